@@ -1,0 +1,130 @@
+"""Network + resolved recipe <-> directory.
+
+    RUN/run.json             the resolved recipe, versions, what was selected and how it scored
+    RUN/model.safetensors    weights of the selected step
+    RUN/log.jsonl            one line per logged step and per validation
+    RUN/last/                the newest state, to go on from: weights, optimiser, teacher, step
+
+Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semicdvl import models
+from semicdvl.errors import CheckpointError, ConfigError
+from semicdvl.files import read_json, whole
+from semicdvl.tables import lookup, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+FORMAT = "semicdvl-run"
+
+
+def build(kind: str, name: str, table: dict[str, str], options: dict[str, Any]) -> Any:
+    """Build a part by name; an option that its builder does not know is refused.
+
+    Raises:
+        ConfigError: unknown name or option, or a value that the builder refuses.
+    """
+    builder = lookup(kind, name, table)
+    known = [key for key in inspect.signature(builder).parameters if key != "name"]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{kind} '{name}' has no option '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
+    try:
+        return builder(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind} '{name}' cannot be built from {options}: {error}") from error
+
+
+def build_network(part: dict[str, Any], **overrides: Any) -> nn.Module:
+    """Build the network that a recipe's `model` section describes."""
+    options = {key: value for key, value in part.items() if key != "name"} | overrides
+    network: nn.Module = build("model", part["name"], models.MODELS, options)
+    return network
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whole."""
+    from safetensors.torch import save_file
+
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with whole(path) as temporary:
+        save_file(contiguous, temporary, metadata=metadata)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or not one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: no weights here ({error}). Give a folder that `semicdvl train` wrote."
+        ) from error
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """Return the content of RUN/run.json.
+
+    Raises:
+        CheckpointError: `run` is no run directory.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        raise CheckpointError(f"{run}: not a trained run (no run.json). Give a folder that `semicdvl train` wrote.")
+    content = read_json(path, remedy="Train again, or take the file from a backup")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not the record of a trained run. Give a folder that `semicdvl train` wrote.")
+    return content
+
+
+def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -> nn.Module:
+    """Return the trained network of a run, in eval mode.
+
+    Args:
+        run: a folder that `semicdvl train` wrote.
+        device: where to put it.
+        train_heads: also keep what only training needs (VLM head, segmentation decoder).
+
+    Raises:
+        CheckpointError: no run, or weights of another model.
+    """
+    content = read_run(run)
+    # weights come from the run, not from a hub; no pretrained ones are fetched
+    network = build_network(content["recipe"]["model"], weights="none")
+    load_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
+    drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
+    if not train_heads and drop is not None:
+        drop()
+    return network.eval().to(device)
+
+
+def load_into(network: nn.Module, weights: dict[str, Tensor], *, source: Path) -> None:
+    """Load weights into a network that must have exactly these.
+
+    Raises:
+        CheckpointError: names or shapes differ; the first few are listed.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if own != given:
+        wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+        raise CheckpointError(
+            f"{source}: weights of another model; {len(wrong)} tensors don't fit, such as {', '.join(wrong[:3])}. "
+            "Give the recipe that it was trained with."
+        )
+    network.load_state_dict(weights)

@@ -1,0 +1,121 @@
+"""Files written whole or not at all, and their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from semicdvl.errors import InputError, OutputError
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its place if the block ends well and vanishes if not.
+
+    The temporary file keeps the suffix, since many writers choose the format by it.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which replaces it if the block ends well and vanishes if not.
+
+    Raises:
+        OutputError: the parent cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".part-{path.name}-", dir=path.parent))
+        temporary.chmod(0o755)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield temporary
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".old-{path.name}-", dir=path.parent))
+            path.replace(old / path.name)
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Return the error for a path that could not be written, with the system's own words."""
+    reason = error.strerror or str(error)
+    return OutputError(f"{path}: cannot be written ({reason}). Free some space or give another folder with -o.")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, remedy: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: it is missing or not JSON; `remedy` says what to do.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
+    except ValueError as error:
+        raise InputError(path, f"is not valid JSON ({error})", remedy) from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hex; remembered as long as size and modification time stay the same.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        stat = path.stat()
+        return _sha256(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+
+
+@lru_cache(maxsize=65536)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash the file; size and time are there for the cache's key."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def key_of(*parts: Any) -> str:
+    """Return a SHA-256 in hex over plain values (numbers, strings, lists, dicts), stable across runs and machines."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""VLM answers -> change labels."""

@@ -1,0 +1,201 @@
+"""Mixed change event generation (CEG): two single-date answers of a vision-language model become change labels.
+
+Pure functions on NumPy arrays of any size. Source: SemiCD-VL, section 3.2. Where this differs from the printed paper:
+Eq. 11 keeps a pixel where the reliability is 0, which is inverted; here unreliable pixels are IGNORE. The threshold of
+Eq. 9 is "smaller than delta" with delta = 0, which is the empty set; here it is `<= delta`. The authors' later code
+uses delta = 0.01.
+
+Scores are `CHW`, one map per prompt; `foreground` lists the prompts that are looked for ("house", "building"), every
+other prompt is background. A concept's score is the maximum over its prompts; a tie goes to the foreground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from semicdvl.errors import DataError
+from semicdvl.types import IGNORE
+
+InstanceMask = NDArray[Any] | Mapping[str, Any]
+"""One object: an HW mask (non-zero = object) or a COCO RLE dict with `size` and `counts`."""
+
+
+def concepts(
+    scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int]
+) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
+    """Return where the foreground concept wins (HW, bool) and the score of the winner (HW, the scores' dtype).
+
+    Raises:
+        DataError: `scores_CHW` has not three axes, or `foreground` is empty, repeated or out of range.
+    """
+    if scores_CHW.ndim != 3:
+        raise DataError(f"scores have the shape {scores_CHW.shape}; wanted one HW map per prompt: (C, H, W).")
+    count = scores_CHW.shape[0]
+    chosen = list(foreground)
+    if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= index < count for index in chosen):
+        raise DataError(
+            f"foreground prompts {chosen} don't fit {count} score maps; give distinct indices below {count}."
+        )
+    found_HW = scores_CHW[chosen].max(axis=0)
+    others = [index for index in range(count) if index not in set(chosen)]
+    if not others:
+        return np.ones(found_HW.shape, bool), found_HW
+    background_HW = scores_CHW[others].max(axis=0)
+    return found_HW >= background_HW, np.maximum(found_HW, background_HW)
+
+
+def pixel_level(
+    scores_t1_CHW: NDArray[np.floating[Any]],
+    scores_t2_CHW: NDArray[np.floating[Any]],
+    *,
+    foreground: Sequence[int],
+    gamma: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Compare the dates pixel by pixel (Eq. 4-7).
+
+    Args:
+        scores_t1_CHW: scores of date 1.
+        scores_t2_CHW: scores of date 2, same shape.
+        foreground: prompts that are looked for.
+        gamma: a pixel is reliable where the best score of *both* dates is >= gamma, rounded to the scores' dtype.
+
+    Returns:
+        `(change_HW, reliable_HW)`: where the concepts differ, reliable or not; and where both dates are reliable.
+
+    Raises:
+        DataError: the shapes differ or `foreground` does not fit.
+    """
+    if scores_t1_CHW.shape != scores_t2_CHW.shape:
+        raise DataError(f"scores of the dates differ in shape: {scores_t1_CHW.shape} and {scores_t2_CHW.shape}.")
+    found_t1_HW, best_t1_HW = concepts(scores_t1_CHW, foreground=foreground)
+    found_t2_HW, best_t2_HW = concepts(scores_t2_CHW, foreground=foreground)
+    worst_HW = np.minimum(best_t1_HW, best_t2_HW)
+    return found_t1_HW ^ found_t2_HW, worst_HW >= worst_HW.dtype.type(gamma)
+
+
+def segmentation(
+    scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int], gamma: float
+) -> NDArray[np.uint8]:
+    """Return the single-date label: 1 foreground, 0 background, IGNORE where the best score is below gamma."""
+    found_HW, best_HW = concepts(scores_CHW, foreground=foreground)
+    return np.where(best_HW >= best_HW.dtype.type(gamma), found_HW, np.uint8(IGNORE)).astype(np.uint8)
+
+
+def mixed(pixel_HW: NDArray[Any], reliable_HW: NDArray[Any], instance_HW: NDArray[Any]) -> NDArray[np.uint8]:
+    """Join both levels (Eq. 11, mended): 1 where both say change, 0 where not, IGNORE where a date is unreliable."""
+    both_HW = (pixel_HW != 0) & (instance_HW != 0)
+    return np.where(reliable_HW != 0, both_HW, np.uint8(IGNORE)).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ instance level
+def instance_level(
+    instances_t1: Sequence[InstanceMask],
+    instances_t2: Sequence[InstanceMask],
+    *,
+    shape_hw: tuple[int, int],
+    delta: float = 0.0,
+) -> NDArray[np.bool_]:
+    """Return the union of the instances that have no partner at the other date (Eq. 8-10).
+
+    An instance is a change event when the sum of its IoUs with all instances of the other date is `<= delta`; with
+    delta = 0 that means "no common pixel" (touching is not overlapping). If one date has no instance, all of the
+    other's are change events. Instances of one date may overlap each other.
+
+    Args:
+        instances_t1: foreground objects of date 1, as HW masks or COCO RLE dicts.
+        instances_t2: foreground objects of date 2.
+        shape_hw: height and width of the image in pixels.
+        delta: greatest sum of IoUs of a change event.
+
+    Raises:
+        DataError: an instance is not of the image's size.
+    """
+    rles_t1, rles_t2 = _encoded(instances_t1, shape_hw), _encoded(instances_t2, shape_hw)
+    events = _without_partner(rles_t1, rles_t2, delta) + _without_partner(rles_t2, rles_t1, delta)
+    if not events:
+        return np.zeros(shape_hw, bool)
+    return rle.decode(_union(events)).astype(bool)  # type: ignore[no-any-return]
+
+
+def _encoded(instances: Sequence[InstanceMask], shape_hw: tuple[int, int]) -> list[dict[str, Any]]:
+    """Return all instances as compressed COCO RLE."""
+    encoded = []
+    for instance in instances:
+        size = tuple(instance["size"]) if isinstance(instance, Mapping) else instance.shape
+        if size != tuple(shape_hw):
+            raise DataError(f"an instance mask is {size}, the image is {tuple(shape_hw)}; they must be equal.")
+        if not isinstance(instance, Mapping):
+            encoded.append(rle.encode(np.asfortranarray(instance != 0, dtype=np.uint8)))
+        elif isinstance(instance["counts"], list):  # uncompressed run lengths, as in COCO's crowd annotations
+            encoded.append(rle.frPyObjects(dict(instance), *shape_hw))
+        else:
+            encoded.append(dict(instance))
+    return encoded
+
+
+def _union(rles: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge RLEs as a tree: merging into one growing mask would cost the square of the count."""
+    while len(rles) > 1:
+        rles = [rle.merge(rles[at : at + 8]) for at in range(0, len(rles), 8)]
+    return rles[0]
+
+
+def _without_partner(own: list[dict[str, Any]], others: list[dict[str, Any]], delta: float) -> list[dict[str, Any]]:
+    """Return the instances of `own` whose IoUs with `others` sum to at most `delta`."""
+    if not own or not others:
+        return own
+    if delta == 0:  # a sum of non-negative numbers is 0 exactly when the instance misses the union of the others
+        others = [_union(others)]
+    iou_NM = rle.iou(own, others, [False] * len(others))
+    return [instance for instance, total in zip(own, iou_NM.sum(axis=1), strict=True) if total <= delta]
+
+
+def instance_level_labels(
+    labels_t1_HW: NDArray[np.int32], labels_t2_HW: NDArray[np.int32], *, delta: float = 0.0
+) -> NDArray[np.bool_]:
+    """Do what `instance_level` does for instances that don't overlap, given as label images (0 = none).
+
+    One contingency table of the two label images holds every intersection, so the cost is one pass over the pixels,
+    whatever the number of instances.
+    """
+    if labels_t1_HW.shape != labels_t2_HW.shape:
+        raise DataError(f"label images differ in shape: {labels_t1_HW.shape} and {labels_t2_HW.shape}.")
+    area_t1 = np.bincount(labels_t1_HW.ravel())
+    area_t2 = np.bincount(labels_t2_HW.ravel())
+    both_HW = (labels_t1_HW > 0) & (labels_t2_HW > 0)
+    codes = labels_t1_HW[both_HW].astype(np.int64) * len(area_t2) + labels_t2_HW[both_HW]
+    code, common = np.unique(codes, return_counts=True)
+    first, second = code // len(area_t2), code % len(area_t2)
+    iou = common / (area_t1[first] + area_t2[second] - common)
+    alone_t1 = np.bincount(first, weights=iou, minlength=len(area_t1)) <= delta
+    alone_t2 = np.bincount(second, weights=iou, minlength=len(area_t2)) <= delta
+    alone_t1[0] = alone_t2[0] = False
+    events_HW: NDArray[np.bool_] = alone_t1[labels_t1_HW] | alone_t2[labels_t2_HW]
+    return events_HW
+
+
+def components(
+    scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int], threshold: float, min_area_px: int = 0
+) -> NDArray[np.int32]:
+    """Return the objects of a VLM that gives maps only: a label image of 8-connected foreground components.
+
+    Foreground is where the foreground concept wins with a score >= threshold (rounded to the scores' dtype). Components
+    below `min_area_px` are dropped. The paper's VLM gives instances itself; this is for the others.
+    """
+    import cv2
+
+    found_HW, best_HW = concepts(scores_CHW, foreground=foreground)
+    object_HW = found_HW & (best_HW >= best_HW.dtype.type(threshold))
+    count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(object_HW.astype(np.uint8), connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
+    keep[0] = False
+    renumbered = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    if count == 1:
+        return np.zeros(object_HW.shape, np.int32)
+    kept_HW: NDArray[np.int32] = renumbered[labels_HW]
+    return kept_HW
