@@ -1,0 +1,1 @@
+"""Recipe -> parts -> one visible loop -> run directory."""
