@@ -35,7 +35,7 @@ class DataConfig(Section):
         None, description="another data set of the same kind whose pairs join without labels"
     )
     crop_px: int = Field(256, ge=32, le=2048, description="side of a training crop")
-    tile_px: int | None = Field(None, ge=32, description="cut images into tiles of this side first (LEVIR-CD: 256)")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, see its docstring")
 
 
 class PseudoConfig(Section):

@@ -20,6 +20,7 @@ class Log:
     def __init__(self, path: Path, *, title: str, total: int, start: int = 0, quiet: bool = False) -> None:
         """Go on with the log at `path`; events of a lost end (step > start) are dropped from it."""
         self.path, self.title, self.total, self.start = path, title, total, start
+        self._make_folder()
         self._keep_until(start)
         self._console = Console(stderr=True, quiet=quiet)
         self._bar = Progress(
@@ -72,6 +73,13 @@ class Log:
                 handle.write(json.dumps(event) + "\n")
         except OSError as error:
             raise unwritable(self.path, error) from error
+
+    def _make_folder(self) -> None:
+        """Make the run directory."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.path.parent, error) from error
 
     def _keep_until(self, step: int) -> None:
         """Drop the events after `step`: training goes on from there and will write them again."""

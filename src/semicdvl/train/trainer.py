@@ -124,7 +124,7 @@ def fit(
 
 UNCHANGED_EVERYWHERE = (
     "the network says 'unchanged' everywhere. If this stays so: more labelled pairs that show change, a lower learning "
-    "rate, a Dice term (method.dice), or a lower confidence threshold (method.tau)."
+    "rate, a Dice term (method.dice_weight=1), or a lower confidence threshold (method.confidence_min)."
 )
 
 

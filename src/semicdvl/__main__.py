@@ -1,0 +1,33 @@
+"""Entry of the command line: runs a command and turns the user's errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from rich.console import Console
+
+from semicdvl.errors import SemicdvlError
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done; 2 something the user can mend (one line on standard error, no traceback); 130 interrupted.
+    """
+    from semicdvl.cli import app
+
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    console = Console(stderr=True, soft_wrap=True)
+    try:
+        app(standalone_mode=True)
+    except SemicdvlError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted. Nothing half-written is left; the same command goes on or starts again.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

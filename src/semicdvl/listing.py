@@ -1,0 +1,48 @@
+"""What there is to name: the tables of the rooms, each entry with the first line of its docstring."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+from semicdvl.checkpoint import build_network
+from semicdvl.data import DATASETS
+from semicdvl.methods import METHODS
+from semicdvl.models import MODELS
+from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.vlms import VLMS
+
+TABLES: dict[str, dict[str, str]] = {
+    "methods": METHODS,
+    "models": MODELS,
+    "vlms": VLMS,
+    "datasets": DATASETS,
+    "classic": {},
+}
+
+
+def described(kind: str) -> list[tuple[str, str]]:
+    """Return (name, one line of what it is) of everything of a kind."""
+    if kind == "prompts":
+        return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
+    return [(name, _first_line(target)) for name, target in TABLES[kind].items()]
+
+
+def counted(name: str) -> tuple[str, str]:
+    """Return a network's parameter counts, in training and at inference, with its default backbone."""
+    network = build_network({"name": name}, weights="none")
+    training = sum(parameter.numel() for parameter in network.parameters())
+    drop = getattr(network, "drop_train_heads", None)
+    if drop is not None:
+        drop()
+    return f"{training:,}", f"{sum(parameter.numel() for parameter in network.parameters()):,}"
+
+
+def _first_line(target: str) -> str:
+    """Return the first line of a module's docstring without importing it: some need optional packages."""
+    spec = importlib.util.find_spec(target.partition(":")[0])
+    if spec is None or spec.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]

@@ -1,0 +1,146 @@
+"""The loop: exact resume, selection by validation, divergence, precision, moving average."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semicdvl.checkpoint import load_weights
+from semicdvl.errors import DivergedError
+from semicdvl.train import trainer
+from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr
+from semicdvl.train.trainer import Fitted, Plan, fit
+from semicdvl.types import Labelled, Outputs
+
+STEPS = 8
+
+
+class Tiny(nn.Module):
+    """Two layers with dropout and batch norm, so that randomness and buffers matter."""
+
+    heads = frozenset({"change"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        return Outputs(self.head((self.encoder(t1_BCHW) - self.encoder(t2_BCHW)).abs()))
+
+
+class CrossEntropy:
+    """Supervised, with a noise of its own and a loss that breaks when told so."""
+
+    uses_unlabelled, uses_vlm, heads = False, False, frozenset({"change"})
+
+    def __init__(self, *, nan_at: int = -1) -> None:
+        self.nan_at = nan_at
+
+    def step(self, model, teacher, labelled, unlabelled, progress) -> dict[str, Tensor]:
+        out = model(labelled.t1_BCHW, labelled.t2_BCHW)
+        loss = nn.functional.cross_entropy(out.change_BKHW, labelled.label_BHW)
+        progress.health["drawn"] = torch.rand(()).item()
+        return {"fit": loss, "odd": loss * (float("nan") if progress.step == self.nan_at else 0.0)}
+
+
+def _batches(start: int, *, stop_at: int = -1) -> Iterator[tuple[Labelled, None]]:
+    for step in range(start, STEPS):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randint(0, 256, (2, 2, 3, 5, 7), dtype=torch.uint8, generator=generator)
+        label = (images[0, :, 0] > images[1, :, 0]).long()
+        yield Labelled(images[0], images[1], label), None
+
+
+def _validate(model: nn.Module, device: torch.device) -> dict[str, float]:
+    """A score that rises, then falls, so that the best step is not the last."""
+    assert not model.training
+    _validate.calls += 1  # type: ignore[attr-defined]
+    return {"iou": [0.1, 0.5, 0.3, 0.2][_validate.calls - 1], "predicted_changed_frac": 0.1}  # type: ignore[attr-defined]
+
+
+def _fit(run: Path, *, stop_at: int = -1, plan: Plan | None = None, method: CrossEntropy | None = None) -> Fitted:
+    return fit(
+        Tiny(),
+        method or CrossEntropy(),
+        plan=plan or Plan(steps=STEPS, eval_every=2, device="cpu"),
+        batches=lambda start: _batches(start, stop_at=stop_at),
+        validate=_validate,
+        run=run,
+        quiet=True,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _fresh_scores() -> None:
+    _validate.calls = 0  # type: ignore[attr-defined]
+
+
+def _losses(run: Path) -> list[dict]:
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: event[key] for key in ("step", "loss", "drawn")} for event in events if "loss" in event]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, ema: float, optimizer: str) -> None:
+    settings = OptimSettings(optimizer=optimizer, lr=0.05)  # type: ignore[arg-type]
+    plan = Plan(steps=STEPS, eval_every=2, device="cpu", ema=ema, optim=settings)
+    whole = _fit(tmp_path / "whole", plan=plan)
+    _validate.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "killed", plan=plan, stop_at=5)
+    _validate.calls = 2  # type: ignore[attr-defined]
+    assert _fit(tmp_path / "killed", plan=plan) == whole
+    assert _losses(tmp_path / "killed") == _losses(tmp_path / "whole")
+    assert [event["step"] for event in _losses(tmp_path / "killed")] == list(range(1, STEPS + 1))
+    for name in ("model.safetensors", f"state/{STEPS:08d}/model.safetensors"):
+        first, second = (load_weights(tmp_path / run / name) for run in ("whole", "killed"))
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_best_validation_decides_which_weights_are_kept(tmp_path: Path) -> None:
+    fitted = _fit(tmp_path / "run")
+    assert (fitted.best_step, fitted.best["iou"], fitted.last["iou"]) == (4, 0.5, 0.2)
+    best = load_weights(tmp_path / "run" / "model.safetensors")
+    last = load_weights(tmp_path / "run" / "state" / f"{STEPS:08d}" / "model.safetensors")
+    assert not torch.equal(best["head.weight"], last["head.weight"])
+    assert len(list((tmp_path / "run" / "state").iterdir())) == 1
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step 6 \(odd\)"):
+        _fit(tmp_path / "run", method=CrossEntropy(nan_at=5))
+    weights = load_weights(tmp_path / "run" / "state" / "00000004" / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    _fit(tmp_path / "run", plan=Plan(steps=STEPS, eval_every=2, device="cpu", precision="bf16"))
+    assert all(event["loss"] == event["loss"] for event in _losses(tmp_path / "run"))
+    _validate.calls = 0  # type: ignore[attr-defined]
+    _fit(tmp_path / "fp32")  # one process, another precision
+    assert _losses(tmp_path / "fp32") != _losses(tmp_path / "run")
+
+
+def test_groups_and_schedule() -> None:
+    model = Tiny()
+    settings = OptimSettings(lr=0.02, head_lr_multiplier=10, power=0.9)
+    optimizer = build_optimizer(model, settings)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    set_lr(optimizer, settings.factor(5, 10))
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(0.2 * 0.5**0.9)
+    assert settings.factor(0, 10) == 1
+    assert OptimSettings(warmup_steps=3).factor(0, 10) == 0.25
+
+
+def test_images_are_normalised_as_imagenet() -> None:
+    images = torch.full((2, 3, 5, 7), 255, dtype=torch.uint8)
+    assert torch.allclose(trainer.normalised(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
