@@ -96,7 +96,7 @@ class PseudoStore:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
                 steps_CHW = content["scores"]
                 found = json.loads(content["instances"].tobytes().decode())
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -209,7 +209,7 @@ def _record(recipe: Recipe, run: Path) -> dict[str, Any]:
 
 def _describe_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
     """Write RUN/split.json and return what the record says of it."""
-    notes = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
+    notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
     digest = write_split(run / "split.json", division, root=recipe.data.root, notes=notes)
     sizes = {side: len(getattr(division, side)) for side in ("labelled", "unlabelled", "val", "test")}
     return {"split": {"sha256": digest, **sizes, "leaking_pairs": leaks(division)}, "selected_on": recipe.train.select}
