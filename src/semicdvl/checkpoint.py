@@ -105,7 +105,7 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -
     """
     content = read_run(run)
     # weights come from the run, not from a hub; no pretrained ones are fetched
-    network = build_network(content["recipe"]["model"], weights="none")
+    network = build_network(content["recipe"]["model"], pretrained="none")
     load_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
     if not train_heads and drop is not None:

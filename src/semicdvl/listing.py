@@ -31,7 +31,7 @@ def described(kind: str) -> list[tuple[str, str]]:
 
 def counted(name: str) -> tuple[str, str]:
     """Return a network's parameter counts, in training and at inference, with its default backbone."""
-    network = build_network({"name": name}, weights="none")
+    network = build_network({"name": name}, pretrained="none")
     training = sum(parameter.numel() for parameter in network.parameters())
     drop = getattr(network, "drop_train_heads", None)
     if drop is not None:

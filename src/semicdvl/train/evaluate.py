@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -42,16 +43,19 @@ class Evaluation:
     def scores(self) -> dict[str, float]:
         """Return the numbers by name."""
         return pixel_scores(self.pixels) | {
-            "object_precision": self.objects.precision,
-            "object_recall": self.objects.recall,
-            "object_f1": self.objects.f1,
+            f"object_{name}": _defined(getattr(self.objects, name)) for name in ("precision", "recall", "f1")
         }
 
 
+def _defined(value: float) -> float:
+    """Return a score, 0 where it is not a number: a best one can be chosen, and JSON can say it."""
+    return 0.0 if math.isnan(value) else float(value)
+
+
 def pixel_scores(counts: Confusion) -> dict[str, float]:
-    """Return the usual scores of the changed class; a network that finds nothing where there is change has IoU 0."""
+    """Return the usual scores of the changed class; one that is undefined (nothing found, say) is 0 here."""
     names = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
-    scores = {name: float(getattr(counts, name)) for name in names}
+    scores = {name: _defined(getattr(counts, name)) for name in names}
     total = counts.tp + counts.fp + counts.fn + counts.tn
     return scores | {"predicted_changed_frac": (counts.tp + counts.fp) / max(total, 1)}
 
