@@ -7,8 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "semicdvl"
 FLOORS = [
-    {"__main__", "cli"},
-    {"demo"},
+    {"__main__"},
+    {"cli"},
+    {"demo", "listing"},
     {"train", "predict", "serve"},
     {"checkpoint", "pseudo"},
     {"data", "vlms", "models", "methods", "classic"},

@@ -51,6 +51,10 @@ def test_equals_the_reference_to_the_bit(path: Path) -> None:
         assert np.array_equal(reliable, case[f"reliable_{gamma}"])
         assert np.array_equal(ceg.mixed(change, reliable, np.ones(shape)), case[f"pixel_{gamma}"])
         assert np.array_equal(ceg.mixed(change, reliable, instance), case[f"mixed_{gamma}"])
+        together = ceg.labels_of(prob_a, prob_b, instance, foreground=[0, 1], gamma=gamma, gamma_segmentation=gamma)
+        for label, key in zip(together, ("mixed", "seg_A", "seg_B"), strict=True):
+            assert label.dtype == np.uint8
+            assert np.array_equal(label, case[f"{key}_{gamma}"])
         for date, prob in (("A", prob_a), ("B", prob_b)):
             label = ceg.segmentation(prob, foreground=[0, 1], gamma=gamma)
             assert label.dtype == np.uint8
@@ -99,6 +103,20 @@ def test_a_tie_is_foreground_and_gamma_itself_is_reliable() -> None:
     assert (ceg.segmentation(tie, foreground=[1], gamma=0.8) == 1).all()
     below = np.full((2, *SHAPE), np.nextafter(np.float32(0.8), np.float32(0)))
     assert (ceg.segmentation(below, foreground=[1], gamma=0.8) == 255).all()
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float32, (2, 3, *SHAPE), elements=st.sampled_from([0.0, 0.25, 0.5, np.float32(0.8), 1.0])),
+    hnp.arrays(bool, SHAPE),
+    st.sampled_from([0.25, 0.5]),
+)
+def test_labels_together_are_the_labels_one_by_one(scores: np.ndarray, instance: np.ndarray, gamma: float) -> None:
+    together = ceg.labels_of(*scores, instance, foreground=[2], gamma=gamma, gamma_segmentation=0.8)
+    pixel, reliable = ceg.pixel_level(*scores, foreground=[2], gamma=gamma)
+    assert np.array_equal(together[0], ceg.mixed(pixel, reliable, instance))
+    for label, date in zip(together[1:], scores, strict=True):
+        assert np.array_equal(label, ceg.segmentation(date, foreground=[2], gamma=0.8))
 
 
 def test_one_empty_date_makes_all_of_the_other_change_and_none_makes_nothing() -> None:

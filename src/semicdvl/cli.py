@@ -124,7 +124,7 @@ def detect(
         tile_px=tile, overlap_px=overlap, min_area_m2=min_area_m2, gsd_m=gsd, overwrite=overwrite
     )
     result = predict.detect(before, after, output, detector=detector, settings=settings)
-    out.print(result.summary, highlight=False)
+    out.print(result.summary, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -159,7 +159,9 @@ def pseudo(
         return
     settings = _ceg(level=level.value, delta=delta, gamma=gamma, gamma_segmentation=gamma_segmentation)
     words, pairs = _prompts(find, background, prompts), _dataset(dataset, data, tile).pairs
-    out.print(fill(pairs, vlm=_vlm(vlm, vlm_from), prompts=words, settings=settings, root=output, gsd_m=gsd))
+    filled = fill(pairs, vlm=_vlm(vlm, vlm_from), prompts=words, settings=settings, root=output, gsd_m=gsd)
+    out.print(filled.summary, highlight=False, soft_wrap=True)
+    out.print(filled.table())
 
 
 @app.command()

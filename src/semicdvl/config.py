@@ -35,6 +35,11 @@ class DataConfig(Section):
         None, description="another data set of the same kind whose pairs join without labels"
     )
     crop_px: int = Field(256, ge=32, le=2048, description="side of a training crop")
+    rot90: bool = Field(False, description="also turn crops by quarter turns; sensible for views from above")
+    vflip: float = Field(0.0, ge=0, le=1, description="probability of a flip top to bottom")
+    label_values: dict[int, int] | None = Field(
+        None, description="meaning of other label values than 0, 1 and 255, such as {0 = 0, 128 = 255, 255 = 1}"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, see its docstring")
 
 

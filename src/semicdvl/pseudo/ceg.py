@@ -41,12 +41,20 @@ def concepts(
         raise DataError(
             f"foreground prompts {chosen} don't fit {count} score maps; give distinct indices below {count}."
         )
-    found_HW = scores_CHW[chosen].max(axis=0)
-    others = [index for index in range(count) if index not in set(chosen)]
+    found_HW = _highest(scores_CHW, chosen)
+    others = [index for index in range(count) if index not in chosen]
     if not others:
         return np.ones(found_HW.shape, bool), found_HW
-    background_HW = scores_CHW[others].max(axis=0)
+    background_HW = _highest(scores_CHW, others)
     return found_HW >= background_HW, np.maximum(found_HW, background_HW)
+
+
+def _highest(scores_CHW: NDArray[np.floating[Any]], indices: Sequence[int]) -> NDArray[np.floating[Any]]:
+    """Return the maximum of some maps, plane by plane: indexing with a list would copy them first."""
+    best_HW: NDArray[np.floating[Any]] = scores_CHW[indices[0]]
+    for at, index in enumerate(indices[1:]):
+        best_HW = np.maximum(best_HW, scores_CHW[index], out=best_HW if at else None)
+    return best_HW
 
 
 def pixel_level(
@@ -83,13 +91,52 @@ def segmentation(
 ) -> NDArray[np.uint8]:
     """Return the single-date label: 1 foreground, 0 background, IGNORE where the best score is below gamma."""
     found_HW, best_HW = concepts(scores_CHW, foreground=foreground)
-    return np.where(best_HW >= best_HW.dtype.type(gamma), found_HW, np.uint8(IGNORE)).astype(np.uint8)
+    return _where_reliable(found_HW, best_HW >= best_HW.dtype.type(gamma))
 
 
 def mixed(pixel_HW: NDArray[Any], reliable_HW: NDArray[Any], instance_HW: NDArray[Any]) -> NDArray[np.uint8]:
     """Join both levels (Eq. 11, mended): 1 where both say change, 0 where not, IGNORE where a date is unreliable."""
-    both_HW = (pixel_HW != 0) & (instance_HW != 0)
-    return np.where(reliable_HW != 0, both_HW, np.uint8(IGNORE)).astype(np.uint8)
+    return _where_reliable((pixel_HW != 0) & (instance_HW != 0), reliable_HW != 0)
+
+
+def labels_of(
+    scores_t1_CHW: NDArray[np.floating[Any]],
+    scores_t2_CHW: NDArray[np.floating[Any]],
+    instance_HW: NDArray[Any],
+    *,
+    foreground: Sequence[int],
+    gamma: float,
+    gamma_segmentation: float,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the mixed change label and both single-date labels, with each date's concepts computed once.
+
+    The same as `mixed` of `pixel_level` and two calls of `segmentation`.
+
+    Raises:
+        DataError: the shapes differ or `foreground` does not fit.
+    """
+    if scores_t1_CHW.shape != scores_t2_CHW.shape or scores_t1_CHW.shape[1:] != instance_HW.shape:
+        shapes = f"{scores_t1_CHW.shape}, {scores_t2_CHW.shape} and {instance_HW.shape}"
+        raise DataError(f"scores of the dates and the instance map differ in shape: {shapes}.")
+    found_t1_HW, best_t1_HW = concepts(scores_t1_CHW, foreground=foreground)
+    found_t2_HW, best_t2_HW = concepts(scores_t2_CHW, foreground=foreground)
+    threshold, segmentation_threshold = (best_t1_HW.dtype.type(value) for value in (gamma, gamma_segmentation))
+    reliable_t1_HW, reliable_t2_HW = best_t1_HW >= segmentation_threshold, best_t2_HW >= segmentation_threshold
+    if gamma == gamma_segmentation:
+        reliable_HW = reliable_t1_HW & reliable_t2_HW
+    else:
+        reliable_HW = (best_t1_HW >= threshold) & (best_t2_HW >= threshold)
+    changed_HW = (found_t1_HW ^ found_t2_HW) & (instance_HW != 0)
+    return (
+        _where_reliable(changed_HW, reliable_HW),
+        _where_reliable(found_t1_HW, reliable_t1_HW),
+        _where_reliable(found_t2_HW, reliable_t2_HW),
+    )
+
+
+def _where_reliable(says_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return 0 or 1 where reliable and IGNORE elsewhere."""
+    return np.where(reliable_HW, says_HW.view(np.uint8), np.uint8(IGNORE))
 
 
 # ------------------------------------------------------------------------------------------------ instance level

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,26 @@ class Quality:
     total: Confusion
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What filling a store came to: a line of words, and the labels' quality where the truth is known."""
+
+    summary: str
+    quality: tuple[Quality, ...]
+
+    def table(self) -> Table:
+        """Return the quality for each gamma as a table; one without rows where no truth is known."""
+        columns = ("gamma", "with label", "IoU (valid)", "precision", "recall", "IoU (total)") if self.quality else ()
+        table = Table(box=None, header_style="bold", caption="against the true labels" if columns else None)
+        for column in columns:
+            table.add_column(column, justify="right")
+        for row in self.quality:
+            scores = (row.valid.iou, row.valid.precision, row.valid.recall, row.total.iou)
+            shown = ("-" if math.isnan(score) else f"{score:.3f}" for score in scores)
+            table.add_row(f"{row.gamma:g}", f"{row.reliable_frac:.1%}", *shown)
+        return table
+
+
 def fill(
     pairs: Sequence[PairFiles],
     *,
@@ -48,30 +69,23 @@ def fill(
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
-) -> Table:
-    """Fill a store with progress shown on standard error; return what came out as a table."""
+) -> Filled:
+    """Fill a store, with progress shown on standard error, and say what came out."""
     console = Console(stderr=True)
     work = generate(pairs, vlm=vlm, prompts=prompts, settings=settings, root=root, gsd_m=gsd_m)
     records = list(track(work, total=len(pairs), description="pseudo labels", console=console, transient=True))
     reliable = np.mean([record["reliable_frac"] for record in records])
     changed = np.mean([record["changed_frac"] for record in records])
-    caption = (
-        f"{len(records)} pairs in {root}: {reliable:.1%} of the pixels have a label, {changed:.2%} say changed "
+    count = f"{len(records)} pair{'s' if len(records) != 1 else ''}"
+    summary = (
+        f"{count} in {root}: {reliable:.1%} of the pixels have a label, {changed:.2%} say changed "
         f"(level {settings.level}, gamma {settings.gamma:g}, delta {settings.delta:g}, {vlm.identity})"
     )
     if changed == 0:
-        caption += ". No change was found: lower --gamma, or look at the prompts."
-    table = Table(title=caption, title_justify="left", box=None, header_style="bold")
+        summary += ". No change was found: lower --gamma, or look at the prompts."
     labelled = [pair for pair in pairs if pair.label is not None]
-    if labelled:
-        for column in ("gamma", "with label", "IoU (valid)", "precision", "recall", "IoU (total)"):
-            table.add_column(column, justify="right")
-        for row in quality(labelled, PseudoStore.open(root), settings=settings):
-            numbers = (row.valid.iou, row.valid.precision, row.valid.recall, row.total.iou)
-            mark = " *" if row.gamma == settings.gamma else ""
-            table.add_row(f"{row.gamma:g}{mark}", f"{row.reliable_frac:.1%}", *(f"{number:.3f}" for number in numbers))
-        table.caption = "against the true labels; * the gamma of the kept labels"
-    return table
+    rows = quality(labelled, PseudoStore.open(root), settings=settings) if labelled else []
+    return Filled(summary, tuple(rows))
 
 
 def quality(pairs: Sequence[PairFiles], store: PseudoStore, *, settings: CEGSettings) -> list[Quality]:

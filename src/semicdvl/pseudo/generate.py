@@ -71,19 +71,17 @@ def instance_change(
 
 def make_labels(t1: Segments, t2: Segments, *, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
     """Turn the answers for both dates into the change label and the single-date labels."""
-    foreground = prompts.foreground
-    pixel_HW, reliable_HW = ceg.pixel_level(t1.scores_CHW, t2.scores_CHW, foreground=foreground, gamma=settings.gamma)
-    everywhere_HW = np.ones_like(pixel_HW)
+    foreground, gammas = (
+        prompts.foreground,
+        {"gamma": settings.gamma, "gamma_segmentation": settings.gamma_segmentation},
+    )
     if settings.level == "pixel":
-        change_HW = ceg.mixed(pixel_HW, reliable_HW, everywhere_HW)
+        instance_HW = np.ones(t1.scores_CHW.shape[1:], bool)
     else:
         instance_HW = instance_change(t1, t2, foreground=foreground, settings=settings)
-        only = settings.level == "instance"  # the instance level alone has no reliability
-        change_HW = ceg.mixed(everywhere_HW if only else pixel_HW, everywhere_HW if only else reliable_HW, instance_HW)
-    t1_HW, t2_HW = (
-        ceg.segmentation(segments.scores_CHW, foreground=foreground, gamma=settings.gamma_segmentation)
-        for segments in (t1, t2)
-    )
+    change_HW, t1_HW, t2_HW = ceg.labels_of(t1.scores_CHW, t2.scores_CHW, instance_HW, foreground=foreground, **gammas)
+    if settings.level == "instance":  # this level alone has no reliability
+        change_HW = instance_HW.astype(np.uint8)
     return VLMLabels(change_HW, t1_HW, t2_HW)
 
 

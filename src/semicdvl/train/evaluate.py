@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,25 +12,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from semicdvl.data.images import ImageCache
-from semicdvl.data.pairs import read_pair
+from semicdvl.data.loaders import eval_batches
 from semicdvl.metrics import Confusion, ObjectScores, object_scores
 from semicdvl.train.trainer import normalised
-from semicdvl.types import IGNORE, PairFiles
+from semicdvl.types import PairFiles
 
+LabelValues = Mapping[int, int] | None
 CHANGE = frozenset({"change"})
-
-
-@torch.no_grad()
-def change_probability(
-    model: nn.Module, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, device: torch.device
-) -> NDArray[np.float32]:
-    """Return the probability of change (HW) of one pair of any size; `model` is in eval mode."""
-    batch = [
-        normalised(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(device))
-        for image in (t1_HWC, t2_HWC)
-    ]
-    probability_HW: NDArray[np.float32] = model(*batch, heads=CHANGE).change_BKHW.float().softmax(1)[0, 1].cpu().numpy()
-    return probability_HW
+EVAL_BATCH = 4
+CACHE_BYTES = 512 * 2**20
+"""Decoded images that validation keeps."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +38,6 @@ class Evaluation:
         }
 
 
-def _defined(value: float) -> float:
-    """Return a score, 0 where it is not a number: a best one can be chosen, and JSON can say it."""
-    return 0.0 if math.isnan(value) else float(value)
-
-
 def pixel_scores(counts: Confusion) -> dict[str, float]:
     """Return the usual scores of the changed class; one that is undefined (nothing found, say) is 0 here."""
     names = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
@@ -60,33 +46,48 @@ def pixel_scores(counts: Confusion) -> dict[str, float]:
     return scores | {"predicted_changed_frac": (counts.tp + counts.fp) / max(total, 1)}
 
 
+def _defined(value: float) -> float:
+    """Return a score, 0 where it is not a number: a best one can be chosen, and JSON can say it."""
+    return 0.0 if math.isnan(value) else float(value)
+
+
 def evaluate(
-    model: nn.Module, pairs: Iterable[PairFiles], *, device: torch.device, threshold: float = 0.5
+    model: nn.Module, pairs: Sequence[PairFiles], *, device: torch.device, label_values: LabelValues = None
 ) -> Evaluation:
-    """Compare a network in eval mode with the labels of pairs, each at its full size."""
+    """Compare a network in eval mode with the labels of pairs, each at its full size.
+
+    `label_values` is as in `data.images.read_mask`.
+    """
     pixels, objects = Confusion(), ObjectScores()
-    for pair in pairs:
-        content = read_pair(pair)
-        assert content.label_HW is not None
-        found_HW = change_probability(model, content.t1_HWC, content.t2_HWC, device=device) > threshold
-        predicted_HW = found_HW.astype(np.uint8)
-        pixels += Confusion.from_maps(predicted_HW, content.label_HW)
-        objects += object_scores(predicted_HW, np.where(content.label_HW == IGNORE, 0, content.label_HW))
+    cache = ImageCache(0, label_values=label_values)
+    for predicted_HW, label_HW in _predictions(model, pairs, device=device, cache=cache):
+        pixels += Confusion.from_maps(predicted_HW, label_HW)
+        objects += object_scores(predicted_HW, label_HW)
     return Evaluation(pixels, objects)
 
 
-def validator(pairs: Sequence[PairFiles]) -> Callable[[nn.Module, torch.device], dict[str, float]]:
+def validator(
+    pairs: Sequence[PairFiles], *, label_values: LabelValues = None
+) -> Callable[[nn.Module, torch.device], dict[str, float]]:
     """Return the function that the training loop validates with; images are decoded once."""
-    cache = ImageCache(512 * 2**20)
+    cache = ImageCache(CACHE_BYTES, label_values=label_values)
 
     def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the pixel scores of a network in eval mode."""
         counts = Confusion()
-        for pair in pairs:
-            content = read_pair(pair, cache=cache)
-            assert content.label_HW is not None
-            found_HW = change_probability(model, content.t1_HWC, content.t2_HWC, device=device) > 0.5
-            counts += Confusion.from_maps(found_HW.astype(np.uint8), content.label_HW)
+        for predicted_HW, label_HW in _predictions(model, pairs, device=device, cache=cache):
+            counts += Confusion.from_maps(predicted_HW, label_HW)
         return pixel_scores(counts)
 
     return validate
+
+
+def _predictions(
+    model: nn.Module, pairs: Sequence[PairFiles], *, device: torch.device, cache: ImageCache
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield the predicted map and the label of every pair, both HW; changed is what the argmax says."""
+    for batch in eval_batches(pairs, batch=EVAL_BATCH, cache=cache):
+        t1_BCHW, t2_BCHW = (normalised(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
+        with torch.inference_mode():
+            change_BHW = model(t1_BCHW, t2_BCHW, heads=CHANGE).change_BKHW.argmax(dim=1).to(torch.uint8).cpu()
+        yield from zip(change_BHW.numpy(), batch.label_BHW.to(torch.uint8).numpy(), strict=True)

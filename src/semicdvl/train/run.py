@@ -13,10 +13,12 @@ from torch import nn
 
 from semicdvl import __version__
 from semicdvl.checkpoint import FORMAT, build, build_network, load_into, load_network, load_weights, read_run
-from semicdvl.config import DataConfig, Recipe
+from semicdvl.config import DataConfig, Recipe, parse_recipe
 from semicdvl.data import DATASETS
+from semicdvl.data.augment import Weak
 from semicdvl.data.loaders import train_batches
 from semicdvl.data.pairs import DataSet
+from semicdvl.data.samples import Options
 from semicdvl.data.split_file import read_split, write_split
 from semicdvl.data.splits import cross, leaks, pick, published_names, split
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
@@ -77,12 +79,16 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
             start_step=start,
             seed=recipe.seed,
             workers=settings.workers,
+            options=Options(
+                weak=Weak(vflip=recipe.data.vflip, rot90=recipe.data.rot90), label_values=recipe.data.label_values
+            ),
         ),
-        validate=validator(selection),
+        validate=validator(selection, label_values=recipe.data.label_values),
         run=run,
         quiet=quiet,
     )
-    return _finish(record, run, model=model, fitted=fitted, test=division.test, seconds=time.monotonic() - began)
+    scores = _test_scores(recipe, run, model=model, pairs=division.test)
+    return _finish(record, run, fitted=fitted, test=scores, seconds=time.monotonic() - began)
 
 
 # ------------------------------------------------------------------------------------------------ recipe -> parts
@@ -215,19 +221,23 @@ def _describe_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any
     return {"split": {"sha256": digest, **sizes, "leaking_pairs": leaks(division)}, "selected_on": recipe.train.select}
 
 
-def _finish(
-    record: dict[str, Any], run: Path, *, model: nn.Module, fitted: Fitted, test: tuple[PairFiles, ...], seconds: float
-) -> TrainedRun:
-    """Score the selected weights on the test pairs and complete the record."""
+def _test_scores(recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...]) -> dict[str, float]:
+    """Score the selected weights on the test pairs."""
+    if not pairs:
+        return {}
     load_into(model, load_weights(run / "model.safetensors"), source=run)
     device = next(model.parameters()).device
-    scores = evaluate(model.eval(), test, device=device).scores() if test else {}
+    return evaluate(model.eval(), pairs, device=device, label_values=recipe.data.label_values).scores()
+
+
+def _finish(record: dict[str, Any], run: Path, *, fitted: Fitted, test: dict[str, float], seconds: float) -> TrainedRun:
+    """Complete the record."""
     record |= {
         "status": "finished",
         "best_step": fitted.best_step,
         "val": fitted.best,
         "val_last": fitted.last,
-        "test": scores,
+        "test": test,
         "seconds": seconds,
     }
     write_json(run / "run.json", record)
@@ -250,7 +260,8 @@ def evaluate_run(run: Path, dataset: DataSet, *, subset: str) -> dict[str, float
     pairs = _chosen(run, dataset, subset)
     if not pairs:
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
-    return evaluate(model, pairs, device=torch.device("cpu")).scores()
+    values = parse_recipe(read_run(run)["recipe"], source=str(run)).data.label_values
+    return evaluate(model, pairs, device=torch.device("cpu"), label_values=values).scores()
 
 
 def _chosen(run: Path, dataset: DataSet, subset: str) -> tuple[PairFiles, ...]:

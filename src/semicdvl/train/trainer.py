@@ -117,14 +117,14 @@ def fit(
                 scores = dict(validate(student.eval(), accelerator.device))
                 best = state.note(step + 1, scores, student)
                 log.validation(step + 1, scores=scores, best=best)
-                if scores.get("predicted_changed_frac") == 0:
+                if state.just_went_silent():
                     log.warn(step + 1, UNCHANGED_EVERYWHERE)
     return state.fitted()
 
 
 UNCHANGED_EVERYWHERE = (
-    "the network says 'unchanged' everywhere. If this stays so: more labelled pairs that show change, a lower learning "
-    "rate, a Dice term (method.dice_weight=1), or a lower confidence threshold (method.confidence_min)."
+    "the network says 'unchanged' everywhere, twice in a row. If this stays so: more labelled pairs that show change, "
+    "a lower learning rate, a Dice term (method.dice_weight=1), or a lower confidence threshold (method.confidence_min)."
 )
 
 
@@ -179,6 +179,7 @@ class _State:
             self.average = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
             self.average.requires_grad_(False)
         self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()
+        self.silent = 0  # validations in a row that found no change at all
 
     def take_up(self) -> int:
         """Load the newest state, if there is one, and return the step to go on from."""
@@ -192,6 +193,7 @@ class _State:
             load_into(self.average, load_weights(newest / "teacher.safetensors"), source=newest)
         self._load_optimizer(load_weights(newest / "optimizer.safetensors"))
         self.best_step, self.best, self.last = content["best_step"], content["best"], content["last"]
+        self.silent = content["silent"]
         return int(content["step"])
 
     def note(self, step: int, scores: dict[str, float], student: nn.Module) -> bool:
@@ -201,8 +203,13 @@ class _State:
             self.best_step, self.best = step, scores
             save_weights(self.run / "model.safetensors", student.state_dict(), metadata={"step": str(step)})
         self.last = scores
+        self.silent = self.silent + 1 if scores.get("predicted_changed_frac") == 0 else 0
         self._save(step)
         return better
+
+    def just_went_silent(self) -> bool:
+        """Tell, once per spell, that two validations in a row found no change at all."""
+        return self.silent == 2
 
     def fitted(self) -> Fitted:
         """Return the result so far."""
@@ -220,6 +227,7 @@ class _State:
                 folder / "optimizer.safetensors", {k: torch.as_tensor(v) for k, v in flat.items() if v is not None}
             )
             numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
+            numbers["silent"] = self.silent
             write_json(folder / "state.json", numbers)
         for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
             shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,20 @@
+"""Pairs -> batches.
+
+folder.py       A/ B/ label/ and lists -> DataSet
+levir_cd.py     LEVIR-CD: tiles of 1024 px, cut while reading, or crops
+whu_cd.py       WHU-CD: numbered patches and lists
+synthetic.py    a made-up city with exact truth (and its parts, synthetic_*.py)
+images.py       one file -> one array
+pairs.py        what a data set holds, what is in one pair
+splits.py       which pair is for what; split_file.py keeps it
+augment.py      a pair -> its training views
+samples.py      pairs -> the tensors of one batch
+loaders.py      a split -> endless batches
+"""
+
+DATASETS = {
+    "folder": "semicdvl.data.folder:read",
+    "levir_cd": "semicdvl.data.levir_cd:read",
+    "whu_cd": "semicdvl.data.whu_cd:read",
+}
+"""Name -> reader `read(root, ...) -> DataSet`."""

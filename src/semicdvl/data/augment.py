@@ -1,0 +1,265 @@
+"""A pair -> its weak and strong training views, on uint8 arrays.
+
+What is random is *drawn* first (`draw_crop`, `draw_look`, `draw_box`, from a generator that is handed in) and then
+*applied*, so that both dates, the mask and the VLM's labels go through one and the same geometry.
+
+The defaults are the recipe that SemiCDNet's successors share (UniMatch, FixMatch and SemiCD-VL for change detection).
+Differences: OpenCV and NumPy in place of Pillow; scale is relative to the image's own size (the recipe says "to the
+crop", which is the same for its 256 px tiles; `scale_to="crop"` says so for others too); only the part of the image
+that the crop needs is resized, so a crop's scale is off by at most half a pixel over its side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.errors import ConfigError
+from semicdvl.types import IGNORE
+
+Bytes = NDArray[np.uint8]
+
+
+# ------------------------------------------------------------------------------------------------ weak: geometry
+@dataclass(frozen=True)
+class Weak:
+    """Geometry shared by all maps of a pair."""
+
+    scale: tuple[float, float] = (0.8, 1.2)  # range of the new long side over the old one
+    scale_to: Literal["image", "crop"] = "image"  # what the scale is relative to: the image's long side, or the crop's
+    hflip: float = 0.5  # probability of a flip left to right
+    vflip: float = 0.0  # probability of a flip top to bottom (0 in the source; a good idea for views from above)
+    rot90: bool = False  # turn by 0, 90, 180 or 270 degrees, each as likely (off in the source)
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that are none."""
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"weak scale {self.scale} is no range; give two positive numbers, the smaller one first.")
+        if self.scale_to not in ("image", "crop"):
+            raise ConfigError(f"weak scale_to '{self.scale_to}' is unknown; give 'image' or 'crop'.")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A drawn geometry: the window of the source that is resized, what it is resized to, then flips and turns.
+
+    Attributes:
+        window_px: (row, col, height, width) in the source image.
+        filled_px: (height, width) that the window is resized to, at the top left of the crop; the rest is padding.
+        side_px: side of the square crop.
+        hflip: flip left to right, padding and all.
+        vflip: flip top to bottom.
+        quarter_turns: anticlockwise turns by 90 degrees, after the flips.
+    """
+
+    window_px: tuple[int, int, int, int]
+    filled_px: tuple[int, int]
+    side_px: int
+    hflip: bool = False
+    vflip: bool = False
+    quarter_turns: int = 0
+
+    def image(self, image_HWC: Bytes) -> Bytes:
+        """Return the crop of an image: bilinear (by area when much smaller), padding 0."""
+        shrink = self.window_px[2] / self.filled_px[0]
+        return self._apply(image_HWC, how=cv2.INTER_AREA if shrink > 1.5 else cv2.INTER_LINEAR, padding=0)
+
+    def masks(self, masks_HWC: Bytes) -> Bytes:
+        """Return the crop of a stack of class maps: nearest pixel centre, padding IGNORE."""
+        return self._apply(masks_HWC, how=cv2.INTER_NEAREST_EXACT, padding=IGNORE)
+
+    def valid(self) -> NDArray[np.bool_]:
+        """Return HW, False on padding."""
+        valid_HW = np.zeros((self.side_px, self.side_px), np.bool_)
+        valid_HW[: self.filled_px[0], : self.filled_px[1]] = True
+        return self._turned(valid_HW.view(np.uint8)).view(np.bool_)
+
+    def _apply(self, source_HWC: Bytes, *, how: int, padding: int) -> Bytes:
+        """Cut, resize, pad, flip, turn."""
+        row, col, height, width = self.window_px
+        part = source_HWC[row : row + height, col : col + width]
+        if (height, width) != self.filled_px:
+            resized = cv2.resize(part, self.filled_px[::-1], interpolation=how)
+            part = cast(Bytes, resized).reshape(*self.filled_px, -1)
+        if self.filled_px != (self.side_px, self.side_px):
+            padded = np.full((self.side_px, self.side_px, part.shape[2]), padding, np.uint8)
+            padded[: self.filled_px[0], : self.filled_px[1]] = part
+            part = padded
+        return self._turned(part)
+
+    def _turned(self, source: Bytes) -> Bytes:
+        """Flip and turn. OpenCV flips ten times as fast as a strided copy does."""
+        shape = source.shape
+        if self.hflip or self.vflip:
+            source = cast(Bytes, cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip)))
+        if self.quarter_turns:
+            codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+            source = cast(Bytes, cv2.rotate(source, codes[self.quarter_turns]))
+        return source.reshape(shape)  # OpenCV drops a channel axis of one
+
+
+def draw_crop(size_px: tuple[int, int], weak: Weak, *, crop_px: int, rng: np.random.Generator) -> Crop:
+    """Draw the geometry of one sample.
+
+    Args:
+        size_px: (height, width) of the image.
+        weak: what is drawn.
+        crop_px: side of the square crop.
+        rng: source of all randomness.
+    """
+    long_px = max(size_px)
+    base_px = long_px if weak.scale_to == "image" else crop_px
+    low, high = (max(1, math.floor(base_px * bound)) for bound in weak.scale)
+    scale = int(rng.integers(low, high + 1)) / long_px
+    starts, lengths, filled = [], [], []
+    for side_px in size_px:
+        resized = max(1, round(side_px * scale))
+        length = side_px if resized <= crop_px else min(side_px, max(1, round(crop_px / scale)))
+        starts.append(int(rng.integers(0, side_px - length + 1)))
+        lengths.append(length)
+        filled.append(min(resized, crop_px))
+    return Crop(
+        window_px=(starts[0], starts[1], lengths[0], lengths[1]),
+        filled_px=(filled[0], filled[1]),
+        side_px=crop_px,
+        hflip=bool(rng.random() < weak.hflip),
+        vflip=bool(rng.random() < weak.vflip),
+        quarter_turns=int(rng.integers(0, 4)) if weak.rot90 else 0,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ strong: colour, blur
+@dataclass(frozen=True)
+class Strong:
+    """Colour jitter and blur of the strong view."""
+
+    brightness: float = 0.5  # factor in 1 -+ this
+    contrast: float = 0.5  # factor in 1 -+ this, about the image's mean grey
+    saturation: float = 0.5  # factor in 1 -+ this
+    hue: float = 0.25  # shift in -+ this, of a full turn
+    color_p: float = 0.8  # probability of the four together
+    blur_sigma_px: tuple[float, float] = (0.1, 2.0)
+    blur_p: float = 0.5  # probability of the blur
+    paired: bool = False  # True: one draw for both dates; False, as in the source: each date its own
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"strong {name} = {getattr(self, name)}; give a number from 0 to 1.")
+        if not 0 <= self.hue <= 0.5:
+            raise ConfigError(f"strong hue = {self.hue}; give a number from 0 to 0.5 (half a turn).")
+        if not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
+            raise ConfigError(f"strong blur_sigma_px = {self.blur_sigma_px}; give two positive numbers in order.")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A drawn change of look: steps of colour in their order, as (name, amount), and the blur (None: sharp)."""
+
+    colors: tuple[tuple[str, float], ...] = ()
+    blur_sigma_px: float | None = None
+
+    def image(self, image_HWC: Bytes) -> Bytes:
+        """Return the image with this look; without any step it is the image itself, no copy."""
+        for name, amount in self.colors:
+            image_HWC = _COLOR_STEPS[name](image_HWC, amount)
+        if self.blur_sigma_px is not None:
+            # Three sigma on either side hold 99.7 % of the weight.
+            reach = max(1, math.ceil(3 * self.blur_sigma_px))
+            blurred = cv2.GaussianBlur(image_HWC, (2 * reach + 1, 2 * reach + 1), self.blur_sigma_px)
+            image_HWC = cast(Bytes, blurred)
+        return image_HWC
+
+
+def draw_look(strong: Strong, *, rng: np.random.Generator) -> Look:
+    """Draw colour and blur for one image."""
+    colors: tuple[tuple[str, float], ...] = ()
+    if rng.random() < strong.color_p:
+        factors = {name: 1 + getattr(strong, name) * rng.uniform(-1, 1) for name in _COLOR_STEPS if name != "hue"}
+        steps = [*factors.items(), ("hue", strong.hue * rng.uniform(-1, 1))]
+        colors = tuple(steps[index] for index in rng.permutation(len(steps)))
+    blurred = rng.random() < strong.blur_p
+    sigma_px = float(rng.uniform(*strong.blur_sigma_px))
+    return Look(colors, sigma_px if blurred else None)
+
+
+_GREY = np.array([0.299, 0.587, 0.114])
+
+
+def _brightness(image_HWC: Bytes, factor: float) -> Bytes:
+    """Scale all values."""
+    return _mixed(image_HWC, factor * np.eye(3), 0.0)
+
+
+def _contrast(image_HWC: Bytes, factor: float) -> Bytes:
+    """Scale the distance from the mean grey of the image."""
+    mean = cv2.mean(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY))[0]
+    return _mixed(image_HWC, factor * np.eye(3), (1 - factor) * mean)
+
+
+def _saturation(image_HWC: Bytes, factor: float) -> Bytes:
+    """Scale the distance of each pixel from its own grey."""
+    return _mixed(image_HWC, factor * np.eye(3) + (1 - factor) * _GREY, 0.0)
+
+
+def _hue(image_HWC: Bytes, turn: float) -> Bytes:
+    """Turn the colour circle by `turn` of a full turn."""
+    hsv_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2HSV_FULL)
+    hsv_HWC[..., 0] += np.uint8(round(turn * 256) % 256)  # the circle has 256 steps, as the byte has
+    return cast(Bytes, cv2.cvtColor(hsv_HWC, cv2.COLOR_HSV2RGB_FULL))
+
+
+def _mixed(image_HWC: Bytes, mix_CC: NDArray[np.float64], offset: float) -> Bytes:
+    """Return `mix_CC @ pixel + offset` of each pixel, clipped; a table of 256 levels takes four times as long."""
+    affine_C4 = np.column_stack([mix_CC, np.full(3, offset)]).astype(np.float32)
+    return cast(Bytes, cv2.transform(image_HWC, affine_C4))
+
+
+_COLOR_STEPS = {"brightness": _brightness, "contrast": _contrast, "saturation": _saturation, "hue": _hue}
+
+
+# ------------------------------------------------------------------------------------------------ CutMix
+@dataclass(frozen=True)
+class CutMix:
+    """The box that one pair takes from another (Yun et al. 2019); one box for both dates and all labels."""
+
+    p: float = 0.5  # probability of a box
+    area_frac: tuple[float, float] = (0.02, 0.4)  # of the crop
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)  # width over height
+
+    def __post_init__(self) -> None:
+        """Refuse boxes that cannot lie within a square."""
+        if not 0 < self.area_frac[0] <= self.area_frac[1] < 1:
+            raise ConfigError(f"cutmix area_frac = {self.area_frac}; give two numbers between 0 and 1 in order.")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ConfigError(f"cutmix aspect = {self.aspect}; give two positive numbers in order.")
+        squarest = min(max(self.aspect[0], 1.0), self.aspect[1])
+        if self.area_frac[1] >= min(squarest, 1 / squarest):
+            raise ConfigError(
+                f"cutmix: no box of area {self.area_frac[1]} and aspect {self.aspect} fits a square crop."
+            )
+
+
+def draw_box(cutmix: CutMix, *, crop_px: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw the CutMix box as HW bool; all False when there is none.
+
+    Area and aspect are uniform, the aspect redrawn until the box lies within the crop with its corner drawn in the
+    whole crop, as in the source: long boxes are rarer than square ones.
+    """
+    box_HW = np.zeros((crop_px, crop_px), np.bool_)
+    if rng.random() >= cutmix.p:
+        return box_HW
+    area_px = rng.uniform(*cutmix.area_frac) * crop_px * crop_px
+    while True:
+        aspect = rng.uniform(*cutmix.aspect)
+        height, width = max(1, round(math.sqrt(area_px / aspect))), max(1, round(math.sqrt(area_px * aspect)))
+        row, col = (int(start) for start in rng.integers(0, crop_px, 2))
+        if row + height <= crop_px and col + width <= crop_px:
+            box_HW[row : row + height, col : col + width] = True
+            return box_HW

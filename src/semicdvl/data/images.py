@@ -1,0 +1,288 @@
+"""One file -> one array: 8-bit RGB images and change masks of 0, 1 and IGNORE, whole or a window of them.
+
+PNG, JPEG and their like go through Pillow (it tells a truncated file from a whole one, and reads no half picture);
+everything else that GDAL knows goes through rasterio, which reads windows without decoding the whole file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from semicdvl.errors import ConfigError, InputError
+from semicdvl.types import IGNORE
+
+Bytes = NDArray[np.uint8]
+WindowPx = tuple[int, int, int, int]
+"""(row, col, height, width)."""
+_T = TypeVar("_T", bound=np.generic)
+
+PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+_PILLOW_FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_TO_8_BIT = (
+    "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
+)
+_TO_RGB = "Write its red, green and blue bands, e.g. `gdal_translate -b RED -b GREEN -b BLUE IN OUT`"
+
+
+# ------------------------------------------------------------------------------------------------ images
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) from the file's header.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        with _opened(path) as picture:
+            return picture.height, picture.width
+    with open_raster(path) as raster:
+        return raster.height, raster.width
+
+
+def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> Bytes:
+    """Return the image, or a window of it, as uint8 HWC with C = 3 (grey is repeated, alpha and a 4th band dropped).
+
+    Raises:
+        InputError: missing, broken, not 8 bits per band, not 1, 3 or 4 bands, or the window lies outside.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        return _cut(path, _pillow_rgb(path), window_px)
+    raw_HWC = _raster_bands(path, window_px)
+    if raw_HWC.dtype != np.uint8:
+        raise InputError(path, f"holds {raw_HWC.dtype} values, 8-bit RGB is wanted", _TO_8_BIT)
+    if raw_HWC.shape[2] not in (1, 3, 4):
+        raise InputError(path, f"has {raw_HWC.shape[2]} bands, 8-bit RGB is wanted", _TO_RGB)
+    rgb_HWC = raw_HWC[..., :3] if raw_HWC.shape[2] >= 3 else np.repeat(raw_HWC, 3, axis=2)
+    return np.ascontiguousarray(rgb_HWC)
+
+
+def _pillow_rgb(path: Path) -> Bytes:
+    """Decode a whole picture to RGB."""
+    with _opened(path) as picture:
+        if picture.mode not in _EIGHT_BIT_MODES or _png_depth(path) == 16:
+            raise InputError(path, "holds more than 8 bits per band, 8-bit RGB is wanted", _TO_8_BIT)
+        return _decoded(path, lambda: _to_rgb(picture))
+
+
+def _to_rgb(picture: Image.Image) -> Bytes:
+    """Convert any 8-bit mode; a palette's transparency only survives the way through RGBA."""
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")
+    return np.array(picture.convert("RGB"), dtype=np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ masks
+def read_mask(path: Path, *, window_px: WindowPx | None = None, label_values: Mapping[int, int] | None = None) -> Bytes:
+    """Return a change mask as uint8 HW of 0 (unchanged), 1 (changed) and IGNORE.
+
+    Args:
+        path: label file. In files 255 means *changed*; this is the one place where it becomes 1.
+        window_px: part of the file that is wanted.
+        label_values: value in the file -> 0, 1 or IGNORE, for files in another alphabet than {0, 255} and {0, 1}.
+
+    Raises:
+        InputError: missing, broken, a colour picture, or it holds values that the alphabet does not.
+        ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        raw_HW = _cut(path, _pillow_bands(path), window_px)
+    else:
+        raw_HW = _raster_bands(path, window_px)
+    return _to_classes(path, _single_band(path, raw_HW), label_values)
+
+
+def _pillow_bands(path: Path) -> NDArray[np.generic]:
+    """Decode a whole label picture as stored: palette indices, not their colours."""
+    with _opened(path) as picture:
+        return _decoded(path, lambda: np.array(picture))
+
+
+def _single_band(path: Path, raw: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the one band of a mask; three equal ones count as one, an alpha band is dropped."""
+    if raw.ndim == 2:
+        return raw
+    if raw.shape[2] in (1, 2):
+        return raw[..., 0]
+    if not all(np.array_equal(raw[..., 0], raw[..., band]) for band in (1, 2)):
+        raise InputError(path, "is a colour picture, a mask has one band", "Save one number per pixel: 0 or 255")
+    return raw[..., 0]
+
+
+def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[int, int] | None) -> Bytes:
+    """Translate a file's values into 0, 1 and IGNORE."""
+    values = _values(path, raw_HW)
+    if label_values is None:
+        if not (values <= {0, 1} or values <= {0, 255}):
+            raise InputError(
+                path,
+                f"is a label with values {_some(values)}, where {{0, 255}} or {{0, 1}} is wanted",
+                "Convert it to 0 and 255, or say in the recipe: data.label_values = {0 = 0, 128 = 255, 255 = 1} (255 = ignore)",
+            )
+        return np.asarray(raw_HW != 0).astype(np.uint8)
+    if bad := set(label_values.values()) - {0, 1, IGNORE}:
+        raise ConfigError(f"label_values maps to {_some(bad)}; only 0 (unchanged), 1 (changed), 255 (ignore) exist.")
+    if missing := values - set(label_values):
+        raise InputError(path, f"holds the values {_some(missing)}, which label_values lacks", "Add them to the option")
+    classes_HW = np.full(raw_HW.shape, IGNORE, np.uint8)
+    for value in values:
+        classes_HW[raw_HW == value] = label_values[value]
+    return classes_HW
+
+
+def _values(path: Path, raw_HW: NDArray[np.generic]) -> set[int]:
+    """Return the values that occur in a mask."""
+    if raw_HW.dtype == np.uint8:
+        return set(np.flatnonzero(np.bincount(raw_HW.astype(np.uint8).ravel(), minlength=256)).tolist())
+    unique = np.unique(raw_HW)
+    if not np.array_equal(unique, unique.astype(np.int64)):
+        raise InputError(path, "is a label with fractions in it", "Save one whole number per pixel: 0 or 255")
+    return set(unique.astype(np.int64).tolist())
+
+
+def _some(values: set[int]) -> str:
+    """Write a set of numbers, a long one shortened."""
+    shown = ", ".join(str(value) for value in sorted(values)[:6])
+    return f"{{{shown}{', ...' if len(values) > 6 else ''}}}"
+
+
+# ------------------------------------------------------------------------------------------------ cache
+class ImageCache:
+    """Decoded files, kept until the budget is full; after that only the last few are.
+
+    Training visits every file once per epoch, so throwing out the oldest would keep nothing useful: what is in stays
+    in. The few recent ones serve crops of one tile that are asked for in a row.
+    """
+
+    RECENT = 6
+
+    def __init__(self, max_bytes: int, *, label_values: Mapping[int, int] | None = None) -> None:
+        """Make an empty cache of at most `max_bytes`; `label_values` as in `read_mask`."""
+        self.max_bytes, self.held_bytes, self.label_values = max_bytes, 0, label_values
+        self._kept: dict[Hashable, Bytes] = {}
+        self._recent: OrderedDict[Hashable, Bytes] = OrderedDict()
+
+    def rgb(self, path: Path, window_px: WindowPx | None = None) -> Bytes:
+        """Return `read_rgb(path, window_px)`; don't write into it."""
+        if path.suffix.lower() in PILLOW_SUFFIXES:  # no windows in these formats: decoded, and kept, as a whole
+            return _cut(path, self.held(("rgb", path), lambda: read_rgb(path)), window_px)
+        return self.held(("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px))
+
+    def mask(self, path: Path, window_px: WindowPx | None = None) -> Bytes:
+        """Return `read_mask(path, window_px)`; don't write into it."""
+        values = self.label_values
+        if path.suffix.lower() in PILLOW_SUFFIXES:
+            return _cut(path, self.held(("mask", path), lambda: read_mask(path, label_values=values)), window_px)
+        return self.held(("mask", path, window_px), lambda: read_mask(path, window_px=window_px, label_values=values))
+
+    def held(self, key: Hashable, read: Callable[[], Bytes]) -> Bytes:
+        """Return the array kept under a key, or read it and keep it: for good while the budget lasts, else briefly."""
+        array = self._kept.get(key)
+        if array is None:
+            array = self._recent.get(key)
+        if array is not None:
+            return array
+        array = read()
+        if self.held_bytes + array.nbytes <= self.max_bytes:
+            self._kept[key] = array
+            self.held_bytes += array.nbytes
+            return array
+        self._recent[key] = array
+        while len(self._recent) > self.RECENT:
+            self._recent.popitem(last=False)
+        return array
+
+
+# ------------------------------------------------------------------------------------------------ decoding
+def _opened(path: Path) -> Image.Image:
+    """Open a picture's header, with our errors."""
+    _must_exist(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(
+            path, "is too large to be decoded at once", "Save it as a tiled GeoTIFF, which is read in windows"
+        ) from error
+    except _PILLOW_FAULTS as error:
+        raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
+
+
+def _decoded(path: Path, decode: Callable[[], NDArray[_T]]) -> NDArray[_T]:
+    """Run a decoder, with our errors."""
+    try:
+        return decode()
+    except _PILLOW_FAULTS as error:
+        raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
+
+
+def open_raster(path: Path) -> rasterio.io.DatasetReader:
+    """Open a raster for reading, with our errors; patches without a coordinate system are usual here."""
+    _must_exist(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            raster: rasterio.io.DatasetReader = rasterio.open(path)
+            return raster
+    except RasterioError as error:
+        raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
+
+
+def _raster_bands(path: Path, window_px: WindowPx | None) -> NDArray[np.generic]:
+    """Read all bands of a raster, or of a window of it, as HWC."""
+    with open_raster(path) as raster:
+        window = None
+        if window_px is not None:
+            _must_contain(path, (raster.height, raster.width), window_px)
+            row, col, height, width = window_px
+            window = Window(col, row, width, height)
+        try:
+            bands_CHW: NDArray[np.generic] = raster.read(window=window)
+        except RasterioError as error:
+            raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
+    return np.moveaxis(bands_CHW, 0, 2)
+
+
+def _cut(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> NDArray[_T]:
+    """Return a window of a decoded array, or all of it."""
+    if window_px is None:
+        return array
+    _must_contain(path, (array.shape[0], array.shape[1]), window_px)
+    row, col, height, width = window_px
+    return array[row : row + height, col : col + width]
+
+
+def _must_exist(path: Path) -> None:
+    """Raise for a path that is no file."""
+    if not path.is_file():
+        raise InputError(path, "does not exist", "Check the path or remove the pair from the list")
+
+
+def _must_contain(path: Path, size_px: tuple[int, int], window_px: WindowPx) -> None:
+    """Raise if a window reaches out of an image of (height, width)."""
+    row, col, height, width = window_px
+    if min(row, col) < 0 or min(height, width) < 1 or row + height > size_px[0] or col + width > size_px[1]:
+        raise InputError(
+            path,
+            f"is {size_px[0]} x {size_px[1]} px and has no window of {height} x {width} px at row {row}, col {col}",
+            "Make the split again from the files as they are now",
+        )
+
+
+def _png_depth(path: Path) -> int:
+    """Return the bits per sample that a PNG's header states, 8 for other formats (Pillow hides 16-bit colour)."""
+    with path.open("rb") as handle:
+        head = handle.read(25)
+    return head[24] if head[:8] == b"\x89PNG\r\n\x1a\n" else 8

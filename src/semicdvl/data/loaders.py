@@ -1,0 +1,250 @@
+"""Splits -> endless training batches, and pairs -> evaluation batches.
+
+One item of the loader is one training step's whole batch, and everything random in it comes from (seed, step, place in
+the batch). So step 700 is the same batch in an unbroken run, in one resumed there, and with any number of workers; and
+several processes (`Options.rank`, `ranks`) together draw what one process with the larger batch would.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from semicdvl.data.images import ImageCache
+from semicdvl.data.pairs import check_pairs, pair_size, read_pair
+from semicdvl.data.samples import Options, Samples, images_BCHW
+from semicdvl.errors import DataError, SemicdvlError
+from semicdvl.types import IGNORE, Labelled, LabelSource, PairFiles, Split, Unlabelled
+
+Batch = tuple[Labelled, Unlabelled | None]
+_T = TypeVar("_T")
+_LABELLED, _UNLABELLED = 0, 1
+"""Streams of randomness: the two lists must not be drawn in step."""
+
+
+# ------------------------------------------------------------------------------------------------ training
+def train_batches(  # noqa: PLR0913  one call says all that determines the batches
+    split: Split,
+    *,
+    crop_px: int,
+    labelled_batch: int,
+    unlabelled_batch: int,
+    vlm: LabelSource | None,
+    steps: int,
+    start_step: int = 0,
+    seed: int,
+    workers: int = 0,
+    options: Options | None = None,
+) -> Iterator[Batch]:
+    """Return an iterator over the batches of steps `start_step` to `steps - 1`; checks come first.
+
+    Both lists are shuffled anew whenever they are through, and repeat without end.
+
+    Args:
+        split: its labelled and unlabelled pairs are used.
+        crop_px: side of the square crops.
+        labelled_batch: labelled pairs per step.
+        unlabelled_batch: unlabelled pairs per step; 0 gives None in place of `Unlabelled`.
+        vlm: source of the VLM's labels, or None. With workers it must be picklable.
+        steps: number of steps of the whole training.
+        start_step: first step to yield; earlier ones are skipped at no cost.
+        seed: of everything random.
+        workers: processes that prepare batches (at most one per core); 0 prepares them in this one.
+        options: the rest.
+
+    Raises:
+        DataError: no labelled pair, unlabelled pairs wanted where there are none, no pixel or no change to learn from.
+        InputError: a file is missing or broken, sizes differ, or a mask holds odd values.
+        StoreError: the VLM's labels are of another size than their images.
+    """
+    options = options or Options()
+    unlabelled = split.unlabelled + (split.labelled if options.unlabelled_includes_labelled else ())
+    _check(split.labelled, unlabelled if unlabelled_batch else None, options=options)
+    workers = _capped(workers)
+    cache = ImageCache(options.cache_bytes // max(workers, 1), label_values=options.label_values)
+    samples = Samples(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
+    dataset = _Steps(
+        samples, split.labelled, unlabelled, labelled_batch=labelled_batch, unlabelled_batch=unlabelled_batch
+    )
+    return _loaded(dataset, range(start_step, steps), workers=workers)
+
+
+def _check(labelled: tuple[PairFiles, ...], unlabelled: tuple[PairFiles, ...] | None, *, options: Options) -> None:
+    """Raise for lists that cannot be trained on; `unlabelled` is None where no such pair is wanted."""
+    if not labelled:
+        raise DataError("the split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
+    if bare := [pair.name for pair in labelled if pair.label is None]:
+        raise DataError(
+            f"{len(bare)} labelled pairs have no label file, e.g. '{bare[0]}'. Take them out of the labelled list."
+        )
+    if unlabelled is not None and not unlabelled:
+        raise DataError(
+            "the split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
+        )
+    if options.check:
+        check_pairs(labelled, label_values=options.label_values)
+        check_pairs(unlabelled or (), masks=False)
+
+
+class _Steps(Dataset[Batch]):
+    """Step -> batch: says which pairs it holds."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        labelled: tuple[PairFiles, ...],
+        unlabelled: tuple[PairFiles, ...],
+        *,
+        labelled_batch: int,
+        unlabelled_batch: int,
+    ) -> None:
+        self.samples, self.labelled, self.unlabelled = samples, labelled, unlabelled
+        self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
+        self.with_truth = samples.options.truth and any(pair.label for pair in unlabelled)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of one step."""
+        labelled = self._drawn(step, self.labelled, self.labelled_batch, stream=_LABELLED)
+        unlabelled = self._drawn(step, self.unlabelled, self.unlabelled_batch, stream=_UNLABELLED)
+        part = self.samples.unlabelled(unlabelled, with_truth=self.with_truth) if unlabelled else None
+        return self.samples.labelled(labelled), part
+
+    def _drawn(
+        self, step: int, pairs: tuple[PairFiles, ...], batch: int, *, stream: int
+    ) -> list[tuple[PairFiles, np.random.Generator]]:
+        """Return this process's pairs of a step, each with its own generator."""
+        options, seed = self.samples.options, self.samples.seed
+        drawn = []
+        for place in range(options.rank * batch, (options.rank + 1) * batch):
+            epoch, index = divmod(step * batch * options.ranks + place, len(pairs))
+            pair = pairs[_shuffled(len(pairs), seed, stream, epoch)[index]]
+            drawn.append((pair, np.random.default_rng((seed, 1, stream, step, place))))
+        return drawn
+
+
+@lru_cache(maxsize=8)
+def _shuffled(count: int, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of a list in one epoch."""
+    return np.random.default_rng((seed, 0, stream, epoch)).permutation(count)
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+def eval_batches(
+    pairs: Sequence[PairFiles],
+    *,
+    batch: int,
+    workers: int = 0,
+    label_values: Mapping[int, int] | None = None,
+    cache: ImageCache | None = None,
+) -> Iterator[Labelled]:
+    """Return an iterator over whole pairs, unchanged, in their order; a batch holds pairs of one size only.
+
+    Args:
+        pairs: with or without a label file; without one the label is IGNORE throughout.
+        batch: most pairs in a batch.
+        workers: processes that read.
+        label_values: as in `images.read_mask`.
+        cache: keeps decoded images from one call to the next; with workers each starts from a copy.
+    """
+    source = cache or ImageCache(0, label_values=label_values)
+    groups = [
+        tuple(some) for _, alike in itertools.groupby(pairs, key=pair_size) for some in _in_parts(tuple(alike), batch)
+    ]
+    return _loaded(_Wholes(groups, source), range(len(groups)), workers=_capped(workers))
+
+
+class _Wholes(Dataset[Labelled]):
+    """Number of a group -> its pairs as they are."""
+
+    def __init__(self, groups: list[tuple[PairFiles, ...]], cache: ImageCache) -> None:
+        self.groups, self.cache = groups, cache
+
+    def __getitem__(self, index: int) -> Labelled:
+        """Read one group."""
+        read = [read_pair(pair, cache=self.cache) for pair in self.groups[index]]
+        labels = [
+            np.full(each.t1_HWC.shape[:2], IGNORE, np.uint8) if each.label_HW is None else each.label_HW
+            for each in read
+        ]
+        label_BHW = torch.from_numpy(np.stack(labels).astype(np.int64))
+        return Labelled(
+            images_BCHW([each.t1_HWC for each in read]), images_BCHW([each.t2_HWC for each in read]), label_BHW
+        )
+
+
+def _in_parts(pairs: tuple[PairFiles, ...], size: int) -> Iterator[tuple[PairFiles, ...]]:
+    """Yield parts of at most `size` pairs."""
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
+
+
+# ------------------------------------------------------------------------------------------------ workers
+def _capped(workers: int) -> int:
+    """Return a number of workers that this process has cores for; the batches don't depend on it."""
+    return min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _loaded(dataset: Dataset[_T], order: range, *, workers: int) -> Iterator[_T]:
+    """Yield the items of a data set, which are whole batches, in order, prepared by workers or here."""
+    loader: DataLoader[_T | _Failed] = DataLoader(
+        _Caught(dataset),
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        collate_fn=_as_is,
+        generator=torch.Generator(),  # else the loader takes a number from the global one, and a resumed run differs
+    )
+    for item in loader:
+        if isinstance(item, _Failed):
+            raise item.error()
+        yield item
+
+
+def _as_is(item: _T) -> _T:
+    """Return the batch, collated already."""
+    return item
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A user's error on its way out of a worker: torch would make it another kind with a traceback for text."""
+
+    kind: type[SemicdvlError]
+    text: str
+    details: dict[str, Any]
+
+    def error(self) -> SemicdvlError:
+        """Return the error as it was raised."""
+        error = self.kind.__new__(self.kind, self.text)
+        vars(error).update(self.details)
+        return error
+
+
+class _Caught(Dataset[Any]):
+    """A data set whose users' errors are items."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Any:
+        """Return an item, or why there is none."""
+        try:
+            return self.dataset[index]
+        except SemicdvlError as error:
+            return _Failed(type(error), str(error), dict(vars(error)))
+
+
+def _quiet_worker(_: int) -> None:
+    """Keep OpenCV in a worker to its one thread: its pool does not survive a fork."""
+    cv2.setNumThreads(0)

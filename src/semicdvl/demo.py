@@ -1,0 +1,266 @@
+"""The whole way on a made-up city, offline: no labels, few labels, few labels and a VLM, measured on an unseen part.
+
+    OUT/city/         two GeoTIFFs, the truth, and the training patches of the western part
+    OUT/no-labels/    detect: the embedded VLM and change event generation
+    OUT/store/        pseudo: the VLM's labels of the training patches
+    OUT/runs/         train: Sup-only and SemiCD-VL with the same labelled patches; OUT/*.toml are their recipes
+    OUT/sup-only/     detect with either
+    OUT/semicd-vl/
+    OUT/report.html   pictures and the table; OUT/table.md the table alone
+
+Everything can be interrupted; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from semicdvl.checkpoint import build
+from semicdvl.config import load_recipe
+from semicdvl.data import folder
+from semicdvl.data.synthetic import City, CitySpec, make_city, write_city, write_patches
+from semicdvl.files import whole, write_json
+from semicdvl.metrics import Confusion
+from semicdvl.predict import report
+from semicdvl.predict.run import DetectSettings, detect, network_detector, vlm_detector
+from semicdvl.pseudo.coverage import fill
+from semicdvl.pseudo.generate import CEGSettings
+from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.train.run import train
+from semicdvl.types import VLM
+from semicdvl.vlms import VLMS
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How large the demonstration is; the default takes some minutes on 2 cores."""
+
+    height_px: int = 1536
+    width_px: int = 2048
+    patch_px: int = 128
+    unseen_frac: float = 0.34  # eastern part that nothing is trained or chosen on
+    val_frac: float = 0.15  # of the patches, next to the unseen part, that the best weights are chosen on
+    labelled: float = 0.05  # share of the training patches that keeps its label
+    steps: int = 300
+    batch: int = 4
+    lr: float = 0.005
+    gamma: float = 0.8  # from which score the VLM's labels are believed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of finding change and how it did on the unseen part."""
+
+    title: str
+    folder: str
+    counts: Confusion
+    seconds: float
+
+
+METHODS = (("Sup-only", "supervised", "sup-only"), ("SemiCD-VL", "semicd_vl", "semicd-vl"))
+
+
+def run_demo(out: Path, *, seed: int = 0, console: Console | None = None, size: DemoSize | None = None) -> list[Row]:
+    """Run the demonstration below `out`, print its table and return the rows.
+
+    Raises:
+        OutputError, CheckpointError: `out` cannot be written or holds something else.
+    """
+    console, size = console or Console(), size or DemoSize()
+    began = time.monotonic()
+    console.rule("1/5  a made-up city, two dates")
+    city = make_city(CitySpec(size_px=(size.height_px, size.width_px), seed=seed))
+    files = write_city(city, out / "city")
+    patches, split_col = _training_patches(city, out / "city" / "patches", size)
+    console.print(f"{size.width_px} x {size.height_px} px at {city.spec.gsd_m} m: {files.before} and {files.after}")
+
+    console.rule("2/5  detect without labels: vision-language model and change event generation")
+    vlm: VLM = build("VLM", "aerial", VLMS, {})
+    detectors = [("No labels (VLM + CEG)", "no-labels", vlm_detector(vlm, prompts=PROMPT_SETS["buildings"]))]
+    rows = [_measured(city, split_col, out, *detectors[0], console=console)]
+
+    console.rule("3/5  pseudo labels for the training patches")
+    settings = CEGSettings(gamma=size.gamma, gamma_segmentation=size.gamma)
+    pairs = folder.read(patches).subset("train")
+    words = PROMPT_SETS["buildings"]
+    filled = fill(pairs, vlm=vlm, prompts=words, settings=settings, root=out / "store", gsd_m=city.spec.gsd_m)
+    console.print(filled.summary, highlight=False)
+    console.print(filled.table())
+
+    console.rule(f"4/5  train with {size.labelled:.0%} of the labels: alone, and guided by the VLM")
+    for title, method, name in METHODS:
+        recipe = _write_recipe(out, method=method, seed=seed, size=size)
+        trained = train(load_recipe(recipe), out / "runs" / method)
+        console.print(f"{title}: {trained.seconds:.0f} s, validation IoU {trained.val['iou']:.3f}")
+        detector = network_detector(trained.run)
+        rows.append(_measured(city, split_col, out, title, name, detector, console=console, train_s=trained.seconds))
+
+    console.rule("5/5  report")
+    _write_report(out, city=city, split_col=split_col, rows=rows, size=size, seconds=time.monotonic() - began)
+    console.print(_table(rows, size))
+    console.print(f"report: {out / 'report.html'}", highlight=False)
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------ data
+def _training_patches(city: City, root: Path, size: DemoSize) -> tuple[Path, int]:
+    """Write the patches west of the unseen part, in lists by place, and return their folder and that part's column."""
+    step = size.patch_px
+    split_col = int(size.width_px * (1 - size.unseen_frac)) // step * step
+    val_col = split_col - max(1, round(split_col / step * size.val_frac)) * step
+    cols = {pair.name: int(pair.name.rpartition("_c")[2]) for pair in write_patches(city, root, size_px=step)}
+    lists = {
+        "train": [name for name, col in cols.items() if col < val_col],
+        "val": [name for name, col in cols.items() if val_col <= col < split_col],
+        "test": [name for name, col in cols.items() if col >= split_col],
+    }
+    for subset, chosen in lists.items():
+        with whole(root / f"{subset}.txt") as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in chosen))
+    return root, split_col
+
+
+RECIPE = """# Written by `semicdvl demo`; the same by hand: semicdvl train {path} -o {out}/runs/{method}
+name = "{method}"
+seed = {seed}
+
+[data]
+root = "{out}/city/patches"
+labelled = {size.labelled}
+crop_px = {size.patch_px}
+
+[pseudo]
+store = "{out}/store"
+
+[model]
+name = "siam_light"
+backbone = "efficientnet_lite0"
+decoder_channels = 96
+
+[method]
+name = "{method}"
+
+[train]
+steps = {size.steps}
+labelled_batch = {size.batch}
+unlabelled_batch = {size.batch}
+lr = {size.lr}
+eval_every = {every}
+"""
+
+
+def _write_recipe(out: Path, *, method: str, seed: int, size: DemoSize) -> Path:
+    """Write the recipe of one method; the recipes differ in nothing but the method."""
+    path = out / f"{method}.toml"
+    content = RECIPE.format(path=path, out=out, method=method, seed=seed, size=size, every=max(size.steps // 6, 1))
+    with whole(path) as temporary:
+        temporary.write_text(content)
+    return path
+
+
+def _measured(
+    city: City,
+    split_col: int,
+    out: Path,
+    title: str,
+    name: str,
+    detector: Any,
+    *,
+    console: Console,
+    train_s: float = 0.0,
+) -> Row:
+    """Detect on the whole city and count right and wrong pixels east of `split_col`."""
+    began = time.monotonic()
+    settings = DetectSettings(title=f"Made-up city: {title}")
+    result = detect(
+        out / "city" / "before.tif", out / "city" / "after.tif", out / name, detector=detector, settings=settings
+    )
+    with rasterio.open(result.out / "change.tif") as source:
+        found_HW = source.read(1)
+    counts = Confusion.from_maps(found_HW[:, split_col:], city.change_HW[:, split_col:])
+    console.print(f"{title}: IoU {counts.iou:.3f} on the unseen part", highlight=False)
+    return Row(title, name, counts, time.monotonic() - began + train_s)
+
+
+# ------------------------------------------------------------------------------------------------ result
+COLUMNS = ("", "labels", "IoU", "F1", "precision", "recall", "seconds")
+
+
+def _cells(row: Row, size: DemoSize) -> list[str]:
+    """Return a row of the table."""
+    labels = "none" if row.folder == "no-labels" else f"{size.labelled:.0%}"
+    scores = (row.counts.iou, row.counts.f1, row.counts.precision, row.counts.recall)
+    return [row.title, labels, *(f"{score:.3f}" for score in scores), f"{row.seconds:.0f}"]
+
+
+def _table(rows: Sequence[Row], size: DemoSize) -> Table:
+    """Return the table for the terminal."""
+    table = Table(*COLUMNS, title="On the unseen part of the city", title_justify="left", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*_cells(row, size))
+    return table
+
+
+def _write_report(
+    out: Path, *, city: City, split_col: int, rows: Sequence[Row], size: DemoSize, seconds: float
+) -> None:
+    """Write the page, the table as Markdown and the numbers as JSON."""
+    lines = [_cells(row, size) for row in rows]
+    markdown = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *lines)]
+    with whole(out / "table.md") as temporary:
+        temporary.write_text("\n".join(markdown) + "\n")
+    write_json(out / "table.json", [{"title": row.title, **vars(row.counts), "seconds": row.seconds} for row in rows])
+    unseen = (slice(None), slice(split_col, None))
+    figures = [
+        report.picture(_right_and_wrong(out / row.folder, city, unseen), f"{row.title}: IoU {row.counts.iou:.3f}")
+        for row in rows
+    ]
+    colours = [("found, and true", FOUND), ("missed", MISSED), ("invented", INVENTED)]
+    dates = report.swipe(city.t1_HWC[unseen], city.t2_HWC[unseen], "The unseen part; drag the line")
+    links = ", ".join(f"{row.folder}/report.html" for row in rows)
+    sections = [
+        report.Section("What was found", [report.table(COLUMNS, lines)], lead=_lead(size)),
+        report.Section("The place", [dates]),
+        report.Section("Against the truth", [report.legend(colours), report.gallery(figures)]),
+        report.Section("More", [report.text(f"Maps, polygons and a report of each: {links}. In all {seconds:.0f} s.")]),
+    ]
+    report.write(out / "report.html", "Change in a made-up city", sections)
+
+
+FOUND, MISSED, INVENTED = (40, 160, 90), (215, 60, 50), (240, 170, 40)
+
+
+def _right_and_wrong(result: Path, city: City, where: tuple[slice, slice]) -> NDArray[np.uint8]:
+    """Return date 2, greyed, with what was found, missed and invented."""
+    with rasterio.open(result / "change.tif") as source:
+        found_HW = source.read(1)[where] == 1
+    truth_HW = city.change_HW[where] == 1
+    grey_HW = city.t2_HWC[where].mean(axis=-1) * 0.5 + 110
+    picture_HWC = np.repeat(grey_HW[..., None], 3, axis=-1).astype(np.uint8)
+    for mask_HW, colour in (
+        (found_HW & truth_HW, FOUND),
+        (truth_HW & ~found_HW, MISSED),
+        (found_HW & ~truth_HW, INVENTED),
+    ):
+        picture_HWC[mask_HW] = colour
+    return picture_HWC
+
+
+def _lead(size: DemoSize) -> str:
+    """Say what the numbers mean."""
+    return (
+        f"Changed buildings in the eastern {size.unseen_frac:.0%} of the city, which nothing was trained or chosen on. "
+        f"Sup-only and SemiCD-VL share network, start and labels ({size.labelled:.0%} of the western patches); "
+        "SemiCD-VL also sees the other patches, with what the vision-language model says about them. "
+        "This is a drawn city: the numbers show that the parts work together, not how well they do on yours."
+    )

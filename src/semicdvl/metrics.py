@@ -1,0 +1,256 @@
+"""How well a change map fits the truth: by pixel, pooled over a whole set, and by object.
+
+Counts are added first and divided last: a score of a set is the score of its pooled counts, never a mean over pairs.
+A score that the counts don't define (0 / 0) is NaN, not 0 and not 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Map = NDArray[np.bool_] | NDArray[np.integer[Any]]
+
+
+def _ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN for 0 / 0."""
+    return part / whole if whole else math.nan
+
+
+def _harmonic(first: float, second: float) -> float:
+    """Return the harmonic mean of precision and recall; 0 if both are 0, NaN if one is."""
+    return 0.0 if first + second == 0 else 2 * first * second / (first + second)
+
+
+# ------------------------------------------------------------------------------------------------ pixels
+@dataclass(frozen=True)
+class Confusion:
+    """Pixel counts of the changed class; add them up over pairs, then ask for scores."""
+
+    tn: int = 0
+    fp: int = 0
+    fn: int = 0
+    tp: int = 0
+
+    @classmethod
+    def from_maps(cls, pred_HW: Map, label_HW: Map, *, ignore: int = 255) -> Confusion:
+        """Count the pixels of one map, or of a stack of them.
+
+        Args:
+            pred_HW: 0 or False unchanged, 1 or True changed, `ignore` no answer (no data).
+            label_HW: the truth, same shape and values.
+            ignore: a pixel with this value in either map does not count.
+
+        Raises:
+            ValueError: the shapes differ, or a value is none of these.
+        """
+        pred, label = np.asarray(pred_HW), np.asarray(label_HW)
+        if pred.shape != label.shape:
+            raise ValueError(f"prediction {pred.shape} and label {label.shape} differ in shape")
+        counted = (pred != ignore) & (label != ignore)
+        pred, label = pred[counted], label[counted]
+        for name, values in (("prediction", pred), ("label", label)):
+            if values.size and (values.max() > 1 or values.min() < 0):
+                raise ValueError(f"{name} holds {values.max()}; 0, 1 and {ignore} are wanted")
+        cells = np.bincount(2 * label.astype(np.uint8) + pred.astype(np.uint8), minlength=4)
+        tn, fp, fn, tp = (int(count) for count in cells)
+        return cls(tn, fp, fn, tp)
+
+    def __add__(self, other: Confusion) -> Confusion:
+        """Pool the counts of two maps."""
+        return Confusion(self.tn + other.tn, self.fp + other.fp, self.fn + other.fn, self.tp + other.tp)
+
+    @property
+    def total(self) -> int:
+        """Number of pixels that count."""
+        return self.tn + self.fp + self.fn + self.tp
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of the changed class (IoU^c)."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """F1 (Dice) of the changed class: 2 IoU / (1 + IoU)."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """Share of the pixels called changed that are."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the changed pixels that are found."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all pixels that are right; high on any map where change is rare."""
+        return _ratio(self.tp + self.tn, self.total)
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond that of two independent maps with the same shares of change."""
+        chance = (self.tp + self.fp) * (self.tp + self.fn) + (self.tn + self.fp) * (self.tn + self.fn)
+        return _ratio((self.tp + self.tn) * self.total - chance, self.total**2 - chance)
+
+    def scores(self) -> dict[str, float]:
+        """Return all scores by name."""
+        return {name: getattr(self, name) for name in SCORES}
+
+
+SCORES = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
+
+
+def spread(
+    counts: Sequence[Confusion],
+    *,
+    score: str = "iou",
+    rounds: int = 1000,
+    level: float = 0.95,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Return the bootstrap interval of a pooled score: how far it depends on which pairs are in the set.
+
+    Args:
+        counts: one `Confusion` per pair (per tile, where pairs of one tile resemble each other).
+        score: one of `SCORES`.
+        rounds: how often as many pairs are drawn, with replacement.
+        level: share of the rounds inside the interval.
+        rng: source of all randomness.
+
+    Raises:
+        ValueError: no counts, or an unknown score.
+    """
+    if not counts or score not in SCORES:
+        raise ValueError(f"{len(counts)} counts, score '{score}'; at least one and one of {SCORES} are wanted")
+    cells_N4 = np.array([[each.tn, each.fp, each.fn, each.tp] for each in counts], np.int64)
+    drawn_RN = rng.integers(0, len(counts), (rounds, len(counts)))
+    pooled = [Confusion(*(int(count) for count in cells_N4[rows].sum(axis=0))) for rows in drawn_RN]
+    values = np.array([getattr(each, score) for each in pooled])
+    if np.isnan(values).all():
+        return math.nan, math.nan
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+# ------------------------------------------------------------------------------------------------ objects
+@dataclass(frozen=True)
+class ObjectScores:
+    """Counts of objects; add them up over pairs, then ask for scores.
+
+    Attributes:
+        predicted: objects in the prediction.
+        actual: objects in the truth.
+        matched: pairs of one predicted and one actual object whose IoU reaches the threshold; each is used once.
+        predicted_touching: predicted objects that share a pixel with an actual one.
+        actual_touched: actual objects that share a pixel with a predicted one.
+    """
+
+    predicted: int = 0
+    actual: int = 0
+    matched: int = 0
+    predicted_touching: int = 0
+    actual_touched: int = 0
+
+    def __add__(self, other: ObjectScores) -> ObjectScores:
+        """Pool the counts of two maps."""
+        return ObjectScores(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted objects that match an actual one."""
+        return _ratio(self.matched, self.predicted)
+
+    @property
+    def recall(self) -> float:
+        """Share of the actual objects that are matched."""
+        return _ratio(self.matched, self.actual)
+
+    @property
+    def f1(self) -> float:
+        """F1 over matched objects."""
+        return _ratio(2 * self.matched, self.predicted + self.actual)
+
+    @property
+    def any_precision(self) -> float:
+        """Share of the predicted objects that touch an actual one."""
+        return _ratio(self.predicted_touching, self.predicted)
+
+    @property
+    def any_recall(self) -> float:
+        """Share of the actual objects that a predicted one touches."""
+        return _ratio(self.actual_touched, self.actual)
+
+    @property
+    def any_f1(self) -> float:
+        """Harmonic mean of `any_precision` and `any_recall`."""
+        return _harmonic(self.any_precision, self.any_recall)
+
+
+def object_scores(
+    pred_HW: Map, truth_HW: Map, *, min_iou: float = 0.5, min_area_px: int = 1, ignore: int = 255
+) -> ObjectScores:
+    """Compare the objects (8-connected regions) of two change maps.
+
+    Args:
+        pred_HW: 0 or False unchanged, 1 or True changed, `ignore` no answer.
+        truth_HW: the same of the truth; pixels to ignore in either map belong to no object.
+        min_iou: IoU from which two objects match; pairs are taken in falling IoU, each object once.
+        min_area_px: smaller objects are left out of both maps.
+        ignore: value of a pixel that does not count.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    pred, truth = np.asarray(pred_HW), np.asarray(truth_HW)
+    if pred.shape != truth.shape or pred.ndim != 2:
+        raise ValueError(f"prediction {pred.shape} and truth {truth.shape} must be two maps of one size")
+    counted = (pred != ignore) & (truth != ignore)
+    found_HW, pred_areas = _objects((pred != 0) & counted, min_area_px)
+    real_HW, truth_areas = _objects((truth != 0) & counted, min_area_px)
+    both = (found_HW > 0) & (real_HW > 0)
+    keys, overlaps = np.unique(
+        found_HW[both].astype(np.int64) * (len(truth_areas) + 1) + real_HW[both], return_counts=True
+    )
+    found, real = keys // (len(truth_areas) + 1), keys % (len(truth_areas) + 1)
+    iou = overlaps / (pred_areas[found - 1] + truth_areas[real - 1] - overlaps)
+    return ObjectScores(
+        predicted=len(pred_areas),
+        actual=len(truth_areas),
+        matched=_match(found, real, iou, min_iou=min_iou),
+        predicted_touching=len(np.unique(found)),
+        actual_touched=len(np.unique(real)),
+    )
+
+
+def _objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return a map of object numbers from 1, and each object's area in px."""
+    import cv2
+
+    _, numbers_HW = cv2.connectedComponents(np.ascontiguousarray(mask_HW).view(np.uint8), connectivity=8)
+    areas = np.bincount(numbers_HW.ravel())
+    kept = areas >= min_area_px
+    kept[0] = False  # the background
+    renumbered = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return renumbered[numbers_HW], areas[kept]
+
+
+def _match(found: NDArray[np.int64], real: NDArray[np.int64], iou: NDArray[np.float64], *, min_iou: float) -> int:
+    """Count the matches, best first, each object once."""
+    used_found: set[int] = set()
+    used_real: set[int] = set()
+    for index in np.argsort(-iou, kind="stable"):
+        if iou[index] < min_iou:
+            break
+        if found[index] not in used_found and real[index] not in used_real:
+            used_found.add(int(found[index]))
+            used_real.add(int(real[index]))
+    return len(used_found)
