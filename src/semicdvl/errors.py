@@ -31,6 +31,10 @@ class InputError(SemicdvlError):
         self.path, self.problem, self.remedy = str(path), problem, remedy
         super().__init__(f"{path}: {problem}. {remedy}.")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        """Let a loader process hand the error over whole."""
+        return type(self), (self.path, self.problem, self.remedy)
+
 
 class ConfigError(SemicdvlError):
     """A recipe, option or name that the program does not know."""

@@ -40,7 +40,7 @@ class PairFiles:
         name: unique in its data set; the key of split lists and reports.
         before: image of date 1 (any format that GDAL reads).
         after: image of date 2, same size.
-        label: change mask, any non-zero value = changed; None for an unlabelled pair.
+        label: change mask of 0 and 255 (or 0 and 1); None for an unlabelled pair.
         window_px: (row, col, height, width) of the part of the files that this pair means; None for all of it.
     """
 

@@ -128,7 +128,7 @@ def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[i
             raise InputError(
                 path,
                 f"is a label with values {_some(values)}, where {{0, 255}} or {{0, 1}} is wanted",
-                "Convert it to 0 and 255, or say in the recipe: data.label_values = {0 = 0, 128 = 255, 255 = 1} (255 = ignore)",
+                "Convert it to 0 and 255, or say in the recipe data.label_values = {0 = 0, 128 = 255, 255 = 1}",
             )
         return np.asarray(raw_HW != 0).astype(np.uint8)
     if bad := set(label_values.values()) - {0, 1, IGNORE}:
