@@ -123,8 +123,8 @@ def fit(
 
 
 UNCHANGED_EVERYWHERE = (
-    "the network says 'unchanged' everywhere, twice in a row. If this stays so: more labelled pairs that show change, a "
-    "lower learning rate, a Dice term (method.dice_weight=1), or a lower threshold (method.confidence_min)."
+    "the network says 'unchanged' everywhere, twice in a row. If this stays so: more labelled pairs that show change, "
+    "a lower learning rate, a Dice term (method.dice_weight=1), or a lower threshold (method.confidence_min)."
 )
 
 
