@@ -1,0 +1,142 @@
+"""A made-up city seen from the air on two dates, with exact truth: for demonstrations, tests and pre-training.
+
+What the truth says:
+
+- *Change* is building change alone: a building that appeared, disappeared, or was replaced by one of another shape. Of
+  a replaced building the union of the old and the new footprint is changed, as annotators outline a rebuilt plot.
+  Season, sun, haze, cars, trees, ploughing, new tarmac, new roof coverings, pools and awnings are no change.
+- Buildings are their *footprints*: the roof as a true orthophoto shows it, straight from above, at the place it has on
+  date 1's grid. So labels are like those made from cadastral or orthophoto footprints. In the pictures, roofs lean off
+  their footprints by height times view angle (`CitySpec.parallax`), and date 2 is shifted as a whole
+  (`CitySpec.shift_px`): as with real pairs, picture and label then disagree by a pixel or a few.
+- The class maps of *both* dates are on date 1's ideal grid, without shift and without parallax. Where a crown hangs
+  over a roof the class is building; shadows belong to what they fall on.
+
+The truth rasters are rasterised from the footprint polygons (a pixel is inside when its centre is): they agree exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import rasterio.features
+import shapely
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+from shapely.affinity import affine_transform
+
+from semicdvl.data.synthetic_changes import plan_scene
+from semicdvl.data.synthetic_palette import CLASSES
+from semicdvl.data.synthetic_render import MARGIN_PX, make_grains, make_looks, render
+from semicdvl.data.synthetic_scene import FIRST, SECOND, Scene
+from semicdvl.data.synthetic_spec import NUISANCES, CitySpec
+from semicdvl.data.synthetic_streets import PAD_M
+from semicdvl.data.synthetic_write import CityFiles, write_city, write_patches
+
+__all__ = ["CLASSES", "NUISANCES", "City", "CityFiles", "CitySpec", "make_city", "write_city", "write_patches"]
+
+
+@dataclass(frozen=True)
+class City:
+    """A made-up city pair and its truth.
+
+    Attributes:
+        spec: the settings it was made with.
+        t1_HWC: RGB photograph of date 1, uint8.
+        t2_HWC: RGB photograph of date 2, uint8.
+        change_HW: uint8, 1 where a building appeared, disappeared or was replaced.
+        classes_t1_HW: uint8, index into `CLASSES`, date 1.
+        classes_t2_HW: the same of date 2, on date 1's grid.
+        buildings_t1: footprints of date 1 cut at the picture's edge; columns `id` (the site's, equal on both dates),
+            `kind` (unchanged, appeared, disappeared, replaced), `height_m`, `roof`, `material`, `area_m2`.
+        buildings_t2: footprints of date 2.
+        transform: pixel (col, row) -> map (x, y).
+        crs: coordinate system, as `EPSG:<code>`.
+    """
+
+    spec: CitySpec
+    t1_HWC: NDArray[np.uint8]
+    t2_HWC: NDArray[np.uint8]
+    change_HW: NDArray[np.uint8]
+    classes_t1_HW: NDArray[np.uint8]
+    classes_t2_HW: NDArray[np.uint8]
+    buildings_t1: gpd.GeoDataFrame
+    buildings_t2: gpd.GeoDataFrame
+    transform: Affine
+    crs: str
+
+
+def make_city(spec: CitySpec | None = None) -> City:
+    """Make a city pair; costs are linear in the number of pixels, and equal settings give equal bytes.
+
+    Args:
+        spec: settings; None for the defaults (1024 px, seed 0).
+    """
+    spec = spec or CitySpec()
+    scene = plan_scene(spec)
+    looks = make_looks(spec)
+    grains = make_grains(spec, (spec.shape_px[0] + 2 * MARGIN_PX, spec.shape_px[1] + 2 * MARGIN_PX))
+    transform = _transform(spec)
+    frames, pictures, classes = [], [], []
+    for date, look in ((FIRST, looks[0]), (SECOND, looks[1])):
+        picture, ground = render(scene, spec, date, look, grains)
+        frame = _footprints(scene, spec, date, transform)
+        ground[_burn(frame, spec, transform) == 1] = CLASSES.index("building")
+        frames.append(frame)
+        pictures.append(picture)
+        classes.append(ground)
+    change = [_burn(frame[frame["kind"] != "unchanged"], spec, transform) for frame in frames]
+    return City(
+        spec=spec,
+        t1_HWC=pictures[0],
+        t2_HWC=pictures[1],
+        change_HW=change[0] | change[1],
+        classes_t1_HW=classes[0],
+        classes_t2_HW=classes[1],
+        buildings_t1=frames[0],
+        buildings_t2=frames[1],
+        transform=transform,
+        crs=f"EPSG:{spec.epsg}",
+    )
+
+
+def _transform(spec: CitySpec) -> Affine:
+    """Return where on the map the city lies: some place inside the zone, another for each seed."""
+    x, y = 350_000.0 + 1000 * (spec.seed % 300), 5_500_000.0 + 1000 * (spec.seed // 300 % 300)
+    return Affine(spec.gsd_m, 0, x, 0, -spec.gsd_m, y)
+
+
+def _footprints(scene: Scene, spec: CitySpec, date: int, transform: Affine) -> gpd.GeoDataFrame:
+    """Return the buildings of a date that the picture shows, on the map."""
+    height_m, width_m = (n * spec.gsd_m for n in spec.shape_px)
+    # World metres, y down from the world's corner -> map metres, y up.
+    to_map = [1, 0, 0, -1, transform.c - PAD_M, transform.f + PAD_M]
+    view = shapely.box(transform.c, transform.f - height_m, transform.c + width_m, transform.f)
+    rows: list[dict[str, Any]] = []
+    for number, site in enumerate(scene.sites):
+        building = site.on(date)
+        if building is None:
+            continue
+        shape = affine_transform(building.polygon(), to_map)
+        if not shape.intersects(view):
+            continue
+        parts = shapely.get_parts(shape if view.contains(shape) else shape.intersection(view))
+        for part in parts:
+            if part.area > 0:
+                row = {"id": number, "kind": site.fate, "height_m": round(building.height_m, 2), "roof": building.roof}
+                rows.append({**row, "material": building.material, "area_m2": float(part.area), "geometry": part})
+    columns = ["id", "kind", "height_m", "roof", "material", "area_m2", "geometry"]
+    return gpd.GeoDataFrame(rows, columns=columns, geometry="geometry", crs=f"EPSG:{spec.epsg}")
+
+
+def _burn(frame: gpd.GeoDataFrame, spec: CitySpec, transform: Affine) -> NDArray[np.uint8]:
+    """Return a mask (HW uint8) of the pixels whose centre lies in a polygon."""
+    if frame.empty:
+        return np.zeros(spec.shape_px, np.uint8)
+    mask: NDArray[np.uint8] = rasterio.features.rasterize(
+        frame.geometry, out_shape=spec.shape_px, transform=transform, dtype=np.uint8
+    )
+    return mask

@@ -1,0 +1,194 @@
+"""What stands where in a made-up city on each of two dates: the parts of a scene, and the sketch it is planned in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.data.synthetic_buildings import Building
+from semicdvl.data.synthetic_shapes import Points
+from semicdvl.data.synthetic_streets import StreetPlan
+
+FIRST, SECOND, BOTH = 1, 2, 3
+"""Dates on which a thing is there, as bits."""
+
+FREE, SEALED, BUILT, WET = 0, 1, 2, 3
+"""Values of the occupancy grid: free to plant or build, street or yard, building, water."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A piece of ground, or a line on it.
+
+    Attributes:
+        points_N2: outline, or the line where `width_m` is given; metres of the world.
+        material: a key of `MATERIALS`.
+        tint: factor of the material's colour, one number per band.
+        dates: FIRST, SECOND or BOTH.
+        layer: lower ones are painted first.
+        width_m: None for an area.
+        furrows: (direction in radians, spacing in metres, strength) of rows on a field, or None.
+    """
+
+    points_N2: Points
+    material: str
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    dates: int = BOTH
+    layer: int = 1
+    width_m: float | None = None
+    furrows: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class CarPlace:
+    """Where a car may stand: centre, direction, chance that one does, and the dates on which the place exists."""
+
+    x: float
+    y: float
+    heading: float
+    chance: float
+    dates: int = BOTH
+    length_m: float = 4.4
+
+
+@dataclass
+class Site:
+    """A plot with a building, before it is decided on which dates the building stands.
+
+    Attributes:
+        building: the building of date 1 (and 2, unless replaced).
+        lot: the plot.
+        block: number of its block.
+        dressing: drive, garden, patio: there only while a building is.
+        cars: places for cars that come with the building.
+        vacant: material of the plot while no building is on it.
+        fate: unchanged, appeared, disappeared or replaced.
+        successor: the building of date 2 of a replaced one, or the same one under a new roof covering.
+    """
+
+    building: Building
+    lot: Points
+    block: int
+    dressing: list[Patch] = field(default_factory=list)
+    cars: list[CarPlace] = field(default_factory=list)
+    vacant: str = "soil"
+    fate: str = "unchanged"
+    successor: Building | None = None
+
+    def on(self, date: int) -> Building | None:
+        """Return the building that stands here on date FIRST or SECOND, if any."""
+        if self.successor is not None and date == SECOND:
+            return self.successor
+        gone = {"appeared": FIRST, "disappeared": SECOND}.get(self.fate)
+        return None if gone == date else self.building
+
+
+@dataclass(frozen=True)
+class Trees:
+    """All trees, one per entry; radii are crown radii in metres on either date, 0 where the tree does not stand."""
+
+    xy_N2: Points
+    radius_m_N2: NDArray[np.float32]
+    species_N: NDArray[np.uint8]
+    tint_N: NDArray[np.float32]
+    shape_N: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Cars:
+    """All cars of one date, one per entry: x, y, heading, length, and the colour's index."""
+
+    place_N4: NDArray[np.float64]
+    colour_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The whole plan: what both dates are drawn from."""
+
+    plan: StreetPlan
+    patches: tuple[Patch, ...]
+    sites: tuple[Site, ...]
+    trees: Trees
+    cars: tuple[Cars, Cars]
+
+    def buildings(self, date: int) -> list[tuple[Site, Building]]:
+        """Return the buildings that stand on date FIRST or SECOND, with their sites."""
+        found = [(site, site.on(date)) for site in self.sites]
+        return [(site, building) for site, building in found if building is not None]
+
+
+class Sketch:
+    """A plan in the making: patches, sites and car places, and a 1 m grid of what is taken."""
+
+    def __init__(self, rng: np.random.Generator, plan: StreetPlan) -> None:
+        """Start with streets and water taken and all blocks free."""
+        self.rng, self.plan = rng, plan
+        self.patches: list[Patch] = []
+        self.sites: list[Site] = []
+        self.car_places: list[CarPlace] = []
+        self.contents: list[tuple[slice, slice]] = []  # per block: its patches, its car places
+        width, height = (int(np.ceil(v)) for v in plan.size_m)
+        self.taken_HW = np.full((height, width), SEALED, np.uint8)
+        self.block_HW = np.full((height, width), -1, np.int32)
+        if plan.banks is not None and plan.river is not None:
+            self.take(plan.banks.outline_N2, FREE)
+            self.take(plan.river.outline_N2, WET)
+        for street in plan.streets:
+            self.take(street.outline_N2, SEALED)
+        for number, block in enumerate(plan.blocks):
+            self.take(block.inner_N2, FREE)
+            cv2.fillPoly(self.block_HW, [np.round(block.inner_N2).astype(np.int32)], number)
+
+    def take(self, poly_N2: Points, value: int) -> None:
+        """Mark an area of the grid."""
+        cv2.fillPoly(self.taken_HW, [np.round(poly_N2 - 0.5).astype(np.int32)], value)
+
+    def free(self, poly_N2: Points) -> bool:
+        """Tell whether a convex area lies wholly on free land."""
+        grid = np.rint(poly_N2 - 0.5).astype(np.int32)
+        corners = grid.tolist()
+        left, right = min(x for x, _ in corners), max(x for x, _ in corners) + 1
+        top, bottom = min(y for _, y in corners), max(y for _, y in corners) + 1
+        if left < 0 or top < 0 or right > self.taken_HW.shape[1] or bottom > self.taken_HW.shape[0]:
+            return False
+        if any(self.taken_HW.item(y, x) for x, y in corners):  # most misfits show at a corner, at little cost
+            return False
+        mask = np.zeros((bottom - top, right - left), np.uint8)
+        cv2.fillConvexPoly(mask, grid - (left, top), 255)
+        return not cv2.countNonZero(cv2.bitwise_and(self.taken_HW[top:bottom, left:right], mask))
+
+    def try_site(self, building: Building, *, lot: Points | None, block: int, gap_m: float) -> Site | None:
+        """Put a building up if it and `gap_m` around it are free; return its site, or None."""
+        if not self.free(building.hull(gap_m)):
+            return None
+        for ring in building.rings[:1]:
+            self.take(ring, BUILT)
+        vacant = str(self.rng.choice(["soil", "meadow", "lawn", "yard", "gravel"], p=[0.42, 0.3, 0.1, 0.1, 0.08]))
+        site = Site(building, building.hull(3.0) if lot is None else lot, block, vacant=vacant)
+        self.sites.append(site)
+        return site
+
+    def tint(self, spread: float = 0.06) -> tuple[float, float, float]:
+        """Return a random brightness with a little random hue."""
+        light = 1 + spread * float(self.rng.standard_normal())
+        r, g, b = light * (1 + 0.12 * spread * self.rng.standard_normal(3))
+        return float(r), float(g), float(b)
+
+    def area(
+        self, points_N2: Points, material: str, *, layer: int = 1, spread: float = 0.06, dates: int = BOTH
+    ) -> None:
+        """Add an area of ground."""
+        self.patches.append(Patch(points_N2, material, self.tint(spread), dates, layer))
+
+    def line(self, points_N2: Points, material: str, width_m: float, *, layer: int = 3, dates: int = BOTH) -> None:
+        """Add a line on the ground."""
+        self.patches.append(Patch(points_N2, material, self.tint(0.04), dates, layer, width_m))
+
+
+def only_on(patch: Patch, dates: int) -> Patch:
+    """Return the patch restricted to some dates."""
+    return replace(patch, dates=patch.dates & dates)

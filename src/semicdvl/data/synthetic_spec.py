@@ -1,0 +1,92 @@
+"""What can be chosen about a made-up city: its size, its seed, how much is built, and how strong each nuisance is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from semicdvl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CitySpec:
+    """Settings of a made-up city pair. Equal settings give equal bytes.
+
+    Attributes:
+        size_px: side, or (height, width), of the images in pixels.
+        seed: which city.
+        gsd_m: ground sampling distance in metres per pixel.
+        epsg: projected coordinate system of the files.
+        change_frac: share of the pixels that building change is to cover; met as closely as whole buildings allow and
+            as far as enough buildings stand in the picture.
+        season: how far the seasons of the dates differ: 0 same leaf, 1 full leaf against bare trees.
+        sun_deg: the sun's azimuth differs by up to this, its elevation by up to 0.4 of it.
+        haze: largest share of light that comes from haze instead of the ground.
+        white_balance: standard deviation of each band's gain on each date.
+        noise_dn: standard deviation of sensor noise, in grey values of 255.
+        blur_px: largest extra blur of a date, standard deviation of a Gaussian.
+        parallax: largest tangent of the view angle: a roof h metres up lies up to `parallax * h` m off its footprint.
+        shift_px: length of the misregistration of date 2, in pixels, in a random direction (fractional).
+        tree_turnover: share of the trees that are felled or planted between the dates.
+        tree_growth: mean relative growth of crowns between the dates.
+        field_turnover: share of the fields that are in another state (crop, ripe, ploughed, stubble) on date 2.
+        car_turnover: share of parking places that are decided anew on date 2.
+        repaint: share of streets, yards and parking lots with another surface, worn or new markings on date 2.
+        reroof: share of buildings that stay but get another roof covering.
+        garden: share of homes that get or lose a pool, an awning or a trampoline.
+    """
+
+    size_px: int | tuple[int, int] = 1024
+    seed: int = 0
+    gsd_m: float = 0.5
+    epsg: int = 32633
+    change_frac: float = 0.045
+    season: float = 0.7
+    sun_deg: float = 40.0
+    haze: float = 0.18
+    white_balance: float = 0.05
+    noise_dn: float = 2.5
+    blur_px: float = 0.5
+    parallax: float = 0.07
+    shift_px: float = 2.0
+    tree_turnover: float = 0.08
+    tree_growth: float = 0.12
+    field_turnover: float = 0.8
+    car_turnover: float = 0.75
+    repaint: float = 0.25
+    reroof: float = 0.03
+    garden: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no city.
+
+        Raises:
+            ConfigError: a size under 16 px, a non-positive resolution, a share outside 0-1 or a negative strength.
+        """
+        if min(self.shape_px) < 16:
+            raise ConfigError(f"size_px is {self.size_px}; a city needs at least 16 px per side.")
+        if not 0.05 <= self.gsd_m <= 5:
+            raise ConfigError(f"gsd_m is {self.gsd_m}; use 0.05 to 5 metres per pixel.")
+        if not 0 <= self.change_frac <= 0.5:
+            raise ConfigError(f"change_frac is {self.change_frac}; use a share from 0 to 0.5.")
+        for name in NUISANCES:
+            value = getattr(self, name)
+            top = {"sun_deg": 90.0, "noise_dn": 64.0, "blur_px": 5.0, "shift_px": 12.0, "tree_growth": 3.0}.get(
+                name, 1.0
+            )
+            if not 0 <= value <= top:
+                raise ConfigError(f"{name} is {value}; use 0 (off) to {top:g}.")
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
+
+    def calm(self) -> CitySpec:
+        """Return the same city with every nuisance off: what differs between the dates is the change alone."""
+        off: dict[str, Any] = dict.fromkeys(NUISANCES, 0.0)
+        return replace(self, **off)
+
+
+NUISANCES = tuple(f.name for f in fields(CitySpec) if f.name not in {"size_px", "seed", "gsd_m", "epsg", "change_frac"})
+"""The fields of `CitySpec` that make two pictures of one place differ without any change in the truth."""

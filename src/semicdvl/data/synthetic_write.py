@@ -1,0 +1,145 @@
+"""A made-up city on disk: as georeferenced rasters and polygons, or as the patches of a change-detection data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+import rasterio
+from numpy.typing import NDArray
+
+from semicdvl.data.synthetic_palette import CLASSES
+from semicdvl.errors import DataError
+from semicdvl.files import whole
+from semicdvl.types import PairFiles
+
+if TYPE_CHECKING:
+    from semicdvl.data.synthetic import City
+
+CLASS_RGB = (
+    (214, 80, 62),
+    (120, 120, 124),
+    (186, 182, 172),
+    (150, 190, 104),
+    (52, 112, 60),
+    (74, 128, 186),
+    (178, 142, 98),
+    (222, 198, 92),
+    (240, 238, 240),
+)
+"""Colours of `CLASSES` in the class rasters' colour table."""
+
+
+@dataclass(frozen=True)
+class CityFiles:
+    """Where `write_city` put what; the rasters share grid and CRS.
+
+    Attributes:
+        before: RGB photograph of date 1.
+        after: RGB photograph of date 2.
+        change: mask of 0 and 1.
+        classes_before: index into `CLASSES`, with a colour table.
+        classes_after: the same of date 2.
+        buildings: GeoPackage with the layers `before`, `after` and `change`.
+    """
+
+    before: Path
+    after: Path
+    change: Path
+    classes_before: Path
+    classes_after: Path
+    buildings: Path
+
+
+def write_city(city: City, folder: Path) -> CityFiles:
+    """Write a city as tiled, compressed GeoTIFFs and a GeoPackage; each file appears whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    names = ("before.tif", "after.tif", "change.tif", "classes_before.tif", "classes_after.tif", "buildings.gpkg")
+    files = CityFiles(*(folder / name for name in names))
+    _write_raster(files.before, city.t1_HWC, city)
+    _write_raster(files.after, city.t2_HWC, city)
+    _write_raster(files.change, city.change_HW[..., None], city)
+    for path, classes_HW in ((files.classes_before, city.classes_t1_HW), (files.classes_after, city.classes_t2_HW)):
+        _write_raster(path, classes_HW[..., None], city, colours=dict(enumerate(CLASS_RGB)))
+    changed = [b[b["kind"] != "unchanged"] for b in (city.buildings_t1, city.buildings_t2)]
+    # One polygon per changed site: the union of its old and new footprint.
+    union = pd.concat(changed).dissolve("id", as_index=False)[["id", "kind", "geometry"]]
+    union["area_m2"] = union.geometry.area
+    with whole(files.buildings) as temporary:
+        temporary.unlink()  # the GeoPackage driver wants to make its file by itself
+        for layer, frame in (("before", city.buildings_t1), ("after", city.buildings_t2), ("change", union)):
+            frame.to_file(temporary, layer=layer, driver="GPKG", geometry_type="Unknown", engine="pyogrio")
+    return files
+
+
+def write_patches(city: City, folder: Path, *, size_px: int = 256) -> tuple[PairFiles, ...]:
+    """Cut a city into PNG patches in the layout `A/ B/ label/` (label 0 or 255); return the pairs in reading order.
+
+    Names are `city<seed>_r<row>_c<col>.png` with the pixel position of the patch's upper left corner, so that cities of
+    several seeds can share a folder. What is left at the right and lower edge and fills no patch is left out.
+
+    Raises:
+        DataError: the patches are larger than the city.
+        OutputError: the folder cannot be written.
+    """
+    height, width = city.change_HW.shape
+    if not 0 < size_px <= min(height, width):
+        raise DataError(
+            f"patches of {size_px} px do not fit into a city of {height} x {width} px; use a smaller size_px."
+        )
+    pairs = []
+    for row in range(0, height - size_px + 1, size_px):
+        for col in range(0, width - size_px + 1, size_px):
+            name = f"city{city.spec.seed:05d}_r{row:05d}_c{col:05d}"
+            part = (slice(row, row + size_px), slice(col, col + size_px))
+            paths = [folder / kind / f"{name}.png" for kind in ("A", "B", "label")]
+            for path, image in zip(paths, (city.t1_HWC, city.t2_HWC, city.change_HW * np.uint8(255)), strict=True):
+                _write_png(path, image[part])
+            pairs.append(PairFiles(name, before=paths[0], after=paths[1], label=paths[2]))
+    return tuple(pairs)
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB or grey image."""
+    ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
+    assert ok, "a uint8 array can always be encoded"
+    with whole(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _write_raster(
+    path: Path, image_HWC: NDArray[np.uint8], city: City, *, colours: dict[int, tuple[int, int, int]] | None = None
+) -> None:
+    """Write a uint8 GeoTIFF on the city's grid, with class names and colours where it holds classes."""
+    height, width, count = image_HWC.shape
+    tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
+    with (
+        whole(path) as temporary,
+        rasterio.open(
+            temporary,
+            "w",
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=count,
+            dtype="uint8",
+            crs=city.crs,
+            transform=city.transform,
+            compress="deflate",
+            predictor=2 if colours is None else 1,
+            photometric="RGB" if count == 3 else None,
+            **tiling,
+        ) as raster,
+    ):
+        for band in range(count):
+            raster.write(image_HWC[..., band], band + 1)
+        if colours is not None:
+            raster.write_colormap(1, colours)
+            raster.update_tags(classes=",".join(CLASSES))
