@@ -1,0 +1,1 @@
+"""A pair of rasters -> a change map, polygons and a report."""

@@ -1,0 +1,88 @@
+"""Colours of classes and kinds of change, and pictures of a change map for a reader's eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Colour = tuple[int, int, int]
+
+KIND_COLOURS: dict[str, Colour] = {
+    "appeared": (230, 120, 0),
+    "disappeared": (40, 150, 235),
+    "replaced": (200, 90, 190),
+    "changed": (230, 60, 40),
+}
+"""Told apart also by readers who don't see red and green."""
+OUTLINE: Colour = (255, 225, 0)
+
+NAMED: dict[str, Colour] = {
+    "building": (214, 69, 65), "house": (232, 120, 96), "roof": (190, 90, 80), "warehouse": (168, 50, 62),
+    "road": (110, 110, 118), "street": (140, 140, 148), "pavement": (170, 170, 176), "parking lot": (150, 142, 160),
+    "grass": (156, 204, 101), "tree": (46, 125, 50), "forest": (20, 90, 45), "vegetation": (85, 160, 75),
+    "water": (54, 130, 200), "river": (70, 150, 215), "lake": (90, 165, 225), "pond": (120, 180, 220),
+    "bare soil": (190, 150, 105), "sand": (225, 205, 150), "field": (205, 190, 110), "background": (215, 215, 210),
+}  # fmt: skip
+OTHERS: tuple[Colour, ...] = (
+    (141, 211, 199), (190, 186, 218), (251, 128, 114), (128, 177, 211), (253, 180, 98), (179, 222, 105),
+    (252, 205, 229), (188, 128, 189),
+)  # fmt: skip
+
+
+def class_colours(names: Sequence[str]) -> list[Colour]:
+    """Return a colour per class: the usual one of a map for common words, else one of a fixed row."""
+    spare = iter(OTHERS * (len(names) // len(OTHERS) + 1))
+    return [NAMED.get(name.lower()) or next(spare) for name in names]
+
+
+def shrink_labels(labels_HW: NDArray[np.int32], size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    """Return a label image at another size; shrunk, small objects stay visible (the greatest label of a block wins)."""
+    for axis, size in enumerate(size_hw):
+        starts = np.arange(size) * labels_HW.shape[axis] // size
+        if size < labels_HW.shape[axis]:
+            labels_HW = np.maximum.reduceat(labels_HW, starts, axis=axis)
+        else:
+            labels_HW = np.take(labels_HW, starts, axis=axis)
+    return labels_HW
+
+
+def overlay(image_HWC: NDArray[np.uint8], labels_HW: NDArray[np.int32], colours: Sequence[Colour]) -> NDArray[np.uint8]:
+    """Paint objects (label n in `colours[n - 1]`) over a pale grey version of an image of the same size."""
+    grey_HW = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    pale_HWC = np.repeat((95 + 0.6 * grey_HW)[..., None], 3, axis=2)
+    table = np.array([(0, 0, 0), *colours], np.float32)
+    inside_HW = labels_HW > 0
+    painted_HWC = pale_HWC.copy()
+    painted_HWC[inside_HW] = 0.25 * pale_HWC[inside_HW] + 0.75 * table[labels_HW[inside_HW]]
+    painted = np.clip(painted_HWC, 0, 255).astype(np.uint8)
+    return painted
+
+
+def hatched(image_HWC: NDArray[np.uint8], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return an image with grey hatching where there is no data, so that it does not look like something black."""
+    diagonal_HW = np.add.outer(np.arange(valid_HW.shape[0]), np.arange(valid_HW.shape[1]))
+    hatch_HW = np.where(diagonal_HW % 16 < 2, 150, 188).astype(np.uint8)
+    return np.where(valid_HW[..., None], image_HWC, hatch_HW[..., None])
+
+
+def outlined(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, side_px: int = 360) -> NDArray[np.uint8]:
+    """Enlarge an image so that its longer side is `side_px` and draw the outline of a mask of the original size."""
+    height, width = mask_HW.shape
+    scale = side_px / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    canvas = cv2.resize(image_HWC, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    enlarged = cv2.resize(mask_HW.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    canvas = cv2.drawContours(np.ascontiguousarray(canvas), contours, -1, (0, 0, 0), 4, cv2.LINE_AA)
+    drawn = cv2.drawContours(canvas, contours, -1, OUTLINE, 2, cv2.LINE_AA)
+    return np.asarray(drawn, np.uint8)
+
+
+def palette(classes_HW: NDArray[np.uint8], colours: Sequence[Colour]) -> NDArray[np.uint8]:
+    """Return a class map in colours; values beyond the colours (no data) are grey."""
+    table = np.full((256, 3), 188, np.uint8)
+    table[: len(colours)] = colours
+    return table[classes_HW]

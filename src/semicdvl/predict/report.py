@@ -1,0 +1,210 @@
+"""Pages that stand alone: one HTML file with its pictures inside, for any report of this package.
+
+A page is a title and sections; a section is a title and parts, and the functions below make the parts. Text is escaped,
+nothing is loaded from elsewhere, and a page reads on a phone, in the dark and on paper.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from semicdvl import __version__
+from semicdvl.files import whole
+
+JPEG_QUALITY = 84
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading, a sentence below it, and what the functions of this module return."""
+
+    title: str
+    parts: Sequence[Markup]
+    lead: str = ""
+
+
+def page(title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> str:
+    """Return a whole page as HTML."""
+    loader = PackageLoader("semicdvl", "predict")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.get_template("report.html.j2")
+    footer = footer or f"Made by semicdvl {__version__}."
+    return template.render(title=title, sections=sections, subtitle=subtitle, footer=footer)
+
+
+def write(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> None:
+    """Write a page, whole.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    html = page(title, sections, subtitle=subtitle, footer=footer)
+    with whole(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ words and numbers
+def text(words: str) -> Markup:
+    """Return a paragraph."""
+    return Markup("<p>{}</p>").format(words)
+
+
+def notes(lines: Iterable[str]) -> Markup:
+    """Return what a reader should know first, set apart; nothing at all without lines."""
+    items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
+    return Markup('<ul class="notes">{}</ul>').format(items) if items else Markup("")
+
+
+def numbers(values: Iterable[tuple[str, str]]) -> Markup:
+    """Return headline numbers: (number, what it is) each."""
+    boxes = (Markup("<div><b>{}</b><span>{}</span></div>").format(value, label) for value, label in values)
+    return Markup('<div class="numbers">{}</div>').format(Markup("").join(boxes))
+
+
+def facts(pairs: Mapping[str, str]) -> Markup:
+    """Return label and text, line by line."""
+    lines = (Markup("<dt>{}</dt><dd>{}</dd>").format(label, value) for label, value in pairs.items())
+    return Markup("<dl>{}</dl>").format(Markup("").join(lines))
+
+
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    caption: str = "",
+    total: bool = False,
+    swatches: Sequence[Colour] = (),
+) -> Markup:
+    """Return a table. A column whose cells below the first row all look like numbers is set to the right.
+
+    Args:
+        columns: headings.
+        rows: cells; None is empty.
+        caption: a sentence above the table.
+        total: set the last row apart.
+        swatches: colours shown before the first cell of the first rows.
+    """
+    numeric = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(columns))]
+    kind = [' class="number"' if yes else "" for yes in numeric]
+    head = Markup("").join(
+        Markup("<th{}>{}</th>").format(Markup(mark), name) for mark, name in zip(kind, columns, strict=True)
+    )
+    body = []
+    for index, row in enumerate(rows):
+        cells = ["" if cell is None else escape(cell) for cell in row]
+        if index < len(swatches):
+            cells[0] = swatch(swatches[index]) + Markup("&ensp;") + cells[0]
+        line = Markup("").join(
+            Markup("<td{}>{}</td>").format(Markup(mark), cell) for mark, cell in zip(kind, cells, strict=True)
+        )
+        last = Markup(' class="total"' if total and index == len(rows) - 1 else "")
+        body.append(Markup("<tr{}>{}</tr>").format(last, line))
+    title = Markup("<caption>{}</caption>").format(caption) if caption else Markup("")
+    return Markup('<div class="scroll"><table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
+        title, head, Markup("").join(body)
+    )
+
+
+def _is_number(cell: Any) -> bool:
+    return cell is None or isinstance(cell, int | float) or str(cell)[:1] in "0123456789+-−–<≥≈"
+
+
+def swatch(colour: Colour) -> Markup:
+    """Return a small square of a colour."""
+    return Markup('<span class="swatch" style="--of:{}"></span>').format(_css(colour))
+
+
+def legend(entries: Iterable[tuple[str, Colour]]) -> Markup:
+    """Return what colours mean."""
+    items = (Markup("<li>{}{}</li>").format(swatch(colour), name) for name, colour in entries)
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def _css(colour: Colour) -> str:
+    return f"rgb({colour[0]} {colour[1]} {colour[2]})"
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+def data_uri(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
+    """Return a uint8 HW or HWC RGB image as a JPEG (or PNG) that stands in the page itself."""
+    turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    options = [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    kind = "png" if lossless else "jpeg"
+    encoded = cv2.imencode(f".{kind}", turned, options)[1]
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def picture(image: NDArray[np.uint8], caption: str = "", *, lossless: bool = False) -> Markup:
+    """Return an image with a caption. `lossless` is for masks and class maps, whose pixels stay sharp when enlarged."""
+    below = Markup("<figcaption>{}</figcaption>").format(caption) if caption else Markup("")
+    return Markup('<figure{}><img src="{}" alt="{}" width="{}" height="{}">{}</figure>').format(
+        Markup(' class="map"' if lossless else ""),
+        data_uri(image, lossless=lossless),
+        caption,
+        image.shape[1],
+        image.shape[0],
+        below,
+    )
+
+
+def gallery(figures: Iterable[Markup], *, least_px: int = 320) -> Markup:
+    """Return figures side by side, as many in a row as fit at `least_px` each."""
+    return Markup('<div class="gallery" style="--least:{}px">{}</div>').format(least_px, Markup("").join(figures))
+
+
+def swipe(before: NDArray[np.uint8], after: NDArray[np.uint8], caption: str = "") -> Markup:
+    """Return two images of one size on top of each other, with a line between them that can be moved."""
+    sizes = Markup('width="{}" height="{}"').format(before.shape[1], before.shape[0])
+    move = Markup("this.parentNode.style.setProperty('--at', this.value + '%')")
+    return Markup(
+        '<figure><div class="swipe"><img src="{}" alt="before" {}><img src="{}" alt="after" {}>'
+        '<span class="before">before</span><span class="after">after</span>'
+        '<input type="range" min="0" max="100" value="50" step="0.1" aria-label="Where after begins" oninput="{}">'
+        "</div><figcaption>{}</figcaption></figure>"
+    ).format(data_uri(before), sizes, data_uri(after), sizes, move, caption)
+
+
+def card(title: str, line: str, figures: Iterable[Markup], *, colour: Colour | None = None) -> Markup:
+    """Return a framed box: title, a line of facts, figures two by two."""
+    mark = swatch(colour) if colour is not None else Markup("")
+    return Markup('<div class="card"><h3>{}{}</h3><p>{}</p><div class="pair">{}</div></div>').format(
+        mark, title, line, Markup("").join(figures)
+    )
+
+
+def bars(values: Sequence[tuple[str, float]], *, x_title: str, y_title: str) -> Markup:
+    """Return a bar chart (inline SVG), one bar per (label, value), the value written above it."""
+    width, height, left, bottom, top = 760, 300, 56, 50, 34
+    most = max((value for _, value in values), default=0) or 1
+    step = (width - left) / max(len(values), 1)
+    drawn = []
+    for index, (label, value) in enumerate(values):
+        tall = (height - bottom - top) * value / most
+        x, y = left + index * step, height - bottom - tall
+        middle = x + step / 2
+        bar = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="3"/>')
+        drawn.append(bar.format(x + step * 0.12, y, step * 0.76, tall))
+        written = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="middle"{}>{}</text>')
+        drawn.append(written.format(middle, height - bottom + 19, Markup(""), label))
+        if value:
+            drawn.append(written.format(middle, y - 6, Markup(' class="value"'), f"{value:g}"))
+    return Markup(
+        '<div class="scroll"><svg viewBox="0 0 {w} {h}" role="img" aria-label="{y} by {x}">'
+        '<line x1="{l}" y1="{b}" x2="{w}" y2="{b}"/>{drawn}'
+        '<text x="{mid}" y="{last}" text-anchor="middle">{x}</text>'
+        '<text x="0" y="14">{y}</text></svg></div>'
+    ).format(
+        w=width, h=height, l=left, b=height - bottom, drawn=Markup("").join(drawn), mid=(left + width) / 2,
+        last=height - 8, x=x_title, y=y_title,
+    )  # fmt: skip

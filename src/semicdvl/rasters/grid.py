@@ -1,0 +1,122 @@
+"""Where pixels lie on the ground: the grid of a raster, its size in metres, and what two grids have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from affine import Affine
+from pyproj import Geod
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.warp import transform, transform_bounds
+
+WGS84 = CRS.from_epsg(4326)
+SAME_PX = 0.02
+"""Grids that agree to this many pixels at every corner are taken as one grid: no resampling, no loss."""
+DISTORTION = 0.01
+"""Map units are metres on the ground if they agree with the ellipsoid to this share (Web Mercator's don't)."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A north-up pixel grid.
+
+    Attributes:
+        crs: coordinate reference system, None for a plain image.
+        transform: (col, row) -> (x, y) of the top left corner of a pixel.
+        height: rows.
+        width: columns.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    height: int
+    width: int
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top in map units."""
+        left, top = self.transform @ (0, 0)
+        right, bottom = self.transform @ (self.width, self.height)
+        return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
+
+    @property
+    def planar(self) -> bool:
+        """Whether lengths and areas in map units are lengths and areas on the ground (to `DISTORTION`)."""
+        if self.crs is None or not self.crs.is_projected:
+            return False
+        on_map = math.sqrt(abs(self.transform.a * self.transform.e)) * _unit_m(self.crs)
+        return abs(_on_ellipsoid_m(self) / on_map - 1) <= DISTORTION
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Ground sampling distance in metres: geometric mean of a pixel's height and width; None without a CRS.
+
+        From the map units where these are metres on the ground, otherwise (degrees, Web Mercator) measured on the
+        ellipsoid at the centre.
+        """
+        if self.crs is None:
+            return None
+        if self.planar:
+            return math.sqrt(abs(self.transform.a * self.transform.e)) * _unit_m(self.crs)
+        return _on_ellipsoid_m(self)
+
+    def part(self, row: int, col: int, height: int, width: int) -> Grid:
+        """Return the grid of a window."""
+        return Grid(self.crs, self.transform @ Affine.translation(col, row), height, width)
+
+    def coarser(self, height: int, width: int) -> Grid:
+        """Return a grid of fewer pixels over the same ground."""
+        scale = Affine.scale(self.width / width, self.height / height)
+        return Grid(self.crs, self.transform @ scale, height, width)
+
+
+def _unit_m(crs: CRS) -> float:
+    """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
+    try:
+        return float(crs.linear_units_factor[1])
+    except CRSError:
+        return 1.0
+
+
+def _on_ellipsoid_m(grid: Grid) -> float:
+    """Measure the centre pixel's height and width along geodesics."""
+    row, col = grid.height / 2, grid.width / 2
+    corners = [grid.transform @ at for at in ((col, row), (col + 1, row), (col, row + 1))]
+    lon, lat = transform(grid.crs, WGS84, [x for x, _ in corners], [y for _, y in corners])[:2]
+    geod = Geod(ellps="WGS84")
+    across = geod.inv(lon[0], lat[0], lon[1], lat[1])[2]
+    down = geod.inv(lon[0], lat[0], lon[2], lat[2])[2]
+    return math.sqrt(across * down)
+
+
+def offset_px(grid: Grid, other: Grid) -> tuple[int, int] | None:
+    """Return (row, col) of `other`'s corner on `grid` if their pixels coincide to `SAME_PX`, else None."""
+    if grid.crs != other.crs:
+        return None
+    to_grid = ~grid.transform @ other.transform
+    corners = [(0, 0), (other.width, 0), (0, other.height), (other.width, other.height)]
+    col, row = (round(value) for value in to_grid @ (0, 0))
+    for at in corners:
+        there = to_grid @ at
+        if max(abs(there[0] - at[0] - col), abs(there[1] - at[1] - row)) > SAME_PX:
+            return None
+    return row, col
+
+
+def overlap(grid: Grid, other: Grid) -> Grid | None:
+    """Return the part of `grid` (whole pixels) that `other` covers, or None if they have no whole pixel in common."""
+    if grid.crs == other.crs:
+        bounds = other.bounds
+    else:
+        bounds = transform_bounds(other.crs, grid.crs, *other.bounds, densify_pts=21)
+    to_pixel = ~grid.transform
+    left, top = to_pixel @ (bounds[0], bounds[3])
+    right, bottom = to_pixel @ (bounds[2], bounds[1])
+    if not all(math.isfinite(value) for value in (left, top, right, bottom)):
+        return None
+    row, col = max(0, math.ceil(top - SAME_PX)), max(0, math.ceil(left - SAME_PX))
+    height = min(grid.height, math.floor(bottom + SAME_PX)) - row
+    width = min(grid.width, math.floor(right + SAME_PX)) - col
+    return grid.part(row, col, height, width) if height > 0 and width > 0 else None

@@ -1,0 +1,157 @@
+"""The command line as a user meets it: help that teaches, one clear error, exit code 2, nothing half-written."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from semicdvl import __version__
+from semicdvl.__main__ import main
+from semicdvl.data.folder import read
+
+FAKE = ["--vlm", "fake", "--find", "building", "--background", "grass"]
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the program in this process; return its exit code, what it printed and what it complained."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["semicdvl", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")
+        main()
+    code = stop.value.code
+    printed = capsys.readouterr()
+    return code if isinstance(code, int) else 0, printed.out, printed.err
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Green ground of 80 x 96 px, on which a red square appears."""
+    before = np.zeros((80, 96, 3), np.uint8)
+    before[:] = (110, 170, 80)
+    after = before.copy()
+    after[20:50, 30:70] = (190, 80, 60)
+    paths = tmp_path / "A" / "one.png", tmp_path / "B" / "one.png"
+    for path, image in zip(paths, (before, after), strict=True):
+        path.parent.mkdir()
+        cv2.imwrite(str(path), image[..., ::-1])
+    return paths
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = _run(capsys, "--help")
+    assert code == 0
+    for command in ("demo", "detect", "pseudo", "train", "evaluate", "list"):
+        assert command in text
+    assert __version__ in _run(capsys, "--version")[1]
+    assert "house" in _run(capsys, "detect", "--help")[1]
+
+
+def test_lists_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "semicd_vl" in _run(capsys, "list", "methods")[1]
+    assert "aerial" in _run(capsys, "list", "vlms")[1]
+    assert "whu_cd" in _run(capsys, "list", "datasets")[1]
+    assert "house, building | road" in _run(capsys, "list", "prompts")[1]
+    text = _run(capsys, "list", "models", "--params")[1]
+    assert "26,128,838" in text and "24,880,066" in text
+
+
+def test_detect_without_labels_writes_the_whole_result(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, text, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE)
+    assert code == 0, complaint
+    assert "1 changed object" in text
+    assert {"change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "report.html", "run.json"} <= {
+        path.name for path in out.iterdir()
+    }
+
+
+def test_pseudo_fills_a_store_and_tells_its_quality(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    label = np.zeros((80, 96), np.uint8)
+    label[20:50, 30:70] = 255
+    (tmp_path / "label").mkdir()
+    cv2.imwrite(str(tmp_path / "label" / "one.png"), label)
+    code, text, complaint = _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", *FAKE, "--gamma", 0.5)
+    assert code == 0, complaint
+    assert "1 pair in" in text and "1.000" in text
+    assert "sound, 1 labels" in _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", "--verify")[1]
+
+
+BAD = {
+    "a missing file": (["detect", "none.tif", "{pair[1]}", "-o", "{out}", *FAKE], "none.tif"),
+    "no image": (["detect", "{text}", "{pair[1]}", "-o", "{out}", *FAKE], "text.png"),
+    "another size": (["detect", "{small}", "{pair[1]}", "-o", "{out}", *FAKE], "small.png"),
+    "an unknown VLM": (["detect", "{pair[0]}", "{pair[1]}", "-o", "{out}", "--vlm", "arial"], "Did you mean 'aerial'"),
+    "an unknown prompt set": (
+        ["detect", "{pair[0]}", "{pair[1]}", "-o", "{out}", "--prompts", "bildings"],
+        "Did you mean 'buildings'",
+    ),
+    "a run that is none": (
+        ["detect", "{pair[0]}", "{pair[1]}", "-o", "{out}", "--model", "{root}"],
+        "not a trained run",
+    ),
+    "no recipe": (["train", "none.toml"], "none.toml"),
+    "an unknown option": (["detect", "{pair[0]}", "{pair[1]}", "-o", "{out}", "--fnd", "house"], "--find"),
+    "an unknown data set": (["pseudo", "{root}", "-o", "{out}", "--dataset", "levir"], "Did you mean 'levir_cd'"),
+    "a folder without pairs": (["pseudo", "{empty}", "-o", "{out}"], "empty"),
+    "another thing in OUT": (["detect", "{pair[0]}", "{pair[1]}", "-o", "{root}", *FAKE], "A"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    names = {"pair": pair, "out": tmp_path / "out", "root": tmp_path, "text": tmp_path / "text.png"}
+    names |= {"small": tmp_path / "small.png", "empty": tmp_path / "empty"}
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    cv2.imwrite(str(tmp_path / "small.png"), np.full((40, 96, 3), 90, np.uint8))
+    before = sorted(tmp_path.rglob("*"))
+    code, text, complaint = _run(capsys, *(argument.format(**names) for argument in arguments))
+    assert code == 2, text + complaint
+    assert words in complaint
+    assert "Traceback" not in complaint
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_odd_label_values_are_named(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "label").mkdir()
+    cv2.imwrite(str(tmp_path / "label" / "one.png"), np.full((80, 96), 7, np.uint8))
+    code, _, complaint = _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", *FAKE)
+    assert code == 2
+    assert "one.png" in complaint and "7" in complaint
+    assert read(tmp_path).pairs[0].label is not None
+
+
+@pytest.mark.parametrize("reason", ["disk", "ctrl-c"])
+def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
+    capsys: pytest.CaptureFixture[str],
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+) -> None:
+    out = tmp_path / "out"
+    assert _run(capsys, "detect", *pair, "-o", out, *FAKE)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device") if reason == "disk" else KeyboardInterrupt
+
+    monkeypatch.setattr("semicdvl.predict.report.write", broken)
+    code, _, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE)
+    assert code == (2 if reason == "disk" else 130)
+    assert ("No space left" if reason == "disk" else "interrupted") in complaint
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert json.loads(before["run.json"])
+    assert {path.name for path in tmp_path.iterdir()} == {"A", "B", "out"}

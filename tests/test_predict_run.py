@@ -1,0 +1,243 @@
+import json
+import warnings
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
+from rich.console import Console
+
+from semicdvl.errors import InputError, OutputError
+from semicdvl.predict import run
+from semicdvl.predict.results import OUTPUTS
+from semicdvl.predict.run import DetectSettings, detect
+from semicdvl.types import IGNORE, ChangeMap
+
+UTM = rasterio.CRS.from_epsg(32615)
+QUIET = Console(quiet=True)
+TILES = DetectSettings(tile_px=96, overlap_px=32)
+
+
+@dataclass(frozen=True)
+class Brighter:
+    """Looks at single pixels: changed where date 2 is brighter; classes dark and bright."""
+
+    name: str = "brighter"
+    planes_count: int = 2
+    error: BaseException | None = None
+
+    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+        if self.error is not None:
+            raise self.error
+        return np.stack([image_HWC.mean(axis=2, dtype=np.float32) / 255 for image_HWC in (t1_HWC, t2_HWC)])
+
+    def decide(self, planes_PHW, valid_HW):
+        bright_PHW = planes_PHW > 0.6
+        classes = [np.where(valid_HW, plane_HW, IGNORE).astype(np.uint8) for plane_HW in bright_PHW]
+        change_HW = np.where(valid_HW, bright_PHW[0] ^ bright_PHW[1], IGNORE).astype(np.uint8)
+        score_HW = np.where(valid_HW, np.abs(planes_PHW[1] - planes_PHW[0]), np.nan).astype(np.float32)
+        return ChangeMap(change_HW, score_HW, ("dark", "bright"), (1,), *classes)
+
+
+def pair_of_images(height: int = 150, width: int = 230) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    t1 = rng.integers(60, 120, (height, width, 3), dtype=np.uint8)
+    t2 = rng.integers(60, 120, (height, width, 3), dtype=np.uint8)
+    t2[60:100, 80:150] = 230  # across tile borders
+    t1[10:20, 200:220] = 220
+    t2[140:142, 185:188] = 240  # 6 px
+    return t1, t2
+
+
+@pytest.fixture
+def tifs(tmp_path) -> tuple[Path, Path]:
+    paths = tmp_path / "before.tif", tmp_path / "after.tif"
+    for path, image in zip(paths, pair_of_images(), strict=True):
+        if path.name == "before.tif":
+            image[:, :40] = 0
+        with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=3, height=150, width=230, crs=UTM,
+                           transform=Affine(0.5, 0, 366676, 0, -0.5, 4104256)) as target:  # fmt: skip
+            target.write(image.transpose(2, 0, 1))
+    return paths
+
+
+@pytest.fixture
+def pngs(tmp_path) -> tuple[Path, Path]:
+    paths = tmp_path / "A.png", tmp_path / "B.png"
+    for path, image in zip(paths, pair_of_images(), strict=True):
+        Image.fromarray(image).save(path)
+    return paths
+
+
+def read(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            return source.read(1)
+
+
+# ------------------------------------------------------------------------------------------------ what is written
+def test_everything_is_written_and_right(tifs, tmp_path):
+    out = tmp_path / "new" / "out"
+    result = detect(*tifs, out, detector=Brighter(), settings=replace(TILES, min_area_m2=2.0), progress=QUIET)
+    assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUTS)
+    change = read(out / "change.tif")
+    wanted = np.zeros((150, 230), np.uint8)
+    wanted[60:100, 80:150] = wanted[10:20, 200:220] = 1
+    wanted[:, :42] = IGNORE  # black border, 2 px wider
+    assert (change == wanted).all(), "the object of 6 px = 1.5 m2 is left out of the map, too"
+    with rasterio.open(out / "change.tif") as source:
+        assert source.crs == UTM and source.transform == Affine(0.5, 0, 366676, 0, -0.5, 4104256)
+    frame = gpd.read_file(out / "changes.gpkg")
+    assert frame["area_m2"].tolist() == [700, 50] and frame["kind"].tolist() == ["appeared", "disappeared"]
+    assert frame["to_class"].tolist() == ["bright", "dark"]
+    assert (read(out / "t2.tif")[60:100, 80:150] == 1).all()
+    score = read(out / "score.tif")
+    assert np.isnan(score[:, :42]).all() and score[70, 90] > 0.4 and (score * 1024 % 1 == 0)[:, 42:].all()
+    assert (result.objects, result.changed_px, result.changed_m2) == (2, 3000, 750)
+    assert result.by_kind == {"appeared": 1, "disappeared": 1} and "2 changed objects" in result.summary
+
+
+def test_record_says_what_was_run_on_what(tifs, tmp_path):
+    detect(*tifs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["format"] == "semicdvl-detect" and record["settings"]["tile_px"] == 96
+    assert len(record["inputs"]["before"]["sha256"]) == 64 and record["inputs"]["after"]["path"] == str(tifs[1])
+    assert record["grid"]["crs"] == "EPSG:32615" and record["grid"]["gsd_m"] == pytest.approx(0.5)
+    assert record["result"]["objects"] == 3 and record["peak_memory_mib"] > 10
+    assert set(record["seconds"]) == {"open", "detect", "decide", "write", "report"}
+    assert any("black border" in line for line in record["warnings"])
+
+
+@pytest.mark.parametrize("tile_px", [64, 256])
+def test_same_bytes_whatever_the_tile(tifs, tmp_path, tile_px):
+    detect(*tifs, tmp_path / "one", detector=Brighter(), settings=TILES, progress=QUIET)
+    settings = DetectSettings(tile_px=tile_px, overlap_px=32)
+    detect(*tifs, tmp_path / "two", detector=Brighter(), settings=settings, progress=QUIET)
+    for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_large_maps_go_through_a_file(tifs, tmp_path, monkeypatch):
+    detect(*tifs, tmp_path / "one", detector=Brighter(), settings=TILES, progress=QUIET)
+    monkeypatch.setattr(run, "IN_MEMORY_BYTES", 1000)
+    detect(*tifs, tmp_path / "two", detector=Brighter(), settings=TILES, progress=QUIET)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(OUTPUTS)
+    assert (tmp_path / "one" / "score.tif").read_bytes() == (tmp_path / "two" / "score.tif").read_bytes()
+
+
+def test_plain_images(pngs, tmp_path):
+    result = detect(*pngs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    frame = gpd.read_file(tmp_path / "out" / "changes.gpkg")
+    assert result.changed_m2 is None and frame["area_px"].tolist() == [2800, 200, 6] and frame.crs is None
+    assert any("no CRS" in line for line in result.warnings) and any("--gsd" in line for line in result.warnings)
+    settings = replace(TILES, gsd_m=0.5, min_area_m2=10)
+    told = detect(*pngs, tmp_path / "out", detector=Brighter(), settings=settings, progress=QUIET)
+    assert told.changed_m2 == 750 and told.objects == 2
+
+
+def test_nothing_found_is_a_result(pngs, tmp_path):
+    result = detect(pngs[0], pngs[0], tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    assert result.objects == 0 and len(gpd.read_file(tmp_path / "out" / "changes.gpkg")) == 0
+    assert any("No change" in line for line in result.warnings)
+
+
+# ------------------------------------------------------------------------------------------------ the folder
+def test_an_earlier_result_is_replaced_with_what_a_gis_left_beside_it(pngs, tmp_path):
+    out = tmp_path / "out"
+    detect(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
+    (out / "change.tif.aux.xml").write_text("statistics")
+    (out / "changes.gpkg-wal").write_text("")
+    detect(*pngs, out, detector=Brighter(name="second"), settings=TILES, progress=QUIET)
+    assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUTS)
+    assert json.loads((out / "run.json").read_text())["detector"]["name"] == "second"
+
+
+@pytest.mark.parametrize("foreign", ["thesis.docx", "run.json", "change.tif"])
+def test_a_folder_with_other_things_is_refused(pngs, tmp_path, foreign):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / foreign).write_text("{}")
+    with pytest.raises(OutputError, match=foreign):
+        detect(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
+    assert [path.name for path in out.iterdir()] == [foreign] and (out / foreign).read_text() == "{}"
+
+
+def test_overwrite_keeps_what_is_not_ours(pngs, tmp_path):
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep" / "a.txt").write_text("mine")
+    (out / "thesis.docx").write_text("years")
+    (out / "change.tif").write_text("old")
+    detect(*pngs, out, detector=Brighter(), settings=replace(TILES, overwrite=True), progress=QUIET)
+    assert (out / "thesis.docx").read_text() == "years" and (out / "deep" / "a.txt").read_text() == "mine"
+    assert read(out / "change.tif").shape == (150, 230)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(pngs, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        detect(*pngs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("stage", ["detect", "write"])
+def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, error, stage):
+    out = tmp_path / "out"
+    detect(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    detector = Brighter(error=error if stage == "detect" else None)
+    if stage == "write":
+        monkeypatch.setattr(run.detect_page, "write", lambda *_, **__: (_ for _ in ()).throw(error))
+    wanted = OutputError if isinstance(error, OSError) else type(error)
+    with pytest.raises(wanted):
+        detect(*pngs, out, detector=detector, settings=TILES, progress=QUIET)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out"]
+
+
+def test_bad_input_leaves_no_folder(pngs, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        detect(pngs[0], tmp_path / "nowhere.png", tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_but_no_data_is_an_error(tifs, tmp_path):
+    with rasterio.open(tifs[1], "r+") as target:
+        target.write(np.zeros((3, 150, 230), np.uint8))
+    with pytest.raises(InputError, match=r"after\.tif.*no pixel with data"):
+        detect(*tifs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["after.tif", "before.tif"]
+
+
+# ------------------------------------------------------------------------------------------------ the report
+class Links(HTMLParser):
+    """Collects tags and everything that a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_report_stands_alone_and_shows_the_changes(tifs, tmp_path):
+    detect(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), settings=TILES, progress=QUIET)
+    html = (tmp_path / "out" / "report.html").read_text()
+    page = Links()
+    page.feed(html)
+    assert all(link.startswith("data:image/") for link in page.loaded) and "url(" not in html
+    assert page.tags.count("img") == 2 + 1 + 2 * 3 + 2, "swipe, overlay, crops of three objects, classes"
+    assert "&lt;b&gt;&amp;" in html and "<b>&<" not in html
+    for text in ("752 m²", "black border", "EPSG:32615", "dark → bright", "before.tif"):
+        assert text in html, text

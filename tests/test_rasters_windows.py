@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from semicdvl.errors import ConfigError
+from semicdvl.rasters.windows import ALIGN_PX, blend, pad, ramp, tiling
+
+
+def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.ndarray:
+    """Cut, detect, blend; check on the way that strips come in order and without gaps."""
+    cut = tiling(*image_HW.shape, tile_px=tile_px, overlap_px=overlap_px)
+    tiles = (
+        detector(pad(image_HW[t.row : t.row + t.height, t.col : t.col + t.width], tile_hw=cut.tile_hw)) for t in cut
+    )
+    result, row = [], 0
+    for strip in blend(cut, tiles, planes_count=2):
+        assert strip.row == row
+        row += strip.planes_PHW.shape[1]
+        result.append(strip.planes_PHW)
+    return np.concatenate(result, axis=1)
+
+
+def per_pixel(tile_HW: np.ndarray) -> np.ndarray:
+    value = tile_HW.astype(np.float32) / 255
+    return np.stack([value**1.7, 1 / (1 + np.exp(-value * 3))]).astype(np.float32)
+
+
+def convolution(tile_HW: np.ndarray) -> np.ndarray:
+    """Sees 12 px around each pixel, like a network; and, as strided networks do, 8 x 8 blocks of a fixed phase."""
+    value = tile_HW.astype(np.float32) / 255
+    smooth = ndimage.uniform_filter(value, 25, mode="constant")
+    height, width = tile_HW.shape
+    blocks = value.reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3)).repeat(8, 0).repeat(8, 1)
+    return np.stack([smooth, blocks]).astype(np.float32)
+
+
+@given(
+    height=st.integers(1, 300), width=st.integers(1, 300), tile=st.sampled_from([32, 64, 96, 128]),
+    share=st.sampled_from([0, 0.1, 0.3, 0.5]), seed=st.integers(0, 99),
+)  # fmt: skip
+@example(height=97, width=129, tile=96, share=0.5, seed=0)
+@example(height=1, width=1, tile=32, share=0.5, seed=0)
+@settings(max_examples=60, deadline=None)
+def test_per_pixel_detector_gives_the_same_bytes_whatever_the_tile(height, width, tile, share, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    tiled = run(image, per_pixel, tile_px=tile, overlap_px=int(tile * share))
+    assert tiled.tobytes() == per_pixel(image).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(300, 410), (256, 257), (130, 500)])
+def test_convolutional_detector_agrees_with_one_tile(shape):
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    one = run(image, convolution, tile_px=512, overlap_px=64)
+    tiled = run(image, convolution, tile_px=128, overlap_px=64)
+    inside = np.s_[:, 32:-32, 32:-32]
+    assert np.abs(tiled - one)[inside].max() < 0.01
+    assert np.abs(tiled - one)[1].max() < 1e-6, "blocks keep their phase"
+
+
+def test_wrong_seams_would_be_seen():
+    """The test above must be able to fail: without overlap the tiles' edges show."""
+    image = np.random.default_rng(1).integers(0, 256, (300, 410), dtype=np.uint8)
+    one = run(image, convolution, tile_px=512, overlap_px=0)
+    tiled = run(image, convolution, tile_px=128, overlap_px=0)
+    assert np.abs(tiled - one)[:, 32:-32, 32:-32].max() > 0.1
+
+
+def test_blend_moves_from_one_tile_to_the_next():
+    cut = tiling(64, 160, tile_px=96, overlap_px=32)
+    assert cut.cols == (0, 64) and cut.rows == (0,)
+    tiles = (np.full((1, *cut.tile_hw), value, np.float32) for value in (0.0, 1.0))
+    (strip,) = blend(cut, tiles, planes_count=1)
+    row = strip.planes_PHW[0, 7]
+    assert (row[:64] == 0).all() and (row[96:] == 1).all()
+    assert row[64:96] == pytest.approx(ramp(32)) and (np.diff(row[64:96]) > 0).all()
+
+
+@given(length=st.integers(1, 5000), tile=st.integers(1, 40), overlap=st.integers(0, 20))
+@settings(max_examples=100, deadline=None)
+def test_tiles_cover_everything_aligned(length, tile, overlap):
+    tile_px, overlap_px = tile * ALIGN_PX, min(overlap, tile // 2) * ALIGN_PX
+    cut = tiling(length, 7, tile_px=tile_px, overlap_px=overlap_px)
+    ends = [row + cut.tile_hw[0] for row in cut.rows]
+    assert cut.rows[0] == 0 and length <= ends[-1] < length + ALIGN_PX
+    assert all(row % ALIGN_PX == 0 for row in cut.rows)
+    assert all(end - row >= cut.overlap_px for end, row in zip(ends, cut.rows[1:], strict=False))
+    assert len(cut) == len(list(cut)) == len(cut.rows)
+
+
+def test_pad_reflects():
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert pad(image, tile_hw=(3, 5)).tolist() == [[0, 1, 2, 1, 0], [3, 4, 5, 4, 3], [0, 1, 2, 1, 0]]
+    assert pad(image[..., None], tile_hw=(2, 3)).shape == (2, 3, 1)
+
+
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(0, 0), (64, 33), (64, -1)])
+def test_impossible_tiles_are_refused(tile_px, overlap_px):
+    with pytest.raises(ConfigError, match="overlap"):
+        tiling(100, 100, tile_px=tile_px, overlap_px=overlap_px)
