@@ -9,6 +9,8 @@ from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line.
@@ -24,9 +26,10 @@ def main() -> None:
     except SemicdvlError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted. Nothing half-written is left; the same command goes on or starts again.")
-        sys.exit(130)
+    except SystemExit as stop:  # typer turns Ctrl-C into this
+        if stop.code == INTERRUPTED:
+            console.print("interrupted. Nothing half-written is left; the same command goes on or starts again.")
+        raise
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def detect(
     gamma: Gamma = None,
     delta: Delta = 0.0,
     gsd: Gsd = None,
-    tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels")] = 512,
+    tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels")] = 1024,
     overlap: Annotated[int, typer.Option(min=0, help="Overlap of tiles in pixels")] = 128,
     min_area_m2: Annotated[float, typer.Option(min=0, help="Leave out smaller objects (pixels, without a CRS)")] = 0.0,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT even if something else wrote it")] = False,
