@@ -1,0 +1,146 @@
+"""What FixMatch and everything built on it shares: a network's own labels for the weak view, and CutMix.
+
+Source: Sohn et al., FixMatch (2020); Yun et al., CutMix (2019); for change detection the public code of UniMatch and
+SemiCD-VL, which mixes both dates with one box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from semicdvl.errors import DataError
+from semicdvl.types import IGNORE, Unlabelled, VLMTargets
+
+Partner = Literal["other", "official_self"]
+"""Whom CutMix pastes from. `other`: the previous pair of the batch. `official_self`: the same pair again, which is what
+the public code does without meaning to (both of its loaders are shuffled alike). There it is another random crop of the
+pair, here the pair mirrored left-right: a second crop would cost a second loader, and the authors saw no difference."""
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode and every one of its modules back as it was afterwards (frozen ones stay frozen)."""
+    was_training = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training:
+            module.training = training
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The class a network gives each pixel (int64, 0 or 1), and its probability."""
+
+    label_BHW: Tensor
+    confidence_BHW: Tensor
+
+    @classmethod
+    def of(cls, logits_BKHW: Tensor) -> PseudoLabels:
+        """Return the most probable class; no gradient flows through it."""
+        confidence_BHW, label_BHW = logits_BKHW.detach().float().softmax(dim=1).max(dim=1)
+        return cls(label_BHW, confidence_BHW)
+
+
+def evaluate_weak(teacher: nn.Module, unlabelled: Unlabelled) -> PseudoLabels:
+    """Label the weak views: eval mode, no gradient, batch-norm statistics untouched."""
+    with torch.no_grad(), evaluating(teacher):
+        out = teacher(unlabelled.weak_t1_BCHW, unlabelled.weak_t2_BCHW, heads=frozenset({"change"}))
+    return PseudoLabels.of(out.change_BKHW)
+
+
+@dataclass(frozen=True)
+class StrongView:
+    """The strong view after CutMix, with everything that was mixed by the same box."""
+
+    t1_BCHW: Tensor
+    t2_BCHW: Tensor
+    pseudo: PseudoLabels
+    valid_BHW: Tensor
+    vlm: VLMTargets | None
+
+
+def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: Partner) -> Tensor:
+    """Return `own` with the pixels of the box taken from the partner's `pasted`.
+
+    Args:
+        own: BCHW or BHW.
+        pasted: like `own`, in the batch's order; the partner is looked up in here.
+        box_BHW: bool, the pixels to paste.
+        partner: whom pair b takes from.
+    """
+    partners = pasted.roll(1, dims=0) if partner == "other" else pasted.flip(-1)
+    return torch.where(box_BHW if own.ndim == 3 else box_BHW[:, None], partners, own)
+
+
+def mix_strong(
+    unlabelled: Unlabelled, *, own: PseudoLabels, pasted: PseudoLabels, partner: Partner = "other"
+) -> StrongView:
+    """Apply CutMix to the strong view: images, pseudo labels, padding and VLM labels alike.
+
+    Args:
+        unlabelled: the batch.
+        own: pseudo labels that the pixels outside the box keep.
+        pasted: pseudo labels that pasted pixels bring along.
+        partner: whom pair b takes from.
+    """
+
+    def mix(value: Tensor, from_partner: Tensor) -> Tensor:
+        return cutmix(value, from_partner, unlabelled.box_BHW, partner=partner)
+
+    vlm = unlabelled.vlm
+    return StrongView(
+        t1_BCHW=mix(unlabelled.strong_t1_BCHW, unlabelled.strong_t1_BCHW),
+        t2_BCHW=mix(unlabelled.strong_t2_BCHW, unlabelled.strong_t2_BCHW),
+        pseudo=PseudoLabels(
+            mix(own.label_BHW, pasted.label_BHW),
+            mix(own.confidence_BHW, pasted.confidence_BHW),
+        ),
+        valid_BHW=mix(unlabelled.valid_BHW, unlabelled.valid_BHW),
+        vlm=None
+        if vlm is None
+        else VLMTargets(mix(vlm.change_BHW, vlm.change_BHW), mix(vlm.t1_BHW, vlm.t1_BHW), mix(vlm.t2_BHW, vlm.t2_BHW)),
+    )
+
+
+def need_unlabelled(unlabelled: Unlabelled | None, *, method: str) -> Unlabelled:
+    """Return the unlabelled batch.
+
+    Raises:
+        DataError: there is none.
+    """
+    if unlabelled is None:
+        raise DataError(f"method '{method}' learns from unlabelled pairs and got none; add some or use 'supervised'.")
+    return unlabelled
+
+
+def health(pseudo: PseudoLabels, unlabelled: Unlabelled, *, confidence_min: float) -> dict[str, float]:
+    """Return the numbers that tell whether training on pseudo labels goes well, all in [0, 1].
+
+    `confident_frac` is the share of pixels that the consistency term learns from, `pseudo_changed_frac` the share that
+    is called changed (0 for long: the network has collapsed to "unchanged"). Where the truth is known also the share of
+    confident labels that are right, of all (`confident_precision`) and of those that say "changed"
+    (`confident_changed_precision`; change is rare, so the first is high even for a network that never finds any).
+    A number over no pixels is left out. One transfer from the device in all.
+    """
+    valid_BHW = unlabelled.valid_BHW
+    confident_BHW = valid_BHW & (pseudo.confidence_BHW >= confidence_min)
+    changed_BHW = pseudo.label_BHW == 1
+    ratios = {
+        "confident_frac": (confident_BHW, valid_BHW),
+        "pseudo_changed_frac": (changed_BHW & valid_BHW, valid_BHW),
+    }
+    if unlabelled.truth_BHW is not None:
+        known_BHW = confident_BHW & (unlabelled.truth_BHW != IGNORE)
+        right_BHW = known_BHW & (pseudo.label_BHW == unlabelled.truth_BHW)
+        ratios["confident_precision"] = (right_BHW, known_BHW)
+        ratios["confident_changed_precision"] = (right_BHW & changed_BHW, known_BHW & changed_BHW)
+    counts = torch.stack([torch.stack([part.sum(), whole.sum()]) for part, whole in ratios.values()]).tolist()
+    return {name: part / whole for name, (part, whole) in zip(ratios, counts, strict=True) if whole}

