@@ -5,8 +5,9 @@
 Data: every pair of `fotbcd`, `fotbcd_instances` (0.2 m, halved to 0.4 m), `levir` and `levir_crops` (0.5 m), cut into
 crops of 256 px. Sides are drawn by source image: no crop of a training image is tested on. Per seed: one LEVIR tile and
 a quarter of the French images are the test, some others the validation; of the training crops `--labelled` keep their
-label, the rest take part without. All methods get the same crops, steps, network and start; `best` is chosen on the
-validation crops. What the table does *not* say: anything about the LEVIR-CD benchmark; this is a handful of images.
+label, the rest take part without. The recipes are recipes/small-*.toml: all methods get the same crops, steps,
+network and start, and `best` is chosen on the validation crops. What the table does *not* say: anything about the
+LEVIR-CD benchmark; this is a handful of images.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from semicdvl.config import parse_recipe
+from semicdvl.config import load_recipe
 from semicdvl.data import folder
 from semicdvl.data.pairs import DataSet
 from semicdvl.data.split_file import write_split
@@ -34,6 +35,7 @@ SOURCES = {"fotbcd": 0.5, "fotbcd_instances": 0.5, "levir": 1.0, "levir_crops": 
 """Folder -> factor by which its images are resized."""
 CROP_PX = 256
 GSD_M = 0.45
+RECIPES = Path(__file__).parents[1] / "recipes"
 METHODS = {"Sup-only": "supervised", "FixMatch": "fixmatch", "SemiCD-VL": "semicd_vl"}
 
 
@@ -103,22 +105,17 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
         write_split(split, pick(dataset, names), root=options.out / "pairs", notes={"seed": seed})
         for title, method in METHODS.items():
             name = f"{method}-{seed}"
-            content = {
+            changes = {
                 "name": name,
                 "seed": seed,
-                "data": {"root": str(options.out / "pairs"), "split": str(split), "crop_px": options.crop},
-                "pseudo": {"store": str(store)},
-                "model": {"name": "siam_light", "backbone": options.backbone, "decoder_channels": 96},
-                "method": {"name": method},
-                "train": {
-                    "steps": options.steps,
-                    "labelled_batch": 4,
-                    "unlabelled_batch": 4,
-                    "lr": options.lr,
-                    "eval_every": max(options.steps // 6, 1),
-                },
+                "data.root": options.out / "pairs",
+                "data.split": split,
+                "train.steps": options.steps,
+                **({"pseudo.store": store} if method == "semicd_vl" else {}),
             }
-            trained = train(parse_recipe(content, source=name), options.out / name)
+            overrides = tuple(f"{key}={json.dumps(value, default=str)}" for key, value in changes.items())
+            recipe = load_recipe(RECIPES / f"small-{method}.toml", overrides=overrides)
+            trained = train(recipe, options.out / name)
             results[title].append(trained.test)
             print(f"{title:10s} seed {seed}: test IoU {trained.test['iou']:.3f}", flush=True)
     return results
@@ -144,10 +141,7 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, default=4, help="crops that keep their label")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--crop", type=int, default=192)
-    parser.add_argument("--lr", type=float, default=0.005)
-    parser.add_argument("--gamma", type=float, default=0.8)
-    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--gamma", type=float, default=0.5, help="from which score the VLM's labels count")
     options = parser.parse_args()
     results = run(options)
     (options.out / "results.json").write_text(json.dumps(results, indent=2))

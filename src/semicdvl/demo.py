@@ -54,7 +54,7 @@ class DemoSize:
     steps: int = 300
     batch: int = 4
     lr: float = 0.005
-    gamma: float = 0.8  # from which score the VLM's labels are believed
+    gamma: float = 0.5  # from which score the VLM's labels are believed
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,7 @@ seed = {seed}
 root = "{out}/city/patches"
 labelled = {size.labelled}
 crop_px = {size.patch_px}
-
-[pseudo]
-store = "{out}/store"
+rot90 = true
 
 [model]
 name = "siam_light"
@@ -149,7 +147,8 @@ decoder_channels = 96
 
 [method]
 name = "{method}"
-
+dice_weight = 1.0
+{extra}
 [train]
 steps = {size.steps}
 labelled_batch = {size.batch}
@@ -158,11 +157,24 @@ lr = {size.lr}
 eval_every = {every}
 """
 
+GUIDED = """# A run of hundreds of steps: the VLM weighs more than in the paper's tens of thousands.
+pseudo_start_frac = 0.2
+lambda_vl = 6.0
+lambda_vl_end = 1.0
+vlm_over = "valid"
+lambda_c = 0.02
+
+[pseudo]
+store = "{out}/store"
+"""
+
 
 def _write_recipe(out: Path, *, method: str, seed: int, size: DemoSize) -> Path:
-    """Write the recipe of one method; the recipes differ in nothing but the method."""
+    """Write the recipe of one method; the recipes differ in nothing but the method and its settings."""
     path = out / f"{method}.toml"
-    content = RECIPE.format(path=path, out=out, method=method, seed=seed, size=size, every=max(size.steps // 6, 1))
+    extra = GUIDED.format(out=out.as_posix()) if method == "semicd_vl" else ""
+    parts = {"path": path.as_posix(), "out": out.as_posix(), "method": method, "extra": extra}
+    content = RECIPE.format(**parts, seed=seed, size=size, every=max(size.steps // 6, 1))
     with whole(path) as temporary:
         temporary.write_text(content)
     return path
