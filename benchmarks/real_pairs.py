@@ -89,12 +89,12 @@ def draw_sides(dataset: DataSet, *, seed: int, labelled: int) -> SplitNames:
 def run(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Train every method with every seed; return the test scores."""
     dataset = prepare(options.data, options.out / "pairs")
-    store = options.out / "store"
+    store, vlm = options.out / "store", aerial.build()
     fill(
         dataset.pairs,
-        vlm=aerial.build(),
+        vlm=vlm,
         prompts=PROMPT_SETS["buildings"],
-        settings=CEGSettings(gamma=options.gamma, gamma_segmentation=options.gamma),
+        settings=CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma),
         root=store,
         gsd_m=GSD_M,
     )
@@ -141,7 +141,6 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, default=4, help="crops that keep their label")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--gamma", type=float, default=0.5, help="from which score the VLM's labels count")
     options = parser.parse_args()
     results = run(options)
     (options.out / "results.json").write_text(json.dumps(results, indent=2))

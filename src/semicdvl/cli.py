@@ -33,7 +33,9 @@ PromptSet = Annotated[str, typer.Option("--prompts", help="A named set of both: 
 VLMName = Annotated[str, typer.Option("--vlm", help="See `semicdvl list vlms`; or package.module:builder")]
 VLMFrom = Annotated[Path | None, typer.Option(help="Weights of the VLM, or the folder of `precomputed` answers")]
 Gsd = Annotated[float | None, typer.Option("--gsd", min=0.01, help="Metres per pixel, where the files don't say")]
-Gamma = Annotated[float | None, typer.Option(min=0, max=1, help="A pixel is reliable from this score on")]
+Gamma = Annotated[
+    float | None, typer.Option(min=0, max=1, help="A pixel is reliable from this score on [default: the VLM's own]")
+]
 Delta = Annotated[float, typer.Option(min=0, max=1, help="Greatest sum of IoUs of a changed object")]
 DataSetName = Annotated[str, typer.Option("--dataset", help="Reader of DATA, see `semicdvl list datasets`")]
 
@@ -113,13 +115,15 @@ def detect(
     With a trained network:  semicdvl detect before.tif after.tif -o out --model runs/my-run
     """
     from semicdvl.predict import run as predict
+    from semicdvl.types import Detector
 
+    detector: Detector
     if model is not None:
         detector = predict.network_detector(model)
     else:
-        words = _prompts(find, background, prompts)
-        settings = _ceg(level=level.value, delta=delta, gamma=gamma)
-        detector = predict.vlm_detector(_vlm(vlm, vlm_from), prompts=words, settings=settings)
+        words, asked = _prompts(find, background, prompts), _vlm(vlm, vlm_from)
+        ceg = _ceg(asked, level=level.value, delta=delta, gamma=gamma)
+        detector = predict.vlm_detector(asked, prompts=words, settings=ceg)
     settings = predict.DetectSettings(
         tile_px=tile, overlap_px=overlap, min_area_m2=min_area_m2, gsd_m=gsd, overwrite=overwrite
     )
@@ -157,9 +161,10 @@ def pseudo(
     if verify:
         out.print(verified(output))
         return
-    settings = _ceg(level=level.value, delta=delta, gamma=gamma, gamma_segmentation=gamma_segmentation)
+    asked = _vlm(vlm, vlm_from)
+    settings = _ceg(asked, level=level.value, delta=delta, gamma=gamma, gamma_segmentation=gamma_segmentation)
     words, pairs = _prompts(find, background, prompts), _dataset(dataset, data, tile).pairs
-    filled = fill(pairs, vlm=_vlm(vlm, vlm_from), prompts=words, settings=settings, root=output, gsd_m=gsd)
+    filled = fill(pairs, vlm=asked, prompts=words, settings=settings, root=output, gsd_m=gsd)
     out.print(filled.summary, highlight=False, soft_wrap=True)
     out.print(filled.table())
 
@@ -240,11 +245,12 @@ def _vlm(name: str, source: Path | None) -> VLM:
     return vlm
 
 
-def _ceg(**settings: Any) -> CEGSettings:
+def _ceg(vlm: VLM, **settings: Any) -> CEGSettings:
     """Return CEG settings, the options that were not given at their defaults."""
     from semicdvl.pseudo.generate import CEGSettings
 
-    return CEGSettings(**{name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    return CEGSettings(**{"gamma": vlm.gamma, "gamma_segmentation": vlm.gamma, **given})
 
 
 def _dataset(name: str, root: Path, tile_px: int | None) -> DataSet:

@@ -54,7 +54,6 @@ class DemoSize:
     steps: int = 300
     batch: int = 4
     lr: float = 0.005
-    gamma: float = 0.5  # from which score the VLM's labels are believed
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def run_demo(out: Path, *, seed: int = 0, console: Console | None = None, size: 
     rows = [_measured(city, split_col, out, *detectors[0], console=console)]
 
     console.rule("3/5  pseudo labels for the training patches")
-    settings = CEGSettings(gamma=size.gamma, gamma_segmentation=size.gamma)
+    settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
     pairs = folder.read(patches).subset("train")
     words = PROMPT_SETS["buildings"]
     filled = fill(pairs, vlm=vlm, prompts=words, settings=settings, root=out / "store", gsd_m=city.spec.gsd_m)

