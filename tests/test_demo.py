@@ -15,7 +15,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
         rows = run_demo(tmp_path / "demo", console=Console(file=printed, width=160), size=TINY)
     assert [row.title for row in rows] == ["No labels (VLM + CEG)", "Sup-only", "SemiCD-VL"]
     pixels = {row.counts.tp + row.counts.fp + row.counts.fn + row.counts.tn for row in rows}
-    assert pixels == {256 * 256}  # the unseen part, and nothing else
+    assert pixels == {256 * 384}  # the unseen part, and nothing else
     assert json.loads((tmp_path / "demo" / "table.json").read_text())[0]["tp"] == rows[0].counts.tp
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 5 and "SemiCD-VL" in page

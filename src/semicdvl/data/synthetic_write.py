@@ -134,7 +134,7 @@ def _write_raster(
             transform=city.transform,
             compress="deflate",
             predictor=2 if colours is None else 1,
-            photometric="RGB" if count == 3 else None,
+            photometric="RGB" if count == 3 else "MINISBLACK",
             **tiling,
         ) as raster,
     ):
