@@ -34,7 +34,7 @@ VLMName = Annotated[str, typer.Option("--vlm", help="See `semicdvl list vlms`; o
 VLMFrom = Annotated[Path | None, typer.Option(help="Weights of the VLM, or the folder of `precomputed` answers")]
 Gsd = Annotated[float | None, typer.Option("--gsd", min=0.01, help="Metres per pixel, where the files don't say")]
 Gamma = Annotated[
-    float | None, typer.Option(min=0, max=1, help="A pixel is reliable from this score on [default: the VLM's own]")
+    float | None, typer.Option(min=0, max=1, help="A pixel is reliable from this score on; else the VLM's own choice")
 ]
 Delta = Annotated[float, typer.Option(min=0, max=1, help="Greatest sum of IoUs of a changed object")]
 DataSetName = Annotated[str, typer.Option("--dataset", help="Reader of DATA, see `semicdvl list datasets`")]
@@ -172,7 +172,9 @@ def pseudo(
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file; the shipped ones are in recipes/")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run directory [default: runs/<name>]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run directory; else runs/NAME, with the recipe's name")
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, such as steps=2000 or data.root=DIR")
     ] = None,
