@@ -19,17 +19,24 @@ def resample(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool = Fal
 
 
 def windows(height: int, width: int, *, tile_px: int, overlap_px: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (rows, cols) of tiles that cover an image and end at its edge; neighbours share `overlap_px` at least."""
-    for top in _starts(height, tile_px, overlap_px):
-        for left in _starts(width, tile_px, overlap_px):
-            yield slice(top, min(top + tile_px, height)), slice(left, min(left + tile_px, width))
+    """Yield (rows, cols) of tiles that cover an image and end at its edge; neighbours share `overlap_px` at least.
+
+    No side is longer than `tile_px`; within that the tiles are as small as their number allows, since every pixel that
+    is seen twice costs time.
+    """
+    for rows in _spans(height, tile_px, overlap_px):
+        for cols in _spans(width, tile_px, overlap_px):
+            yield rows, cols
 
 
-def _starts(size: int, tile_px: int, overlap_px: int) -> list[int]:
+def _spans(size: int, tile_px: int, overlap_px: int) -> list[slice]:
+    """Return equally long, evenly spread parts of an axis."""
     if size <= tile_px:
-        return [0]
+        return [slice(0, size)]
     count = -(-(size - overlap_px) // (tile_px - overlap_px))
-    return [round(k * (size - tile_px) / (count - 1)) for k in range(count)]
+    length = -(-(size + (count - 1) * overlap_px) // count)
+    starts = [round(k * (size - length) / (count - 1)) for k in range(count)]
+    return [slice(start, start + length) for start in starts]
 
 
 def ramp(span: slice, size: int, overlap_px: float) -> NDArray[np.float32]:
