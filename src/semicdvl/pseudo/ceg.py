@@ -25,6 +25,10 @@ InstanceMask = NDArray[Any] | Mapping[str, Any]
 """One object: an HW mask (non-zero = object) or a COCO RLE dict with `size` and `counts`."""
 
 
+PAIRWISE_MOST = 10_000
+"""Number of instance pairs up to which comparing them all is cheaper than merging one date's instances first."""
+
+
 def concepts(
     scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
@@ -196,8 +200,8 @@ def _without_partner(own: list[dict[str, Any]], others: list[dict[str, Any]], de
     """Return the instances of `own` whose IoUs with `others` sum to at most `delta`."""
     if not own or not others:
         return own
-    if delta == 0:  # a sum of non-negative numbers is 0 exactly when the instance misses the union of the others
-        others = [_union(others)]
+    if delta == 0 and len(own) * len(others) > PAIRWISE_MOST:
+        others = [_union(others)]  # a sum of non-negative numbers is 0 exactly when the instance misses their union
     iou_NM = rle.iou(own, others, [False] * len(others))
     return [instance for instance, total in zip(own, iou_NM.sum(axis=1), strict=True) if total <= delta]
 
