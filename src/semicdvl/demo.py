@@ -270,8 +270,8 @@ def _right_and_wrong(result: Path, city: City, where: tuple[slice, slice]) -> ND
 def _lead(size: DemoSize) -> str:
     """Say what the numbers mean."""
     return (
-        f"Changed buildings in the eastern {size.unseen_frac:.0%} of the city, on which nothing was trained and no step "
-        "selected. "
+        f"Changed buildings in the eastern {size.unseen_frac:.0%} of the city, on which nothing was trained and no "
+        "step selected. "
         f"Sup-only and SemiCD-VL share network, start and labels ({size.labelled:.0%} of the western patches); "
         "SemiCD-VL also sees the other patches, with what the vision-language model says about them. "
         "This is a drawn city: the numbers show that the parts work together, not how well they do on yours."
