@@ -15,7 +15,8 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.tables import lookup
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.precomputed import _runs_fit, build, pixel_key
+from semicdvl.vlms.precomputed import build, pixel_key
+from semicdvl.vlms.saved_objects import _runs_fit
 
 WORDS = ["house", "road", "tree"]
 HEIGHT, WIDTH = 5, 7

@@ -12,6 +12,7 @@ from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
 from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.vlms import VLMS
+from semicdvl.vlms.facts import FACTS
 
 TABLES: dict[str, dict[str, str]] = {
     "methods": METHODS,
@@ -26,7 +27,23 @@ def described(kind: str) -> list[tuple[str, str]]:
     """Return (name, one line of what it is) of everything of a kind."""
     if kind == "prompts":
         return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
+    if kind == "vlms":
+        return [(name, FACTS[name].good_at) for name in VLMS]
     return [(name, _first_line(target)) for name, target in TABLES[kind].items()]
+
+
+def headings(kind: str, *, params: bool) -> tuple[str, ...]:
+    """Return what else is listed of a kind."""
+    if kind == "vlms":
+        return ("licence of the weights", "size", "needs")
+    return ("parameters in training", "at inference") if params else ()
+
+
+def details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
+    """Return what stands below those headings."""
+    if kind == "vlms":
+        return FACTS[name].licence, FACTS[name].size, FACTS[name].needs
+    return counted(name) if params and kind == "models" else ()
 
 
 def counted(name: str) -> tuple[str, str]:

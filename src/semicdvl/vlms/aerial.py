@@ -35,6 +35,7 @@ from semicdvl.types import Segments
 from semicdvl.vlms.aerial_net import AerialNet, normalise, project_words
 from semicdvl.vlms.aerial_tiles import ramp, resample, windows
 from semicdvl.vlms.aerial_words import WordTable, clean_word, load_table
+from semicdvl.vlms.hub import pick_device
 
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5
@@ -196,11 +197,11 @@ def build(*, weights: Path | str | None = None, device: str = "cpu", views: int 
 
     Args:
         weights: a `.safetensors` file written by `tools/train_aerial_vlm.py`; None for the shipped one.
-        device: torch device.
+        device: torch device; "auto" is the GPU where there is one.
         views: test-time views that are averaged: 1 (fastest), 2 or 4 (best).
 
     Raises:
-        ConfigError: `views` is none of these.
+        ConfigError: `views` is none of these, or there is no such device.
         InputError: the file is missing, unreadable, or holds something else.
     """
     if views not in VIEWS:
@@ -218,7 +219,7 @@ def build(*, weights: Path | str | None = None, device: str = "cpu", views: int 
         project_words(table.embed(words), mean_D=mean_D, projection_DE=projection_DE).mean(0)
         for words in concepts.values()
     ]
-    target = torch.device(device)
+    target = pick_device(device)
     return AerialVLM(
         identity=f"aerial-{sha256(path)[:12]}-{views}",
         net=net.eval().to(memory_format=torch.channels_last).to(target),

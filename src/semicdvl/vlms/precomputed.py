@@ -9,6 +9,9 @@ Folder layout, the one of the public SemiCD-VL scripts with a note of what was a
                              {"category_id": 0, "score": 0.93, "segmentation": {"size": [H, W], "counts": "..."}}
     ANSWERS/B/test_1.npy     ...
 
+A `category_id` is the place of a prompt, from 0, or an id of the file's own `categories` [{"id": 7, "name": "house"}],
+whose names are then prompts; instances of other categories are left out.
+
 `.npy` alone gives maps and no instances; `.json` alone gives instances, and maps in which a pixel has the score of the
 best instance that covers it; both are used together. An image arrives here as pixels, so its file is found by their
 hash: with `images` set, the image files below that folder are hashed and ANSWERS mirrors their paths without suffix.
@@ -27,12 +30,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as rle
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.files import read_json
 from semicdvl.tables import nearest
 from semicdvl.types import Instance, Segments
+from semicdvl.vlms.asked import check_image
+from semicdvl.vlms.pieces import boolean
+from semicdvl.vlms.saved_objects import Reader, read_coco
 
 NOTE = "answers.json"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
@@ -45,6 +50,25 @@ def pixel_key(image_HWC: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Form:
+    """How one VLM's answers are written.
+
+    Attributes:
+        name: of the VLM.
+        gamma: score from which its answers are worth believing.
+        reader: reads a file of instances.
+        below: folder that its instance files lie in, beside the arrays; empty: none.
+        clamp: sums above 1 and noise below 0 are clamped; else scores outside [0, 1] are refused.
+    """
+
+    name: str = "precomputed"
+    gamma: float = 0.8
+    reader: Reader = read_coco
+    below: str = ""
+    clamp: bool = True
+
+
 @dataclass
 class PrecomputedVLM:
     """A VLM that looks its answers up; build it with `build`.
@@ -55,6 +79,8 @@ class PrecomputedVLM:
         prompts: the words that were asked, in channel order.
         images: folder of the images, or None where answers are named by pixel hash.
         gamma: score from which answers are worth believing; the paper's, for APE.
+        note: the content of answers.json.
+        form: how the answers of this VLM are written.
     """
 
     identity: str
@@ -62,6 +88,8 @@ class PrecomputedVLM:
     prompts: tuple[str, ...]
     images: Path | None = None
     gamma: float = 0.8
+    note: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    form: Form = field(default_factory=Form, repr=False)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
@@ -77,12 +105,15 @@ class PrecomputedVLM:
                 f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road']."
             )
         channels = [self._channel(word) for word in prompts]
+        check_image(image_HWC, vlm=self.form.name)
         stem = self.folder / self._name(image_HWC)
-        maps, objects = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
+        maps, objects = stem.with_name(stem.name + ".npy"), stem.parent / self.form.below / f"{stem.name}.json"
         shape_hw = image_HWC.shape[:2]
-        found = _read_instances(objects, shape_hw=shape_hw, count=len(self.prompts)) if objects.is_file() else None
+        found = None
+        if objects.is_file():
+            found = self.form.reader(objects, shape_hw=shape_hw, note=self.note, prompts=self.prompts)
         if maps.is_file():
-            scores_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts))
+            scores_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts), clamp=self.form.clamp)
         elif found is not None:
             scores_CHW = _paint(found, shape_hw=shape_hw, count=len(self.prompts))
         else:
@@ -129,8 +160,18 @@ def build(
         ConfigError: no folder was given.
         InputError: the folder has no valid answers.json.
     """
+    return open_answers(weights, images=images, form=Form())
+
+
+def open_answers(weights: Path | str | None, *, images: Path | str | None, form: Form) -> PrecomputedVLM:
+    """Open a folder of answers that are written in a certain form.
+
+    Raises:
+        ConfigError: no folder was given.
+        InputError: the folder has no valid answers.json.
+    """
     if weights is None:
-        raise ConfigError("the VLM 'precomputed' needs the folder of its answers; give it with --vlm-from FOLDER.")
+        raise ConfigError(f"the VLM '{form.name}' needs the folder of its answers; give it with --weights FOLDER.")
     folder = Path(weights)
     note_path = folder / NOTE
     note = read_json(note_path, remedy='Write {"prompts": [the words in channel order]} into it')
@@ -144,11 +185,12 @@ def build(
     where = None if place is None else folder / place  # an absolute path stays as it is
     if where is not None and not where.is_dir():
         raise InputError(where, "no such folder of images", f"Correct 'images' in {note_path}, or leave it out")
-    return PrecomputedVLM(f"precomputed-{_fingerprint(folder, prompts)}", folder, prompts, where)
+    identity = f"{form.name}-{_fingerprint(folder, note)}"
+    return PrecomputedVLM(identity, folder, prompts, where, form.gamma, note, form)
 
 
-def _fingerprint(folder: Path, prompts: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(json.dumps(prompts).encode())
+def _fingerprint(folder: Path, note: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps({**note, "images": None}, sort_keys=True).encode())
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".npy", ".json"):
             stat = path.stat()
@@ -172,8 +214,8 @@ def _index(images: Path) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------ one answer
-def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
-    """Read score maps CHW, clamped to [0, 1]."""
+def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool) -> NDArray[np.float32]:
+    """Read score maps CHW in [0, 1]."""
     try:
         raw = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -187,67 +229,18 @@ def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int) -> NDArray[
         raise InputError(path, f"holds {raw.dtype}, wanted real numbers", "Save the scores as float32")
     if not np.isfinite(raw).all():
         raise InputError(path, "holds NaN or infinite scores", "Make this answer again")
+    if not clamp and (raw.min(initial=0) < -1e-3 or raw.max(initial=0) > 1 + 1e-3):
+        problem = f"holds scores from {raw.min():g} to {raw.max():g}, wanted 0 to 1"
+        raise InputError(path, problem, "Save probabilities: after the sigmoid or softmax, not logits or percent")
     scores_CHW: NDArray[np.float32] = np.clip(raw, 0.0, 1.0).astype(np.float32)
     return scores_CHW
-
-
-def _read_instances(path: Path, *, shape_hw: tuple[int, ...], count: int) -> list[Instance]:
-    """Read COCO-style instances, with their channel as prompt index."""
-    content = read_json(path, remedy="Make this answer again")
-    entries = content.get("annotations", []) if isinstance(content, dict) else content
-    if not isinstance(entries, list):
-        raise InputError(path, "is neither a list of instances nor COCO annotations", "Make this answer again")
-    return [_instance(path, entry, number, shape_hw, count) for number, entry in enumerate(entries)]
-
-
-def _instance(path: Path, entry: Any, number: int, shape_hw: tuple[int, ...], count: int) -> Instance:
-    try:
-        category, score = int(entry["category_id"]), float(entry.get("score", 1.0))
-        mask: Mapping[str, Any] = entry["segmentation"]
-        size, counts = tuple(int(side) for side in mask["size"]), mask["counts"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            path, f"instance {number} lacks category_id, score or an RLE segmentation ({error!r})", "Write COCO RLE"
-        ) from error
-    if size != tuple(shape_hw):
-        raise InputError(path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", "Redo it")
-    if not 0 <= category < count:
-        raise InputError(path, f"instance {number} has category_id {category}, prompts are 0..{count - 1}", "Redo it")
-    if not np.isfinite(score):
-        raise InputError(path, f"instance {number} has the score {score}", "Make this answer again")
-    if not _runs_fit(counts, size):
-        raise InputError(path, f"instance {number} has an RLE that does not fill {size}", "Make this answer again")
-    return Instance({"size": list(size), "counts": counts}, category, float(np.clip(score, 0.0, 1.0)))
-
-
-def _runs_fit(counts: Any, size: tuple[int, ...]) -> bool:
-    """Tell whether run lengths cover the image exactly; the decoder itself would read past the end."""
-    if isinstance(counts, list):
-        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]
-    if not isinstance(counts, str) or not counts.isascii():
-        return False
-    runs: list[int] = []
-    value = shift = 0
-    for code in counts.encode():  # COCO's string: 5 bits a character, lowest first, from the 4th run on as differences
-        bits = code - 48
-        if not 0 <= bits < 64:
-            return False
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (1 << shift) if bits & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return shift == 0 and min(runs, default=0) >= 0 and sum(runs) == size[0] * size[1]
 
 
 def _paint(found: Sequence[Instance], *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
     """Return maps in which a pixel has the score of the best instance of the prompt that covers it."""
     scores_CHW = np.zeros((count, *shape_hw), np.float32)
     for instance in found:
-        mask: Any = instance.mask
-        code = rle.frPyObjects(dict(mask), *shape_hw) if isinstance(mask["counts"], list) else mask
-        covered_HW = rle.decode(code).astype(bool)
+        covered_HW = boolean(instance.mask)
         channel_HW = scores_CHW[instance.prompt]
         channel_HW[covered_HW] = np.maximum(channel_HW[covered_HW], instance.score)
     return scores_CHW

@@ -1,0 +1,109 @@
+"""CLIPSeg: one soft map per word from a small model; coarse, quick, answers anything.
+
+`CLIPSegForImageSegmentation` of transformers. Each word is answered by itself; the score is the sigmoid of the logit,
+as in the source. It sees every tile at 352 x 352 and answers in blocks of 16 pixels, so tiles are small. Gamma is 0.5,
+"more likely than not" by its logistic loss; not tuned on aerial images. It gives maps only: change event generation
+takes connected components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semicdvl.errors import ConfigError
+from semicdvl.vlms import hub
+from semicdvl.vlms.prompted import PromptedVLM, identity_of, pictures, resized
+
+WANTED = hub.Wanted("clipseg", "CIDAS/clipseg-rd64-refined", ("clipseg",))
+
+
+@dataclass(frozen=True)
+class ClipSeg:
+    """The model and its processor.
+
+    Attributes:
+        model: `CLIPSegForImageSegmentation`.
+        processor: `CLIPSegProcessor`.
+        template: sentence that a word is put into.
+        batch: words that go through the decoder at once.
+    """
+
+    model: Any
+    processor: Any
+    template: str
+    batch: int
+
+    def question(self, words: tuple[str, ...]) -> Tensor:
+        """Return one text vector per word."""
+        length = self.model.config.text_config.max_position_embeddings
+        asked = [self.template.format(word) for word in words]
+        tokens = self.processor.tokenizer(
+            asked, padding=True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.model.device)
+        clip = self.model.clip
+        text = clip.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        vectors_PD: Tensor = clip.text_projection(text.pooler_output)
+        return vectors_PD
+
+    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Tensor]]:
+        """Return the activations of each image that the decoder reads."""
+        pixels = self.processor.image_processor(images=pictures(images), return_tensors="pt")["pixel_values"]
+        seen = self.model.clip.vision_model(
+            pixels.to(self.model.device, self.model.dtype), output_hidden_states=True, interpolate_pos_encoding=True
+        )
+        levels = [seen.hidden_states[layer + 1] for layer in self.model.extract_layers]  # 0 is the embedding
+        return [[level[at : at + 1] for level in levels] for at in range(len(images))]
+
+    def answer(self, seen: list[Tensor], question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
+        """Return scores of every word."""
+        maps = []
+        for start in range(0, len(question), self.batch):
+            vectors_PD = question[start : start + self.batch]
+            levels = [level.expand(len(vectors_PD), -1, -1) for level in seen]
+            maps.append(self.model.decoder(levels, vectors_PD).logits.float().sigmoid())
+        return resized(torch.cat(maps), shape_hw), None
+
+
+def build(
+    *,
+    weights: Path | str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    template: str = "{}",
+    tile_px: int = 352,
+    batch: int = 8,
+) -> PromptedVLM:
+    """Load CLIPSeg.
+
+    Args:
+        weights: a folder, or a name on the model hub; None: CIDAS/clipseg-rd64-refined.
+        device: torch device; "auto" is the GPU where there is one.
+        dtype: "float32", "bfloat16", "float16"; "auto" is bfloat16 on a GPU and float32 elsewhere.
+        template: sentence that each word is put into, at `{}`.
+        tile_px: longest side of a tile; the model sees every tile at 352 x 352.
+        batch: words, and tiles, that go through the network at once.
+
+    Raises:
+        ConfigError: an option out of range.
+        InputError: the weights are missing, damaged or another model's.
+        MissingExtraError: `transformers` is not installed.
+    """
+    if template.count("{}") != 1:
+        raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
+    where = hub.pick_device(device)
+    kind = hub.pick_dtype(dtype, where)
+    found = hub.find(weights, WANTED)
+    from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
+
+    model = hub.load_model(CLIPSegForImageSegmentation, found, device=where, dtype=kind)
+    looker = ClipSeg(model, hub.load_part(CLIPSegProcessor, found), template, batch)
+    settings = {"dtype": str(kind), "template": template, "tile_px": tile_px}
+    return PromptedVLM(identity_of("clipseg", found.fingerprint(), **settings), 0.5, looker, tile_px, batch)

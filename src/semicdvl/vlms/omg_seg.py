@@ -1,0 +1,81 @@
+"""OMG-Seg's answers, computed elsewhere: panoptic segmentation with instances, read as mmdetection 3 saves them.
+
+OMG-Seg needs mmdetection 3. Run its image demo with `--out-dir ANSWERS/A` for the first dates and `ANSWERS/B` for the
+second (`docs/vlms.md` has the commands); it leaves
+
+    ANSWERS/A/preds/test_1.json     {"labels": [129, ...], "scores": [0.93, ...], "masks": [{"size", "counts"}, ...]}
+
+Add `ANSWERS/answers.json` with the prompts, and which class numbers of the model's data set answer each:
+
+    {"prompts": ["house", "road"], "images": "../LEVIR-CD-256", "classes": {"house": [129, 128], "road": [100]}}
+
+Classes that answer no prompt are left out. Maps are painted from instances: a pixel has the score of the best one that
+covers it. Gamma is 0.5, the usual bound of mask classifiers of this kind; not tuned on aerial images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semicdvl.errors import InputError
+from semicdvl.files import read_json
+from semicdvl.types import Instance
+from semicdvl.vlms.precomputed import NOTE, Form, PrecomputedVLM, open_answers
+from semicdvl.vlms.saved_objects import checked_instance
+
+
+def read_mmdet(
+    path: Path, *, shape_hw: tuple[int, ...], note: Mapping[str, Any], prompts: Sequence[str]
+) -> list[Instance]:
+    """Read one prediction file of mmdetection's `DetInferencer`.
+
+    Raises:
+        InputError: it isn't one, or has no masks.
+    """
+    content = read_json(path, remedy="Make this answer again")
+    remedy = "Give what mmdetection's DetInferencer wrote, of a model with masks"
+    parts = [content.get(name) if isinstance(content, dict) else None for name in ("labels", "scores", "masks")]
+    if not all(isinstance(part, list) for part in parts) or len({len(part or []) for part in parts}) != 1:
+        raise InputError(path, "lacks equally long lists 'labels', 'scores' and 'masks'", remedy)
+    place = {number: prompts.index(word) for word, numbers in note["classes"].items() for number in numbers}
+    labels, scores, masks = parts
+    found = []
+    for number, (label, score, mask) in enumerate(zip(labels or [], scores or [], masks or [], strict=True)):
+        if not isinstance(label, int) or not isinstance(score, int | float):
+            raise InputError(path, f"instance {number} has the label {label!r} and the score {score!r}", remedy)
+        if label in place:
+            prompt = place[label]
+            found.append(checked_instance(path, number, mask=mask, prompt=prompt, score=score, shape_hw=shape_hw))
+    return found
+
+
+def build(
+    *, weights: Path | str | None = None, images: Path | str | None = None, device: str = "cpu"
+) -> PrecomputedVLM:
+    """Open a folder of OMG-Seg's answers.
+
+    Args:
+        weights: the folder, with `answers.json` in it.
+        images: folder of the images; overrides `images` of answers.json.
+        device: not used; there for VLMs that compute.
+
+    Raises:
+        ConfigError: no folder was given.
+        InputError: answers.json is not valid, or does not say which classes answer which prompt.
+    """
+    form = Form("omg_seg", gamma=0.5, reader=read_mmdet, below="preds")
+    vlm = open_answers(weights, images=images, form=form)
+    classes = vlm.note.get("classes")
+    wanted = 'Write {"classes": {"house": [numbers of the model\'s classes], ...}} for every prompt'
+    if not isinstance(classes, dict) or set(classes) != set(vlm.prompts):
+        raise InputError(vlm.folder / NOTE, "doesn't say in 'classes' which class numbers answer which prompt", wanted)
+    numbers = [number for group in classes.values() if isinstance(group, list) for number in group]
+    if not all(isinstance(group, list) and group for group in classes.values()) or not all(
+        isinstance(number, int) for number in numbers
+    ):
+        raise InputError(vlm.folder / NOTE, "has classes that are no lists of numbers", wanted)
+    if len(set(numbers)) != len(numbers):
+        raise InputError(vlm.folder / NOTE, "gives one class number to two prompts", wanted)
+    return vlm

@@ -1,0 +1,118 @@
+"""OWLv2 finds boxes by words, SAM 2 cuts the objects out: small and many objects, each word by itself.
+
+`Owlv2ForObjectDetection` and `Sam2Model` of transformers. OWLv2 pads an image to a square below and to the right, so
+its boxes are shares of the longer side. Every word's score is a logistic one and does not depend on the other words.
+
+Gamma is 0.2: OWLv2's scores are low by design (0.1 to 0.3 is where its authors cut), and have not been tuned on aerial
+images. As with `grounded_sam`, pixels without a box are unreliable: use the instance level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semicdvl.errors import ConfigError
+from semicdvl.types import Instance
+from semicdvl.vlms import hub, sam2_boxes
+from semicdvl.vlms.prompted import PromptedVLM, identity_of, pictures
+from semicdvl.vlms.sam2_boxes import Boxes, BoxMasks
+
+WANTED = hub.Wanted("owl_sam", "google/owlv2-base-patch16-ensemble", ("owlv2",))
+SAME_IOU = 0.5
+"""Boxes of one word from this IoU on are one object: every patch answers by itself, so objects come several times."""
+
+
+@dataclass(frozen=True)
+class OwlSam:
+    """Detector and segmenter.
+
+    Attributes:
+        model: `Owlv2ForObjectDetection`.
+        processor: `Owlv2Processor`.
+        masks: SAM 2.
+        threshold: least score of a box.
+        template: sentence that a word is put into.
+    """
+
+    model: Any
+    processor: Any
+    masks: BoxMasks
+    threshold: float
+    template: str
+
+    def question(self, words: tuple[str, ...]) -> Tensor:
+        """Return unit text vectors, one row per word."""
+        length = self.model.config.text_config.max_position_embeddings
+        asked = [self.template.format(word) for word in words]
+        tokens = self.processor.tokenizer(
+            asked, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).to(self.model.device)
+        owl = self.model.owlv2
+        text = owl.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return F.normalize(owl.text_projection(text.pooler_output), dim=-1)
+
+    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
+        """Return the detector's feature map and SAM 2's embeddings of each image."""
+        pixels = self.processor.image_processor(images=pictures(images), return_tensors="pt")["pixel_values"]
+        features_BHWD = self.model.image_embedder(pixels.to(self.model.device, self.model.dtype))[0]
+        return list(zip(features_BHWD.chunk(len(images)), self.masks.look(images), strict=True))
+
+    def answer(self, seen: Any, question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
+        """Return scores and instances of every word."""
+        features_BHWD, embeddings = seen
+        features_BND = features_BHWD.flatten(1, 2)
+        logits_BNP = self.model.class_predictor(features_BND, question[None])[0]
+        centre_size_N4 = self.model.box_predictor(features_BND, features_BHWD)[0]
+        scale = (max(shape_hw), max(shape_hw))
+        scores_NP = logits_BNP[0].float().sigmoid()
+        boxes = Boxes.around(centre_size_N4, scale_xy=scale, scores_NP=scores_NP, vlm="owl_sam")
+        best = boxes.best(threshold=self.threshold, same_iou=SAME_IOU, shape_hw=shape_hw)
+        return self.masks.paint(embeddings, best, shape_hw=shape_hw)
+
+
+def build(
+    *,
+    weights: Path | str | None = None,
+    sam: Path | str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    threshold: float = 0.1,
+    template: str = "a satellite photo of a {}",
+    tile_px: int = 960,
+) -> PromptedVLM:
+    """Load OWLv2 and SAM 2.
+
+    Args:
+        weights: OWLv2, a folder or a name on the model hub; None: google/owlv2-base-patch16-ensemble.
+        sam: SAM 2, a folder or a name; None: facebook/sam2.1-hiera-large.
+        device: torch device; "auto" is the GPU where there is one.
+        dtype: "float32", "bfloat16", "float16"; "auto" is bfloat16 on a GPU and float32 elsewhere.
+        threshold: least score of a box.
+        template: sentence that each word is put into, at `{}`.
+        tile_px: longest side of a tile; the detector sees it at 960 x 960, SAM 2 at 1024 x 1024.
+
+    Raises:
+        ConfigError: an option out of range.
+        InputError: weights are missing, damaged or another model's.
+        MissingExtraError: `transformers` is not installed.
+    """
+    if template.count("{}") != 1:
+        raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
+    where = hub.pick_device(device)
+    kind = hub.pick_dtype(dtype, where)
+    found = hub.find(weights, WANTED)
+    masks, sam_hash = sam2_boxes.load(sam, vlm="owl_sam", device=where, dtype=kind)
+    from transformers import Owlv2ForObjectDetection, Owlv2Processor
+
+    model = hub.load_model(Owlv2ForObjectDetection, found, device=where, dtype=kind)
+    looker = OwlSam(model, hub.load_part(Owlv2Processor, found), masks, threshold, template)
+    settings = {"sam": sam_hash, "dtype": str(kind), "threshold": threshold, "template": template, "tile_px": tile_px}
+    return PromptedVLM(identity_of("owl_sam", found.fingerprint(), **settings), 0.2, looker, tile_px)

@@ -1,0 +1,202 @@
+"""Objects cut by tile borders become one object again.
+
+A VLM sees a large image tile by tile, and so an object that crosses a border is found once in every tile that it
+touches. In the strip that two neighbouring tiles share, both have seen the very same pixels; so two finds of the same
+prompt are one object when they agree *there*: an IoU of `SAME_IOU` or more within the strip. A find that its tile's
+border cuts and that lies nearly whole in a find of the neighbour is a sliver of it, and joins it too. Joining goes on
+over any number of tiles (an object at a corner is found four times).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from semicdvl.types import Instance
+
+SAME_IOU = 0.5
+"""Two finds are one object from this IoU on, measured in the strip that both tiles show."""
+SLIVER_FRAC = 0.8
+"""A find cut by its tile's border joins a find of the neighbour that holds this share of it."""
+
+Window = tuple[slice, slice]
+"""Rows and columns of a tile in the image."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one tile shows of one object.
+
+    Attributes:
+        mask_HW: boolean, cut to the object's bounding box.
+        top: first row of that box in the image.
+        left: first column.
+        prompt: index of the word that it answers.
+        score: of this find.
+        tile: number of the tile.
+        cut: it touches a border of its tile that is no border of the image.
+    """
+
+    mask_HW: NDArray[np.bool_]
+    top: int
+    left: int
+    prompt: int
+    score: float
+    tile: int
+    cut: bool
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Rows from, columns from, rows to, columns to (exclusive), in the image."""
+        height, width = self.mask_HW.shape
+        return self.top, self.left, self.top + height, self.left + width
+
+    def within(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """Return the mask inside a box of the image, of the box's size."""
+        top, left, bottom, right = box
+        part_HW = np.zeros((bottom - top, right - left), bool)
+        rows = slice(max(self.top, top), min(self.box[2], bottom))
+        cols = slice(max(self.left, left), min(self.box[3], right))
+        if rows.start < rows.stop and cols.start < cols.stop:
+            own = self.mask_HW[rows.start - self.top : rows.stop - self.top, cols.start - self.left :]
+            part_HW[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = own[
+                :, : cols.stop - cols.start
+            ]
+        return part_HW
+
+
+def boolean(mask: Any) -> NDArray[np.bool_]:
+    """Return an instance's mask (boolean array or COCO RLE) as a boolean array."""
+    if isinstance(mask, np.ndarray):
+        solid_HW: NDArray[np.bool_] = np.asarray(mask != 0)
+        return solid_HW
+    code = rle.frPyObjects(dict(mask), *mask["size"]) if isinstance(mask["counts"], list) else mask
+    decoded: NDArray[np.bool_] = rle.decode(code).astype(bool)
+    return decoded
+
+
+def cut_out(instance: Instance, *, tile: int, window: Window, shape_hw: tuple[int, int]) -> Piece | None:
+    """Return what a tile's instance is in the image; None for an empty mask."""
+    mask_HW = boolean(instance.mask)
+    rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    if not len(rows):
+        return None
+    inside = mask_HW[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].copy()
+    height, width = mask_HW.shape
+    at_border = (
+        (rows[0] == 0 and window[0].start > 0)
+        or (cols[0] == 0 and window[1].start > 0)
+        or (rows[-1] == height - 1 and window[0].stop < shape_hw[0])
+        or (cols[-1] == width - 1 and window[1].stop < shape_hw[1])
+    )
+    top, left = window[0].start + int(rows[0]), window[1].start + int(cols[0])
+    return Piece(inside, top, left, instance.prompt, instance.score, tile, bool(at_border))
+
+
+def encoded(mask_HW: NDArray[np.bool_], *, top: int, left: int, shape_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return a mask that lies at (top, left) of an image as COCO RLE of the image's size.
+
+    Made from the object's own pixels: encoding a whole image per object would cost the image's size each time.
+    """
+    height, width = shape_hw
+    col, row = np.nonzero(mask_HW.T)  # RLE runs down the columns
+    at = (left + col).astype(np.int64) * height + top + row
+    if not len(at):
+        counts = [height * width]
+    else:
+        breaks = np.flatnonzero(np.diff(at) != 1)
+        starts, stops = at[np.r_[0, breaks + 1]], at[np.r_[breaks, len(at) - 1]] + 1
+        edges = np.column_stack([starts, stops]).ravel()
+        counts = np.diff(np.r_[0, edges, height * width]).tolist()
+    code = rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode()}
+
+
+def joined(pieces: Sequence[Piece], *, windows: Sequence[Window], shape_hw: tuple[int, int]) -> tuple[Instance, ...]:
+    """Return the objects of the image, each once, with the best score of its finds; order follows the first finds."""
+    root = list(range(len(pieces)))
+
+    def find(index: int) -> int:
+        while root[index] != index:
+            root[index] = root[root[index]]
+            index = root[index]
+        return index
+
+    for first, second in _same(pieces, windows):
+        a, b = find(first), find(second)
+        root[max(a, b)] = min(a, b)
+    groups: dict[int, list[Piece]] = {}
+    for index, piece in enumerate(pieces):
+        groups.setdefault(find(index), []).append(piece)
+    return tuple(_one(group, shape_hw) for group in groups.values())
+
+
+def _same(pieces: Sequence[Piece], windows: Sequence[Window]) -> list[tuple[int, int]]:
+    """Return the pairs of finds that are one object."""
+    of_tile: dict[int, list[int]] = {}
+    for index, piece in enumerate(pieces):
+        of_tile.setdefault(piece.tile, []).append(index)
+    boxes_N4 = np.array([piece.box for piece in pieces], np.int64).reshape(-1, 4)
+    prompts_N = np.array([piece.prompt for piece in pieces], np.int64)
+    pairs = []
+    tiles = sorted(of_tile)
+    for at, first in enumerate(tiles):
+        for second in tiles[at + 1 :]:
+            strip = _shared(windows[first], windows[second])
+            if strip is None:
+                continue
+            here, there = of_tile[first], of_tile[second]
+            meet_NM = _meet(boxes_N4[here], boxes_N4[there]) & (prompts_N[here][:, None] == prompts_N[there])
+            for i, j in zip(*np.nonzero(meet_NM), strict=True):
+                if _is_one(pieces[here[i]], pieces[there[j]], strip):
+                    pairs.append((here[i], there[j]))
+    return pairs
+
+
+def _shared(first: Window, second: Window) -> tuple[int, int, int, int] | None:
+    """Return the part of the image that two tiles both show."""
+    top, left = max(first[0].start, second[0].start), max(first[1].start, second[1].start)
+    bottom, right = min(first[0].stop, second[0].stop), min(first[1].stop, second[1].stop)
+    return (top, left, bottom, right) if top < bottom and left < right else None
+
+
+def _meet(first_N4: NDArray[np.int64], second_M4: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which boxes overlap, N x M."""
+    low = np.maximum(first_N4[:, None, :2], second_M4[None, :, :2])
+    high = np.minimum(first_N4[:, None, 2:], second_M4[None, :, 2:])
+    meet: NDArray[np.bool_] = np.logical_and.reduce(low < high, axis=2)
+    return meet
+
+
+def _is_one(first: Piece, second: Piece, strip: tuple[int, int, int, int]) -> bool:
+    """Tell whether two finds of neighbouring tiles are the same object."""
+    box = (
+        max(strip[0], min(first.top, second.top)),
+        max(strip[1], min(first.left, second.left)),
+        min(strip[2], max(first.box[2], second.box[2])),
+        min(strip[3], max(first.box[3], second.box[3])),
+    )
+    a_HW, b_HW = first.within(box), second.within(box)
+    common = int((a_HW & b_HW).sum())
+    if not common:
+        return False
+    if common >= SAME_IOU * int((a_HW | b_HW).sum()):
+        return True
+    return any(piece.cut and common >= SLIVER_FRAC * int(piece.mask_HW.sum()) for piece in (first, second))
+
+
+def _one(group: Sequence[Piece], shape_hw: tuple[int, int]) -> Instance:
+    """Return the union of the finds of one object."""
+    boxes = np.array([piece.box for piece in group])
+    top, left, bottom, right = (int(value) for value in (*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)))
+    union_HW = np.zeros((bottom - top, right - left), bool)
+    for piece in group:
+        part_HW: NDArray[np.bool_] = piece.within((top, left, bottom, right))
+        union_HW[part_HW] = True
+    code = encoded(union_HW, top=top, left=left, shape_hw=shape_hw)
+    return Instance(code, group[0].prompt, max(piece.score for piece in group))
