@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1] / "src" / "semicdvl"
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"demo", "listing"},
-    {"train", "predict", "serve"},
+    {"demo", "listing", "suite"},
+    {"train", "predict", "serve", "official"},
     {"checkpoint", "pseudo"},
     {"data", "vlms", "models", "methods", "classic"},
     {"losses"},

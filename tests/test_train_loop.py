@@ -121,6 +121,22 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+class Overflows(CrossEntropy):
+    """A loss that is a number, with a gradient that is none."""
+
+    def step(self, model, teacher, labelled, unlabelled, progress) -> dict[str, Tensor]:
+        terms = super().step(model, teacher, labelled, unlabelled, progress)
+        if progress.step == 5:
+            terms["flat"] = (0 * model.head.weight).sum().sqrt()
+        return terms
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step 6 \(a weight after it\)"):
+        _fit(tmp_path / "run", method=Overflows())
+    assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["00000004"]
+
+
 def test_bf16_trains(tmp_path: Path) -> None:
     _fit(tmp_path / "run", plan=Plan(steps=STEPS, eval_every=2, device="cpu", precision="bf16"))
     assert all(event["loss"] == event["loss"] for event in _losses(tmp_path / "run"))

@@ -1,9 +1,11 @@
 """Network + resolved recipe <-> directory.
 
-    RUN/run.json             the resolved recipe, versions, what was selected and how it scored
+    RUN/run.json             the resolved recipe, versions, what was selected on what and how it scored
     RUN/model.safetensors    weights of the selected step
+    RUN/split.json           which pair was for what
     RUN/log.jsonl            one line per logged step and per validation
-    RUN/last/                the newest state, to go on from: weights, optimiser, teacher, step
+    RUN/state/<step>/        the newest state, to go on from: weights, optimiser, teacher, step
+    RUN/sheets/, tensorboard/    picture sheets and TensorBoard's files, where the recipe asks for them
 
 Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
 """
@@ -104,8 +106,10 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -
         CheckpointError: no run, or weights of another model.
     """
     content = read_run(run)
+    part = content["recipe"]["model"]
+    takes = inspect.signature(lookup("model", part["name"], models.MODELS)).parameters
     # weights come from the run, not from a hub; no pretrained ones are fetched
-    network = build_network(content["recipe"]["model"], pretrained="none")
+    network = build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
     load_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
     if not train_heads and drop is not None:

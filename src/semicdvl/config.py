@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.tables import nearest
+
+LENGTHS = {"steps": "epochs", "epochs": "steps"}
+"""Two ways to say how long a training is; what is said later (over a base, with --set) replaces the other."""
 
 
 class Section(BaseModel):
     """A part of a recipe; frozen, and without keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class DataConfig(Section):
@@ -64,9 +70,13 @@ class Part(BaseModel):
 class TrainConfig(Section):
     """Optimisation and validation; the defaults are the paper's where they don't depend on the machine."""
 
-    steps: int = Field(2000, ge=1, description="optimiser steps")
-    labelled_batch: int = Field(8, ge=1, description="labelled pairs per step")
-    unlabelled_batch: int = Field(8, ge=1, description="unlabelled pairs per step, for methods that use them")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; 2000 if neither steps nor epochs are given")
+    epochs: int | None = Field(
+        None, ge=1, description="length in passes over the unlabelled pairs (over the labelled ones, by labels alone)"
+    )
+    labelled_batch: int = Field(8, ge=1, description="labelled pairs per batch, in each process")
+    unlabelled_batch: int = Field(8, ge=1, description="unlabelled pairs per batch and process, where used")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make up one optimiser step")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.02, gt=0, description="learning rate of the encoder")
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of everything else, as a multiple of lr")
@@ -77,10 +87,25 @@ class TrainConfig(Section):
     clip_norm: float | None = Field(None, gt=0, description="clip the gradient's norm; the paper does not")
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: float = Field(0.0, ge=0, lt=1, description="decay of a moving-average teacher; 0: the student teaches itself")
-    eval_every: int = Field(200, ge=1, description="steps between validations (and saved states)")
+    eval_every: int | None = Field(
+        None, ge=1, description="steps between validations (and saved states); else 200, or an epoch with train.epochs"
+    )
     select: Literal["val", "test"] = Field("val", description="`test` is for parity with the paper and is marked so")
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     workers: int = Field(0, ge=0, description="loader processes")
+    tensorboard: bool = Field(False, description="also write RUN/tensorboard; needs semicdvl[track]")
+    sheet_every: int = Field(0, ge=0, description="steps between picture sheets in RUN/sheets; 0: none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, given: Any) -> Any:
+        """Take exactly one of steps and epochs."""
+        if not isinstance(given, dict):
+            return given
+        lengths = [key for key in ("steps", "epochs") if given.get(key) is not None]
+        if len(lengths) == 2:
+            raise ValueError("give either steps or epochs, not both")
+        return given if lengths else {**given, "steps": 2000}
 
 
 class Recipe(Section):
@@ -98,49 +123,102 @@ class Recipe(Section):
 def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe.
 
+    A recipe may stand on another one: `base = "other.toml"`, a path relative to its own folder. Its keys are put over
+    the base's, section by section; a `model` or `method` of another name replaces the base's whole section.
+
     Args:
         path: a TOML file.
         overrides: `key=value` with a dotted key (`train.steps=500`); a bare key is looked for in every section.
 
     Raises:
-        InputError: the file is missing or not TOML.
-        ConfigError: a key is unknown or a value does not fit.
+        InputError: the file, or its base, is missing or not TOML.
+        ConfigError: a key is unknown or a value does not fit; or recipes stand on each other in a circle.
+    """
+    content = read_with_base(path)
+    for override in overrides:
+        _override(content, override)
+    return parse_recipe(content, source=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the plain content of a TOML file.
+
+    Raises:
+        InputError: it is missing or not TOML.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             path, f"cannot be read ({error.strerror})", "Give a recipe, such as one of recipes/"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(path, f"is not valid TOML ({error})", "Mend the line") from error
-    for override in overrides:
-        _override(content, override)
-    return parse_recipe(content, source=str(path))
+
+
+def read_with_base(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the plain content of a recipe put over that of its base; `above` are the recipes that stand on it."""
+    content = read_toml(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base = {base!r}: the path of another recipe is wanted.")
+    chain = (*above, path.resolve())
+    below = path.parent / base
+    if below.resolve() in chain:
+        raise ConfigError(f"{path}: base = '{base}' leads back to a recipe that stands on this one. Take one out.")
+    return put_over(read_with_base(below, above=chain), content)
+
+
+def put_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return plain recipe `base` with `changes` put over it, as `load_recipe` says."""
+    merged = {key: value for key, value in base.items() if LENGTHS.get(key) not in changes}
+    for key, value in changes.items():
+        own = merged.get(key)
+        if isinstance(own, dict) and isinstance(value, dict) and not _is_other_part(key, own, value):
+            merged[key] = put_over(own, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _is_other_part(key: str, own: dict[str, Any], value: dict[str, Any]) -> bool:
+    """Tell whether a model or method section names another one, whose options are not those of the base's."""
+    return key in ("model", "method") and "name" in value and value["name"] != own.get("name")
 
 
 def parse_recipe(content: dict[str, Any], *, source: str) -> Recipe:
     """Check a recipe given as plain values; `source` names it in errors."""
+    return parse_section(Recipe, content, source=source)
+
+
+def parse_section(kind: type[AnySection], content: dict[str, Any], *, source: str) -> AnySection:
+    """Check plain values against a section; `source` names it in errors.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named), missing, or its value does not fit.
+    """
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {'; '.join(_explain(item) for item in error.errors())}") from None
+        raise ConfigError(f"{source}: {'; '.join(_explain(item, kind) for item in error.errors())}") from None
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, kind: type[BaseModel] | None = None) -> str:
     """Say in words what pydantic found wrong."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = _keys_at(item["loc"][:-1])
+        known = _keys_at(item["loc"][:-1], kind)
         return f"unknown key '{where}'.{nearest(str(item['loc'][-1]), known)} Known: {', '.join(known)}."
     if item["type"] == "missing":
         return f"the key '{where}' is missing; add it."
     return f"{where} = {item['input']!r}: {item['msg']}."
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that a section of the recipe knows."""
-    section: Any = Recipe
+def _keys_at(location: tuple[int | str, ...], kind: type[BaseModel] | None = None) -> list[str]:
+    """Return the keys that a section of the recipe, or of `kind`, knows."""
+    section: Any = kind or Recipe
     for part in location:
         annotation = section.model_fields[str(part)].annotation
         section = next((kind for kind in getattr(annotation, "__args__", (annotation,)) if _is_section(kind)), Section)
@@ -164,6 +242,8 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override}: '{section}' is not a section of the recipe.")
     target[last] = _value(text)
+    if last in LENGTHS and sections == ["train"]:
+        target.pop(LENGTHS[last], None)
 
 
 def _full_key(key: str, content: dict[str, Any]) -> list[str]:

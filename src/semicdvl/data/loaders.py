@@ -1,8 +1,10 @@
 """Splits -> endless training batches, and pairs -> evaluation batches.
 
-One item of the loader is one training step's whole batch, and everything random in it comes from (seed, step, place in
-the batch). So step 700 is the same batch in an unbroken run, in one resumed there, and with any number of workers; and
-several processes (`Options.rank`, `ranks`) together draw what one process with the larger batch would.
+One item of the loader is a whole batch, and everything random in it comes from (seed, step, place in the step). So step
+700 is the same batch in an unbroken run, in one resumed there, and with any number of workers; and several processes
+(`Options.rank`, `ranks`) or batches per step (`Options.accumulate`) together draw what one process with the larger
+batch would. CutMix alone differs: it pastes from a pair of the same process's batch, never from another one; boxes are
+drawn for each pair, so how often and how much is pasted is the same (but a batch of one pair pastes from itself).
 """
 
 from __future__ import annotations
@@ -46,15 +48,15 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
     workers: int = 0,
     options: Options | None = None,
 ) -> Iterator[Batch]:
-    """Return an iterator over the batches of steps `start_step` to `steps - 1`; checks come first.
+    """Return an iterator over the batches of steps `start_step` to `steps - 1`, in their order; checks come first.
 
     Both lists are shuffled anew whenever they are through, and repeat without end.
 
     Args:
         split: its labelled and unlabelled pairs are used.
         crop_px: side of the square crops.
-        labelled_batch: labelled pairs per step.
-        unlabelled_batch: unlabelled pairs per step; 0 gives None in place of `Unlabelled`.
+        labelled_batch: labelled pairs per batch.
+        unlabelled_batch: unlabelled pairs per batch; 0 gives None in place of `Unlabelled`.
         vlm: source of the VLM's labels, or None. With workers it must be picklable.
         steps: number of steps of the whole training.
         start_step: first step to yield; earlier ones are skipped at no cost.
@@ -69,35 +71,41 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
     """
     options = options or Options()
     unlabelled = split.unlabelled + (split.labelled if options.unlabelled_includes_labelled else ())
-    _check(split.labelled, unlabelled if unlabelled_batch else None, options=options)
+    check_split(split, wants_unlabelled=unlabelled_batch > 0, options=options)
     workers = _capped(workers)
     cache = ImageCache(options.cache_bytes // max(workers, 1), label_values=options.label_values)
     samples = Samples(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
-    dataset = _Steps(
+    dataset = _Batches(
         samples, split.labelled, unlabelled, labelled_batch=labelled_batch, unlabelled_batch=unlabelled_batch
     )
-    return _loaded(dataset, range(start_step, steps), workers=workers)
+    return _loaded(dataset, range(start_step * options.accumulate, steps * options.accumulate), workers=workers)
 
 
-def _check(labelled: tuple[PairFiles, ...], unlabelled: tuple[PairFiles, ...] | None, *, options: Options) -> None:
-    """Raise for lists that cannot be trained on; `unlabelled` is None where no such pair is wanted."""
+def check_split(split: Split, *, wants_unlabelled: bool, options: Options) -> None:
+    """Look at what would be trained on, the files only with `options.check`.
+
+    Raises:
+        DataError, InputError: as `train_batches`, which calls this.
+    """
+    labelled = split.labelled
+    unlabelled = split.unlabelled + (labelled if options.unlabelled_includes_labelled else ())
     if not labelled:
         raise DataError("the split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
     if bare := [pair.name for pair in labelled if pair.label is None]:
         raise DataError(
             f"{len(bare)} labelled pairs have no label file, e.g. '{bare[0]}'. Take them out of the labelled list."
         )
-    if unlabelled is not None and not unlabelled:
+    if wants_unlabelled and not unlabelled:
         raise DataError(
             "the split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
         )
     if options.check:
         check_pairs(labelled, label_values=options.label_values)
-        check_pairs(unlabelled or (), masks=False)
+        check_pairs(unlabelled if wants_unlabelled else (), masks=False)
 
 
-class _Steps(Dataset[Batch]):
-    """Step -> batch: says which pairs it holds."""
+class _Batches(Dataset[Batch]):
+    """Number of a batch of this process -> the batch: says which pairs it holds."""
 
     def __init__(
         self,
@@ -112,21 +120,23 @@ class _Steps(Dataset[Batch]):
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
         self.with_truth = samples.options.truth and any(pair.label for pair in unlabelled)
 
-    def __getitem__(self, step: int) -> Batch:
-        """Return the batch of one step."""
-        labelled = self._drawn(step, self.labelled, self.labelled_batch, stream=_LABELLED)
-        unlabelled = self._drawn(step, self.unlabelled, self.unlabelled_batch, stream=_UNLABELLED)
+    def __getitem__(self, number: int) -> Batch:
+        """Return one batch; `Options.accumulate` of them make a step."""
+        labelled = self._drawn(number, self.labelled, self.labelled_batch, stream=_LABELLED)
+        unlabelled = self._drawn(number, self.unlabelled, self.unlabelled_batch, stream=_UNLABELLED)
         part = self.samples.unlabelled(unlabelled, with_truth=self.with_truth) if unlabelled else None
         return self.samples.labelled(labelled), part
 
     def _drawn(
-        self, step: int, pairs: tuple[PairFiles, ...], batch: int, *, stream: int
+        self, number: int, pairs: tuple[PairFiles, ...], batch: int, *, stream: int
     ) -> list[tuple[PairFiles, np.random.Generator]]:
-        """Return this process's pairs of a step, each with its own generator."""
+        """Return the pairs of one of this process's batches, each with its own generator."""
         options, seed = self.samples.options, self.samples.seed
+        step, part = divmod(number, options.accumulate)
+        share = part * options.ranks + options.rank  # which of the step's batches, over all processes
         drawn = []
-        for place in range(options.rank * batch, (options.rank + 1) * batch):
-            epoch, index = divmod(step * batch * options.ranks + place, len(pairs))
+        for place in range(share * batch, (share + 1) * batch):
+            epoch, index = divmod(step * batch * options.ranks * options.accumulate + place, len(pairs))
             pair = pairs[_shuffled(len(pairs), seed, stream, epoch)[index]]
             drawn.append((pair, np.random.default_rng((seed, 1, stream, step, place))))
         return drawn

@@ -34,6 +34,7 @@ class Options:
         cache_bytes: memory for decoded images, over all workers.
         check: look at all headers and labelled masks before the first batch.
         rank: number of this process among `ranks`; batch sizes are per process.
+        accumulate: batches per step; batch sizes are of one of these batches.
     """
 
     weak: Weak = field(default_factory=Weak)
@@ -47,6 +48,7 @@ class Options:
     check: bool = True
     rank: int = 0
     ranks: int = 1
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)

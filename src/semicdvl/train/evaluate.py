@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from torch import nn
 from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import eval_batches
 from semicdvl.metrics import Confusion, ObjectScores, object_scores
+from semicdvl.train.processes import Processes
 from semicdvl.train.trainer import normalised
 from semicdvl.types import PairFiles
 
 LabelValues = Mapping[int, int] | None
+Counts = TypeVar("Counts", Confusion, ObjectScores)
 CHANGE = frozenset({"change"})
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
@@ -52,34 +55,53 @@ def _defined(value: float) -> float:
 
 
 def evaluate(
-    model: nn.Module, pairs: Sequence[PairFiles], *, device: torch.device, label_values: LabelValues = None
+    model: nn.Module,
+    pairs: Sequence[PairFiles],
+    *,
+    device: torch.device,
+    label_values: LabelValues = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Compare a network in eval mode with the labels of pairs, each at its full size.
 
-    `label_values` is as in `data.images.read_mask`.
+    Args:
+        model: the network, on `device`.
+        pairs: with labels.
+        device: where to compute.
+        label_values: as in `data.images.read_mask`.
+        processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
     """
+    processes = processes or Processes(0, 1, device)
     pixels, objects = Confusion(), ObjectScores()
     cache = ImageCache(0, label_values=label_values)
-    for predicted_HW, label_HW in _predictions(model, pairs, device=device, cache=cache):
+    for predicted_HW, label_HW in _predictions(model, processes.share(pairs), device=device, cache=cache):
         pixels += Confusion.from_maps(predicted_HW, label_HW)
         objects += object_scores(predicted_HW, label_HW)
-    return Evaluation(pixels, objects)
+    return Evaluation(_of_all(pixels, processes), _of_all(objects, processes))
 
 
 def validator(
-    pairs: Sequence[PairFiles], *, label_values: LabelValues = None
+    pairs: Sequence[PairFiles], *, processes: Processes, label_values: LabelValues = None
 ) -> Callable[[nn.Module, torch.device], dict[str, float]]:
-    """Return the function that the training loop validates with; images are decoded once."""
+    """Return the function that the training loop validates with; images are decoded once. Arguments as `evaluate`."""
     cache = ImageCache(CACHE_BYTES, label_values=label_values)
+    share = processes.share(pairs)
 
     def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the pixel scores of a network in eval mode."""
         counts = Confusion()
-        for predicted_HW, label_HW in _predictions(model, pairs, device=device, cache=cache):
+        for predicted_HW, label_HW in _predictions(model, share, device=device, cache=cache):
             counts += Confusion.from_maps(predicted_HW, label_HW)
-        return pixel_scores(counts)
+        return pixel_scores(_of_all(counts, processes))
 
     return validate
+
+
+def _of_all(counts: Counts, processes: Processes) -> Counts:
+    """Return counts added up over the processes."""
+    names = [field.name for field in fields(counts)]
+    totals = processes.total([getattr(counts, name) for name in names])
+    return replace(counts, **dict(zip(names, totals, strict=True)))
 
 
 def _predictions(

@@ -1,28 +1,64 @@
-"""What a person and a program can follow of a training: a progress bar, and one JSON line per event."""
+"""What a person and a program can follow of a training: a progress bar, one JSON line per event, and TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from semicdvl.files import unwritable, whole
 
+SELECTION = {"val": "validation", "test": "test_selected"}
+"""What the scores that choose the weights are called, by the pairs that they are of."""
+
+NO_TENSORBOARD = (
+    "train.tensorboard is set, but TensorBoard is not installed: install semicdvl[track]. Until then log.jsonl alone "
+    "has the numbers."
+)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What is written and shown.
+
+    Attributes:
+        title: what the progress bar calls the run.
+        total: steps in all.
+        selected_on: `val`, or `test`: then every such score is written as test-selected.
+        tensorboard: also write RUN/tensorboard/.
+        main: False in all processes but the first, which write and show nothing.
+        quiet: show nothing.
+    """
+
+    title: str
+    total: int
+    selected_on: Literal["val", "test"] = "val"
+    tensorboard: bool = False
+    main: bool = True
+    quiet: bool = False
+
 
 class Log:
     """Writes RUN/log.jsonl and shows progress on standard error."""
 
-    def __init__(self, path: Path, *, title: str, total: int, start: int = 0, quiet: bool = False) -> None:
+    def __init__(self, path: Path, settings: LogSettings, *, start: int = 0) -> None:
         """Go on with the log at `path`; events of a lost end (step > start) are dropped from it."""
-        self.path, self.title, self.total, self.start = path, title, total, start
-        self._make_folder()
-        self._keep_until(start)
+        self.path, self.settings, self.start = path, settings, start
+        title, total, quiet = settings.title, settings.total, settings.quiet or not settings.main
         self._console = Console(stderr=True, quiet=quiet)
+        self._board: Any = None
+        if settings.main:
+            self._make_folder()
+            self._keep_until(start)
+            if settings.tensorboard:
+                self._open_board()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -46,6 +82,8 @@ class Log:
     ) -> None:
         """Stop the bar."""
         self._bar.stop()
+        if self._board is not None:
+            self._board.close()
 
     def step(self, step: int, *, terms: Mapping[str, float], health: Mapping[str, float], pairs: int) -> None:
         """Note one finished step (counted from 1): its loss terms by name and health numbers."""
@@ -54,20 +92,46 @@ class Log:
         total = sum(terms.values())
         self._bar.update(self._task, completed=step, note=f"loss {total:.3f}  {rate:.1f} pairs/s")
         self._write({"step": step, "loss": total, **terms, **health, "pairs_per_s": round(rate, 2)})
+        named = {f"loss/{name}": value for name, value in terms.items()}
+        named |= {f"health/{name}": value for name, value in health.items()}
+        self._draw(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
 
     def validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
-        """Note one validation."""
-        self._write({"step": step, "validation": dict(scores), "best": best})
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if name in ("iou", "f1"))
-        self._console.print(f"{self.title}: step {step}/{self.total}  validation {shown}{'  (best)' if best else ''}")
+        """Note the scores that choose the weights."""
+        name = SELECTION[self.settings.selected_on]
+        self._write({"step": step, name: dict(scores), "best": best})
+        self._draw(step, {f"{name}/{score}": value for score, value in scores.items()})
+        shown = "  ".join(f"{score} {value:.3f}" for score, value in scores.items() if score in ("iou", "f1"))
+        what = name.replace("_", "-")
+        place = f"{self.settings.title}: step {step}/{self.settings.total}"
+        self._console.print(f"{place}  {what} {shown}{'  (best)' if best else ''}", highlight=False)
 
     def warn(self, step: int, text: str) -> None:
         """Note something the user should look at."""
         self._write({"step": step, "warning": text})
-        self._console.print(f"[yellow]{self.title}: step {step}: {text}[/]")
+        self._console.print(f"{self.settings.title}: step {step}: {text}", style="yellow", markup=False)
+
+    def _open_board(self) -> None:
+        """Start TensorBoard's files; without TensorBoard, say so and go on."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.warn(self.start, NO_TENSORBOARD)
+            return
+        folder, lost = self.path.parent / "tensorboard", self.start + 1
+        self._board = SummaryWriter(str(folder), purge_step=lost)
+
+    def _draw(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Hand numbers to TensorBoard."""
+        if self._board is None:
+            return
+        for name, value in numbers.items():
+            self._board.add_scalar(name, value, step)
 
     def _write(self, event: Mapping[str, object]) -> None:
         """Append one line."""
+        if not self.settings.main:
+            return
         try:
             with self.path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(event) + "\n")

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from semicdvl import __version__
-from semicdvl.checkpoint import FORMAT, build, build_network, load_into, load_network, load_weights, read_run
-from semicdvl.config import DataConfig, Recipe, parse_recipe
+from semicdvl.checkpoint import build, build_network, load_into, load_network, load_weights, read_run
+from semicdvl.config import DataConfig, Recipe, TrainConfig
 from semicdvl.data import DATASETS
 from semicdvl.data.augment import Weak
-from semicdvl.data.loaders import train_batches
+from semicdvl.data.loaders import check_split, train_batches
 from semicdvl.data.pairs import DataSet
 from semicdvl.data.samples import Options
-from semicdvl.data.split_file import read_split, write_split
-from semicdvl.data.splits import cross, leaks, pick, published_names, split
-from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
-from semicdvl.files import key_of, write_json
+from semicdvl.data.split_file import read_split
+from semicdvl.data.splits import cross, pick, published_names, split
+from semicdvl.errors import ConfigError, DataError, StoreError
+from semicdvl.files import write_json
 from semicdvl.methods import METHODS
 from semicdvl.pseudo.store import PseudoStore
 from semicdvl.train.evaluate import evaluate, validator
 from semicdvl.train.optim import OptimSettings
-from semicdvl.train.trainer import Fitted, Plan, fit
+from semicdvl.train.processes import Processes, join
+from semicdvl.train.record import TrainedRun, begin, describe_split, finish, finished
+from semicdvl.train.trainer import Plan, fit
 from semicdvl.types import Method, PairFiles, Split
 
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """What a training ended with: scores on validation (selected step) and on test, which chose nothing."""
-
-    run: Path
-    fitted: Fitted
-    val: dict[str, float]
-    test: dict[str, float]
-    seconds: float
+EVAL_EVERY = 200
 
 
 def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
@@ -47,48 +37,57 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
 
     Raises:
         ConfigError, DataError, StoreError, InputError: the recipe, or what it names, cannot be used.
-        CheckpointError: `run` holds a run of another recipe.
+        CheckpointError: `run` holds a run of another recipe, or of another number of processes.
         DivergedError: the loss is not a number.
     """
-    began = time.monotonic()
-    record = _record(recipe, run)
+    began, settings = time.monotonic(), recipe.train
+    processes = join(settings.device)
+    record = begin(recipe, run, processes)
+    processes.wait()  # all have looked at the directory before the first one writes
     if record.get("status") == "finished":
-        return _finished(record, run)
+        return finished(record, run)
     method = build_method(recipe)
-    division = make_split(recipe.data)
+    division = make_split(recipe.data, select=settings.select)
     labels = label_source(recipe, method, division)
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
     fits_together(recipe, method, model)
-    record |= _describe_split(recipe, division, run)
-    write_json(run / "run.json", record)
+    loading = _loading(recipe, processes)
+    check_split(division, wants_unlabelled=method.uses_unlabelled, options=loading)
+    length = length_of(settings, division, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
+    record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
+    if processes.main:
+        write_json(run / "run.json", record)  # first of all files: what has one is a run and can be gone on with
+        record |= describe_split(recipe, division, run)
+        write_json(run / "run.json", record)
 
-    settings = recipe.train
-    selection = division.val if settings.select == "val" else division.test
     fitted = fit(
         model,
         method,
-        plan=_plan(recipe),
+        plan=_plan(recipe, length),
         batches=lambda start: train_batches(
             division,
             crop_px=recipe.data.crop_px,
             labelled_batch=settings.labelled_batch,
             unlabelled_batch=settings.unlabelled_batch if method.uses_unlabelled else 0,
             vlm=labels,
-            steps=settings.steps,
+            steps=length.steps,
             start_step=start,
             seed=recipe.seed,
             workers=settings.workers,
-            options=Options(
-                weak=Weak(vflip=recipe.data.vflip, rot90=recipe.data.rot90), label_values=recipe.data.label_values
-            ),
+            options=replace(loading, check=False),  # done above, before anything was written
         ),
-        validate=validator(selection, label_values=recipe.data.label_values),
+        validate=validator(
+            division.val if settings.select == "val" else division.test,
+            processes=processes,
+            label_values=recipe.data.label_values,
+        ),
         run=run,
         quiet=quiet,
     )
-    scores = _test_scores(recipe, run, model=model, pairs=division.test)
-    return _finish(record, run, fitted=fitted, test=scores, seconds=time.monotonic() - began)
+    processes.wait()  # the first one has written the weights
+    scores = _test_scores(recipe, run, model=model, pairs=division.test, processes=processes)
+    return finish(record, run, fitted=fitted, test=scores, seconds=time.monotonic() - began, main=processes.main)
 
 
 # ------------------------------------------------------------------------------------------------ recipe -> parts
@@ -104,11 +103,15 @@ def read_dataset(config: DataConfig, root: Path) -> DataSet:
     return dataset
 
 
-def make_split(config: DataConfig) -> Split:
+def make_split(config: DataConfig, *, select: str = "val") -> Split:
     """Divide the data as the recipe says: a written split, published lists, or by fraction and seed.
 
+    Args:
+        config: the recipe's section.
+        select: the side that selects the best step, which must not be empty.
+
     Raises:
-        DataError: no labelled or no validation pair is left.
+        DataError: no labelled pair is left, or none to select with.
     """
     if config.split is not None:
         division = read_split(config.split)
@@ -116,9 +119,10 @@ def make_split(config: DataConfig) -> Split:
         division = _divide(config, config.root)
         if config.unlabelled is not None:
             division = cross(division, _divide(config, config.unlabelled))
-    for side in ("labelled", "val"):
+    for side in ("labelled", select):
         if not getattr(division, side):
-            raise DataError(f"{config.root}: the split has no {side} pair. Raise data.labelled or data.val_frac.")
+            field = "labelled" if side == "labelled" else f"{side}_frac"
+            raise DataError(f"{config.root}: the split has no {side} pair. Raise data.{field}, or take other lists.")
     return division
 
 
@@ -166,7 +170,47 @@ def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
         )
 
 
-def _plan(recipe: Recipe) -> Plan:
+@dataclass(frozen=True)
+class Length:
+    """How long to train: optimiser steps in all, in an epoch, and between validations."""
+
+    steps: int
+    epoch: int
+    eval_every: int
+
+
+def length_of(settings: TrainConfig, division: Split, *, uses_unlabelled: bool, processes: int = 1) -> Length:
+    """Return how long to train.
+
+    An epoch is one pass over the unlabelled pairs (over the labelled ones, for a method that learns from labels alone),
+    its last, incomplete step left out: LEVIR-CD at 5 % has 6764 unlabelled pairs, at 8 a step 845 steps an epoch, as in
+    the public code.
+
+    Args:
+        settings: the recipe's section.
+        division: says how many pairs there are.
+        uses_unlabelled: whether the method learns from unlabelled pairs.
+        processes: that share a step's pairs.
+    """
+    pairs = division.unlabelled if uses_unlabelled else division.labelled
+    batch = settings.unlabelled_batch if uses_unlabelled else settings.labelled_batch
+    epoch = max(1, len(pairs) // (batch * settings.accumulate * processes))
+    steps = settings.steps if settings.steps is not None else epoch * (settings.epochs or 1)
+    return Length(steps, epoch, settings.eval_every or (EVAL_EVERY if settings.epochs is None else epoch))
+
+
+def _loading(recipe: Recipe, processes: Processes) -> Options:
+    """Return the loader's part of the recipe."""
+    return Options(
+        weak=Weak(vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        label_values=recipe.data.label_values,
+        rank=processes.rank,
+        ranks=processes.count,
+        accumulate=recipe.train.accumulate,
+    )
+
+
+def _plan(recipe: Recipe, length: Length) -> Plan:
     """Return the loop's part of the recipe."""
     t = recipe.train
     optim = OptimSettings(
@@ -179,89 +223,47 @@ def _plan(recipe: Recipe) -> Plan:
         warmup_steps=t.warmup_steps,
     )
     return Plan(
-        steps=t.steps,
-        eval_every=t.eval_every,
+        steps=length.steps,
+        eval_every=length.eval_every,
         seed=recipe.seed,
         precision=t.precision,
         device=t.device,
         ema=t.ema,
         clip_norm=t.clip_norm,
+        accumulate=t.accumulate,
+        selected_on=t.select,
+        tensorboard=t.tensorboard,
+        sheet_every=t.sheet_every,
         optim=optim,
     )
 
 
-# ------------------------------------------------------------------------------------------------ run directory
-def _record(recipe: Recipe, run: Path) -> dict[str, Any]:
-    """Return the run's record: the kept one if it is of this recipe, or a new one.
-
-    Raises:
-        CheckpointError: the directory holds something else.
-    """
-    plain = recipe.model_dump(mode="json")
-    if (run / "run.json").exists():
-        record = read_run(run)
-        if key_of(record["recipe"]) != key_of(plain):
-            raise CheckpointError(f"{run}: holds a run of another recipe. Give another folder with -o, or remove it.")
-        return record
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise CheckpointError(f"{run}: exists and is no run directory. Give another folder with -o.")
-    return {
-        "format": FORMAT,
-        "status": "started",
-        "recipe": plain,
-        "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
-    }
-
-
-def _describe_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
-    """Write RUN/split.json and return what the record says of it."""
-    notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
-    digest = write_split(run / "split.json", division, root=recipe.data.root, notes=notes)
-    sizes = {side: len(getattr(division, side)) for side in ("labelled", "unlabelled", "val", "test")}
-    return {"split": {"sha256": digest, **sizes, "leaking_pairs": leaks(division)}, "selected_on": recipe.train.select}
-
-
-def _test_scores(recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...]) -> dict[str, float]:
+def _test_scores(
+    recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...], processes: Processes
+) -> dict[str, float]:
     """Score the selected weights on the test pairs."""
     if not pairs:
         return {}
     load_into(model, load_weights(run / "model.safetensors"), source=run)
-    device = next(model.parameters()).device
-    return evaluate(model.eval(), pairs, device=device, label_values=recipe.data.label_values).scores()
+    values = recipe.data.label_values
+    return evaluate(model.eval(), pairs, device=processes.device, label_values=values, processes=processes).scores()
 
 
-def _finish(record: dict[str, Any], run: Path, *, fitted: Fitted, test: dict[str, float], seconds: float) -> TrainedRun:
-    """Complete the record."""
-    record |= {
-        "status": "finished",
-        "best_step": fitted.best_step,
-        "val": fitted.best,
-        "val_last": fitted.last,
-        "test": test,
-        "seconds": seconds,
-    }
-    write_json(run / "run.json", record)
-    return _finished(record, run)
-
-
-def _finished(record: dict[str, Any], run: Path) -> TrainedRun:
-    """Return the result that a record tells of."""
-    fitted = Fitted(record["best_step"], record["val"], record["val_last"])
-    return TrainedRun(run, fitted, record["val"], record["test"], record["seconds"])
-
-
+# ------------------------------------------------------------------------------------------------ evaluation
 def evaluate_run(run: Path, dataset: DataSet, *, subset: str) -> dict[str, float]:
     """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
 
     Raises:
         DataError: the subset is not known for this data.
     """
-    model = load_network(run)
+    processes = join("auto")
+    model = load_network(run, device=str(processes.device))
     pairs = _chosen(run, dataset, subset)
     if not pairs:
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
-    values = parse_recipe(read_run(run)["recipe"], source=str(run)).data.label_values
-    return evaluate(model, pairs, device=torch.device("cpu"), label_values=values).scores()
+    data = read_run(run)["recipe"].get("data")  # an imported run has none
+    values = None if data is None else DataConfig.model_validate(data).label_values
+    return evaluate(model, pairs, device=processes.device, label_values=values, processes=processes).scores()
 
 
 def _chosen(run: Path, dataset: DataSet, subset: str) -> tuple[PairFiles, ...]:

@@ -1,26 +1,29 @@
 """The training loop, from top to bottom.
 
 Everything random in a step is seeded by (seed, step), the loader's part included, so a run that was killed goes on from
-its last state as if nothing had happened.
+its last state as if nothing had happened. With several processes each takes its part of every batch and the gradients
+are averaged: the same as one process with the larger batch, as far as every process counts equally many pixels (each
+loss is a mean over the pixels that count; padding and ignored pixels are dealt out by chance).
 """
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from semicdvl.checkpoint import load_into, load_weights, save_weights
 from semicdvl.errors import DivergedError
-from semicdvl.files import read_json, whole_folder, write_json
-from semicdvl.train.log import Log
+from semicdvl.train.log import Log, LogSettings
 from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr
+from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
+from semicdvl.train.sheets import sheet_of, write_sheet
+from semicdvl.train.state import Fitted, State
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Labelled, Method, Progress, Unlabelled, VLMTargets
 
 if TYPE_CHECKING:
@@ -32,7 +35,22 @@ Part = TypeVar("Part", Labelled, Unlabelled)
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how precisely and where."""
+    """How long, how precisely and where.
+
+    Attributes:
+        steps: optimiser steps in all.
+        eval_every: steps between validations, after which the state is saved.
+        seed: of everything random.
+        precision: `fp32`, or `bf16` by autocast.
+        device: see `processes.join`.
+        ema: decay of the moving-average teacher; 0: none.
+        clip_norm: most that the gradient's norm may be; None: anything.
+        accumulate: batches whose gradients make up one step.
+        selected_on: which pairs `validate` looks at, for the names in the log.
+        tensorboard: also write TensorBoard's files.
+        sheet_every: steps between picture sheets; 0: none.
+        optim: optimiser and schedule.
+    """
 
     steps: int
     eval_every: int
@@ -41,16 +59,11 @@ class Plan:
     device: str = "auto"
     ema: float = 0.0
     clip_norm: float | None = None
+    accumulate: int = 1
+    selected_on: Literal["val", "test"] = "val"
+    tensorboard: bool = False
+    sheet_every: int = 0
     optim: OptimSettings = field(default_factory=OptimSettings)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training ended with: the selected step, its scores, and those of the last step."""
-
-    best_step: int
-    best: dict[str, float]
-    last: dict[str, float]
 
 
 def fit(
@@ -69,53 +82,52 @@ def fit(
         model: the network, with the heads that the method needs.
         method: turns a batch into loss terms.
         plan: length, precision, device, optimiser.
-        batches: gives the batches from a step on.
-        validate: scores of a network in eval mode; the key `iou` decides what is best.
+        batches: gives this process's batches from a step on, `plan.accumulate` for each step.
+        validate: scores of a network in eval mode, the same in all processes; the key `iou` decides what is best.
         run: run directory; a state of an interrupted training there is taken up.
         quiet: show nothing.
 
     Raises:
         DivergedError: the loss is not a number; the last good state and the best weights are kept.
     """
-    accelerator = _accelerator(plan)
+    processes = join(plan.device)
+    accelerator = _accelerator(plan, method, model)
+    model = synchronised(model, processes)
     optimizer = build_optimizer(model, plan.optim)
-    state = _State(run, model, optimizer, plan)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    state = State(run, model, optimizer, ema=plan.ema, writes=processes.main)
     teacher: nn.Module = state.average.to(accelerator.device) if state.average is not None else model
+    stepper, optimizer = accelerator.prepare(_Stepper(model, method, teacher), optimizer)
     start = state.take_up()
     stream = batches(start)
 
-    with Log(run / "log.jsonl", title=run.name, total=plan.steps, start=start, quiet=quiet) as log:
+    with Log(run / "log.jsonl", _log_settings(run, plan, processes, quiet=quiet), start=start) as log:
+        if processes.count > 1 and processes.device.type == "cpu" and has_batch_norm(model):
+            log.warn(start, BATCH_NORM_APART)
         for step in range(start, plan.steps):
-            labelled, unlabelled = next(stream)
-            labelled = _on_device(labelled, accelerator.device)
-            unlabelled = None if unlabelled is None else _on_device(unlabelled, accelerator.device)
-            torch.manual_seed(plan.seed * 1_000_003 + step)
+            torch.manual_seed(plan.seed * 1_000_003 + step + processes.rank * 2**40)
             set_lr(optimizer, plan.optim.factor(step, plan.steps))
-            progress = Progress(step, plan.steps)
-
             model.train()
-            with accelerator.autocast():
-                terms = method.step(model, teacher, labelled, unlabelled, progress)
-            loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise _diverged(run, step, terms)
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
+            done = _gradients(stepper, stream, step=step, plan=plan, accelerator=accelerator)
+            terms = processes.mean(done.terms)
+            if not math.isfinite(sum(terms.values())):
+                raise _diverged(run, step, terms)
             if plan.clip_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
             optimizer.step()
             if state.average is not None:
-                state.average.update_parameters(accelerator.unwrap_model(model))
+                state.average.update_parameters(model)
+            log.step(step + 1, terms=terms, health=processes.mean(done.health), pairs=done.pairs * processes.count)
 
-            pairs = len(labelled.t1_BCHW) + (len(unlabelled.weak_t1_BCHW) if unlabelled is not None else 0)
-            values = {name: term.item() for name, term in terms.items()}
-            log.step(step + 1, terms=values, health=progress.health, pairs=pairs)
-
+            if plan.sheet_every and (step + 1) % plan.sheet_every == 0 and processes.main:
+                sheet = sheet_of(model, teacher, method, labelled=done.labelled, unlabelled=done.unlabelled)
+                write_sheet(run / "sheets" / f"step-{step + 1:06d}.png", sheet, title=f"{run.name}, step {step + 1}")
             if (step + 1) % plan.eval_every == 0 or step + 1 == plan.steps:
-                student = state.average.module if state.average is not None else accelerator.unwrap_model(model)
-                scores = dict(validate(student.eval(), accelerator.device))
-                best = state.note(step + 1, scores, student)
+                if not _finite(model):
+                    raise _diverged(run, step, {"a weight after it": math.nan})
+                processes.align(state.student)
+                scores = dict(validate(state.student.eval(), accelerator.device))
+                best = state.note(step + 1, scores)
                 log.validation(step + 1, scores=scores, best=best)
                 if state.just_went_silent():
                     log.warn(step + 1, UNCHANGED_EVERYWHERE)
@@ -126,20 +138,90 @@ UNCHANGED_EVERYWHERE = (
     "the network says 'unchanged' everywhere, twice in a row. If this stays so: more labelled pairs that show change, "
     "a lower learning rate, a Dice term (method.dice_weight=1), or a lower threshold (method.confidence_min)."
 )
+BATCH_NORM_APART = (
+    "several processes on CPUs: batch norm takes each process's own pairs (torch synchronises it on GPUs only), so "
+    "this is not quite one process with the larger batch."
+)
 
 
 # ------------------------------------------------------------------------------------------------ parts of the loop
-def _accelerator(plan: Plan) -> Accelerator:
-    """Return accelerate's front for device, precision and processes."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
+@dataclass(frozen=True)
+class _Done:
+    """What the batches of one step gave: means of the terms and health numbers, number of pairs, and the last batch."""
 
-    AcceleratorState._reset_state(reset_partial_state=PartialState._shared_state == {})
-    return Accelerator(mixed_precision="bf16" if plan.precision == "bf16" else "no", cpu=plan.device == "cpu")
+    terms: dict[str, float]
+    health: dict[str, float]
+    pairs: int
+    labelled: Labelled
+    unlabelled: Unlabelled | None
+
+
+def _gradients(
+    stepper: nn.Module, stream: Iterator[Batch], *, step: int, plan: Plan, accelerator: Accelerator
+) -> _Done:
+    """Add up the gradients of a step's batches; processes exchange them once, with the last batch."""
+    terms, health, pairs = [], [], 0
+    for number in range(1, plan.accumulate + 1):
+        labelled, unlabelled = next(stream)
+        labelled = _on_device(labelled, accelerator.device)
+        unlabelled = None if unlabelled is None else _on_device(unlabelled, accelerator.device)
+        progress = Progress(step, plan.steps)
+        with contextlib.nullcontext() if number == plan.accumulate else accelerator.no_sync(stepper):
+            with accelerator.autocast():
+                losses = stepper(labelled, unlabelled, progress)
+            accelerator.backward(torch.stack(list(losses.values())).sum() / plan.accumulate)
+        terms.append(_numbers(losses))
+        health.append(progress.health)
+        pairs += len(labelled.t1_BCHW) + (len(unlabelled.weak_t1_BCHW) if unlabelled is not None else 0)
+    return _Done(mean_of(terms), mean_of(health), pairs, labelled, unlabelled)
+
+
+class _Stepper(nn.Module):
+    """Network and method as one module.
+
+    So one call is one step, however many passes over the network the method makes: what exchanges gradients between
+    processes then sees the whole step, and sends running statistics around before it and not amid it.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, teacher: nn.Module) -> None:
+        """Take the parts; the teacher is no part of the module, for it gets no gradients."""
+        super().__init__()
+        self.model, self.method = model, method
+        self._teacher = (teacher,)
+
+    def forward(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> dict[str, Tensor]:
+        """Return the method's loss terms."""
+        return self.method.step(self.model, self._teacher[0], labelled, unlabelled, progress)
+
+
+def _accelerator(plan: Plan, method: Method, model: nn.Module) -> Accelerator:
+    """Return accelerate's front for device, precision and processes."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    has: frozenset[str] = getattr(model, "heads", method.heads)
+    # Looking for weights without a gradient costs a walk over the graph at each step: only where a head has no use.
+    exchange = DistributedDataParallelKwargs(find_unused_parameters=bool(has - method.heads))
+    return Accelerator(
+        mixed_precision="bf16" if plan.precision == "bf16" else "no",
+        cpu=plan.device == "cpu",
+        kwargs_handlers=[exchange],
+    )
+
+
+def _log_settings(run: Path, plan: Plan, processes: Processes, *, quiet: bool) -> LogSettings:
+    """Return what the log needs to know."""
+    return LogSettings(
+        title=run.name,
+        total=plan.steps,
+        selected_on=plan.selected_on,
+        tensorboard=plan.tensorboard,
+        main=processes.main,
+        quiet=quiet,
+    )
 
 
 def _on_device(batch: Part, device: torch.device) -> Part:
-    """Move a batch and turn its uint8 images into normalised float."""
+    """Move a part of a batch and turn its uint8 images into normalised float."""
     moved: dict[str, Any] = {}
     for name, value in vars(batch).items():
         if isinstance(value, VLMTargets):
@@ -157,87 +239,21 @@ def normalised(images_BCHW: Tensor) -> Tensor:
     return ((images_BCHW.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _diverged(run: Path, step: int, terms: Mapping[str, Tensor]) -> DivergedError:
+def _numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return loss terms as numbers, by one transfer from the device."""
+    values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+    return dict(zip(terms, values, strict=True))
+
+
+def _finite(model: nn.Module) -> bool:
+    """Tell whether all weights are numbers: a gradient can overflow where the loss did not."""
+    return bool(torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all())
+
+
+def _diverged(run: Path, step: int, terms: Mapping[str, float]) -> DivergedError:
     """Say which term broke at which step, and what is left."""
-    broken = ", ".join(name for name, term in terms.items() if not torch.isfinite(term)) or "their sum"
+    broken = ", ".join(name for name, term in terms.items() if not math.isfinite(term)) or "their sum"
     return DivergedError(
         f"{run}: the loss is not a number at step {step + 1} ({broken}). The last good state is kept; try a lower "
         "train.lr or train.head_lr_multiplier, or train.clip_norm=1, in a new run directory."
     )
-
-
-class _State:
-    """What an interrupted training goes on from: RUN/state/<step>/, written whole, the older ones removed after it."""
-
-    def __init__(self, run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
-        """Remember the parts; with a moving average, make the teacher."""
-        self.folder, self.run = run / "state", run
-        self.model, self.optimizer = model, optimizer
-        self.average: AveragedModel | None = None
-        if plan.ema > 0:
-            average_fn = get_ema_multi_avg_fn(plan.ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
-            self.average.requires_grad_(False)
-        self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()
-        self.silent = 0  # validations in a row that found no change at all
-
-    def take_up(self) -> int:
-        """Load the newest state, if there is one, and return the step to go on from."""
-        found = sorted(self.folder.glob("[0-9]*"))
-        if not found:
-            return 0
-        newest = found[-1]
-        content = read_json(newest / "state.json", remedy=f"Delete {newest} and start again")
-        load_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
-        if self.average is not None:
-            load_into(self.average, load_weights(newest / "teacher.safetensors"), source=newest)
-        self._load_optimizer(load_weights(newest / "optimizer.safetensors"))
-        self.best_step, self.best, self.last = content["best_step"], content["best"], content["last"]
-        self.silent = content["silent"]
-        return int(content["step"])
-
-    def note(self, step: int, scores: dict[str, float], student: nn.Module) -> bool:
-        """Keep the weights if they are the best so far, then the state; return whether they are."""
-        better = not self.best or scores["iou"] > self.best["iou"]
-        if better:
-            self.best_step, self.best = step, scores
-            save_weights(self.run / "model.safetensors", student.state_dict(), metadata={"step": str(step)})
-        self.last = scores
-        self.silent = self.silent + 1 if scores.get("predicted_changed_frac") == 0 else 0
-        self._save(step)
-        return better
-
-    def just_went_silent(self) -> bool:
-        """Tell, once per spell, that two validations in a row found no change at all."""
-        return self.silent == 2
-
-    def fitted(self) -> Fitted:
-        """Return the result so far."""
-        return Fitted(self.best_step, self.best, self.last)
-
-    def _save(self, step: int) -> None:
-        """Write the state, then remove the older ones."""
-        with whole_folder(self.folder / f"{step:08d}") as folder:
-            save_weights(folder / "model.safetensors", self.model.state_dict())
-            if self.average is not None:
-                save_weights(folder / "teacher.safetensors", self.average.state_dict())
-            states = self.optimizer.state_dict()["state"]
-            flat = {f"{index}.{name}": value for index, part in states.items() for name, value in part.items()}
-            save_weights(
-                folder / "optimizer.safetensors", {k: torch.as_tensor(v) for k, v in flat.items() if v is not None}
-            )
-            numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
-            numbers["silent"] = self.silent
-            write_json(folder / "state.json", numbers)
-        for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
-
-    def _load_optimizer(self, flat: Mapping[str, Tensor]) -> None:
-        """Put the optimiser's tensors back, by parameter index."""
-        content = self.optimizer.state_dict()
-        states: dict[int, dict[str, Tensor]] = {}
-        for key, value in flat.items():
-            index, _, name = key.partition(".")
-            states.setdefault(int(index), {})[name] = value
-        content["state"] = states
-        self.optimizer.load_state_dict(content)

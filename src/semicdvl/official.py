@@ -1,0 +1,197 @@
+"""A checkpoint of the public SemiCD-VL code -> a run of ours, which `load`, `detect` and `evaluate` take.
+
+The public code saves {"model": ..., "optimizer": ..., "epoch": ..., "previous_best": ...}, its names with `module.` in
+front where it trained on several GPUs. Its network has 396 tensors, and each has one place in `siam_light`
+(`PUBLIC_NAMES`). Tensors are read without unpickling anything else: a file with other Python objects is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar as numpy_scalar
+from torch import Tensor, nn
+
+from semicdvl import __version__
+from semicdvl.checkpoint import FORMAT, build_network, save_weights
+from semicdvl.errors import CheckpointError, InputError
+from semicdvl.files import sha256, whole_folder, write_json
+from semicdvl.models.siam_light import PUBLIC_NAMES
+
+WRAPPERS = ("model", "state_dict")
+"""Keys under which a checkpoint may keep its tensors, beside an optimiser and the like."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put in front of every name."""
+
+BLOCKS = {6: "resnet50s", 23: "resnet101s"}
+"""Blocks of the third stage -> backbone."""
+
+SHOWN = 20
+_REMEDY = "Give a .pth file of the public SemiCD-VL code, such as its best.pth"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported: the run, its network's part of the recipe, and how many tensors it took."""
+
+    run: Path
+    model: dict[str, Any]
+    tensors: int
+
+
+def import_official(checkpoint: Path, run: Path) -> Imported:
+    """Turn a checkpoint of the public SemiCD-VL code into a run.
+
+    The public code picks its best epoch on the *test* pairs, so the run is marked as selected on test.
+
+    Args:
+        checkpoint: file with the public code's tensors: alone, or under "model"; names with or without `module.`.
+        run: folder to write; it must not hold anything.
+
+    Raises:
+        InputError: the file is missing, none of torch's, or holds Python objects besides tensors and numbers.
+        CheckpointError: tensors are missing, surplus or of another shape (all named), or `run` is not empty.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise CheckpointError(f"{run}: exists and is not empty. Give another folder with -o.")
+    content = read_safely(checkpoint)
+    theirs = public_tensors(content, source=checkpoint)
+    part = model_part(theirs)
+    network = build_network(part)
+    weights = renamed(theirs, network, source=checkpoint)
+    with whole_folder(run) as folder:
+        save_weights(folder / "model.safetensors", weights)
+        write_json(folder / "run.json", _record(checkpoint, part, network, content))
+    return Imported(run, part, len(weights))
+
+
+def read_safely(path: Path) -> Any:
+    """Read a file of `torch.save` that holds tensors, numbers, strings and containers of these; nothing is executed.
+
+    Raises:
+        InputError: missing, broken, or with other objects in it, the first of which is named.
+    """
+    if not path.is_file():
+        raise InputError(path, "there is no such file", _REMEDY)
+    # The public code's best score is a NumPy number, which torch reads only when told that it may.
+    numbers = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
+    names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))  # of NumPy 1 and 2
+    allowed: list[Any] = [np.dtype, *numbers, *((numpy_scalar, name) for name in names)]
+    try:
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises on a file that is not its own
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            problem = f"cannot be read as a checkpoint ({(str(error) or repr(error)).splitlines()[0]})"
+            raise InputError(path, problem, _REMEDY) from error
+        raise InputError(
+            path,
+            f"holds a Python object besides tensors ({found[1]}), which could run anything when it is read; none of it "
+            "was run",
+            'If you trust the file, save its tensors alone with torch.save({"model": state_dict}, NEW) and give NEW',
+        ) from error
+
+
+def public_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's network by their public names, wrappers and prefixes taken off.
+
+    Raises:
+        CheckpointError: there is no tensor by name in it.
+    """
+    wrapped = isinstance(content, Mapping)
+    wrapper = next((key for key in WRAPPERS if wrapped and isinstance(content.get(key), Mapping)), None)
+    state = content[wrapper] if wrapper else content
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{source}: holds no tensors by name, alone or under 'model'. {_REMEDY}.")
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def model_part(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the `model` section of a recipe that builds the network of these tensors, as far as they tell.
+
+    Backbone, decoder width and number of classes are read off; the output stride is the public code's 16, which no
+    tensor shows.
+    """
+    blocks = {name.split(".")[2] for name in theirs if name.startswith("backbone.layer3.")}
+    fusing, classify = (theirs.get(f"decode_head.{name}.weight") for name in ("fusion_conv.conv", "conv_seg"))
+    return {
+        "name": "siam_light",
+        "backbone": BLOCKS.get(len(blocks), "resnet50s"),
+        "pretrained": "none",
+        "output_stride": 16,
+        "decoder_channels": 256 if fusing is None else len(fusing),
+        "classes": 2 if classify is None else len(classify),
+    }
+
+
+def public_name(name: str) -> str:
+    """Return the public code's name of a tensor of `siam_light`."""
+    ours, theirs = next((ours, theirs) for ours, theirs in PUBLIC_NAMES.items() if name.startswith(ours))
+    return theirs + name.removeprefix(ours)
+
+
+def renamed(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
+    """Return the public tensors under our names, in our types.
+
+    Raises:
+        CheckpointError: some are missing, surplus or of another shape; they are listed by their public names.
+    """
+    ours = network.state_dict()
+    wanted = {public_name(name): tensor for name, tensor in ours.items()}
+    unfit = [
+        f"{name} is {_shape(theirs[name])} where {_shape(tensor)} is wanted"
+        for name, tensor in wanted.items()
+        if name in theirs and theirs[name].shape != tensor.shape
+    ]
+    faults = {
+        "missing": [name for name in wanted if name not in theirs],
+        "surplus": [name for name in theirs if name not in wanted],
+        "of another shape": unfit,
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
+        raise CheckpointError(
+            f"{source}: not SemiCD-VL's network, which has {len(wanted)} tensors. {listed}. {_REMEDY}."
+        )
+    return {name: theirs[public_name(name)].to(tensor.dtype) for name, tensor in ours.items()}
+
+
+def _shape(tensor: Tensor) -> str:
+    """Write a shape as 256 x 64 x 1 x 1."""
+    return " x ".join(str(side) for side in tensor.shape) or "a single number"
+
+
+def _some(names: Iterable[str]) -> str:
+    """List names, at most `SHOWN` of them."""
+    names = list(names)
+    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _record(checkpoint: Path, part: dict[str, Any], network: nn.Module, content: Any) -> dict[str, Any]:
+    """Return the run's record; it has no data section, for the file says nothing of the data."""
+    told = {key: content[key] for key in ("epoch", "previous_best") if isinstance(content, Mapping) and key in content}
+    numbers = {key: float(value) for key, value in told.items() if isinstance(value, (int, float, np.number))}
+    return {
+        "format": FORMAT,
+        "status": "imported",
+        "recipe": {"name": checkpoint.stem, "model": part, "method": {"name": "semicd_vl"}},
+        "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        "imported": {"file": checkpoint.name, "sha256": sha256(checkpoint), **numbers},
+        "heads": sorted(getattr(network, "heads", ())),
+        "selected_on": "test",
+    }

@@ -1,0 +1,116 @@
+"""The record of a run, RUN/run.json: what was asked for, what it was done with, and how it ended."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semicdvl import __version__
+from semicdvl.checkpoint import FORMAT, read_run
+from semicdvl.config import Recipe
+from semicdvl.data.split_file import write_split
+from semicdvl.data.splits import leaks
+from semicdvl.errors import CheckpointError
+from semicdvl.files import key_of, write_json
+from semicdvl.train.processes import Processes
+from semicdvl.train.state import Fitted
+from semicdvl.types import Split
+
+TEST_SELECTED = "(test-selected)"
+"""Mark of scores whose weights were chosen by looking at test pairs."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a training ended with.
+
+    Attributes:
+        run: its directory.
+        fitted: selected step, and scores of the pairs that selected it.
+        val: validation scores of the selected step; empty where the test pairs selected it.
+        test: test scores of the selected step. They chose nothing, unless `selected_on` is "test".
+        seconds: how long it took.
+        selected_on: "val", or "test" for parity with published numbers.
+    """
+
+    run: Path
+    fitted: Fitted
+    val: dict[str, float]
+    test: dict[str, float]
+    seconds: float
+    selected_on: str = "val"
+
+    def columns(self) -> dict[str, dict[str, float]]:
+        """Return the scores under names that say what selected them."""
+        if self.selected_on == "test":
+            return {f"test {TEST_SELECTED}": self.test}
+        return {"validation (selected)": self.val, "test": self.test}
+
+
+def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
+    """Return the run's record: the kept one if it is of this recipe, or a new one.
+
+    Raises:
+        CheckpointError: the directory holds something else.
+    """
+    plain = recipe.model_dump(mode="json")
+    if (run / "run.json").exists():
+        record = read_run(run)
+        if key_of(record["recipe"]) != key_of(plain):
+            raise CheckpointError(f"{run}: holds a run of another recipe. Give another folder with -o, or remove it.")
+        then = record.get("processes", 1)
+        if record["status"] != "finished" and then != processes.count:
+            raise CheckpointError(
+                f"{run}: was begun by {then} process(es), now there are {processes.count}; a step would hold another "
+                "number of pairs. Launch as many, or give another folder with -o."
+            )
+        return record
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise CheckpointError(f"{run}: exists and is no run directory. Give another folder with -o.")
+    return {
+        "format": FORMAT,
+        "status": "started",
+        "recipe": plain,
+        "processes": processes.count,
+        "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+    }
+
+
+def describe_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
+    """Write RUN/split.json and return what the record says of it."""
+    notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
+    digest = write_split(run / "split.json", division, root=recipe.data.root, notes=notes)
+    sizes = {side: len(getattr(division, side)) for side in ("labelled", "unlabelled", "val", "test")}
+    return {"split": {"sha256": digest, **sizes, "leaking_pairs": leaks(division)}, "selected_on": recipe.train.select}
+
+
+def finish(
+    record: dict[str, Any], run: Path, *, fitted: Fitted, test: dict[str, float], seconds: float, main: bool
+) -> TrainedRun:
+    """Complete the record. Where the test pairs selected the step, no score of theirs stands under a plain name."""
+    if record["recipe"]["train"]["select"] == "test":
+        scores = {"test_selected": test, "test_selection": fitted.best, "test_last": fitted.last}
+    else:
+        scores = {"val": fitted.best, "val_last": fitted.last, "test": test}
+    record |= {"status": "finished", "best_step": fitted.best_step, **scores, "seconds": seconds}
+    if main:
+        write_json(run / "run.json", record)
+    return finished(record, run)
+
+
+def finished(record: dict[str, Any], run: Path) -> TrainedRun:
+    """Return the result that a record tells of."""
+    step, seconds = record["best_step"], record["seconds"]
+    if record["recipe"]["train"]["select"] == "test":
+        fitted = Fitted(step, record["test_selection"], record["test_last"])
+        return TrainedRun(run, fitted, {}, record["test_selected"], seconds, "test")
+    return TrainedRun(run, Fitted(step, record["val"], record["val_last"]), record["val"], record["test"], seconds)
+
+
+def column_of(run: Path, subset: str) -> str:
+    """Return what to call scores of a run, which says so where its weights were selected on test pairs."""
+    return f"{subset} {TEST_SELECTED}" if read_run(run).get("selected_on") == "test" else subset

@@ -1,0 +1,113 @@
+"""What a training goes on from when it was interrupted, and what it ended with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from semicdvl.checkpoint import load_into, load_weights, save_weights
+from semicdvl.files import read_json, whole_folder, write_json
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training ended with: the selected step, its scores, and those of the last step."""
+
+    best_step: int
+    best: dict[str, float]
+    last: dict[str, float]
+
+
+class State:
+    """What an interrupted training goes on from: RUN/state/<step>/, written whole, the older ones removed after it."""
+
+    def __init__(
+        self, run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, ema: float = 0.0, writes: bool = True
+    ) -> None:
+        """Remember the parts; with a moving average, make the teacher. Of several processes only one writes."""
+        self.folder, self.run, self.writes = run / "state", run, writes
+        self.model, self.optimizer = model, optimizer
+        self.average: AveragedModel | None = None
+        if ema > 0:
+            average_fn = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
+            self.average.requires_grad_(False)
+        self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()
+        self.silent = 0  # validations in a row that found no change at all
+
+    @property
+    def student(self) -> nn.Module:
+        """The network that is validated and kept: the moving average where there is one."""
+        if self.average is None:
+            return self.model
+        averaged: nn.Module = self.average.module
+        return averaged
+
+    def take_up(self) -> int:
+        """Load the newest state, if there is one, and return the step to go on from."""
+        found = sorted(self.folder.glob("[0-9]*"))
+        if not found:
+            return 0
+        newest = found[-1]
+        content = read_json(newest / "state.json", remedy=f"Delete {newest} and start again")
+        load_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
+        if self.average is not None:
+            load_into(self.average, load_weights(newest / "teacher.safetensors"), source=newest)
+        self._load_optimizer(load_weights(newest / "optimizer.safetensors"))
+        self.best_step, self.best, self.last = content["best_step"], content["best"], content["last"]
+        self.silent = content["silent"]
+        return int(content["step"])
+
+    def note(self, step: int, scores: dict[str, float]) -> bool:
+        """Keep the weights if they are the best so far, then the state; return whether they are."""
+        better = not self.best or scores["iou"] > self.best["iou"]
+        if better:
+            self.best_step, self.best = step, scores
+        if better and self.writes:
+            save_weights(self.run / "model.safetensors", self.student.state_dict(), metadata={"step": str(step)})
+        self.last = scores
+        self.silent = self.silent + 1 if scores.get("predicted_changed_frac") == 0 else 0
+        if self.writes:
+            self._save(step)
+        return better
+
+    def just_went_silent(self) -> bool:
+        """Tell, once per spell, that two validations in a row found no change at all."""
+        return self.silent == 2
+
+    def fitted(self) -> Fitted:
+        """Return the result so far."""
+        return Fitted(self.best_step, self.best, self.last)
+
+    def _save(self, step: int) -> None:
+        """Write the state, then remove the older ones."""
+        with whole_folder(self.folder / f"{step:08d}") as folder:
+            save_weights(folder / "model.safetensors", self.model.state_dict())
+            if self.average is not None:
+                save_weights(folder / "teacher.safetensors", self.average.state_dict())
+            states = self.optimizer.state_dict()["state"]
+            flat = {f"{index}.{name}": value for index, part in states.items() for name, value in part.items()}
+            save_weights(
+                folder / "optimizer.safetensors", {k: torch.as_tensor(v) for k, v in flat.items() if v is not None}
+            )
+            numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
+            numbers["silent"] = self.silent
+            write_json(folder / "state.json", numbers)
+        for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _load_optimizer(self, flat: Mapping[str, Tensor]) -> None:
+        """Put the optimiser's tensors back, by parameter index."""
+        content = self.optimizer.state_dict()
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in flat.items():
+            index, _, name = key.partition(".")
+            states.setdefault(int(index), {})[name] = value
+        content["state"] = states
+        self.optimizer.load_state_dict(content)

@@ -1,0 +1,97 @@
+"""`from semicdvl import load`: light to import, every output in eval mode, and nothing run that isn't wanted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from semicdvl import load
+from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.errors import CheckpointError
+from semicdvl.files import write_json
+from semicdvl.models.siam_light import build
+from semicdvl.predict.detector import network_detector
+
+MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
+TRAIN_ONLY = ("change_decoder.classify_vlm", "segmentation_decoder", "segmentation_decoder.classify")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory as training leaves it, with moved batch-norm statistics."""
+    folder = tmp_path_factory.mktemp("load") / "run"
+    torch.manual_seed(0)
+    network = build(**MODEL)
+    network(*_pair())
+    save_weights(folder / "model.safetensors", network.state_dict())
+    part = {"name": "siam_light", **MODEL, "pretrained": "imagenet"}  # must not be fetched when the run is loaded
+    write_json(folder / "run.json", {"format": FORMAT, "recipe": {"model": part, "method": {"name": "semicd_vl"}}})
+    return folder
+
+
+def _pair() -> tuple[torch.Tensor, torch.Tensor]:
+    t1_BCHW, t2_BCHW = torch.randn(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    return t1_BCHW, t2_BCHW
+
+
+def _watched(network: nn.Module) -> list[str]:
+    """Return a list that fills with the parts for training as they are run."""
+    ran: list[str] = []
+    for name in TRAIN_ONLY:
+        network.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    return ran
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys; from semicdvl import load; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_three_lines_give_every_output(run: Path) -> None:
+    net = load(run)
+    with torch.no_grad():
+        out = net(*_pair())
+    assert not net.training
+    for logits_BKHW in (out.change_BKHW, out.vlm_change_BKHW, out.t1_BKHW, out.t2_BKHW):
+        assert logits_BKHW is not None and logits_BKHW.shape == (2, 2, 64, 96)
+    assert out.features_t1_BDHW is not None and out.features_t2_BDHW is not None
+    assert out.features_t1_BDHW.shape == out.features_t2_BDHW.shape and out.features_t1_BDHW.shape[:2] == (2, 12)
+
+
+def test_without_the_training_heads_the_change_is_the_same_and_the_rest_is_gone(run: Path) -> None:
+    whole, small = load(str(run)), load(run, train_heads=False)
+    with torch.no_grad():
+        out, alone = whole(*_pair()), small(*_pair())
+    assert torch.equal(alone.change_BKHW, out.change_BKHW)
+    assert {name for name, value in vars(alone).items() if value is not None} == {"change_BKHW"}
+    lost = {name for name, _ in whole.named_parameters()} - {name for name, _ in small.named_parameters()}
+    assert lost and all(name.startswith(TRAIN_ONLY) for name in lost)
+
+
+def test_finding_change_runs_no_training_head(run: Path) -> None:
+    whole = load(run)
+    ran = _watched(whole)
+    with torch.no_grad():
+        whole(*_pair(), heads=frozenset({"change"}))
+    assert ran == []
+    whole(*_pair())
+    assert set(ran) == set(TRAIN_ONLY)  # the watch works
+
+    detector = network_detector(run, device="cpu")
+    assert not any(name.startswith(TRAIN_ONLY) for name, _ in detector.network.named_parameters())
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    assert detector.planes(*images).shape == (1, 64, 96)
+
+
+def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"format": FORMAT, "recipe": {"model": {"name": "siam_light", **MODEL}}})
+    other = build(**{**MODEL, "decoder_channels": 8})
+    save_weights(tmp_path / "model.safetensors", other.state_dict())
+    with pytest.raises(CheckpointError, match=r"weights of another model; \d+ tensors don't fit"):
+        load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"not a trained run \(no run\.json\)"):
+        load(tmp_path / "nowhere")

@@ -1,0 +1,153 @@
+"""Checkpoints of the public SemiCD-VL code: the same logits as an independent network, and clear refusals."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from command import command
+from data_on_disk import folder_of_pairs
+from public_network import PublicNetwork, with_statistics
+from semicdvl import load
+from semicdvl.checkpoint import load_weights
+from semicdvl.data import folder
+from semicdvl.errors import CheckpointError, InputError
+from semicdvl.official import import_official
+from semicdvl.predict.detector import network_detector
+from semicdvl.train.record import column_of
+from semicdvl.train.run import evaluate_run
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def public() -> PublicNetwork:
+    torch.manual_seed(0)
+    network = with_statistics(PublicNetwork())
+    assert isinstance(network, PublicNetwork)
+    return network
+
+
+@pytest.fixture(scope="module")
+def imported(public: PublicNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as the public code saves it on several GPUs, its best score a NumPy number."""
+    root = tmp_path_factory.mktemp("official")
+    state = {f"module.{name}": value for name, value in public.state_dict().items()}
+    optimizer = torch.optim.SGD(public.parameters(), lr=0.1).state_dict()
+    content = {"model": state, "optimizer": optimizer, "epoch": 77, "previous_best": np.float64(81.94)}
+    torch.save(content, root / "best.pth")
+    assert import_official(root / "best.pth", root / "run").tensors == 396
+    (root / "best.pth").unlink()
+    return root / "run"
+
+
+def test_an_imported_network_says_what_the_public_one_says(public: PublicNetwork, imported: Path) -> None:
+    t1_BCHW, t2_BCHW = torch.randn(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours, theirs = load(imported)(t1_BCHW, t2_BCHW), public(t1_BCHW, t2_BCHW)
+    for name, value in theirs.items():
+        assert value.std() > 0.02, f"{name} is too flat to tell networks apart"
+        torch.testing.assert_close(getattr(ours, name), value, atol=1e-4, rtol=0)
+
+
+def test_the_command_takes_a_state_dict_alone_and_says_what_its_scores_are(
+    public: PublicNetwork, imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(public.state_dict(), tmp_path / "latest.pth")
+    code, text, complaint = command(capsys, "import-official", tmp_path / "latest.pth", "-o", tmp_path / "run")
+    assert code == 0, complaint
+    assert "396 tensors, backbone resnet50s" in text and "test-selected" in text
+    first, second = (load_weights(run / "model.safetensors") for run in (imported, tmp_path / "run"))
+    assert first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+    assert column_of(tmp_path / "run", "test") == "test (test-selected)"
+    code, _, complaint = command(capsys, "import-official", tmp_path / "latest.pth", "-o", tmp_path / "run")
+    assert code == 2 and "not empty" in complaint
+
+
+def test_an_imported_run_can_be_detected_with_and_evaluated(imported: Path, tmp_path: Path) -> None:
+    record = json.loads((imported / "run.json").read_text())
+    assert record["imported"] | {"epoch": 77.0, "previous_best": 81.94} == record["imported"]
+    assert record["selected_on"] == "test"
+    detector = network_detector(imported, device="cpu")
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    assert detector.planes(*images).shape == (1, 48, 64)
+    assert detector.description()["Method"] == "semicd_vl"
+    pairs = folder.read(folder_of_pairs(tmp_path / "data", ["one", "two"]))
+    assert 0 <= evaluate_run(imported, pairs, subset="all")["iou"] <= 1
+
+
+class Runs:
+    """What a malicious pickle does."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def _small(public: PublicNetwork) -> State:
+    """The public names with tensors of one element: enough for every check of names."""
+    return {name: torch.zeros(1) for name in public.state_dict()}
+
+
+def test_names_that_lack_or_are_too_many_are_listed(public: PublicNetwork, tmp_path: Path) -> None:
+    state = dict(public.state_dict())
+    lost = state.pop("decode_head.conv_seg_for_vl.bias")
+    state |= {
+        "decode_head.conv_seg_for_text.bias": lost,
+        "auxiliary_seg_head.conv_seg.weight": torch.zeros(6, 256, 1, 1),
+    }
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError) as refused:
+        import_official(tmp_path / "odd.pth", tmp_path / "run")
+    for words in (
+        "1 missing: decode_head.conv_seg_for_vl.bias",
+        "1 surplus: decode_head.conv_seg_for_text.bias",
+        "auxiliary_seg_head.conv_seg.weight is 6 x 256 x 1 x 1 where 2 x 256 x 1 x 1 is wanted",
+    ):
+        assert words in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_model_is_refused_with_a_short_list(tmp_path: Path) -> None:
+    torch.save({"state_dict": {f"layer{n}.weight": torch.zeros(2) for n in range(50)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"396 missing: .*and 376 more; 50 surplus: .*and 30 more"):
+        import_official(tmp_path / "other.pth", tmp_path / "run")
+
+
+@pytest.mark.parametrize("where", ["beside", "inside"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_are_refused_and_nothing_is_run(
+    public: PublicNetwork, tmp_path: Path, where: str, zipped: bool
+) -> None:
+    trap, state = Runs(tmp_path / "trapped"), _small(public)
+    content = {"model": state, "args": trap} if where == "beside" else {"model": {**state, "args": trap}}
+    torch.save(content, tmp_path / "trap.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"a Python object besides tensors \(\w+\.mkdir\).*none of it was run"):
+        import_official(tmp_path / "trap.pth", tmp_path / "run")
+    assert not (tmp_path / "trapped").exists() and not (tmp_path / "run").exists()
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        import_official(tmp_path / "none.pth", tmp_path / "run")
+    (tmp_path / "text.pth").write_text("hello there")
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        import_official(tmp_path / "text.pth", tmp_path / "run")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="no tensors by name"):
+        import_official(tmp_path / "list.pth", tmp_path / "run")
+    torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:700])
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        import_official(tmp_path / "cut.pth", tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.doc").write_text("mine")
+    with pytest.raises(CheckpointError, match="not empty"):
+        import_official(tmp_path / "whole.pth", tmp_path / "run")
