@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from data_on_disk import folder_of_pairs
 from semicdvl.checkpoint import load_network
-from semicdvl.config import Recipe, parse_recipe
+from semicdvl.config import DataConfig, Recipe, parse_recipe
 from semicdvl.data import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
 from semicdvl.pseudo.generate import CEGSettings, generate
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.train.run import evaluate_run, train
+from semicdvl.train.run import evaluate_run, make_split, train
 from semicdvl.types import Segments
 
 PAIRS = 12
@@ -147,3 +148,18 @@ def test_a_checkpoint_that_is_none_is_refused(data: Path, tmp_path: Path) -> Non
     (tmp_path / "run" / "model.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(CheckpointError, match="no weights here"):
         load_network(tmp_path / "run")
+
+
+def test_published_lists_of_one_set_with_the_pairs_of_another(tmp_path: Path) -> None:
+    own = folder_of_pairs(tmp_path / "own", [f"own{number}" for number in range(5)])
+    other = folder_of_pairs(tmp_path / "other", [f"other{number}" for number in range(4)])
+    lists = tmp_path / "lists"
+    (lists / "half").mkdir(parents=True)
+    for name, pairs in {"half/labeled": "0", "half/unlabeled": "12", "val": "3", "test": "4"}.items():
+        (lists / f"{name}.txt").write_text("".join(f"own{number}.png\n" for number in pairs))
+    (other / "train.txt").write_text("other0.png\nother2.png\n")
+    (other / "val.txt").write_text("other1.png\n")
+    (other / "test.txt").write_text("other3.png\n")
+    division = make_split(DataConfig(root=own, labelled=lists / "half", unlabelled=other))
+    names = {side: sorted(pair.name for pair in pairs) for side, pairs in vars(division).items()}
+    assert names == {"labelled": ["own0"], "unlabelled": ["other0", "other2"], "val": ["own3"], "test": ["own4"]}

@@ -118,7 +118,9 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
     else:
         division = _divide(config, config.root)
         if config.unlabelled is not None:
-            division = cross(division, _divide(config, config.unlabelled))
+            # published lists are of one data set; of the other one all training pairs are taken
+            other = config.model_copy(update={"labelled": 1.0})
+            division = cross(division, _divide(other, config.unlabelled))
     for side in ("labelled", select):
         if not getattr(division, side):
             field = "labelled" if side == "labelled" else f"{side}_frac"

@@ -1,0 +1,10 @@
+"""Methods x label fractions x seeds, on one or more data sets -> one table, one plot.
+
+config.py   the suite's TOML file
+data.py     a suite's data sets -> pairs, VLM labels and splits on disk
+plan.py     suite -> one recipe per run
+work.py     one run, in a process of its own; `python -m semicdvl.suite.work JOB.json`
+run.py      all runs: side by side, resumed, with progress
+results.py  outcomes of runs -> results.csv, table.md
+plot.py     -> plot.svg, plot.png
+"""

@@ -1,0 +1,185 @@
+"""A suite's TOML file -> one frozen, checked object."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from semicdvl.config import Section, parse_section, read_toml
+from semicdvl.errors import ConfigError
+from semicdvl.tables import nearest
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+# ------------------------------------------------------------------------------------------------ data sets
+class CEGConfig(Section):
+    """How the VLM's answers become labels; see `pseudo.generate.CEGSettings`."""
+
+    level: Literal["mixed", "instance", "pixel"] = "mixed"
+    gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
+    gamma_segmentation: float | None = Field(None, ge=0, le=1, description="None: as gamma")
+    delta: float = Field(0.0, ge=0, le=1)
+
+
+class DataEntry(Section):
+    """What every data set of a suite has."""
+
+    name: str = Field(description="for the table; letters, digits, - and _")
+    ceg: CEGConfig = CEGConfig()
+
+
+class CityEntry(DataEntry):
+    """Patches of made-up cities, and a made-up VLM whose errors are chosen here. Each city is on one side only."""
+
+    kind: Literal["city"] = "city"
+    name: str = "city"
+    city_px: int = Field(1024, ge=64, description="side of a city in pixels")
+    patch_px: int = Field(128, ge=32, description="side of a patch in pixels")
+    train_cities: int = Field(4, ge=1)
+    val_cities: int = Field(1, ge=1)
+    test_cities: int = Field(2, ge=1)
+    first_seed: int = Field(100, ge=0, description="seed of the first city; the others follow")
+    city: dict[str, float] = Field(default_factory=dict, description="fields of CitySpec, such as {haze = 0.3}")
+    vlm: dict[str, float] = Field(default_factory=dict, description="fields of Flaws, such as {miss_frac = 0.3}")
+
+
+class RealEntry(DataEntry):
+    """Real building-change pairs, crops of FOTBCD and LEVIR-CD; left out, saying so, where the folder is not there."""
+
+    kind: Literal["real"] = "real"
+    name: str = "real"
+    root: Path = Field(Path("../shared/data"), description="holds fotbcd/, fotbcd_instances/, levir/, levir_crops/")
+    crop_px: int = Field(256, ge=64)
+    vlm: str = "aerial"
+
+
+class FolderEntry(DataEntry):
+    """A data set of the user's own, with its pseudo-label store."""
+
+    kind: Literal["folder"] = "folder"
+    dataset: str = Field("folder", description="reader, see `semicdvl list datasets`")
+    root: Path
+    store: Path | None = Field(None, description="what `semicdvl pseudo` wrote; None: methods with a VLM are left out")
+    val_frac: float = Field(0.15, ge=0, lt=1)
+    test_frac: float = Field(0.25, ge=0, lt=1)
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
+
+
+KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
+    "city": CityEntry,
+    "real": RealEntry,
+    "folder": FolderEntry,
+}
+
+
+# ------------------------------------------------------------------------------------------------ what is compared
+class MethodEntry(Section):
+    """A line of the plot: a recipe with changes."""
+
+    name: str = Field(description="for the table, such as SemiCD-VL")
+    recipe: Path = Field(description="path relative to the suite's file")
+    set: dict[str, Any] = Field(default_factory=dict, description="changes of the recipe, by section")
+    labelled: tuple[Fraction, ...] | None = Field(None, description="fractions of this method alone")
+
+
+class ModelEntry(Section):
+    """A network that every method is run with."""
+
+    name: str
+    set: dict[str, Any] = Field(default_factory=dict, description="the recipe's model section, or part of it")
+
+
+class Suite(Section):
+    """All that determines a benchmark."""
+
+    SECTIONS: ClassVar[dict[str, type[Section]]] = {"methods": MethodEntry, "models": ModelEntry}
+
+    name: str = "suite"
+    labelled: tuple[Fraction, ...] = Field(min_length=1, description="label fractions")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
+    data: tuple[CityEntry | RealEntry | FolderEntry, ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    models: tuple[ModelEntry, ...] = ()
+    set: dict[str, Any] = Field(default_factory=dict, description="changes of every recipe, by section")
+    test_best: bool = Field(False, description="also train selected on test, for parity with papers; doubles the time")
+    compare: tuple[tuple[str, str], ...] | None = Field(
+        None, description="pairs of methods whose difference is shown, better one first; None: all, later minus earlier"
+    )
+
+    def pairs_compared(self) -> tuple[tuple[str, str], ...]:
+        """Return the pairs of methods whose difference is shown."""
+        if self.compare is not None:
+            return self.compare
+        names = [method.name for method in self.methods]
+        return tuple((later, earlier) for earlier, later in combinations(names, 2))
+
+    def with_data(self, root: Path | None) -> Suite:
+        """Return the suite with another folder of real pairs; None leaves it as it is."""
+        if root is None:
+            return self
+        moved = tuple(
+            entry.model_copy(update={"root": root}) if isinstance(entry, RealEntry) else entry for entry in self.data
+        )
+        return self.model_copy(update={"data": moved})
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite; recipes are found beside it.
+
+    Raises:
+        InputError: the file is missing or not TOML.
+        ConfigError: a key is unknown or a value does not fit; names repeat, or a compared method is none of the suite.
+    """
+    content = read_toml(path)
+    content["data"] = tuple(
+        _data_entry(entry, f"{path}: data {at}") for at, entry in enumerate(_list(content, "data", path), 1)
+    )
+    for key, kind in Suite.SECTIONS.items():
+        entries = _list(content, key, path)
+        content[key] = tuple(
+            parse_section(kind, entry, source=f"{path}: {key} {at}") for at, entry in enumerate(entries, 1)
+        )
+    suite = parse_section(Suite, content, source=str(path))
+    _refuse_odd_names(suite, path)
+    methods = tuple(
+        method.model_copy(update={"recipe": (path.parent / method.recipe).resolve()}) for method in suite.methods
+    )
+    return suite.model_copy(update={"methods": methods})
+
+
+def _list(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    """Return a list of tables, empty where there is none."""
+    entries = content.get(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{path}: {key} is no list of tables; write each under [[{key}]].")
+    return entries
+
+
+def _data_entry(entry: dict[str, Any], source: str) -> Section:
+    """Check one data set by its kind."""
+    kind = entry.get("kind")
+    if kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise ConfigError(f"{source}: kind = {kind!r} is not known.{nearest(str(kind), KINDS)} Known: {known}.")
+    return parse_section(KINDS[kind], entry, source=source)
+
+
+def _refuse_odd_names(suite: Suite, path: Path) -> None:
+    """Refuse names that repeat, that make no folder, or that `compare` invents."""
+    for key in ("data", "methods", "models"):
+        names = [entry.name for entry in getattr(suite, key)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"{path}: two {key} are called '{min(twice)}'. Give each a name of its own.")
+        for name in names:
+            if not re.fullmatch(r"[\w .+-]+", name):
+                raise ConfigError(
+                    f"{path}: {key} name '{name}' makes no folder; use letters, digits, - _ . + and space."
+                )
+    methods = [method.name for method in suite.methods]
+    for name in {name for pair in suite.pairs_compared() for name in pair} - set(methods):
+        raise ConfigError(f"{path}: compare names no method '{name}'.{nearest(name, methods)}")

@@ -1,0 +1,90 @@
+"""One run of a suite, in a process of its own: its peak memory is its own, and whatever befalls it, it alone falls.
+
+python -m semicdvl.suite.work JOB.json
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semicdvl.checkpoint import build_network, load_into, load_weights, read_run
+from semicdvl.config import Recipe, parse_recipe
+from semicdvl.data.split_file import read_split
+from semicdvl.errors import DivergedError, SemicdvlError
+from semicdvl.files import read_json, write_json
+from semicdvl.train.evaluate import evaluate
+from semicdvl.train.run import train
+
+SHOWN = ("iou", "f1", "precision", "recall")
+
+
+def work(job_file: Path) -> dict[str, Any]:
+    """Make the run of a job file, or go on with it, and write its outcome; return the outcome.
+
+    An error of the run is an outcome, too: `status` is finished, diverged or failed, `error` says why.
+    """
+    content = read_json(job_file, remedy="Start `semicdvl benchmark` again, it writes the job files")
+    recipe, run = parse_recipe(content["recipe"], source=str(job_file)), Path(content["run"])
+    outcome = dict(content["job"])
+    try:
+        outcome |= _finished(recipe, run)
+    except DivergedError as error:
+        outcome |= {"status": "diverged", "error": str(error)}
+    except SemicdvlError as error:
+        outcome |= {"status": "failed", "error": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        outcome |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    write_json(Path(content["result"]), outcome)
+    return outcome
+
+
+def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
+    """Train and return what is worth keeping: scores on test of the selected and of the last step, cost."""
+    began = time.monotonic()
+    trained = train(recipe, run, quiet=True)
+    record = read_run(run)
+    last = record.get("test_last") or _scores_of_last(recipe, run)
+    return {
+        "status": "finished",
+        "error": "",
+        "run": str(run),
+        "best_step": trained.fitted.best_step,
+        "val": {name: trained.val.get(name) for name in SHOWN},
+        "test": {name: trained.test[name] for name in SHOWN},
+        "test_last": {name: last[name] for name in SHOWN},
+        "pairs": {side: record["split"][side] for side in ("labelled", "unlabelled", "val", "test")},
+        "seconds": trained.seconds,
+        "total_seconds": time.monotonic() - began,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
+    }
+
+
+def _scores_of_last(recipe: Recipe, run: Path) -> dict[str, float]:
+    """Score the weights of the last step on test; with a moving average, those of the average, as validation does."""
+    newest = max((run / "state").glob("[0-9]*"))
+    averaged = newest / "teacher.safetensors"
+    if averaged.exists():
+        inside = load_weights(averaged).items()
+        weights = {name.removeprefix("module."): value for name, value in inside if name.startswith("module.")}
+    else:
+        weights = load_weights(newest / "model.safetensors")
+    model = build_network(recipe.model.model_dump(), pretrained="none")
+    load_into(model, weights, source=newest)
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.train.device != "cpu" else "cpu")
+    pairs = read_split(run / "split.json").test
+    return evaluate(model.eval().to(device), pairs, device=device, label_values=recipe.data.label_values).scores()
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    work(Path(sys.argv[1]))

@@ -1,0 +1,197 @@
+"""The made-up VLM: each kind of error does what it says, and its files take the ordinary way into a store."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio.features
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as rle
+
+from semicdvl.data.synthetic import CLASSES, City, CitySpec, make_city, write_patches
+from semicdvl.data.synthetic_answers import (
+    BUILDING,
+    CHANNEL,
+    HOUSE,
+    PERFECT,
+    PROMPTS,
+    SMALL_M2,
+    CityAnswer,
+    Flaws,
+    answer_city,
+    write_answers,
+)
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.metrics import Confusion
+from semicdvl.pseudo.generate import CEGSettings, generate
+from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.pseudo.store import PseudoStore
+from semicdvl.types import PairFiles
+from semicdvl.vlms import precomputed
+
+
+@cache
+def city() -> City:
+    return make_city(CitySpec(size_px=(320, 448), seed=3))
+
+
+def with_flaws(**values: float) -> Flaws:
+    """Perfect but for these."""
+    return Flaws(**(vars(PERFECT) | values))
+
+
+def covered(answer: CityAnswer) -> np.ndarray:
+    outlines = [one.outline for one in answer.found]
+    return rasterio.features.rasterize(outlines, out_shape=city().change_HW.shape) if outlines else np.zeros((1, 1))
+
+
+# ------------------------------------------------------------------------------------------------ answers
+def test_prompts_are_the_papers() -> None:
+    assert PROMPT_SETS["buildings"].words == PROMPTS
+
+
+def test_without_flaws_it_tells_the_truth() -> None:
+    truth = ((city().classes_t1_HW, city().buildings_t1), (city().classes_t2_HW, city().buildings_t2))
+    for answer, (classes_HW, buildings) in zip(answer_city(city(), PERFECT), truth, strict=True):
+        assert len(answer.found) == len(buildings)
+        assert answer.scores_CHW.shape == (6, 320, 448)
+        is_building = classes_HW == CLASSES.index("building")
+        np.testing.assert_array_equal(covered(answer) == 1, is_building)
+        said_HW = answer.scores_CHW.argmax(axis=0)
+        np.testing.assert_array_equal((said_HW <= BUILDING) & (answer.scores_CHW.max(axis=0) > 0.5), is_building)
+        for name, channel in CHANNEL.items():
+            assert (said_HW[classes_HW == CLASSES.index(name)] == channel).all()
+        asked = [CLASSES.index(name) for name in (*CHANNEL, "building")]
+        assert answer.scores_CHW[:, ~np.isin(classes_HW, asked)].max() < 0.5, "what nobody asked for scores low"
+
+
+def test_equal_settings_give_equal_answers_and_another_seed_others() -> None:
+    first, again, other = (answer_city(city(), flaws)[1] for flaws in (Flaws(), Flaws(), Flaws(seed=1)))
+    np.testing.assert_array_equal(first.scores_CHW, again.scores_CHW)
+    assert first.found == again.found
+    assert first.found != other.found
+
+
+def test_misses_take_their_share_and_small_buildings_first() -> None:
+    large = city().buildings_t1[city().buildings_t1["area_m2"] > SMALL_M2]
+    small = len(city().buildings_t1) - len(large)
+    flaws = [with_flaws(miss_frac=0.3, seed=seed) for seed in range(12)]
+    missed = [len(city().buildings_t1) - len(answer_city(city(), one)[0].found) for one in flaws]
+    expected = 0.3 * len(large) + 0.6 * small
+    assert np.mean(missed) == pytest.approx(expected, abs=4 * np.sqrt(expected / len(flaws)))
+    assert not answer_city(city(), with_flaws(miss_frac=1.0))[0].found
+
+
+def test_inventions_stand_where_nothing_does() -> None:
+    flaws = with_flaws(invented_per_ha=20.0, persistence_frac=0.5)
+    true = len(city().buildings_t1)
+    invented = answer_city(city(), flaws)[0].found[true:]
+    area_ha = 320 * 448 * 0.25 / 1e4
+    assert len(invented) == pytest.approx(20 * area_ha, rel=0.4)
+    built_HW = city().classes_t1_HW == CLASSES.index("building")
+    for one in invented:
+        x, y = (int(value) for value in one.outline.centroid.coords[0])
+        if 0 <= y < 320 and 0 <= x < 448:
+            assert not built_HW[y, x]
+
+
+def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
+    true, moved = (
+        answer_city(city(), flaws)[0].found for flaws in (PERFECT, with_flaws(misalignment_px=2.0, persistence_frac=0))
+    )
+    assert len(true) == len(moved)
+    ways = [
+        np.subtract(b.outline.centroid.coords[0], a.outline.centroid.coords[0])
+        for a, b in zip(true, moved, strict=True)
+    ]
+    assert np.std(ways) == pytest.approx(2.0, rel=0.25)
+
+
+def test_confusion_mistakes_its_share_of_the_ground() -> None:
+    right, wrong = (answer_city(city(), flaws)[0].scores_CHW for flaws in (PERFECT, with_flaws(confusion_frac=0.2)))
+    ground_HW = city().classes_t1_HW != CLASSES.index("building")
+    assert (right.argmax(axis=0) != wrong.argmax(axis=0))[ground_HW].mean() == pytest.approx(0.2, abs=0.06)
+
+
+def test_noise_has_its_strength_and_length() -> None:
+    logits = [
+        np.log(s / (1 - s)) for s in (answer_city(city(), f)[0].scores_CHW[5] for f in (PERFECT, with_flaws(noise=0.5)))
+    ]
+    grass_HW = city().classes_t1_HW == CLASSES.index("grass")
+    noise_HW = np.where(grass_HW, logits[1] - logits[0], np.nan)
+    assert np.nanstd(noise_HW) == pytest.approx(0.5, rel=0.3)
+    assert np.nanmean(noise_HW[:, 1:] * noise_HW[:, :-1]) > 0.6 * np.nanvar(noise_HW), "neighbours are alike"
+
+
+def test_persistence_makes_the_dates_err_alike() -> None:
+    """What stands on both dates is found on both, or on neither."""
+    stay = set(city().buildings_t1["id"][city().buildings_t1["kind"] == "unchanged"])
+
+    def differently(persistence: float) -> int:
+        """Unchanged buildings whose scores differ between the dates; scores are drawn with the rest of their luck."""
+        flaws = with_flaws(miss_frac=0.4, misalignment_px=0.0, persistence_frac=persistence)
+        scores = [{one.score for one in answer.found} for answer in answer_city(city(), flaws)]
+        return len(scores[0] ^ scores[1])
+
+    changed = len(city().buildings_t1) + len(city().buildings_t2) - 2 * len(stay)
+    assert differently(1.0) <= changed
+    assert differently(0.0) > len(stay) / 2
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([name for name in vars(PERFECT) if name != "seed"]), st.floats(-5, 5))
+def test_flaws_out_of_range_are_refused(name: str, value: float) -> None:
+    fine = value >= 0 and (value <= 1 or not name.endswith("_frac"))
+    if fine:
+        assert getattr(Flaws(**{name: value}), name) == value
+    else:
+        with pytest.raises(ConfigError, match=name):
+            Flaws(**{name: value})
+
+
+# ------------------------------------------------------------------------------------------------ files
+def test_files_say_what_the_answers_say(tmp_path: Path) -> None:
+    pairs = write_patches(city(), tmp_path / "pairs", size_px=64)
+    write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, flaws=Flaws())
+    vlm = precomputed.build(weights=tmp_path / "answers")
+    whole = answer_city(city(), Flaws())[1]
+    row, col = 128, 192
+    said = vlm.segment(city().t2_HWC[row : row + 64, col : col + 64], PROMPTS)
+    np.testing.assert_allclose(said.scores_CHW, whole.scores_CHW[:, row : row + 64, col : col + 64], atol=1e-3)
+    assert said.instances is not None
+    masks = [rle.decode(dict(one.mask)) for one in said.instances]
+    np.testing.assert_array_equal(
+        np.max(masks, axis=0), covered(whole)[row : row + 64, col : col + 64], "objects are cut at the patch's border"
+    )
+    assert {one.prompt for one in said.instances} <= {HOUSE, BUILDING}
+
+
+def test_a_worse_vlm_gives_worse_labels(tmp_path: Path) -> None:
+    pairs = write_patches(city(), tmp_path / "pairs", size_px=64)
+    worse = Flaws(miss_frac=0.4, invented_per_ha=4.0, misalignment_px=2.5)
+    truth_HW = {pair.name: city().change_HW[slice(*_span(pair, 1)), slice(*_span(pair, 2))] for pair in pairs}
+    ious = []
+    for name, flaws in (("perfect", PERFECT), ("default", Flaws()), ("worse", worse)):
+        write_answers(city(), pairs, tmp_path / name, images=tmp_path / "pairs", size_px=64, flaws=flaws)
+        vlm, store = precomputed.build(weights=tmp_path / name), tmp_path / f"store-{name}"
+        made = CEGSettings(level="instance")
+        list(generate(pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=made, root=store))
+        counts = Confusion()
+        for pair in pairs:
+            counts += Confusion.from_maps(PseudoStore.open(store).labels(pair).change_HW, truth_HW[pair.name])
+        ious.append(counts.iou)
+    assert ious[0] > 0.6, "but for rebuilt houses, which touch their forerunners, the perfect VLM finds every change"
+    assert ious[0] > ious[1] + 0.1 > ious[2] + 0.15
+
+
+def _span(pair: PairFiles, part: int) -> tuple[int, int]:
+    start = int(pair.name.split("_")[part][1:])
+    return start, start + 64
+
+
+def test_a_patch_that_does_not_say_its_place_is_refused(tmp_path: Path) -> None:
+    odd = PairFiles("somewhere", Path("a.png"), Path("b.png"))
+    with pytest.raises(DataError, match="somewhere"):
+        write_answers(city(), [odd], tmp_path / "answers", images=tmp_path, size_px=64, flaws=PERFECT)

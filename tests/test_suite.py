@@ -1,0 +1,259 @@
+"""A benchmark from start to end, at a size of seconds: resumed, complete, and honest about what failed."""
+
+import csv
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from semicdvl.cli import app
+from semicdvl.data.split_file import read_split
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.suite.config import Suite, load_suite
+from semicdvl.suite.data import AGAIN, prepare
+from semicdvl.suite.plan import plan
+from semicdvl.suite.run import SuiteResult, run_suite
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TINY = f"""
+name = "tiny"
+labelled = [0.5, 1.0]
+seeds = [1]
+
+[set.train]
+steps = 2
+eval_every = 1
+labelled_batch = 1
+unlabelled_batch = 2
+
+[set.model]
+pretrained = "none"
+decoder_channels = 8
+
+[[methods]]
+name = "Sup-only"
+recipe = "{RECIPES.as_posix()}/small-supervised.toml"
+
+[[methods]]
+name = "SemiCD-VL"
+recipe = "{RECIPES.as_posix()}/small-semicd_vl.toml"
+labelled = [1.0]
+
+[methods.set.data]
+crop_px = 64
+
+[[data]]
+kind = "city"
+city_px = 192
+patch_px = 64
+train_cities = 1
+test_cities = 1
+first_seed = 7
+
+[data.city]
+change_frac = 0.2
+
+[data.vlm]
+miss_frac = 0.2
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "suite.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(suite: Suite, out: Path, **options: object) -> tuple[SuiteResult, str]:
+    """Run in this process; return the result and what was said."""
+    said = StringIO()
+    return run_suite(suite, out, jobs=0, console=Console(file=said, width=200), **options), said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, SuiteResult]:
+    folder = tmp_path_factory.mktemp("suite")
+    suite = load_suite(write(folder, TINY))
+    result, _ = run(suite, folder / "out")
+    return suite, folder / "out", result
+
+
+# ------------------------------------------------------------------------------------------------ end to end
+def test_every_combination_is_run_once_and_told_of(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    _, out, result = finished
+    assert result.failed == 0
+    places = [(one["method"], one["labelled"], one["seed"]) for one in result.outcomes]
+    assert places == [("Sup-only", 0.5, 1), ("Sup-only", 1.0, 1), ("SemiCD-VL", 1.0, 1)]
+    with (out / "results.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 3
+    for row, one in zip(rows, result.outcomes, strict=True):
+        assert float(row["iou_best"]) == pytest.approx(one["test"]["iou"], abs=1e-5)
+        assert float(row["seconds"]) > 0 and float(row["peak_mib"]) > 100
+        assert (int(row["labelled_pairs"]), int(row["test_pairs"])) == ((9 if row["labelled"] == "1.0" else 4), 9)
+    table = result.table.read_text(encoding="utf-8")
+    assert "| SemiCD-VL | 100 % |" in table and "SemiCD-VL - Sup-only" in table
+    assert all(path.stat().st_size > 5000 for path in result.plots) and len(result.plots) == 2
+
+
+def test_scores_are_those_of_the_runs(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    """The selected step's scores are the run's own record; a run whose best step is its last has both alike."""
+    for one in finished[2].outcomes:
+        record = json.loads((Path(one["run"]) / "run.json").read_text(encoding="utf-8"))
+        assert one["test"]["iou"] == record["test"]["iou"]
+        if one["best_step"] == 2:
+            assert one["test_last"] == pytest.approx(one["test"], abs=1e-6)
+
+
+def test_what_has_ended_is_not_made_again(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    suite, out, before = finished
+    times = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
+    after, said = run(suite, out)
+    assert "3 runs, 3 of them there already" in said
+    assert after.outcomes == before.outcomes
+    assert times == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
+
+
+def test_a_killed_run_is_gone_on_with(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    suite, out, before = finished
+    lost = next((out / "jobs").glob("city-sup-only-0.5-s1-*.result.json"))
+    record = out / "runs" / lost.name.removesuffix(".result.json") / "run.json"
+    lost.unlink()
+    content = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps(content | {"status": "started"}), encoding="utf-8")
+    after, said = run(suite, out)
+    assert "3 runs, 2 of them there already" in said
+    assert [one["test"] for one in after.outcomes] == [one["test"] for one in before.outcomes]
+
+
+def test_a_failed_run_becomes_a_row_and_the_suite_goes_on(tmp_path: Path) -> None:
+    text = TINY.replace("labelled = [0.5, 1.0]", "labelled = [0.5]")
+    text = text.replace("[methods.set.data]\ncrop_px = 64", "[methods.set.method]\nlambda_vl = 1e39")
+    result, said = run(load_suite(write(tmp_path, text)), tmp_path / "out")
+    ended = {one["method"]: one["status"] for one in result.outcomes}
+    assert ended == {"Sup-only": "finished", "SemiCD-VL": "diverged"}
+    assert result.failed == 1
+    assert "SemiCD-VL, 1 labels, seed 1: diverged" in said
+    table = result.table.read_text(encoding="utf-8")
+    assert "0 of 1 (1 diverged)" in table and "not a number" in table
+    _, again = run(load_suite(tmp_path / "suite.toml"), tmp_path / "out")
+    assert "2 of them there already" in again
+    _, again = run(load_suite(tmp_path / "suite.toml"), tmp_path / "out", retry=True)
+    assert "1 of them there already" in again
+
+
+def test_processes_of_their_own_and_the_command(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+    """One run is made anew by a process; its scores are those that were made in this one."""
+    _, out, before = finished
+    for path in (out / "jobs").glob("city-sup-only-1-s1-*.result.json"):
+        path.unlink()
+    for path in (out / "runs").glob("city-sup-only-1-s1-*"):
+        shutil.rmtree(path)
+    done = CliRunner().invoke(app, ["benchmark", str(write(tmp_path, TINY)), "-o", str(out), "--jobs", "2"])
+    assert done.exit_code == 0, done.output
+    assert "IoU^c" in done.output
+    after, _ = run(load_suite(tmp_path / "suite.toml"), out)
+    assert [one["test"] for one in after.outcomes] == [one["test"] for one in before.outcomes]
+
+
+# ------------------------------------------------------------------------------------------------ data and plan
+def test_splits_are_nested_and_full_labels_take_part_twice(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    suite, out, _ = finished
+    place = prepare(suite.data[0], out / "data")
+    assert place is not None
+    half, whole = (read_split(place.split_file(fraction, 1)) for fraction in (0.5, 1.0))
+    assert {pair.name for pair in half.labelled} < {pair.name for pair in whole.labelled}
+    assert len(half.labelled) == 4 and len(half.unlabelled) == 5
+    assert [pair.name for pair in whole.unlabelled] == [f"{pair.name}{AGAIN}" for pair in whole.labelled]
+    assert {pair.name for pair in half.test} == {pair.name for pair in whole.test}
+
+
+def test_methods_of_a_seed_share_all_but_the_method(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    suite, out, _ = finished
+    prepared = {"city": prepare(suite.data[0], out / "data")}
+    jobs = [job for job in plan(suite, prepared, out) if job.labelled == 1.0]
+    one, other = (job.recipe for job in jobs)
+    assert one.method.name == "supervised" and other.method.name == "semicd_vl"
+    assert (one.data.split, one.model, one.train, one.seed) == (other.data.split, other.model, other.train, other.seed)
+    assert one.pseudo is None and other.pseudo is not None
+
+
+def test_a_changed_suite_makes_new_runs(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    suite, out, _ = finished
+    prepared = {"city": prepare(suite.data[0], out / "data")}
+    longer = suite.model_copy(update={"set": suite.set | {"train": suite.set["train"] | {"steps": 3}}})
+    names = [{job.name for job in plan(one, prepared, out)} for one in (suite, longer)]
+    assert names[0].isdisjoint(names[1])
+
+
+def test_networks_and_test_selection_multiply_the_runs(
+    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
+) -> None:
+    _, out, _ = finished
+    networks = '[[models]]\nname = "small"\nset = {decoder_channels = 4}\n[[models]]\nname = "large"\n[[data]]'
+    suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks).replace('name = "tiny"', "test_best = true")))
+    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
+    assert len({job.name for job in jobs}) == 3 * 2 * 2
+    assert [job.recipe.train.select for job in jobs[:2]] == ["val", "test"]
+    channels = {job.model: job.recipe.model.options["decoder_channels"] for job in jobs}
+    assert channels == {"small": 4, "large": 8}
+
+
+def test_a_data_set_of_ones_own(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+    """Without a store, methods that learn from a VLM are left out."""
+    suite, out, _ = finished
+    place = prepare(suite.data[0], out / "data")
+    assert place is not None and place.store is not None
+    for store, methods in ((None, {"Sup-only"}), (place.store, {"Sup-only", "SemiCD-VL"})):
+        named = f'store = "{store.as_posix()}"\n' if store else ""
+        entry = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n{named}'
+        own = load_suite(write(tmp_path, TINY.split("[[data]]")[0] + entry))
+        jobs = plan(own, {"own": prepare(own.data[0], tmp_path / "data")}, tmp_path)
+        assert {job.method for job in jobs} == methods
+        assert all(job.recipe.data.root == place.root for job in jobs)
+
+
+def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:
+    text = TINY.split("[[data]]")[0] + f'[[data]]\nkind = "real"\nroot = "{(tmp_path / "none").as_posix()}"\n'
+    said = StringIO()
+    with pytest.raises(DataError, match="no run is left"):
+        run_suite(load_suite(write(tmp_path, text)), tmp_path / "out", console=Console(file=said, width=200))
+    assert "data 'real' is left out" in said.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------ refused
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('kind = "city"', 'kind = "citi"', "kind = 'citi' is not known. Did you mean 'city'"),
+        ("city_px = 192", "city_size = 192", "unknown key 'city_size'. Did you mean 'city_px'"),
+        ("seeds = [1]", "seed = [1]", "unknown key 'seed'. Did you mean 'seeds'"),
+        ("labelled = [0.5, 1.0]", "labelled = [0.5, 1.5]", "1.5"),
+        ("labelled = [1.0]", "fractions = [1.0]", "unknown key 'fractions'"),
+        ('name = "SemiCD-VL"', 'name = "Sup-only"', "two methods are called 'Sup-only'"),
+        ('name = "tiny"', 'name = "tiny"\ncompare = [["SemiCDVL", "Sup-only"]]', "Did you mean 'SemiCD-VL'"),
+        ('name = "SemiCD-VL"', 'name = "a/b"', "makes no folder"),
+    ],
+)
+def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in TINY
+    with pytest.raises(ConfigError) as error:
+        load_suite(write(tmp_path, TINY.replace(old, new)))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("miss_frac = 0.2", "mis_frac = 0.2", "Did you mean 'miss_frac'"),
+        ("change_frac = 0.2", "changed = 0.2", "unknown key 'changed'"),
+    ],
+)
+def test_unknown_settings_of_a_city_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    suite = load_suite(write(tmp_path, TINY.replace(old, new)))
+    with pytest.raises(ConfigError, match=says):
+        prepare(suite.data[0], tmp_path / "data")

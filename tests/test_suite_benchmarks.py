@@ -1,0 +1,48 @@
+"""The speed benchmarks compare like with like: the plain ways give the package's losses and pictures."""
+
+import importlib.util
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plain_step_does_the_same_maths() -> None:
+    """Losses by name at the first step; at the second, the same weights up to rounding have come out of the first."""
+    bench = script("train_step")
+    setup = bench.Setup("resnet18", 8, 64, 2, 2, "cpu")
+    plain, ours = bench.measure_plain(setup), bench.measure_ours(setup, "fp32")
+    assert bench.same_losses(plain, ours, "fp32") < 1e-4
+    assert all(value > 0 for value in plain.losses[0].values()), "every term has something to say"
+    second = [sum(one.losses[1].values()) for one in (plain, ours)]
+    assert second[0] == pytest.approx(second[1], rel=1e-3)
+    assert second[0] != pytest.approx(sum(plain.losses[0].values()), rel=1e-3), "the first step changed the weights"
+    assert plain.step_s > 0 and ours.peak_mib > 100
+
+
+def test_losses_that_differ_are_refused() -> None:
+    bench = script("train_step")
+    one, other = (bench.Measured([{"supervised": value}] * 2, 1.0, 1.0, 1.0) for value in (0.5, 0.51))
+    with pytest.raises(SystemExit, match="differ"):
+        bench.same_losses(one, other, "fp32")
+
+
+@pytest.mark.parametrize("size_px", [64, 96])
+def test_both_augmentations_give_the_same_pictures(size_px: int) -> None:
+    bench = script("loader")
+    grey, masks = bench.difference(bench.sources(2, size_px), Namespace(crop=64))
+    assert grey < 6, "grey values of 255; edges of a made-up city are sharp at this size"
+    assert masks < 0.03
