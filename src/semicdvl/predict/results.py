@@ -153,6 +153,7 @@ def write_record(
     detector: Detector,
     settings: DetectSettings,
     warnings: tuple[str, ...],
+    alignment: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> None:
     """Write run.json: what was run on what, with which settings and versions, and what came out."""
@@ -168,6 +169,7 @@ def write_record(
             "width_px": pair.grid.width,
             "gsd_m": found.gsd_m,
         },
+        "alignment": dict(alignment),
         "detector": {"name": detector.name, **describe(detector)},
         "settings": asdict(settings),
         "classes": list(found.change.classes),

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.errors import InputError, OutputError
-from semicdvl.files import read_json, whole_folder
+from semicdvl.errors import InputError
+from semicdvl.files import whole_folder
 from semicdvl.predict import detect_page, results
+from semicdvl.predict.check import alignment_record, open_checked, warnings_left
 from semicdvl.predict.detector import network_detector, vlm_detector
-from semicdvl.predict.results import FORMAT, OUTPUTS, Found
-from semicdvl.rasters.pair import RasterPair, open_pair
+from semicdvl.predict.out_folder import keep_foreign, refuse_foreign
+from semicdvl.predict.results import Found
+from semicdvl.rasters.pair import RasterPair
 from semicdvl.rasters.vector import find_objects, polygons
 from semicdvl.rasters.windows import blend, pad, tiling
 from semicdvl.types import ChangeMap, Detector
@@ -43,6 +45,7 @@ class DetectSettings:
         gsd_m: metres per pixel where the files don't say (or say it wrong); handed to the detector.
         bands: 1-based numbers of red, green and blue; None: as tagged, or the first three.
         title: heading of the report; None: made from the file names.
+        align: move the after image by the shift that is measured between the dates, where it is known.
         overwrite: use OUT even if it holds other things than an earlier result; these stay where they are.
     """
 
@@ -52,6 +55,7 @@ class DetectSettings:
     gsd_m: float | None = None
     bands: tuple[int, int, int] | None = None
     title: str | None = None
+    align: bool = False
     overwrite: bool = False
 
 
@@ -113,9 +117,10 @@ def detect(
     """
     settings = settings or DetectSettings()
     before, after, out = Path(before), Path(after), Path(out).absolute()
-    _refuse_foreign(out, overwrite=settings.overwrite)
+    refuse_foreign(out, overwrite=settings.overwrite)
     clock, console = _Clock(), progress or Console(stderr=True)
-    with open_pair(before, after, bands=settings.bands) as pair:
+    pair, checked, left = open_checked(before, after, bands=settings.bands, align=settings.align)
+    with pair:
         clock.lap("open")
         with whole_folder(out) as folder:
             gsd_m = settings.gsd_m or pair.gsd_m
@@ -127,8 +132,22 @@ def detect(
             found = _found(pair, change, settings=settings, gsd_m=gsd_m)
             clock.lap("decide")
             with console.status("writing"):
-                warnings = _write(folder, pair, found, detector=detector, settings=settings, clock=clock)
-            _keep_foreign(out, folder)
+                warnings = (
+                    *results.warnings_of(pair, found, settings=settings),
+                    *warnings_left(checked, pair.move, left),
+                )
+                alignment = alignment_record(checked, pair.move, left)
+                _write(
+                    folder,
+                    pair,
+                    found,
+                    detector=detector,
+                    settings=settings,
+                    warnings=warnings,
+                    alignment=alignment,
+                    clock=clock,
+                )
+            keep_foreign(out, folder)
     numbers = results.count(found)
     return DetectResult(
         out=out,
@@ -212,19 +231,32 @@ def _planes(folder: Path, pair: RasterPair, detector: Detector) -> Iterator[NDAr
 
 
 def _write(
-    folder: Path, pair: RasterPair, found: Found, *, detector: Detector, settings: DetectSettings, clock: _Clock
-) -> tuple[str, ...]:
-    """Write all outputs; return the warnings."""
-    warnings = results.warnings_of(pair, found, settings=settings)
+    folder: Path,
+    pair: RasterPair,
+    found: Found,
+    *,
+    detector: Detector,
+    settings: DetectSettings,
+    warnings: tuple[str, ...],
+    alignment: dict[str, Any],
+    clock: _Clock,
+) -> None:
+    """Write all outputs."""
     results.write_maps(folder, pair, found)
     clock.lap("write")
     page, record = folder / "report.html", folder / "run.json"
     detect_page.write(page, pair, found, detector=detector, settings=settings, warnings=warnings, seconds=clock.laps)
     clock.lap("report")
     results.write_record(
-        record, pair, found, detector=detector, settings=settings, warnings=warnings, seconds=clock.laps
+        record,
+        pair,
+        found,
+        detector=detector,
+        settings=settings,
+        warnings=warnings,
+        alignment=alignment,
+        seconds=clock.laps,
     )
-    return warnings
 
 
 class _Clock:
@@ -237,54 +269,3 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.laps[name], self.start = round(now - self.start, 3), now
-
-
-# ------------------------------------------------------------------------------------------------ the folder
-def _refuse_foreign(out: Path, *, overwrite: bool) -> None:
-    """Make sure that replacing `out` loses nothing but an earlier result."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, wanted a folder for the results. Give another name with -o.")
-    entries = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if not entries or overwrite:
-        return
-    foreign = [name for name in entries if not _is_output(name)]
-    if not foreign and (not (out / "run.json").is_file() or not _is_ours(out)):
-        foreign = entries
-    if foreign:
-        listed = ", ".join(foreign[:4]) + (", ..." if len(foreign) > 4 else "")
-        raise OutputError(
-            f"{out}: holds what no earlier `detect` wrote ({listed}). "
-            "Give a new folder, or --overwrite to put the results beside it."
-        )
-
-
-def _is_output(name: str) -> bool:
-    """Tell whether a file is an output or what a GIS leaves beside one."""
-    return name in OUTPUTS or any(name.startswith(f"{own}.aux") or name.startswith(f"{own}-") for own in OUTPUTS)
-
-
-def _is_ours(out: Path) -> bool:
-    """Tell whether the folder's run.json is that of an earlier detection."""
-    try:
-        record = read_json(out / "run.json", remedy="")
-    except InputError:
-        return False
-    return isinstance(record, dict) and record.get("format") == FORMAT
-
-
-def _keep_foreign(out: Path, folder: Path) -> None:
-    """Bring what is not ours from the old folder into the new one, as links where the disk can, so nothing is lost."""
-    if not out.is_dir():
-        return
-    for path in out.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, folder / path.name, copy_function=_link, symlinks=True)
-        elif not _is_output(path.name):
-            _link(str(path), str(folder / path.name))
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import rasterio
+from affine import Affine
 from numpy.typing import NDArray
-from PIL.PngImagePlugin import PngImageFile
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.errors import InputError
 from semicdvl.rasters.border import BlackBorder, find
 from semicdvl.rasters.grid import Grid, offset_px
+from semicdvl.rasters.move import OffsetField, moved, reach
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 SAMPLE_PX = 1024
 """The stretch is measured on a decimated read of at most this many pixels a side."""
 GROW_PX = 2
 """A black border is taken this much wider: pixels beside it are mixed by resampling and compression."""
+ANY_PLANE, NORTH_UP = CRS.from_epsg(3857), Affine.scale(1, -1)
+"""Plain images have neither; GDAL wants both before it moves their pixels by a part of one."""
 BROKEN = "Copy or download it again; `gdalinfo -checksum FILE` shows whether it is whole"
 
 
@@ -58,6 +60,7 @@ class Date:
         warped: whether pixels are resampled.
         stretch: how other data than 8-bit become 8-bit; None for 8-bit data, which pass as they are.
         border: untagged black border; empty until `prepared`.
+        field: small offsets from place to place by which pixels are moved when they are read; None: none.
     """
 
     path: Path
@@ -68,7 +71,8 @@ class Date:
     col: int = 0
     warped: bool = False
     stretch: Stretch | None = None
-    border: BlackBorder = field(default_factory=lambda: BlackBorder(0, 0))
+    border: BlackBorder = dataclass_field(default_factory=lambda: BlackBorder(0, 0))
+    field: OffsetField | None = None
 
     def read(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None = None
@@ -77,11 +81,30 @@ class Date:
 
         `shape_hw` reads it decimated (averaged) to that size.
         """
+        if self.field is None:
+            return self._read(row, col, height, width, shape_hw=shape_hw)
+        grid_hw = self.grid.height, self.grid.width
+        top, left, bottom, right = reach(self.field, row, col, height, width, shape_hw=grid_hw)
+        scale_hw = (1.0, 1.0) if shape_hw is None else (shape_hw[0] / height, shape_hw[1] / width)
+        wide_hw = round((bottom - top) * scale_hw[0]), round((right - left) * scale_hw[1])
+        image_HWC, valid_HW = self._read(
+            top, left, bottom - top, right - left, shape_hw=None if shape_hw is None else wide_hw
+        )
+        tall, wide = shape_hw or (height, width)
+        rows, cols = row + np.arange(tall) / scale_hw[0], col + np.arange(wide) / scale_hw[1]
+        offsets_2HW = self.field.at(rows, cols) * np.array(scale_hw)[:, None, None]
+        start = (row - top) * scale_hw[0], (col - left) * scale_hw[1]
+        return moved(image_HWC, valid_HW, offsets_2HW, row=start[0], col=start[1])
+
+    def _read(
+        self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a window as it lies in the source."""
         resampling = Resampling.nearest if shape_hw is None else Resampling.average
         data_CHW, valid_HW = self._raw(row, col, height, width, shape_hw=shape_hw, resampling=resampling)
         image_CHW = data_CHW if self.stretch is None else self.stretch(data_CHW)
         if self.border.strips:
-            valid_HW &= ~self._border(row, col, height, width, shape_hw=shape_hw)
+            valid_HW &= ~self.black(row, col, height, width, shape_hw=shape_hw)
         return np.ascontiguousarray(image_CHW.transpose(1, 2, 0)), valid_HW
 
     def _raw(
@@ -101,17 +124,19 @@ class Date:
             mask_HW = self.source.dataset_mask(window=window, out_shape=size)
         except RasterioError as error:
             raise InputError(
-                self.path, f"pixels cannot be read ({_reason(error)}), it may be truncated", BROKEN
+                self.path, f"pixels cannot be read ({reason(error)}), it may be truncated", BROKEN
             ) from error
         valid_HW = mask_HW > 0
         if data_CHW.dtype.kind == "f":
             valid_HW &= np.isfinite(data_CHW).all(axis=0)
         return data_CHW, valid_HW
 
-    def _border(
+    def black(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None
     ) -> NDArray[np.bool_]:
-        """Return the black border in a window, grown by `GROW_PX`."""
+        """Return the untagged black border in a window, grown by `GROW_PX`."""
+        if not self.border.strips:
+            return np.zeros(shape_hw or (height, width), bool)
         wide_HW = self.border.window(row - GROW_PX, col - GROW_PX, height + 2 * GROW_PX, width + 2 * GROW_PX)
         kernel_HW = np.ones((2 * GROW_PX + 1, 2 * GROW_PX + 1), np.uint8)
         grown_HW = cv2.dilate(wide_HW.astype(np.uint8), kernel_HW)[GROW_PX:-GROW_PX, GROW_PX:-GROW_PX]
@@ -124,12 +149,15 @@ class Date:
         place = offset_px(self.grid, grid)
         if place is not None:
             return replace(self, grid=grid, row=place[0], col=place[1])
+        plain = grid.crs is None
         flags = self.source.mask_flag_enums[self.bands[0] - 1]
         tagged = self.source.nodata is not None or MaskFlags.alpha in flags
         view = WarpedVRT(
             self.source,
-            crs=grid.crs,
-            transform=grid.transform,
+            src_crs=ANY_PLANE if plain else None,
+            src_transform=NORTH_UP @ self.grid.transform if plain else None,
+            crs=ANY_PLANE if plain else grid.crs,
+            transform=NORTH_UP @ grid.transform if plain else grid.transform,
             width=grid.width,
             height=grid.height,
             resampling=Resampling.cubic,
@@ -147,8 +175,15 @@ class Date:
     def _find_border(self) -> BlackBorder:
         """Search for an untagged black border; what is tagged as no data links black regions with the edge."""
         height, width = self.grid.height, self.grid.width
-        data_CHW, valid_HW = self._sample()
-        if not (valid_HW & (data_CHW == 0).all(axis=0)).any():
+        data_CHW, valid_HW = self.sample()
+        black_HW = (data_CHW == 0).all(axis=0)
+        if valid_HW.any() and (black_HW | ~valid_HW).all():
+            raise InputError(
+                self.path,
+                "has no pixel with data: it is black all over where the other image lies",
+                "Look at it, and give another one",
+            )
+        if not (valid_HW & black_HW).any():
             return BlackBorder(height, width)
 
         def is_black(row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
@@ -161,11 +196,11 @@ class Date:
         """Return the share of the grid that is black border and not tagged as no data, from a decimated read."""
         if not self.border.strips:
             return 0.0
-        _, valid_HW = self._sample()
-        border_HW = self._border(0, 0, self.grid.height, self.grid.width, shape_hw=valid_HW.shape)
+        valid_HW = self.sample()[1]
+        border_HW = self.black(0, 0, self.grid.height, self.grid.width, shape_hw=valid_HW.shape)
         return float((valid_HW & border_HW).mean())
 
-    def _sample(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def sample(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read the whole grid decimated to `SAMPLE_PX`, by nearest neighbour so that values stay what they are."""
         grid = self.grid
         step = max(1.0, max(grid.height, grid.width) / SAMPLE_PX)
@@ -182,73 +217,9 @@ class Date:
             self.source.close()
 
 
-def open_date(path: Path, *, bands: Sequence[int] | None = None) -> Date:
-    """Open one image.
-
-    Raises:
-        InputError: the file is missing, no image, damaged, has fewer than 3 bands, or its grid is rotated or given by
-            ground control points only.
-    """
-    if not path.exists() and not str(path).startswith("/vsi"):
-        raise InputError(path, "no such file", "Check the spelling and the folder")
-    if path.is_dir():
-        raise InputError(path, "is a folder, wanted an image file", "Give a GeoTIFF, PNG or JPEG in it")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = rasterio.open(path)
-            transform = source.transform
-    except RasterioError as error:
-        remedy = "Give a GeoTIFF, PNG, JPEG or another raster that GDAL reads"
-        raise InputError(path, f"not an image that can be opened ({_reason(error)})", remedy) from error
-    try:
-        _refuse_broken_png(path, source.driver)
-        if source.crs is None and source.gcps[0]:
-            raise InputError(path, "placed by ground control points only", "Run `gdalwarp` on it first")
-        if source.crs is not None and (transform.b or transform.d):
-            raise InputError(path, "its grid is rotated", "Run `gdalwarp` on it first, which turns it north up")
-        grid = Grid(source.crs, transform, source.height, source.width)
-        return Date(path, source, _rgb(path, source, bands), grid)
-    except BaseException:
-        source.close()
-        raise
-
-
-def _refuse_broken_png(path: Path, driver: str) -> None:
-    """GDAL reads a truncated PNG as if its rest were black; Pillow checks the chunks without decoding."""
-    if driver != "PNG":
-        return
-    try:
-        with path.open("rb") as handle:
-            PngImageFile(handle).verify()  # not `Image.open`, which takes a large scene for an attack
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(path, f"damaged PNG ({error})", BROKEN) from error
-
-
-def _rgb(path: Path, source: Any, bands: Sequence[int] | None) -> tuple[int, int, int]:
-    """Return the bands to read: those asked for, those tagged red, green and blue, or the first three."""
-    if source.count < 3 or (source.count == 3 and ColorInterp.alpha in source.colorinterp):
-        word = "band" if source.count == 1 else "bands"
-        raise InputError(
-            path, f"has {source.count} {word}, wanted red, green and blue", "Give a colour image of 3 or more bands"
-        )
-    if bands is not None:
-        if len(bands) != 3 or not all(1 <= band <= source.count for band in bands):
-            text = ",".join(str(band) for band in bands)
-            raise InputError(
-                path, f"has {source.count} bands, asked for {text}", "Give three numbers from 1, like 4,3,2"
-            )
-        return bands[0], bands[1], bands[2]
-    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in source.colorinterp for colour in wanted):
-        red, green, blue = (source.colorinterp.index(colour) + 1 for colour in wanted)
-        return red, green, blue
-    return 1, 2, 3
-
-
 def _measured_stretch(date: Date) -> Stretch:
     """Measure the stretch on a decimated read of the whole overlap, so that every tile gets the same one."""
-    data_CHW, valid_HW = date._sample()
+    data_CHW, valid_HW = date.sample()
     if not valid_HW.any():
         return Stretch(np.zeros(3), np.ones(3))
     seen_HW = valid_HW & (data_CHW != 0).any(axis=0)  # an untagged black border would drag the lower limit to 0
@@ -257,7 +228,7 @@ def _measured_stretch(date: Date) -> Stretch:
     return Stretch(low_C, high_C)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Return the first cause's first line: rasterio hides GDAL's own words behind "see previous exception"."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]

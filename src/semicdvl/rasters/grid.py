@@ -62,7 +62,7 @@ class Grid:
             return math.sqrt(abs(self.transform.a * self.transform.e)) * _unit_m(self.crs)
         return _on_ellipsoid_m(self)
 
-    def part(self, row: int, col: int, height: int, width: int) -> Grid:
+    def part(self, row: float, col: float, height: int, width: int) -> Grid:
         """Return the grid of a window."""
         return Grid(self.crs, self.transform @ Affine.translation(col, row), height, width)
 
@@ -116,6 +116,7 @@ def overlap(grid: Grid, other: Grid) -> Grid | None:
     right, bottom = to_pixel @ (bounds[2], bounds[1])
     if not all(math.isfinite(value) for value in (left, top, right, bottom)):
         return None
+    (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # rows of a plain image go up the map
     row, col = max(0, math.ceil(top - SAME_PX)), max(0, math.ceil(left - SAME_PX))
     height = min(grid.height, math.floor(bottom + SAME_PX)) - row
     width = min(grid.width, math.floor(right + SAME_PX)) - col

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import InputError
-from semicdvl.rasters.date import Date, open_date
-from semicdvl.rasters.grid import Grid, overlap
+from semicdvl.rasters.date import Date
+from semicdvl.rasters.grid import Grid, offset_px, overlap
+from semicdvl.rasters.move import Move
+from semicdvl.rasters.opening import open_date
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class RasterPair:
         after: date 2, on the grid of date 1.
         grid: the part of date 1's grid that both images cover.
         notes: what was done to the images that a reader of the result should know.
+        move: how the after image was moved onto the before image; None: it was not.
     """
 
     before: Date
     after: Date
     grid: Grid
     notes: tuple[str, ...]
+    move: Move | None = None
 
     @property
     def shape_hw(self) -> tuple[int, int]:
@@ -92,7 +96,7 @@ class RasterPair:
         self.close()
 
 
-def open_pair(before: Path, after: Path, *, bands: Sequence[int] | None = None) -> RasterPair:
+def open_pair(before: Path, after: Path, *, bands: Sequence[int] | None = None, move: Move | None = None) -> RasterPair:
     """Open two images of one place on the grid of the first.
 
     Where CRS, resolution or origin differ, the after image is warped (cubic) onto the before image's pixels over the
@@ -105,6 +109,7 @@ def open_pair(before: Path, after: Path, *, bands: Sequence[int] | None = None) 
         before: image of date 1: a GeoTIFF or anything else that GDAL reads; plain PNG and JPEG have no CRS.
         after: image of date 2.
         bands: 1-based numbers of red, green and blue in both files; None: as tagged, or the first three.
+        move: how far the after image lies beside the before image (`rasters.align` measures it): it is read from there.
 
     Raises:
         InputError: a file is missing, no image, damaged, has fewer than 3 bands, has no CRS while the other has one,
@@ -115,38 +120,41 @@ def open_pair(before: Path, after: Path, *, bands: Sequence[int] | None = None) 
     try:
         second = open_date(Path(after), bands=bands)
         opened.append(second)
-        grid = _common(first, second)
-        first, second = first.on(grid), second.on(grid)
+        grid, there = _common(first, second, move)
+        first, second = first.on(grid), replace(second.on(there), grid=grid)
+        if move is not None and move.field is not None:
+            second = replace(second, field=move.field.seen_from(first.row, first.col))
         first, second = first.prepared(), second.prepared()
-        return RasterPair(first, second, grid, _notes(first, second, opened))
+        return RasterPair(first, second, grid, _notes(first, second, opened, move), move)
     except BaseException:
         for date in opened:
             date.source.close()
         raise
 
 
-def _common(first: Date, second: Date) -> Grid:
-    """Return the part of the first date's grid that both cover, or say why there is none."""
+def _common(first: Date, second: Date, move: Move | None) -> tuple[Grid, Grid]:
+    """Return the part of the first date's grid that both cover, and where the second date shows it; or say why not."""
     for date, other in ((first, second), (second, first)):
         if date.grid.crs is None and other.grid.crs is not None:
             remedy = "Write its CRS into it (`gdal_edit.py -a_srs EPSG:...`), or give both images without one"
             raise InputError(date.path, f"has no CRS, but {other.path.name} has {_crs_name(other.grid)}", remedy)
-    if first.grid.crs is None:
-        if (first.grid.height, first.grid.width) == (second.grid.height, second.grid.width):
-            return first.grid
+    if first.grid.crs is None and (first.grid.height, first.grid.width) != (second.grid.height, second.grid.width):
         sizes = [f"{date.grid.width} x {date.grid.height} px" for date in (second, first)]
         remedy = (
             "plain images must show the same ground pixel by pixel; cut or resize them, or give GeoTIFFs with a CRS"
         )
         raise InputError(second.path, f"is {sizes[0]}, but {first.path.name} is {sizes[1]}", remedy)
-    common = overlap(first.grid, second.grid)
-    if common is None:
+    by = (0.0, 0.0) if move is None else (move.row_px, move.col_px)
+    seen = first.grid if move is None else first.grid.part(*by, first.grid.height, first.grid.width)
+    there = overlap(seen, second.grid)
+    at = None if there is None else offset_px(seen, there)
+    if there is None or at is None:
         raise InputError(
             second.path,
             f"does not overlap {first.path.name} ({_place(second.grid)} against {_place(first.grid)})",
             "Give two images of one place, and check that both CRSs are right",
         )
-    return common
+    return first.grid.part(*at, there.height, there.width), there
 
 
 def _joined(
@@ -160,12 +168,14 @@ def _joined(
     return PairWindow(t1_HWC, t2_HWC, valid_HW)
 
 
-def _notes(first: Date, second: Date, opened: list[Date]) -> tuple[str, ...]:
+def _notes(first: Date, second: Date, opened: list[Date], move: Move | None) -> tuple[str, ...]:
     """Say in words what was done to the images."""
     notes = []
     if first.grid.crs is None:
         notes.append("The images carry no CRS: the results carry none either, and the images are taken as aligned.")
-    if second.warped:
+    if move is not None:
+        notes.append(f"Aligned: the after image lay {move} of the before image and was read from there.")
+    elif second.warped:
         notes.append("The grids of the two images differ: the after image was resampled (cubic) onto the before image.")
     for date, was in zip((first, second), opened, strict=True):
         share = date.grid.height * date.grid.width / (was.grid.height * was.grid.width)

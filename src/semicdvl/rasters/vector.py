@@ -78,13 +78,13 @@ def polygons(
     """
     geometry = _outlines(objects, grid)
     area, perimeter, unit = _measures(objects, geometry, grid=grid, gsd_m=gsd_m)
-    mean, most = _scores(objects, score_HW)
-    start = _majority(objects, t1_HW, len(classes), foreground)
-    end = _majority(objects, t2_HW, len(classes), foreground)
+    mean, most = scores_of(objects, score_HW)
+    start = majority_classes(objects, t1_HW, len(classes), foreground)
+    end = majority_classes(objects, t2_HW, len(classes), foreground)
     frame = gpd.GeoDataFrame(
         {
             "id": np.arange(1, len(objects) + 1),
-            "kind": [_kind(a, b, foreground) for a, b in zip(start, end, strict=True)],
+            "kind": [kind_of(a, b, foreground) for a, b in zip(start, end, strict=True)],
             "from_class": [None if a is None else classes[a] for a in start],
             "to_class": [None if b is None else classes[b] for b in end],
             f"area_{unit}{'2' if unit == 'm' else ''}": area,
@@ -132,7 +132,7 @@ def _measures(
     return area_perimeter[:, 0], area_perimeter[:, 1], "m"
 
 
-def _scores(objects: Objects, score_HW: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scores_of(objects: Objects, score_HW: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each object's mean and greatest score."""
     inside_HW = objects.labels_HW > 0
     labels = objects.labels_HW[inside_HW]
@@ -143,7 +143,7 @@ def _scores(objects: Objects, score_HW: NDArray[np.float32]) -> tuple[NDArray[np
     return np.round(mean, 4), np.round(most[1:], 4)
 
 
-def _majority(
+def majority_classes(
     objects: Objects, classes_HW: NDArray[np.uint8] | None, count: int, foreground: Sequence[int]
 ) -> list[int | None]:
     """Return each object's class; None where none is known.
@@ -162,7 +162,7 @@ def _majority(
     return [int(best) if row.any() else None for best, row in zip(eligible.argmax(axis=1), table, strict=True)]
 
 
-def _kind(start: int | None, end: int | None, foreground: Sequence[int]) -> str:
+def kind_of(start: int | None, end: int | None, foreground: Sequence[int]) -> str:
     """Name what happened from the classes of both dates."""
     if start is None or end is None or not foreground:
         return "changed"

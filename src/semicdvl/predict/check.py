@@ -1,0 +1,216 @@
+"""Do these two images fit? What is measured before a detection, what follows from it, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rasterio.enums import MaskFlags
+from rich.table import Table
+
+from semicdvl.errors import InputError
+from semicdvl.files import write_json
+from semicdvl.predict import check_page
+from semicdvl.predict.findings import Checked, DateFacts, Finding, findings_of
+from semicdvl.rasters.align import MOST_PX, Shift, measure_shift
+from semicdvl.rasters.date import Date
+from semicdvl.rasters.grid import Grid
+from semicdvl.rasters.move import Move
+from semicdvl.rasters.pair import RasterPair, open_pair
+from semicdvl.rasters.radiometry import compare
+
+FORMAT = "semicdvl-check"
+
+
+def check(before: Path, after: Path, out: Path, *, bands: Sequence[int] | None = None) -> Checked:
+    """Measure how two images fit and write `check.json` and `check.html` into a folder; its other files stay.
+
+    Args:
+        before: image of date 1.
+        after: image of date 2.
+        out: the folder; made if it is missing.
+        bands: 1-based numbers of red, green and blue; None: as tagged, or the first three.
+
+    Raises:
+        InputError: an image cannot be opened or read, or the two have no ground in common.
+        OutputError: the folder cannot be written.
+    """
+    with open_pair(Path(before), Path(after), bands=bands) as pair:
+        checked = examine(pair)
+        out = Path(out).absolute()
+        check_page.write(out / "check.html", pair, checked)
+        write_json(out / "check.json", record(checked))
+    return checked
+
+
+def examine(pair: RasterPair) -> Checked:
+    """Measure an opened pair.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    radiometry = compare(pair)
+    shift = measure_shift(pair) if radiometry.common_frac > 0 else Shift()
+    dates = [_facts(date) for date in (pair.before, pair.after)]
+    overlap_px = pair.grid.height * pair.grid.width
+    gsd_m = pair.gsd_m
+    overlap_m2 = None if gsd_m is None else overlap_px * gsd_m**2
+    shares = [overlap_px / (dates[0].height_px * dates[0].width_px), 1.0]
+    if overlap_m2 is not None and dates[1].gsd_m is not None:
+        shares[1] = min(1.0, overlap_m2 / (dates[1].height_px * dates[1].width_px * dates[1].gsd_m ** 2))
+    facts = Checked(
+        before=dates[0],
+        after=dates[1],
+        height_px=pair.grid.height,
+        width_px=pair.grid.width,
+        overlap_m2=overlap_m2,
+        overlap_before_frac=shares[0],
+        overlap_after_frac=shares[1],
+        radiometry=radiometry,
+        shift=shift,
+        notes=pair.notes,
+        findings=(),
+    )
+    return facts.judged(findings_of(facts))
+
+
+def open_checked(
+    before: Path, after: Path, *, bands: Sequence[int] | None = None, align: bool = False
+) -> tuple[RasterPair, Checked, Shift | None]:
+    """Open a pair for a detection and measure it; with `align` the after image is moved onto the before image.
+
+    Returns:
+        The pair, what was measured on the files as they are, and the shift that is left after alignment (None without).
+
+    Raises:
+        InputError: an image cannot be used, or the images lie more than `MOST_PX` apart.
+    """
+    pair = open_pair(before, after, bands=bands)
+    try:
+        checked = examine(pair)
+        if checked.shift.known and checked.shift.length_px > MOST_PX and checked.shift.agree_frac >= 0.5:
+            far = next(finding for finding in checked.findings if finding.kind == "shift")
+            raise InputError(pair.after.path, far.text.rstrip("."), far.remedy.rstrip("."))
+        move = checked.shift.move(pair) if align else None
+    except BaseException:
+        pair.close()
+        raise
+    if move is None:
+        return pair, checked, None
+    moved = open_pair(before, after, bands=bands, move=move)
+    try:
+        left = measure_shift(moved)
+    except BaseException:
+        pair.close()
+        moved.close()
+        raise
+    if _better(left, checked.shift):
+        pair.close()
+        return moved, checked, left
+    moved.close()
+    return pair, checked.judged((*checked.findings, Finding("align", 1, *_NO_HELP))), None
+
+
+_NO_HELP = (
+    "Moving the after image did not bring the dates closer, so it was left where it is",
+    "Look at the arrows of `semicdvl check`; a rubber-sheet of control points may be needed",
+)
+
+
+def _better(left: Shift, was: Shift) -> bool:
+    """Tell whether an alignment helped: what is left is known and shorter, or varies less."""
+    if not left.known:
+        return False
+    return left.length_px < was.length_px if not was.varies else left.spread_px <= was.spread_px
+
+
+def warnings_left(checked: Checked, move: Move | None, left: Shift | None) -> tuple[str, ...]:
+    """Return the check's warnings as they stand for a detection: an alignment that was made answers for the shift."""
+    if move is None or left is None:
+        return checked.warnings
+    others = checked.judged([finding for finding in checked.findings if finding.kind != "shift"]).warnings
+    return (f"After alignment {left.length_px:.2f} px of {checked.shift.length_px:.2f} px are left.", *others)
+
+
+def alignment_record(checked: Checked, move: Move | None, left: Shift | None) -> dict[str, Any]:
+    """Return what run.json says of how the dates lie on each other: measured, moved by, left."""
+    return {
+        "shift_known": checked.shift.known,
+        "measured_px": [checked.shift.row_px, checked.shift.col_px] if checked.shift.known else None,
+        "spread_px": checked.shift.spread_px if checked.shift.known else None,
+        "confidence": round(checked.shift.confidence, 3),
+        "moved_px": None if move is None else [move.row_px, move.col_px],
+        "offsets_px": None if move is None or move.field is None else move.field.offsets_2HW.round(3).tolist(),
+        "left_px": None if left is None else [left.row_px, left.col_px],
+    }
+
+
+def record(checked: Checked) -> dict[str, Any]:
+    """Return what check.json holds."""
+    shift = asdict(checked.shift) | {
+        "known": checked.shift.known,
+        "confidence": round(checked.shift.confidence, 3),
+        "length_px": checked.shift.length_px,
+        "length_m": checked.shift.length_m,
+        "spread_m": checked.shift.spread_m,
+        "varies": checked.shift.varies,
+    }
+    return {
+        "format": FORMAT,
+        "verdict": checked.verdict,
+        "meaning": checked.meaning,
+        **asdict(checked),
+        "shift": shift,
+    }
+
+
+def table(checked: Checked) -> Table:
+    """Return what was measured as a table for the console."""
+    shown = Table("", "before", "after", box=None, header_style="bold")
+    for label, *values in checked.rows():
+        shown.add_row(label, *values)
+    return shown
+
+
+def summary(checked: Checked, out: Path) -> str:
+    """Return what concerns both dates, the findings and the verdict in lines."""
+    lines = [f"{label}: {value}" for label, value in checked.lines()]
+    words = ("note", "warning", "stop")
+    lines += [f"{words[finding.level]}: {finding}" for finding in checked.findings]
+    return "\n".join([*lines, f"verdict: {checked.meaning}", f"pictures: {out / 'check.html'}"])
+
+
+# ------------------------------------------------------------------------------------------------ facts of a file
+def _facts(date: Date) -> DateFacts:
+    """Return what a date's file says of itself."""
+    source = date.source.src_dataset if date.warped else date.source
+    grid = Grid(source.crs, source.transform, source.height, source.width)
+    return DateFacts(
+        path=str(date.path),
+        height_px=source.height,
+        width_px=source.width,
+        crs=None if grid.crs is None else _crs_name(grid),
+        gsd_m=grid.gsd_m,
+        bands=source.count,
+        used_bands=date.bands,
+        dtype=str(source.dtypes[date.bands[0] - 1]),
+        no_data=_no_data(source, date.bands[0]),
+        resampled=date.warped,
+    )
+
+
+def _crs_name(grid: Grid) -> str:
+    code = grid.crs.to_epsg() if grid.crs else None
+    return f"EPSG:{code}" if code else "a CRS of its own"
+
+
+def _no_data(source: Any, band: int) -> str:
+    """Say how a file tells where it has no data."""
+    flags = source.mask_flag_enums[band - 1]
+    if MaskFlags.alpha in flags:
+        return "alpha band"
+    if MaskFlags.nodata in flags:
+        return f"value {source.nodatavals[band - 1]:g}"
+    return "mask" if MaskFlags.per_dataset in flags else "no tag"
