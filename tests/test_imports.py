@@ -16,7 +16,7 @@ FLOORS = [
     {"losses"},
     {"types", "config", "rasters"},
     {"tables", "files"},
-    {"errors", "metrics"},
+    {"errors", "metrics", "accuracy"},
 ]
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(ROOT.rglob("*.py"))

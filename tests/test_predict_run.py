@@ -154,6 +154,7 @@ def test_an_earlier_result_is_replaced_with_what_a_gis_left_beside_it(pngs, tmp_
     detect(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
     (out / "change.tif.aux.xml").write_text("statistics")
     (out / "changes.gpkg-wal").write_text("")
+    (out / "evaluation.json").write_text("{}")  # of the earlier map
     detect(*pngs, out, detector=Brighter(name="second"), settings=TILES, progress=QUIET)
     assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUTS)
     assert json.loads((out / "run.json").read_text())["detector"]["name"] == "second"

@@ -216,19 +216,84 @@ def object_scores(
     counted = (pred != ignore) & (truth != ignore)
     found_HW, pred_areas = _objects((pred != 0) & counted, min_area_px)
     real_HW, truth_areas = _objects((truth != 0) & counted, min_area_px)
-    both = (found_HW > 0) & (real_HW > 0)
-    keys, overlaps = np.unique(
-        found_HW[both].astype(np.int64) * (len(truth_areas) + 1) + real_HW[both], return_counts=True
-    )
-    found, real = keys // (len(truth_areas) + 1), keys % (len(truth_areas) + 1)
-    iou = overlaps / (pred_areas[found - 1] + truth_areas[real - 1] - overlaps)
-    return ObjectScores(
-        predicted=len(pred_areas),
-        actual=len(truth_areas),
-        matched=_match(found, real, iou, min_iou=min_iou),
-        predicted_touching=len(np.unique(found)),
-        actual_touched=len(np.unique(real)),
-    )
+    overlaps = ObjectOverlaps(len(pred_areas), len(truth_areas))
+    overlaps.add(found_HW, real_HW)
+    return overlaps.match(min_iou=min_iou).scores
+
+
+@dataclass(frozen=True)
+class ObjectMatch:
+    """What became of each object, index = its number - 1.
+
+    Attributes:
+        scores: the counts.
+        pred_area_px: pixels of each predicted object; 0: not on the map.
+        truth_area_px: the same of the actual ones.
+        pred_matched: bool, predicted objects with a partner of sufficient IoU.
+        truth_matched: the same of the actual ones.
+        pred_touching: bool, predicted objects that share a pixel with an actual one.
+        truth_touched: the same of the actual ones.
+    """
+
+    scores: ObjectScores
+    pred_area_px: NDArray[np.int64]
+    truth_area_px: NDArray[np.int64]
+    pred_matched: NDArray[np.bool_]
+    truth_matched: NDArray[np.bool_]
+    pred_touching: NDArray[np.bool_]
+    truth_touched: NDArray[np.bool_]
+
+
+class ObjectOverlaps:
+    """Counts how many pixels the objects of two maps share, strip by strip, so that the maps need not fit in memory."""
+
+    def __init__(self, pred_count: int, truth_count: int) -> None:
+        """Begin with no pixel; the counts are the greatest object numbers of the two maps."""
+        self.pred_area_px = np.zeros(pred_count + 1, np.int64)
+        self.truth_area_px = np.zeros(truth_count + 1, np.int64)
+        self._keys: list[NDArray[np.int64]] = []
+        self._shared: list[NDArray[np.int64]] = []
+
+    def add(self, pred_HW: NDArray[np.integer[Any]], truth_HW: NDArray[np.integer[Any]]) -> None:
+        """Count a strip of both maps: object numbers from 1, 0 where there is none (or nothing counts)."""
+        self.pred_area_px += np.bincount(pred_HW.ravel(), minlength=len(self.pred_area_px))
+        self.truth_area_px += np.bincount(truth_HW.ravel(), minlength=len(self.truth_area_px))
+        both = (pred_HW > 0) & (truth_HW > 0)
+        keys = pred_HW[both].astype(np.int64) * len(self.truth_area_px) + truth_HW[both]
+        unique, counts = np.unique(keys, return_counts=True)
+        self._keys.append(unique)
+        self._shared.append(counts.astype(np.int64))
+
+    def match(self, *, min_iou: float = 0.5) -> ObjectMatch:
+        """Pair the objects in falling IoU, from `min_iou` on, each once; objects without a pixel don't count."""
+        keys, where = np.unique(np.concatenate([np.zeros(0, np.int64), *self._keys]), return_inverse=True)
+        shared = np.zeros(len(keys), np.int64)
+        np.add.at(shared, where, np.concatenate([np.zeros(0, np.int64), *self._shared]))
+        found, real = keys // len(self.truth_area_px), keys % len(self.truth_area_px)
+        iou = shared / (self.pred_area_px[found] + self.truth_area_px[real] - shared)
+        pairs = _match(found, real, iou, min_iou=min_iou)
+        flags = [
+            _among([pred for pred, _ in pairs], len(self.pred_area_px)),
+            _among([truth for _, truth in pairs], len(self.truth_area_px)),
+            _among(found, len(self.pred_area_px)),
+            _among(real, len(self.truth_area_px)),
+        ]
+        areas = self.pred_area_px[1:], self.truth_area_px[1:]
+        scores = ObjectScores(
+            predicted=int((areas[0] > 0).sum()),
+            actual=int((areas[1] > 0).sum()),
+            matched=len(pairs),
+            predicted_touching=int(flags[2].sum()),
+            actual_touched=int(flags[3].sum()),
+        )
+        return ObjectMatch(scores, *areas, *flags)
+
+
+def _among(numbers: Sequence[int] | NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Return, for the objects 1 ... count - 1, whether each is among the numbers."""
+    flags = np.zeros(count, bool)
+    flags[np.asarray(numbers, np.int64)] = True
+    return flags[1:]
 
 
 def _objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -243,14 +308,19 @@ def _objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.i
     return renumbered[numbers_HW], areas[kept]
 
 
-def _match(found: NDArray[np.int64], real: NDArray[np.int64], iou: NDArray[np.float64], *, min_iou: float) -> int:
-    """Count the matches, best first, each object once."""
+def _match(
+    found: NDArray[np.int64], real: NDArray[np.int64], iou: NDArray[np.float64], *, min_iou: float
+) -> list[tuple[int, int]]:
+    """Return the matches, best first, each object once."""
     used_found: set[int] = set()
     used_real: set[int] = set()
+    pairs: list[tuple[int, int]] = []
     for index in np.argsort(-iou, kind="stable"):
+        pair = int(found[index]), int(real[index])
         if iou[index] < min_iou:
             break
-        if found[index] not in used_found and real[index] not in used_real:
-            used_found.add(int(found[index]))
-            used_real.add(int(real[index]))
-    return len(used_found)
+        if pair[0] not in used_found and pair[1] not in used_real:
+            used_found.add(pair[0])
+            used_real.add(pair[1])
+            pairs.append(pair)
+    return pairs

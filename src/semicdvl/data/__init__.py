@@ -6,6 +6,8 @@ whu_cd.py       WHU-CD: numbered patches and lists
 synthetic.py    a made-up city with exact truth (and its parts, synthetic_*.py)
 images.py       one file -> one array
 pairs.py        what a data set holds, what is in one pair
+prepare.py      two rasters and GIS labels -> patches (polygons.py, blocks.py, cut.py, patches.py, prepare_files.py)
+published.py    the published data sets -> patches of 256 px, and their lists checked
 splits.py       which pair is for what; split_file.py keeps it
 augment.py      a pair -> its training views
 samples.py      pairs -> the tensors of one batch

@@ -4,29 +4,87 @@ Source: Ji, Wei and Lu 2019, "Fully Convolutional Networks for Multisource Build
 Satellite Imagery Data Set". The semi-supervised literature uses patches `whucd_00001` to `whucd_07434` in random lists
 of 5947 / 743 / 744: neighbours in the mosaic are neighbours in number, and nearly every test patch has a training patch
 beside it (`splits.leaks` counts them).
+
+The mosaics themselves (32507 x 15354 px) are read, too: cut while reading, numbered row by row from the top left. That
+this is the published numbering is an inference from the number of whole patches (126 x 59 = 7434).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from semicdvl.data import folder
-from semicdvl.data.pairs import DataSet
+from semicdvl.data.images import image_size
+from semicdvl.data.pairs import SUBSETS, DataSet, check_pairs
+from semicdvl.errors import InputError
+from semicdvl.types import PairFiles
 
 
 def read(root: Path | str) -> DataSet:
     """Return WHU-CD's pairs with the subsets of the lists in `root` or `root/list`.
 
     Args:
-        root: folder with A/ B/ label/ (or one such folder per subset) and train.txt, val.txt, test.txt.
+        root: folder with A/ B/ label/ (or one such folder per subset) and train.txt, val.txt, test.txt; or with the
+            mosaics `before*.tif`, `after*.tif` and `*label*.tif`, also in folders below.
 
     Raises:
-        InputError, DataError: as in `folder.read`.
+        InputError, DataError: as in `folder.read`; or the mosaics differ in size or hold no whole patch.
     """
-    return folder.read(root, name="whu_cd")
+    root = Path(root)
+    found = None if _has_patches(root) else mosaics(root)
+    if found is None:
+        return folder.read(root, name="whu_cd")
+    return DataSet("whu_cd", tuple(_cut(found)), folder.read_subset_lists(root))
 
 
+def _has_patches(root: Path) -> bool:
+    """Tell whether a folder holds patches in one of the usual layouts, and not before/before.tif, after/after.tif."""
+    dates = [folder.date_folders(each) for each in (root, *(root / subset for subset in SUBSETS))]
+    stems = [[{path.stem for path in date.iterdir()} for date in pair] for pair in dates if pair is not None]
+    return any(first & second for first, second in stems)
+
+
+# ------------------------------------------------------------------------------------------------ mosaics
+def mosaics(root: Path) -> PairFiles | None:
+    """Return the mosaics of both dates and their label below `root`, or None if there are none.
+
+    Raises:
+        InputError: one of the three is missing or there are several of a kind.
+    """
+    tifs = sorted(path for path in root.rglob("*.tif") if not path.name.startswith("."))
+    kinds: dict[str, list[Path]] = {"before": [], "after": [], "label": []}
+    for path in tifs:
+        date = next((date for date, words in _DATES.items() if any(word in path.stem for word in words)), None)
+        kind = "label" if "label" in path.stem and date is None else None if "label" in path.stem else date
+        if kind is not None:
+            kinds[kind].append(path)
+    if not tifs:
+        return None
+    for kind, paths in kinds.items():
+        if len(paths) != 1:
+            some = ", ".join(path.name for path in paths[:3]) or "none"
+            remedy = "Give a folder with before.tif, after.tif and change_label.tif, or with A, B and label"
+            raise InputError(root, f"holds {len(paths)} mosaics that could be '{kind}' ({some}), wanted one", remedy)
+    return PairFiles("mosaic", kinds["before"][0], kinds["after"][0], kinds["label"][0])
+
+
+def _cut(whole: PairFiles) -> Iterator[PairFiles]:
+    """Yield the patches of the mosaics."""
+    check_pairs([whole], masks=False)
+    height, width = image_size(whole.before)
+    columns = width // _SIDE_PX
+    for index in range(height // _SIDE_PX * columns):
+        window = (index // columns * _SIDE_PX, index % columns * _SIDE_PX, _SIDE_PX, _SIDE_PX)
+        yield PairFiles(f"whucd_{index + 1:05d}", whole.before, whole.after, whole.label, window)
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+_DATES = {"before": ("before", "2012"), "after": ("after", "2016")}
+_SIDE_PX = 256
 _NUMBER = re.compile(r"^whucd_(\d+)$")
 _STRIP = 126
 """Whole patches of 256 px in a row of the mosaic, 32507 px wide (and 59 rows of them: 7434)."""

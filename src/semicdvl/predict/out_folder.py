@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semicdvl.errors import InputError, OutputError
 from semicdvl.files import read_json
-from semicdvl.predict.results import FORMAT, OUTPUTS
+from semicdvl.predict.results import EVALUATIONS, FORMAT, OUTPUTS
 
 
 def refuse_foreign(out: Path, *, overwrite: bool) -> None:
@@ -30,8 +30,9 @@ def refuse_foreign(out: Path, *, overwrite: bool) -> None:
 
 
 def _is_output(name: str) -> bool:
-    """Tell whether a file is an output or what a GIS leaves beside one."""
-    return name in OUTPUTS or any(name.startswith(f"{own}.aux") or name.startswith(f"{own}-") for own in OUTPUTS)
+    """Tell whether a file is an output, an evaluation of it, or what a GIS leaves beside one."""
+    ours = OUTPUTS + EVALUATIONS
+    return name in ours or any(name.startswith(f"{own}.aux") or name.startswith(f"{own}-") for own in ours)
 
 
 def _is_ours(out: Path) -> bool:
