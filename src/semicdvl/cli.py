@@ -117,6 +117,27 @@ def demo(
 
 
 @app.command()
+def check(
+    before: Annotated[Path, typer.Argument(help="Image of date 1: a GeoTIFF or any raster that GDAL reads")],
+    after: Annotated[Path, typer.Argument(help="Image of date 2, on any grid; plain PNG or JPEG pairs work, too")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for check.json and the picture sheet check.html")
+    ] = Path("check"),
+) -> None:
+    """Do these two images fit? Grid, CRS, overlap, no data, light and the shift between them, and what to do about it.
+
+    Exit code: 0 fine, 1 usable with warnings, 2 not usable.
+    """
+    from semicdvl.predict.check import check as check_pair
+    from semicdvl.predict.check import summary, table
+
+    checked = check_pair(before, after, output)
+    out.print(table(checked))
+    out.print(summary(checked, output), highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(checked.verdict)
+
+
+@app.command()
 def detect(
     before: Annotated[Path, typer.Argument(help="Image of date 1: a GeoTIFF or any raster that GDAL reads")],
     after: Annotated[Path, typer.Argument(help="Image of date 2; on another grid it is resampled onto that of date 1")],
@@ -140,6 +161,7 @@ def detect(
     tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels")] = 1024,
     overlap: Annotated[int, typer.Option(min=0, help="Overlap of tiles in pixels")] = 128,
     min_area_m2: Annotated[float, typer.Option(min=0, help="Leave out smaller objects (pixels, without a CRS)")] = 0.0,
+    align: Annotated[bool, typer.Option(help="Move the after image by the shift that `check` measures")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT even if something else wrote it")] = False,
 ) -> None:
     """Two rasters in; a change map (GeoTIFF), change polygons (GPKG) and a report (HTML) out.
@@ -160,7 +182,7 @@ def detect(
         ceg = _ceg(asked, level=level.value, delta=delta, gamma=gamma, **beyond)
         detector = predict.vlm_detector(asked, prompts=words, settings=ceg)
     settings = predict.DetectSettings(
-        tile_px=tile, overlap_px=overlap, min_area_m2=min_area_m2, gsd_m=gsd, overwrite=overwrite
+        tile_px=tile, overlap_px=overlap, min_area_m2=min_area_m2, gsd_m=gsd, align=align, overwrite=overwrite
     )
     result = predict.detect(before, after, output, detector=detector, settings=settings)
     out.print(result.summary, highlight=False, soft_wrap=True)
@@ -270,6 +292,9 @@ def prepare(
     buffer_px: Annotated[
         int | None, typer.Option(help="Unused gap between blocks; else a quarter of a patch", show_default=False)
     ] = None,
+    min_known_frac: Annotated[
+        float, typer.Option(help="Below 1: also label patches known on this share only, with 128 on the rest")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Another seed draws other blocks")] = 0,
 ) -> None:
     """Cut two rasters into training patches."""
@@ -286,6 +311,7 @@ def prepare(
         block_m=block_m,
         buffer_px=buffer_px,
         seed=seed,
+        min_known_frac=min_known_frac,
         layer=layer,
         area_layer=area_layer,
     )
@@ -305,7 +331,7 @@ Patches = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for the patches; else ROOT-256 beside ROOT")
 ]
 Lists = Annotated[
-    Path | None, typer.Option(help="Folder of published lists (train.txt, 5%/labeled.txt, ...); else looked for in ROOT")
+    Path | None, typer.Option(help="Folder of published lists (train.txt, 5%/labeled.txt, ...); else those in ROOT")
 ]
 OnlyVerify = Annotated[bool, typer.Option("--verify", help="Write nothing: only check files and lists")]
 
@@ -386,20 +412,66 @@ class Subset(StrEnum):
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote")],
-    data: Annotated[Path, typer.Argument(help="Folder of a data set with labels")],
+    run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
+    data: Annotated[Path | None, typer.Argument(help="Folder of a data set with labels, for a trained run")] = None,
     split: Annotated[
         Subset, typer.Option(help="Which pairs; `val` and `test` of the run's own split where it is that data")
     ] = Subset.test,
     dataset: DataSetName = "folder",
     tile: Annotated[int | None, typer.Option(min=32, help="Cut images into tiles of this side")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Compare a result of `detect` with this: polygons, a mask raster, or a sample")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of the truth's file, where it has several")] = None,
+    area: Annotated[Path | None, typer.Option(help="Polygons of the ground on which the truth is known")] = None,
+    area_layer: Annotated[str | None, typer.Option(help="Layer of the area's file, where it has several")] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=0, help="Places for the area-adjusted accuracy; without --truth: only draw them"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other places")] = 0,
 ) -> None:
-    """Measure a trained run: IoU, F1, precision, recall and kappa of the changed class, and scores by object."""
+    """Measure a trained run on labelled pairs, or a result of `detect` against polygons or a mask.
+
+    A run:     semicdvl evaluate RUN DATA
+
+    A result:  semicdvl evaluate OUT --truth changes.gpkg --area aoi.gpkg
+
+    No truth yet:  semicdvl evaluate OUT --sample 300, fill the column `truth` of OUT/sample.gpkg in a GIS, and then
+    semicdvl evaluate OUT --truth OUT/sample.gpkg
+    """
+    if data is None or truth is not None:
+        options = {"layer": layer, "area": area, "area_layer": area_layer, "seed": seed}
+        _evaluate_result(run, data, truth, sample=sample, **options)
+        return
     from semicdvl.train.record import column_of
     from semicdvl.train.run import evaluate_run
 
     scores = evaluate_run(run, _dataset(dataset, data, tile), subset=split.value)
     out.print(_scores_table(f"{run} on {split.value} of {data}", {column_of(run, split.value): scores}))
+
+
+def _evaluate_result(
+    folder: Path, data: Path | None, truth: Path | None, *, sample: int | None, **options: Any
+) -> None:
+    """Compare a result of `detect` with the truth, or draw places to be checked."""
+    from semicdvl.errors import ConfigError
+    from semicdvl.predict.evaluation import SAMPLE, draw_sample, evaluate_result
+
+    if data is not None:
+        raise ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
+    if truth is not None:
+        done = evaluate_result(folder, truth, sample=SAMPLE if sample is None else sample, **options)
+        table = Table("", f"{truth.name}", title=f"{folder}", title_justify="left", box=None, header_style="bold")
+        for row in done.rows():
+            table.add_row(*row)
+        out.print(table)
+        out.print(*(f"note: {note}" for note in done.notes), f"numbers: {folder / 'evaluation.json'}", sep="\n")
+    elif sample:
+        del options["layer"]
+        out.print(f"fill the column `truth` (0 or 1) of {draw_sample(folder, count=sample, **options)}", soft_wrap=True)
+    else:
+        raise ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.errors import ConfigError
 from semicdvl.pseudo import ceg
-from semicdvl.pseudo.generate import CEGSettings
+from semicdvl.pseudo.labels import component_events
+from semicdvl.pseudo.objects import change_score
 from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, VLM, ChangeMap
 
 if TYPE_CHECKING:
@@ -55,6 +57,15 @@ class VLMCEG:
     prompts: Prompts
     settings: CEGSettings = field(default_factory=lambda: CEGSettings(level="instance"))
 
+    def __post_init__(self) -> None:
+        """Refuse the one option that needs more than score maps.
+
+        Raises:
+            ConfigError: `min_cosine` is set.
+        """
+        if self.settings.min_cosine is not None:
+            raise ConfigError("min_cosine compares features, which a map of tiles has not; it works in `pseudo` only.")
+
     @property
     def name(self) -> str:
         """Short name for reports."""
@@ -75,7 +86,7 @@ class VLMCEG:
             "Against": ", ".join(self.prompts.background),
             "Thresholds": f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
             f"objects from score {settings.instance_score:g} and {settings.min_area_px} px",
-        }
+        } | {f"Option {name}": f"{getattr(settings, name)}" for name in settings.options}
 
     def planes(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
@@ -90,8 +101,8 @@ class VLMCEG:
         t1_CHW, t2_CHW = planes_PHW[:count], planes_PHW[count:]
         foreground = self.prompts.foreground
         change_HW = np.where(valid_HW, self._changed(t1_CHW, t2_CHW, valid_HW), np.uint8(IGNORE)).astype(np.uint8)
-        share_t1_HW, share_t2_HW = (_foreground_share(scores, foreground) for scores in (t1_CHW, t2_CHW))
-        score_HW = np.where(valid_HW, np.abs(share_t1_HW - share_t2_HW), np.float32(np.nan)).astype(np.float32)
+        difference_HW = change_score(t1_CHW, t2_CHW, foreground=foreground)
+        score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
         classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
         return ChangeMap(change_HW, score_HW, self.prompts.words, foreground, *classes_HW)
 
@@ -103,13 +114,12 @@ class VLMCEG:
         pixel_HW, reliable_HW = ceg.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=settings.gamma)
         if settings.level == "pixel":
             return pixel_HW & reliable_HW
-        instance_HW = ceg.instance_level_labels(
-            *(self._objects(scores, valid_HW) for scores in (t1_CHW, t2_CHW)), delta=settings.delta
-        )
+        labels_t1_HW, labels_t2_HW = (self._objects(scores, valid_HW) for scores in (t1_CHW, t2_CHW))
+        found = component_events(labels_t1_HW, labels_t2_HW, t1_CHW, t2_CHW, prompts=self.prompts, settings=settings)
         if settings.level == "instance":
-            return instance_HW
-        changed_HW: NDArray[np.bool_] = ceg.mixed(pixel_HW, reliable_HW, instance_HW) == 1
-        return changed_HW
+            return found.alone_HW | found.replaced_HW
+        changed_HW: NDArray[np.bool_] = ceg.mixed(pixel_HW, reliable_HW, found.alone_HW) == 1
+        return changed_HW | (found.replaced_HW & reliable_HW)
 
     def _objects(self, scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Return the foreground objects on valid ground as a label image."""
@@ -120,17 +130,6 @@ class VLMCEG:
             min_area_px=self.settings.min_area_px,
         )
         return np.where(valid_HW, labels_HW, 0).astype(np.int32)
-
-
-def _foreground_share(scores_CHW: NDArray[np.float32], foreground: Sequence[int]) -> NDArray[np.float32]:
-    """Return foreground / (foreground + background), each the maximum over its prompts; 0.5 where both are 0."""
-    others = [index for index in range(len(scores_CHW)) if index not in set(foreground)]
-    found_HW, other_HW = scores_CHW[list(foreground)].max(axis=0), scores_CHW[others].max(axis=0)
-    total_HW = found_HW + other_HW
-    share_HW: NDArray[np.float32] = np.divide(
-        found_HW, total_HW, out=np.full(total_HW.shape, 0.5, np.float32), where=total_HW > 0
-    )
-    return share_HW
 
 
 # ------------------------------------------------------------------------------------------------ trained

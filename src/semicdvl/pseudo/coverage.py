@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from semicdvl.data.pairs import read_pair
+from semicdvl.errors import StoreError
 from semicdvl.metrics import Confusion
-from semicdvl.pseudo.generate import CEGSettings, generate, make_labels
+from semicdvl.pseudo.events import Events, Features
+from semicdvl.pseudo.features import FeatureSource
+from semicdvl.pseudo.generate import generate, spec_of
+from semicdvl.pseudo.labels import instance_events, labels_with
 from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.pseudo.store import PseudoStore
-from semicdvl.types import IGNORE, VLM, PairFiles
+from semicdvl.pseudo.workers import Crew, fill_with
+from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
 GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
+LABEL_VALUES = {0: 0, 1: 1, 128: IGNORE, 255: 1}
+"""Values in label files; 128 is ground that `semicdvl prepare` had no label for."""
 MOST_PAIRS = 200
 """Quality is measured on at most this many labelled pairs, spread evenly."""
 
@@ -31,12 +42,14 @@ class Quality:
     Attributes:
         gamma: the threshold.
         reliable_frac: share of pixels with a label.
+        changed_frac: share of pixels that are labelled as changed.
         valid: counts over the pixels with a label.
         total: counts over all pixels, those without a label taken as unchanged.
     """
 
     gamma: float
     reliable_frac: float
+    changed_frac: float
     valid: Confusion
     total: Confusion
 
@@ -69,50 +82,160 @@ def fill(
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
+    features: FeatureSource | None = None,
+    crew: Crew | None = None,
 ) -> Filled:
-    """Fill a store, with progress shown on standard error, and say what came out."""
+    """Fill a store, with progress shown on standard error, and say what came out.
+
+    Args:
+        pairs: the pairs.
+        vlm: who is asked.
+        prompts: what it is asked.
+        settings: of change event generation.
+        root: the store.
+        gsd_m: metres per pixel, handed to the VLM.
+        features: describes objects; with `min_cosine` only.
+        crew: other processes that do the work, each with a VLM and features of its own; None: this one does it.
+
+    Raises:
+        SemicdvlError: see `generate.generate` and `workers.fill_with`.
+    """
+    work: Generator[dict[str, Any]]
+    if crew is None or crew.alone:
+        work = generate(pairs, vlm=vlm, prompts=prompts, settings=settings, root=root, gsd_m=gsd_m, features=features)
+    else:
+        spec = spec_of(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
+        work = fill_with(pairs, crew, spec=spec, settings=settings, root=root)
+    return _filled(work, pairs, settings=settings, root=root)
+
+
+def _filled(
+    work: Generator[dict[str, Any]], pairs: Sequence[PairFiles], *, settings: CEGSettings, root: Path
+) -> Filled:
+    """Do the work, showing how far it is, and sum it up."""
     console = Console(stderr=True)
-    work = generate(pairs, vlm=vlm, prompts=prompts, settings=settings, root=root, gsd_m=gsd_m)
-    records = list(track(work, total=len(pairs), description="pseudo labels", console=console, transient=True))
+    with contextlib.closing(work):
+        records = list(track(work, total=len(pairs), description="pseudo labels", console=console, transient=True))
     reliable = np.mean([record["reliable_frac"] for record in records])
     changed = np.mean([record["changed_frac"] for record in records])
     count = f"{len(records)} pair{'s' if len(records) != 1 else ''}"
+    store = PseudoStore.open(root)
     summary = (
         f"{count} in {root}: {reliable:.1%} of the pixels have a label, {changed:.2%} say changed "
-        f"(level {settings.level}, gamma {settings.gamma:g}, delta {settings.delta:g}, {vlm.identity})"
+        f"(level {settings.level}, gamma {settings.gamma:g}, delta {settings.delta:g}, "
+        f"{''.join(f'{name} {getattr(settings, name)}, ' for name in settings.options)}{store.spec.vlm})"
     )
     if changed == 0:
         summary += ". No change was found: lower --gamma, or look at the prompts."
     labelled = [pair for pair in pairs if pair.label is not None]
-    rows = quality(labelled, PseudoStore.open(root), settings=settings) if labelled else []
+    rows = quality(labelled, store, settings=settings) if labelled else []
     return Filled(summary, tuple(rows))
 
 
-def quality(pairs: Sequence[PairFiles], store: PseudoStore, *, settings: CEGSettings) -> list[Quality]:
-    """Measure the change labels of labelled pairs for several gammas, from the answers that the store keeps."""
-    some = [pairs[at] for at in np.unique(np.linspace(0, len(pairs) - 1, MOST_PAIRS).astype(int))]
-    rows = []
-    for gamma in sorted({*GAMMAS, settings.gamma}):
-        valid, total, reliable = Confusion(), Confusion(), []
-        for pair in some:
-            answers = [store.answer(store.answer_key(image, pair.window_px)) for image in (pair.before, pair.after)]
-            truth_HW = read_pair(pair).label_HW
-            t1, t2 = answers
-            if t1 is None or t2 is None or truth_HW is None:
-                continue
-            labels = make_labels(t1, t2, prompts=store.spec.prompts, settings=replace(settings, gamma=gamma))
-            known_HW = labels.change_HW != IGNORE
-            reliable.append(known_HW.mean())
-            valid += Confusion.from_maps(labels.change_HW, np.where(known_HW, truth_HW, IGNORE))
-            total += Confusion.from_maps((labels.change_HW == 1).astype(np.uint8), truth_HW)
-        rows.append(Quality(gamma, float(np.mean(reliable)), valid, total))
-    return rows
+def spread(pairs: Sequence[PairFiles], most: int) -> list[PairFiles]:
+    """Return at most `most` pairs, evenly over the list."""
+    return [pairs[at] for at in np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(int))]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A pair, its answers from the store, and what in its label does not depend on gamma."""
+
+    pair: PairFiles
+    t1: Segments
+    t2: Segments
+    events: Events | None
+
+    def labels(self, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
+        """Return the labels under other gammas than the store's."""
+        return labels_with(self.events, self.t1, self.t2, prompts=prompts, settings=settings)
+
+
+def answered(pair: PairFiles, store: PseudoStore, *, settings: CEGSettings) -> Answered:
+    """Read a pair's answers; the VLM is never asked.
+
+    Raises:
+        StoreError: the store has no answer for an image, or, under `min_cosine`, no features.
+    """
+    images = (pair.before, pair.after)
+    t1, t2 = (store.answer(store.answer_key(image, pair.window_px)) for image in images)
+    if t1 is None or t2 is None:
+        raise StoreError(f"{store.root}: holds no answer for the pair '{pair.name}'. Run `semicdvl pseudo` again.")
+    if settings.level == "pixel":
+        return Answered(pair, t1, t2, None)
+    features = None
+    if settings.min_cosine is not None:
+
+        def missing() -> NDArray[np.float32]:
+            raise StoreError(f"{store.root}: holds no features of the pair '{pair.name}'. Run `semicdvl pseudo` again.")
+
+        features = Features(*(store.described(image, pair.window_px, missing) for image in images))
+    return Answered(pair, t1, t2, instance_events(t1, t2, store.spec.prompts, settings, features=features))
+
+
+def quality(
+    pairs: Sequence[PairFiles],
+    store: PseudoStore,
+    *,
+    settings: CEGSettings,
+    gammas: Sequence[float] = GAMMAS,
+    shown: Callable[[Iterable[PairFiles]], Iterable[PairFiles]] = iter,
+    seen: Callable[[Answered], None] = lambda _: None,
+) -> list[Quality]:
+    """Measure the change labels for several gammas, from the answers that the store keeps.
+
+    Args:
+        pairs: at most `MOST_PAIRS` of them are taken, spread evenly; those without a label file count in the shares.
+        store: where the answers are.
+        settings: of change event generation; its own gamma is measured, too.
+        gammas: the others.
+        shown: wraps the loop over pairs, to show progress.
+        seen: is told of every pair, so that a caller need not read the answers again.
+
+    Raises:
+        StoreError: the store lacks an answer.
+    """
+    wanted = sorted({*gammas, settings.gamma})
+    rows = {gamma: Quality(gamma, 0.0, 0.0, Confusion(), Confusion()) for gamma in wanted}
+    some = spread(pairs, MOST_PAIRS)
+    for pair in shown(some):
+        kept = answered(pair, store, settings=settings)
+        truth_HW = read_pair(pair, label_values=LABEL_VALUES).label_HW
+        seen(kept)
+        for gamma in wanted:
+            change_HW = kept.labels(store.spec.prompts, replace(settings, gamma=gamma)).change_HW
+            rows[gamma] = _with_pair(rows[gamma], change_HW, truth_HW, share=1 / len(some))
+    return [rows[gamma] for gamma in wanted]
+
+
+def _with_pair(
+    row: Quality, change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None, *, share: float
+) -> Quality:
+    """Return a row of the table with one pair more in it; `share` is what a pair weighs in the shares."""
+    known_HW = change_HW != IGNORE
+    row = replace(
+        row,
+        reliable_frac=row.reliable_frac + float(known_HW.mean()) * share,
+        changed_frac=row.changed_frac + float((change_HW == 1).mean()) * share,
+    )
+    if truth_HW is None:
+        return row
+    return replace(
+        row,
+        valid=row.valid + Confusion.from_maps(change_HW, np.where(known_HW, truth_HW, IGNORE)),
+        total=row.total + Confusion.from_maps((change_HW == 1).astype(np.uint8), truth_HW),
+    )
 
 
 def verified(root: Path) -> str:
-    """Read a store again and say what is damaged."""
+    """Read a store again and say that it is sound.
+
+    Raises:
+        StoreError: files are damaged; each is named.
+    """
     store = PseudoStore.open(root)
     wrong = store.verify()
     if wrong:
-        return f"{len(wrong)} damaged files:\n" + "\n".join(wrong)
+        many = f"{len(wrong)} damaged file{'s' if len(wrong) != 1 else ''}"
+        raise StoreError(f"{root}: {many}. Delete them and run `semicdvl pseudo` again.\n" + "\n".join(wrong))
     return f"{root}: sound, {sum(1 for _ in store.records())} labels."

@@ -2,92 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.pairs import read_pair
-from semicdvl.errors import ConfigError
-from semicdvl.pseudo import ceg
+from semicdvl.data.pairs import PairArrays, read_pair
+from semicdvl.errors import ConfigError, InputError
+from semicdvl.pseudo.events import Features
+from semicdvl.pseudo.features import FeatureSource
+from semicdvl.pseudo.labels import make_labels
+from semicdvl.pseudo.locks import writing
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.store import STEPS, PseudoStore, StoreSpec
-from semicdvl.types import VLM, PairFiles, Segments, VLMLabels
+from semicdvl.pseudo.settings import CEGSettings, Level
+from semicdvl.pseudo.store import CEG_FEATURES_KEY, PseudoStore, StoreSpec
+from semicdvl.types import VLM, PairFiles, Segments
 
-Level = Literal["mixed", "instance", "pixel"]
-
-
-@dataclass(frozen=True)
-class CEGSettings:
-    """How two answers become labels; the defaults are the paper's (Table 6 and 8)."""
-
-    level: Level = "mixed"  # which change label: pixel, instance, or both agreeing where reliable
-    gamma: float = 0.8  # least best score, of both dates, of a reliable pixel of the change label
-    gamma_segmentation: float = 0.8  # least best score of a reliable pixel of a single-date label
-    delta: float = 0.0  # greatest sum of IoUs of a changed instance; the authors' later code uses 0.01
-    instance_score: float = 0.5  # least score of a foreground pixel that belongs to an object (VLMs without instances)
-    min_area_px: int = 16  # smallest object (VLMs without instances)
-
-    def __post_init__(self) -> None:
-        """Refuse thresholds that the store's 8-bit steps cannot keep exactly."""
-        if self.level not in ("mixed", "instance", "pixel"):
-            raise ConfigError(f"unknown CEG level '{self.level}'. Known: mixed, instance, pixel.")
-        for name in ("gamma", "gamma_segmentation", "instance_score"):
-            value = getattr(self, name)
-            if abs(value * STEPS - round(value * STEPS)) > 1e-6:
-                raise ConfigError(f"{name} = {value}: give a multiple of {1 / STEPS:g}, the precision of kept scores.")
+__all__ = ["CEGSettings", "Filler", "Level", "generate", "make_labels", "spec_of"]
 
 
-def instances_of(
-    segments: Segments, *, foreground: tuple[int, ...], settings: CEGSettings
-) -> list[ceg.InstanceMask] | NDArray[np.int32]:
-    """Return the foreground objects: the VLM's own, or the components of its maps as a label image."""
-    if segments.instances is None:
-        return ceg.components(
-            segments.scores_CHW,
-            foreground=foreground,
-            threshold=settings.instance_score,
-            min_area_px=settings.min_area_px,
+def spec_of(
+    vlm: VLM,
+    *,
+    prompts: Prompts,
+    settings: CEGSettings,
+    gsd_m: float | None = None,
+    features: FeatureSource | None = None,
+) -> StoreSpec:
+    """Return the specification of a store made with these parts.
+
+    Raises:
+        ConfigError: `min_cosine` without a source of features, or one without `min_cosine`.
+    """
+    if (settings.min_cosine is None) != (features is None):
+        raise ConfigError(
+            "min_cosine and features belong together: give both, "
+            "such as --min-cosine 0.5 --features efficientnet_lite0."
         )
-    return [instance.mask for instance in segments.instances if instance.prompt in foreground]
-
-
-def instance_change(
-    t1: Segments, t2: Segments, *, foreground: tuple[int, ...], settings: CEGSettings
-) -> NDArray[np.bool_]:
-    """Return the instance-level change of two answers."""
-    found = [instances_of(segments, foreground=foreground, settings=settings) for segments in (t1, t2)]
-    first, second = found
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return ceg.instance_level_labels(first, second, delta=settings.delta)
-    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
-        raise ConfigError("one date has instances and the other has none; ask the same VLM for both.")
-    height, width = t1.scores_CHW.shape[1:]
-    return ceg.instance_level(first, second, shape_hw=(height, width), delta=settings.delta)
-
-
-def make_labels(t1: Segments, t2: Segments, *, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
-    """Turn the answers for both dates into the change label and the single-date labels."""
-    foreground, gammas = (
-        prompts.foreground,
-        {"gamma": settings.gamma, "gamma_segmentation": settings.gamma_segmentation},
-    )
-    if settings.level == "pixel":
-        instance_HW = np.ones(t1.scores_CHW.shape[1:], bool)
-    else:
-        instance_HW = instance_change(t1, t2, foreground=foreground, settings=settings)
-    change_HW, t1_HW, t2_HW = ceg.labels_of(t1.scores_CHW, t2.scores_CHW, instance_HW, foreground=foreground, **gammas)
-    if settings.level == "instance":  # this level alone has no reliability
-        change_HW = instance_HW.astype(np.uint8)
-    return VLMLabels(change_HW, t1_HW, t2_HW)
-
-
-def spec_of(vlm: VLM, *, prompts: Prompts, settings: CEGSettings, gsd_m: float | None = None) -> StoreSpec:
-    """Return the specification of a store made with these parts."""
-    return StoreSpec(vlm.identity, prompts, asdict(settings), gsd_m)
+    plain = settings.plain() if features is None else settings.plain() | {CEG_FEATURES_KEY: features.identity}
+    return StoreSpec(vlm.identity, prompts, plain, gsd_m)
 
 
 def generate(
@@ -98,30 +54,105 @@ def generate(
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
-) -> Iterator[dict[str, Any]]:
+    features: FeatureSource | None = None,
+) -> Generator[dict[str, Any]]:
     """Fill the store at `root` pair by pair; yield each pair's record, so that a caller can show progress.
 
     Labels that are there are not made again; answers that are there are not asked again.
+
+    Raises:
+        StoreError: `root` holds something else, or a store of another version, or a damaged file.
+        InputError: an image cannot be read, or the VLM's answer cannot be used.
+        OutputError: the store cannot be written.
     """
-    store = PseudoStore.create(root, spec_of(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m))
-    for pair in pairs:
-        if store.has(pair):
-            yield store.record(pair)
-            continue
-        t1, t2 = _answers(pair, vlm=vlm, store=store)
-        yield store.keep_labels(pair, make_labels(t1, t2, prompts=prompts, settings=settings))
+    spec = spec_of(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
+    filler = Filler(PseudoStore.create(root, spec), settings, vlm, features)
+    with writing(root):
+        for pair in pairs:
+            yield filler.fill(pair)
 
 
-def _answers(pair: PairFiles, *, vlm: VLM, store: PseudoStore) -> tuple[Segments, Segments]:
-    """Return the answers for both dates, from the store where it has them."""
-    keys = [store.answer_key(image, pair.window_px) for image in (pair.before, pair.after)]
-    kept = [store.answer(key) for key in keys]
-    if any(answer is None for answer in kept):
-        content = read_pair(pair)
-        for at, image_HWC in enumerate((content.t1_HWC, content.t2_HWC)):
-            if kept[at] is None:
-                segments = vlm.segment(image_HWC, store.spec.prompts.words, gsd_m=store.spec.gsd_m)
-                kept[at] = store.keep_answer(keys[at], segments)
-    t1, t2 = kept
-    assert t1 is not None and t2 is not None
-    return t1, t2
+@dataclass(frozen=True)
+class Filler:
+    """What makes the labels of one pair: one of these works in every process.
+
+    Attributes:
+        store: where answers and labels are kept.
+        settings: of change event generation.
+        vlm: who is asked.
+        features: who describes objects; with `min_cosine` only.
+    """
+
+    store: PseudoStore
+    settings: CEGSettings
+    vlm: VLM
+    features: FeatureSource | None = None
+
+    def fill(self, pair: PairFiles) -> dict[str, Any]:
+        """Return the record of a pair's labels, made now where they are not there."""
+        if self.store.has(pair):
+            return self.store.record(pair)
+        content = _Content(pair)
+        t1, t2 = (self._answer(content, date) for date in (0, 1))
+        described = self._features(content) if self.settings.level != "pixel" else None
+        labels = make_labels(t1, t2, prompts=self.store.spec.prompts, settings=self.settings, features=described)
+        return self.store.keep_labels(pair, labels)
+
+    def _answer(self, content: _Content, date: int) -> Segments:
+        """Return the answer for one date, from the store where it has it."""
+        path, words = content.paths[date], self.store.spec.prompts.words
+
+        def ask() -> Segments:
+            image_HWC = content.image_HWC(date)
+            segments = self.vlm.segment(image_HWC, words, gsd_m=self.store.spec.gsd_m)
+            return _usable(segments, path, words=words, shape_hw=image_HWC.shape[:2])
+
+        return self.store.answered(self.store.answer_key(path, content.pair.window_px), ask)
+
+    def _features(self, content: _Content) -> Features | None:
+        """Return the feature maps of both dates, or None where none are wanted."""
+        source = self.features
+        if source is None:
+            return None
+        window_px, (before, after) = content.pair.window_px, content.paths
+        return Features(
+            self.store.described(before, window_px, lambda: source.describe(content.image_HWC(0))),
+            self.store.described(after, window_px, lambda: source.describe(content.image_HWC(1))),
+        )
+
+
+class _Content:
+    """The images of a pair, read when one of them is needed."""
+
+    def __init__(self, pair: PairFiles) -> None:
+        self.pair, self.paths = pair, (pair.before, pair.after)
+        self._read: PairArrays | None = None
+
+    def image_HWC(self, date: int) -> NDArray[np.uint8]:
+        if self._read is None:
+            self._read = read_pair(self.pair, with_label=False)
+        return self._read.t2_HWC if date else self._read.t1_HWC
+
+
+def _usable(segments: Segments, path: Path, *, words: Sequence[str], shape_hw: tuple[int, ...]) -> Segments:
+    """Return a VLM's answer, checked before it is kept.
+
+    Raises:
+        InputError: maps or masks of another size, scores that are not numbers, or an answer to another question.
+    """
+    wanted, remedy = (len(words), *shape_hw), "Check the VLM, its weights and its precision"
+    if segments.scores_CHW.shape != wanted:
+        shape = segments.scores_CHW.shape
+        raise InputError(path, f"was answered with scores {shape}, wanted {wanted} (prompts, rows, columns)", remedy)
+    if not np.isfinite(segments.scores_CHW).all():
+        raise InputError(path, "was answered with scores that are not numbers", remedy)
+    for number, instance in enumerate(segments.instances or ()):
+        mask = instance.mask
+        size = tuple(mask.shape if isinstance(mask, np.ndarray) else mask["size"])
+        if size != tuple(shape_hw):
+            raise InputError(path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", remedy)
+        if not 0 <= instance.prompt < len(words) or not np.isfinite(instance.score):
+            raise InputError(
+                path, f"instance {number} has prompt {instance.prompt} of {len(words)}, score {instance.score}", remedy
+            )
+    return segments

@@ -4,19 +4,23 @@
     STORE/answers/ab/<key>.npz       key = image bytes + window, VLM identity, prompts, ground sampling distance
     STORE/labels/cd/<key>.png        key = both answers, prompts split in find and background, CEG settings
     STORE/labels/cd/<key>.json       which pair it is and how the label came about
+    STORE/features/ef/<key>.npz      only under `min_cosine`: key = image bytes + window, identity of the features
 
 Changing a threshold makes new labels from the kept answers and never asks the VLM again. Files are written whole, so a
-store can be interrupted at any point and two processes may write it at once.
+store can be interrupted at any point, and several processes may write it at once (`locks`).
 
-Scores are kept as 8-bit steps of 1/200, rounded down: an error below 0.005, and none at all for the decision
-`score >= gamma` with a gamma that is a multiple of 0.005.
+Scores are kept as 8-bit steps of 1/200, rounded down. What is lost: a score is up to 0.005 too low, and up to 0.01
+where it is within a step of another prompt's higher one at the same pixel. What is not lost: the prompt that wins a
+pixel, wherever its score is 0.005 or more, and for every gamma that is a multiple of 0.005 the decision
+`best score >= gamma`. So labels made from kept answers are those that the VLM's own scores would give, to the bit.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +28,21 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 from semicdvl.errors import InputError, StoreError
 from semicdvl.files import key_of, read_json, sha256, whole, write_json
+from semicdvl.pseudo.answers import from_arrays, to_arrays
+from semicdvl.pseudo.locks import held
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.types import Instance, PairFiles, Segments, VLMLabels
+from semicdvl.types import PairFiles, Segments, VLMLabels
 
 VERSION = 1
-STEPS = 200
-"""Scores are kept as multiples of 1 / STEPS."""
+KINDS = ("answers", "labels", "features")
+"""Folders of a store."""
+WindowPx = tuple[int, int, int, int] | None
+"""(row, col, height, width) of the part of an image that is meant; None for all of it."""
+CEG_FEATURES_KEY = "features"
+"""Name under which the CEG settings of a specification hold the identity of the features, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class PseudoStore:
     def create(cls, root: Path, spec: StoreSpec) -> PseudoStore:
         """Make a store, or take an existing one and put this specification in force; what it holds is kept.
 
+        What a process that was killed left half-written is removed, unless another process is writing now.
+
         Raises:
             StoreError: `root` holds something else, or a store of another version.
         """
@@ -71,7 +82,9 @@ class PseudoStore:
             raise StoreError(f"{root}: exists and is no pseudo-label store. Give an empty or new folder.")
         if (root / "manifest.json").exists():
             _manifest(root)
-        write_json(root / "manifest.json", {"format": "semicdvl-pseudo-store", "version": VERSION, **asdict(spec)})
+        content = {"format": "semicdvl-pseudo-store", "version": VERSION, **asdict(spec)}
+        if not (root / "manifest.json").exists() or _manifest(root) != json.loads(json.dumps(content)):
+            write_json(root / "manifest.json", content)
         return cls(root, spec)
 
     @classmethod
@@ -86,39 +99,72 @@ class PseudoStore:
         return cls(root, StoreSpec(manifest["vlm"], prompts, manifest["ceg"], manifest["gsd_m"]))
 
     # -------------------------------------------------------------------------------------------- answers
-    def answer_key(self, image: Path, window_px: tuple[int, int, int, int] | None) -> str:
+    def answer_key(self, image: Path, window_px: WindowPx) -> str:
         """Return the key of the VLM's answer for an image file, or a window of it."""
         return key_of(sha256(image), window_px, self.spec.vlm, self.spec.prompts.words, self.spec.gsd_m)
 
     def answer(self, key: str) -> Segments | None:
         """Return a kept answer, or None."""
-        path = self._path("answers", key, ".npz")
-        if not path.exists():
+        content = self._arrays("answers", key)
+        if content is None:
             return None
         try:
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
-                steps_CHW = content["scores"]
-                found = json.loads(content["instances"].tobytes().decode())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise StoreError(
-                f"{path}: a damaged answer ({error}). Delete the file and run `semicdvl pseudo` again."
-            ) from error
-        instances = None if found is None else tuple(Instance(mask, prompt, score) for mask, prompt, score in found)
-        return Segments(steps_CHW.astype(np.float32) / np.float32(STEPS), self.spec.prompts.words, instances)
+            return from_arrays(content, self.spec.prompts.words)
+        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            raise _damaged(self._path("answers", key, ".npz"), "answer", error) from error
 
     def keep_answer(self, key: str, segments: Segments) -> Segments:
         """Keep an answer and return it as it will be read again (scores rounded down to the steps).
 
         Raises:
             InputError: the scores are not numbers.
+            OutputError: the disk is full or the store cannot be written.
         """
-        steps_CHW = quantised(segments.scores_CHW)
-        found = None if segments.instances is None else [_plain(instance) for instance in segments.instances]
+        arrays = to_arrays(segments)
         with whole(self._path("answers", key, ".npz")) as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(handle, scores=steps_CHW, instances=np.frombuffer(json.dumps(found).encode(), np.uint8))
+            np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
         kept = self.answer(key)
         assert kept is not None
         return kept
+
+    def answered(self, key: str, ask: Callable[[], Segments]) -> Segments:
+        """Return the kept answer, or ask for it and keep it; of several processes that want it, one asks.
+
+        Raises:
+            StoreError: the kept answer is damaged.
+            InputError: the new one holds scores that are not numbers.
+            OutputError: the disk is full or the store cannot be written.
+        """
+        kept = self.answer(key)
+        if kept is None:
+            with held(self.root, key):
+                kept = self.answer(key) or self.keep_answer(key, ask())
+        return kept
+
+    def described(self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the kept feature map DHW of an image, or make it and keep it (in half precision)."""
+        key = key_of(sha256(image), window_px, self.spec.ceg.get(CEG_FEATURES_KEY))
+        content = self._arrays("features", key)
+        if content is None:
+            with held(self.root, key):
+                content = self._arrays("features", key)
+                if content is None:
+                    content = {"features": describe().astype(np.float16)}
+                    with whole(self._path("features", key, ".npz")) as temporary, temporary.open("wb") as handle:
+                        np.savez_compressed(handle, features=content["features"])
+        features_DHW: NDArray[np.float32] = content["features"].astype(np.float32)
+        return features_DHW
+
+    def _arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:
+        """Read the arrays of a kept file, or return None where there is none."""
+        path = self._path(kind, key, ".npz")
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
+                return dict(content)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise _damaged(path, kind.removesuffix("s"), error) from error
 
     # -------------------------------------------------------------------------------------------- labels
     def label_key(self, pair: PairFiles) -> str:
@@ -135,8 +181,7 @@ class PseudoStore:
         key = self.label_key(pair)
         stacked = np.stack([labels.t2_HW, labels.t1_HW, labels.change_HW], axis=-1)  # OpenCV's BGR: red is change
         with whole(self._path("labels", key, ".png")) as temporary:
-            if not cv2.imwrite(str(temporary), stacked):
-                raise OSError(28, "the picture could not be written")
+            temporary.write_bytes(cv2.imencode(".png", stacked)[1].tobytes())  # at once: `imwrite` writes crumbs
         record = {
             "name": pair.name,
             "before": str(pair.before),
@@ -169,9 +214,9 @@ class PseudoStore:
                 f"{self.root}: holds no labels for the pair '{pair.name}' ({pair.before}). It was made for "
                 "other images, or not finished; run `semicdvl pseudo` on this data set with the same -o."
             )
-        stacked = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        stacked = _picture(path)
         if stacked is None:
-            raise StoreError(f"{path}: a damaged label. Delete the file and run `semicdvl pseudo` again.")
+            raise _damaged(path, "label", "not a picture")
         change, t1, t2 = (np.ascontiguousarray(stacked[..., band]).astype(np.uint8) for band in (2, 1, 0))
         return VLMLabels(change, t1, t2)
 
@@ -183,53 +228,25 @@ class PseudoStore:
     def verify(self) -> list[str]:
         """Read everything again and return what is wrong, one line each; an empty list is a sound store."""
         wrong = []
-        for path in sorted((self.root / "answers").glob("*/*.npz")):
-            try:
-                self.answer(path.stem)
-            except StoreError as error:
-                wrong.append(str(error))
+        for kind in ("answers", "features"):
+            for path in sorted((self.root / kind).glob("*/*.npz")):
+                try:
+                    self.answer(path.stem) if kind == "answers" else self._arrays(kind, path.stem)
+                except StoreError as error:
+                    wrong.append(str(error))
         for path in sorted((self.root / "labels").glob("*/*.json")):
-            picture = cv2.imread(str(path.with_suffix(".png")), cv2.IMREAD_COLOR)
+            try:
+                read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
+            except InputError as error:
+                wrong.append(str(error))
+            picture = _picture(path.with_suffix(".png"))
             if picture is None or not np.isin(picture, (0, 1, 255)).all():
-                wrong.append(f"{path.with_suffix('.png')}: a damaged label.")
+                wrong.append(str(_damaged(path.with_suffix(".png"), "label", "not a picture of 0, 1 and 255")))
         return wrong
 
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         """Return where a key is kept; two letters of it make the folder, so that none gets too full."""
         return self.root / kind / key[:2] / f"{key}{suffix}"
-
-
-def quantised(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return scores in [0, 1] as whole steps of 1 / STEPS, rounded down (sums above 1 are clamped).
-
-    A float32 just below a step by rounding alone counts as the step, so `score >= gamma` is kept for every gamma that
-    is a multiple of 1 / STEPS, rounded to float32.
-
-    Raises:
-        InputError: a score is not a number.
-    """
-    if not np.isfinite(scores_CHW).all():
-        raise InputError("VLM", "answered with scores that are not numbers", "Check its weights and its precision")
-    clamped = np.clip(scores_CHW, 0, 1).astype(np.float32)
-    grid = np.arange(STEPS + 1, dtype=np.float32) / np.float32(STEPS)
-    steps = np.floor(clamped * np.float32(STEPS)).astype(np.int16)
-    steps += grid[np.minimum(steps + 1, STEPS)] <= clamped
-    steps -= grid[np.minimum(steps, STEPS)] > clamped
-    kept: NDArray[np.uint8] = np.minimum(steps, STEPS).astype(np.uint8)
-    return kept
-
-
-def _plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
-    """Return an instance as plain values, its mask as COCO RLE with text counts."""
-    mask = instance.mask
-    if isinstance(mask, np.ndarray):
-        mask = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
-    counts = mask["counts"]
-    return (
-        {"size": list(mask["size"]), "counts": counts.decode() if isinstance(counts, bytes) else counts},
-        instance.prompt,
-        instance.score,
-    )
 
 
 def _manifest(root: Path) -> dict[str, Any]:
@@ -249,3 +266,16 @@ def _manifest(root: Path) -> dict[str, Any]:
             f"{path}: a store of version {manifest.get('version')}; this program reads {VERSION}. Make it anew."
         )
     return manifest
+
+
+def _picture(path: Path) -> NDArray[np.uint8] | None:
+    """Read a label picture; None if it is missing or damaged."""
+    if not path.is_file():
+        return None
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    return None if picture is None else picture.astype(np.uint8)
+
+
+def _damaged(path: Path, what: str, why: object) -> StoreError:
+    """Return the error for a file of the store that cannot be used."""
+    return StoreError(f"{path}: a damaged {what} ({why}). Delete the file and run `semicdvl pseudo` again.")

@@ -1,0 +1,108 @@
+"""A VLM's answer as small arrays: scores in 8-bit steps that keep every decision exact, packed; instances as RLE."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from semicdvl.errors import InputError
+from semicdvl.pseudo.settings import STEPS
+from semicdvl.types import Instance, Segments
+
+
+def to_arrays(segments: Segments) -> dict[str, NDArray[Any]]:
+    """Return an answer as named arrays without Python objects.
+
+    Raises:
+        InputError: the scores are not numbers.
+    """
+    steps_CHW = quantised(segments.scores_CHW)
+    found = None if segments.instances is None else [_plain(instance) for instance in segments.instances]
+    return {
+        "scores": np.frombuffer(packed(steps_CHW), np.uint8),
+        "shape": np.array(steps_CHW.shape),
+        "instances": np.frombuffer(json.dumps(found).encode(), np.uint8),
+    }
+
+
+def from_arrays(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...]) -> Segments:
+    """Return the answer that `to_arrays` was given, its scores rounded down to the steps.
+
+    Raises:
+        ValueError, KeyError, TypeError, zlib.error: the arrays are damaged.
+    """
+    steps_CHW = content["scores"]
+    if steps_CHW.ndim == 1:  # three axes: kept before scores were packed
+        steps_CHW = unpacked(steps_CHW.tobytes(), content["shape"])
+    found = json.loads(content["instances"].tobytes().decode())
+    instances = None if found is None else tuple(Instance(mask, prompt, score) for mask, prompt, score in found)
+    return Segments(steps_CHW.astype(np.float32) / np.float32(STEPS), prompts, instances)
+
+
+def quantised(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Return scores in [0, 1] as whole steps of 1 / STEPS, rounded down (sums above 1 are clamped).
+
+    A float32 just below a step by rounding alone counts as the step, so `score >= gamma` is kept for every gamma that
+    is a multiple of 1 / STEPS, rounded to float32. Of prompts whose different scores fall on the same step as the best
+    one of their pixel, those below the best go one step lower: else rounding would make ties, which the foreground
+    wins.
+
+    Raises:
+        InputError: a score is not a number.
+    """
+    if not np.isfinite(scores_CHW).all():
+        raise InputError("VLM", "answered with scores that are not numbers", "Check its weights and its precision")
+    clamped_CHW = np.clip(scores_CHW, 0, 1).astype(np.float32)
+    grid = np.arange(STEPS + 1, dtype=np.float32) / np.float32(STEPS)
+    steps_CHW = np.floor(clamped_CHW * np.float32(STEPS)).astype(np.int16)
+    steps_CHW += grid[np.minimum(steps_CHW + 1, STEPS)] <= clamped_CHW
+    steps_CHW -= grid[np.minimum(steps_CHW, STEPS)] > clamped_CHW
+    np.minimum(steps_CHW, STEPS, out=steps_CHW)
+    false_tie_CHW = (steps_CHW == steps_CHW.max(axis=0)) & (clamped_CHW < clamped_CHW.max(axis=0)) & (steps_CHW > 0)
+    kept: NDArray[np.uint8] = (steps_CHW - false_tie_CHW).astype(np.uint8)
+    return kept
+
+
+def packed(steps_CHW: NDArray[np.uint8]) -> bytes:
+    """Pack maps of steps, each pixel as its difference from what its upper and left neighbours let expect.
+
+    Score maps are smooth, so the differences are small and compress to two thirds of what the steps themselves do; a
+    Huffman code with runs (`Z_RLE`) fits such numbers better than a search for repeated strings, and is faster.
+    """
+    padded_CHW = np.pad(steps_CHW, ((0, 0), (1, 0), (1, 0)))
+    left_CHW, up_CHW, corner_CHW = padded_CHW[:, 1:, :-1], padded_CHW[:, :-1, 1:], padded_CHW[:, :-1, :-1]
+    difference_CHW = steps_CHW - left_CHW - up_CHW + corner_CHW  # wraps at 256, and back again
+    deflate = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    return deflate.compress(difference_CHW.tobytes()) + deflate.flush()
+
+
+def unpacked(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDArray[np.uint8]:
+    """Return what `packed` was given.
+
+    Raises:
+        ValueError, zlib.error: it is damaged.
+    """
+    difference_CHW = np.frombuffer(zlib.decompress(content), np.uint8).reshape([int(size) for size in shape])
+    if difference_CHW.ndim != 3:
+        raise ValueError(f"{difference_CHW.ndim} axes where prompts, rows and columns are wanted")
+    columns_CHW = np.cumsum(difference_CHW, axis=1, dtype=np.uint8)
+    return np.cumsum(columns_CHW, axis=2, dtype=np.uint8, out=columns_CHW)
+
+
+def _plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
+    """Return an instance as plain values, its mask as COCO RLE with text counts."""
+    mask = instance.mask
+    if isinstance(mask, np.ndarray):
+        mask = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    counts = mask["counts"]
+    return (
+        {"size": list(mask["size"]), "counts": counts.decode() if isinstance(counts, bytes) else counts},
+        instance.prompt,
+        instance.score,
+    )

@@ -1,0 +1,82 @@
+"""What an image looks like, place by place: feature maps for the comparison of objects (`min_cosine`)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STRIDE_PX = 32
+"""Images are padded to whole multiples of this, the coarsest step of the usual backbones."""
+
+
+class FeatureSource(Protocol):
+    """Anything that turns an image into a feature map; from outside of the package, too."""
+
+    @property
+    def identity(self) -> str:
+        """Name and hash of the weights: equal identity means equal features. Part of the key of the labels."""
+        ...
+
+    def describe(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features DHW of a uint8 RGB image; H and W may be coarser than the image's."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackboneFeatures:
+    """The third of a backbone's four maps (stride 16 in most): fine enough for a house, deep enough for a meaning.
+
+    Attributes:
+        identity: name of the backbone and hash of its weights.
+        net: the backbone, in evaluation mode.
+    """
+
+    identity: str
+    net: nn.Module
+
+    def describe(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features DHW, of the image alone: what was padded for the network is cut off again."""
+        import torch
+
+        height, width = image_HWC.shape[:2]
+        padded_HWC = np.pad(image_HWC, ((0, -height % STRIDE_PX), (0, -width % STRIDE_PX), (0, 0)), mode="edge")
+        mean, deviation = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+        scaled_HWC = (padded_HWC.astype(np.float32) / 255 - mean) / deviation
+        with torch.inference_mode():
+            maps = self.net(torch.from_numpy(scaled_HWC).permute(2, 0, 1)[None])
+        features_DHW: NDArray[np.float32] = maps[2][0].float().numpy()
+        rows, cols = (
+            -(-size * cells // whole)
+            for size, cells, whole in zip((height, width), features_DHW.shape[1:], padded_HWC.shape, strict=False)
+        )
+        return np.ascontiguousarray(features_DHW[:, :rows, :cols])
+
+
+def backbone_features(name: str, *, weights: Path | str | None = None) -> BackboneFeatures:
+    """Return a pretrained backbone as a source of features.
+
+    Args:
+        name: `efficientnet_lite0` (weights from a package, see the extra `offline`), or any network of timm.
+        weights: a file with the backbone's weights; None for those that come with the name.
+
+    Raises:
+        ConfigError: no such network, or none with weights.
+        MissingExtraError: the package with the weights is missing.
+    """
+    from semicdvl.models.backbones import build_backbone
+
+    net = build_backbone(name, weights="imagenet" if weights is None else weights).eval()
+    digest = hashlib.sha256()
+    for key, tensor in sorted(net.state_dict().items()):
+        digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return BackboneFeatures(f"{name}-{digest.hexdigest()[:12]}", net)

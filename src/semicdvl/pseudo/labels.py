@@ -1,0 +1,139 @@
+"""Two answers of a VLM -> the change label and the single-date labels of a pair, under `CEGSettings`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.errors import ConfigError
+from semicdvl.pseudo import ceg, events
+from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.types import IGNORE, Instance, Segments, VLMLabels
+
+
+def make_labels(
+    t1: Segments,
+    t2: Segments,
+    *,
+    prompts: Prompts,
+    settings: CEGSettings,
+    features: events.Features | None = None,
+) -> VLMLabels:
+    """Turn the answers for both dates into the change label and the single-date labels.
+
+    An instance that was replaced (an option beyond the paper) is foreground at both dates, so the pixel level cannot
+    see it: in the mixed label its reliable pixels say changed, whatever the pixel level says.
+
+    Raises:
+        DataError: the answers don't fit each other, or features are wanted and missing.
+        ConfigError: one date has instances and the other has none.
+    """
+    found = None if settings.level == "pixel" else instance_events(t1, t2, prompts, settings, features=features)
+    return labels_with(found, t1, t2, prompts=prompts, settings=settings)
+
+
+def labels_with(
+    found: events.Events | None, t1: Segments, t2: Segments, *, prompts: Prompts, settings: CEGSettings
+) -> VLMLabels:
+    """Do the rest of `make_labels`, once the instance events are known (they don't depend on gamma)."""
+    shape_hw = t1.scores_CHW.shape[1:]
+    alone_HW = np.ones(shape_hw, bool) if found is None else found.alone_HW
+    change_HW, t1_HW, t2_HW = ceg.labels_of(
+        t1.scores_CHW,
+        t2.scores_CHW,
+        alone_HW,
+        foreground=prompts.foreground,
+        gamma=settings.gamma,
+        gamma_segmentation=settings.gamma_segmentation,
+    )
+    if found is not None and settings.level == "instance":  # this level alone has no reliability
+        change_HW = (found.alone_HW | found.replaced_HW).astype(np.uint8)
+    elif found is not None:
+        change_HW[found.replaced_HW & (change_HW != IGNORE)] = 1
+    return VLMLabels(change_HW, t1_HW, t2_HW)
+
+
+def instance_events(
+    t1: Segments,
+    t2: Segments,
+    prompts: Prompts,
+    settings: CEGSettings,
+    *,
+    features: events.Features | None = None,
+) -> events.Events:
+    """Return where the foreground instances of two answers are change events.
+
+    The instances are the VLM's own; for a VLM that gives maps only, the components of the maps.
+    """
+    first, second = (_own(segments, prompts) for segments in (t1, t2))
+    if first is None and second is None:
+        labels = [_components(segments.scores_CHW, prompts, settings) for segments in (t1, t2)]
+        return component_events(
+            labels[0], labels[1], t1.scores_CHW, t2.scores_CHW, prompts=prompts, settings=settings, features=features
+        )
+    if first is None or second is None:
+        raise ConfigError("one date has instances and the other has none; ask the same VLM for both.")
+    height, width = t1.scores_CHW.shape[1:]
+    masks = [[instance.mask for instance in instances] for instances in (first, second)]
+    if not settings.options:
+        alone_HW = ceg.instance_level(*masks, shape_hw=(height, width), delta=settings.delta)
+        return events.Events(alone_HW, np.zeros_like(alone_HW))
+    return events.event_level(
+        *masks,
+        shape_hw=(height, width),
+        settings=settings,
+        classes={"t1": [each.prompt for each in first], "t2": [each.prompt for each in second]},
+        features=features,
+    )
+
+
+def component_events(
+    labels_t1_HW: NDArray[np.int32],
+    labels_t2_HW: NDArray[np.int32],
+    scores_t1_CHW: NDArray[np.float32],
+    scores_t2_CHW: NDArray[np.float32],
+    *,
+    prompts: Prompts,
+    settings: CEGSettings,
+    features: events.Features | None = None,
+) -> events.Events:
+    """Do `instance_events` for objects given as label images, which cannot overlap; works at any raster size."""
+    if not settings.options:
+        alone_HW = ceg.instance_level_labels(labels_t1_HW, labels_t2_HW, delta=settings.delta)
+        return events.Events(alone_HW, np.zeros_like(alone_HW))
+    pieces = [events.pieces_of_labels(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
+    classes: list[Sequence[int]] = [(), ()]
+    if settings.replaced_class:
+        classes = [
+            events.classes_of(of_date, scores_CHW, foreground=prompts.foreground)
+            for of_date, scores_CHW in zip(pieces, (scores_t1_CHW, scores_t2_CHW), strict=True)
+        ]
+    height, width = labels_t1_HW.shape
+    return events.event_maps(
+        *pieces,
+        shape_hw=(height, width),
+        settings=settings,
+        classes_t1=classes[0],
+        classes_t2=classes[1],
+        features=features,
+    )
+
+
+def _own(segments: Segments, prompts: Prompts) -> list[Instance] | None:
+    """Return the VLM's own foreground instances, or None from a VLM that gives maps only."""
+    if segments.instances is None:
+        return None
+    return [instance for instance in segments.instances if instance.prompt in prompts.foreground]
+
+
+def _components(scores_CHW: NDArray[np.float32], prompts: Prompts, settings: CEGSettings) -> NDArray[np.int32]:
+    """Return the foreground components of a map as a label image."""
+    return ceg.components(
+        scores_CHW,
+        foreground=prompts.foreground,
+        threshold=settings.instance_score,
+        min_area_px=settings.min_area_px,
+    )

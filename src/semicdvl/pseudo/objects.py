@@ -1,0 +1,113 @@
+"""From -> to: what every changed object was at date 1, what it is at date 2, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.errors import DataError
+from semicdvl.pseudo.prompts import Prompts
+from semicdvl.rasters.vector import find_objects, kind_of, majority_classes, scores_of
+from semicdvl.types import Segments, VLMLabels
+
+
+@dataclass(frozen=True)
+class ChangeObject:
+    """One 8-connected object of a change label.
+
+    Attributes:
+        number: its value in the label image of the objects, from 1, numbered from the top left.
+        kind: appeared (background -> foreground), disappeared, replaced (foreground -> foreground) or changed.
+        from_class: the prompt that it showed at date 1: the concept with more pixels, then its most frequent prompt.
+        to_class: the same at date 2.
+        score: mean change score over its pixels, see `change_score`.
+        area_px: its pixels.
+        box_px: (row, col, height, width).
+    """
+
+    number: int
+    kind: str
+    from_class: str
+    to_class: str
+    score: float
+    area_px: int
+    box_px: tuple[int, int, int, int]
+
+    @property
+    def words(self) -> str:
+        """The transition as one reads it: "tree -> building"."""
+        return f"{self.from_class} -> {self.to_class}"
+
+
+def change_objects(
+    labels: VLMLabels, t1: Segments, t2: Segments, *, prompts: Prompts, min_area_px: int = 0
+) -> list[ChangeObject]:
+    """List the changed objects of a pair's label.
+
+    The same rule as in the polygons of `detect`, which takes it from here and from `rasters.vector`.
+
+    Args:
+        labels: of the pair.
+        t1: the answer for date 1, with the maps of all `prompts`, in their order.
+        t2: the answer for date 2.
+        prompts: what was asked.
+        min_area_px: smaller objects are left out.
+
+    Raises:
+        DataError: the maps don't fit the labels or the prompts.
+    """
+    wanted = (len(prompts.words), *labels.change_HW.shape)
+    if t1.scores_CHW.shape != wanted or t2.scores_CHW.shape != wanted:
+        shapes = f"{t1.scores_CHW.shape} and {t2.scores_CHW.shape}"
+        raise DataError(f"answers of the shapes {shapes}, wanted {wanted}: one map per prompt, of the labels' size.")
+    found = find_objects(labels.change_HW, min_area_px=min_area_px)
+    foreground = prompts.foreground
+    start, end = (
+        majority_classes(found, segments.scores_CHW.argmax(axis=0).astype(np.uint8), len(prompts.words), foreground)
+        for segments in (t1, t2)
+    )
+    mean, _ = scores_of(found, change_score(t1.scores_CHW, t2.scores_CHW, foreground=foreground))
+    boxes = _boxes(found.labels_HW)
+    objects = []
+    for at, (was, is_now) in enumerate(zip(start, end, strict=True)):
+        assert was is not None and is_now is not None, "every pixel of an answer has a class"
+        words = prompts.words[was], prompts.words[is_now]
+        area_px = int(found.area_px[at + 1])
+        kind = kind_of(was, is_now, foreground)
+        objects.append(ChangeObject(at + 1, kind, *words, float(mean[at]), area_px, boxes[at]))
+    return objects
+
+
+def _boxes(labels_HW: NDArray[np.int32]) -> list[tuple[int, int, int, int]]:
+    """Return row, col, height, width of every label."""
+    from scipy.ndimage import find_objects as slices_of
+
+    return [
+        (rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start) for rows, cols in slices_of(labels_HW)
+    ]
+
+
+def change_score(
+    t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], *, foreground: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return |q1 - q2| per pixel, with q = foreground score / (foreground + background score) at each date.
+
+    A concept's score is the maximum over its prompts; q is 0.5 where both are 0.
+    """
+    share_t1_HW, share_t2_HW = (_foreground_share(scores, foreground) for scores in (t1_CHW, t2_CHW))
+    score_HW: NDArray[np.float32] = np.abs(share_t1_HW - share_t2_HW)
+    return score_HW
+
+
+def _foreground_share(scores_CHW: NDArray[np.float32], foreground: Sequence[int]) -> NDArray[np.float32]:
+    """Return foreground / (foreground + background), each the maximum over its prompts; 0.5 where both are 0."""
+    others = [index for index in range(len(scores_CHW)) if index not in set(foreground)]
+    found_HW, other_HW = scores_CHW[list(foreground)].max(axis=0), scores_CHW[others].max(axis=0)
+    total_HW = found_HW + other_HW
+    share_HW: NDArray[np.float32] = np.divide(
+        found_HW, total_HW, out=np.full(total_HW.shape, 0.5, np.float32), where=total_HW > 0
+    )
+    return share_HW

@@ -1,0 +1,106 @@
+"""The store's filler over a Ray cluster: one actor per worker, with a share of the GPUs where there are any."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semicdvl.errors import MissingExtraError, SemicdvlError, StoreError
+from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.pseudo.store import PseudoStore, StoreSpec
+from semicdvl.pseudo.workers import POLICY, Crew, Record, Threads
+from semicdvl.types import PairFiles
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where the command was given.
+
+    Attributes:
+        folder: what relative paths, which stand in records too, are meant from.
+        modules: where Python looks for modules.
+        threads: how many of them compute.
+    """
+
+    folder: Path
+    modules: tuple[str, ...]
+    threads: Threads
+
+
+class Worker:
+    """What an actor holds: the VLM and the store."""
+
+    def __init__(self, here: Here) -> None:
+        """Make the process like the one that asks; Ray gives an actor one thread and a path of its own."""
+        os.chdir(here.folder)
+        sys.path.extend(entry for entry in here.modules if entry not in sys.path)
+        os.environ.setdefault(POLICY, "PASSIVE")
+        here.threads.adopt()
+        self.failed: SemicdvlError | None = None
+
+    def build(self, crew: Crew, root: Path, spec: StoreSpec, settings: CEGSettings) -> None:
+        """Build the parts, once; what goes wrong is told with the first pair.
+
+        Not in `__init__`: what the crew is made of may be found only once the path is right.
+        """
+        try:
+            self.filler = crew.filler(root, spec, settings)
+        except SemicdvlError as error:
+            self.failed = error
+
+    def fill(self, pair: PairFiles) -> Record | SemicdvlError:
+        """Return the record of a pair, or the user's error, which Ray would wrap in one of its own."""
+        if self.failed is not None:
+            return self.failed
+        try:
+            return self.filler.fill(pair)
+        except SemicdvlError as error:
+            return error
+
+
+def on_ray(pairs: Sequence[PairFiles], crew: Crew, store: PseudoStore, settings: CEGSettings) -> Generator[Record]:
+    """Fill pairs on the cluster that RAY_ADDRESS names or that is connected, else on a Ray started here for it.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        StoreError: an actor died.
+    """
+    ray = _ray()
+    started_here = not ray.is_initialized()
+    if started_here:
+        options = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": crew.workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, **options)
+    try:
+        gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / crew.workers)
+        here = Here(Path.cwd(), tuple(sys.path), Threads.here())
+        actor = ray.remote(num_cpus=1, num_gpus=gpus)(Worker)
+        actors = [actor.remote(here) for _ in range(crew.workers)]
+        ray.get([one.build.remote(crew, store.root, store.spec, settings) for one in actors])
+        done = ray.util.ActorPool(actors).map(lambda one, pair: one.fill.remote(pair), pairs)
+        for record in done:
+            if isinstance(record, SemicdvlError):
+                raise record
+            yield record
+    except ray.exceptions.RayActorError as error:
+        raise StoreError(
+            f"{store.root}: an actor of Ray died ({str(error).strip().splitlines()[-1]}). "
+            "Run the same command again, perhaps with fewer --workers; what was done is kept."
+        ) from error
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    """Import Ray, its usage statistics switched off."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.util
+    except ImportError as error:
+        raise MissingExtraError("--engine ray needs Ray: install semicdvl[ray].") from error
+    return ray

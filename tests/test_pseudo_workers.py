@@ -1,0 +1,216 @@
+"""Several processes, one store: the bytes of a single one, nothing asked twice, nothing lost when one is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from semicdvl.errors import ConfigError, InputError, MissingExtraError, StoreError
+from semicdvl.pseudo.coverage import fill
+from semicdvl.pseudo.generate import generate, spec_of
+from semicdvl.pseudo.locks import held, writing
+from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo.workers import Crew, fill_with
+from semicdvl.types import PairFiles, Segments
+from semicdvl.vlms.fake import FakeVLM, build
+
+WORDS = Prompts(("building",), ("grass", "water"))
+SETTINGS = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
+
+
+class Threaded(FakeVLM):
+    """The fake, with an answer that depends on the number of threads, as that of a network does in its last digit."""
+
+    def segment(self, image_HWC: np.ndarray, prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
+        import torch
+
+        answer = super().segment(image_HWC, prompts, gsd_m=gsd_m)
+        answer.scores_CHW[:, 0, 0] = torch.get_num_threads() / 20
+        return answer
+
+
+class Noting(FakeVLM):
+    """The fake, writing a line for every question, at leisure."""
+
+    def segment(self, image_HWC: np.ndarray, prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
+        with Path(os.environ["NOTES"]).open("a") as notes:
+            notes.write("asked\n")
+        time.sleep(0.15)
+        return super().segment(image_HWC, prompts, gsd_m=gsd_m)
+
+
+class Dying(FakeVLM):
+    """Ends its process as a kernel does that is out of memory."""
+
+    def segment(self, image_HWC: np.ndarray, prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+
+def other_identity() -> FakeVLM:
+    return FakeVLM("fake-2")
+
+
+def _series(folder: Path, count: int) -> list[PairFiles]:
+    """Pairs of one place over time: every image but the ends stands in two pairs."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images = []
+    for date in range(count + 1):
+        image = np.full((23, 31, 3), (110, 170, 80), np.uint8)
+        row, col = rng.integers(0, 15, 2)
+        image[row : row + 7, col : col + 9] = (220, 220, 220)
+        images.append(folder / f"{date}.png")
+        cv2.imwrite(str(images[-1]), image[..., ::-1])
+    return [PairFiles(f"p{at}", images[at], images[at + 1]) for at in range(count)]
+
+
+def _bytes(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _alone(pairs: list[PairFiles], root: Path, vlm: FakeVLM | None = None) -> dict[str, bytes]:
+    list(generate(pairs, vlm=vlm or build(), prompts=WORDS, settings=SETTINGS, root=root))
+    return _bytes(root)
+
+
+def _with(pairs: list[PairFiles], crew: Crew, root: Path) -> list[dict]:
+    spec = spec_of(build(), prompts=WORDS, settings=SETTINGS)
+    return list(fill_with(pairs, crew, spec=spec, settings=SETTINGS, root=root))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[PairFiles]:
+    return _series(tmp_path / "images", 6)
+
+
+def test_two_processes_write_the_bytes_of_one_and_ask_nothing_twice(
+    tmp_path: Path, pairs: list[PairFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _alone(pairs, tmp_path / "whole")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    records = _with(pairs, Crew(Noting, workers=2), tmp_path / "two")
+    assert [record["name"] for record in records] == [pair.name for pair in pairs]
+    assert _bytes(tmp_path / "two") == whole
+    assert (tmp_path / "notes").read_text().count("asked") == 7  # two processes, twelve dates, seven images
+    filled = fill(pairs, vlm=build(), prompts=WORDS, settings=SETTINGS, root=tmp_path / "two", crew=Crew(build))
+    assert filled.summary.startswith("6 pairs in ") and not filled.quality
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_workers_compute_with_as_many_threads_as_one_process(
+    tmp_path: Path, pairs: list[PairFiles], three_threads: None
+) -> None:
+    whole = _alone(pairs[:2], tmp_path / "whole", Threaded())
+    before = dict(os.environ)
+    _with(pairs[:2], Crew(Threaded, workers=2), tmp_path / "two")
+    assert _bytes(tmp_path / "two") == whole
+    assert dict(os.environ) == before
+
+
+def test_an_error_of_a_worker_is_the_users_error_and_what_was_done_is_kept(
+    tmp_path: Path, pairs: list[PairFiles]
+) -> None:
+    whole = _alone(pairs, tmp_path / "whole")
+    sound = pairs[5].after.read_bytes()
+    pairs[5].after.write_bytes(sound[:60])
+    with pytest.raises(InputError, match=r"5|6\.png"):
+        _with(pairs, Crew(build, workers=2), tmp_path / "store")
+    done = list((tmp_path / "store" / "labels").glob("*/*.json"))
+    assert 1 <= len(done) <= 5
+    pairs[5].after.write_bytes(sound)
+    _alone(pairs, tmp_path / "store")
+    assert _bytes(tmp_path / "store") == whole
+    with pytest.raises(StoreError, match="a worker has the VLM fake-2"):
+        _with(pairs, Crew(other_identity, workers=2), tmp_path / "other")
+
+
+def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path, pairs: list[PairFiles]) -> None:
+    with pytest.raises(StoreError, match=r"a worker process died.*fewer --workers"):
+        _with(pairs, Crew(partial(Dying), workers=2), tmp_path / "store")
+    with pytest.raises(ConfigError, match="engine 'dask'"):
+        Crew(build, engine="dask")
+
+
+KILLED = """
+import sys; sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_pseudo_workers import SETTINGS, WORDS, Noting, PairFiles, generate
+images = sorted(Path(sys.argv[2]).glob("*.png"), key=lambda path: int(path.stem))
+pairs = [PairFiles(f"p{at}", *images[at : at + 2]) for at in range(len(images) - 1)]
+list(generate(pairs, vlm=Noting(), prompts=WORDS, settings=SETTINGS, root=Path(sys.argv[3])))
+"""
+
+
+def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, pairs: list[PairFiles]
+) -> None:
+    whole, root = _alone(pairs, tmp_path / "whole"), tmp_path / "cut"
+    environment = os.environ | {"NOTES": str(tmp_path / "notes")}
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pairs[0].before.parent), str(root)]
+    process = subprocess.Popen(command, env=environment)
+    while process.poll() is None and len(list(root.glob("labels/*/*.json"))) < 2:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 2 <= len(list(root.glob("labels/*/*.json"))) < len(pairs)
+    half = root / "answers" / "ab" / ".part-half.npz"  # what a write leaves that is cut off in the middle
+    half.parent.mkdir(exist_ok=True)
+    with writing(root):  # somebody else is writing: it could be theirs
+        half.write_bytes(b"half")
+        list(generate(pairs[:1], vlm=build(), prompts=WORDS, settings=SETTINGS, root=root))
+        assert half.exists()
+    list(generate(pairs, vlm=build(), prompts=WORDS, settings=SETTINGS, root=root))
+    assert not half.exists()
+    assert _bytes(root) == whole
+
+
+def test_a_lock_lasts_no_longer_than_its_work(tmp_path: Path) -> None:
+    with held(tmp_path, "key"):
+        assert (tmp_path / ".locks" / "key").exists()
+    assert not (tmp_path / ".locks" / "key").exists()
+
+
+# ------------------------------------------------------------------------------------------------ Ray
+def test_on_a_local_ray_the_bytes_are_the_same_and_errors_are_the_users(
+    tmp_path: Path, pairs: list[PairFiles], three_threads: None
+) -> None:
+    pytest.importorskip("ray", reason="semicdvl[ray] is not installed")
+    whole = _alone(pairs, tmp_path / "whole", Threaded())
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    crew, spec = Crew(Threaded, workers=2, engine="ray"), spec_of(build(), prompts=WORDS, settings=SETTINGS)
+    work = fill_with(
+        [*pairs, PairFiles("broken", broken, broken)], crew, spec=spec, settings=SETTINGS, root=tmp_path / "ray"
+    )
+    with pytest.raises(InputError, match=r"broken\.png"):
+        for _ in work:
+            pass
+    assert _bytes(tmp_path / "ray") == whole
+
+
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, pairs: list[PairFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"semicdvl\[ray\]"):
+        _with(pairs, Crew(build, engine="ray"), tmp_path / "store")
+    assert PseudoStore.open(tmp_path / "store").verify() == []
