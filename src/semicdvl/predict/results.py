@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = "semicdvl-detect"
 OUTPUTS = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "report.html", "run.json")
 EVALUATIONS = ("evaluation.json", "evaluation.gpkg")
-"""What `evaluate` adds; it is of the map that was there, and goes with it. A sample with a person's answers does not."""
+"""What `evaluate` adds; it goes with the map that it is about. A sample with a person's answers stays."""
 SCORE_STEPS = 1024
 """score.tif is kept in these steps: finer ones are noise, and noise does not compress."""
 MUCH = 0.4
