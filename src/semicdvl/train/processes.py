@@ -7,6 +7,7 @@ each works on its own part of every batch, gradients are averaged (DistributedDa
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,9 +106,15 @@ def join(device: str) -> Processes:
 
 
 def _leave() -> None:
-    """Part from the other processes in order; some backends complain otherwise."""
+    """Part from the other processes in order.
+
+    What holds the group is let go of first: threads of a group that outlives this are cut off while Python shuts down,
+    and now and then take the process with them (SIGABRT after all work was done).
+    """
     if distributed.is_initialized():
+        gc.collect()
         distributed.destroy_process_group()
+        gc.collect()
 
 
 def synchronised(model: nn.Module, processes: Processes) -> nn.Module:
