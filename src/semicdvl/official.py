@@ -93,7 +93,8 @@ def read_safely(path: Path) -> Any:
     except Exception as error:  # whatever torch raises on a file that is not its own
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
-            problem = f"cannot be read as a checkpoint ({(str(error) or repr(error)).splitlines()[0]})"
+            # torch's own words are not passed on: they advise to read the file without this protection
+            problem = "cannot be read as a checkpoint: it is broken, or was not written by torch.save"
             raise InputError(path, problem, _REMEDY) from error
         raise InputError(
             path,
