@@ -11,7 +11,7 @@ In label *files* of the change-detection data sets 255 means *changed*: the read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -187,6 +187,13 @@ class Outputs:
         t2_BKHW: class logits of date 2.
         features_t1_BDHW: features of date 1 for the contrastive term, at the decoder's stride.
         features_t2_BDHW: features of date 2.
+        perturbed_change_BKHW: change logits from difference features of which half the channels, drawn anew each time,
+            are dropped (UniMatch's feature perturbation). The decoder takes the whole and the dropped features as one
+            batch, as published: they share its batch norm. Nothing is dropped in eval mode.
+        auxiliary_BKHW: change logits that only training looks at, each a BKHW of its own size (a label is resized to it
+            by nearest neighbour): the stages of deep supervision, coarse to fine, or auxiliary decoders, which are at
+            the input's size and see perturbed features in training mode.
+        distance_BHW: distance of the two dates' features, at the input's size, where the network decides by it.
     """
 
     change_BKHW: Tensor
@@ -195,14 +202,21 @@ class Outputs:
     t2_BKHW: Tensor | None = None
     features_t1_BDHW: Tensor | None = None
     features_t2_BDHW: Tensor | None = None
+    perturbed_change_BKHW: Tensor | None = None
+    auxiliary_BKHW: tuple[Tensor, ...] | None = None
+    distance_BHW: Tensor | None = None
 
     def part(self, rows: slice) -> Outputs:
         """Return the outputs of some pairs of the batch."""
-        cut = {name: value[rows] for name, value in vars(self).items() if value is not None}
+        cut: dict[str, Any] = {
+            name: tuple(one[rows] for one in value) if isinstance(value, tuple) else value[rows]
+            for name, value in vars(self).items()
+            if value is not None
+        }
         return replace(self, **cut)
 
 
-HEADS = ("change", "vlm_change", "segmentation", "features")
+HEADS = ("change", "vlm_change", "segmentation", "features", "perturbed", "auxiliary", "distance")
 """Names by which a method asks for outputs: `segmentation` is t1 and t2 together, `features` likewise."""
 
 
@@ -231,6 +245,9 @@ class Network(Protocol):
 
     heads: frozenset[str]
     """Which of `HEADS` the network has."""
+
+    symmetric: bool
+    """Whether the change logits in eval mode stay as they are when the dates are swapped."""
 
     def __call__(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
         """Return the outputs of the named heads (None: all that the network has)."""
@@ -273,7 +290,7 @@ class Method(Protocol):
 # ------------------------------------------------------------------------------------------------ detectors
 @dataclass(frozen=True)
 class ChangeMap:
-    """What a detector says about a whole pair.
+    """What a detector says about a pair, or about some rows of it.
 
     Attributes:
         change_HW: uint8 of 0 (unchanged), 1 (changed) and IGNORE (no data in either date).
@@ -292,11 +309,63 @@ class ChangeMap:
     t2_HW: NDArray[np.uint8] | None = None
 
 
+@dataclass(frozen=True)
+class PairTile:
+    """A piece of both dates at full resolution, without padding.
+
+    Attributes:
+        t1_HWC: uint8 of date 1 (C is 3 unless more bands were asked for); black where not valid.
+        t2_HWC: the same of date 2.
+        valid_HW: False where either date has no data.
+    """
+
+    t1_HWC: NDArray[np.uint8]
+    t2_HWC: NDArray[np.uint8]
+    valid_HW: NDArray[np.bool_]
+
+
+class PairTiles(Protocol):
+    """A whole pair as tiles that do not overlap, row by row; it can be gone through as often as one likes."""
+
+    shape_hw: tuple[int, int]
+    gsd_m: float | None
+
+    def __iter__(self) -> Iterator[PairTile]:
+        """Give the tiles."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlaneStrip:
+    """Some rows of a detector's blended maps, over the raster's whole width.
+
+    Attributes:
+        row: the raster's row that the strip begins with.
+        planes_PHW: float32, finite; of no meaning where not valid.
+        valid_HW: False where either date has no data.
+    """
+
+    row: int
+    planes_PHW: NDArray[np.float32]
+    valid_HW: NDArray[np.bool_]
+
+
+class PlaneStrips(Protocol):
+    """A detector's maps of the whole raster as strips from the top; it can be gone through as often as one likes."""
+
+    shape_hw: tuple[int, int]
+
+    def __iter__(self) -> Iterator[PlaneStrip]:
+        """Give the strips."""
+        ...
+
+
 class Detector(Protocol):
     """Trained network, classic method and VLM + CEG all look the same to `predict/run.py`.
 
-    `planes` is called tile by tile; its maps are blended over overlapping tiles; `decide` sees the blended maps of the
-    whole raster, so that an object cut by a tile border is one object again.
+    `planes` is called tile by tile; its maps are blended over overlapping tiles; `decide` goes through the blended maps
+    of the whole raster, so that an object cut by a tile border is one object again. Neither ever holds a whole raster:
+    memory does not grow with its size.
     """
 
     @property
@@ -312,9 +381,18 @@ class Detector(Protocol):
     def planes(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return float32 maps PHW in [0, 1] for one pair of tiles (RGB uint8)."""
+        """Return float32 maps PHW for one pair of tiles (uint8, padded to the tile's full size by reflection)."""
         ...
 
-    def decide(self, planes_PHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> ChangeMap:
-        """Return the result for the whole raster; `valid_HW` is False where either date has no data."""
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give the result, a `ChangeMap` for every strip, of its rows; all of them have the same `classes`."""
+        ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """A detector that must see the whole pair before it can judge a tile (means, principal components, clusters)."""
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Return the detector with its statistics of this pair; called once, before the first `planes`."""
         ...

@@ -1,0 +1,9 @@
+"""The command line: one function per command; the work is done in the rooms.
+
+One file per topic. `--help` shows the commands in the order of the imports here.
+"""
+
+from semicdvl.cli import detecting, labels, training
+from semicdvl.cli.app import app
+
+__all__ = ["app", "detecting", "labels", "training"]

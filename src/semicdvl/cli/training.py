@@ -1,0 +1,181 @@
+"""Commands on labelled data: train, import-official, evaluate, benchmark; and the list of all parts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from semicdvl.cli.app import app, out
+from semicdvl.cli.options import DataSetName, read_dataset, scores_table
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    models = "models"
+    vlms = "vlms"
+    datasets = "datasets"
+    classic = "classic"
+    prompts = "prompts"
+
+
+class Select(StrEnum):
+    """Pairs that choose the best step."""
+
+    val = "val"
+    test = "test"
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file; the shipped ones are in recipes/")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run directory; else runs/NAME, with the recipe's name")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, such as steps=2000 or data.root=DIR")
+    ] = None,
+    select: Annotated[
+        Select | None, typer.Option(help="Pairs that choose the best step; `test` is for parity with the paper")
+    ] = None,
+) -> None:
+    """Train a network with 0-100 % of labels. Started again with the same recipe, it goes on where it stopped.
+
+    On several GPUs:  accelerate launch -m semicdvl train RECIPE.toml -o RUN
+    """
+    from semicdvl.config import load_recipe
+    from semicdvl.train.run import train as train_recipe
+
+    chosen = () if select is None else (f"train.select={select.value}",)
+    checked = load_recipe(recipe, overrides=(*(override or ()), *chosen))
+    run = output or Path("runs") / checked.name
+    result = train_recipe(checked, run)
+    out.print(scores_table(f"{run}", result.columns()))
+    out.print(f"weights and record: {run}", highlight=False)
+
+
+@app.command(name="import-official")
+def import_official(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth file of the public SemiCD-VL code, such as its best.pth")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory to write")],
+) -> None:
+    """Turn a checkpoint of the public SemiCD-VL code into a run for `detect --model`, `evaluate` and Python."""
+    from semicdvl.official import import_official as import_checkpoint
+
+    imported = import_checkpoint(checkpoint, output)
+    out.print(f"{imported.tensors} tensors, backbone {imported.model['backbone']}, in {output}", highlight=False)
+    out.print("Its best epoch was chosen on the test pairs, so its scores on them count as test-selected.")
+
+
+class Subset(StrEnum):
+    """What to evaluate on."""
+
+    val = "val"
+    test = "test"
+    all = "all"
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
+    data: Annotated[Path | None, typer.Argument(help="Folder of a data set with labels, for a trained run")] = None,
+    split: Annotated[
+        Subset, typer.Option(help="Which pairs; `val` and `test` of the run's own split where it is that data")
+    ] = Subset.test,
+    dataset: DataSetName = "folder",
+    tile: Annotated[int | None, typer.Option(min=32, help="Cut images into tiles of this side")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Compare a result of `detect` with this: polygons, a mask raster, or a sample")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of the truth's file, where it has several")] = None,
+    area: Annotated[Path | None, typer.Option(help="Polygons of the ground on which the truth is known")] = None,
+    area_layer: Annotated[str | None, typer.Option(help="Layer of the area's file, where it has several")] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=0, help="Places for the area-adjusted accuracy; without --truth: only draw them"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other places")] = 0,
+) -> None:
+    """Measure a trained run on labelled pairs, or a result of `detect` against polygons or a mask.
+
+    A run:     semicdvl evaluate RUN DATA
+
+    A result:  semicdvl evaluate OUT --truth changes.gpkg --area aoi.gpkg
+
+    No truth yet:  semicdvl evaluate OUT --sample 300, fill the column `truth` of OUT/sample.gpkg in a GIS, and then
+    semicdvl evaluate OUT --truth OUT/sample.gpkg
+    """
+    if data is None or truth is not None:
+        options = {"layer": layer, "area": area, "area_layer": area_layer, "seed": seed}
+        _evaluate_result(run, data, truth, sample=sample, **options)
+        return
+    from semicdvl.train.record import column_of
+    from semicdvl.train.run import evaluate_run
+
+    scores = evaluate_run(run, read_dataset(dataset, data, tile), subset=split.value)
+    out.print(scores_table(f"{run} on {split.value} of {data}", {column_of(run, split.value): scores}))
+
+
+def _evaluate_result(
+    folder: Path, data: Path | None, truth: Path | None, *, sample: int | None, **options: Any
+) -> None:
+    """Compare a result of `detect` with the truth, or draw places to be checked."""
+    from semicdvl.errors import ConfigError
+    from semicdvl.predict.evaluation import SAMPLE, draw_sample, evaluate_result
+
+    if data is not None:
+        raise ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
+    if truth is not None:
+        done = evaluate_result(folder, truth, sample=SAMPLE if sample is None else sample, **options)
+        table = Table("", f"{truth.name}", title=f"{folder}", title_justify="left", box=None, header_style="bold")
+        for row in done.rows():
+            table.add_row(*row)
+        out.print(table)
+        out.print(*(f"note: {note}" for note in done.notes), f"numbers: {folder / 'evaluation.json'}", sep="\n")
+    elif sample:
+        del options["layer"]
+        out.print(f"fill the column `truth` (0 or 1) of {draw_sample(folder, count=sample, **options)}", soft_wrap=True)
+    else:
+        raise ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[Path, typer.Argument(help="A TOML file; the shipped one is recipes/suites/small.toml")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for everything; else runs/NAME, with the suite's name")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time, each in its own process; 0: in this one")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Where the real pairs lie, in place of what the suite says")] = None,
+    retry: Annotated[bool, typer.Option(help="Make runs again that failed or diverged")] = False,
+) -> None:
+    """Methods x label fractions x seeds, from one suite: a table with spreads, paired differences and a plot.
+
+    Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
+    """
+    from semicdvl.suite.config import load_suite
+    from semicdvl.suite.run import run_suite
+
+    checked = load_suite(suite).with_data(data)
+    result = run_suite(checked, output or Path("runs") / checked.name, jobs=jobs, retry=retry)
+    out.print(result.table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
+    out.print(f"table: {result.table}, all runs: {result.csv}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_parts(
+    kind: Annotated[Kind, typer.Argument(help="What to list")],
+    params: Annotated[bool, typer.Option(help="Also count the parameters of each network")] = False,
+) -> None:
+    """List what can be named in recipes and on the command line."""
+    from semicdvl.listing import described, details, headings
+
+    table = Table("name", "what it is", *headings(kind.value, params=params), box=None, header_style="bold")
+    for name, text in described(kind.value):
+        table.add_row(name, text, *details(kind.value, name, params=params))
+    out.print(table)
