@@ -114,6 +114,19 @@ def test_consistency_divides_confident_pixels_by_all_valid_ones():
     assert loss.item() == pytest.approx((LN4 + math.log(4 / 3)) / 4, rel=1e-6)  # two count, four are valid
 
 
+def test_consistency_weighs_changed_pseudo_labels_and_has_a_bound_of_their_own():
+    logits_BKHW = logits_of(torch.full((1, 1, 5), 0.25))
+    pseudo_BHW = torch.tensor([[[1, 0, 1, 1, 0]]])
+    confidence_BHW = torch.tensor([[[0.95, 0.99, 0.75, 0.99, 0.8]]])
+    valid_BHW = torch.tensor([[[True, True, True, False, True]]])
+    maps = logits_BKHW, pseudo_BHW, confidence_BHW, valid_BHW
+    loss = losses.consistency(*maps, confidence_min=0.9, confidence_min_changed=0.7, change_weight=3.0)
+    # counted: changed .95 and .75, unchanged .99; valid weights are 3 + 1 + 3 + 1
+    assert loss.item() == pytest.approx((3 * LN4 + math.log(4 / 3) + 3 * LN4) / 8, rel=1e-6)
+    same = losses.consistency(*maps, confidence_min=0.9, confidence_min_changed=0.9)
+    assert same.item() == losses.consistency(*maps, confidence_min=0.9).item()
+
+
 def test_vlm_cross_entropy_over_all_and_over_valid():
     logits_BKHW = logits_of(torch.full((1, 2, 4), 0.25))
     target_BHW = torch.full((1, 2, 4), IGNORE)

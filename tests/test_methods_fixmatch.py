@@ -75,6 +75,15 @@ def test_pseudo_labels_may_start_later():
         assert terms["consistency"].item() == pytest.approx(expected)
 
 
+def test_changed_pseudo_labels_can_count_sooner_and_more():
+    weak_BHW, strong_BHW = torch.tensor([[[-SURE, 1.0, -1.0]]]), torch.zeros(1, 1, 3)  # sure unchanged, 0.73 each
+    batch, progress = unlabelled_of(weak_BHW, strong_BHW), Progress(0, 1)
+    method = FixMatch(confidence_min_changed=0.7, change_weight=4.0)
+    terms = method.step(PixelNetwork(), PixelNetwork(), LABELLED, batch, progress)
+    assert terms["consistency"].item() == pytest.approx((1 + 4) / (1 + 4 + 1) * math.log(2) / 2)
+    assert progress.health["confident_frac"] == pytest.approx(2 / 3)
+
+
 def test_padding_does_not_count():
     weak_BHW, strong_BHW = torch.full((1, 1, 3), SURE), torch.zeros(1, 1, 3)
     valid_BHW = torch.tensor([[[True, False, False]]])

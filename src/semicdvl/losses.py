@@ -7,7 +7,7 @@ under autocast: each function computes in float32.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -105,8 +105,35 @@ def supervised(
 
 
 # ------------------------------------------------------------------------------------------------ without labels
+class Bounds(TypedDict):
+    """From which confidence on a pseudo label counts: the arguments of `is_confident`."""
+
+    confidence_min: float
+    confidence_min_changed: float | None
+
+
+def is_confident(
+    pseudo_BHW: Tensor, confidence_BHW: Tensor, *, confidence_min: float, confidence_min_changed: float | None = None
+) -> Tensor:
+    """Return where a pseudo label is to be believed: bool, from `confidence_min` on.
+
+    `confidence_min_changed` is the bound for pixels called changed; None: the same. Change is rare and its outlines are
+    unsure, so that one bound for both lets "unchanged" pass almost everywhere and "changed" almost nowhere.
+    """
+    if confidence_min_changed is None:
+        return confidence_BHW >= confidence_min
+    return confidence_BHW >= torch.where(pseudo_BHW == 1, confidence_min_changed, confidence_min)
+
+
 def consistency(
-    logits_BKHW: Tensor, pseudo_BHW: Tensor, confidence_BHW: Tensor, valid_BHW: Tensor, *, confidence_min: float
+    logits_BKHW: Tensor,
+    pseudo_BHW: Tensor,
+    confidence_BHW: Tensor,
+    valid_BHW: Tensor,
+    *,
+    confidence_min: float,
+    confidence_min_changed: float | None = None,
+    change_weight: float = 1.0,
 ) -> Tensor:
     """Return the cross entropy to the confident pseudo labels, divided by the number of all valid pixels.
 
@@ -119,9 +146,18 @@ def consistency(
         confidence_BHW: its probability.
         valid_BHW: bool, False on padding.
         confidence_min: tau; a pixel with at least this confidence counts.
+        confidence_min_changed: tau of pixels called changed; None: the same.
+        change_weight: weight of pixels called changed against 1 for the others, in the sum and in the denominator, as
+            in `cross_entropy`.
     """
-    confident_BHW = valid_BHW & (confidence_BHW >= confidence_min)
-    return masked_mean(_cross_entropy_map(logits_BKHW, pseudo_BHW), confident_BHW, over_BHW=valid_BHW)
+    bounds = Bounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
+    confident_BHW = valid_BHW & is_confident(pseudo_BHW, confidence_BHW, **bounds)
+    value_BHW = _cross_entropy_map(logits_BKHW, pseudo_BHW)
+    if change_weight == 1.0:
+        return masked_mean(value_BHW, confident_BHW, over_BHW=valid_BHW)
+    weight_BHW = torch.where(pseudo_BHW == 1, change_weight, 1.0)
+    mean_weight = masked_mean(weight_BHW, valid_BHW).clamp(min=1e-6)
+    return masked_mean(weight_BHW * value_BHW, confident_BHW, over_BHW=valid_BHW) / mean_weight
 
 
 def vlm_cross_entropy(logits_BKHW: Tensor, target_BHW: Tensor, *, over: Literal["all", "valid"] = "all") -> Tensor:

@@ -28,10 +28,11 @@ class FixMatch:
     """
 
     confidence_min: float = 0.95  # tau: probability from which a pseudo label counts
+    confidence_min_changed: float | None = None  # the same where it says "changed", which is rarer; None: no other
     pseudo_start_frac: float = 0.0  # share of training before which pseudo labels teach nothing; published: 0
     weak_in_batch: bool = True  # weak views enter the labelled pairs' batch norm, as published; False: faster
     cutmix_partner: Partner = "other"  # whom CutMix pastes from
-    change_weight: float = 1.0  # weight of changed pixels in the supervised cross entropy
+    change_weight: float = 1.0  # weight of changed pixels in the cross entropies to labels and pseudo labels
     dice_weight: float = 0.0  # weight of a supervised Dice term; 0: none
     hard_frac: float = 1.0  # share of the pixels, the hardest, that the supervised cross entropy keeps; 1: all
 
@@ -57,9 +58,10 @@ class FixMatch:
             DataError: there is no unlabelled batch.
         """
         unlabelled = need_unlabelled(unlabelled, method="fixmatch")
+        bounds = losses.Bounds(confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed)
         pseudo = evaluate_weak(teacher, unlabelled)
         strong = mix_strong(unlabelled, own=pseudo, pasted=pseudo, partner=self.cutmix_partner)
-        progress.health.update(health(pseudo, unlabelled, confidence_min=self.confidence_min))
+        progress.health.update(health(pseudo, unlabelled, **bounds))
 
         t1_BCHW, t2_BCHW = labelled.t1_BCHW, labelled.t2_BCHW
         if self.weak_in_batch:
@@ -80,7 +82,8 @@ class FixMatch:
             strong.pseudo.label_BHW,
             strong.pseudo.confidence_BHW,
             strong.valid_BHW,
-            confidence_min=self.confidence_min,
+            **bounds,
+            change_weight=self.change_weight,
         )
         started = float(progress.frac >= self.pseudo_start_frac)
         return {"supervised": loss_x / 2, "consistency": started * loss_s / 2}

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from semicdvl import losses
 from semicdvl.errors import DataError
 from semicdvl.types import IGNORE, Unlabelled, VLMTargets
 
@@ -121,7 +122,9 @@ def need_unlabelled(unlabelled: Unlabelled | None, *, method: str) -> Unlabelled
     return unlabelled
 
 
-def health(pseudo: PseudoLabels, unlabelled: Unlabelled, *, confidence_min: float) -> dict[str, float]:
+def health(
+    pseudo: PseudoLabels, unlabelled: Unlabelled, *, confidence_min: float, confidence_min_changed: float | None = None
+) -> dict[str, float]:
     """Return the numbers that tell whether training on pseudo labels goes well, all in [0, 1].
 
     `confident_frac` is the share of pixels that the consistency term learns from, `pseudo_changed_frac` the share that
@@ -131,7 +134,8 @@ def health(pseudo: PseudoLabels, unlabelled: Unlabelled, *, confidence_min: floa
     A number over no pixels is left out. One transfer from the device in all.
     """
     valid_BHW = unlabelled.valid_BHW
-    confident_BHW = valid_BHW & (pseudo.confidence_BHW >= confidence_min)
+    bounds = losses.Bounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
+    confident_BHW = valid_BHW & losses.is_confident(pseudo.label_BHW, pseudo.confidence_BHW, **bounds)
     changed_BHW = pseudo.label_BHW == 1
     ratios = {
         "confident_frac": (confident_BHW, valid_BHW),

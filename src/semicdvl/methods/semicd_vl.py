@@ -53,6 +53,7 @@ class SemiCDVL:
     """Settings of the method; the ablations of the paper's Table 7 and 9 are single fields."""
 
     confidence_min: float = 0.95  # tau: probability from which a pseudo label counts
+    confidence_min_changed: float | None = None  # the same where it says "changed", which is rarer; None: no other
     vlm_guidance: bool = True  # learn from the VLM's labels at all; False leaves FixMatch (and the contrastive term)
     lambda_vl: float = 0.1  # weight of the VLM terms at the first step ...
     lambda_vl_end: float = 0.0  # ... and after the last one, linear in between
@@ -68,7 +69,7 @@ class SemiCDVL:
     pseudo_from: PseudoFrom = "teacher_eval"  # which pass gives the pseudo labels
     pseudo_start_frac: float = 0.0  # share of training before which pseudo labels teach nothing; published: 0
     cutmix_partner: Partner = "other"  # whom CutMix pastes from
-    change_weight: float = 1.0  # weight of changed pixels in the supervised cross entropy
+    change_weight: float = 1.0  # weight of changed pixels in the cross entropies to labels and pseudo labels
     dice_weight: float = 0.0  # weight of a supervised Dice term; 0: none
     hard_frac: float = 1.0  # share of the pixels, the hardest, that the supervised cross entropy keeps; 1: all
 
@@ -132,7 +133,7 @@ class SemiCDVL:
         )
         out_x, out_w = out.part(slice(count_x)), out.part(slice(count_x, None))
         own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabels.of(out_w.change_BKHW)
-        progress.health.update(health(own, unlabelled, confidence_min=self.confidence_min))
+        progress.health.update(health(own, unlabelled, **self._bounds))
 
         strong = mix_strong(unlabelled, own=own, pasted=from_teacher, partner=self.cutmix_partner)
         out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
@@ -154,6 +155,11 @@ class SemiCDVL:
             terms |= self._vlm_terms("strong", out_s, strong.vlm, weight=weight)
         return terms
 
+    @property
+    def _bounds(self) -> losses.Bounds:
+        """Return from which confidence on a pseudo label counts."""
+        return losses.Bounds(confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed)
+
     def _lambda_vl_at(self, progress: Progress) -> float:
         """Return the weight of the VLM terms at this step."""
         return self.lambda_vl + (self.lambda_vl_end - self.lambda_vl) * progress.frac
@@ -174,7 +180,8 @@ class SemiCDVL:
             strong.pseudo.label_BHW,
             strong.pseudo.confidence_BHW,
             strong.valid_BHW,
-            confidence_min=self.confidence_min,
+            change_weight=self.change_weight,
+            **self._bounds,
         )
         return {"supervised": loss_x / 2, "consistency": loss_s / 2}
 
@@ -184,7 +191,8 @@ class SemiCDVL:
         """Return the term of labelled pairs (true labels) and that of the strong view (confident pseudo labels)."""
         form, margin = self.contrastive_form, self.contrastive_margin
         margin = margin if margin is not None else (1.0 if form == "normalised" else 2.0)
-        counted_BHW = strong.valid_BHW & (strong.pseudo.confidence_BHW >= self.confidence_min)
+        pseudo = strong.pseudo
+        counted_BHW = strong.valid_BHW & losses.is_confident(pseudo.label_BHW, pseudo.confidence_BHW, **self._bounds)
         distance_x_BHW, distance_s_BHW = self._distance(out_x), self._distance(out_s)
         loss_x = losses.balanced_contrastive(distance_x_BHW, labelled.label_BHW, margin=margin, form=form)
         if self.contrastive_balance == "both":
