@@ -1,0 +1,66 @@
+"""What the loader gives: batches of labelled and of unlabelled pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VLMTargets:
+    """`VLMLabels` of a batch: int64 BHW maps of 0, 1 and IGNORE, augmented like their images."""
+
+    change_BHW: Tensor
+    t1_BHW: Tensor
+    t2_BHW: Tensor
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled pairs, weakly augmented.
+
+    Images are uint8 RGB from the loader and normalised float once `train` has put them on the device.
+
+    Attributes:
+        t1_BCHW: date 1.
+        t2_BCHW: date 2.
+        label_BHW: int64 of 0, 1, IGNORE (padding).
+        vlm: the VLM's labels of the same pairs, or None.
+    """
+
+    t1_BCHW: Tensor
+    t2_BCHW: Tensor
+    label_BHW: Tensor
+    vlm: VLMTargets | None = None
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Unlabelled pairs in two views that share all geometry; the strong one differs in colour, blur and CutMix.
+
+    Attributes:
+        weak_t1_BCHW, weak_t2_BCHW: weakly augmented images (as in `Labelled`).
+        strong_t1_BCHW, strong_t2_BCHW: the same crops with colour jitter and blur, drawn for each date by itself.
+            CutMix is *not* applied: the method does it, with `box_BHW`, on images and labels alike.
+        valid_BHW: bool, False on padding.
+        box_BHW: bool, the pixels that CutMix takes from the partner (pair b takes from pair b-1; all False: no CutMix).
+        vlm: the VLM's labels of the weak view, or None.
+        truth_BHW: true labels where the data set has them, for health numbers only; never part of a loss.
+        second_t1_BCHW, second_t2_BCHW: a second strong view of the same crops, for methods that say `strong_views = 2`.
+        second_box_BHW: its CutMix box.
+    """
+
+    weak_t1_BCHW: Tensor
+    weak_t2_BCHW: Tensor
+    strong_t1_BCHW: Tensor
+    strong_t2_BCHW: Tensor
+    valid_BHW: Tensor
+    box_BHW: Tensor
+    vlm: VLMTargets | None = None
+    truth_BHW: Tensor | None = None
+    second_t1_BCHW: Tensor | None = None
+    second_t2_BCHW: Tensor | None = None
+    second_box_BHW: Tensor | None = None

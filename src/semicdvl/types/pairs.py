@@ -1,0 +1,42 @@
+"""Pairs of images as files, and which is used for what; the constants that everybody agrees on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+IGNORE = 255
+"""Value of a pixel that takes no part in a loss or a score."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Networks of this package take RGB / 255 normalised with these; each backbone converts further where it must."""
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """One pair of co-registered images of one place, with its label where there is one.
+
+    Attributes:
+        name: unique in its data set; the key of split lists and reports.
+        before: image of date 1 (any format that GDAL reads).
+        after: image of date 2, same size.
+        label: change mask of 0 and 255 (or 0 and 1); None for an unlabelled pair.
+        window_px: (row, col, height, width) of the part of the files that this pair means; None for all of it.
+    """
+
+    name: str
+    before: Path
+    after: Path
+    label: Path | None = None
+    window_px: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which pair is used for what: training with label, training without, validation, test."""
+
+    labelled: tuple[PairFiles, ...]
+    unlabelled: tuple[PairFiles, ...]
+    val: tuple[PairFiles, ...]
+    test: tuple[PairFiles, ...]
