@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.types import HEADS, Labelled, Outputs, Progress, Unlabelled
+from semicdvl.types import Labelled, Outputs, Progress, Unlabelled
 
 
 class PlainNetwork(nn.Module):
     """Two strided layers, the difference of the dates, one 1x1 layer per head."""
 
-    heads = frozenset(HEADS)
+    heads = frozenset({"change", "vlm_change", "segmentation", "features"})
 
     def __init__(self) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def test_finding_change_runs_no_training_head(run: Path) -> None:
     assert set(ran) == set(TRAIN_ONLY)  # the watch works
 
     detector = network_detector(run, device="cpu")
-    assert not any(name.startswith(TRAIN_ONLY) for name, _ in detector.network.named_parameters())
+    assert not any(name.startswith(TRAIN_ONLY) for name, _ in detector.network.network.named_parameters())
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     assert detector.planes(*images).shape == (1, 64, 96)
 

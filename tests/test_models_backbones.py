@@ -71,11 +71,11 @@ def test_input_is_converted_to_the_scale_of_the_network():
     ]
     lite = build_backbone("efficientnet_lite0", weights="none")
     torch.testing.assert_close(
-        lite._own_scale(normalised_BCHW), ((image_HWC - 127) / 128).permute(2, 0, 1)[None], atol=1e-5, rtol=0
+        lite.own_scale(normalised_BCHW), ((image_HWC - 127) / 128).permute(2, 0, 1)[None], atol=1e-5, rtol=0
     )
     assert tuple(LITE_MEAN + LITE_STD) == (127 / 255,) * 3 + (128 / 255,) * 3
     resnet = build_backbone("resnet18", weights="none")
-    assert resnet._own_scale(normalised_BCHW) is normalised_BCHW  # trained with the ImageNet mean and deviation
+    assert resnet.own_scale(normalised_BCHW) is normalised_BCHW  # trained with the ImageNet mean and deviation
 
 
 # ---------------------------------------------------------------------------------------- weights
@@ -107,7 +107,7 @@ def test_lite0_backbone_gives_the_features_of_the_classifier():
     net.load_state_dict(backbones._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
     image_BCHW = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        theirs = net.eval().blocks(net.bn1(net.conv_stem(backbone._own_scale(image_BCHW))))
+        theirs = net.eval().blocks(net.bn1(net.conv_stem(backbone.own_scale(image_BCHW))))
         torch.testing.assert_close(backbone(image_BCHW)[-1], theirs)
 
 

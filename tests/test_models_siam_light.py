@@ -5,8 +5,17 @@ import torch
 import torch.nn.functional as F
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.siam_light import PUBLIC_NAMES, LightDecoder, SiamLight, build
-from semicdvl.types import HEADS
+from semicdvl.models.siam_light import PUBLIC_NAMES, TRAINING_HEADS, LightDecoder, SiamLight, build
+
+PRESENT = (
+    "change_BKHW",
+    "perturbed_change_BKHW",
+    "vlm_change_BKHW",
+    "t1_BKHW",
+    "t2_BKHW",
+    "features_t1_BDHW",
+    "features_t2_BDHW",
+)
 
 
 def small(**settings) -> SiamLight:
@@ -72,7 +81,7 @@ def test_odd_sizes(size):
     assert out.change_BKHW.shape == (1, 2, *size)
 
 
-@pytest.mark.parametrize("wanted", [(), ("vlm_change",), ("segmentation",), ("features",), HEADS])
+@pytest.mark.parametrize("wanted", [(), ("vlm_change",), ("segmentation",), ("features",), TRAINING_HEADS])
 def test_only_what_is_wanted_is_computed(wanted):
     net, run = small(), []
     for name in ("change_decoder.classify_vlm", "segmentation_decoder", "segmentation_decoder.classify"):
@@ -101,8 +110,8 @@ def test_eval_is_deterministic_and_symmetric_in_time():
     net, (t1_BCHW, t2_BCHW) = small().eval(), images()
     with torch.no_grad():
         first, again, swapped = net(t1_BCHW, t2_BCHW), net(t1_BCHW, t2_BCHW), net(t2_BCHW, t1_BCHW)
-    for name, value in vars(first).items():
-        assert torch.equal(value, getattr(again, name))
+    for name in PRESENT:
+        assert torch.equal(getattr(first, name), getattr(again, name))
     assert torch.equal(first.change_BKHW, swapped.change_BKHW)  # |f1 - f2| = |f2 - f1|
     torch.testing.assert_close(first.t1_BKHW, swapped.t2_BKHW)
 
@@ -110,8 +119,10 @@ def test_eval_is_deterministic_and_symmetric_in_time():
 def test_training_pass_does_not_draw_random_numbers():
     net, pair = small(), images()
     state = torch.get_rng_state()
-    net(*pair)
+    net(*pair, heads=TRAINING_HEADS - {"perturbed"})
     assert torch.equal(state, torch.get_rng_state())
+    net(*pair, heads=frozenset({"perturbed"}))
+    assert not torch.equal(state, torch.get_rng_state())
 
 
 def test_state_round_trip():
@@ -122,8 +133,8 @@ def test_state_round_trip():
     other.load_state_dict(net.state_dict())
     with torch.no_grad():
         ours, theirs = net.eval()(*pair), other.eval()(*pair)
-    for name, value in vars(ours).items():
-        assert torch.equal(value, getattr(theirs, name))
+    for name in PRESENT:
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
 
 
 def concatenating(decoder: LightDecoder, maps: list[torch.Tensor]) -> torch.Tensor:
@@ -175,4 +186,4 @@ def test_bfloat16_autocast_gives_float32_logits():
 def test_pretrained_takes_truth_values_names_and_files(tmp_path):
     with pytest.raises(Exception, match="there is no such weights file"):
         build(backbone="resnet18", pretrained=tmp_path / "none.safetensors")
-    assert build(backbone="resnet18", pretrained="none").heads == frozenset(HEADS)
+    assert build(backbone="resnet18", pretrained="none").heads == TRAINING_HEADS

@@ -3,11 +3,45 @@
 A builder takes its settings by keyword and returns an `nn.Module` with
 
     heads       which of `types.HEADS` it has
-    encoder     the part that starts from pretrained weights (its own learning rate); everything else is "head"
+    symmetric   whether change stays as it is when the dates are swapped
+    encoder     the part that starts from pretrained weights (its own learning rate); everything else is "head".
+                Networks that start from nothing have none.
     forward(t1_BCHW, t2_BCHW, *, heads=None) -> Outputs
+
+A network with parts that only training needs has `drop_train_heads()`, which removes them and returns the network.
+
+Images are RGB, normalised with the ImageNet mean and deviation, and of any size; the outputs have the input's size.
 """
 
 MODELS: dict[str, str] = {
     "siam_light": "semicdvl.models.siam_light:build",
+    "deeplab": "semicdvl.models.deeplab:build",
+    "psp": "semicdvl.models.psp:build",
+    "cct": "semicdvl.models.cct:build",
+    "fc_ef": "semicdvl.models.fc_siam:build_ef",
+    "fc_siam_diff": "semicdvl.models.fc_siam:build_diff",
+    "fc_siam_conc": "semicdvl.models.fc_siam:build_conc",
+    "stanet": "semicdvl.models.stanet:build",
+    "snunet": "semicdvl.models.snunet:build",
+    "bit": "semicdvl.models.bit:build",
+    "changeformer": "semicdvl.models.changeformer:build",
+    "ban": "semicdvl.models.ban:build",
+    "siam_unet": "semicdvl.models.siam_unet:build",
 }
 """Name -> builder. One more network: one more file and one line here."""
+
+SPECIAL_HEADS: dict[str, tuple[str, ...]] = {
+    "siam_light": ("vlm_change", "segmentation", "features", "perturbed"),
+    "deeplab": ("perturbed",),  # and `auxiliary`, where it is built with one
+    "psp": ("perturbed",),
+    "cct": ("auxiliary",),
+    "stanet": ("distance",),
+    "changeformer": ("auxiliary",),
+    "siam_unet": ("perturbed",),
+}
+"""What a network, as it is by default, has besides `change`: known without building it."""
+
+
+def having(heads: frozenset[str]) -> tuple[str, ...]:
+    """Return the names of the networks that have all of these heads, for the sentence that refuses one without."""
+    return tuple(name for name in MODELS if heads <= {"change", *SPECIAL_HEADS.get(name, ())})

@@ -65,13 +65,13 @@ class Backbone(nn.Module):
         self.register_buffer("scale_C11", scale_C[:, None, None], persistent=False)
         self.register_buffer("shift_C11", shift_C[:, None, None], persistent=False)
 
-    def _own_scale(self, image_BCHW: Tensor) -> Tensor:
+    def own_scale(self, image_BCHW: Tensor) -> Tensor:
         """Convert from ImageNet mean and deviation to the network's own."""
         return image_BCHW * self.scale_C11 + self.shift_C11 if self.converts else image_BCHW
 
 
 class PyramidBackbone(Backbone):
-    """A network whose stages shrink the image: the last four stages."""
+    """A network whose stages shrink the image: the last four stages, or the first of these."""
 
     def __init__(self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """Wrap a timm network that was made with `features_only`."""
@@ -82,8 +82,8 @@ class PyramidBackbone(Backbone):
         self.channels_last = "NHWC" in str(getattr(net, "output_fmt", "NCHW"))
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
-        """Return four maps (BDHW), fine to coarse."""
-        maps: list[Tensor] = self.net(self._own_scale(image_BCHW))
+        """Return the maps (BDHW), fine to coarse."""
+        maps: list[Tensor] = self.net(self.own_scale(image_BCHW))
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else list(maps)
 
 
@@ -94,15 +94,17 @@ class TransformerBackbone(Backbone):
     multiple (bilinear) before.
     """
 
-    def __init__(self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], stages: int = STAGES
+    ) -> None:
         """Wrap a timm transformer that has `blocks`, `patch_embed` and `forward_intermediates`."""
         super().__init__(net, mean=mean, std=std)
         self.patch_px: tuple[int, int] = net.patch_embed.patch_size  # type: ignore[union-attr, assignment]
         depth = len(net.blocks)  # type: ignore[arg-type]
-        self.blocks = [depth * (stage + 1) // STAGES - 1 for stage in range(STAGES)]
+        self.blocks = [depth * (stage + 1) // STAGES - 1 for stage in range(stages)]
         net.prune_intermediate_layers(self.blocks, prune_norm=False, prune_head=True)  # type: ignore[operator]
-        self.channels = (int(net.embed_dim),) * STAGES  # type: ignore[arg-type]
-        self.strides = (self.patch_px[0],) * STAGES
+        self.channels = (int(net.embed_dim),) * stages  # type: ignore[arg-type]
+        self.strides = (self.patch_px[0],) * stages
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return four maps (BDHW), shallow to deep, all at the patch's stride."""
@@ -111,12 +113,14 @@ class TransformerBackbone(Backbone):
         if size != tuple(image_BCHW.shape[-2:]):
             image_BCHW = F.interpolate(image_BCHW, size=size, mode="bilinear", align_corners=False)
         maps: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
-            self._own_scale(image_BCHW), indices=self.blocks, norm=True, output_fmt="NCHW", intermediates_only=True
+            self.own_scale(image_BCHW), indices=self.blocks, norm=True, output_fmt="NCHW", intermediates_only=True
         )
         return maps
 
 
-def build_backbone(name: str, *, weights: str | Path = "imagenet", output_stride: int = 16) -> Backbone:
+def build_backbone(
+    name: str, *, weights: str | Path = "imagenet", output_stride: int = 16, stages: int = STAGES
+) -> Backbone:
     """Build a backbone.
 
     Args:
@@ -126,6 +130,7 @@ def build_backbone(name: str, *, weights: str | Path = "imagenet", output_stride
             (random), or a file (.safetensors, or .pth/.pt that holds tensors only) with timm's tensor names.
         output_stride: stride of the last map, 8, 16 or 32, reached by dilation; networks that can't dilate (most
             transformers) keep their own.
+        stages: how many of the four maps are wanted, from the finest; what only the others need is not built.
 
     Raises:
         ConfigError: unknown network or stride, a network without four stages, or a model hub out of reach.
@@ -143,9 +148,9 @@ def build_backbone(name: str, *, weights: str | Path = "imagenet", output_stride
     backbone: Backbone
     if timm.model_entrypoint(timm_name).__module__ in PLAIN_TRANSFORMERS:
         transformer = _call_timm(timm_name, pretrained=from_hub, num_classes=0, dynamic_img_size=True)
-        backbone = TransformerBackbone(transformer, mean=mean, std=std)
+        backbone = TransformerBackbone(transformer, mean=mean, std=std, stages=stages)
     else:
-        pyramid = _pyramid(timm_name, output_stride=output_stride, pretrained=from_hub)
+        pyramid = _pyramid(timm_name, output_stride=output_stride, pretrained=from_hub, stages=stages)
         backbone = PyramidBackbone(pyramid, mean=mean, std=std)
     if weights == "imagenet" and name in LITE_PACKAGES:
         _load(backbone.net, _lite_weights(name, timm_name), source=LITE_PACKAGES[name])
@@ -162,10 +167,14 @@ def _own_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return (IMAGENET_MEAN, IMAGENET_STD) if settings is None else (tuple(settings.mean), tuple(settings.std))
 
 
-def _pyramid(name: str, *, output_stride: int, pretrained: bool) -> nn.Module:
-    """Make a timm network that gives the maps of its last four stages."""
+def _pyramid(name: str, *, output_stride: int, pretrained: bool, stages: int) -> nn.Module:
+    """Make a timm network that gives the maps of its last four stages, or of the first of these."""
     module = timm.model_entrypoint(name).__module__
-    options = {"features_only": True, "out_indices": tuple(range(-STAGES, 0)), **FREE_SIZE_OPTIONS.get(module, {})}
+    options = {
+        "features_only": True,
+        "out_indices": tuple(range(-STAGES, stages - STAGES)),
+        **FREE_SIZE_OPTIONS.get(module, {}),
+    }
     try:
         return _call_timm(name, pretrained=pretrained, output_stride=output_stride, **options)
     except (TypeError, AssertionError):  # how timm's networks refuse a stride that they can't change
@@ -241,3 +250,12 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
             "give the weights of the same network with timm's tensor names",
         )
     net.load_state_dict({key: state[key] for key in wanted})
+
+
+def load_weights_file(net: nn.Module, path: Path) -> None:
+    """Load a file of weights into a network that is not timm's; surplus tensors are left.
+
+    Raises:
+        InputError: the file is missing, is no weights file, or doesn't fit.
+    """
+    _load(net, _read_weights(path), source=str(path))

@@ -1,7 +1,8 @@
 """SemiCD-VL's network: a Siamese backbone and light all-MLP decoders.
 
     t1 ─ encoder ─ four maps f1 ─┬─ |f1 - f2| ─ change decoder ─ q ─┬─ classify      change, by consistency (cr)
-    t2 ─ encoder ─ four maps f2 ─┤                                  └─ classify_vlm  change, from the VLM (vl)
+    t2 ─ encoder ─ four maps f2 ─┤             (again with half of  └─ classify_vlm  change, from the VLM (vl)
+                                 │              |f1 - f2| dropped: `perturbed`, no weights of its own)
                                  └─ f1, f2 one by one ─ segmentation decoder ─ classify   building or not, per date
                                                                    └─ its features: contrastive term
 
@@ -14,14 +15,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.errors import ConfigError
 from semicdvl.models.backbones import Backbone, build_backbone
-from semicdvl.types import HEADS, Outputs
+from semicdvl.models.blocks import check_counts, differences, resize, wanted_heads, weights_name, with_dropped
+from semicdvl.types import Outputs
+
+INFERENCE_HEADS = frozenset({"change"})
+TRAINING_HEADS = frozenset({"change", "vlm_change", "segmentation", "features", "perturbed"})
 
 PUBLIC_NAMES = {
     "encoder.net.": "backbone.",
@@ -73,16 +78,9 @@ class LightDecoder(nn.Module):
             size_px = tuple(part_BDHW.shape[-2:])
             sums[size_px] = sums[size_px] + part_BDHW if size_px in sums else part_BDHW
         finest_px = next(iter(sums))
-        fused_BDHW = reduce(torch.add, (_resize(part_BDHW, size_px=finest_px) for part_BDHW in sums.values()))
+        fused_BDHW = reduce(torch.add, (resize(part_BDHW, size_px=finest_px) for part_BDHW in sums.values()))
         result: Tensor = self.fusion_conv.relu(self.fusion_conv.bn(fused_BDHW))
         return result
-
-
-def _resize(map_BDHW: Tensor, *, size_px: Sequence[int]) -> Tensor:
-    """Resize bilinearly, corners not aligned."""
-    if map_BDHW.shape[-2:] == tuple(size_px):
-        return map_BDHW
-    return F.interpolate(map_BDHW, size=tuple(size_px), mode="bilinear", align_corners=False)
 
 
 class SiamLight(nn.Module):
@@ -95,23 +93,25 @@ class SiamLight(nn.Module):
         heads: which of `types.HEADS` it has.
     """
 
+    symmetric = True
+
     def __init__(self, encoder: Backbone, *, decoder_channels: int, classes: int, train_heads: bool) -> None:
         """Put decoders on a backbone."""
         super().__init__()
         self.encoder = encoder
         self.change_decoder = LightDecoder(encoder.channels, channels=decoder_channels, classes=classes)
         self.segmentation_decoder: LightDecoder | None = None
-        self.heads: frozenset[str] = frozenset({"change"})
+        self.heads = INFERENCE_HEADS
         if train_heads:
             self.change_decoder.classify_vlm = nn.Conv2d(decoder_channels, classes, kernel_size=1)
             self.segmentation_decoder = LightDecoder(encoder.channels, channels=decoder_channels, classes=classes)
-            self.heads = frozenset(HEADS)
+            self.heads = TRAINING_HEADS
 
     def drop_train_heads(self) -> SiamLight:
         """Remove what inference doesn't need (the `vl` classifier, the segmentation decoder) and return the network."""
         self.change_decoder.classify_vlm = None
         self.segmentation_decoder = None
-        self.heads = frozenset({"change"})
+        self.heads = INFERENCE_HEADS
         return self
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
@@ -125,17 +125,17 @@ class SiamLight(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = self.heads if heads is None else heads
-        if not heads <= self.heads:
-            raise ConfigError(
-                f"the network has no head {sorted(heads - self.heads)}, only {sorted(self.heads)}; build it with "
-                "train_heads=True or take a method that does without."
-            )
+        heads = wanted_heads(heads, has=self.heads)
         # Date by date, as the public code does: one batch of both dates would share its batch-norm statistics.
         maps_t1, maps_t2 = self.encoder(t1_BCHW), self.encoder(t2_BCHW)
-        fused_BDHW = self.change_decoder([(one - other).abs() for one, other in zip(maps_t1, maps_t2, strict=True)])
-        size_px = t1_BCHW.shape[-2:]
-        found = {"change_BKHW": self._logits(self.change_decoder.classify, fused_BDHW, size_px=size_px)}
+        maps, count, size_px = differences(maps_t1, maps_t2), t1_BCHW.shape[0], t1_BCHW.shape[-2:]
+        drops = self.training and "perturbed" in heads
+        fused_BDHW = self.change_decoder(with_dropped(maps) if drops else maps)
+        logits_BKHW = self._logits(self.change_decoder.classify, fused_BDHW, size_px=size_px)
+        fused_BDHW = fused_BDHW[:count]
+        found: dict[str, Any] = {"change_BKHW": logits_BKHW[:count]}
+        if "perturbed" in heads:
+            found["perturbed_change_BKHW"] = logits_BKHW[-count:]  # in eval mode nothing is dropped: the same
         if "vlm_change" in heads:
             found["vlm_change_BKHW"] = self._logits(self.change_decoder.classify_vlm, fused_BDHW, size_px=size_px)
         if self.segmentation_decoder is not None and heads & {"segmentation", "features"}:
@@ -153,7 +153,7 @@ class SiamLight(nn.Module):
         """Classify and resize; in float32, so that a confidence of 0.95 is not rounded to bfloat16's 8 bits."""
         assert classify is not None
         logits_BKHW: Tensor = classify(fused_BDHW)
-        return _resize(logits_BKHW.float(), size_px=size_px)
+        return resize(logits_BKHW.float(), size_px=size_px)
 
 
 def build(
@@ -179,9 +179,6 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    for name, count in (("decoder_channels", decoder_channels), ("classes", classes)):
-        if count < 1:
-            raise ConfigError(f"{name} = {count}: 1 or more is wanted.")
-    weights = {True: "imagenet", False: "none"}[pretrained] if isinstance(pretrained, bool) else pretrained
-    encoder = build_backbone(backbone, weights=weights, output_stride=output_stride)
+    check_counts(decoder_channels=decoder_channels, classes=classes)
+    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
     return SiamLight(encoder, decoder_channels=decoder_channels, classes=classes, train_heads=train_heads)

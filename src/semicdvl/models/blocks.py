@@ -1,0 +1,115 @@
+"""What three or more networks share: resizing, padding, asking for heads, UniMatch's feature perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semicdvl.errors import ConfigError
+from semicdvl.models import having
+
+DROPPED_SHARE = 0.5
+"""Share of the channels that feature perturbation drops (UniMatch)."""
+
+
+def wanted_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozenset[str]:
+    """Return the heads to compute: those asked for, or all that the network has.
+
+    Raises:
+        ConfigError: a head that the network doesn't have.
+    """
+    if heads is None:
+        return has
+    if not heads <= has:
+        others = ", ".join(having(heads)) or "none of this package's"
+        raise ConfigError(
+            f"the network has no head {sorted(heads - has)}, only {sorted(has)}; build it with train_heads=True, take "
+            f"a network that has (as it is by default: {others}), or a method that does without."
+        )
+    return heads
+
+
+def weights_name(pretrained: bool | str | Path) -> str | Path:
+    """Return what `build_backbone` calls the weights that a builder's `pretrained` means."""
+    return {True: "imagenet", False: "none"}[pretrained] if isinstance(pretrained, bool) else pretrained
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse a width or a number of classes below 1.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} = {count}: 1 or more is wanted.")
+
+
+def resize(map_BDHW: Tensor, *, size_px: Sequence[int], align_corners: bool = False) -> Tensor:
+    """Resize bilinearly; a map that has the size already is returned as it is."""
+    if map_BDHW.shape[-2:] == tuple(size_px):
+        return map_BDHW
+    return F.interpolate(map_BDHW, size=tuple(size_px), mode="bilinear", align_corners=align_corners)
+
+
+def pad_to_multiple(image_BCHW: Tensor, *, multiple_px: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples; the image stays at the top left."""
+    height_px, width_px = image_BCHW.shape[-2:]
+    below_px, right_px = -height_px % multiple_px, -width_px % multiple_px
+    if not below_px and not right_px:
+        return image_BCHW
+    return F.pad(image_BCHW, (0, right_px, 0, below_px), mode="replicate")
+
+
+def differences(maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+    """Return the absolute differences of the two dates' maps."""
+    return [(one - other).abs() for one, other in zip(maps_t1, maps_t2, strict=True)]
+
+
+def with_dropped(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Return each map followed, along the batch, by itself with half of its channels dropped (UniMatch).
+
+    One batch of both is what the public code decodes: its batch norm sees whole and dropped features together.
+    """
+    return [torch.cat([one, F.dropout2d(one, p=DROPPED_SHARE)]) for one in maps]
+
+
+def as_tokens(map_BDHW: Tensor) -> Tensor:
+    """Return a map as (B, H * W, D)."""
+    return map_BDHW.flatten(2).transpose(1, 2)
+
+
+def as_map(tokens_BND: Tensor, size: Sequence[int]) -> Tensor:
+    """Return tokens as a map of a size: the way back from `as_tokens`."""
+    batch, _, depth = tokens_BND.shape
+    return tokens_BND.transpose(1, 2).reshape(batch, depth, *size)
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution without bias that keeps the size, batch norm, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, kernel_px: int = 1, dilation: int = 1) -> None:
+        """Make the layers."""
+        super().__init__()
+        padding_px = dilation * (kernel_px // 2)
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel_px, padding=padding_px, dilation=dilation, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class PooledNorm(nn.BatchNorm2d):
+    """Batch norm of a map that was pooled to a pixel or a few.
+
+    A batch of one has no variance there: where ordinary batch norm stops with an error, this one takes its running
+    statistics and leaves them as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise."""
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)

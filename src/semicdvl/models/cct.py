@@ -1,0 +1,135 @@
+"""SemiCD's network: a Siamese PSPNet whose auxiliary decoders see perturbed difference features.
+
+    t1, t2 ─ encoder ─ |difference| of the last stage ─ pyramid pooling ─ z ─┬─ decoder ─ change
+                                                                             └─ 26 x (perturb, decoder) ─ auxiliary
+
+Every decoder: 3x3 512 -> 32 without bias, ReLU, 1x1, resized to the input. With resnet50s at output stride 8:
+46,853,122 parameters at inference, 50,688,694 in training. Ask for `auxiliary` with unlabelled pairs alone: as
+published the auxiliary decoders never see labelled ones. In eval mode nothing is perturbed.
+Source: Bandara & Patel, Revisiting Consistency Regularization for Semi-supervised Change Detection (2022); it is
+Cross-Consistency Training (Ouali et al., 2020) made Siamese.
+
+Differs from the public code: the 1x1 layer comes before the resizing, which is the same function and saves 32 maps at
+full size for each of 27 decoders; virtual adversarial training probes with a step that float32 can see
+(`cct_perturbations.VAT_PROBE`) and leaves no gradient in the decoder's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semicdvl.models.backbones import Backbone, build_backbone
+from semicdvl.models.blocks import check_counts, resize, wanted_heads, weights_name
+from semicdvl.models.cct_perturbations import DECODERS, Seen
+from semicdvl.models.psp import PyramidPooling
+from semicdvl.types import Outputs
+
+DECODER_WIDTH = 32
+
+
+class Decoder(nn.Module):
+    """Features to logits at their size."""
+
+    def __init__(self, channels_in: int, classes: int) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, DECODER_WIDTH, 3, padding=1, bias=False)
+        self.classify = nn.Conv2d(DECODER_WIDTH, classes, 1)
+
+    def forward(self, features_BDHW: Tensor) -> Tensor:
+        """Return logits."""
+        logits_BKHW: Tensor = self.classify(F.relu(self.conv(features_BDHW)))
+        return logits_BKHW
+
+
+class CCT(nn.Module):
+    """The network of this module's docstring; make it with `build`.
+
+    Attributes:
+        encoder: the backbone, shared by both dates.
+        auxiliary: decoders in the order of `cct_perturbations.DECODERS`; None without training heads.
+        heads: `change`, and `auxiliary` with training heads.
+    """
+
+    symmetric = True
+
+    def __init__(self, encoder: Backbone, *, channels: int, classes: int, train_heads: bool) -> None:
+        """Put pooling and decoders on a backbone."""
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = PyramidPooling(encoder.channels[-1], channels)
+        self.decoder = Decoder(channels, classes)
+        self.auxiliary: nn.ModuleList | None = None
+        self.heads = frozenset({"change"})
+        if train_heads:
+            self.auxiliary = nn.ModuleList(Decoder(channels, classes) for _, count in DECODERS for _ in range(count))
+            self.heads = frozenset({"change", "auxiliary"})
+
+    def drop_train_heads(self) -> CCT:
+        """Remove the auxiliary decoders and return the network."""
+        self.auxiliary = None
+        self.heads = frozenset({"change"})
+        return self
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        """Return the outputs that are wanted, at the size of the input.
+
+        Args:
+            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation.
+            t2_BCHW: date 2.
+            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
+
+        Raises:
+            ConfigError: a head that this network doesn't have.
+        """
+        heads = wanted_heads(heads, has=self.heads)
+        size_px = t1_BCHW.shape[-2:]
+        features_BDHW = self.pooling((self.encoder(t1_BCHW)[-1] - self.encoder(t2_BCHW)[-1]).abs())
+        logits_BKHW = resize(self.decoder(features_BDHW).float(), size_px=size_px)
+        if "auxiliary" not in heads:
+            return Outputs(change_BKHW=logits_BKHW)
+        change_BHW = logits_BKHW.detach().argmax(dim=1) > 0
+        small = self._auxiliary(features_BDHW, change_BHW=change_BHW)
+        auxiliary = tuple(resize(one.float(), size_px=size_px) for one in small)
+        return Outputs(change_BKHW=logits_BKHW, auxiliary_BKHW=auxiliary)
+
+    def _auxiliary(self, features_BDHW: Tensor, *, change_BHW: Tensor) -> Sequence[Tensor]:
+        """Return the auxiliary decoders' logits at the features' size."""
+        assert self.auxiliary is not None
+        ways = [perturb for perturb, count in DECODERS for _ in range(count)]
+        found = []
+        for perturb, decode in zip(ways, self.auxiliary, strict=True):
+            seen = Seen(change_BHW=change_BHW, decode=decode)
+            found.append(decode(perturb(features_BDHW, seen) if self.training else features_BDHW))
+        return found
+
+
+def build(
+    *,
+    backbone: str = "resnet50s",
+    pretrained: bool | str | Path = True,
+    output_stride: int = 8,
+    decoder_channels: int = 512,
+    classes: int = 2,
+    train_heads: bool = True,
+) -> CCT:
+    """Build the network.
+
+    Args:
+        backbone: see `backbones.build_backbone`; "resnet50s" is the published one.
+        pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
+        output_stride: stride of the backbone's last map, where the backbone can change it.
+        decoder_channels: channels of each mean of the pyramid and of the map that the decoders read.
+        classes: unchanged and changed.
+        train_heads: False leaves out the auxiliary decoders.
+
+    Raises:
+        ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
+    """
+    check_counts(decoder_channels=decoder_channels, classes=classes)
+    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    return CCT(encoder, channels=decoder_channels, classes=classes, train_heads=train_heads)

@@ -1,0 +1,143 @@
+"""A Siamese U-Net over any backbone: the plain, strong baseline.
+
+    t1, t2 ─ encoder, four maps ─ |difference| of each, or both dates side by side
+    from the coarsest: enlarge, join the next finer one, 2 x 3x3 ─ ... ─ 2 x 3x3 at half the input's size ─ 3x3 ─ change
+
+With resnet34 and differences 24,411,394 parameters, with concatenation 26,365,186. `perturbed` decodes the maps with
+half of their channels dropped.
+Sources: Ronneberger et al., U-Net (2015); Daudt et al. (2018) for the two ways to bring the dates together. Nothing in
+it is special: a network of a paper should beat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from semicdvl.errors import ConfigError
+from semicdvl.models.backbones import Backbone, build_backbone
+from semicdvl.models.blocks import (
+    ConvBNReLU,
+    check_counts,
+    differences,
+    resize,
+    wanted_heads,
+    weights_name,
+    with_dropped,
+)
+from semicdvl.tables import nearest
+from semicdvl.types import Outputs
+
+Fusion = Literal["difference", "concatenation"]
+MIN_CHANNELS = 8
+
+
+class Up(nn.Module):
+    """A coarse map, brought to a finer one's size and joined with it."""
+
+    def __init__(self, coarse: int, fine: int, channels: int) -> None:
+        """Make the layers; `fine` is 0 where nothing joins."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvBNReLU(coarse + fine, channels, kernel_px=3), ConvBNReLU(channels, channels, kernel_px=3)
+        )
+
+    def forward(self, coarse_BDHW: Tensor, fine_BDHW: Tensor | None, *, size_px: Sequence[int]) -> Tensor:
+        """Return a map of a size."""
+        larger_BDHW = resize(coarse_BDHW, size_px=size_px)
+        joined_BDHW = larger_BDHW if fine_BDHW is None else torch.cat([larger_BDHW, fine_BDHW], dim=1)
+        result: Tensor = self.layers(joined_BDHW)
+        return result
+
+
+class SiamUNet(nn.Module):
+    """The network of this module's docstring; make it with `build`.
+
+    Attributes:
+        encoder: the backbone, shared by both dates.
+        heads: `change` and `perturbed`.
+        symmetric: with differences it is, with both dates side by side it is not.
+    """
+
+    heads = frozenset({"change", "perturbed"})
+
+    def __init__(self, encoder: Backbone, *, fusion: Fusion, channels: int, classes: int) -> None:
+        """Put the decoder on a backbone; each finer level has half the channels."""
+        super().__init__()
+        self.encoder, self.fusion, self.symmetric = encoder, fusion, fusion == "difference"
+        dates = 1 if self.symmetric else 2
+        fine = [dates * count for count in reversed(encoder.channels[:-1])] + [0]
+        widths = [max(MIN_CHANNELS, channels // 2**level) for level in range(len(fine))]
+        coarse = [dates * encoder.channels[-1], *widths[:-1]]
+        self.ups = nn.ModuleList(Up(*sizes) for sizes in zip(coarse, fine, widths, strict=True))
+        self.classify = nn.Conv2d(widths[-1], classes, 3, padding=1)
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        """Return the outputs that are wanted, at the size of the input.
+
+        Args:
+            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation, of any size.
+            t2_BCHW: date 2.
+            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
+
+        Raises:
+            ConfigError: a head that this network doesn't have.
+        """
+        heads = wanted_heads(heads, has=self.heads)
+        maps, count = self._joined(self.encoder(t1_BCHW), self.encoder(t2_BCHW)), t1_BCHW.shape[0]
+        if self.training and "perturbed" in heads:
+            maps = with_dropped(maps)
+        logits_BKHW = self._decode(maps, size_px=t1_BCHW.shape[-2:])
+        return Outputs(
+            change_BKHW=logits_BKHW[:count],
+            perturbed_change_BKHW=logits_BKHW[-count:] if "perturbed" in heads else None,
+        )
+
+    def _joined(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+        """Bring the two dates together at every level."""
+        if self.fusion == "difference":
+            return differences(maps_t1, maps_t2)
+        return [torch.cat(both, dim=1) for both in zip(maps_t1, maps_t2, strict=True)]
+
+    def _decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
+        """Return logits of a size."""
+        *fine, map_BDHW = maps
+        half_px = [max(1, side // 2) for side in size_px]
+        for up, fine_BDHW in zip(self.ups, [*reversed(fine), None], strict=True):
+            own_px = half_px if fine_BDHW is None else fine_BDHW.shape[-2:]
+            map_BDHW = up(map_BDHW, fine_BDHW, size_px=own_px)
+        return resize(self.classify(map_BDHW).float(), size_px=size_px)
+
+
+def build(
+    *,
+    backbone: str = "resnet34",
+    pretrained: bool | str | Path = True,
+    fusion: Fusion = "difference",
+    output_stride: int = 32,
+    decoder_channels: int = 256,
+    classes: int = 2,
+) -> SiamUNet:
+    """Build the network.
+
+    Args:
+        backbone: any network of `backbones.build_backbone`.
+        pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
+        fusion: difference (absolute) or concatenation.
+        output_stride: stride of the backbone's last map, where the backbone can change it.
+        decoder_channels: channels of the coarsest level.
+        classes: unchanged and changed.
+
+    Raises:
+        ConfigError: a number or word out of range; also, with MissingExtraError and InputError, as `build_backbone`.
+    """
+    check_counts(decoder_channels=decoder_channels, classes=classes)
+    if fusion not in get_args(Fusion):
+        known = get_args(Fusion)
+        raise ConfigError(f"fusion = '{fusion}'.{nearest(fusion, known)} Known: {', '.join(known)}.")
+    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    return SiamUNet(encoder, fusion=fusion, channels=decoder_channels, classes=classes)
