@@ -137,6 +137,24 @@ def test_boxes_differ_between_pairs_and_can_be_off(split: Split) -> None:
     assert not any(part.box_BHW.any() for _, part in _batches(split, options=options) if part)
 
 
+def test_a_second_strong_view_leaves_everything_else_as_it_was(split: Split) -> None:
+    for (labelled, one), (same, two) in zip(
+        _batches(split), _batches(split, options=Options(strong_views=2)), strict=True
+    ):
+        assert one is not None and two is not None and one.second_t1_BCHW is None and one.second_box_BHW is None
+        for part, other in ((labelled, same), (one, two)):
+            assert all(torch.equal(value, _tensors(other)[name]) for name, value in _tensors(part).items())
+        assert two.second_t1_BCHW is not None and two.second_t1_BCHW.shape == two.strong_t1_BCHW.shape
+        assert two.second_t1_BCHW.dtype == torch.uint8 and two.second_box_BHW is not None
+    many = [two for _, two in _batches(split, steps=20, options=Options(strong_views=2))]
+    for first, second in (("strong_t1_BCHW", "second_t1_BCHW"), ("box_BHW", "second_box_BHW")):
+        alike = [torch.equal(getattr(part, first), getattr(part, second)) for part in many]
+        assert sum(alike) < len(alike) / 2  # a draw of its own
+    again = [two for _, two in _batches(split, steps=20, start_step=11, options=Options(strong_views=2))]
+    for part, other in zip(many[11:], again, strict=True):
+        assert all(torch.equal(value, _tensors(other)[name]) for name, value in _tensors(part).items())
+
+
 def test_parts_that_are_not_asked_for_are_left_out(split: Split) -> None:
     assert all(part is None for _, part in _batches(split, unlabelled_batch=0))
     labelled, unlabelled = _batches(split, vlm=None, options=Options(truth=False))[0]

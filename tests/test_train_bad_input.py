@@ -181,6 +181,23 @@ def test_a_method_that_the_network_has_no_heads_for(root: Path, refused: Refused
     assert "features" in refused("method.name=semicd_vl", "model.train_heads=false", "method.vlm_guidance=false")
 
 
+def test_a_special_need_is_refused_with_the_networks_that_have_it(root: Path, refused: Refused) -> None:
+    assert "Take model 'stanet'" in refused("method.contrastive_weight=1")
+    assert "Take model 'cct' or 'changeformer'" in refused("method.name=semicd")
+    text = refused("method.name=unimatch", "model.train_heads=false")
+    assert "has not. Take model 'siam_light' as it is by default, 'deeplab'" in text
+    recipe = RECIPE.format(root=root.as_posix()).split("[model]")[0] + '[model]\nname = "fc_ef"\n[method]\n'
+    (root / "recipe.toml").write_text(recipe + 'name = "unimatch"\n[train]\nsteps = 2\ndevice = "cpu"\n')
+    text = refused()
+    assert "method 'unimatch' needs the heads perturbed, which model 'fc_ef' has not" in text
+    assert "'psp'" in text and "'snunet'" not in text
+    assert "method.perturbed_weight = 0" in text
+
+
+def test_a_mean_teacher_without_an_average(refused: Refused) -> None:
+    assert "Set train.ema = 0.99" in refused("method.name=mean_teacher")
+
+
 @pytest.mark.parametrize("how", ["detect", "evaluate"])
 def test_a_run_whose_weights_are_of_another_model(root: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
     for name, width in (("one", 8), ("two", 12)):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from semicdvl.checkpoint import load_weights
 from semicdvl.errors import DivergedError
+from semicdvl.methods.adversarial import fooling, telling, truth_map
 from semicdvl.train import trainer
 from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr
 from semicdvl.train.trainer import Fitted, Plan, fit
@@ -105,6 +106,52 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, ema: fl
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+class Plays(CrossEntropy):
+    """A supervised method with a critic that has dropout and an optimiser with momentum."""
+
+    critic_lr = 0.01
+
+    def critics(self) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
+
+    def step(self, model, teacher, labelled, unlabelled, progress, critics=None) -> dict[str, Tensor]:
+        maps_BKHW = model(labelled.t1_BCHW, labelled.t2_BCHW).change_BKHW.softmax(dim=1)
+        fit_one = nn.functional.nll_loss(maps_BKHW.log(), labelled.label_BHW)
+        return {
+            "fit": fit_one,
+            "adversarial": fooling(critics, maps_BKHW),
+            "critic": telling(critics, truth_map(labelled.label_BHW), maps_BKHW)[0],
+        }
+
+
+def test_a_killed_game_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Critics, their optimiser's moments and its rate are part of the state."""
+    _fit(tmp_path / "whole", method=Plays())
+    _validate.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "killed", method=Plays(), stop_at=5)
+    _validate.calls = 2  # type: ignore[attr-defined]
+    _fit(tmp_path / "killed", method=Plays())
+    states = [tmp_path / run / "state" / f"{STEPS:08d}" for run in ("whole", "killed")]
+    for name in ("model", "critics", "optimizer", "critic_optimizer"):
+        first, second = (load_weights(state / f"{name}.safetensors") for state in states)
+        assert first.keys() == second.keys() and len(first) >= 4, name
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+    moved = load_weights(states[0] / "critics.safetensors")
+    torch.manual_seed(0)
+    assert not torch.equal(moved["0.weight"], Plays().critics()[0].weight)
+
+
+def test_critics_start_the_same_whatever_came_before(tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("one", 5), ("two", 6)):
+        torch.manual_seed(seed)
+        _validate.calls = 0  # type: ignore[attr-defined]
+        _fit(tmp_path / name, method=Plays())
+        weights.append(load_weights(tmp_path / name / "state" / f"{STEPS:08d}" / "critics.safetensors"))
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
 def test_the_best_validation_decides_which_weights_are_kept(tmp_path: Path) -> None:
     fitted = _fit(tmp_path / "run")
     assert (fitted.best_step, fitted.best["iou"], fitted.last["iou"]) == (4, 0.5, 0.2)
@@ -155,6 +202,20 @@ def test_groups_and_schedule() -> None:
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.2 * 0.5**0.9)
     assert settings.factor(0, 10) == 1
     assert OptimSettings(warmup_steps=3).factor(0, 10) == 0.25
+
+
+def test_published_schedules() -> None:
+    """STANet: 100 epochs at the full rate, 100 linearly to 0. SNUNet: halved after every 8 of 100 epochs."""
+    stanet = OptimSettings(power=1.0, hold_frac=0.5)
+    assert [stanet.factor(step, 200) for step in (0, 100, 150, 199)] == pytest.approx([1, 1, 0.5, 0.01])
+    snunet = OptimSettings(power=0.0, halve_frac=0.08)
+    assert [snunet.factor(step, 100) for step in (0, 7, 8, 15, 16, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
+
+
+def test_adam_is_adam_and_momentum_its_first_beta() -> None:
+    optimizer = build_optimizer(Tiny(), OptimSettings(optimizer="adam", momentum=0.5))
+    assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["betas"] == (0.5, 0.999)
+    assert build_optimizer(Tiny(), OptimSettings(optimizer="adamw")).param_groups[0]["betas"] == (0.9, 0.999)
 
 
 def test_images_are_normalised_as_imagenet() -> None:

@@ -41,6 +41,7 @@ class DataConfig(Section):
         None, description="another data set of the same kind whose pairs join without labels"
     )
     crop_px: int = Field(256, ge=32, le=2048, description="side of a training crop")
+    scale: tuple[float, float] = Field((0.8, 1.2), description="range of a training pair's new long side over the old")
     rot90: bool = Field(False, description="also turn crops by quarter turns; sensible for views from above")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a flip top to bottom")
     label_values: dict[int, int] | None = Field(
@@ -77,12 +78,14 @@ class TrainConfig(Section):
     labelled_batch: int = Field(8, ge=1, description="labelled pairs per batch, in each process")
     unlabelled_batch: int = Field(8, ge=1, description="unlabelled pairs per batch and process, where used")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make up one optimiser step")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
     lr: float = Field(0.02, gt=0, description="learning rate of the encoder")
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of everything else, as a multiple of lr")
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; of Adam and AdamW the first beta")
     weight_decay: float = Field(1e-4, ge=0)
-    power: float = Field(0.9, ge=0, description="of the polynomial decay, per step")
+    power: float = Field(0.9, ge=0, description="of the polynomial decay, per step; 1 is linear, 0 none")
+    hold_frac: float = Field(0.0, ge=0, lt=1, description="share of training at the full rate before it decays")
+    halve_frac: float = Field(0.0, ge=0, le=1, description="halve the rate after each such share of training; 0: never")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up; the paper has none")
     clip_norm: float | None = Field(None, gt=0, description="clip the gradient's norm; the paper does not")
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -91,6 +94,7 @@ class TrainConfig(Section):
         None, ge=1, description="steps between validations (and saved states); else 200, or an epoch with train.epochs"
     )
     select: Literal["val", "test"] = Field("val", description="`test` is for parity with the paper and is marked so")
+    score_test: bool = Field(False, description="also score the test pairs at each validation; it chooses nothing")
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     workers: int = Field(0, ge=0, description="loader processes")
     tensorboard: bool = Field(False, description="also write RUN/tensorboard; needs semicdvl[track]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Options:
         check: look at all headers and labelled masks before the first batch.
         rank: number of this process among `ranks`; batch sizes are per process.
         accumulate: batches per step; batch sizes are of one of these batches.
+        strong_views: 2 for a second strong view of the unlabelled pairs; the first one stays what it is with 1.
     """
 
     weak: Weak = field(default_factory=Weak)
@@ -49,6 +51,7 @@ class Options:
     rank: int = 0
     ranks: int = 1
     accumulate: int = 1
+    strong_views: Literal[1, 2] = 1
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,10 @@ class Samples:
         return Labelled(images_BCHW(t1), images_BCHW(t2), label_BHW, VLMTargets(*vlm) if vlm else None)
 
     def unlabelled(self, drawn: Drawn, *, with_truth: bool) -> Unlabelled:
-        """Augment unlabelled pairs in both views and stack them."""
-        views, valid, box, maps = zip(*(self._views(*one, with_truth=with_truth) for one in drawn), strict=True)
-        weak_t1, weak_t2, strong_t1, strong_t2 = (images_BCHW(same_view) for same_view in zip(*views, strict=True))
+        """Augment unlabelled pairs in all views and stack them."""
+        views, valid, boxes, maps = zip(*(self._views(*one, with_truth=with_truth) for one in drawn), strict=True)
+        weak_t1, weak_t2, strong_t1, strong_t2, *second = (images_BCHW(alike) for alike in zip(*views, strict=True))
+        box_BHW, *second_box = (torch.from_numpy(np.stack(alike)) for alike in zip(*boxes, strict=True))
         truth_BHW, *vlm = _class_maps(maps)
         return Unlabelled(
             weak_t1,
@@ -86,28 +90,37 @@ class Samples:
             strong_t1,
             strong_t2,
             valid_BHW=torch.from_numpy(np.stack(valid)),
-            box_BHW=torch.from_numpy(np.stack(box)),
+            box_BHW=box_BHW,
             vlm=VLMTargets(*vlm) if vlm else None,
             truth_BHW=truth_BHW if with_truth else None,
+            second_t1_BCHW=second[0] if second else None,
+            second_t2_BCHW=second[1] if second else None,
+            second_box_BHW=second_box[0] if second_box else None,
         )
 
     def _views(
         self, pair: PairFiles, rng: np.random.Generator, *, with_truth: bool
-    ) -> tuple[list[Bytes], NDArray[np.bool_], NDArray[np.bool_], Bytes]:
-        """Return one pair's four images, valid pixels, CutMix box and class maps (truth, then the VLM's)."""
+    ) -> tuple[list[Bytes], NDArray[np.bool_], list[NDArray[np.bool_]], Bytes]:
+        """Return one pair's images (weak, then each strong view), valid pixels, boxes and class maps (truth, VLM's)."""
         arrays = read_pair(pair, cache=self.cache, with_label=with_truth)
         crop = self._crop(arrays, rng)
         weak = [crop.image(arrays.t1_HWC), crop.image(arrays.t2_HWC)]
-        looks = [draw_look(self.options.strong, rng=rng) for _ in weak]
-        if self.options.strong.paired:
-            looks[1] = looks[0]
-        strong = [look.image(image) for look, image in zip(looks, weak, strict=True)]
-        box_HW = draw_box(self.options.cutmix, crop_px=self.crop_px, rng=rng)
+        images, boxes = list(weak), []
+        for _ in range(self.options.strong_views):  # one after the other: a second view leaves the first as it is
+            images += self._strong(weak, rng)
+            boxes.append(draw_box(self.options.cutmix, crop_px=self.crop_px, rng=rng))
         truth_HW = arrays.label_HW
         if truth_HW is None:
             truth_HW = np.full(arrays.t1_HWC.shape[:2], IGNORE, np.uint8)
         maps_HWC = np.dstack([truth_HW, self._vlm_maps(pair, arrays, wanted=self.vlm is not None)])
-        return weak + strong, crop.valid(), box_HW, crop.masks(maps_HWC)
+        return images, crop.valid(), boxes, crop.masks(maps_HWC)
+
+    def _strong(self, weak: Sequence[Bytes], rng: np.random.Generator) -> list[Bytes]:
+        """Return a strong view of both dates."""
+        looks = [draw_look(self.options.strong, rng=rng) for _ in weak]
+        if self.options.strong.paired:
+            looks[1] = looks[0]
+        return [look.image(image) for look, image in zip(looks, weak, strict=True)]
 
     def _crop(self, arrays: PairArrays, rng: np.random.Generator) -> Crop:
         """Draw a pair's geometry."""

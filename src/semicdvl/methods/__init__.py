@@ -8,5 +8,12 @@ METHODS: dict[str, str] = {
     "supervised": "semicdvl.methods.supervised:Supervised",
     "fixmatch": "semicdvl.methods.fixmatch:FixMatch",
     "semicd_vl": "semicdvl.methods.semicd_vl:SemiCDVL",
+    "unimatch": "semicdvl.methods.unimatch:UniMatch",
+    "semicd": "semicdvl.methods.semicd:SemiCD",
+    "semicdnet": "semicdvl.methods.semicdnet:SemiCDNet",
+    "advent": "semicdvl.methods.advent:Advent",
+    "s4gan": "semicdvl.methods.s4gan:S4GAN",
+    "semivl": "semicdvl.methods.semivl:SemiVL",
+    "mean_teacher": "semicdvl.methods.mean_teacher:MeanTeacher",
 }
 """Name -> class. One more method: one more file and one line here."""

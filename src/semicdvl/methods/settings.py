@@ -26,8 +26,15 @@ def check(method: Any) -> None:
         elif hint is bool:
             if not isinstance(value, bool):
                 raise ConfigError(f"method option {field.name} = {value!r}: true or false is wanted.")
+        elif get_origin(hint) is tuple:
+            if not isinstance(value, tuple):
+                raise ConfigError(f"method option {field.name} = {value!r}: a list of numbers is wanted.")
+            for one in value:
+                _check_number(field.name, one)
         elif value is not None or type(None) not in get_args(hint):
             _check_number(field.name, value)
+            if hint is int and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"method option {field.name} = {value!r}: a whole number from 1 is wanted.")
 
 
 def _check_word(name: str, value: Any, known: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ from semicdvl.types import PairFiles
 LabelValues = Mapping[int, int] | None
 Counts = TypeVar("Counts", Confusion, ObjectScores)
 CHANGE = frozenset({"change"})
+Validate = Callable[[nn.Module, torch.device], dict[str, float]]
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
 """Decoded images that validation keeps."""
@@ -80,9 +81,7 @@ def evaluate(
     return Evaluation(_of_all(pixels, processes), _of_all(objects, processes))
 
 
-def validator(
-    pairs: Sequence[PairFiles], *, processes: Processes, label_values: LabelValues = None
-) -> Callable[[nn.Module, torch.device], dict[str, float]]:
+def validator(pairs: Sequence[PairFiles], *, processes: Processes, label_values: LabelValues = None) -> Validate:
     """Return the function that the training loop validates with; images are decoded once. Arguments as `evaluate`."""
     cache = ImageCache(CACHE_BYTES, label_values=label_values)
     share = processes.share(pairs)

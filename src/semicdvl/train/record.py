@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from semicdvl import __version__
 from semicdvl.checkpoint import FORMAT, read_run
@@ -22,6 +24,9 @@ from semicdvl.types import Split
 
 TEST_SELECTED = "(test-selected)"
 """Mark of scores whose weights were chosen by looking at test pairs."""
+
+WATCHED = "test_"
+"""Beginning of the names of test scores that are noted at each validation (`train.score_test`)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json")
     if (run / "run.json").exists():
         record = read_run(run)
-        if key_of(record["recipe"]) != key_of(plain):
+        if key_of(_completed(record["recipe"])) != key_of(plain):
             raise CheckpointError(f"{run}: holds a run of another recipe. Give another folder with -o, or remove it.")
         then = record.get("processes", 1)
         if record["status"] != "finished" and then != processes.count:
@@ -80,6 +85,14 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
     }
 
 
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a kept recipe with the defaults of fields that it is too old to have."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
+
+
 def describe_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
     """Write RUN/split.json and return what the record says of it."""
     notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
@@ -95,11 +108,31 @@ def finish(
     if record["recipe"]["train"]["select"] == "test":
         scores = {"test_selected": test, "test_selection": fitted.best, "test_last": fitted.last}
     else:
-        scores = {"val": fitted.best, "val_last": fitted.last, "test": test}
+        val, val_last = (_of_validation(given) for given in (fitted.best, fitted.last))
+        scores = {"val": val, "val_last": val_last, "test": test} | _watched(run, fitted)
     record |= {"status": "finished", "best_step": fitted.best_step, **scores, "seconds": seconds}
     if main:
         write_json(run / "run.json", record)
     return finished(record, run)
+
+
+def _of_validation(scores: dict[str, float]) -> dict[str, float]:
+    """Return the scores of the pairs that choose."""
+    return {name: value for name, value in scores.items() if not name.startswith(WATCHED)}
+
+
+def _watched(run: Path, fitted: Fitted) -> dict[str, Any]:
+    """Return test scores of the last step, and of the step where they were best: nobody could have chosen that one."""
+    if f"{WATCHED}iou" not in fitted.last:
+        return {}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    noted = [(line["step"], line["validation"]) for line in lines if "validation" in line]
+    step, best = max(noted, key=lambda one: one[1][f"{WATCHED}iou"])
+    last, picked = (
+        {name.removeprefix(WATCHED): value for name, value in scores.items() if name.startswith(WATCHED)}
+        for scores in (fitted.last, best)
+    )
+    return {"test_last": last, "test_best": picked | {"step": step}}
 
 
 def finished(record: dict[str, Any], run: Path) -> TrainedRun:

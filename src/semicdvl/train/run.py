@@ -22,10 +22,11 @@ from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.files import write_json
 from semicdvl.methods import METHODS
 from semicdvl.pseudo.store import PseudoStore
-from semicdvl.train.evaluate import evaluate, validator
+from semicdvl.train.evaluate import Validate, evaluate, validator
+from semicdvl.train.fitting import fits_together
 from semicdvl.train.optim import OptimSettings
 from semicdvl.train.processes import Processes, join
-from semicdvl.train.record import TrainedRun, begin, describe_split, finish, finished
+from semicdvl.train.record import WATCHED, TrainedRun, begin, describe_split, finish, finished
 from semicdvl.train.trainer import Plan, fit
 from semicdvl.types import Method, PairFiles, Split
 
@@ -52,7 +53,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
     fits_together(recipe, method, model)
-    loading = _loading(recipe, processes)
+    loading = _loading(recipe, method, processes)
     check_split(division, wants_unlabelled=method.uses_unlabelled, options=loading)
     length = length_of(settings, division, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
@@ -77,11 +78,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
             workers=settings.workers,
             options=replace(loading, check=False),  # done above, before anything was written
         ),
-        validate=validator(
-            division.val if settings.select == "val" else division.test,
-            processes=processes,
-            label_values=recipe.data.label_values,
-        ),
+        validate=_validate(recipe, division, processes),
         run=run,
         quiet=quiet,
     )
@@ -162,16 +159,6 @@ def label_source(recipe: Recipe, method: Method, division: Split) -> PseudoStore
     return store
 
 
-def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
-    """Refuse a model without the heads that the method needs."""
-    has: frozenset[str] = getattr(model, "heads", frozenset({"change"}))
-    if missing := method.heads - has:
-        raise ConfigError(
-            f"method '{recipe.method.name}' needs the heads {', '.join(sorted(missing))}, which model "
-            f"'{recipe.model.name}' has not. Take model 'siam_light', or another method."
-        )
-
-
 @dataclass(frozen=True)
 class Length:
     """How long to train: optimiser steps in all, in an epoch, and between validations."""
@@ -201,10 +188,11 @@ def length_of(settings: TrainConfig, division: Split, *, uses_unlabelled: bool, 
     return Length(steps, epoch, settings.eval_every or (EVAL_EVERY if settings.epochs is None else epoch))
 
 
-def _loading(recipe: Recipe, processes: Processes) -> Options:
+def _loading(recipe: Recipe, method: Method, processes: Processes) -> Options:
     """Return the loader's part of the recipe."""
     return Options(
-        weak=Weak(vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        weak=Weak(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        strong_views=getattr(method, "strong_views", 1),
         label_values=recipe.data.label_values,
         rank=processes.rank,
         ranks=processes.count,
@@ -223,6 +211,8 @@ def _plan(recipe: Recipe, length: Length) -> Plan:
         weight_decay=t.weight_decay,
         power=t.power,
         warmup_steps=t.warmup_steps,
+        hold_frac=t.hold_frac,
+        halve_frac=t.halve_frac,
     )
     return Plan(
         steps=length.steps,
@@ -238,6 +228,21 @@ def _plan(recipe: Recipe, length: Length) -> Plan:
         sheet_every=t.sheet_every,
         optim=optim,
     )
+
+
+def _validate(recipe: Recipe, division: Split, processes: Processes) -> Validate:
+    """Return what the loop validates with; scores of test pairs, where asked for, stand beside the others."""
+    values, select = recipe.data.label_values, recipe.train.select
+    chosen = validator(getattr(division, select), processes=processes, label_values=values)
+    if not recipe.train.score_test or select == "test" or not division.test:
+        return chosen
+    watched = validator(division.test, processes=processes, label_values=values)
+
+    def both(model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the scores that choose, and those that are only noted."""
+        return chosen(model, device) | {f"{WATCHED}{name}": value for name, value in watched(model, device).items()}
+
+    return both
 
 
 def _test_scores(

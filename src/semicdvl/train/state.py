@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,19 @@ class State:
     """What an interrupted training goes on from: RUN/state/<step>/, written whole, the older ones removed after it."""
 
     def __init__(
-        self, run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, ema: float = 0.0, writes: bool = True
+        self,
+        run: Path,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        ema: float = 0.0,
+        critics: nn.Module | None = None,
+        writes: bool = True,
     ) -> None:
         """Remember the parts; with a moving average, make the teacher. Of several processes only one writes."""
         self.folder, self.run, self.writes = run / "state", run, writes
-        self.model, self.optimizer = model, optimizer
+        self.model, self.critics = model, critics
+        self.optimizers = dict(zip(("optimizer", "critic_optimizer"), optimizers, strict=False))
         self.average: AveragedModel | None = None
         if ema > 0:
             average_fn = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
@@ -59,7 +67,10 @@ class State:
         load_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
         if self.average is not None:
             load_into(self.average, load_weights(newest / "teacher.safetensors"), source=newest)
-        self._load_optimizer(load_weights(newest / "optimizer.safetensors"))
+        if self.critics is not None:
+            load_into(self.critics, load_weights(newest / "critics.safetensors"), source=newest)
+        for name, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"))
         self.best_step, self.best, self.last = content["best_step"], content["best"], content["last"]
         self.silent = content["silent"]
         return int(content["step"])
@@ -91,23 +102,30 @@ class State:
             save_weights(folder / "model.safetensors", self.model.state_dict())
             if self.average is not None:
                 save_weights(folder / "teacher.safetensors", self.average.state_dict())
-            states = self.optimizer.state_dict()["state"]
-            flat = {f"{index}.{name}": value for index, part in states.items() for name, value in part.items()}
-            save_weights(
-                folder / "optimizer.safetensors", {k: torch.as_tensor(v) for k, v in flat.items() if v is not None}
-            )
+            if self.critics is not None:
+                save_weights(folder / "critics.safetensors", self.critics.state_dict())
+            for name, optimizer in self.optimizers.items():
+                save_weights(folder / f"{name}.safetensors", _flat(optimizer))
             numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
             numbers["silent"] = self.silent
             write_json(folder / "state.json", numbers)
         for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _load_optimizer(self, flat: Mapping[str, Tensor]) -> None:
-        """Put the optimiser's tensors back, by parameter index."""
-        content = self.optimizer.state_dict()
-        states: dict[int, dict[str, Tensor]] = {}
-        for key, value in flat.items():
-            index, _, name = key.partition(".")
-            states.setdefault(int(index), {})[name] = value
-        content["state"] = states
-        self.optimizer.load_state_dict(content)
+
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's tensors as `parameter index.name`."""
+    states = optimizer.state_dict()["state"]
+    flat = {f"{index}.{name}": value for index, part in states.items() for name, value in part.items()}
+    return {key: torch.as_tensor(value) for key, value in flat.items() if value is not None}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Put an optimiser's tensors back, by parameter index."""
+    content = optimizer.state_dict()
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        states.setdefault(int(index), {})[name] = value
+    content["state"] = states
+    optimizer.load_state_dict(content)

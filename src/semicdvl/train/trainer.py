@@ -20,11 +20,20 @@ from torch import Tensor, nn
 
 from semicdvl.errors import DivergedError
 from semicdvl.train.log import Log, LogSettings
-from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr
+from semicdvl.train.optim import OptimSettings, build_critic_optimizer, build_optimizer, set_lr
 from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
 from semicdvl.train.sheets import sheet_of, write_sheet
 from semicdvl.train.state import Fitted, State
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Labelled, Method, Progress, Unlabelled, VLMTargets
+from semicdvl.types import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Adversarial,
+    Labelled,
+    Method,
+    Progress,
+    Unlabelled,
+    VLMTargets,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,10 +102,11 @@ def fit(
     processes = join(plan.device)
     accelerator = _accelerator(plan, method, model)
     model = synchronised(model, processes)
-    optimizer = build_optimizer(model, plan.optim)
-    state = State(run, model, optimizer, ema=plan.ema, writes=processes.main)
+    critics = _critics(method, seed=plan.seed)
+    optimizers = _optimizers(model, critics, method, plan.optim)
+    state = State(run, model, optimizers, ema=plan.ema, critics=critics, writes=processes.main)
     teacher: nn.Module = state.average.to(accelerator.device) if state.average is not None else model
-    stepper, optimizer = accelerator.prepare(_Stepper(model, method, teacher), optimizer)
+    stepper, *optimizers = accelerator.prepare(_Stepper(model, method, teacher, critics), *optimizers)
     start = state.take_up()
     stream = batches(start)
 
@@ -105,16 +115,18 @@ def fit(
             log.warn(start, BATCH_NORM_APART)
         for step in range(start, plan.steps):
             torch.manual_seed(plan.seed * 1_000_003 + step + processes.rank * 2**40)
-            set_lr(optimizer, plan.optim.factor(step, plan.steps))
             model.train()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                set_lr(optimizer, plan.optim.factor(step, plan.steps))
+                optimizer.zero_grad(set_to_none=True)
             done = _gradients(stepper, stream, step=step, plan=plan, accelerator=accelerator)
             terms = processes.mean(done.terms)
             if not math.isfinite(sum(terms.values())):
                 raise _diverged(run, step, terms)
             if plan.clip_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
-            optimizer.step()
+            for optimizer in optimizers:  # the network's, and that of the critics it is played against
+                optimizer.step()
             if state.average is not None:
                 state.average.update_parameters(model)
             log.step(step + 1, terms=terms, health=processes.mean(done.health), pairs=done.pairs * processes.count)
@@ -123,7 +135,7 @@ def fit(
                 sheet = sheet_of(model, teacher, method, labelled=done.labelled, unlabelled=done.unlabelled)
                 write_sheet(run / "sheets" / f"step-{step + 1:06d}.png", sheet, title=f"{run.name}, step {step + 1}")
             if (step + 1) % plan.eval_every == 0 or step + 1 == plan.steps:
-                if not _finite(model):
+                if not _finite(model, critics):
                     raise _diverged(run, step, {"a weight after it": math.nan})
                 processes.align(state.student)
                 scores = dict(validate(state.student.eval(), accelerator.device))
@@ -183,15 +195,34 @@ class _Stepper(nn.Module):
     processes then sees the whole step, and sends running statistics around before it and not amid it.
     """
 
-    def __init__(self, model: nn.Module, method: Method, teacher: nn.Module) -> None:
+    def __init__(self, model: nn.Module, method: Method, teacher: nn.Module, critics: nn.Module | None = None) -> None:
         """Take the parts; the teacher is no part of the module, for it gets no gradients."""
         super().__init__()
-        self.model, self.method = model, method
+        self.model, self.method, self.critics = model, method, critics
         self._teacher = (teacher,)
 
     def forward(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> dict[str, Tensor]:
-        """Return the method's loss terms."""
-        return self.method.step(self.model, self._teacher[0], labelled, unlabelled, progress)
+        """Return the method's loss terms: of the network and, where it has critics, of these too."""
+        extra = {} if self.critics is None else {"critics": self.critics}
+        return self.method.step(self.model, self._teacher[0], labelled, unlabelled, progress, **extra)
+
+
+def _critics(method: Method, *, seed: int) -> nn.Module | None:
+    """Make the networks that an adversarial method plays the trained one against."""
+    if not isinstance(method, Adversarial):
+        return None
+    torch.manual_seed(seed)
+    return method.critics()
+
+
+def _optimizers(
+    model: nn.Module, critics: nn.Module | None, method: Method, settings: OptimSettings
+) -> list[torch.optim.Optimizer]:
+    """Return the network's optimiser, and that of the critics where there are any."""
+    optimizers = [build_optimizer(model, settings)]
+    if critics is not None and isinstance(method, Adversarial):
+        optimizers.append(build_critic_optimizer(critics, lr=method.critic_lr))
+    return optimizers
 
 
 def _accelerator(plan: Plan, method: Method, model: nn.Module) -> Accelerator:
@@ -245,9 +276,10 @@ def _numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(terms, values, strict=True))
 
 
-def _finite(model: nn.Module) -> bool:
+def _finite(*networks: nn.Module | None) -> bool:
     """Tell whether all weights are numbers: a gradient can overflow where the loss did not."""
-    return bool(torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all())
+    weights = [weight for network in networks if network is not None for weight in network.parameters()]
+    return bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
 
 
 def _diverged(run: Path, step: int, terms: Mapping[str, float]) -> DivergedError:

@@ -1,0 +1,59 @@
+"""Whether a method, a network and the training fit together; said before anything is trained."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from semicdvl.checkpoint import build_network
+from semicdvl.config import Recipe
+from semicdvl.errors import ConfigError
+from semicdvl.models import MODELS, having
+from semicdvl.tables import lookup
+from semicdvl.types import Method
+
+REMEDIES = {
+    "perturbed": "or leave the term out: method.perturbed_weight = 0",
+    "vlm_change": "or leave the term out: method.dual_head = false",
+    "segmentation": "or leave the term out: method.decoupled = false",
+    "features": "or leave the term out: method.lambda_c = 0",
+}
+"""Head -> what to do without it, for the methods that can."""
+
+
+def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
+    """Refuse a network without the heads that the method needs, and a teacher that is no average where one is needed.
+
+    Raises:
+        ConfigError: saying which networks have the heads.
+    """
+    has: frozenset[str] = getattr(model, "heads", frozenset({"change"}))
+    if missing := method.heads - has:
+        name, able = recipe.model.name, having(method.heads)
+        named = [f"'{one}'" + (" as it is by default" if one == name else "") for one in able]
+        found = f"Take model {_or(named)}" if named else "No model of this package has all of them"
+        remedies = [REMEDIES[head] for head in sorted(missing) if head in REMEDIES]
+        raise ConfigError(
+            f"method '{recipe.method.name}' needs the heads {', '.join(sorted(missing))}, which model "
+            f"'{name}' has not. {', '.join([found, *remedies])}; or take another method."
+        )
+    if getattr(method, "needs_average", False) and not recipe.train.ema:
+        raise ConfigError(
+            f"method '{recipe.method.name}' learns from a moving average of the network, and train.ema = 0 keeps none. "
+            "Set train.ema = 0.99, or 0.999 for tens of thousands of steps."
+        )
+
+
+def shape_of(part: dict[str, Any]) -> nn.Module:
+    """Return the network of a recipe's model section without weights, and without memory for them."""
+    takes = inspect.signature(lookup("model", part["name"], MODELS)).parameters
+    with torch.device("meta"):
+        return build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
+
+
+def _or(names: list[str]) -> str:
+    """Return `a, b or c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
