@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from data_on_disk import folder_of_pairs
 from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
-from semicdvl.errors import ConfigError, DataError
+from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.suite.config import Suite, load_suite
 from semicdvl.suite.data import AGAIN, prepare
 from semicdvl.suite.plan import plan
-from semicdvl.suite.run import SuiteResult, run_suite
+from semicdvl.suite.run import SuiteResult, least_busy, run_suite
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = f"""
@@ -92,12 +93,13 @@ def test_every_combination_is_run_once_and_told_of(finished: tuple[Suite, Path, 
         rows = list(csv.DictReader(handle))
     assert len(rows) == 3
     for row, one in zip(rows, result.outcomes, strict=True):
-        assert float(row["iou_best"]) == pytest.approx(one["test"]["iou"], abs=1e-5)
+        assert float(row["iou_val_best"]) == pytest.approx(one["test"]["iou"], abs=1e-5)
         assert float(row["seconds"]) > 0 and float(row["peak_mib"]) > 100
         assert (int(row["labelled_pairs"]), int(row["test_pairs"])) == ((9 if row["labelled"] == "1.0" else 4), 9)
     table = result.table.read_text(encoding="utf-8")
     assert "| SemiCD-VL | 100 % |" in table and "SemiCD-VL - Sup-only" in table
     assert all(path.stat().st_size > 5000 for path in result.plots) and len(result.plots) == 2
+    assert "<svg" in result.page.read_text(encoding="utf-8")
 
 
 def test_scores_are_those_of_the_runs(finished: tuple[Suite, Path, SuiteResult]) -> None:
@@ -139,7 +141,7 @@ def test_a_failed_run_becomes_a_row_and_the_suite_goes_on(tmp_path: Path) -> Non
     assert result.failed == 1
     assert "SemiCD-VL, 1 labels, seed 1: diverged" in said
     table = result.table.read_text(encoding="utf-8")
-    assert "0 of 1 (1 diverged)" in table and "not a number" in table
+    assert "0 of 1 (1 diverged at step 1)" in table and "not a number" in table
     _, again = run(load_suite(tmp_path / "suite.toml"), tmp_path / "out")
     assert "2 of them there already" in again
     _, again = run(load_suite(tmp_path / "suite.toml"), tmp_path / "out", retry=True)
@@ -175,7 +177,7 @@ def test_splits_are_nested_and_full_labels_take_part_twice(finished: tuple[Suite
 def test_methods_of_a_seed_share_all_but_the_method(finished: tuple[Suite, Path, SuiteResult]) -> None:
     suite, out, _ = finished
     prepared = {"city": prepare(suite.data[0], out / "data")}
-    jobs = [job for job in plan(suite, prepared, out) if job.labelled == 1.0]
+    jobs = [job for job in plan(suite, prepared, out).jobs if job.labelled == 1.0]
     one, other = (job.recipe for job in jobs)
     assert one.method.name == "supervised" and other.method.name == "semicd_vl"
     assert (one.data.split, one.model, one.train, one.seed) == (other.data.split, other.model, other.train, other.seed)
@@ -186,19 +188,16 @@ def test_a_changed_suite_makes_new_runs(finished: tuple[Suite, Path, SuiteResult
     suite, out, _ = finished
     prepared = {"city": prepare(suite.data[0], out / "data")}
     longer = suite.model_copy(update={"set": suite.set | {"train": suite.set["train"] | {"steps": 3}}})
-    names = [{job.name for job in plan(one, prepared, out)} for one in (suite, longer)]
+    names = [{job.name for job in plan(one, prepared, out).jobs} for one in (suite, longer)]
     assert names[0].isdisjoint(names[1])
 
 
-def test_networks_and_test_selection_multiply_the_runs(
-    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
-) -> None:
+def test_networks_multiply_the_runs(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
     _, out, _ = finished
     networks = '[[models]]\nname = "small"\nset = {decoder_channels = 4}\n[[models]]\nname = "large"\n[[data]]'
-    suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks).replace('name = "tiny"', "test_best = true")))
-    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
-    assert len({job.name for job in jobs}) == 3 * 2 * 2
-    assert [job.recipe.train.select for job in jobs[:2]] == ["val", "test"]
+    suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks)))
+    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out).jobs
+    assert len({job.name for job in jobs}) == 3 * 2
     channels = {job.model: job.recipe.model.options["decoder_channels"] for job in jobs}
     assert channels == {"small": 4, "large": 8}
 
@@ -212,9 +211,92 @@ def test_a_data_set_of_ones_own(finished: tuple[Suite, Path, SuiteResult], tmp_p
         named = f'store = "{store.as_posix()}"\n' if store else ""
         entry = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n{named}'
         own = load_suite(write(tmp_path, TINY.split("[[data]]")[0] + entry))
-        jobs = plan(own, {"own": prepare(own.data[0], tmp_path / "data")}, tmp_path)
-        assert {job.method for job in jobs} == methods
-        assert all(job.recipe.data.root == place.root for job in jobs)
+        planned = plan(own, {"own": prepare(own.data[0], tmp_path / "data")}, tmp_path)
+        assert {job.method for job in planned.jobs} == methods
+        assert all(job.recipe.data.root == place.root for job in planned.jobs)
+        assert planned.left_out == (
+            () if store else ("SemiCD-VL on 'own': it learns from a VLM and this data has no store.",)
+        )
+
+
+def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
+    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
+) -> None:
+    _, out, _ = finished
+    networks = '[[models]]\nname = "light"\n[[models]]\nname = "fc"\nset = {name = "fc_ef"}\n[[data]]'
+    suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks)))
+    planned = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
+    assert {(job.method, job.model) for job in planned.jobs} == {
+        ("Sup-only", "light"),
+        ("SemiCD-VL", "light"),
+        ("Sup-only", "fc"),
+    }
+    assert len(planned.left_out) == 1
+    assert planned.left_out[0].startswith("SemiCD-VL with network fc: method 'semicd_vl' needs the heads")
+    alone = TINY.replace("[methods.set.data]\ncrop_px = 64", '[methods.set.model]\nname = "fc_ef"')
+    alone = alone.replace('pretrained = "none"\ndecoder_channels = 8', "")
+    with pytest.raises(ConfigError, match=r"which model 'fc_ef' has not\. Take model 'siam_light'"):
+        suite = load_suite(write(tmp_path, alone))
+        plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
+
+
+def test_a_baseline_as_long_as_another_method(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+    """By epochs, few labels mean few steps; `steps_of` gives the steps and the validations of the other method."""
+    _, out, _ = finished
+    epochs = TINY.replace("steps = 2\neval_every = 1", "epochs = 4").replace("labelled = [1.0]\n", "")
+    more = '[[methods]]\nname = "as long"\nsteps_of = "SemiCD-VL"\n'
+    more += f'recipe = "{RECIPES.as_posix()}/small-supervised.toml"\n[[data]]'
+    suite = load_suite(write(tmp_path, epochs.replace("[[data]]", more)))
+    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out).jobs
+    steps = {job.method: (job.steps, job.recipe.train.eval_every) for job in jobs if job.labelled == 0.5}
+    assert steps == {"Sup-only": (16, 50), "SemiCD-VL": (8, 50), "as long": (8, 50)}  # 4 labelled, 5 unlabelled by 2
+    with pytest.raises(ConfigError, match=r"names no method 'SemiCD'\. Did you mean 'SemiCD-VL'"):
+        load_suite(write(tmp_path, epochs.replace("[[data]]", more.replace('"SemiCD-VL"', '"SemiCD"'))))
+
+
+def test_test_scores_are_noted_at_each_validation(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+    """The picked step is at least as good as both others, on test; what validation chose stays what it was."""
+    before = {(one["method"], one["labelled"]): one["test"] for one in finished[2].outcomes}
+    text = TINY.replace('name = "tiny"', "test_best = true").replace("labelled = [0.5, 1.0]", "labelled = [0.5]")
+    suite = load_suite(write(tmp_path, text.replace("labelled = [1.0]", "labelled = [0.5]")))
+    suite = suite.model_copy(update={"methods": suite.methods[:1]})
+    (one,) = run(suite, tmp_path / "out")[0].outcomes
+    record = json.loads((Path(one["run"]) / "run.json").read_text(encoding="utf-8"))
+    assert one["test"]["iou"] == before["Sup-only", 0.5]["iou"]
+    assert record["test_best"]["iou"] >= max(record["test"]["iou"], record["test_last"]["iou"])
+    assert one["test_best"]["step"] in (1, 2) and not any(name.startswith("test_") for name in record["val"])
+    assert "IoU^c, test-best" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_runs_are_dealt_over_devices() -> None:
+    assert least_busy((), []) is None
+    assert [least_busy(("0", "1", "3"), busy) for busy in ([], ["0"], ["0", "1", "3", "0"], ["1", "0", "0", "1"])] == [
+        "0",
+        "1",
+        "1",
+        "3",
+    ]
+
+
+def test_published_lists_and_a_second_data_set(tmp_path: Path) -> None:
+    own, other = (folder_of_pairs(tmp_path / name, [f"{name}{at}" for at in range(8)]) for name in ("a", "b"))
+    lists = {"5%/labeled": [0], "5%/unlabeled": [1, 2, 3], "val": [4, 5], "test": [6, 7]}
+    for stem, numbers in lists.items():
+        path = tmp_path / "lists" / f"{stem}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"a{number}\n" for number in numbers))
+    entry = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{own.as_posix()}"\n'
+    entry += f'lists = "{(tmp_path / "lists").as_posix()}"\nunlabelled = "{other.as_posix()}"\n'
+    text = TINY.split("[[data]]")[0].replace("labelled = [0.5, 1.0]", "labelled = [0.05]") + entry
+    suite = load_suite(write(tmp_path, text))
+    with pytest.raises((DataError, InputError)):  # the other set has no lists of its own: told, not guessed
+        prepare(suite.data[0].model_copy(update={"lists": tmp_path / "none"}), tmp_path / "d").split_file(0.05, 0)
+    place = prepare(suite.data[0], tmp_path / "data")
+    assert place is not None
+    division = read_split(place.split_file(0.05, 0))
+    assert [pair.name for pair in division.labelled] == ["a0"]
+    assert {pair.name[0] for pair in division.unlabelled} == {"b"}
+    assert [pair.name for pair in division.test] == ["a6", "a7"]
 
 
 def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:

@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semicdvl.suite.page import write_page
 from semicdvl.suite.plot import write_plot
 from semicdvl.suite.results import Spread, cells, markdown, paired, write_csv
+from semicdvl.suite.significance import Paired
 
 
 def outcome(method: str, labelled: float, seed: int, iou: float | None, **other: Any) -> dict[str, Any]:
     """A run; without a score it diverged."""
-    place = {"data": "city", "method": method, "model": "m", "labelled": labelled, "seed": seed, "select": "val"}
+    place = {"data": "city", "method": method, "model": "m", "labelled": labelled, "seed": seed, "steps": 300}
     if iou is None:
-        return place | {"status": "diverged", "error": "the loss is not a number at step 7"} | other
+        return place | {"status": "diverged", "error": "the loss is not a number", "step": 7} | other
     scores = {"iou": iou, "f1": 2 * iou / (1 + iou), "precision": 0.5, "recall": 0.25}
     cost = {"seconds": 10.0 + seed, "peak_mib": 500.0, "peak_gpu_mib": None, "best_step": 4}
     pairs = {"labelled": 3, "unlabelled": 5, "val": 2, "test": 7}
@@ -43,7 +45,7 @@ def test_mean_and_sample_deviation() -> None:
     assert (spread.mean, spread.deviation, spread.count) == (pytest.approx(0.36), pytest.approx(0.06), 3)
     last = rows["B", 0.05].spread("test_last", "iou")
     assert last is not None and last.mean == pytest.approx(0.31)
-    assert rows["A", 0.05].runs() == "2 of 3 (1 diverged)"
+    assert rows["A", 0.05].runs() == "2 of 3 (1 diverged at step 7)"
     one = rows["A", 1.0].spread("test", "iou")
     assert one is not None and one.deviation is None and one.text() == "0.500"
 
@@ -59,24 +61,74 @@ def test_differences_pair_seeds_that_both_finished() -> None:
 def test_the_page_says_it_all() -> None:
     page = markdown(OUTCOMES, title="small", compared=[("B", "A")])
     assert (
-        "| B | 5 % | 0.360 ± 0.060 | 0.527 ± 0.065 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.310 ± 0.060 | 11 ± 1 |" in page
+        "| B | 5 % | 0.360 ± 0.060 | 0.527 ± 0.065 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.310 ± 0.060 | 300 | 11 ± 1 |"
+        in page
     )
-    assert "| B - A | 5 % | +0.110 ± 0.014 | 2 | yes |" in page
-    assert "| B - A | 100 % | -0.050 | 1 | ? |" in page
-    assert "- A, 5 %, seed 2: diverged. the loss is not a number at step 7" in page
-    assert "chosen on test" not in page
-    parity = markdown([*OUTCOMES, outcome("B", 1.0, 0, 0.9, select="test")], title="small", compared=[])
-    assert "chosen on test" in parity
-    assert "| B | 100 % | 0.450 |" in parity, "what test selected does not enter the other columns"
+    assert "| B - A | 5 % | +0.110 ± 0.014 | -0.017 to +0.237 | 2 | 0.058 | 0.500 (0.5) |" in page
+    assert "| B - A | 100 % | -0.050 | ? | 1 | ? | 1.000 (1) |" in page
+    assert "- A, 5 %, seed 2: diverged at step 7. the loss is not a number" in page
+    assert "IoU^c, val-best | F1, val-best" in page and "IoU^c, last |" in page and "IoU^c, test-best |" not in page
+    picked = outcome("B", 1.0, 0, 0.4, test_best={"iou": 0.9, "f1": 0.95, "precision": 1.0, "recall": 1.0, "step": 2})
+    parity = markdown([*OUTCOMES[:-1], picked], title="small", compared=[])
+    assert "| IoU^c, last | IoU^c, test-best |" in parity
+    assert "| B | 100 % | 0.400 | 0.571 | 0.500 | 0.250 | 0.350 | 0.900 |" in parity
 
 
 def test_the_csv_has_a_line_per_run(tmp_path: Path) -> None:
     write_csv(tmp_path / "results.csv", OUTCOMES)
     with (tmp_path / "results.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    assert [row["status"] for row in rows].count("diverged") == 1
-    assert (rows[0]["iou_best"], rows[0]["iou_last"], rows[0]["test_pairs"]) == ("0.3", "0.25", "7")
-    assert rows[5]["iou_best"] == "" and "not a number" in rows[5]["error"]
+    assert [row["status"] for row in rows].count("diverged at step 7") == 1
+    assert (rows[0]["iou_val_best"], rows[0]["iou_last"], rows[0]["test_pairs"]) == ("0.3", "0.25", "7")
+    assert rows[0]["iou_test_best"] == "" and rows[0]["steps"] == "300"
+    assert rows[5]["iou_val_best"] == "" and "not a number" in rows[5]["error"]
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    svg = write_plot(tmp_path, OUTCOMES, title="small")[0]
+    path = tmp_path / "report.html"
+    write_page(path, OUTCOMES, title="<small>", compared=[("B", "A")], plot=svg, notes=["Left out: C."])
+    page = path.read_text(encoding="utf-8")
+    assert "<svg" in page and "&lt;small&gt;" in page and "Left out: C." in page and "<?xml" not in page
+    assert page.count("diverged at step 7") == 3  # the cell, the note, the line of the run
+    assert "0.360 ± 0.060" in page and "+0.110 ± 0.014" in page and "7 of 8 runs finished" in page
+    assert page.count("<tr") == 3 + (1 + 4) + (1 + 2) + (1 + 8) - 3
+    write_page(path, [OUTCOMES[5]], title="none", compared=[], plot=None)
+    assert "0 of 1 runs finished" in path.read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ significance
+def test_paired_tests_by_hand() -> None:
+    """scipy's own paired t test, and the eight choices of three signs."""
+    from scipy.stats import ttest_rel
+
+    first, second = [0.30, 0.36, 0.42], [0.20, 0.33, 0.35]
+    tests = Paired.of([a - b for a, b in zip(first, second, strict=True)])
+    expected = ttest_rel(first, second)
+    assert tests is not None and tests.p_t == pytest.approx(expected.pvalue)
+    assert (tests.low, tests.high) == pytest.approx(expected.confidence_interval(0.95))
+    assert tests.p_signs == tests.least_p_signs == 0.25
+    mixed = Paired.of([3.0, -1.0, 0.5])
+    assert mixed is not None and mixed.p_signs == 0.75  # of four sums 4.5, 3.5, 2.5 and 1.5, and as many below 0
+    alike = Paired.of([0.1, 0.1, 0.1, 0.1, 0.1])
+    assert alike is not None and alike.p_t is None and alike.p_signs == 0.0625
+    one = Paired.of([0.2])
+    assert one is not None and (one.p_t, one.low, one.p_signs) == (None, None, 1.0)
+    assert Paired.of([]) is None
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=7))
+def test_p_does_not_depend_on_who_comes_first(differences: list[float]) -> None:
+    one, other = Paired.of(differences), Paired.of([-value for value in differences])
+    assert one is not None and other is not None
+    assert one.p_signs == other.p_signs and one.least_p_signs - 1e-12 <= one.p_signs <= 1
+
+
+def test_many_seeds_are_drawn_and_come_near_the_exact_answer() -> None:
+    differences = [0.02 * (-1) ** at + 0.01 for at in range(18)]
+    drawn, exact = Paired.of(differences), Paired.of(differences[:16])
+    assert drawn is not None and exact is not None
+    assert drawn.p_signs == pytest.approx(exact.p_signs, abs=0.06)
 
 
 def test_the_plot_has_a_line_per_method(tmp_path: Path) -> None:
@@ -85,6 +137,12 @@ def test_the_plot_has_a_line_per_method(tmp_path: Path) -> None:
     assert all(f"<!-- {word} -->" in text for word in ("small", "city", "A", "B", "5 %", "100 %"))
     assert png.read_bytes().startswith(b"\x89PNG")
     assert write_plot(tmp_path / "none", [OUTCOMES[5]], title="small") == ()
+
+
+def test_one_share_of_labels_makes_a_list_of_methods(tmp_path: Path) -> None:
+    svg, _ = write_plot(tmp_path, [outcome(f"M{at}", 0.05, 0, 0.1 + at / 50) for at in range(20)], title="zoo")
+    text = svg.read_text(encoding="utf-8")
+    assert all(f"<!-- M{at} -->" in text for at in range(20)) and "val-best; 5 % labels" in text
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-1, 1))

@@ -72,6 +72,36 @@ def import_official(
     out.print("Its best epoch was chosen on the test pairs, so its scores on them count as test-selected.")
 
 
+class Form(StrEnum):
+    """What a run can be exported to."""
+
+    onnx = "onnx"
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote")],
+    to: Annotated[Form, typer.Option(help="Form of the file; needs semicdvl[onnx]")] = Form.onnx,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; else RUN/model.onnx")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a changed pixel")] = 0.5,
+) -> None:
+    """Write a trained network as one file that `detect --model FILE` runs without torch.
+
+    The file is compared with the network before it takes its place. It holds the change head alone, for pairs of any
+    number and size, and says in its metadata how images are normalised.
+    """
+    from semicdvl.predict.onnx_export import export_onnx
+
+    done = export_onnx(run, output or run / f"model.{to.value}", threshold=threshold)
+    sizes = (
+        "any size"
+        if done.multiple_px == 1
+        else f"sides that are multiples of {done.multiple_px} px (others are padded)"
+    )
+    out.print(f"{done.path}: {done.size_mb:.1f} MB, opset {done.opset}, {sizes}", highlight=False, soft_wrap=True)
+    out.print(f"largest difference from torch: {done.largest_difference:.1e} of the largest logit", highlight=False)
+
+
 class Subset(StrEnum):
     """What to evaluate on."""
 
@@ -153,8 +183,11 @@ def benchmark(
     jobs: Annotated[int, typer.Option(min=0, help="Runs at a time, each in its own process; 0: in this one")] = 1,
     data: Annotated[Path | None, typer.Option(help="Where the real pairs lie, in place of what the suite says")] = None,
     retry: Annotated[bool, typer.Option(help="Make runs again that failed or diverged")] = False,
+    devices: Annotated[
+        str | None, typer.Option(help="GPUs that runs are dealt to, such as 0,1; else all. Give as many --jobs or more")
+    ] = None,
 ) -> None:
-    """Methods x label fractions x seeds, from one suite: a table with spreads, paired differences and a plot.
+    """Methods x label fractions x seeds, from one suite: a table with spreads, paired tests, and a page with plots.
 
     Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
     """
@@ -162,9 +195,10 @@ def benchmark(
     from semicdvl.suite.run import run_suite
 
     checked = load_suite(suite).with_data(data)
-    result = run_suite(checked, output or Path("runs") / checked.name, jobs=jobs, retry=retry)
+    named = devices.split(",") if devices else None
+    result = run_suite(checked, output or Path("runs") / checked.name, jobs=jobs, retry=retry, devices=named)
     out.print(result.table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
-    out.print(f"table: {result.table}, all runs: {result.csv}", highlight=False, soft_wrap=True)
+    out.print(f"page: {result.page}, all runs: {result.csv}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="list")

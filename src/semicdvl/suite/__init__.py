@@ -6,5 +6,7 @@ plan.py     suite -> one recipe per run
 work.py     one run, in a process of its own; `python -m semicdvl.suite.work JOB.json`
 run.py      all runs: side by side, resumed, with progress
 results.py  outcomes of runs -> results.csv, table.md
+significance.py  differences seed by seed -> interval and p
 plot.py     -> plot.svg, plot.png
+page.py     -> report.html
 """

@@ -65,6 +65,10 @@ class FolderEntry(DataEntry):
     dataset: str = Field("folder", description="reader, see `semicdvl list datasets`")
     root: Path
     store: Path | None = Field(None, description="what `semicdvl pseudo` wrote; None: methods with a VLM are left out")
+    lists: Path | None = Field(
+        None, description="published lists: 5%/labeled.txt, ...; None: drawn by fraction and seed"
+    )
+    unlabelled: Path | None = Field(None, description="another data set, whose training pairs join without labels")
     val_frac: float = Field(0.15, ge=0, lt=1)
     test_frac: float = Field(0.25, ge=0, lt=1)
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
@@ -85,6 +89,8 @@ class MethodEntry(Section):
     recipe: Path = Field(description="path relative to the suite's file")
     set: dict[str, Any] = Field(default_factory=dict, description="changes of the recipe, by section")
     labelled: tuple[Fraction, ...] | None = Field(None, description="fractions of this method alone")
+    steps_of: str | None = Field(None, description="another method of the suite: as many steps as that one makes")
+    store: Path | None = Field(None, description="its own pseudo-label store, in place of the data's")
 
 
 class ModelEntry(Section):
@@ -106,7 +112,9 @@ class Suite(Section):
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
     models: tuple[ModelEntry, ...] = ()
     set: dict[str, Any] = Field(default_factory=dict, description="changes of every recipe, by section")
-    test_best: bool = Field(False, description="also train selected on test, for parity with papers; doubles the time")
+    test_best: bool = Field(
+        False, description="also note test at each validation: what papers picked on test would say"
+    )
     compare: tuple[tuple[str, str], ...] | None = Field(
         None, description="pairs of methods whose difference is shown, better one first; None: all, later minus earlier"
     )
@@ -181,5 +189,9 @@ def _refuse_odd_names(suite: Suite, path: Path) -> None:
                     f"{path}: {key} name '{name}' makes no folder; use letters, digits, - _ . + and space."
                 )
     methods = [method.name for method in suite.methods]
+    for method in suite.methods:
+        if method.steps_of is not None and method.steps_of not in methods:
+            hint = nearest(method.steps_of, methods)
+            raise ConfigError(f"{path}: steps_of of '{method.name}' names no method '{method.steps_of}'.{hint}")
     for name in {name for pair in suite.pairs_compared() for name in pair} - set(methods):
         raise ConfigError(f"{path}: compare names no method '{name}'.{nearest(name, methods)}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.checkpoint import build
-from semicdvl.data import DATASETS, folder, splits
+from semicdvl.config import DataConfig
+from semicdvl.data import folder, splits
 from semicdvl.data.pairs import DataSet
 from semicdvl.data.split_file import write_split
 from semicdvl.data.synthetic import CitySpec, make_city, write_patches
@@ -21,6 +22,7 @@ from semicdvl.pseudo.store import VERSION
 from semicdvl.suite import real
 from semicdvl.suite.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.tables import nearest
+from semicdvl.train.run import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS, precomputed
 
@@ -137,9 +139,22 @@ def _real(entry: RealEntry, home: Path) -> Prepared | None:
 
 
 def _folder(entry: FolderEntry, home: Path) -> Prepared:
-    """Read the user's data set; its store is there already."""
-    dataset: DataSet = build("data set", entry.dataset, DATASETS, {"root": entry.root, **entry.options})
-    divide = _by_fraction(dataset, val=entry.val_frac, test=entry.test_frac)
+    """Take the user's data set as it is; its store is there already."""
+
+    def divide(fraction: float, seed: int) -> Split:
+        return make_split(
+            DataConfig(
+                dataset=entry.dataset,
+                root=entry.root,
+                labelled=fraction if entry.lists is None else entry.lists / f"{100 * fraction:g}%",
+                val_frac=entry.val_frac,
+                test_frac=entry.test_frac,
+                split_seed=seed,
+                unlabelled=entry.unlabelled,
+                options=entry.options,
+            )
+        )
+
     return Prepared(entry.name, entry.root, entry.store, home / "splits", divide)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from torch import nn
 
 from semicdvl.config import Recipe, parse_recipe, put_over, read_with_base
+from semicdvl.errors import ConfigError
 from semicdvl.files import key_of, write_json
 from semicdvl.suite.config import FolderEntry, MethodEntry, ModelEntry, Suite
 from semicdvl.suite.data import Prepared
+from semicdvl.train.fitting import fits_together, shape_of
 from semicdvl.train.run import build_method, length_of, make_split
 
 OWN_MODEL = "recipe's"
@@ -25,7 +31,6 @@ class Job:
 
     Attributes:
         data, method, model, labelled, seed: its place in the suite.
-        select: side that its best step is chosen on; `test` is for parity with papers alone.
         recipe: all that determines it.
         steps: how long it is.
         out: folder of the suite.
@@ -36,7 +41,6 @@ class Job:
     model: str
     labelled: float
     seed: int
-    select: Literal["val", "test"]
     recipe: Recipe
     steps: int
     out: Path
@@ -45,7 +49,7 @@ class Job:
     def name(self) -> str:
         """Name of its files; the end changes with the recipe, so that a changed suite doesn't take old runs for new."""
         words = [self.data, self.method, *([self.model] if self.model != OWN_MODEL else []), f"{self.labelled:g}"]
-        words += [f"s{self.seed}", *(["test-selected"] if self.select == "test" else [])]
+        words += [f"s{self.seed}"]
         plain = self.recipe.model_dump(mode="json") | {"name": ""}
         moved = str(plain).replace(str(self.out), "OUT")
         return f"{re.sub(r'[^a-z0-9.-]+', '-', '-'.join(words).lower())}-{key_of(moved)[:8]}"
@@ -68,40 +72,70 @@ class Job:
             self.steps * train.accumulate * (train.labelled_batch + (3 * train.unlabelled_batch if unlabelled else 0))
         )
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its place in the suite, as outcomes have it."""
+        return {key: value for key, value in asdict(self).items() if key not in ("recipe", "steps", "out")} | {
+            "steps": self.steps
+        }
+
     def write(self) -> Path:
         """Write the file that `suite.work` starts from, and return it."""
         path = self.out / "jobs" / f"{self.name}.json"
-        place = {key: value for key, value in asdict(self).items() if key not in ("recipe", "steps", "out")}
-        content = {"job": place, "recipe": self.recipe.model_dump(mode="json")}
+        content = {"job": self.place, "recipe": self.recipe.model_dump(mode="json")}
         write_json(path, content | {"run": str(self.run), "result": str(self.result)})
         return path
 
 
-def plan(suite: Suite, prepared: Mapping[str, Prepared], out: Path) -> list[Job]:
-    """Return the jobs of a suite, in the order of its data sets, fractions, seeds and methods.
+@dataclass(frozen=True)
+class Planned:
+    """What a suite comes to.
 
-    Methods that learn from a VLM are left out on data without a store.
+    Attributes:
+        jobs: in the order of data sets, fractions, seeds and methods.
+        left_out: why methods or combinations of method and network are missing, a sentence each.
+    """
+
+    jobs: tuple[Job, ...]
+    left_out: tuple[str, ...] = field(default=())
+
+
+def plan(suite: Suite, prepared: Mapping[str, Prepared], out: Path) -> Planned:
+    """Return the jobs of a suite, and what is left out.
+
+    Left out are methods that learn from a VLM, on data without a store, and methods that need what a network has not,
+    where the suite combines all methods with all networks.
 
     Raises:
         ConfigError, InputError: a recipe cannot be used.
+        DataError: a fraction leaves no labelled pair.
     """
-    return [job for entry in suite.data if entry.name in prepared for job in _jobs(suite, entry, prepared, out)]
+    jobs, reasons = list[Job](), dict[str, None]()
+    for entry in suite.data:
+        if entry.name in prepared:
+            for found in _jobs(suite, entry, prepared[entry.name], out):
+                if isinstance(found, Job):
+                    jobs.append(found)
+                else:
+                    reasons[found] = None
+    return Planned(tuple(jobs), tuple(reasons))
 
 
-def _jobs(suite: Suite, entry: Any, prepared: Mapping[str, Prepared], out: Path) -> Iterator[Job]:
-    """Yield the jobs on one data set; seeds outside methods, so that an early look compares like with like."""
-    place = prepared[entry.name]
-    options = {"dataset": entry.dataset, "options": entry.options} if isinstance(entry, FolderEntry) else {}
+def _jobs(suite: Suite, entry: Any, place: Prepared, out: Path) -> Iterator[Job | str]:
+    """Yield the jobs on one data set, or why there is none; seeds outside methods: an early look compares alike."""
     every = sorted({fraction for m in suite.methods for fraction in (m.labelled or suite.labelled)})
-    selections: tuple[Literal["val", "test"], ...] = ("val", "test") if suite.test_best else ("val",)
     networks = suite.models or (ModelEntry(name=OWN_MODEL),)
-    for fraction, seed, method, model, select in product(every, suite.seeds, suite.methods, networks, selections):
+    for fraction, seed, method, model in product(every, suite.seeds, suite.methods, networks):
         if fraction not in (method.labelled or suite.labelled):
             continue
-        recipe = _recipe(suite, method, model, place, fraction=fraction, seed=seed, data=options)
-        if recipe is not None:
-            recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"select": select})})
-            yield Job(entry.name, method.name, model.name, fraction, seed, select, recipe, _steps(recipe), out)
+        making = _Making(suite, method, model, place, entry, fraction, seed)
+        recipe = making.recipe()
+        if recipe is None:
+            yield f"{method.name} on '{entry.name}': it learns from a VLM and this data has no store."
+        elif why := _misfit(recipe, is_refused=not suite.models):
+            yield f"{method.name} with network {model.name}: {why}"
+        else:
+            yield Job(entry.name, method.name, model.name, fraction, seed, recipe, _steps(recipe), out)
 
 
 def _steps(recipe: Recipe) -> int:
@@ -112,32 +146,77 @@ def _steps(recipe: Recipe) -> int:
     return length_of(recipe.train, make_split(recipe.data), uses_unlabelled=uses_unlabelled).steps
 
 
-def _recipe(
-    suite: Suite,
-    method: MethodEntry,
-    model: ModelEntry,
-    place: Prepared,
-    *,
-    fraction: float,
-    seed: int,
-    data: dict[str, Any],
-) -> Recipe | None:
-    """Return the recipe of a run: the method's, with the suite's, the method's and the network's changes, on this data.
+def _misfit(recipe: Recipe, *, is_refused: bool) -> str:
+    """Return why a method and a network don't fit together; the empty string if they do.
 
-    None: the method needs a VLM's labels and this data has none.
+    Raises:
+        ConfigError: they don't, and `is_refused`.
     """
-    content = read_with_base(method.recipe)
-    content.pop("pseudo", None)
-    for changes in (suite.set, method.set, {"model": model.set} if model.set else {}):
-        content = put_over(content, changes)
-    split = str(place.split_file(fraction, seed))
-    own = {"dataset": "folder", "options": {}, "root": str(place.root), "split": split, "labelled": fraction}
-    content["data"] = content.get("data", {}) | own | data
-    content |= {"seed": seed, "name": f"{method.name}, {fraction:.0%} labels, seed {seed}"}
-    recipe = parse_recipe(content, source=f"{method.recipe} with the suite's changes")
-    if not build_method(recipe).uses_vlm:
-        return recipe
-    if place.store is None:
-        return None
-    content["pseudo"] = {"store": str(place.store)}
-    return parse_recipe(content, source=f"{method.recipe} with the suite's changes")
+    try:
+        fits_together(recipe, build_method(recipe), _shape(recipe.model.model_dump_json()))
+    except ConfigError as error:
+        if is_refused:
+            raise
+        return str(error)
+    return ""
+
+
+@cache
+def _shape(part: str) -> nn.Module:
+    """Return the network of a model section, given as JSON, without weights."""
+    return shape_of(json.loads(part))
+
+
+@dataclass(frozen=True)
+class _Making:
+    """A place in the suite, of which the recipe is to be made."""
+
+    suite: Suite
+    method: MethodEntry
+    model: ModelEntry
+    place: Prepared
+    entry: Any
+    fraction: float
+    seed: int
+
+    def recipe(self) -> Recipe | None:
+        """Return the method's recipe with the suite's, its own and the network's changes, on this data.
+
+        None: the method needs a VLM's labels and there are none.
+        """
+        content = self._content(self.method)
+        if self.method.steps_of is not None:
+            content["train"] = self._as_long_as(self.method.steps_of, content.get("train", {}))
+        source = f"{self.method.recipe} with the suite's changes"
+        recipe = parse_recipe(content, source=source)
+        if not build_method(recipe).uses_vlm:
+            return recipe
+        store = self.method.store or self.place.store
+        if store is None:
+            return None
+        return parse_recipe(content | {"pseudo": {"store": str(store)}}, source=source)
+
+    def _content(self, method: MethodEntry) -> dict[str, Any]:
+        """Return the plain recipe of a method at this place."""
+        content = read_with_base(method.recipe)
+        content.pop("pseudo", None)
+        for changes in (self.suite.set, method.set, {"model": self.model.set} if self.model.set else {}):
+            content = put_over(content, changes)
+        split = str(self.place.split_file(self.fraction, self.seed))
+        own = {"dataset": "folder", "options": {}, "root": str(self.place.root), "labelled": self.fraction}
+        own |= {"split": split, "unlabelled": None}  # the split file has the other data set's pairs already
+        if isinstance(self.entry, FolderEntry):
+            own |= {"dataset": self.entry.dataset, "options": self.entry.options}
+        content["data"] = content.get("data", {}) | own
+        if self.suite.test_best:
+            content["train"] = content.get("train", {}) | {"score_test": True}
+        return content | {"seed": self.seed, "name": f"{method.name}, {self.fraction:.0%} labels, seed {self.seed}"}
+
+    def _as_long_as(self, name: str, own: dict[str, Any]) -> dict[str, Any]:
+        """Return a train section with the steps and validations of another method at this place."""
+        other = next(method for method in self.suite.methods if method.name == name)
+        recipe = parse_recipe(self._content(other), source=str(other.recipe))
+        uses_unlabelled = build_method(recipe).uses_unlabelled
+        length = length_of(recipe.train, make_split(recipe.data), uses_unlabelled=uses_unlabelled)
+        rest = {key: value for key, value in own.items() if key != "epochs"}
+        return rest | {"steps": length.steps, "eval_every": length.eval_every}

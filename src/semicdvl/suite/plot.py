@@ -1,4 +1,7 @@
-"""IoU^c against the share of labels: one panel per data set, one line per method (and network), bars of the spread."""
+"""IoU^c against the share of labels: one panel per data set, one line per method (and network), bars of the spread.
+
+Where there is one share of labels only, methods stand below each other.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from semicdvl.suite.results import Cell, Outcome, cells
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#777777")
 """Distinct to the colour-blind (Paul Tol's bright scheme)."""
 MARKERS = "osD^vPX"
-SPREAD_OUT = 0.03
-"""By how much (in powers of ten) the points of neighbouring lines are set apart, so that their bars don't overlap."""
+DASHES = ("-", "--", ":")
+"""From the eighth line on colours come again, with another dash."""
+SPREAD_OUT, MOST_SPREAD = 0.03, 0.12
+"""Most by which (in powers of ten) points of neighbouring lines, and of the first and last one, are set apart, so that
+their bars don't overlap."""
 
 
 def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tuple[Path, ...]:
@@ -25,10 +31,16 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
     from matplotlib.figure import Figure
 
     data = list(dict.fromkeys(one["data"] for one in finished))
-    figure = Figure(figsize=(1.0 + 4.6 * len(data), 4.0), layout="constrained")
+    lines = {(one["method"], one["model"]) for one in finished}
+    figure = Figure(figsize=(1.0 + 4.6 * len(data), max(4.0, 0.22 * len(lines))), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, len(data), squeeze=False)[0], data, strict=True):
-        _panel(axes, cells(one for one in finished if one["data"] == name), name)
+        rows = cells(one for one in finished if one["data"] == name)
+        draw = _panel if len({row.labelled for row in rows}) > 1 else _list
+        draw(axes, rows)
+        axes.set_title(name, fontsize=10)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
     figure.suptitle(title, fontsize=11)
     paths = (folder / "plot.svg", folder / "plot.png")
     for path in paths:
@@ -37,19 +49,35 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
     return paths
 
 
-def _panel(axes: Any, rows: Sequence[Cell], name: str) -> None:
-    """Draw one data set."""
+def _list(axes: Any, rows: Sequence[Cell]) -> None:
+    """Draw one data set with one share of labels: a line of text, a point and a bar for each method."""
+    several = len({row.model for row in rows}) > 1
+    for at, row in enumerate(rows):
+        spread = row.spread("test", "iou")
+        if spread is not None:
+            axes.errorbar(spread.mean, at, xerr=spread.deviation or 0.0, color=COLOURS[0], marker="o", capsize=3)
+    axes.set_yticks(range(len(rows)), [f"{row.method}, {row.model}" if several else row.method for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"IoU of the changed class, test, val-best; {100 * rows[0].labelled:.4g} % labels")
+    axes.grid(alpha=0.25)
+
+
+def _panel(axes: Any, rows: Sequence[Cell]) -> None:
+    """Draw one data set: lines over the share of labels."""
     lines: dict[tuple[str, str], list[Cell]] = {}
     for row in rows:
         lines.setdefault((row.method, row.model), []).append(row)
     several = len({model for _, model in lines}) > 1
+    apart = min(SPREAD_OUT, MOST_SPREAD / max(len(lines) - 1, 1))
     for at, ((method, model), some) in enumerate(lines.items()):
         points = sorted((row.labelled, row.spread("test", "iou")) for row in some if row.spread("test", "iou"))
-        x = [100 * share * 10 ** (SPREAD_OUT * (at - (len(lines) - 1) / 2)) for share, _ in points]
+        x = [100 * share * 10 ** (apart * (at - (len(lines) - 1) / 2)) for share, _ in points]
         y = [spread.mean for _, spread in points if spread]
         bars = [spread.deviation or 0.0 for _, spread in points if spread]
         label = f"{method}, {model}" if several else method
-        style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)], "markersize": 5}
+        style: dict[str, Any] = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
+        style |= {"markersize": 5, "linestyle": DASHES[at // len(COLOURS) % len(DASHES)]}
         axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1.6, elinewidth=1.1, **style)
     shares = sorted({100 * row.labelled for row in rows})
     axes.set_xscale("log")
@@ -58,9 +86,7 @@ def _panel(axes: Any, rows: Sequence[Cell], name: str) -> None:
     axes.set_xlim(shares[0] / 1.5, shares[-1] * 1.5)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("pairs with a label")
-    axes.set_ylabel("IoU of the changed class, test")
-    axes.set_title(name, fontsize=10)
+    axes.set_ylabel("IoU of the changed class, test, val-best")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    many = len(lines) >= len(COLOURS)
+    axes.legend(frameon=False, fontsize=6.5 if many else 9, ncols=2 if many else 1, handlelength=3.5 if many else 2)

@@ -1,4 +1,8 @@
-"""Outcomes of runs -> results.csv (a line per run) and table.md (mean and spread over seeds, paired differences)."""
+"""Outcomes of runs -> results.csv (a line per run) and table.md (mean and spread over seeds, paired differences).
+
+Three columns of test scores, by the step whose weights they are of: `val-best` is chosen on validation (the one to
+quote), `last` is the last step, `test-best` is picked on the test pairs themselves, as many papers do.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from semicdvl.files import whole
+from semicdvl.suite.significance import Paired
 
 SCORES = ("iou", "f1", "precision", "recall")
 TITLES = {"iou": "IoU^c", "f1": "F1", "precision": "precision", "recall": "recall"}
+STEPS = {"test": "val-best", "test_last": "last", "test_best": "test-best"}
+"""Key of an outcome's test scores -> which step they are of."""
 Outcome = dict[str, Any]
 """What `suite.work` wrote: place in the suite, status, scores, cost."""
 
@@ -48,24 +55,28 @@ class Cell:
     labelled: float
     outcomes: tuple[Outcome, ...]
 
-    def spread(self, which: str, score: str, *, select: str = "val") -> Spread | None:
-        """Return the spread of a score over the finished seeds; `which` is test or test_last."""
-        return Spread.of([outcome[which][score] for outcome in self._finished(select)])
+    def spread(self, which: str, score: str) -> Spread | None:
+        """Return the spread of a score over the finished seeds; `which` is a key of `STEPS`."""
+        return Spread.of([one[which][score] for one in self._finished() if one.get(which)])
 
     def cost(self, key: str) -> Spread | None:
-        """Return the spread of seconds or memory."""
-        return Spread.of([outcome[key] for outcome in self._finished("val") if outcome[key] is not None])
+        """Return the spread of steps, seconds or memory."""
+        return Spread.of([one[key] for one in self._finished() if one.get(key) is not None])
 
     def runs(self) -> str:
         """Say how many runs ended well, and what became of the others."""
-        own = [outcome for outcome in self.outcomes if outcome["select"] == "val"]
-        bad = [outcome["status"] for outcome in own if outcome["status"] != "finished"]
+        bad = [how_it_ended(one) for one in self.outcomes if one["status"] != "finished"]
         ended = ", ".join(f"{bad.count(status)} {status}" for status in dict.fromkeys(bad))
-        return f"{len(own) - len(bad)} of {len(own)}" + (f" ({ended})" if ended else "")
+        return f"{len(self.outcomes) - len(bad)} of {len(self.outcomes)}" + (f" ({ended})" if ended else "")
 
-    def _finished(self, select: str) -> list[Outcome]:
-        """Return the finished runs whose best step was chosen on a side."""
-        return [one for one in self.outcomes if one["status"] == "finished" and one["select"] == select]
+    def _finished(self) -> list[Outcome]:
+        """Return the finished runs."""
+        return [one for one in self.outcomes if one["status"] == "finished"]
+
+
+def how_it_ended(one: Outcome) -> str:
+    """Return the status of a run; of one that diverged also where."""
+    return f"diverged at step {one['step']}" if one["status"] == "diverged" and one.get("step") else str(one["status"])
 
 
 def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
@@ -77,28 +88,131 @@ def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
 
 
 # ------------------------------------------------------------------------------------------------ CSV
-PLACE = ("data", "method", "model", "labelled", "seed", "select", "status")
+PLACE = ("data", "method", "model", "labelled", "seed", "steps")
 COST = ("best_step", "seconds", "peak_mib", "peak_gpu_mib")
 
 
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write one line per run; `*_val_best` is test at the step that `select` chose, `*_last` test at the last step."""
+    """Write one line per run; all scores are of test pairs, the endings say at which step."""
     sides = ("labelled", "unlabelled", "val", "test")
-    scores = [f"{score}_{step}" for step in ("best", "last") for score in SCORES]
-    header = [*PLACE, *(f"{side}_pairs" for side in sides), *scores, *COST, "error"]
+    scores = [f"{score}_{step.replace('-', '_')}" for step in STEPS.values() for score in SCORES]
+    header = [*PLACE, "status", *(f"{side}_pairs" for side in sides), *scores, *COST, "error"]
     with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(header)
         for one in outcomes:
-            pairs, best, last = one.get("pairs", {}), one.get("test", {}), one.get("test_last", {})
-            line = [one[key] for key in PLACE] + [pairs.get(side, "") for side in sides]
-            line += [_number(scores.get(score)) for scores in (best, last) for score in SCORES]
+            pairs = one.get("pairs", {})
+            line = [*(one.get(key, "") for key in PLACE), how_it_ended(one), *(pairs.get(side, "") for side in sides)]
+            line += [_number((one.get(step) or {}).get(score)) for step in STEPS for score in SCORES]
             writer.writerow([*line, *(_number(one.get(key)) for key in COST), one.get("error", "")])
 
 
 def _number(value: float | None) -> str:
     """Return a number for a CSV cell; empty where there is none."""
     return "" if value is None else f"{value:.6g}"
+
+
+# ------------------------------------------------------------------------------------------------ tables
+@dataclass(frozen=True)
+class Table:
+    """Headings and lines of text."""
+
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+SCORES_NOTE = (
+    "Scores of the changed class on the test side, counts pooled over all pixels; mean ± sample standard deviation "
+    "over seeds. *val-best*: the step chosen on validation; *last*: the last step; *test-best*: the step picked on the "
+    "test pairs themselves, which flatters and is there only to compare with papers that do so. Seconds and memory are "
+    "per run, evaluation included."
+)
+DIFFERENCES_NOTE = (
+    "Differences are of IoU^c, val-best, within each seed that both methods finished, with a 95 % interval by "
+    "Student's t; p (t) is the paired t test, p (signs) the exact sign-permutation test, two-sided and not corrected "
+    "for the number of comparisons. The least p (signs) that so many seeds can give stands in brackets."
+)
+
+
+def score_table(rows: Sequence[Cell]) -> Table:
+    """Return the table of a data set: a line per method, network and fraction."""
+    several = len({row.model for row in rows}) > 1
+    watched = any(row.spread("test_best", "iou") for row in rows)
+    on_gpu = any(row.cost("peak_gpu_mib") for row in rows)
+    head = ["method", *(["network"] if several else []), "labels", *(f"{TITLES[score]}, val-best" for score in SCORES)]
+    head += ["IoU^c, last", *(["IoU^c, test-best"] if watched else []), "steps", "seconds", "memory MiB"]
+    head += [*(["GPU memory MiB"] if on_gpu else []), "runs"]
+    lines = []
+    for row in sorted(rows, key=lambda row: row.labelled):
+        line = [row.method, *([row.model] if several else []), percent(row.labelled)]
+        line += [_text(row.spread("test", score)) for score in SCORES] + [_text(row.spread("test_last", "iou"))]
+        line += [_text(row.spread("test_best", "iou"))] if watched else []
+        line += [_text(row.cost(key), 0) for key in ("steps", "seconds", "peak_mib")]
+        line += [_text(row.cost("peak_gpu_mib"), 0)] if on_gpu else []
+        lines.append((*line, row.runs()))
+    return Table(tuple(head), tuple(lines))
+
+
+def paired(outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str) -> Paired | None:
+    """Return the tests of IoU^c of one method minus that of another, over the seeds that both finished."""
+    found: dict[str, dict[int, float]] = {better: {}, other: {}}
+    for one in outcomes:
+        if one["method"] in found and (one["labelled"], one["model"], one["status"]) == (labelled, model, "finished"):
+            found[one["method"]][one["seed"]] = one["test"]["iou"]
+    return Paired.of([found[better][seed] - found[other][seed] for seed in found[better] if seed in found[other]])
+
+
+def difference_table(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]]) -> Table | None:
+    """Return the table of paired differences; None without one."""
+    models = list(dict.fromkeys(one["model"] for one in outcomes))
+    lines = []
+    for better, other in compared:
+        for labelled in sorted({one["labelled"] for one in outcomes}):
+            for model in models:
+                tests = paired(outcomes, better, other, labelled=labelled, model=model)
+                if tests is None:
+                    continue
+                name = f"{better} - {other}" + (f", {model}" if len(models) > 1 else "")
+                lines.append((name, percent(labelled), *_tested(tests)))
+    head = (
+        "difference in IoU^c, seed by seed",
+        "labels",
+        "mean ± spread",
+        "95 % interval",
+        "seeds",
+        "p (t)",
+        "p (signs)",
+    )
+    return Table(head, tuple(lines)) if lines else None
+
+
+def _tested(tests: Paired) -> tuple[str, ...]:
+    """Return the cells of a comparison."""
+    spread = Spread(tests.mean, tests.deviation, tests.count).text(sign=True)
+    interval = "?" if tests.low is None or tests.high is None else f"{tests.low:+.3f} to {tests.high:+.3f}"
+    p_t = "?" if tests.p_t is None else f"{tests.p_t:.3f}"
+    return spread, interval, str(tests.count), p_t, f"{tests.p_signs:.3f} ({tests.least_p_signs:.3g})"
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a sentence for each run that did not finish."""
+    return [
+        f"{one['method']}, {percent(one['labelled'])}, seed {one['seed']}: {how_it_ended(one)}. {one['error']}"
+        for one in outcomes
+        if one["status"] != "finished"
+    ]
+
+
+def _text(spread: Spread | None, digits: int = 3) -> str:
+    """Return a spread, or a dash; no deviation where all are alike and whole."""
+    if spread is not None and digits == 0 and spread.deviation == 0:
+        return f"{spread.mean:.0f}"
+    return "-" if spread is None else spread.text(digits)
+
+
+def percent(share: float) -> str:
+    """Return `5 %`."""
+    return f"{100 * share:.4g} %"
 
 
 # ------------------------------------------------------------------------------------------------ Markdown
@@ -116,82 +230,14 @@ def markdown(
     lines = [f"# {title}", ""]
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
-        lines += [f"## {data}", "", *_table(cells(own)), "", *_differences(own, compared), *_failures(own)]
-    lines += [
-        "Scores of the changed class on the test side, counts pooled over all pixels; mean ± sample standard deviation "
-        "over seeds. The step is chosen on validation; *last* is the last step of the same runs.",
-        *notes,
-    ]
-    return "\n".join(lines) + "\n"
+        differences, bad = difference_table(own, compared), failures(own)
+        lines += [f"## {data}", "", *_drawn(score_table(cells(own))), ""]
+        lines += [*_drawn(differences), ""] if differences else []
+        lines += [*(f"- {one}" for one in bad), ""] if bad else []
+    return "\n".join([*lines, SCORES_NOTE, "", DIFFERENCES_NOTE, *notes]) + "\n"
 
 
-def _table(rows: Sequence[Cell]) -> list[str]:
-    """Return the table of a data set."""
-    several = len({row.model for row in rows}) > 1
-    parity = any(one["select"] == "test" for row in rows for one in row.outcomes)
-    head = ["method", *(["network"] if several else []), "labels", *(TITLES[score] for score in SCORES), "IoU^c, last"]
-    head += [*(["IoU^c, chosen on test"] if parity else []), "seconds", "memory MiB", "runs"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    for row in sorted(rows, key=lambda row: row.labelled):
-        cells_ = [
-            row.method,
-            *([row.model] if several else []),
-            _percent(row.labelled),
-        ]
-        cells_ += [_text(row.spread("test", score)) for score in SCORES] + [_text(row.spread("test_last", "iou"))]
-        cells_ += [_text(row.spread("test", "iou", select="test"))] if parity else []
-        cells_ += [_text(row.cost("seconds"), 0), _text(row.cost("peak_mib"), 0), row.runs()]
-        lines.append(_line(cells_))
-    return lines
-
-
-def paired(outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str) -> Spread | None:
-    """Return the spread of IoU^c of one method minus that of another, over the seeds that both finished."""
-    found: dict[str, dict[int, float]] = {better: {}, other: {}}
-    for one in outcomes:
-        place = (one["labelled"], one["model"], one["select"], one["status"])
-        if one["method"] in found and place == (labelled, model, "val", "finished"):
-            found[one["method"]][one["seed"]] = one["test"]["iou"]
-    return Spread.of([found[better][seed] - found[other][seed] for seed in found[better] if seed in found[other]])
-
-
-def _differences(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the table of paired differences."""
-    head = ["difference in IoU^c, seed by seed", "labels", "mean ± spread", "seeds", "more than the spread"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    models = list(dict.fromkeys(one["model"] for one in outcomes))
-    for better, other in compared:
-        for labelled in sorted({one["labelled"] for one in outcomes}):
-            for model in models:
-                spread = paired(outcomes, better, other, labelled=labelled, model=model)
-                if spread is None:
-                    continue
-                more = "?" if spread.deviation is None else "yes" if spread.mean > spread.deviation else "no"
-                name = f"{better} - {other}" + (f", {model}" if len(models) > 1 else "")
-                lines.append(_line([name, _percent(labelled), spread.text(sign=True), str(spread.count), more]))
-    return [*lines, ""] if len(lines) > 2 else []
-
-
-def _failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return what became of the runs that did not finish."""
-    bad = [one for one in outcomes if one["status"] != "finished"]
-    lines = [
-        f"- {one['method']}, {_percent(one['labelled'])}, seed {one['seed']}: {one['status']}. {one['error']}"
-        for one in bad
-    ]
-    return [*lines, ""] if lines else []
-
-
-def _text(spread: Spread | None, digits: int = 3) -> str:
-    """Return a spread, or a dash."""
-    return "-" if spread is None else spread.text(digits)
-
-
-def _percent(share: float) -> str:
-    """Return `5 %`."""
-    return f"{100 * share:.4g} %"
-
-
-def _line(cells: Sequence[str]) -> str:
-    """Return a line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
+def _drawn(table: Table) -> list[str]:
+    """Return the lines of a Markdown table."""
+    rows = [table.head, tuple("---" for _ in table.head), *table.lines]
+    return ["| " + " | ".join(row) + " |" for row in rows]

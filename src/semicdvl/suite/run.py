@@ -3,7 +3,7 @@
     OUT/data/<data set>-<key>/    pairs, the VLM's answers, pseudo-label store, a split per fraction and seed
     OUT/jobs/<run>.json           what was to be done; <run>.result.json what came out; <run>.log what it printed
     OUT/runs/<run>/               run directories, as `semicdvl train` writes them
-    OUT/results.csv  table.md  plot.svg  plot.png
+    OUT/results.csv  table.md  report.html  plot.svg  plot.png
 
 A run that has ended is never made again. A run that was killed goes on from its last saved state.
 """
@@ -29,9 +29,10 @@ from semicdvl.errors import DataError
 from semicdvl.files import read_json, unwritable, whole
 from semicdvl.suite.config import Suite
 from semicdvl.suite.data import Prepared, prepare
-from semicdvl.suite.plan import Job, plan
+from semicdvl.suite.page import write_page
+from semicdvl.suite.plan import Job, Planned, plan
 from semicdvl.suite.plot import write_plot
-from semicdvl.suite.results import Outcome, markdown, write_csv
+from semicdvl.suite.results import Outcome, how_it_ended, markdown, write_csv
 from semicdvl.suite.work import work
 
 POLL_S = 0.5
@@ -44,6 +45,7 @@ class SuiteResult:
     outcomes: tuple[Outcome, ...]
     table: Path
     csv: Path
+    page: Path
     plots: tuple[Path, ...]
 
     @property
@@ -53,7 +55,13 @@ class SuiteResult:
 
 
 def run_suite(
-    suite: Suite, out: Path, *, jobs: int = 1, retry: bool = False, console: Console | None = None
+    suite: Suite,
+    out: Path,
+    *,
+    jobs: int = 1,
+    retry: bool = False,
+    devices: Sequence[str] | None = None,
+    console: Console | None = None,
 ) -> SuiteResult:
     """Make every run of a suite and write its table and plot; both are also written when it is interrupted.
 
@@ -63,6 +71,8 @@ def run_suite(
         jobs: runs at a time, each in a process of its own that gets its share of the cores; 0 makes them one by one in
             this process (then peak memory is that of the largest so far).
         retry: make runs again that failed or diverged.
+        devices: GPUs, by number, that runs are dealt to as they start, each to the one with the fewest; None: all that
+            there are.
         console: where progress goes; standard error if not given.
 
     Raises:
@@ -71,7 +81,10 @@ def run_suite(
     """
     console, out = console or Console(stderr=True), out.resolve()
     prepared = _prepare(suite, out, console)
-    everything = plan(suite, prepared, out)
+    planned = plan(suite, prepared, out)
+    everything = planned.jobs
+    for reason in planned.left_out:
+        console.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
     if not everything:
         raise DataError(f"suite '{suite.name}': no run is left to make. Give data that is there, or other methods.")
     if retry:
@@ -81,9 +94,9 @@ def run_suite(
     waiting = [job for job in everything if not job.result.exists()]
     console.print(f"{len(everything)} runs, {len(everything) - len(waiting)} of them there already", highlight=False)
     try:
-        _make(waiting, jobs, console)
+        _make(waiting, jobs, console, devices=_gpus() if devices is None else tuple(devices))
     finally:
-        result = _write(suite, everything, out)
+        result = _write(suite, planned, out)
     return result
 
 
@@ -106,11 +119,13 @@ def _prepare(suite: Suite, out: Path, console: Console) -> dict[str, Prepared]:
 class _Started:
     """A run in a process of its own."""
 
-    def __init__(self, job: Job, threads: int) -> None:
-        """Start it; what it prints goes to a file."""
-        self.job = job
+    def __init__(self, job: Job, threads: int, device: str | None = None) -> None:
+        """Start it, on a GPU if one is named; what it prints goes to a file."""
+        self.job, self.device = job, device
         path = job.write()
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
         try:
             with path.with_suffix(".log").open("ab") as log:
                 command = [sys.executable, "-m", "semicdvl.suite.work", str(path)]
@@ -135,8 +150,8 @@ class _Started:
         self.process.wait()
 
 
-def _make(waiting: Sequence[Job], jobs: int, console: Console) -> None:
-    """Make runs, several at a time; report each that ends."""
+def _make(waiting: Sequence[Job], jobs: int, console: Console, *, devices: Sequence[str] = ()) -> None:
+    """Make runs, several at a time and dealt over the GPUs; report each that ends."""
     if jobs == 0:
         for job in waiting:
             _say(console, work(job.write()))
@@ -148,7 +163,8 @@ def _make(waiting: Sequence[Job], jobs: int, console: Console) -> None:
         with clock.bar(console) as update:
             while queue or running:
                 while queue and len(running) < jobs:
-                    running.append(_Started(queue.popleft(), threads))
+                    free = least_busy(devices, [one.device for one in running])
+                    running.append(_Started(queue.popleft(), threads, free))
                 time.sleep(POLL_S)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
@@ -158,6 +174,18 @@ def _make(waiting: Sequence[Job], jobs: int, console: Console) -> None:
     finally:
         for one in running:
             one.stop()
+
+
+def least_busy(devices: Sequence[str], busy: Sequence[str | None]) -> str | None:
+    """Return the device with the fewest runs, the first of several; None where there is none to choose."""
+    return min(devices, key=busy.count, default=None)
+
+
+def _gpus() -> tuple[str, ...]:
+    """Return the numbers of the GPUs that this process may use, if there are several; one needs no dealing."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named or map(str, range(count))) if count > 1 else ()
 
 
 def _cores() -> int:
@@ -170,9 +198,8 @@ def _outcome(job: Job) -> Outcome:
     if job.result.exists():
         outcome: Outcome = read_json(job.result, remedy="Delete the file and start again")
         return outcome
-    place = {"data": job.data, "method": job.method, "model": job.model, "labelled": job.labelled}
     text = "It ended without a result (killed, out of memory?); started again, the benchmark goes on with it."
-    return {**place, "seed": job.seed, "select": job.select, "status": "unfinished", "error": text}
+    return {**job.place, "status": "unfinished", "error": text}
 
 
 def _say(console: Console, one: Outcome, *, left: str = "") -> None:
@@ -181,7 +208,7 @@ def _say(console: Console, one: Outcome, *, left: str = "") -> None:
     if one["status"] == "finished":
         text = f"{what}: test IoU {one['test']['iou']:.3f}, {one['seconds']:.0f} s, {one['peak_mib']:.0f} MiB"
     else:
-        text = f"{what}: {one['status']}. {one['error']}"
+        text = f"{what}: {how_it_ended(one)}. {one['error']}"
     console.print(text + left, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -240,18 +267,23 @@ class _Bar:
 
 
 # ------------------------------------------------------------------------------------------------ results
-def _write(suite: Suite, everything: Sequence[Job], out: Path) -> SuiteResult:
-    """Write table and plot of what there is."""
-    outcomes = tuple(_outcome(job) for job in everything)
+def _write(suite: Suite, planned: Planned, out: Path) -> SuiteResult:
+    """Write tables, page and plot of what there is."""
+    outcomes = tuple(_outcome(job) for job in planned.jobs)
     write_csv(out / "results.csv", outcomes)
-    text = markdown(outcomes, title=suite.name, compared=suite.pairs_compared(), notes=tuple(_notes()))
+    compared, notes = suite.pairs_compared(), tuple(_notes(planned))
+    text = markdown(outcomes, title=suite.name, compared=compared, notes=notes)
     with whole(out / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     plots = write_plot(out, outcomes, title=suite.name)
-    return SuiteResult(outcomes, out / "table.md", out / "results.csv", plots)
+    svg = plots[0] if plots else None
+    write_page(out / "report.html", outcomes, title=suite.name, compared=compared, plot=svg, notes=notes)
+    return SuiteResult(outcomes, out / "table.md", out / "results.csv", out / "report.html", plots)
 
 
-def _notes() -> Iterator[str]:
-    """Yield what the numbers were made with."""
+def _notes(planned: Planned) -> Iterator[str]:
+    """Yield what is not in the tables, and what the numbers were made with."""
+    for reason in planned.left_out:
+        yield f"\nLeft out: {reason}"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_cores()} CPU cores"
     yield f"\nsemicdvl {__version__}, torch {torch.__version__}, {device}."

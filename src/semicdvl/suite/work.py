@@ -5,6 +5,7 @@ python -m semicdvl.suite.work JOB.json
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import time
@@ -37,7 +38,8 @@ def work(job_file: Path) -> dict[str, Any]:
     try:
         outcome |= _finished(recipe, run)
     except DivergedError as error:
-        outcome |= {"status": "diverged", "error": str(error)}
+        at = re.search(r"at step (\d+)", str(error))
+        outcome |= {"status": "diverged", "error": str(error), "step": int(at[1]) if at else None}
     except SemicdvlError as error:
         outcome |= {"status": "failed", "error": str(error)}
     except Exception as error:
@@ -61,6 +63,7 @@ def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
         "val": {name: trained.val.get(name) for name in SHOWN},
         "test": {name: trained.test[name] for name in SHOWN},
         "test_last": {name: last[name] for name in SHOWN},
+        "test_best": record.get("test_best"),
         "pairs": {side: record["split"][side] for side in ("labelled", "unlabelled", "val", "test")},
         "seconds": trained.seconds,
         "total_seconds": time.monotonic() - began,

@@ -1,0 +1,90 @@
+"""Outcomes of runs -> report.html: the plot, the tables, and every run; one file that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from semicdvl.predict import report
+from semicdvl.suite.results import (
+    DIFFERENCES_NOTE,
+    SCORES_NOTE,
+    STEPS,
+    Outcome,
+    Table,
+    cells,
+    difference_table,
+    failures,
+    how_it_ended,
+    percent,
+    score_table,
+)
+
+
+def write_page(
+    path: Path,
+    outcomes: Sequence[Outcome],
+    *,
+    title: str,
+    compared: Sequence[tuple[str, str]],
+    plot: Path | None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the page.
+
+    Args:
+        path: of the HTML file.
+        outcomes: of all runs, failed ones too.
+        title: of the page.
+        compared: pairs of methods (a, b) whose difference a - b is shown.
+        plot: the SVG that goes into the page; None where no run has finished.
+        notes: sentences for the end: what was left out, what it was made with.
+    """
+    sections = []
+    if plot is not None:
+        sections.append(report.Section("IoU of the changed class against labels", [_inline(plot)]))
+    for data in dict.fromkeys(one["data"] for one in outcomes):
+        own = [one for one in outcomes if one["data"] == data]
+        parts = [_table(score_table(cells(own)))]
+        differences = difference_table(own, compared)
+        parts += [_table(differences)] if differences else []
+        sections.append(report.Section(data, [*parts, report.notes(failures(own))]))
+    words = [report.text(plain(note)) for note in (SCORES_NOTE, DIFFERENCES_NOTE, *notes) if note.strip()]
+    sections.append(report.Section("How to read this", words))
+    sections.append(report.Section("Every run", [_table(_runs(outcomes))]))
+    finished = sum(one["status"] == "finished" for one in outcomes)
+    report.write(path, title, sections, subtitle=f"{finished} of {len(outcomes)} runs finished")
+
+
+def plain(note: str) -> str:
+    """Return a sentence without Markdown's marks of stress."""
+    return note.replace("*", "").strip()
+
+
+def _inline(plot: Path) -> Markup:
+    """Return an SVG file as a part of the page, without the lines that stand before its element."""
+    text = plot.read_text(encoding="utf-8")
+    return Markup('<div class="scroll">{}</div>').format(Markup(text[text.index("<svg") :]))
+
+
+def _table(table: Table) -> Markup:
+    """Return a table as HTML."""
+    return report.table(table.head, table.lines)
+
+
+def _runs(outcomes: Sequence[Outcome]) -> Table:
+    """Return a line per run: scores by step, time and memory."""
+    head = ("data", "method", "network", "labels", "seed", *(f"IoU^c, {name}" for name in STEPS.values()))
+    head += ("best step", "steps", "seconds", "memory MiB", "ended")
+    lines = []
+    for one in outcomes:
+        place = (one["data"], one["method"], one["model"], percent(one["labelled"]), str(one["seed"]))
+        scores = tuple(f"{one[key]['iou']:.3f}" if one.get(key) else "-" for key in STEPS)
+        cost = tuple(
+            f"{one[key]:.0f}" if one.get(key) is not None else "-" for key in ("best_step", "steps", "seconds")
+        )
+        memory = f"{one['peak_mib']:.0f}" if one.get("peak_mib") is not None else "-"
+        lines.append((*place, *scores, *cost, memory, how_it_ended(one)))
+    return Table(head, tuple(lines))
