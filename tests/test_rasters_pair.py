@@ -1,4 +1,3 @@
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,47 +6,16 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning
 from scipy import ndimage
 
+from made_up_rasters import UTM, at, city, png, tif
 from semicdvl.errors import InputError
 from semicdvl.rasters import border
 from semicdvl.rasters.grid import Grid, offset_px, overlap
 from semicdvl.rasters.pair import open_pair
 
-UTM = rasterio.CRS.from_epsg(32615)
 REAL = Path(__file__).parents[2] / "shared" / "data"
-
-
-def at(x: float, y: float, size_m: float = 0.5) -> Affine:
-    return Affine(size_m, 0, x, 0, -size_m, y)
-
-
-def city(height: int, width: int, *, seed: int = 0, bands: int = 3) -> np.ndarray:
-    """Smooth random colours, nowhere black."""
-    noise = np.random.default_rng(seed).normal(size=(bands, height, width))
-    smooth = ndimage.gaussian_filter(noise, (0, 4, 4))
-    return np.clip(130 + 60 * smooth / smooth.std(), 5, 250).astype(np.uint8)
-
-
-def tif(path: Path, data_CHW: np.ndarray, transform: Affine | None = None, crs=UTM, **extra) -> Path:
-    profile = {"driver": "GTiff", "dtype": data_CHW.dtype, "count": len(data_CHW)}
-    profile |= {"height": data_CHW.shape[1], "width": data_CHW.shape[2], "crs": crs, "transform": transform} | extra
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", **{key: value for key, value in profile.items() if value is not None}) as target:
-            target.write(data_CHW)
-            target.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined][
-                : len(data_CHW)
-            ]
-    return path
-
-
-def png(path: Path, image_CHW: np.ndarray) -> Path:
-    Image.fromarray(image_CHW.transpose(1, 2, 0)).save(path)
-    return path
 
 
 # ------------------------------------------------------------------------------------------------ grids
@@ -222,7 +190,8 @@ def _bad(tmp_path: Path, case: str) -> tuple[Path, Path]:
         case "missing":
             return good, tmp_path / "nowhere.tif"
         case "folder":
-            return good, tmp_path
+            (tmp_path / "empty").mkdir()
+            return good, tmp_path / "empty"
         case "text":
             broken.write_text("hello")
             return good, broken
@@ -252,7 +221,7 @@ def _bad(tmp_path: Path, case: str) -> tuple[Path, Path]:
 
 CASES = {
     "missing": ("nowhere.tif", "no such file"),
-    "folder": ("", "is a folder"),
+    "folder": ("empty", "is a folder without images"),
     "text": ("broken", "not an image"),
     "truncated tif": ("broken", "truncated"),
     "truncated png": ("broken", "damaged PNG"),

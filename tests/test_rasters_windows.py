@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -5,21 +7,33 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from semicdvl.errors import ConfigError
-from semicdvl.rasters.windows import ALIGN_PX, blend, pad, ramp, tiling
+from semicdvl.rasters.windows import ALIGN_PX, Tiling, blend_row, pad, ramp, tiling
 
 
 def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.ndarray:
-    """Cut, detect, blend; check on the way that strips come in order and without gaps."""
+    """Cut, detect, blend."""
     cut = tiling(*image_HW.shape, tile_px=tile_px, overlap_px=overlap_px)
     tiles = (
         detector(pad(image_HW[t.row : t.row + t.height, t.col : t.col + t.width], tile_hw=cut.tile_hw)) for t in cut
     )
-    result, row = [], 0
-    for strip in blend(cut, tiles, planes_count=2):
-        assert strip.row == row
-        row += strip.planes_PHW.shape[1]
-        result.append(strip.planes_PHW)
-    return np.concatenate(result, axis=1)
+    return blend(cut, tiles, planes_count=2)
+
+
+def blend(cut: Tiling, tiles, *, planes_count: int) -> np.ndarray:
+    """Blend all rows of tiles in memory; check on the way that every pixel is finished once."""
+    result = np.full((planes_count, cut.height, cut.width), np.nan, np.float32)
+    source, unfinished = iter(tiles), None
+    for index in range(len(cut.rows)):
+        below = {}
+        above = None if unfinished is None else lambda col, width, rows=unfinished: rows[col]
+        for block in blend_row(cut, index, itertools.islice(source, len(cut.cols)), above=above):
+            rows, cols = block.row + block.done, block.col + block.planes_PHW.shape[2]
+            part = result[:, block.row : rows, block.col : cols]
+            assert part.size and np.isnan(part).all()
+            part[:], below[block.col] = block.planes_PHW[:, : block.done], block.planes_PHW[:, block.done :]
+        unfinished = below
+    assert not np.isnan(result).any()
+    return result
 
 
 def per_pixel(tile_HW: np.ndarray) -> np.ndarray:
@@ -71,8 +85,7 @@ def test_blend_moves_from_one_tile_to_the_next():
     cut = tiling(64, 160, tile_px=96, overlap_px=32)
     assert cut.cols == (0, 64) and cut.rows == (0,)
     tiles = (np.full((1, *cut.tile_hw), value, np.float32) for value in (0.0, 1.0))
-    (strip,) = blend(cut, tiles, planes_count=1)
-    row = strip.planes_PHW[0, 7]
+    row = blend(cut, tiles, planes_count=1)[0, 7]
     assert (row[:64] == 0).all() and (row[96:] == 1).all()
     assert row[64:96] == pytest.approx(ramp(32)) and (np.diff(row[64:96]) > 0).all()
 

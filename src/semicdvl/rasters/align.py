@@ -129,7 +129,7 @@ class Shift:
         if self.varies:
             row_px, col_px = round(self.row_px), round(self.col_px)
             field = _field(self, pair.grid, row_px=row_px, col_px=col_px)
-            return Move(row_px, col_px, field.seen_from(-pair.before.row, -pair.before.col))
+            return Move(row_px, col_px, field.seen_from(-pair.row, -pair.col))
         return Move(self.row_px, self.col_px) if self.length_px >= LEAST_PX else None
 
 

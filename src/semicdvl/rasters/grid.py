@@ -107,6 +107,31 @@ def offset_px(grid: Grid, other: Grid) -> tuple[int, int] | None:
 
 def overlap(grid: Grid, other: Grid) -> Grid | None:
     """Return the part of `grid` (whole pixels) that `other` covers, or None if they have no whole pixel in common."""
+    edges = _edges_px(grid, other)
+    if edges is None:
+        return None
+    top, left, bottom, right = edges
+    row, col = max(0, math.ceil(top - SAME_PX)), max(0, math.ceil(left - SAME_PX))
+    height = min(grid.height, math.floor(bottom + SAME_PX)) - row
+    width = min(grid.width, math.floor(right + SAME_PX)) - col
+    return grid.part(row, col, height, width) if height > 0 and width > 0 else None
+
+
+def covering(grid: Grid, other: Grid) -> tuple[int, int, int, int] | None:
+    """Return row, col, height and width of the pixels of `grid`, carried on beyond its edges, that cover `other`.
+
+    None if `other` cannot be placed in the CRS of `grid` at all.
+    """
+    edges = _edges_px(grid, other)
+    if edges is None:
+        return None
+    top, left, bottom, right = edges
+    row, col = math.floor(top + SAME_PX), math.floor(left + SAME_PX)
+    return row, col, max(1, math.ceil(bottom - SAME_PX) - row), max(1, math.ceil(right - SAME_PX) - col)
+
+
+def _edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float] | None:
+    """Return top, left, bottom and right of `other` in pixels of `grid`; None where they cannot be told."""
     if grid.crs == other.crs:
         bounds = other.bounds
     else:
@@ -117,7 +142,4 @@ def overlap(grid: Grid, other: Grid) -> Grid | None:
     if not all(math.isfinite(value) for value in (left, top, right, bottom)):
         return None
     (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # rows of a plain image go up the map
-    row, col = max(0, math.ceil(top - SAME_PX)), max(0, math.ceil(left - SAME_PX))
-    height = min(grid.height, math.floor(bottom + SAME_PX)) - row
-    width = min(grid.width, math.floor(right + SAME_PX)) - col
-    return grid.part(row, col, height, width) if height > 0 and width > 0 else None
+    return top, left, bottom, right

@@ -10,11 +10,18 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.errors import InputError
+from semicdvl.errors import ConfigError, InputError
 from semicdvl.rasters.date import Date
 from semicdvl.rasters.grid import Grid, offset_px, overlap
+from semicdvl.rasters.image import grid_of, open_image
+from semicdvl.rasters.light import Light, matched
 from semicdvl.rasters.move import Move
+from semicdvl.rasters.names import Given, named, patience
 from semicdvl.rasters.opening import open_date
+
+GRIDS = ("before", "after", "finest")
+"""Whose pixels the result has, beside those of a raster file."""
+NORMALISE = ("none", "match")
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,8 @@ class PairWindow:
     """A window of both dates.
 
     Attributes:
-        t1_HWC: uint8 RGB of date 1; black where not valid.
-        t2_HWC: uint8 RGB of date 2; black where not valid.
+        t1_HWC: uint8 of date 1, RGB or the bands that were asked for; black where not valid.
+        t2_HWC: uint8 of date 2; black where not valid.
         valid_HW: False where either date has no data. Both images are black there, so that the end of one image
             never looks like a change.
     """
@@ -38,11 +45,13 @@ class RasterPair:
     """An opened pair; close it, or use it in a `with`. Not to be shared between threads (GDAL's handles are not).
 
     Attributes:
-        before: date 1.
-        after: date 2, on the grid of date 1.
-        grid: the part of date 1's grid that both images cover.
+        before: date 1, on `grid`.
+        after: date 2, on `grid`.
+        grid: the part of the chosen grid that both images cover.
         notes: what was done to the images that a reader of the result should know.
         move: how the after image was moved onto the before image; None: it was not.
+        row, col: where the corner of `grid` lies on the whole of the chosen grid.
+        light: how the after image was brought to the before image's light; None: it was not.
     """
 
     before: Date
@@ -50,6 +59,9 @@ class RasterPair:
     grid: Grid
     notes: tuple[str, ...]
     move: Move | None = None
+    row: int = 0
+    col: int = 0
+    light: Light | None = None
 
     @property
     def shape_hw(self) -> tuple[int, int]:
@@ -80,6 +92,20 @@ class RasterPair:
         """Return the whole overlap, decimated so that no side is longer than `most_px`."""
         return self.read(0, 0, *self.shape_hw, most_px=most_px)
 
+    def in_colour(self) -> RasterPair:
+        """Return the same pair, with the same file handles, showing red, green and blue only: what pictures are of."""
+        return replace(self, before=self.before.in_colour(), after=self.after.in_colour())
+
+    def reopened(self) -> RasterPair:
+        """Return the same pair with file handles of its own, for another thread; nothing is measured again."""
+        first = self.before.like(open_date(self.before.name, bands=self.before.bands))
+        try:
+            second = self.after.like(open_date(self.after.name, bands=self.after.bands))
+        except BaseException:
+            first.close()
+            raise
+        return replace(self, before=first, after=second)
+
     def close(self) -> None:
         """Let go of both files."""
         self.after.close()
@@ -96,65 +122,119 @@ class RasterPair:
         self.close()
 
 
-def open_pair(before: Path, after: Path, *, bands: Sequence[int] | None = None, move: Move | None = None) -> RasterPair:
-    """Open two images of one place on the grid of the first.
+def open_pair(
+    before: Given,
+    after: Given,
+    *,
+    bands: Sequence[int] | None = None,
+    after_bands: Sequence[int] | None = None,
+    grid: str | Path = "before",
+    normalise: str = "none",
+    move: Move | None = None,
+) -> RasterPair:
+    """Open two images of one place on one grid.
 
-    Where CRS, resolution or origin differ, the after image is warped (cubic) onto the before image's pixels over the
+    Where CRS, resolution or origin differ from the chosen grid, an image is warped (cubic) onto its pixels over the
     part that both cover; where the grids differ by whole pixels only, it is read as it is. 8-bit data pass unchanged;
     any other type gets one linear stretch per date and band (0.5 % to 99.5 %), measured once over the whole overlap, so
-    that no tile is stretched by itself. No data is what a tag, an alpha band or a mask says, and solid black borders
-    without a tag (`rasters.border`).
+    that no tile is stretched by itself. No data is what a tag, an alpha band, a mask or NaN says, and solid black
+    borders without a tag (`rasters.border`).
 
     Args:
-        before: image of date 1: a GeoTIFF or anything else that GDAL reads; plain PNG and JPEG have no CRS.
-        after: image of date 2.
-        bands: 1-based numbers of red, green and blue in both files; None: as tagged, or the first three.
+        before: date 1: a GeoTIFF or anything else that GDAL reads, an address, a folder, or several files that make a
+            mosaic (`rasters.names.named`); plain PNG and JPEG have no CRS.
+        after: date 2, likewise.
+        bands: 1-based numbers of the bands to read in both dates, three or more, red, green and blue first; None: as
+            tagged, or the first three.
+        after_bands: the same in date 2, where its bands lie in another order.
+        grid: whose pixels the result has: "before", "after", "finest" (the date with the smaller pixels), or a raster
+            file.
+        normalise: "match" brings the after image to the before image's light (`rasters.light`), "none" does not.
         move: how far the after image lies beside the before image (`rasters.align` measures it): it is read from there.
 
     Raises:
-        InputError: a file is missing, no image, damaged, has fewer than 3 bands, has no CRS while the other has one,
-            or the two don't overlap (plain images: differ in size).
+        InputError: a file is missing, out of reach, no image, damaged, has fewer than 3 bands, has no CRS while the
+            other has one, has no data where the other lies, or the two don't overlap (plain images: differ in size).
+        ConfigError: an unknown way to normalise, or bands that differ in number.
     """
-    first = open_date(Path(before), bands=bands)
+    _refuse_options(bands, after_bands, normalise)
+    first = open_date(before, bands=bands)
     opened = [first]
     try:
-        second = open_date(Path(after), bands=bands)
+        second = open_date(after, bands=bands if after_bands is None else after_bands)
         opened.append(second)
-        grid, there = _common(first, second, move)
-        first, second = first.on(grid), replace(second.on(there), grid=grid)
+        whole = _chosen(first, second, grid)
+        common, there = _common(first, second, whole, move)
+        first, second = first.on(common), second.on(there)
+        row, col = offset_px(whole, common) or (0, 0)
         if move is not None and move.field is not None:
-            second = replace(second, field=move.field.seen_from(first.row, first.col))
+            second = replace(second, field=move.field.seen_from(row, col))
         first, second = first.prepared(), second.prepared()
-        return RasterPair(first, second, grid, _notes(first, second, opened, move), move)
+        light: Light | None = None
+        notes = _notes(first, second, opened, move)
+        if normalise == "match":
+            second, light = matched(first, second)
+            notes.append(_light_note(light))
+        return RasterPair(first, second, common, tuple(notes), move, row, col, light)
     except BaseException:
         for date in opened:
-            date.source.close()
+            date.close()
         raise
 
 
-def _common(first: Date, second: Date, move: Move | None) -> tuple[Grid, Grid]:
-    """Return the part of the first date's grid that both cover, and where the second date shows it; or say why not."""
+def _refuse_options(bands: Sequence[int] | None, after_bands: Sequence[int] | None, normalise: str) -> None:
+    if normalise not in NORMALISE:
+        raise ConfigError(f"normalise is {normalise!r}; wanted one of {', '.join(NORMALISE)}.")
+    wanted = 3 if bands is None else len(bands)
+    if after_bands is not None and len(after_bands) != wanted:
+        raise ConfigError(f"{wanted} bands of the before image, {len(after_bands)} of the after image; give as many.")
+
+
+def _chosen(first: Date, second: Date, grid: str | Path) -> Grid:
+    """Return the whole grid whose pixels the result has."""
+    if grid == "after":
+        return second.grid
+    if grid == "finest":
+        sizes = [date.grid.gsd_m for date in (first, second)]
+        return second.grid if sizes[0] and sizes[1] and sizes[1] < sizes[0] else first.grid
+    if grid == "before":
+        return first.grid
+    name = named(grid)
+    if len(name.parts) != 1:
+        raise InputError(name.shown, "is no single raster", f"Give one of {', '.join(GRIDS)}, or a raster file")
+    with patience(name), open_image(name.parts[0], shown=name.shown) as source:
+        if source.crs is None:
+            raise InputError(name.shown, "has no CRS, so it is no grid to put images on", "Give a GeoTIFF with a CRS")
+        return grid_of(source)
+
+
+def _common(first: Date, second: Date, whole: Grid, move: Move | None) -> tuple[Grid, Grid]:
+    """Return the part of a grid that both dates cover, and where the second date shows it; or say why not."""
     for date, other in ((first, second), (second, first)):
         if date.grid.crs is None and other.grid.crs is not None:
             remedy = "Write its CRS into it (`gdal_edit.py -a_srs EPSG:...`), or give both images without one"
-            raise InputError(date.path, f"has no CRS, but {other.path.name} has {_crs_name(other.grid)}", remedy)
+            raise InputError(date.name.shown, f"has no CRS, but {other.path.name} has {_crs_name(other.grid)}", remedy)
     if first.grid.crs is None and (first.grid.height, first.grid.width) != (second.grid.height, second.grid.width):
         sizes = [f"{date.grid.width} x {date.grid.height} px" for date in (second, first)]
         remedy = (
             "plain images must show the same ground pixel by pixel; cut or resize them, or give GeoTIFFs with a CRS"
         )
-        raise InputError(second.path, f"is {sizes[0]}, but {first.path.name} is {sizes[1]}", remedy)
+        raise InputError(second.name.shown, f"is {sizes[0]}, but {first.path.name} is {sizes[1]}", remedy)
+    if first.grid.crs is None:
+        whole = first.grid
+    base = overlap(whole, first.grid)
     by = (0.0, 0.0) if move is None else (move.row_px, move.col_px)
-    seen = first.grid if move is None else first.grid.part(*by, first.grid.height, first.grid.width)
-    there = overlap(seen, second.grid)
-    at = None if there is None else offset_px(seen, there)
-    if there is None or at is None:
+    seen = None if base is None else base if move is None else base.part(*by, base.height, base.width)
+    there = None if seen is None else overlap(seen, second.grid)
+    if base is None and whole is not second.grid:
+        raise InputError(first.name.shown, f"does not overlap the grid ({_place(whole)})", "Give another --grid")
+    if base is None or seen is None or there is None or (at := offset_px(seen, there)) is None:
         raise InputError(
-            second.path,
+            second.name.shown,
             f"does not overlap {first.path.name} ({_place(second.grid)} against {_place(first.grid)})",
             "Give two images of one place, and check that both CRSs are right",
         )
-    return first.grid.part(*at, there.height, there.width), there
+    return base.part(*at, there.height, there.width), there
 
 
 def _joined(
@@ -168,18 +248,17 @@ def _joined(
     return PairWindow(t1_HWC, t2_HWC, valid_HW)
 
 
-def _notes(first: Date, second: Date, opened: list[Date], move: Move | None) -> tuple[str, ...]:
+def _notes(first: Date, second: Date, opened: list[Date], move: Move | None) -> list[str]:
     """Say in words what was done to the images."""
     notes = []
     if first.grid.crs is None:
         notes.append("The images carry no CRS: the results carry none either, and the images are taken as aligned.")
     if move is not None:
         notes.append(f"Aligned: the after image lay {move} of the before image and was read from there.")
-    elif second.warped:
-        notes.append("The grids of the two images differ: the after image was resampled (cubic) onto the before image.")
+    notes += _warp_notes(first, second, moved=move is not None)
     for date, was in zip((first, second), opened, strict=True):
         share = date.grid.height * date.grid.width / (was.grid.height * was.grid.width)
-        if date is first and share < 0.995:
+        if date is first and not date.warped and share < 0.995:
             notes.append(f"The images overlap on {share:.0%} of {date.path.name}; the rest has no result.")
         if date.stretch is not None:
             kind = was.source.dtypes[0]
@@ -187,7 +266,24 @@ def _notes(first: Date, second: Date, opened: list[Date], move: Move | None) -> 
         black = date.black_share()
         if black > 0:
             notes.append(f"{date.path.name} has a black border without a no-data tag ({black:.1%}); taken as no data.")
-    return tuple(notes)
+    return notes
+
+
+def _warp_notes(first: Date, second: Date, *, moved: bool) -> list[str]:
+    """Say which images were resampled; a move says so of the after image by itself."""
+    if first.warped and second.warped and not moved:
+        return ["Both images were resampled (cubic) onto the grid that was asked for."]
+    if first.warped:
+        return ["The before image was resampled (cubic) onto the grid that was asked for."]
+    if second.warped and not moved:
+        return ["The grids of the two images differ: the after image was resampled (cubic) onto the before image."]
+    return []
+
+
+def _light_note(light: Light | None) -> str:
+    if light is None:
+        return "The after image could not be matched to the before image's light: too little of them is alike."
+    return f"The after image was matched to the before image's light, band by band: {light} (of 255)."
 
 
 def _crs_name(grid: Grid) -> str:

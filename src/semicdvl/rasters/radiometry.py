@@ -83,7 +83,7 @@ def compare(pair: RasterPair) -> Radiometry:
     Raises:
         InputError: a file is damaged.
     """
-    samples = [_sample(date) for date in (pair.before, pair.after)]
+    samples = [(date.sample().data_CHW, date.sample().seen_HW) for date in (pair.before, pair.after)]
     both_HW = samples[0][1] & samples[1][1]
     seen = [
         Seen(float(valid_HW.mean()), date.black_share(), _ranges(date, data_CHW[:, valid_HW]))
@@ -95,13 +95,6 @@ def compare(pair: RasterPair) -> Radiometry:
     ]
     bands = tuple(_difference(*band) for band in zip(*grey_CN, strict=True)) if both_HW.any() else ()
     return Radiometry(seen[0], seen[1], float(both_HW.mean()), bands)
-
-
-def _sample(date: Date) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return raw values and where they count: black borders don't."""
-    data_CHW, valid_HW = date.sample()
-    shape_hw = (valid_HW.shape[0], valid_HW.shape[1])
-    return data_CHW, valid_HW & ~date.black(0, 0, date.grid.height, date.grid.width, shape_hw=shape_hw)
 
 
 def _ranges(date: Date, values_CN: NDArray[Any]) -> tuple[BandRange, ...]:

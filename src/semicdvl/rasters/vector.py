@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +12,27 @@ from typing import Any
 import cv2
 import geopandas as gpd
 import numpy as np
+import pyogrio
 from numpy.typing import NDArray
 from pyproj import Geod
 from rasterio.features import shapes
 from shapely import MultiPolygon, get_parts
 from shapely.geometry import shape
 
-from semicdvl.errors import ConfigError
+from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.files import whole
 from semicdvl.rasters.grid import WGS84, Grid
+from semicdvl.rasters.shaping import Shaping, metres_per_unit, shaped
+from semicdvl.rasters.style import Style, qml, store_style
 from semicdvl.rasters.write import gdal_errors
 
-DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf", ".parquet": "GeoParquet"}
 KINDS = ("appeared", "disappeared", "replaced", "changed")
+PLAIN = Shaping()
+LAYER = "changes"
+"""Layer of the objects; beside it a GeoPackage has one for QGIS, with the style."""
+NO_DATE = "1970-01-01T00:00:00Z"
+"""What a GeoPackage says in place of the time of writing; run.json knows that."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,29 @@ class Objects:
     def __len__(self) -> int:
         """Return the number of objects."""
         return len(self.area_px) - 1
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What is known about every object beside its outline; all of the same length N, object `id` at `id` - 1.
+
+    Attributes:
+        area_px: int64 N, pixels.
+        score: float64 N, mean score.
+        score_max: float64 N, greatest score.
+        start: class at date 1, None where none is known.
+        end: class at date 2.
+    """
+
+    area_px: NDArray[np.int64]
+    score: NDArray[np.float64]
+    score_max: NDArray[np.float64]
+    start: Sequence[int | None]
+    end: Sequence[int | None]
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.area_px)
 
 
 def find_objects(change_HW: NDArray[np.uint8], *, min_area_px: float = 0) -> Objects:
@@ -74,25 +106,48 @@ def polygons(
 
     Areas and perimeters are measured on the map where its units are metres on the ground, otherwise (degrees, Web
     Mercator) along geodesics. Without a CRS they are pixels, in columns `area_px` and `perimeter_px`, unless
-    `gsd_m` gives the size of a pixel. The perimeter follows the pixels' edges: longer than a smoothed outline.
+    `gsd_m` gives the size of a pixel. `compactness` is 4 pi area / perimeter^2 of the outline (Polsby and Popper): 1
+    for a disc, 0.79 for a square, near 0 for a thin line. The perimeter includes holes and follows the pixels' edges:
+    longer than a smoothed outline.
     """
+    start, end = (majority_classes(objects, classes_HW, len(classes), foreground) for classes_HW in (t1_HW, t2_HW))
+    known = Attributes(objects.area_px[1:], *scores_of(objects, score_HW), start, end)
     geometry = _outlines(objects, grid)
-    area, perimeter, unit = _measures(objects, geometry, grid=grid, gsd_m=gsd_m)
-    mean, most = scores_of(objects, score_HW)
-    start = majority_classes(objects, t1_HW, len(classes), foreground)
-    end = majority_classes(objects, t2_HW, len(classes), foreground)
+    return frame_of(geometry, known, grid=grid, classes=classes, foreground=foreground, gsd_m=gsd_m)
+
+
+def frame_of(
+    geometry: Sequence[MultiPolygon],
+    known: Attributes,
+    *,
+    grid: Grid,
+    classes: Sequence[str] = (),
+    foreground: Sequence[int] = (),
+    gsd_m: float | None = None,
+    shaping: Shaping = PLAIN,
+) -> gpd.GeoDataFrame:
+    """Return the rows of `polygons` for outlines on the map and what is known of the objects, however it was found.
+
+    With `shaping` the geometry is drawn with fewer corners or with right angles; perimeter and compactness are those of
+    the drawn outline, the area stays that of the object's pixels, so that areas add up to the map's.
+    """
+    area, perimeter, unit = measures(geometry, grid=grid, gsd_m=gsd_m)
+    drawn, drawn_area = shaped(geometry, shaping, grid=grid, gsd_m=gsd_m), area
+    if shaping:
+        drawn_area, perimeter, _ = measures(drawn, grid=grid, gsd_m=gsd_m)
     frame = gpd.GeoDataFrame(
         {
-            "id": np.arange(1, len(objects) + 1),
-            "kind": [kind_of(a, b, foreground) for a, b in zip(start, end, strict=True)],
-            "from_class": [None if a is None else classes[a] for a in start],
-            "to_class": [None if b is None else classes[b] for b in end],
+            "id": np.arange(1, len(known) + 1),
+            "kind": [kind_of(a, b, foreground) for a, b in zip(known.start, known.end, strict=True)],
+            "from_class": [None if a is None else classes[a] for a in known.start],
+            "to_class": [None if b is None else classes[b] for b in known.end],
             f"area_{unit}{'2' if unit == 'm' else ''}": area,
             f"perimeter_{unit}": perimeter,
-            "score": mean,
-            "score_max": most,
+            "compactness": np.round(4 * np.pi * drawn_area / np.maximum(perimeter, 1e-12) ** 2, 4),
+            "score": known.score,
+            "score_max": known.score_max,
         },
-        geometry=geometry,
+        geometry=drawn,
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )
     column = "area_m2" if unit == "m" else "area_px"
@@ -112,24 +167,30 @@ def _outlines(objects: Objects, grid: Grid) -> list[MultiPolygon]:
     return [MultiPolygon(list(get_parts(parts))) for parts in pieces]
 
 
-def _measures(
-    objects: Objects, geometry: list[MultiPolygon], *, grid: Grid, gsd_m: float | None
+def measures(
+    geometry: Sequence[MultiPolygon], *, grid: Grid, gsd_m: float | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Return areas, perimeters and their unit ("m" or "px")."""
-    if grid.crs is None:
-        scale = 1.0 if gsd_m is None else gsd_m
-        area = objects.area_px[1:].astype(np.float64) * scale**2
-        perimeter = np.array([outline.length for outline in geometry], np.float64) * scale
-        return area, perimeter, "px" if gsd_m is None else "m"
-    if grid.planar:
-        unit_m = float(grid.crs.linear_units_factor[1])
+    """Return areas, perimeters (holes included) and their unit ("m" or "px") of outlines on the map."""
+    if grid.crs is None or grid.planar:
+        unit_m = float(metres_per_unit(grid, gsd_m=gsd_m)[0])
         area = np.array([outline.area for outline in geometry], np.float64) * unit_m**2
-        return area, np.array([outline.length for outline in geometry], np.float64) * unit_m, "m"
+        perimeter = np.array([outline.length for outline in geometry], np.float64) * unit_m
+        return area, perimeter, "px" if grid.crs is None and gsd_m is None else "m"
     geod = Geod(ellps="WGS84")
-    on_globe = gpd.GeoSeries(geometry, crs=grid.crs.to_wkt()).to_crs(WGS84.to_wkt())
-    measured = [geod.geometry_area_perimeter(outline) for outline in on_globe]
-    area_perimeter = np.abs(np.array(measured, np.float64).reshape(-1, 2))
+    on_globe = gpd.GeoSeries(list(geometry), crs=grid.crs.to_wkt()).to_crs(WGS84.to_wkt())
+    measured = [_on_ellipsoid(outline, geod) for outline in on_globe]
+    area_perimeter = np.array(measured, np.float64).reshape(-1, 2)
     return area_perimeter[:, 0], area_perimeter[:, 1], "m"
+
+
+def _on_ellipsoid(outline: MultiPolygon, geod: Geod) -> tuple[float, float]:
+    """Return area and perimeter along geodesics; which way a ring runs does not matter."""
+    area, perimeter = 0.0, 0.0
+    for part in outline.geoms:
+        for sign, ring in [(1, part.exterior), *((-1, hole) for hole in part.interiors)]:
+            ring_area, ring_length = geod.polygon_area_perimeter(*np.asarray(ring.coords)[:-1, :2].T)
+            area, perimeter = area + sign * abs(ring_area), perimeter + ring_length
+    return area, perimeter
 
 
 def scores_of(objects: Objects, score_HW: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -156,10 +217,15 @@ def majority_classes(
     counted_HW = (objects.labels_HW > 0) & (classes_HW < count)
     codes = objects.labels_HW[counted_HW].astype(np.int64) * count + classes_HW[counted_HW]
     table = np.bincount(codes, minlength=(len(objects) + 1) * count).reshape(-1, count)[1:]
-    found = np.isin(np.arange(count), list(foreground))
-    wins = table[:, found].sum(axis=1) >= table[:, ~found].sum(axis=1)
-    eligible = np.where(wins[:, None] == found, table, -1)
-    return [int(best) if row.any() else None for best, row in zip(eligible.argmax(axis=1), table, strict=True)]
+    return majority_of(table, foreground)
+
+
+def majority_of(table_NK: NDArray[np.int64], foreground: Sequence[int]) -> list[int | None]:
+    """Do `majority_classes` for a table of the pixels that each object has of each class."""
+    found = np.isin(np.arange(table_NK.shape[1]), list(foreground))
+    wins = table_NK[:, found].sum(axis=1) >= table_NK[:, ~found].sum(axis=1)
+    eligible = np.where(wins[:, None] == found, table_NK, -1)
+    return [int(best) if row.any() else None for best, row in zip(eligible.argmax(axis=1), table_NK, strict=True)]
 
 
 def kind_of(start: int | None, end: int | None, foreground: Sequence[int]) -> str:
@@ -172,25 +238,62 @@ def kind_of(start: int | None, end: int | None, foreground: Sequence[int]) -> st
     return "appeared" if is_now else "disappeared" if was else "changed"
 
 
-def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str = "changes") -> None:
-    """Write the objects as GeoPackage, GeoJSON or FlatGeobuf, by the file's suffix.
-
-    GeoJSON knows longitude and latitude only, so its geometry is turned into them where there is a CRS.
+def driver_of(path: Path) -> str:
+    """Return the name of the format that a file's suffix means.
 
     Raises:
         ConfigError: the suffix is none of `DRIVERS`.
-        OutputError: the file cannot be written.
+        MissingExtraError: GeoParquet without pyarrow.
     """
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
         raise ConfigError(f"{path.name}: unknown kind of vector file; wanted one of {', '.join(DRIVERS)}.")
+    if driver == "GeoParquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtraError("GeoParquet needs pyarrow: install semicdvl[parquet], or write .gpkg.")
+    return driver
+
+
+def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str = LAYER, style: Style | None = None) -> None:
+    """Write the objects as GeoPackage, GeoJSON, FlatGeobuf or GeoParquet, by the file's suffix.
+
+    GeoJSON knows longitude and latitude only (RFC 7946), so its geometry is turned into them where there is a CRS. The
+    same objects give the same bytes: a GeoPackage carries no time of writing.
+
+    Args:
+        path: the file; an older one of that name is replaced.
+        frame: the objects.
+        layer: name of the layer.
+        style: how QGIS colours them: written beside the file (`.qml`), and into a GeoPackage as its default style.
+
+    Raises:
+        ConfigError: the suffix is none of `DRIVERS`.
+        MissingExtraError: GeoParquet without pyarrow.
+        OutputError: the file cannot be written.
+    """
+    driver = driver_of(path)
     if driver == "GeoJSON" and frame.crs is not None:
         frame = frame.to_crs(4326)
     with gdal_errors(path), whole(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # a plain pair has none
-        part.unlink()  # a GeoPackage is made anew only where there is no file
-        frame.to_file(part, driver=driver, engine="pyogrio", **_layer(driver, layer))
+        if driver == "GeoParquet":
+            frame.to_parquet(part, index=False, compression="zstd")
+        else:
+            part.unlink()  # a GeoPackage is made anew only where there is no file
+            _write_ogr(part, frame, driver=driver, layer=layer)
+        if driver == "GPKG" and style is not None:
+            store_style(part, style, layer=layer)
+    if style is not None:
+        with whole(path.with_suffix(".qml")) as part:
+            part.write_text(qml(style), encoding="utf-8")
 
 
-def _layer(driver: str, layer: str) -> dict[str, Any]:
-    return {"layer": layer, "geometry_type": "MultiPolygon"} if driver == "GPKG" else {"geometry_type": "MultiPolygon"}
+def _write_ogr(path: Path, frame: gpd.GeoDataFrame, *, driver: str, layer: str) -> None:
+    options = {"geometry_type": "MultiPolygon", "layer": layer}  # else it is named like the temporary file
+    if driver == "GeoJSON" and frame.crs is not None:
+        options["RFC7946"] = "YES"
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": NO_DATE})
+    try:
+        frame.to_file(path, driver=driver, engine="pyogrio", **options)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})

@@ -1,4 +1,4 @@
-"""Tiles with overlap, and their results blended into one seamless map strip by strip.
+"""Tiles with overlap, and their results blended into one seamless map tile by tile.
 
 Two rules make the seams invisible. Between neighbours a result moves from the one to the other over `overlap_px` along
 half a Hann window (sin^2), as `old + weight * (new - old)`: where two tiles agree on a pixel the result is that value
@@ -10,7 +10,7 @@ neither the first property nor the memory of one plane less.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,18 +55,38 @@ class Tiling:
         return len(self.rows) * len(self.cols)
 
     def __iter__(self) -> Iterator[Tile]:
-        """Give the tiles row by row, each row from the left: the order that `blend` expects."""
-        for row in self.rows:
-            for col in self.cols:
-                height = min(self.tile_hw[0], self.height - row)
-                yield Tile(row, col, height, min(self.tile_hw[1], self.width - col))
+        """Give the tiles row by row, each row from the left."""
+        for index in range(len(self.rows)):
+            yield from self.in_row(index)
+
+    def in_row(self, index: int) -> list[Tile]:
+        """Return the tiles of one row, from the left."""
+        height = min(self.tile_hw[0], self.height - self.rows[index])
+        return [Tile(self.rows[index], col, height, min(self.tile_hw[1], self.width - col)) for col in self.cols]
+
+    def done(self, index: int) -> int:
+        """Return how many rows of the raster a row of tiles finishes."""
+        return (*self.rows, self.height)[index + 1] - self.rows[index]
+
+    def finished_cols(self, at: int) -> int:
+        """Return how many columns of the raster a column of tiles finishes."""
+        return (*self.cols, self.width)[at + 1] - self.cols[at]
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Finished rows of the blended maps, over the raster's whole width."""
+class Block:
+    """What one tile finishes: maps blended with the tiles to its left and above it.
+
+    Attributes:
+        row: the raster's row of the first row.
+        col: the raster's column of the first column.
+        done: how many of the rows are finished; those below will be blended with the next row of tiles.
+        planes_PHW: the maps, down to the tile's end on the raster and across up to the next tile's first column.
+    """
 
     row: int
+    col: int
+    done: int
     planes_PHW: NDArray[np.float32]
 
 
@@ -113,41 +133,38 @@ def ramp(overlap_px: int) -> NDArray[np.float32]:
     return np.sin(np.pi / 2 * (np.arange(overlap_px) + 0.5) / max(overlap_px, 1)).astype(np.float32) ** 2
 
 
-def blend(cut: Tiling, tiles_PHW: Iterable[NDArray[np.float32]], *, planes_count: int) -> Iterator[Strip]:
-    """Blend the tiles' maps (in the order of `cut`, of the tiles' full size) and give finished strips from the top.
+Above = Callable[[int, int], NDArray[np.float32]]
+"""Gives the unfinished rows of the row of tiles above: maps from a column on, so many columns wide."""
 
-    Memory holds two strips of a tile's height, whatever the raster's height.
+
+def blend_row(
+    cut: Tiling, index: int, tiles_PHW: Iterable[NDArray[np.float32]], *, above: Above | None = None
+) -> Iterator[Block]:
+    """Blend one row of tiles and give, after every tile, what it has finished.
+
+    Memory holds one tile and the overlap with its left neighbour, however large the raster is.
+
+    Args:
+        cut: the tiling.
+        index: number of the row of tiles.
+        tiles_PHW: the maps of its tiles from the left, of the tiles' full size.
+        above: the rows that the row of tiles above left unfinished; None for the first row.
     """
-    source = iter(tiles_PHW)
-    above_PHW: NDArray[np.float32] | None = None
-    for index, row in enumerate(cut.rows):
-        strip_PHW = _tile_row(cut, source, row=row, planes_count=planes_count)
-        if above_PHW is not None:
-            _fade_in(above_PHW, strip_PHW, ramp(cut.overlap_px)[:, None], axis=1)
-        following = cut.rows[index + 1] if index + 1 < len(cut.rows) else cut.height
-        done = following - row
-        yield Strip(row, strip_PHW[:, :done])
-        above_PHW = strip_PHW[:, done:]
-
-
-def _tile_row(
-    cut: Tiling, source: Iterator[NDArray[np.float32]], *, row: int, planes_count: int
-) -> NDArray[np.float32]:
-    """Return one row of tiles blended along the raster's width."""
-    height = min(cut.tile_hw[0], cut.height - row)
-    strip_PHW = np.empty((planes_count, height, cut.width), np.float32)
-    end = 0
-    for col in cut.cols:
-        planes_PHW = next(source)
-        if planes_PHW.shape != (planes_count, *cut.tile_hw):
-            raise AssertionError(f"a tile's maps are {planes_PHW.shape}, wanted {(planes_count, *cut.tile_hw)}")
-        width = min(cut.tile_hw[1], cut.width - col)
-        new_PHW = planes_PHW[:, :height, :width].astype(np.float32, copy=True)
-        if col:
-            _fade_in(strip_PHW[:, :, col:end], new_PHW, ramp(cut.overlap_px), axis=2)
-        strip_PHW[:, :, col : col + width] = new_PHW
-        end = col + width
-    return strip_PHW
+    row = cut.rows[index]
+    height, done = min(cut.tile_hw[0], cut.height - row), cut.done(index)
+    left_PHW: NDArray[np.float32] | None = None
+    for at, planes_PHW in enumerate(tiles_PHW):
+        if planes_PHW.shape[1:] != cut.tile_hw:
+            raise AssertionError(f"a tile's maps are {planes_PHW.shape[1:]}, wanted {cut.tile_hw}")
+        col = cut.cols[at]
+        new_PHW = planes_PHW[:, :height, : cut.width - col].astype(np.float32, copy=True)
+        if left_PHW is not None:
+            _fade_in(left_PHW, new_PHW, ramp(cut.overlap_px), axis=2)
+        finished = cut.finished_cols(at)
+        new_PHW, left_PHW = new_PHW[:, :, :finished], new_PHW[:, :, finished:]
+        if above is not None:
+            _fade_in(above(col, finished), new_PHW, ramp(cut.overlap_px)[:, None], axis=1)
+        yield Block(row, col, done, new_PHW)
 
 
 def _fade_in(

@@ -1,53 +1,95 @@
-"""Arrays -> cloud-optimised GeoTIFF, written whole: under a temporary name first, then renamed."""
+"""Rows of arrays -> cloud-optimised GeoTIFF, written whole: under a temporary name first, then renamed."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from semicdvl.files import unwritable, whole
 from semicdvl.rasters.grid import Grid
+from semicdvl.rasters.quiet import without_place
 
 BLOCK_PX = 512
 Colour = tuple[int, int, int]
 
 
-def write_cog(
-    path: Path,
-    array_HW: NDArray[Any],
-    *,
-    grid: Grid,
-    nodata: float,
-    tags: Mapping[str, str] | None = None,
-    colours: Sequence[Colour] | None = None,
-    description: str = "",
-) -> None:
-    """Write one band as a cloud-optimised GeoTIFF (deflate, internal tiles, overviews).
+@dataclass(frozen=True)
+class Band:
+    """What a raster of one band says of itself.
 
-    Args:
-        path: the file; an older one of that name is replaced.
-        array_HW: uint8 classes (overviews by majority, no predictor, which would only widen them) or float32 values
-            (overviews by mean, floating-point predictor).
-        grid: where the pixels lie; without a CRS the file carries none, and its tag `NOTE` says so.
+    Attributes:
+        dtype: "uint8" for classes (overviews by majority, no predictor, which would only widen them) or "float32" for
+            values (overviews by mean, floating-point predictor).
         nodata: value that means no data (NaN for floats).
         tags: further metadata of the file, such as names of classes.
         colours: RGB of the values 0, 1, ... of a uint8 band.
         description: name of the band.
+    """
+
+    dtype: str
+    nodata: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+    colours: Sequence[Colour] | None = None
+    description: str = ""
+
+
+class CogRows:
+    """A cloud-optimised GeoTIFF in the making, written rows by rows; see `open_cog`."""
+
+    def __init__(self, path: Path, target: Any) -> None:
+        """Keep where it goes to and the opened plain file."""
+        self._path, self._target = path, target
+
+    def write(self, row: int, rows_HW: NDArray[Any]) -> None:
+        """Write rows over the whole width.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with gdal_errors(self._path):
+            self._target.write(rows_HW, 1, window=Window(0, row, rows_HW.shape[1], rows_HW.shape[0]))
+
+    def clear(self, row: int, col: int, mask_HW: NDArray[np.bool_]) -> None:
+        """Set the pixels of a mask that lies at (row, col) to 0; they must have been written.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        window = Window(col, row, mask_HW.shape[1], mask_HW.shape[0])
+        with gdal_errors(self._path):
+            values_HW = self._target.read(1, window=window)
+            values_HW[mask_HW] = 0
+            self._target.write(values_HW, 1, window=window)
+
+
+@contextmanager
+def open_cog(path: Path, *, grid: Grid, band: Band) -> Iterator[CogRows]:
+    """Open a cloud-optimised GeoTIFF (deflate, internal tiles, overviews) for writing rows by rows.
+
+    The rows go to a plain file beside it, from which GDAL makes the final one when the block ends well. Memory does not
+    grow with the raster.
+
+    Args:
+        path: the file; an older one of that name is replaced.
+        grid: where the pixels lie; without a CRS the file carries none, and its tag `NOTE` says so.
+        band: what the pixels mean.
 
     Raises:
         OutputError: the folder is read-only or missing, or the disk is full. No part of the file stays behind.
     """
-    floating = array_HW.dtype.kind == "f"
+    floating = np.dtype(band.dtype).kind == "f"
     options = {
         "compress": "DEFLATE",
         "predictor": "YES" if floating else "NO",
@@ -56,57 +98,61 @@ def write_cog(
         "num_threads": "ALL_CPUS",
         "bigtiff": "IF_SAFER",
     }
-    with gdal_errors(path), whole(path) as part, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with whole(path) as part:
         rough = part.with_name(f"{part.stem}.rough.tif")
         try:
-            _write_rough(rough, array_HW, grid=grid, nodata=nodata, tags=tags, colours=colours, description=description)
-            rasterio.shutil.copy(rough, part, driver="COG", **options)
-            _same(rough, part)
+            with _opened(rough, path, grid=grid, band=band) as target:
+                yield CogRows(path, target)
+            with gdal_errors(path), without_place():
+                _refuse_short(rough, grid, band)
+                rasterio.shutil.copy(rough, part, driver="COG", **options)
+                _same(rough, part)
         finally:
             rough.unlink(missing_ok=True)
 
 
-def _write_rough(
-    rough: Path,
-    array_HW: NDArray[Any],
-    *,
-    grid: Grid,
-    nodata: float,
-    tags: Mapping[str, str] | None,
-    colours: Sequence[Colour] | None,
-    description: str,
-) -> None:
-    """Write the plain tiled GeoTIFF that GDAL's COG driver, which needs a finished file, copies from."""
+@contextmanager
+def _opened(rough: Path, path: Path, *, grid: Grid, band: Band) -> Iterator[Any]:
+    """Open the plain tiled GeoTIFF that GDAL's COG driver, which needs a finished file, copies from."""
     profile = {
         "driver": "GTiff",
-        "dtype": array_HW.dtype,
+        "dtype": band.dtype,
         "count": 1,
         "height": grid.height,
         "width": grid.width,
-        "nodata": nodata,
+        "nodata": band.nodata,
         "tiled": True,
         "blockxsize": BLOCK_PX,
         "blockysize": BLOCK_PX,
-        "compress": "LZW",
         "bigtiff": "IF_SAFER",
     }
     if grid.crs is not None:
         profile |= {"crs": grid.crs, "transform": grid.transform}
     note = {} if grid.crs is not None else {"NOTE": "no CRS: the images had none; row and column are theirs"}
-    with rasterio.open(rough, "w", **profile) as target:
-        target.update_tags(**{**note, **(tags or {})})
-        if description:
-            target.set_band_description(1, description)
-        if colours is not None:
-            target.write_colormap(1, {value: (*colour, 255) for value, colour in enumerate(colours)})
-        for row in range(0, grid.height, BLOCK_PX):
-            rows_HW = array_HW[row : row + BLOCK_PX]
-            target.write(rows_HW, 1, window=((row, row + len(rows_HW)), (0, grid.width)))
+    with gdal_errors(path), without_place():
+        target = rasterio.open(rough, "w+", **profile)
+    try:
+        with gdal_errors(path):
+            target.update_tags(**{**note, **band.tags})
+            if band.description:
+                target.set_band_description(1, band.description)
+            if band.colours is not None:
+                target.write_colormap(1, {value: (*colour, 255) for value, colour in enumerate(band.colours)})
+        yield target
+    finally:
+        with gdal_errors(path):
+            target.close()
+
+
+def _refuse_short(rough: Path, grid: Grid, band: Band) -> None:
+    """Make sure that every block was written: GDAL tells of a full disk late or not at all."""
+    blocks = -(-grid.height // BLOCK_PX) * -(-grid.width // BLOCK_PX)
+    if rough.stat().st_size < blocks * BLOCK_PX**2 * np.dtype(band.dtype).itemsize:
+        raise OSError("No space left on device")
 
 
 def _same(rough: Path, finished: Path) -> None:
-    """Make sure that what lies on the disk is what was meant: GDAL tells of a full disk late or not at all."""
+    """Make sure that what lies on the disk is what was meant, for the same reason."""
     with rasterio.open(rough) as first, rasterio.open(finished) as second:
         if first.checksum(1) != second.checksum(1):
             raise OSError("what was written does not read back as it was")

@@ -1,0 +1,131 @@
+"""QGIS styles: polygons coloured by one column, as a .qml file beside them and as the default style in a GeoPackage.
+
+What QGIS looks for: in the XML a categorised renderer whose symbols carry their properties as `Option` (older versions:
+as `prop`, so both are there); in a GeoPackage a table `layer_styles` with a row of empty schema, the layer's name, its
+geometry column and `useAsDefault`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+Colour = tuple[int, int, int]
+FILL_ALPHA = 90
+"""Of 255: the image below stays to be seen."""
+OUTLINE_MM = "0.5"
+QGIS_VERSION = "3.22.0"
+COLUMNS = {
+    "id": "INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL",
+    "f_table_catalog": "TEXT(256)",
+    "f_table_schema": "TEXT(256)",
+    "f_table_name": "TEXT(256)",
+    "f_geometry_column": "TEXT(256)",
+    "styleName": "TEXT(30)",
+    "styleQML": "TEXT",
+    "styleSLD": "TEXT",
+    "useAsDefault": "BOOLEAN",
+    "description": "TEXT",
+    "owner": "TEXT(30)",
+    "ui": "TEXT(30)",
+    "update_time": "DATETIME DEFAULT CURRENT_TIMESTAMP",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How polygons are coloured.
+
+    Attributes:
+        column: by whose values.
+        colours: value -> RGB, in the order of the legend; other values are grey.
+    """
+
+    column: str
+    colours: Mapping[str, Colour]
+
+
+KINDS_STYLE = Style(
+    "kind",
+    {"appeared": (230, 120, 0), "disappeared": (40, 150, 235), "replaced": (200, 90, 190), "changed": (230, 60, 40)},
+)
+"""Told apart also by readers who don't see red and green."""
+
+
+def qml(style: Style) -> str:
+    """Return the style as the XML that QGIS reads."""
+    root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
+    renderer = ET.SubElement(
+        root, "renderer-v2", type="categorizedSymbol", attr=style.column, symbollevels="0", enableorderby="0",
+        forceraster="0",
+    )  # fmt: skip
+    categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
+    rows = [(value, value, colour) for value, colour in style.colours.items()] + [("", "other", (128, 128, 128))]
+    for number, (value, label, colour) in enumerate(rows):
+        ET.SubElement(
+            categories, "category", value=value, label=label, symbol=str(number), render="true", type="string"
+        )
+        _symbol(symbols, str(number), colour)
+    ET.indent(root, " ")
+    text = ET.tostring(root, encoding="unicode")
+    return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}\n"
+
+
+def _symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
+    """Add a see-through fill with a firm outline."""
+    symbol = ET.SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
+    layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
+    red, green, blue = colour
+    properties = {
+        "color": f"{red},{green},{blue},{FILL_ALPHA}",
+        "style": "solid",
+        "joinstyle": "miter",
+        "outline_color": f"{red},{green},{blue},255",
+        "outline_style": "solid",
+        "outline_width": OUTLINE_MM,
+        "outline_width_unit": "MM",
+    }
+    options = ET.SubElement(layer, "Option", type="Map")
+    for key, value in properties.items():
+        ET.SubElement(options, "Option", name=key, value=value, type="QString")
+    for key, value in properties.items():
+        ET.SubElement(layer, "prop", k=key, v=value)
+
+
+def store_style(path: Path, style: Style, *, layer: str) -> None:
+    """Put the style into a GeoPackage as the default one of a layer.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            _store(database, style, layer)
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from error
+
+
+def _store(database: sqlite3.Connection, style: Style, layer: str) -> None:
+    found = database.execute(
+        "SELECT g.column_name, c.last_change FROM gpkg_geometry_columns g JOIN gpkg_contents c USING (table_name) "
+        "WHERE table_name = ?",
+        [layer],
+    ).fetchone()
+    column, when = found
+    columns = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
+    database.execute(f"CREATE TABLE layer_styles ({columns})")
+    database.execute(
+        "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
+        "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
+        [when],
+    )
+    database.execute(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
+        "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
+        "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '', NULL, ?)",
+        [layer, column, style.column, qml(style), f"coloured by {style.column}", when],
+    )

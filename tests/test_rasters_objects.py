@@ -1,0 +1,115 @@
+"""Objects of a map that comes in strips are those of the whole map."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from semicdvl.rasters import outlines
+from semicdvl.rasters.grid import Grid
+from semicdvl.rasters.object_facts import MapStrip
+from semicdvl.rasters.objects import ObjectStream
+from semicdvl.rasters.outlines import Patch
+from semicdvl.rasters.vector import find_objects, polygons
+
+CLASSES, FOREGROUND = ("house", "building", "road", "grass"), (0, 1)
+PLACE = Affine(0.5, 0, 366676.3, 0, -0.5, 4104256.7)
+
+
+def a_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -> MapStrip:
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(height, width))
+    noise = ndimage.gaussian_filter(noise, smooth) if smooth else noise
+    change = (noise > np.quantile(noise, rng.uniform(0.3, 0.9))).astype(np.uint8)
+    change[rng.random((height, width)) < 0.03] = 255
+    score = (rng.integers(0, 1025, (height, width)) / 1024).astype(np.float32)
+    score[change == 255] = np.nan
+    dates = rng.integers(0, 5, (2, height, width)).astype(np.uint8) if classes else (None, None)
+    if classes:
+        dates[dates == 4] = 255
+    return MapStrip(0, change, score, *dates)
+
+
+def streamed(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float, classes: bool):
+    """Return the objects and the map without the small ones, as it would be written."""
+    stream = ObjectStream(grid, *((CLASSES, FOREGROUND) if classes else ()), least_px=least_px)
+    rows = [0, *itertools.accumulate(itertools.islice(itertools.cycle(heights), grid.height))]
+    written = np.full((grid.height, grid.width), 9, np.uint8)
+    for a, b in itertools.pairwise(min(row, grid.height) for row in rows):
+        if a == b:
+            break
+        dates = (None if date is None else date[a:b] for date in (whole.t1_HW, whole.t2_HW))
+        strip = MapStrip(a, whole.change_HW[a:b].copy(), whole.score_HW[a:b], *dates)
+        small = stream.add(strip)
+        written[a:b] = strip.change_HW
+        for patch in small:
+            place = np.s_[patch.row : patch.row + patch.shape_hw[0], patch.col : patch.col + patch.shape_hw[1]]
+            assert (written[place][patch.mask_HW] == 1).all(), "what is cleared had been written"
+            written[place][patch.mask_HW] = 0
+    return stream.table(), written
+
+
+@given(
+    seed=st.integers(0, 9999), shape=st.tuples(st.integers(1, 40), st.integers(1, 50)),
+    smooth=st.sampled_from([0, 0.7, 2]), heights=st.lists(st.integers(1, 17), min_size=1, max_size=5),
+    least=st.sampled_from([0, 2, 7, 60]), classes=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_strips_give_what_the_whole_gives(seed, shape, smooth, heights, least, classes):
+    whole = a_map(seed, *shape, smooth=smooth, classes=classes)
+    grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, *shape)
+    table, written = streamed(whole, heights, grid=grid, least_px=least, classes=classes)
+    objects = find_objects(whole.change_HW, min_area_px=least)
+    names = {"classes": CLASSES, "foreground": FOREGROUND} if classes else {}
+    wanted = polygons(
+        objects, grid=grid, score_HW=whole.score_HW, t1_HW=whole.t1_HW, t2_HW=whole.t2_HW, **names
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(table.frame.drop(columns="geometry")), pd.DataFrame(wanted.drop(columns="geometry"))
+    )
+    assert shapely.equals_exact(table.frame.geometry.values, wanted.geometry.values, tolerance=0).all()
+    assert table.area_px == (objects.labels_HW > 0).sum()
+    assert (written == np.where((whole.change_HW == 1) & (objects.labels_HW == 0), 0, whole.change_HW)).all()
+    for box, place in zip(table.box_N4, ndimage.find_objects(objects.labels_HW), strict=True):
+        assert box.tolist() == [place[0].start, place[1].start, place[0].stop, place[1].stop]
+
+
+@pytest.mark.parametrize("heights", [[1], [2], [3, 4]])
+def test_a_comb_and_a_ring_are_one_object_each(heights):
+    """Arms that meet only further down, and a hole that is closed only further down."""
+    change = np.zeros((9, 12), np.uint8)
+    change[1:7, [0, 2, 4]] = change[7, 0:5] = 1
+    change[2:7, 6:11] = 1
+    change[3:6, 7:10] = 0
+    whole = MapStrip(0, change, change.astype(np.float32))
+    grid = Grid(None, Affine.identity(), 9, 12)
+    table, _ = streamed(whole, heights, grid=grid, least_px=0, classes=False)
+    assert table.frame["area_px"].tolist() == [23, 16]
+    assert [len(shape.geoms) for shape in table.frame.geometry] == [1, 1]
+    assert len(table.frame.geometry.iloc[1].geoms[0].interiors) == 1
+    assert len(shapely.get_coordinates(table.frame.geometry.iloc[1])) == 10, "no corner where strips meet"
+
+
+def test_patch_keeps_its_pixels():
+    mask = np.random.default_rng(0).random((7, 13)) < 0.5
+    patch = Patch.of(mask, row=3, col=5)
+    assert (patch.mask_HW == mask).all() and (patch.row, patch.col, patch.shape_hw) == (3, 5, (7, 13))
+
+
+def test_very_large_objects_are_traced_from_a_file(monkeypatch):
+    rng = np.random.default_rng(3)
+    change = (ndimage.gaussian_filter(rng.normal(size=(60, 75)), 1) > -0.02).astype(np.uint8)
+    whole = MapStrip(0, change, change.astype(np.float32))
+    grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, 60, 75)
+    wanted, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
+    assert max(len(one.interiors) for shape in wanted.frame.geometry for one in shape.geoms) > 3
+    monkeypatch.setattr(outlines, "MOST_PX", 50)
+    found, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
+    assert shapely.equals_exact(found.frame.geometry.values, wanted.frame.geometry.values, tolerance=0).all()

@@ -1,0 +1,162 @@
+"""Outlines with fewer corners or right angles: closer to what was meant, never crossing themselves or a neighbour."""
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.features import rasterize
+from scipy import ndimage
+from shapely import MultiPolygon, Polygon, affinity, box
+
+from semicdvl.rasters.grid import Grid
+from semicdvl.rasters.regular import LEAST_IOU, regular
+from semicdvl.rasters.shaping import Shaping, metres_per_unit, shaped
+from semicdvl.rasters.vector import Attributes, _outlines, find_objects, frame_of, measures
+
+UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 120, 130)
+DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, 10.5, 0, -6e-6, 60.07), 120, 130)
+PLAIN = Grid(None, Affine.identity(), 120, 130)
+L = Polygon([(0, 0), (40, 0), (40, 18), (18, 18), (18, 44), (0, 44)])
+COURT = box(0, 0, 50, 44).difference(box(14, 12, 34, 30))
+
+
+def drawn_on(grid: Grid, *things: Polygon) -> list[MultiPolygon]:
+    """Rasterise things given in pixels, and return the outlines of their pixels."""
+    mask = rasterize(things, out_shape=(grid.height, grid.width), dtype="uint8")
+    return _outlines(find_objects(mask), grid)
+
+
+def on_map(thing: Polygon, grid: Grid) -> Polygon:
+    place = grid.transform
+    return affinity.affine_transform(thing, [place.a, 0, 0, place.e, place.c, place.f])
+
+
+def iou(first, second) -> float:
+    return first.intersection(second).area / first.union(second).area
+
+
+def turns(outline: Polygon) -> np.ndarray:
+    """Return by how many degrees each corner differs from a right angle."""
+    steps = np.diff(np.asarray(outline.exterior.coords), axis=0)
+    angles = np.degrees(np.arctan2(steps[:, 1], steps[:, 0]))
+    return np.abs(np.abs((np.diff(np.append(angles, angles[0])) + 180) % 360 - 180) - 90)
+
+
+# ------------------------------------------------------------------------------------------------ right angles
+@pytest.mark.parametrize("grid", [UTM, DEGREES, PLAIN], ids=["utm", "degrees", "plain"])
+@pytest.mark.parametrize("angle", [0, 13, 30, 71])
+@pytest.mark.parametrize(("thing", "corners"), [(box(0, 0, 40, 24), 4), (L, 6), (COURT, 4)])
+def test_turned_buildings_get_their_corners_back(grid, angle, thing, corners):
+    if grid is DEGREES:  # pixels twice as high as wide: draw what is square on the ground
+        half = metres_per_unit(grid)[0] * 6e-6 / (metres_per_unit(grid)[1] * 6e-6)
+        turned = affinity.scale(affinity.rotate(thing, angle, origin=(0, 0)), 1.0, half, origin=(0, 0))
+    else:
+        turned = affinity.rotate(thing, angle, origin=(0, 0))
+    bounds = turned.bounds
+    turned = affinity.translate(turned, 20.2 - bounds[0], 20.3 - bounds[1])
+    (plain,) = drawn_on(grid, turned)
+    (square,) = shaped([plain], Shaping(regularise=True), grid=grid)
+    meant = on_map(turned, grid)
+    (part,) = square.geoms
+    assert len(part.exterior.coords) - 1 == corners and len(part.interiors) == len(thing.interiors)
+    assert square.is_valid and iou(square, meant) > 0.93
+    scale = metres_per_unit(grid)
+    assert turns(shapely.transform(part, lambda xy: xy * scale)).max() < 0.01
+
+
+def test_round_things_stay_round_and_noise_stays_valid():
+    (disc,) = drawn_on(UTM, shapely.Point(60, 60).buffer(25))
+    (same,) = shaped([disc], Shaping(regularise=True), grid=UTM)
+    assert same.equals(disc)
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from([0.0, 0.4, 1.0, 3.0]))
+@settings(max_examples=30, deadline=None)
+def test_shaped_outlines_are_valid_apart_and_keep_what_they_had(seed, regularise, simplify_m):
+    rng = np.random.default_rng(seed)
+    mask = ndimage.gaussian_filter(rng.normal(size=(70, 80)), rng.uniform(0.8, 3)) > rng.uniform(-0.05, 0.1)
+    plain = _outlines(find_objects(mask.astype(np.uint8)), UTM)
+    found = shaped(plain, Shaping(simplify_m, regularise), grid=UTM)
+    assert len(found) == len(plain) and all(outline.is_valid and not outline.is_empty for outline in found)
+    assert all(isinstance(outline, MultiPolygon) for outline in found)
+    first, second = shapely.STRtree(found).query(found, predicate="intersects")
+    assert (first == second).all()
+    corners = [sum(shapely.get_num_coordinates(outlines)) for outlines in (found, plain)]
+    assert corners[0] <= corners[1]
+    if not regularise:
+        holes = [[len(part.interiors) for part in outline.geoms] for outline in found]
+        assert holes == [[len(part.interiors) for part in outline.geoms] for outline in plain]
+
+
+def test_regular_refuses_what_fits_badly():
+    star = Polygon([(r * np.cos(a), r * np.sin(a)) for a, r in zip(np.linspace(0, 6.2, 11), [30, 8] * 6, strict=False)])
+    found = regular(star, tolerance=1.0)
+    assert found is None or iou(found, star) >= LEAST_IOU
+
+
+# ------------------------------------------------------------------------------------------------ simpler
+def test_simplify_is_in_metres_whatever_the_map_says():
+    turned = affinity.translate(affinity.rotate(L, 20, origin=(0, 0)), 40, 20)
+    for grid, gsd_m in ((UTM, None), (DEGREES, None), (PLAIN, 0.5)):
+        (plain,) = drawn_on(grid, turned)
+        counts, apart = [], []
+        for simplify_m in (0.0, 0.6, 3.0):
+            (simple,) = shaped([plain], Shaping(simplify_m), grid=grid, gsd_m=gsd_m)
+            scale = metres_per_unit(grid, gsd_m=gsd_m)
+            here, there = (shapely.transform(outline, lambda xy, s=scale: xy * s) for outline in (simple, plain))
+            counts.append(shapely.get_num_coordinates(simple))
+            apart.append(shapely.hausdorff_distance(here, there))
+            assert apart[-1] <= simplify_m * 1.01
+        assert counts[0] > counts[1] > counts[2] and apart[2] > 0.6
+
+
+def test_an_outline_that_would_swallow_its_neighbour_stays_as_it_is():
+    change = np.zeros((40, 60), np.uint8)
+    change[5:35, 5:45] = 1
+    change[18:24, 41:45] = 0  # a notch, shallower than the tolerance ...
+    change[20:22, 43:45] = 1  # ... with something in it
+    plain = _outlines(find_objects(change), UTM)
+    alone = shaped(plain[:1], Shaping(3.0), grid=UTM)
+    assert len(plain) == 2 and alone[0].intersects(plain[1])
+    found = shaped(plain, Shaping(3.0), grid=UTM)
+    assert not found[0].intersects(found[1]) and found[0].equals(plain[0])
+
+
+# ------------------------------------------------------------------------------------------------ measures
+@pytest.mark.parametrize("reverse", [False, True])
+def test_area_and_perimeter_on_the_ellipsoid_count_holes_whichever_way_they_run(reverse):
+    outer, inner = box(10, 60, 10.004, 60.002), box(10.001, 60.0005, 10.002, 60.001)
+    ring = list(inner.exterior.coords)
+    outline = MultiPolygon([Polygon(outer.exterior, [ring[::-1] if reverse else ring])])
+    whole, hole = (measures([MultiPolygon([thing])], grid=DEGREES) for thing in (outer, inner))
+    area, perimeter, unit = measures([outline], grid=DEGREES)
+    east, north = 111_412 * np.cos(np.radians(60.001)) * 1.0018, 111_412.0  # metres a degree, WGS84, to a percent
+    assert unit == "m" and area[0] == pytest.approx(whole[0][0] - hole[0][0], rel=1e-9)
+    assert perimeter[0] == pytest.approx(whole[1][0] + hole[1][0], rel=1e-9)
+    assert area[0] == pytest.approx((0.004 * 0.002 - 0.001 * 0.0005) * east * north, rel=0.005)
+    assert perimeter[0] == pytest.approx(2 * (0.005 * east + 0.0025 * north), rel=0.005)
+
+
+def test_rows_have_compactness_and_the_drawn_outlines_perimeter():
+    square = affinity.translate(affinity.rotate(box(0, 0, 30, 30), 45, origin=(0, 0)), 60, 30)
+    for grid in (UTM, DEGREES):
+        outlines = drawn_on(grid, square, box(2, 2, 4, 60), shapely.Point(100, 90).buffer(18))
+        area_px = np.array([round(outline.area / abs(grid.transform.a * grid.transform.e)) for outline in outlines])
+        known = Attributes(area_px, np.full(3, 0.5), np.full(3, 0.9), [None] * 3, [None] * 3)
+        rows = [frame_of(outlines, known, grid=grid, shaping=shaping).set_index("id")
+                for shaping in (Shaping(), Shaping(regularise=grid is UTM, simplify_m=0.5))]  # fmt: skip
+        assert (rows[0]["area_m2"] == rows[1]["area_m2"]).all()
+        assert (rows[1]["perimeter_m"] <= rows[0]["perimeter_m"]).all()
+        compact = rows[0]["compactness"]
+        assert compact.between(0, 1).all()
+        wanted = 4 * np.pi * rows[0]["area_m2"] / rows[0]["perimeter_m"] ** 2
+        assert compact.to_numpy() == pytest.approx(wanted.to_numpy(), abs=1e-4)
+        if grid is UTM:
+            by_size = rows[1].sort_values("area_m2")
+            assert by_size["compactness"].iloc[0] < 0.15  # 1 m x 29 m
+            assert rows[1]["perimeter_m"].max() < 64 and by_size["compactness"].iloc[1] == pytest.approx(
+                0.785, abs=0.01
+            )
