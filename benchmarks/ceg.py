@@ -10,7 +10,7 @@ the labels of both dates; the script stops if they differ in a single pixel.
 
 With files, both read the same: scores as .npy, instances as COCO JSON. The public way has one script per step: the
 first writes the instance label, the second reads it again and writes the mixed one, the third reads the scores again
-and writes the labels of both dates. Ours reads once and writes one picture of three bands, as the store does.
+and writes the labels of both dates. Ours reads once and writes one picture that holds the three, as the store does.
 
 Rates are pairs per second of processor time, so that other work on the machine counts less.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,11 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.files import whole
+from semicdvl.files import write_whole
 from semicdvl.pseudo import ceg
+from semicdvl.pseudo.picture import read_png, to_png
+from semicdvl.types import VLMLabels
 
 GAMMA, FOREGROUND = 0.8, (0, 1)
-ROUNDS = 6
+ROUNDS = 15
 S = TypeVar("S")
 Labels = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -166,23 +167,26 @@ def public_with_files(files: SceneFiles) -> None:
         cv2.imwrite(str(folder / f"seg_{date}.png"), public_classes(np.load(folder / f"{date}.npy")))
 
 
-def _mapped(path: Path) -> NDArray[np.float32]:
-    """Return the array of a .npy file where it lies in the system's memory anyway, all pages at once."""
-    with path.open("rb") as handle:
+def _scores(path: Path, into_CHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Read a .npy file into memory that is there already: new memory for every file takes longer than reading."""
+    with path.open("rb", buffering=0) as handle:
         np.lib.format.read_magic(handle)
         shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        content = mmap.mmap(handle.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
-        return np.frombuffer(content, dtype, offset=handle.tell()).reshape(shape)
+        if (shape, dtype) != (into_CHW.shape, into_CHW.dtype) or handle.readinto(into_CHW) != into_CHW.nbytes:  # type: ignore[arg-type]
+            raise SystemExit(f"{path}: {shape} {dtype}, wanted {into_CHW.shape} {into_CHW.dtype}")
+    return into_CHW
+
+
+ROOM_2CHW = np.empty((2, 6, 256, 256), np.float32)
+"""Where the scores of both dates are read to."""
 
 
 def ours_with_files(files: SceneFiles) -> None:
     """Read once, write one picture, whole."""
-    first, second = (_mapped(files.folder / f"{date}.npy") for date in "AB")
+    first, second = (_scores(files.folder / f"{date}.npy", room) for date, room in zip("AB", ROOM_2CHW, strict=True))
     instance_HW = ceg.instance_level(*_instances(files), shape_hw=first.shape[1:])
     labels = ceg.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
-    with whole(files.folder / "labels.png") as temporary:
-        temporary.write_bytes(cv2.imencode(".png", cv2.merge(labels))[1].tobytes())
+    write_whole(files.folder / "labels.png", to_png(VLMLabels(*labels)))
 
 
 def read_public(files: SceneFiles) -> Labels:
@@ -195,8 +199,9 @@ def read_public(files: SceneFiles) -> Labels:
 
 def read_ours(files: SceneFiles) -> Labels:
     """Read what `ours_with_files` wrote."""
-    mixed, t1, t2 = cv2.split(cv2.imread(str(files.folder / "labels.png")))
-    return mixed, t1, t2
+    labels = read_png(files.folder / "labels.png")
+    assert labels is not None
+    return labels.change_HW, labels.t1_HW, labels.t2_HW
 
 
 # ------------------------------------------------------------------------------------------------ timing

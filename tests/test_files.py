@@ -18,6 +18,27 @@ def test_a_broken_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
+def test_bytes_are_written_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sub" / "a.png"
+    files.write_whole(path, b"old")
+    files.write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    for error, wanted in (
+        (OSError(28, "No space left on device"), OutputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):
+
+        def fails(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patched, pytest.raises(wanted):
+            patched.setattr(Path, "replace", fails)
+            files.write_whole(path, b"half")
+    assert path.read_bytes() == b"new" and [p.name for p in path.parent.iterdir()] == ["a.png"]
+    with pytest.raises(OutputError, match="cannot be written"):
+        files.write_whole(path / "below" / "b.png", b"")
+
+
 def test_a_folder_is_replaced_only_when_it_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with files.whole_folder(out) as folder:

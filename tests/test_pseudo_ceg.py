@@ -105,6 +105,21 @@ def test_a_tie_is_foreground_and_gamma_itself_is_reliable() -> None:
     assert (ceg.segmentation(below, foreground=[1], gamma=0.8) == 255).all()
 
 
+@given(
+    hnp.arrays(np.float32, (2, 4, *SHAPE), elements=st.sampled_from([0.3, np.float32(0.8), 1.0, 1.2, 1.9])),
+    st.sampled_from([0.5, 0.8, 1.0, 1.5]),
+)
+def test_sums_above_1_are_compared_as_they_are(scores: np.ndarray, gamma: float) -> None:
+    """The public scripts append a map of gamma to the raw scores and take the argmax; the first of equals wins."""
+    with_gamma = [np.concatenate([date, np.full((1, *SHAPE), gamma, np.float32)]).argmax(axis=0) for date in scores]
+    wanted = [np.where(winner == 4, 255, winner < 2) for winner in with_gamma]
+    for date, label in zip(scores, wanted, strict=True):
+        assert np.array_equal(ceg.segmentation(date, foreground=[0, 1], gamma=gamma), label)
+    change, reliable = ceg.pixel_level(*scores, foreground=[0, 1], gamma=gamma)
+    assert np.array_equal(reliable, (wanted[0] != 255) & (wanted[1] != 255))
+    assert np.array_equal(change & reliable, (wanted[0] != wanted[1]) & reliable)
+
+
 @settings(deadline=None)
 @given(
     hnp.arrays(np.float32, (2, 3, *SHAPE), elements=st.sampled_from([0.0, 0.25, 0.5, np.float32(0.8), 1.0])),

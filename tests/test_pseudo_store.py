@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from semicdvl.errors import ConfigError, InputError, OutputError, StoreError
 from semicdvl.pseudo import ceg
@@ -18,10 +19,11 @@ from semicdvl.pseudo.answers import from_arrays, quantised, to_arrays
 from semicdvl.pseudo.coverage import verified
 from semicdvl.pseudo.features import backbone_features
 from semicdvl.pseudo.generate import CEGSettings, generate, make_labels, spec_of
+from semicdvl.pseudo.picture import read_png, to_png
 from semicdvl.pseudo.prompts import Prompts, prompts_of
 from semicdvl.pseudo.settings import STEPS
 from semicdvl.pseudo.store import PseudoStore
-from semicdvl.types import Instance, PairFiles, Segments
+from semicdvl.types import Instance, PairFiles, Segments, VLMLabels
 
 WORDS = Prompts(("house",), ("grass", "water"))
 SHAPE = (12, 17)
@@ -145,7 +147,7 @@ def test_labels_of_kept_scores_are_those_of_the_scores_themselves(seed: int, gam
     clamped = np.clip(scores, 0, 1)
     kept = quantised(scores).astype(np.float32) / np.float32(STEPS)
     for foreground in ([0], [1, 3], [2]):
-        wanted = ceg.segmentation(clamped, foreground=foreground, gamma=gamma)
+        wanted = ceg.segmentation(np.maximum(scores, 0), foreground=foreground, gamma=gamma)
         assert np.array_equal(ceg.segmentation(kept, foreground=foreground, gamma=gamma), wanted)
     assert (kept <= clamped + 1e-6).all() and (clamped - kept < 2 / STEPS + 1e-6).all()
 
@@ -163,6 +165,27 @@ def test_packed_scores_come_back_and_so_do_those_of_older_stores(steps: np.ndarr
     older = kept | {"scores": steps}
     for content in (kept, older):
         assert np.array_equal(from_arrays(content, ("a",)).scores_CHW, scores)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8, st.tuples(st.just(3), st.integers(1, 5), st.integers(1, 9)), elements=st.sampled_from([0, 1, 255])
+    )
+)
+def test_labels_come_back_from_their_picture_by_any_reader(
+    tmp_path_factory: pytest.TempPathFactory, maps: np.ndarray
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "labels.png"
+    path.write_bytes(to_png(VLMLabels(*maps)))
+    with Image.open(path) as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.moveaxis(maps, 0, -1))
+    older = path.with_name("older.png")  # three bands, as stores had them before
+    cv2.imwrite(str(older), np.moveaxis(maps, 0, -1)[..., ::-1])
+    for each in (path, older):
+        labels = read_png(each)
+        assert labels is not None and labels.change_HW.flags.c_contiguous
+        assert all(np.array_equal(one, other) for one, other in zip(vars(labels).values(), maps, strict=True))
 
 
 def test_labels_for_other_images_are_refused(tmp_path: Path, pairs: list[PairFiles]) -> None:
@@ -306,6 +329,7 @@ def test_prompts_and_settings_are_checked() -> None:
     assert prompts_of(find="Solar Panel, roof").find == ("solar panel", "roof")
     assert "building" in prompts_of(find="car").background  # what the set looked for is background now
     assert "water" not in prompts_of(find="water").background
+    assert prompts_of(find="building").background == prompts_of().background  # "house" may mean the same
     with pytest.raises(ConfigError, match="no background prompt"):
         prompts_of(background="")
     with pytest.raises(ConfigError, match="given twice: road"):

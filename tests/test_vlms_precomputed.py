@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as rle
 
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.pseudo import ceg
+from semicdvl.pseudo.answers import from_arrays, to_arrays
 from semicdvl.tables import lookup
-from semicdvl.types import VLM
+from semicdvl.types import VLM, Segments
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.precomputed import build, pixel_key
+from semicdvl.vlms.precomputed import build, in_range, pixel_key
 from semicdvl.vlms.saved_objects import _runs_fit
 
 WORDS = ["house", "road", "tree"]
@@ -60,6 +63,33 @@ def test_maps_are_clamped_and_in_the_order_asked(folder: Path, image: np.ndarray
     assert vlm.segment(image, ["road"]).scores_CHW[0, 0, 0] == 0.0
     other = vlm.segment(np.ascontiguousarray(image[::-1]), ["house"])
     assert other.scores_CHW[0, 0, 1] == np.float32(0.1)
+
+
+def test_sums_above_1_are_compared_among_the_words_that_are_asked(folder: Path, image: np.ndarray) -> None:
+    scores_CHW = np.full((3, HEIGHT, WIDTH), 0.2, np.float32)
+    scores_CHW[:, 1, 2] = 1.3, 1.7, 1.5
+    np.save(folder / "A" / "one.npy", scores_CHW)
+    vlm = build(weights=folder)
+    assert vlm.segment(image, WORDS).scores_CHW[:, 1, 2].argmax() == 1
+    found = vlm.segment(image, ["house", "tree"]).scores_CHW
+    assert found[1, 1, 2] == 1 and found[0, 1, 2] == np.nextafter(np.float32(1), np.float32(0))
+    assert np.array_equal(found[:, 0], scores_CHW[[0, 2], 0])
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float32, (4, 3, 5), elements=st.sampled_from([-0.1, 0.0, 0.5, 0.997, 1.0, 1.001, 1.4, 3.0])),
+    st.sampled_from([0.5, 0.8, 1.0]),
+)
+def test_clamping_and_the_store_keep_what_the_raw_sums_say(raw: np.ndarray, gamma: float) -> None:
+    scores = in_range(raw)
+    kept = from_arrays(to_arrays(Segments(scores, ("a", "b", "c", "d"))), ("a", "b", "c", "d")).scores_CHW
+    for foreground in ([0], [1, 2], [3]):
+        wanted = ceg.segmentation(raw, foreground=foreground, gamma=gamma)
+        for each in (scores, kept):
+            assert np.array_equal(ceg.segmentation(each, foreground=foreground, gamma=gamma), wanted)
+    small = raw.max(axis=0) <= 1
+    assert np.array_equal(scores[:, small], np.maximum(raw, 0)[:, small]) and scores.max() <= 1
 
 
 def test_named_by_pixel_hash(tmp_path: Path, image: np.ndarray) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,17 +59,47 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     try:
         yield temporary
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".old-{path.name}-", dir=path.parent))
-            path.replace(old / path.name)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
+        put_in_place(temporary, path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file at once, whole: the same as `whole`, with half as many calls of the system.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".part-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+def put_in_place(folder: Path, path: Path) -> None:
+    """Give a finished folder the name `path`, in place of the folder that has it now; both lie on one disk."""
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".old-{path.name}-", dir=path.parent))
+        path.replace(old / path.name)
+        folder.replace(path)
+        shutil.rmtree(old)
+    else:
+        folder.replace(path)
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
@@ -78,8 +110,7 @@ def unwritable(path: Path, error: OSError) -> OutputError:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole."""
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
 def read_json(path: Path, *, remedy: str) -> Any:

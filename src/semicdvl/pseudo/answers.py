@@ -46,25 +46,26 @@ def from_arrays(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...]) -
 
 
 def quantised(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return scores in [0, 1] as whole steps of 1 / STEPS, rounded down (sums above 1 are clamped).
+    """Return scores in [0, 1] as whole steps of 1 / STEPS, rounded down.
 
     A float32 just below a step by rounding alone counts as the step, so `score >= gamma` is kept for every gamma that
     is a multiple of 1 / STEPS, rounded to float32. Of prompts whose different scores fall on the same step as the best
     one of their pixel, those below the best go one step lower: else rounding would make ties, which the foreground
-    wins.
+    wins. A VLM that exceeds 1 is clamped, its winners kept in the same way.
 
     Raises:
         InputError: a score is not a number.
     """
     if not np.isfinite(scores_CHW).all():
         raise InputError("VLM", "answered with scores that are not numbers", "Check its weights and its precision")
-    clamped_CHW = np.clip(scores_CHW, 0, 1).astype(np.float32)
+    raw_CHW = np.clip(scores_CHW, 0, np.finfo(np.float32).max).astype(np.float32)
+    clamped_CHW = np.minimum(raw_CHW, np.float32(1))
     grid = np.arange(STEPS + 1, dtype=np.float32) / np.float32(STEPS)
     steps_CHW = np.floor(clamped_CHW * np.float32(STEPS)).astype(np.int16)
     steps_CHW += grid[np.minimum(steps_CHW + 1, STEPS)] <= clamped_CHW
     steps_CHW -= grid[np.minimum(steps_CHW, STEPS)] > clamped_CHW
     np.minimum(steps_CHW, STEPS, out=steps_CHW)
-    false_tie_CHW = (steps_CHW == steps_CHW.max(axis=0)) & (clamped_CHW < clamped_CHW.max(axis=0)) & (steps_CHW > 0)
+    false_tie_CHW = (steps_CHW == steps_CHW.max(axis=0)) & (raw_CHW < raw_CHW.max(axis=0)) & (steps_CHW > 0)
     kept: NDArray[np.uint8] = (steps_CHW - false_tie_CHW).astype(np.uint8)
     return kept
 

@@ -62,6 +62,9 @@ PROMPT_SETS: dict[str, Prompts] = {
 def prompts_of(*, find: str | None = None, background: str | None = None, prompt_set: str = "buildings") -> Prompts:
     """Return the prompts of a named set, with either list replaced by comma-separated words.
 
+    Words of the set that are not looked for any more become background ("house" does for `find="road"`), unless some of
+    the set's words still are looked for: the others may mean the same ("house" does for `find="building"`).
+
     Raises:
         ConfigError: the set is unknown, or the words don't make two lists.
     """
@@ -75,7 +78,7 @@ def prompts_of(*, find: str | None = None, background: str | None = None, prompt
         others = _words(background)
     else:  # a set's background must not compete with what the user looks for
         others = tuple(word for word in base.background if word not in chosen)
-        others += tuple(word for word in base.find if find is not None and word not in chosen)
+        others += () if set(chosen) & set(base.find) else base.find
     return Prompts(chosen, others)
 
 

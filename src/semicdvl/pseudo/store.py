@@ -25,16 +25,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import InputError, StoreError
-from semicdvl.files import key_of, read_json, sha256, whole, write_json
+from semicdvl.files import key_of, read_json, sha256, whole, write_json, write_whole
 from semicdvl.pseudo.answers import from_arrays, to_arrays
 from semicdvl.pseudo.locks import held
+from semicdvl.pseudo.picture import read_png, to_png
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.types import PairFiles, Segments, VLMLabels
+from semicdvl.types import IGNORE, PairFiles, Segments, VLMLabels
 
 VERSION = 1
 KINDS = ("answers", "labels", "features")
@@ -179,9 +179,7 @@ class PseudoStore:
     def keep_labels(self, pair: PairFiles, labels: VLMLabels) -> dict[str, Any]:
         """Keep a pair's labels; return their record (name, reliable and changed share, how they came about)."""
         key = self.label_key(pair)
-        stacked = np.stack([labels.t2_HW, labels.t1_HW, labels.change_HW], axis=-1)  # OpenCV's BGR: red is change
-        with whole(self._path("labels", key, ".png")) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", stacked)[1].tobytes())  # at once: `imwrite` writes crumbs
+        write_whole(self._path("labels", key, ".png"), to_png(labels))
         record = {
             "name": pair.name,
             "before": str(pair.before),
@@ -214,11 +212,10 @@ class PseudoStore:
                 f"{self.root}: holds no labels for the pair '{pair.name}' ({pair.before}). It was made for "
                 "other images, or not finished; run `semicdvl pseudo` on this data set with the same -o."
             )
-        stacked = _picture(path)
-        if stacked is None:
+        labels = read_png(path)
+        if labels is None:
             raise _damaged(path, "label", "not a picture")
-        change, t1, t2 = (np.ascontiguousarray(stacked[..., band]).astype(np.uint8) for band in (2, 1, 0))
-        return VLMLabels(change, t1, t2)
+        return labels
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the record of every label in the store, of all specifications."""
@@ -239,8 +236,8 @@ class PseudoStore:
                 read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
             except InputError as error:
                 wrong.append(str(error))
-            picture = _picture(path.with_suffix(".png"))
-            if picture is None or not np.isin(picture, (0, 1, 255)).all():
+            labels = read_png(path.with_suffix(".png"))
+            if labels is None or not all(np.isin(each_HW, (0, 1, IGNORE)).all() for each_HW in vars(labels).values()):
                 wrong.append(str(_damaged(path.with_suffix(".png"), "label", "not a picture of 0, 1 and 255")))
         return wrong
 
@@ -266,14 +263,6 @@ def _manifest(root: Path) -> dict[str, Any]:
             f"{path}: a store of version {manifest.get('version')}; this program reads {VERSION}. Make it anew."
         )
     return manifest
-
-
-def _picture(path: Path) -> NDArray[np.uint8] | None:
-    """Read a label picture; None if it is missing or damaged."""
-    if not path.is_file():
-        return None
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    return None if picture is None else picture.astype(np.uint8)
 
 
 def _damaged(path: Path, what: str, why: object) -> StoreError:

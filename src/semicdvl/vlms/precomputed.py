@@ -4,7 +4,7 @@ Folder layout, the one of the public SemiCD-VL scripts with a note of what was a
 
     ANSWERS/answers.json     {"prompts": ["house", "building", "road", ...],      channel order, or category ids
                               "images": "../LEVIR-CD-256"}                       optional, see below
-    ANSWERS/A/test_1.npy     C x H x W scores of A/test_1.png (APE's "sem_seg"; sums above 1 are clamped to 1)
+    ANSWERS/A/test_1.npy     C x H x W scores of A/test_1.png (APE's "sem_seg"; sums above 1 are clamped in order)
     ANSWERS/A/test_1.json    its instances, COCO style: a list (or {"annotations": [...], "categories": [...]}) of
                              {"category_id": 0, "score": 0.93, "segmentation": {"size": [H, W], "counts": "..."}}
     ANSWERS/B/test_1.npy     ...
@@ -16,6 +16,9 @@ whose names are then prompts; instances of other categories are left out.
 best instance that covers it; both are used together. An image arrives here as pixels, so its file is found by their
 hash: with `images` set, the image files below that folder are hashed and ANSWERS mirrors their paths without suffix.
 Without it, answers lie flat and are named by `pixel_key` of the image: ANSWERS/<64 hex digits>.npy.
+
+The public scripts take the argmax over the sums as they are. So that clamping makes no ties, where the foreground would
+win, only the prompt with the highest sum of a pixel gets 1; others that reach 1 get the number just below.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ from semicdvl.vlms.pieces import boolean
 from semicdvl.vlms.saved_objects import Reader, read_coco
 
 NOTE = "answers.json"
+READING = 2
+"""How files become scores; part of the identity. 2: sums above 1 keep their winner. 1: they were all 1."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
@@ -59,7 +64,7 @@ class Form:
         gamma: score from which its answers are worth believing.
         reader: reads a file of instances.
         below: folder that its instance files lie in, beside the arrays; empty: none.
-        clamp: sums above 1 and noise below 0 are clamped; else scores outside [0, 1] are refused.
+        clamp: sums above 1 and noise below 0 are clamped (see `in_range`); else scores outside [0, 1] are refused.
     """
 
     name: str = "precomputed"
@@ -113,12 +118,13 @@ class PrecomputedVLM:
         if objects.is_file():
             found = self.form.reader(objects, shape_hw=shape_hw, note=self.note, prompts=self.prompts)
         if maps.is_file():
-            scores_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts), clamp=self.form.clamp)
+            raw_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts), clamp=self.form.clamp)
+            scores_CHW = in_range(raw_CHW[channels])
         elif found is not None:
-            scores_CHW = _paint(found, shape_hw=shape_hw, count=len(self.prompts))
+            scores_CHW = _paint(found, shape_hw=shape_hw, count=len(self.prompts))[channels]
         else:
             raise InputError(maps, "no answer for this image, neither .npy nor .json", "Make answers for all images")
-        return Segments(scores_CHW[channels], tuple(prompts), _select(found, channels))
+        return Segments(scores_CHW, tuple(prompts), _select(found, channels))
 
     def _channel(self, word: str) -> int:
         cleaned = word.strip().lower()
@@ -190,7 +196,7 @@ def open_answers(weights: Path | str | None, *, images: Path | str | None, form:
 
 
 def _fingerprint(folder: Path, note: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps({**note, "images": None}, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps({**note, "images": None, "reading": READING}, sort_keys=True).encode())
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".npy", ".json"):
             stat = path.stat()
@@ -214,8 +220,8 @@ def _index(images: Path) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------ one answer
-def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool) -> NDArray[np.float32]:
-    """Read score maps CHW in [0, 1]."""
+def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool) -> NDArray[np.floating[Any]]:
+    """Read score maps CHW; finite, and without `clamp` from 0 to 1."""
     try:
         raw = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -232,7 +238,20 @@ def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool
     if not clamp and (raw.min(initial=0) < -1e-3 or raw.max(initial=0) > 1 + 1e-3):
         problem = f"holds scores from {raw.min():g} to {raw.max():g}, wanted 0 to 1"
         raise InputError(path, problem, "Save probabilities: after the sigmoid or softmax, not logits or percent")
-    scores_CHW: NDArray[np.float32] = np.clip(raw, 0.0, 1.0).astype(np.float32)
+    raw_CHW: NDArray[np.floating[Any]] = raw if np.issubdtype(raw.dtype, np.floating) else raw.astype(np.float64)
+    return raw_CHW
+
+
+def in_range(raw_CHW: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return scores in [0, 1] with the winners of the raw ones.
+
+    Where a prompt's score is above 1, every prompt that has the pixel's highest score gets 1 and all others that reach
+    1 get the float32 just below it: the winning prompt, ties, and the decision `best score >= gamma` are those of the
+    raw scores for every gamma up to 1. Pixels without a score above 1 keep their scores.
+    """
+    best_HW = raw_CHW.max(axis=0)
+    scores_CHW: NDArray[np.float32] = np.clip(raw_CHW, 0.0, 1.0).astype(np.float32)
+    scores_CHW[(raw_CHW >= 1) & (raw_CHW < best_HW)] = np.nextafter(np.float32(1), np.float32(0))
     return scores_CHW
 
 
