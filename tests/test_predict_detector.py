@@ -1,14 +1,16 @@
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
-from semicdvl.predict.detector import VLMCEG, Described, NetworkDetector, vlm_detector
+from semicdvl.predict.detector import VLMCEG, Described, NetworkDetector, identity_of, vlm_detector
 from semicdvl.pseudo.generate import CEGSettings
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, PlaneStrip, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))
 
@@ -39,7 +41,71 @@ def decided(level: str, *, valid: np.ndarray | None = None, **settings):
     t1, t2 = images()
     planes = detector.planes(t1, t2)
     assert planes.shape == (detector.planes_count, 40, 50) and planes.dtype == np.float32
-    return detector.decide(planes, np.ones((40, 50), bool) if valid is None else valid)
+    return whole(detector, planes, np.ones((40, 50), bool) if valid is None else valid)
+
+
+@dataclass
+class Strips:
+    """Maps of a whole raster, cut into strips."""
+
+    planes_PHW: np.ndarray
+    valid_HW: np.ndarray
+    rows: int
+
+    @property
+    def shape_hw(self):
+        return self.valid_HW.shape
+
+    def __iter__(self):
+        for row in range(0, len(self.valid_HW), self.rows):
+            yield PlaneStrip(row, self.planes_PHW[:, row : row + self.rows], self.valid_HW[row : row + self.rows])
+
+
+def whole(detector, planes_PHW, valid_HW, *, rows: int = 14):
+    """Decide strip by strip, and put the answers together."""
+    maps = list(detector.decide(Strips(planes_PHW, valid_HW, rows)))
+    assert [len(part.change_HW) for part in maps] == [
+        len(strip.valid_HW) for strip in Strips(planes_PHW, valid_HW, rows)
+    ]
+    assert len({(part.classes, part.foreground) for part in maps}) == 1
+    names = [name for name in ("change_HW", "score_HW", "t1_HW", "t2_HW") if getattr(maps[0], name) is not None]
+    return replace(maps[0], **{name: np.concatenate([getattr(part, name) for part in maps]) for name in names})
+
+
+@pytest.mark.parametrize("level", ["pixel", "instance", "mixed"])
+@pytest.mark.parametrize("options", [{}, {"shift_px": 2, "replaced_iou": 0.7, "replaced_class": True}])
+def test_strips_make_no_difference(level, options):
+    rng = np.random.default_rng(0)
+    planes = np.stack([ndimage.gaussian_filter(one, 1.5) for one in rng.normal(size=(6, 41, 52))])
+    planes = ((planes - planes.min()) / np.ptp(planes)).astype(np.float32)
+    valid = rng.random((41, 52)) < 0.97
+    settings = CEGSettings(
+        level=level, instance_score=0.5, gamma=0.5, min_area_px=5, **({} if level == "pixel" else options)
+    )
+    detector = VLMCEG(Brightness(), PROMPTS, settings)
+    one = whole(detector, planes, valid, rows=41)
+    assert 0.01 < (one.change_HW == 1).mean() < 0.6
+    for rows in (1, 3, 8):
+        other = whole(detector, planes, valid, rows=rows)
+        for name in ("change_HW", "score_HW", "t1_HW", "t2_HW"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_identity_tells_detectors_apart():
+    """What makes other maps has another identity; thresholds come after the maps."""
+    asked = VLMCEG(Brightness(), PROMPTS, CEGSettings(level="instance"))
+    assert identity_of(asked) == identity_of(replace(asked, settings=CEGSettings(level="pixel", gamma=0.5)))
+    others = [
+        replace(asked, vlm=Brightness("brightness-2")),
+        replace(asked, prompts=Prompts(("hall",), ("grass", "road"))),
+    ]
+    torch.manual_seed(0)
+    networks = [NetworkDetector(Difference().eval(), name=name) for name in ("runs/x", "runs/y")]
+    assert identity_of(networks[0]) == identity_of(networks[1]), "the same weights under another name"
+    with torch.no_grad():
+        networks[1].network.scale += 1
+    found = [identity_of(one) for one in (asked, *others, *networks)]
+    assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
 def test_both_kinds_are_detectors():
@@ -113,7 +179,7 @@ def test_network_gives_its_probability_of_change():
     assert planes.shape == (1, 40, 50) and planes[0] == pytest.approx(wanted, abs=1e-5)
     valid = np.ones((40, 50), bool)
     valid[0] = False
-    change = detector.decide(planes, valid)
+    change = whole(detector, planes, valid)
     assert (change.change_HW[0] == IGNORE).all() and change.t1_HW is None
     assert ((change.change_HW == 1) == ((wanted >= 0.5) & valid)).all()
     assert change.change_HW[30, 40] == 1 and change.change_HW[22, 7] == 0

@@ -1,6 +1,8 @@
 import json
+import tracemalloc
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,8 +17,11 @@ from rich.console import Console
 
 from semicdvl.errors import InputError, OutputError
 from semicdvl.predict import run
+from semicdvl.predict.check import examine
+from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.results import OUTPUTS
 from semicdvl.predict.run import DetectSettings, detect
+from semicdvl.rasters.pair import open_pair
 from semicdvl.types import IGNORE, ChangeMap
 
 UTM = rasterio.CRS.from_epsg(32615)
@@ -37,12 +42,14 @@ class Brighter:
             raise self.error
         return np.stack([image_HWC.mean(axis=2, dtype=np.float32) / 255 for image_HWC in (t1_HWC, t2_HWC)])
 
-    def decide(self, planes_PHW, valid_HW):
-        bright_PHW = planes_PHW > 0.6
-        classes = [np.where(valid_HW, plane_HW, IGNORE).astype(np.uint8) for plane_HW in bright_PHW]
-        change_HW = np.where(valid_HW, bright_PHW[0] ^ bright_PHW[1], IGNORE).astype(np.uint8)
-        score_HW = np.where(valid_HW, np.abs(planes_PHW[1] - planes_PHW[0]), np.nan).astype(np.float32)
-        return ChangeMap(change_HW, score_HW, ("dark", "bright"), (1,), *classes)
+    def decide(self, strips):
+        for strip in strips:
+            planes_PHW, valid_HW = strip.planes_PHW, strip.valid_HW
+            bright_PHW = planes_PHW > 0.6
+            classes = [np.where(valid_HW, plane_HW, IGNORE).astype(np.uint8) for plane_HW in bright_PHW]
+            change_HW = np.where(valid_HW, bright_PHW[0] ^ bright_PHW[1], IGNORE).astype(np.uint8)
+            score_HW = np.where(valid_HW, np.abs(planes_PHW[1] - planes_PHW[0]), np.nan).astype(np.float32)
+            yield ChangeMap(change_HW, score_HW, ("dark", "bright"), (1,), *classes)
 
 
 def pair_of_images(height: int = 150, width: int = 230) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +101,7 @@ def test_everything_is_written_and_right(tifs, tmp_path):
     assert (change == wanted).all(), "the object of 6 px = 1.5 m2 is left out of the map, too"
     with rasterio.open(out / "change.tif") as source:
         assert source.crs == UTM and source.transform == Affine(0.5, 0, 366676, 0, -0.5, 4104256)
-    frame = gpd.read_file(out / "changes.gpkg")
+    frame = gpd.read_file(out / "changes.gpkg", layer="changes")
     assert frame["area_m2"].tolist() == [700, 50] and frame["kind"].tolist() == ["appeared", "disappeared"]
     assert frame["to_class"].tolist() == ["bright", "dark"]
     assert (read(out / "t2.tif")[60:100, 80:150] == 1).all()
@@ -124,17 +131,22 @@ def test_same_bytes_whatever_the_tile(tifs, tmp_path, tile_px):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_large_maps_go_through_a_file(tifs, tmp_path, monkeypatch):
-    detect(*tifs, tmp_path / "one", detector=Brighter(), settings=TILES, progress=QUIET)
-    monkeypatch.setattr(run, "IN_MEMORY_BYTES", 1000)
-    detect(*tifs, tmp_path / "two", detector=Brighter(), settings=TILES, progress=QUIET)
+def test_same_result_however_few_rows_are_held_at_once(tifs, tmp_path, monkeypatch):
+    settings = replace(TILES, min_area_m2=2.0)
+    one = detect(*tifs, tmp_path / "one", detector=Brighter(), settings=settings, progress=QUIET)
+    monkeypatch.setattr(run, "PlaneStore", partial(PlaneStore, strip_bytes=1))  # two rows at a time
+    two = detect(*tifs, tmp_path / "two", detector=Brighter(), settings=settings, progress=QUIET)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(OUTPUTS)
-    assert (tmp_path / "one" / "score.tif").read_bytes() == (tmp_path / "two" / "score.tif").read_bytes()
+    for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    frames = [gpd.read_file(tmp_path / name / "changes.gpkg", layer="changes") for name in ("one", "two")]
+    assert frames[0].equals(frames[1]) and len(frames[0]) == 2
+    assert (one.changed_px, one.seen_px, one.by_kind) == (two.changed_px, two.seen_px, two.by_kind)
 
 
 def test_plain_images(pngs, tmp_path):
     result = detect(*pngs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
-    frame = gpd.read_file(tmp_path / "out" / "changes.gpkg")
+    frame = gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")
     assert result.changed_m2 is None and frame["area_px"].tolist() == [2800, 200, 6] and frame.crs is None
     assert any("no CRS" in line for line in result.warnings) and any("--gsd" in line for line in result.warnings)
     settings = replace(TILES, gsd_m=0.5, min_area_m2=10)
@@ -144,8 +156,67 @@ def test_plain_images(pngs, tmp_path):
 
 def test_nothing_found_is_a_result(pngs, tmp_path):
     result = detect(pngs[0], pngs[0], tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
-    assert result.objects == 0 and len(gpd.read_file(tmp_path / "out" / "changes.gpkg")) == 0
+    assert result.objects == 0 and len(gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")) == 0
     assert any("No change" in line for line in result.warnings)
+
+
+@dataclass(frozen=True)
+class Deviates(Brighter):
+    """Changed where the difference is far from its mean over the pair: it must see all of it first."""
+
+    mean: float | None = None
+    rounds: int = 1
+    shown: list = field(default_factory=list)
+
+    def fitted(self, tiles):
+        sums = [0.0, 0]
+        for _ in range(self.rounds):
+            for tile in tiles:
+                self.shown.append(tile)
+                sums[0] += float((tile.t2_HWC[tile.valid_HW].astype(np.float64) - tile.t1_HWC[tile.valid_HW]).sum())
+                sums[1] += 3 * int(tile.valid_HW.sum())
+        assert tiles.shape_hw == (150, 230) and tiles.gsd_m == pytest.approx(0.5)
+        return replace(self, mean=sums[0] / sums[1])
+
+    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+        assert self.mean is not None, "fitted before the first tile"
+        return super().planes(t1_HWC, t2_HWC)
+
+
+def test_a_detector_that_fits_sees_the_pair_once_and_whole(tifs, tmp_path):
+    detector = Deviates(rounds=2)
+    detect(*tifs, tmp_path / "out", detector=detector, settings=TILES, progress=QUIET)
+    shapes = [tile.valid_HW.shape for tile in detector.shown]
+    assert shapes == 2 * [(96, 96), (96, 96), (96, 38), (54, 96), (54, 96), (54, 38)], "two rounds, no overlap"
+    with open_pair(*tifs) as pair:
+        whole = pair.read(0, 0, 150, 230)
+    tiles = detector.shown[:6]
+    for name in ("t1_HWC", "t2_HWC", "valid_HW"):
+        parts = [getattr(tile, name) for tile in tiles]
+        joined = np.concatenate([np.concatenate(parts[:3], axis=1), np.concatenate(parts[3:], axis=1)])
+        assert (joined == getattr(whole, name)).all()
+
+
+def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
+    """Measured is what Python holds, arrays and all; only samples of rasters this large are looked at first."""
+    monkeypatch.setattr(run, "PlaneStore", partial(PlaneStore, strip_bytes=30_000))
+    monkeypatch.setattr(run, "open_checked", lambda before, after, **_: (open_pair(before, after), checked, None))
+    monkeypatch.setattr(run.detect_page, "write", lambda *_: None)
+    rng, peaks = np.random.default_rng(0), []
+    image = rng.integers(60, 120, (256, 96, 3), dtype=np.uint8)
+    for height in (256, 1280, 6400):  # the first warms up
+        paths = tmp_path / f"{height}-A.png", tmp_path / f"{height}-B.png"
+        for path, value in zip(paths, (60, 230), strict=True):
+            image[30:40, 50:60] = value
+            Image.fromarray(np.tile(image, (height // 256, 1, 1))).save(path, compress_level=1)
+        if not peaks:
+            checked = examine(open_pair(*paths))
+        tracemalloc.start()
+        result = detect(*paths, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert result.objects == height // 256
+    assert peaks[2] < 1.2 * peaks[1] and peaks[2] < 6400 * 96 * 4, "less than one map"
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -201,7 +272,9 @@ def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, e
     with pytest.raises(wanted):
         detect(*pngs, out, detector=detector, settings=TILES, progress=QUIET)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out"]
+    kept = [".out.partial"] if stage == "write" and not isinstance(error, OSError) else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "A.png", "B.png", "out"]
+    assert not (tmp_path / ".out.partial" / "result").exists(), "only tiles are kept for the next run"
 
 
 def test_bad_input_leaves_no_folder(pngs, tmp_path):

@@ -41,9 +41,11 @@ class Red:
     def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
         return (t2_HWC[None, ..., 0] == 255).astype(np.float32)
 
-    def decide(self, planes_PHW, valid_HW):
-        change_HW = np.where(valid_HW, planes_PHW[0] > 0.5, IGNORE).astype(np.uint8)
-        return ChangeMap(change_HW, np.where(valid_HW, planes_PHW[0], np.nan).astype(np.float32))
+    def decide(self, strips):
+        for strip in strips:
+            red_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            change_HW = np.where(valid_HW, red_HW > 0.5, IGNORE).astype(np.uint8)
+            yield ChangeMap(change_HW, np.where(valid_HW, red_HW, np.nan).astype(np.float32))
 
 
 def burned(boxes: list[tuple[int, int, int, int]]) -> np.ndarray:

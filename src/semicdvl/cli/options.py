@@ -9,12 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from semicdvl.cli.app import out
+
 if TYPE_CHECKING:
     from semicdvl.data.pairs import DataSet
     from semicdvl.pseudo.generate import CEGSettings
     from semicdvl.pseudo.prompts import Prompts
     from semicdvl.types import VLM
 
+Before = Annotated[
+    str, typer.Argument(help="Date 1: a GeoTIFF or another raster, a folder of tiles, a.tif,b.tif, a URL")
+]
+After = Annotated[
+    str, typer.Argument(help="Date 2, likewise; on another grid it is resampled. PNG or JPEG pairs work, too")
+]
+Bands = Annotated[
+    str | None, typer.Option(help="Numbers of red, green and blue in the files, like 4,3,2; else as tagged, or 1,2,3")
+]
+AfterBands = Annotated[str | None, typer.Option(help="The same of date 2, where its bands lie in another order")]
+GridOf = Annotated[
+    str, typer.Option("--grid", help="Whose pixels the result has: before, after, finest, or a raster file")
+]
 Find = Annotated[str | None, typer.Option(help="What to look for, in words: house,building")]
 Background = Annotated[str | None, typer.Option(help="What else there is, in words: road,grass,tree,water")]
 PromptSet = Annotated[str, typer.Option("--prompts", help="A named set of both: buildings, roads, water, forest, ...")]
@@ -55,12 +70,43 @@ class Level(StrEnum):
     pixel = "pixel"
 
 
+class Normalise(StrEnum):
+    """What is done about the light of two dates."""
+
+    none = "none"
+    match = "match"
+
+
 # ------------------------------------------------------------------------------------------------ options -> parts
+def words_in(text: str | None) -> list[str]:
+    """Return the words of a list with commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def numbers_in(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Return the whole numbers of a list with commas; None where nothing was given."""
+    from semicdvl.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in words_in(text))
+    except ValueError as error:
+        raise ConfigError(f"{option} is {text!r}; wanted whole numbers with commas in between, like 4,3,2.") from error
+
+
 def prompts_from(find: str | None, background: str | None, name: str) -> Prompts:
     """Return the prompts that the options name."""
     from semicdvl.pseudo.prompts import prompts_of
 
-    return prompts_of(find=find, background=background, prompt_set=name)
+    words = prompts_of(find=find, background=background, prompt_set=name)
+    if find is not None and background is None:
+        note = f"Looking for {', '.join(words.find)} against {', '.join(words.background)}: what else there is in the "
+        note += (
+            f"prompt set '{name}'. Name your own with --background, since a VLM finds what it has no other word for."
+        )
+        out.print(note, highlight=False, soft_wrap=True, markup=False)
+    return words
 
 
 def build_vlm(name: str, weights: Path | None, device: str | None, dtype: str | None, more: list[str] | None) -> VLM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,40 @@ from semicdvl.rasters.align import MOST_PX, Shift, measure_shift
 from semicdvl.rasters.date import Date
 from semicdvl.rasters.grid import Grid
 from semicdvl.rasters.move import Move
+from semicdvl.rasters.names import Given
 from semicdvl.rasters.pair import RasterPair, open_pair
 from semicdvl.rasters.radiometry import compare
 
 FORMAT = "semicdvl-check"
 
 
-def check(before: Path, after: Path, out: Path, *, bands: Sequence[int] | None = None) -> Checked:
+def check(
+    before: Given,
+    after: Given,
+    out: Path,
+    *,
+    bands: Sequence[int] | None = None,
+    after_bands: Sequence[int] | None = None,
+    grid: str | Path = "before",
+) -> Checked:
     """Measure how two images fit and write `check.json` and `check.html` into a folder; its other files stay.
 
     Args:
-        before: image of date 1.
-        after: image of date 2.
+        before: date 1, see `rasters.names.named`.
+        after: date 2.
         out: the folder; made if it is missing.
-        bands: 1-based numbers of red, green and blue; None: as tagged, or the first three.
+        bands: see `rasters.pair.open_pair`.
+        after_bands: the same.
+        grid: the same.
 
     Raises:
         InputError: an image cannot be opened or read, or the two have no ground in common.
         OutputError: the folder cannot be written.
     """
-    with open_pair(Path(before), Path(after), bands=bands) as pair:
+    with open_pair(before, after, bands=bands, after_bands=after_bands, grid=grid) as pair:
         checked = examine(pair)
         out = Path(out).absolute()
-        check_page.write(out / "check.html", pair, checked)
+        check_page.write(out / "check.html", pair.in_colour(), checked)
         write_json(out / "check.json", record(checked))
     return checked
 
@@ -57,9 +69,7 @@ def examine(pair: RasterPair) -> Checked:
     overlap_px = pair.grid.height * pair.grid.width
     gsd_m = pair.gsd_m
     overlap_m2 = None if gsd_m is None else overlap_px * gsd_m**2
-    shares = [overlap_px / (dates[0].height_px * dates[0].width_px), 1.0]
-    if overlap_m2 is not None and dates[1].gsd_m is not None:
-        shares[1] = min(1.0, overlap_m2 / (dates[1].height_px * dates[1].width_px * dates[1].gsd_m ** 2))
+    shares = [_share(date, pair, facts) for date, facts in zip((pair.before, pair.after), dates, strict=True)]
     facts = Checked(
         before=dates[0],
         after=dates[1],
@@ -76,10 +86,27 @@ def examine(pair: RasterPair) -> Checked:
     return facts.judged(findings_of(facts))
 
 
+def _share(date: Date, pair: RasterPair, facts: DateFacts) -> float:
+    """Return which share of an image lies in the overlap: of its pixels, or of its ground where it is resampled."""
+    overlap_px, image_px = pair.grid.height * pair.grid.width, facts.height_px * facts.width_px
+    if not date.warped or pair.gsd_m is None or facts.gsd_m is None:
+        return overlap_px / image_px
+    return min(1.0, overlap_px * pair.gsd_m**2 / (image_px * facts.gsd_m**2))
+
+
 def open_checked(
-    before: Path, after: Path, *, bands: Sequence[int] | None = None, align: bool = False
+    before: Given,
+    after: Given,
+    *,
+    bands: Sequence[int] | None = None,
+    after_bands: Sequence[int] | None = None,
+    grid: str | Path = "before",
+    normalise: str = "none",
+    align: bool = False,
 ) -> tuple[RasterPair, Checked, Shift | None]:
     """Open a pair for a detection and measure it; with `align` the after image is moved onto the before image.
+
+    The other arguments are those of `rasters.pair.open_pair`.
 
     Returns:
         The pair, what was measured on the files as they are, and the shift that is left after alignment (None without).
@@ -87,7 +114,8 @@ def open_checked(
     Raises:
         InputError: an image cannot be used, or the images lie more than `MOST_PX` apart.
     """
-    pair = open_pair(before, after, bands=bands)
+    opened = partial(open_pair, before, after, bands=bands, after_bands=after_bands, grid=grid, normalise=normalise)
+    pair = opened()
     try:
         checked = examine(pair)
         if checked.shift.known and checked.shift.length_px > MOST_PX and checked.shift.agree_frac >= 0.5:
@@ -99,7 +127,7 @@ def open_checked(
         raise
     if move is None:
         return pair, checked, None
-    moved = open_pair(before, after, bands=bands, move=move)
+    moved = opened(move=move)
     try:
         left = measure_shift(moved)
     except BaseException:

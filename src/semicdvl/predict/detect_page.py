@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import geopandas as gpd
 import numpy as np
+import rasterio
 from markupsafe import Markup
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.features import rasterize
 
 from semicdvl.predict import paint, report
-from semicdvl.predict.results import Found, area_text, count, describe, versions
+from semicdvl.predict.results import Found, RunFacts, area_text, count, describe, versions
+from semicdvl.rasters.grid import Grid
 from semicdvl.rasters.pair import RasterPair
-from semicdvl.types import IGNORE, Detector
-
-if TYPE_CHECKING:
-    from semicdvl.predict.run import DetectSettings
+from semicdvl.rasters.vector import KINDS
 
 OVERVIEW_PX = 1300
 CROPS = 10
 CROP_LEAST_PX = 96
 CROP_MOST_PX = 720
 MOST_BARS = 9
+CLASSES_PX = 700
 
 
-def write(
-    path: Path,
-    pair: RasterPair,
-    found: Found,
-    *,
-    detector: Detector,
-    settings: DetectSettings,
-    warnings: tuple[str, ...],
-    seconds: Mapping[str, float],
-) -> None:
+def write(path: Path, pair: RasterPair, found: Found, run: RunFacts) -> None:
     """Write report.html."""
     names = _names(pair)
-    sections = [_overview(pair, found, warnings), _amounts(found)]
+    sections = [_overview(pair, found, run.warned), _amounts(found)]
     if len(found.frame):
         sections.append(_largest(pair, found))
-    if found.change.t1_HW is not None and found.change.t2_HW is not None:
+    if found.class_px_2K is not None:
         sections.append(_classes(found))
-    sections.append(_how(pair, found, detector=detector, settings=settings, seconds=seconds))
-    title = settings.title or f"Changes from {names[0]} to {names[1]}"
-    report.write(path, title, sections, subtitle=f"{detector.name} on {_ground(pair, found)}")
+    sections.append(_how(pair, found, run))
+    title = run.settings.title or f"Changes from {names[0]} to {names[1]}"
+    report.write(path, title, sections, subtitle=f"{run.detector.name} on {_ground(pair, found)}")
 
 
 def _names(pair: RasterPair) -> tuple[str, str]:
@@ -61,13 +56,13 @@ def _ground(pair: RasterPair, found: Found) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ sections
-def _overview(pair: RasterPair, found: Found, warnings: tuple[str, ...]) -> report.Section:
+def _overview(pair: RasterPair, found: Found, warned: tuple[str, ...]) -> report.Section:
     numbers = count(found)
     changed = area_text(numbers.changed_m2 or float(numbers.changed_px), metric=found.metric)
     window = pair.overview(most_px=OVERVIEW_PX)
     before, after = (paint.hatched(image_HWC, window.valid_HW) for image_HWC in (window.t1_HWC, window.t2_HWC))
-    labels_HW = paint.shrink_labels(found.objects.labels_HW, window.valid_HW.shape)
-    colours = [paint.KIND_COLOURS[kind] for kind in found.frame.sort_values("id")["kind"]]
+    labels_HW = _burnt(found.frame, pair.grid, window.valid_HW.shape, values=[*map(KINDS.index, found.frame["kind"])])
+    colours = [paint.KIND_COLOURS[kind] for kind in KINDS]
     kinds = [kind for kind in paint.KIND_COLOURS if kind in numbers.by_kind]
     parts = [
         report.numbers(
@@ -78,7 +73,7 @@ def _overview(pair: RasterPair, found: Found, warnings: tuple[str, ...]) -> repo
                 *((f"{numbers.by_kind[kind]:,}", kind) for kind in kinds if kind != "changed"),
             ]
         ),
-        report.notes(warnings),
+        report.notes(warned),
         report.swipe(before, after, "Move the line to compare the dates."),
         Markup("<br>"),
         report.picture(
@@ -144,11 +139,9 @@ def _card(pair: RasterPair, found: Found, rank: int) -> Markup:
     """Return before and after of one object, with its outline."""
     row = found.frame.iloc[rank]
     label = int(row["id"])
-    place = _crop_place(found, label)
+    place = _crop_place(found.box_N4[label - 1], pair.shape_hw)
     window = pair.read(*place, most_px=CROP_MOST_PX)
-    top, left, height, width = place
-    inside = (found.objects.labels_HW[top : top + height, left : left + width] == label).astype(np.int32)
-    mask_HW = paint.shrink_labels(inside, window.valid_HW.shape) > 0
+    mask_HW = _burnt(found.frame.iloc[[rank]], pair.grid.part(*place), window.valid_HW.shape, values=[0]) > 0
     figures = [
         report.picture(paint.outlined(paint.hatched(image, window.valid_HW), mask_HW), name)
         for image, name in ((window.t1_HWC, "before"), (window.t2_HWC, "after"))
@@ -160,10 +153,25 @@ def _card(pair: RasterPair, found: Found, rank: int) -> Markup:
     return report.card(f"{label} · {row['kind']}", " · ".join(facts), figures, colour=paint.KIND_COLOURS[row["kind"]])
 
 
-def _crop_place(found: Found, label: int) -> tuple[int, int, int, int]:
+def _burnt(
+    frame: gpd.GeoDataFrame, grid: Grid, size_hw: tuple[int, ...], *, values: Sequence[int]
+) -> NDArray[np.int32]:
+    """Burn polygons into a picture of the grid, the value plus 1; shrunk, small objects stay visible."""
+    height, width = size_hw
+    burnt_HW = np.zeros((height, width), np.int32)
+    if len(frame):
+        rasterize(
+            zip(frame.geometry, [value + 1 for value in values], strict=True),
+            out=burnt_HW,
+            transform=grid.coarser(height, width).transform,
+            all_touched=(height, width) != (grid.height, grid.width),
+        )
+    return burnt_HW
+
+
+def _crop_place(box: NDArray[np.int64], shape_hw: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return row, col, height, width of a square around an object, with room beside it, inside the raster."""
-    height, width = found.objects.labels_HW.shape
-    top, left, bottom, right = found.boxes[label]
+    (height, width), (top, left, bottom, right) = shape_hw, box.tolist()
     side = max(CROP_LEAST_PX, round(1.6 * max(bottom - top, right - left)))
     tall, wide = min(side, height), min(side, width)
     row = min(max(0, (top + bottom - tall) // 2), height - tall)
@@ -180,20 +188,17 @@ def _where(found: Found, rank: int) -> str:
 
 
 def _classes(found: Found) -> report.Section:
-    change, names = found.change, found.change.classes
-    assert change.t1_HW is not None and change.t2_HW is not None
-    colours = paint.class_colours(names)
-    step = max(1, -(-max(change.t1_HW.shape) // 700))
+    assert found.class_px_2K is not None
+    names, colours = found.classes, paint.class_colours(found.classes)
     maps = [
-        report.picture(paint.palette(np.ascontiguousarray(classes_HW[::step, ::step]), colours), title, lossless=True)
-        for classes_HW, title in ((change.t1_HW, "before"), (change.t2_HW, "after"))
+        report.picture(paint.palette(_thumbnail(found.folder / f"{date}.tif"), colours), title, lossless=True)
+        for date, title in (("t1", "before"), ("t2", "after"))
     ]
-    seen = max(int((change.t1_HW != IGNORE).sum()), 1)
-    shares = [np.bincount(m.ravel(), minlength=256)[: len(names)] / seen for m in (change.t1_HW, change.t2_HW)]
+    shares = found.class_px_2K / np.maximum(found.class_px_2K.sum(axis=1, keepdims=True), 1)
     rows = [
         [
             name,
-            "looked for" if at in change.foreground else "background",
+            "looked for" if at in found.foreground else "background",
             f"{a:.1%}",
             f"{b:.1%}",
             f"{b - a:+.1%}".replace("-", "−"),
@@ -207,19 +212,27 @@ def _classes(found: Found) -> report.Section:
     return report.Section("What each image shows", parts, lead="The class with the highest score at each date.")
 
 
-def _how(
-    pair: RasterPair, found: Found, *, detector: Detector, settings: DetectSettings, seconds: Mapping[str, float]
-) -> report.Section:
+def _thumbnail(path: Path) -> NDArray[np.uint8]:
+    """Read a class map decimated."""
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path) as source:
+        step = max(1, -(-max(source.shape) // CLASSES_PX))
+        size = -(-source.height // step), -(-source.width // step)
+        classes_HW: NDArray[np.uint8] = source.read(1, out_shape=size)
+    return classes_HW
+
+
+def _how(pair: RasterPair, found: Found, run: RunFacts) -> report.Section:
+    settings = run.settings
     crs = pair.grid.crs
     facts = {
         "Before": str(pair.before.path),
         "After": str(pair.after.path),
         "Grid": _ground(pair, found),
         "CRS": "none" if crs is None else crs.to_string() if len(crs.to_string()) < 60 else crs.to_wkt()[:60] + " ...",
-        **describe(detector),
+        **describe(run.detector),
         "Tiles": f"{settings.tile_px} px, overlapping by {settings.overlap_px} px",
         "Smallest object": area_text(settings.min_area_m2, metric=found.metric) if settings.min_area_m2 else "any size",
-        "Time": ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()),
+        "Time": ", ".join(f"{name} {value:.1f} s" for name, value in run.seconds.items()),
         "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }
     files = [
@@ -228,6 +241,6 @@ def _how(
         ["changes.gpkg", "one row per changed object, for any GIS"],
         ["run.json", "settings, versions, hashes of the inputs, all numbers"],
     ]
-    if found.change.t1_HW is not None:
+    if found.class_px_2K is not None:
         files.insert(2, ["t1.tif, t2.tif", "classes of each date, named in the files' tags CLASS_0, CLASS_1, ..."])
     return report.Section("How this was made", [report.facts(facts), report.table(["file", "content"], files)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
+from semicdvl.predict.onnx_detector import onnx_detector
 from semicdvl.pseudo import ceg
-from semicdvl.pseudo.labels import component_events
+from semicdvl.pseudo.events import Events
 from semicdvl.pseudo.objects import change_score
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, VLM, ChangeMap
+from semicdvl.pseudo.strip_events import JudgedObjects, StripAnswers, judge
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, VLM, ChangeMap, Detector, PlaneStrip, PlaneStrips
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from semicdvl.predict.fast import Precision
 
 
 @runtime_checkable
@@ -28,6 +34,31 @@ class Described(Protocol):
     def description(self) -> dict[str, str]:
         """Return what the detector is made of, as label -> text."""
         ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A detector that knows what its maps depend on."""
+
+    @property
+    def identity(self) -> str:
+        """Equal identity means equal maps: name the weights by their hash."""
+        ...
+
+
+def identity_of(detector: Detector) -> dict[str, Any]:
+    """Return what tells a detector from others whose maps would differ: its identity, or as much as it tells.
+
+    For a detector without an identity that is its name, its description and its plain fields.
+    """
+    kind = f"{type(detector).__module__}.{type(detector).__qualname__}"
+    if isinstance(detector, Identified):
+        return {"kind": kind, "identity": detector.identity}
+    told = detector.description() if isinstance(detector, Described) else {}
+    names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
+    own = {name: getattr(detector, name) for name in names}
+    own = {name: value for name, value in own.items() if isinstance(value, str | int | float | None)}
+    return {"kind": kind, "name": detector.name, "planes": detector.planes_count, "told": told, "own": own}
 
 
 # ------------------------------------------------------------------------------------------------ no labels
@@ -72,6 +103,11 @@ class VLMCEG:
         return f"{self.vlm.identity} + {self.settings.level} CEG"
 
     @property
+    def identity(self) -> str:
+        """What was asked of which model; change event generation comes after the maps."""
+        return f"{self.vlm.identity}: {', '.join(self.prompts.words)}"
+
+    @property
     def planes_count(self) -> int:
         """Number of maps: one per prompt and date."""
         return 2 * len(self.prompts.words)
@@ -95,41 +131,49 @@ class VLMCEG:
         answers = [self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC)]
         return np.concatenate([np.clip(answer.scores_CHW, 0, 1) for answer in answers]).astype(np.float32)
 
-    def decide(self, planes_PHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> ChangeMap:
-        """Return the change map of the whole raster."""
-        count = len(self.prompts.words)
-        t1_CHW, t2_CHW = planes_PHW[:count], planes_PHW[count:]
-        foreground = self.prompts.foreground
-        change_HW = np.where(valid_HW, self._changed(t1_CHW, t2_CHW, valid_HW), np.uint8(IGNORE)).astype(np.uint8)
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give the change map strip by strip; goes through the strips once more before it where it looks at objects."""
+        judged = None if self.settings.level == "pixel" else self._judged(strips)
+        for strip in strips:
+            answers = _answers(strip)
+            yield self._map(answers, None if judged is None else judged.events(answers))
+
+    def _judged(self, strips: PlaneStrips) -> JudgedObjects:
+        """Find which objects are change events.
+
+        The only place that says what an object is: here the components of the blended maps. A VLM's own instances,
+        joined over the tiles, would be judged here too (`pseudo.events.event_maps`); what it returns must give the
+        `events` of a strip.
+        """
+        return judge(map(_answers, strips), prompts=self.prompts, settings=self.settings)
+
+    def _map(self, strip: StripAnswers, found: Events | None) -> ChangeMap:
+        """Return the change map of one strip."""
+        t1_CHW, t2_CHW, valid_HW, foreground = strip.t1_CHW, strip.t2_CHW, strip.valid_HW, self.prompts.foreground
+        change_HW = np.where(valid_HW, self._changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
         difference_HW = change_score(t1_CHW, t2_CHW, foreground=foreground)
         score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
         classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
         return ChangeMap(change_HW, score_HW, self.prompts.words, foreground, *classes_HW)
 
     def _changed(
-        self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]
+        self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: Events | None
     ) -> NDArray[np.bool_]:
         """Return where change event generation says changed, unreliable pixels counted as unchanged."""
-        foreground, settings = self.prompts.foreground, self.settings
-        pixel_HW, reliable_HW = ceg.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=settings.gamma)
-        if settings.level == "pixel":
-            return pixel_HW & reliable_HW
-        labels_t1_HW, labels_t2_HW = (self._objects(scores, valid_HW) for scores in (t1_CHW, t2_CHW))
-        found = component_events(labels_t1_HW, labels_t2_HW, t1_CHW, t2_CHW, prompts=self.prompts, settings=settings)
-        if settings.level == "instance":
+        if found is not None and self.settings.level == "instance":
             return found.alone_HW | found.replaced_HW
+        foreground = self.prompts.foreground
+        pixel_HW, reliable_HW = ceg.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
+        if found is None:
+            return pixel_HW & reliable_HW
         changed_HW: NDArray[np.bool_] = ceg.mixed(pixel_HW, reliable_HW, found.alone_HW) == 1
         return changed_HW | (found.replaced_HW & reliable_HW)
 
-    def _objects(self, scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """Return the foreground objects on valid ground as a label image."""
-        labels_HW = ceg.components(
-            np.where(valid_HW, scores_CHW, np.float32(0)),
-            foreground=self.prompts.foreground,
-            threshold=self.settings.instance_score,
-            min_area_px=self.settings.min_area_px,
-        )
-        return np.where(valid_HW, labels_HW, 0).astype(np.int32)
+
+def _answers(strip: PlaneStrip) -> StripAnswers:
+    """Return the maps of a strip as the answers for date 1 and date 2: one map per prompt each."""
+    count = len(strip.planes_PHW) // 2
+    return StripAnswers(strip.row, strip.planes_PHW[:count], strip.planes_PHW[count:], strip.valid_HW)
 
 
 # ------------------------------------------------------------------------------------------------ trained
@@ -150,11 +194,22 @@ class NetworkDetector:
     details: dict[str, str] = field(default_factory=dict)
     planes_count: int = field(default=1, init=False)
 
+    @property
+    def identity(self) -> str:
+        """Hash of the weights and buffers, whatever the run is called, and of how they are used."""
+        import torch
+
+        digest = hashlib.sha256(repr(sorted(self.details.items())).encode())
+        for key, value in self.network.state_dict().items():
+            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode() + raw.tobytes())
+        return digest.hexdigest()
+
     def description(self) -> dict[str, str]:
         """Return name, size and threshold."""
         count = sum(parameter.numel() for parameter in self.network.parameters())
         return {
-            "Detector": f"trained network, {type(self.network).__name__}, {count / 1e6:.1f} M parameters",
+            "Detector": f"trained network, {_kind(self.network)}, {count / 1e6:.1f} M parameters",
             "Run": self.name,
             "Threshold": f"{self.threshold:g}",
         } | self.details
@@ -173,11 +228,17 @@ class NetworkDetector:
         planes_PHW: NDArray[np.float32] = changed_BHW.cpu().numpy()
         return planes_PHW
 
-    def decide(self, planes_PHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> ChangeMap:
-        """Return where the probability reaches the threshold; the score is the probability."""
-        probability_HW = planes_PHW[0]
-        change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
-        return ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give where the probability reaches the threshold; the score is the probability."""
+        for strip in strips:
+            probability_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
+            yield ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
+
+
+def _kind(network: nn.Module) -> str:
+    """Return the name of a network's class; one made fast is called as it was before."""
+    return type(getattr(network, "network", network)).__name__
 
 
 def _normalised(image_HWC: NDArray[np.uint8], device: Any) -> Any:
@@ -194,22 +255,36 @@ def vlm_detector(vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = N
     return VLMCEG(vlm, prompts) if settings is None else VLMCEG(vlm, prompts, settings)
 
 
-def network_detector(run: Path, *, device: str = "auto", threshold: float = 0.5) -> NetworkDetector:
+def network_detector(
+    run: Path, *, device: str = "auto", threshold: float = 0.5, precision: Precision = "fp32", compiled: bool = False
+) -> Detector:
     """Return the detector of a trained run.
 
     Args:
-        run: a folder that `semicdvl train` wrote.
+        run: a folder that `semicdvl train` wrote, or a file that `semicdvl export` wrote, which brings its threshold.
         device: "auto" takes a GPU where there is one.
         threshold: least probability of a changed pixel.
+        precision: "fp32" is exact to rounding, "bf16" is not; see `predict.fast`.
+        compiled: compile the network at its first tile.
 
     Raises:
-        CheckpointError: `run` is no such folder.
+        CheckpointError: `run` is no such folder or file.
+        ConfigError: an ONNX file with another precision, or to be compiled.
+        MissingExtraError: there is nothing to compile with, or no onnxruntime.
     """
+    if run.suffix == ".onnx":
+        if precision != "fp32" or compiled:
+            raise ConfigError(
+                f"{run}: an ONNX file runs as it is; leave out --precision and --compile or give the run."
+            )
+        return onnx_detector(run, device=device)
     import torch
 
     from semicdvl.checkpoint import load_network, read_run
+    from semicdvl.predict.fast import fast
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     recipe = read_run(run).get("recipe", {})
     details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if key in recipe}
-    return NetworkDetector(load_network(run, device=chosen), str(run), threshold, details)
+    network = fast(load_network(run, device=chosen), precision=precision, compiled=compiled)
+    return NetworkDetector(network, str(run), threshold, details | {"Inference": network.words})

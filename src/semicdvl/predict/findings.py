@@ -48,7 +48,7 @@ class DateFacts:
     crs: str | None
     gsd_m: float | None
     bands: int
-    used_bands: tuple[int, int, int]
+    used_bands: tuple[int, ...]
     dtype: str
     no_data: str
     resampled: bool

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semicdvl.errors import InputError, OutputError
 from semicdvl.files import read_json
-from semicdvl.predict.results import EVALUATIONS, FORMAT, OUTPUTS
+from semicdvl.predict.results import EVALUATIONS, FORMAT, MORE_OUTPUTS, OUTPUTS
 
 
 def refuse_foreign(out: Path, *, overwrite: bool) -> None:
@@ -31,7 +31,7 @@ def refuse_foreign(out: Path, *, overwrite: bool) -> None:
 
 def _is_output(name: str) -> bool:
     """Tell whether a file is an output, an evaluation of it, or what a GIS leaves beside one."""
-    ours = OUTPUTS + EVALUATIONS
+    ours = OUTPUTS + MORE_OUTPUTS + EVALUATIONS
     return name in ours or any(name.startswith(f"{own}.aux") or name.startswith(f"{own}-") for own in ours)
 
 

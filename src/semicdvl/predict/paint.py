@@ -8,15 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.rasters.style import KINDS_STYLE
+
 Colour = tuple[int, int, int]
 
-KIND_COLOURS: dict[str, Colour] = {
-    "appeared": (230, 120, 0),
-    "disappeared": (40, 150, 235),
-    "replaced": (200, 90, 190),
-    "changed": (230, 60, 40),
-}
-"""Told apart also by readers who don't see red and green."""
+KIND_COLOURS: dict[str, Colour] = dict(KINDS_STYLE.colours)
+"""The report's are those of the map in a GIS."""
 OUTLINE: Colour = (255, 225, 0)
 
 NAMED: dict[str, Colour] = {

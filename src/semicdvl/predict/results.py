@@ -5,71 +5,95 @@ from __future__ import annotations
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import rasterio
-from scipy.ndimage import find_objects as find_slices
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 
 from semicdvl import __version__
 from semicdvl.files import sha256, write_json
-from semicdvl.predict import paint
 from semicdvl.predict.detector import Described
+from semicdvl.rasters.date import Date
 from semicdvl.rasters.pair import RasterPair
-from semicdvl.rasters.vector import Objects, write_vector
-from semicdvl.rasters.write import write_cog
-from semicdvl.types import IGNORE, ChangeMap, Detector
+from semicdvl.types import Detector
 
 if TYPE_CHECKING:
     from semicdvl.predict.run import DetectSettings
 
 FORMAT = "semicdvl-detect"
-OUTPUTS = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "report.html", "run.json")
+OUTPUTS = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
+MORE_OUTPUTS = ("changes.geojson", "changes.fgb", "changes.parquet")
+"""The polygons in further formats, where they were asked for."""
 EVALUATIONS = ("evaluation.json", "evaluation.gpkg")
 """What `evaluate` adds; it goes with the map that it is about. A sample with a person's answers stays."""
-SCORE_STEPS = 1024
-"""score.tif is kept in these steps: finer ones are noise, and noise does not compress."""
 MUCH = 0.4
 """A greater share of changed ground than this is more often a fault than a fact."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The result in all its forms.
+    """The result in numbers and polygons; its rasters lie in files.
 
     Attributes:
-        change: the maps, small objects left out.
-        objects: its objects as labels.
         frame: the objects as polygons, largest first.
+        box_N4: top, left, bottom, right of each object in pixels, ends excluded; of the one with `id` n at n - 1.
+        changed_px: changed pixels.
+        seen_px: pixels with data in both dates.
+        class_px_2K: pixels of each class at either date; None for a route without classes.
+        classes: names of the classes.
+        foreground: index of the classes that were looked for.
         gsd_m: metres per pixel, None if not known.
+        folder: where change.tif, score.tif, and t1.tif and t2.tif if there are classes, lie.
     """
 
-    change: ChangeMap
-    objects: Objects
     frame: gpd.GeoDataFrame
+    box_N4: NDArray[np.int64]
+    changed_px: int
+    seen_px: int
+    class_px_2K: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    foreground: tuple[int, ...]
     gsd_m: float | None
+    folder: Path
 
     @property
     def metric(self) -> bool:
         """Whether areas are in square metres and not in pixels."""
         return "area_m2" in self.frame.columns
 
-    @cached_property
-    def boxes(self) -> list[tuple[int, int, int, int]]:
-        """Top, left, bottom, right of every label in pixels, ends excluded; index 0 is nothing."""
-        slices = find_slices(self.objects.labels_HW)
-        return [(0, 0, 0, 0)] + [(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in slices]
-
     @property
     def area(self) -> Any:
         """The polygons' areas, in m2 or px."""
         return self.frame["area_m2" if self.metric else "area_px"]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What was run and how it went.
+
+    Attributes:
+        detector: what looked for changes.
+        settings: of the run.
+        warned: what a reader of the result should know.
+        alignment: how the dates lie on each other, see `check.alignment_record`.
+        tiles: how many there are in all, and how many an interrupted run had done before.
+        seconds: duration of the stages.
+    """
+
+    detector: Detector
+    settings: DetectSettings
+    warned: tuple[str, ...]
+    alignment: Mapping[str, Any]
+    tiles: Mapping[str, int]
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -90,11 +114,10 @@ class Numbers:
 
 def count(found: Found) -> Numbers:
     """Count what was found."""
-    change_HW = found.change.change_HW
     return Numbers(
         objects=len(found.frame),
-        changed_px=int((change_HW == 1).sum()),
-        seen_px=int((change_HW != IGNORE).sum()),
+        changed_px=found.changed_px,
+        seen_px=found.seen_px,
         changed_m2=float(found.area.sum()) if found.metric else None,
         by_kind={str(kind): int(many) for kind, many in found.frame["kind"].value_counts().items()},
     )
@@ -119,51 +142,13 @@ def warnings_of(pair: RasterPair, found: Found, *, settings: DetectSettings) -> 
 
 
 # ------------------------------------------------------------------------------------------------ files
-def write_maps(folder: Path, pair: RasterPair, found: Found) -> None:
-    """Write the rasters and the polygons."""
-    change, grid = found.change, pair.grid
-    write_cog(
-        folder / "change.tif",
-        change.change_HW,
-        grid=grid,
-        nodata=IGNORE,
-        colours=[(245, 245, 240), (230, 60, 40)],
-        tags={"CLASS_0": "unchanged", "CLASS_1": "changed"},
-        description="change",
-    )
-    score_HW = np.round(change.score_HW * SCORE_STEPS).astype(np.float32) / np.float32(SCORE_STEPS)
-    write_cog(folder / "score.tif", score_HW, grid=grid, nodata=float("nan"), description="change score 0-1")
-    for name, classes_HW in (("t1", change.t1_HW), ("t2", change.t2_HW)):
-        if classes_HW is not None:
-            write_cog(
-                folder / f"{name}.tif",
-                classes_HW,
-                grid=grid,
-                nodata=IGNORE,
-                colours=paint.class_colours(change.classes),
-                tags={f"CLASS_{value}": word for value, word in enumerate(change.classes)},
-                description=f"class at date {name[1]}",
-            )
-    write_vector(folder / "changes.gpkg", found.frame)
-
-
-def write_record(
-    path: Path,
-    pair: RasterPair,
-    found: Found,
-    *,
-    detector: Detector,
-    settings: DetectSettings,
-    warnings: tuple[str, ...],
-    alignment: Mapping[str, Any],
-    seconds: Mapping[str, float],
-) -> None:
+def write_record(path: Path, pair: RasterPair, found: Found, run: RunFacts) -> None:
     """Write run.json: what was run on what, with which settings and versions, and what came out."""
     record = {
         "format": FORMAT,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "inputs": {name: _input(date.path) for name, date in (("before", pair.before), ("after", pair.after))},
+        "inputs": inputs_of(pair),
         "grid": {
             "crs": None if pair.grid.crs is None else pair.grid.crs.to_string(),
             "transform": list(pair.grid.transform)[:6],
@@ -171,13 +156,14 @@ def write_record(
             "width_px": pair.grid.width,
             "gsd_m": found.gsd_m,
         },
-        "alignment": dict(alignment),
-        "detector": {"name": detector.name, **describe(detector)},
-        "settings": asdict(settings),
-        "classes": list(found.change.classes),
+        "alignment": dict(run.alignment),
+        "detector": {"name": run.detector.name, **describe(run.detector)},
+        "settings": asdict(run.settings),
+        "classes": list(found.classes),
         "result": asdict(count(found)),
-        "warnings": list(warnings),
-        "seconds": dict(seconds),
+        "warnings": list(run.warned),
+        "tiles": dict(run.tiles),
+        "seconds": dict(run.seconds),
         "peak_memory_mib": peak_memory_mib(),
     }
     write_json(path, record)
@@ -208,9 +194,29 @@ def peak_memory_mib() -> int:
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
 
 
-def _input(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {"path": str(path)}
+def inputs_of(pair: RasterPair) -> dict[str, Any]:
+    """Return name, size and hash of both images, and of the files that belong to them (parts of a mosaic, masks)."""
+    return {"before": _input(pair.before), "after": _input(pair.after)}
+
+
+def _input(date: Date) -> dict[str, Any]:
+    paths = _files(date.name.parts)
+    if len(date.name.parts) > 1 or not paths:
+        return {"path": date.name.shown, "files": [_file(path) for path in paths]}
+    beside = [_file(path) for path in paths[1:]]
+    return _file(paths[0]) | ({"files": beside} if beside else {})
+
+
+def _files(parts: Sequence[str]) -> list[Path]:
+    """Return the local files that GDAL reads for an image, the image's own first."""
+    found = []
+    for part in parts:
+        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(part) as source:
+            found += [Path(name) for name in source.files]
+    return [path for path in dict.fromkeys(found) if path.is_file()]
+
+
+def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path.absolute()), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import rasterio
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.errors import InputError
-from semicdvl.files import whole_folder
+from semicdvl.errors import ConfigError
 from semicdvl.predict import detect_page, results
 from semicdvl.predict.check import alignment_record, open_checked, warnings_left
-from semicdvl.predict.detector import network_detector, vlm_detector
+from semicdvl.predict.detector import VLMCEG, NetworkDetector, identity_of, network_detector, vlm_detector
+from semicdvl.predict.maps import write_maps
+from semicdvl.predict.onnx_detector import OnnxDetector
 from semicdvl.predict.out_folder import keep_foreign, refuse_foreign
-from semicdvl.predict.results import Found
+from semicdvl.predict.partial import Partial, resumable
+from semicdvl.predict.planes import PlaneStore
+from semicdvl.predict.results import Found, RunFacts
+from semicdvl.predict.tiles import fill, fitted
+from semicdvl.rasters.names import Given
 from semicdvl.rasters.pair import RasterPair
-from semicdvl.rasters.vector import find_objects, polygons
-from semicdvl.rasters.windows import blend, pad, tiling
-from semicdvl.types import ChangeMap, Detector
+from semicdvl.rasters.shaping import Shaping
+from semicdvl.rasters.style import KINDS_STYLE
+from semicdvl.rasters.vector import driver_of, write_vector
+from semicdvl.rasters.windows import tiling
+from semicdvl.types import Detector
 
 __all__ = ["DetectResult", "DetectSettings", "detect", "network_detector", "vlm_detector"]
 
-IN_MEMORY_BYTES = 2**30
-"""Maps of a whole raster that need more lie in a file of the output folder while they are worked on."""
+CACHE_BYTES = 256 * 2**20
+"""What GDAL may keep of the rasters that it reads and writes; its own default is a share of the machine's memory."""
+ONLY_WRITTEN = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite")
+"""Settings that change what is made of the tiles' maps, but not the maps: an interrupted run may go on with others."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,14 @@ class DetectSettings:
         min_area_m2: smaller objects are left out of the map and the polygons alike (0: none). Pixels where the
             size of a pixel is not known.
         gsd_m: metres per pixel where the files don't say (or say it wrong); handed to the detector.
-        bands: 1-based numbers of red, green and blue; None: as tagged, or the first three.
+        bands: 1-based numbers of the bands, red, green and blue first; None: as tagged, or the first three. More than
+            three are for methods that look at any number of bands.
+        after_bands: the same in the after image, where its bands lie in another order.
+        grid: whose pixels the result has: "before", "after", "finest" or a raster file.
+        normalise: "match" brings the after image to the before image's light, once for the whole pair; "none" does not.
+        simplify_m: corners of the polygons that lie off the line between others by less are left out (0: none).
+        regularise: polygons with right angles where they fit, for buildings.
+        polygons: further files of the polygons beside changes.gpkg: "geojson", "fgb", "parquet".
         title: heading of the report; None: made from the file names.
         align: move the after image by the shift that is measured between the dates, where it is known.
         overwrite: use OUT even if it holds other things than an earlier result; these stay where they are.
@@ -53,7 +67,13 @@ class DetectSettings:
     overlap_px: int = 128
     min_area_m2: float = 0.0
     gsd_m: float | None = None
-    bands: tuple[int, int, int] | None = None
+    bands: tuple[int, ...] | None = None
+    after_bands: tuple[int, ...] | None = None
+    grid: str = "before"
+    normalise: str = "none"
+    simplify_m: float = 0.0
+    regularise: bool = False
+    polygons: tuple[str, ...] = ()
     title: str | None = None
     align: bool = False
     overwrite: bool = False
@@ -87,8 +107,8 @@ class DetectResult:
 
 
 def detect(
-    before: Path,
-    after: Path,
+    before: Given,
+    after: Given,
     out: Path,
     *,
     detector: Detector,
@@ -98,13 +118,16 @@ def detect(
     """Find what changed between two images and write it to a folder.
 
     Written are `change.tif` (1 changed, 0 not, 255 no data), `score.tif` (NaN no data), `t1.tif` and `t2.tif` (classes,
-    where the detector has them), `changes.gpkg`, `report.html` and `run.json`. All of it is made in a folder beside
-    `out`, which takes its place at the end: whatever happens before (an error, Ctrl-C, a full disk), `out` is what it
-    was.
+    where the detector has them), `changes.gpkg` (with its colours for a GIS, which `changes.qml` has, too),
+    `report.html` and `run.json`. All of it is made in a hidden folder beside `out`, which takes its place at the end:
+    whatever happens before (an error, Ctrl-C, a full disk), `out` is what it was. A run that was interrupted goes on
+    from its finished rows of tiles when it is started again with the same images, settings and detector, and gives the
+    same bytes. Memory does not grow with the rasters: what is known of the whole lies in files of that folder, 4 bytes
+    a pixel and map of the detector, and in the list of objects.
 
     Args:
-        before: image of date 1.
-        after: image of date 2; see `rasters.pair.open_pair` for what happens when the grids differ.
+        before: date 1: a file, a folder, an address, or several files (`rasters.names.named`).
+        after: date 2; see `rasters.pair.open_pair` for what happens when the grids differ.
         out: the folder. An earlier result in it is replaced.
         detector: what finds the change.
         settings: see `DetectSettings`.
@@ -113,41 +136,37 @@ def detect(
     Raises:
         InputError: an image cannot be used, or the two have no pixel with data in common.
         OutputError: `out` holds other things, or cannot be written.
-        ConfigError: impossible tiles.
+        ConfigError: impossible tiles, or more bands than the detector looks at.
+        MissingExtraError: a format that needs an optional package.
     """
     settings = settings or DetectSettings()
-    before, after, out = Path(before), Path(after), Path(out).absolute()
+    out = Path(out).absolute()
+    _refuse_settings(settings, detector)
     refuse_foreign(out, overwrite=settings.overwrite)
-    clock, console = _Clock(), progress or Console(stderr=True)
-    pair, checked, left = open_checked(before, after, bands=settings.bands, align=settings.align)
-    with pair:
+    console = progress or Console(stderr=True)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as opened:
+        clock = _Clock()
+        pair, checked, left = open_checked(
+            before,
+            after,
+            bands=settings.bands,
+            after_bands=settings.after_bands,
+            grid=settings.grid,
+            normalise=settings.normalise,
+            align=settings.align,
+        )
+        opened.enter_context(pair)
+        alignment = alignment_record(checked, pair.move, left)
+        gsd_m = settings.gsd_m or pair.gsd_m
+        parts = _made_of(pair, detector, settings=settings, alignment=alignment)
         clock.lap("open")
-        with whole_folder(out) as folder:
-            gsd_m = settings.gsd_m or pair.gsd_m
-            with _planes(folder, pair, detector) as planes_PHW:
-                valid_HW = _run_tiles(pair, detector, planes_PHW, settings=settings, gsd_m=gsd_m, console=console)
-                clock.lap("detect")
-                with console.status("objects"):
-                    change = detector.decide(planes_PHW, valid_HW)
-            found = _found(pair, change, settings=settings, gsd_m=gsd_m)
-            clock.lap("decide")
-            with console.status("writing"):
-                warnings = (
-                    *results.warnings_of(pair, found, settings=settings),
-                    *warnings_left(checked, pair.move, left),
-                )
-                alignment = alignment_record(checked, pair.move, left)
-                _write(
-                    folder,
-                    pair,
-                    found,
-                    detector=detector,
-                    settings=settings,
-                    warnings=warnings,
-                    alignment=alignment,
-                    clock=clock,
-                )
-            keep_foreign(out, folder)
+        with resumable(out, parts) as partial, _telling(console):
+            work = _Work(pair, detector, settings, gsd_m, console, clock)
+            found, tiles = work.done(partial)
+            warned = (*results.warnings_of(pair, found, settings=settings), *warnings_left(checked, pair.move, left))
+            facts = RunFacts(work.detector, settings, warned, alignment, tiles, clock.laps)
+            work.write_report(partial.result, found, facts)
+            keep_foreign(out, partial.result)
     numbers = results.count(found)
     return DetectResult(
         out=out,
@@ -156,107 +175,89 @@ def detect(
         seen_px=numbers.seen_px,
         changed_m2=numbers.changed_m2,
         by_kind=numbers.by_kind,
-        warnings=warnings,
+        warnings=warned,
         seconds=dict(clock.laps),
-        summary=results.summary(found, warnings, out),
+        summary=results.summary(found, warned, out),
     )
 
 
 # ------------------------------------------------------------------------------------------------ the work
-def _run_tiles(
-    pair: RasterPair,
-    detector: Detector,
-    planes_PHW: NDArray[np.float32],
-    *,
-    settings: DetectSettings,
-    gsd_m: float | None,
-    console: Console,
-) -> NDArray[np.bool_]:
-    """Fill the planes of the whole raster tile by tile; return where both dates have data."""
-    cut = tiling(*pair.shape_hw, tile_px=settings.tile_px, overlap_px=settings.overlap_px)
-    valid_HW = np.zeros(pair.shape_hw, bool)
+@dataclass
+class _Work:
+    """One detection on its way: what all its stages need."""
 
-    def tiles() -> Iterator[NDArray[np.float32]]:
-        for tile in shown.track(cut, total=len(cut), description="detecting"):
-            window = pair.read(tile.row, tile.col, tile.height, tile.width)
-            rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
-            valid_HW[rows, cols] = window.valid_HW
-            if not window.valid_HW.any():
-                yield np.zeros((detector.planes_count, *cut.tile_hw), np.float32)
-                continue
-            dates = (pad(image_HWC, tile_hw=cut.tile_hw) for image_HWC in (window.t1_HWC, window.t2_HWC))
-            yield detector.planes(*dates, gsd_m=gsd_m)
+    pair: RasterPair
+    detector: Detector
+    settings: DetectSettings
+    gsd_m: float | None
+    console: Console
+    clock: _Clock
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as shown:
-        for strip in blend(cut, tiles(), planes_count=detector.planes_count):
-            planes_PHW[:, strip.row : strip.row + strip.planes_PHW.shape[1]] = strip.planes_PHW
-    if not valid_HW.any():
-        remedy = "Check both images' no-data values and that they show the same place"
-        raise InputError(pair.after.path, f"has no pixel with data where {pair.before.path.name} has data", remedy)
-    return valid_HW
+    def done(self, partial: Partial) -> tuple[Found, dict[str, int]]:
+        """Run the detector over all tiles, decide, and write rasters and polygons; return also the count of tiles."""
+        settings, pair, gsd_m = self.settings, self.pair, self.gsd_m
+        cut = tiling(*pair.shape_hw, tile_px=settings.tile_px, overlap_px=settings.overlap_px)
+        with self.console.status("looking at the whole pair"):
+            self.detector = fitted(self.detector, pair, tile_px=settings.tile_px, gsd_m=gsd_m)
+        store = PlaneStore(partial.tiles, cut, planes_count=self.detector.planes_count)
+        had = fill(store, pair, self.detector, gsd_m=gsd_m, console=self.console)
+        self.clock.lap("detect")
+        with self.console.status("objects and rasters"):
+            found = write_maps(
+                partial.result,
+                self.detector.decide(store),
+                grid=pair.grid,
+                min_area_m2=settings.min_area_m2,
+                gsd_m=gsd_m,
+                shaping=Shaping(settings.simplify_m, settings.regularise),
+                decided=lambda: self.clock.lap("decide"),
+            )
+            for kind in ("gpkg", *settings.polygons):
+                write_vector(partial.result / f"changes.{kind}", found.frame, style=KINDS_STYLE)
+        self.clock.lap("write")
+        return found, {"all": len(cut), "from_an_interrupted_run": had}
 
-
-def _found(pair: RasterPair, change: ChangeMap, *, settings: DetectSettings, gsd_m: float | None) -> Found:
-    """Find the objects of the whole map and drop the small ones from the map, too."""
-    least_px = settings.min_area_m2 / gsd_m**2 if gsd_m else settings.min_area_m2
-    objects = find_objects(change.change_HW, min_area_px=least_px)
-    change.change_HW[(change.change_HW == 1) & (objects.labels_HW == 0)] = 0
-    frame = polygons(
-        objects,
-        grid=pair.grid,
-        score_HW=change.score_HW,
-        t1_HW=change.t1_HW,
-        t2_HW=change.t2_HW,
-        classes=change.classes,
-        foreground=change.foreground,
-        gsd_m=gsd_m,
-    )
-    return Found(change, objects, frame, gsd_m)
+    def write_report(self, folder: Path, found: Found, facts: RunFacts) -> None:
+        """Write what a person reads, and the record of the run."""
+        with self.console.status("report"):
+            detect_page.write(folder / "report.html", self.pair.in_colour(), found, facts)
+        self.clock.lap("report")
+        results.write_record(folder / "run.json", self.pair, found, facts)
 
 
-@contextlib.contextmanager
-def _planes(folder: Path, pair: RasterPair, detector: Detector) -> Iterator[NDArray[np.float32]]:
-    """Give room for the maps of the whole raster: memory, or a file of the output folder if they are large."""
-    shape = (detector.planes_count, *pair.shape_hw)
-    size = 4 * int(np.prod(shape, dtype=np.int64))
-    if size <= IN_MEMORY_BYTES:
-        yield np.zeros(shape, np.float32)
-        return
-    path = folder / ".planes"
-    with path.open("wb") as handle:
-        os.posix_fallocate(handle.fileno(), 0, size)  # a full disk is an error now and not a bus error later
-    yield np.memmap(path, np.float32, mode="r+", shape=shape)
-    path.unlink()
+def _refuse_settings(settings: DetectSettings, detector: Detector) -> None:
+    """Refuse at once what would only show at the end of a long run."""
+    for kind in settings.polygons:
+        driver_of(Path(f"changes.{kind}"))
+    for bands in (settings.bands or (), settings.after_bands or ()):
+        if len(bands) > 3 and isinstance(detector, VLMCEG | NetworkDetector | OnnxDetector):
+            asked = ",".join(map(str, bands))
+            raise ConfigError(f"{detector.name} looks at red, green and blue; asked for bands {asked}. Name three.")
 
 
-def _write(
-    folder: Path,
-    pair: RasterPair,
-    found: Found,
-    *,
-    detector: Detector,
-    settings: DetectSettings,
-    warnings: tuple[str, ...],
-    alignment: dict[str, Any],
-    clock: _Clock,
-) -> None:
-    """Write all outputs."""
-    results.write_maps(folder, pair, found)
-    clock.lap("write")
-    page, record = folder / "report.html", folder / "run.json"
-    detect_page.write(page, pair, found, detector=detector, settings=settings, warnings=warnings, seconds=clock.laps)
-    clock.lap("report")
-    results.write_record(
-        record,
-        pair,
-        found,
-        detector=detector,
-        settings=settings,
-        warnings=warnings,
-        alignment=alignment,
-        seconds=clock.laps,
-    )
+@contextmanager
+def _telling(console: Console) -> Iterator[None]:
+    """Tell who stops a run that the next one goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted. What is done is kept beside the result: the same command goes on from there.")
+        raise
+
+
+def _made_of(
+    pair: RasterPair, detector: Detector, *, settings: DetectSettings, alignment: dict[str, Any]
+) -> dict[str, Any]:
+    """Return all that the maps of the tiles depend on: an interrupted run goes on only where all of it is the same."""
+    grid = pair.grid
+    return {
+        "inputs": results.inputs_of(pair),
+        "grid": [None if grid.crs is None else grid.crs.to_wkt(), list(grid.transform)[:6], grid.height, grid.width],
+        "settings": {key: value for key, value in asdict(settings).items() if key not in ONLY_WRITTEN},
+        "alignment": {key: alignment[key] for key in ("moved_px", "offsets_px")},
+        "detector": identity_of(detector),
+        "versions": results.versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
+    }
 
 
 class _Clock:

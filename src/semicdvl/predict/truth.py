@@ -29,7 +29,7 @@ from semicdvl.files import read_json
 from semicdvl.metrics import Confusion, ObjectMatch, ObjectOverlaps
 from semicdvl.predict.results import FORMAT
 from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.vector import find_objects
+from semicdvl.rasters.vector import LAYER, find_objects
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23
@@ -183,10 +183,10 @@ def read_result(out: Path) -> Result:
 def _objects(path: Path, grid: Grid) -> Polygons | None:
     """Read the polygons of a result, None if there are none."""
     try:
-        features = pyogrio.read_info(path)["features"]
+        features = pyogrio.read_info(path, layer=LAYER)["features"]
     except DataSourceError as error:
         raise InputError(path, "is missing or damaged", "Run `semicdvl detect` again") from error
-    return read_polygons(path, grid=grid) if features else None
+    return read_polygons(path, grid=grid, layer=LAYER) if features else None
 
 
 def is_vector(path: Path) -> bool:

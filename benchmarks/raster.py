@@ -1,0 +1,229 @@
+"""How fast `detect` goes over large rasters, and how much memory it takes: the engine alone, and around a network.
+
+    python benchmarks/raster.py                        8192 x 8192 without a network, 2048 x 2048 with the small one
+    python benchmarks/raster.py --size 16384 --only null
+
+Made-up images of houses on noisy ground, as tiled GeoTIFFs. Every row is measured in a process of its own:
+
+null        a detector that computes nothing and finds nothing: what is left is the engine, from opening to the report
+difference  a detector that costs next to nothing but finds something: maps that are no constant, and many objects
+network     `siam_light` on EfficientNet-Lite0 with random weights; the same network is first run on tiles that lie in
+            memory. "of bare" compares pixels of tiles: what reading, blending and writing take away. Neighbouring tiles
+            overlap, so the map grows by fewer pixels than the network sees: the price of having no seams, given too.
+
+MPix/s are pixels of the map per second of wall time over the whole command; "tiles" the same of the stage that reads,
+detects and blends; "core s" is the processor time of the whole command, which other work on the machine changes less.
+Peak memory is that of the whole process, with all its libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rich.console import Console
+
+from semicdvl.predict.detector import NetworkDetector
+from semicdvl.predict.results import peak_memory_mib
+from semicdvl.predict.run import DetectSettings, detect
+from semicdvl.rasters.windows import tiling
+from semicdvl.types import IGNORE, ChangeMap, Detector, PlaneStrips
+
+ROWS = 512
+
+
+@dataclass(frozen=True)
+class Cheap:
+    """Changed where the red band differs much; or, with `nothing`, no computation and no change."""
+
+    nothing: bool
+    planes_count: int = 1
+
+    @property
+    def name(self) -> str:
+        """For the report."""
+        return "null" if self.nothing else "difference"
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return one map."""
+        if self.nothing:
+            return np.zeros((1, *t1_HWC.shape[:2]), np.float32)
+        return np.abs(t1_HWC[None, ..., 0].astype(np.float32) - t2_HWC[None, ..., 0]) / np.float32(255)
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Compare with a threshold."""
+        for strip in strips:
+            score_HW = strip.planes_PHW[0]
+            change_HW = np.where(strip.valid_HW, score_HW > 0.25, np.uint8(IGNORE)).astype(np.uint8)
+            yield ChangeMap(change_HW, np.where(strip.valid_HW, score_HW, np.float32(np.nan)))
+
+
+class Timed:
+    """A detector, and how long it was at work on tiles."""
+
+    def __init__(self, inner: Detector) -> None:
+        """Wrap a detector."""
+        self.inner, self.inside_s = inner, 0.0
+        self.name, self.planes_count, self.decide = inner.name, inner.planes_count, inner.decide
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Do what the detector does."""
+        began = time.perf_counter()
+        planes_PHW = self.inner.planes(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        self.inside_s += time.perf_counter() - began
+        return planes_PHW
+
+
+def network_detector() -> NetworkDetector:
+    """Return a small network with random weights."""
+    import torch
+
+    from semicdvl.models.siam_light import build
+
+    torch.manual_seed(0)
+    return NetworkDetector(build(backbone="efficientnet_lite0", train_heads=False).eval(), name="small network")
+
+
+# ------------------------------------------------------------------------------------------------ images
+def write_pair(folder: Path, side_px: int, *, compress: str) -> tuple[Path, Path]:
+    """Write two images; a fifth of the houses differ."""
+    paths = folder / "before.tif", folder / "after.tif"
+    for date, path in enumerate(paths):
+        profile = {
+            "driver": "GTiff", "dtype": "uint8", "count": 3, "height": side_px, "width": side_px, "tiled": True,
+            "blockxsize": 512, "blockysize": 512, "compress": compress, "photometric": "RGB", "bigtiff": "IF_SAFER",
+            "crs": "EPSG:32615", "transform": Affine(0.3, 0, 366_676, 0, -0.3, 4_104_256),
+        }  # fmt: skip
+        with rasterio.open(path, "w", **profile) as target:
+            for row in range(0, side_px, ROWS):
+                rows_HWC = _rows(row, min(ROWS, side_px - row), side_px, date=date)
+                target.write(rows_HWC.transpose(2, 0, 1), window=((row, row + len(rows_HWC)), (0, side_px)))
+    return paths
+
+
+def _rows(row: int, height: int, width: int, *, date: int) -> NDArray[np.uint8]:
+    """Draw some rows: soft ground, a house of about 20 x 30 px every 64 px, noise."""
+    shared, own = np.random.default_rng([7, row]), np.random.default_rng([date, row])
+    ground_HWC = shared.integers(60, 110, (height // 64 + 1, width // 64 + 1, 3), np.uint8)
+    image_HWC = np.repeat(np.repeat(ground_HWC, 64, axis=0), 64, axis=1)[:height, :width].copy()
+    for top in range(8, height - 32, 64):
+        for left in range(8, width - 40, 64):
+            stays, colour = shared.random() < 0.8, shared.integers(150, 240, 3)
+            if stays or own.random() < 0.5:
+                image_HWC[top : top + 20, left : left + 30] = colour
+    return image_HWC + own.integers(0, 8, image_HWC.shape, np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ one process
+def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any]:
+    """Run one row of the table in this process."""
+    detector: Detector = network_detector() if kind == "network" else Cheap(kind == "null")
+    bare = bare_rate(detector, tile_px) if kind == "network" else None
+    settings = DetectSettings(tile_px=tile_px, overlap_px=overlap_px)
+    before, after = folder / "before.tif", folder / "after.tif"
+    detector = Timed(detector)
+    began, core_s = time.perf_counter(), time.process_time()
+    result = detect(
+        before, after, folder / f"out-{kind}", detector=detector, settings=settings, progress=Console(quiet=True)
+    )
+    total_s = time.perf_counter() - began
+    with rasterio.open(before) as source:
+        shape_hw = source.shape
+    cut = tiling(*shape_hw, tile_px=tile_px, overlap_px=overlap_px)
+    return {
+        "mpix": shape_hw[0] * shape_hw[1] / 1e6,
+        "tile_mpix": len(cut) * cut.tile_hw[0] * cut.tile_hw[1] / 1e6,
+        "total_s": total_s,
+        "core_s": time.process_time() - core_s,
+        "inside_s": detector.inside_s,
+        "laps_s": result.seconds,
+        "objects": result.objects,
+        "peak_mib": peak_memory_mib(),
+        "bare_mpix_s": bare,
+    }
+
+
+def bare_rate(detector: Detector, tile_px: int, *, least_s: float = 10) -> float:
+    """Return how many MPix of tiles per second the detector does on tiles that lie in memory."""
+    tiles = [np.random.default_rng(at).integers(0, 256, (tile_px, tile_px, 3), np.uint8) for at in range(2)]
+    detector.planes(*tiles)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < least_s:
+        detector.planes(*tiles)
+        count += 1
+    return count * tile_px**2 / 1e6 / (time.perf_counter() - began)
+
+
+def in_process(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run a row in a process of its own."""
+    tiles = [str(options.tile), str(options.overlap)]
+    command = [sys.executable, __file__, "--job", kind, str(folder), *tiles]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the table
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=8192, help="side of the rasters in pixels, without a network")
+    parser.add_argument("--network-size", type=int, default=2048, help="the same with the small network")
+    parser.add_argument("--only", choices=("null", "difference", "network"), help="one row of the table")
+    parser.add_argument("--compress", default="none", help="of the images: none, lzw, deflate, ...")
+    parser.add_argument("--tile", type=int, default=1024)
+    parser.add_argument("--overlap", type=int, default=128)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} cores, load {load:.1f} before the start; images {options.compress}, tiles {options.tile} px"
+    )
+    columns = "detector | px | MPix/s | tiles | core s | seconds by stage | objects | peak MiB"
+    print(f"\n| {columns} |\n" + "|---" * 8 + "|", flush=True)
+    for kind in ("null", "difference", "network"):
+        if options.only in (None, kind):
+            side_px = options.network_size if kind == "network" else options.size
+            with tempfile.TemporaryDirectory() as folder:
+                write_pair(Path(folder), side_px, compress=options.compress)
+                print_row(kind, in_process(kind, Path(folder), options), side_px)
+
+
+def print_row(kind: str, found: dict[str, Any], side_px: int) -> None:
+    """Print one row."""
+    laps = ", ".join(f"{name} {value:.1f}" for name, value in found["laps_s"].items())
+    detect_s = found["laps_s"]["detect"]
+    print(
+        f"| {kind} | {side_px} | {found['mpix'] / found['total_s']:.1f} | {found['mpix'] / detect_s:.1f} "
+        f"| {found['core_s']:.1f} | {laps} | {found['objects']} | {found['peak_mib']} |"
+    )
+    if found["bare_mpix_s"] is not None:
+        rate = found["tile_mpix"] / detect_s
+        print(
+            f"\nbare network {found['bare_mpix_s']:.3f} MPix/s; in the engine {rate:.3f} MPix/s of tiles: "
+            f"{rate / found['bare_mpix_s']:.0%} of bare ({found['mpix'] / detect_s / found['bare_mpix_s']:.0%} counted "
+            f"by pixels of the map). The network was at work {found['inside_s'] / detect_s:.0%} of the stage."
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--job"]:
+        kind, folder, tile_px, overlap_px = sys.argv[2:]
+        print(json.dumps(job(kind, Path(folder), int(tile_px), int(overlap_px))))
+    else:
+        main()

@@ -1,0 +1,231 @@
+"""A trained network made ready to find change fast.
+
+First what is exact: only the change head is computed, every batch norm that follows a convolution is folded into it
+(in eval mode both are linear), and weights and images lie channels-last. The result is compared with the network as it
+was; where it differs by more than rounding does, the network is left unfolded. Then, if asked for:
+
+    precision="bf16"   weights and maps in bfloat16 (logits leave in float32); pays on processors with AMX or
+                       avx512_bf16 and on GPUs, elsewhere it is slower
+    compiled=True      torch.compile with frozen weights; pays from a few hundred tiles of one size on, since compiling
+                       takes a minute or two, for every other size once more
+
+`benchmarks/inference.py` measures all of them, and what they change in the map.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from semicdvl.errors import ConfigError, MissingExtraError
+from semicdvl.types import Outputs
+
+Precision = Literal["fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CHANGE = frozenset({"change"})
+TOLERANCE = 1e-4
+"""Greatest difference of a logit, as a share of the greatest logit (or of 1), that counts as rounding."""
+PLAIN_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
+"""Convolutions that use their weight as it is: torch's, and timm's that pads as TensorFlow does."""
+PROBE_PX = (64, 96)
+"""Height and width of the random pair that a network is tried on."""
+
+
+class FastNetwork(nn.Module):
+    """A network's change head; called as the network itself is. Make it with `fast`.
+
+    Attributes:
+        logits: the folded copy, giving tensors.
+        folded: number of batch norms that are gone.
+        precision: of weights and maps.
+        compiled: whether `torch.compile` is used.
+        heads: the change head alone.
+    """
+
+    heads = CHANGE
+
+    def __init__(self, network: nn.Module, *, folded: int, precision: Precision, compiled: bool) -> None:
+        """Wrap a network that is ready."""
+        super().__init__()
+        self.logits, self.folded, self.precision, self.compiled = ChangeLogits(network), folded, precision, compiled
+        # a method of it, so that weights are not listed twice
+        self._call = torch.compile(self.logits.forward, options={"freezing": True}) if compiled else self.logits.forward
+
+    @property
+    def network(self) -> nn.Module:
+        """The folded copy."""
+        return self.logits.network
+
+    @property
+    def words(self) -> str:
+        """What was done, for a report."""
+        done = [self.precision, "channels-last", f"{self.folded} batch norms folded"]
+        return ", ".join([*done, "compiled"] if self.compiled else done)
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        """Return the change logits, in float32.
+
+        Raises:
+            ConfigError: another head is asked for, or compiling failed.
+        """
+        if heads is not None and heads != CHANGE:
+            raise ConfigError(
+                f"a network made fast gives the change head alone, not {sorted(heads)}; use it as it was."
+            )
+        dates = [
+            date_BCHW.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
+            for date_BCHW in (t1_BCHW, t2_BCHW)
+        ]
+        with torch.no_grad():  # without which the compiler would not freeze the weights
+            return Outputs(change_BKHW=(self._compiled(*dates) if self.compiled else self._call(*dates)).float())
+
+    def _compiled(self, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Tensor:
+        """Call the compiled network; it is compiled now if this size is new."""
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            logits_BKHW: Tensor = self._call(t1_BCHW, t2_BCHW)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"the network cannot be compiled ({reason}); go on without --compile.") from error
+        return logits_BKHW
+
+
+class ChangeLogits(nn.Module):
+    """Two dates in, change logits out, as tensors: what compilers and exporters take."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Tensor:
+        """Return the change logits BKHW."""
+        return cast(Outputs, self.network(t1_BCHW, t2_BCHW, heads=CHANGE)).change_BKHW
+
+
+def fast(network: nn.Module, *, precision: Precision = "fp32", compiled: bool = False) -> FastNetwork:
+    """Return a copy of a network, made ready to find change fast; the network itself stays as it is.
+
+    Args:
+        network: with the call of `semicdvl.types.Network`.
+        precision: "fp32" is exact to rounding; "bf16" is not.
+        compiled: compile it, at its first call.
+
+    Raises:
+        ConfigError: an unknown precision.
+        MissingExtraError: no C++ compiler to compile with.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(f"precision '{precision}' is unknown. Known: {', '.join(get_args(Precision))}.")
+    if compiled:
+        _check_compiler()
+    ready, count = folded(change_only(network))
+    ready = ready.to(dtype=DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return FastNetwork(ready, folded=count, precision=precision, compiled=compiled).eval()
+
+
+def change_only(network: nn.Module) -> nn.Module:
+    """Return a copy in eval mode without the parts that only training needs."""
+    ready = copy.deepcopy(network).eval().requires_grad_(False)
+    drop = getattr(ready, "drop_train_heads", None)
+    if drop is not None:
+        drop()
+    return ready
+
+
+@torch.no_grad()
+def folded(network: nn.Module) -> tuple[nn.Module, int]:
+    """Return a network with its batch norms folded into the convolutions before them, and their number.
+
+    Which norm follows which convolution is seen by running a random pair through the network. A pair is folded where
+    at every call the norm was given this convolution's result and the result went to no other norm. What hooks don't
+    see, such as a result that is also added elsewhere, the comparison at the end does: then nothing is folded.
+
+    Args:
+        network: in eval mode; it is not changed.
+    """
+    dates = _probe(network)
+    before_BKHW = ChangeLogits(network)(*dates)
+    result = copy.deepcopy(network)
+    pairs = _pairs(result, dates)
+    for norm_name, convolution_name in pairs.items():
+        norm = result.get_submodule(norm_name)
+        fused = fuse_conv_bn_eval(result.get_submodule(convolution_name), norm)  # type: ignore[type-var, arg-type]
+        result.set_submodule(convolution_name, fused.requires_grad_(False))
+        result.set_submodule(norm_name, _rest(norm))
+    after_BKHW = ChangeLogits(result)(*dates)
+    largest = max(1.0, float(before_BKHW.abs().max()))
+    if not float((after_BKHW - before_BKHW).abs().max()) <= TOLERANCE * largest:
+        return network, 0
+    return result, len(pairs)
+
+
+def _probe(network: nn.Module) -> list[Tensor]:
+    """Return a random pair on the network's device."""
+    parameter = next(network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(1, 3, *PROBE_PX, generator=generator).to(parameter) for _ in range(2)]
+
+
+def _pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, str]:
+    """Return the names of norms and of the convolutions that they can be folded into."""
+    names = {module: name for name, module in network.named_modules()}
+    results: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that no other gets the same id
+    sources: dict[nn.Module, set[nn.Module | None]] = {}
+    norms: dict[nn.Module | None, set[nn.Module]] = {}
+
+    def convolved(module: nn.Module, _: Any, result: Tensor) -> None:
+        results[id(result)] = module, result
+
+    def normed(module: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
+        source = results[id(given[0])][0] if id(given[0]) in results else None
+        sources.setdefault(module, set()).add(source)
+        norms.setdefault(source, set()).add(module)
+
+    hooks = [
+        module.register_forward_hook(normed if _is_linear(module) else convolved)
+        for module in names
+        if _is_linear(module) or type(module).__name__ in PLAIN_CONVOLUTIONS
+    ]
+    try:
+        ChangeLogits(network)(*dates)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {
+        names[norm]: names[source]
+        for norm, before in sources.items()
+        if len(before) == 1 and (source := next(iter(before))) is not None and norms[source] == {norm}
+    }
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Tell whether a module is a batch norm with statistics of its own."""
+    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """Return what a norm did beside normalising: timm's brings its activation along."""
+    activation = getattr(norm, "act", None)
+    return activation if isinstance(activation, nn.Module) else nn.Identity()
+
+
+def _check_compiler() -> None:
+    """Refuse to compile where nothing can.
+
+    Raises:
+        MissingExtraError: there is no C++ compiler.
+    """
+    wanted = [name for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "cl") if name]
+    if not any(shutil.which(name) for name in wanted):
+        raise MissingExtraError(
+            f"compiling needs a C++ compiler, and none of {', '.join(wanted)} is on the PATH; install one (Debian and "
+            "Ubuntu: apt install g++), or go on without --compile, or through `semicdvl export RUN --to onnx`."
+        )

@@ -1,0 +1,113 @@
+"""A result in the making, in a hidden folder beside where it goes to, so that an interrupted run goes on where it was.
+
+    .OUT.partial/manifest.json    the key of the run and what it is made of
+    .OUT.partial/tiles/           maps of the rows of tiles that are done (`planes.PlaneStore`)
+    .OUT.partial/result/          what will be OUT; made anew by every run
+    .OUT.partial/lock             held by the run that works here; the system lets go of it however that ends
+
+The key is a hash of all that the maps depend on: the images' bytes, the grid and how they are read, the tiles, the
+detector. A run with another key starts anew. OUT itself is not touched before the very end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semicdvl.errors import InputError, OutputError, SemicdvlError
+from semicdvl.files import key_of, put_in_place, read_json, unwritable, write_json
+
+FORMAT = "semicdvl-partial-1"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The folders of a result in the making: `tiles` survives an interruption, `result` becomes OUT."""
+
+    tiles: Path
+    result: Path
+
+
+@contextlib.contextmanager
+def resumable(out: Path, parts: Mapping[str, Any]) -> Iterator[Partial]:
+    """Give the folders for a result; when the block ends well, `out` is replaced by `result` and the rest is gone.
+
+    What an interrupted run (Ctrl-C, a kill, a crash) has finished stays for the next one with the same `parts`. After
+    an error that the user must mend (`SemicdvlError`, a full disk) nothing stays.
+
+    Args:
+        out: the folder of the result, absolute.
+        parts: plain values that say what the maps are made of.
+
+    Raises:
+        OutputError: the folder cannot be written, or another run is at work on the same `out`.
+    """
+    folder = out.parent / f".{out.name}.partial"
+    with _locked(folder, out):
+        try:
+            yield _entered(folder, parts)
+            put_in_place(folder / "result", out)
+            shutil.rmtree(folder)
+        except SemicdvlError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise unwritable(out, error) from error
+        except BaseException:
+            shutil.rmtree(folder / "result", ignore_errors=True)
+            if not any((folder / "tiles").glob("*.json")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _entered(folder: Path, parts: Mapping[str, Any]) -> Partial:
+    """Keep what lies in the folder if it is of a run with the same key; else start anew."""
+    partial, key = Partial(folder / "tiles", folder / "result"), key_of(FORMAT, dict(parts))
+    if _key_in(folder) != key:
+        shutil.rmtree(partial.tiles, ignore_errors=True)
+        partial.tiles.mkdir()
+        write_json(folder / MANIFEST, {"format": FORMAT, "key": key, "parts": dict(parts)})
+    shutil.rmtree(partial.result, ignore_errors=True)
+    partial.result.mkdir()
+    return partial
+
+
+def _key_in(folder: Path) -> str | None:
+    """Return the key of the run that left the folder, None if that is not known."""
+    if not (folder / "tiles").is_dir():
+        return None
+    try:
+        manifest = read_json(folder / MANIFEST, remedy="")
+    except InputError:
+        return None
+    return manifest.get("key") if isinstance(manifest, dict) else None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, out: Path) -> Iterator[None]:
+    """Make the folder and hold its lock."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{out}: another run is at work on it ({folder.name}). Wait for it, or give another folder with -o."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
