@@ -1,0 +1,168 @@
+"""AnyChange: objects that SAM finds, whose description turned by more than an angle between the dates.
+
+Source: Zheng et al., "Segment Any Change", NeurIPS 2024 (bitemporal latent matching), and its public code (Apache-2.0).
+SAM proposes objects of both dates; for each, the mean embedding under its mask is compared between the dates, whichever
+date it was found in; an angle of more than 25 degrees is change. With point queries only those changes stay whose
+object looks, at either date, like one that was pointed at.
+
+How this differs: masks are averaged onto the embedding's grid, instead of the embedding being enlarged to the image
+(the same mean, up to the enlargement); SAM 2 is taken as well: its embeddings have no last norm to undo, so their mean
+over the raster is subtracted instead, and the 25 degrees, which were found with SAM ViT-H, are untested there; objects
+that two tiles share are joined in the map of angles. A fixed angle needs no "no change" guard; `threshold="otsu"` has
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semicdvl.classic.identity import Told
+from semicdvl.classic.sam_masks import Masks, SamMasks, Seen
+from semicdvl.classic.statistics import Moments, cell_pixels, pair_moments, placed
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.errors import ConfigError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+
+@dataclass(frozen=True)
+class AnyChange(Told):
+    """AnyChange; see the module.
+
+    Attributes:
+        sam: what finds objects and describes places.
+        rule: least angle of change, in degrees.
+        points: (row, col) of the raster, objects that are looked for; none: any.
+        point_date: 1 or 2, the date on which they were pointed at.
+        query_angle: greatest angle, in degrees, between an object and one that was pointed at.
+        centre_D: mean embedding of the raster, for SAM 2, once fitted.
+        wanted_QD: mean embeddings of what was pointed at, once fitted.
+    """
+
+    sam: SamMasks
+    rule: Rule = field(default_factory=lambda: Rule(25.0))
+    points: tuple[tuple[int, int], ...] = ()
+    point_date: int = 1
+    query_angle: float = 60.0
+    centre_D: Tensor | None = None
+    wanted_QD: Tensor | None = None
+    name: str = field(default="any_change", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does and with which network."""
+        return {
+            "Detector": "objects whose description turns between the dates (AnyChange), no labels, no training",
+            "Network": self.sam.identity,
+            "Angle in degrees": str(self.rule),
+            "Objects pointed at": ", ".join(f"row {row}, col {col}" for row, col in self.points) or "none: any object",
+        }
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Measure the mean embedding (SAM 2), and describe what was pointed at.
+
+        Raises:
+            DataError: no data, one colour, or fewer than three bands.
+            ConfigError: a point lies outside of the raster.
+        """
+        known = replace(self, rule=self.rule.on(pair_moments(tiles, method=self.name, bands=3)))
+        known = replace(known, centre_D=self._centre(tiles)) if self.sam.is_second else known
+        return replace(known, wanted_QD=known._wanted(tiles)) if self.points else known
+
+    def _centre(self, tiles: PairTiles) -> Tensor:
+        """Return the mean embedding over both dates of the whole raster."""
+        moments: Moments | None = None
+        for tile in tiles:
+            for image_HWC in (tile.t1_HWC, tile.t2_HWC):
+                embedding_DHW = self.sam.look(image_HWC).embedding_DHW
+                moments = moments or Moments(len(embedding_DHW))
+                weight_N = cell_pixels(tile.valid_HW, (embedding_DHW.shape[1], embedding_DHW.shape[2]))
+                moments.add(embedding_DHW.flatten(1).T.numpy(), weight_N)
+        assert moments is not None, "a pair has tiles"
+        return torch.from_numpy(moments.mean_V).float()
+
+    def _wanted(self, tiles: PairTiles) -> Tensor:
+        """Return the mean embedding of the object at each point."""
+        found = {}
+        for at in placed(tiles):
+            height, width = at.tile.valid_HW.shape
+            inside = [p for p in self.points if 0 <= p[0] - at.row < height and 0 <= p[1] - at.col < width]
+            if not inside:
+                continue
+            seen = self.sam.look(at.tile.t1_HWC if self.point_date == 1 else at.tile.t2_HWC)
+            for row, col in inside:
+                place = {"x_frac": (col - at.col + 0.5) / width, "y_frac": (row - at.row + 0.5) / height}
+                found[row, col] = self._described(seen, self.sam.at(seen, **place))[0]
+        if outside := [point for point in self.points if point not in found]:
+            raise ConfigError(
+                f"the point row {outside[0][0]}, col {outside[0][1]} lies outside of the raster of {tiles.shape_hw[0]} "
+                f"rows and {tiles.shape_hw[1]} columns; give points as [[row, col]], counted from 0."
+            )
+        return torch.stack([found[point] for point in self.points])
+
+    def _described(self, seen: Seen, masks: Masks) -> Tensor:
+        """Return the mean embedding under each mask."""
+        means_ND = masks.means(seen.embedding_DHW)
+        return means_ND if self.centre_D is None else means_ND - self.centre_D
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the greatest angle, in degrees, of the objects that cover each pixel, 1HW."""
+        seen = [self.sam.look(image_HWC) for image_HWC in (t1_HWC, t2_HWC)]
+        masks = self.sam.masks(seen[0]).with_others(self.sam.masks(seen[1]))
+        if not len(masks):
+            return np.zeros((1, *t1_HWC.shape[:2]), np.float32)
+        t1_ND, t2_ND = (self._described(one, masks) for one in seen)
+        angle_N = _degrees(F.cosine_similarity(t1_ND, t2_ND, dim=1))
+        if self.wanted_QD is not None:
+            away_N = torch.minimum(_nearest(t1_ND, self.wanted_QD), _nearest(t2_ND, self.wanted_QD))
+            angle_N = angle_N * (away_N <= self.query_angle)
+        return masks.painted(angle_N, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed where an object turned by more than the angle."""
+        return by_rule(strips, self.rule)
+
+
+def _degrees(cosine_N: Tensor) -> Tensor:
+    return torch.rad2deg(torch.arccos(cosine_N.clamp(-1, 1)))
+
+
+def _nearest(means_ND: Tensor, wanted_QD: Tensor) -> Tensor:
+    """Return each object's angle to the nearest of those pointed at."""
+    return _degrees((F.normalize(means_ND, dim=1) @ F.normalize(wanted_QD, dim=1).T).amax(dim=1))
+
+
+def build(
+    sam: SamMasks,
+    *,
+    threshold: float | str = 25.0,
+    points: Sequence[Sequence[int]] = (),
+    point_date: int = 1,
+    query_angle: float = 60.0,
+) -> AnyChange:
+    """Return AnyChange.
+
+    Args:
+        sam: what finds objects and describes places.
+        threshold: least angle of change in degrees, or "otsu".
+        points: [[row, col], ...] of the raster, counted from 0: only changes of objects that look like those.
+        point_date: 1 or 2, the date on which they were pointed at.
+        query_angle: greatest angle in degrees between an object and one that was pointed at.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+    if any(len(point) != 2 or min(point) < 0 for point in points):
+        raise ConfigError(f"points = {list(points)}: wanted [[row, col], ...], counted from 0.")
+    if point_date not in (1, 2) or not 0 < query_angle <= 180:
+        raise ConfigError(f"point_date = {point_date}, query_angle = {query_angle:g}: wanted 1 or 2, and at most 180.")
+    asked = tuple((int(row), int(col)) for row, col in points)
+    return AnyChange(sam, Rule(threshold), asked, point_date, query_angle)

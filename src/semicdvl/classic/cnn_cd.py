@@ -1,0 +1,96 @@
+"""CNN-CD: distance between the feature maps of a network that was trained on photographs.
+
+Source: El Amin, Liu and Wang, "Convolutional neural network features based change detection in satellite images", 2016
+(no public code by the authors). Maps of several layers are normalised, brought to the image's size, joined, and
+compared by the Euclidean distance; Otsu's threshold.
+
+How this differs: any backbone with four maps (the source: VGG; `backbone=vgg16` where its weights can be had; default
+EfficientNet-Lite0, whose weights come as a package); features are scaled to length 1 at every place and layer, which
+needs no range of the image; distances are taken on each layer's own grid and then enlarged, instead of enlarging
+hundreds of channels; the threshold is one for the whole raster, with the no-change guard of `thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.features import Features, Map, at_size, feature_maps, unit
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import pair_moments
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.errors import ConfigError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+
+@dataclass(frozen=True)
+class CNNCD(Told):
+    """CNN-CD; see the module.
+
+    Attributes:
+        features: the network.
+        layers: which of its maps are compared, 0 the finest.
+        rule: how the threshold is found; distances lie between 0 and 2.
+    """
+
+    features: Features
+    layers: tuple[int, ...] = (0, 1, 2, 3)
+    rule: Rule = field(default_factory=Rule)
+    name: str = field(default="cnn_cd", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does and with which network."""
+        return {
+            "Detector": "distance of feature maps, no labels, no training",
+            "Network": self.features.identity,
+            "Threshold": str(self.rule),
+        }
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Refuse a pair that nothing can be said of, and see whether the guard is needed."""
+        return replace(self, rule=self.rule.on(pair_moments(tiles, method=self.name, bands=3)))
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the root mean square over layers of the distance of unit features, 1HW."""
+        shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
+        dates = [feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
+        squares = [
+            at_size(np.square(unit(t1_DHW) - unit(t2_DHW)).sum(axis=0), shape_hw)
+            for t1_DHW, t2_DHW in zip(*dates, strict=True)
+        ]
+        distance_HW: Map = np.sqrt(np.maximum(np.mean(squares, axis=0), 0)).astype(np.float32)
+        return distance_HW[None]
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed and unchanged by the rule."""
+        return by_rule(strips, self.rule)
+
+
+def build(
+    features: Features,
+    *,
+    layers: Sequence[int] = (0, 1, 2, 3),
+    threshold: float | str = "otsu",
+    guard: bool = True,
+) -> CNNCD:
+    """Return CNN-CD.
+
+    Args:
+        features: the network.
+        layers: which of its four maps are compared, 0 the finest.
+        threshold: "otsu", or a distance between 0 and 2.
+        guard: whether Otsu's threshold goes through the no-change guard.
+
+    Raises:
+        ConfigError: a layer that the network has not, or a threshold that is none.
+    """
+    count = len(features.channels)
+    if not layers or not set(layers) <= set(range(count)):
+        raise ConfigError(f"layers = {list(layers)}: wanted some of {list(range(count))}, 0 the finest.")
+    return CNNCD(features, tuple(layers), Rule(threshold, guard))

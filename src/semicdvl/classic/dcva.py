@@ -1,0 +1,210 @@
+"""DCVA: deep change vector analysis, on the features whose difference varies most.
+
+Source: Saha, Bovolo and Bruzzone, TGRS 2019, and the first author's public code, which says of itself that it is no
+exact replica. Of several layers of a network those channels are kept whose difference between the dates deviates most
+in any quarter of the image; both dates are standardised, joined and compared by the length of the difference.
+
+How this differs: the source's network (a generator trained on Potsdam's land cover) is not to be had: any backbone with
+four maps is taken, EfficientNet-Lite0 by default. Quarters, channels, means, deviations and the percentile at which
+differences saturate are those of the whole raster (the percentile on a sample of places), never of a tile. Both the
+local threshold (a multiple of a wide Gaussian mean) and the closing of small holes are left out: the first depends on
+windows wider than a tile. The threshold is Otsu's with the no-change guard of `thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.features import Cells, Features, at_size, cells, feature_maps
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import Floats, Sample, pair_moments
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+SAMPLE = 20_000
+"""Places of a layer on which the percentile is measured."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What was learned of one layer.
+
+    Attributes:
+        channel_S: the channels that are kept.
+        mean_t1_S, std_t1_S, mean_t2_S, std_t2_S: theirs, of each date by itself.
+        most: absolute standardised difference at which a channel saturates.
+    """
+
+    channel_S: NDArray[np.int64]
+    mean_t1_S: Floats
+    std_t1_S: Floats
+    mean_t2_S: Floats
+    std_t2_S: Floats
+    most: float
+
+    def difference(self, t1_DX: NDArray[np.floating], t2_DX: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the standardised difference of the kept channels; channels come first."""
+        tail = (slice(None), *(None,) * (t1_DX.ndim - 1))
+        first_SX = (t1_DX[self.channel_S] - self.mean_t1_S[tail]) / self.std_t1_S[tail]
+        second_SX = (t2_DX[self.channel_S] - self.mean_t2_S[tail]) / self.std_t2_S[tail]
+        return np.clip(second_SX - first_SX, -self.most, self.most)
+
+
+class _Sums:
+    """Sums over one layer's cells from which means and deviations follow, of the differences by quarter."""
+
+    def __init__(self, size: int) -> None:
+        self.count_4: Floats = np.zeros(4)
+        self.sums_4D: Floats = np.zeros((4, size))
+        self.squares_4D: Floats = np.zeros((4, size))
+        self.dates_22D: Floats = np.zeros((2, 2, size))
+
+    def add(self, found: Cells, *, shape_hw: tuple[int, int]) -> None:
+        quarter_N = 2 * (2 * found.row_N >= shape_hw[0]) + (2 * found.col_N >= shape_hw[1])
+        dates = [part.astype(np.float64) for part in (found.t1_ND, found.t2_ND)]
+        difference_ND = dates[1] - dates[0]
+        for quarter in range(4):
+            part_ND = difference_ND[quarter_N == quarter]
+            self.count_4[quarter] += len(part_ND)
+            self.sums_4D[quarter] += part_ND.sum(axis=0)
+            self.squares_4D[quarter] += np.square(part_ND).sum(axis=0)
+        for date, part_ND in enumerate(dates):
+            self.dates_22D[date] += part_ND.sum(axis=0), np.square(part_ND).sum(axis=0)
+
+    def kept(self, share: float) -> NDArray[np.int64]:
+        """Return the channels that are among the most varying `share` of some quarter."""
+        most = max(1, round(share * self.sums_4D.shape[1]))
+        chosen: set[int] = set()
+        for count, sum_D, square_D in zip(self.count_4, self.sums_4D, self.squares_4D, strict=True):
+            if count:
+                variance_D = square_D / count - np.square(sum_D / count)
+                chosen |= set(np.argsort(-variance_D, kind="stable")[:most].tolist())
+        return np.array(sorted(chosen))
+
+    def layer(self, share: float) -> Layer:
+        """Return channels, means and deviations; nothing saturates yet."""
+        channel_S = self.kept(share)
+        count, parts = self.count_4.sum(), []
+        for sum_D, square_D in self.dates_22D:
+            mean_S = sum_D[channel_S] / count
+            std_S = np.sqrt(np.maximum(square_D[channel_S] / count - np.square(mean_S), 0))
+            parts += [mean_S, np.where(std_S > 1e-6, std_S, 1.0)]
+        return Layer(channel_S, parts[0], parts[1], parts[2], parts[3], np.inf)
+
+
+@dataclass(frozen=True)
+class DCVA(Told):
+    """DCVA; see the module.
+
+    Attributes:
+        features: the network.
+        layers: which of its maps are used, 0 the finest.
+        kept_frac: share of a layer's channels that each quarter keeps.
+        saturate: quantile of the absolute differences of a layer at which they saturate.
+        rule: how the threshold is found.
+        seed: of the sample.
+        learned: what is known of each layer, once fitted.
+    """
+
+    features: Features
+    layers: tuple[int, ...] = (0, 1, 2)
+    kept_frac: float = 0.1
+    saturate: float = 0.95
+    rule: Rule = field(default_factory=Rule)
+    seed: int = 0
+    learned: tuple[Layer, ...] = ()
+    name: str = field(default="dcva", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does and with which network and how many channels."""
+        kept = ", ".join(str(len(layer.channel_S)) for layer in self.learned)
+        return {
+            "Detector": "deep change vector analysis, no labels, no training",
+            "Network": self.features.identity,
+            "Channels kept per layer": kept or "not chosen yet",
+            "Threshold": str(self.rule),
+        }
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Choose channels and measure them: the network sees the whole pair once.
+
+        Raises:
+            DataError: no data, one colour, fewer than three bands, or no cell of a map lies on data as a whole.
+        """
+        rule = self.rule.on(pair_moments(tiles, method=self.name, bands=3))
+        sums = [_Sums(self.features.channels[layer]) for layer in self.layers]
+        share = min(1.0, SAMPLE * 16 / (tiles.shape_hw[0] * tiles.shape_hw[1]))
+        samples = [Sample(share=share, seed=self.seed) for _ in self.layers]
+        width = tiles.shape_hw[1]
+        for found in cells(tiles, self.features, layers=self.layers):
+            for part, total, sample in zip(found, sums, samples, strict=True):
+                total.add(part, shape_hw=tiles.shape_hw)
+                sample.offer(part.row_N * width + part.col_N, np.hstack([part.t1_ND, part.t2_ND]))
+        if any(total.count_4.sum() == 0 for total in sums):
+            raise DataError("dcva: no cell of the feature maps has data throughout. Take a larger part, or cva.")
+        learned = tuple(self._saturating(total, sample) for total, sample in zip(sums, samples, strict=True))
+        return replace(self, learned=learned, rule=rule)
+
+    def _saturating(self, total: _Sums, sample: Sample) -> Layer:
+        """Return a layer with the border at which its differences saturate."""
+        layer = total.layer(self.kept_frac)
+        t1_ND, t2_ND = np.split(sample.values_NV, 2, axis=1)
+        if not len(t1_ND):
+            return layer
+        return replace(layer, most=float(np.quantile(np.abs(layer.difference(t1_ND.T, t2_ND.T)), self.saturate)))
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the length of the deep change vector, in deviations of a channel, 1HW."""
+        assert self.learned, "fitted() comes first"
+        shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
+        dates = [feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
+        total_HW = np.zeros(shape_hw, np.float32)
+        for layer, t1_DHW, t2_DHW in zip(self.learned, *dates, strict=True):
+            square_HW = np.square(layer.difference(t1_DHW, t2_DHW)).sum(axis=0)
+            total_HW += at_size(square_HW.astype(np.float32), shape_hw)
+        channels = sum(len(layer.channel_S) for layer in self.learned)
+        return np.sqrt(np.maximum(total_HW, 0) / channels)[None]
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed and unchanged by the rule."""
+        return by_rule(strips, self.rule)
+
+
+def build(
+    features: Features,
+    *,
+    layers: Sequence[int] = (0, 1, 2),
+    kept_frac: float = 0.1,
+    saturate: float = 0.95,
+    threshold: float | str = "otsu",
+    guard: bool = True,
+    seed: int = 0,
+) -> DCVA:
+    """Return DCVA.
+
+    Args:
+        features: the network.
+        layers: which of its four maps are used, 0 the finest.
+        kept_frac: share of a layer's channels that each quarter of the raster keeps.
+        saturate: quantile at which differences saturate; 1: never.
+        threshold: "otsu", or a number of deviations of a channel.
+        guard: whether Otsu's threshold goes through the no-change guard.
+        seed: another seed measures the quantile on another sample.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+    count = len(features.channels)
+    if not layers or not set(layers) <= set(range(count)):
+        raise ConfigError(f"layers = {list(layers)}: wanted some of {list(range(count))}, 0 the finest.")
+    if not (0 < kept_frac <= 1 and 0 < saturate <= 1):
+        raise ConfigError(f"kept_frac = {kept_frac:g}, saturate = {saturate:g}: both are shares, above 0 and up to 1.")
+    return DCVA(features, tuple(layers), kept_frac, saturate, Rule(threshold, guard), seed)

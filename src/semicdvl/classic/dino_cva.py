@@ -1,0 +1,78 @@
+"""DINOv2 + CVA: distance between the last features of a self-supervised vision transformer.
+
+Source: the baseline of that name in AnyChange (Zheng et al., NeurIPS 2024; no public code of it): patch features of
+both dates, enlarged to the image (bilinear), the length of their difference, a threshold per image.
+
+How this differs: any vision transformer, or other backbone, of timm; the length is taken on the grid of patches and
+then enlarged; per image means per raster here, with the no-change guard of `thresholds`. One threshold for many
+rasters: find it with `thresholds.pooled` and give it as `threshold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.features import Features, at_size, feature_maps
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import pair_moments
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+LAST = -1
+
+
+@dataclass(frozen=True)
+class DinoCVA(Told):
+    """DINOv2 + CVA; see the module.
+
+    Attributes:
+        features: the network.
+        rule: how the threshold is found; its unit is that of the network's features.
+    """
+
+    features: Features
+    rule: Rule = field(default_factory=Rule)
+    name: str = field(default="dino_cva", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does and with which network."""
+        return {
+            "Detector": "change vectors of a vision transformer's features, no labels, no training",
+            "Network": self.features.identity,
+            "Threshold": str(self.rule),
+        }
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Refuse a pair that nothing can be said of, and see whether the guard is needed."""
+        return replace(self, rule=self.rule.on(pair_moments(tiles, method=self.name, bands=3)))
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the length of the difference of the last features, 1HW."""
+        (t1_DHW,), (t2_DHW,) = (feature_maps(self.features, image, layers=[LAST]) for image in (t1_HWC, t2_HWC))
+        length_HW = np.sqrt(np.square(t1_DHW - t2_DHW).sum(axis=0))
+        return at_size(length_HW, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed and unchanged by the rule."""
+        return by_rule(strips, self.rule)
+
+
+def build(features: Features, *, threshold: float | str = "otsu", guard: bool = True) -> DinoCVA:
+    """Return DINOv2 + CVA.
+
+    Args:
+        features: the network.
+        threshold: "otsu", or a length in the unit of the network's features.
+        guard: whether Otsu's threshold goes through the no-change guard.
+
+    Raises:
+        ConfigError: a threshold that is none.
+    """
+    return DinoCVA(features, Rule(threshold, guard))

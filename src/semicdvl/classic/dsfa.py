@@ -1,0 +1,263 @@
+"""DSFA: deep slow feature analysis: two small networks learn to say the same of what did not change.
+
+Source: Du, Ru, Wu and Zhang, TGRS 2019, and the authors' public code (MIT). Standardised pixels that changed least by
+change vector analysis train two unshared networks (bands -> 128 -> 128 -> 6, softsign) on tr((B^-1 A)^2), A the second
+moment of the difference of their centred outputs, B the mean of their covariances. Linear slow feature analysis of all
+outputs then gives the components of the difference, whose squares, divided by their variance, are summed and split by
+two-means.
+
+How this differs: training pixels are drawn from the calmest tenth of a sample of the raster (the source takes the 2,000
+smallest change vectors, which are ties in 8-bit images); Adam with few steps instead of 2,000 steps of plain gradient
+descent, which at the source's rate hardly move; both networks start from the same weights, so that equal dates stay
+equal; covariances of the outputs are gathered tile by tile; B takes both dates (the public helper takes the second
+twice) and change is the side of the larger sum, not the polarity that scores better. Two-means of one number is Otsu's
+threshold (the same criterion); it is taken on the square root of the sum, with the no-change guard of `thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.cva import change_length
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import (
+    Floats,
+    Moments,
+    PairMoments,
+    Sample,
+    numbers_HW,
+    pair_moments,
+    placed,
+)
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.errors import ConfigError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HIDDEN, OUTPUTS = 128, 6
+RIDGE = 1e-4
+"""Added to B's diagonal, as in the source."""
+LEAST_EIGENVALUE = 1e-12
+SAMPLE = 100_000
+CALM_FRAC = 0.1
+PIXELS_AT_ONCE = 2**16
+
+
+@dataclass(frozen=True)
+class SlowFeatures:
+    """The two trained networks and the linear analysis of their outputs.
+
+    Attributes:
+        networks: one per date, on standardised pixels.
+        mean_V: mean output of date 1, then of date 2.
+        axes_SO: rows are the components of the difference, divided by their deviation.
+    """
+
+    networks: tuple[nn.Module, nn.Module]
+    mean_V: Floats
+    axes_SO: Floats
+
+    def length(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the root of the sum of squared components of standardised pixels."""
+        parts = [
+            np.sqrt(np.square((_outputs(self.networks, a, b) - self.mean_V) @ self._difference_VS).sum(axis=1))
+            for a, b in _in_parts(t1_NC, t2_NC)
+        ]
+        return np.concatenate(parts).astype(np.float32)
+
+    @property
+    def _difference_VS(self) -> Floats:
+        """Take components of date 1's outputs less date 2's."""
+        return np.concatenate([self.axes_SO, -self.axes_SO], axis=1).T
+
+
+def _in_parts(
+    t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Give some pixels at a time: the hidden layers of all of them would not fit into memory."""
+    for at in range(0, max(len(t1_NC), 1), PIXELS_AT_ONCE):
+        yield t1_NC[at : at + PIXELS_AT_ONCE], t2_NC[at : at + PIXELS_AT_ONCE]
+
+
+def _outputs(networks: tuple[nn.Module, nn.Module], t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> Floats:
+    """Return the outputs of both networks side by side, N by 2 OUTPUTS."""
+    import torch
+
+    with torch.inference_mode():
+        dates = [
+            net(torch.from_numpy(np.ascontiguousarray(x))) for net, x in zip(networks, (t1_NC, t2_NC), strict=True)
+        ]
+        outputs_NV: Floats = torch.cat(dates, dim=1).double().numpy()
+    return outputs_NV
+
+
+@dataclass(frozen=True)
+class DSFA(Told):
+    """DSFA; see the module.
+
+    Attributes:
+        rule: how the threshold is found, in deviations of the components.
+        pixels: training pixels.
+        steps: of training.
+        rate: Adam's learning rate.
+        seed: of the sample and the networks.
+        moments: of the pair, once fitted.
+        slow: what was learned, once fitted.
+    """
+
+    rule: Rule = field(default_factory=Rule)
+    pixels: int = 2000
+    steps: int = 200
+    rate: float = 1e-3
+    seed: int = 0
+    moments: PairMoments | None = None
+    slow: SlowFeatures | None = None
+    name: str = field(default="dsfa", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does."""
+        return {"Detector": "deep slow feature analysis, learned on this pair, no labels", "Threshold": str(self.rule)}
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Train on the calmest pixels, then analyse the outputs: three passes over the pair.
+
+        Raises:
+            DataError: no data, one colour, or fewer than two different bands.
+        """
+        moments = pair_moments(tiles, method=self.name, bands=2, different=2)
+        networks = self._trained(*self._calm(tiles, moments))
+        outputs = Moments(2 * OUTPUTS)
+        for tile in tiles:
+            for part in _in_parts(*_standard(moments, tile.t1_HWC[tile.valid_HW], tile.t2_HWC[tile.valid_HW])):
+                outputs.add(_outputs(networks, *part))
+        slow = SlowFeatures(networks, outputs.mean_V, slow_axes(outputs.cov_VV))
+        return replace(self, moments=moments, slow=slow, rule=self.rule.on(moments))
+
+    def _calm(self, tiles: PairTiles, moments: PairMoments) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return training pixels: some of the calmest tenth of a sample of the raster."""
+        sample = Sample(share=SAMPLE / moments.count, seed=self.seed)
+        for at in placed(tiles):
+            valid_HW = at.tile.valid_HW
+            both_NV = np.hstack([at.tile.t1_HWC[valid_HW], at.tile.t2_HWC[valid_HW]])
+            sample.offer(numbers_HW(at, raster_width=tiles.shape_hw[1])[valid_HW], both_NV)
+        t1_NC, t2_NC = np.split(sample.values_NV, 2, axis=1)
+        length_N = change_length(t1_NC, t2_NC, moments)
+        calm = np.argsort(length_N, kind="stable")[
+            : max(int(CALM_FRAC * len(length_N)), min(self.pixels, len(length_N)))
+        ]
+        chosen = np.random.default_rng(self.seed).permutation(calm)[: self.pixels]
+        return _standard(moments, t1_NC[chosen], t2_NC[chosen])
+
+    def _trained(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> tuple[nn.Module, nn.Module]:
+        """Train the two networks on these pixels."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            networks = _network(t1_NC.shape[1]), _network(t1_NC.shape[1])
+        networks[1].load_state_dict(networks[0].state_dict())
+        weights = [weight for net in networks for weight in net.parameters()]
+        optimiser = torch.optim.Adam(weights, lr=self.rate)
+        dates = [torch.from_numpy(np.ascontiguousarray(x)) for x in (t1_NC, t2_NC)]
+        for _ in range(self.steps):
+            loss = slowness(*(net(x) for net, x in zip(networks, dates, strict=True)))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return networks[0].eval(), networks[1].eval()
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the length of the slow features' difference, 1HW."""
+        assert self.slow is not None and self.moments is not None, "fitted() comes first"
+        bands = t1_HWC.shape[2]
+        t1_NC, t2_NC = _standard(self.moments, t1_HWC.reshape(-1, bands), t2_HWC.reshape(-1, bands))
+        return self.slow.length(t1_NC, t2_NC).reshape(1, *t1_HWC.shape[:2])
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed and unchanged by the rule."""
+        return by_rule(strips, self.rule)
+
+
+def _standard(
+    moments: PairMoments, t1_NC: NDArray[np.uint8], t2_NC: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return moments.standardised(t1_NC, date=0), moments.standardised(t2_NC, date=1)
+
+
+def _network(bands: int) -> nn.Module:
+    """Return one date's network."""
+    from torch import nn
+
+    layers = [nn.Linear(bands, HIDDEN), nn.Softsign(), nn.Linear(HIDDEN, HIDDEN), nn.Softsign()]
+    return nn.Sequential(*layers, nn.Linear(HIDDEN, OUTPUTS), nn.Softsign())
+
+
+def slowness(t1_NO: Tensor, t2_NO: Tensor) -> Tensor:
+    """Return tr((B^-1 A)^2) of outputs for the same pixels: 0 where the dates say the same up to a constant."""
+    import torch
+
+    t1_NO, t2_NO = t1_NO - t1_NO.mean(dim=0), t2_NO - t2_NO.mean(dim=0)
+    count = len(t1_NO)
+    difference_NO = t1_NO - t2_NO
+    differing_OO = difference_NO.T @ difference_NO / count
+    varying_OO = (t1_NO.T @ t1_NO + t2_NO.T @ t2_NO) / (2 * count)
+    ratio_OO = torch.linalg.solve(varying_OO + RIDGE * torch.eye(len(varying_OO)), differing_OO)
+    return torch.trace(ratio_OO @ ratio_OO)
+
+
+def slow_axes(cov_VV: Floats) -> Floats:
+    """Return components of the difference (rows), slowest first, divided by their deviation.
+
+    Args:
+        cov_VV: joint covariance of both dates' outputs.
+    """
+    from scipy.linalg import eigh
+
+    size = len(cov_VV) // 2
+    first_OO, second_OO, across_OO = cov_VV[:size, :size], cov_VV[size:, size:], cov_VV[:size, size:]
+    differing_OO = first_OO + second_OO - across_OO - across_OO.T
+    varying_OO = (first_OO + second_OO) / 2 + RIDGE * np.eye(size)
+    eigenvalue_S, vectors_OS = eigh((differing_OO + differing_OO.T) / 2, varying_OO)
+    kept_S = eigenvalue_S > LEAST_EIGENVALUE
+    axes_SO: Floats = (vectors_OS[:, kept_S] / np.sqrt(eigenvalue_S[kept_S])).T
+    return axes_SO
+
+
+def build(
+    *,
+    threshold: float | str = "otsu",
+    guard: bool = True,
+    pixels: int = 2000,
+    steps: int = 200,
+    rate: float = 1e-3,
+    seed: int = 0,
+) -> DSFA:
+    """Return DSFA.
+
+    Args:
+        threshold: "otsu" (two-means), or a number of deviations.
+        guard: whether the threshold goes through the no-change guard.
+        pixels: training pixels.
+        steps: of training.
+        rate: Adam's learning rate.
+        seed: another seed draws other pixels and starts from other networks.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+    if pixels < 2 * OUTPUTS or steps < 0 or rate <= 0:
+        raise ConfigError(
+            f"pixels = {pixels}, steps = {steps}, rate = {rate:g}: wanted {2 * OUTPUTS} pixels or more, steps from 0 "
+            "on and a positive rate."
+        )
+    return DSFA(Rule(threshold, guard), pixels, steps, rate, seed)

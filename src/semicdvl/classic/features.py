@@ -1,0 +1,116 @@
+"""What detectors of this room want of a network that is handed to them, and how its maps become a distance.
+
+The network itself is built elsewhere (`predict/classic.py`): this room knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.statistics import placed
+from semicdvl.types import PairTiles
+
+Map = NDArray[np.float32]
+
+MULTIPLE_PX = 32
+"""Images are padded to whole multiples of this before a network sees them: the coarsest step of the usual ones."""
+
+
+class Features(Protocol):
+    """A pretrained network: an image in, feature maps out."""
+
+    @property
+    def identity(self) -> str:
+        """Name and hash of the weights, for the report."""
+        ...
+
+    @property
+    def channels(self) -> Sequence[int]:
+        """Channels of the maps."""
+        ...
+
+    def maps(self, image_HWC: NDArray[np.uint8]) -> list[Map]:
+        """Return maps DHW, fine to coarse, of a uint8 RGB image with sides of multiples of 32; each spans the image."""
+        ...
+
+
+def feature_maps(features: Features, image_HWC: NDArray[np.uint8], *, layers: Sequence[int]) -> list[Map]:
+    """Return some of the maps of an image of any size, of its first three bands, padded by repeating the edge.
+
+    The maps span the padded image; see `at_size` and `cells`.
+    """
+    height, width = image_HWC.shape[:2]
+    padding = ((0, -height % MULTIPLE_PX), (0, -width % MULTIPLE_PX), (0, 0))
+    maps = features.maps(np.ascontiguousarray(np.pad(image_HWC[..., :3], padding, mode="edge")))
+    return [maps[layer] for layer in layers]
+
+
+def unit(features_DHW: Map) -> Map:
+    """Return features scaled to length 1 at every place."""
+    length_HW = np.sqrt(np.square(features_DHW).sum(axis=0))
+    unit_DHW: Map = features_DHW / np.maximum(length_HW, np.float32(1e-12))
+    return unit_DHW
+
+
+def at_size(coarse_HW: Map, shape_hw: tuple[int, int]) -> Map:
+    """Return a map of a padded image at the image's own size (bilinear)."""
+    padded_hw = _padded(shape_hw)
+    full_HW = cv2.resize(coarse_HW, padded_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(full_HW[: shape_hw[0], : shape_hw[1]], np.float32)
+
+
+def _padded(shape_hw: tuple[int, int]) -> tuple[int, int]:
+    return shape_hw[0] + -shape_hw[0] % MULTIPLE_PX, shape_hw[1] + -shape_hw[1] % MULTIPLE_PX
+
+
+# ------------------------------------------------------------------------------------------------ cells of the raster
+@dataclass(frozen=True)
+class Cells:
+    """One map's cells that lie on valid ground of a tile.
+
+    Attributes:
+        t1_ND, t2_ND: features of both dates.
+        row_N, col_N: pixel of the raster in their middle.
+    """
+
+    t1_ND: Map
+    t2_ND: Map
+    row_N: NDArray[np.int64]
+    col_N: NDArray[np.int64]
+
+
+def cells(tiles: PairTiles, features: Features, *, layers: Sequence[int]) -> Iterator[list[Cells]]:
+    """Go through a pair and give, tile by tile, the cells of each layer that lie on valid ground as a whole."""
+    for at in placed(tiles):
+        valid_HW = at.tile.valid_HW
+        if not valid_HW.any():
+            continue
+        dates = [feature_maps(features, image, layers=layers) for image in (at.tile.t1_HWC, at.tile.t2_HWC)]
+        found = []
+        for t1_DHW, t2_DHW in zip(*dates, strict=True):
+            whole_HW, row_H, col_W = _whole(valid_HW, (t1_DHW.shape[1], t1_DHW.shape[2]))
+            row_HW, col_HW = np.broadcast_arrays(row_H[:, None] + at.row, col_W + at.col)
+            parts = (t1_DHW[:, whole_HW].T, t2_DHW[:, whole_HW].T, row_HW[whole_HW], col_HW[whole_HW])
+            found.append(Cells(*parts))
+        yield found
+
+
+def _whole(
+    valid_HW: NDArray[np.bool_], grid_hw: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+    """Return which cells of a grid over the padded tile are all valid, and the rows and columns of their middles."""
+    padded_hw = _padded((valid_HW.shape[0], valid_HW.shape[1]))
+    ground_HW = np.zeros(padded_hw, np.float32)
+    ground_HW[: valid_HW.shape[0], : valid_HW.shape[1]] = valid_HW
+    share_HW = cv2.resize(ground_HW, grid_hw[::-1], interpolation=cv2.INTER_AREA)
+    row_H, col_W = (
+        ((np.arange(count) + 0.5) * size / count).astype(np.int64)
+        for count, size in zip(grid_hw, padded_hw, strict=True)
+    )
+    return share_HW > 1 - 1e-4, row_H, col_W

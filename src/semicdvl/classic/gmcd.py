@@ -1,0 +1,182 @@
+"""GMCD: a graph network that learns, on the pair itself, from the parts of a difference map that are beyond doubt.
+
+Source: Tang et al., "An unsupervised remote sensing change detection method based on multiscale graph convolutional
+network and metric learning", TGRS 2021. Its code and constants are not public: **the idea is theirs, all constants and
+the form of the network are ours.** A network that was trained before gives a difference map; it is parted into changed,
+unchanged and uncertain; a graph over places of like features, whose edges are found anew in every layer, spreads what
+is certain to what is not, trained with a classification and a metric loss on this pair alone.
+
+How this differs, beyond the constants: one scale (the third of a backbone's four maps) instead of several; the
+difference is that of unit features; the three parts are those of Otsu's criterion over the whole raster; nodes for
+training are a sample of the raster (`nodes`), and every other place is joined to its nearest among them, so that the
+result does not depend on tiles and memory not on the raster. Guard: the changed part must stand out (`thresholds`);
+with fewer than `LEAST_CHANGED` such places nothing is changed, and a place that is unchanged beyond doubt stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.features import Features, Map, at_size, cells, feature_maps, unit
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import Sample, pair_moments
+from semicdvl.classic.thresholds import Histogram, as_map, guarded, share_of
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+if TYPE_CHECKING:
+    from semicdvl.classic.gmcd_graph import Graph
+
+CANDIDATES = 32_768
+"""Places from which nodes are chosen."""
+LEAST_CHANGED = 8
+"""Certainly changed places; from fewer nothing is learned."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Borders of the difference: up to `low` unchanged, above `high` changed, uncertain between."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GMCD(Told):
+    """GMCD; see the module.
+
+    Attributes:
+        features: the network.
+        layer: which of its maps gives the nodes.
+        nodes: most nodes of the graph in training.
+        neighbours: edges of a node.
+        steps: of training.
+        guard: whether the changed part must stand out.
+        seed: of the sample and the graph network.
+        parts: borders of the difference, once fitted.
+        graph: what was learned; None where nothing is changed.
+    """
+
+    features: Features
+    layer: int = 2
+    nodes: int = 2048
+    neighbours: int = 8
+    steps: int = 80
+    guard: bool = True
+    seed: int = 0
+    parts: Parts | None = None
+    graph: Graph | None = None
+    name: str = field(default="gmcd", init=False)
+    planes_count: int = field(default=2, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does and with which network."""
+        return {
+            "Detector": "graph network learned on this pair, no labels (after GMCD; its constants are not published)",
+            "Network": self.features.identity,
+            "Guard": "the changed part must stand out" if self.guard else "none",
+        }
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Part the difference and learn from what is certain: the network sees the whole pair once.
+
+        Raises:
+            DataError: no data, one colour, fewer than three bands, or no cell of the map lies on data as a whole.
+        """
+        moments = pair_moments(tiles, method=self.name, bands=3)
+        histogram = Histogram()
+        sample = Sample(share=min(1.0, CANDIDATES * 256 / (tiles.shape_hw[0] * tiles.shape_hw[1])), seed=self.seed)
+        for (found,) in cells(tiles, self.features, layers=[self.layer]):
+            t1_ND, t2_ND = unit(found.t1_ND.T).T, unit(found.t2_ND.T).T
+            histogram.add(_distance(t1_ND.T, t2_ND.T))
+            sample.offer(found.row_N * tiles.shape_hw[1] + found.col_N, np.hstack([t1_ND, t2_ND]))
+        if histogram.total == 0:
+            raise DataError("gmcd: no cell of the feature map has data throughout. Take a larger part, or cva.")
+        low, high = histogram.three_groups()
+        if self.guard and moments.is_noise():
+            high = guarded(histogram, high)
+        known = replace(self, parts=Parts(low, high))
+        return replace(known, graph=known._learned(np.asarray(sample.values_NV, np.float32)))
+
+    def _learned(self, candidates_NV: Map) -> Graph | None:
+        """Choose nodes of all three parts and train on them."""
+        from semicdvl.classic.gmcd_graph import UNCERTAIN, train
+
+        assert self.parts is not None
+        distance_N = _distance(*np.split(candidates_NV.T, 2))
+        label_N = np.where(distance_N > self.parts.high, 1, np.where(distance_N > self.parts.low, UNCERTAIN, 0))
+        if (label_N == 1).sum() < LEAST_CHANGED or not (label_N == 0).any():
+            return None
+        rng = np.random.default_rng(self.seed)
+        chosen = []
+        for value, share in ((1, 4), (0, 2), (UNCERTAIN, 4)):  # a quarter, a half, a quarter
+            chosen.append(rng.permutation(np.flatnonzero(label_N == value))[: self.nodes // share])
+        index = np.sort(np.concatenate(chosen))
+        t1_ND, t2_ND = np.split(candidates_NV[index], 2, axis=1)
+        return train(
+            t1_ND, t2_ND, label_N[index], neighbours=min(self.neighbours, len(index)), steps=self.steps, seed=self.seed
+        )
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the graph's probability of change, and the difference, 2HW."""
+        assert self.parts is not None, "fitted() comes first"
+        (t1_DHW,), (t2_DHW,) = (feature_maps(self.features, image, layers=[self.layer]) for image in (t1_HWC, t2_HWC))
+        t1_DHW, t2_DHW = unit(t1_DHW), unit(t2_DHW)
+        distance_HW = _distance(t1_DHW, t2_DHW)
+        changed_HW = np.zeros_like(distance_HW)
+        if self.graph is not None:
+            size = len(t1_DHW)
+            changed_HW = self.graph.probability(t1_DHW.reshape(size, -1).T, t2_DHW.reshape(size, -1).T)
+        shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
+        return np.stack([at_size(part.reshape(distance_HW.shape), shape_hw) for part in (changed_HW, distance_HW)])
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed where the graph says so and the difference is not small beyond doubt."""
+        assert self.parts is not None, "fitted() comes first"
+        for strip in strips:
+            probability_HW, distance_HW = strip.planes_PHW
+            yield as_map(np.minimum(probability_HW, share_of(distance_HW, self.parts.low)), strip.valid_HW)
+
+
+def _distance(t1_DX: Map, t2_DX: Map) -> Map:
+    """Return the Euclidean distance of features; channels come first."""
+    distance_X: Map = np.sqrt(np.square(t1_DX - t2_DX).sum(axis=0))
+    return distance_X
+
+
+def build(
+    features: Features,
+    *,
+    layer: int = 2,
+    nodes: int = 2048,
+    neighbours: int = 8,
+    steps: int = 80,
+    guard: bool = True,
+    seed: int = 0,
+) -> GMCD:
+    """Return GMCD.
+
+    Args:
+        features: the network.
+        layer: which of its four maps gives the nodes, 0 the finest.
+        nodes: most nodes of the graph in training; time grows with the square.
+        neighbours: edges of a node.
+        steps: of training.
+        guard: whether the changed part must stand out.
+        seed: another seed draws other nodes and starts from another network.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+    if not 0 <= layer < len(features.channels):
+        raise ConfigError(f"layer = {layer}: wanted one of {list(range(len(features.channels)))}, 0 the finest.")
+    if nodes < 32 or neighbours < 1 or steps < 1:
+        raise ConfigError(f"nodes = {nodes}, neighbours = {neighbours}, steps = {steps}: wanted 32, 1 and 1 or more.")
+    return GMCD(features, layer, nodes, neighbours, steps, guard, seed)

@@ -1,0 +1,126 @@
+"""The graph network of `gmcd`: two edge convolutions over the nearest nodes, trained on one pair.
+
+An edge convolution (Wang et al., "Dynamic graph CNN", 2019) takes, for each node, the greatest of what a small network
+makes of the node and each neighbour's difference from it; neighbours are the nearest by the features that enter the
+layer, so they are found anew in every layer. Places that were not in training are joined to training nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+UNCERTAIN = 2
+"""Label of a node that takes part in the graph and in no loss."""
+WIDTH = 32
+MARGIN = 1.0
+METRIC_WEIGHT = 0.5
+RATE = 5e-3
+MOST_WEIGHT = 10.0
+"""Of a changed node against an unchanged one, where changed ones are few."""
+PLACES_AT_ONCE = 2**13
+
+
+class Network(nn.Module):
+    """What is said of both dates at a node, spread over its neighbours, to the log odds of change."""
+
+    def __init__(self, channels: int, *, neighbours: int) -> None:
+        """Make a network for features of this many channels."""
+        super().__init__()
+        self.neighbours = neighbours
+        self.project = nn.Linear(channels, WIDTH)
+        self.first = nn.Sequential(nn.Linear(6 * WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+        self.second = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+        self.head = nn.Linear(2 * WIDTH, 1)
+
+    def described(self, t1_ND: Tensor, t2_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what enters the graph, and the distance of the dates in the learned space."""
+        z1_NE, z2_NE = self.project(t1_ND), self.project(t2_ND)
+        away_NE = (z1_NE - z2_NE).abs()
+        return torch.cat([away_NE, z1_NE, z2_NE], dim=1), away_NE.square().sum(dim=1).clamp_min(1e-12).sqrt()
+
+    def spread(self, layer: nn.Module, nodes_NE: Tensor, bank_ME: Tensor) -> Tensor:
+        """Return one edge convolution of nodes over their nearest in the bank."""
+        with torch.no_grad():
+            nearest_NK = torch.cdist(nodes_NE, bank_ME).topk(self.neighbours, dim=1, largest=False).indices
+        away_NKE = bank_ME[nearest_NK] - nodes_NE[:, None]
+        edges_NKE = torch.cat([nodes_NE[:, None].expand_as(away_NKE), away_NKE], dim=2)
+        spread_NE: Tensor = layer(edges_NKE).amax(dim=1)
+        return spread_NE
+
+    def logits(self, first_NE: Tensor, second_NE: Tensor) -> Tensor:
+        """Return the log odds of change from what both layers say."""
+        logit_N: Tensor = self.head(torch.cat([first_NE, second_NE], dim=1))[:, 0]
+        return logit_N
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A trained network and the nodes that other places are joined to.
+
+    Attributes:
+        network: in evaluation mode.
+        bank_ME: what enters the graph, of the training nodes.
+        first_ME: what the first layer makes of it.
+    """
+
+    network: Network
+    bank_ME: Tensor
+    first_ME: Tensor
+
+    def probability(self, t1_ND: NDArray[np.float32], t2_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probability of change of places."""
+        parts = []
+        with torch.inference_mode():
+            for at in range(0, len(t1_ND), PLACES_AT_ONCE):
+                dates = (torch.from_numpy(np.ascontiguousarray(x[at : at + PLACES_AT_ONCE])) for x in (t1_ND, t2_ND))
+                nodes_NE, _ = self.network.described(*dates)
+                first_NE = self.network.spread(self.network.first, nodes_NE, self.bank_ME)
+                second_NE = self.network.spread(self.network.second, first_NE, self.first_ME)
+                parts.append(self.network.logits(first_NE, second_NE).sigmoid())
+        changed_N: NDArray[np.float32] = torch.cat(parts).numpy()
+        return changed_N
+
+
+def train(
+    t1_ND: NDArray[np.float32],
+    t2_ND: NDArray[np.float32],
+    label_N: NDArray[np.int64],
+    *,
+    neighbours: int,
+    steps: int,
+    seed: int,
+) -> Graph:
+    """Train on nodes labelled 0, 1 and UNCERTAIN.
+
+    The loss is the cross-entropy of the certain nodes plus half a contrastive one on the learned distance of the dates
+    (0 where unchanged, at least 1 where changed).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(t1_ND.shape[1], neighbours=neighbours)
+    dates = [torch.from_numpy(np.ascontiguousarray(x)) for x in (t1_ND, t2_ND)]
+    certain_N = torch.from_numpy(label_N != UNCERTAIN)
+    target_C = torch.from_numpy((label_N == 1).astype(np.float32))[certain_N]
+    weight = ((1 - target_C).sum() / target_C.sum()).clamp(1.0, MOST_WEIGHT)
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    for _ in range(steps):
+        nodes_NE, distance_N = network.described(*dates)
+        first_NE = network.spread(network.first, nodes_NE, nodes_NE)
+        logit_N = network.logits(first_NE, network.spread(network.second, first_NE, first_NE))
+        told = F.binary_cross_entropy_with_logits(logit_N[certain_N], target_C, pos_weight=weight)
+        away_C = distance_N[certain_N]
+        metric = torch.where(target_C > 0, (MARGIN - away_C).clamp_min(0), away_C).square().mean()
+        optimiser.zero_grad()
+        (told + METRIC_WEIGHT * metric).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    network.eval()
+    with torch.no_grad():
+        nodes_NE, _ = network.described(*dates)
+        first_NE = network.spread(network.first, nodes_NE, nodes_NE)
+    return Graph(network, nodes_NE, first_NE)

@@ -1,0 +1,180 @@
+"""IR-MAD: iteratively re-weighted multivariate alteration detection, blind to any linear change of the bands.
+
+Source: Nielsen, "The regularized iteratively reweighted MAD method", IEEE TIP 2007; Canty and Nielsen, RSE 2008.
+Canonical correlation finds the mixtures of bands of the two dates that agree best; their differences (the MAD
+variates), each divided by its deviation, sum to a chi-square of as many degrees as there are bands, where nothing
+changed. Pixels are weighted by the probability of no change and everything is done again, until the correlations stand
+still. A gain, an offset or a mixing of bands between the dates is no change.
+
+How this differs: covariances are gathered tile by tile over the whole raster, one pass per round; rounds also end when
+hardly any pixel, or pixels of one colour only, count as unchanged; without the regularisation, which serves hundreds of
+bands; the source leaves the threshold to the user, here it is Otsu's on the square root of the sum, with the no-change
+guard of `thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import Floats, Moments, PairMoments, pair_moments, pixels
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+LEAST_VARIANCE = 1e-9
+"""Of a MAD variate (its mixtures have variance 1): below, the dates agree to the last bit and nothing can be told."""
+LEAST_DIFFERENCE = 1e-6
+"""Of mixtures with variance 1: below, it is rounding."""
+LEAST_WEIGHT_FRAC = 0.02
+"""When so little of the raster counts as unchanged, further rounds would only fit a few pixels to themselves."""
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """Mixtures of bands that agree best.
+
+    Attributes:
+        mean_V: weighted mean of the bands, date 1 then date 2.
+        mix_t1_CK: columns are mixtures of date 1's bands, best last.
+        mix_t2_CK: their partners of date 2.
+        correlation_K: correlation of each pair.
+    """
+
+    mean_V: Floats
+    mix_t1_CK: Floats
+    mix_t2_CK: Floats
+    correlation_K: Floats
+
+    @property
+    def deviation_K(self) -> Floats:
+        """Deviation of each difference where nothing changed."""
+        return np.sqrt(np.maximum(2 * (1 - self.correlation_K), LEAST_VARIANCE))
+
+    def sum_of_squares(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> Floats:
+        """Return the sum over variates of (difference / deviation)^2, of pixels X by C."""
+        mean_t1_C, mean_t2_C = np.split(self.mean_V, 2)
+        mad_XK = (t1_XC - mean_t1_C) @ self.mix_t1_CK - (t2_XC - mean_t2_C) @ self.mix_t2_CK
+        mad_XK[np.abs(mad_XK) < LEAST_DIFFERENCE] = 0
+        total: Floats = np.square(mad_XK / self.deviation_K).sum(axis=-1)
+        return total
+
+
+def canonical(mean_V: Floats, cov_VV: Floats) -> Canonical:
+    """Return the canonical mixtures of two dates from their joint mean and covariance.
+
+    Raises:
+        numpy.linalg.LinAlgError: the bands of a date are mixtures of each other.
+    """
+    from scipy.linalg import eigh
+
+    bands = len(mean_V) // 2
+    within_t1_CC, within_t2_CC = cov_VV[:bands, :bands], cov_VV[bands:, bands:]
+    across_CC = cov_VV[:bands, bands:]
+    explained_CC = across_CC @ np.linalg.solve(within_t2_CC, across_CC.T)
+    squared_K, mix_t1_CK = eigh((explained_CC + explained_CC.T) / 2, within_t1_CC)
+    mix_t2_CK = np.linalg.solve(within_t2_CC, across_CC.T @ mix_t1_CK)
+    scale_K = np.sqrt(np.maximum(np.einsum("ck,cd,dk->k", mix_t2_CK, within_t2_CC, mix_t2_CK), 1e-30))
+    return Canonical(mean_V, mix_t1_CK, mix_t2_CK / scale_K, np.sqrt(np.clip(squared_K, 0, 1)))
+
+
+@dataclass(frozen=True)
+class IRMAD(Told):
+    """IR-MAD; see the module.
+
+    Attributes:
+        rule: how the threshold is found, in deviations of no change (square root of the chi-square).
+        rounds: most rounds of re-weighting; 0 is plain MAD.
+        tolerance: rounds end when no correlation moves by more.
+        canonical: the mixtures, once fitted.
+    """
+
+    rule: Rule = field(default_factory=Rule)
+    rounds: int = 50
+    tolerance: float = 1e-3
+    canonical: Canonical | None = None
+    name: str = field(default="irmad", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does, and the correlations that were found."""
+        text = {"Detector": "IR-MAD, no labels, no training", "Threshold": str(self.rule)}
+        if self.canonical is not None:
+            text["Canonical correlations"] = ", ".join(f"{value:.4f}" for value in self.canonical.correlation_K[::-1])
+        return text
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Find the mixtures: one pass over the pair per round.
+
+        Raises:
+            DataError: the pair has no data, is one colour, or its bands repeat each other.
+        """
+        moments = pair_moments(tiles, method=self.name, bands=2, different=None)
+        found = self._first(moments)
+        for _ in range(self.rounds):
+            before_K = found.correlation_K
+            weighted = self._weighted(tiles, found)
+            if weighted.weight < LEAST_WEIGHT_FRAC * moments.count:
+                break
+            try:
+                found = canonical(weighted.mean_V, weighted.cov_VV)
+            except np.linalg.LinAlgError:  # what is left as unchanged is of one colour: saturated roofs, say
+                break
+            if np.abs(found.correlation_K - before_K).max() < self.tolerance:
+                break
+        difference_VK = np.concatenate([found.mix_t1_CK, -found.mix_t2_CK]) / found.deviation_K
+        return replace(self, canonical=found, rule=replace(self.rule, shapeless=moments.is_noise(difference_VK)))
+
+    def _weighted(self, tiles: PairTiles, found: Canonical) -> Moments:
+        """Return the moments with every pixel weighted by its probability of no change."""
+        from scipy.special import chdtrc
+
+        weighted = Moments(len(found.mean_V))
+        for tile in tiles:
+            t1_NC, t2_NC = pixels(tile)
+            unchanged_N = chdtrc(len(found.correlation_K), found.sum_of_squares(t1_NC, t2_NC))
+            weighted.add(np.hstack([t1_NC, t2_NC]), unchanged_N)
+        return weighted
+
+    def _first(self, moments: PairMoments) -> Canonical:
+        """Return the mixtures with all pixels weighted alike."""
+        try:
+            return canonical(moments.mean_V, moments.cov_VV)
+        except np.linalg.LinAlgError:
+            raise DataError(
+                f"{self.name}: a band of this pair is constant or a mixture of the others, so that correlations are "
+                "undefined. Leave it out, or take cva."
+            ) from None
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the square root of the sum of squared MAD variates, 1HW."""
+        assert self.canonical is not None, "fitted() comes first"
+        total_HW = self.canonical.sum_of_squares(t1_HWC.astype(np.float64), t2_HWC.astype(np.float64))
+        return np.sqrt(total_HW)[None].astype(np.float32)
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed and unchanged by the rule."""
+        return by_rule(strips, self.rule)
+
+
+def build(*, threshold: float | str = "otsu", guard: bool = True, rounds: int = 50, tolerance: float = 1e-3) -> IRMAD:
+    """Return IR-MAD.
+
+    Args:
+        threshold: "otsu", or a number of deviations: with three bands 3.4 is passed by 1 % of unchanged pixels.
+        guard: whether Otsu's threshold goes through the no-change guard.
+        rounds: most rounds of re-weighting; 0 is plain MAD. Each is one pass over both images.
+        tolerance: rounds end when no canonical correlation moves by more.
+
+    Raises:
+        ConfigError: a threshold that is none, or a negative number of rounds.
+    """
+    if rounds < 0 or tolerance <= 0:
+        raise ConfigError(f"rounds = {rounds}, tolerance = {tolerance:g}: wanted 0 or more, and a positive number.")
+    return IRMAD(Rule(threshold, guard), rounds, tolerance)

@@ -1,0 +1,85 @@
+"""Log-ratio: by what factor each pixel became brighter or darker, beyond the factor of the whole raster.
+
+Source: the log-ratio operator of radar change detection (Dekker, IJRS 1998; Bazi et al., TGRS 2005). How this differs:
+it is taken for each band of an optical image, whose noise is added rather than multiplied as a radar's: `offset`, an
+eighth of the range, is added before (in the sources: as little as avoids the logarithm of 0), so that a few steps of an
+8-bit value in a shadow are no change by a large factor; the mean log-ratio of the raster is subtracted, which removes a
+gain; over bands the root mean square is taken; the threshold is Otsu's with the no-change guard of `thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.identity import Told
+from semicdvl.classic.statistics import Floats, Moments, pair_moments, pixels
+from semicdvl.classic.thresholds import Rule, by_rule
+from semicdvl.errors import ConfigError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+
+
+@dataclass(frozen=True)
+class LogRatio(Told):
+    """The log-ratio operator; see the module.
+
+    Attributes:
+        rule: how the threshold is found; its unit is the natural logarithm of a factor.
+        offset: added to every value before the logarithm.
+        usual_C: mean log-ratio of the raster, once fitted.
+    """
+
+    rule: Rule = field(default_factory=Rule)
+    offset: float = 32.0
+    usual_C: Floats | None = None
+    name: str = field(default="log_ratio", init=False)
+    planes_count: int = field(default=1, init=False)
+
+    def description(self) -> dict[str, str]:
+        """Return what it does."""
+        return {"Detector": "log-ratio of the bands, no labels, no training", "Threshold": str(self.rule)}
+
+    def fitted(self, tiles: PairTiles) -> Detector:
+        """Measure the mean log-ratio of every band."""
+        pair = pair_moments(tiles, method=self.name)
+        ratios = Moments(pair.bands)
+        for tile in tiles:
+            ratios.add(self._ratio(*pixels(tile)))
+        return replace(self, usual_C=ratios.mean_V, rule=self.rule.on(pair))
+
+    def _ratio(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the log-ratio of each band."""
+        ratio_XC: NDArray[np.floating] = np.log(t2_XC + self.offset) - np.log(t1_XC + self.offset)
+        return ratio_XC
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the root mean square over bands of the log-ratio beyond the usual one, 1HW."""
+        assert self.usual_C is not None, "fitted() comes first"
+        ratio_HWC = self._ratio(t1_HWC.astype(np.float32), t2_HWC.astype(np.float32))
+        length_HW = np.sqrt(np.square(ratio_HWC - self.usual_C).mean(axis=2))
+        return np.asarray(length_HW, np.float32)[None]
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give changed and unchanged by the rule."""
+        return by_rule(strips, self.rule)
+
+
+def build(*, threshold: float | str = "otsu", guard: bool = True, offset: float = 32.0) -> LogRatio:
+    """Return the log-ratio operator.
+
+    Args:
+        threshold: "otsu", or the logarithm of a factor: 0.7 is "twice or half as bright".
+        guard: whether Otsu's threshold goes through the no-change guard.
+        offset: added to the 8-bit values before the logarithm; the higher, the less shadows count.
+
+    Raises:
+        ConfigError: a threshold that is none, or an offset that is not positive.
+    """
+    if offset <= 0:
+        raise ConfigError(f"offset = {offset:g}: the logarithm of 0 is none; wanted a positive number such as 32.")
+    return LogRatio(Rule(threshold, guard), offset)

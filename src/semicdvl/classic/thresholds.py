@@ -1,0 +1,220 @@
+"""From a map of "how different" to changed or not: one threshold for the whole raster, and when not to trust it.
+
+The histogram is gathered strip by strip in one pass; its bins follow the float's own digits (12 bits of exponent and
+fraction are rounded away), so no range need be known before, counts add up exactly, and a threshold is exact to 0.05 %.
+
+**The "no change" guard.** Otsu's threshold (and two-means, which in one dimension is the same thing) always finds two
+groups, also where there is noise alone. So two questions are asked. Has what differs between the dates any shape, or do
+neighbouring pixels know nothing of each other (`statistics.PairMoments.is_noise`)? With shape (change, but season or
+light, too) the method's own threshold holds. Without: does the upper group stand out? Its mean has to lie `STANDS_OUT =
+4.5` robust deviations (1.4826 x median absolute deviation) of the lower group above the median of the lower group. For
+the two halves of a normal distribution this number is 2.5, of a half-normal one 3.1, of an exponential one 4.3; for a
+second group whose mean lies 4 or 5 deviations of the noise above 0 it is 5.7 or 7.2. Where it does not stand out, only
+outliers count: scores above median + `OUTLIER = 4` deviations of all, which few of a thousand pixels of noise reach. A
+small change in a large, otherwise equal raster is found by this last rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.classic.statistics import PairMoments
+from semicdvl.errors import ConfigError
+from semicdvl.types import IGNORE, ChangeMap, PlaneStrips
+
+STANDS_OUT = 4.5
+OUTLIER = 4.0
+NORMAL_PER_MAD = 1.4826
+"""Deviation of a normal distribution whose median absolute deviation is 1."""
+_DROPPED_BITS = 12
+_BINS = 1 << (31 - _DROPPED_BITS)
+
+
+# ------------------------------------------------------------------------------------------------ histogram
+class Histogram:
+    """Counts of non-negative float32 values at a relative resolution of 2^-11."""
+
+    def __init__(self) -> None:
+        """Begin with nothing counted."""
+        self.counts_N: NDArray[np.int64] = np.zeros(_BINS, np.int64)
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Count values of any shape; negative ones count as 0."""
+        positive = np.ascontiguousarray(np.maximum(values, 0), dtype=np.float32)
+        self.counts_N += np.bincount(positive.view(np.uint32).ravel() >> _DROPPED_BITS, minlength=_BINS)
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts_N.sum())
+
+    def filled(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return counts and centres of the bins that hold something."""
+        index_N = np.flatnonzero(self.counts_N)
+        bits_N = (index_N << _DROPPED_BITS) + np.where(index_N > 0, 1 << (_DROPPED_BITS - 1), 0)
+        return self.counts_N[index_N], bits_N.astype(np.uint32).view(np.float32).astype(np.float64)
+
+    def quantile(self, share: float) -> float:
+        """Return the value below which this share of the counted values lies."""
+        counts_N, centres_N = self.filled()
+        return _weighted_quantile(centres_N, counts_N, share)
+
+    def deviation(self, centre: float) -> float:
+        """Return the robust deviation about a centre: 1.4826 x the median distance from it."""
+        counts_N, centres_N = self.filled()
+        away_N = np.abs(centres_N - centre)
+        order = np.argsort(away_N, kind="stable")
+        return NORMAL_PER_MAD * _weighted_quantile(away_N[order], counts_N[order], 0.5)
+
+    def mean_above(self, threshold: float) -> float:
+        """Return the mean of the values above a threshold; the threshold itself where there are none."""
+        counts_N, centres_N = self.filled()
+        above_N = centres_N > threshold
+        return float(np.average(centres_N[above_N], weights=counts_N[above_N])) if above_N.any() else threshold
+
+    def up_to(self, threshold: float) -> Histogram:
+        """Return the histogram of the values up to a threshold."""
+        counts_N, centres_N = self.filled()
+        lower = Histogram()
+        lower.counts_N[np.flatnonzero(self.counts_N)] = np.where(centres_N <= threshold, counts_N, 0)
+        return lower
+
+    def otsu(self) -> float:
+        """Return Otsu's threshold (1979): the border of the two groups with the least variance within."""
+        from skimage.filters import threshold_otsu
+
+        counts_N, centres_N = self.filled()
+        if len(centres_N) == 1:
+            return float(centres_N[0])
+        return float(threshold_otsu(hist=(counts_N, centres_N)))  # type: ignore[no-untyped-call]
+
+    def three_groups(self) -> tuple[float, float]:
+        """Return the two borders of three groups: Otsu's criterion for three (Liao et al. 2001), on 256 equal bins."""
+        from skimage.filters import threshold_multiotsu
+
+        counts_N, centres_N = self.filled()
+        if len(centres_N) < 3:
+            return float(centres_N[0]), float(centres_N[-1])
+        equal_M, edges = np.histogram(centres_N, bins=256, weights=counts_N.astype(np.float64))
+        bins = (equal_M, (edges[1:] + edges[:-1]) / 2)
+        low, high = threshold_multiotsu(hist=bins, classes=3)  # type: ignore[no-untyped-call]
+        return float(low), float(high)
+
+
+def _weighted_quantile(values_N: NDArray[np.float64], counts_N: NDArray[np.int64], share: float) -> float:
+    """Return a quantile of ascending values that occur `counts_N` times."""
+    reached_N = np.cumsum(counts_N)
+    return float(values_N[min(int(np.searchsorted(reached_N, share * reached_N[-1])), len(values_N) - 1)])
+
+
+def histogram_of(parts: Iterable[NDArray[np.floating]]) -> Histogram:
+    """Count the values of all parts."""
+    histogram = Histogram()
+    for values in parts:
+        histogram.add(values)
+    return histogram
+
+
+# ------------------------------------------------------------------------------------------------ threshold
+@dataclass(frozen=True)
+class Rule:
+    """How a threshold is found.
+
+    Attributes:
+        threshold: a number in the method's own unit (to pool several pairs, take `pooled`), or "otsu".
+        guard: whether "otsu" goes through the "no change" guard.
+        shapeless: whether what differs between the dates looks like noise, so that the guard has a say.
+    """
+
+    threshold: float | str = "otsu"
+    guard: bool = True
+    shapeless: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rule.
+
+        Raises:
+            ConfigError: another word than "otsu", or a negative number.
+        """
+        value = self.threshold
+        if isinstance(value, bool) or (value != "otsu" and (isinstance(value, str) or not value >= 0)):
+            raise ConfigError(f"threshold = {value!r}: wanted 'otsu', or a number from 0 on in the method's own unit.")
+
+    @property
+    def guards(self) -> bool:
+        """Whether the guard has a say: a given number is taken as it is."""
+        return self.guard and self.shapeless and self.threshold == "otsu"
+
+    def on(self, moments: PairMoments) -> Rule:
+        """Return the rule for a pair: the guard has a say where the dates differ like noise."""
+        return replace(self, shapeless=moments.is_noise())
+
+    def border(self, histogram: Histogram) -> float:
+        """Return the score above which a pixel is changed; infinite where nothing is."""
+        if not isinstance(self.threshold, str):
+            return float(self.threshold)
+        if histogram.total == 0:
+            return np.inf
+        return guarded(histogram, histogram.otsu()) if self.guards else histogram.otsu()
+
+    def __str__(self) -> str:
+        """Say it in the report."""
+        if self.threshold != "otsu":
+            return f"{self.threshold:g}, given"
+        guard = (
+            "" if not self.guard else ", with the no-change guard" if self.shapeless else ", the dates differ in shape"
+        )
+        return f"Otsu's, over the whole raster{guard}"
+
+
+def guarded(histogram: Histogram, threshold: float) -> float:
+    """Return the threshold where its upper group stands out from the rest, else one that only outliers pass."""
+    changed = histogram.mean_above(threshold)
+    return max(threshold, least_of(histogram, histogram.up_to(threshold), mean_changed=changed))
+
+
+def least_of(every: Histogram, unchanged: Histogram, *, mean_changed: float) -> float:
+    """Return the guard: 0 where the changed group stands out from the unchanged one, else the border of outliers.
+
+    Args:
+        every: the scores of both groups.
+        unchanged: the scores of the unchanged group.
+        mean_changed: the mean of the other.
+    """
+    low, median = unchanged.quantile(0.5), every.quantile(0.5)
+    if mean_changed - low >= STANDS_OUT * unchanged.deviation(low):
+        return 0.0
+    return median + OUTLIER * every.deviation(median)
+
+
+def pooled(rasters: Iterable[PlaneStrips], rule: Rule | None = None) -> float:
+    """Return one threshold for the first planes of several pairs, to be given to each as a number."""
+    every = (strip.planes_PHW[0][strip.valid_HW] for strips in rasters for strip in strips)
+    return (rule or Rule()).border(histogram_of(every))
+
+
+# ------------------------------------------------------------------------------------------------ maps
+def by_rule(strips: PlaneStrips, rule: Rule) -> Iterator[ChangeMap]:
+    """Decide on a detector's first plane by one threshold; the score is s / (s + threshold), 0.5 on the border."""
+    border = rule.border(histogram_of(strip.planes_PHW[0][strip.valid_HW] for strip in strips))
+    for strip in strips:
+        yield as_map(share_of(strip.planes_PHW[0], border), strip.valid_HW)
+
+
+def share_of(value_HW: NDArray[np.float32], border: float) -> NDArray[np.float32]:
+    """Return value / (value + border) in [0, 1]: 0.5 on the border, 0 everywhere if the border is infinite."""
+    if np.isinf(border):
+        return np.zeros_like(value_HW)
+    value_HW = np.maximum(value_HW, 0)
+    whole_HW = np.maximum(value_HW + np.float32(border), np.float32(1e-30))
+    return np.asarray(value_HW / whole_HW, np.float32)
+
+
+def as_map(score_HW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> ChangeMap:
+    """Return a change map: changed where the score is above 0.5."""
+    change_HW = np.where(valid_HW, score_HW > 0.5, np.uint8(IGNORE)).astype(np.uint8)
+    return ChangeMap(change_HW, np.where(valid_HW, score_HW, np.float32(np.nan)).astype(np.float32))
