@@ -168,7 +168,7 @@ def _cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------ sheet
-CROP_PX, CELL_PX, LEFT_PX, TOP_PX = 320, 200, 110, 22
+CROP_PX, CELL_PX, LEFT_PX, TOP_PX = 320, 164, 104, 22
 CROPS = ((0, 64, 64), (1, 352, 480))
 """City, row and column of the crops on the sheet."""
 RIGHT, WRONG, MISSED = (70, 170, 90), (225, 90, 60), (60, 110, 220)
@@ -194,7 +194,7 @@ def sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
             picture = Image.fromarray(cell_HWC).resize((CELL_PX - 4, CELL_PX - 4), Image.Resampling.BOX)
             page.paste(picture, (LEFT_PX + col * CELL_PX, top))
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path, quality=80)
+    page.save(path, quality=72)
 
 
 def _crop(image: np.ndarray, row: int, col: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from pairs_in_memory import detect, fitted, pair, planes
 from semicdvl.classic import CLASSIC, any_change, cnn_cd, cva, dcva, dino_cva, dsfa, gmcd, irmad, log_ratio, pca_km, scm
+from semicdvl.classic.features import cells
 from semicdvl.classic.sam_masks import Masks, Seen
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import IGNORE, Fits
@@ -375,6 +376,18 @@ def test_dcva_keeps_what_varies_most_in_any_quarter():
             t2_HWC[rows, cols, band] += rng.integers(0, 90, (32, 48)).astype(np.uint8)
         detector = dcva.build(Colours(channels=(3,)), layers=[0], kept_frac=1 / 3)
         assert set(fitted(detector, pair(t1_HWC, t2_HWC, tile_px=32)).learned[0].channel_S.tolist()) == wanted
+
+
+def test_cells_that_touch_no_data_are_left_out():
+    valid_HW = np.ones((50, 70), bool)
+    valid_HW[9, 17] = False
+    t1_HWC, t2_HWC = np.random.default_rng(0).integers(0, 255, (2, 50, 70, 3)).astype(np.uint8)
+    places = set()
+    for tile in cells(pair(t1_HWC, t2_HWC, valid_HW, tile_px=32), Pointwise(), layers=[2]):
+        places |= set(zip(tile[0].row_N.tolist(), tile[0].col_N.tolist(), strict=True))
+    every = {(row, col) for row in range(2, 50, 4) for col in range(2, 70, 4)}
+    wanted = {(row, col) for row, col in every if row + 2 <= 50 and col + 2 <= 70 and (row, col) != (10, 18)}
+    assert places == wanted
 
 
 def test_features_of_another_length_only_are_no_change_for_cnn_cd():
