@@ -148,7 +148,6 @@ decoder_channels = 96
 
 [method]
 name = "{method}"
-change_weight = 5.0
 dice_weight = 1.0
 {extra}
 [train]
