@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     code = stop.value.code
     printed = capsys.readouterr()
     return code if isinstance(code, int) else 0, printed.out, printed.err
+
+
+def test_waiting_threads_do_not_spin_unless_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, expected in (("ACTIVE", "ACTIVE"), (None, "PASSIVE")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+        if given is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        assert _run(capsys, "--version")[0] == 0
+        assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 @pytest.fixture

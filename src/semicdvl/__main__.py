@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -17,6 +18,9 @@ def main() -> None:
 
     Exit codes: 0 done; 2 something the user can mend (one line on standard error, no traceback); 130 interrupted.
     """
+    # Threads that wait by spinning take the cores from those they wait for: with one other busy process on two cores
+    # an image took 10 s in place of 0.8. Read when torch loads its OpenMP, which is later; what a user set stands.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from semicdvl.cli import app
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)
