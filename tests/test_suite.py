@@ -184,6 +184,18 @@ def test_methods_of_a_seed_share_all_but_the_method(finished: tuple[Suite, Path,
     assert one.pseudo is None and other.pseudo is not None
 
 
+def test_one_draw_of_the_labels_for_all_seeds_where_it_is_wanted(finished: tuple[Suite, Path, SuiteResult]) -> None:
+    suite, out, _ = finished
+    entry = suite.data[0].model_copy(update={"draw_seed": 7})
+    place = prepare(suite.data[0], out / "data")
+    assert place is not None
+    for given, splits in ((suite.data[0], {"0.5-0.json", "0.5-1.json"}), (entry, {"0.5-7.json"})):
+        several = suite.model_copy(update={"data": (given,), "seeds": (0, 1)})
+        jobs = [job for job in plan(several, {"city": place}, out).jobs if job.labelled == 0.5]
+        assert {job.recipe.data.split.name for job in jobs if job.recipe.data.split is not None} == splits
+        assert {job.recipe.seed for job in jobs} == {0, 1}
+
+
 def test_a_changed_suite_makes_new_runs(finished: tuple[Suite, Path, SuiteResult]) -> None:
     suite, out, _ = finished
     prepared = {"city": prepare(suite.data[0], out / "data")}

@@ -31,6 +31,12 @@ class DataEntry(Section):
 
     name: str = Field(description="for the table; letters, digits, - and _")
     ceg: CEGConfig = CEGConfig()
+    draw_seed: int | None = Field(
+        None,
+        ge=0,
+        description="seed of one draw of the labelled pairs (and sides) that all runs share, as published lists are; "
+        "None: each seed draws its own",
+    )
 
 
 class CityEntry(DataEntry):

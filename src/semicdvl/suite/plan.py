@@ -202,7 +202,8 @@ class _Making:
         content.pop("pseudo", None)
         for changes in (self.suite.set, method.set, {"model": self.model.set} if self.model.set else {}):
             content = put_over(content, changes)
-        split = str(self.place.split_file(self.fraction, self.seed))
+        draw = self.seed if self.entry.draw_seed is None else self.entry.draw_seed
+        split = str(self.place.split_file(self.fraction, draw))
         own = {"dataset": "folder", "options": {}, "root": str(self.place.root), "labelled": self.fraction}
         own |= {"split": split, "unlabelled": None}  # the split file has the other data set's pairs already
         if isinstance(self.entry, FolderEntry):
