@@ -20,6 +20,7 @@ from pyproj import Geod
 from rasterio.warp import transform
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
+from threadpoolctl import threadpool_limits
 
 from semicdvl.rasters.correlation import Peak, cross_spectrum, directions, find_peak, texture
 from semicdvl.rasters.date import Date
@@ -139,6 +140,12 @@ def measure_shift(pair: RasterPair) -> Shift:
     Raises:
         InputError: a file is damaged.
     """
+    with threadpool_limits(1, user_api="blas"):  # small products: threads wait longer than they work
+        return _measured(pair)
+
+
+def _measured(pair: RasterPair) -> Shift:
+    """Measure roughly, then window by window around that."""
     coarse, zoom = _coarse(pair, zoom=1), 1
     if coarse.sigmas < SURE_SIGMAS and min(pair.shape_hw) >= ZOOM * FINE_PX:
         wider = _coarse(pair, zoom=ZOOM)
