@@ -59,9 +59,9 @@ class Case:
 
 
 # ------------------------------------------------------------------------------------------------ pairs
-def cases(root: Path, out: Path, *, most: int) -> list[Case]:
+def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEEDS) -> list[Case]:
     """Make the cities below `out`, if not done, and list all pairs."""
-    for seed in CITY_SEEDS:
+    for seed in seeds:
         if not (out / "city" / "label" / f"{seed}.png").exists():
             city = make_city(CitySpec(seed=seed))
             for side, image in (("A", city.t1_HWC), ("B", city.t2_HWC), ("label", city.change_HW * 255)):
@@ -72,7 +72,7 @@ def cases(root: Path, out: Path, *, most: int) -> list[Case]:
         if not (where / "A").is_dir():
             print(f"{data}: not at {where}, left out", flush=True)
             continue
-        for pair in folder.read(where).pairs[:most]:
+        for pair in folder.read(where).pairs[: None if data == "city" else most]:
             assert pair.label is not None, "these pairs all have labels"
             found.append(Case(data, pair.name, pair.before, pair.after, pair.label))
     return found

@@ -191,6 +191,29 @@ def test_missing_weights_are_said_with_the_way_to_get_them(name, options, words)
 
 
 @needs_transformers
+def test_a_backbone_that_cannot_be_downloaded_is_one_sentence(monkeypatch, tmp_path, capsys):
+    """The hub is asked once; its client would try ten times and print a line each time."""
+    import huggingface_hub
+
+    asked = []
+
+    def unreachable(self, name, **_):
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(InputError, match="can't be reached \\(no route\\)") as told:
+        classic_detector("dino_cva")
+    assert "--method dino_cva --method-set weights=" in str(told.value) and "\n" not in str(told.value)
+    assert asked == ["timm/vit_small_patch14_dinov2.lvd142m"] and not "".join(capsys.readouterr())
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        classic_detector("cnn_cd", {"backbone": "vgg16"})
+
+
+@needs_transformers
 def test_a_missing_clip_is_said_in_the_method_s_own_options(networks):
     with pytest.raises(InputError, match="--method scm --method-set clip=") as told:
         classic_detector("scm", {"sam": str(networks["sam2"]), "clip": "/no/such/folder"})

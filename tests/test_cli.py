@@ -168,3 +168,32 @@ def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
     assert json.loads(before["run.json"])
     kept = {".out.partial"} if reason == "ctrl-c" else set()  # finished tiles, for the same command again
     assert {path.name for path in tmp_path.iterdir()} == {"A", "B", "out"} | kept
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (
+            ["--method", "cva", "--find", "house"],
+            "--find is for detection by a vision-language model, and --method cva",
+        ),
+        (["--method", "cva", "--level", "instance"], "--level is for"),  # given, if only with its default
+        (["--method", "cva", "--device", "cpu"], "--method-set device="),
+        (["--model", "runs/x", "--vlm-from", "weights"], "--weights / --vlm-from is for"),
+        (["--model", "runs/x", "--replaced-class"], "--replaced-class is for"),
+        (["--model", "runs/x", "--delta", "0.0", "--shift-px", "2"], "--delta is for"),
+        (["--precision", "fp32"], "--precision is for trained networks; give --model"),
+        (["--method", "cva", "--compile"], "--compile is for trained networks"),
+        ([*FAKE, "--min-cosine", "0.5"], "--features efficientnet_lite0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_would_do_nothing_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], named: str
+) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((64, 64, 3), 90, np.uint8))
+    out = tmp_path / "out"
+    code, _, said = _run(capsys, "detect", tmp_path / "a.png", tmp_path / "b.png", "-o", out, *options)
+    assert code == 2 and named in " ".join(said.split()) and "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]

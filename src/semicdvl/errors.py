@@ -8,6 +8,7 @@
     ├── CheckpointError    a run directory that is none, or that holds another model
     ├── MissingExtraError  an optional package is needed; the text says which extra to install
     ├── OutputError        a folder that cannot be written: read-only, full disk, or holding something else
+    ├── WorkerError        a process that took a part of the work died; what is done is kept
     └── DivergedError      training met a loss that is not a number; the last good checkpoint is kept
 
 Each message says what came, what was wanted and what to do. The command line prints it in one line and exits with
@@ -58,6 +59,10 @@ class MissingExtraError(SemicdvlError):
 
 class OutputError(SemicdvlError):
     """An output that cannot be written."""
+
+
+class WorkerError(SemicdvlError):
+    """A process that took a part of the work died; what was done is kept."""
 
 
 class DivergedError(SemicdvlError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,12 +20,16 @@ from semicdvl.cli.options import (
     Delta,
     Device,
     Dtype,
+    FeaturesName,
     Find,
     Gamma,
     GridOf,
     Gsd,
     Level,
+    MinCosine,
     Normalise,
+    OneAfter,
+    OneBefore,
     PromptSet,
     ReplacedClass,
     ReplacedIoU,
@@ -33,10 +39,16 @@ from semicdvl.cli.options import (
     VLMSet,
     build_vlm,
     ceg_settings,
+    failures_table,
     numbers_in,
     prompts_from,
+    refuse_idle,
     words_in,
 )
+
+if TYPE_CHECKING:
+    from semicdvl.pseudo.features import FeatureSource
+    from semicdvl.types import VLM, Detector
 
 
 class Precision(StrEnum):
@@ -86,11 +98,26 @@ def check(
     raise typer.Exit(checked.verdict)
 
 
+class Engine(StrEnum):
+    """What computes the tiles."""
+
+    local = "local"
+    ray = "ray"
+
+
 @app.command()
 def detect(
-    before: Before,
-    after: After,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the map, the polygons and the report")],
+    context: typer.Context,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the map, the polygons and the report; of --pairs: for all"),
+    ],
+    before: OneBefore = None,
+    after: OneAfter = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="In place of BEFORE AFTER: a table (CSV, parquet) with columns before, after and maybe name"),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(help="A trained run, or a file of `semicdvl export`; without it: no labels, VLM + CEG"),
@@ -115,6 +142,12 @@ def detect(
     shift_px: ShiftPx = 0,
     replaced_iou: ReplacedIoU = None,
     replaced_class: ReplacedClass = False,
+    min_cosine: MinCosine = None,
+    features: FeaturesName = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(help="Without labels: give objects a probability, learned from the pair; keep those from 0.5 on"),
+    ] = False,
     gsd: Gsd = None,
     bands: Bands = None,
     after_bands: AfterBands = None,
@@ -141,6 +174,10 @@ def detect(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile a trained network: slow to start (needs a C++ compiler)")
     ] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="Where tiles are computed: this process, or a Ray cluster; the result is the same")
+    ] = Engine.local,
+    workers: Annotated[int, typer.Option(min=1, help="Of --engine ray: processes; each loads the detector once")] = 1,
 ) -> None:
     """Two rasters in; a change map (GeoTIFF), change polygons (GPKG) and a report (HTML) out.
 
@@ -152,25 +189,40 @@ def detect(
     With a trained network:  semicdvl detect before.tif after.tif -o out --model runs/my-run
 
     With a method that is not trained on labels:  semicdvl detect before.tif after.tif -o out --method irmad
+
+    Many pairs:  semicdvl detect --pairs pairs.csv -o out; each goes to out/NAME, out/index.html lists them, and what is
+    done is not done twice. Paths are meant from the table's folder. Exit code 2 where a pair failed.
     """
     from semicdvl.predict import run as predict
+    from semicdvl.predict.calibrated import calibrated_detector
     from semicdvl.predict.classic import classic_detector, refuse_both
     from semicdvl.predict.classic import options_of as method_options
-    from semicdvl.types import Detector
+    from semicdvl.predict.many import asked_for, detect_many
+    from semicdvl.predict.on_ray import engine_of
+    from semicdvl.predict.pairs_table import PairsTable
+    from semicdvl.pseudo.features import backbone_features
 
     refuse_both(model=model, method=method, options=method_set)
-    detector: Detector
+    refuse_idle(context, model=model, method=method)
+    given = asked_for(before, after, pairs)
+    build: Callable[[], Detector]  # what builds the detector once more, in a process of an engine
     if model is not None:
-        detector = predict.network_detector(
-            model, device=device or "auto", precision=precision.value, compiled=compiled
+        build = partial(
+            predict.network_detector, model, device=device or "auto", precision=precision.value, compiled=compiled
         )
+        detector = build()
     elif method is not None:
-        detector = classic_detector(method, method_options(method_set))
+        build = partial(classic_detector, method, method_options(method_set))
+        detector = build()
     else:
-        words, asked = prompts_from(find, background, prompts), build_vlm(vlm, vlm_from, device, dtype, vlm_set)
+        ask = partial(build_vlm, vlm, vlm_from, device, dtype, vlm_set)
+        words, asked = prompts_from(find, background, prompts), ask()
         beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
-        ceg = ceg_settings(asked, level=level.value, delta=delta, gamma=gamma, **beyond)
-        detector = predict.vlm_detector(asked, prompts=words, settings=ceg)
+        ceg = ceg_settings(asked, level=level.value, delta=delta, gamma=gamma, min_cosine=min_cosine, **beyond)
+        finish = partial(calibrated_detector if calibrate else predict.vlm_detector, prompts=words, settings=ceg)
+        describe = None if features is None else partial(backbone_features, features)
+        build = partial(_of_vlm, ask, describe, finish)
+        detector = _of_vlm(lambda: asked, describe, finish)
     settings = predict.DetectSettings(
         tile_px=tile,
         overlap_px=overlap,
@@ -186,5 +238,20 @@ def detect(
         align=align,
         overwrite=overwrite,
     )
-    result = predict.detect(before, after, output, detector=detector, settings=settings)
-    out.print(result.summary, highlight=False, soft_wrap=True)
+    with engine_of(engine.value, workers=workers, build=build, built=detector) as tiles:
+        if isinstance(given, PairsTable):
+            found = detect_many(given, output, detector=detector, settings=settings, engine=tiles)
+            out.print(found.summary, highlight=False, soft_wrap=True, markup=False)
+            if found.failed:
+                out.print(failures_table({one.name: str(one.error) for one in found.failed}))
+                raise typer.Exit(2)
+        else:
+            result = predict.detect(*given, output, detector=detector, settings=settings, engine=tiles)
+            out.print(result.summary, highlight=False, soft_wrap=True)
+
+
+def _of_vlm(
+    ask: Callable[[], VLM], describe: Callable[[], FeatureSource] | None, finish: Callable[..., Detector]
+) -> Detector:
+    """Build a VLM, the source of features that is wanted, and the detector that asks both."""
+    return finish(ask(), features=None if describe is None else describe())

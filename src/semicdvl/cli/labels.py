@@ -1,4 +1,4 @@
-"""Commands that make labels: pseudo, prepare."""
+"""Commands that make labels: pseudo, suggest, prepare."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from semicdvl.cli.options import (
     Delta,
     Device,
     Dtype,
+    FeaturesName,
     Find,
     Gamma,
     Gsd,
     Level,
+    MinCosine,
     PromptSet,
     ReplacedClass,
     ReplacedIoU,
@@ -64,12 +66,8 @@ def pseudo(
     shift_px: ShiftPx = 0,
     replaced_iou: ReplacedIoU = None,
     replaced_class: ReplacedClass = False,
-    min_cosine: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="Changed, too: an object whose looks agree less; see --features")
-    ] = None,
-    features: Annotated[
-        str | None, typer.Option(help="Backbone that says what objects look like: efficientnet_lite0 or one of timm")
-    ] = None,
+    min_cosine: MinCosine = None,
+    features: FeaturesName = None,
     gsd: Gsd = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each loads the VLM once")] = 1,
     engine: Annotated[Engine, typer.Option(help="Where they run: this machine, or a Ray cluster")] = Engine.local,
@@ -111,6 +109,34 @@ def pseudo(
     out.print(filled.table())
     if report:
         out.print(f"report: {write_report(output, pairs, settings=settings)}", highlight=False)
+
+
+@app.command()
+def suggest(
+    result: Annotated[Path, typer.Argument(help="Folder that `semicdvl detect` wrote")],
+    count: Annotated[int, typer.Option("--count", "-n", help="How many patches")] = 20,
+    patch_px: Annotated[int, typer.Option(help="Their side; `prepare --size-px` should be the same")] = 256,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Backbone that says what patches look like: efficientnet_lite0 or one of timm; else colours"),
+    ] = None,
+    before: Annotated[str | None, typer.Option(help="Where date 1 lies now, if it was moved")] = None,
+    after: Annotated[str | None, typer.Option(help="Where date 2 lies now, if it was moved")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides between patches that are equally good")] = 0,
+) -> None:
+    """Which patches to label next: boxes (GPKG) and a picture sheet (HTML) in the folder of a result.
+
+    Patches are taken where map and score are most in doubt, and so that they differ in looks. Draw all change inside
+    the boxes; `semicdvl prepare --labelled-area RESULT/suggest.gpkg` then makes training patches of them.
+    """
+    from semicdvl.predict.suggest import SuggestSettings
+    from semicdvl.predict.suggest import suggest as choose
+    from semicdvl.pseudo.features import backbone_features
+
+    source = None if features is None else backbone_features(features)
+    settings = SuggestSettings(count=count, patch_px=patch_px, seed=seed, before=before, after=after)
+    suggested = choose(result, settings=settings, source=source)
+    out.print(suggested.summary, highlight=False, markup=False, soft_wrap=True)
 
 
 prepare_app = typer.Typer(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from semicdvl.cli.app import out
@@ -23,6 +24,8 @@ Before = Annotated[
 After = Annotated[
     str, typer.Argument(help="Date 2, likewise; on another grid it is resampled. PNG or JPEG pairs work, too")
 ]
+OneBefore = Annotated[str | None, typer.Argument(help="Date 1: a GeoTIFF or another raster, a folder of tiles, ...")]
+OneAfter = Annotated[str | None, typer.Argument(help="Date 2, likewise; on another grid it is resampled")]
 Bands = Annotated[
     str | None, typer.Option(help="Numbers of red, green and blue in the files, like 4,3,2; else as tagged, or 1,2,3")
 ]
@@ -58,6 +61,13 @@ ReplacedIoU = Annotated[
 ]
 ReplacedClass = Annotated[
     bool, typer.Option(help="Changed, too: an object whose partner answers another word (not with synonyms)")
+]
+MinCosine = Annotated[
+    float | None, typer.Option(min=-1, max=1, help="Changed, too: an object whose looks agree less; see --features")
+]
+FeaturesName = Annotated[
+    str | None,
+    typer.Option("--features", help="Backbone that says what objects look like: efficientnet_lite0 or one of timm"),
 ]
 DataSetName = Annotated[str, typer.Option("--dataset", help="Reader of DATA, see `semicdvl list datasets`")]
 
@@ -128,6 +138,22 @@ def ceg_settings(vlm: VLM, **settings: Any) -> CEGSettings:
     return CEGSettings(**{"gamma": vlm.gamma, "gamma_segmentation": vlm.gamma, **given})
 
 
+def refuse_idle(context: typer.Context, *, model: Path | None, method: str | None) -> None:
+    """Refuse options that were given and that the chosen detector does not look at.
+
+    Raises:
+        ConfigError: there is one; the text names it.
+    """
+    from semicdvl.predict.classic import refuse_idle as refuse
+
+    given = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+            given[str(option.name)] = " / ".join(option.opts)
+    refuse(given, model=model, method=method)
+
+
 def read_dataset(name: str, root: Path, tile_px: int | None) -> DataSet:
     """Read a data set."""
     from semicdvl.checkpoint import build
@@ -143,4 +169,12 @@ def scores_table(title: str, columns: dict[str, dict[str, float]]) -> Table:
     table = Table("", *columns, title=title, title_justify="left", box=None, header_style="bold")
     for name in dict.fromkeys(name for scores in columns.values() for name in scores):
         table.add_row(name, *(f"{scores[name]:.4f}" if name in scores else "" for scores in columns.values()))
+    return table
+
+
+def failures_table(errors: dict[str, str]) -> Table:
+    """Return what failed and why, one line each."""
+    table = Table("", "failed", title_justify="left", box=None, header_style="bold red")
+    for name, error in errors.items():
+        table.add_row(escape(name), escape(error))
     return table

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semicdvl.classic import CLASSIC
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.predict.backbone_weights import need_weights
 from semicdvl.tables import lookup, nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector
 
@@ -105,7 +106,10 @@ def features(wishes: Wishes) -> BackboneMaps:
     from semicdvl.pseudo.features import backbone_features
 
     name = str(wishes.take("backbone", BACKBONES.get(wishes.method, DEFAULT_BACKBONE)))
-    source = backbone_features(name, weights=wishes.take("weights", None))
+    weights = wishes.take("weights", None)
+    if weights in (None, "imagenet"):
+        need_weights(name, method=wishes.method)
+    source = backbone_features(name, weights=weights)
     return BackboneMaps(source.identity, source.net.to(wishes.device))
 
 
@@ -237,3 +241,39 @@ def refuse_both(*, model: Path | None, method: str | None, options: list[str] | 
         raise ConfigError(f"--model {model} and --method {method} both find change; give one of them.")
     if options and method is None:
         raise ConfigError(f"--method-set {options[0]} speaks of no method; give --method, see `semicdvl list classic`.")
+
+
+WITHOUT_LABELS = (
+    *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
+    *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
+)
+"""Options of a VLM and of change event generation."""
+OF_NETWORKS = ("precision", "compiled")
+"""Options of a trained network."""
+
+
+def refuse_idle(given: Mapping[str, str], *, model: Path | None, method: str | None) -> None:
+    """Refuse an option that the chosen detector does not look at, rather than leave it without effect.
+
+    Args:
+        given: what the user gave: name of the argument -> the option as it is written.
+        model: a trained network, if it was chosen.
+        method: a method of `classic/`, if it was chosen; neither: a VLM.
+
+    Raises:
+        ConfigError: there is such an option.
+    """
+    of_networks, of_vlms = (
+        next((given[name] for name in names if name in given), None) for names in (OF_NETWORKS, WITHOUT_LABELS)
+    )
+    if of_networks is not None and model is None:
+        raise ConfigError(f"{of_networks} is for trained networks; give --model, or leave {of_networks} out.")
+    if model is None and method is None:
+        return
+    chosen = f"--model {model}" if model is not None else f"--method {method}"
+    if of_vlms is not None:
+        raise ConfigError(
+            f"{of_vlms} is for detection by a vision-language model, and {chosen} asks none; leave out one of the two."
+        )
+    if method is not None and "device" in given:
+        raise ConfigError(f"--device does not reach {chosen}; give --method-set device=cuda where it runs a network.")

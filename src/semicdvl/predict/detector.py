@@ -13,18 +13,24 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
 from semicdvl.predict.onnx_detector import onnx_detector
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.events import Events
-from semicdvl.pseudo.objects import change_score
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.strip_events import JudgedObjects, StripAnswers, judge
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, VLM, ChangeMap, Detector, PlaneStrip, PlaneStrips
+from semicdvl.predict.vlm_ceg import VLMCEG, vlm_detector
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, PlaneStrips
 
 if TYPE_CHECKING:
     from torch import nn
 
     from semicdvl.predict.fast import Precision
+
+__all__ = [
+    "VLMCEG",
+    "Described",
+    "Identified",
+    "NetworkDetector",
+    "Noting",
+    "identity_of",
+    "network_detector",
+    "vlm_detector",
+]
 
 
 @runtime_checkable
@@ -46,6 +52,15 @@ class Identified(Protocol):
         ...
 
 
+@runtime_checkable
+class Noting(Protocol):
+    """A detector that has something to say about its result."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the result should know; asked for once `decide` has gone through."""
+        ...
+
+
 def identity_of(detector: Detector) -> dict[str, Any]:
     """Return what tells a detector from others whose maps would differ: its identity, or as much as it tells.
 
@@ -59,121 +74,6 @@ def identity_of(detector: Detector) -> dict[str, Any]:
     own = {name: getattr(detector, name) for name in names}
     own = {name: value for name, value in own.items() if isinstance(value, str | int | float | None)}
     return {"kind": kind, "name": detector.name, "planes": detector.planes_count, "told": told, "own": own}
-
-
-# ------------------------------------------------------------------------------------------------ no labels
-@dataclass(frozen=True)
-class VLMCEG:
-    """Ask a VLM about both dates, tile by tile, and compare the answers over the whole raster.
-
-    The planes are the score maps of all prompts at date 1, then at date 2. `decide` runs change event generation on the
-    blended maps, so an object cut by tiles is one object. A VLM's own instances are not used here: they end at tile
-    borders; objects are the 8-connected components of the blended maps.
-
-    A map is not a training label: every pixel that shows ground gets an answer. Where mixed or pixel CEG calls a
-    pixel unreliable (a best score below gamma), the map says unchanged.
-
-    The change score is |q1 - q2| with q = foreground score / (foreground + background score), the VLM's belief at each
-    date that the pixel is what was looked for. It is given everywhere: an object whose mean is high changed beyond
-    doubt, one whose mean is low rests on a hair; high values outside of objects are what the rule left out.
-
-    Attributes:
-        vlm: the model that is asked.
-        prompts: what to look for and what else there is.
-        settings: level and thresholds of CEG. For a map without labels the instance level is the best in the paper (IoU
-            46.3 on LEVIR-CD; pixel level at most 41.4; mixed, which is made for training, 32.3 over all pixels).
-    """
-
-    vlm: VLM
-    prompts: Prompts
-    settings: CEGSettings = field(default_factory=lambda: CEGSettings(level="instance"))
-
-    def __post_init__(self) -> None:
-        """Refuse the one option that needs more than score maps.
-
-        Raises:
-            ConfigError: `min_cosine` is set.
-        """
-        if self.settings.min_cosine is not None:
-            raise ConfigError("min_cosine compares features, which a map of tiles has not; it works in `pseudo` only.")
-
-    @property
-    def name(self) -> str:
-        """Short name for reports."""
-        return f"{self.vlm.identity} + {self.settings.level} CEG"
-
-    @property
-    def identity(self) -> str:
-        """What was asked of which model; change event generation comes after the maps."""
-        return f"{self.vlm.identity}: {', '.join(self.prompts.words)}"
-
-    @property
-    def planes_count(self) -> int:
-        """Number of maps: one per prompt and date."""
-        return 2 * len(self.prompts.words)
-
-    def description(self) -> dict[str, str]:
-        """Return model, prompts and thresholds."""
-        settings = self.settings
-        return {
-            "Detector": f"vision-language model, {settings.level}-level change event generation, no labels",
-            "Model": self.vlm.identity,
-            "Looked for": ", ".join(self.prompts.find),
-            "Against": ", ".join(self.prompts.background),
-            "Thresholds": f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
-            f"objects from score {settings.instance_score:g} and {settings.min_area_px} px",
-        } | {f"Option {name}": f"{getattr(settings, name)}" for name in settings.options}
-
-    def planes(
-        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
-    ) -> NDArray[np.float32]:
-        """Return the score maps of both dates, PHW."""
-        answers = [self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC)]
-        return np.concatenate([np.clip(answer.scores_CHW, 0, 1) for answer in answers]).astype(np.float32)
-
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
-        """Give the change map strip by strip; goes through the strips once more before it where it looks at objects."""
-        judged = None if self.settings.level == "pixel" else self._judged(strips)
-        for strip in strips:
-            answers = _answers(strip)
-            yield self._map(answers, None if judged is None else judged.events(answers))
-
-    def _judged(self, strips: PlaneStrips) -> JudgedObjects:
-        """Find which objects are change events.
-
-        The only place that says what an object is: here the components of the blended maps. A VLM's own instances,
-        joined over the tiles, would be judged here too (`pseudo.events.event_maps`); what it returns must give the
-        `events` of a strip.
-        """
-        return judge(map(_answers, strips), prompts=self.prompts, settings=self.settings)
-
-    def _map(self, strip: StripAnswers, found: Events | None) -> ChangeMap:
-        """Return the change map of one strip."""
-        t1_CHW, t2_CHW, valid_HW, foreground = strip.t1_CHW, strip.t2_CHW, strip.valid_HW, self.prompts.foreground
-        change_HW = np.where(valid_HW, self._changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
-        difference_HW = change_score(t1_CHW, t2_CHW, foreground=foreground)
-        score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
-        classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
-        return ChangeMap(change_HW, score_HW, self.prompts.words, foreground, *classes_HW)
-
-    def _changed(
-        self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: Events | None
-    ) -> NDArray[np.bool_]:
-        """Return where change event generation says changed, unreliable pixels counted as unchanged."""
-        if found is not None and self.settings.level == "instance":
-            return found.alone_HW | found.replaced_HW
-        foreground = self.prompts.foreground
-        pixel_HW, reliable_HW = ceg.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
-        if found is None:
-            return pixel_HW & reliable_HW
-        changed_HW: NDArray[np.bool_] = ceg.mixed(pixel_HW, reliable_HW, found.alone_HW) == 1
-        return changed_HW | (found.replaced_HW & reliable_HW)
-
-
-def _answers(strip: PlaneStrip) -> StripAnswers:
-    """Return the maps of a strip as the answers for date 1 and date 2: one map per prompt each."""
-    count = len(strip.planes_PHW) // 2
-    return StripAnswers(strip.row, strip.planes_PHW[:count], strip.planes_PHW[count:], strip.valid_HW)
 
 
 # ------------------------------------------------------------------------------------------------ trained
@@ -248,11 +148,6 @@ def _normalised(image_HWC: NDArray[np.uint8], device: Any) -> Any:
     image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(device).permute(2, 0, 1).float() / 255
     mean_C11, std_C11 = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((image_CHW - mean_C11) / std_C11)[None].contiguous(memory_format=torch.channels_last)
-
-
-def vlm_detector(vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None) -> VLMCEG:
-    """Return the detector that needs no labels; without `settings` at instance level."""
-    return VLMCEG(vlm, prompts) if settings is None else VLMCEG(vlm, prompts, settings)
 
 
 def network_detector(

@@ -83,7 +83,8 @@ def _strips(maps: Iterator[ChangeMap], stream: ObjectStream) -> Iterator[MapStri
     for change in maps:
         if not row:
             stream.classes, stream.foreground = change.classes, change.foreground
-        yield MapStrip(row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW)
+            stream.probable = change.probability_HW is not None
+        yield MapStrip(row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW, change.probability_HW)
         row += len(change.change_HW)
     if row != stream.grid.height:
         raise AssertionError(f"a detector decided on {row} rows of {stream.grid.height}")

@@ -1,7 +1,7 @@
 """A result in the making, in a hidden folder beside where it goes to, so that an interrupted run goes on where it was.
 
     .OUT.partial/manifest.json    the key of the run and what it is made of
-    .OUT.partial/tiles/           maps of the rows of tiles that are done (`planes.PlaneStore`)
+    .OUT.partial/tiles/           what was found in the rows of tiles that are done (`planes.PlaneStore`)
     .OUT.partial/result/          what will be OUT; made anew by every run
     .OUT.partial/lock             held by the run that works here; the system lets go of it however that ends
 
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semicdvl.errors import InputError, OutputError, SemicdvlError
+from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
 from semicdvl.files import key_of, put_in_place, read_json, unwritable, write_json
 
-FORMAT = "semicdvl-partial-1"
+FORMAT = "semicdvl-partial-2"
 MANIFEST = "manifest.json"
 
 
@@ -39,8 +39,8 @@ class Partial:
 def resumable(out: Path, parts: Mapping[str, Any]) -> Iterator[Partial]:
     """Give the folders for a result; when the block ends well, `out` is replaced by `result` and the rest is gone.
 
-    What an interrupted run (Ctrl-C, a kill, a crash) has finished stays for the next one with the same `parts`. After
-    an error that the user must mend (`SemicdvlError`, a full disk) nothing stays.
+    What an interrupted run (Ctrl-C, a kill, a crash, a dead worker) has finished stays for the next one with the same
+    `parts`. After an error that the user must mend (`SemicdvlError`, a full disk) nothing stays.
 
     Args:
         out: the folder of the result, absolute.
@@ -55,13 +55,13 @@ def resumable(out: Path, parts: Mapping[str, Any]) -> Iterator[Partial]:
             yield _entered(folder, parts)
             put_in_place(folder / "result", out)
             shutil.rmtree(folder)
-        except SemicdvlError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise unwritable(out, error) from error
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SemicdvlError) and not isinstance(error, WorkerError):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             shutil.rmtree(folder / "result", ignore_errors=True)
             if not any((folder / "tiles").glob("*.json")):
                 shutil.rmtree(folder, ignore_errors=True)

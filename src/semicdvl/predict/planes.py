@@ -3,7 +3,8 @@
     FOLDER/00003.planes    maps of one row of tiles: tile by tile, and in a tile raster row by raster row
                            (float32, all maps of a row together), so that any few rows of it lie together
     FOLDER/00003.valid     where both dates have data: the same order, 8 pixels a byte
-    FOLDER/00003.json      written when the row of tiles is finished: check sums of both
+    FOLDER/00003.objects   and .features: what a detector that `Looks` told beside its maps (`finds`)
+    FOLDER/00003.json      written when the row of tiles is finished: check sums of all of them
 
 A row of tiles keeps the rows that it shares with the next one, too, so that an interrupted run goes on from any
 finished row of tiles with the bytes that it would have had. Plain file reads and writes: pages of a mapped file would
@@ -14,22 +15,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import zlib
 from collections.abc import Iterable, Iterator
-from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.files import read_json, write_json
+from semicdvl.predict.finds import FindsRow, TileFinds
+from semicdvl.predict.raw_files import append, crc32_of, fill_from
 from semicdvl.rasters.windows import Above, Block, Tiling
 from semicdvl.types import PlaneStrip
 
 STRIP_BYTES = 32 * 2**20
 """A strip holds about this much of the maps; what is made of it needs a few times that."""
-CHUNK_BYTES = 2**22
+
+KINDS = ("planes", "valid", "objects", "features")
 
 
 class PlaneStore:
@@ -39,6 +40,7 @@ class PlaneStore:
         cut: how the raster is cut into tiles.
         planes_count: number of maps.
         shape_hw: height and width of the raster.
+        finds: what was told beside the maps; for a detector that `Looks`.
     """
 
     def __init__(self, folder: Path, cut: Tiling, *, planes_count: int, strip_bytes: int = STRIP_BYTES) -> None:
@@ -52,23 +54,29 @@ class PlaneStore:
         """
         self.cut, self.planes_count = cut, planes_count
         self.shape_hw = cut.height, cut.width
+        self.finds = TileFinds(folder, cut)
         self._folder, self._strip_bytes = folder, strip_bytes
 
     # -------------------------------------------------------------------------------------------- writing
-    def write_row(self, index: int, blocks: Iterable[tuple[Block, NDArray[np.bool_]]]) -> None:
-        """Write one row of tiles: the blocks from the left, each with where its pixels are valid (HW, of its size)."""
+    def write_row(
+        self, index: int, blocks: Iterable[tuple[Block, NDArray[np.bool_]]], *, finds: FindsRow | None = None
+    ) -> None:
+        """Write one row of tiles: the blocks from the left, each with where its pixels are valid (HW, of its size).
+
+        `finds` is recorded as it is once the last block came.
+        """
         valid_px = 0
         with self._path(index, "planes").open("wb") as planes, self._path(index, "valid").open("wb") as valid:
             sums = [0, 0]
             for block, valid_HW in blocks:
                 rows_HPW = block.planes_PHW.transpose(1, 0, 2)
                 seen = bool(valid_HW.any())
-                sums[0] = _append(planes, np.ascontiguousarray(rows_HPW) if seen else rows_HPW.nbytes, sums[0])
-                sums[1] = _append(valid, np.packbits(valid_HW, axis=1), sums[1])
+                sums[0] = append(planes, np.ascontiguousarray(rows_HPW) if seen else rows_HPW.nbytes, sums[0])
+                sums[1] = append(valid, np.packbits(valid_HW, axis=1), sums[1])
                 valid_px += int(np.count_nonzero(valid_HW[: block.done]))
             planes.truncate()
         record = {"planes_crc32": sums[0], "valid_crc32": sums[1], "valid_px": valid_px}
-        write_json(self._path(index, "json"), record)
+        write_json(self._path(index, "json"), record | ({} if finds is None else finds.record()))
 
     def above(self, index: int) -> contextlib.AbstractContextManager[Above | None]:
         """Open what the row of tiles above `index` left unfinished, for `blend_row`."""
@@ -95,7 +103,7 @@ class PlaneStore:
         if not self._path(index, "json").is_file():
             return False
         record = read_json(self._path(index, "json"), remedy="Delete its folder and run again")
-        return all(_crc32(self._path(index, kind)) == record[f"{kind}_crc32"] for kind in ("planes", "valid"))
+        return all(crc32_of(self._path(index, kind)) == record.get(f"{kind}_crc32", 0) for kind in KINDS)
 
     def valid_px(self) -> int:
         """Return how many pixels of the raster have data in both dates; all rows of tiles must be finished."""
@@ -133,14 +141,14 @@ class PlaneStore:
         offset = 4 * self.planes_count * (self._height(index) * before + start * width)
         rows_HPW = np.empty((end - start, self.planes_count, width), np.float32)
         if rows_HPW.size:  # tiles that don't overlap leave no rows to the next
-            _fill(handle, rows_HPW.data.cast("B"), offset)
+            fill_from(handle, rows_HPW.data.cast("B"), offset)
         return rows_HPW
 
     def _valid_rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.bool_]:
         """Read where rows of one tile are valid."""
         widths = [-(-self.cut.finished_cols(before) // 8) for before in range(at + 1)]
         packed_HW = np.empty((end - start, widths[-1]), np.uint8)
-        _fill(handle, packed_HW.data.cast("B"), self._height(index) * sum(widths[:-1]) + start * widths[-1])
+        fill_from(handle, packed_HW.data.cast("B"), self._height(index) * sum(widths[:-1]) + start * widths[-1])
         return np.unpackbits(packed_HW, axis=1, count=self.cut.finished_cols(at)).view(bool)
 
     def _height(self, index: int) -> int:
@@ -149,36 +157,3 @@ class PlaneStore:
 
     def _path(self, index: int, suffix: str) -> Path:
         return self._folder / f"{index:05d}.{suffix}"
-
-
-def _append(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | int, crc32: int) -> int:
-    """Write an array, or so many zeros as a hole that takes no room on the disk; return the check sum so far."""
-    if isinstance(data, np.ndarray):
-        raw = data.data.cast("B")
-        handle.write(raw)
-        return zlib.crc32(raw, crc32)
-    handle.seek(data, os.SEEK_CUR)
-    zeros = bytes(CHUNK_BYTES)
-    for start in range(0, data, CHUNK_BYTES):
-        crc32 = zlib.crc32(zeros[: data - start], crc32)
-    return crc32
-
-
-def _fill(handle: int, target: memoryview, offset: int) -> None:
-    """Read bytes from a place of a file; a short file is no mistake of the user."""
-    while len(target):
-        count = os.preadv(handle, [target], offset)
-        if count == 0:
-            raise AssertionError("a file of maps ends early")
-        target, offset = target[count:], offset + count
-
-
-def _crc32(path: Path) -> int:
-    """Return the check sum of a file; that of nothing for a missing one."""
-    if not path.is_file():
-        return 0
-    crc32 = 0
-    with path.open("rb") as handle:
-        while chunk := handle.read(CHUNK_BYTES):
-            crc32 = zlib.crc32(chunk, crc32)
-    return crc32

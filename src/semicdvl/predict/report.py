@@ -85,6 +85,7 @@ def table(
     caption: str = "",
     total: bool = False,
     swatches: Sequence[Colour] = (),
+    words: Sequence[str] = (),
 ) -> Markup:
     """Return a table. A column whose cells below the first row all look like numbers is set to the right.
 
@@ -94,8 +95,11 @@ def table(
         caption: a sentence above the table.
         total: set the last row apart.
         swatches: colours shown before the first cell of the first rows.
+        words: headings of columns that hold no numbers, whatever they look like.
     """
-    numeric = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(columns))]
+    numeric = [
+        bool(rows) and name not in words and all(_is_number(row[at]) for row in rows) for at, name in enumerate(columns)
+    ]
     kind = [' class="number"' if yes else "" for yes in numeric]
     head = Markup("").join(
         Markup("<th{}>{}</th>").format(Markup(mark), name) for mark, name in zip(kind, columns, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
 import sys
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +21,9 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from semicdvl import __version__
-from semicdvl.files import sha256, write_json
-from semicdvl.predict.detector import Described
-from semicdvl.rasters.date import Date
+from semicdvl.files import key_of, sha256, write_json
+from semicdvl.predict.detector import Described, identity_of
+from semicdvl.rasters.names import ImageName, named, patience
 from semicdvl.rasters.pair import RasterPair
 from semicdvl.types import Detector
 
@@ -32,8 +34,8 @@ FORMAT = "semicdvl-detect"
 OUTPUTS = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
 MORE_OUTPUTS = ("changes.geojson", "changes.fgb", "changes.parquet")
 """The polygons in further formats, where they were asked for."""
-EVALUATIONS = ("evaluation.json", "evaluation.gpkg")
-"""What `evaluate` adds; it goes with the map that it is about. A sample with a person's answers stays."""
+EVALUATIONS = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
+"""What `evaluate` and `suggest` add; it goes with the map that it is about. A sample with a person's answers stays."""
 MUCH = 0.4
 """A greater share of changed ground than this is more often a fault than a fact."""
 
@@ -86,6 +88,7 @@ class RunFacts:
         alignment: how the dates lie on each other, see `check.alignment_record`.
         tiles: how many there are in all, and how many an interrupted run had done before.
         seconds: duration of the stages.
+        key: of the result, see `result_key`.
     """
 
     detector: Detector
@@ -94,6 +97,7 @@ class RunFacts:
     alignment: Mapping[str, Any]
     tiles: Mapping[str, int]
     seconds: Mapping[str, float]
+    key: str
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ def write_record(path: Path, pair: RasterPair, found: Found, run: RunFacts) -> N
     """Write run.json: what was run on what, with which settings and versions, and what came out."""
     record = {
         "format": FORMAT,
+        "key": run.key,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "inputs": inputs_of(pair),
@@ -196,13 +201,40 @@ def peak_memory_mib() -> int:
 
 def inputs_of(pair: RasterPair) -> dict[str, Any]:
     """Return name, size and hash of both images, and of the files that belong to them (parts of a mosaic, masks)."""
-    return {"before": _input(pair.before), "after": _input(pair.after)}
+    return {"before": _input(pair.before.name), "after": _input(pair.after.name)}
 
 
-def _input(date: Date) -> dict[str, Any]:
-    paths = _files(date.name.parts)
-    if len(date.name.parts) > 1 or not paths:
-        return {"path": date.name.shown, "files": [_file(path) for path in paths]}
+def result_key(before: ImageName, after: ImageName, *, detector: Detector, settings: DetectSettings) -> str:
+    """Return a hash of all that a result depends on: images, settings, detector, versions. Equal keys, equal results.
+
+    It is known without opening the pair, so that what is done is not done twice. An image at an address has no hash: it
+    is told from others by its name alone.
+
+    Args:
+        before: date 1.
+        after: date 2.
+        detector: as it was built, before it has seen the pair.
+        settings: of the run.
+
+    Raises:
+        rasterio.errors.RasterioError: an image cannot be opened.
+    """
+    grid = settings.grid
+    parts = {
+        "inputs": [_input(before), _input(after)],
+        "settings": {name: value for name, value in asdict(settings).items() if name != "overwrite"},
+        "grid": _input(named(grid)) if grid not in ("before", "after", "finest") else None,
+        "detector": [identity_of(detector), describe(detector)],
+        "versions": versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
+    }
+    return key_of(FORMAT, json.loads(json.dumps(parts, default=str)))
+
+
+def _input(name: ImageName) -> dict[str, Any]:
+    with patience(name):
+        paths = _files(name.parts)
+    if len(name.parts) > 1 or not paths:
+        return {"path": name.shown, "files": [_file(path) for path in paths]}
     beside = [_file(path) for path in paths[1:]]
     return _file(paths[0]) | ({"files": beside} if beside else {})
 

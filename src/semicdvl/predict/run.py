@@ -16,14 +16,14 @@ from rich.console import Console
 from semicdvl.errors import ConfigError
 from semicdvl.predict import detect_page, results
 from semicdvl.predict.check import alignment_record, open_checked, warnings_left
-from semicdvl.predict.detector import VLMCEG, NetworkDetector, identity_of, network_detector, vlm_detector
+from semicdvl.predict.detector import VLMCEG, NetworkDetector, Noting, identity_of, network_detector, vlm_detector
 from semicdvl.predict.maps import write_maps
 from semicdvl.predict.onnx_detector import OnnxDetector
 from semicdvl.predict.out_folder import keep_foreign, refuse_foreign
 from semicdvl.predict.partial import Partial, resumable
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.results import Found, RunFacts
-from semicdvl.predict.tiles import fill, fitted
+from semicdvl.predict.tiles import Engine, fill, fitted
 from semicdvl.rasters.names import Given
 from semicdvl.rasters.pair import RasterPair
 from semicdvl.rasters.shaping import Shaping
@@ -114,6 +114,7 @@ def detect(
     detector: Detector,
     settings: DetectSettings | None = None,
     progress: Console | None = None,
+    engine: Engine | None = None,
 ) -> DetectResult:
     """Find what changed between two images and write it to a folder.
 
@@ -132,6 +133,7 @@ def detect(
         detector: what finds the change.
         settings: see `DetectSettings`.
         progress: where progress is shown; standard error unless given.
+        engine: what computes the tiles (`on_ray.RayTiles`); None: this process. The result is the same.
 
     Raises:
         InputError: an image cannot be used, or the two have no pixel with data in common.
@@ -141,7 +143,7 @@ def detect(
     """
     settings = settings or DetectSettings()
     out = Path(out).absolute()
-    _refuse_settings(settings, detector)
+    refuse_settings(settings, detector)
     refuse_foreign(out, overwrite=settings.overwrite)
     console = progress or Console(stderr=True)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as opened:
@@ -159,12 +161,14 @@ def detect(
         alignment = alignment_record(checked, pair.move, left)
         gsd_m = settings.gsd_m or pair.gsd_m
         parts = _made_of(pair, detector, settings=settings, alignment=alignment)
+        key = results.result_key(pair.before.name, pair.after.name, detector=detector, settings=settings)
         clock.lap("open")
         with resumable(out, parts) as partial, _telling(console):
-            work = _Work(pair, detector, settings, gsd_m, console, clock)
+            work = _Work(pair, detector, settings, gsd_m, console, clock, engine)
             found, tiles = work.done(partial)
             warned = (*results.warnings_of(pair, found, settings=settings), *warnings_left(checked, pair.move, left))
-            facts = RunFacts(work.detector, settings, warned, alignment, tiles, clock.laps)
+            warned += work.detector.notes() if isinstance(work.detector, Noting) else ()
+            facts = RunFacts(work.detector, settings, warned, alignment, tiles, clock.laps, key)
             work.write_report(partial.result, found, facts)
             keep_foreign(out, partial.result)
     numbers = results.count(found)
@@ -192,6 +196,7 @@ class _Work:
     gsd_m: float | None
     console: Console
     clock: _Clock
+    engine: Engine | None
 
     def done(self, partial: Partial) -> tuple[Found, dict[str, int]]:
         """Run the detector over all tiles, decide, and write rasters and polygons; return also the count of tiles."""
@@ -200,7 +205,8 @@ class _Work:
         with self.console.status("looking at the whole pair"):
             self.detector = fitted(self.detector, pair, tile_px=settings.tile_px, gsd_m=gsd_m)
         store = PlaneStore(partial.tiles, cut, planes_count=self.detector.planes_count)
-        had = fill(store, pair, self.detector, gsd_m=gsd_m, console=self.console)
+        answers = None if self.engine is None else self.engine.answers(self.detector, gsd_m=gsd_m)
+        had = fill(store, pair, self.detector, gsd_m=gsd_m, console=self.console, answers=answers)
         self.clock.lap("detect")
         with self.console.status("objects and rasters"):
             found = write_maps(
@@ -225,8 +231,13 @@ class _Work:
         results.write_record(folder / "run.json", self.pair, found, facts)
 
 
-def _refuse_settings(settings: DetectSettings, detector: Detector) -> None:
-    """Refuse at once what would only show at the end of a long run."""
+def refuse_settings(settings: DetectSettings, detector: Detector) -> None:
+    """Refuse at once what would only show at the end of a long run.
+
+    Raises:
+        ConfigError: an unknown format, or more bands than the detector looks at.
+        MissingExtraError: a format that needs an optional package.
+    """
     for kind in settings.polygons:
         driver_of(Path(f"changes.{kind}"))
     for bands in (settings.bands or (), settings.after_bands or ()):

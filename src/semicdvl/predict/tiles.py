@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from semicdvl.errors import InputError
+from semicdvl.predict.finds import FindsRow
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.streams import Ahead, Behind
 from semicdvl.rasters.pair import RasterPair
 from semicdvl.rasters.windows import Block, blend_row, pad
-from semicdvl.types import Detector, Fits, PairTile
+from semicdvl.types import Detector, Fits, Looks, PairTile, TileAnswer
 
 AHEAD = 2
 """Tiles that are read before they are asked for, and that wait to be written."""
@@ -59,17 +62,59 @@ def fitted(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float |
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Both dates of a tile, padded to its full size (None: no pixel has data in both), and where they have data."""
+class TileJob:
+    """A tile that waits for its answer.
+
+    Attributes:
+        dates_HWC: both dates, padded to the tile's full size; None: no pixel has data in both.
+        valid_HW: where both have data, of the tile's part of the raster.
+    """
 
     dates_HWC: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
     valid_HW: NDArray[np.bool_]
 
 
-def fill(store: PlaneStore, pair: RasterPair, detector: Detector, *, gsd_m: float | None, console: Console) -> int:
+Answers = Callable[[Iterable[TileJob]], Iterator[TileAnswer]]
+"""What computes the answers, one per job, in the order of the jobs."""
+
+
+class Engine(Protocol):
+    """Computes tiles somewhere else than in the process that reads and writes."""
+
+    def answers(self, detector: Detector, *, gsd_m: float | None) -> Answers:
+        """Return what computes `answer` with this detector, which has seen the whole pair if it must."""
+        ...
+
+
+def answer(detector: Detector, job: TileJob, *, gsd_m: float | None) -> TileAnswer:
+    """Return what the detector tells of a tile: it depends on nothing else, wherever it is computed."""
+    if job.dates_HWC is None:
+        return TileAnswer(None, job.valid_HW, () if isinstance(detector, Looks) else None)
+    if isinstance(detector, Looks):
+        return detector.look(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
+    return TileAnswer(detector.planes(*job.dates_HWC, gsd_m=gsd_m), job.valid_HW)
+
+
+def fill(
+    store: PlaneStore,
+    pair: RasterPair,
+    detector: Detector,
+    *,
+    gsd_m: float | None,
+    console: Console,
+    answers: Answers | None = None,
+) -> int:
     """Run the detector over every tile whose maps the store has not yet; return how many it had.
 
     One thread reads (with handles of its own), this one detects, a third blends and writes.
+
+    Args:
+        store: where the maps go.
+        pair: the opened pair.
+        detector: what looks at the tiles.
+        gsd_m: metres per pixel.
+        console: where progress is shown.
+        answers: computes `answer` of every tile somewhere else; None: here, one by one.
 
     Raises:
         InputError: a file is damaged, or the dates have no pixel with data in common.
@@ -77,6 +122,7 @@ def fill(store: PlaneStore, pair: RasterPair, detector: Detector, *, gsd_m: floa
     """
     first = store.finished_rows()
     had, count = first * len(store.cut.cols), len(store.cut)
+    compute = answers or partial(map, partial(answer, detector, gsd_m=gsd_m))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
     shown = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     if had:
@@ -86,12 +132,11 @@ def fill(store: PlaneStore, pair: RasterPair, detector: Detector, *, gsd_m: floa
             shown,
             pair.reopened() as own,  # opened here, but read by that thread alone
             Ahead(_jobs(store, own, first), depth=AHEAD) as jobs,
-            Behind[_Done](lambda done: _write(store, first, done), depth=AHEAD) as writer,
+            Behind[TileAnswer](lambda done: _write(store, first, done), depth=AHEAD) as writer,
         ):
             task = shown.add_task("detecting", total=count, completed=had)
-            for job in jobs:
-                planes_PHW = None if job.dates_HWC is None else detector.planes(*job.dates_HWC, gsd_m=gsd_m)
-                writer.put((planes_PHW, job.valid_HW))
+            for done in compute(jobs):
+                writer.put(done)
                 shown.advance(task)
     if not store.valid_px():
         remedy = "Check both images' no-data values and that they show the same place"
@@ -99,7 +144,7 @@ def fill(store: PlaneStore, pair: RasterPair, detector: Detector, *, gsd_m: floa
     return had
 
 
-def _jobs(store: PlaneStore, own: RasterPair, first: int) -> Iterator[_Job]:
+def _jobs(store: PlaneStore, own: RasterPair, first: int) -> Iterator[TileJob]:
     """Read the tiles from a row of tiles on."""
     cut = store.cut
     for index in range(first, len(cut.rows)):
@@ -108,28 +153,29 @@ def _jobs(store: PlaneStore, own: RasterPair, first: int) -> Iterator[_Job]:
             dates_HWC = None
             if window.valid_HW.any():
                 dates_HWC = pad(window.t1_HWC, tile_hw=cut.tile_hw), pad(window.t2_HWC, tile_hw=cut.tile_hw)
-            yield _Job(dates_HWC, window.valid_HW)
+            yield TileJob(dates_HWC, window.valid_HW)
 
 
-_Done = tuple[NDArray[np.float32] | None, NDArray[np.bool_]]
-"""The maps of a tile (None: nothing to see there) and where it is valid."""
-
-
-def _write(store: PlaneStore, first: int, done: Iterator[_Done]) -> None:
+def _write(store: PlaneStore, first: int, done: Iterator[TileAnswer]) -> None:
     """Blend what comes and write it, row of tiles by row of tiles."""
     for index in range(first, len(store.cut.rows)):
-        store.write_row(index, _blended(store, index, done))
+        with store.finds.writing(index) as finds:
+            store.write_row(index, _blended(store, index, done, finds), finds=finds)
 
 
-def _blended(store: PlaneStore, index: int, done: Iterator[_Done]) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
-    """Blend one row of tiles."""
+def _blended(
+    store: PlaneStore, index: int, done: Iterator[TileAnswer], finds: FindsRow
+) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
+    """Blend one row of tiles; what was told beside the maps is written as it comes."""
     cut = store.cut
     valid_of: list[NDArray[np.bool_]] = []
 
     def tiles_PHW() -> Iterator[NDArray[np.float32]]:
         for _ in cut.cols:
-            planes_PHW, valid_HW = next(done)
-            valid_of.append(valid_HW)
+            told = next(done)
+            finds.add(told)
+            valid_of.append(told.valid_HW)
+            planes_PHW = told.planes_PHW
             yield np.zeros((store.planes_count, *cut.tile_hw), np.float32) if planes_PHW is None else planes_PHW
 
     with store.above(index) as above:

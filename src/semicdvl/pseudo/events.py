@@ -185,22 +185,31 @@ def meetings(pieces_t1: Sequence[Piece], pieces_t2: Sequence[Piece], *, shift_px
 
     Only instances whose boxes come close enough are compared pixel by pixel.
     """
-    shifts = disc(shift_px)
-    totals_t1_NS, totals_t2_MS = np.zeros((len(pieces_t1), len(shifts))), np.zeros((len(pieces_t2), len(shifts)))
+    count = len(disc(shift_px))
+    totals_t1_NS, totals_t2_MS = np.zeros((len(pieces_t1), count)), np.zeros((len(pieces_t2), count))
     rows = []
-    for first, second in _near(pieces_t1, pieces_t2, shift_px):
-        one, other = pieces_t1[first], pieces_t2[second]
-        common_S = np.array([_common(one, other, shift) for shift in shifts], np.float64)
-        if common_S.any():
-            iou_S = common_S / (np.count_nonzero(one.mask_HW) + np.count_nonzero(other.mask_HW) - common_S)
-            totals_t1_NS[first] += iou_S
-            totals_t2_MS[second] += iou_S
-            rows.append((first, second, iou_S.max()))
+    for first, second, common_S in overlaps(pieces_t1, pieces_t2, shift_px=shift_px):
+        areas = [np.count_nonzero(piece.mask_HW) for piece in (pieces_t1[first], pieces_t2[second])]
+        iou_S = common_S / (sum(areas) - common_S)
+        totals_t1_NS[first] += iou_S
+        totals_t2_MS[second] += iou_S
+        rows.append((first, second, iou_S.max()))
     table = np.array(rows, np.float64).reshape(-1, 3)
     return Meetings(
         table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2],
         totals_t1_NS.max(axis=1), totals_t2_MS.max(axis=1),
     )  # fmt: skip
+
+
+def overlaps(
+    pieces_t1: Sequence[Piece], pieces_t2: Sequence[Piece], *, shift_px: int = 0
+) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """Yield the pairs that share pixels under some shift, in order, and how many under each shift of `disc`."""
+    shifts = disc(shift_px)
+    for first, second in _near(pieces_t1, pieces_t2, shift_px):
+        common_S = np.array([_common(pieces_t1[first], pieces_t2[second], shift) for shift in shifts], np.int64)
+        if common_S.any():
+            yield first, second, common_S
 
 
 def disc(radius_px: int) -> list[tuple[int, int]]:
@@ -281,10 +290,7 @@ def cosines(pieces: Sequence[Piece], features: Features, *, shape_hw: tuple[int,
         DataError: the feature maps are no DHW arrays of one shape, or hold NaN.
     """
     t1_DHW, t2_DHW = features.t1_DHW, features.t2_DHW
-    if t1_DHW.ndim != 3 or t1_DHW.shape != t2_DHW.shape:
-        raise DataError(f"features have the shapes {t1_DHW.shape} and {t2_DHW.shape}; wanted two alike: (D, H, W).")
-    if not (np.isfinite(t1_DHW).all() and np.isfinite(t2_DHW).all()):
-        raise DataError("features hold NaN or infinity. Check the network and its precision.")
+    check_features(t1_DHW, t2_DHW)
     found = np.ones(len(pieces))
     rows, cols = (np.arange(size) * cells // size for size, cells in zip(shape_hw, t1_DHW.shape[1:], strict=True))
     for at, piece in enumerate(pieces):
@@ -297,6 +303,18 @@ def cosines(pieces: Sequence[Piece], features: Features, *, shape_hw: tuple[int,
         if lengths > 0:
             found[at] = float(means[0] @ means[1]) / lengths
     return found
+
+
+def check_features(t1_DHW: NDArray[np.floating], t2_DHW: NDArray[np.floating]) -> None:
+    """Refuse features that cannot be compared.
+
+    Raises:
+        DataError: they are no DHW arrays of one shape, or hold NaN.
+    """
+    if t1_DHW.ndim != 3 or t1_DHW.shape != t2_DHW.shape:
+        raise DataError(f"features have the shapes {t1_DHW.shape} and {t2_DHW.shape}; wanted two alike: (D, H, W).")
+    if not (np.isfinite(t1_DHW).all() and np.isfinite(t2_DHW).all()):
+        raise DataError("features hold NaN or infinity. Check the network and its precision.")
 
 
 # ------------------------------------------------------------------------------------------------ in one call

@@ -23,6 +23,8 @@ from semicdvl.types import VLM, PairFiles, Segments
 
 __all__ = ["CEGSettings", "Filler", "Level", "generate", "make_labels", "spec_of"]
 
+TOGETHER = "min_cosine and features belong together: give both, such as --min-cosine 0.5 --features efficientnet_lite0."
+
 
 def spec_of(
     vlm: VLM,
@@ -38,10 +40,7 @@ def spec_of(
         ConfigError: `min_cosine` without a source of features, or one without `min_cosine`.
     """
     if (settings.min_cosine is None) != (features is None):
-        raise ConfigError(
-            "min_cosine and features belong together: give both, "
-            "such as --min-cosine 0.5 --features efficientnet_lite0."
-        )
+        raise ConfigError(TOGETHER)
     plain = settings.plain() if features is None else settings.plain() | {CEG_FEATURES_KEY: features.identity}
     return StoreSpec(vlm.identity, prompts, plain, gsd_m)
 

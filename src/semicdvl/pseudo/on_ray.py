@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semicdvl.errors import MissingExtraError, SemicdvlError, StoreError
+from semicdvl.errors import MissingExtraError, SemicdvlError, StoreError, WorkerError
 from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.pseudo.store import PseudoStore, StoreSpec
 from semicdvl.pseudo.workers import POLICY, Crew, Record, Threads
@@ -24,22 +25,36 @@ class Here:
         folder: what relative paths, which stand in records too, are meant from.
         modules: where Python looks for modules.
         threads: how many of them compute.
+        omp: OMP_NUM_THREADS, which Ray sets to 1 in an actor; None: not set.
     """
 
     folder: Path
     modules: tuple[str, ...]
     threads: Threads
+    omp: str | None
+
+    @classmethod
+    def now(cls) -> Here:
+        """Return what this process is like."""
+        return cls(Path.cwd(), tuple(sys.path), Threads.here(), os.environ.get("OMP_NUM_THREADS"))
+
+    def adopt(self) -> None:
+        """Make this process like the one that asks; Ray gives an actor one thread and a path of its own."""
+        os.chdir(self.folder)
+        sys.path.extend(entry for entry in self.modules if entry not in sys.path)
+        os.environ.setdefault(POLICY, "PASSIVE")
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if self.omp is not None:
+            os.environ["OMP_NUM_THREADS"] = self.omp
+        self.threads.adopt()
 
 
 class Worker:
     """What an actor holds: the VLM and the store."""
 
     def __init__(self, here: Here) -> None:
-        """Make the process like the one that asks; Ray gives an actor one thread and a path of its own."""
-        os.chdir(here.folder)
-        sys.path.extend(entry for entry in here.modules if entry not in sys.path)
-        os.environ.setdefault(POLICY, "PASSIVE")
-        here.threads.adopt()
+        """Make the process like the one that asks."""
+        here.adopt()
         self.failed: SemicdvlError | None = None
 
     def build(self, crew: Crew, root: Path, spec: StoreSpec, settings: CEGSettings) -> None:
@@ -69,30 +84,62 @@ def on_ray(pairs: Sequence[PairFiles], crew: Crew, store: PseudoStore, settings:
         MissingExtraError: Ray is not installed.
         StoreError: an actor died.
     """
+    with connected(crew.workers) as ray:
+        try:
+            actors = actors_of(ray, Worker, crew.workers)
+            ray.get([one.build.remote(crew, store.root, store.spec, settings) for one in actors])
+            done = ray.util.ActorPool(actors).map(lambda one, pair: one.fill.remote(pair), pairs)
+            for record in done:
+                if isinstance(record, SemicdvlError):
+                    raise record
+                yield record
+        except ray.exceptions.RayActorError as error:
+            raise StoreError(
+                f"{store.root}: an actor of Ray died ({str(error).strip().splitlines()[-1]}). "
+                "Run the same command again, perhaps with fewer --workers; what was done is kept."
+            ) from error
+
+
+@contextlib.contextmanager
+def connected(workers: int) -> Iterator[Any]:
+    """Give Ray, on the cluster that RAY_ADDRESS names or that is connected, else one of this machine, started for it.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        WorkerError: no cluster answers at RAY_ADDRESS, or Ray does not start here.
+    """
     ray = _ray()
     started_here = not ray.is_initialized()
     if started_here:
-        options = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": crew.workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, **options)
+        _start_ray(ray, workers)
     try:
-        gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / crew.workers)
-        here = Here(Path.cwd(), tuple(sys.path), Threads.here())
-        actor = ray.remote(num_cpus=1, num_gpus=gpus)(Worker)
-        actors = [actor.remote(here) for _ in range(crew.workers)]
-        ray.get([one.build.remote(crew, store.root, store.spec, settings) for one in actors])
-        done = ray.util.ActorPool(actors).map(lambda one, pair: one.fill.remote(pair), pairs)
-        for record in done:
-            if isinstance(record, SemicdvlError):
-                raise record
-            yield record
-    except ray.exceptions.RayActorError as error:
-        raise StoreError(
-            f"{store.root}: an actor of Ray died ({str(error).strip().splitlines()[-1]}). "
-            "Run the same command again, perhaps with fewer --workers; what was done is kept."
-        ) from error
+        yield ray
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _start_ray(ray: Any, workers: int) -> None:
+    """Connect or start."""
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, **options)
+    except Exception as error:  # Ray raises plain ones, too, such as that a part of it took more than 15 s to start
+        ray.shutdown()
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        if address:
+            remedy = f"Check that a cluster runs at RAY_ADDRESS={address}, or unset it to have one started here"
+        else:
+            remedy = "If the machine is busy, run the same command again, or leave out --engine ray"
+        raise WorkerError(f"Ray does not start ({reason}). {remedy}.") from error
+
+
+def actors_of(ray: Any, kind: type[Any], workers: int) -> list[Any]:
+    """Return actors of a class, made with `Here`: one CPU each, and an even share of the GPUs where there are any."""
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / workers)
+    actor = ray.remote(num_cpus=1, num_gpus=gpus)(kind)
+    return [actor.remote(Here.now()) for _ in range(workers)]
 
 
 def _ray() -> Any:

@@ -2,9 +2,9 @@
 
 The first round labels the objects of every strip, joins those that continue in the next one, and counts in one table
 how many pixels the objects of the two dates share (under every shift that is tolerated). From the table follows which
-objects are events; the second round labels the strips again and paints them. The result is that of
-`labels.component_events` on the whole maps, for all of its options but `min_cosine`. What is remembered grows with the
-number of objects (and of tolerated shifts), not with the raster.
+objects are events; the second round labels the strips again and paints them. With `min_cosine` one more round before it
+sums up what the objects look like (`looks`). The result is that of `labels.component_events` on the whole maps. What is
+remembered grows with the number of objects (and of tolerated shifts), not with the raster.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.pseudo import ceg, events
+from semicdvl.errors import DataError
+from semicdvl.pseudo import ceg, events, judging
+from semicdvl.pseudo.looks import Described, Likeness
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.rasters.strips import first_blocks, groups, touching
-
-_Ints = NDArray[np.int64]
-_Chosen = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+from semicdvl.types import Finds
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class JudgedObjects:
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    alone: _Chosen
-    replaced: _Chosen
+    alone: judging.Chosen
+    replaced: judging.Chosen
 
     def events(self, strip: StripAnswers) -> events.Events:
         """Return the events of one of the strips that were judged."""
@@ -83,13 +83,19 @@ def _objects(
 
 
 # ------------------------------------------------------------------------------------------------ the first round
-def judge(strips: Iterable[StripAnswers], *, prompts: Prompts, settings: CEGSettings) -> JudgedObjects:
-    """Go through the strips once and find which objects are events.
+def judge(
+    strips: Iterable[StripAnswers], *, prompts: Prompts, settings: CEGSettings, finds: Finds | None = None
+) -> JudgedObjects:
+    """Go through the strips once (once more with `min_cosine`) and find which objects are events.
 
     Args:
         strips: the whole raster from the top.
         prompts: what the maps are of.
         settings: instance score, least area, delta and options; `level` and `gamma` play no part here.
+        finds: features of the tiles; wanted by `min_cosine` only.
+
+    Raises:
+        DataError: `min_cosine` without features.
     """
     foreground = prompts.foreground if settings.replaced_class else ()
     dates = _DateSurvey(foreground), _DateSurvey(foreground)
@@ -102,37 +108,66 @@ def judge(strips: Iterable[StripAnswers], *, prompts: Prompts, settings: CEGSett
             labels.append(date.add(labels_HW, scores_CHW, strip.valid_HW, row=strip.row))
         shared.add(*labels)
     first, second = (date.joined(min_area_px=settings.min_area_px) for date in dates)
-    met = shared.meetings(first, second)
-    alone = [totals <= settings.delta for totals in (met.totals_t1_N, met.totals_t2_M)]
-    replaced = [np.zeros(len(totals), bool) for totals in (met.totals_t1_N, met.totals_t2_M)]
-    if settings.replaced_iou is not None or settings.replaced_class:
-        classes = (first.classes_N, second.classes_N) if settings.replaced_class else None
-        replaced = list(events.replaced_by(met, classes, least_iou=settings.replaced_iou))
-    replaced = [some & ~lone for some, lone in zip(replaced, alone, strict=True)]
+    verdict = judging.judged(shared.table_4N, first, second, settings=settings)
+    if settings.min_cosine is not None:
+        numbered = _Numbered(prompts, settings, starts, (first.number_L, second.number_L))
+        alike = _alike(strips, numbered, verdict, finds=finds)
+        verdict = verdict.or_unlike((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
     return JudgedObjects(
-        prompts, settings, starts, _of_labels(alone, first, second), _of_labels(replaced, first, second)
+        prompts,
+        settings,
+        starts,
+        judging.of_labels(verdict.alone, first, second),
+        judging.of_labels(verdict.replaced, first, second),
     )
 
 
-def _of_labels(chosen: list[NDArray[np.bool_]], first: _Joined, second: _Joined) -> _Chosen:
-    """Turn what was decided per object into what it means per label of a strip."""
-    at_t1, at_t2 = (np.concatenate([[False], of_date]) for of_date in chosen)
-    return at_t1[first.number_L], at_t2[second.number_L]
-
-
 @dataclass(frozen=True)
-class _Joined:
-    """The objects of one date over the whole raster, numbered 1 ... N from the top left.
+class _Numbered:
+    """What gives the objects of a strip their numbers in the raster."""
 
-    Attributes:
-        number_L: number of the object that a label of a strip belongs to; 0 for none, or a small one.
-        area_N: pixels with data of each object.
-        classes_N: foreground prompt of each, where that is wanted.
-    """
+    prompts: Prompts
+    settings: CEGSettings
+    starts: Mapping[int, tuple[int, int]]
+    number_L: tuple[judging.Ints, judging.Ints]
 
-    number_L: _Ints
-    area_N: _Ints
-    classes_N: _Ints
+    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> judging.Ints:
+        """Return the last strip that each object lies in; -1 for those that are not wanted."""
+        starts = [start[date] for start in self.starts.values()]
+        number_L = self.number_L[date]
+        strip_L = np.repeat(np.arange(len(starts)), np.diff([*starts, len(number_L) - 1]))
+        last = np.full(len(wanted_N) + 1, -1)
+        np.maximum.at(last, number_L[1:], strip_L)
+        return np.where(wanted_N, last[1:], -1)
+
+    def numbers_HW(self, strip: StripAnswers, date: int) -> judging.Ints:
+        """Return the number of the object at each pixel with data; 0 for none."""
+        scores_CHW = strip.t2_CHW if date else strip.t1_CHW
+        labels_HW = _objects(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
+        held = np.where(labels_HW > 0, labels_HW + np.int64(self.starts[strip.row][date]), 0)
+        return np.where(strip.valid_HW, self.number_L[date][held], 0)
+
+
+def _alike(
+    strips: Iterable[StripAnswers], numbered: _Numbered, verdict: judging.Verdict, *, finds: Finds | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the cosines of the objects that met something, per date; 1 for the others. One more round."""
+    if finds is None:
+        raise DataError("min_cosine compares features of the dates and got none. Hand them in, or leave it out.")
+    alike = [Likeness(numbered.last_steps(date, ~verdict.alone[date])) for date in (0, 1)]
+    described = Described(finds)
+    for step, strip in enumerate(strips):
+        numbers = [numbered.numbers_HW(strip, date) for date in (0, 1)]
+        height, width = strip.valid_HW.shape
+        for patch in described.patches((slice(strip.row, strip.row + height), slice(0, width))):
+            rows, cols = patch.place
+            place = slice(rows.start - strip.row, rows.stop - strip.row), cols
+            for of_date, numbers_HW in zip(alike, numbers, strict=True):
+                is_object_HW = numbers_HW[place] > 0
+                of_date.add(numbers_HW[place][is_object_HW], patch.cell_HW[is_object_HW], patch.cells_KE)
+        for of_date in alike:
+            of_date.close(step)
+    return alike[0].cosine_N, alike[1].cosine_N
 
 
 @dataclass
@@ -145,16 +180,16 @@ class _DateSurvey:
 
     foreground: tuple[int, ...]
     count: int = 0
-    areas: list[_Ints] = field(default_factory=list)
-    valid_areas: list[_Ints] = field(default_factory=list)
-    firsts: list[_Ints] = field(default_factory=list)
+    areas: list[judging.Ints] = field(default_factory=list)
+    valid_areas: list[judging.Ints] = field(default_factory=list)
+    firsts: list[judging.Ints] = field(default_factory=list)
     sums_FL: list[NDArray[np.float64]] = field(default_factory=list)
-    links_2N: list[_Ints] = field(default_factory=list)
-    last_W: _Ints | None = None
+    links_2N: list[judging.Ints] = field(default_factory=list)
+    last_W: judging.Ints | None = None
 
     def add(
         self, labels_HW: NDArray[np.int32], scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, row: int
-    ) -> _Ints:
+    ) -> judging.Ints:
         """Remember a strip; return its labels, numbered on from the strips before, where there is data."""
         width, count = labels_HW.shape[1], int(labels_HW.max(initial=0)) + 1
         rows, cols = np.nonzero(labels_HW)
@@ -172,7 +207,7 @@ class _DateSurvey:
         self.count += count - 1
         return np.where(valid_HW, numbered_HW, 0)
 
-    def joined(self, *, min_area_px: int) -> _Joined:
+    def joined(self, *, min_area_px: int) -> judging.Objects:
         """Join the labels to objects, and drop those below the least area and those on ground without data."""
         none = np.zeros((2, 0), np.int64)
         group_L = groups(np.concatenate([none, *self.links_2N], axis=1) - 1, count=self.count)
@@ -189,14 +224,14 @@ class _DateSurvey:
             sums_FL = np.concatenate([np.zeros((len(self.foreground), 0)), *self.sums_FL], axis=1)
             sums_FN = np.stack([np.bincount(group_L, weights=sums_L, minlength=many) for sums_L in sums_FL])
             classes = np.array(self.foreground, np.int64)[sums_FN[:, order].argmax(axis=0)]
-        return _Joined(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
+        return judging.Objects(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
 
 
-def _flat(parts: list[_Ints]) -> _Ints:
+def _flat(parts: list[judging.Ints]) -> judging.Ints:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _sums(group_L: _Ints, parts: list[_Ints], many: int) -> _Ints:
+def _sums(group_L: judging.Ints, parts: list[judging.Ints], many: int) -> judging.Ints:
     """Add up what the labels of each group count."""
     total = np.zeros(many, np.int64)
     np.add.at(total, group_L, _flat(parts))
@@ -209,10 +244,10 @@ class _Shared:
     def __init__(self, shift_px: int) -> None:
         """Start with nothing seen."""
         self._shifts, self._reach = events.disc(shift_px), shift_px
-        self._kept: tuple[_Ints, _Ints] | None = None
-        self._found: list[_Ints] = []
+        self._kept: tuple[judging.Ints, judging.Ints] | None = None
+        self._found: list[judging.Ints] = []
 
-    def add(self, t1_HW: _Ints, t2_HW: _Ints) -> None:
+    def add(self, t1_HW: judging.Ints, t2_HW: judging.Ints) -> None:
         """Count a strip; the last rows before it are kept, since a shift reaches over a strip's edge."""
         kept = 0 if self._kept is None else len(self._kept[0])
         if self._kept is not None:
@@ -223,41 +258,15 @@ class _Shared:
         if self._reach:
             self._kept = t1_HW[-self._reach :].copy(), t2_HW[-self._reach :].copy()
 
-    def meetings(self, first: _Joined, second: _Joined) -> events.Meetings:
-        """Return which objects meet and how well: `events.meetings` from the counts."""
-        table_4N = np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
-        own, other, count, shift = first.number_L[table_4N[0]], second.number_L[table_4N[1]], table_4N[2], table_4N[3]
-        kept, steps = (own > 0) & (other > 0), len(self._shifts)
-        codes = ((own[kept] - 1) * len(second.area_N) + other[kept] - 1) * steps + shift[kept]
-        code, inverse = np.unique(codes, return_inverse=True)
-        common = np.zeros(len(code), np.int64)
-        np.add.at(common, inverse, count[kept])
-        pair, shift = code // steps, code % steps
-        own, other = pair // max(len(second.area_N), 1), pair % max(len(second.area_N), 1)
-        iou = common / (first.area_N[own] + second.area_N[other] - common)
-        pairs, starts = np.unique(pair, return_index=True)
-        best = np.maximum.reduceat(iou, starts) if len(starts) else np.zeros(0)
-        return events.Meetings(
-            pairs // max(len(second.area_N), 1),
-            pairs % max(len(second.area_N), 1),
-            best,
-            _greatest_sums(own, shift, iou, count=len(first.area_N), steps=steps),
-            _greatest_sums(other, shift, iou, count=len(second.area_N), steps=steps),
-        )
+    @property
+    def table_4N(self) -> judging.Ints:
+        """What was counted, as `judging.judged` wants it."""
+        return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
 
-def _greatest_sums(
-    object_P: _Ints, shift_P: _Ints, iou_P: NDArray[np.float64], *, count: int, steps: int
-) -> NDArray[np.float64]:
-    """Return for each object the greatest, over the shifts, of the sum of its IoUs."""
-    code, inverse = np.unique(object_P * steps + shift_P, return_inverse=True)
-    sums = np.bincount(inverse, weights=iou_P, minlength=len(code))
-    greatest = np.zeros(count)
-    np.maximum.at(greatest, code // steps, sums)
-    return greatest
-
-
-def _shifted(t1_HW: _Ints, t2_HW: _Ints, shift: tuple[int, int], *, kept: int) -> tuple[_Ints, _Ints]:
+def _shifted(
+    t1_HW: judging.Ints, t2_HW: judging.Ints, shift: tuple[int, int], *, kept: int
+) -> tuple[judging.Ints, judging.Ints]:
     """Return the parts of both label images that lie over each other once the first has moved.
 
     Of rows that were there before (`kept`) only those are taken that meet a new row.
@@ -272,7 +281,7 @@ def _shifted(t1_HW: _Ints, t2_HW: _Ints, shift: tuple[int, int], *, kept: int) -
     return t1_HW[first_rows, first_cols], t2_HW[second_rows, second_cols]
 
 
-def _pairs(t1_HW: _Ints, t2_HW: _Ints) -> _Ints:
+def _pairs(t1_HW: judging.Ints, t2_HW: judging.Ints) -> judging.Ints:
     """Return (3, N): label of date 1, label of date 2, and how many pixels the two share.
 
     Runs of equal pairs along the rows are counted first: sorting pixel by pixel would take ten times as long.

@@ -21,6 +21,7 @@ class MapStrip:
     score_HW: NDArray[np.float32]
     t1_HW: NDArray[np.uint8] | None = None
     t2_HW: NDArray[np.uint8] | None = None
+    probability_HW: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Facts:
         most_N: greatest score.
         table_2NK: pixels of each class at either date; K is 0 for a route without classes.
         box_N4: top, left, bottom, right, ends excluded.
+        sure_N: sum of the probabilities of change; NaN where it is not known, 0 for a route without.
     """
 
     first_N: NDArray[np.int64]
@@ -42,12 +44,13 @@ class Facts:
     most_N: NDArray[np.float64]
     table_2NK: NDArray[np.int64]
     box_N4: NDArray[np.int64]
+    sure_N: NDArray[np.float64]
 
     def some(self, chosen: NDArray[Any]) -> Facts:
         """Return the facts of some of them."""
         return Facts(
             self.first_N[chosen], self.area_N[chosen], self.total_N[chosen], self.most_N[chosen],
-            self.table_2NK[:, chosen], self.box_N4[chosen],
+            self.table_2NK[:, chosen], self.box_N4[chosen], self.sure_N[chosen],
         )  # fmt: skip
 
     def joined(self) -> Facts:
@@ -57,18 +60,22 @@ class Facts:
             self.first_N.min(keepdims=True), self.area_N.sum(keepdims=True), self.total_N.sum(keepdims=True),
             self.most_N.max(keepdims=True), self.table_2NK.sum(axis=1, keepdims=True),
             np.concatenate([box_N4[:, :2].min(axis=0), box_N4[:, 2:].max(axis=0)])[None],
+            self.sure_N.sum(keepdims=True),
         )  # fmt: skip
 
 
 def together(parts: Sequence[Facts], *, classes: int) -> Facts:
     """Put the facts of several one after another."""
     none = np.zeros(0, np.int64)
-    empty = Facts(none, none, np.zeros(0), np.zeros(0), np.zeros((2, 0, classes), np.int64), none.reshape(0, 4))
+    empty = Facts(
+        none, none, np.zeros(0), np.zeros(0), np.zeros((2, 0, classes), np.int64), none.reshape(0, 4), np.zeros(0)
+    )
     every = [empty, *parts]
     return Facts(
         np.concatenate([one.first_N for one in every]), np.concatenate([one.area_N for one in every]),
         np.concatenate([one.total_N for one in every]), np.concatenate([one.most_N for one in every]),
         np.concatenate([one.table_2NK for one in every], axis=1), np.concatenate([one.box_N4 for one in every]),
+        np.concatenate([one.sure_N for one in every]),
     )  # fmt: skip
 
 
@@ -78,6 +85,9 @@ def measured(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: int) -> 
     labels = labels_HW[rows, cols]
     count, width = int(labels.max(initial=0)) + 1, labels_HW.shape[1]
     values = np.nan_to_num(strip.score_HW[rows, cols]).astype(np.float64)
+    sure = np.zeros(count)
+    if strip.probability_HW is not None:
+        sure = np.bincount(labels, weights=strip.probability_HW[rows, cols], minlength=count).astype(np.float64)
     most = np.zeros(count)
     np.maximum.at(most, labels, values)
     tables = [
@@ -96,6 +106,7 @@ def measured(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: int) -> 
         most[1:],
         np.stack(tables)[:, 1:],
         box_4N.T[1:],
+        sure[1:],
     )
 
 

@@ -56,12 +56,14 @@ class ObjectStream:
         classes: names of the single-date classes, if there are any.
         foreground: which of them were looked for.
         least_px: smaller objects are left out.
+        probable: whether the map says how probably each object changed.
     """
 
     grid: Grid
     classes: tuple[str, ...] = ()
     foreground: tuple[int, ...] = ()
     least_px: float = 0
+    probable: bool = False
     _open: list[_Open] = field(default_factory=list)
     _edge_W: NDArray[np.int64] | None = None
     _facts: list[Facts] = field(default_factory=list)
@@ -99,7 +101,9 @@ class ObjectStream:
             facts.area_N,
             np.round(facts.total_N / np.maximum(facts.area_N, 1), 4),
             np.round(facts.most_N, 4),
-            *(self._majority(table_NK) for table_NK in facts.table_2NK),
+            self._majority(facts.table_2NK[0]),
+            self._majority(facts.table_2NK[1]),
+            np.round(facts.sure_N / np.maximum(facts.area_N, 1), 4) if self.probable else None,
         )
         outlines = np.array(self._outlines, object)[order]
         placed = shapely.transform(outlines, self._on_map) if len(outlines) else outlines

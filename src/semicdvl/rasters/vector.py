@@ -62,6 +62,7 @@ class Attributes:
         score_max: float64 N, greatest score.
         start: class at date 1, None where none is known.
         end: class at date 2.
+        probability: float64 N, of change; NaN where not known. None for a route without.
     """
 
     area_px: NDArray[np.int64]
@@ -69,6 +70,7 @@ class Attributes:
     score_max: NDArray[np.float64]
     start: Sequence[int | None]
     end: Sequence[int | None]
+    probability: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -146,6 +148,7 @@ def frame_of(
             "compactness": np.round(4 * np.pi * drawn_area / np.maximum(perimeter, 1e-12) ** 2, 4),
             "score": known.score,
             "score_max": known.score_max,
+            **({} if known.probability is None else {"probability": known.probability}),
         },
         geometry=drawn,
         crs=None if grid.crs is None else grid.crs.to_wkt(),

@@ -11,7 +11,20 @@ In label *files* of the change-detection data sets 255 means *changed*: the read
 
 from semicdvl.types.answers import VLM, Instance, LabelSource, Segments, VLMLabels
 from semicdvl.types.batches import Labelled, Unlabelled, VLMTargets
-from semicdvl.types.detectors import ChangeMap, Detector, Fits, PairTile, PairTiles, PlaneStrip, PlaneStrips
+from semicdvl.types.detectors import (
+    ChangeMap,
+    Detector,
+    Finds,
+    Fits,
+    LookedStrips,
+    Looks,
+    PairTile,
+    PairTiles,
+    PlaneStrip,
+    PlaneStrips,
+    TileAnswer,
+    TileObject,
+)
 from semicdvl.types.networks import HEADS, Adversarial, Method, Network, Outputs, Progress
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
 
@@ -24,10 +37,13 @@ __all__ = [
     "Adversarial",
     "ChangeMap",
     "Detector",
+    "Finds",
     "Fits",
     "Instance",
     "LabelSource",
     "Labelled",
+    "LookedStrips",
+    "Looks",
     "Method",
     "Network",
     "Outputs",
@@ -39,6 +55,8 @@ __all__ = [
     "Progress",
     "Segments",
     "Split",
+    "TileAnswer",
+    "TileObject",
     "Unlabelled",
     "VLMLabels",
     "VLMTargets",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ class ChangeMap:
         foreground: index of the classes that were looked for (the others are background).
         t1_HW: uint8 class of date 1, IGNORE where there is no data; None when the route has no classes.
         t2_HW: the same of date 2.
+        probability_HW: float32 probability that the object which a pixel belongs to changed, alike all over it; NaN
+            elsewhere, and for objects of which it is not known. None when the route has none.
     """
 
     change_HW: NDArray[np.uint8]
@@ -29,6 +31,7 @@ class ChangeMap:
     foreground: tuple[int, ...] = ()
     t1_HW: NDArray[np.uint8] | None = None
     t2_HW: NDArray[np.uint8] | None = None
+    probability_HW: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,4 +130,106 @@ class Fits(Protocol):
 
     def fitted(self, tiles: PairTiles) -> Detector:
         """Return the detector with its statistics of this pair; called once, before the first `planes`."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------ objects, and looks
+@dataclass(frozen=True)
+class TileObject:
+    """What one tile shows of one object at one date. It travels and is kept as it is, so the mask is small.
+
+    Attributes:
+        date: 0 (before) or 1 (after).
+        row: the tile's row that its box begins with.
+        col: the tile's column that its box begins with.
+        mask: COCO RLE of the box's size, without ground that has no data; the box is no larger than it must be.
+        prompt: index of the word that it answers.
+        score: of this find, in [0, 1].
+    """
+
+    date: int
+    row: int
+    col: int
+    mask: Mapping[str, Any]
+    prompt: int
+    score: float
+
+
+@dataclass(frozen=True)
+class TileAnswer:
+    """All that a detector tells of one tile: plain values, so that they may come from another process or machine.
+
+    Attributes:
+        planes_PHW: its maps, of the tile's full size; None where no pixel has data in both dates.
+        valid_HW: where both dates have data, of the tile's part of the raster.
+        objects: what it found as objects; None from a detector that gives maps only.
+        features_2DHW: float32, what the dates look like place by place, over the tile's full size (any H and W).
+    """
+
+    planes_PHW: NDArray[np.float32] | None
+    valid_HW: NDArray[np.bool_]
+    objects: tuple[TileObject, ...] | None = None
+    features_2DHW: NDArray[np.float32] | None = None
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """A detector that tells more of a tile than maps. `look` is called in place of `planes`.
+
+    What it told of all tiles is handed to `decide` with the strips, which then are `LookedStrips`.
+    """
+
+    def look(
+        self,
+        t1_HWC: NDArray[np.uint8],
+        t2_HWC: NDArray[np.uint8],
+        *,
+        valid_HW: NDArray[np.bool_],
+        gsd_m: float | None = None,
+    ) -> TileAnswer:
+        """Return the maps, objects and features of one pair of tiles (uint8, padded to the tile's full size).
+
+        `valid_HW` has the size of the tile's part of the raster, from the top left; objects end there.
+        """
+        ...
+
+
+class Finds(Protocol):
+    """What a detector told of the tiles of a whole raster beside its maps; read from files, never held at once."""
+
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Height and width of the raster."""
+        ...
+
+    @property
+    def tile_hw(self) -> tuple[int, int]:
+        """Full size of a tile: what its features are stretched over, also where the tile ends beyond the raster."""
+        ...
+
+    @property
+    def places(self) -> Sequence[tuple[slice, slice]]:
+        """Rows and columns of the raster that each tile shows; neighbours overlap."""
+        ...
+
+    def objects(self, tile: int) -> Sequence[TileObject] | None:
+        """Return the objects of a tile; None where maps are all there is, or nothing was to be seen."""
+        ...
+
+    def features_shape_hw(self, tile: int) -> tuple[int, int] | None:
+        """Return rows and columns of a tile's features; None where there are none."""
+        ...
+
+    def features(self, tile: int, rows: slice) -> NDArray[np.float32]:
+        """Return some rows of a tile's features, as H, W, date, D."""
+        ...
+
+
+@runtime_checkable
+class LookedStrips(Protocol):
+    """`PlaneStrips` of a detector that `Looks`."""
+
+    @property
+    def finds(self) -> Finds:
+        """What it told beside its maps."""
         ...

@@ -127,7 +127,7 @@ def joined(pieces: Sequence[Piece], *, windows: Sequence[Window], shape_hw: tupl
             index = root[index]
         return index
 
-    for first, second in _same(pieces, windows):
+    for first, second in same(pieces, windows):
         a, b = find(first), find(second)
         root[max(a, b)] = min(a, b)
     groups: dict[int, list[Piece]] = {}
@@ -136,8 +136,8 @@ def joined(pieces: Sequence[Piece], *, windows: Sequence[Window], shape_hw: tupl
     return tuple(_one(group, shape_hw) for group in groups.values())
 
 
-def _same(pieces: Sequence[Piece], windows: Sequence[Window]) -> list[tuple[int, int]]:
-    """Return the pairs of finds that are one object."""
+def same(pieces: Sequence[Piece], windows: Sequence[Window]) -> list[tuple[int, int]]:
+    """Return the pairs of finds that are one object, as indices of `pieces`, whose `tile` is one of `windows`."""
     of_tile: dict[int, list[int]] = {}
     for index, piece in enumerate(pieces):
         of_tile.setdefault(piece.tile, []).append(index)

@@ -1,0 +1,67 @@
+"""What the patches of `semicdvl suggest` hold: the share of the map's wrong pixels, against chance and the best choice.
+
+    python benchmarks/suggest.py -o runs/suggest            # --seeds 22 23 4001 4002, --count 20, --patch-px 128
+
+For each made-up city: `detect` without labels, then `suggest`. A pixel is wrong where the map differs from the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rich.console import Console
+
+from semicdvl.data.synthetic import CitySpec, make_city, write_city
+from semicdvl.predict.patch_survey import survey
+from semicdvl.predict.run import detect, vlm_detector
+from semicdvl.predict.suggest import SuggestSettings, suggest
+from semicdvl.predict.truth import read_result
+from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.vlms import aerial
+
+DRAWS = 1000
+"""Random choices that make up the column of chance."""
+
+
+def shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
+    """Return a line of the table: a city's share of wrong pixels in the suggested, random and best patches."""
+    city = make_city(CitySpec(seed=seed))
+    files = write_city(city, out / f"city-{seed}")
+    result = out / f"result-{seed}"
+    if not (result / "run.json").exists():
+        detector = vlm_detector(aerial.build(), prompts=PROMPT_SETS["buildings"])
+        detect(files.before, files.after, result, detector=detector)
+    picked = suggest(result, settings=SuggestSettings(patch_px=patch_px, count=count)).patches
+    every = survey(read_result(result), side_px=patch_px)
+    with rasterio.open(result / "change.tif") as source:
+        wrong_HW = (source.read(1) == 1) != (city.change_HW == 1)
+    wrong_N, picked_N = (
+        np.array([wrong_HW[r : r + patch_px, c : c + patch_px].sum() for r, c in zip(of.row_N, of.col_N, strict=True)])
+        for of in (every, picked)
+    )
+    random = np.random.default_rng(0)
+    chance = np.mean([random.permutation(wrong_N)[:count].sum() for _ in range(DRAWS)])
+    best = np.sort(wrong_N)[-count:].sum()
+    cells = [f"{part / wrong_HW.sum():.2f}" for part in (picked_N.sum(), chance, best)]
+    return f"| {seed} | {count} of {len(every)} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/suggest"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[22, 23, 4001, 4002])
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--patch-px", type=int, default=128)
+    given = parser.parse_args()
+    console = Console(soft_wrap=True)
+    console.print("| city | patches | suggested | random | best |\n|---|---|---|---|---|", markup=False)
+    for seed in given.seeds:
+        console.print(shares(seed, given.out, count=given.count, patch_px=given.patch_px), markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""A table of pairs (CSV or parquet: before, after, name) -> pairs to work on, or one error that says why not.
+
+Everything is looked at before work begins: a table of a thousand pairs does not fail at its last one for a wrong path.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semicdvl.errors import InputError, MissingExtraError
+from semicdvl.rasters.names import is_local, named
+from semicdvl.tables import nearest
+
+NEEDED = ("before", "after")
+KNOWN = (*NEEDED, "name")
+TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".geoparquet")
+DELIMITERS = ",;\t"
+LISTED = 5
+"""Faults that an error lists; of further ones it tells the number."""
+LONGEST = 200
+"""Bytes of a name: most disks take 255, and a result in the making is called a little longer."""
+
+
+@dataclass(frozen=True)
+class NamedPair:
+    """One line of the table.
+
+    Attributes:
+        name: of the pair and of the folder of its result.
+        before: date 1, as `rasters.names.named` takes it; paths are resolved.
+        after: date 2.
+    """
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class PairsTable:
+    """A table of pairs that can be worked on.
+
+    Attributes:
+        path: the file.
+        pairs: its lines; every name is there once.
+        notes: what a user should know of how it was read.
+    """
+
+    path: Path
+    pairs: tuple[NamedPair, ...]
+    notes: tuple[str, ...] = ()
+
+
+Rows = list[tuple[str, dict[str, str]]]
+"""Where a row stands ("line 3"), and its cells by column; an empty cell is ""."""
+
+
+def read_pairs(path: Path) -> PairsTable:
+    """Read and check a table of pairs.
+
+    Columns are `before`, `after` and, if wanted, `name`. A column whose name is nearly one of these and which would
+    otherwise be missing is taken for a misspelling and refused; any other is left aside with a note. Paths are meant
+    from the table's folder; a cell is all that `detect` takes for a date (a file, a folder, `a.tif,b.tif`, a pattern,
+    an address). Addresses and GDAL's own names (`/vsi...`) are taken as they stand, and looked at only when their turn
+    comes. Without a name a pair is called after its files: `0001` for A/0001.tif and B/0001.tif, else `before-after`.
+
+    Args:
+        path: CSV (comma, semicolon or tab; UTF-8), or parquet and GeoParquet where semicdvl[parquet] is installed.
+
+    Raises:
+        InputError: the file cannot be read, has no pair in it, lacks a column, or some of its lines cannot be worked
+            on: an empty cell, a missing file, a name that is there twice or that is no plain name of a folder.
+        MissingExtraError: parquet without pyarrow.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in TEXT_SUFFIXES + PARQUET_SUFFIXES:
+        raise InputError(path, "is no table of pairs", f"Give one of {', '.join(TEXT_SUFFIXES + PARQUET_SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(path, "no such file", "Give a table with the columns before, after and, if wanted, name")
+    columns, rows = (_parquet if suffix in PARQUET_SUFFIXES else _csv)(path)
+    notes = _checked_columns(path, columns)
+    if not rows:
+        raise InputError(path, "holds no pair", "Write one line for each, below the line that names the columns")
+    faults: list[str] = []
+    pairs = [_pair(path.absolute().parent, where, cells, faults) for where, cells in rows]
+    _refuse(path, faults or list(_twice(rows, pairs)))
+    return PairsTable(path, tuple(pairs), notes)
+
+
+def _refuse(path: Path, faults: Sequence[str]) -> None:
+    """Raise one error for all faults."""
+    if not faults:
+        return
+    more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
+    raise InputError(path, "; ".join([*faults[:LISTED], *more]), "Nothing was started; mend the table and run again")
+
+
+# ------------------------------------------------------------------------------------------------ files
+def _csv(path: Path) -> tuple[list[str], Rows]:
+    """Read a text table: the columns and the rows that hold anything."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(path, "is no text in UTF-8", "Save it as CSV in UTF-8") from error
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.reader(io.StringIO(text), delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
+    columns: list[str] | None = None
+    rows: Rows = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if columns is None:
+                columns = cells
+                continue
+            if len(cells) > len(columns):
+                problem = f"line {reader.line_num} has {len(cells)} cells, the first line names {len(columns)} columns"
+                raise InputError(path, problem, 'Put what holds a comma in quotation marks: "a.tif,b.tif"')
+            padded = cells + [""] * (len(columns) - len(cells))
+            rows.append((f"line {reader.line_num}", dict(zip(columns, padded, strict=True))))
+    except csv.Error as error:
+        raise InputError(path, f"line {reader.line_num} cannot be read as CSV ({error})", "Save it anew") from error
+    return columns or [], rows
+
+
+def _parquet(path: Path) -> tuple[list[str], Rows]:
+    """Read the known columns of a parquet file; geometries stay where they are."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(f"{path}: parquet needs pyarrow; install semicdvl[parquet], or give a CSV.") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            columns = list(file.schema_arrow.names)
+            table = file.read(columns=[name for name in columns if name in KNOWN]).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(path, f"cannot be read as parquet ({reason})", "Write it anew") from error
+    rows = zip(*table.values(), strict=True)
+    return columns, [(f"row {at}", dict(zip(table, map(_cell, row), strict=True))) for at, row in enumerate(rows, 1)]
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _checked_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """Refuse missing, doubled and misspelt columns; return a note on those that are left aside."""
+    others = [name for name in columns if name not in KNOWN]
+    for name in NEEDED:
+        if name not in columns:
+            meant = nearest(name, others).replace("Did you mean", "Is it").strip()
+            named_columns = ", ".join(columns) or "none"
+            remedy = f"{meant} Wanted: before, after and, if wanted, name".strip()
+            raise InputError(path, f"has no column '{name}', only {named_columns}", remedy)
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InputError(path, f"has the column '{twice[0]}' twice", "Name each column once")
+    if "name" not in columns and (meant := nearest("name", others)):
+        wrong = meant.split("'")[1]
+        raise InputError(path, f"has a column '{wrong}', which is not known", "Call it name, or something quite else")
+    aside = [name for name in others if name]
+    return (f"{path.name}: columns left aside: {', '.join(aside)}",) if aside else ()
+
+
+# ------------------------------------------------------------------------------------------------ rows
+def _pair(folder: Path, where: str, cells: dict[str, str], faults: list[str]) -> NamedPair:
+    """Return the pair of a row; what is wrong with it is added to the faults."""
+    dates = {}
+    for column in NEEDED:
+        dates[column] = _beside(folder, cells[column]) if cells[column] else ""
+        fault = _unreadable(dates[column]) if cells[column] else "is empty"
+        if fault:
+            faults.append(f"{where}: {column} {fault}")
+    name = cells.get("name") or _called(cells["before"], cells["after"])
+    if fault := _no_folder(name):
+        faults.append(f"{where}: the name {name!r} {fault}")
+    return NamedPair(name, dates["before"], dates["after"])
+
+
+def _beside(folder: Path, text: str) -> str:
+    """Return a cell with its relative paths meant from the table's folder."""
+    if "://" in text or text.startswith("/vsi") or ("," not in text and not is_local(text)):
+        return text
+    if "," not in text or (folder / text).exists():
+        path = folder / text
+        return str(path.resolve() if ".." in path.parts else path)
+    return ",".join(_beside(folder, part.strip()) for part in text.split(",") if part.strip())
+
+
+def _unreadable(given: str) -> str | None:
+    """Tell what is wrong with a date as far as that can be seen without opening it."""
+    try:
+        parts = named(given).parts
+    except InputError as error:
+        return f"{error.path} {error.problem}"
+    missing = [part for part in parts if is_local(part) and not Path(part).exists()]
+    return f"{missing[0]} does not exist" if missing else None
+
+
+def _called(before: str, after: str) -> str:
+    """Return the name of a pair without one."""
+    stems = [_stem(text) for text in (before, after)]
+    return stems[0] if stems[0] == stems[1] else "-".join(stem for stem in stems if stem)
+
+
+def _stem(text: str) -> str:
+    """Return what a date is called: its (first) file without suffix, or its folder."""
+    first = re.split(r"[,?]", text, maxsplit=1)[0].rstrip("/")
+    path = Path(first)
+    path = path.parent if any(sign in path.name for sign in "*[") else path
+    stem = path.stem if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,5}", path.suffix) else path.name  # tiles-v1.2 stays
+    return re.sub(r"[^\w.-]+", "_", stem).strip("._")
+
+
+def _no_folder(name: str) -> str | None:
+    """Tell why a name cannot be that of a folder in the folder of results."""
+    if not name:
+        return "is empty; give one"
+    if "/" in name or "\\" in name or name in (".", ".."):
+        return "leads out of the folder of results; give a plain name, without / and \\"
+    if name.startswith("."):
+        return "would be hidden; let it begin with a letter or a number"
+    if not name.isprintable() or len(name.encode()) > LONGEST:
+        return f"cannot name a folder; wanted at most {LONGEST} bytes of plain text"
+    if name.casefold() in ("index.html", "pairs.json"):
+        return "is that of a file which stands there, too; give another"
+    return None
+
+
+def _twice(rows: Rows, pairs: Sequence[NamedPair]) -> Iterator[str]:
+    """Tell of names that several rows have: letters large and small are one on some disks."""
+    first: dict[str, str] = {}
+    for (where, cells), pair in zip(rows, pairs, strict=True):
+        earlier = first.setdefault(pair.name.casefold(), where)
+        if earlier != where:
+            remedy = "" if cells.get("name") else " (made from the file names; a column name can tell them apart)"
+            yield f"{where}: the name '{pair.name}' is that of {earlier}, too{remedy}"

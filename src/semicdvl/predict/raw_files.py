@@ -1,0 +1,46 @@
+"""Plain numbers in files, written from the front and read from any place, with check sums."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from io import BufferedRandom, BufferedWriter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_BYTES = 2**22
+
+
+def append(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | int, crc32: int) -> int:
+    """Write an array, or so many zeros as a hole that takes no room on the disk; return the check sum so far."""
+    if isinstance(data, np.ndarray):
+        raw = data.data.cast("B")
+        handle.write(raw)
+        return zlib.crc32(raw, crc32)
+    handle.seek(data, os.SEEK_CUR)
+    zeros = bytes(CHUNK_BYTES)
+    for start in range(0, data, CHUNK_BYTES):
+        crc32 = zlib.crc32(zeros[: data - start], crc32)
+    return crc32
+
+
+def fill_from(handle: int, target: memoryview, offset: int) -> None:
+    """Read bytes from a place of a file; a short file is no mistake of the user."""
+    while len(target):
+        count = os.preadv(handle, [target], offset)
+        if count == 0:
+            raise AssertionError("a file of maps ends early")
+        target, offset = target[count:], offset + count
+
+
+def crc32_of(path: Path) -> int:
+    """Return the check sum of a file; that of nothing for a missing one."""
+    if not path.is_file():
+        return 0
+    crc32 = 0
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            crc32 = zlib.crc32(chunk, crc32)
+    return crc32

@@ -1,0 +1,144 @@
+"""Change events of a VLM's own instances over a raster that is too large to hold.
+
+The raster is gone through part by part (one per tile, without overlap): the pixels of the joined objects
+(`found_objects`) in a part are counted once. From the counts follows which objects are events (`judging`), and these
+are painted strip by strip. The result is that of `labels.instance_events` on the joined objects of the whole raster,
+overlapping objects included. What is remembered grows with the number of objects (and of tolerated shifts), not with
+the raster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.pseudo import events, judging
+from semicdvl.pseudo.found_objects import Joined
+from semicdvl.pseudo.looks import Described, Likeness, Window, common, own_places
+from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.pseudo.strip_events import StripAnswers
+from semicdvl.types import Finds
+
+
+@dataclass(frozen=True)
+class JudgedFinds:
+    """Which objects of a raster are change events, ready to be painted strip by strip: `judge_finds` makes it.
+
+    Attributes:
+        joined: the objects.
+        verdict: what was decided about them.
+    """
+
+    joined: Joined
+    verdict: judging.Verdict
+
+    def events(self, strip: StripAnswers) -> events.Events:
+        """Return the events in some rows of the raster."""
+        height, width = strip.valid_HW.shape
+        window = slice(strip.row, strip.row + height), slice(0, width)
+        alone_HW, replaced_HW = np.zeros((height, width), bool), np.zeros((height, width), bool)
+        for find in self.joined.within(window):
+            alone, replaced = (
+                chosen[find.date][find.number - 1] for chosen in (self.verdict.alone, self.verdict.replaced)
+            )
+            part = common(find.box, window) if alone or replaced else None
+            if part is not None:
+                target_HW = alone_HW if alone else replaced_HW
+                target_HW[part[0].start - strip.row : part[0].stop - strip.row, part[1]] |= find.mask_in(part)
+        return events.Events(alone_HW, replaced_HW)
+
+
+def judge_finds(finds: Finds, *, settings: CEGSettings) -> JudgedFinds:
+    """Join the finds of all tiles and find which objects are events.
+
+    Args:
+        finds: what was told of the tiles; with features where `min_cosine` is set.
+        settings: delta and the options. As in `labels.instance_events`, a VLM's own instances are taken as they are:
+            `instance_score` and `min_area_px` are for VLMs that give maps only.
+    """
+    joined = Joined(finds)
+    parts = own_places(tuple(finds.places))
+    counted = _Counts([np.zeros(count, np.int64) for count in joined.counts])
+    for step, part in enumerate(parts):
+        counted.add(joined, part, step=step, shift_px=settings.shift_px)
+    first, second = (
+        judging.Objects(np.arange(len(area_N) + 1), area_N, classes_N)
+        for area_N, classes_N in zip(counted.area_N, joined.classes_N, strict=True)
+    )
+    verdict = judging.judged(counted.table_4N, first, second, settings=settings)
+    if settings.min_cosine is not None:
+        alike = _alike(joined, parts, counted.last_N, verdict)
+        verdict = verdict.or_unlike((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
+    return JudgedFinds(joined, verdict)
+
+
+# ------------------------------------------------------------------------------------------------ counts
+@dataclass
+class _Counts:
+    """What is counted, part by part.
+
+    Attributes:
+        area_N: pixels of each object, per date.
+        last_N: the last part that each object has pixels in, per date.
+    """
+
+    area_N: list[judging.Ints]
+    last_N: list[judging.Ints] = field(init=False)
+    _found: list[judging.Ints] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.last_N = [np.full(len(area_N), -1) for area_N in self.area_N]
+
+    @property
+    def table_4N(self) -> judging.Ints:
+        """What was counted, as `judging.judged` wants it."""
+        return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
+
+    def add(self, joined: Joined, part: Window, *, step: int, shift_px: int) -> None:
+        """Count the objects in a part; those of date 1 from beyond its edges, too, where a shift brings them in."""
+        (top, bottom), (left, right) = ((span.start, span.stop) for span in part)
+        reach = slice(max(0, top - shift_px), bottom + shift_px), slice(max(0, left - shift_px), right + shift_px)
+        t1, t2 = joined.masks(reach, 0), joined.masks(part, 1)
+        for date, masks in enumerate((t1, t2)):
+            for number, piece in masks.items():
+                inside = common(piece.place, part)
+                count = 0 if inside is None else np.count_nonzero(_cut(piece, inside))
+                self.area_N[date][number - 1] += count
+                if count:
+                    self.last_N[date][number - 1] = step
+        numbers = list(t1), list(t2)
+        pairs = events.overlaps(list(t1.values()), list(t2.values()), shift_px=shift_px)
+        for first, second, common_S in pairs:
+            shift = np.flatnonzero(common_S)
+            own, other = np.full(len(shift), numbers[0][first]), np.full(len(shift), numbers[1][second])
+            self._found.append(np.stack([own, other, common_S[shift], shift]))
+
+
+def _cut(piece: events.Piece, part: Window) -> NDArray[np.bool_]:
+    """Return the pixels of a piece in a window that lies within it."""
+    rows, cols = part
+    return piece.mask_HW[rows.start - piece.row : rows.stop - piece.row, cols.start - piece.col : cols.stop - piece.col]
+
+
+def _alike(
+    joined: Joined, parts: Sequence[Window], last_N: Sequence[judging.Ints], verdict: judging.Verdict
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the cosines of the objects that met something, per date; 1 for the others."""
+    alike = [Likeness(np.where(lone, -1, last)) for lone, last in zip(verdict.alone, last_N, strict=True)]
+    described = Described(joined.finds)
+    for step, part in enumerate(parts):
+        for patch in described.patches(part):
+            for date, of_date in enumerate(alike):
+                for number, piece in joined.masks(patch.place, date).items():
+                    rows, cols = (
+                        slice(side.start - start.start, side.stop - start.start)
+                        for side, start in zip(piece.place, patch.place, strict=True)
+                    )
+                    cell_M = patch.cell_HW[rows, cols][piece.mask_HW]
+                    of_date.add(np.full(len(cell_M), number), cell_M, patch.cells_KE)
+        for of_date in alike:
+            of_date.close(step)
+    return alike[0].cosine_N, alike[1].cosine_N

@@ -1,0 +1,109 @@
+"""Which objects of a whole raster are change events, from counts: no mask is looked at here.
+
+Whoever sees a raster piece by piece (`strip_events`, `found_objects`) counts how large its objects are and how many
+pixels those of the two dates share, under every shift that is tolerated. From the counts follows what `events` says of
+the whole masks, to the bit: the same IoUs, summed in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.pseudo import events
+from semicdvl.pseudo.settings import CEGSettings
+
+Ints = NDArray[np.int64]
+Chosen = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""One truth value per object (or per label) of date 1, and of date 2."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one date over a whole raster.
+
+    Attributes:
+        number_L: object (1 ... N) that a label belongs to: what is seen of an object at one time has one label. 0 for
+            none, or one that does not count.
+        area_N: pixels with data of each object.
+        classes_N: prompt of each, where that is wanted.
+    """
+
+    number_L: Ints
+    area_N: Ints
+    classes_N: Ints
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from the counts: which objects of either date met nothing, and which were replaced."""
+
+    alone: Chosen
+    replaced: Chosen
+
+    def or_unlike(self, unlike: Chosen) -> Verdict:
+        """Return the verdict with objects replaced, too, that met something and have other looks."""
+        replaced = [
+            was | (of_date & ~lone) for was, of_date, lone in zip(self.replaced, unlike, self.alone, strict=True)
+        ]
+        return Verdict(self.alone, (replaced[0], replaced[1]))
+
+
+def judged(table_4N: Ints, first: Objects, second: Objects, *, settings: CEGSettings) -> Verdict:
+    """Apply delta, shift tolerance, `replaced_iou` and `replaced_class`; looks are added by `Verdict.or_unlike`.
+
+    Args:
+        table_4N: label of date 1, label of date 2, pixels in common and index of the shift (`events.disc`); counts
+            of the same pair and shift are added up.
+        first: objects of date 1.
+        second: objects of date 2.
+        settings: delta and the options.
+    """
+    met = meetings(table_4N, first, second, shift_px=settings.shift_px)
+    alone = met.totals_t1_N <= settings.delta, met.totals_t2_M <= settings.delta
+    replaced = np.zeros_like(alone[0]), np.zeros_like(alone[1])
+    if settings.replaced_iou is not None or settings.replaced_class:
+        classes = (first.classes_N, second.classes_N) if settings.replaced_class else None
+        replaced = events.replaced_by(met, classes, least_iou=settings.replaced_iou)
+    return Verdict(alone, (replaced[0] & ~alone[0], replaced[1] & ~alone[1]))
+
+
+def meetings(table_4N: Ints, first: Objects, second: Objects, *, shift_px: int) -> events.Meetings:
+    """Return which objects meet and how well: `events.meetings` from the counts."""
+    own, other, count, shift = first.number_L[table_4N[0]], second.number_L[table_4N[1]], table_4N[2], table_4N[3]
+    kept, steps = (own > 0) & (other > 0), len(events.disc(shift_px))
+    codes = ((own[kept] - 1) * len(second.area_N) + other[kept] - 1) * steps + shift[kept]
+    code, inverse = np.unique(codes, return_inverse=True)
+    common = np.zeros(len(code), np.int64)
+    np.add.at(common, inverse, count[kept])
+    pair, shift = code // steps, code % steps
+    own, other = pair // max(len(second.area_N), 1), pair % max(len(second.area_N), 1)
+    iou = common / (first.area_N[own] + second.area_N[other] - common)
+    pairs, starts = np.unique(pair, return_index=True)
+    best = np.maximum.reduceat(iou, starts) if len(starts) else np.zeros(0)
+    return events.Meetings(
+        pairs // max(len(second.area_N), 1),
+        pairs % max(len(second.area_N), 1),
+        best,
+        _greatest_sums(own, shift, iou, count=len(first.area_N), steps=steps),
+        _greatest_sums(other, shift, iou, count=len(second.area_N), steps=steps),
+    )
+
+
+def _greatest_sums(
+    object_P: Ints, shift_P: Ints, iou_P: NDArray[np.float64], *, count: int, steps: int
+) -> NDArray[np.float64]:
+    """Return for each object the greatest, over the shifts, of the sum of its IoUs."""
+    code, inverse = np.unique(object_P * steps + shift_P, return_inverse=True)
+    sums = np.bincount(inverse, weights=iou_P, minlength=len(code))
+    greatest = np.zeros(count)
+    np.maximum.at(greatest, code // steps, sums)
+    return greatest
+
+
+def of_labels(chosen: Chosen, first: Objects, second: Objects) -> Chosen:
+    """Turn what was decided per object into what it means per label."""
+    at_t1, at_t2 = (np.concatenate([[False], of_date]) for of_date in chosen)
+    return at_t1[first.number_L], at_t2[second.number_L]
