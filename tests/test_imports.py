@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "semicdvl"
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"demo", "listing", "suite"},
+    {"adapt", "demo", "listing", "suite"},
     {"train", "predict", "serve", "official"},
     {"checkpoint", "pseudo"},
     {"data", "vlms", "models", "methods", "classic"},

@@ -29,9 +29,10 @@ class DataConfig(Section):
 
     dataset: str = Field("folder", description="reader, see `semicdvl list datasets`")
     root: Path = Field(description="folder of the data set")
-    labelled: Annotated[float, Field(gt=0, le=1)] | Path = Field(
+    labelled: Annotated[float, Field(ge=0, le=1)] | Path = Field(
         1.0,
-        description="fraction of the training pairs that keep their label, or a folder with labeled.txt, unlabeled.txt",
+        description="fraction of the training pairs that keep their label, or a folder with labeled.txt, unlabeled.txt;"
+        " 0: none, for a method that learns from a VLM's labels alone",
     )
     val_frac: float = Field(0.15, ge=0, lt=1, description="for data sets without own lists: share of validation pairs")
     test_frac: float = Field(0.25, ge=0, lt=1, description="for data sets without own lists: share of test pairs")
@@ -93,7 +94,11 @@ class TrainConfig(Section):
     eval_every: int | None = Field(
         None, ge=1, description="steps between validations (and saved states); else 200, or an epoch with train.epochs"
     )
-    select: Literal["val", "test"] = Field("val", description="`test` is for parity with the paper and is marked so")
+    select: Literal["val", "test", "last"] = Field(
+        "val",
+        description="pairs that choose the step that is kept; `test` is for parity with the paper and is marked so; "
+        "`last`: no pairs do, the last step is kept",
+    )
     score_test: bool = Field(False, description="also score the test pairs at each validation; it chooses nothing")
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     workers: int = Field(0, ge=0, description="loader processes")

@@ -55,7 +55,7 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
     Args:
         split: its labelled and unlabelled pairs are used.
         crop_px: side of the square crops.
-        labelled_batch: labelled pairs per batch.
+        labelled_batch: labelled pairs per batch; 0 gives a `Labelled` without pairs, for methods that learn without.
         unlabelled_batch: unlabelled pairs per batch; 0 gives None in place of `Unlabelled`.
         vlm: source of the VLM's labels, or None. With workers it must be picklable.
         steps: number of steps of the whole training.
@@ -71,7 +71,8 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
     """
     options = options or Options()
     unlabelled = split.unlabelled + (split.labelled if options.unlabelled_includes_labelled else ())
-    check_split(split, wants_unlabelled=unlabelled_batch > 0, options=options)
+    wanted = {"wants_labelled": labelled_batch > 0, "wants_unlabelled": unlabelled_batch > 0}
+    check_split(split, **wanted, options=options)
     workers = _capped(workers)
     cache = ImageCache(options.cache_bytes // max(workers, 1), label_values=options.label_values)
     samples = Samples(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
@@ -81,7 +82,7 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
     return _loaded(dataset, range(start_step * options.accumulate, steps * options.accumulate), workers=workers)
 
 
-def check_split(split: Split, *, wants_unlabelled: bool, options: Options) -> None:
+def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: bool, options: Options) -> None:
     """Look at what would be trained on, the files only with `options.check`.
 
     Raises:
@@ -89,7 +90,7 @@ def check_split(split: Split, *, wants_unlabelled: bool, options: Options) -> No
     """
     labelled = split.labelled
     unlabelled = split.unlabelled + (labelled if options.unlabelled_includes_labelled else ())
-    if not labelled:
+    if wants_labelled and not labelled:
         raise DataError("the split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
     if bare := [pair.name for pair in labelled if pair.label is None]:
         raise DataError(
@@ -125,7 +126,7 @@ class _Batches(Dataset[Batch]):
         labelled = self._drawn(number, self.labelled, self.labelled_batch, stream=_LABELLED)
         unlabelled = self._drawn(number, self.unlabelled, self.unlabelled_batch, stream=_UNLABELLED)
         part = self.samples.unlabelled(unlabelled, with_truth=self.with_truth) if unlabelled else None
-        return self.samples.labelled(labelled), part
+        return self.samples.labelled(labelled) if labelled else self.samples.no_labelled(), part
 
     def _drawn(
         self, number: int, pairs: tuple[PairFiles, ...], batch: int, *, stream: int

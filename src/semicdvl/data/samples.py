@@ -78,6 +78,12 @@ class Samples:
         label_BHW, *vlm = _class_maps(maps)
         return Labelled(images_BCHW(t1), images_BCHW(t2), label_BHW, VLMTargets(*vlm) if vlm else None)
 
+    def no_labelled(self) -> Labelled:
+        """Return a batch of no labelled pairs."""
+        side = self.crop_px
+        none_BCHW, none_BHW = torch.zeros((0, 3, side, side), dtype=torch.uint8), torch.zeros((0, side, side)).long()
+        return Labelled(none_BCHW, none_BCHW, none_BHW)
+
     def unlabelled(self, drawn: Drawn, *, with_truth: bool) -> Unlabelled:
         """Augment unlabelled pairs in all views and stack them."""
         views, valid, boxes, maps = zip(*(self._views(*one, with_truth=with_truth) for one in drawn), strict=True)

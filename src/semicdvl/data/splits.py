@@ -28,7 +28,7 @@ def split(dataset: DataSet, *, labelled: float, seed: int, val: float = 0.1, tes
 
     Args:
         dataset: with the subsets "val" and "test" where they are published.
-        labelled: share of the training pairs with a label file that keeps its label, in (0, 1].
+        labelled: share of the training pairs with a label file that keeps its label, in [0, 1]; 0: no pair does.
         seed: of the draw.
         val: share of the pairs with a label file that becomes validation, if there is no such subset.
         test: the same for test. Pairs without a label stay in training, unless their tile is drawn: then they are left
@@ -58,7 +58,7 @@ def _draw_labelled(dataset: DataSet, pool: tuple[PairFiles, ...], *, share: floa
     """Draw the pairs that keep their label."""
     able = [pair for pair in pool if pair.label is not None]
     count = math.floor(share * len(able) + 1e-9)
-    if count == 0:
+    if share > 0 and count == 0:
         least = f"Give at least {1 / len(able):.4f}" if able else "Add label files to some pairs"
         raise DataError(
             f"{dataset.name}: {share:.4g} of {len(able)} training pairs with a label is no pair at all. {least}."

@@ -31,7 +31,7 @@ from semicdvl.methods.pseudo_labels import (
     need_unlabelled,
 )
 from semicdvl.methods.settings import check
-from semicdvl.types import Labelled, Outputs, Progress, Unlabelled, VLMTargets
+from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
 
 VLMOver = Literal["all", "valid", "official"]
 """`all` pixels; the `valid` ones, which have a VLM label; `official`: labelled pairs by valid, unlabelled by all (a
@@ -61,6 +61,8 @@ class SemiCDVL:
     decoupled: bool = True  # the VLM's single-date labels teach a segmentation decoder
     vlm_on_labelled: bool = True  # VLM change term on labelled pairs too (official); False: there the label decides
     vlm_over: VLMOver = "all"  # pixels that the VLM terms are divided by
+    vlm_change_weight: float = 1.0  # weight of changed pixels in the VLM's change term; published: 1
+    vlm_dice_weight: float = 0.0  # weight of a Dice term beside the VLM's change term; published: 0
     lambda_c: float = 0.1  # weight of the contrastive term; 0: off
     contrastive_form: losses.ContrastiveForm = "linear"  # linear (Eq. 14) | squared (official) | normalised
     contrastive_margin: float | None = None  # distance wanted of changed pixels; None: 2, for normalised 1
@@ -96,6 +98,11 @@ class SemiCDVL:
     def uses_vlm(self) -> bool:
         """Whether batches must bring the VLM's labels."""
         return self.vlm_guidance
+
+    @property
+    def learns_without_labels(self) -> bool:
+        """Whether the VLM teaches the head that is used: with a head of its own, that one needs true labels."""
+        return self.vlm_guidance and not self.dual_head
 
     @property
     def heads(self) -> frozenset[str]:
@@ -234,10 +241,18 @@ class SemiCDVL:
         if rows != "labelled" or self.vlm_on_labelled:
             logits_BKHW = out.vlm_change_BKHW if self.dual_head else out.change_BKHW
             assert logits_BKHW is not None
-            terms[f"vlm_change_{rows}"] = weight * losses.vlm_cross_entropy(logits_BKHW, vlm.change_BHW, over=over)
+            terms[f"vlm_change_{rows}"] = weight * self._vlm_change(logits_BKHW, vlm.change_BHW, over=over)
         if self.decoupled:
             assert out.t1_BKHW is not None and out.t2_BKHW is not None
             both = losses.vlm_cross_entropy(out.t1_BKHW, vlm.t1_BHW, over=over)
             both = both + losses.vlm_cross_entropy(out.t2_BKHW, vlm.t2_BHW, over=over)
             terms[f"vlm_segmentation_{rows}"] = weight * both / 2
         return terms
+
+    def _vlm_change(self, logits_BKHW: Tensor, target_BHW: Tensor, *, over: Literal["all", "valid"]) -> Tensor:
+        """Return the loss against the VLM's change labels; over all pixels it weighs as much as they cover."""
+        if self.vlm_change_weight == 1.0 and not self.vlm_dice_weight:
+            return losses.vlm_cross_entropy(logits_BKHW, target_BHW, over=over)
+        options = {"change_weight": self.vlm_change_weight, "dice_weight": self.vlm_dice_weight}
+        loss = losses.supervised(logits_BKHW, target_BHW, **options)
+        return loss if over == "valid" else loss * (target_BHW != IGNORE).float().mean()

@@ -40,6 +40,13 @@ def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
             f"method '{recipe.method.name}' needs the heads {', '.join(sorted(missing))}, which model "
             f"'{name}' has not. {', '.join([found, *remedies])}; or take another method."
         )
+    if recipe.data.labelled == 0 and not getattr(method, "learns_without_labels", False):
+        remedy = "Set method.dual_head = false, so that the VLM teaches the head that is used"
+        raise ConfigError(
+            f"method '{recipe.method.name}' needs labelled pairs, and data.labelled = 0 leaves none. "
+            + (remedy if recipe.method.name == "semicd_vl" else "Take method 'semicd_vl' with dual_head = false")
+            + ", or keep some labels."
+        )
     if getattr(method, "needs_average", False) and not recipe.train.ema:
         raise ConfigError(
             f"method '{recipe.method.name}' learns from a moving average of the network, and train.ema = 0 keeps none. "

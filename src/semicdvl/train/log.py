@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from semicdvl.files import unwritable, whole
 
-SELECTION = {"val": "validation", "test": "test_selected"}
+SELECTION = {"val": "validation", "test": "test_selected", "last": "validation"}
 """What the scores that choose the weights are called, by the pairs that they are of."""
 
 NO_TENSORBOARD = (
@@ -31,7 +31,7 @@ class LogSettings:
     Attributes:
         title: what the progress bar calls the run.
         total: steps in all.
-        selected_on: `val`, or `test`: then every such score is written as test-selected.
+        selected_on: `val`; `test`: then every such score is written as test-selected; `last`: no score chooses.
         tensorboard: also write RUN/tensorboard/.
         main: False in all processes but the first, which write and show nothing.
         quiet: show nothing.
@@ -39,7 +39,7 @@ class LogSettings:
 
     title: str
     total: int
-    selected_on: Literal["val", "test"] = "val"
+    selected_on: Literal["val", "test", "last"] = "val"
     tensorboard: bool = False
     main: bool = True
     quiet: bool = False
@@ -97,14 +97,15 @@ class Log:
         self._draw(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
 
     def validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
-        """Note the scores that choose the weights."""
+        """Note the scores that choose the weights; without any, that the state was saved."""
         name = SELECTION[self.settings.selected_on]
         self._write({"step": step, name: dict(scores), "best": best})
         self._draw(step, {f"{name}/{score}": value for score, value in scores.items()})
         shown = "  ".join(f"{score} {value:.3f}" for score, value in scores.items() if score in ("iou", "f1"))
         what = name.replace("_", "-")
         place = f"{self.settings.title}: step {step}/{self.settings.total}"
-        self._console.print(f"{place}  {what} {shown}{'  (best)' if best else ''}", highlight=False)
+        chosen = "  (best)" if best and self.settings.selected_on != "last" else ""
+        self._console.print(f"{place}  {what} {shown}{chosen}" if scores else f"{place}  saved", highlight=False)
 
     def warn(self, step: int, text: str) -> None:
         """Note something the user should look at."""

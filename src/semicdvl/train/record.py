@@ -29,6 +29,10 @@ WATCHED = "test_"
 """Beginning of the names of test scores that are noted at each validation (`train.score_test`)."""
 
 
+HOME = "adapt"
+"""What may lie in a run directory before it is one: the patches and labels that `semicdvl adapt` made for it."""
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """What a training ended with.
@@ -36,10 +40,10 @@ class TrainedRun:
     Attributes:
         run: its directory.
         fitted: selected step, and scores of the pairs that selected it.
-        val: validation scores of the selected step; empty where the test pairs selected it.
+        val: validation scores of the selected step; empty where the test pairs selected it, or no pair is validated on.
         test: test scores of the selected step. They chose nothing, unless `selected_on` is "test".
         seconds: how long it took.
-        selected_on: "val", or "test" for parity with published numbers.
+        selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
     """
 
     run: Path
@@ -53,6 +57,9 @@ class TrainedRun:
         """Return the scores under names that say what selected them."""
         if self.selected_on == "test":
             return {f"test {TEST_SELECTED}": self.test}
+        if self.selected_on == "last":
+            scores = {"validation": self.val, "test": self.test}
+            return {name: values for name, values in scores.items() if values}
         return {"validation (selected)": self.val, "test": self.test}
 
 
@@ -74,7 +81,7 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
                 "number of pairs. Launch as many, or give another folder with -o."
             )
         return record
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(path.name != HOME for path in run.iterdir())):
         raise CheckpointError(f"{run}: exists and is no run directory. Give another folder with -o.")
     return {
         "format": FORMAT,
@@ -141,7 +148,8 @@ def finished(record: dict[str, Any], run: Path) -> TrainedRun:
     if record["recipe"]["train"]["select"] == "test":
         fitted = Fitted(step, record["test_selection"], record["test_last"])
         return TrainedRun(run, fitted, {}, record["test_selected"], seconds, "test")
-    return TrainedRun(run, Fitted(step, record["val"], record["val_last"]), record["val"], record["test"], seconds)
+    fitted = Fitted(step, record["val"], record["val_last"])
+    return TrainedRun(run, fitted, record["val"], record["test"], seconds, record["recipe"]["train"]["select"])
 
 
 def column_of(run: Path, subset: str) -> str:

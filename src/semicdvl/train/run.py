@@ -54,7 +54,8 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     model = build_network(recipe.model.model_dump())
     fits_together(recipe, method, model)
     loading = _loading(recipe, method, processes)
-    check_split(division, wants_unlabelled=method.uses_unlabelled, options=loading)
+    wanted = {"wants_labelled": bool(division.labelled), "wants_unlabelled": method.uses_unlabelled}
+    check_split(division, **wanted, options=loading)
     length = length_of(settings, division, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
     if processes.main:
@@ -69,7 +70,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
         batches=lambda start: train_batches(
             division,
             crop_px=recipe.data.crop_px,
-            labelled_batch=settings.labelled_batch,
+            labelled_batch=settings.labelled_batch if division.labelled else 0,
             unlabelled_batch=settings.unlabelled_batch if method.uses_unlabelled else 0,
             vlm=labels,
             steps=length.steps,
@@ -105,10 +106,10 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
 
     Args:
         config: the recipe's section.
-        select: the side that selects the best step, which must not be empty.
+        select: the side that selects the best step, which must not be empty; "last": none does.
 
     Raises:
-        DataError: no labelled pair is left, or none to select with.
+        DataError: no labelled pair is left where some were wanted, or none to select with.
     """
     if config.split is not None:
         division = read_split(config.split)
@@ -118,7 +119,8 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
             # published lists are of one data set; of the other one all training pairs are taken
             other = config.model_copy(update={"labelled": 1.0})
             division = cross(division, _divide(other, config.unlabelled))
-    for side in ("labelled", select):
+    needed = ["labelled"] if config.labelled != 0 else []
+    for side in (*needed, *([select] if select != "last" else [])):
         if not getattr(division, side):
             field = "labelled" if side == "labelled" else f"{side}_frac"
             raise DataError(f"{config.root}: the split has no {side} pair. Raise data.{field}, or take other lists.")
@@ -233,7 +235,8 @@ def _plan(recipe: Recipe, length: Length) -> Plan:
 def _validate(recipe: Recipe, division: Split, processes: Processes) -> Validate:
     """Return what the loop validates with; scores of test pairs, where asked for, stand beside the others."""
     values, select = recipe.data.label_values, recipe.train.select
-    chosen = validator(getattr(division, select), processes=processes, label_values=values)
+    pairs = division.val if select == "last" else getattr(division, select)
+    chosen = validator(pairs, processes=processes, label_values=values) if pairs else _not_scored
     if not recipe.train.score_test or select == "test" or not division.test:
         return chosen
     watched = validator(division.test, processes=processes, label_values=values)
@@ -243,6 +246,11 @@ def _validate(recipe: Recipe, division: Split, processes: Processes) -> Validate
         return chosen(model, device) | {f"{WATCHED}{name}": value for name, value in watched(model, device).items()}
 
     return both
+
+
+def _not_scored(model: nn.Module, device: torch.device) -> dict[str, float]:
+    """Return no score: without a labelled pair there is none."""
+    return {}
 
 
 def _test_scores(

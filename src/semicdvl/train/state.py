@@ -75,9 +75,9 @@ class State:
         self.silent = content["silent"]
         return int(content["step"])
 
-    def note(self, step: int, scores: dict[str, float]) -> bool:
-        """Keep the weights if they are the best so far, then the state; return whether they are."""
-        better = not self.best or scores["iou"] > self.best["iou"]
+    def note(self, step: int, scores: dict[str, float], *, newest: bool = False) -> bool:
+        """Keep the weights if they are the best so far (or newer), then the state; return whether they are kept."""
+        better = newest or not self.best or scores["iou"] > self.best["iou"]
         if better:
             self.best_step, self.best = step, scores
         if better and self.writes:

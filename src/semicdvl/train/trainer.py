@@ -55,7 +55,8 @@ class Plan:
         ema: decay of the moving-average teacher; 0: none.
         clip_norm: most that the gradient's norm may be; None: anything.
         accumulate: batches whose gradients make up one step.
-        selected_on: which pairs `validate` looks at, for the names in the log.
+        selected_on: which pairs `validate` looks at, for the names in the log; `last`: the last weights are kept,
+            whatever their scores.
         tensorboard: also write TensorBoard's files.
         sheet_every: steps between picture sheets; 0: none.
         optim: optimiser and schedule.
@@ -69,7 +70,7 @@ class Plan:
     ema: float = 0.0
     clip_norm: float | None = None
     accumulate: int = 1
-    selected_on: Literal["val", "test"] = "val"
+    selected_on: Literal["val", "test", "last"] = "val"
     tensorboard: bool = False
     sheet_every: int = 0
     optim: OptimSettings = field(default_factory=OptimSettings)
@@ -85,14 +86,15 @@ def fit(
     run: Path,
     quiet: bool = False,
 ) -> Fitted:
-    """Train `model` and leave the weights of the best validation IoU in RUN/model.safetensors.
+    """Train `model` and leave the weights of the best validation IoU (or the last ones) in RUN/model.safetensors.
 
     Args:
         model: the network, with the heads that the method needs.
         method: turns a batch into loss terms.
         plan: length, precision, device, optimiser.
         batches: gives this process's batches from a step on, `plan.accumulate` for each step.
-        validate: scores of a network in eval mode, the same in all processes; the key `iou` decides what is best.
+        validate: scores of a network in eval mode, the same in all processes; the key `iou` decides what is best
+            (nothing does, and there need be no score, where the plan keeps the last weights).
         run: run directory; a state of an interrupted training there is taken up.
         quiet: show nothing.
 
@@ -139,7 +141,7 @@ def fit(
                     raise _diverged(run, step, {"a weight after it": math.nan})
                 processes.align(state.student)
                 scores = dict(validate(state.student.eval(), accelerator.device))
-                best = state.note(step + 1, scores)
+                best = state.note(step + 1, scores, newest=plan.selected_on == "last")
                 log.validation(step + 1, scores=scores, best=best)
                 if state.just_went_silent():
                     log.warn(step + 1, UNCHANGED_EVERYWHERE)

@@ -20,7 +20,7 @@ class VLMTargets:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled pairs, weakly augmented.
+    """Labelled pairs, weakly augmented; none (B = 0) where a training has no labels.
 
     Images are uint8 RGB from the loader and normalised float once `train` has put them on the device.
 

@@ -93,8 +93,9 @@ class Network(Protocol):
 class Method(Protocol):
     """How a batch becomes a loss. A frozen dataclass of hyper-parameters with one `step`.
 
-    Two more attributes are looked at where a method has them: `strong_views` (2: the batch brings the second strong
-    view) and `needs_average` (True: the teacher must be a moving average, `train.ema` above 0).
+    Three more attributes are looked at where a method has them: `strong_views` (2: the batch brings the second strong
+    view), `needs_average` (True: the teacher must be a moving average, `train.ema` above 0) and `learns_without_labels`
+    (True: the labelled part of a batch may hold no pair).
     """
 
     @property

@@ -87,13 +87,18 @@ class AerialNet(nn.Module):
 
     def decode(self, stages: list[Tensor]) -> Tensor:
         """Return unit vectors BEHW of the encoder's five feature maps."""
-        x_BDHW = self.lateral[-1](stages[-1])
+        vectors_BEHW: Tensor = self.head(self.pyramid(stages))
+        return F.normalize(vectors_BEHW.float(), dim=1)
+
+    def pyramid(self, stages: list[Tensor]) -> Tensor:
+        """Return the features BDHW that the vectors are made of, at the size of the finest map."""
+        x_BDHW: Tensor = self.lateral[-1](stages[-1])
         for level in range(len(stages) - 2, -1, -1):
             if level == 0:
                 x_BDHW = self.narrow(x_BDHW)
             up_BDHW = F.interpolate(x_BDHW, size=stages[level].shape[2:], mode="bilinear", align_corners=False)
             x_BDHW = self.smooth[level](self.lateral[level](stages[level]) + up_BDHW)
-        return F.normalize(self.head(x_BDHW).float(), dim=1)
+        return x_BDHW
 
     def logits(self, features_BEHW: Tensor, words_NE: Tensor) -> Tensor:
         """Return scaled cosines BNHW of every pixel with every word."""

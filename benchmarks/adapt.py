@@ -1,0 +1,175 @@
+"""Self-training from zero labels against the labels that it learns from.
+
+    python benchmarks/adapt.py -o runs/adapt --seeds 0 1 2                     # made-up cities
+    python benchmarks/adapt.py -o runs/adapt-levir --real ../shared/data/levir --gsd 0.5 --most 1    # a folder of pairs
+
+For each pair: `semicdvl detect` without labels (embedded VLM, instance-level change events), the mixed labels that
+`semicdvl adapt` learns from (over all pixels, unreliable ones taken as unchanged, and over those that have a label),
+and `semicdvl detect` with the adapted network. IoU of the changed class over the whole pair: the network has seen all
+of it, as the labels have; the truth is looked at by nothing but the score. Interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rich.console import Console
+
+from semicdvl.adapt import AdaptSettings, adapt
+from semicdvl.adapt.labels import gamma_of
+from semicdvl.adapt.run import detect_with
+from semicdvl.data import folder
+from semicdvl.data.images import read_mask
+from semicdvl.data.synthetic import CitySpec, make_city, write_city
+from semicdvl.files import read_json, write_json
+from semicdvl.metrics import Confusion
+from semicdvl.predict.run import DetectSettings, detect, vlm_detector
+from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.pseudo.settings import CEGSettings, Level
+from semicdvl.pseudo.store import PseudoStore
+from semicdvl.types import IGNORE
+from semicdvl.vlms import aerial
+
+WORDS = PROMPT_SETS["buildings"]
+COLUMNS = ("zero labels", "labels, all pixels", "labels, where given", "adapted")
+AGAINST = COLUMNS[:2]
+"""What the adapted network is compared with: maps of the whole pair, as its own is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair with its truth."""
+
+    name: str
+    before: Path
+    after: Path
+    truth_HW: NDArray[np.uint8]
+
+
+def cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
+    """Make the cities."""
+    for seed in seeds:
+        city = make_city(CitySpec(seed=seed, size_px=size_px))
+        files = write_city(city, out / f"city-{seed}")
+        yield Case(f"city-{seed}", files.before, files.after, city.change_HW)
+
+
+def real(root: Path, most: int) -> Iterator[Case]:
+    """Read labelled pairs where they lie."""
+    for pair in folder.read(root).pairs[:most]:
+        assert pair.label is not None, f"{pair.name} has no label to be measured against"
+        yield Case(pair.name, pair.before, pair.after, read_mask(pair.label))
+
+
+# ------------------------------------------------------------------------------------------------ one pair
+def measure(case: Case, out: Path, *, settings: AdaptSettings, level: Level = "mixed") -> dict[str, Any]:
+    """Return the scores of all columns for one pair, from the kept ones where they are there."""
+    kept = out / "scores.json"
+    if kept.exists():
+        content: dict[str, Any] = read_json(kept, remedy="Delete it")
+        return content
+    vlm = aerial.build()
+    plain = DetectSettings(gsd_m=settings.gsd_m)
+    detect(case.before, case.after, out / "zero", detector=vlm_detector(vlm, prompts=WORDS), settings=plain)
+    ceg = CEGSettings(level=level, gamma=gamma_of(vlm), gamma_segmentation=gamma_of(vlm))
+    adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, settings=settings)
+    detect_with(adapted, case.before, case.after, out / "adapted", settings=settings)
+    labels_HW = labels_of(out / "run", case.truth_HW.shape)
+    maps = {
+        "zero labels": read_map(out / "zero"),
+        "labels, all pixels": (labels_HW == 1).astype(np.uint8),
+        "labels, where given": labels_HW,
+        "adapted": read_map(out / "adapted"),
+    }
+    scores = {name: scores_of(map_HW, case.truth_HW) for name, map_HW in maps.items()}
+    write_json(kept, scores)
+    return scores
+
+
+def scores_of(map_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the scores of a map where it says something."""
+    counts = Confusion.from_maps(map_HW, np.where(map_HW == IGNORE, IGNORE, truth_HW).astype(np.uint8))
+    return {name: float(getattr(counts, name)) for name in ("iou", "f1", "precision", "recall")}
+
+
+def read_map(result: Path) -> NDArray[np.uint8]:
+    """Read the change map of a detection."""
+    with rasterio.open(result / "change.tif") as source:
+        change_HW: NDArray[np.uint8] = source.read(1)
+    return change_HW
+
+
+def labels_of(run: Path, shape_hw: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Put the patches' labels together; where patches overlap, the one whose edge is further away counts."""
+    store = PseudoStore.open(run / "adapt" / "store")
+    whole_HW, depth_HW = np.full(shape_hw, IGNORE, np.uint8), np.zeros(shape_hw, np.int32)
+    for pair in folder.read(run / "adapt" / "patches").pairs:
+        row, col = (int(part[1:]) for part in pair.name.split("_"))
+        label_HW = store.labels(pair).change_HW
+        height, width = label_HW.shape
+        depth_1D = [np.minimum(np.arange(length), np.arange(length)[::-1]) + 1 for length in (height, width)]
+        own_HW = np.minimum(depth_1D[0][:, None], depth_1D[1][None])
+        at = (slice(row, row + height), slice(col, col + width))
+        closer_HW = own_HW > depth_HW[at]
+        whole_HW[at][closer_HW], depth_HW[at][closer_HW] = label_HW[closer_HW], own_HW[closer_HW]
+    return whole_HW
+
+
+# ------------------------------------------------------------------------------------------------ the table
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the IoU of every pair, the differences, and their mean and spread."""
+    heads = [*COLUMNS, *(f"adapted - {name}" for name in AGAINST)]
+    lines = [f"| pair | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
+    values: dict[str, list[float]] = {head: [] for head in heads}
+    for scores in rows.values():
+        ious = {name: scores[name]["iou"] for name in COLUMNS}
+        ious |= {f"adapted - {name}": ious["adapted"] - ious[name] for name in AGAINST}
+        for head in heads:
+            values[head].append(ious[head])
+    shown = {head: [f"{value:{'+' if ' - ' in head else ''}.3f}" for value in values[head]] for head in heads}
+    for at, name in enumerate(rows):
+        lines.append(f"| {name} | {' | '.join(shown[head][at] for head in heads)} |")
+    if len(rows) > 1:
+        cells = [f"{statistics.mean(each):.3f} +- {statistics.stdev(each):.3f}" for each in values.values()]
+        lines.append(f"| mean +- deviation | {' | '.join(cells)} |")
+    for name, scores in rows.items():
+        parts = [f"{way} {scores[way]['precision']:.3f} / {scores[way]['recall']:.3f}" for way in COLUMNS]
+        lines.append(f"\n{name}, precision / recall: {'; '.join(parts)}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="cities, and seeds of the training")
+    parser.add_argument("--size", type=int, default=1024, help="side of the cities in pixels")
+    parser.add_argument("--steps", type=int, default=AdaptSettings.steps)
+    parser.add_argument("--level", default="mixed", choices=("instance", "mixed", "pixel"), help="kind of labels")
+    parser.add_argument("--backbone", default=AdaptSettings.backbone, help="network in place of the default")
+    parser.add_argument("--real", type=Path, help="a folder of labelled pairs (A, B, label) in place of the cities")
+    parser.add_argument("--gsd", type=float, help="its metres per pixel")
+    parser.add_argument("--most", type=int, default=3, help="pairs of it")
+    asked = parser.parse_args()
+    every = real(asked.real, asked.most) if asked.real else cities(asked.output, asked.seeds, asked.size)
+    rows: dict[str, dict[str, Any]] = {}
+    for at, case in enumerate(every):
+        seed = 0 if asked.real else asked.seeds[at]
+        settings = AdaptSettings(steps=asked.steps, seed=seed, gsd_m=asked.gsd, backbone=asked.backbone)
+        rows[case.name] = measure(case, asked.output / case.name, settings=settings, level=asked.level)
+        write_json(asked.output / "table.json", rows)
+        Console().print(f"{case.name}: {json.dumps(rows[case.name])}", highlight=False)
+    Console().print(table(rows), highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
