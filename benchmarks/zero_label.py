@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from classic import BUILDINGS, CITY_SEEDS, GSD_M, RIGHT, SCORES, WRONG, Case, cases
+from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, RIGHT, SCORES, WRONG, Case, cases
 from classic import MISSED as NOT_FOUND
 from semicdvl.data.images import read_mask
 from semicdvl.errors import DataError
@@ -120,13 +120,15 @@ def student_of(case: Case, run: Path) -> Detector:
         DataError: the VLM finds nothing to learn from.
     """
     from semicdvl.adapt import AdaptSettings, adapt
+    from semicdvl.adapt.labels import gamma_of
     from semicdvl.predict.detector import network_detector
     from semicdvl.pseudo.prompts import PROMPT_SETS
     from semicdvl.pseudo.settings import CEGSettings
     from semicdvl.vlms import aerial
 
     vlm = aerial.build()
-    ceg = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
+    gamma = gamma_of(vlm)
+    ceg = CEGSettings(gamma=gamma, gamma_segmentation=gamma)
     asked = {"vlm": vlm, "prompts": PROMPT_SETS["buildings"], "ceg": ceg, "console": Console(quiet=True)}
     adapt(case.before, case.after, run, settings=AdaptSettings(gsd_m=GSD_M[case.data]), **asked)
     return network_detector(run)
@@ -207,7 +209,7 @@ def tables(names: list[str], out: Path) -> str:
     files = {name: out / f"{_file(name)}.json" for name in names}
     done = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
     text = []
-    for title, sets in (("made-up cities", ("city",)), ("real pairs", BUILDINGS)):
+    for title, sets in (("made-up cities", ("city",)), ("building change", BUILDINGS), ("any change", ANYTHING)):
         columns = [title, "IoU^c", "F1", "precision", "recall", "CPU s/Mpx", "peak MiB"]
         columns += [f"IoU^c of {name}" for name in sets] if len(sets) > 1 else []
         rows = [(name, record) for name, record in done.items() if _lines(record, sets)]
@@ -346,6 +348,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), help=f"of {', '.join([*ROWS, *LATER])}")
     parser.add_argument("--cities", nargs="*", type=int, default=list(CITY_SEEDS), help="seeds")
     parser.add_argument("--pairs", type=int, default=1000, help="most pairs of a real data set")
+    parser.add_argument("--anything", action="store_true", help="only the pairs with change of any kind")
     parser.add_argument("--sheet", type=Path, help="picture to draw, .jpg or .png")
     parser.add_argument("--reliability", action="store_true", help="also: are the probabilities right?")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -353,7 +356,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     every = cases(options.data, options.out, most=options.pairs, seeds=tuple(options.cities))
     asked = {str(seed) for seed in options.cities}
-    every = [case for case in every if case.data in BUILDINGS or (case.data == "city" and case.name in asked)]
+    wanted = ANYTHING if options.anything else BUILDINGS
+    every = [case for case in every if case.data in wanted or (case.data == "city" and case.name in asked)]
     if options.one:
         run_row(options.one, (ROWS | LATER)[options.one], every, options.out)
         return
