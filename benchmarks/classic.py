@@ -181,12 +181,17 @@ def sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
     rows += [
         (method, list(_answers(method, cities, out))) for method in methods if list(out.glob(f"{_file(method)}-*.npz"))
     ]
-    size = LEFT_PX + 2 * len(CROPS) * CELL_PX, TOP_PX + len(rows) * CELL_PX
+    draw_page(rows, path)
+
+
+def draw_page(rows: list[tuple[str, list[np.ndarray]]], path: Path) -> None:
+    """Draw rows of a title and square pictures under the legend of `coloured`, and write them as one picture."""
+    size = LEFT_PX + max(len(cells) for _, cells in rows) * CELL_PX, TOP_PX + len(rows) * CELL_PX
     page = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for colour, text, x in ((RIGHT, "found", LEFT_PX), (WRONG, "wrongly", 200), (MISSED, "missed", 300)):
-        pen.rectangle((x, 5, x + 12, 17), fill=colour)
-        pen.text((x + 17, 3), text, fill="black", font=font)
+    for at, (colour, text) in enumerate(((RIGHT, "found"), (WRONG, "wrongly"), (MISSED, "missed"))):
+        pen.rectangle((LEFT_PX + 85 * at, 5, LEFT_PX + 85 * at + 12, 17), fill=colour)
+        pen.text((LEFT_PX + 85 * at + 17, 3), text, fill="black", font=font)
     for row, (title, cells) in enumerate(rows):
         top = TOP_PX + row * CELL_PX
         pen.text((4, top + CELL_PX // 2 - 8), title, fill="black", font=font)
@@ -195,6 +200,15 @@ def sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
             page.paste(picture, (LEFT_PX + col * CELL_PX, top))
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path, quality=72)
+
+
+def coloured(found_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
+    """Return a map in colours by what the truth says."""
+    picture_HWC = np.full((*truth_HW.shape, 3), 245, np.uint8)
+    picture_HWC[found_HW & truth_HW] = RIGHT
+    picture_HWC[found_HW & ~truth_HW] = WRONG
+    picture_HWC[~found_HW & truth_HW] = MISSED
+    return picture_HWC
 
 
 def _crop(image: np.ndarray, row: int, col: int) -> np.ndarray:
@@ -215,14 +229,7 @@ def _answers(method: str, cities: list[Case], out: Path) -> Iterator[np.ndarray]
             score_HW, change_HW = (_crop(found[name], row, col) for name in ("score_HW", "change_HW"))
         yield np.repeat((255 * (1 - np.nan_to_num(score_HW)))[..., None], 3, axis=2).astype(np.uint8)
         truth_HW, found_HW = _crop(read_mask(cities[city].label), row, col) == 1, change_HW == 1
-        picture_HWC = np.full((*truth_HW.shape, 3), 245, np.uint8)
-        for where_HW, colour in (
-            (found_HW & truth_HW, RIGHT),
-            (found_HW & ~truth_HW, WRONG),
-            (~found_HW & truth_HW, MISSED),
-        ):
-            picture_HWC[where_HW] = colour
-        yield picture_HWC
+        yield coloured(found_HW, truth_HW)
 
 
 # ------------------------------------------------------------------------------------------------ command

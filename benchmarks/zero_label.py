@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.console import Console
 
-from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, RIGHT, SCORES, WRONG, Case, cases
-from classic import MISSED as NOT_FOUND
+from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, cases, coloured, draw_page
 from semicdvl.data.images import read_mask
 from semicdvl.errors import DataError
 from semicdvl.metrics import Confusion
@@ -291,7 +290,7 @@ def _bins(kind: str, judged: list[tuple[float, bool]]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------ sheet
-CROP_PX, CELL_PX, LEFT_PX, TOP_PX = 384, 190, 150, 22
+CROP_PX = 384
 
 
 def sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
@@ -302,19 +301,7 @@ def sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
     rows.append(("after", [_crop(np.asarray(Image.open(case.after).convert("RGB")), *at) for case, *at in some]))
     done = [name for name in names if (out / f"{_file(name)}.json").exists()]
     rows += [(name, [_answer(name, case, out, *at) for case, *at in some]) for name in done]
-    page = Image.new("RGB", (LEFT_PX + len(some) * CELL_PX, TOP_PX + len(rows) * CELL_PX), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for colour, text, x in ((RIGHT, "found", LEFT_PX), (WRONG, "wrongly", 230), (NOT_FOUND, "missed", 330)):
-        pen.rectangle((x, 5, x + 12, 17), fill=colour)
-        pen.text((x + 17, 3), text, fill="black", font=font)
-    for row, (title, cells) in enumerate(rows):
-        top = TOP_PX + row * CELL_PX
-        pen.text((4, top + CELL_PX // 2 - 8), title, fill="black", font=font)
-        for col, cell_HWC in enumerate(cells):
-            picture = Image.fromarray(cell_HWC).resize((CELL_PX - 4, CELL_PX - 4), Image.Resampling.BOX)
-            page.paste(picture, (LEFT_PX + col * CELL_PX, top))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path, quality=72)
+    draw_page(rows, path)
 
 
 def _busiest(changed_HW: np.ndarray) -> tuple[int, int]:
@@ -332,11 +319,7 @@ def _answer(name: str, case: Case, out: Path, row: int, col: int) -> np.ndarray:
     """Return a crop of a map in colours."""
     found_HW = _crop(np.asarray(Image.open(out / "maps" / _file(name) / f"{case.data}-{case.name}.png")), row, col) == 1
     truth_HW = _crop(read_mask(case.label), row, col) == 1
-    picture_HWC = np.full((*truth_HW.shape, 3), 245, np.uint8)
-    picture_HWC[found_HW & truth_HW] = RIGHT
-    picture_HWC[found_HW & ~truth_HW] = WRONG
-    picture_HWC[~found_HW & truth_HW] = NOT_FOUND
-    return picture_HWC
+    return coloured(found_HW, truth_HW)
 
 
 # ------------------------------------------------------------------------------------------------ command
