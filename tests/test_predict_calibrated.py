@@ -173,6 +173,8 @@ def test_polygons_have_a_probability(tmp_path: Path):
     assert sorted(frame.kind) == ["appeared", "disappeared"] and (frame.score > 0.5).all()
     assert any("6 of 8 objects" in line for line in done.warnings) and "note: Calibration" in done.summary
     assert "rather unchanged" in (tmp_path / "out" / "run.json").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f"probability {value:.2f}" in page for value in frame.probability)
     plain = detect(
         tmp_path / "a.png",
         tmp_path / "b.png",
@@ -181,10 +183,9 @@ def test_polygons_have_a_probability(tmp_path: Path):
         settings=DetectSettings(tile_px=64, overlap_px=32),
         progress=Console(quiet=True),
     )
-    assert (
-        plain.objects == 8
-        and "probability" not in gpd.read_file(tmp_path / "plain" / "changes.gpkg", layer="changes").columns
-    )
+    frame = gpd.read_file(tmp_path / "plain" / "changes.gpkg", layer="changes")
+    assert plain.objects == 8 and "probability" not in frame.columns
+    assert "probability " not in (tmp_path / "plain" / "report.html").read_text()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

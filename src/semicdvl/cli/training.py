@@ -25,10 +25,11 @@ class Kind(StrEnum):
 
 
 class Select(StrEnum):
-    """Pairs that choose the best step."""
+    """What chooses the step that is kept."""
 
     val = "val"
     test = "test"
+    last = "last"
 
 
 @app.command()
@@ -41,7 +42,7 @@ def train(
         list[str] | None, typer.Option("--set", help="key=value, such as steps=2000 or data.root=DIR")
     ] = None,
     select: Annotated[
-        Select | None, typer.Option(help="Pairs that choose the best step; `test` is for parity with the paper")
+        Select | None, typer.Option(help="What chooses the step that is kept; `test` is for parity with the paper")
     ] = None,
 ) -> None:
     """Train a network with 0-100 % of labels. Started again with the same recipe, it goes on where it stopped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,6 +148,8 @@ def _card(pair: RasterPair, found: Found, rank: int) -> Markup:
         for image, name in ((window.t1_HWC, "before"), (window.t2_HWC, "after"))
     ]
     facts = [area_text(float(found.area.iloc[rank]), metric=found.metric), f"score {row['score']:.2f}"]
+    if math.isfinite(row.get("probability", math.nan)):
+        facts.append(f"probability {row['probability']:.2f}")
     if isinstance(row["from_class"], str) and isinstance(row["to_class"], str):
         facts.append(f"{row['from_class']} → {row['to_class']}")
     facts.append(_where(found, rank))
