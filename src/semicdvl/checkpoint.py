@@ -53,6 +53,12 @@ def build_network(part: dict[str, Any], **overrides: Any) -> nn.Module:
     return network
 
 
+def build_bare_network(part: dict[str, Any]) -> nn.Module:
+    """Build the network of a recipe's `model` section without pretrained weights, which are about to be replaced."""
+    takes = inspect.signature(lookup("model", part["name"], models.MODELS)).parameters
+    return build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
+
+
 def save_weights(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors, whole."""
     from safetensors.torch import save_file
@@ -106,10 +112,7 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -
         CheckpointError: no run, or weights of another model.
     """
     content = read_run(run)
-    part = content["recipe"]["model"]
-    takes = inspect.signature(lookup("model", part["name"], models.MODELS)).parameters
-    # weights come from the run, not from a hub; no pretrained ones are fetched
-    network = build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
+    network = build_bare_network(content["recipe"]["model"])
     load_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
     if not train_heads and drop is not None:

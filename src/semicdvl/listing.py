@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 from pathlib import Path
 
-from semicdvl.checkpoint import build_network
+from semicdvl.checkpoint import build_bare_network
 from semicdvl.classic import CLASSIC
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
 from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.tables import lookup
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.facts import FACTS
 
@@ -53,9 +51,8 @@ def counted(name: str) -> tuple[str, str]:
     """Return a network's parameter counts, in training and at inference, as it is by default; frozen ones count too."""
     import torch
 
-    takes = inspect.signature(lookup("model", name, MODELS)).parameters
     with torch.device("meta"):  # shapes alone: a foundation model need not fit into memory to be counted
-        network = build_network({"name": name}, **({"pretrained": "none"} if "pretrained" in takes else {}))
+        network = build_bare_network({"name": name})
     training = sum(parameter.numel() for parameter in network.parameters())
     drop = getattr(network, "drop_train_heads", None)
     if drop is not None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import nn
 
-from semicdvl.checkpoint import build_network
+from semicdvl.checkpoint import build_bare_network
 from semicdvl.config import Recipe
 from semicdvl.errors import ConfigError
-from semicdvl.models import MODELS, having
-from semicdvl.tables import lookup
+from semicdvl.models import having
 from semicdvl.types import Method
 
 REMEDIES = {
@@ -56,9 +54,8 @@ def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
 
 def shape_of(part: dict[str, Any]) -> nn.Module:
     """Return the network of a recipe's model section without weights, and without memory for them."""
-    takes = inspect.signature(lookup("model", part["name"], MODELS)).parameters
     with torch.device("meta"):
-        return build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
+        return build_bare_network(part)
 
 
 def _or(names: list[str]) -> str:
