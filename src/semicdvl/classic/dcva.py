@@ -5,10 +5,12 @@ exact replica. Of several layers of a network those channels are kept whose diff
 in any quarter of the image; both dates are standardised, joined and compared by the length of the difference.
 
 How this differs: the source's network (a generator trained on Potsdam's land cover) is not to be had: any backbone with
-four maps is taken, EfficientNet-Lite0 by default. Quarters, channels, means, deviations and the percentile at which
-differences saturate are those of the whole raster (the percentile on a sample of places), never of a tile. Both the
-local threshold (a multiple of a wide Gaussian mean) and the closing of small holes are left out: the first depends on
-windows wider than a tile. The threshold is Otsu's with the no-change guard of `thresholds`.
+four maps is taken, EfficientNet-Lite0 by default, on images as they are (the public code saturates them at a percentile
+per band before). One share of channels is kept in every layer (there a smaller one in wide layers). Quarters, channels,
+means, deviations and the percentile at which differences saturate are those of the whole raster (the percentile on a
+sample of places), never of a tile. The local threshold (a multiple of a wide Gaussian mean), the removal of small
+objects and the closing of small holes are left out: the first depends on windows wider than a tile, `detect
+--min-area-m2` does the second. The threshold is Otsu's with the no-change guard of `thresholds`.
 """
 
 from __future__ import annotations

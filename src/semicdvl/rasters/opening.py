@@ -52,7 +52,8 @@ def _bands(name: ImageName, source: Any, bands: Sequence[int] | None) -> tuple[i
             raise InputError(name.shown, f"has {_count(source.count)}, asked for {text}", remedy)
         return tuple(bands)
     if source.count < 3 or (source.count == 3 and ColorInterp.alpha in source.colorinterp):
-        remedy = "Give a colour image of 3 or more bands, or say which to take as red, green and blue (1,1,1 for grey)"
+        remedy = "Give a colour image of 3 or more bands, or say which to take as red, green and blue"
+        remedy += " (--bands 1,1,1 for grey)"
         raise InputError(name.shown, f"has {_count(source.count)}, wanted red, green and blue", remedy)
     wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     if all(colour in source.colorinterp for colour in wanted):
