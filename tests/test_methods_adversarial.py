@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from method_batches import AllHeads, random_batches
+from semicdvl import losses
 from semicdvl.methods.advent import Advent
 from semicdvl.methods.adversarial import (
     PatchCritic,
@@ -23,7 +24,9 @@ from semicdvl.methods.adversarial import (
 )
 from semicdvl.methods.s4gan import S4GAN, MapCritic
 from semicdvl.methods.semicdnet import SemiCDNet
+from semicdvl.train.optim import OptimSettings, build_critic_optimizer, set_lr
 from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
+from tiny_models import tiny
 
 METHODS = [
     Advent(critic_channels=4),
@@ -100,6 +103,85 @@ def test_critics_have_the_published_size(critic: nn.Module, weights: int) -> Non
     assert sum(weight.numel() for weight in critic.parameters()) == weights
 
 
+def critic_with(logit: float) -> tuple[float, float]:
+    """What a critic of one opinion gives: the cross entropy to "labelled", and its own term, half for either kind."""
+    yes, no = math.log1p(math.exp(-logit)), math.log1p(math.exp(logit))
+    return yes, (yes + no) / 2
+
+
+def test_adversarial_terms_have_the_published_weights() -> None:
+    """ADVENT: 0.001 on the main map, 0.0002 on the auxiliary one; SemiCDNet: ours, 0.001 each; critics: 1/2 + 1/2."""
+    model, batches, opinions = AllHeads(), random_batches(), {"main": 0.5, "auxiliary": -1.0}
+    critics = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
+    terms = Advent(auxiliary=True).step(model, model, *batches, Progress(0, 1), critics)
+    for name, ending, weight in (("main", "", 0.001), ("auxiliary", "_auxiliary", 0.0002)):
+        fooled, told = critic_with(opinions[name])
+        assert terms[f"adversarial{ending}"].item() == pytest.approx(weight * fooled, rel=1e-5)
+        assert terms[f"critic{ending}"].item() == pytest.approx(told, rel=1e-5)
+
+    opinions = {"map": 0.5, "entropy": -1.0}
+    critics = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
+    terms = SemiCDNet().step(model, model, *batches, Progress(0, 1), critics)
+    for name, logit in opinions.items():
+        fooled, told = critic_with(logit)
+        assert terms[f"adversarial_{name}"].item() == pytest.approx(0.001 * fooled, rel=1e-5)
+        assert terms[f"critic_{name}"].item() == pytest.approx(told, rel=1e-5)
+
+    terms = S4GAN().step(model, model, *batches, Progress(0, 1), Seen(0.5))
+    assert terms["critic"].item() == pytest.approx(critic_with(0.5)[1], rel=1e-5)
+
+
+def test_the_supervised_terms_are_cross_entropy_and_in_semicdnet_dice_too() -> None:
+    model, (labelled, unlabelled) = AllHeads(), random_batches()
+    logits_BKHW = model(labelled.t1_BCHW, labelled.t2_BCHW).change_BKHW
+    entropy, dice = (loss(logits_BKHW, labelled.label_BHW) for loss in (losses.cross_entropy, losses.dice))
+    for method, expected in ((Advent(), entropy), (S4GAN(), entropy), (SemiCDNet(), entropy + dice)):
+        terms = method.step(model, model, labelled, unlabelled, Progress(0, 1), method.critics())
+        torch.testing.assert_close(terms["supervised"], expected)
+
+
+def test_critics_have_an_adam_of_their_own_whose_rate_decays_with_the_networks() -> None:
+    """ADVENT's and s4GAN's: 1e-4, betas .9 and .99, the network's polynomial decay."""
+    for method in METHODS:
+        optimizer = build_critic_optimizer(method.critics(), lr=method.critic_lr)
+        assert type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
+        assert optimizer.param_groups[0]["betas"] == (0.9, 0.99) and optimizer.param_groups[0]["lr"] == 1e-4
+        set_lr(optimizer, OptimSettings(power=0.9).factor(5, 10))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{type(method).__name__}-{len(method.heads)}")
+def test_one_step_of_the_loop_is_the_published_two(method) -> None:
+    """The network, critics frozen; the critics; then both optimisers. One pass over the sum gives the same weights."""
+    batches, start, opponents = random_batches(), AllHeads(), method.critics().eval()  # no dropout: one draw for both
+    results = []
+    for published in (False, True):
+        model, critics = deepcopy(start), deepcopy(opponents)
+        optimizers = [torch.optim.SGD(model.parameters(), lr=0.1), build_critic_optimizer(critics, lr=0.01)]
+        terms = method.step(model, model, *batches, Progress(0, 1), critics)
+        if published:
+            critics.requires_grad_(False)
+            sum(term for name, term in terms.items() if not name.startswith("critic")).backward()
+            critics.requires_grad_(True)
+            terms = method.step(model, model, *batches, Progress(0, 1), critics)
+            sum(term for name, term in terms.items() if name.startswith("critic")).backward()
+        else:
+            sum(terms.values()).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        results.append(
+            {
+                f"{side} {key}": value
+                for side, net in (("model", model), ("critic", critics))
+                for key, value in net.state_dict().items()
+            }
+        )
+    ours, theirs = results
+    assert all(torch.equal(theirs[key], value) for key, value in ours.items())
+    for side, net in (("model", start), ("critic", opponents)):
+        assert any(not torch.equal(ours[f"{side} {key}"], value) for key, value in net.state_dict().items())
+
+
 # ------------------------------------------------------------------------------------------------ maps
 def test_self_information_is_over_classes() -> None:
     """Public code takes the softmax without saying over which axis."""
@@ -172,6 +254,19 @@ def test_the_second_classifier_has_the_published_weights() -> None:
     )
     assert set(terms) == {f"{a}{b}" for a in ("supervised", "adversarial", "critic") for b in ("", "_auxiliary")}
     torch.testing.assert_close(terms["supervised_auxiliary"], 0.1 * other["supervised_auxiliary"])
+
+
+def test_the_second_classifier_of_deeplab_is_taught_and_judged() -> None:
+    """The network of the recipe, small: gradients come to both classifiers and to every critic."""
+    model, method = tiny("deeplab", auxiliary=True).train(), Advent(auxiliary=True, critic_channels=4)
+    critics = method.critics()
+    assert critics is not None and method.heads == {"change", "auxiliary"}
+    terms = method.step(model, model, *random_batches(2, 2), Progress(0, 1), critics)
+    assert all(term.isfinite() for term in terms.values())
+    sum(terms.values()).backward()
+    for part in (model.classify, model.auxiliary, critics):
+        assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in part.parameters())
+        assert any(weight.grad.any() for weight in part.parameters())
 
 
 # ------------------------------------------------------------------------------------------------ s4GAN

@@ -14,6 +14,7 @@ from semicdvl.methods import METHODS
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import MODELS
 from semicdvl.suite.config import load_suite
+from semicdvl.suite.plan import check
 from semicdvl.tables import lookup
 from semicdvl.train.fitting import fits_together, shape_of
 from semicdvl.train.run import build_method, length_of
@@ -114,6 +115,80 @@ def test_published_settings_reach_the_methods() -> None:
     assert (ban.train.clip_norm, ban.train.warmup_steps, ban.train.weight_decay) == (0.01, 1500, 0.01)
 
 
+R0 = ("sgd", 0.02, 1.0, 0.9, 1e-4, 0.9, 80)
+PUBLISHED = {
+    "table2-levir-05-supervised-deeplab": (*R0, 16),
+    "table2-whu-40-supervised-psp": (*R0, 16),
+    "table2-levir-20-unimatch-deeplab": (*R0, 8),
+    "table2-whu-10-unimatch-psp": (*R0, 8),
+    "table2-levir-10-semicdnet": (*R0, 8),
+    "table2-levir-05-semivl": (*R0, 8),
+    "table2-whu-05-semicd": ("sgd", 0.001, 10.0, 0.9, 1e-4, 0.9, 80, 8),
+    "table2-levir-05-advent": ("sgd", 2.5e-4, 10.0, 0.9, 5e-4, 0.9, 80, 8),
+    "table2-levir-05-s4gan": ("sgd", 2.5e-4, 10.0, 0.9, 5e-4, 0.9, 80, 8),
+    "table2-levir-05-ban": ("adamw", 1e-4, 10.0, 0.9, 1e-4, 1.0, None, 8),
+    "levir-05-fixmatch": ("sgd", 0.02, 10.0, 0.9, 1e-4, 0.9, 80, 8),
+    "whu-05-semicd_vl": ("sgd", 0.02, 10.0, 0.9, 1e-4, 0.9, 80, 8),
+    "table4-05-unimatch-deeplab": (*R0, 8),
+    "table4-10-semicd_vl": ("sgd", 0.02, 10.0, 0.9, 1e-4, 0.9, 80, 8),
+    "table3-levir-fc_ef": ("sgd", 0.01, 1.0, 0.9, 5e-4, 1.0, 200, 8),
+    "table3-whu-fc_siam_diff": ("sgd", 0.01, 1.0, 0.9, 5e-4, 1.0, 200, 8),
+    "table3-whu-fc_siam_conc": ("sgd", 0.01, 1.0, 0.9, 5e-4, 1.0, 200, 8),
+    "table3-levir-bit": ("sgd", 0.01, 1.0, 0.9, 5e-4, 1.0, 200, 8),
+    "table3-levir-stanet-pam": ("adam", 0.001, 1.0, 0.5, 0.0, 1.0, 200, 8),
+    "table3-whu-stanet-bam": ("adam", 0.001, 1.0, 0.5, 0.0, 1.0, 200, 8),
+    "table3-whu-snunet": ("adamw", 0.001, 1.0, 0.9, 0.01, 0.0, 100, 16),
+    "table3-levir-changeformer": ("adamw", 1e-4, 1.0, 0.9, 0.01, 1.0, 200, 16),
+    "table3-levir-bit-r0": (*R0, 16),
+    "table3-whu-stanet-pam-r0": (*R0, 16),
+}
+"""Recipe -> optimiser, rate, rate of all but the encoder over it, momentum, decay, power, epochs, labelled batch."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_have_the_published_optimisers_and_lengths(name: str) -> None:
+    recipe = load_recipe(next(path for path in RECIPES if title(path) == name))
+    train = recipe.train
+    optimiser = (train.optimizer, train.lr, train.head_lr_multiplier, train.momentum, train.weight_decay, train.power)
+    assert (*optimiser, train.epochs, train.labelled_batch) == PUBLISHED[name]
+    assert train.unlabelled_batch == 8 and train.ema == 0 and train.precision == "fp32" and train.select == "val"
+    extras = {"clip_norm": None, "warmup_steps": 0, "hold_frac": 0.0, "halve_frac": 0.0, "steps": None}
+    for ending, own in OWN.items():
+        extras |= own if name.endswith(ending) else {}
+    assert {key: getattr(train, key) for key in extras} == extras
+
+
+OWN = {
+    "-ban": {"clip_norm": 0.01, "warmup_steps": 1000, "steps": 40_000},
+    "-stanet-pam": {"hold_frac": 0.5},
+    "-stanet-bam": {"hold_frac": 0.5},
+    "-snunet": {"halve_frac": 0.08},
+}
+"""Ending of a recipe's name -> what it has beside an ordinary schedule."""
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "vflip", "rot90"),
+    [
+        ("table2-levir-05-unimatch-deeplab", (0.8, 1.2), 0.0, False),
+        ("levir-05-semicd_vl", (0.8, 1.2), 0.0, False),
+        ("table2-levir-05-semicd", (0.5, 2.0), 0.0, False),
+        ("table2-levir-05-ban", (0.8, 1.2), 0.5, True),
+        ("table3-levir-fc_ef", (1.0, 1.2), 0.5, False),
+        ("table3-whu-bit", (1.0, 1.2), 0.5, False),
+        ("table3-levir-changeformer", (1.0, 1.2), 0.5, False),
+        ("table3-levir-stanet-pam", (1.0, 1.0), 0.5, False),
+        ("table3-whu-snunet", (1.0, 1.0), 0.5, True),
+        ("table3-whu-snunet-r0", (0.8, 1.2), 0.0, False),
+    ],
+)
+def test_recipes_have_the_published_crops_and_flips(
+    name: str, scale: tuple[float, float], vflip: float, rot90: bool
+) -> None:
+    data = load_recipe(next(path for path in RECIPES if title(path) == name)).data
+    assert (data.crop_px, data.scale, data.vflip, data.rot90) == (256, scale, vflip, rot90)
+
+
 def pairs(count: int, name: str) -> tuple[PairFiles, ...]:
     return tuple(PairFiles(f"{name}{at}", Path("a"), Path("b")) for at in range(count))
 
@@ -158,6 +233,7 @@ def test_ablations_change_one_thing_after_another() -> None:
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_names_recipes_that_are_there(path: Path) -> None:
     suite = load_suite(path)
-    assert suite.name == path.stem
+    assert suite.name == path.stem and len(suite.seeds) >= 3
+    check(suite)  # each method with the suite's changes is built, and fits its network
     for method in suite.methods:
         assert load_recipe(method.recipe).method.name
