@@ -252,6 +252,20 @@ def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
         plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
 
 
+def test_a_network_that_knows_no_pretrained_weights_is_scored_at_its_last_step(
+    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
+) -> None:
+    suite, out, _ = finished
+    place = prepare(suite.data[0], out / "data")
+    alone = TINY.split("[[data]]")[0].replace('pretrained = "none"\ndecoder_channels = 8', 'name = "fc_ef"\nwidth = 4')
+    own = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n'
+    suite = load_suite(write(tmp_path, alone.replace("labelled = [0.5, 1.0]", "labelled = [1.0]") + own))
+    result, said = run(suite, tmp_path / "out")
+    (only,) = result.outcomes  # SemiCD-VL has no VLM's labels here
+    assert only["method"] == "Sup-only" and only["status"] == "finished", said
+    assert 0 <= only["test_last"]["iou"] <= 1
+
+
 def test_a_baseline_as_long_as_another_method(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
     """By epochs, few labels mean few steps; `steps_of` gives the steps and the validations of the other method."""
     _, out, _ = finished

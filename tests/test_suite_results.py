@@ -3,11 +3,13 @@
 import csv
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semicdvl.suite.cost_plot import _panel, write_costs
 from semicdvl.suite.page import write_page
 from semicdvl.suite.plot import write_plot
 from semicdvl.suite.results import Spread, cells, markdown, paired, write_csv
@@ -143,6 +145,37 @@ def test_one_share_of_labels_makes_a_list_of_methods(tmp_path: Path) -> None:
     svg, _ = write_plot(tmp_path, [outcome(f"M{at}", 0.05, 0, 0.1 + at / 50) for at in range(20)], title="zoo")
     text = svg.read_text(encoding="utf-8")
     assert all(f"<!-- M{at} -->" in text for at in range(20)) and "val-best; 5 % labels" in text
+
+
+def test_costs_are_drawn_for_each_method_and_share(tmp_path: Path) -> None:
+    axes = MagicMock()
+    _panel(axes, cells(OUTCOMES), "seconds", "seconds")
+    drawn = [(*call.args, call.kwargs["xerr"], call.kwargs["label"]) for call in axes.errorbar.call_args_list]
+    assert drawn == [  # mean seconds, line, spread; the run that diverged counts nowhere
+        (11.0, 0, 1.0, "5 %"),
+        (10.5, 1, pytest.approx(0.5**0.5), "_"),
+        (10.0, 0, 0.0, "100 %"),
+        (10.0, 1, 0.0, "_"),
+    ]
+    costs = write_costs(tmp_path, OUTCOMES, title="small")
+    assert costs == tmp_path / "costs.svg"
+    text = costs.read_text(encoding="utf-8")
+    words = (
+        "city",
+        "A",
+        "B",
+        "5 %",
+        "100 %",
+        "seconds per run, evaluation included",
+        "peak memory of the process, MiB",
+    )
+    assert all(f"<!-- {word} -->" in text for word in words)
+    on_gpu = [one | {"peak_gpu_mib": 700.0} for one in OUTCOMES]
+    assert "peak memory of the GPU, MiB" in write_costs(tmp_path, on_gpu, title="gpu").read_text(encoding="utf-8")
+    assert write_costs(tmp_path, [OUTCOMES[5]], title="none") is None
+    write_page(tmp_path / "report.html", OUTCOMES, title="small", compared=[], plot=costs, costs=costs)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Time and memory of each method" in page and page.count("<svg") == 2
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-1, 1))

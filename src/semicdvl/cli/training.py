@@ -190,6 +190,8 @@ def benchmark(
 ) -> None:
     """Methods x label fractions x seeds, from one suite: a table with spreads, paired tests, and a page with plots.
 
+    Detectors that are not trained (`semicdvl list classic`, VLM + CEG) stand beside them: rows under [[detectors]].
+
     Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
     """
     from semicdvl.suite.config import load_suite

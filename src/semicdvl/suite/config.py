@@ -9,9 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from semicdvl.classic import CLASSIC
 from semicdvl.config import Section, parse_section, read_toml
 from semicdvl.errors import ConfigError
+from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.tables import nearest
+from semicdvl.vlms import VLMS
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -106,23 +109,61 @@ class ModelEntry(Section):
     set: dict[str, Any] = Field(default_factory=dict, description="the recipe's model section, or part of it")
 
 
+class ZeroLabelConfig(Section):
+    """Change event generation of a detector: the options of `semicdvl detect` without labels, with its defaults."""
+
+    level: Literal["mixed", "instance", "pixel"] = "instance"
+    gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
+    delta: float = Field(0.0, ge=0, le=1)
+    shift_px: int = Field(0, ge=0)
+    replaced_iou: float | None = Field(None, ge=0, le=1)
+    replaced_class: bool = False
+    min_cosine: float | None = Field(None, ge=-1, le=1, description="with `features`")
+    features: str | None = Field(None, description="backbone whose features are compared, with `min_cosine`")
+    calibrate: bool = False
+    prompts: str = Field("buildings", description="see `semicdvl list prompts`")
+
+
+class DetectorEntry(Section):
+    """A line of the plot that is not trained: a classic method, or a VLM with change event generation."""
+
+    name: str = Field(description="for the table, such as IR-MAD")
+    method: str | None = Field(None, description="see `semicdvl list classic`, or package.module:builder")
+    vlm: str | None = Field(None, description="in place of `method`: see `semicdvl list vlms`")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the method or the VLM")
+    ceg: ZeroLabelConfig | None = Field(None, description="with `vlm`")
+    fit: Literal["side", "pair"] = Field(
+        "side",
+        description="what a method's statistics and threshold are those of: all test pairs together, as is right for "
+        "patches, or each pair by itself, as `semicdvl detect` does; a VLM has none, and objects end with their pair",
+    )
+    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; None: what the suite knows of the data set")
+
+
 class Suite(Section):
     """All that determines a benchmark."""
 
-    SECTIONS: ClassVar[dict[str, type[Section]]] = {"methods": MethodEntry, "models": ModelEntry}
+    SECTIONS: ClassVar[dict[str, type[Section]]] = {
+        "methods": MethodEntry,
+        "models": ModelEntry,
+        "detectors": DetectorEntry,
+    }
 
     name: str = "suite"
-    labelled: tuple[Fraction, ...] = Field(min_length=1, description="label fractions")
+    labelled: tuple[Fraction, ...] = Field((), description="label fractions; needed where there are methods")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     data: tuple[CityEntry | RealEntry | FolderEntry, ...] = Field(min_length=1)
-    methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = ()
     models: tuple[ModelEntry, ...] = ()
+    detectors: tuple[DetectorEntry, ...] = Field((), description="what is not trained, on the same test pairs")
     set: dict[str, Any] = Field(default_factory=dict, description="changes of every recipe, by section")
     test_best: bool = Field(
         False, description="also note test at each validation: what papers picked on test would say"
     )
     compare: tuple[tuple[str, str], ...] | None = Field(
-        None, description="pairs of methods whose difference is shown, better one first; None: all, later minus earlier"
+        None,
+        description="pairs of methods (or detectors) whose difference is shown, better one first; None: all methods, "
+        "later minus earlier",
     )
 
     def pairs_compared(self) -> tuple[tuple[str, str], ...]:
@@ -160,6 +201,7 @@ def load_suite(path: Path) -> Suite:
         )
     suite = parse_section(Suite, content, source=str(path))
     _refuse_odd_names(suite, path)
+    _refuse_odd_detectors(suite, path)
     methods = tuple(
         method.model_copy(update={"recipe": (path.parent / method.recipe).resolve()}) for method in suite.methods
     )
@@ -185,8 +227,9 @@ def _data_entry(entry: dict[str, Any], source: str) -> Section:
 
 def _refuse_odd_names(suite: Suite, path: Path) -> None:
     """Refuse names that repeat, that make no folder, or that `compare` invents."""
-    for key in ("data", "methods", "models"):
-        names = [entry.name for entry in getattr(suite, key)]
+    called = {key: [entry.name for entry in getattr(suite, key)] for key in ("data", "methods", "detectors", "models")}
+    called["methods"] += called.pop("detectors")  # rows of one table
+    for key, names in called.items():
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"{path}: two {key} are called '{min(twice)}'. Give each a name of its own.")
         for name in names:
@@ -199,5 +242,29 @@ def _refuse_odd_names(suite: Suite, path: Path) -> None:
         if method.steps_of is not None and method.steps_of not in methods:
             hint = nearest(method.steps_of, methods)
             raise ConfigError(f"{path}: steps_of of '{method.name}' names no method '{method.steps_of}'.{hint}")
-    for name in {name for pair in suite.pairs_compared() for name in pair} - set(methods):
-        raise ConfigError(f"{path}: compare names no method '{name}'.{nearest(name, methods)}")
+    for name in {name for pair in suite.pairs_compared() for name in pair} - set(called["methods"]):
+        raise ConfigError(f"{path}: compare names no method '{name}'.{nearest(name, called['methods'])}")
+
+
+def _refuse_odd_detectors(suite: Suite, path: Path) -> None:
+    """Refuse a suite without a row, methods without labels, and detectors that are neither or both of two things."""
+    if not suite.methods and not suite.detectors:
+        raise ConfigError(f"{path}: there is nothing to compare; write what is trained under [[methods]].")
+    if suite.methods and not suite.labelled:
+        raise ConfigError(f"{path}: the key 'labelled' is missing; add it, such as labelled = [0.05, 0.1].")
+    for entry in suite.detectors:
+        if (entry.method is None) == (entry.vlm is None):
+            raise ConfigError(
+                f"{path}: detector '{entry.name}' wants one of method (see `semicdvl list classic`) and vlm."
+            )
+        if entry.ceg is not None and entry.vlm is None:
+            raise ConfigError(f"{path}: detector '{entry.name}': ceg belongs to a vlm, and {entry.method} asks none.")
+        for kind, name, known in (("method", entry.method, CLASSIC), ("VLM", entry.vlm, VLMS)):
+            if name is not None and name not in known and ":" not in name:
+                raise ConfigError(
+                    f"{path}: detector '{entry.name}': unknown {kind} '{name}'.{nearest(name, known)} "
+                    f"Known: {', '.join(sorted(known))}."
+                )
+        if entry.ceg is not None and entry.ceg.prompts not in PROMPT_SETS:
+            known_sets = ", ".join(PROMPT_SETS)
+            raise ConfigError(f"{path}: detector '{entry.name}': prompts '{entry.ceg.prompts}'; known: {known_sets}.")

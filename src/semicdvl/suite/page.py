@@ -30,6 +30,7 @@ def write_page(
     title: str,
     compared: Sequence[tuple[str, str]],
     plot: Path | None,
+    costs: Path | None = None,
     notes: Sequence[str] = (),
 ) -> None:
     """Write the page.
@@ -39,12 +40,15 @@ def write_page(
         outcomes: of all runs, failed ones too.
         title: of the page.
         compared: pairs of methods (a, b) whose difference a - b is shown.
-        plot: the SVG that goes into the page; None where no run has finished.
+        plot: the SVG of the scores that goes into the page; None where no run has finished.
+        costs: the SVG of time and memory; None as well.
         notes: sentences for the end: what was left out, what it was made with.
     """
     sections = []
     if plot is not None:
         sections.append(report.Section("IoU of the changed class against labels", [_inline(plot)]))
+    if costs is not None:
+        sections.append(report.Section("Time and memory of each method", [_inline(costs)]))
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
         parts = [_table(score_table(cells(own)))]

@@ -18,6 +18,7 @@ from semicdvl.errors import ConfigError
 from semicdvl.files import key_of, write_json
 from semicdvl.suite.config import FolderEntry, MethodEntry, ModelEntry, Suite
 from semicdvl.suite.data import Prepared
+from semicdvl.suite.detectors import NO_NETWORK, DetectorJob, detector_jobs
 from semicdvl.train.fitting import fits_together, shape_of
 from semicdvl.train.run import build_method, length_of, make_split
 
@@ -87,17 +88,41 @@ class Job:
         return path
 
 
+AnyJob = Job | DetectorJob
+
+
 @dataclass(frozen=True)
 class Planned:
     """What a suite comes to.
 
     Attributes:
-        jobs: in the order of data sets, fractions, seeds and methods.
+        jobs: in the order of data sets; detectors first, then fractions, seeds and methods.
         left_out: why methods or combinations of method and network are missing, a sentence each.
     """
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[AnyJob, ...]
     left_out: tuple[str, ...] = field(default=())
+
+
+def check(suite: Suite) -> None:
+    """Refuse what cannot work whatever the data: said before anything is rendered, asked of a VLM or trained.
+
+    Raises:
+        InputError: a recipe is missing or not TOML.
+        ConfigError: a recipe, a method or a network is unknown or has other options; or a method needs what its network
+            has not (what `plan` leaves out is not refused).
+    """
+    networks = suite.models or (ModelEntry(name=OWN_MODEL),)
+    for method, model in product(suite.methods, networks):
+        content = _changed(suite, method, model)
+        anywhere = {"root": ".", "labelled": 1.0, "split": None, "unlabelled": None}
+        content["data"] = content.get("data", {}) | anywhere
+        try:
+            recipe = parse_recipe(content, source=str(method.recipe))
+            _misfit(recipe, is_refused=not suite.models and _has_labels(suite, method, recipe))
+        except ConfigError as error:
+            network = f" with network '{model.name}'" if suite.models else ""
+            raise ConfigError(f"suite '{suite.name}', method '{method.name}'{network}: {error}") from None
 
 
 def plan(suite: Suite, prepared: Mapping[str, Prepared], out: Path) -> Planned:
@@ -110,9 +135,11 @@ def plan(suite: Suite, prepared: Mapping[str, Prepared], out: Path) -> Planned:
         ConfigError, InputError: a recipe cannot be used.
         DataError: a fraction leaves no labelled pair.
     """
-    jobs, reasons = list[Job](), dict[str, None]()
+    jobs, reasons = list[AnyJob](), dict[str, None]()
+    nameless = NO_NETWORK if suite.models else OWN_MODEL
     for entry in suite.data:
         if entry.name in prepared:
+            jobs += detector_jobs(suite, entry, prepared[entry.name], out, network=nameless)
             for found in _jobs(suite, entry, prepared[entry.name], out):
                 if isinstance(found, Job):
                     jobs.append(found)
@@ -150,15 +177,31 @@ def _misfit(recipe: Recipe, *, is_refused: bool) -> str:
     """Return why a method and a network don't fit together; the empty string if they do.
 
     Raises:
-        ConfigError: they don't, and `is_refused`.
+        ConfigError: they don't, and `is_refused`; or one of them is unknown.
     """
+    method, network = build_method(recipe), _shape(recipe.model.model_dump_json())
     try:
-        fits_together(recipe, build_method(recipe), _shape(recipe.model.model_dump_json()))
+        fits_together(recipe, method, network)
     except ConfigError as error:
         if is_refused:
             raise
         return str(error)
     return ""
+
+
+def _has_labels(suite: Suite, method: MethodEntry, recipe: Recipe) -> bool:
+    """Tell whether some data set has the VLM's labels for a method that learns from them; others need none."""
+    stores = [method.store, *(entry.store if isinstance(entry, FolderEntry) else True for entry in suite.data)]
+    return any(stores) or not build_method(recipe).uses_vlm
+
+
+def _changed(suite: Suite, method: MethodEntry, model: ModelEntry) -> dict[str, Any]:
+    """Return the plain recipe of a method with the suite's, its own and the network's changes."""
+    content = read_with_base(method.recipe)
+    content.pop("pseudo", None)
+    for changes in (suite.set, method.set, {"model": model.set} if model.set else {}):
+        content = put_over(content, changes)
+    return content
 
 
 @cache
@@ -198,10 +241,7 @@ class _Making:
 
     def _content(self, method: MethodEntry) -> dict[str, Any]:
         """Return the plain recipe of a method at this place."""
-        content = read_with_base(method.recipe)
-        content.pop("pseudo", None)
-        for changes in (self.suite.set, method.set, {"model": self.model.set} if self.model.set else {}):
-            content = put_over(content, changes)
+        content = _changed(self.suite, method, self.model)
         draw = self.seed if self.entry.draw_seed is None else self.entry.draw_seed
         split = str(self.place.split_file(self.fraction, draw))
         own = {"dataset": "folder", "options": {}, "root": str(self.place.root), "labelled": self.fraction}

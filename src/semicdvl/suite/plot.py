@@ -36,7 +36,7 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, len(data), squeeze=False)[0], data, strict=True):
         rows = cells(one for one in finished if one["data"] == name)
-        draw = _panel if len({row.labelled for row in rows}) > 1 else _list
+        draw = _panel if len({row.labelled for row in rows if row.labelled}) > 1 else _list
         draw(axes, rows)
         axes.set_title(name, fontsize=10)
         for side in ("top", "right"):
@@ -50,21 +50,29 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
 
 
 def _list(axes: Any, rows: Sequence[Cell]) -> None:
-    """Draw one data set with one share of labels: a line of text, a point and a bar for each method."""
-    several = len({row.model for row in rows}) > 1
+    """Draw one data set with one share of labels, if any: a line of text, a point and a bar for each row."""
+    several = len({row.model for row in rows if row.labelled}) > 1
+    shares = {f"{100 * row.labelled:.4g} %" for row in rows if row.labelled}
     for at, row in enumerate(rows):
         spread = row.spread("test", "iou")
         if spread is not None:
             axes.errorbar(spread.mean, at, xerr=spread.deviation or 0.0, color=COLOURS[0], marker="o", capsize=3)
-    axes.set_yticks(range(len(rows)), [f"{row.method}, {row.model}" if several else row.method for row in rows])
+    names = [f"{row.method}, {row.model}" if several and row.labelled else row.method for row in rows]
+    both = len({row.labelled for row in rows}) > 1
+    names = [
+        f"{name} (not trained)" if both and not row.labelled else name for name, row in zip(names, rows, strict=True)
+    ]
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"IoU of the changed class, test, val-best; {100 * rows[0].labelled:.4g} % labels")
+    axes.set_xlabel(f"IoU of the changed class, test, val-best; {', '.join(shares) or 'no'} labels")
     axes.grid(alpha=0.25)
 
 
 def _panel(axes: Any, rows: Sequence[Cell]) -> None:
     """Draw one data set: lines over the share of labels."""
+    untrained = [row for row in rows if not row.labelled]
+    rows = [row for row in rows if row.labelled]
     lines: dict[tuple[str, str], list[Cell]] = {}
     for row in rows:
         lines.setdefault((row.method, row.model), []).append(row)
@@ -79,6 +87,8 @@ def _panel(axes: Any, rows: Sequence[Cell]) -> None:
         style: dict[str, Any] = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
         style |= {"markersize": 5, "linestyle": DASHES[at // len(COLOURS) % len(DASHES)]}
         axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1.6, elinewidth=1.1, **style)
+    for at, row in enumerate(untrained, len(lines)):
+        _across(axes, row, COLOURS[at % len(COLOURS)])
     shares = sorted({100 * row.labelled for row in rows})
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{share:.4g} %" for share in shares])
@@ -88,5 +98,15 @@ def _panel(axes: Any, rows: Sequence[Cell]) -> None:
     axes.set_xlabel("pairs with a label")
     axes.set_ylabel("IoU of the changed class, test, val-best")
     axes.grid(alpha=0.25)
-    many = len(lines) >= len(COLOURS)
-    axes.legend(frameon=False, fontsize=6.5 if many else 9, ncols=2 if many else 1, handlelength=3.5 if many else 2)
+    many = len(lines) + len(untrained) >= len(COLOURS)
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 7, "handlelength": 3.5}
+    axes.legend(frameon=False, **(beside if many else {"fontsize": 9}))
+
+
+def _across(axes: Any, row: Cell, colour: str) -> None:
+    """Draw what is not trained as a dotted line over all shares of labels."""
+    spread = row.spread("test", "iou")
+    if spread is not None:
+        axes.axhline(
+            spread.mean, color=colour, linestyle=(0, (1, 2)), linewidth=1.6, label=f"{row.method} (not trained)"
+        )

@@ -154,11 +154,20 @@ def score_table(rows: Sequence[Cell]) -> Table:
 
 
 def paired(outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str) -> Paired | None:
-    """Return the tests of IoU^c of one method minus that of another, over the seeds that both finished."""
+    """Return the tests of IoU^c of one method minus that of another, over the seeds that both finished.
+
+    A detector that is not trained has no share of labels (0): it is compared with methods of any, and may stand for
+    several seeds.
+    """
     found: dict[str, dict[int, float]] = {better: {}, other: {}}
+    places = set()
     for one in outcomes:
-        if one["method"] in found and (one["labelled"], one["model"], one["status"]) == (labelled, model, "finished"):
-            found[one["method"]][one["seed"]] = one["test"]["iou"]
+        here = one["labelled"] == 0 or (one["labelled"], one["model"]) == (labelled, model)
+        if one["method"] in found and here and one["status"] == "finished":
+            found[one["method"]] |= dict.fromkeys(one.get("seeds", [one["seed"]]), one["test"]["iou"])
+            places.add((one["labelled"], one["model"]))
+    if (labelled, model) not in places:
+        return None  # two detectors are compared once, at 0
     return Paired.of([found[better][seed] - found[other][seed] for seed in found[better] if seed in found[other]])
 
 

@@ -3,7 +3,7 @@
     OUT/data/<data set>-<key>/    pairs, the VLM's answers, pseudo-label store, a split per fraction and seed
     OUT/jobs/<run>.json           what was to be done; <run>.result.json what came out; <run>.log what it printed
     OUT/runs/<run>/               run directories, as `semicdvl train` writes them
-    OUT/results.csv  table.md  report.html  plot.svg  plot.png
+    OUT/results.csv  table.md  report.html  plot.svg  plot.png  costs.svg
 
 A run that has ended is never made again. A run that was killed goes on from its last saved state.
 """
@@ -28,9 +28,11 @@ from semicdvl import __version__
 from semicdvl.errors import DataError
 from semicdvl.files import read_json, unwritable, whole
 from semicdvl.suite.config import Suite
+from semicdvl.suite.cost_plot import write_costs
 from semicdvl.suite.data import Prepared, prepare
+from semicdvl.suite.detectors import NOTE, DetectorJob
 from semicdvl.suite.page import write_page
-from semicdvl.suite.plan import Job, Planned, plan
+from semicdvl.suite.plan import AnyJob, Planned, check, plan
 from semicdvl.suite.plot import write_plot
 from semicdvl.suite.results import Outcome, how_it_ended, markdown, write_csv
 from semicdvl.suite.work import work
@@ -80,6 +82,7 @@ def run_suite(
         OutputError: `out` cannot be written.
     """
     console, out = console or Console(stderr=True), out.resolve()
+    check(suite)
     prepared = _prepare(suite, out, console)
     planned = plan(suite, prepared, out)
     everything = planned.jobs
@@ -119,7 +122,7 @@ def _prepare(suite: Suite, out: Path, console: Console) -> dict[str, Prepared]:
 class _Started:
     """A run in a process of its own."""
 
-    def __init__(self, job: Job, threads: int, device: str | None = None) -> None:
+    def __init__(self, job: AnyJob, threads: int, device: str | None = None) -> None:
         """Start it, on a GPU if one is named; what it prints goes to a file."""
         self.job, self.device = job, device
         path = job.write()
@@ -150,7 +153,7 @@ class _Started:
         self.process.wait()
 
 
-def _make(waiting: Sequence[Job], jobs: int, console: Console, *, devices: Sequence[str] = ()) -> None:
+def _make(waiting: Sequence[AnyJob], jobs: int, console: Console, *, devices: Sequence[str] = ()) -> None:
     """Make runs, several at a time and dealt over the GPUs; report each that ends."""
     if jobs == 0:
         for job in waiting:
@@ -193,7 +196,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _outcome(job: Job) -> Outcome:
+def _outcome(job: AnyJob) -> Outcome:
     """Return what became of a run; one without a result was killed."""
     if job.result.exists():
         outcome: Outcome = read_json(job.result, remedy="Delete the file and start again")
@@ -215,11 +218,11 @@ def _say(console: Console, one: Outcome, *, left: str = "") -> None:
 class _Clock:
     """Tells how much is done and how long the rest will take, by the pairs that pass the network."""
 
-    def __init__(self, waiting: Sequence[Job]) -> None:
+    def __init__(self, waiting: Sequence[AnyJob]) -> None:
         self.began, self.total, self.done = time.monotonic(), sum(job.cost for job in waiting), 0.0
         self.count, self.finished = len(waiting), 0
 
-    def ended(self, job: Job) -> None:
+    def ended(self, job: AnyJob) -> None:
         """Note the end of a run."""
         self.done += job.cost
         self.finished += 1
@@ -277,7 +280,8 @@ def _write(suite: Suite, planned: Planned, out: Path) -> SuiteResult:
         temporary.write_text(text, encoding="utf-8")
     plots = write_plot(out, outcomes, title=suite.name)
     svg = plots[0] if plots else None
-    write_page(out / "report.html", outcomes, title=suite.name, compared=compared, plot=svg, notes=notes)
+    costs = write_costs(out, outcomes, title=suite.name)
+    write_page(out / "report.html", outcomes, title=suite.name, compared=compared, plot=svg, costs=costs, notes=notes)
     return SuiteResult(outcomes, out / "table.md", out / "results.csv", out / "report.html", plots)
 
 
@@ -285,5 +289,7 @@ def _notes(planned: Planned) -> Iterator[str]:
     """Yield what is not in the tables, and what the numbers were made with."""
     for reason in planned.left_out:
         yield f"\nLeft out: {reason}"
+    if any(isinstance(job, DetectorJob) for job in planned.jobs):
+        yield NOTE
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_cores()} CPU cores"
     yield f"\nsemicdvl {__version__}, torch {torch.__version__}, {device}."

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from semicdvl.checkpoint import build_network, load_into, load_weights, read_run
+from semicdvl.checkpoint import build_bare_network, load_into, load_weights, read_run
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
@@ -33,10 +33,14 @@ def work(job_file: Path) -> dict[str, Any]:
     An error of the run is an outcome, too: `status` is finished, diverged or failed, `error` says why.
     """
     content = read_json(job_file, remedy="Start `semicdvl benchmark` again, it writes the job files")
-    recipe, run = parse_recipe(content["recipe"], source=str(job_file)), Path(content["run"])
     outcome = dict(content["job"])
     try:
-        outcome |= _finished(recipe, run)
+        if "detector" in content:
+            from semicdvl.suite.detectors import detected  # here: a training run has no use for it, nor memory
+
+            outcome |= detected(content)
+        else:
+            outcome |= _finished(parse_recipe(content["recipe"], source=str(job_file)), Path(content["run"]))
     except DivergedError as error:
         at = re.search(r"at step (\d+)", str(error))
         outcome |= {"status": "diverged", "error": str(error), "step": int(at[1]) if at else None}
@@ -81,7 +85,7 @@ def _scores_of_last(recipe: Recipe, run: Path) -> dict[str, float]:
         weights = {name.removeprefix("module."): value for name, value in inside if name.startswith("module.")}
     else:
         weights = load_weights(newest / "model.safetensors")
-    model = build_network(recipe.model.model_dump(), pretrained="none")
+    model = build_bare_network(recipe.model.model_dump())
     load_into(model, weights, source=newest)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.train.device != "cpu" else "cpu")
     pairs = read_split(run / "split.json").test
