@@ -16,6 +16,8 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
 from semicdvl import models
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.files import read_json, whole
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = "semicdvl-run"
+ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
 def build(kind: str, name: str, table: dict[str, str], options: dict[str, Any]) -> Any:
@@ -41,9 +44,31 @@ def build(kind: str, name: str, table: dict[str, str], options: dict[str, Any]) 
         if key not in known:
             raise ConfigError(f"{kind} '{name}' has no option '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
     try:
-        return builder(**options)
+        return builder(**_typed(f"{kind} '{name}'", builder, options))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{kind} '{name}' cannot be built from {options}: {error}") from error
+
+
+def _typed(what: str, builder: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return options as their builder's annotations have them: the words of a command line as numbers and truths.
+
+    Raises:
+        ConfigError: a value is not of its option's type.
+    """
+    try:
+        parameters = inspect.signature(builder, eval_str=True).parameters
+    except NameError:  # an annotation that is there for type checkers alone
+        return options
+    typed = dict(options)
+    for key in options.keys() & {name for name, one in parameters.items() if one.annotation is not one.empty}:
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(parameters[key].annotation, config=ANY_TYPE)
+            typed[key] = adapter.validate_python(options[key])
+        except PydanticUserError:  # a type that brings its own rules
+            continue
+        except ValidationError as error:
+            raise ConfigError(f"{what}, {key} = {options[key]!r}: {error.errors()[0]['msg']}.") from error
+    return typed
 
 
 def build_network(part: dict[str, Any], **overrides: Any) -> nn.Module:
