@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semicdvl.checkpoint import build_bare_network
+from semicdvl.errors import ConfigError
 from semicdvl.models import bit, changeformer, deeplab, fc_siam, snunet, stanet
 from semicdvl.models.backbones import build_backbone
 from semicdvl.models.blocks import PooledNorm, pad_to_multiple, with_dropped
@@ -324,3 +326,16 @@ def _of_segformer(name: str, state: dict[str, Tensor]) -> Tensor:
         if f".{ours}" in name:
             return state[name.replace(f".{ours}", f".{theirs}")]
     return state[name.replace(".norm.", ".layer_norm.")]
+
+
+@pytest.mark.parametrize("name", ["psp", "cct"])
+def test_pyramid_pooling_can_read_an_earlier_stage(name: str) -> None:
+    part = {"name": name, "backbone": "resnet18", "decoder_channels": 8, "output_stride": 32}
+    whole, three = (build_bare_network(part | {"stages": stages}) for stages in (4, 3))
+    assert whole.encoder.strides == (4, 8, 16, 32) and three.encoder.strides == (4, 8, 16)
+    assert not any("layer4" in key for key in three.state_dict())
+    dates = (torch.rand(2, 3, 40, 56), torch.rand(2, 3, 40, 56))
+    with torch.no_grad():
+        assert three.eval()(*dates, heads=frozenset({"change"})).change_BKHW.shape == (2, 2, 40, 56)
+    with pytest.raises(ConfigError, match=r"stages = 5: a backbone has 4\."):
+        build_bare_network(part | {"stages": 5})

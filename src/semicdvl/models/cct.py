@@ -22,7 +22,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.backbones import Backbone, build_backbone
+from semicdvl.errors import ConfigError
+from semicdvl.models.backbones import STAGES, Backbone, build_backbone
 from semicdvl.models.blocks import check_counts, resize, wanted_heads, weights_name
 from semicdvl.models.cct_perturbations import DECODERS, Seen
 from semicdvl.models.psp import PyramidPooling
@@ -113,6 +114,7 @@ def build(
     backbone: str = "resnet50s",
     pretrained: bool | str | Path = True,
     output_stride: int = 8,
+    stages: int = STAGES,
     decoder_channels: int = 512,
     classes: int = 2,
     train_heads: bool = True,
@@ -123,6 +125,8 @@ def build(
         backbone: see `backbones.build_backbone`; "resnet50s" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.
+        stages: how many of the backbone's four stages there are, the last of which is read. Published: 4. Fewer see
+            smaller objects: the last stage of a small backbone knows what is there better than where.
         decoder_channels: channels of each mean of the pyramid and of the map that the decoders read.
         classes: unchanged and changed.
         train_heads: False leaves out the auxiliary decoders.
@@ -130,6 +134,8 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes)
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    check_counts(decoder_channels=decoder_channels, classes=classes, stages=stages)
+    if stages > STAGES:
+        raise ConfigError(f"stages = {stages}: a backbone has {STAGES}.")
+    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride, stages=stages)
     return CCT(encoder, channels=decoder_channels, classes=classes, train_heads=train_heads)

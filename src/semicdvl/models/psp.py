@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.backbones import Backbone, build_backbone
+from semicdvl.errors import ConfigError
+from semicdvl.models.backbones import STAGES, Backbone, build_backbone
 from semicdvl.models.blocks import (
     ConvBNReLU,
     PooledNorm,
@@ -97,6 +98,7 @@ def build(
     backbone: str = "resnet50s",
     pretrained: bool | str | Path = True,
     output_stride: int = 8,
+    stages: int = STAGES,
     decoder_channels: int = 512,
     classes: int = 2,
 ) -> PSPNet:
@@ -106,12 +108,16 @@ def build(
         backbone: see `backbones.build_backbone`; "resnet50s" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.
+        stages: how many of the backbone's four stages there are, the last of which is read. Published: 4. Fewer see
+            smaller objects: the last stage of a small backbone knows what is there better than where.
         decoder_channels: channels of each mean and of the map that is classified.
         classes: unchanged and changed.
 
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes)
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    check_counts(decoder_channels=decoder_channels, classes=classes, stages=stages)
+    if stages > STAGES:
+        raise ConfigError(f"stages = {stages}: a backbone has {STAGES}.")
+    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride, stages=stages)
     return PSPNet(encoder, channels=decoder_channels, classes=classes)
