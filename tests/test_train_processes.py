@@ -116,7 +116,7 @@ def test_two_processes_train_as_one_with_the_larger_batch_even_when_interrupted(
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     command = [*launch, str(TESTS / "two_processes.py"), str(tmp_path / "recipe.toml"), str(tmp_path / "run")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("interrupted") == 2
 
