@@ -68,11 +68,14 @@ def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEE
                 (out / "city" / side).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(out / "city" / side / f"{seed}.png")
     found = []
-    for data, where in (("city", out / "city"), *((name, root / name) for name in (*BUILDINGS, *ANYTHING))):
+    places = {"city": out / "city"} if seeds else {}
+    for data, where in (places | {name: root / name for name in (*BUILDINGS, *ANYTHING)}).items():
         if not (where / "A").is_dir():
             print(f"{data}: not at {where}, left out", flush=True)
             continue
-        for pair in folder.read(where).pairs[: None if data == "city" else most]:
+        pairs = folder.read(where).pairs
+        asked = {str(seed) for seed in seeds}  # other cities may lie there from other calls
+        for pair in [one for one in pairs if one.name in asked] if data == "city" else pairs[:most]:
             assert pair.label is not None, "these pairs all have labels"
             found.append(Case(data, pair.name, pair.before, pair.after, pair.label))
     return found

@@ -222,6 +222,8 @@ def tables(names: list[str], out: Path) -> str:
 
 
 def _code(name: str) -> str:
+    if name == "adapt":
+        return "`semicdvl adapt`"
     return f"`--{name}`" if name in ROWS | LATER and name not in ("default", "all together") else name
 
 
