@@ -12,13 +12,14 @@ from PIL import Image
 from rich.console import Console
 
 from command import command
+from plane_strips import Strips
 from semicdvl.errors import ConfigError
 from semicdvl.predict.calibrated import calibrated
 from semicdvl.predict.detector import VLMCEG, Noting, identity_of
 from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.types import IGNORE, PlaneStrip, Segments
+from semicdvl.types import IGNORE, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))
 HEIGHT, WIDTH = 150, 170
@@ -59,23 +60,6 @@ def town(*, roofs: int = 24, flickers: int = 6) -> tuple[np.ndarray, np.ndarray,
         dates[number % 2][place] = 132 + number
         dates[1 - number % 2][place] = 40
     return dates[0], dates[1], places
-
-
-@dataclass
-class Strips:
-    """Maps of a whole raster, cut into strips."""
-
-    planes_PHW: np.ndarray
-    valid_HW: np.ndarray
-    rows: int
-
-    @property
-    def shape_hw(self):
-        return self.valid_HW.shape
-
-    def __iter__(self):
-        for row in range(0, len(self.valid_HW), self.rows):
-            yield PlaneStrip(row, self.planes_PHW[:, row : row + self.rows], self.valid_HW[row : row + self.rows])
 
 
 def decided(detector, t1_HWC, t2_HWC, *, rows: int = 150, valid_HW=None):

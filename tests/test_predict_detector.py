@@ -7,10 +7,11 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from plane_strips import Strips
 from semicdvl.predict.detector import VLMCEG, Described, NetworkDetector, identity_of, vlm_detector
 from semicdvl.pseudo.generate import CEGSettings
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, PlaneStrip, Segments
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))
 
@@ -42,23 +43,6 @@ def decided(level: str, *, valid: np.ndarray | None = None, **settings):
     planes = detector.planes(t1, t2)
     assert planes.shape == (detector.planes_count, 40, 50) and planes.dtype == np.float32
     return whole(detector, planes, np.ones((40, 50), bool) if valid is None else valid)
-
-
-@dataclass
-class Strips:
-    """Maps of a whole raster, cut into strips."""
-
-    planes_PHW: np.ndarray
-    valid_HW: np.ndarray
-    rows: int
-
-    @property
-    def shape_hw(self):
-        return self.valid_HW.shape
-
-    def __iter__(self):
-        for row in range(0, len(self.valid_HW), self.rows):
-            yield PlaneStrip(row, self.planes_PHW[:, row : row + self.rows], self.valid_HW[row : row + self.rows])
 
 
 def whole(detector, planes_PHW, valid_HW, *, rows: int = 14):

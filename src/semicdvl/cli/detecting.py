@@ -14,6 +14,7 @@ from semicdvl.cli.app import app, out
 from semicdvl.cli.options import (
     After,
     AfterBands,
+    Align,
     Background,
     Bands,
     Before,
@@ -28,6 +29,7 @@ from semicdvl.cli.options import (
     Level,
     MinCosine,
     Normalise,
+    NormaliseBy,
     OneAfter,
     OneBefore,
     PromptSet,
@@ -152,10 +154,7 @@ def detect(
     bands: Bands = None,
     after_bands: AfterBands = None,
     grid: GridOf = "before",
-    normalise: Annotated[
-        Normalise,
-        typer.Option(help="match: bring the after image to the before image's light, once for the whole pair"),
-    ] = Normalise.none,
+    normalise: NormaliseBy = Normalise.none,
     tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels")] = 1024,
     overlap: Annotated[int, typer.Option(min=0, help="Overlap of tiles in pixels")] = 128,
     min_area_m2: Annotated[float, typer.Option(min=0, help="Leave out smaller objects (pixels, without a CRS)")] = 0.0,
@@ -166,7 +165,7 @@ def detect(
     polygons: Annotated[
         str | None, typer.Option(help="Write the polygons as these, too: geojson,fgb,parquet (gpkg is always there)")
     ] = None,
-    align: Annotated[bool, typer.Option(help="Move the after image by the shift that `check` measures")] = False,
+    align: Align = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT even if something else wrote it")] = False,
     precision: Annotated[
         Precision, typer.Option(help="Numbers that a trained network computes with; bf16 is faster where there is AMX")

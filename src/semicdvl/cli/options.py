@@ -87,6 +87,12 @@ class Normalise(StrEnum):
     match = "match"
 
 
+NormaliseBy = Annotated[
+    Normalise, typer.Option(help="match: bring the after image to the before image's light, once for the whole pair")
+]
+Align = Annotated[bool, typer.Option(help="Move the after image by the shift that `check` measures")]
+
+
 # ------------------------------------------------------------------------------------------------ options -> parts
 def words_in(text: str | None) -> list[str]:
     """Return the words of a list with commas."""

@@ -11,6 +11,7 @@ from semicdvl.cli.app import app, out
 from semicdvl.cli.options import (
     After,
     AfterBands,
+    Align,
     Background,
     Bands,
     Before,
@@ -22,6 +23,7 @@ from semicdvl.cli.options import (
     Gsd,
     Level,
     Normalise,
+    NormaliseBy,
     PromptSet,
     ReplacedClass,
     ReplacedIoU,
@@ -65,11 +67,8 @@ def adapt(
     bands: Bands = None,
     after_bands: AfterBands = None,
     grid: GridOf = "before",
-    normalise: Annotated[
-        Normalise,
-        typer.Option(help="match: bring the after image to the before image's light, once for the whole pair"),
-    ] = Normalise.none,
-    align: Annotated[bool, typer.Option(help="Move the after image by the shift that `check` measures")] = False,
+    normalise: NormaliseBy = Normalise.none,
+    align: Align = False,
     patches: Annotated[
         int, typer.Option(min=1, help="Most patches to train on; the VLM sees up to twice as many")
     ] = 400,

@@ -2,6 +2,7 @@
 
 config.py   the suite's TOML file
 data.py     a suite's data sets -> pairs, VLM labels and splits on disk
+job_files.py    a run -> its name and its files
 plan.py     suite -> one recipe per run
 detectors.py    what is not trained, on the same test pairs; side.py: all of them as one raster
 work.py     one run, in a process of its own; `python -m semicdvl.suite.work JOB.json`

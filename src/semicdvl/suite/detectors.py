@@ -9,7 +9,6 @@ pair is a raster of its own and goes the way that `semicdvl detect` takes.
 from __future__ import annotations
 
 import inspect
-import re
 import resource
 import tempfile
 import time
@@ -38,6 +37,7 @@ from semicdvl.predict.detector import vlm_detector
 from semicdvl.suite import real
 from semicdvl.suite.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
 from semicdvl.suite.data import Prepared
+from semicdvl.suite.job_files import JobFiles, file_name
 from semicdvl.suite.side import Side, SideStrips
 from semicdvl.tables import lookup
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
@@ -59,7 +59,7 @@ TILE_PX, OVERLAP_PX = 1024, 128
 
 # ------------------------------------------------------------------------------------------------ jobs
 @dataclass(frozen=True)
-class DetectorJob:
+class DetectorJob(JobFiles):
     """One detector on one test side; what the runner asks of it is what it asks of a `plan.Job`.
 
     Attributes:
@@ -90,19 +90,7 @@ class DetectorJob:
     @property
     def name(self) -> str:
         """Name of its files; the end changes with what determines it."""
-        words = "-".join((self.data, self.method, f"s{self.seed}")).lower()
-        key = key_of(str(self._content()).replace(str(self.out), "OUT"))[:8]
-        return f"{re.sub(r'[^a-z0-9.-]+', '-', words)}-{key}"
-
-    @property
-    def run(self) -> Path:
-        """A run directory that it never makes."""
-        return self.out / "runs" / self.name
-
-    @property
-    def result(self) -> Path:
-        """Where its outcome is written, whole, when it has ended."""
-        return self.out / "jobs" / f"{self.name}.result.json"
+        return file_name((self.data, self.method, f"s{self.seed}"), self._content(), out=self.out)
 
     @property
     def cost(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -15,10 +14,11 @@ from torch import nn
 
 from semicdvl.config import Recipe, parse_recipe, put_over, read_with_base
 from semicdvl.errors import ConfigError
-from semicdvl.files import key_of, write_json
+from semicdvl.files import write_json
 from semicdvl.suite.config import FolderEntry, MethodEntry, ModelEntry, Suite
 from semicdvl.suite.data import Prepared
 from semicdvl.suite.detectors import NO_NETWORK, DetectorJob, detector_jobs
+from semicdvl.suite.job_files import JobFiles, file_name
 from semicdvl.train.fitting import fits_together, shape_of
 from semicdvl.train.run import build_method, length_of, make_split
 
@@ -27,7 +27,7 @@ OWN_MODEL = "recipe's"
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(JobFiles):
     """One run to make.
 
     Attributes:
@@ -52,18 +52,7 @@ class Job:
         words = [self.data, self.method, *([self.model] if self.model != OWN_MODEL else []), f"{self.labelled:g}"]
         words += [f"s{self.seed}"]
         plain = self.recipe.model_dump(mode="json") | {"name": ""}
-        moved = str(plain).replace(str(self.out), "OUT")
-        return f"{re.sub(r'[^a-z0-9.-]+', '-', '-'.join(words).lower())}-{key_of(moved)[:8]}"
-
-    @property
-    def run(self) -> Path:
-        """Run directory."""
-        return self.out / "runs" / self.name
-
-    @property
-    def result(self) -> Path:
-        """Where its outcome is written, whole, when it has ended."""
-        return self.out / "jobs" / f"{self.name}.result.json"
+        return file_name(words, plain, out=self.out)
 
     @property
     def cost(self) -> float:
