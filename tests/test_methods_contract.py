@@ -111,9 +111,11 @@ def test_a_step_is_finite_and_reaches_every_weight(method_name: str, model_name:
 def test_a_batch_of_one_is_no_trouble_and_a_step_can_be_repeated(method_name: str, model_name: str) -> None:
     method, model = method_called(method_name), network(model_name)
     again, batches = deepcopy(model), random_batches(1, 1, size_px=(45, 37))
-    with torch.no_grad():
-        terms, repeated = (step(method, net, net, *batches) for net in (model, again))
+    terms, repeated = (step(method, net, net, *batches) for net in (model, again))
     assert all(term.isfinite() and torch.equal(term, repeated[name]) for name, term in terms.items())
+    sum(terms.values()).backward()
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
 
 # ------------------------------------------------------------------------------------------------ every method
