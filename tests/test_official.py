@@ -17,7 +17,7 @@ from semicdvl import load
 from semicdvl.checkpoint import load_weights
 from semicdvl.data import folder
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.official import import_official
+from semicdvl.official import import_official, public_tensors
 from semicdvl.predict.detector import network_detector
 from semicdvl.train.record import column_of
 from semicdvl.train.run import evaluate_run
@@ -69,6 +69,13 @@ def test_the_command_takes_a_state_dict_alone_and_says_what_its_scores_are(
     assert code == 2 and "not empty" in complaint
 
 
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module.", "_orig_mod."])
+def test_prefixes_of_any_wrapping_are_taken_off(public: PublicNetwork, prefix: str) -> None:
+    state = _small(public)
+    found = public_tensors({"model": {prefix + name: value for name, value in state.items()}}, source=Path("x.pth"))
+    assert found.keys() == state.keys()
+
+
 def test_an_imported_run_can_be_detected_with_and_evaluated(imported: Path, tmp_path: Path) -> None:
     record = json.loads((imported / "run.json").read_text())
     assert record["imported"] | {"epoch": 77.0, "previous_best": 81.94} == record["imported"]
@@ -103,6 +110,7 @@ def test_names_that_lack_or_are_too_many_are_listed(public: PublicNetwork, tmp_p
         "decode_head.conv_seg_for_text.bias": lost,
         "auxiliary_seg_head.conv_seg.weight": torch.zeros(6, 256, 1, 1),
     }
+    state["backbone.bn1.running_var"] = torch.full((64,), torch.nan)
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError) as refused:
         import_official(tmp_path / "odd.pth", tmp_path / "run")
@@ -110,6 +118,7 @@ def test_names_that_lack_or_are_too_many_are_listed(public: PublicNetwork, tmp_p
         "1 missing: decode_head.conv_seg_for_vl.bias",
         "1 surplus: decode_head.conv_seg_for_text.bias",
         "auxiliary_seg_head.conv_seg.weight is 6 x 256 x 1 x 1 where 2 x 256 x 1 x 1 is wanted",
+        "1 with values that are no numbers: backbone.bn1.running_var",
     ):
         assert words in str(refused.value)
     assert not (tmp_path / "run").exists()

@@ -59,7 +59,7 @@ def import_official(checkpoint: Path, run: Path) -> Imported:
 
     Raises:
         InputError: the file is missing, none of torch's, or holds Python objects besides tensors and numbers.
-        CheckpointError: tensors are missing, surplus or of another shape (all named), or `run` is not empty.
+        CheckpointError: tensors are missing, surplus, of another shape or no numbers (named), or `run` is not empty.
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise CheckpointError(f"{run}: exists and is not empty. Give another folder with -o.")
@@ -116,9 +116,9 @@ def public_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{source}: holds no tensors by name, alone or under 'model'. {_REMEDY}.")
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    # Prefixes stand in either order, as the network was wrapped; no name of the network begins with one.
+    while prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
@@ -150,7 +150,7 @@ def renamed(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -
     """Return the public tensors under our names, in our types.
 
     Raises:
-        CheckpointError: some are missing, surplus or of another shape; they are listed by their public names.
+        CheckpointError: some are missing, surplus, of another shape or no numbers; all are listed by public names.
     """
     ours = network.state_dict()
     wanted = {public_name(name): tensor for name, tensor in ours.items()}
@@ -163,13 +163,19 @@ def renamed(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -
         "missing": [name for name in wanted if name not in theirs],
         "surplus": [name for name in theirs if name not in wanted],
         "of another shape": unfit,
+        "with values that are no numbers": [name for name in wanted if name in theirs and not _finite(theirs[name])],
     }
     if any(faults.values()):
         listed = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
         raise CheckpointError(
-            f"{source}: not SemiCD-VL's network, which has {len(wanted)} tensors. {listed}. {_REMEDY}."
+            f"{source}: not weights of SemiCD-VL's network, which has {len(wanted)} tensors. {listed}. {_REMEDY}."
         )
     return {name: theirs[public_name(name)].to(tensor.dtype) for name, tensor in ours.items()}
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Tell whether all values are numbers: a run that diverged saves its weights like any other."""
+    return bool(tensor.isfinite().all())
 
 
 def _shape(tensor: Tensor) -> str:
