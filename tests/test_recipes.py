@@ -230,6 +230,27 @@ def test_ablations_change_one_thing_after_another() -> None:
     assert stores[0] != stores[1], "pixel-level and mixed labels are two stores"
 
 
+def _apart_from(recipe: Recipe, *sections: str) -> dict[str, Any]:
+    """Return a recipe without its name and some sections."""
+    return recipe.model_dump(exclude={"name", *sections})
+
+
+def test_thresholds_and_weights_change_nothing_else() -> None:
+    """Table 8 is made by stores, and Table 9 by one weight of the method; all else is SemiCD-VL's row of Table 2."""
+    whole = load_recipe(ROOT / "levir-05-semicd_vl.toml")
+    for change in (0.1, 0.5, 0.8):
+        for seen in (0.1, 0.5, 0.8):
+            recipe = load_recipe(ROOT / "table8" / f"change-{change}-segmentation-{seen}.toml")
+            assert recipe.pseudo is not None
+            assert recipe.pseudo.store == Path(f"runs/store-levir-{change}-{seen}")
+            assert _apart_from(recipe, "pseudo") == _apart_from(whole, "pseudo")
+    for field, weights in {"lambda_c": (0.05, 0.1, 0.5, 1.0), "lambda_vl": (0.05, 0.1, 0.5, 1.0)}.items():
+        for weight in weights:
+            recipe = load_recipe(ROOT / "table9" / f"{field}-{weight}.toml")
+            assert build_method(recipe) == SemiCDVL(**{field: weight})
+            assert _apart_from(recipe, "method") == _apart_from(whole, "method")
+
+
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_names_recipes_that_are_there(path: Path) -> None:
     suite = load_suite(path)
