@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from semicdvl import losses
 from semicdvl.files import whole
 from semicdvl.methods.pseudo_labels import evaluate_weak, evaluating, mix_strong
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Labelled, Method, Unlabelled
@@ -71,7 +72,7 @@ def sheet_of(
 
     Args:
         student: gives the prediction (eval mode, weak view).
-        teacher: gives the pseudo labels; those below the method's `confidence_min` are shown as ignored.
+        teacher: gives the pseudo labels; those that the method is not confident of are shown as ignored.
         method: says how confident a pseudo label must be and whom CutMix pastes from.
         labelled: batch with normalised images.
         unlabelled: the same, or None.
@@ -101,7 +102,12 @@ def _unlabelled_rows(student: nn.Module, teacher: nn.Module, method: Method, bat
     """Yield the rows of unlabelled pairs."""
     pseudo = evaluate_weak(teacher, batch)
     strong = mix_strong(batch, own=pseudo, pasted=pseudo, partner=getattr(method, "cutmix_partner", "other"))
-    confident_BHW = pseudo.confidence_BHW >= getattr(method, "confidence_min", 0.0)
+    confident_BHW = losses.is_confident(
+        pseudo.label_BHW,
+        pseudo.confidence_BHW,
+        confidence_min=getattr(method, "confidence_min", 0.0),
+        confidence_min_changed=getattr(method, "confidence_min_changed", None),
+    )
     found_BHW = _predicted(student, batch.weak_t1_BCHW[:ROWS], batch.weak_t2_BCHW[:ROWS])
     for index, found_HW in enumerate(found_BHW):
         valid_HW, confident_HW = batch.valid_BHW[index], confident_BHW[index]
