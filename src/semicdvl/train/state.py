@@ -121,11 +121,18 @@ def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    """Put an optimiser's tensors back, by parameter index."""
+    """Put an optimiser's tensors back, by parameter index, each in its parameter's memory layout.
+
+    Files hold them row by row, and a fused optimiser walks over parameter and state in the order of memory.
+    """
     content = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
         states.setdefault(int(index), {})[name] = value
     content["state"] = states
     optimizer.load_state_dict(content)

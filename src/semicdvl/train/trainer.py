@@ -103,7 +103,8 @@ def fit(
     """
     processes = join(plan.device)
     accelerator = _accelerator(plan, method, model)
-    model = synchronised(model, processes)
+    # Weights lie in memory as the images do: else every convolution copies its own, forward and backward.
+    model = synchronised(model, processes).to(memory_format=torch.channels_last)
     critics = _critics(method, seed=plan.seed)
     optimizers = _optimizers(model, critics, method, plan.optim)
     state = State(run, model, optimizers, ema=plan.ema, critics=critics, writes=processes.main)
