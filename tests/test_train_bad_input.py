@@ -120,6 +120,28 @@ def test_sizes_that_differ(root: Path, refused: Refused, part: str) -> None:
     assert "37 x 56 px" in text and "40 x 56 px" in text
 
 
+@pytest.mark.parametrize("name", ["p7", "p9"])
+def test_pairs_that_are_only_scored_are_looked_at_before_training(root: Path, refused: Refused, name: str) -> None:
+    """p7 is a validation pair, p9 a test pair: the first would be read after many steps, the other after all."""
+    setting = _lists(root)
+    label = root / "data" / "label" / f"{name}.png"
+    right_HW = np.array(Image.open(label))
+    save(label, right_HW // 2)
+    text = refused(setting)
+    assert f"{name}.png" in text and "{0, 127}" in text
+    save(label, right_HW)
+    save(root / "data" / "B" / f"{name}.png", np.zeros((30, 56, 3), np.uint8))
+    assert "30 x 56 px" in refused(setting)
+
+
+def test_pairs_that_are_only_scored_need_no_change(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setting = _lists(root)
+    for name in NAMES[6:]:
+        save(root / "data" / "label" / f"{name}.png", np.zeros((40, 56), np.uint8))
+    options = ("--set", setting, "--set", "steps=1")
+    assert command(capsys, "train", root / "recipe.toml", "-o", root / "run", *options)[0] == 0
+
+
 def test_no_pixel_with_a_label(root: Path, refused: Refused) -> None:
     text = refused("data.label_values={0 = 255, 255 = 255}")
     assert "none of the 3 labelled pairs has a single labelled pixel" in text

@@ -64,6 +64,18 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     assert found["health/sure"][0] == (1, 0.125) and found["test_selected/iou"] == [(3, 0.75)]
 
 
+def test_a_killed_process_leaves_tensorboard_what_was_flushed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs semicdvl[track]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Log(tmp_path / "log.jsonl", LogSettings(title="run", total=4, tensorboard=True, quiet=True)) as log:
+        log.step(1, terms={"fit": 0.5}, health={}, pairs=3)
+        log.flush()
+        read = EventAccumulator(str(tmp_path / "tensorboard"))
+        read.Reload()  # the file is still open, as when the process is killed now
+        assert [event.step for event in read.Scalars("loss/fit")] == [1]
+
+
 def test_without_tensorboard_a_sentence_and_the_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     events = _logged(tmp_path, tensorboard=True)
@@ -127,6 +139,13 @@ def test_a_sheet_shows_what_was_seen_taught_and_said() -> None:
         assert set(cells[column][0, -4:]) == {PADDING}
     assert set(cells[sheets.VLM][0, :-4]) == {IGNORE} and cells[sheets.TRUTH][8, 6] == 1
     assert rows[2].note == f"{(3 * third - 4) / (WIDTH - 4):.0%} confident"
+
+
+def test_a_sheet_takes_labels_for_changed_from_their_own_bound_on() -> None:
+    model, (labelled, unlabelled) = Brighter(), _batches()
+    method = FixMatch(confidence_min=0.95, confidence_min_changed=0.5)
+    row = sheet_of(model, model, method, labelled=labelled, unlabelled=unlabelled)[2]
+    assert (row.cells[sheets.PSEUDO] == row.cells[sheets.PREDICTION]).all() and row.note == "100% confident"
 
 
 def test_the_strong_view_is_shown_as_it_was_pasted() -> None:

@@ -12,7 +12,9 @@ from semicdvl.checkpoint import load_weights
 from semicdvl.errors import DivergedError
 from semicdvl.methods.adversarial import fooling, telling, truth_map
 from semicdvl.train import trainer
+from semicdvl.train.log import Log
 from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr
+from semicdvl.train.state import State
 from semicdvl.train.trainer import Fitted, Plan, fit
 from semicdvl.types import Labelled, Outputs
 
@@ -106,6 +108,48 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, ema: fl
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def _events(run: Path) -> list[dict]:
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in event.items() if key != "pairs_per_s"} for event in events]
+
+
+def test_a_run_killed_as_soon_as_its_state_is_there_has_the_events_of_that_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what comes after the state is written again: its own validation, and TensorBoard's numbers, come before."""
+    save, flush, flushed = State.save, Log.flush, list[str]()
+
+    def killed(self: State, step: int) -> None:
+        save(self, step)
+        assert flushed, "TensorBoard's numbers were held back"
+        if step == 4:
+            raise KeyboardInterrupt
+
+    _fit(tmp_path / "whole")
+    _validate.calls = 0  # type: ignore[attr-defined]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(State, "save", killed)
+        patched.setattr(Log, "flush", lambda self: (flushed.append("all"), flush(self)))
+        _fit(tmp_path / "killed")
+    _validate.calls = 2  # type: ignore[attr-defined]
+    _fit(tmp_path / "killed")
+    assert _events(tmp_path / "killed") == _events(tmp_path / "whole")
+    assert [event["step"] for event in _events(tmp_path / "killed") if "validation" in event] == [2, 4, 6, 8]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "run", stop_at=5)
+    folder = tmp_path / "run" / "state" / ".part-00000006-abc"
+    folder.mkdir()
+    files = [folder / "model.safetensors", tmp_path / "run" / ".part-xyz.safetensors"]
+    for path in files:
+        path.write_bytes(b"half")
+    _fit(tmp_path / "run")
+    assert not any(path.exists() for path in (folder, *files))
+    assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == [f"{STEPS:08d}"]
+
+
 class Plays(CrossEntropy):
     """A supervised method with a critic that has dropout and an optimiser with momentum."""
 
@@ -162,10 +206,36 @@ def test_the_best_validation_decides_which_weights_are_kept(tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 6 \(odd\)"):
+    with pytest.raises(DivergedError, match=r"step 6 \(odd\)\. The last good state, of step 4, is kept"):
         _fit(tmp_path / "run", method=CrossEntropy(nan_at=5))
     weights = load_weights(tmp_path / "run" / "state" / "00000004" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_a_loss_that_is_no_number_before_anything_was_saved_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step 2 \(odd\)\. No state was saved before it"):
+        _fit(tmp_path / "run", method=CrossEntropy(nan_at=1))
+
+
+def test_a_network_that_finds_no_change_is_told_of_once_a_spell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Validations after steps 2 to 16: no change in the first, then a spell of three, then one of two."""
+    found, steps = iter([0.0, 0.1, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0]), 16
+    monkeypatch.setitem(globals(), "STEPS", steps)
+    fit(
+        Tiny(),
+        CrossEntropy(),
+        plan=Plan(steps=steps, eval_every=2, device="cpu"),
+        batches=_batches,
+        validate=lambda model, device: {"iou": 0.0, "predicted_changed_frac": next(found)},
+        run=tmp_path / "run",
+    )
+    told = {event["step"]: event["warning"] for event in _events(tmp_path / "run") if "warning" in event}
+    assert list(told) == [8, 16]
+    for word in ("'unchanged' everywhere", "more labelled pairs", "method.dice_weight", "method.confidence_min"):
+        assert word in told[8]
+    assert capsys.readouterr().err.count("'unchanged' everywhere") == 2
 
 
 class Overflows(CrossEntropy):
@@ -181,6 +251,22 @@ class Overflows(CrossEntropy):
 def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"step 6 \(a weight after it\)"):
         _fit(tmp_path / "run", method=Overflows())
+    assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["00000004"]
+
+
+class Inflates(CrossEntropy):
+    """Weights and loss stay numbers; the running variance, which eval mode divides by, does not."""
+
+    def step(self, model, teacher, labelled, unlabelled, progress) -> dict[str, Tensor]:
+        terms = super().step(model, teacher, labelled, unlabelled, progress)
+        if progress.step == 5:
+            model.encoder[1].running_var.data.fill_(torch.inf)
+        return terms
+
+
+def test_running_statistics_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step 6 \(a weight after it\)"):
+        _fit(tmp_path / "run", method=Inflates())
     assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["00000004"]
 
 

@@ -141,6 +141,14 @@ def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tm
         train(_recipe(data, store), tmp_path / "full", quiet=True)
 
 
+def test_a_run_killed_before_it_was_one_can_be_begun(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".part-0123456789abcdef.json").write_text('{"form')
+    train(_recipe(data, None, method__name="supervised", train__steps=1), tmp_path / "run", quiet=True)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"run.json", "model.safetensors"} <= names and not any(name.startswith(".") for name in names)
+
+
 def test_a_checkpoint_that_is_none_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a trained run"):
         load_network(tmp_path)

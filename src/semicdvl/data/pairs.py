@@ -161,13 +161,14 @@ def check_pairs(
     *,
     label_values: Mapping[int, int] | None = None,
     masks: bool = True,
+    to_learn: bool = True,
     cache_bytes: int = 2**28,
 ) -> None:
-    """Check pairs before hours are spent on them: all headers, and all masks if they are trained on.
+    """Check pairs before hours are spent on them: all headers, and all masks if they are used.
 
     Raises:
         InputError: a file is missing or no image, sizes differ, or a mask holds odd values.
-        DataError: with `masks`, if no pixel has a label, or none is changed.
+        DataError: with `masks` that are there to learn from, if no pixel has a label, or none is changed.
     """
     cache = ImageCache(cache_bytes, label_values=label_values)
     counted = changed = 0
@@ -181,7 +182,7 @@ def check_pairs(
             label_HW = cache.mask(pair.label, pair.window_px)
             counted += int((label_HW != IGNORE).sum())
             changed += int((label_HW == 1).sum())
-    if masks and pairs and not changed:
+    if masks and to_learn and pairs and not changed:
         what = "a changed pixel" if counted else "a single labelled pixel"
         raise DataError(
             f"none of the {len(pairs)} labelled pairs has {what}: there is nothing to learn from."

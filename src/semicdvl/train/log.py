@@ -107,6 +107,11 @@ class Log:
         chosen = "  (best)" if best and self.settings.selected_on != "last" else ""
         self._console.print(f"{place}  {what} {shown}{chosen}" if scores else f"{place}  saved", highlight=False)
 
+    def flush(self) -> None:
+        """Have TensorBoard write what it holds back and a killed process would lose; lines are never held back."""
+        if self._board is not None:
+            self._board.flush()
+
     def warn(self, step: int, text: str) -> None:
         """Note something the user should look at."""
         self._write({"step": step, "warning": text})

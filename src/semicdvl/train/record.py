@@ -19,7 +19,7 @@ from semicdvl.data.splits import leaks
 from semicdvl.errors import CheckpointError
 from semicdvl.files import key_of, write_json
 from semicdvl.train.processes import Processes
-from semicdvl.train.state import Fitted
+from semicdvl.train.state import UNFINISHED, Fitted
 from semicdvl.types import Split
 
 TEST_SELECTED = "(test-selected)"
@@ -81,7 +81,7 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
                 "number of pairs. Launch as many, or give another folder with -o."
             )
         return record
-    if run.exists() and (not run.is_dir() or any(path.name != HOME for path in run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(not _may_lie_there(path) for path in run.iterdir())):
         raise CheckpointError(f"{run}: exists and is no run directory. Give another folder with -o.")
     return {
         "format": FORMAT,
@@ -90,6 +90,11 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
         "processes": processes.count,
         "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
+
+
+def _may_lie_there(path: Path) -> bool:
+    """Tell whether a directory with this in it can become a run: nobody's work, or what a killed process began."""
+    return path.name == HOME or path.name.startswith(UNFINISHED)
 
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:

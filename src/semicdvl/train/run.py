@@ -14,7 +14,7 @@ from semicdvl.config import DataConfig, Recipe, TrainConfig
 from semicdvl.data import DATASETS
 from semicdvl.data.augment import Weak
 from semicdvl.data.loaders import check_split, train_batches
-from semicdvl.data.pairs import DataSet
+from semicdvl.data.pairs import DataSet, check_pairs
 from semicdvl.data.samples import Options
 from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import cross, pick, published_names, split
@@ -56,6 +56,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     loading = _loading(recipe, method, processes)
     wanted = {"wants_labelled": bool(division.labelled), "wants_unlabelled": method.uses_unlabelled}
     check_split(division, **wanted, options=loading)
+    check_pairs(division.val + division.test, label_values=loading.label_values, to_learn=False)  # scored much later
     length = length_of(settings, division, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
     if processes.main:

@@ -14,6 +14,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from semicdvl.checkpoint import load_into, load_weights, save_weights
 from semicdvl.files import read_json, whole_folder, write_json
 
+STATE = "state"
+"""Folder of a run that holds its states."""
+
+UNFINISHED = ".part-"
+"""How the names of files and folders begin that are being written (`files.whole`)."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -22,6 +28,11 @@ class Fitted:
     best_step: int
     best: dict[str, float]
     last: dict[str, float]
+
+
+def last_state(run: Path) -> Path | None:
+    """Return the folder of a run's newest state, named after its step; None if none was saved."""
+    return max((run / STATE).glob("[0-9]*"), default=None)
 
 
 class State:
@@ -38,7 +49,7 @@ class State:
         writes: bool = True,
     ) -> None:
         """Remember the parts; with a moving average, make the teacher. Of several processes only one writes."""
-        self.folder, self.run, self.writes = run / "state", run, writes
+        self.folder, self.run, self.writes = run / STATE, run, writes
         self.model, self.critics = model, critics
         self.optimizers = dict(zip(("optimizer", "critic_optimizer"), optimizers, strict=False))
         self.average: AveragedModel | None = None
@@ -59,10 +70,11 @@ class State:
 
     def take_up(self) -> int:
         """Load the newest state, if there is one, and return the step to go on from."""
-        found = sorted(self.folder.glob("[0-9]*"))
-        if not found:
+        if self.writes:
+            self._sweep()
+        newest = last_state(self.run)
+        if newest is None:
             return 0
-        newest = found[-1]
         content = read_json(newest / "state.json", remedy=f"Delete {newest} and start again")
         load_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
         if self.average is not None:
@@ -75,8 +87,17 @@ class State:
         self.silent = content["silent"]
         return int(content["step"])
 
+    def _sweep(self) -> None:
+        """Remove what a process was writing when it was killed."""
+        for folder in (self.run, self.run / "sheets", self.folder):
+            for left in folder.glob(f"{UNFINISHED}*"):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+
     def note(self, step: int, scores: dict[str, float], *, newest: bool = False) -> bool:
-        """Keep the weights if they are the best so far (or newer), then the state; return whether they are kept."""
+        """Keep the weights if they are the best so far (or newer), and return whether they are; `save` comes after."""
         better = newest or not self.best or scores["iou"] > self.best["iou"]
         if better:
             self.best_step, self.best = step, scores
@@ -84,8 +105,6 @@ class State:
             save_weights(self.run / "model.safetensors", self.student.state_dict(), metadata={"step": str(step)})
         self.last = scores
         self.silent = self.silent + 1 if scores.get("predicted_changed_frac") == 0 else 0
-        if self.writes:
-            self._save(step)
         return better
 
     def just_went_silent(self) -> bool:
@@ -96,8 +115,10 @@ class State:
         """Return the result so far."""
         return Fitted(self.best_step, self.best, self.last)
 
-    def _save(self, step: int) -> None:
-        """Write the state, then remove the older ones."""
+    def save(self, step: int) -> None:
+        """Write the state, then remove the older ones; of several processes only one does."""
+        if not self.writes:
+            return
         with whole_folder(self.folder / f"{step:08d}") as folder:
             save_weights(folder / "model.safetensors", self.model.state_dict())
             if self.average is not None:

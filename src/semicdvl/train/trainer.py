@@ -23,7 +23,7 @@ from semicdvl.train.log import Log, LogSettings
 from semicdvl.train.optim import OptimSettings, build_critic_optimizer, build_optimizer, set_lr
 from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
 from semicdvl.train.sheets import sheet_of, write_sheet
-from semicdvl.train.state import Fitted, State
+from semicdvl.train.state import Fitted, State, last_state
 from semicdvl.types import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -146,6 +146,8 @@ def fit(
                 log.validation(step + 1, scores=scores, best=best)
                 if state.just_went_silent():
                     log.warn(step + 1, UNCHANGED_EVERYWHERE)
+                log.flush()  # last of all the state: what a run goes on from has its events, whenever it is killed
+                state.save(step + 1)
     return state.fitted()
 
 
@@ -280,15 +282,17 @@ def _numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _finite(*networks: nn.Module | None) -> bool:
-    """Tell whether all weights are numbers: a gradient can overflow where the loss did not."""
-    weights = [weight for network in networks if network is not None for weight in network.parameters()]
-    return bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
+    """Tell whether all weights and running statistics are numbers: these can overflow where the loss did not."""
+    tensors = [tensor for network in networks if network is not None for tensor in network.state_dict().values()]
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _diverged(run: Path, step: int, terms: Mapping[str, float]) -> DivergedError:
     """Say which term broke at which step, and what is left."""
     broken = ", ".join(name for name, term in terms.items() if not math.isfinite(term)) or "their sum"
+    good = last_state(run)
+    kept = f"The last good state, of step {int(good.name)}, is kept" if good else "No state was saved before it"
     return DivergedError(
-        f"{run}: the loss is not a number at step {step + 1} ({broken}). The last good state is kept; try a lower "
+        f"{run}: the loss is not a number at step {step + 1} ({broken}). {kept}; try a lower "
         "train.lr or train.head_lr_multiplier, or train.clip_norm=1, in a new run directory."
     )
