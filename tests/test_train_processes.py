@@ -24,8 +24,12 @@ from semicdvl.config import parse_recipe
 from semicdvl.data import folder
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.files import write_json
+from semicdvl.methods.semicd_vl import SemiCDVL
+from semicdvl.methods.supervised import Supervised
+from semicdvl.models import siam_light
 from semicdvl.pseudo.generate import CEGSettings, generate
 from semicdvl.pseudo.prompts import Prompts
+from semicdvl.train import trainer
 from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
 from semicdvl.train.run import train
 from semicdvl.types import Segments
@@ -175,6 +179,14 @@ def test_shares_are_disjoint_and_whole() -> None:
 
 def test_a_mean_is_over_the_parts_that_have_the_number() -> None:
     assert mean_of([{"a": 1.0, "b": 4.0}, {"a": 3.0}]) == {"a": 2.0, "b": 4.0}
+
+
+def test_weights_without_gradients_are_looked_for_only_where_a_head_with_weights_is_not_read() -> None:
+    """The walk over the graph costs time at each step, and torch complains where it finds none."""
+    network = siam_light.build(backbone="resnet18", pretrained=False, decoder_channels=8)
+    for method, looks in ((SemiCDVL(), False), (Supervised(), True)):
+        handler = trainer._accelerator(trainer.Plan(steps=1, eval_every=1, device="cpu"), method, network).ddp_handler
+        assert handler is not None and handler.find_unused_parameters is looks
 
 
 def test_batch_norm_is_synchronised_on_gpus_and_keeps_its_names_and_activation() -> None:

@@ -27,6 +27,7 @@ from semicdvl.train.state import Fitted, State, last_state
 from semicdvl.types import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    WITHOUT_WEIGHTS,
     Adversarial,
     Labelled,
     Method,
@@ -235,8 +236,8 @@ def _accelerator(plan: Plan, method: Method, model: nn.Module) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     has: frozenset[str] = getattr(model, "heads", method.heads)
-    # Looking for weights without a gradient costs a walk over the graph at each step: only where a head has no use.
-    exchange = DistributedDataParallelKwargs(find_unused_parameters=bool(has - method.heads))
+    # Looking for weights without a gradient costs a walk over the graph at each step: only where some head is not read.
+    exchange = DistributedDataParallelKwargs(find_unused_parameters=bool(has - method.heads - WITHOUT_WEIGHTS))
     return Accelerator(
         mixed_precision="bf16" if plan.precision == "bf16" else "no",
         cpu=plan.device == "cpu",

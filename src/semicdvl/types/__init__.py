@@ -25,7 +25,7 @@ from semicdvl.types.detectors import (
     TileAnswer,
     TileObject,
 )
-from semicdvl.types.networks import HEADS, Adversarial, Method, Network, Outputs, Progress
+from semicdvl.types.networks import HEADS, WITHOUT_WEIGHTS, Adversarial, Method, Network, Outputs, Progress
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "VLM",
+    "WITHOUT_WEIGHTS",
     "Adversarial",
     "ChangeMap",
     "Detector",

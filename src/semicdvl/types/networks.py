@@ -55,6 +55,9 @@ class Outputs:
 HEADS = ("change", "vlm_change", "segmentation", "features", "perturbed", "auxiliary", "distance")
 """Names by which a method asks for outputs: `segmentation` is t1 and t2 together, `features` likewise."""
 
+WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "distance"})
+"""The heads that show what other parts of the network computed and have no weights of their own."""
+
 
 @dataclass(frozen=True)
 class Progress:
