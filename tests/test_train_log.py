@@ -48,6 +48,18 @@ def test_a_line_has_every_term_and_their_sum(tmp_path: Path) -> None:
     assert [event["step"] for event in _logged(tmp_path, start=2)] == [1, 2, 3, 3]  # the lost end is written once
 
 
+def test_a_terminal_shows_the_bar_and_the_loss_by_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # takes standard error for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    terms = {"supervised": 0.5, "vlm_change_weak": 0.25, "vlm_change_strong": 0.125}
+    with Log(tmp_path / "log.jsonl", LogSettings(title="run", total=4)) as log:
+        log.step(1, terms=terms, health={}, pairs=3)
+    shown = capsys.readouterr().err
+    assert "supervised 0.500 + vlm 0.375" in shown and "loss 0.875" in shown and "1/4" in shown
+
+
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     assert _logged(tmp_path / "run", main=False) == [] and not (tmp_path / "run").exists()
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from semicdvl.files import unwritable, whole
 
@@ -66,22 +68,25 @@ class Log:
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=self._console,
-            transient=True,
-            disable=quiet or not self._console.is_terminal,
         )
         self._task = self._bar.add_task(title, total=total, completed=start, note="")
+        self._losses = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        shown = not quiet and self._console.is_terminal
+        self._live = Live(Group(self._bar, self._losses), console=self._console, transient=True) if shown else None
         self._began, self._pairs = time.monotonic(), 0
 
     def __enter__(self) -> Log:
         """Start the bar."""
-        self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the bar."""
-        self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
         if self._board is not None:
             self._board.close()
 
@@ -91,6 +96,7 @@ class Log:
         rate = self._pairs / max(time.monotonic() - self._began, 1e-9)
         total = sum(terms.values())
         self._bar.update(self._task, completed=step, note=f"loss {total:.3f}  {rate:.1f} pairs/s")
+        self._losses.plain = "  " + _in_short(terms)
         self._write({"step": step, "loss": total, **terms, **health, "pairs_per_s": round(rate, 2)})
         named = {f"loss/{name}": value for name, value in terms.items()}
         named |= {f"health/{name}": value for name, value in health.items()}
@@ -165,3 +171,12 @@ class Log:
                 kept.append(line)
         with whole(self.path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _in_short(terms: Mapping[str, float]) -> str:
+    """Return the loss as a sum that fits in a line: terms of one kind, which their first word names, added up."""
+    kinds = dict[str, float]()
+    for name, value in terms.items():
+        kind = name.partition("_")[0]
+        kinds[kind] = kinds.get(kind, 0.0) + value
+    return " + ".join(f"{kind} {value:.3f}" for kind, value in kinds.items())
