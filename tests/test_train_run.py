@@ -14,8 +14,11 @@ from semicdvl.checkpoint import load_network
 from semicdvl.config import DataConfig, Recipe, parse_recipe
 from semicdvl.data import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
+from semicdvl.methods.supervised import Supervised
 from semicdvl.pseudo.generate import CEGSettings, generate
 from semicdvl.pseudo.prompts import Prompts
+from semicdvl.train import run
+from semicdvl.train.processes import join
 from semicdvl.train.run import evaluate_run, make_split, train
 from semicdvl.types import Segments
 
@@ -139,6 +142,12 @@ def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tm
     (tmp_path / "full" / "thesis.doc").write_text("mine")
     with pytest.raises(CheckpointError, match="no run directory"):
         train(_recipe(data, store), tmp_path / "full", quiet=True)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_recipe_says_whether_both_dates_share_colour_and_blur(data: Path, paired: bool) -> None:
+    recipe = _recipe(data, None, data__paired_looks=paired)
+    assert run._loading(recipe, Supervised(), join("cpu")).strong.paired is paired
 
 
 def test_a_run_killed_before_it_was_one_can_be_begun(data: Path, tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ class DataConfig(Section):
     scale: tuple[float, float] = Field((0.8, 1.2), description="range of a training pair's new long side over the old")
     rot90: bool = Field(False, description="also turn crops by quarter turns; sensible for views from above")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a flip top to bottom")
+    paired_looks: bool = Field(
+        False,
+        description="strong views: one draw of colour and blur for both dates; false: each date its own",
+    )
     label_values: dict[int, int] | None = Field(
         None, description="meaning of other label values than 0, 1 and 255, such as {0 = 0, 128 = 255, 255 = 1}"
     )

@@ -12,7 +12,7 @@ from torch import nn
 from semicdvl.checkpoint import build, build_network, load_into, load_network, load_weights, read_run
 from semicdvl.config import DataConfig, Recipe, TrainConfig
 from semicdvl.data import DATASETS
-from semicdvl.data.augment import Weak
+from semicdvl.data.augment import Strong, Weak
 from semicdvl.data.loaders import check_split, train_batches
 from semicdvl.data.pairs import DataSet, check_pairs
 from semicdvl.data.samples import Options
@@ -195,6 +195,7 @@ def _loading(recipe: Recipe, method: Method, processes: Processes) -> Options:
     """Return the loader's part of the recipe."""
     return Options(
         weak=Weak(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        strong=Strong(paired=recipe.data.paired_looks),
         strong_views=getattr(method, "strong_views", 1),
         label_values=recipe.data.label_values,
         rank=processes.rank,
