@@ -1,6 +1,7 @@
 """Recipe -> run directory -> evaluation, on made-up pairs; and everything that must be refused before training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from data_on_disk import folder_of_pairs
 from semicdvl.checkpoint import load_network
 from semicdvl.config import DataConfig, Recipe, parse_recipe
 from semicdvl.data import folder
+from semicdvl.data.pairs import read_pair
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
 from semicdvl.methods.supervised import Supervised
+from semicdvl.metrics import Confusion
 from semicdvl.pseudo.generate import CEGSettings, generate
+from semicdvl.pseudo.labels import make_labels
 from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo.store import PseudoStore
 from semicdvl.train import run
+from semicdvl.train.guide import guide_scores
 from semicdvl.train.processes import join
 from semicdvl.train.run import evaluate_run, make_split, train
 from semicdvl.types import Segments
@@ -180,3 +186,37 @@ def test_published_lists_of_one_set_with_the_pairs_of_another(tmp_path: Path) ->
     division = make_split(DataConfig(root=own, labelled=lists / "half", unlabelled=other))
     names = {side: sorted(pair.name for pair in pairs) for side, pairs in vars(division).items()}
     assert names == {"labelled": ["own0"], "unlabelled": ["other0", "other2"], "val": ["own3"], "test": ["own4"]}
+
+
+# ------------------------------------------------------------------------------------------------ the VLM alone
+def test_the_guide_is_scored_as_if_it_were_asked_anew(data: Path, store: Path) -> None:
+    pairs, words, counts = folder.read(data).pairs[:5], Prompts(("house",), ("grass",)), Confusion()
+    for pair in pairs:
+        read = read_pair(pair)
+        dates = (Colours().segment(image_HWC, words.words) for image_HWC in (read.t1_HWC, read.t2_HWC))
+        change_HW = make_labels(*dates, prompts=words, settings=CEGSettings(level="instance")).change_HW
+        assert read.label_HW is not None
+        counts += Confusion.from_maps(change_HW, read.label_HW)
+    found = guide_scores(PseudoStore.open(store), pairs, quiet=True)
+    assert found is not None and found["iou"] == counts.iou and counts.iou > 0.5
+
+
+def test_a_guide_without_answers_or_pairs_has_no_scores(data: Path, tmp_path: Path) -> None:
+    pairs, words = folder.read(data).pairs, Prompts(("house",), ("grass",))
+    list(generate(pairs[:2], vlm=Colours(), prompts=words, settings=CEGSettings(), root=tmp_path / "store"))
+    store = PseudoStore.open(tmp_path / "store")
+    assert guide_scores(store, pairs[:2], quiet=True) is not None
+    assert guide_scores(store, pairs[:3], quiet=True) is None
+    assert guide_scores(store, (), quiet=True) is None
+
+
+def test_a_network_that_is_behind_its_guide_says_so(data: Path, store: Path, tmp_path: Path) -> None:
+    recipe = _recipe(data, store, train__steps=1)
+    result = train(recipe, tmp_path / "run", quiet=True)
+    assert result.guide is not None and result.guide["iou"] > 0.5 > result.val["iou"]
+    assert result.columns()["VLM alone (validation)"] == result.guide
+    assert "`semicdvl detect` without --model is better" in (result.advice() or "")
+    assert train(recipe, tmp_path / "run", quiet=True).guide == result.guide  # of a finished run: from its record
+    assert replace(result, val={"iou": 1.0}).advice() is None and replace(result, val={}).advice() is None
+    alone = train(_recipe(data, None, method__name="supervised", train__steps=1), tmp_path / "alone", quiet=True)
+    assert alone.guide is None and alone.advice() is None and list(alone.columns()) == ["validation (selected)", "test"]

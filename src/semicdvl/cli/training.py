@@ -57,6 +57,8 @@ def train(
     run = output or Path("runs") / checked.name
     result = train_recipe(checked, run)
     out.print(scores_table(f"{run}", result.columns()))
+    if advice := result.advice():
+        out.print(advice, style="yellow", markup=False, highlight=False)
     out.print(f"weights and record: {run}", highlight=False)
 
 

@@ -44,6 +44,7 @@ class TrainedRun:
         test: test scores of the selected step. They chose nothing, unless `selected_on` is "test".
         seconds: how long it took.
         selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
+        guide: validation scores of the VLM alone, where it guided the training and is known there (`guide`).
     """
 
     run: Path
@@ -52,15 +53,24 @@ class TrainedRun:
     test: dict[str, float]
     seconds: float
     selected_on: str = "val"
+    guide: dict[str, float] | None = None
 
     def columns(self) -> dict[str, dict[str, float]]:
         """Return the scores under names that say what selected them."""
         if self.selected_on == "test":
             return {f"test {TEST_SELECTED}": self.test}
-        if self.selected_on == "last":
-            scores = {"validation": self.val, "test": self.test}
-            return {name: values for name, values in scores.items() if values}
-        return {"validation (selected)": self.val, "test": self.test}
+        chosen = "validation" if self.selected_on == "last" else "validation (selected)"
+        scores = {chosen: self.val, "test": self.test, "VLM alone (validation)": self.guide}
+        return {name: values for name, values in scores.items() if values}
+
+    def advice(self) -> str | None:
+        """Say what to do where the VLM alone has the better map of the validation pairs; None where it has not."""
+        if self.guide is None or not self.val or self.guide["iou"] <= self.val["iou"]:
+            return None
+        return (
+            f"On the validation pairs the VLM alone has an IoU of {self.guide['iou']:.3f}, this network "
+            f"{self.val['iou']:.3f}: until it has more labels or steps, `semicdvl detect` without --model is better."
+        )
 
 
 def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
@@ -149,12 +159,12 @@ def _watched(run: Path, fitted: Fitted) -> dict[str, Any]:
 
 def finished(record: dict[str, Any], run: Path) -> TrainedRun:
     """Return the result that a record tells of."""
-    step, seconds = record["best_step"], record["seconds"]
-    if record["recipe"]["train"]["select"] == "test":
+    step, seconds, select = record["best_step"], record["seconds"], record["recipe"]["train"]["select"]
+    if select == "test":
         fitted = Fitted(step, record["test_selection"], record["test_last"])
-        return TrainedRun(run, fitted, {}, record["test_selected"], seconds, "test")
+        return TrainedRun(run, fitted, {}, record["test_selected"], seconds, select)
     fitted = Fitted(step, record["val"], record["val_last"])
-    return TrainedRun(run, fitted, record["val"], record["test"], seconds, record["recipe"]["train"]["select"])
+    return TrainedRun(run, fitted, record["val"], record["test"], seconds, select, record.get("guide"))
 
 
 def column_of(run: Path, subset: str) -> str:

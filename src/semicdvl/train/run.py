@@ -24,6 +24,7 @@ from semicdvl.methods import METHODS
 from semicdvl.pseudo.store import PseudoStore
 from semicdvl.train.evaluate import Validate, evaluate, validator
 from semicdvl.train.fitting import fits_together
+from semicdvl.train.guide import guide_scores
 from semicdvl.train.optim import OptimSettings
 from semicdvl.train.processes import Processes, join
 from semicdvl.train.record import WATCHED, TrainedRun, begin, describe_split, finish, finished
@@ -86,6 +87,8 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     )
     processes.wait()  # the first one has written the weights
     scores = _test_scores(recipe, run, model=model, pairs=division.test, processes=processes)
+    if labels is not None and processes.main:
+        record["guide"] = guide_scores(labels, division.val, label_values=loading.label_values, quiet=quiet)
     return finish(record, run, fitted=fitted, test=scores, seconds=time.monotonic() - began, main=processes.main)
 
 

@@ -1,0 +1,51 @@
+"""The VLM that guides a training, scored by itself: what a student should be better than."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import track
+
+from semicdvl.data.pairs import read_pair
+from semicdvl.errors import StoreError
+from semicdvl.metrics import Confusion
+from semicdvl.pseudo.coverage import answered
+from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.pseudo.store import PseudoStore
+from semicdvl.train.evaluate import pixel_scores
+from semicdvl.types import PairFiles
+
+ALONE = CEGSettings(level="instance")
+"""What makes the VLM's answers a map without any training: the instance level, as `detect` takes it."""
+
+
+def guide_scores(
+    store: PseudoStore,
+    pairs: Sequence[PairFiles],
+    *,
+    label_values: Mapping[int, int] | None = None,
+    quiet: bool = False,
+) -> dict[str, float] | None:
+    """Score what the VLM alone says of labelled pairs, from its kept answers; it is not asked again.
+
+    Args:
+        store: where the answers are.
+        pairs: those without a label don't count.
+        label_values: as in `data.images.read_mask`.
+        quiet: show no progress.
+
+    Returns:
+        As `evaluate.pixel_scores`. None where no pair has a label, or the store lacks answers: it need only have labels
+        of the training pairs.
+    """
+    counts, console = Confusion(), Console(stderr=True, quiet=quiet)
+    for pair in track(pairs, description="the VLM alone", console=console, transient=True, disable=quiet):
+        try:
+            kept = answered(pair, store, settings=ALONE)
+        except StoreError:
+            return None
+        truth_HW = read_pair(pair, label_values=label_values).label_HW
+        if truth_HW is not None:
+            counts += Confusion.from_maps(kept.labels(store.spec.prompts, ALONE).change_HW, truth_HW)
+    return pixel_scores(counts) if counts.total else None
