@@ -210,6 +210,24 @@ def test_a_guide_without_answers_or_pairs_has_no_scores(data: Path, tmp_path: Pa
     assert guide_scores(store, (), quiet=True) is None
 
 
+class Halves(Colours):
+    """A VLM that gives instances of every second image: enough for the pixel level, and for no other."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def segment(self, image_HWC, prompts, *, gsd_m=None) -> Segments:
+        self.asked += 1
+        found = super().segment(image_HWC, prompts)
+        return replace(found, instances=()) if self.asked % 2 else found
+
+
+def test_a_guide_that_makes_no_instances_has_no_scores(data: Path, tmp_path: Path) -> None:
+    pairs, words, settings = folder.read(data).pairs[:2], Prompts(("house",), ("grass",)), CEGSettings(level="pixel")
+    list(generate(pairs, vlm=Halves(), prompts=words, settings=settings, root=tmp_path / "store"))
+    assert guide_scores(PseudoStore.open(tmp_path / "store"), pairs, quiet=True) is None
+
+
 def test_a_network_that_is_behind_its_guide_says_so(data: Path, store: Path, tmp_path: Path) -> None:
     recipe = _recipe(data, store, train__steps=1)
     result = train(recipe, tmp_path / "run", quiet=True)

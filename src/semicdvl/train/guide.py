@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import track
 
 from semicdvl.data.pairs import read_pair
-from semicdvl.errors import StoreError
+from semicdvl.errors import SemicdvlError
 from semicdvl.metrics import Confusion
 from semicdvl.pseudo.coverage import answered
 from semicdvl.pseudo.settings import CEGSettings
@@ -36,16 +36,16 @@ def guide_scores(
         quiet: show no progress.
 
     Returns:
-        As `evaluate.pixel_scores`. None where no pair has a label, or the store lacks answers: it need only have labels
-        of the training pairs.
+        As `evaluate.pixel_scores`. None where no pair has a label, the store lacks answers (it need only have labels of
+        the training pairs), or they make no instances (of a store at the pixel level).
     """
     counts, console = Confusion(), Console(stderr=True, quiet=quiet)
     for pair in track(pairs, description="the VLM alone", console=console, transient=True, disable=quiet):
         try:
-            kept = answered(pair, store, settings=ALONE)
-        except StoreError:
+            change_HW = answered(pair, store, settings=ALONE).labels(store.spec.prompts, ALONE).change_HW
+        except SemicdvlError:  # this is a comparison: a training that has ended well does not fail for it
             return None
         truth_HW = read_pair(pair, label_values=label_values).label_HW
         if truth_HW is not None:
-            counts += Confusion.from_maps(kept.labels(store.spec.prompts, ALONE).change_HW, truth_HW)
+            counts += Confusion.from_maps(change_HW, truth_HW)
     return pixel_scores(counts) if counts.total else None
