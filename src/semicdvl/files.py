@@ -17,6 +17,9 @@ from typing import Any
 
 from semicdvl.errors import InputError, OutputError
 
+UNFINISHED = ".part-"
+"""How the names of files and folders begin that are being written, or were when their writer was killed."""
+
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -29,7 +32,7 @@ def whole(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -53,7 +56,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".part-{path.name}-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent))
         temporary.chmod(0o755)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -72,7 +75,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".part-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{path.suffix}")
     try:
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

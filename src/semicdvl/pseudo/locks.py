@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from semicdvl.files import unwritable
+from semicdvl.files import UNFINISHED, unwritable
 
 FOLDER = ".locks"
 
@@ -44,7 +44,7 @@ def writing(root: Path) -> Iterator[None]:
 
 def _sweep(root: Path) -> None:
     """Remove temporary files and old locks."""
-    leftovers = [*root.glob(".part-*"), *root.glob("*/*/.part-*")]
+    leftovers = [*root.glob(f"{UNFINISHED}*"), *root.glob(f"*/*/{UNFINISHED}*")]
     for path in [*leftovers, *(path for path in (root / FOLDER).iterdir() if path.name != "writing")]:
         path.unlink(missing_ok=True)
 

@@ -17,9 +17,9 @@ from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
 from semicdvl.data.splits import leaks
 from semicdvl.errors import CheckpointError
-from semicdvl.files import key_of, write_json
+from semicdvl.files import UNFINISHED, key_of, write_json
 from semicdvl.train.processes import Processes
-from semicdvl.train.state import UNFINISHED, Fitted
+from semicdvl.train.state import Fitted
 from semicdvl.types import Split
 
 TEST_SELECTED = "(test-selected)"

@@ -12,13 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from semicdvl.checkpoint import load_into, load_weights, save_weights
-from semicdvl.files import read_json, whole_folder, write_json
+from semicdvl.files import UNFINISHED, read_json, whole_folder, write_json
 
 STATE = "state"
 """Folder of a run that holds its states."""
-
-UNFINISHED = ".part-"
-"""How the names of files and folders begin that are being written (`files.whole`)."""
 
 
 @dataclass(frozen=True)
