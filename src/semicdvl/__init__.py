@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-__version__ = "0.1.0"
+from semicdvl.version import __version__
+
 __all__ = ["__version__", "load"]
 
 

@@ -20,11 +20,11 @@ import torch
 from numpy._core.multiarray import scalar as numpy_scalar
 from torch import Tensor, nn
 
-from semicdvl import __version__
 from semicdvl.checkpoint import FORMAT, build_network, save_weights
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.files import sha256, whole_folder, write_json
 from semicdvl.models.siam_light import PUBLIC_NAMES
+from semicdvl.version import __version__
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which a checkpoint may keep its tensors, beside an optimiser and the like."""

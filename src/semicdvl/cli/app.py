@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from semicdvl import __version__
+from semicdvl.version import __version__
 
 app = typer.Typer(
     help="Find what changed between two images of one place, with 0 to 100 % of labels.",

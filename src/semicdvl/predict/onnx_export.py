@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from semicdvl import __version__
 from semicdvl.checkpoint import load_network, read_run
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.files import whole
 from semicdvl.predict.fast import TOLERANCE, ChangeLogits, change_only, folded
 from semicdvl.predict.onnx_detector import INPUTS, KEY, OUTPUT, VERSION, open_session
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
+from semicdvl.version import __version__
 
 OPSET = 18
 """Version of ONNX's operators; onnxruntime reads it from 1.14 on."""

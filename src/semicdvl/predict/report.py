@@ -18,8 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from semicdvl import __version__
 from semicdvl.files import whole
+from semicdvl.version import __version__
 
 JPEG_QUALITY = 84
 Colour = tuple[int, int, int]

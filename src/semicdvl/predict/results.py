@@ -20,12 +20,12 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
-from semicdvl import __version__
 from semicdvl.files import key_of, sha256, write_json
 from semicdvl.predict.detector import Described, identity_of
 from semicdvl.rasters.names import ImageName, named, patience
 from semicdvl.rasters.pair import RasterPair
 from semicdvl.types import Detector
+from semicdvl.version import __version__
 
 if TYPE_CHECKING:
     from semicdvl.predict.run import DetectSettings

@@ -24,7 +24,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from semicdvl import __version__
 from semicdvl.errors import DataError
 from semicdvl.files import read_json, unwritable, whole
 from semicdvl.suite.config import Suite
@@ -36,6 +35,7 @@ from semicdvl.suite.plan import AnyJob, Planned, check, plan
 from semicdvl.suite.plot import write_plot
 from semicdvl.suite.results import Outcome, how_it_ended, markdown, write_csv
 from semicdvl.suite.work import work
+from semicdvl.version import __version__
 
 POLL_S = 0.5
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from semicdvl import __version__
 from semicdvl.checkpoint import FORMAT, read_run
 from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
@@ -21,6 +20,7 @@ from semicdvl.files import UNFINISHED, key_of, write_json
 from semicdvl.train.processes import Processes
 from semicdvl.train.state import Fitted
 from semicdvl.types import Split
+from semicdvl.version import __version__
 
 TEST_SELECTED = "(test-selected)"
 """Mark of scores whose weights were chosen by looking at test pairs."""
