@@ -27,11 +27,11 @@ from rich.console import Console
 from semicdvl.adapt import AdaptSettings, adapt
 from semicdvl.adapt.labels import gamma_of
 from semicdvl.adapt.run import detect_with
+from semicdvl.atomic_files import read_json, write_json
 from semicdvl.data import folder
 from semicdvl.data.images import read_mask
 from semicdvl.data.synthetic import CitySpec, make_city, write_city
-from semicdvl.files import read_json, write_json
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.predict.run import DetectSettings, detect, vlm_detector
 from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.pseudo.settings import CEGSettings, Level

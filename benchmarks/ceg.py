@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.files import write_whole
+from semicdvl.atomic_files import write_whole
 from semicdvl.pseudo import ceg
 from semicdvl.pseudo.picture import read_png, to_png
 from semicdvl.types import VLMLabels

@@ -33,7 +33,7 @@ from rich.console import Console
 from semicdvl.data import folder
 from semicdvl.data.images import read_mask
 from semicdvl.data.synthetic import CitySpec, make_city
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.types import Detector
 
 OFFLINE = ("cva", "log_ratio", "irmad", "pca_km", "dsfa", "cnn_cd", "dcva", "gmcd")

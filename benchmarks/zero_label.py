@@ -34,7 +34,7 @@ from rich.console import Console
 from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, cases, coloured, draw_page
 from semicdvl.data.images import read_mask
 from semicdvl.errors import DataError
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.tiles import fill, fitted
 from semicdvl.rasters.pair import RasterPair

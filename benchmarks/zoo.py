@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semicdvl.checkpoint import build_network
 from semicdvl.models import MODELS
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 
 CHANGE = frozenset({"change"})
 

@@ -12,7 +12,7 @@ from data_on_disk import folder_of_pairs, save
 from semicdvl.data import DATASETS, folder, levir_cd, whu_cd
 from semicdvl.data.pairs import DataSet, check_pair, merge, read_pair
 from semicdvl.errors import DataError, InputError
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 from semicdvl.types import PairFiles
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"

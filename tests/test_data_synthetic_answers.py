@@ -24,7 +24,7 @@ from semicdvl.data.synthetic_answers import (
     write_answers,
 )
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo.generate import CEGSettings, generate
 from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.pseudo.store import PseudoStore

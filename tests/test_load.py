@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from semicdvl import load
+from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import FORMAT, save_weights
 from semicdvl.errors import CheckpointError
-from semicdvl.files import write_json
 from semicdvl.models.siam_light import build
 from semicdvl.predict.detector import network_detector
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from method_batches import AllHeads, random_batches, square_batches
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 from semicdvl.types import HEADS, IGNORE, Adversarial, Labelled, Outputs, Progress, Unlabelled
 from tiny_models import tiny
 

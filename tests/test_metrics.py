@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.metrics import SCORES, Confusion, ObjectScores, object_scores, spread
+from semicdvl.metrics.change import SCORES, Confusion, ObjectScores, object_scores, spread
 
 COUNTS = st.integers(0, 10_000_000)
 

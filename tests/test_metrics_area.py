@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.accuracy import Z95, allocate, area_accuracy
-from semicdvl.metrics import ObjectOverlaps, object_scores
+from semicdvl.metrics.area_adjusted import Z95, allocate, area_accuracy
+from semicdvl.metrics.change import ObjectOverlaps, object_scores
 
 # Olofsson et al. 2014, section 5: deforestation, forest gain, stable forest, stable non-forest; areas in pixels.
 MAPPED = [200_000, 150_000, 3_200_000, 6_450_000]

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semicdvl import models
+from semicdvl.catalog import counted
 from semicdvl.errors import ConfigError
-from semicdvl.listing import counted
 from semicdvl.models import MODELS, SPECIAL_HEADS, having
 from semicdvl.models.backbones import build_backbone
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 from semicdvl.types import HEADS, Outputs
 from tiny_models import TINY, tiny
 

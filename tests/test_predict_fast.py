@@ -12,7 +12,7 @@ from semicdvl import models
 from semicdvl.checkpoint import build_network
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.predict.fast import FastNetwork, fast, folded
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 from semicdvl.types import Outputs
 
 DATES = tuple(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))

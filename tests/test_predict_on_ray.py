@@ -17,9 +17,9 @@ from rich.console import Console
 
 from command import command
 from made_up_rasters import at, city, png, tif
+from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import FORMAT, save_weights
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
-from semicdvl.files import write_json
 from semicdvl.models.siam_light import build as siam_light
 from semicdvl.predict import on_ray
 from semicdvl.predict.classic import classic_detector

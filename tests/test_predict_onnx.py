@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from command import command
+from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import FORMAT, save_weights
 from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.files import write_json
 from semicdvl.models.siam_light import build
 from semicdvl.predict import onnx_export
 from semicdvl.predict.detector import network_detector

@@ -19,7 +19,7 @@ from shapely.geometry import box
 
 from command import command
 from semicdvl.errors import ConfigError, DataError, InputError
-from semicdvl.metrics import Confusion, object_scores
+from semicdvl.metrics.change import Confusion, object_scores
 from semicdvl.predict import truth as truth_module
 from semicdvl.predict.evaluation import draw_sample, evaluate_result
 from semicdvl.predict.run import DetectSettings, detect

@@ -13,9 +13,9 @@ from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import MODELS
+from semicdvl.registry import lookup
 from semicdvl.suite.config import load_suite
 from semicdvl.suite.plan import check
-from semicdvl.tables import lookup
 from semicdvl.train.fitting import fits_together, shape_of
 from semicdvl.train.run import build_method, length_of
 from semicdvl.types import PairFiles, Split

@@ -16,7 +16,7 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import ConfigError
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.predict.calibrated import CalibratedVLMCEG
 from semicdvl.predict.classic import classic_detector
 from semicdvl.predict.detector import vlm_detector

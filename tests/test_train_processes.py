@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from data_on_disk import save
+from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import parse_recipe
 from semicdvl.data import folder
 from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.files import write_json
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.methods.supervised import Supervised
 from semicdvl.models import siam_light

@@ -17,7 +17,7 @@ from semicdvl.data import folder
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
 from semicdvl.methods.supervised import Supervised
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo.generate import CEGSettings, generate
 from semicdvl.pseudo.labels import make_labels
 from semicdvl.pseudo.prompts import Prompts

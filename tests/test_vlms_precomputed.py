@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo import ceg
 from semicdvl.pseudo.answers import from_arrays, to_arrays
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 from semicdvl.types import VLM, Segments
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.precomputed import build, in_range, pixel_key

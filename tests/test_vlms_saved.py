@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from semicdvl.catalog import described, details, headings
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.listing import described, details, headings
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS, omg_seg, precomputed, zegclip
 from semicdvl.vlms.facts import FACTS

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from semicdvl.models import MODELS
-from semicdvl.tables import lookup
+from semicdvl.registry import lookup
 
 RESNET = {"backbone": "test_resnet", "pretrained": False}
 """timm's smallest residual network with four stages."""

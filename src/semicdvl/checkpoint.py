@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from semicdvl import models
+from semicdvl.atomic_files import read_json, whole
 from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.files import read_json, whole
-from semicdvl.tables import lookup, nearest
+from semicdvl.registry import lookup, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 
 LENGTHS = {"steps": "epochs", "epochs": "steps"}
 """Two ways to say how long a training is; what is said later (over a base, with --set) replaces the other."""

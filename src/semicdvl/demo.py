@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from semicdvl.atomic_files import whole, write_json
 from semicdvl.checkpoint import build
 from semicdvl.config import load_recipe
 from semicdvl.data import folder
 from semicdvl.data.synthetic import City, CitySpec, make_city, write_city, write_patches
-from semicdvl.files import whole, write_json
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.predict import report
 from semicdvl.predict.run import DetectSettings, detect, network_detector, vlm_detector
 from semicdvl.pseudo.coverage import fill

@@ -20,9 +20,9 @@ import torch
 from numpy._core.multiarray import scalar as numpy_scalar
 from torch import Tensor, nn
 
+from semicdvl.atomic_files import sha256, whole_folder, write_json
 from semicdvl.checkpoint import FORMAT, build_network, save_weights
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.files import sha256, whole_folder, write_json
 from semicdvl.models.siam_light import PUBLIC_NAMES
 from semicdvl.version import __version__
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from semicdvl.adapt.settings import LEAST_PX
+from semicdvl.atomic_files import whole, write_json
 from semicdvl.data.blocks import Cell
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.patches import files_of, write_patch
 from semicdvl.errors import DataError, InputError
-from semicdvl.files import whole, write_json
 from semicdvl.rasters.pair import RasterPair
 from semicdvl.types import PairFiles
 

@@ -20,10 +20,10 @@ from rich.console import Console
 from semicdvl.adapt.labels import Taught, teach
 from semicdvl.adapt.patches import cells_of, cut, side_of, write_list
 from semicdvl.adapt.settings import AdaptSettings
+from semicdvl.atomic_files import key_of, read_json, write_json
 from semicdvl.checkpoint import build_network
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.errors import OutputError
-from semicdvl.files import key_of, read_json, write_json
 from semicdvl.predict.check import open_checked, warnings_left
 from semicdvl.predict.out_folder import refuse_foreign
 from semicdvl.predict.results import inputs_of

@@ -212,7 +212,7 @@ def list_parts(
     params: Annotated[bool, typer.Option(help="Also count the parameters of each network")] = False,
 ) -> None:
     """List what can be named in recipes and on the command line."""
-    from semicdvl.listing import described, details, headings
+    from semicdvl.catalog import described, details, headings
 
     table = Table("name", "what it is", *headings(kind.value, params=params), box=None, header_style="bold")
     for name, text in described(kind.value):

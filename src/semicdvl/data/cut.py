@@ -12,11 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from semicdvl.atomic_files import unwritable
 from semicdvl.data.blocks import LABELLED, SKIPPED, UNLABELLED, Cell, Patch
 from semicdvl.data.patches import CHANGED, UNCHANGED, UNKNOWN, files_of, write_patch
 from semicdvl.data.polygons import Polygons
 from semicdvl.errors import OutputError
-from semicdvl.files import unwritable
 from semicdvl.rasters.pair import RasterPair
 
 if TYPE_CHECKING:

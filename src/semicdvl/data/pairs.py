@@ -14,7 +14,7 @@ import rasterio
 
 from semicdvl.data.images import PILLOW_SUFFIXES, Bytes, ImageCache, image_size, open_raster
 from semicdvl.errors import DataError, InputError
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 from semicdvl.types import IGNORE, PairFiles
 
 SUBSETS = ("train", "val", "test")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.files import whole
+from semicdvl.atomic_files import whole
 
 UNCHANGED, UNKNOWN, CHANGED = 0, 128, 255
 """Values in the label files."""

@@ -23,7 +23,7 @@ from shapely import STRtree
 
 from semicdvl.errors import InputError
 from semicdvl.rasters.grid import Grid
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 
 POLYGON_TYPES = (3, 6)
 """shapely's type numbers of Polygon and MultiPolygon."""

@@ -22,6 +22,7 @@ import rasterio
 import shapely
 from rich.console import Console
 
+from semicdvl.atomic_files import key_of, read_json, sha256, write_json
 from semicdvl.data.blocks import (
     LABELLED,
     SIDES,
@@ -39,7 +40,6 @@ from semicdvl.data.cut import cut, open_journal
 from semicdvl.data.polygons import Polygons, read_polygons
 from semicdvl.data.prepare_files import FORMAT, Inputs, finish, notes_of, record_of, summary
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
-from semicdvl.files import key_of, read_json, sha256, write_json
 from semicdvl.rasters.grid import Grid
 from semicdvl.rasters.pair import RasterPair, open_pair
 

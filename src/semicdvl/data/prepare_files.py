@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 import shapely
 
+from semicdvl.atomic_files import whole, write_json
 from semicdvl.data.blocks import LABELLED, SIDES
 from semicdvl.data.patches import LABEL_VALUES, files_of
-from semicdvl.files import whole, write_json
 from semicdvl.rasters.grid import Grid
 from semicdvl.rasters.vector import write_vector
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from semicdvl.atomic_files import key_of, read_json, write_json
 from semicdvl.data.pairs import refuse_doubles
 from semicdvl.errors import DataError, InputError
-from semicdvl.files import key_of, read_json, write_json
 from semicdvl.types import PairFiles, Split
 
 FORMAT = "semicdvl-split-1"

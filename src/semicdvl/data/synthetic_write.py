@@ -12,9 +12,9 @@ import pandas as pd
 import rasterio
 from numpy.typing import NDArray
 
+from semicdvl.atomic_files import whole
 from semicdvl.data.synthetic_palette import CLASSES
 from semicdvl.errors import DataError
-from semicdvl.files import whole
 from semicdvl.types import PairFiles
 
 if TYPE_CHECKING:

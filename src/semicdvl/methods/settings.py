@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from semicdvl.errors import ConfigError
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 
 
 def check(method: Any) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 
 # EfficientNet-Lite was trained on (x - 127) / 128, x in 0..255 (its model card); timm's settings of it say 0.5 instead.

@@ -29,7 +29,7 @@ from semicdvl.models.blocks import (
     weights_name,
     with_dropped,
 )
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 from semicdvl.types import Outputs
 
 Fusion = Literal["difference", "concatenation"]

@@ -11,8 +11,8 @@ from typing import Any
 from rasterio.enums import MaskFlags
 from rich.table import Table
 
+from semicdvl.atomic_files import write_json
 from semicdvl.errors import InputError
-from semicdvl.files import write_json
 from semicdvl.predict import check_page
 from semicdvl.predict.findings import Checked, DateFacts, Finding, findings_of
 from semicdvl.rasters.align import MOST_PX, Shift, measure_shift

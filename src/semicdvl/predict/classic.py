@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from semicdvl.classic import CLASSIC
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.predict.backbone_weights import need_weights
-from semicdvl.tables import lookup, nearest
+from semicdvl.registry import lookup, nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def features(wishes: Wishes) -> BackboneMaps:
 
 def sam(wishes: Wishes) -> SamMasks:
     """Load a SAM or SAM 2: option `sam` (folder or hub name), and `grid`, `rating`, `stability` of its masks."""
+    from semicdvl.atomic_files import read_json
     from semicdvl.classic.sam_masks import SamMasks
-    from semicdvl.files import read_json
     from semicdvl.vlms import hub
 
     default = SAMS.get(wishes.method, DEFAULT_SAM)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from semicdvl.accuracy import AreaAccuracy, Estimate
+from semicdvl.atomic_files import sha256, write_json
 from semicdvl.data.polygons import Polygons, read_polygons
 from semicdvl.errors import ConfigError
-from semicdvl.files import sha256, write_json
-from semicdvl.metrics import ObjectMatch
+from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
+from semicdvl.metrics.change import ObjectMatch
 from semicdvl.predict.sample import Sample, draw, is_sample, read_sample, write_sample
 from semicdvl.predict.truth import Comparison, MaskTruth, PolygonTruth, Result, Truth, compare, read_result, read_truth
 from semicdvl.rasters.vector import write_vector

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.files import write_whole
+from semicdvl.atomic_files import write_whole
 from semicdvl.predict.raw_files import append, crc32_of, fill_from
 from semicdvl.rasters.windows import Tiling
 from semicdvl.types import TileAnswer, TileObject
@@ -36,7 +36,7 @@ class FindsRow:
     """One row of tiles being written: `add` every tile from the left, then `record` what is there."""
 
     def __init__(self, stem: Path, files: contextlib.ExitStack) -> None:
-        """Write to files of this name; `files` closes them."""
+        """Write to files of this name; `atomic_files` closes them."""
         self._stem, self._files = stem, files
         self._objects: list[list[Any] | None] = []
         self._features: list[_Place | None] = []

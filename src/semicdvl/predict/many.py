@@ -19,8 +19,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rich.console import Console
 
+from semicdvl.atomic_files import read_json, write_json
 from semicdvl.errors import ConfigError, InputError, OutputError, SemicdvlError
-from semicdvl.files import read_json, write_json
 from semicdvl.predict import many_page
 from semicdvl.predict.out_folder import refuse_foreign
 from semicdvl.predict.pairs_table import NamedPair, PairsTable, read_pairs

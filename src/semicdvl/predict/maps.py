@@ -118,7 +118,7 @@ class _Rasters:
     """The rasters in the making; opened when the first rows show which there are."""
 
     def __init__(self, folder: Path, grid: Grid, files: contextlib.ExitStack) -> None:
-        """Keep where they go to; `files` finishes them."""
+        """Keep where they go to; `atomic_files` finishes them."""
         self._folder, self._grid, self._files = folder, grid, files
         self._cogs: dict[str, CogRows] = {}
 

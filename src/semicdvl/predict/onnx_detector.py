@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.atomic_files import sha256
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
-from semicdvl.files import sha256
 from semicdvl.types import IGNORE, ChangeMap, PlaneStrips
 
 KEY = "semicdvl"

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from semicdvl.atomic_files import whole
 from semicdvl.checkpoint import load_network, read_run
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.files import whole
 from semicdvl.predict.fast import TOLERANCE, ChangeLogits, change_only, folded
 from semicdvl.predict.onnx_detector import INPUTS, KEY, OUTPUT, VERSION, open_session
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD

@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError, OutputError
-from semicdvl.files import read_json
 from semicdvl.predict.results import EVALUATIONS, FORMAT, MORE_OUTPUTS, OUTPUTS
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.rasters.names import is_local, named
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 
 NEEDED = ("before", "after")
 KNOWN = (*NEEDED, "name")

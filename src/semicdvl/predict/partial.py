@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semicdvl.atomic_files import key_of, put_in_place, read_json, unwritable, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
-from semicdvl.files import key_of, put_in_place, read_json, unwritable, write_json
 
 FORMAT = "semicdvl-partial-2"
 MANIFEST = "manifest.json"

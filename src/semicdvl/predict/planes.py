@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.files import read_json, write_json
+from semicdvl.atomic_files import read_json, write_json
 from semicdvl.predict.finds import FindsRow, TileFinds
 from semicdvl.predict.raw_files import append, crc32_of, fill_from
 from semicdvl.rasters.windows import Above, Block, Tiling

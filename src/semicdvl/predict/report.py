@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from semicdvl.files import whole
+from semicdvl.atomic_files import whole
 from semicdvl.version import __version__
 
 JPEG_QUALITY = 84

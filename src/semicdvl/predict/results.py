@@ -20,7 +20,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
-from semicdvl.files import key_of, sha256, write_json
+from semicdvl.atomic_files import key_of, sha256, write_json
 from semicdvl.predict.detector import Described, identity_of
 from semicdvl.rasters.names import ImageName, named, patience
 from semicdvl.rasters.pair import RasterPair

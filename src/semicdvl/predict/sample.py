@@ -18,15 +18,15 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from semicdvl.accuracy import AreaAccuracy, allocate, area_accuracy
 from semicdvl.data.polygons import PARQUET_SUFFIXES, Polygons
 from semicdvl.errors import DataError, InputError
+from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate, area_accuracy
 from semicdvl.predict.truth import Result, Truth, counted, is_vector
 from semicdvl.rasters.vector import write_vector
 from semicdvl.types import IGNORE
 
 LEAST = 50
-"""Places in each class, at least (`accuracy.allocate`)."""
+"""Places in each class, at least (`metrics.area_adjusted.allocate`)."""
 COLUMN = "truth"
 """Column that says what is there: 0 unchanged, 1 changed."""
 
@@ -67,7 +67,7 @@ def draw(result: Result, *, total: int, seed: int, area: Polygons | None = None,
 
     Args:
         result: the map.
-        total: pixels in all, see `accuracy.allocate`.
+        total: pixels in all, see `metrics.area_adjusted.allocate`.
         seed: of the draw.
         area: ground that counts.
         truth: what there is; pixels where it is not known don't count. None: the truth of all places is not known.

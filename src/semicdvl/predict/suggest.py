@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from semicdvl.atomic_files import read_json, whole_folder
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.files import read_json, whole_folder
 from semicdvl.predict import suggest_page
 from semicdvl.predict.check import open_checked
 from semicdvl.predict.patch_survey import Patches, looks, survey

@@ -22,11 +22,11 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from semicdvl.atomic_files import read_json
 from semicdvl.data.images import open_raster
 from semicdvl.data.polygons import VECTOR_SUFFIXES, Polygons, read_polygons
 from semicdvl.errors import InputError
-from semicdvl.files import read_json
-from semicdvl.metrics import Confusion, ObjectMatch, ObjectOverlaps
+from semicdvl.metrics.change import Confusion, ObjectMatch, ObjectOverlaps
 from semicdvl.predict.results import FORMAT
 from semicdvl.rasters.grid import Grid
 from semicdvl.rasters.vector import LAYER, find_objects

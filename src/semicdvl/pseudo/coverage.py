@@ -17,7 +17,7 @@ from rich.table import Table
 
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import StoreError
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo.events import Events, Features
 from semicdvl.pseudo.features import FeatureSource
 from semicdvl.pseudo.generate import generate, spec_of

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from semicdvl.files import UNFINISHED, unwritable
+from semicdvl.atomic_files import UNFINISHED, unwritable
 
 FOLDER = ".locks"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from semicdvl.errors import ConfigError
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.atomic_files import key_of, read_json, sha256, whole, write_json, write_whole
 from semicdvl.errors import InputError, StoreError
-from semicdvl.files import key_of, read_json, sha256, whole, write_json, write_whole
 from semicdvl.pseudo.answers import from_arrays, to_arrays
 from semicdvl.pseudo.locks import held
 from semicdvl.pseudo.picture import read_png, to_png

@@ -19,8 +19,8 @@ from rasterio.features import shapes
 from shapely import MultiPolygon, get_parts
 from shapely.geometry import shape
 
+from semicdvl.atomic_files import whole
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.files import whole
 from semicdvl.rasters.grid import WGS84, Grid
 from semicdvl.rasters.shaping import Shaping, metres_per_unit, shaped
 from semicdvl.rasters.style import Style, qml, store_style

@@ -19,7 +19,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from semicdvl.files import unwritable, whole
+from semicdvl.atomic_files import unwritable, whole
 from semicdvl.rasters.grid import Grid
 from semicdvl.rasters.quiet import without_place
 

@@ -13,7 +13,7 @@ from semicdvl.classic import CLASSIC
 from semicdvl.config import Section, parse_section, read_toml
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 from semicdvl.vlms import VLMS
 
 Fraction = Annotated[float, Field(gt=0, le=1)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semicdvl.files import whole
+from semicdvl.atomic_files import whole
 from semicdvl.suite.plot import COLOURS, MARKERS
 from semicdvl.suite.results import Cell, Outcome, cells, percent
 

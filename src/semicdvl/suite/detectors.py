@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from semicdvl.atomic_files import key_of, write_json
 from semicdvl.checkpoint import build
 from semicdvl.classic import CLASSIC
 from semicdvl.config import parse_section
@@ -30,16 +31,15 @@ from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.data.synthetic import CitySpec
 from semicdvl.errors import DataError
-from semicdvl.files import key_of, write_json
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.predict.classic import classic_detector
 from semicdvl.predict.detector import vlm_detector
+from semicdvl.registry import lookup
 from semicdvl.suite import real
 from semicdvl.suite.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
 from semicdvl.suite.data import Prepared
 from semicdvl.suite.job_files import JobFiles, file_name
 from semicdvl.suite.side import Side, SideStrips
-from semicdvl.tables import lookup
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
 
 UNTRAINED = 0.0

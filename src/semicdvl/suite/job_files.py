@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from semicdvl.files import key_of
+from semicdvl.atomic_files import key_of
 
 
 class JobFiles(ABC):

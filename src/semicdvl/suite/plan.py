@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from semicdvl.atomic_files import write_json
 from semicdvl.config import Recipe, parse_recipe, put_over, read_with_base
 from semicdvl.errors import ConfigError
-from semicdvl.files import write_json
 from semicdvl.suite.config import FolderEntry, MethodEntry, ModelEntry, Suite
 from semicdvl.suite.data import Prepared
 from semicdvl.suite.detectors import NO_NETWORK, DetectorJob, detector_jobs

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semicdvl.files import whole
+from semicdvl.atomic_files import whole
 from semicdvl.suite.results import Cell, Outcome, cells
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#777777")

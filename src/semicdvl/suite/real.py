@@ -14,11 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from semicdvl.atomic_files import whole, write_json
 from semicdvl.data import folder
 from semicdvl.data.pairs import DataSet, read_pair
 from semicdvl.data.splits import SplitNames
 from semicdvl.errors import DataError, InputError
-from semicdvl.files import whole, write_json
 
 SOURCES = {"fotbcd": 0.5, "fotbcd_instances": 0.5, "levir": 1.0, "levir_crops": 1.0}
 """Folder -> factor by which its images are resized."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from semicdvl.files import whole
+from semicdvl.atomic_files import whole
 from semicdvl.suite.significance import Paired
 
 SCORES = ("iou", "f1", "precision", "recall")

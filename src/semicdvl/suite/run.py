@@ -24,8 +24,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from semicdvl.atomic_files import read_json, unwritable, whole
 from semicdvl.errors import DataError
-from semicdvl.files import read_json, unwritable, whole
 from semicdvl.suite.config import Suite
 from semicdvl.suite.cost_plot import write_costs
 from semicdvl.suite.data import Prepared, prepare

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from semicdvl.atomic_files import read_json, write_json
 from semicdvl.checkpoint import build_bare_network, load_into, load_weights, read_run
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
-from semicdvl.files import read_json, write_json
 from semicdvl.train.evaluate import evaluate
 from semicdvl.train.run import train
 

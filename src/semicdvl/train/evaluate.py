@@ -14,7 +14,7 @@ from torch import nn
 
 from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import eval_batches
-from semicdvl.metrics import Confusion, ObjectScores, object_scores
+from semicdvl.metrics.change import Confusion, ObjectScores, object_scores
 from semicdvl.train.processes import Processes
 from semicdvl.train.trainer import normalised
 from semicdvl.types import PairFiles

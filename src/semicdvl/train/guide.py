@@ -9,7 +9,7 @@ from rich.progress import track
 
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import SemicdvlError
-from semicdvl.metrics import Confusion
+from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo.coverage import answered
 from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.pseudo.store import PseudoStore

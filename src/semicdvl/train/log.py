@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from semicdvl.files import unwritable, whole
+from semicdvl.atomic_files import unwritable, whole
 
 SELECTION = {"val": "validation", "test": "test_selected", "last": "validation"}
 """What the scores that choose the weights are called, by the pairs that they are of."""

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from semicdvl.atomic_files import UNFINISHED, key_of, write_json
 from semicdvl.checkpoint import FORMAT, read_run
 from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
 from semicdvl.data.splits import leaks
 from semicdvl.errors import CheckpointError
-from semicdvl.files import UNFINISHED, key_of, write_json
 from semicdvl.train.processes import Processes
 from semicdvl.train.state import Fitted
 from semicdvl.types import Split

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import build, build_network, load_into, load_network, load_weights, read_run
 from semicdvl.config import DataConfig, Recipe, TrainConfig
 from semicdvl.data import DATASETS
@@ -19,7 +20,6 @@ from semicdvl.data.samples import Options
 from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import cross, pick, published_names, split
 from semicdvl.errors import ConfigError, DataError, StoreError
-from semicdvl.files import write_json
 from semicdvl.methods import METHODS
 from semicdvl.pseudo.store import PseudoStore
 from semicdvl.train.evaluate import Validate, evaluate, validator

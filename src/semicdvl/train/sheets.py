@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from semicdvl import losses
-from semicdvl.files import whole
+from semicdvl.atomic_files import whole
 from semicdvl.methods.pseudo_labels import evaluate_weak, evaluating, mix_strong
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Labelled, Method, Unlabelled
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from semicdvl.atomic_files import UNFINISHED, read_json, whole_folder, write_json
 from semicdvl.checkpoint import load_into, load_weights, save_weights
-from semicdvl.files import UNFINISHED, read_json, whole_folder, write_json
 
 STATE = "state"
 """Folder of a run that holds its states."""

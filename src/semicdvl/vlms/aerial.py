@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from semicdvl.atomic_files import sha256
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.files import sha256
 from semicdvl.types import Segments
 from semicdvl.vlms.aerial_net import AerialNet, normalise, project_words
 from semicdvl.vlms.aerial_tiles import ramp, resample, windows

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from semicdvl.atomic_files import key_of, read_json, sha256
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.files import key_of, read_json, sha256
 
 log = logging.getLogger("semicdvl")
 

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
-from semicdvl.files import read_json
 from semicdvl.types import Instance
 from semicdvl.vlms.precomputed import NOTE, Form, PrecomputedVLM, open_answers
 from semicdvl.vlms.saved_objects import checked_instance

@@ -34,9 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from semicdvl.atomic_files import read_json
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.files import read_json
-from semicdvl.tables import nearest
+from semicdvl.registry import nearest
 from semicdvl.types import Instance, Segments
 from semicdvl.vlms.asked import check_image
 from semicdvl.vlms.pieces import boolean

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from semicdvl.files import key_of
+from semicdvl.atomic_files import key_of
 from semicdvl.types import Instance, Segments
 from semicdvl.vlms.asked import check_image, check_scores, cleaned
 from semicdvl.vlms.pieces import encoded

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
-from semicdvl.files import read_json
 from semicdvl.types import Instance
 
 Channels = Callable[[int], int | None]
