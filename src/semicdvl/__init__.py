@@ -12,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semicdvl.version import __version__
+
 if TYPE_CHECKING:
     from torch import nn
-
-from semicdvl.version import __version__
 
 __all__ = ["__version__", "load"]
 
