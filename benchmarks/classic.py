@@ -101,8 +101,8 @@ def detect(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
     from semicdvl.predict.planes import PlaneStore
     from semicdvl.predict.tiles import fill, fitted
-    from semicdvl.rasters.pair import open_pair
-    from semicdvl.rasters.windows import tiling
+    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.tiling import tiling
 
     gsd_m = GSD_M[case.data]
     with open_pair(case.before, case.after) as pair, tempfile.TemporaryDirectory() as room:

@@ -39,7 +39,7 @@ from rich.console import Console
 from semicdvl.predict.detector import NetworkDetector
 from semicdvl.predict.results import peak_memory_mib
 from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.rasters.windows import tiling
+from semicdvl.raster.tiling import tiling
 from semicdvl.types import IGNORE, ChangeMap, Detector, PlaneStrips
 
 ROWS = 512

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
-from semicdvl.rasters.align import Shift, measure_shift
-from semicdvl.rasters.pair import open_pair
+from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.registration.estimate import Shift, measure_shift
 
 FOLDERS = ("levir", "fotbcd", "oscd", "xbd", "dsifn", "sztaki")
 MOST = 6

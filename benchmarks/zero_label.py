@@ -37,8 +37,8 @@ from semicdvl.errors import DataError
 from semicdvl.metrics.change import Confusion
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.tiles import fill, fitted
-from semicdvl.rasters.pair import RasterPair
-from semicdvl.rasters.windows import tiling
+from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.tiling import tiling
 from semicdvl.types import Detector
 
 TILE_PX, OVERLAP_PX = 1024, 128
@@ -136,7 +136,7 @@ def student_of(case: Case, run: Path) -> Detector:
 def open_for(row: Row, case: Case) -> RasterPair:
     """Open a pair as `detect` does with the options of a row."""
     from semicdvl.predict.check import open_checked
-    from semicdvl.rasters.pair import open_pair
+    from semicdvl.raster.io.pair_reader import open_pair
 
     if row.align:
         return open_checked(case.before, case.after, normalise=row.normalise, align=True)[0]

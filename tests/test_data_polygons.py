@@ -15,7 +15,7 @@ from shapely.geometry import LineString, Point, Polygon, box
 
 from semicdvl.data.polygons import read_polygons
 from semicdvl.errors import InputError
-from semicdvl.rasters.grid import Grid
+from semicdvl.raster.grid import Grid
 
 UTM = rasterio.CRS.from_epsg(32633)
 GRID = Grid(UTM, Affine(0.5, 0, 400_000, 0, -0.5, 5_600_000), 40, 60)

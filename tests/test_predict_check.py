@@ -20,7 +20,7 @@ from semicdvl.predict.results import OUTPUTS
 from semicdvl.predict.run import DetectSettings, detect, vlm_detector
 from semicdvl.pseudo.generate import CEGSettings
 from semicdvl.pseudo.prompts import prompts_of
-from semicdvl.rasters.pair import open_pair
+from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.vlms.fake import FakeVLM
 
 UTM = rasterio.CRS.from_epsg(32615)

@@ -27,8 +27,8 @@ from semicdvl.pseudo.found_objects import tile_objects
 from semicdvl.pseudo.labels import make_labels
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.rasters.pair import open_pair
-from semicdvl.rasters.windows import tiling
+from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.tiling import tiling
 from semicdvl.types import IGNORE, Instance, LookedStrips, Looks, Segments
 from semicdvl.vlms.pieces import boolean
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semicdvl.predict.planes import PlaneStore
-from semicdvl.rasters.windows import Tiling, blend_row, tiling
+from semicdvl.raster.tiling import Tiling, blend_row, tiling
 
 
 def filled(

@@ -21,7 +21,7 @@ from semicdvl.predict.check import examine
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.results import OUTPUTS
 from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.rasters.pair import open_pair
+from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.types import IGNORE, ChangeMap
 
 UTM = rasterio.CRS.from_epsg(32615)

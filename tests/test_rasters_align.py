@@ -14,11 +14,11 @@ from rasterio.errors import NotGeoreferencedWarning
 from scipy import ndimage
 
 from made_up_town import paint, photograph
-from semicdvl.rasters import align
-from semicdvl.rasters.align import MOST_WINDOWS, measure_shift
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.move import Move, OffsetField
-from semicdvl.rasters.pair import RasterPair, open_pair
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.registration import estimate
+from semicdvl.raster.registration.estimate import MOST_WINDOWS, measure_shift
+from semicdvl.raster.registration.warp import Move, OffsetField
 
 UTM = rasterio.CRS.from_epsg(32615)
 SIZE = 260, 330
@@ -43,7 +43,7 @@ def pair_of(tmp_path, before: np.ndarray, after: np.ndarray, *, move: Move | Non
     return open_pair(tif(tmp_path / "a.tif", before, **place), tif(tmp_path / "b.tif", after, **place), move=move)
 
 
-def shift_of(tmp_path, before: np.ndarray, after: np.ndarray, **place) -> align.Shift:
+def shift_of(tmp_path, before: np.ndarray, after: np.ndarray, **place) -> estimate.Shift:
     with pair_of(tmp_path, before, after, **place) as pair:
         return measure_shift(pair)
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_measured_is_not_made_up(tmp_path, kind):
 )
 @settings(max_examples=80, deadline=None)
 def test_windows_are_few_inside_and_spread(rows, cols, side, start):
-    places = align._places((start, start + rows), (0, cols), side=side, most=MOST_WINDOWS)
+    places = estimate._places((start, start + rows), (0, cols), side=side, most=MOST_WINDOWS)
     assert 1 <= len(places) <= MOST_WINDOWS and len(set(places)) == len(places)
     assert all(start <= row <= start + rows and 0 <= col <= cols for row, col in places)
     if min(rows, cols) > 20 * side and max(rows, cols) < 3 * min(rows, cols):

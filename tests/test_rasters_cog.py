@@ -14,8 +14,8 @@ from made_up_rasters import UTM, at, city, tif
 from semicdvl.predict.detector import vlm_detector
 from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.write import BLOCK_PX, Band, open_cog
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.cog import BLOCK_PX, Band, open_cog
 from semicdvl.vlms.fake import FakeVLM
 
 cogeo = pytest.importorskip("rio_cogeo", reason="rio-cogeo is not installed")

@@ -14,13 +14,13 @@ from rasterio.io import MemoryFile
 from made_up_rasters import UTM, at, city, png, tif
 from range_server import served
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.rasters import names
-from semicdvl.rasters.date import Date
-from semicdvl.rasters.grid import Grid, covering
-from semicdvl.rasters.move import Move
-from semicdvl.rasters.names import named
-from semicdvl.rasters.opening import open_date
-from semicdvl.rasters.pair import RasterPair, open_pair
+from semicdvl.raster.grid import Grid, covering
+from semicdvl.raster.io import inputs
+from semicdvl.raster.io.image_reader import Date
+from semicdvl.raster.io.inputs import named
+from semicdvl.raster.io.open_image import open_date
+from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.registration.warp import Move
 
 WHOLE = city(60, 90)
 
@@ -239,8 +239,8 @@ def test_addresses_are_read(tmp_path):
 
 def test_address_that_answers_nothing_is_given_up(tmp_path, monkeypatch):
     one = tif(tmp_path / "one.tif", WHOLE, at(100, 200))
-    monkeypatch.setitem(names.PATIENCE, "GDAL_HTTP_LOW_SPEED_TIME", "1")
-    monkeypatch.setitem(names.PATIENCE, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(inputs.PATIENCE, "GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setitem(inputs.PATIENCE, "GDAL_HTTP_MAX_RETRY", "0")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(InputError, match="cannot be reached"):

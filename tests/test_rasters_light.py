@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from made_up_rasters import at, city, tif
 from semicdvl.errors import ConfigError
-from semicdvl.rasters.date import Sample
-from semicdvl.rasters.light import LEAST_BLOCKS, measure
-from semicdvl.rasters.pair import open_pair
+from semicdvl.raster.io.image_reader import Sample
+from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.registration.radiometric_normalisation import LEAST_BLOCKS, measure
 
 
 def sample(data_CHW: np.ndarray, valid_HW: np.ndarray | None = None) -> Sample:

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from semicdvl.rasters import outlines
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.object_facts import MapStrip
-from semicdvl.rasters.objects import ObjectStream
-from semicdvl.rasters.outlines import Patch
-from semicdvl.rasters.vector import find_objects, polygons
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector import polygonise
+from semicdvl.raster.vector.files import find_objects, polygons
+from semicdvl.raster.vector.object_stats import MapStrip
+from semicdvl.raster.vector.polygonise import Patch
+from semicdvl.raster.vector.streaming_objects import ObjectStream
 
 CLASSES, FOREGROUND = ("house", "building", "road", "grass"), (0, 1)
 PLACE = Affine(0.5, 0, 366676.3, 0, -0.5, 4104256.7)
@@ -110,6 +110,6 @@ def test_very_large_objects_are_traced_from_a_file(monkeypatch):
     grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, 60, 75)
     wanted, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
     assert max(len(one.interiors) for shape in wanted.frame.geometry for one in shape.geoms) > 3
-    monkeypatch.setattr(outlines, "MOST_PX", 50)
+    monkeypatch.setattr(polygonise, "MOST_PX", 50)
     found, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
     assert shapely.equals_exact(found.frame.geometry.values, wanted.frame.geometry.values, tolerance=0).all()

@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from made_up_rasters import UTM, at, city, png, tif
 from semicdvl.errors import InputError
-from semicdvl.rasters import border
-from semicdvl.rasters.grid import Grid, offset_px, overlap
-from semicdvl.rasters.pair import open_pair
+from semicdvl.raster.grid import Grid, offset_px, overlap
+from semicdvl.raster.io import nodata_border
+from semicdvl.raster.io.pair_reader import open_pair
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -134,12 +134,12 @@ def test_black_things_that_are_no_border_stay_valid(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_black_border_found_by_strips_is_what_one_labelling_finds(seed, monkeypatch):
-    monkeypatch.setattr(border, "STRIP_ROWS", 7)
+    monkeypatch.setattr(nodata_border, "STRIP_ROWS", 7)
     black_HW = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(61, 83)), 2) > 0.03
     labels_HW, count = ndimage.label(black_HW, np.ones((3, 3)))
     frame = set(np.concatenate([labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1]]))
     wanted = [label for label in range(1, count + 1) if label in frame and (labels_HW == label).sum() > 50]
-    found = border.find(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, least_px=50)
+    found = nodata_border.find(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, least_px=50)
     assert wanted, "the case must hold a border"
     assert (found.window(0, 0, 61, 83) == np.isin(labels_HW, wanted)).all()
     assert (found.window(-3, 10, 40, 90)[3:, :73] == np.isin(labels_HW, wanted)[:37, 10:]).all()

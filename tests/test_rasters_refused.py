@@ -13,8 +13,8 @@ from rasterio.rpc import RPC
 
 from made_up_rasters import UTM, at, city, tif
 from semicdvl.errors import InputError
-from semicdvl.rasters.border import STRIP_ROWS, BlackBorder, _pack, find
-from semicdvl.rasters.pair import open_pair
+from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack, find
+from semicdvl.raster.io.pair_reader import open_pair
 
 
 def refused(before: Path, after: Path) -> InputError:
@@ -115,7 +115,7 @@ def test_decimated_border_takes_no_more_memory_than_a_strip():
 @pytest.mark.parametrize("window", [(0, 0, 61, 83), (10, 20, 30, 41), (3, 60, 50, 23)])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.17])
 def test_border_grown_in_strips_is_the_whole_one_dilated(monkeypatch, window, share):
-    monkeypatch.setattr("semicdvl.rasters.border.STRIP_ROWS", 7)
+    monkeypatch.setattr("semicdvl.raster.io.nodata_border.STRIP_ROWS", 7)
     black_HW = np.zeros((61, 83), bool)
     black_HW[:9, :40] = black_HW[30:, 70:] = black_HW[55:] = True
     border = find(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, least_px=5)

@@ -11,10 +11,10 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from shapely import MultiPolygon, Polygon, affinity, box
 
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.regular import LEAST_IOU, regular
-from semicdvl.rasters.shaping import Shaping, metres_per_unit, shaped
-from semicdvl.rasters.vector import Attributes, _outlines, find_objects, frame_of, measures
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.files import Attributes, _outlines, find_objects, frame_of, measures
+from semicdvl.raster.vector.regularise import LEAST_IOU, regular
+from semicdvl.raster.vector.simplify import Shaping, metres_per_unit, shaped
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 120, 130)
 DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, 10.5, 0, -6e-6, 60.07), 120, 130)

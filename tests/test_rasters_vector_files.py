@@ -15,9 +15,9 @@ import rasterio
 from affine import Affine
 
 from semicdvl.errors import MissingExtraError, OutputError
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.style import COLUMNS, FILL_ALPHA, KINDS_STYLE, Style, qml, store_style
-from semicdvl.rasters.vector import KINDS, find_objects, polygons, write_vector
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.files import KINDS, find_objects, polygons, write_vector
+from semicdvl.raster.vector.qgis_style import COLUMNS, FILL_ALPHA, KINDS_STYLE, Style, qml, store_style
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 70, 90)
 PLAIN = Grid(None, Affine.identity(), 70, 90)
@@ -122,7 +122,7 @@ def test_style_that_cannot_be_stored_is_one_error(tmp_path, monkeypatch):
         path.write_text("no database")
         store_style(path, style, layer=layer)
 
-    monkeypatch.setattr("semicdvl.rasters.vector.store_style", full)
+    monkeypatch.setattr("semicdvl.raster.vector.files.store_style", full)
     with pytest.raises(OutputError, match=r"changes.gpkg: cannot be written .*not a database"):
         write_vector(tmp_path / "changes.gpkg", frame_on(), style=KINDS_STYLE)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from semicdvl.errors import ConfigError
-from semicdvl.rasters.windows import ALIGN_PX, Tiling, blend_row, pad, ramp, tiling
+from semicdvl.raster.tiling import ALIGN_PX, Tiling, blend_row, pad, ramp, tiling
 
 
 def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.ndarray:

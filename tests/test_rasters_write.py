@@ -17,9 +17,9 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from semicdvl.errors import ConfigError, OutputError
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.vector import find_objects, polygons, write_vector
-from semicdvl.rasters.write import Band, open_cog
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.cog import Band, open_cog
+from semicdvl.raster.vector.files import find_objects, polygons, write_vector
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 70, 90)
 DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, -94.5, 0, -6e-6, 37.07), 70, 90)

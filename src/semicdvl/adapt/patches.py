@@ -21,7 +21,7 @@ from semicdvl.data.blocks import Cell
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.patches import files_of, write_patch
 from semicdvl.errors import DataError, InputError
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import PairFiles
 
 

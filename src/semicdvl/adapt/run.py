@@ -31,7 +31,7 @@ from semicdvl.predict.run import CACHE_BYTES, DetectResult, DetectSettings, dete
 from semicdvl.pseudo.generate import spec_of
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.rasters.names import Given
+from semicdvl.raster.io.inputs import Given
 from semicdvl.train.record import HOME, TrainedRun
 from semicdvl.train.run import train
 from semicdvl.types import VLM, PairFiles
@@ -100,7 +100,7 @@ def adapt(
     """Train a network on a pair with what a VLM says about it; no label is needed, and none is looked at.
 
     Args:
-        before: date 1, see `rasters.names.named`.
+        before: date 1, see `raster.io.inputs.named`.
         after: date 2.
         run: run directory to write; what an interrupted adaptation left there is gone on with.
         vlm: who is asked.

@@ -17,7 +17,7 @@ from semicdvl.data.blocks import LABELLED, SKIPPED, UNLABELLED, Cell, Patch
 from semicdvl.data.patches import CHANGED, UNCHANGED, UNKNOWN, files_of, write_patch
 from semicdvl.data.polygons import Polygons
 from semicdvl.errors import OutputError
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.io.pair_reader import RasterPair
 
 if TYPE_CHECKING:
     from semicdvl.data.prepare import PrepareSettings

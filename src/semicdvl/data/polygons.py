@@ -22,7 +22,7 @@ from rasterio.features import rasterize
 from shapely import STRtree
 
 from semicdvl.errors import InputError
-from semicdvl.rasters.grid import Grid
+from semicdvl.raster.grid import Grid
 from semicdvl.registry import nearest
 
 POLYGON_TYPES = (3, 6)

@@ -40,8 +40,8 @@ from semicdvl.data.cut import cut, open_journal
 from semicdvl.data.polygons import Polygons, read_polygons
 from semicdvl.data.prepare_files import FORMAT, Inputs, finish, notes_of, record_of, summary
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.pair import RasterPair, open_pair
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 
 CACHE_BYTES = 256 * 2**20
 """Memory for rows of the rasters that several patches share; GDAL would take a twentieth of the machine's."""
@@ -162,7 +162,7 @@ def prepare(
 
     Args:
         before: image of date 1.
-        after: image of date 2; on another grid it is resampled, see `rasters.pair.open_pair`.
+        after: image of date 2; on another grid it is resampled, see `raster.io.pair_reader.open_pair`.
         out: folder to write.
         labels: polygons of what changed, in any CRS.
         labelled_area: polygons of the ground on which all change is in `labels`; None: all of it is.

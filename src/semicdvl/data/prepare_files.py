@@ -14,14 +14,14 @@ import shapely
 from semicdvl.atomic_files import whole, write_json
 from semicdvl.data.blocks import LABELLED, SIDES
 from semicdvl.data.patches import LABEL_VALUES, files_of
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.vector import write_vector
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.files import write_vector
 
 if TYPE_CHECKING:
     from semicdvl.data.blocks import Cell
     from semicdvl.data.polygons import Polygons
     from semicdvl.data.prepare import Prepared, PrepareSettings
-    from semicdvl.rasters.pair import RasterPair
+    from semicdvl.raster.io.pair_reader import RasterPair
 
 FORMAT = "semicdvl-prepare-1"
 Inputs = dict[str, Path | None]

@@ -22,7 +22,7 @@ from semicdvl.pseudo.calibration import Calibration, Evidence, Ground, calibrate
 from semicdvl.pseudo.features import FeatureSource
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.rasters.strips import groups, touching
+from semicdvl.raster.vector.connected_components import groups, touching
 from semicdvl.types import VLM, ChangeMap, PlaneStrip, PlaneStrips
 
 LEAST_PROBABILITY = 0.5

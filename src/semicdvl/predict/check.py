@@ -15,13 +15,13 @@ from semicdvl.atomic_files import write_json
 from semicdvl.errors import InputError
 from semicdvl.predict import check_page
 from semicdvl.predict.findings import Checked, DateFacts, Finding, findings_of
-from semicdvl.rasters.align import MOST_PX, Shift, measure_shift
-from semicdvl.rasters.date import Date
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.move import Move
-from semicdvl.rasters.names import Given
-from semicdvl.rasters.pair import RasterPair, open_pair
-from semicdvl.rasters.radiometry import compare
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.image_reader import Date
+from semicdvl.raster.io.inputs import Given
+from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.registration.estimate import MOST_PX, Shift, measure_shift
+from semicdvl.raster.registration.radiometry import compare
+from semicdvl.raster.registration.warp import Move
 
 FORMAT = "semicdvl-check"
 
@@ -38,10 +38,10 @@ def check(
     """Measure how two images fit and write `check.json` and `check.html` into a folder; its other files stay.
 
     Args:
-        before: date 1, see `rasters.names.named`.
+        before: date 1, see `raster.io.inputs.named`.
         after: date 2.
         out: the folder; made if it is missing.
-        bands: see `rasters.pair.open_pair`.
+        bands: see `raster.io.pair_reader.open_pair`.
         after_bands: the same.
         grid: the same.
 
@@ -106,7 +106,7 @@ def open_checked(
 ) -> tuple[RasterPair, Checked, Shift | None]:
     """Open a pair for a detection and measure it; with `align` the after image is moved onto the before image.
 
-    The other arguments are those of `rasters.pair.open_pair`.
+    The other arguments are those of `raster.io.pair_reader.open_pair`.
 
     Returns:
         The pair, what was measured on the files as they are, and the shift that is left after alignment (None without).

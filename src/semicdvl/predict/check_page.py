@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from semicdvl.predict import paint, report
 from semicdvl.predict.findings import Checked, shift_text
-from semicdvl.rasters.align import Shift
-from semicdvl.rasters.pair import PairWindow, RasterPair
+from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
+from semicdvl.raster.registration.estimate import Shift
 
 OVERVIEW_PX, DATE_PX, ZOOM_PX = 1300, 700, 384
 FIELDS = 10

@@ -17,9 +17,9 @@ from rasterio.features import rasterize
 
 from semicdvl.predict import paint, report
 from semicdvl.predict.results import Found, RunFacts, area_text, count, describe, versions
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.pair import RasterPair
-from semicdvl.rasters.vector import KINDS
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.vector.files import KINDS
 
 OVERVIEW_PX = 1300
 CROPS = 10

@@ -21,7 +21,7 @@ from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
 from semicdvl.metrics.change import ObjectMatch
 from semicdvl.predict.sample import Sample, draw, is_sample, read_sample, write_sample
 from semicdvl.predict.truth import Comparison, MaskTruth, PolygonTruth, Result, Truth, compare, read_result, read_truth
-from semicdvl.rasters.vector import write_vector
+from semicdvl.raster.vector.files import write_vector
 
 FORMAT = "semicdvl-evaluation-1"
 SAMPLE = 500

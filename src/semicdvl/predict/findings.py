@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from semicdvl.predict.results import area_text
-from semicdvl.rasters.align import MOST_PX, Shift
-from semicdvl.rasters.radiometry import Radiometry, Seen
+from semicdvl.raster.registration.estimate import MOST_PX, Shift
+from semicdvl.raster.registration.radiometry import Radiometry, Seen
 
 FINE, WARNINGS, UNUSABLE = 0, 1, 2
 MEANING = ("fine", "usable, with warnings", "not usable")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_whole
 from semicdvl.predict.raw_files import append, crc32_of, fill_from
-from semicdvl.rasters.windows import Tiling
+from semicdvl.raster.tiling import Tiling
 from semicdvl.types import TileAnswer, TileObject
 
 ROWS_HELD = 4

@@ -28,7 +28,7 @@ from semicdvl.predict.results import FORMAT as RESULT_FORMAT
 from semicdvl.predict.results import area_text, result_key
 from semicdvl.predict.run import CACHE_BYTES, DetectSettings, detect, refuse_settings
 from semicdvl.predict.tiles import Engine
-from semicdvl.rasters.names import named
+from semicdvl.raster.io.inputs import named
 from semicdvl.types import Detector
 
 FORMAT = "semicdvl-pairs"

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from semicdvl.predict import paint
 from semicdvl.predict.results import Found
 from semicdvl.predict.streams import Behind
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.object_facts import MapStrip
-from semicdvl.rasters.objects import ObjectStream
-from semicdvl.rasters.outlines import Patch
-from semicdvl.rasters.shaping import Shaping
-from semicdvl.rasters.vector import PLAIN
-from semicdvl.rasters.write import Band, CogRows, open_cog
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.cog import Band, CogRows, open_cog
+from semicdvl.raster.vector.files import PLAIN
+from semicdvl.raster.vector.object_stats import MapStrip
+from semicdvl.raster.vector.polygonise import Patch
+from semicdvl.raster.vector.simplify import Shaping
+from semicdvl.raster.vector.streaming_objects import ObjectStream
 from semicdvl.types import IGNORE, ChangeMap
 
 SCORE_STEPS = 1024

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.rasters.style import KINDS_STYLE
+from semicdvl.raster.vector.qgis_style import KINDS_STYLE
 
 Colour = tuple[int, int, int]
 

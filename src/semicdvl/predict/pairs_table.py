@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.errors import InputError, MissingExtraError
-from semicdvl.rasters.names import is_local, named
+from semicdvl.raster.io.inputs import is_local, named
 from semicdvl.registry import nearest
 
 NEEDED = ("before", "after")
@@ -33,7 +33,7 @@ class NamedPair:
 
     Attributes:
         name: of the pair and of the folder of its result.
-        before: date 1, as `rasters.names.named` takes it; paths are resolved.
+        before: date 1, as `raster.io.inputs.named` takes it; paths are resolved.
         after: date 2.
     """
 

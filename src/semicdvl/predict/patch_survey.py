@@ -18,7 +18,7 @@ from semicdvl.data.images import open_raster
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.predict.truth import Result
 from semicdvl.pseudo.features import FeatureSource
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import IGNORE
 
 WINDOW_PX = 2**22

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from semicdvl.atomic_files import read_json, write_json
 from semicdvl.predict.finds import FindsRow, TileFinds
 from semicdvl.predict.raw_files import append, crc32_of, fill_from
-from semicdvl.rasters.windows import Above, Block, Tiling
+from semicdvl.raster.tiling import Above, Block, Tiling
 from semicdvl.types import PlaneStrip
 
 STRIP_BYTES = 32 * 2**20

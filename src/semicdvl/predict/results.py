@@ -22,8 +22,8 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from semicdvl.atomic_files import key_of, sha256, write_json
 from semicdvl.predict.detector import Described, identity_of
-from semicdvl.rasters.names import ImageName, named, patience
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.io.inputs import ImageName, named, patience
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import Detector
 from semicdvl.version import __version__
 

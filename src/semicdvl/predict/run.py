@@ -24,12 +24,12 @@ from semicdvl.predict.partial import Partial, resumable
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.results import Found, RunFacts
 from semicdvl.predict.tiles import Engine, fill, fitted
-from semicdvl.rasters.names import Given
-from semicdvl.rasters.pair import RasterPair
-from semicdvl.rasters.shaping import Shaping
-from semicdvl.rasters.style import KINDS_STYLE
-from semicdvl.rasters.vector import driver_of, write_vector
-from semicdvl.rasters.windows import tiling
+from semicdvl.raster.io.inputs import Given
+from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.tiling import tiling
+from semicdvl.raster.vector.files import driver_of, write_vector
+from semicdvl.raster.vector.qgis_style import KINDS_STYLE
+from semicdvl.raster.vector.simplify import Shaping
 from semicdvl.types import Detector
 
 __all__ = ["DetectResult", "DetectSettings", "detect", "network_detector", "vlm_detector"]
@@ -127,8 +127,8 @@ def detect(
     a pixel and map of the detector, and in the list of objects.
 
     Args:
-        before: date 1: a file, a folder, an address, or several files (`rasters.names.named`).
-        after: date 2; see `rasters.pair.open_pair` for what happens when the grids differ.
+        before: date 1: a file, a folder, an address, or several files (`raster.io.inputs.named`).
+        after: date 2; see `raster.io.pair_reader.open_pair` for what happens when the grids differ.
         out: the folder. An earlier result in it is replaced.
         detector: what finds the change.
         settings: see `DetectSettings`.

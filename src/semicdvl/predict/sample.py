@@ -22,7 +22,7 @@ from semicdvl.data.polygons import PARQUET_SUFFIXES, Polygons
 from semicdvl.errors import DataError, InputError
 from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate, area_accuracy
 from semicdvl.predict.truth import Result, Truth, counted, is_vector
-from semicdvl.rasters.vector import write_vector
+from semicdvl.raster.vector.files import write_vector
 from semicdvl.types import IGNORE
 
 LEAST = 50

@@ -31,9 +31,9 @@ from semicdvl.predict.check import open_checked
 from semicdvl.predict.patch_survey import Patches, looks, survey
 from semicdvl.predict.truth import Result, read_result
 from semicdvl.pseudo.features import FeatureSource
-from semicdvl.rasters.grid import offset_px
-from semicdvl.rasters.pair import RasterPair, open_pair
-from semicdvl.rasters.vector import write_vector
+from semicdvl.raster.grid import offset_px
+from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.vector.files import write_vector
 
 FILES = ("suggest.gpkg", "suggest.html")
 LEAST_VALID_FRAC = 0.5

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from semicdvl.predict import paint, report
 from semicdvl.predict.patch_survey import Patches, picture
 from semicdvl.predict.truth import Result
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import IGNORE
 
 SHOWN_PX = 320

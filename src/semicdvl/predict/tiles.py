@@ -16,8 +16,8 @@ from semicdvl.errors import InputError
 from semicdvl.predict.finds import FindsRow
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.streams import Ahead, Behind
-from semicdvl.rasters.pair import RasterPair
-from semicdvl.rasters.windows import Block, blend_row, pad
+from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.tiling import Block, blend_row, pad
 from semicdvl.types import Detector, Fits, Looks, PairTile, TileAnswer
 
 AHEAD = 2

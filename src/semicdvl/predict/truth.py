@@ -28,8 +28,8 @@ from semicdvl.data.polygons import VECTOR_SUFFIXES, Polygons, read_polygons
 from semicdvl.errors import InputError
 from semicdvl.metrics.change import Confusion, ObjectMatch, ObjectOverlaps
 from semicdvl.predict.results import FORMAT
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.vector import LAYER, find_objects
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.files import LAYER, find_objects
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23

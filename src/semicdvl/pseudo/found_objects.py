@@ -17,7 +17,7 @@ from pycocotools import mask as rle
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo import events
 from semicdvl.pseudo.looks import TileIndex, Window, common
-from semicdvl.rasters.strips import groups
+from semicdvl.raster.vector.connected_components import groups
 from semicdvl.types import Finds, Instance, Segments, TileObject
 from semicdvl.vlms.pieces import Piece, boolean, same
 

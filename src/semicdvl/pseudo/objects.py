@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import DataError
 from semicdvl.pseudo.prompts import Prompts
-from semicdvl.rasters.vector import find_objects, kind_of, majority_classes, scores_of
+from semicdvl.raster.vector.files import find_objects, kind_of, majority_classes, scores_of
 from semicdvl.types import Segments, VLMLabels
 
 
@@ -47,7 +47,7 @@ def change_objects(
 ) -> list[ChangeObject]:
     """List the changed objects of a pair's label.
 
-    The same rule as in the polygons of `detect`, which takes it from here and from `rasters.vector`.
+    The same rule as in the polygons of `detect`, which takes it from here and from `raster.vector.files`.
 
     Args:
         labels: of the pair.

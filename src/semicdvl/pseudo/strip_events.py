@@ -20,7 +20,7 @@ from semicdvl.pseudo import ceg, events, judging
 from semicdvl.pseudo.looks import Described, Likeness
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.rasters.strips import first_blocks, groups, touching
+from semicdvl.raster.vector.connected_components import first_blocks, groups, touching
 from semicdvl.types import Finds
 
 

@@ -264,8 +264,8 @@ def _by_itself(detector: Detector, pair: PairFiles, cache: ImageCache, *, gsd_m:
     """Return change map and label of a pair, by the steps of `semicdvl detect`."""
     from semicdvl.predict.planes import PlaneStore
     from semicdvl.predict.tiles import fill, fitted
-    from semicdvl.rasters.pair import open_pair
-    from semicdvl.rasters.windows import tiling
+    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.tiling import tiling
 
     arrays = read_pair(pair, cache=cache)
     assert arrays.label_HW is not None, "looked at before"

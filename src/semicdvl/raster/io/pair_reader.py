@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.rasters.date import Date
-from semicdvl.rasters.grid import Grid, offset_px, overlap
-from semicdvl.rasters.image import grid_of, open_image
-from semicdvl.rasters.light import Light, matched
-from semicdvl.rasters.move import Move
-from semicdvl.rasters.names import Given, named, patience
-from semicdvl.rasters.opening import open_date
+from semicdvl.raster.grid import Grid, offset_px, overlap
+from semicdvl.raster.io.image_reader import Date
+from semicdvl.raster.io.inputs import Given, named, patience
+from semicdvl.raster.io.open_dataset import grid_of, open_image
+from semicdvl.raster.io.open_image import open_date
+from semicdvl.raster.registration.radiometric_normalisation import Light, matched
+from semicdvl.raster.registration.warp import Move
 
 GRIDS = ("before", "after", "finest")
 """Whose pixels the result has, beside those of a raster file."""
@@ -138,19 +138,19 @@ def open_pair(
     part that both cover; where the grids differ by whole pixels only, it is read as it is. 8-bit data pass unchanged;
     any other type gets one linear stretch per date and band (0.5 % to 99.5 %), measured once over the whole overlap, so
     that no tile is stretched by itself. No data is what a tag, an alpha band, a mask or NaN says, and solid black
-    borders without a tag (`rasters.border`).
+    borders without a tag (`raster.io.nodata_border`).
 
     Args:
         before: date 1: a GeoTIFF or anything else that GDAL reads, an address, a folder, or several files that make a
-            mosaic (`rasters.names.named`); plain PNG and JPEG have no CRS.
+            mosaic (`raster.io.inputs.named`); plain PNG and JPEG have no CRS.
         after: date 2, likewise.
         bands: 1-based numbers of the bands to read in both dates, three or more, red, green and blue first; None: as
             tagged, or the first three.
         after_bands: the same in date 2, where its bands lie in another order.
         grid: whose pixels the result has: "before", "after", "finest" (the date with the smaller pixels), or a raster
             file.
-        normalise: "match" brings the after image to the before image's light (`rasters.light`), "none" does not.
-        move: how far the after image lies beside the before image (`rasters.align` measures it): it is read from there.
+        normalise: "match" brings the after image to the before image's light (`raster.registration.radiometric_normalisation`), "none" does not.
+        move: how far the after image lies beside the before image (`raster.registration.estimate` measures it): it is read from there.
 
     Raises:
         InputError: a file is missing, out of reach, no image, damaged, has fewer than 3 bands, has no CRS while the

@@ -21,10 +21,10 @@ from shapely.geometry import shape
 
 from semicdvl.atomic_files import whole
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.rasters.grid import WGS84, Grid
-from semicdvl.rasters.shaping import Shaping, metres_per_unit, shaped
-from semicdvl.rasters.style import Style, qml, store_style
-from semicdvl.rasters.write import gdal_errors
+from semicdvl.raster.grid import WGS84, Grid
+from semicdvl.raster.io.cog import gdal_errors
+from semicdvl.raster.vector.qgis_style import Style, qml, store_style
+from semicdvl.raster.vector.simplify import Shaping, metres_per_unit, shaped
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf", ".parquet": "GeoParquet"}
 KINDS = ("appeared", "disappeared", "replaced", "changed")

@@ -22,11 +22,11 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 
-from semicdvl.rasters.correlation import Peak, cross_spectrum, directions, find_peak, texture
-from semicdvl.rasters.date import Date
-from semicdvl.rasters.grid import WGS84, Grid
-from semicdvl.rasters.move import Move, OffsetField
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.grid import WGS84, Grid
+from semicdvl.raster.io.image_reader import Date
+from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.registration.phase_correlation import Peak, cross_spectrum, directions, find_peak, texture
+from semicdvl.raster.registration.warp import Move, OffsetField
 
 MOST_PX = 100.0
 """Images that lie farther apart are not the same place, or not placed at all."""

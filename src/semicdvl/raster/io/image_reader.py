@@ -18,11 +18,11 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.errors import InputError
-from semicdvl.rasters.border import BlackBorder, find
-from semicdvl.rasters.grid import Grid, offset_px
-from semicdvl.rasters.image import BROKEN, reason
-from semicdvl.rasters.move import OffsetField, moved, reach
-from semicdvl.rasters.names import ImageName, patience
+from semicdvl.raster.grid import Grid, offset_px
+from semicdvl.raster.io.inputs import ImageName, patience
+from semicdvl.raster.io.nodata_border import BlackBorder, find
+from semicdvl.raster.io.open_dataset import BROKEN, reason
+from semicdvl.raster.registration.warp import OffsetField, moved, reach
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 SAMPLE_PX = 1024

@@ -11,9 +11,9 @@ from PIL.PngImagePlugin import PngImageFile
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.names import is_local, is_remote
-from semicdvl.rasters.quiet import without_place
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.georeference_warnings import without_place
+from semicdvl.raster.io.inputs import is_local, is_remote
 
 BROKEN = "Copy or download it again; `gdalinfo -checksum FILE` shows whether it is whole"
 JPEG_TAIL_BYTES = 65_536

@@ -8,18 +8,18 @@ from typing import Any
 from rasterio.enums import ColorInterp
 
 from semicdvl.errors import InputError
-from semicdvl.rasters.date import Date
-from semicdvl.rasters.image import grid_of, open_image
-from semicdvl.rasters.mosaic import open_mosaic
-from semicdvl.rasters.names import Given, ImageName, named, patience
+from semicdvl.raster.io.image_reader import Date
+from semicdvl.raster.io.inputs import Given, ImageName, named, patience
+from semicdvl.raster.io.mosaic import open_mosaic
+from semicdvl.raster.io.open_dataset import grid_of, open_image
 
 
 def open_date(given: Given | ImageName, *, bands: Sequence[int] | None = None) -> Date:
     """Open one date.
 
     Args:
-        given: a file, a folder, an address, ... or several of them: see `rasters.names.named`. Several make a mosaic,
-            see `rasters.mosaic`.
+        given: a file, a folder, an address, ... or several of them: see `raster.io.inputs.named`. Several make a mosaic,
+            see `raster.io.mosaic`.
         bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged, or the first
             three.
 

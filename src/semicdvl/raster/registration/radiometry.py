@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.rasters.date import Date
-from semicdvl.rasters.pair import RasterPair
+from semicdvl.raster.io.image_reader import Date
+from semicdvl.raster.io.pair_reader import RasterPair
 
 LOW, HIGH = 0.5, 99.5
 """Percentiles that are shown as a band's range."""

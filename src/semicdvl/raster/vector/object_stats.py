@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.rasters.strips import first_blocks
+from semicdvl.raster.vector.connected_components import first_blocks
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.rasters.date import Date, Sample, Stretch
+from semicdvl.raster.io.image_reader import Date, Sample, Stretch
 
 BLOCK = 4
 KEEP = 0.6

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from shapely import MultiPolygon, get_parts, transform
 from shapely.geometry import shape
 
-from semicdvl.rasters.quiet import without_place
+from semicdvl.raster.io.georeference_warnings import without_place
 
 MOST_PX = 2**26
 """An object whose box holds more pixels is traced from a file."""

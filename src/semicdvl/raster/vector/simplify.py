@@ -17,8 +17,8 @@ from pyproj import Geod
 from rasterio.warp import transform
 from shapely import MultiPolygon, Polygon, STRtree
 
-from semicdvl.rasters.grid import WGS84, Grid
-from semicdvl.rasters.regular import regular
+from semicdvl.raster.grid import WGS84, Grid
+from semicdvl.raster.vector.regularise import regular
 
 TOLERANCE_PX = 1.5
 """How far a squared side may lie off the pixels' edges."""
@@ -30,7 +30,7 @@ class Shaping:
 
     Attributes:
         simplify_m: corners that lie off the line between others by less are left out (0: none).
-        regularise: sides along and across the object's main direction, where they fit (`rasters.regular`).
+        regularise: sides along and across the object's main direction, where they fit (`raster.vector.regularise`).
     """
 
     simplify_m: float = 0.0

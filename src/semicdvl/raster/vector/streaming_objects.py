@@ -16,12 +16,12 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon
 
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.object_facts import Facts, MapStrip, measured, together
-from semicdvl.rasters.outlines import Patch, outline_of, outlines_of
-from semicdvl.rasters.shaping import Shaping
-from semicdvl.rasters.strips import groups, touching
-from semicdvl.rasters.vector import PLAIN, Attributes, frame_of, majority_of
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.connected_components import groups, touching
+from semicdvl.raster.vector.files import PLAIN, Attributes, frame_of, majority_of
+from semicdvl.raster.vector.object_stats import Facts, MapStrip, measured, together
+from semicdvl.raster.vector.polygonise import Patch, outline_of, outlines_of
+from semicdvl.raster.vector.simplify import Shaping
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from semicdvl.errors import InputError
-from semicdvl.rasters.grid import Grid, covering, offset_px
-from semicdvl.rasters.image import grid_of, open_image, reason
-from semicdvl.rasters.names import ImageName, is_local
+from semicdvl.raster.grid import Grid, covering, offset_px
+from semicdvl.raster.io.inputs import ImageName, is_local
+from semicdvl.raster.io.open_dataset import grid_of, open_image, reason
 
 MOST_PX = 2**31 - 1
 TYPES = {

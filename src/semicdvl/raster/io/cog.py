@@ -20,8 +20,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from semicdvl.atomic_files import unwritable, whole
-from semicdvl.rasters.grid import Grid
-from semicdvl.rasters.quiet import without_place
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.georeference_warnings import without_place
 
 BLOCK_PX = 512
 Colour = tuple[int, int, int]
