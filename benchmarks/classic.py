@@ -30,10 +30,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from semicdvl.data import folder
 from semicdvl.data.images import read_mask
-from semicdvl.data.synthetic import CitySpec, make_city
+from semicdvl.data.readers import folder
 from semicdvl.metrics.change import Confusion
+from semicdvl.synthetic.generate import CitySpec, make_city
 from semicdvl.types import Detector
 
 OFFLINE = ("cva", "log_ratio", "irmad", "pca_km", "dsfa", "cnn_cd", "dcva", "gmcd")

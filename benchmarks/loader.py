@@ -26,7 +26,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from semicdvl.data.augment import Crop, CutMix, Look, Strong, Weak, draw_box, draw_crop, draw_look
 from semicdvl.data.samples import images_BCHW
-from semicdvl.data.synthetic import CitySpec, make_city
+from semicdvl.synthetic.generate import CitySpec, make_city
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD
 
 Bytes = NDArray[np.uint8]

@@ -24,7 +24,7 @@ from semicdvl.adapt.patches import cells_of
 from semicdvl.adapt.run import next_command, recipe_of
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
-from semicdvl.data import folder
+from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.predict.run import network_detector

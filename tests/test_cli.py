@@ -12,7 +12,7 @@ import pytest
 
 from semicdvl import __version__
 from semicdvl.__main__ import main
-from semicdvl.data.folder import read
+from semicdvl.data.readers.folder import read
 
 FAKE = ["--vlm", "fake", "--find", "building", "--background", "grass"]
 

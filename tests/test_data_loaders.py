@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from data_on_disk import folder_of_pairs, save
-from semicdvl.data import folder
 from semicdvl.data.augment import CutMix, Strong, Weak
 from semicdvl.data.loaders import Batch, eval_batches, train_batches
 from semicdvl.data.pairs import read_pair
+from semicdvl.data.readers import folder
 from semicdvl.data.samples import Options
 from semicdvl.errors import DataError, InputError, StoreError
 from semicdvl.types import IGNORE, Labelled, PairFiles, Split, Unlabelled, VLMLabels

@@ -13,7 +13,7 @@ import shapely
 from affine import Affine
 from shapely.geometry import LineString, Point, Polygon, box
 
-from semicdvl.data.polygons import read_polygons
+from semicdvl.data.prepare.polygon_layer import read_polygons
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 

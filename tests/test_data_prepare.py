@@ -21,11 +21,12 @@ from shapely.geometry import Polygon, box
 from command import command
 from data_on_disk import folder_of_pairs, save
 from semicdvl.config import parse_recipe
-from semicdvl.data import cut, folder, published
-from semicdvl.data.blocks import LABELLED, UNLABELLED, Cell, Patch, divide, layout, leakage
 from semicdvl.data.images import read_mask, read_rgb
-from semicdvl.data.prepare import Prepared, PrepareSettings, prepare
-from semicdvl.data.published import prepare_published, verify_lists
+from semicdvl.data.prepare import patch_cutter, published
+from semicdvl.data.prepare.published import prepare_published, verify_lists
+from semicdvl.data.prepare.run import Prepared, PrepareSettings, prepare
+from semicdvl.data.prepare.spatial_split import LABELLED, UNLABELLED, Cell, Patch, divide, layout, leakage
+from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.train.run import train
 from semicdvl.types import IGNORE
@@ -136,7 +137,7 @@ def test_labels_need_no_explanation_unless_unknown_ground_is_asked_for(town: dic
 
 
 def test_an_interrupted_run_goes_on(town: dict[str, Path], made: Prepared, tmp_path: Path, monkeypatch: Any) -> None:
-    real, calls = cut._cut_one, []
+    real, calls = patch_cutter._cut_one, []
 
     def stopped_at(last: int) -> Callable[..., Patch]:
         def cut_one(*args: Any, **options: Any) -> Patch:
@@ -148,13 +149,13 @@ def test_an_interrupted_run_goes_on(town: dict[str, Path], made: Prepared, tmp_p
         return cut_one
 
     out = tmp_path / "DATA"
-    monkeypatch.setattr(cut, "_cut_one", stopped_at(20))
+    monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(20))
     with pytest.raises(KeyboardInterrupt):
         run(town, out)
     assert json.loads((out / "prepare.json").read_text())["status"] == "started" and not (out / "list").exists()
     journal = out / "patches.jsonl"
     journal.write_text(journal.read_text() + '{"row": 3, "co')  # killed while writing a line
-    monkeypatch.setattr(cut, "_cut_one", stopped_at(10**6))
+    monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(10**6))
     again = run(town, out)
     assert len(calls) == len(set(calls)) + 1  # only the interrupted one twice
     assert again.division == made.division and "finished" in (out / "prepare.json").read_text()
@@ -245,7 +246,7 @@ def test_blocks_never_come_closer_than_the_gap(height: int, width: int, side: in
 
 
 def test_leakage_is_measured_and_not_assumed() -> None:
-    from semicdvl.data.blocks import Division
+    from semicdvl.data.prepare.spatial_split import Division
 
     train, near, far = (Patch(Cell(row, col, (0, 0)), LABELLED) for row, col in ((0, 0), (32, 32), (40, 71)))
     found = leakage(Division(train=(train,), test=(near, far)), size_px=32)

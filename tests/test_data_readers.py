@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from data_on_disk import folder_of_pairs, save
-from semicdvl.data import DATASETS, folder, levir_cd, whu_cd
+from semicdvl.data import DATASETS
 from semicdvl.data.pairs import DataSet, check_pair, merge, read_pair
+from semicdvl.data.readers import folder, levir_cd, whu_cd
 from semicdvl.errors import DataError, InputError
 from semicdvl.registry import lookup
 from semicdvl.types import PairFiles

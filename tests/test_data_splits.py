@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_on_disk import folder_of_pairs
-from semicdvl.data import folder
 from semicdvl.data.pairs import DataSet
+from semicdvl.data.readers import folder
 from semicdvl.data.split_file import read_split, write_split
 from semicdvl.data.splits import SplitNames, cross, leaks, pick, published_names, split
 from semicdvl.errors import DataError, InputError

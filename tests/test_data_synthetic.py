@@ -12,13 +12,13 @@ import rasterio.features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.data.synthetic import CLASSES, NUISANCES, City, CitySpec, make_city, write_city, write_patches
-from semicdvl.data.synthetic_blocks import fill_block
-from semicdvl.data.synthetic_buildings import MAKERS, terrace
-from semicdvl.data.synthetic_scene import Sketch
-from semicdvl.data.synthetic_shapes import area, cut, inset, signed_area
-from semicdvl.data.synthetic_streets import PAD_M, plan_streets
 from semicdvl.errors import ConfigError, DataError, OutputError
+from semicdvl.synthetic.generate import CLASSES, NUISANCES, City, CitySpec, make_city, write_city, write_patches
+from semicdvl.synthetic.layout.blocks import fill_block
+from semicdvl.synthetic.layout.buildings import MAKERS, terrace
+from semicdvl.synthetic.layout.geometry import area, cut, inset, signed_area
+from semicdvl.synthetic.layout.scene import Sketch
+from semicdvl.synthetic.layout.streets import PAD_M, plan_streets
 
 BUILDING = CLASSES.index("building")
 SEEDS = (0, 3, 5)

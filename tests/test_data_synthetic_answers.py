@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from semicdvl.data.synthetic import CLASSES, City, CitySpec, make_city, write_patches
-from semicdvl.data.synthetic_answers import (
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.metrics.change import Confusion
+from semicdvl.pseudo.generate import CEGSettings, generate
+from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.pseudo.store import PseudoStore
+from semicdvl.synthetic.generate import CLASSES, City, CitySpec, make_city, write_patches
+from semicdvl.synthetic.vlm_answers import (
     BUILDING,
     CHANNEL,
     HOUSE,
@@ -23,11 +28,6 @@ from semicdvl.data.synthetic_answers import (
     answer_city,
     write_answers,
 )
-from semicdvl.errors import ConfigError, DataError
-from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo.generate import CEGSettings, generate
-from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.pseudo.store import PseudoStore
 from semicdvl.types import PairFiles
 from semicdvl.vlms import precomputed
 

@@ -15,7 +15,7 @@ from data_on_disk import folder_of_pairs
 from public_network import PublicNetwork, with_statistics
 from semicdvl import load
 from semicdvl.checkpoint import load_weights
-from semicdvl.data import folder
+from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.official import import_official, public_tensors
 from semicdvl.predict.detector import network_detector

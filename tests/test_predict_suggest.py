@@ -17,8 +17,8 @@ from rich.console import Console
 from shapely.geometry import box
 
 from command import command
-from semicdvl.data import folder
-from semicdvl.data.prepare import PrepareSettings, prepare
+from semicdvl.data.prepare.run import PrepareSettings, prepare
+from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.predict.patch_survey import doubt, survey
 from semicdvl.predict.run import DetectSettings, detect

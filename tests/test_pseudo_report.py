@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semicdvl.__main__ import main
-from semicdvl.data import folder
+from semicdvl.data.readers import folder
 from semicdvl.errors import StoreError
 from semicdvl.predict import gamma_chart
 from semicdvl.predict.store_page import write_report

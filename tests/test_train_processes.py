@@ -22,7 +22,7 @@ from data_on_disk import save
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import parse_recipe
-from semicdvl.data import folder
+from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.methods.supervised import Supervised

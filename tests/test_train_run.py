@@ -13,8 +13,8 @@ import torch
 from data_on_disk import folder_of_pairs
 from semicdvl.checkpoint import load_network
 from semicdvl.config import DataConfig, Recipe, parse_recipe
-from semicdvl.data import folder
 from semicdvl.data.pairs import read_pair
+from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
 from semicdvl.methods.supervised import Supervised
 from semicdvl.metrics.change import Confusion

@@ -13,8 +13,8 @@ from data_on_disk import folder_of_pairs
 from method_batches import AllHeads, random_batches
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import load_recipe
-from semicdvl.data import folder
 from semicdvl.data.loaders import train_batches
+from semicdvl.data.readers import folder
 from semicdvl.data.splits import split
 from semicdvl.errors import DataError
 from semicdvl.methods.semicd_vl import SemiCDVL

@@ -28,14 +28,14 @@ from rich.table import Table
 from semicdvl.atomic_files import whole, write_json
 from semicdvl.checkpoint import build
 from semicdvl.config import load_recipe
-from semicdvl.data import folder
-from semicdvl.data.synthetic import City, CitySpec, make_city, write_city, write_patches
+from semicdvl.data.readers import folder
 from semicdvl.metrics.change import Confusion
 from semicdvl.predict import report
 from semicdvl.predict.run import DetectSettings, detect, network_detector, vlm_detector
 from semicdvl.pseudo.coverage import fill
 from semicdvl.pseudo.generate import CEGSettings
 from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.synthetic.generate import City, CitySpec, make_city, write_city, write_patches
 from semicdvl.train.run import train
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS

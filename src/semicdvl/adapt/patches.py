@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from semicdvl.adapt.settings import LEAST_PX
 from semicdvl.atomic_files import whole, write_json
-from semicdvl.data.blocks import Cell
 from semicdvl.data.pairs import read_pair
-from semicdvl.data.patches import files_of, write_patch
+from semicdvl.data.patch_files import files_of, write_patch
+from semicdvl.data.prepare.spatial_split import Cell
 from semicdvl.errors import DataError, InputError
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import PairFiles

@@ -177,8 +177,8 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Another seed draws other blocks")] = 0,
 ) -> None:
     """Cut two rasters into training patches."""
-    from semicdvl.data.prepare import PrepareSettings, asked_for
-    from semicdvl.data.prepare import prepare as cut
+    from semicdvl.data.prepare.run import PrepareSettings, asked_for
+    from semicdvl.data.prepare.run import prepare as cut
 
     if context.invoked_subcommand is not None:
         return
@@ -218,7 +218,7 @@ OnlyVerify = Annotated[bool, typer.Option("--verify", help="Write nothing: only 
 @prepare_app.command(name="levir-cd")
 def prepare_levir_cd(root: Root, output: Patches = None, lists: Lists = None, verify: OnlyVerify = False) -> None:
     """Cut LEVIR-CD into its 10,192 patches of 256 px, and check patches and split lists."""
-    from semicdvl.data.published import prepare_published
+    from semicdvl.data.prepare.published import prepare_published
 
     found = prepare_published("levir_cd", root, output, lists=lists, only_verify=verify)
     out.print(found.summary, highlight=False, markup=False, soft_wrap=True)
@@ -227,7 +227,7 @@ def prepare_levir_cd(root: Root, output: Patches = None, lists: Lists = None, ve
 @prepare_app.command(name="whu-cd")
 def prepare_whu_cd(root: Root, output: Patches = None, lists: Lists = None, verify: OnlyVerify = False) -> None:
     """Cut WHU-CD into its 7,434 patches of 256 px, and check patches and split lists."""
-    from semicdvl.data.published import prepare_published
+    from semicdvl.data.prepare.published import prepare_published
 
     found = prepare_published("whu_cd", root, output, lists=lists, only_verify=verify)
     out.print(found.summary, highlight=False, markup=False, soft_wrap=True)

@@ -15,8 +15,8 @@ loaders.py      a split -> endless batches
 """
 
 DATASETS = {
-    "folder": "semicdvl.data.folder:read",
-    "levir_cd": "semicdvl.data.levir_cd:read",
-    "whu_cd": "semicdvl.data.whu_cd:read",
+    "folder": "semicdvl.data.readers.folder:read",
+    "levir_cd": "semicdvl.data.readers.levir_cd:read",
+    "whu_cd": "semicdvl.data.readers.whu_cd:read",
 }
 """Name -> reader `read(root, ...) -> DataSet`."""

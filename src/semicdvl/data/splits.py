@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semicdvl.data import levir_cd, whu_cd
-from semicdvl.data.folder import read_list
 from semicdvl.data.pairs import DataSet, refuse_doubles
+from semicdvl.data.readers import levir_cd, whu_cd
+from semicdvl.data.readers.folder import read_list
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles, Split
 

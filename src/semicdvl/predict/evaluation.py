@@ -15,7 +15,7 @@ from rasterio.features import shapes
 from shapely.geometry import shape
 
 from semicdvl.atomic_files import sha256, write_json
-from semicdvl.data.polygons import Polygons, read_polygons
+from semicdvl.data.prepare.polygon_layer import Polygons, read_polygons
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
 from semicdvl.metrics.change import ObjectMatch

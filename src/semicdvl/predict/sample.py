@@ -18,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from semicdvl.data.polygons import PARQUET_SUFFIXES, Polygons
+from semicdvl.data.prepare.polygon_layer import PARQUET_SUFFIXES, Polygons
 from semicdvl.errors import DataError, InputError
 from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate, area_accuracy
 from semicdvl.predict.truth import Result, Truth, counted, is_vector

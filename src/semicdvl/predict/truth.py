@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from semicdvl.atomic_files import read_json
 from semicdvl.data.images import open_raster
-from semicdvl.data.polygons import VECTOR_SUFFIXES, Polygons, read_polygons
+from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, Polygons, read_polygons
 from semicdvl.errors import InputError
 from semicdvl.metrics.change import Confusion, ObjectMatch, ObjectOverlaps
 from semicdvl.predict.results import FORMAT

@@ -10,11 +10,10 @@ from typing import Any
 from semicdvl.atomic_files import key_of, whole, write_json
 from semicdvl.checkpoint import build
 from semicdvl.config import DataConfig
-from semicdvl.data import folder, splits
+from semicdvl.data import splits
 from semicdvl.data.pairs import DataSet
+from semicdvl.data.readers import folder
 from semicdvl.data.split_file import write_split
-from semicdvl.data.synthetic import CitySpec, make_city, write_patches
-from semicdvl.data.synthetic_answers import Flaws, write_answers
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo.generate import CEGSettings, generate
 from semicdvl.pseudo.prompts import PROMPT_SETS
@@ -22,6 +21,8 @@ from semicdvl.pseudo.store import VERSION
 from semicdvl.registry import nearest
 from semicdvl.suite import real
 from semicdvl.suite.config import CEGConfig, CityEntry, FolderEntry, RealEntry
+from semicdvl.synthetic.generate import CitySpec, make_city, write_patches
+from semicdvl.synthetic.vlm_answers import Flaws, write_answers
 from semicdvl.train.run import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS, precomputed

@@ -29,7 +29,6 @@ from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
-from semicdvl.data.synthetic import CitySpec
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import Confusion
 from semicdvl.predict.classic import classic_detector
@@ -40,6 +39,7 @@ from semicdvl.suite.config import CityEntry, DetectorEntry, RealEntry, Suite, Ze
 from semicdvl.suite.data import Prepared
 from semicdvl.suite.job_files import JobFiles, file_name
 from semicdvl.suite.side import Side, SideStrips
+from semicdvl.synthetic.generate import CitySpec
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
 
 UNTRAINED = 0.0

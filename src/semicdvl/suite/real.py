@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from semicdvl.atomic_files import whole, write_json
-from semicdvl.data import folder
 from semicdvl.data.pairs import DataSet, read_pair
+from semicdvl.data.readers import folder
 from semicdvl.data.splits import SplitNames
 from semicdvl.errors import DataError, InputError
 

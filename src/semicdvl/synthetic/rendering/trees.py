@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.synthetic_draw import Canvas, Look
-from semicdvl.data.synthetic_palette import INDEX
-from semicdvl.data.synthetic_scene import Trees
+from semicdvl.synthetic.layout.scene import Trees
+from semicdvl.synthetic.rendering.draw import Canvas, Look
+from semicdvl.synthetic.rendering.palette import INDEX
 
 SHAPES = 6
 """Different crowns per species and size."""

@@ -16,7 +16,17 @@ from functools import cached_property
 
 import numpy as np
 
-from semicdvl.data.synthetic_shapes import Points, area, cut, densify, inset, reach, rectangle, rounded, smallest_box
+from semicdvl.synthetic.layout.geometry import (
+    Points,
+    area,
+    cut,
+    densify,
+    inset,
+    reach,
+    rectangle,
+    rounded,
+    smallest_box,
+)
 
 PAD_M = 60.0
 """The world is larger than the image by this much on each side: its cut edge and half blocks stay out of sight."""

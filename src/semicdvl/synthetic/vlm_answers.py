@@ -33,8 +33,8 @@ from pycocotools import mask as rle
 from shapely.affinity import affine_transform, translate
 
 from semicdvl.atomic_files import whole, write_json
-from semicdvl.data.synthetic import CLASSES, City
 from semicdvl.errors import ConfigError, DataError
+from semicdvl.synthetic.generate import CLASSES, City
 from semicdvl.types import PairFiles
 
 Scores = NDArray[np.float32]

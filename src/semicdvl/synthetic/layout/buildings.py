@@ -9,8 +9,8 @@ import numpy as np
 from shapely.geometry import Polygon, box
 from shapely.ops import unary_union
 
-from semicdvl.data.synthetic_palette import FLAT_ROOFS, HALL_ROOFS, PITCHED_ROOFS
-from semicdvl.data.synthetic_shapes import Points
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.rendering.palette import FLAT_ROOFS, HALL_ROOFS, PITCHED_ROOFS
 
 Wing = tuple[float, float, float, float]
 """(u0, v0, u1, v1) in metres in the building's own frame: u along the street, v away from it."""

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from semicdvl.atomic_files import unwritable
-from semicdvl.data.blocks import LABELLED, SKIPPED, UNLABELLED, Cell, Patch
-from semicdvl.data.patches import CHANGED, UNCHANGED, UNKNOWN, files_of, write_patch
-from semicdvl.data.polygons import Polygons
+from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, files_of, write_patch
+from semicdvl.data.prepare.polygon_layer import Polygons
+from semicdvl.data.prepare.spatial_split import LABELLED, SKIPPED, UNLABELLED, Cell, Patch
 from semicdvl.errors import OutputError
 from semicdvl.raster.io.pair_reader import RasterPair
 
 if TYPE_CHECKING:
-    from semicdvl.data.prepare import PrepareSettings
+    from semicdvl.data.prepare.run import PrepareSettings
 
 
 class Journal:

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from semicdvl.data import folder
 from semicdvl.data.images import image_size
 from semicdvl.data.pairs import SUBSETS, DataSet
+from semicdvl.data.readers import folder
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles
 

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from shapely.affinity import affine_transform
 
-from semicdvl.data.synthetic_changes import plan_scene
-from semicdvl.data.synthetic_palette import CLASSES
-from semicdvl.data.synthetic_render import MARGIN_PX, make_grains, make_looks, render
-from semicdvl.data.synthetic_scene import FIRST, SECOND, Scene
-from semicdvl.data.synthetic_spec import NUISANCES, CitySpec
-from semicdvl.data.synthetic_streets import PAD_M
-from semicdvl.data.synthetic_write import CityFiles, write_city, write_patches
+from semicdvl.synthetic.config import NUISANCES, CitySpec
+from semicdvl.synthetic.layout.changes import plan_scene
+from semicdvl.synthetic.layout.scene import FIRST, SECOND, Scene
+from semicdvl.synthetic.layout.streets import PAD_M
+from semicdvl.synthetic.rendering.camera import MARGIN_PX, make_grains, make_looks, render
+from semicdvl.synthetic.rendering.palette import CLASSES
+from semicdvl.synthetic.write import CityFiles, write_city, write_patches
 
 __all__ = ["CLASSES", "NUISANCES", "City", "CityFiles", "CitySpec", "make_city", "write_city", "write_patches"]
 

@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from semicdvl.data import folder
 from semicdvl.data.images import image_size
 from semicdvl.data.pairs import SUBSETS, DataSet, check_pairs
+from semicdvl.data.readers import folder
 from semicdvl.errors import InputError
 from semicdvl.types import PairFiles
 

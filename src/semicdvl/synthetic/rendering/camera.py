@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.synthetic_draw import Canvas, Look, paint_cars, paint_ground
-from semicdvl.data.synthetic_palette import CLASS_OF_MATERIAL, GRAIN_M4, INDEX, colours
-from semicdvl.data.synthetic_roofs import cast_shadow, paint_building
-from semicdvl.data.synthetic_scene import Patch, Scene
-from semicdvl.data.synthetic_spec import CitySpec
-from semicdvl.data.synthetic_streets import PAD_M
-from semicdvl.data.synthetic_trees import paint_trees
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.layout.scene import Patch, Scene
+from semicdvl.synthetic.layout.streets import PAD_M
+from semicdvl.synthetic.rendering.draw import Canvas, Look, paint_cars, paint_ground
+from semicdvl.synthetic.rendering.palette import CLASS_OF_MATERIAL, GRAIN_M4, INDEX, colours
+from semicdvl.synthetic.rendering.roofs import cast_shadow, paint_building
+from semicdvl.synthetic.rendering.trees import paint_trees
 
 MARGIN_PX = 20
 """The canvas is larger than the image by this on each side, so that a shifted picture has no empty edge."""

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from semicdvl.atomic_files import whole
-from semicdvl.data import levir_cd, whu_cd
-from semicdvl.data.folder import read_list
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import SUBSETS, DataSet, check_pairs, read_pair
-from semicdvl.data.patches import CHANGED, files_of, write_patch
+from semicdvl.data.patch_files import CHANGED, files_of, write_patch
+from semicdvl.data.readers import levir_cd, whu_cd
+from semicdvl.data.readers.folder import read_list
 from semicdvl.data.splits import leaks, pick, published_names
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.types import PairFiles, Split

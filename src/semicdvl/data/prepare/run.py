@@ -1,4 +1,4 @@
-"""Two rasters and polygons of change -> training patches in the layout that `data.folder` reads.
+"""Two rasters and polygons of change -> training patches in the layout that `data.readers.folder` reads.
 
     DATA/A DATA/B DATA/label      PNG patches; label 0 unchanged, 255 changed. Patches not wholly known (outside
                                   the labelled area, no data) have no label file; or, where that is asked for, 128
@@ -23,7 +23,10 @@ import shapely
 from rich.console import Console
 
 from semicdvl.atomic_files import key_of, read_json, sha256, write_json
-from semicdvl.data.blocks import (
+from semicdvl.data.prepare.outputs import FORMAT, Inputs, finish, notes_of, record_of, summary
+from semicdvl.data.prepare.patch_cutter import cut, open_journal
+from semicdvl.data.prepare.polygon_layer import Polygons, read_polygons
+from semicdvl.data.prepare.spatial_split import (
     LABELLED,
     SIDES,
     SKIPPED,
@@ -36,9 +39,6 @@ from semicdvl.data.blocks import (
     layout,
     leakage,
 )
-from semicdvl.data.cut import cut, open_journal
-from semicdvl.data.polygons import Polygons, read_polygons
-from semicdvl.data.prepare_files import FORMAT, Inputs, finish, notes_of, record_of, summary
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair

@@ -12,15 +12,15 @@ import geopandas as gpd
 import shapely
 
 from semicdvl.atomic_files import whole, write_json
-from semicdvl.data.blocks import LABELLED, SIDES
-from semicdvl.data.patches import LABEL_VALUES, files_of
+from semicdvl.data.patch_files import LABEL_VALUES, files_of
+from semicdvl.data.prepare.spatial_split import LABELLED, SIDES
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector.files import write_vector
 
 if TYPE_CHECKING:
-    from semicdvl.data.blocks import Cell
-    from semicdvl.data.polygons import Polygons
-    from semicdvl.data.prepare import Prepared, PrepareSettings
+    from semicdvl.data.prepare.polygon_layer import Polygons
+    from semicdvl.data.prepare.run import Prepared, PrepareSettings
+    from semicdvl.data.prepare.spatial_split import Cell
     from semicdvl.raster.io.pair_reader import RasterPair
 
 FORMAT = "semicdvl-prepare-1"

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.synthetic_buildings import Building
-from semicdvl.data.synthetic_shapes import Points
-from semicdvl.data.synthetic_streets import StreetPlan
+from semicdvl.synthetic.layout.buildings import Building
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.layout.streets import StreetPlan
 
 FIRST, SECOND, BOTH = 1, 2, 3
 """Dates on which a thing is there, as bits."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from semicdvl.data.synthetic_buildings import Building, Wing
-from semicdvl.data.synthetic_draw import Canvas, Look
-from semicdvl.data.synthetic_palette import INDEX, WALL_RGB
-from semicdvl.data.synthetic_shapes import Points
+from semicdvl.synthetic.layout.buildings import Building, Wing
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.rendering.draw import Canvas, Look
+from semicdvl.synthetic.rendering.palette import INDEX, WALL_RGB
 
 PITCH = {"gable": 0.56, "hip": 0.50, "hall": 0.12}
 """Slope of a roof form in radians."""

@@ -8,25 +8,14 @@ import numpy as np
 from shapely.geometry import Polygon, box
 from shapely.ops import unary_union
 
-from semicdvl.data.synthetic_blocks import fill_block
-from semicdvl.data.synthetic_buildings import MAKERS, Building
-from semicdvl.data.synthetic_life import grow_trees, park_cars, street_details
-from semicdvl.data.synthetic_palette import FLAT_ROOFS, HALL_ROOFS, PITCHED_ROOFS
-from semicdvl.data.synthetic_scene import (
-    BOTH,
-    BUILT,
-    FIRST,
-    FREE,
-    SECOND,
-    Patch,
-    Scene,
-    Site,
-    Sketch,
-    only_on,
-)
-from semicdvl.data.synthetic_shapes import Points
-from semicdvl.data.synthetic_spec import CitySpec
-from semicdvl.data.synthetic_streets import PAD_M, plan_streets
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.layout.blocks import fill_block
+from semicdvl.synthetic.layout.buildings import MAKERS, Building
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.layout.scene import BOTH, BUILT, FIRST, FREE, SECOND, Patch, Scene, Site, Sketch, only_on
+from semicdvl.synthetic.layout.street_objects import grow_trees, park_cars, street_details
+from semicdvl.synthetic.layout.streets import PAD_M, plan_streets
+from semicdvl.synthetic.rendering.palette import FLAT_ROOFS, HALL_ROOFS, PITCHED_ROOFS
 
 FATES = ("appeared", "disappeared", "replaced")
 FATE_SHARE = (0.45, 0.25, 0.30)

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.synthetic_palette import CAR_RGB, INDEX
-from semicdvl.data.synthetic_scene import Cars, Patch
-from semicdvl.data.synthetic_shapes import Points
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.layout.scene import Cars, Patch
+from semicdvl.synthetic.rendering.palette import CAR_RGB, INDEX
 
 _SHIFT = 4  # cv2 takes vertices in sixteenths of a pixel
 SHADOW_RGB = (0.36, 0.40, 0.48)

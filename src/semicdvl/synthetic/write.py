@@ -13,12 +13,12 @@ import rasterio
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import whole
-from semicdvl.data.synthetic_palette import CLASSES
 from semicdvl.errors import DataError
+from semicdvl.synthetic.rendering.palette import CLASSES
 from semicdvl.types import PairFiles
 
 if TYPE_CHECKING:
-    from semicdvl.data.synthetic import City
+    from semicdvl.synthetic.generate import City
 
 CLASS_RGB = (
     (214, 80, 62),

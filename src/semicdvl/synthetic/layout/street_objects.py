@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.synthetic_scene import (
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.layout.scene import (
     BUILT,
     FIRST,
     FREE,
@@ -19,9 +21,7 @@ from semicdvl.data.synthetic_scene import (
     Sketch,
     Trees,
 )
-from semicdvl.data.synthetic_shapes import Points
-from semicdvl.data.synthetic_spec import CitySpec
-from semicdvl.data.synthetic_streets import Street
+from semicdvl.synthetic.layout.streets import Street
 
 # Trees per square metre of plantable ground, by use; clumped by a noise field.
 TREES_PER_M2 = {

@@ -8,11 +8,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from semicdvl.data.synthetic_buildings import MAKERS, Building, terrace
-from semicdvl.data.synthetic_palette import HALL_ROOFS, PITCHED_ROOFS
-from semicdvl.data.synthetic_scene import FREE, SEALED, WET, CarPlace, Patch, Site, Sketch
-from semicdvl.data.synthetic_shapes import Points
-from semicdvl.data.synthetic_streets import Block
+from semicdvl.synthetic.layout.buildings import MAKERS, Building, terrace
+from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.layout.scene import FREE, SEALED, WET, CarPlace, Patch, Site, Sketch
+from semicdvl.synthetic.layout.streets import Block
+from semicdvl.synthetic.rendering.palette import HALL_ROOFS, PITCHED_ROOFS
 
 
 def fill_block(sketch: Sketch, number: int) -> None:
