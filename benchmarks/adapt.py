@@ -37,7 +37,7 @@ from semicdvl.pseudo.settings import CEGSettings, Level
 from semicdvl.pseudo.store import PseudoStore
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
 from semicdvl.types import IGNORE
-from semicdvl.vlms import aerial
+from semicdvl.vlms.aerial import model
 
 WORDS = PROMPT_SETS["buildings"]
 COLUMNS = ("zero labels", "labels, all pixels", "labels, where given", "adapted")
@@ -77,7 +77,7 @@ def measure(case: Case, out: Path, *, settings: AdaptSettings, level: Level = "m
     if kept.exists():
         content: dict[str, Any] = read_json(kept, remedy="Delete it")
         return content
-    vlm = aerial.build()
+    vlm = model.build()
     plain = DetectSettings(gsd_m=settings.gsd_m)
     detect(case.before, case.after, out / "zero", detector=vlm_detector(vlm, prompts=WORDS), settings=plain)
     ceg = CEGSettings(level=level, gamma=gamma_of(vlm), gamma_segmentation=gamma_of(vlm))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.pseudo import ceg
-from semicdvl.vlms.aerial import AerialVLM, build
+from semicdvl.vlms.aerial.model import AerialVLM, build
 
 PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 FOREGROUND = (0, 1)

@@ -91,9 +91,9 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
     from semicdvl.predict.detector import vlm_detector
     from semicdvl.pseudo.prompts import PROMPT_SETS
     from semicdvl.pseudo.settings import CEGSettings
-    from semicdvl.vlms import aerial
+    from semicdvl.vlms.aerial import model
 
-    vlm = aerial.build()
+    vlm = model.build()
     return vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=CEGSettings(level="instance", gamma=vlm.gamma))
 
 

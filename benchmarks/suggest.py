@@ -20,7 +20,7 @@ from semicdvl.predict.suggest import SuggestSettings, suggest
 from semicdvl.predict.truth import read_result
 from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
-from semicdvl.vlms import aerial
+from semicdvl.vlms.aerial import model
 
 DRAWS = 1000
 """Random choices that make up the column of chance."""
@@ -32,7 +32,7 @@ def shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
     files = write_city(city, out / f"city-{seed}")
     result = out / f"result-{seed}"
     if not (result / "run.json").exists():
-        detector = vlm_detector(aerial.build(), prompts=PROMPT_SETS["buildings"])
+        detector = vlm_detector(model.build(), prompts=PROMPT_SETS["buildings"])
         detect(files.before, files.after, result, detector=detector)
     picked = suggest(result, settings=SuggestSettings(patch_px=patch_px, count=count)).patches
     every = survey(read_result(result), side_px=patch_px)

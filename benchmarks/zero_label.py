@@ -98,9 +98,9 @@ def detector_of(row: Row) -> Detector:
     from semicdvl.pseudo.features import backbone_features
     from semicdvl.pseudo.prompts import PROMPT_SETS
     from semicdvl.pseudo.settings import CEGSettings
-    from semicdvl.vlms import aerial
+    from semicdvl.vlms.aerial import model
 
-    vlm, ceg = aerial.build(), dict(row.ceg)
+    vlm, ceg = model.build(), dict(row.ceg)
     name = ceg.pop("features", None)
     settings = CEGSettings(level="instance", gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
     features = None if name is None else backbone_features(name)
@@ -123,9 +123,9 @@ def student_of(case: Case, run: Path) -> Detector:
     from semicdvl.predict.detector import network_detector
     from semicdvl.pseudo.prompts import PROMPT_SETS
     from semicdvl.pseudo.settings import CEGSettings
-    from semicdvl.vlms import aerial
+    from semicdvl.vlms.aerial import model
 
-    vlm = aerial.build()
+    vlm = model.build()
     gamma = gamma_of(vlm)
     ceg = CEGSettings(gamma=gamma, gamma_segmentation=gamma)
     asked = {"vlm": vlm, "prompts": PROMPT_SETS["buildings"], "ceg": ceg, "console": Console(quiet=True)}

@@ -34,9 +34,9 @@ from semicdvl.pseudo.store import PseudoStore
 from semicdvl.train.run import train
 from semicdvl.train.trainer import normalised
 from semicdvl.types import IGNORE, PairFiles, Segments
-from semicdvl.vlms import aerial
-from semicdvl.vlms.aerial_net import normalise
-from semicdvl.vlms.fake import FakeVLM
+from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.net import normalise
+from semicdvl.vlms.models.fake import FakeVLM
 
 GRASS, ROOF = (110, 170, 80), (220, 220, 220)
 WORDS = Prompts(("building",), ("grass", "road"))
@@ -105,7 +105,7 @@ def test_it_learns_what_the_vlm_says(town: list[Path], tmp_path: Path) -> None:
 
 def test_command_line_adapts_and_detects(town: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
-    words = ("--vlm", "semicdvl.vlms.fake:build", "--find", "building", "--background", "grass,road")
+    words = ("--vlm", "semicdvl.vlms.models.fake:build", "--find", "building", "--background", "grass,road")
     small = ("--patch-px", 64, "--steps", 2, "--backbone", "test_resnet", "--pretrained", "none", "--device", "cpu")
     code, told, _ = command(capsys, "adapt", *town, "-o", run, "--detect", out, *words, *small, "--seed", 3)
     assert code == 0 and (out / "change.tif").is_file()
@@ -123,7 +123,7 @@ def test_the_default_network_trains_and_detects(town: list[Path], tmp_path: Path
 # ------------------------------------------------------------------------------------------------ the network
 def test_the_network_starts_as_the_embedded_model() -> None:
     """Its map of an image is the one whose unit vectors the embedded model compares with words."""
-    vlm, network = aerial.build(), build().eval()
+    vlm, network = model.build(), build().eval()
     image_BCHW = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         seen = vlm.net(normalise(image_BCHW))

@@ -29,7 +29,7 @@ from semicdvl.synthetic.vlm_answers import (
     write_answers,
 )
 from semicdvl.types import PairFiles
-from semicdvl.vlms import precomputed
+from semicdvl.vlms.precomputed import files
 
 
 @cache
@@ -155,7 +155,7 @@ def test_flaws_out_of_range_are_refused(name: str, value: float) -> None:
 def test_files_say_what_the_answers_say(tmp_path: Path) -> None:
     pairs = write_patches(city(), tmp_path / "pairs", size_px=64)
     write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, flaws=Flaws())
-    vlm = precomputed.build(weights=tmp_path / "answers")
+    vlm = files.build(weights=tmp_path / "answers")
     whole = answer_city(city(), Flaws())[1]
     row, col = 128, 192
     said = vlm.segment(city().t2_HWC[row : row + 64, col : col + 64], PROMPTS)
@@ -175,7 +175,7 @@ def test_a_worse_vlm_gives_worse_labels(tmp_path: Path) -> None:
     ious = []
     for name, flaws in (("perfect", PERFECT), ("default", Flaws()), ("worse", worse)):
         write_answers(city(), pairs, tmp_path / name, images=tmp_path / "pairs", size_px=64, flaws=flaws)
-        vlm, store = precomputed.build(weights=tmp_path / name), tmp_path / f"store-{name}"
+        vlm, store = files.build(weights=tmp_path / name), tmp_path / f"store-{name}"
         made = CEGSettings(level="instance")
         list(generate(pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=made, root=store))
         counts = Confusion()

@@ -21,7 +21,7 @@ from semicdvl.predict.run import DetectSettings, detect, vlm_detector
 from semicdvl.pseudo.generate import CEGSettings
 from semicdvl.pseudo.prompts import prompts_of
 from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.vlms.fake import FakeVLM
+from semicdvl.vlms.models.fake import FakeVLM
 
 UTM = rasterio.CRS.from_epsg(32615)
 PLACE = Affine(0.5, 0, 366676, 0, -0.5, 4104256)

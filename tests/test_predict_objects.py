@@ -30,7 +30,7 @@ from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.raster.tiling import tiling
 from semicdvl.types import IGNORE, Instance, LookedStrips, Looks, Segments
-from semicdvl.vlms.pieces import boolean
+from semicdvl.vlms.instance_stitching import boolean
 
 QUIET = Console(quiet=True)
 PROMPTS = Prompts(("house", "hall"), ("road",))

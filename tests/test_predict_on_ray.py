@@ -32,7 +32,7 @@ from semicdvl.predict.tiles import TileJob, answer
 from semicdvl.pseudo.on_ray import Here, connected
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.types import IGNORE, ChangeMap, Detector
-from semicdvl.vlms.fake import FakeVLM
+from semicdvl.vlms.models.fake import FakeVLM
 
 QUIET = Console(quiet=True)
 TILES = DetectSettings(tile_px=64, overlap_px=16)

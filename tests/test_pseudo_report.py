@@ -19,7 +19,7 @@ from semicdvl.pseudo.prompts import prompts_of
 from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.pseudo.store import PseudoStore
 from semicdvl.types import PairFiles
-from semicdvl.vlms.fake import build
+from semicdvl.vlms.models.fake import build
 
 SETTINGS = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
 GRASS, ROOF, PALE_ROOF = (110, 170, 80), (220, 220, 220), (205, 195, 200)

@@ -23,7 +23,7 @@ from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.pseudo.store import PseudoStore
 from semicdvl.pseudo.workers import Crew, fill_with
 from semicdvl.types import PairFiles, Segments
-from semicdvl.vlms.fake import FakeVLM, build
+from semicdvl.vlms.models.fake import FakeVLM, build
 
 WORDS = Prompts(("building",), ("grass", "water"))
 SETTINGS = CEGSettings(gamma=0.5, gamma_segmentation=0.5)

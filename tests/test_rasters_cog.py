@@ -16,7 +16,7 @@ from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.pseudo.prompts import Prompts
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BLOCK_PX, Band, open_cog
-from semicdvl.vlms.fake import FakeVLM
+from semicdvl.vlms.models.fake import FakeVLM
 
 cogeo = pytest.importorskip("rio_cogeo", reason="rio-cogeo is not installed")
 RASTERS = ("change.tif", "score.tif", "t1.tif", "t2.tif")

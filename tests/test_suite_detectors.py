@@ -31,7 +31,7 @@ from semicdvl.suite.results import difference_table, paired
 from semicdvl.suite.run import SuiteResult, run_suite
 from semicdvl.suite.side import Side, SideStrips
 from semicdvl.types import ChangeMap, PairFiles
-from semicdvl.vlms import fake
+from semicdvl.vlms.models import fake
 from test_suite import TINY, write
 
 DETECTORS = f"""
@@ -172,7 +172,7 @@ def test_a_vlm_is_asked_without_training(finished: tuple[Suite, Path, SuiteResul
     suite, out, _ = finished
     text = {
         "name": "zero labels",
-        "vlm": "semicdvl.vlms.fake:build",
+        "vlm": "semicdvl.vlms.models.fake:build",
         "ceg": {"level": "pixel", "gamma": 0},
         "fit": "side",
     }
@@ -189,7 +189,7 @@ def test_a_vlm_is_asked_without_training(finished: tuple[Suite, Path, SuiteResul
 
 
 def test_options_of_the_engine_reach_it() -> None:
-    text = {"name": "zero labels", "vlm": "semicdvl.vlms.fake:build"}
+    text = {"name": "zero labels", "vlm": "semicdvl.vlms.models.fake:build"}
     text |= {"ceg": {"calibrate": True, "shift_px": 2, "gamma": 0.6}}
     detector = built(DetectorEntry.model_validate(text))
     assert isinstance(detector, CalibratedVLMCEG) and "fake" in detector.name

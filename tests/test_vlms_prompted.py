@@ -20,10 +20,10 @@ import torch.nn.functional as F
 import tiny_vlms as tiny
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import VLM
-from semicdvl.vlms import clip_dense, clipseg, grounded_sam, owl_sam, sam3
-from semicdvl.vlms.pieces import boolean
-from semicdvl.vlms.prompted import PromptedVLM
-from semicdvl.vlms.sam2_boxes import Boxes
+from semicdvl.vlms.huggingface import PromptedVLM
+from semicdvl.vlms.instance_stitching import boolean
+from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, owl_sam, sam3
+from semicdvl.vlms.models.sam2_boxes import Boxes
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
 

@@ -15,9 +15,10 @@ from semicdvl.catalog import described, details, headings
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import lookup
 from semicdvl.types import VLM
-from semicdvl.vlms import VLMS, omg_seg, precomputed, zegclip
-from semicdvl.vlms.facts import FACTS
-from semicdvl.vlms.pieces import boolean
+from semicdvl.vlms import VLMS
+from semicdvl.vlms.instance_stitching import boolean
+from semicdvl.vlms.model_cards import FACTS
+from semicdvl.vlms.precomputed import files, omg_seg, zegclip
 
 HEIGHT, WIDTH = 6, 9
 WORDS = ["house", "road"]
@@ -51,12 +52,12 @@ def test_zegclip_reads_probabilities_only(folder: Path) -> None:
     np.save(folder / "A" / "one.npy", scores_CHW)
     vlm = zegclip.build(weights=folder)
     assert isinstance(vlm, VLM) and vlm.identity.startswith("zegclip-") and vlm.gamma == 0.5
-    assert vlm.identity != precomputed.build(weights=folder).identity
+    assert vlm.identity != files.build(weights=folder).identity
     np.testing.assert_allclose(vlm.segment(IMAGE, ["road"]).scores_CHW[0], scores_CHW[1])
     np.save(folder / "A" / "one.npy", scores_CHW * 9 - 4)
     with pytest.raises(InputError, match=r"scores from -3\.\d+ to 4\.\d+.*after the sigmoid"):
         zegclip.build(weights=folder).segment(IMAGE, WORDS)
-    assert precomputed.build(weights=folder).segment(IMAGE, WORDS).scores_CHW.max() == 1  # APE's sums are clamped
+    assert files.build(weights=folder).segment(IMAGE, WORDS).scores_CHW.max() == 1  # APE's sums are clamped
     with pytest.raises(ConfigError, match="'zegclip' needs the folder"):
         zegclip.build()
     with pytest.raises(ConfigError, match="uint8 RGB"):
@@ -138,11 +139,11 @@ def test_categories_are_found_by_their_names(folder: Path) -> None:
         "annotations": [{"category_id": number, "score": 0.7, "segmentation": code} for number in (9, 7, 1, 7)],
     }
     (folder / "A" / "one.json").write_text(json.dumps(content))
-    answer = precomputed.build(weights=folder).segment(IMAGE, WORDS)
+    answer = files.build(weights=folder).segment(IMAGE, WORDS)
     assert answer.instances is not None and [one.prompt for one in answer.instances] == [0, 1, 0]
     (folder / "A" / "one.json").write_text(json.dumps({**content, "categories": [{"id": 1}]}))
     with pytest.raises(InputError, match="categories without id or name"):
-        precomputed.build(weights=folder).segment(IMAGE, WORDS)
+        files.build(weights=folder).segment(IMAGE, WORDS)
 
 
 # ------------------------------------------------------------------------------------------------ the list and the page

@@ -14,9 +14,9 @@ from pycocotools import mask as rle
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import VLM, Instance, Segments
-from semicdvl.vlms.fake import FakeVLM
-from semicdvl.vlms.pieces import boolean, encoded
-from semicdvl.vlms.tiles import TiledVLM, in_tiles
+from semicdvl.vlms.instance_stitching import boolean, encoded
+from semicdvl.vlms.models.fake import FakeVLM
+from semicdvl.vlms.tiled_inference import TiledVLM, in_tiles
 
 WORDS = ("building", "tree", "water")
 RED, GREEN = (190, 80, 60), (40, 90, 40)

@@ -21,7 +21,7 @@ from aerial_words import (
     coarse_of_label,
     draw_words,
 )  # fmt: skip
-from semicdvl.vlms.aerial_net import AerialNet, project_words
+from semicdvl.vlms.aerial.net import AerialNet, project_words
 
 WEIGHTS = {"set": 1.0, "coarse": 0.5, "overlap": 0.5, "bag": 0.7}
 WORD_NOISE = 0.03

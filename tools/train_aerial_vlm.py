@@ -30,8 +30,8 @@ from aerial_data import Crops, read_dubai, read_scenes
 from aerial_loss import Losses, WordSpace
 from aerial_publish import publish
 from aerial_words import nouns
-from semicdvl.vlms.aerial_net import AerialNet, fit_projection, normalise
-from semicdvl.vlms.aerial_words import encode
+from semicdvl.vlms.aerial.net import AerialNet, fit_projection, normalise
+from semicdvl.vlms.aerial.text import encode
 
 KINDS = ("dubai", "dubai", "dubai", "scene", "scene", "built", "built", "settlement")
 FROZEN = tuple(f"encoder.{part}." for part in ("conv_stem", "bn1", "blocks.0", "blocks.1"))

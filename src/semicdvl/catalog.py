@@ -13,7 +13,7 @@ from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
 from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.facts import FACTS
+from semicdvl.vlms.model_cards import FACTS
 
 TABLES: dict[str, dict[str, str]] = {
     "methods": METHODS,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from semicdvl.types import Segments
-from semicdvl.vlms import clip_dense, clipseg, grounded_sam, owl_sam, sam3
+from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, owl_sam, sam3
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
 

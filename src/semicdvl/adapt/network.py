@@ -1,6 +1,6 @@
 """The network that is adapted: the embedded vision-language model's own, looking at two dates.
 
-    t1, t2 ─ encoder and pyramid of `vlms.aerial_net`, to half of the input's size ─┬─ |t1 - t2| ─ 2 x 3x3 ─ change
+    t1, t2 ─ encoder and pyramid of `vlms.aerial.net`, to half of the input's size ─┬─ |t1 - t2| ─ 2 x 3x3 ─ change
                                                                                     └─ each date by itself ─ building
 
 It starts where the embedded model ends: it knows roofs, roads and trees in fine outlines and needs hundreds of steps,
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from semicdvl.errors import ConfigError
 from semicdvl.models.blocks import ConvBNReLU, resize, wanted_heads
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Outputs
-from semicdvl.vlms import aerial
-from semicdvl.vlms.aerial_net import INPUT_MEAN, INPUT_STD, AerialNet
+from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.net import INPUT_MEAN, INPUT_STD, AerialNet
 
 
 class SiamAerial(nn.Module):
@@ -101,7 +101,7 @@ def build(
                 f"backbone '{backbone}' cannot be built ({error}). Give the name of a timm network."
             ) from error
     else:
-        encoder = aerial.build(weights=None if pretrained in (True, "aerial") else Path(str(pretrained))).net
+        encoder = model.build(weights=None if pretrained in (True, "aerial") else Path(str(pretrained))).net
     for layer in (*encoder.head.parameters(), encoder.log_scale):
         layer.requires_grad_(False)  # the layer of words, which nothing here asks
     return SiamAerial(encoder.train(), train_heads=train_heads)

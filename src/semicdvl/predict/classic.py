@@ -89,14 +89,14 @@ class Wishes:
     @cached_property
     def device(self) -> Any:
         """Torch device of all networks."""
-        from semicdvl.vlms.hub import pick_device
+        from semicdvl.vlms.weights import pick_device
 
         return pick_device(str(self.take("device", "auto")))
 
     @cached_property
     def dtype(self) -> Any:
         """What networks of transformers compute with."""
-        from semicdvl.vlms.hub import pick_dtype
+        from semicdvl.vlms.weights import pick_dtype
 
         return pick_dtype(str(self.take("dtype", "auto")), self.device)
 
@@ -118,16 +118,18 @@ def sam(wishes: Wishes) -> SamMasks:
     """Load a SAM or SAM 2: option `sam` (folder or hub name), and `grid`, `rating`, `stability` of its masks."""
     from semicdvl.atomic_files import read_json
     from semicdvl.classic.sam_masks import SamMasks
-    from semicdvl.vlms import hub
+    from semicdvl.vlms import weights as vlms_weights
 
     default = SAMS.get(wishes.method, DEFAULT_SAM)
-    wanted = hub.Wanted(wishes.method, default, ("sam", "sam2", "sam2_video"), option="--method-set sam=")
-    found = _told(wishes.method, lambda: hub.find(wishes.take("sam", None), wanted))
+    wanted = vlms_weights.Wanted(wishes.method, default, ("sam", "sam2", "sam2_video"), option="--method-set sam=")
+    found = _told(wishes.method, lambda: vlms_weights.find(wishes.take("sam", None), wanted))
     import transformers
 
     kind = "Sam" if read_json(found.folder / "config.json", remedy="")["model_type"] == "sam" else "Sam2"
-    model = hub.load_model(getattr(transformers, f"{kind}Model"), found, device=wishes.device, dtype=wishes.dtype)
-    processor = hub.load_part(getattr(transformers, f"{kind}Processor"), found)
+    model = vlms_weights.load_model(
+        getattr(transformers, f"{kind}Model"), found, device=wishes.device, dtype=wishes.dtype
+    )
+    processor = vlms_weights.load_part(getattr(transformers, f"{kind}Processor"), found)
     chosen = {key: wishes.take(key, getattr(SamMasks, key)) for key in ("grid", "rating", "stability")}
     if not (isinstance(chosen["grid"], int) and 1 <= chosen["grid"] <= 128):
         raise ConfigError(f"grid = {chosen['grid']}: wanted a number of points per side, from 1 to 128.")
@@ -137,10 +139,11 @@ def sam(wishes: Wishes) -> SamMasks:
 def clip(wishes: Wishes) -> ClipWords:
     """Load a CLIP or SigLIP: option `clip` (folder, hub name, or a file in OpenCLIP's form)."""
     from semicdvl.classic.clip_words import ClipWords
-    from semicdvl.vlms import clip_file, hub
+    from semicdvl.vlms import weights as vlms_weights
+    from semicdvl.vlms.models import clip_file
 
     source = wishes.take("clip", None) or DEFAULT_CLIP
-    _told(wishes.method, lambda: hub.need_transformers(wishes.method))
+    _told(wishes.method, lambda: vlms_weights.need_transformers(wishes.method))
     parts = _told(wishes.method, lambda: clip_file.load(source, device=wishes.device, dtype=wishes.dtype))
     return ClipWords(parts.model, parts.tokenizer, parts.normal, f"clip-{parts.fingerprint}")
 

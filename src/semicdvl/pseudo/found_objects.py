@@ -1,7 +1,7 @@
 """A VLM's own instances over a raster that is too large to hold: finds of single tiles, joined to objects.
 
 Every tile told the objects that it shows (`tile_objects`). Finds of neighbouring tiles that are the same object are
-joined by the rules of `vlms.pieces`. An object's pixels in any window are the union of its finds there. At any time
+joined by the rules of `vlms.instance_stitching`. An object's pixels in any window are the union of its finds there. At any time
 only the finds around one window are masks; what is remembered are a few numbers per find.
 """
 
@@ -19,7 +19,7 @@ from semicdvl.pseudo import events
 from semicdvl.pseudo.looks import TileIndex, Window, common
 from semicdvl.raster.vector.connected_components import groups
 from semicdvl.types import Finds, Instance, Segments, TileObject
-from semicdvl.vlms.pieces import Piece, boolean, same
+from semicdvl.vlms.instance_stitching import Piece, boolean, same
 
 
 # ------------------------------------------------------------------------------------------------ one tile
@@ -98,7 +98,7 @@ class Find:
         return slice(top, top + height), slice(left, left + width)
 
     def piece(self, shape_hw: tuple[int, int]) -> Piece:
-        """Return it as `vlms.pieces` wants it."""
+        """Return it as `vlms.instance_stitching` wants it."""
         cut = any(
             (side.start == of_tile.start and side.start > 0) or (side.stop == of_tile.stop and side.stop < size)
             for side, of_tile, size in zip(self.box, self.place, shape_hw, strict=True)

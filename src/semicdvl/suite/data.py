@@ -25,7 +25,8 @@ from semicdvl.synthetic.generate import CitySpec, make_city, write_patches
 from semicdvl.synthetic.vlm_answers import Flaws, write_answers
 from semicdvl.train.run import make_split
 from semicdvl.types import VLM, PairFiles, Split
-from semicdvl.vlms import VLMS, precomputed
+from semicdvl.vlms import VLMS
+from semicdvl.vlms.precomputed import files
 
 READY = "ready.json"
 """Written last into a prepared data set: what is there is whole."""
@@ -86,7 +87,7 @@ def _city(entry: CityEntry, home: Path) -> Prepared:
     if not (home / READY).exists():
         _render(entry, home)
         trained = folder.read(home / "pairs").subset("train")
-        _fill(trained, precomputed.build(weights=home / "answers"), entry.ceg, home / "store", gsd_m=None)
+        _fill(trained, files.build(weights=home / "answers"), entry.ceg, home / "store", gsd_m=None)
         write_json(home / READY, entry.model_dump(mode="json"))
     dataset = folder.read(home / "pairs", name=entry.name)
     return Prepared(entry.name, home / "pairs", home / "store", home / "splits", _by_fraction(dataset))

@@ -1,7 +1,7 @@
 """What an imperfect vision-language model would say about a made-up city: truth, spoilt in known ways.
 
 A stand-in for a VLM that nobody has to run: from the classes and the building outlines of both dates it makes score
-maps and objects in the layout that `vlms/precomputed.py` reads, so they take the ordinary way into a pseudo-label
+maps and objects in the layout that `vlms/precomputed/files.py` reads, so they take the ordinary way into a pseudo-label
 store. What is wrong with them is set by `Flaws`, each kind of error by itself:
 
 - *misses*: buildings that no object and no score tells of, small ones more often;

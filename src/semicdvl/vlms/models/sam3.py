@@ -26,10 +26,10 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
-from semicdvl.vlms import hub
-from semicdvl.vlms.prompted import PromptedVLM, as_instances, identity_of, pictures, resized
+from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.huggingface import PromptedVLM, as_instances, identity_of, pictures, resized
 
-WANTED = hub.Wanted("sam3", "facebook/sam3", ("sam3", "sam3_video"), gated=True)
+WANTED = vlms_weights.Wanted("sam3", "facebook/sam3", ("sam3", "sam3_video"), gated=True)
 MAPS = ("fused", "semantic", "instances")
 
 
@@ -148,13 +148,13 @@ def build(
     """
     if maps not in MAPS:
         raise ConfigError(f"SAM 3 has no maps '{maps}'. Known: {', '.join(MAPS)}.")
-    where = hub.pick_device(device)
-    kind = hub.pick_dtype(dtype, where)
-    found = hub.find(weights, WANTED)
+    where = vlms_weights.pick_device(device)
+    kind = vlms_weights.pick_dtype(dtype, where)
+    found = vlms_weights.find(weights, WANTED)
     from transformers import Sam3Model, Sam3Processor
 
-    model = hub.load_model(Sam3Model, found, device=where, dtype=kind)
-    looker = Sam3(model, hub.load_part(Sam3Processor, found), threshold, maps, batch)
+    model = vlms_weights.load_model(Sam3Model, found, device=where, dtype=kind)
+    looker = Sam3(model, vlms_weights.load_part(Sam3Processor, found), threshold, maps, batch)
     _notice()
     settings = {"dtype": str(kind), "threshold": threshold, "maps": maps, "tile_px": tile_px}
     return PromptedVLM(identity_of("sam3", found.fingerprint(), **settings), 0.5, looker, tile_px)

@@ -22,8 +22,8 @@ from typing import Any
 from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
 from semicdvl.types import Instance
-from semicdvl.vlms.precomputed import NOTE, Form, PrecomputedVLM, open_answers
-from semicdvl.vlms.saved_objects import checked_instance
+from semicdvl.vlms.precomputed.coco import checked_instance
+from semicdvl.vlms.precomputed.files import NOTE, Form, PrecomputedVLM, open_answers
 
 
 def read_mmdet(

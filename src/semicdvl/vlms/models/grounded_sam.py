@@ -23,11 +23,12 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
-from semicdvl.vlms import hub, sam2_boxes
-from semicdvl.vlms.prompted import PromptedVLM, identity_of, pictures
-from semicdvl.vlms.sam2_boxes import Boxes, BoxMasks
+from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.huggingface import PromptedVLM, identity_of, pictures
+from semicdvl.vlms.models import sam2_boxes
+from semicdvl.vlms.models.sam2_boxes import Boxes, BoxMasks
 
-WANTED = hub.Wanted("grounded_sam", "IDEA-Research/grounding-dino-base", ("grounding-dino",))
+WANTED = vlms_weights.Wanted("grounded_sam", "IDEA-Research/grounding-dino-base", ("grounding-dino",))
 SAME_IOU = 0.8
 """Boxes of one word from this IoU on are one object; the detector itself was trained to give each object once."""
 
@@ -130,13 +131,13 @@ def build(
         InputError: weights are missing, damaged or another model's.
         MissingExtraError: `transformers` is not installed.
     """
-    where = hub.pick_device(device)
-    kind = hub.pick_dtype(dtype, where)
-    found = hub.find(weights, WANTED)
+    where = vlms_weights.pick_device(device)
+    kind = vlms_weights.pick_dtype(dtype, where)
+    found = vlms_weights.find(weights, WANTED)
     masks, sam_hash = sam2_boxes.load(sam, vlm="grounded_sam", device=where, dtype=kind)
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
-    model = hub.load_model(GroundingDinoForObjectDetection, found, device=where, dtype=kind)
-    looker = GroundedSam(model, hub.load_part(GroundingDinoProcessor, found), masks, threshold)
+    model = vlms_weights.load_model(GroundingDinoForObjectDetection, found, device=where, dtype=kind)
+    looker = GroundedSam(model, vlms_weights.load_part(GroundingDinoProcessor, found), masks, threshold)
     settings = {"sam": sam_hash, "dtype": str(kind), "threshold": threshold, "tile_px": tile_px}
     return PromptedVLM(identity_of("grounded_sam", found.fingerprint(), **settings), 0.35, looker, tile_px)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.errors import ConfigError
-from semicdvl.vlms import hub
-from semicdvl.vlms.prompted import PromptedVLM, identity_of, pictures, resized
+from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.huggingface import PromptedVLM, identity_of, pictures, resized
 
-WANTED = hub.Wanted("clipseg", "CIDAS/clipseg-rd64-refined", ("clipseg",))
+WANTED = vlms_weights.Wanted("clipseg", "CIDAS/clipseg-rd64-refined", ("clipseg",))
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def build(
     """
     if template.count("{}") != 1:
         raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
-    where = hub.pick_device(device)
-    kind = hub.pick_dtype(dtype, where)
-    found = hub.find(weights, WANTED)
+    where = vlms_weights.pick_device(device)
+    kind = vlms_weights.pick_dtype(dtype, where)
+    found = vlms_weights.find(weights, WANTED)
     from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-    model = hub.load_model(CLIPSegForImageSegmentation, found, device=where, dtype=kind)
-    looker = ClipSeg(model, hub.load_part(CLIPSegProcessor, found), template, batch)
+    model = vlms_weights.load_model(CLIPSegForImageSegmentation, found, device=where, dtype=kind)
+    looker = ClipSeg(model, vlms_weights.load_part(CLIPSegProcessor, found), template, batch)
     settings = {"dtype": str(kind), "template": template, "tile_px": tile_px}
     return PromptedVLM(identity_of("clipseg", found.fingerprint(), **settings), 0.5, looker, tile_px, batch)

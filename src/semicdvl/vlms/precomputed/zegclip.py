@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semicdvl.vlms.precomputed import Form, PrecomputedVLM, open_answers
+from semicdvl.vlms.precomputed.files import Form, PrecomputedVLM, open_answers
 
 
 def build(

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.errors import ConfigError
-from semicdvl.vlms import clip_file, hub
-from semicdvl.vlms.prompted import PromptedVLM, identity_of, resized
+from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.huggingface import PromptedVLM, identity_of, resized
+from semicdvl.vlms.models import clip_file
 
 TEMPLATES = (
     "a satellite photo of a {}.",
@@ -202,9 +203,9 @@ def build(
     for template in templates:
         if template.count("{}") != 1:
             raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
-    where = hub.pick_device(device)
-    kind = hub.pick_dtype(dtype, where)
-    hub.need_transformers("clip_dense")
+    where = vlms_weights.pick_device(device)
+    kind = vlms_weights.pick_dtype(dtype, where)
+    vlms_weights.need_transformers("clip_dense")
     parts = clip_file.load(weights, device=where, dtype=kind)
     looker = ClipDense(parts.model, parts.tokenizer, parts.normal, templates, tile_px, key_smoothing, prompt_denoising)
     settings = {

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from semicdvl.errors import InputError
-from semicdvl.vlms import hub
+from semicdvl.vlms import weights
 
-WANTED = hub.Wanted("clip_dense", "openai/clip-vit-base-patch16", ("clip", "siglip"))
+WANTED = weights.Wanted("clip_dense", "openai/clip-vit-base-patch16", ("clip", "siglip"))
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 """Pixels of OpenAI's CLIP and what was trained from it."""
@@ -59,11 +59,11 @@ def load(source: Path | str | None, *, device: torch.device, dtype: torch.dtype)
         return _from_file(Path(source), device=device, dtype=dtype)
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    found = hub.find(source, WANTED)
-    model = hub.load_model(AutoModel, found, device=device, dtype=dtype)
-    pixels = hub.load_part(AutoImageProcessor, found)
+    found = weights.find(source, WANTED)
+    model = weights.load_model(AutoModel, found, device=device, dtype=dtype)
+    pixels = weights.load_part(AutoImageProcessor, found)
     normal = (tuple(pixels.image_mean), tuple(pixels.image_std))
-    return ClipParts(model, hub.load_part(AutoTokenizer, found), normal, found.fingerprint())
+    return ClipParts(model, weights.load_part(AutoTokenizer, found), normal, found.fingerprint())
 
 
 def _from_file(path: Path, *, device: torch.device, dtype: torch.dtype) -> ClipParts:
@@ -78,10 +78,10 @@ def _from_file(path: Path, *, device: torch.device, dtype: torch.dtype) -> ClipP
     except (RuntimeError, KeyError) as error:
         raise InputError(path, f"does not fit the CLIP that its shapes speak of ({error})", _REMEDY) from error
     words = path.parent if _has_words(path.parent) else _vocabulary(path)
-    tokenizer = hub.load_part(AutoTokenizer, hub.Weights(words))
+    tokenizer = weights.load_part(AutoTokenizer, weights.Weights(words))
     used = [words / name for name in TOKENIZER_FILES if (words / name).is_file()]
     model = model.eval().requires_grad_(False).to(device, dtype)
-    return ClipParts(model, tokenizer, (OPENAI_MEAN, OPENAI_STD), hub.fingerprint([path, *used]))
+    return ClipParts(model, tokenizer, (OPENAI_MEAN, OPENAI_STD), weights.fingerprint([path, *used]))
 
 
 _REMEDY = "Give a ViT CLIP in OpenCLIP's form (RemoteCLIP-ViT-L-14.pt, RS5M_ViT-B-32.pt), or a folder of transformers"
@@ -97,8 +97,10 @@ def _vocabulary(path: Path) -> Path:
         if _has_words(folder):
             return folder
     try:
-        HfApi().model_info(VOCABULARY, timeout=hub.ASK_TIMEOUT_S)  # fails soon where the download would try for long
-        return Path(snapshot_download(VOCABULARY, allow_patterns=names, etag_timeout=hub.ASK_TIMEOUT_S))
+        HfApi().model_info(
+            VOCABULARY, timeout=weights.ASK_TIMEOUT_S
+        )  # fails soon where the download would try for long
+        return Path(snapshot_download(VOCABULARY, allow_patterns=names, etag_timeout=weights.ASK_TIMEOUT_S))
     except Exception as error:  # whatever a network can do wrong
         raise InputError(
             path,

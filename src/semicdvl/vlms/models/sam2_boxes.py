@@ -18,9 +18,9 @@ from torch import Tensor
 from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
 from semicdvl.types import Instance
-from semicdvl.vlms import hub
-from semicdvl.vlms.asked import check_scores
-from semicdvl.vlms.prompted import as_instances, pictures, resized
+from semicdvl.vlms import weights
+from semicdvl.vlms.huggingface import as_instances, pictures, resized
+from semicdvl.vlms.validation import check_scores
 
 DEFAULT = "facebook/sam2.1-hiera-large"
 MODEL_TYPES = ("sam2", "sam2_video")
@@ -125,8 +125,8 @@ def load(source: Path | str | None, *, vlm: str, device: torch.device, dtype: to
     Raises:
         InputError: the weights are missing, damaged or another model's.
     """
-    found = hub.find(source, hub.Wanted(vlm, DEFAULT, MODEL_TYPES, option="--vlm-set sam="))
+    found = weights.find(source, weights.Wanted(vlm, DEFAULT, MODEL_TYPES, option="--vlm-set sam="))
     from transformers import Sam2Model, Sam2Processor
 
-    model = hub.load_model(Sam2Model, found, device=device, dtype=dtype)
-    return BoxMasks(model, hub.load_part(Sam2Processor, found)), found.fingerprint()
+    model = weights.load_model(Sam2Model, found, device=device, dtype=dtype)
+    return BoxMasks(model, weights.load_part(Sam2Processor, found)), found.fingerprint()

@@ -38,9 +38,9 @@ from semicdvl.atomic_files import read_json
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import nearest
 from semicdvl.types import Instance, Segments
-from semicdvl.vlms.asked import check_image
-from semicdvl.vlms.pieces import boolean
-from semicdvl.vlms.saved_objects import Reader, read_coco
+from semicdvl.vlms.instance_stitching import boolean
+from semicdvl.vlms.precomputed.coco import Reader, read_coco
+from semicdvl.vlms.validation import check_image
 
 NOTE = "answers.json"
 READING = 2

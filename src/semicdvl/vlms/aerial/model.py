@@ -32,10 +32,10 @@ from torch import Tensor
 from semicdvl.atomic_files import sha256
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import Segments
-from semicdvl.vlms.aerial_net import AerialNet, normalise, project_words
-from semicdvl.vlms.aerial_tiles import ramp, resample, windows
-from semicdvl.vlms.aerial_words import WordTable, clean_word, load_table
-from semicdvl.vlms.hub import pick_device
+from semicdvl.vlms.aerial.net import AerialNet, normalise, project_words
+from semicdvl.vlms.aerial.text import WordTable, clean_word, load_table
+from semicdvl.vlms.tiling import ramp, resample, windows
+from semicdvl.vlms.weights import pick_device
 
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import VLM, Segments
-from semicdvl.vlms.aerial_tiles import ramp, windows
-from semicdvl.vlms.pieces import Piece, Window, cut_out, joined
+from semicdvl.vlms.instance_stitching import Piece, Window, cut_out, joined
+from semicdvl.vlms.tiling import ramp, windows
 
 Ask = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segments]]
 """Answers several images of one size at once."""

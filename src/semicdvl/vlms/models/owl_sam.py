@@ -21,11 +21,12 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
-from semicdvl.vlms import hub, sam2_boxes
-from semicdvl.vlms.prompted import PromptedVLM, identity_of, pictures
-from semicdvl.vlms.sam2_boxes import Boxes, BoxMasks
+from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.huggingface import PromptedVLM, identity_of, pictures
+from semicdvl.vlms.models import sam2_boxes
+from semicdvl.vlms.models.sam2_boxes import Boxes, BoxMasks
 
-WANTED = hub.Wanted("owl_sam", "google/owlv2-base-patch16-ensemble", ("owlv2",))
+WANTED = vlms_weights.Wanted("owl_sam", "google/owlv2-base-patch16-ensemble", ("owlv2",))
 SAME_IOU = 0.5
 """Boxes of one word from this IoU on are one object: every patch answers by itself, so objects come several times."""
 
@@ -106,13 +107,13 @@ def build(
     """
     if template.count("{}") != 1:
         raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
-    where = hub.pick_device(device)
-    kind = hub.pick_dtype(dtype, where)
-    found = hub.find(weights, WANTED)
+    where = vlms_weights.pick_device(device)
+    kind = vlms_weights.pick_dtype(dtype, where)
+    found = vlms_weights.find(weights, WANTED)
     masks, sam_hash = sam2_boxes.load(sam, vlm="owl_sam", device=where, dtype=kind)
     from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
-    model = hub.load_model(Owlv2ForObjectDetection, found, device=where, dtype=kind)
-    looker = OwlSam(model, hub.load_part(Owlv2Processor, found), masks, threshold, template)
+    model = vlms_weights.load_model(Owlv2ForObjectDetection, found, device=where, dtype=kind)
+    looker = OwlSam(model, vlms_weights.load_part(Owlv2Processor, found), masks, threshold, template)
     settings = {"sam": sam_hash, "dtype": str(kind), "threshold": threshold, "template": template, "tile_px": tile_px}
     return PromptedVLM(identity_of("owl_sam", found.fingerprint(), **settings), 0.2, looker, tile_px)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from semicdvl.atomic_files import key_of
 from semicdvl.types import Instance, Segments
-from semicdvl.vlms.asked import check_image, check_scores, cleaned
-from semicdvl.vlms.pieces import encoded
-from semicdvl.vlms.tiles import in_tiles
+from semicdvl.vlms.instance_stitching import encoded
+from semicdvl.vlms.tiled_inference import in_tiles
+from semicdvl.vlms.validation import check_image, check_scores, cleaned
 
 REMEMBERED = 2
 """Images whose features are kept: the two dates of a pair. SAM 3 needs about 0.2 GB for each in float32."""
