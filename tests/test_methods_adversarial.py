@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from method_batches import AllHeads, random_batches
 from semicdvl import losses
 from semicdvl.methods.advent import Advent
-from semicdvl.methods.adversarial import (
+from semicdvl.methods.discriminators import (
     PatchCritic,
     as_constant,
     blanked,

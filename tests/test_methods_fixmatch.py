@@ -8,8 +8,8 @@ import torch
 from semicdvl import losses
 from semicdvl.errors import DataError
 from semicdvl.methods.fixmatch import FixMatch
-from semicdvl.methods.pseudo_labels import PseudoLabels, cutmix, evaluating, health, mix_strong
 from semicdvl.methods.supervised import Supervised
+from semicdvl.methods.weak_to_strong import PseudoLabels, cutmix, evaluating, health, mix_strong
 from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from method_batches import AllHeads, random_batches
 from semicdvl.methods.mean_teacher import MeanTeacher
 from semicdvl.methods.semicd import SemiCD
-from semicdvl.methods.soft import ramp, squared_difference
+from semicdvl.methods.soft_targets import ramp, squared_difference
 from semicdvl.types import IGNORE, Outputs, Progress
 
 

@@ -9,8 +9,8 @@ import torch
 from method_batches import AllHeads, random_batches
 from semicdvl import losses
 from semicdvl.errors import ConfigError
-from semicdvl.methods.labels import nearest
 from semicdvl.methods.supervised import Supervised, dice_of_both
+from semicdvl.methods.terms import nearest
 from semicdvl.types import IGNORE, Outputs, Progress
 
 START = Progress(0, 1)

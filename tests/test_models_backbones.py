@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.models import backbones
-from semicdvl.models.backbones import LITE_MEAN, LITE_STD, build_backbone
+from semicdvl.models.encoders import timm as encoders_timm
+from semicdvl.models.encoders.timm import LITE_MEAN, LITE_STD, build_backbone
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 
 needs_lite0 = pytest.mark.skipif(
@@ -83,7 +83,7 @@ def test_input_is_converted_to_the_scale_of_the_network():
 def test_lite0_of_the_package_knows_what_is_on_photographs():
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     net = timm.create_model("tf_efficientnet_lite0")
-    net.load_state_dict(backbones._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
+    net.load_state_dict(encoders_timm._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
     net.eval()
 
     def top3(photo_HWC) -> list[int]:
@@ -104,7 +104,7 @@ def test_lite0_of_the_package_knows_what_is_on_photographs():
 def test_lite0_backbone_gives_the_features_of_the_classifier():
     backbone = build_backbone("efficientnet_lite0", weights="imagenet", output_stride=32).eval()
     net = timm.create_model("tf_efficientnet_lite0")
-    net.load_state_dict(backbones._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
+    net.load_state_dict(encoders_timm._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
     image_BCHW = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         theirs = net.eval().blocks(net.bn1(net.conv_stem(backbone.own_scale(image_BCHW))))

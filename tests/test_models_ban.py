@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
 from semicdvl.models.ban import BAN, MLPHead, build
-from semicdvl.models.ban_foundation import TransformersBackbone, build_foundation
 from semicdvl.models.bit import BITHead
+from semicdvl.models.encoders.foundation import TransformersBackbone, build_foundation
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 from tiny_models import tiny
 

@@ -15,7 +15,7 @@ from semicdvl import models
 from semicdvl.catalog import counted
 from semicdvl.errors import ConfigError
 from semicdvl.models import MODELS, SPECIAL_HEADS, having
-from semicdvl.models.backbones import build_backbone
+from semicdvl.models.encoders.timm import build_backbone
 from semicdvl.registry import lookup
 from semicdvl.types import HEADS, Outputs
 from tiny_models import TINY, tiny

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from semicdvl.checkpoint import build_bare_network
 from semicdvl.errors import ConfigError
 from semicdvl.models import bit, changeformer, deeplab, fc_siam, snunet, stanet
-from semicdvl.models.backbones import build_backbone
 from semicdvl.models.blocks import PooledNorm, pad_to_multiple, with_dropped
-from semicdvl.models.mit import MiT, MiTSettings
+from semicdvl.models.encoders.mit import MiT, MiTSettings
+from semicdvl.models.encoders.timm import build_backbone
 from tiny_models import tiny
 
 PERTURBED = ("siam_light", "deeplab", "psp", "siam_unet")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semicdvl.checkpoint import load_weights
 from semicdvl.errors import DivergedError
-from semicdvl.methods.adversarial import fooling, telling, truth_map
+from semicdvl.methods.discriminators import fooling, telling, truth_map
 from semicdvl.train import trainer
 from semicdvl.train.log import Log
 from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr

@@ -23,7 +23,7 @@ class AdaptSettings:
         batch: patches per step.
         seed: of everything random.
         backbone: "aerial" is the embedded VLM's own network (`adapt.network`), whichever VLM is asked; else the network
-            is `siam_light` on this backbone, see `models.backbones`.
+            is `siam_light` on this backbone, see `models.encoders.timm`.
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.
         gsd_m: metres per pixel where the files don't say; handed to the VLM.

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from semicdvl.losses import masked_mean
-from semicdvl.methods.adversarial import (
+from semicdvl.methods.discriminators import (
     PatchCritic,
     blanked,
     both_parts,
@@ -24,8 +24,8 @@ from semicdvl.methods.adversarial import (
     self_information,
     telling,
 )
-from semicdvl.methods.labels import OnLabels, nearest
-from semicdvl.methods.pseudo_labels import need_unlabelled
+from semicdvl.methods.terms import OnLabels, nearest
+from semicdvl.methods.weak_to_strong import need_unlabelled
 from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
 
 

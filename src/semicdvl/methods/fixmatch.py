@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl import losses
-from semicdvl.methods.pseudo_labels import Partner, evaluate_weak, health, mix_strong, need_unlabelled
-from semicdvl.methods.settings import check
+from semicdvl.methods.validation import check
+from semicdvl.methods.weak_to_strong import Partner, evaluate_weak, health, mix_strong, need_unlabelled
 from semicdvl.types import Labelled, Progress, Unlabelled
 
 

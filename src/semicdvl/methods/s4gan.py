@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.losses import masked_mean
-from semicdvl.methods.adversarial import (
+from semicdvl.methods.discriminators import (
     as_constant,
     blanked,
     both_parts,
@@ -27,8 +27,8 @@ from semicdvl.methods.adversarial import (
     right_frac,
     truth_map,
 )
-from semicdvl.methods.labels import OnLabels
-from semicdvl.methods.pseudo_labels import need_unlabelled
+from semicdvl.methods.terms import OnLabels
+from semicdvl.methods.weak_to_strong import need_unlabelled
 from semicdvl.types import IGNORE, Labelled, Progress, Unlabelled
 
 

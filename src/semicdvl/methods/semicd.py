@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from semicdvl.methods.labels import OnLabels
-from semicdvl.methods.pseudo_labels import need_unlabelled
-from semicdvl.methods.soft import ramp, squared_difference
+from semicdvl.methods.soft_targets import ramp, squared_difference
+from semicdvl.methods.terms import OnLabels
+from semicdvl.methods.weak_to_strong import need_unlabelled
 from semicdvl.types import Labelled, Progress, Unlabelled
 
 

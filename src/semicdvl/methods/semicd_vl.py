@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.methods.pseudo_labels import (
+from semicdvl.methods.validation import check
+from semicdvl.methods.weak_to_strong import (
     Partner,
     PseudoLabels,
     StrongView,
@@ -30,7 +31,6 @@ from semicdvl.methods.pseudo_labels import (
     mix_strong,
     need_unlabelled,
 )
-from semicdvl.methods.settings import check
 from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
 
 VLMOver = Literal["all", "valid", "official"]

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from semicdvl.methods.adversarial import (
+from semicdvl.methods.discriminators import (
     PatchCritic,
     blanked,
     both_parts,
@@ -24,8 +24,8 @@ from semicdvl.methods.adversarial import (
     telling,
     truth_map,
 )
-from semicdvl.methods.labels import OnLabels
-from semicdvl.methods.pseudo_labels import need_unlabelled
+from semicdvl.methods.terms import OnLabels
+from semicdvl.methods.weak_to_strong import need_unlabelled
 from semicdvl.types import IGNORE, Labelled, Progress, Unlabelled
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.methods.pseudo_labels import need_unlabelled
 from semicdvl.methods.unimatch import Passes, UniMatch
+from semicdvl.methods.weak_to_strong import need_unlabelled
 from semicdvl.types import Labelled, Progress, Unlabelled, VLMTargets
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import ConfigError
-from semicdvl.methods.labels import OnLabels, nearest
+from semicdvl.methods.terms import OnLabels, nearest
 from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl import losses
-from semicdvl.methods.labels import OnLabels
-from semicdvl.methods.pseudo_labels import (
+from semicdvl.methods.terms import OnLabels
+from semicdvl.methods.weak_to_strong import (
     Partner,
     PseudoLabels,
     StrongView,

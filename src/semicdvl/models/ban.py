@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.backbones import PyramidBackbone, build_backbone, load_weights_file
-from semicdvl.models.ban_foundation import Foundation, build_foundation
 from semicdvl.models.bit import BITHead, undilated
 from semicdvl.models.blocks import ConvBNReLU, as_map, as_tokens, check_counts, resize, wanted_heads, weights_name
-from semicdvl.models.mit import B0, MiT, MixMLP
+from semicdvl.models.encoders.foundation import Foundation, build_foundation
+from semicdvl.models.encoders.mit import B0, MiT, MixMLP
+from semicdvl.models.encoders.timm import PyramidBackbone, build_backbone, load_weights_file
 from semicdvl.types import Outputs
 
 MIT_B0 = "mit_b0"

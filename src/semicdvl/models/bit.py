@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.backbones import Backbone, build_backbone
 from semicdvl.models.blocks import ConvBNReLU, as_map, as_tokens, check_counts, resize, wanted_heads, weights_name
+from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.types import Outputs
 
 ATTENTION_HEADS = 8

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.backbones import STAGES, Backbone, build_backbone
 from semicdvl.models.blocks import check_counts, resize, wanted_heads, weights_name
 from semicdvl.models.cct_perturbations import DECODERS, Seen
+from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
 from semicdvl.models.psp import PyramidPooling
 from semicdvl.types import Outputs
 

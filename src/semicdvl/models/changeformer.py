@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.backbones import Backbone, build_backbone, load_weights_file
 from semicdvl.models.blocks import check_counts, pad_to_multiple, resize, wanted_heads, weights_name
-from semicdvl.models.mit import MiT, MiTSettings
+from semicdvl.models.encoders.mit import MiT, MiTSettings
+from semicdvl.models.encoders.timm import Backbone, build_backbone, load_weights_file
 from semicdvl.types import Outputs
 
 OWN_ENCODER = "changeformer_v6"

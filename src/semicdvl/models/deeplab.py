@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.backbones import Backbone, build_backbone
 from semicdvl.models.blocks import (
     ConvBNReLU,
     PooledNorm,
@@ -30,6 +29,7 @@ from semicdvl.models.blocks import (
     weights_name,
     with_dropped,
 )
+from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.types import Outputs
 
 ATROUS_RATES = (6, 12, 18)

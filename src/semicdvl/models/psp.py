@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.backbones import STAGES, Backbone, build_backbone
 from semicdvl.models.blocks import (
     ConvBNReLU,
     PooledNorm,
@@ -27,6 +26,7 @@ from semicdvl.models.blocks import (
     weights_name,
     with_dropped,
 )
+from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
 from semicdvl.types import Outputs
 
 BINS = (1, 2, 3, 6)

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.backbones import Backbone, build_backbone
 from semicdvl.models.blocks import check_counts, differences, resize, wanted_heads, weights_name, with_dropped
+from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.types import Outputs
 
 INFERENCE_HEADS = frozenset({"change"})

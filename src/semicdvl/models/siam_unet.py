@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.backbones import Backbone, build_backbone
 from semicdvl.models.blocks import (
     ConvBNReLU,
     check_counts,
@@ -29,6 +28,7 @@ from semicdvl.models.blocks import (
     weights_name,
     with_dropped,
 )
+from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.registry import nearest
 from semicdvl.types import Outputs
 

@@ -26,8 +26,8 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.backbones import Backbone, build_backbone
 from semicdvl.models.blocks import ConvBNReLU, check_counts, pad_to_multiple, resize, wanted_heads, weights_name
+from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.registry import nearest
 from semicdvl.types import Outputs
 

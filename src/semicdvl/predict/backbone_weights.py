@@ -24,7 +24,7 @@ def need_weights(name: str, *, method: str, chosen: str | None = None) -> None:
     import timm
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
-    from semicdvl.models.backbones import LITE_PACKAGES
+    from semicdvl.models.encoders.timm import LITE_PACKAGES
     from semicdvl.vlms.weights import ASK_TIMEOUT_S
 
     settings = timm.get_pretrained_cfg(name) if name not in LITE_PACKAGES and timm.is_model(name) else None

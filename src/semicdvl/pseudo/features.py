@@ -73,7 +73,7 @@ def backbone_features(name: str, *, weights: Path | str | None = None) -> Backbo
         ConfigError: no such network, or none with weights.
         MissingExtraError: the package with the weights is missing.
     """
-    from semicdvl.models.backbones import build_backbone
+    from semicdvl.models.encoders.timm import build_backbone
 
     net = build_backbone(name, weights="imagenet" if weights is None else weights).eval()
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.atomic_files import whole
-from semicdvl.methods.pseudo_labels import evaluate_weak, evaluating, mix_strong
+from semicdvl.methods.weak_to_strong import evaluate_weak, evaluating, mix_strong
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Labelled, Method, Unlabelled
 
 Bytes = NDArray[np.uint8]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.models.backbones import Backbone, TransformerBackbone, build_backbone
 from semicdvl.models.blocks import as_map, resize
+from semicdvl.models.encoders.timm import Backbone, TransformerBackbone, build_backbone
 
 QUARTERS = 3
 """Quarters of the blocks that are kept."""

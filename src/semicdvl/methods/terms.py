@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semicdvl import losses
-from semicdvl.methods.settings import check
+from semicdvl.methods.validation import check
 
 
 @dataclass(frozen=True, kw_only=True)
