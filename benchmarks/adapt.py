@@ -28,13 +28,13 @@ from semicdvl.adapt import AdaptSettings, adapt
 from semicdvl.adapt.labels import gamma_of
 from semicdvl.adapt.run import detect_with
 from semicdvl.atomic_files import read_json, write_json
+from semicdvl.ceg.config import CEGSettings, Level
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.metrics.change import Confusion
 from semicdvl.predict.run import DetectSettings, detect, vlm_detector
-from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.pseudo.settings import CEGSettings, Level
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
 from semicdvl.types import IGNORE
 from semicdvl.vlms.aerial import model

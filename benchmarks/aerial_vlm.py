@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.pseudo import ceg
+from semicdvl.ceg import rules
 from semicdvl.vlms.aerial.model import AerialVLM, build
 
 PROMPTS = ("house", "building", "road", "grass", "tree", "water")
@@ -78,7 +78,7 @@ def auc(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
 
 def found(scores_CHW: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where "house" or "building" wins."""
-    return ceg.concepts(scores_CHW, foreground=FOREGROUND)[0]
+    return rules.concepts(scores_CHW, foreground=FOREGROUND)[0]
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -137,11 +137,11 @@ def change(vlm: AerialVLM, data: Path) -> dict[str, float]:
                 for side in "AB"
             ]
             minimum = round(MIN_AREA_M2 / gsd_m**2)
-            labels = [ceg.components(s, foreground=FOREGROUND, threshold=0.5, min_area_px=minimum) for s in both]
+            labels = [rules.components(s, foreground=FOREGROUND, threshold=0.5, min_area_px=minimum) for s in both]
             answers = {
-                "instance": ceg.instance_level_labels(*labels),
-                "instance .01": ceg.instance_level_labels(*labels, delta=0.01),
-                "pixel": ceg.pixel_level(*both, foreground=FOREGROUND, gamma=0.5)[0],
+                "instance": rules.instance_level_labels(*labels),
+                "instance .01": rules.instance_level_labels(*labels, delta=0.01),
+                "pixel": rules.pixel_level(*both, foreground=FOREGROUND, gamma=0.5)[0],
             }
             answers["pixel & instance"] = answers["pixel"] & answers["instance"]
             for kind, answer_HW in answers.items():

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from semicdvl.atomic_files import write_whole
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.picture import read_png, to_png
+from semicdvl.ceg import rules
+from semicdvl.pseudo_labels.label_png import read_png, to_png
 from semicdvl.types import VLMLabels
 
 GAMMA, FOREGROUND = 0.8, (0, 1)
@@ -121,8 +121,8 @@ def public_mixed(classes: list[NDArray[np.uint8]], change_HW: NDArray[np.uint8])
 def ours(scene: Scene) -> Labels:
     """Make the labels with this package."""
     first, second = scene.scores
-    instance_HW = ceg.instance_level(*scene.instances, shape_hw=first.shape[1:])
-    return ceg.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
+    instance_HW = rules.instance_level(*scene.instances, shape_hw=first.shape[1:])
+    return rules.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
 
 
 # ------------------------------------------------------------------------------------------------ with files
@@ -184,8 +184,8 @@ ROOM_2CHW = np.empty((2, 6, 256, 256), np.float32)
 def ours_with_files(files: SceneFiles) -> None:
     """Read once, write one picture, whole."""
     first, second = (_scores(files.folder / f"{date}.npy", room) for date, room in zip("AB", ROOM_2CHW, strict=True))
-    instance_HW = ceg.instance_level(*_instances(files), shape_hw=first.shape[1:])
-    labels = ceg.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
+    instance_HW = rules.instance_level(*_instances(files), shape_hw=first.shape[1:])
+    labels = rules.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
     write_whole(files.folder / "labels.png", to_png(VLMLabels(*labels)))
 
 

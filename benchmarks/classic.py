@@ -88,9 +88,9 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
         from semicdvl.predict.classic import classic_detector
 
         return classic_detector(method, options)
+    from semicdvl.ceg.config import CEGSettings
+    from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.predict.detector import vlm_detector
-    from semicdvl.pseudo.prompts import PROMPT_SETS
-    from semicdvl.pseudo.settings import CEGSettings
     from semicdvl.vlms.aerial import model
 
     vlm = model.build()

@@ -14,11 +14,11 @@ import numpy as np
 import rasterio
 from rich.console import Console
 
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.predict.patch_survey import survey
 from semicdvl.predict.run import detect, vlm_detector
 from semicdvl.predict.suggest import SuggestSettings, suggest
 from semicdvl.predict.truth import read_result
-from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
 from semicdvl.vlms.aerial import model
 

@@ -94,10 +94,10 @@ LATER = {
 # ------------------------------------------------------------------------------------------------ one row
 def detector_of(row: Row) -> Detector:
     """Return the engine with the options of a row."""
+    from semicdvl.ceg.config import CEGSettings
+    from semicdvl.ceg.features import backbone_features
+    from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.predict.detector import vlm_detector
-    from semicdvl.pseudo.features import backbone_features
-    from semicdvl.pseudo.prompts import PROMPT_SETS
-    from semicdvl.pseudo.settings import CEGSettings
     from semicdvl.vlms.aerial import model
 
     vlm, ceg = model.build(), dict(row.ceg)
@@ -120,9 +120,9 @@ def student_of(case: Case, run: Path) -> Detector:
     """
     from semicdvl.adapt import AdaptSettings, adapt
     from semicdvl.adapt.labels import gamma_of
+    from semicdvl.ceg.config import CEGSettings
+    from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.predict.detector import network_detector
-    from semicdvl.pseudo.prompts import PROMPT_SETS
-    from semicdvl.pseudo.settings import CEGSettings
     from semicdvl.vlms.aerial import model
 
     vlm = model.build()

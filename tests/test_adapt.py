@@ -22,15 +22,15 @@ from semicdvl.adapt.labels import choose, gamma_of
 from semicdvl.adapt.network import build
 from semicdvl.adapt.patches import cells_of
 from semicdvl.adapt.run import next_command, recipe_of
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.predict.run import network_detector
-from semicdvl.pseudo.generate import CEGSettings
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.generate import CEGSettings
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.train.run import train
 from semicdvl.train.trainer import normalised
 from semicdvl.types import IGNORE, PairFiles, Segments

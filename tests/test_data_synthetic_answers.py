@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo.generate import CEGSettings, generate
-from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.generate import CEGSettings, generate
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.synthetic.generate import CLASSES, City, CitySpec, make_city, write_patches
 from semicdvl.synthetic.vlm_answers import (
     BUILDING,

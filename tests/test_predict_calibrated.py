@@ -13,12 +13,12 @@ from rich.console import Console
 
 from command import command
 from plane_strips import Strips
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError
 from semicdvl.predict.calibrated import calibrated
 from semicdvl.predict.detector import VLMCEG, Noting, identity_of
 from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.types import IGNORE, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))

@@ -8,9 +8,9 @@ from scipy import ndimage
 from torch import nn
 
 from plane_strips import Strips
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.predict.detector import VLMCEG, Described, NetworkDetector, identity_of, vlm_detector
-from semicdvl.pseudo.generate import CEGSettings
-from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))

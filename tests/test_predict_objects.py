@@ -17,16 +17,16 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.instance_events import Features
+from semicdvl.ceg.instance_merging import tile_objects
+from semicdvl.ceg.labels import make_labels
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.predict.detector import VLMCEG, vlm_detector
 from semicdvl.predict.planes import PlaneStore
 from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.predict.tiles import TileJob, answer, fill
-from semicdvl.pseudo.events import Features
-from semicdvl.pseudo.found_objects import tile_objects
-from semicdvl.pseudo.labels import make_labels
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.raster.tiling import tiling
 from semicdvl.types import IGNORE, Instance, LookedStrips, Looks, Segments

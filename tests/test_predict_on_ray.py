@@ -18,6 +18,7 @@ from rich.console import Console
 from command import command
 from made_up_rasters import at, city, png, tif
 from semicdvl.atomic_files import write_json
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import FORMAT, save_weights
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
 from semicdvl.models.siam_light import build as siam_light
@@ -29,8 +30,7 @@ from semicdvl.predict.on_ray import ON_THE_WAY, RayTiles, Worker, engine_of
 from semicdvl.predict.pairs_table import NamedPair, PairsTable
 from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.predict.tiles import TileJob, answer
-from semicdvl.pseudo.on_ray import Here, connected
-from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo_labels.ray_executor import Here, connected
 from semicdvl.types import IGNORE, ChangeMap, Detector
 from semicdvl.vlms.models.fake import FakeVLM
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semicdvl.ceg.calibration import FEW_STAYS, LAPSE, Evidence, Ground, calibrate, logit
 from semicdvl.errors import DataError
-from semicdvl.pseudo.calibration import FEW_STAYS, LAPSE, Evidence, Ground, calibrate, logit
 
 GROUND = Ground(-5.5, 1.5)
 BOUNDS = {"least_score": 0.5, "least_area_px": 16}

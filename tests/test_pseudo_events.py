@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
+from semicdvl.ceg import instance_events, rules
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.labels import make_labels
+from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.transitions import change_objects
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.pseudo import ceg, events
-from semicdvl.pseudo.labels import make_labels
-from semicdvl.pseudo.objects import change_objects
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.types import Instance, Segments, VLMLabels
 
 SHAPE = (13, 17)
@@ -65,7 +65,7 @@ def test_shift_and_replaced_are_their_definition(
     forms: list[list[Any]] = [first, second]
     if as_rle:
         forms = [[rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in date] for date in forms]
-    found = events.event_level(forms[0], forms[1], shape_hw=SHAPE, settings=chosen)
+    found = instance_events.event_level(forms[0], forms[1], shape_hw=SHAPE, settings=chosen)
     wanted = _slow(first, second, chosen)
     assert np.array_equal(found.alone_HW, wanted[0])
     assert np.array_equal(found.replaced_HW, wanted[1])
@@ -74,14 +74,16 @@ def test_shift_and_replaced_are_their_definition(
 @settings(deadline=None, max_examples=60)
 @given(boxes(), boxes(), st.sampled_from([0.0, 0.01, 0.4]))
 def test_without_options_it_is_the_paper(first: list[np.ndarray], second: list[np.ndarray], delta: float) -> None:
-    found = events.event_level(first, second, shape_hw=SHAPE, settings=CEGSettings(delta=delta))
-    assert np.array_equal(found.alone_HW, ceg.instance_level(first, second, shape_hw=SHAPE, delta=delta))
+    found = instance_events.event_level(first, second, shape_hw=SHAPE, settings=CEGSettings(delta=delta))
+    assert np.array_equal(found.alone_HW, rules.instance_level(first, second, shape_hw=SHAPE, delta=delta))
     assert not found.replaced_HW.any()
 
 
 def test_a_shift_as_long_as_the_gap_meets_and_one_shorter_does_not() -> None:
     first, second = [_box(2, 2, 3, 3)], [_box(2, 7, 3, 3)]  # columns 2..4 and 7..9: three steps apart
-    at = {d: events.event_level(first, second, shape_hw=SHAPE, settings=CEGSettings(shift_px=d)) for d in (2, 3)}
+    at = {
+        d: instance_events.event_level(first, second, shape_hw=SHAPE, settings=CEGSettings(shift_px=d)) for d in (2, 3)
+    }
     assert np.array_equal(at[2].alone_HW, first[0] | second[0])
     assert not at[3].alone_HW.any()
 
@@ -92,12 +94,14 @@ def test_a_partner_of_another_class_replaces_and_the_best_partner_decides() -> N
     new = _box(2, 2, 6, 5)
     classes = {"t1": [0], "t2": [1, 0]}
     only = CEGSettings(replaced_class=True)
-    found = events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes=classes)
+    found = instance_events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes=classes)
     assert np.array_equal(found.replaced_HW, old | new)  # the shed's only partner is of its own class
-    same = events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [0, 1]})
+    same = instance_events.event_level(
+        [old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [0, 1]}
+    )
     assert np.array_equal(same.replaced_HW, shed)
     with pytest.raises(DataError, match="1 classes for 2 instances"):
-        events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [1]})
+        instance_events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [1]})
 
 
 def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> None:
@@ -105,20 +109,23 @@ def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> No
     t1_DHW, t2_DHW = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
     t1_DHW[0], t2_DHW[0] = 1, 1
     t2_DHW[:, 0, 0] = (0, 1, 0)  # the upper left quarter looks different now
-    looks = events.Features(t1_DHW, t2_DHW)
-    pieces = events.pieces_of([house, other], shape_hw=SHAPE)
-    assert events.cosines(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
+    looks = instance_events.Features(t1_DHW, t2_DHW)
+    pieces = instance_events.pieces_of([house, other], shape_hw=SHAPE)
+    assert instance_events.cosines(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
     only = CEGSettings(min_cosine=0.5)
-    found = events.event_level([house, other], [house, other], shape_hw=SHAPE, settings=only, features=looks)
+    found = instance_events.event_level([house, other], [house, other], shape_hw=SHAPE, settings=only, features=looks)
     assert np.array_equal(found.replaced_HW, house)
     assert not found.alone_HW.any()
-    assert events.cosines(pieces, events.Features(t1_DHW, 0 * t2_DHW), shape_hw=SHAPE).tolist() == [1.0, 1.0]
+    assert instance_events.cosines(pieces, instance_events.Features(t1_DHW, 0 * t2_DHW), shape_hw=SHAPE).tolist() == [
+        1.0,
+        1.0,
+    ]
     with pytest.raises(DataError, match="got none"):
-        events.event_level([house], [house], shape_hw=SHAPE, settings=only)
+        instance_events.event_level([house], [house], shape_hw=SHAPE, settings=only)
     with pytest.raises(DataError, match="two alike"):
-        events.cosines(pieces, events.Features(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE)
+        instance_events.cosines(pieces, instance_events.Features(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE)
     with pytest.raises(DataError, match="NaN"):
-        events.cosines(pieces, events.Features(t1_DHW * np.nan, t2_DHW), shape_hw=SHAPE)
+        instance_events.cosines(pieces, instance_events.Features(t1_DHW * np.nan, t2_DHW), shape_hw=SHAPE)
 
 
 # ------------------------------------------------------------------------------------------------ settings

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from semicdvl.pseudo import ceg
+from semicdvl.ceg import rules
 
 DTYPES = (np.float16, np.float32, np.float64)
 
@@ -45,12 +45,12 @@ def scored_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[int], fl
 def test_pixels_are_the_restatement(case: tuple[np.ndarray, np.ndarray, list[int], float]) -> None:
     first, second, foreground, gamma = case
     slow = [_slow_pixel(date, foreground, gamma) for date in (first, second)]
-    change, reliable = ceg.pixel_level(first, second, foreground=foreground, gamma=gamma)
+    change, reliable = rules.pixel_level(first, second, foreground=foreground, gamma=gamma)
     assert change.dtype == reliable.dtype == bool
     assert np.array_equal(change, slow[0][0] != slow[1][0])
     assert np.array_equal(reliable, slow[0][1] & slow[1][1])
     for date, (found, sure) in zip((first, second), slow, strict=True):
-        label = ceg.segmentation(date, foreground=foreground, gamma=gamma)
+        label = rules.segmentation(date, foreground=foreground, gamma=gamma)
         assert label.dtype == np.uint8
         assert np.array_equal(label, np.where(sure, found, 255))
 
@@ -69,7 +69,7 @@ def test_mixed_is_the_restatement_for_any_numbers_that_mean_yes(case: Any, seed:
     )
     for one, yes in ((bool, 1), (np.uint8, 255), (np.int64, 1), (np.float32, 1)):
         given_maps = ((each * yes).astype(one) for each in (pixel, reliable, instance))
-        label = ceg.mixed(*given_maps)
+        label = rules.mixed(*given_maps)
         assert label.dtype == np.uint8
         assert np.array_equal(label, wanted)
 
@@ -133,7 +133,7 @@ def test_instances_are_the_restatement_in_every_form(case: Any, delta: float, se
     first, second, shape = case
     rng = np.random.default_rng(seed)
     forms = [[_as_given(mask, int(rng.integers(0, 6))) for mask in date] for date in (first, second)]
-    found = ceg.instance_level(forms[0], forms[1], shape_hw=shape, delta=delta)
+    found = rules.instance_level(forms[0], forms[1], shape_hw=shape, delta=delta)
     assert found.dtype == bool and found.shape == shape
     assert np.array_equal(found, _slow_instances(first, second, shape, delta))
 
@@ -141,8 +141,8 @@ def test_instances_are_the_restatement_in_every_form(case: Any, delta: float, se
 def test_many_instances_are_compared_in_rows_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     dates = [[_blob(rng, (31, 23)) for _ in range(count)] for count in (17, 29)]
-    wanted = ceg.instance_level(*dates, shape_hw=(31, 23))
-    monkeypatch.setattr(ceg, "MOST_PAIRS", 40)
-    assert np.array_equal(ceg.instance_level(*dates, shape_hw=(31, 23)), wanted)
+    wanted = rules.instance_level(*dates, shape_hw=(31, 23))
+    monkeypatch.setattr(rules, "MOST_PAIRS", 40)
+    assert np.array_equal(rules.instance_level(*dates, shape_hw=(31, 23)), wanted)
     assert np.array_equal(wanted, _slow_instances(*dates, (31, 23), 0.0))
     assert wanted.any() and not np.array_equal(wanted, np.any([*dates[0], *dates[1]], axis=0))

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from semicdvl.__main__ import main
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import prompts_of
 from semicdvl.data.readers import folder
 from semicdvl.errors import StoreError
 from semicdvl.predict import gamma_chart
 from semicdvl.predict.store_page import write_report
-from semicdvl.pseudo.coverage import quality, spread
-from semicdvl.pseudo.generate import generate
-from semicdvl.pseudo.prompts import prompts_of
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.generate import generate
+from semicdvl.pseudo_labels.quality import quality, spread
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.types import PairFiles
 from semicdvl.vlms.models.fake import build
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from semicdvl.ceg import rules
+from semicdvl.ceg.config import STEPS
+from semicdvl.ceg.features import backbone_features
+from semicdvl.ceg.prompts import Prompts, prompts_of
 from semicdvl.errors import ConfigError, InputError, OutputError, StoreError
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.answers import from_arrays, quantised, to_arrays
-from semicdvl.pseudo.coverage import verified
-from semicdvl.pseudo.features import backbone_features
-from semicdvl.pseudo.generate import CEGSettings, generate, make_labels, spec_of
-from semicdvl.pseudo.picture import read_png, to_png
-from semicdvl.pseudo.prompts import Prompts, prompts_of
-from semicdvl.pseudo.settings import STEPS
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.generate import CEGSettings, generate, make_labels, spec_of
+from semicdvl.pseudo_labels.label_png import read_png, to_png
+from semicdvl.pseudo_labels.quality import verified
+from semicdvl.pseudo_labels.score_codec import from_arrays, quantised, to_arrays
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.types import Instance, PairFiles, Segments, VLMLabels
 
 WORDS = Prompts(("house",), ("grass", "water"))
@@ -147,8 +147,8 @@ def test_labels_of_kept_scores_are_those_of_the_scores_themselves(seed: int, gam
     clamped = np.clip(scores, 0, 1)
     kept = quantised(scores).astype(np.float32) / np.float32(STEPS)
     for foreground in ([0], [1, 3], [2]):
-        wanted = ceg.segmentation(np.maximum(scores, 0), foreground=foreground, gamma=gamma)
-        assert np.array_equal(ceg.segmentation(kept, foreground=foreground, gamma=gamma), wanted)
+        wanted = rules.segmentation(np.maximum(scores, 0), foreground=foreground, gamma=gamma)
+        assert np.array_equal(rules.segmentation(kept, foreground=foreground, gamma=gamma), wanted)
     assert (kept <= clamped + 1e-6).all() and (clamped - kept < 2 / STEPS + 1e-6).all()
 
 

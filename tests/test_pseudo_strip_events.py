@@ -9,11 +9,11 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.labels import component_events
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import STEPS, CEGSettings
-from semicdvl.pseudo.strip_events import StripAnswers, judge
+from semicdvl.ceg import rules
+from semicdvl.ceg.config import STEPS, CEGSettings
+from semicdvl.ceg.labels import component_events
+from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.streaming_components import StripAnswers, judge
 
 PROMPTS = Prompts(("house", "hall"), ("road", "grass"))
 OPTIONS = [
@@ -49,7 +49,7 @@ def whole(t1: np.ndarray, t2: np.ndarray, valid: np.ndarray, settings: CEGSettin
     """What `detect` did before there were strips."""
     labels = []
     for scores in (t1, t2):
-        found = ceg.components(
+        found = rules.components(
             np.where(valid, scores, np.float32(0)), foreground=PROMPTS.foreground,
             threshold=settings.instance_score, min_area_px=settings.min_area_px,
         )  # fmt: skip

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, StoreError
-from semicdvl.pseudo.coverage import fill
-from semicdvl.pseudo.generate import generate, spec_of
-from semicdvl.pseudo.locks import held, writing
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import PseudoStore
-from semicdvl.pseudo.workers import Crew, fill_with
+from semicdvl.pseudo_labels.executor import Crew, fill_with
+from semicdvl.pseudo_labels.generate import generate, spec_of
+from semicdvl.pseudo_labels.locks import held, writing
+from semicdvl.pseudo_labels.quality import fill
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.types import PairFiles, Segments
 from semicdvl.vlms.models.fake import FakeVLM, build
 

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from pairs_in_memory import detect as detected_in_memory
 from pairs_in_memory import pair as pair_in_memory
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
@@ -20,8 +22,6 @@ from semicdvl.metrics.change import Confusion
 from semicdvl.predict.calibrated import CalibratedVLMCEG
 from semicdvl.predict.classic import classic_detector
 from semicdvl.predict.detector import vlm_detector
-from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.suite.config import DetectorEntry, Suite, load_suite
 from semicdvl.suite.data import prepare
 from semicdvl.suite.detectors import built

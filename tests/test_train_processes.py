@@ -20,6 +20,7 @@ from torch import nn
 
 from data_on_disk import save
 from semicdvl.atomic_files import write_json
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
@@ -27,8 +28,7 @@ from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.methods.supervised import Supervised
 from semicdvl.models import siam_light
-from semicdvl.pseudo.generate import CEGSettings, generate
-from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo_labels.generate import CEGSettings, generate
 from semicdvl.train import trainer
 from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
 from semicdvl.train.run import train

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from data_on_disk import folder_of_pairs
+from semicdvl.ceg.labels import make_labels
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import DataConfig, Recipe, parse_recipe
 from semicdvl.data.pairs import read_pair
@@ -18,10 +20,8 @@ from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
 from semicdvl.methods.supervised import Supervised
 from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo.generate import CEGSettings, generate
-from semicdvl.pseudo.labels import make_labels
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.generate import CEGSettings, generate
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.train import run
 from semicdvl.train.guide import guide_scores
 from semicdvl.train.processes import join

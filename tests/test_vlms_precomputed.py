@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as rle
 
+from semicdvl.ceg import rules
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.answers import from_arrays, to_arrays
+from semicdvl.pseudo_labels.score_codec import from_arrays, to_arrays
 from semicdvl.registry import lookup
 from semicdvl.types import VLM, Segments
 from semicdvl.vlms import VLMS
@@ -85,9 +85,9 @@ def test_clamping_and_the_store_keep_what_the_raw_sums_say(raw: np.ndarray, gamm
     scores = in_range(raw)
     kept = from_arrays(to_arrays(Segments(scores, ("a", "b", "c", "d"))), ("a", "b", "c", "d")).scores_CHW
     for foreground in ([0], [1, 2], [3]):
-        wanted = ceg.segmentation(raw, foreground=foreground, gamma=gamma)
+        wanted = rules.segmentation(raw, foreground=foreground, gamma=gamma)
         for each in (scores, kept):
-            assert np.array_equal(ceg.segmentation(each, foreground=foreground, gamma=gamma), wanted)
+            assert np.array_equal(rules.segmentation(each, foreground=foreground, gamma=gamma), wanted)
     small = raw.max(axis=0) <= 1
     assert np.array_equal(scores[:, small], np.maximum(raw, 0)[:, small]) and scores.max() <= 1
 

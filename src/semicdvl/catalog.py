@@ -6,12 +6,12 @@ import ast
 import importlib.util
 from pathlib import Path
 
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build_bare_network
 from semicdvl.classic import CLASSIC
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
-from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.model_cards import FACTS
 

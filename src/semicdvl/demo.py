@@ -26,15 +26,15 @@ from rich.console import Console
 from rich.table import Table
 
 from semicdvl.atomic_files import whole, write_json
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build
 from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
 from semicdvl.metrics.change import Confusion
 from semicdvl.predict import report
 from semicdvl.predict.run import DetectSettings, detect, network_detector, vlm_detector
-from semicdvl.pseudo.coverage import fill
-from semicdvl.pseudo.generate import CEGSettings
-from semicdvl.pseudo.prompts import PROMPT_SETS
+from semicdvl.pseudo_labels.generate import CEGSettings
+from semicdvl.pseudo_labels.quality import fill
 from semicdvl.synthetic.generate import City, CitySpec, make_city, write_city, write_patches
 from semicdvl.train.run import train
 from semicdvl.types import VLM

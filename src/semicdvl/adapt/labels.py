@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from semicdvl.adapt.patches import no_data_HW
+from semicdvl.ceg.config import STEPS, CEGSettings
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.pseudo.coverage import fill, spread
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import STEPS, CEGSettings
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.quality import fill, spread
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.types import IGNORE, VLM, PairFiles
 
 MOST_CHANGED_FRAC = 0.75
@@ -70,7 +70,7 @@ def teach(
 
     Raises:
         DataError: no patch has a pixel that is labelled as changed: there is nothing to learn.
-        SemicdvlError: see `pseudo.coverage.fill`.
+        SemicdvlError: see `pseudo_labels.quality.fill`.
     """
     fill(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=gsd_m)
     kept = PseudoStore.open(store)

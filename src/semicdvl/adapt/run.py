@@ -21,6 +21,8 @@ from semicdvl.adapt.labels import Taught, teach
 from semicdvl.adapt.patches import cells_of, cut, side_of, write_list
 from semicdvl.adapt.settings import AdaptSettings
 from semicdvl.atomic_files import key_of, read_json, write_json
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.errors import OutputError
@@ -28,9 +30,7 @@ from semicdvl.predict.check import open_checked, warnings_left
 from semicdvl.predict.out_folder import refuse_foreign
 from semicdvl.predict.results import inputs_of
 from semicdvl.predict.run import CACHE_BYTES, DetectResult, DetectSettings, detect, network_detector
-from semicdvl.pseudo.generate import spec_of
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.pseudo_labels.generate import spec_of
 from semicdvl.raster.io.inputs import Given
 from semicdvl.train.record import HOME, TrainedRun
 from semicdvl.train.run import train

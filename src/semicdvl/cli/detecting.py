@@ -49,7 +49,7 @@ from semicdvl.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from semicdvl.pseudo.features import FeatureSource
+    from semicdvl.ceg.features import FeatureSource
     from semicdvl.types import VLM, Detector
 
 
@@ -192,6 +192,7 @@ def detect(
     Many pairs:  semicdvl detect --pairs pairs.csv -o out; each goes to out/NAME, out/index.html lists them, and what is
     done is not done twice. Paths are meant from the table's folder. Exit code 2 where a pair failed.
     """
+    from semicdvl.ceg.features import backbone_features
     from semicdvl.predict import run as predict
     from semicdvl.predict.calibrated import calibrated_detector
     from semicdvl.predict.classic import classic_detector, refuse_both
@@ -199,7 +200,6 @@ def detect(
     from semicdvl.predict.many import asked_for, detect_many
     from semicdvl.predict.on_ray import engine_of
     from semicdvl.predict.pairs_table import PairsTable
-    from semicdvl.pseudo.features import backbone_features
 
     refuse_both(model=model, method=method, options=method_set)
     refuse_idle(context, model=model, method=method)

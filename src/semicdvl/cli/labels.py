@@ -79,10 +79,10 @@ def pseudo(
     It can be interrupted and started again; what is there is not done twice. With other thresholds the labels are made
     anew in seconds, from the answers that are kept.
     """
+    from semicdvl.ceg.features import backbone_features
     from semicdvl.predict.store_page import write_report
-    from semicdvl.pseudo.coverage import fill, verified
-    from semicdvl.pseudo.features import backbone_features
-    from semicdvl.pseudo.workers import Crew
+    from semicdvl.pseudo_labels.executor import Crew
+    from semicdvl.pseudo_labels.quality import fill, verified
 
     if verify:
         out.print(verified(output))
@@ -129,9 +129,9 @@ def suggest(
     Patches are taken where map and score are most in doubt, and so that they differ in looks. Draw all change inside
     the boxes; `semicdvl prepare --labelled-area RESULT/suggest.gpkg` then makes training patches of them.
     """
+    from semicdvl.ceg.features import backbone_features
     from semicdvl.predict.suggest import SuggestSettings
     from semicdvl.predict.suggest import suggest as choose
-    from semicdvl.pseudo.features import backbone_features
 
     source = None if features is None else backbone_features(features)
     settings = SuggestSettings(count=count, patch_px=patch_px, seed=seed, before=before, after=after)

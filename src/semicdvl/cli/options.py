@@ -13,9 +13,9 @@ from rich.table import Table
 from semicdvl.cli.app import out
 
 if TYPE_CHECKING:
+    from semicdvl.ceg.prompts import Prompts
     from semicdvl.data.pairs import DataSet
-    from semicdvl.pseudo.generate import CEGSettings
-    from semicdvl.pseudo.prompts import Prompts
+    from semicdvl.pseudo_labels.generate import CEGSettings
     from semicdvl.types import VLM
 
 Before = Annotated[
@@ -113,7 +113,7 @@ def numbers_in(text: str | None, option: str) -> tuple[int, ...] | None:
 
 def prompts_from(find: str | None, background: str | None, name: str) -> Prompts:
     """Return the prompts that the options name."""
-    from semicdvl.pseudo.prompts import prompts_of
+    from semicdvl.ceg.prompts import prompts_of
 
     words = prompts_of(find=find, background=background, prompt_set=name)
     if find is not None and background is None:
@@ -138,7 +138,7 @@ def build_vlm(name: str, weights: Path | None, device: str | None, dtype: str | 
 
 def ceg_settings(vlm: VLM, **settings: Any) -> CEGSettings:
     """Return CEG settings, the options that were not given at their defaults."""
-    from semicdvl.pseudo.generate import CEGSettings
+    from semicdvl.pseudo_labels.generate import CEGSettings
 
     given = {name: value for name, value in settings.items() if value is not None}
     return CEGSettings(**{"gamma": vlm.gamma, "gamma_segmentation": vlm.gamma, **given})

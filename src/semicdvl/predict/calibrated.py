@@ -2,7 +2,7 @@
 
 The change map of `VLMCEG` is gone through twice. The first round gathers what is known of its objects (those that
 become polygons: 8-connected regions of the map), of the objects that stand at both dates, and of the ground;
-`pseudo.calibration` turns that into probabilities; the second round drops the objects that are rather unchanged. What
+`rules.calibration` turns that into probabilities; the second round drops the objects that are rather unchanged. What
 is remembered grows with the number of objects, not with the raster.
 """
 
@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg import rules
+from semicdvl.ceg.calibration import Calibration, Evidence, Ground, calibrate, logit
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.features import FeatureSource
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError
 from semicdvl.predict.detector import VLMCEG, vlm_detector
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.calibration import Calibration, Evidence, Ground, calibrate, logit
-from semicdvl.pseudo.features import FeatureSource
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.raster.vector.connected_components import groups, touching
 from semicdvl.types import VLM, ChangeMap, PlaneStrip, PlaneStrips
 
@@ -169,7 +169,7 @@ class _Survey:
         seen = [np.where(strip.valid_HW, part, np.float32(0)) for part in np.split(strip.planes_PHW, [count])]
         found = [scores_CHW[list(self._foreground)].max(axis=0) for scores_CHW in seen]
         objects = [
-            ceg.components(scores_CHW, foreground=self._foreground, threshold=self._settings.instance_score)
+            rules.components(scores_CHW, foreground=self._foreground, threshold=self._settings.instance_score)
             for scores_CHW in seen
         ]
         both_HW = (objects[0] > 0) & (objects[1] > 0)

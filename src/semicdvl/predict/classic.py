@@ -103,7 +103,7 @@ class Wishes:
 
 def features(wishes: Wishes) -> BackboneMaps:
     """Build a backbone: options `backbone` (any of timm) and `weights` ("imagenet", or a file)."""
-    from semicdvl.pseudo.features import backbone_features
+    from semicdvl.ceg.features import backbone_features
 
     name = str(wishes.take("backbone", BACKBONES.get(wishes.method, DEFAULT_BACKBONE)))
     weights = wishes.take("weights", None)

@@ -22,7 +22,7 @@ from typing import Any
 from semicdvl.errors import ConfigError, SemicdvlError, WorkerError
 from semicdvl.predict.detector import identity_of
 from semicdvl.predict.tiles import Answers, Engine, TileJob, answer
-from semicdvl.pseudo.on_ray import Here, actors_of, connected
+from semicdvl.pseudo_labels.ray_executor import Here, actors_of, connected
 from semicdvl.types import Detector, TileAnswer
 
 ENGINES = ("local", "ray")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from semicdvl.ceg.features import FeatureSource
 from semicdvl.data.images import open_raster
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.predict.truth import Result
-from semicdvl.pseudo.features import FeatureSource
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import IGNORE
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.transitions import ChangeObject, change_objects
 from semicdvl.data.pairs import read_pair
 from semicdvl.predict import gamma_chart, paint, report
-from semicdvl.pseudo.coverage import GAMMAS, LABEL_VALUES, Answered, Quality, answered, quality, spread
-from semicdvl.pseudo.objects import ChangeObject, change_objects
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import KINDS, PseudoStore
+from semicdvl.pseudo_labels.quality import GAMMAS, LABEL_VALUES, Answered, Quality, answered, quality, spread
+from semicdvl.pseudo_labels.store import KINDS, PseudoStore
 from semicdvl.types import IGNORE, PairFiles
 
 PICTURES = 8

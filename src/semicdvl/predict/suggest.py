@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.progress import track
 
 from semicdvl.atomic_files import read_json, whole_folder
+from semicdvl.ceg.features import FeatureSource
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.predict import suggest_page
 from semicdvl.predict.check import open_checked
 from semicdvl.predict.patch_survey import Patches, looks, survey
 from semicdvl.predict.truth import Result, read_result
-from semicdvl.pseudo.features import FeatureSource
 from semicdvl.raster.grid import offset_px
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.vector.files import write_vector

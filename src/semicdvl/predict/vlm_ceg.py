@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg import rules
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.features import FeatureSource
+from semicdvl.ceg.instance_events import Events, check_features
+from semicdvl.ceg.instance_merging import given, tile_objects
+from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.streaming_components import JudgedObjects, StripAnswers, judge
+from semicdvl.ceg.streaming_instances import JudgedFinds, judge_finds
+from semicdvl.ceg.transitions import change_score
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo import ceg
-from semicdvl.pseudo.events import Events, check_features
-from semicdvl.pseudo.features import FeatureSource
-from semicdvl.pseudo.found_events import JudgedFinds, judge_finds
-from semicdvl.pseudo.found_objects import given, tile_objects
-from semicdvl.pseudo.generate import TOGETHER
-from semicdvl.pseudo.objects import change_score
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.strip_events import JudgedObjects, StripAnswers, judge
+from semicdvl.pseudo_labels.generate import TOGETHER
 from semicdvl.types import IGNORE, VLM, ChangeMap, LookedStrips, PlaneStrip, PlaneStrips, Segments, TileAnswer
 
 
@@ -28,12 +28,12 @@ class VLMCEG:
 
     The planes are the score maps of all prompts at date 1, then at date 2. `decide` runs change event generation on the
     blended maps. The objects are the VLM's own instances where it gives them: those of neighbouring tiles that are the
-    same are joined (`pseudo.found_objects`), and what is judged is the whole object. For a VLM that gives maps only
+    same are joined (`rules.instance_merging`), and what is judged is the whole object. For a VLM that gives maps only
     they are the 8-connected components of the blended maps. So an object cut by tiles is one object either way.
     Instances are taken as in `pseudo`: all that answer a foreground prompt, whatever their score and size.
 
     With `min_cosine` objects are compared by their looks, too. Features are those of the tiles, kept as they come;
-    every pixel takes them from the tile in whose middle it lies (`pseudo.looks`). `pseudo`, which describes a whole
+    every pixel takes them from the tile in whose middle it lies (`rules.feature_similarity`). `pseudo`, which describes a whole
     picture at once, differs from it by what a network sees beyond the edge of a tile.
 
     A map is not a training label: every pixel that shows ground gets an answer. Where mixed or pixel CEG calls a
@@ -165,10 +165,10 @@ class VLMCEG:
         if found is not None and self.settings.level == "instance":
             return found.alone_HW | found.replaced_HW
         foreground = self.prompts.foreground
-        pixel_HW, reliable_HW = ceg.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
+        pixel_HW, reliable_HW = rules.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
         if found is None:
             return pixel_HW & reliable_HW
-        changed_HW: NDArray[np.bool_] = ceg.mixed(pixel_HW, reliable_HW, found.alone_HW) == 1
+        changed_HW: NDArray[np.bool_] = rules.mixed(pixel_HW, reliable_HW, found.alone_HW) == 1
         return changed_HW | (found.replaced_HW & reliable_HW)
 
 

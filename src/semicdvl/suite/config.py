@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.classic import CLASSIC
 from semicdvl.config import Section, parse_section, read_toml
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo.prompts import PROMPT_SETS
 from semicdvl.registry import nearest
 from semicdvl.vlms import VLMS
 
@@ -21,7 +21,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 # ------------------------------------------------------------------------------------------------ data sets
 class CEGConfig(Section):
-    """How the VLM's answers become labels; see `pseudo.generate.CEGSettings`."""
+    """How the VLM's answers become labels; see `pseudo_labels.generate.CEGSettings`."""
 
     level: Literal["mixed", "instance", "pixel"] = "mixed"
     gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")

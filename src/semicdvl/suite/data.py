@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import key_of, whole, write_json
+from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build
 from semicdvl.config import DataConfig
 from semicdvl.data import splits
@@ -15,9 +16,8 @@ from semicdvl.data.pairs import DataSet
 from semicdvl.data.readers import folder
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo.generate import CEGSettings, generate
-from semicdvl.pseudo.prompts import PROMPT_SETS
-from semicdvl.pseudo.store import VERSION
+from semicdvl.pseudo_labels.generate import CEGSettings, generate
+from semicdvl.pseudo_labels.store import VERSION
 from semicdvl.registry import nearest
 from semicdvl.suite import real
 from semicdvl.suite.config import CEGConfig, CityEntry, FolderEntry, RealEntry

@@ -214,10 +214,10 @@ def built(entry: DetectorEntry) -> Detector:
     """
     if entry.method is not None:
         return classic_detector(entry.method, entry.options)
+    from semicdvl.ceg.config import CEGSettings
+    from semicdvl.ceg.features import backbone_features
+    from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.predict.calibrated import calibrated
-    from semicdvl.pseudo.features import backbone_features
-    from semicdvl.pseudo.prompts import PROMPT_SETS
-    from semicdvl.pseudo.settings import CEGSettings
     from semicdvl.vlms import VLMS
 
     vlm = build("VLM", str(entry.vlm), VLMS, entry.options)

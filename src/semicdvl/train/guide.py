@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.progress import track
 
+from semicdvl.ceg.config import CEGSettings
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import SemicdvlError
 from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo.coverage import answered
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.quality import answered
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.train.evaluate import pixel_scores
 from semicdvl.types import PairFiles
 

@@ -21,7 +21,7 @@ from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import cross, pick, published_names, split
 from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.methods import METHODS
-from semicdvl.pseudo.store import PseudoStore
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.train.evaluate import Validate, evaluate, validator
 from semicdvl.train.fitting import fits_together
 from semicdvl.train.guide import guide_scores

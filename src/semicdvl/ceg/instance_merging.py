@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from semicdvl.ceg import instance_events
+from semicdvl.ceg.feature_similarity import TileIndex, Window, common
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo import events
-from semicdvl.pseudo.looks import TileIndex, Window, common
 from semicdvl.raster.vector.connected_components import groups
 from semicdvl.types import Finds, Instance, Segments, TileObject
 from semicdvl.vlms.instance_stitching import Piece, boolean, same
@@ -158,7 +158,7 @@ class Joined:
         for at in np.flatnonzero(near_N).tolist():
             yield at, told[at]
 
-    def masks(self, window: Window, date: int) -> dict[int, events.Piece]:
+    def masks(self, window: Window, date: int) -> dict[int, instance_events.Piece]:
         """Return each object's pixels in a window, cut to their box, by number in ascending order."""
         of_object: dict[int, list[tuple[Find, Window]]] = {}
         for find in self.within(window):
@@ -200,7 +200,7 @@ def _facts(told: Sequence[TileObject], place: Window) -> NDArray[np.int64]:
     return np.array(facts, np.int64).reshape(-1, 6)
 
 
-def _union(parts: list[tuple[Find, Window]]) -> events.Piece:
+def _union(parts: list[tuple[Find, Window]]) -> instance_events.Piece:
     """Return the pixels of some finds within windows of their boxes."""
     rows, cols = (
         slice(min(part[axis].start for _, part in parts), max(part[axis].stop for _, part in parts)) for axis in (0, 1)
@@ -212,4 +212,4 @@ def _union(parts: list[tuple[Find, Window]]) -> events.Piece:
             slice(own_cols.start - cols.start, own_cols.stop - cols.start),
         )
         mask_HW[place] |= find.mask_in((own_rows, own_cols))
-    return events.Piece(rows.start, cols.start, mask_HW)
+    return instance_events.Piece(rows.start, cols.start, mask_HW)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg import instance_events, instance_matching, rules
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.feature_similarity import Described, Likeness
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.pseudo import ceg, events, judging
-from semicdvl.pseudo.looks import Described, Likeness
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.raster.vector.connected_components import first_blocks, groups, touching
 from semicdvl.types import Finds
 
@@ -55,10 +55,10 @@ class JudgedObjects:
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    alone: judging.Chosen
-    replaced: judging.Chosen
+    alone: instance_matching.Chosen
+    replaced: instance_matching.Chosen
 
-    def events(self, strip: StripAnswers) -> events.Events:
+    def events(self, strip: StripAnswers) -> instance_events.Events:
         """Return the events of one of the strips that were judged."""
         alone_HW, replaced_HW = (np.zeros(strip.valid_HW.shape, bool) for _ in range(2))
         for date, scores_CHW in enumerate((strip.t1_CHW, strip.t2_CHW)):
@@ -68,14 +68,14 @@ class JudgedObjects:
             own = slice(start + 1, start + count + 1)
             alone_HW |= np.concatenate([[False], self.alone[date][own]])[labels_HW]
             replaced_HW |= np.concatenate([[False], self.replaced[date][own]])[labels_HW]
-        return events.Events(alone_HW, replaced_HW)
+        return instance_events.Events(alone_HW, replaced_HW)
 
 
 def _objects(
     scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, prompts: Prompts, settings: CEGSettings
 ) -> NDArray[np.int32]:
     """Return the foreground objects of a strip as a label image; small ones too, since they may go on in the next."""
-    return ceg.components(
+    return rules.components(
         np.where(valid_HW, scores_CHW, np.float32(0)),
         foreground=prompts.foreground,
         threshold=settings.instance_score,
@@ -108,7 +108,7 @@ def judge(
             labels.append(date.add(labels_HW, scores_CHW, strip.valid_HW, row=strip.row))
         shared.add(*labels)
     first, second = (date.joined(min_area_px=settings.min_area_px) for date in dates)
-    verdict = judging.judged(shared.table_4N, first, second, settings=settings)
+    verdict = instance_matching.judged(shared.table_4N, first, second, settings=settings)
     if settings.min_cosine is not None:
         numbered = _Numbered(prompts, settings, starts, (first.number_L, second.number_L))
         alike = _alike(strips, numbered, verdict, finds=finds)
@@ -117,8 +117,8 @@ def judge(
         prompts,
         settings,
         starts,
-        judging.of_labels(verdict.alone, first, second),
-        judging.of_labels(verdict.replaced, first, second),
+        instance_matching.of_labels(verdict.alone, first, second),
+        instance_matching.of_labels(verdict.replaced, first, second),
     )
 
 
@@ -129,9 +129,9 @@ class _Numbered:
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    number_L: tuple[judging.Ints, judging.Ints]
+    number_L: tuple[instance_matching.Ints, instance_matching.Ints]
 
-    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> judging.Ints:
+    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> instance_matching.Ints:
         """Return the last strip that each object lies in; -1 for those that are not wanted."""
         starts = [start[date] for start in self.starts.values()]
         number_L = self.number_L[date]
@@ -140,7 +140,7 @@ class _Numbered:
         np.maximum.at(last, number_L[1:], strip_L)
         return np.where(wanted_N, last[1:], -1)
 
-    def numbers_HW(self, strip: StripAnswers, date: int) -> judging.Ints:
+    def numbers_HW(self, strip: StripAnswers, date: int) -> instance_matching.Ints:
         """Return the number of the object at each pixel with data; 0 for none."""
         scores_CHW = strip.t2_CHW if date else strip.t1_CHW
         labels_HW = _objects(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
@@ -149,7 +149,7 @@ class _Numbered:
 
 
 def _alike(
-    strips: Iterable[StripAnswers], numbered: _Numbered, verdict: judging.Verdict, *, finds: Finds | None
+    strips: Iterable[StripAnswers], numbered: _Numbered, verdict: instance_matching.Verdict, *, finds: Finds | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the cosines of the objects that met something, per date; 1 for the others. One more round."""
     if finds is None:
@@ -180,16 +180,16 @@ class _DateSurvey:
 
     foreground: tuple[int, ...]
     count: int = 0
-    areas: list[judging.Ints] = field(default_factory=list)
-    valid_areas: list[judging.Ints] = field(default_factory=list)
-    firsts: list[judging.Ints] = field(default_factory=list)
+    areas: list[instance_matching.Ints] = field(default_factory=list)
+    valid_areas: list[instance_matching.Ints] = field(default_factory=list)
+    firsts: list[instance_matching.Ints] = field(default_factory=list)
     sums_FL: list[NDArray[np.float64]] = field(default_factory=list)
-    links_2N: list[judging.Ints] = field(default_factory=list)
-    last_W: judging.Ints | None = None
+    links_2N: list[instance_matching.Ints] = field(default_factory=list)
+    last_W: instance_matching.Ints | None = None
 
     def add(
         self, labels_HW: NDArray[np.int32], scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, row: int
-    ) -> judging.Ints:
+    ) -> instance_matching.Ints:
         """Remember a strip; return its labels, numbered on from the strips before, where there is data."""
         width, count = labels_HW.shape[1], int(labels_HW.max(initial=0)) + 1
         rows, cols = np.nonzero(labels_HW)
@@ -207,7 +207,7 @@ class _DateSurvey:
         self.count += count - 1
         return np.where(valid_HW, numbered_HW, 0)
 
-    def joined(self, *, min_area_px: int) -> judging.Objects:
+    def joined(self, *, min_area_px: int) -> instance_matching.Objects:
         """Join the labels to objects, and drop those below the least area and those on ground without data."""
         none = np.zeros((2, 0), np.int64)
         group_L = groups(np.concatenate([none, *self.links_2N], axis=1) - 1, count=self.count)
@@ -224,14 +224,14 @@ class _DateSurvey:
             sums_FL = np.concatenate([np.zeros((len(self.foreground), 0)), *self.sums_FL], axis=1)
             sums_FN = np.stack([np.bincount(group_L, weights=sums_L, minlength=many) for sums_L in sums_FL])
             classes = np.array(self.foreground, np.int64)[sums_FN[:, order].argmax(axis=0)]
-        return judging.Objects(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
+        return instance_matching.Objects(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
 
 
-def _flat(parts: list[judging.Ints]) -> judging.Ints:
+def _flat(parts: list[instance_matching.Ints]) -> instance_matching.Ints:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _sums(group_L: judging.Ints, parts: list[judging.Ints], many: int) -> judging.Ints:
+def _sums(group_L: instance_matching.Ints, parts: list[instance_matching.Ints], many: int) -> instance_matching.Ints:
     """Add up what the labels of each group count."""
     total = np.zeros(many, np.int64)
     np.add.at(total, group_L, _flat(parts))
@@ -243,11 +243,11 @@ class _Shared:
 
     def __init__(self, shift_px: int) -> None:
         """Start with nothing seen."""
-        self._shifts, self._reach = events.disc(shift_px), shift_px
-        self._kept: tuple[judging.Ints, judging.Ints] | None = None
-        self._found: list[judging.Ints] = []
+        self._shifts, self._reach = instance_events.disc(shift_px), shift_px
+        self._kept: tuple[instance_matching.Ints, instance_matching.Ints] | None = None
+        self._found: list[instance_matching.Ints] = []
 
-    def add(self, t1_HW: judging.Ints, t2_HW: judging.Ints) -> None:
+    def add(self, t1_HW: instance_matching.Ints, t2_HW: instance_matching.Ints) -> None:
         """Count a strip; the last rows before it are kept, since a shift reaches over a strip's edge."""
         kept = 0 if self._kept is None else len(self._kept[0])
         if self._kept is not None:
@@ -259,14 +259,14 @@ class _Shared:
             self._kept = t1_HW[-self._reach :].copy(), t2_HW[-self._reach :].copy()
 
     @property
-    def table_4N(self) -> judging.Ints:
-        """What was counted, as `judging.judged` wants it."""
+    def table_4N(self) -> instance_matching.Ints:
+        """What was counted, as `instance_matching.judged` wants it."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
 
 def _shifted(
-    t1_HW: judging.Ints, t2_HW: judging.Ints, shift: tuple[int, int], *, kept: int
-) -> tuple[judging.Ints, judging.Ints]:
+    t1_HW: instance_matching.Ints, t2_HW: instance_matching.Ints, shift: tuple[int, int], *, kept: int
+) -> tuple[instance_matching.Ints, instance_matching.Ints]:
     """Return the parts of both label images that lie over each other once the first has moved.
 
     Of rows that were there before (`kept`) only those are taken that meet a new row.
@@ -281,7 +281,7 @@ def _shifted(
     return t1_HW[first_rows, first_cols], t2_HW[second_rows, second_cols]
 
 
-def _pairs(t1_HW: judging.Ints, t2_HW: judging.Ints) -> judging.Ints:
+def _pairs(t1_HW: instance_matching.Ints, t2_HW: instance_matching.Ints) -> instance_matching.Ints:
     """Return (3, N): label of date 1, label of date 2, and how many pixels the two share.
 
     Runs of equal pairs along the rows are counted first: sorting pixel by pixel would take ten times as long.

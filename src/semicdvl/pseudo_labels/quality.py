@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.features import FeatureSource
+from semicdvl.ceg.instance_events import Events, Features
+from semicdvl.ceg.labels import instance_events, labels_with
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import StoreError
 from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo.events import Events, Features
-from semicdvl.pseudo.features import FeatureSource
-from semicdvl.pseudo.generate import generate, spec_of
-from semicdvl.pseudo.labels import instance_events, labels_with
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import PseudoStore
-from semicdvl.pseudo.workers import Crew, fill_with
+from semicdvl.pseudo_labels.executor import Crew, fill_with
+from semicdvl.pseudo_labels.generate import generate, spec_of
+from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
 GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg.config import CEGSettings, Level
+from semicdvl.ceg.features import FeatureSource
+from semicdvl.ceg.instance_events import Features
+from semicdvl.ceg.labels import make_labels
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.pseudo.events import Features
-from semicdvl.pseudo.features import FeatureSource
-from semicdvl.pseudo.labels import make_labels
-from semicdvl.pseudo.locks import writing
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings, Level
-from semicdvl.pseudo.store import CEG_FEATURES_KEY, PseudoStore, StoreSpec
+from semicdvl.pseudo_labels.locks import writing
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoStore, StoreSpec
 from semicdvl.types import VLM, PairFiles, Segments
 
 __all__ = ["CEGSettings", "Filler", "Level", "generate", "make_labels", "spec_of"]

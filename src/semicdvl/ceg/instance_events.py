@@ -29,9 +29,9 @@ import shapely
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.rules import InstanceMask, encoded
 from semicdvl.errors import DataError
-from semicdvl.pseudo.ceg import InstanceMask, encoded
-from semicdvl.pseudo.settings import CEGSettings
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from semicdvl.ceg.config import STEPS
 from semicdvl.errors import InputError
-from semicdvl.pseudo.settings import STEPS
 from semicdvl.types import Instance, Segments
 
 

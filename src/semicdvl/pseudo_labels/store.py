@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import key_of, read_json, sha256, whole, write_json, write_whole
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import InputError, StoreError
-from semicdvl.pseudo.answers import from_arrays, to_arrays
-from semicdvl.pseudo.locks import held
-from semicdvl.pseudo.picture import read_png, to_png
-from semicdvl.pseudo.prompts import Prompts
+from semicdvl.pseudo_labels.label_png import read_png, to_png
+from semicdvl.pseudo_labels.locks import held
+from semicdvl.pseudo_labels.score_codec import from_arrays, to_arrays
 from semicdvl.types import IGNORE, PairFiles, Segments, VLMLabels
 
 VERSION = 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.pseudo.prompts import Prompts
 from semicdvl.raster.vector.files import find_objects, kind_of, majority_classes, scores_of
 from semicdvl.types import Segments, VLMLabels
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.pseudo import events, judging
-from semicdvl.pseudo.found_objects import Joined
-from semicdvl.pseudo.looks import Described, Likeness, Window, common, own_places
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.strip_events import StripAnswers
+from semicdvl.ceg import instance_events, instance_matching
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.feature_similarity import Described, Likeness, Window, common, own_places
+from semicdvl.ceg.instance_merging import Joined
+from semicdvl.ceg.streaming_components import StripAnswers
 from semicdvl.types import Finds
 
 
@@ -33,9 +33,9 @@ class JudgedFinds:
     """
 
     joined: Joined
-    verdict: judging.Verdict
+    verdict: instance_matching.Verdict
 
-    def events(self, strip: StripAnswers) -> events.Events:
+    def events(self, strip: StripAnswers) -> instance_events.Events:
         """Return the events in some rows of the raster."""
         height, width = strip.valid_HW.shape
         window = slice(strip.row, strip.row + height), slice(0, width)
@@ -48,7 +48,7 @@ class JudgedFinds:
             if part is not None:
                 target_HW = alone_HW if alone else replaced_HW
                 target_HW[part[0].start - strip.row : part[0].stop - strip.row, part[1]] |= find.mask_in(part)
-        return events.Events(alone_HW, replaced_HW)
+        return instance_events.Events(alone_HW, replaced_HW)
 
 
 def judge_finds(finds: Finds, *, settings: CEGSettings) -> JudgedFinds:
@@ -65,10 +65,10 @@ def judge_finds(finds: Finds, *, settings: CEGSettings) -> JudgedFinds:
     for step, part in enumerate(parts):
         counted.add(joined, part, step=step, shift_px=settings.shift_px)
     first, second = (
-        judging.Objects(np.arange(len(area_N) + 1), area_N, classes_N)
+        instance_matching.Objects(np.arange(len(area_N) + 1), area_N, classes_N)
         for area_N, classes_N in zip(counted.area_N, joined.classes_N, strict=True)
     )
-    verdict = judging.judged(counted.table_4N, first, second, settings=settings)
+    verdict = instance_matching.judged(counted.table_4N, first, second, settings=settings)
     if settings.min_cosine is not None:
         alike = _alike(joined, parts, counted.last_N, verdict)
         verdict = verdict.or_unlike((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
@@ -85,16 +85,16 @@ class _Counts:
         last_N: the last part that each object has pixels in, per date.
     """
 
-    area_N: list[judging.Ints]
-    last_N: list[judging.Ints] = field(init=False)
-    _found: list[judging.Ints] = field(default_factory=list)
+    area_N: list[instance_matching.Ints]
+    last_N: list[instance_matching.Ints] = field(init=False)
+    _found: list[instance_matching.Ints] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.last_N = [np.full(len(area_N), -1) for area_N in self.area_N]
 
     @property
-    def table_4N(self) -> judging.Ints:
-        """What was counted, as `judging.judged` wants it."""
+    def table_4N(self) -> instance_matching.Ints:
+        """What was counted, as `instance_matching.judged` wants it."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
     def add(self, joined: Joined, part: Window, *, step: int, shift_px: int) -> None:
@@ -110,21 +110,24 @@ class _Counts:
                 if count:
                     self.last_N[date][number - 1] = step
         numbers = list(t1), list(t2)
-        pairs = events.overlaps(list(t1.values()), list(t2.values()), shift_px=shift_px)
+        pairs = instance_events.overlaps(list(t1.values()), list(t2.values()), shift_px=shift_px)
         for first, second, common_S in pairs:
             shift = np.flatnonzero(common_S)
             own, other = np.full(len(shift), numbers[0][first]), np.full(len(shift), numbers[1][second])
             self._found.append(np.stack([own, other, common_S[shift], shift]))
 
 
-def _cut(piece: events.Piece, part: Window) -> NDArray[np.bool_]:
+def _cut(piece: instance_events.Piece, part: Window) -> NDArray[np.bool_]:
     """Return the pixels of a piece in a window that lies within it."""
     rows, cols = part
     return piece.mask_HW[rows.start - piece.row : rows.stop - piece.row, cols.start - piece.col : cols.stop - piece.col]
 
 
 def _alike(
-    joined: Joined, parts: Sequence[Window], last_N: Sequence[judging.Ints], verdict: judging.Verdict
+    joined: Joined,
+    parts: Sequence[Window],
+    last_N: Sequence[instance_matching.Ints],
+    verdict: instance_matching.Verdict,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the cosines of the objects that met something, per date; 1 for the others."""
     alike = [Likeness(np.where(lone, -1, last)) for lone, last in zip(verdict.alone, last_N, strict=True)]

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.features import FeatureSource
 from semicdvl.errors import ConfigError, SemicdvlError, StoreError
-from semicdvl.pseudo.features import FeatureSource
-from semicdvl.pseudo.generate import Filler
-from semicdvl.pseudo.locks import writing
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import PseudoStore, StoreSpec
+from semicdvl.pseudo_labels.generate import Filler
+from semicdvl.pseudo_labels.locks import writing
+from semicdvl.pseudo_labels.store import PseudoStore, StoreSpec
 from semicdvl.types import VLM, PairFiles
 
 ENGINES = ("local", "ray")
@@ -104,7 +104,7 @@ def fill_with(
     """
     run: Run = _local
     if crew.engine == "ray":
-        from semicdvl.pseudo.on_ray import on_ray as run
+        from semicdvl.pseudo_labels.ray_executor import on_ray as run
     store = PseudoStore.create(root, spec)
     with writing(root):
         yield from run(pairs, crew, store, settings)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import MissingExtraError, SemicdvlError, StoreError, WorkerError
-from semicdvl.pseudo.settings import CEGSettings
-from semicdvl.pseudo.store import PseudoStore, StoreSpec
-from semicdvl.pseudo.workers import POLICY, Crew, Record, Threads
+from semicdvl.pseudo_labels.executor import POLICY, Crew, Record, Threads
+from semicdvl.pseudo_labels.store import PseudoStore, StoreSpec
 from semicdvl.types import PairFiles
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.pseudo import events
-from semicdvl.pseudo.settings import CEGSettings
+from semicdvl.ceg import instance_events
+from semicdvl.ceg.config import CEGSettings
 
 Ints = NDArray[np.int64]
 Chosen = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -55,7 +55,7 @@ def judged(table_4N: Ints, first: Objects, second: Objects, *, settings: CEGSett
     """Apply delta, shift tolerance, `replaced_iou` and `replaced_class`; looks are added by `Verdict.or_unlike`.
 
     Args:
-        table_4N: label of date 1, label of date 2, pixels in common and index of the shift (`events.disc`); counts
+        table_4N: label of date 1, label of date 2, pixels in common and index of the shift (`instance_events.disc`); counts
             of the same pair and shift are added up.
         first: objects of date 1.
         second: objects of date 2.
@@ -66,14 +66,14 @@ def judged(table_4N: Ints, first: Objects, second: Objects, *, settings: CEGSett
     replaced = np.zeros_like(alone[0]), np.zeros_like(alone[1])
     if settings.replaced_iou is not None or settings.replaced_class:
         classes = (first.classes_N, second.classes_N) if settings.replaced_class else None
-        replaced = events.replaced_by(met, classes, least_iou=settings.replaced_iou)
+        replaced = instance_events.replaced_by(met, classes, least_iou=settings.replaced_iou)
     return Verdict(alone, (replaced[0] & ~alone[0], replaced[1] & ~alone[1]))
 
 
-def meetings(table_4N: Ints, first: Objects, second: Objects, *, shift_px: int) -> events.Meetings:
-    """Return which objects meet and how well: `events.meetings` from the counts."""
+def meetings(table_4N: Ints, first: Objects, second: Objects, *, shift_px: int) -> instance_events.Meetings:
+    """Return which objects meet and how well: `instance_events.meetings` from the counts."""
     own, other, count, shift = first.number_L[table_4N[0]], second.number_L[table_4N[1]], table_4N[2], table_4N[3]
-    kept, steps = (own > 0) & (other > 0), len(events.disc(shift_px))
+    kept, steps = (own > 0) & (other > 0), len(instance_events.disc(shift_px))
     codes = ((own[kept] - 1) * len(second.area_N) + other[kept] - 1) * steps + shift[kept]
     code, inverse = np.unique(codes, return_inverse=True)
     common = np.zeros(len(code), np.int64)
@@ -83,7 +83,7 @@ def meetings(table_4N: Ints, first: Objects, second: Objects, *, shift_px: int) 
     iou = common / (first.area_N[own] + second.area_N[other] - common)
     pairs, starts = np.unique(pair, return_index=True)
     best = np.maximum.reduceat(iou, starts) if len(starts) else np.zeros(0)
-    return events.Meetings(
+    return instance_events.Meetings(
         pairs // max(len(second.area_N), 1),
         pairs % max(len(second.area_N), 1),
         best,

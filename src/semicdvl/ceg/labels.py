@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg import instance_events as ceg_instance_events
+from semicdvl.ceg import rules
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo import ceg, events
-from semicdvl.pseudo.prompts import Prompts
-from semicdvl.pseudo.settings import CEGSettings
 from semicdvl.types import IGNORE, Instance, Segments, VLMLabels
 
 
@@ -20,7 +21,7 @@ def make_labels(
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    features: events.Features | None = None,
+    features: ceg_instance_events.Features | None = None,
 ) -> VLMLabels:
     """Turn the answers for both dates into the change label and the single-date labels.
 
@@ -36,12 +37,12 @@ def make_labels(
 
 
 def labels_with(
-    found: events.Events | None, t1: Segments, t2: Segments, *, prompts: Prompts, settings: CEGSettings
+    found: ceg_instance_events.Events | None, t1: Segments, t2: Segments, *, prompts: Prompts, settings: CEGSettings
 ) -> VLMLabels:
     """Do the rest of `make_labels`, once the instance events are known (they don't depend on gamma)."""
     shape_hw = t1.scores_CHW.shape[1:]
     alone_HW = np.ones(shape_hw, bool) if found is None else found.alone_HW
-    change_HW, t1_HW, t2_HW = ceg.labels_of(
+    change_HW, t1_HW, t2_HW = rules.labels_of(
         t1.scores_CHW,
         t2.scores_CHW,
         alone_HW,
@@ -62,8 +63,8 @@ def instance_events(
     prompts: Prompts,
     settings: CEGSettings,
     *,
-    features: events.Features | None = None,
-) -> events.Events:
+    features: ceg_instance_events.Features | None = None,
+) -> ceg_instance_events.Events:
     """Return where the foreground instances of two answers are change events.
 
     The instances are the VLM's own; for a VLM that gives maps only, the components of the maps.
@@ -79,9 +80,9 @@ def instance_events(
     height, width = t1.scores_CHW.shape[1:]
     masks = [[instance.mask for instance in instances] for instances in (first, second)]
     if not settings.options:
-        alone_HW = ceg.instance_level(*masks, shape_hw=(height, width), delta=settings.delta)
-        return events.Events(alone_HW, np.zeros_like(alone_HW))
-    return events.event_level(
+        alone_HW = rules.instance_level(*masks, shape_hw=(height, width), delta=settings.delta)
+        return ceg_instance_events.Events(alone_HW, np.zeros_like(alone_HW))
+    return ceg_instance_events.event_level(
         *masks,
         shape_hw=(height, width),
         settings=settings,
@@ -98,21 +99,21 @@ def component_events(
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    features: events.Features | None = None,
-) -> events.Events:
+    features: ceg_instance_events.Features | None = None,
+) -> ceg_instance_events.Events:
     """Do `instance_events` for objects given as label images, which cannot overlap; works at any raster size."""
     if not settings.options:
-        alone_HW = ceg.instance_level_labels(labels_t1_HW, labels_t2_HW, delta=settings.delta)
-        return events.Events(alone_HW, np.zeros_like(alone_HW))
-    pieces = [events.pieces_of_labels(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
+        alone_HW = rules.instance_level_labels(labels_t1_HW, labels_t2_HW, delta=settings.delta)
+        return ceg_instance_events.Events(alone_HW, np.zeros_like(alone_HW))
+    pieces = [ceg_instance_events.pieces_of_labels(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
     classes: list[Sequence[int]] = [(), ()]
     if settings.replaced_class:
         classes = [
-            events.classes_of(of_date, scores_CHW, foreground=prompts.foreground)
+            ceg_instance_events.classes_of(of_date, scores_CHW, foreground=prompts.foreground)
             for of_date, scores_CHW in zip(pieces, (scores_t1_CHW, scores_t2_CHW), strict=True)
         ]
     height, width = labels_t1_HW.shape
-    return events.event_maps(
+    return ceg_instance_events.event_maps(
         *pieces,
         shape_hw=(height, width),
         settings=settings,
@@ -131,7 +132,7 @@ def _own(segments: Segments, prompts: Prompts) -> list[Instance] | None:
 
 def _components(scores_CHW: NDArray[np.float32], prompts: Prompts, settings: CEGSettings) -> NDArray[np.int32]:
     """Return the foreground components of a map as a label image."""
-    return ceg.components(
+    return rules.components(
         scores_CHW,
         foreground=prompts.foreground,
         threshold=settings.instance_score,
