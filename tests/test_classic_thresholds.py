@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from pairs_in_memory import Strips, pair
-from semicdvl.classic.statistics import (
+from semicdvl.errors import ConfigError
+from semicdvl.types import IGNORE, PairTile
+from semicdvl.unsupervised.common.statistics import (
     Moments,
     Placed,
     Sample,
@@ -18,9 +20,7 @@ from semicdvl.classic.statistics import (
     pair_moments,
     placed,
 )
-from semicdvl.classic.thresholds import Histogram, Rule, by_rule, guarded, histogram_of, pooled, share_of
-from semicdvl.errors import ConfigError
-from semicdvl.types import IGNORE, PairTile
+from semicdvl.unsupervised.common.thresholds import Histogram, Rule, by_rule, guarded, histogram_of, pooled, share_of
 
 RNG = np.random.default_rng(7)
 TWO_GROUPS = np.abs(np.concatenate([RNG.normal(1, 0.3, 5000), RNG.normal(6, 0.5, 700)])).astype(np.float32)

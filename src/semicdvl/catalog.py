@@ -8,10 +8,10 @@ from pathlib import Path
 
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build_bare_network
-from semicdvl.classic import CLASSIC
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
+from semicdvl.unsupervised import CLASSIC
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.model_cards import FACTS
 

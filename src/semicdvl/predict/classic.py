@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic import CLASSIC
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.predict.backbone_weights import need_weights
 from semicdvl.registry import lookup, nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector
+from semicdvl.unsupervised import CLASSIC
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
-    from semicdvl.classic.clip_words import ClipWords
-    from semicdvl.classic.sam_masks import SamMasks
+    from semicdvl.unsupervised.common.clip import ClipWords
+    from semicdvl.unsupervised.common.sam import SamMasks
 
 BACKBONES = {"dino_cva": "vit_small_patch14_dinov2"}
 """Method -> backbone, where it is not `DEFAULT_BACKBONE`, whose weights come as a package."""
@@ -38,7 +38,7 @@ DEFAULT_CLIP = "openai/clip-vit-base-patch32"
 # ------------------------------------------------------------------------------------------------ networks
 @dataclass(frozen=True)
 class BackboneMaps:
-    """All four maps of a backbone, as `classic.features.Features`.
+    """All four maps of a backbone, as `unsupervised.common.features.Features`.
 
     Attributes:
         identity: name and hash of the weights.
@@ -117,7 +117,7 @@ def features(wishes: Wishes) -> BackboneMaps:
 def sam(wishes: Wishes) -> SamMasks:
     """Load a SAM or SAM 2: option `sam` (folder or hub name), and `grid`, `rating`, `stability` of its masks."""
     from semicdvl.atomic_files import read_json
-    from semicdvl.classic.sam_masks import SamMasks
+    from semicdvl.unsupervised.common.sam import SamMasks
     from semicdvl.vlms import weights as vlms_weights
 
     default = SAMS.get(wishes.method, DEFAULT_SAM)
@@ -138,7 +138,7 @@ def sam(wishes: Wishes) -> SamMasks:
 
 def clip(wishes: Wishes) -> ClipWords:
     """Load a CLIP or SigLIP: option `clip` (folder, hub name, or a file in OpenCLIP's form)."""
-    from semicdvl.classic.clip_words import ClipWords
+    from semicdvl.unsupervised.common.clip import ClipWords
     from semicdvl.vlms import weights as vlms_weights
     from semicdvl.vlms.models import clip_file
 

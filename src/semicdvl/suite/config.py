@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.classic import CLASSIC
 from semicdvl.config import Section, parse_section, read_toml
 from semicdvl.errors import ConfigError
 from semicdvl.registry import nearest
+from semicdvl.unsupervised import CLASSIC
 from semicdvl.vlms import VLMS
 
 Fraction = Annotated[float, Field(gt=0, le=1)]

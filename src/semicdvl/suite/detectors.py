@@ -24,7 +24,6 @@ from rich.console import Console
 
 from semicdvl.atomic_files import key_of, write_json
 from semicdvl.checkpoint import build
-from semicdvl.classic import CLASSIC
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
@@ -41,6 +40,7 @@ from semicdvl.suite.job_files import JobFiles, file_name
 from semicdvl.suite.side import Side, SideStrips
 from semicdvl.synthetic.generate import CitySpec
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
+from semicdvl.unsupervised import CLASSIC
 
 UNTRAINED = 0.0
 """Share of labels of a run that is not trained."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import Floats, Moments, pair_moments, pixels
-from semicdvl.classic.thresholds import Rule, by_rule
 from semicdvl.errors import ConfigError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import Floats, Moments, pair_moments, pixels
+from semicdvl.unsupervised.common.thresholds import Rule, by_rule
 
 
 @dataclass(frozen=True)

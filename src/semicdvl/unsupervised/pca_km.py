@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import Floats, Moments, PairMoments, Placed, Sample, pair_moments, placed
-from semicdvl.classic.thresholds import as_map, histogram_of, least_of, share_of
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import Floats, Moments, PairMoments, Placed, Sample, pair_moments, placed
+from semicdvl.unsupervised.common.thresholds import as_map, histogram_of, least_of, share_of
 
 
 @dataclass(frozen=True)

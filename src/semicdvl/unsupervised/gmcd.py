@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.features import Features, Map, at_size, cells, feature_maps, unit
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import Sample, pair_moments
-from semicdvl.classic.thresholds import Histogram, as_map, guarded, share_of
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.features import Features, Map, at_size, cells, feature_maps, unit
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import Sample, pair_moments
+from semicdvl.unsupervised.common.thresholds import Histogram, as_map, guarded, share_of
 
 if TYPE_CHECKING:
-    from semicdvl.classic.gmcd_graph import Graph
+    from semicdvl.unsupervised.common.graph_conv import Graph
 
 CANDIDATES = 32_768
 """Places from which nodes are chosen."""
@@ -105,7 +105,7 @@ class GMCD(Told):
 
     def _learned(self, candidates_NV: Map) -> Graph | None:
         """Choose nodes of all three parts and train on them."""
-        from semicdvl.classic.gmcd_graph import UNCERTAIN, train
+        from semicdvl.unsupervised.common.graph_conv import UNCERTAIN, train
 
         assert self.parts is not None
         distance_N = _distance(*np.split(candidates_NV.T, 2))

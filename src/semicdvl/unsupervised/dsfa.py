@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.cva import change_length
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import (
+from semicdvl.errors import ConfigError
+from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import (
     Floats,
     Moments,
     PairMoments,
@@ -34,9 +35,8 @@ from semicdvl.classic.statistics import (
     pair_moments,
     placed,
 )
-from semicdvl.classic.thresholds import Rule, by_rule
-from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.unsupervised.cva import change_length
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

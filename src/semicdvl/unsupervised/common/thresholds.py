@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.statistics import PairMoments
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, ChangeMap, PlaneStrips
+from semicdvl.unsupervised.common.statistics import PairMoments
 
 STANDS_OUT = 4.5
 OUTLIER = 4.0

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import Floats, Moments, PairMoments, pair_moments, pixels
-from semicdvl.classic.thresholds import Rule, by_rule
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import Floats, Moments, PairMoments, pair_moments, pixels
+from semicdvl.unsupervised.common.thresholds import Rule, by_rule
 
 LEAST_VARIANCE = 1e-9
 """Of a MAD variate (its mixtures have variance 1): below, the dates agree to the last bit and nothing can be told."""

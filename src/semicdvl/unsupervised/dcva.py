@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.features import Cells, Features, at_size, cells, feature_maps
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import Floats, Sample, pair_moments
-from semicdvl.classic.thresholds import Rule, by_rule
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.features import Cells, Features, at_size, cells, feature_maps
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import Floats, Sample, pair_moments
+from semicdvl.unsupervised.common.thresholds import Rule, by_rule
 
 SAMPLE = 20_000
 """Places of a layer on which the percentile is measured."""

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.statistics import placed
 from semicdvl.types import PairTiles
+from semicdvl.unsupervised.common.statistics import placed
 
 Map = NDArray[np.float32]
 

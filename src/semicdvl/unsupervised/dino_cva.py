@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.classic.features import Features, at_size, feature_maps
-from semicdvl.classic.identity import Told
-from semicdvl.classic.statistics import pair_moments
-from semicdvl.classic.thresholds import Rule, by_rule
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.features import Features, at_size, feature_maps
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.statistics import pair_moments
+from semicdvl.unsupervised.common.thresholds import Rule, by_rule
 
 LAST = -1
 

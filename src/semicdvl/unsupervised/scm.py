@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semicdvl.classic.identity import Told
-from semicdvl.classic.sam_masks import Masks, SamMasks, Seen
-from semicdvl.classic.statistics import Moments, cell_pixels, pair_moments
-from semicdvl.classic.thresholds import Histogram, Rule, as_map, histogram_of, least_of, share_of
 from semicdvl.errors import ConfigError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrip, PlaneStrips
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.sam import Masks, SamMasks, Seen
+from semicdvl.unsupervised.common.statistics import Moments, cell_pixels, pair_moments
+from semicdvl.unsupervised.common.thresholds import Histogram, Rule, as_map, histogram_of, least_of, share_of
 
 FIND = ("building", "house", "roof", "apartment block", "warehouse", "shed", "factory")
 REST = ("road", "parking lot", "bare land", "grass", "tree", "field", "water", "car", "sports field", "shadow")

@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semicdvl.classic.identity import Told
-from semicdvl.classic.sam_masks import Masks, SamMasks, Seen
-from semicdvl.classic.statistics import Moments, cell_pixels, pair_moments, placed
-from semicdvl.classic.thresholds import Rule, by_rule
 from semicdvl.errors import ConfigError
 from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
+from semicdvl.unsupervised.common.identity import Told
+from semicdvl.unsupervised.common.sam import Masks, SamMasks, Seen
+from semicdvl.unsupervised.common.statistics import Moments, cell_pixels, pair_moments, placed
+from semicdvl.unsupervised.common.thresholds import Rule, by_rule
 
 
 @dataclass(frozen=True)
