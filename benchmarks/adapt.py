@@ -32,8 +32,8 @@ from semicdvl.ceg.config import CEGSettings, Level
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
+from semicdvl.detection.pipeline import DetectSettings, detect, vlm_detector
 from semicdvl.metrics.change import Confusion
-from semicdvl.predict.run import DetectSettings, detect, vlm_detector
 from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
 from semicdvl.types import IGNORE

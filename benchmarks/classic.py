@@ -85,12 +85,12 @@ def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEE
 def detector_of(method: str, options: dict[str, Any]) -> Detector:
     """Return a detector by its name in the table."""
     if method != AERIAL:
-        from semicdvl.predict.classic import classic_detector
+        from semicdvl.detection.detectors.unsupervised import classic_detector
 
         return classic_detector(method, options)
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.predict.detector import vlm_detector
+    from semicdvl.detection.detectors.network import vlm_detector
     from semicdvl.vlms.aerial import model
 
     vlm = model.build()
@@ -99,8 +99,8 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
 
 def detect(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
-    from semicdvl.predict.planes import PlaneStore
-    from semicdvl.predict.tiles import fill, fitted
+    from semicdvl.detection.score_store import PlaneStore
+    from semicdvl.detection.tile_runner import fill, fitted
     from semicdvl.raster.io.pair_reader import open_pair
     from semicdvl.raster.tiling import tiling
 
@@ -263,7 +263,7 @@ def main() -> None:
 
 def _read(texts: list[str]) -> dict[str, Any]:
     """Return `key=value` texts as options, as the command line does."""
-    from semicdvl.predict.classic import options_of
+    from semicdvl.detection.detectors.unsupervised import options_of
 
     return options_of(texts)
 

@@ -50,8 +50,8 @@ def torch_way(network: object) -> Way:
 
 def onnx_way(network: object, folder: Path) -> Way:
     """Run a network through ONNX Runtime."""
-    from semicdvl.predict.onnx_detector import INPUTS, open_session
-    from semicdvl.predict.onnx_export import export_network
+    from semicdvl.detection.detectors.onnx import INPUTS, open_session
+    from semicdvl.detection.detectors.onnx_export import export_network
 
     done = export_network(network, folder / "network.onnx")  # type: ignore[arg-type]
     session = open_session(done.path, device="cpu")
@@ -65,7 +65,7 @@ def onnx_way(network: object, folder: Path) -> Way:
 
 def ways_of(network: object, folder: Path, *, compiled: bool) -> dict[str, Way]:
     """Return all ways, the one to compare with first."""
-    from semicdvl.predict.fast import fast
+    from semicdvl.detection.detectors.inference import fast
 
     ways = {
         "plain fp32": torch_way(network),

@@ -36,9 +36,9 @@ from affine import Affine
 from numpy.typing import NDArray
 from rich.console import Console
 
-from semicdvl.predict.detector import NetworkDetector
-from semicdvl.predict.results import peak_memory_mib
-from semicdvl.predict.run import DetectSettings, detect
+from semicdvl.detection.detectors.network import NetworkDetector
+from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.results import peak_memory_mib
 from semicdvl.raster.tiling import tiling
 from semicdvl.types import IGNORE, ChangeMap, Detector, PlaneStrips
 

@@ -15,10 +15,10 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.predict.patch_survey import survey
-from semicdvl.predict.run import detect, vlm_detector
-from semicdvl.predict.suggest import SuggestSettings, suggest
-from semicdvl.predict.truth import read_result
+from semicdvl.detection.pipeline import detect, vlm_detector
+from semicdvl.evaluation.active_learning.patch_scores import survey
+from semicdvl.evaluation.active_learning.select import SuggestSettings, suggest
+from semicdvl.evaluation.map_vs_truth import read_result
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
 from semicdvl.vlms.aerial import model
 

@@ -33,10 +33,10 @@ from rich.console import Console
 
 from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, cases, coloured, draw_page
 from semicdvl.data.images import read_mask
+from semicdvl.detection.score_store import PlaneStore
+from semicdvl.detection.tile_runner import fill, fitted
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import Confusion
-from semicdvl.predict.planes import PlaneStore
-from semicdvl.predict.tiles import fill, fitted
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import tiling
 from semicdvl.types import Detector
@@ -97,7 +97,7 @@ def detector_of(row: Row) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import backbone_features
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.predict.detector import vlm_detector
+    from semicdvl.detection.detectors.network import vlm_detector
     from semicdvl.vlms.aerial import model
 
     vlm, ceg = model.build(), dict(row.ceg)
@@ -106,7 +106,7 @@ def detector_of(row: Row) -> Detector:
     features = None if name is None else backbone_features(name)
     detector = vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
     if row.calibrate:
-        from semicdvl.predict.calibrated import calibrated
+        from semicdvl.detection.detectors.calibrated import calibrated
 
         return calibrated(detector)
     return detector
@@ -122,7 +122,7 @@ def student_of(case: Case, run: Path) -> Detector:
     from semicdvl.adapt.labels import gamma_of
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.predict.detector import network_detector
+    from semicdvl.detection.detectors.network import network_detector
     from semicdvl.vlms.aerial import model
 
     vlm = model.build()
@@ -135,7 +135,7 @@ def student_of(case: Case, run: Path) -> Detector:
 
 def open_for(row: Row, case: Case) -> RasterPair:
     """Open a pair as `detect` does with the options of a row."""
-    from semicdvl.predict.check import open_checked
+    from semicdvl.detection.pair_check.check import open_checked
     from semicdvl.raster.io.pair_reader import open_pair
 
     if row.align:
@@ -257,7 +257,7 @@ def reliability(every: list[Case], out: Path) -> str:
     """
     from scipy import ndimage
 
-    from semicdvl.predict.calibrated import calibrated
+    from semicdvl.detection.detectors.calibrated import calibrated
 
     row = Row()
     detector = replace(calibrated(detector_of(row)), least_probability=0.0)

@@ -26,9 +26,9 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
+from semicdvl.detection.pipeline import network_detector
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
-from semicdvl.predict.run import network_detector
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.train.run import train

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from command import command
 from pairs_in_memory import detect, fitted, pair, planes
+from semicdvl.detection.detectors.unsupervised import classic_detector, options_of
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.predict.classic import classic_detector, options_of
 from semicdvl.types import ChangeMap
 from semicdvl.unsupervised import CLASSIC
 from semicdvl.unsupervised.common.sam import Masks, SamMasks

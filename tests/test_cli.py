@@ -160,7 +160,7 @@ def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
     def broken(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device") if reason == "disk" else KeyboardInterrupt
 
-    monkeypatch.setattr("semicdvl.predict.report.write", broken)
+    monkeypatch.setattr("semicdvl.reports.html.write", broken)
     code, _, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE)
     assert code == (2 if reason == "disk" else 130)
     assert ("No space left" if reason == "disk" else "interrupted") in complaint

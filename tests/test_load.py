@@ -12,9 +12,9 @@ from torch import nn
 from semicdvl import load
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.detection.detectors.network import network_detector
 from semicdvl.errors import CheckpointError
 from semicdvl.models.siam_light import build
-from semicdvl.predict.detector import network_detector
 
 MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
 TRAIN_ONLY = ("change_decoder.classify_vlm", "segmentation_decoder", "segmentation_decoder.classify")

@@ -16,9 +16,9 @@ from public_network import PublicNetwork, with_statistics
 from semicdvl import load
 from semicdvl.checkpoint import load_weights
 from semicdvl.data.readers import folder
+from semicdvl.detection.detectors.network import network_detector
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.official import import_official, public_tensors
-from semicdvl.predict.detector import network_detector
 from semicdvl.train.record import column_of
 from semicdvl.train.run import evaluate_run
 

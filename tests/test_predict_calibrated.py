@@ -15,10 +15,10 @@ from command import command
 from plane_strips import Strips
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.detection.detectors.calibrated import calibrated
+from semicdvl.detection.detectors.network import VLMCEG, Noting, identity_of
+from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.errors import ConfigError
-from semicdvl.predict.calibrated import calibrated
-from semicdvl.predict.detector import VLMCEG, Noting, identity_of
-from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.types import IGNORE, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))

@@ -15,10 +15,10 @@ from rich.console import Console
 from command import command
 from made_up_town import paint, photograph
 from semicdvl.ceg.prompts import prompts_of
+from semicdvl.detection.pair_check.check import check, examine
+from semicdvl.detection.pipeline import DetectSettings, detect, vlm_detector
+from semicdvl.detection.results import OUTPUTS
 from semicdvl.errors import InputError
-from semicdvl.predict.check import check, examine
-from semicdvl.predict.results import OUTPUTS
-from semicdvl.predict.run import DetectSettings, detect, vlm_detector
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.vlms.models.fake import FakeVLM

@@ -9,7 +9,7 @@ from torch import nn
 
 from plane_strips import Strips
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.predict.detector import VLMCEG, Described, NetworkDetector, identity_of, vlm_detector
+from semicdvl.detection.detectors.network import VLMCEG, Described, NetworkDetector, identity_of, vlm_detector
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
 

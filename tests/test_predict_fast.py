@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from plain_network import PlainNetwork
 from semicdvl import models
 from semicdvl.checkpoint import build_network
+from semicdvl.detection.detectors.inference import FastNetwork, fast, folded
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.predict.fast import FastNetwork, fast, folded
 from semicdvl.registry import lookup
 from semicdvl.types import Outputs
 

@@ -10,10 +10,10 @@ from rich.console import Console
 from shapely import get_num_coordinates
 
 from made_up_rasters import at, city, tif
+from semicdvl.detection.detectors.network import NetworkDetector
+from semicdvl.detection.pair_check.check import check
+from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.errors import ConfigError
-from semicdvl.predict.check import check
-from semicdvl.predict.detector import NetworkDetector
-from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.types import ChangeMap
 
 QUIET = Console(quiet=True)

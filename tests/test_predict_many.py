@@ -14,10 +14,10 @@ from rich.console import Console
 
 from command import command
 from made_up_rasters import at, city, png, tif
+from semicdvl.detection.batch.pairs_table import NamedPair, PairsTable, read_pairs
+from semicdvl.detection.batch.run import detect_many
+from semicdvl.detection.pipeline import DetectSettings
 from semicdvl.errors import InputError, MissingExtraError, OutputError
-from semicdvl.predict.many import detect_many
-from semicdvl.predict.pairs_table import NamedPair, PairsTable, read_pairs
-from semicdvl.predict.run import DetectSettings
 from semicdvl.types import IGNORE, ChangeMap
 
 QUIET = Console(quiet=True)

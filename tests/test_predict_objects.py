@@ -22,11 +22,11 @@ from semicdvl.ceg.instance_events import Features
 from semicdvl.ceg.instance_merging import tile_objects
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.detection.detectors.network import VLMCEG, vlm_detector
+from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.score_store import PlaneStore
+from semicdvl.detection.tile_runner import TileJob, answer, fill
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.predict.detector import VLMCEG, vlm_detector
-from semicdvl.predict.planes import PlaneStore
-from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.predict.tiles import TileJob, answer, fill
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.raster.tiling import tiling
 from semicdvl.types import IGNORE, Instance, LookedStrips, Looks, Segments

@@ -20,16 +20,16 @@ from made_up_rasters import at, city, png, tif
 from semicdvl.atomic_files import write_json
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.detection import ray_executor
+from semicdvl.detection.batch.pairs_table import NamedPair, PairsTable
+from semicdvl.detection.batch.run import detect_many
+from semicdvl.detection.detectors.network import identity_of, network_detector, vlm_detector
+from semicdvl.detection.detectors.unsupervised import classic_detector
+from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.ray_executor import ON_THE_WAY, RayTiles, Worker, engine_of
+from semicdvl.detection.tile_runner import TileJob, answer
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
 from semicdvl.models.siam_light import build as siam_light
-from semicdvl.predict import on_ray
-from semicdvl.predict.classic import classic_detector
-from semicdvl.predict.detector import identity_of, network_detector, vlm_detector
-from semicdvl.predict.many import detect_many
-from semicdvl.predict.on_ray import ON_THE_WAY, RayTiles, Worker, engine_of
-from semicdvl.predict.pairs_table import NamedPair, PairsTable
-from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.predict.tiles import TileJob, answer
 from semicdvl.pseudo_labels.ray_executor import Here, connected
 from semicdvl.types import IGNORE, ChangeMap, Detector
 from semicdvl.vlms.models.fake import FakeVLM
@@ -91,7 +91,7 @@ def pair(folder: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def onnx_file(folder: Path) -> Path:
     pytest.importorskip("onnxruntime", reason="semicdvl[onnx] is not installed")
-    from semicdvl.predict.onnx_export import export_onnx
+    from semicdvl.detection.detectors.onnx_export import export_onnx
 
     torch.manual_seed(0)
     network = siam_light(**MODEL)
@@ -296,7 +296,7 @@ def test_the_command_says_how_to_build_its_detector(pair, tmp_path, monkeypatch,
         def answers(self, detector, *, gsd_m):
             return partial(map, partial(answer, detector, gsd_m=gsd_m))
 
-    monkeypatch.setattr(on_ray, "RayTiles", Noted)
+    monkeypatch.setattr(ray_executor, "RayTiles", Noted)
     options = [one.format(onnx=onnx_file, run=folder / "run") for one in ROUTES[route]]
     out = tmp_path / "o"
     code, _, told = command(capsys, "detect", *pair, "-o", out, "--engine", "ray", "--workers", 3, *options)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from command import command
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.detection.detectors import onnx_export
+from semicdvl.detection.detectors.network import network_detector
+from semicdvl.detection.detectors.onnx import KEY, OnnxDetector, onnx_detector
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.siam_light import build
-from semicdvl.predict import onnx_export
-from semicdvl.predict.detector import network_detector
-from semicdvl.predict.onnx_detector import KEY, OnnxDetector, onnx_detector
 from semicdvl.types import IGNORE, Detector, Outputs, PlaneStrip
 
 MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.predict.planes import PlaneStore
+from semicdvl.detection.score_store import PlaneStore
 from semicdvl.raster.tiling import Tiling, blend_row, tiling
 
 

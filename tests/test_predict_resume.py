@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.errors import OutputError
-from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.types import IGNORE, ChangeMap
 
 QUIET = Console(quiet=True)

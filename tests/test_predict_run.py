@@ -15,12 +15,12 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from rich.console import Console
 
+from semicdvl.detection import pipeline
+from semicdvl.detection.pair_check.check import examine
+from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.results import OUTPUTS
+from semicdvl.detection.score_store import PlaneStore
 from semicdvl.errors import InputError, OutputError
-from semicdvl.predict import run
-from semicdvl.predict.check import examine
-from semicdvl.predict.planes import PlaneStore
-from semicdvl.predict.results import OUTPUTS
-from semicdvl.predict.run import DetectSettings, detect
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.types import IGNORE, ChangeMap
 
@@ -134,7 +134,7 @@ def test_same_bytes_whatever_the_tile(tifs, tmp_path, tile_px):
 def test_same_result_however_few_rows_are_held_at_once(tifs, tmp_path, monkeypatch):
     settings = replace(TILES, min_area_m2=2.0)
     one = detect(*tifs, tmp_path / "one", detector=Brighter(), settings=settings, progress=QUIET)
-    monkeypatch.setattr(run, "PlaneStore", partial(PlaneStore, strip_bytes=1))  # two rows at a time
+    monkeypatch.setattr(pipeline, "PlaneStore", partial(PlaneStore, strip_bytes=1))  # two rows at a time
     two = detect(*tifs, tmp_path / "two", detector=Brighter(), settings=settings, progress=QUIET)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(OUTPUTS)
     for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
@@ -199,9 +199,9 @@ def test_a_detector_that_fits_sees_the_pair_once_and_whole(tifs, tmp_path):
 
 def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
     """Measured is what Python holds, arrays and all; only samples of rasters this large are looked at first."""
-    monkeypatch.setattr(run, "PlaneStore", partial(PlaneStore, strip_bytes=30_000))
-    monkeypatch.setattr(run, "open_checked", lambda before, after, **_: (open_pair(before, after), checked, None))
-    monkeypatch.setattr(run.detect_page, "write", lambda *_: None)
+    monkeypatch.setattr(pipeline, "PlaneStore", partial(PlaneStore, strip_bytes=30_000))
+    monkeypatch.setattr(pipeline, "open_checked", lambda before, after, **_: (open_pair(before, after), checked, None))
+    monkeypatch.setattr(pipeline.detect_page, "write", lambda *_: None)
     rng, peaks = np.random.default_rng(0), []
     image = rng.integers(60, 120, (256, 96, 3), dtype=np.uint8)
     for height in (256, 1280, 6400):  # the first warms up
@@ -267,7 +267,7 @@ def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, e
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     detector = Brighter(error=error if stage == "detect" else None)
     if stage == "write":
-        monkeypatch.setattr(run.detect_page, "write", lambda *_, **__: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(pipeline.detect_page, "write", lambda *_, **__: (_ for _ in ()).throw(error))
     wanted = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(wanted):
         detect(*pngs, out, detector=detector, settings=TILES, progress=QUIET)

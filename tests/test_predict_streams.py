@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from semicdvl.predict.streams import Ahead, Behind
+from semicdvl.detection.background_io import Ahead, Behind
 
 
 def threads() -> int:

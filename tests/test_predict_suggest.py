@@ -19,11 +19,11 @@ from shapely.geometry import box
 from command import command
 from semicdvl.data.prepare.run import PrepareSettings, prepare
 from semicdvl.data.readers import folder
+from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.predict.patch_survey import doubt, survey
-from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.predict.suggest import SuggestSettings, chosen, suggest
-from semicdvl.predict.truth import read_result
+from semicdvl.evaluation.active_learning.patch_scores import doubt, survey
+from semicdvl.evaluation.active_learning.select import SuggestSettings, chosen, suggest
+from semicdvl.evaluation.map_vs_truth import read_result
 from semicdvl.types import IGNORE, ChangeMap
 
 UTM, CORNER, GSD_M, SIDE = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5, 32
@@ -130,7 +130,7 @@ def test_equal_patches_are_drawn_by_the_seed():
 
 def test_windows_do_not_matter(out: Path, monkeypatch: pytest.MonkeyPatch):
     whole = survey(read_result(out), side_px=SIDE)
-    monkeypatch.setattr("semicdvl.predict.patch_survey.WINDOW_PX", 3 * SIDE**2)
+    monkeypatch.setattr("semicdvl.evaluation.active_learning.patch_scores.WINDOW_PX", 3 * SIDE**2)
     parts = survey(read_result(out), side_px=SIDE)
     for name in ("row_N", "col_N", "valid_frac_N", "doubt_N"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))

@@ -18,13 +18,13 @@ from rich.console import Console
 from shapely.geometry import box
 
 from command import command
+from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.errors import ConfigError, DataError, InputError
+from semicdvl.evaluation import map_vs_truth as truth_module
+from semicdvl.evaluation.evaluate import draw_sample, evaluate_result
+from semicdvl.evaluation.map_vs_truth import Result, compare, read_result, read_truth
+from semicdvl.evaluation.stratified_sample import draw
 from semicdvl.metrics.change import Confusion, object_scores
-from semicdvl.predict import truth as truth_module
-from semicdvl.predict.evaluation import draw_sample, evaluate_result
-from semicdvl.predict.run import DetectSettings, detect
-from semicdvl.predict.sample import draw
-from semicdvl.predict.truth import Result, compare, read_result, read_truth
 from semicdvl.types import IGNORE, ChangeMap
 
 UTM, CORNER, GSD = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5

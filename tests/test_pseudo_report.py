@@ -13,11 +13,11 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import prompts_of
 from semicdvl.data.readers import folder
 from semicdvl.errors import StoreError
-from semicdvl.predict import gamma_chart
-from semicdvl.predict.store_page import write_report
 from semicdvl.pseudo_labels.generate import generate
 from semicdvl.pseudo_labels.quality import quality, spread
+from semicdvl.pseudo_labels.report import write_report
 from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.reports import line_chart
 from semicdvl.types import PairFiles
 from semicdvl.vlms.models.fake import build
 
@@ -107,15 +107,15 @@ def test_without_truth_and_without_change_the_page_says_so(tmp_path: Path, data:
 
 def test_a_chart_puts_values_where_they_belong() -> None:
     lines = [
-        gamma_chart.Line("up", [0.0, float("nan"), 1.0], (1, 2, 3)),
-        gamma_chart.Line("also up", [0.5, 0.5, 1.0], (4, 5, 6), dashed=True),
+        line_chart.Line("up", [0.0, float("nan"), 1.0], (1, 2, 3)),
+        line_chart.Line("also up", [0.5, 0.5, 1.0], (4, 5, 6), dashed=True),
     ]
-    svg = str(gamma_chart.chart([0.2, 0.4, 0.6], lines, marked=0.4, x_title="gamma"))
-    bottom, top = gamma_chart.HEIGHT - gamma_chart.BOTTOM, gamma_chart.TOP
-    left, right = gamma_chart.LEFT, gamma_chart.WIDTH - gamma_chart.RIGHT
+    svg = str(line_chart.chart([0.2, 0.4, 0.6], lines, marked=0.4, x_title="gamma"))
+    bottom, top = line_chart.HEIGHT - line_chart.BOTTOM, line_chart.TOP
+    left, right = line_chart.LEFT, line_chart.WIDTH - line_chart.RIGHT
     assert f'points="{left:.1f},{bottom:.1f} {right:.1f},{top:.1f}"' in svg  # the NaN is left out
     heights = [float(y) for y in re.findall(rf'<text x="{right + 10}" y="([0-9.]+)"', svg)]
-    assert len(heights) == 2 and abs(heights[0] - heights[1]) >= gamma_chart.LABEL_LEAST_PX - 0.2
+    assert len(heights) == 2 and abs(heights[0] - heights[1]) >= line_chart.LABEL_LEAST_PX - 0.2
     assert "nan" not in svg
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from made_up_rasters import UTM, at, city, tif
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.predict.detector import vlm_detector
-from semicdvl.predict.run import DetectSettings, detect
+from semicdvl.detection.detectors.network import vlm_detector
+from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BLOCK_PX, Band, open_cog
 from semicdvl.vlms.models.fake import FakeVLM

@@ -17,11 +17,11 @@ from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
+from semicdvl.detection.detectors.calibrated import CalibratedVLMCEG
+from semicdvl.detection.detectors.network import vlm_detector
+from semicdvl.detection.detectors.unsupervised import classic_detector
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import Confusion
-from semicdvl.predict.calibrated import CalibratedVLMCEG
-from semicdvl.predict.classic import classic_detector
-from semicdvl.predict.detector import vlm_detector
 from semicdvl.suite.config import DetectorEntry, Suite, load_suite
 from semicdvl.suite.data import prepare
 from semicdvl.suite.detectors import built

@@ -30,11 +30,11 @@ from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build
 from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
+from semicdvl.detection.pipeline import DetectSettings, detect, network_detector, vlm_detector
 from semicdvl.metrics.change import Confusion
-from semicdvl.predict import report
-from semicdvl.predict.run import DetectSettings, detect, network_detector, vlm_detector
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill
+from semicdvl.reports import html
 from semicdvl.synthetic.generate import City, CitySpec, make_city, write_city, write_patches
 from semicdvl.train.run import train
 from semicdvl.types import VLM
@@ -237,19 +237,19 @@ def _write_report(
     write_json(out / "table.json", [{"title": row.title, **vars(row.counts), "seconds": row.seconds} for row in rows])
     unseen = (slice(None), slice(split_col, None))
     figures = [
-        report.picture(_right_and_wrong(out / row.folder, city, unseen), f"{row.title}: IoU {row.counts.iou:.3f}")
+        html.picture(_right_and_wrong(out / row.folder, city, unseen), f"{row.title}: IoU {row.counts.iou:.3f}")
         for row in rows
     ]
     colours = [("found, and true", FOUND), ("missed", MISSED), ("invented", INVENTED)]
-    dates = report.swipe(city.t1_HWC[unseen], city.t2_HWC[unseen], "The unseen part; drag the line")
+    dates = html.swipe(city.t1_HWC[unseen], city.t2_HWC[unseen], "The unseen part; drag the line")
     links = ", ".join(f"{row.folder}/report.html" for row in rows)
     sections = [
-        report.Section("What was found", [report.table(COLUMNS, lines)], lead=_lead(size)),
-        report.Section("The place", [dates]),
-        report.Section("Against the truth", [report.legend(colours), report.gallery(figures)]),
-        report.Section("More", [report.text(f"Maps, polygons and a report of each: {links}. In all {seconds:.0f} s.")]),
+        html.Section("What was found", [html.table(COLUMNS, lines)], lead=_lead(size)),
+        html.Section("The place", [dates]),
+        html.Section("Against the truth", [html.legend(colours), html.gallery(figures)]),
+        html.Section("More", [html.text(f"Maps, polygons and a report of each: {links}. In all {seconds:.0f} s.")]),
     ]
-    report.write(out / "report.html", "Change in a made-up city", sections)
+    html.write(out / "report.html", "Change in a made-up city", sections)
 
 
 FOUND, MISSED, INVENTED = (40, 160, 90), (215, 60, 50), (240, 170, 40)

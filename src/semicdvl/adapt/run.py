@@ -25,11 +25,11 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.config import Recipe, parse_recipe
+from semicdvl.detection.output_folder import refuse_foreign
+from semicdvl.detection.pair_check.check import open_checked, warnings_left
+from semicdvl.detection.pipeline import CACHE_BYTES, DetectResult, DetectSettings, detect, network_detector
+from semicdvl.detection.results import inputs_of
 from semicdvl.errors import OutputError
-from semicdvl.predict.check import open_checked, warnings_left
-from semicdvl.predict.out_folder import refuse_foreign
-from semicdvl.predict.results import inputs_of
-from semicdvl.predict.run import CACHE_BYTES, DetectResult, DetectSettings, detect, network_detector
 from semicdvl.pseudo_labels.generate import spec_of
 from semicdvl.raster.io.inputs import Given
 from semicdvl.train.record import HOME, TrainedRun

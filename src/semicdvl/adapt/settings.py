@@ -27,7 +27,7 @@ class AdaptSettings:
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.
         gsd_m: metres per pixel where the files don't say; handed to the VLM.
-        bands, after_bands, grid, normalise, align: how the pair is read, as in `predict.run.DetectSettings`.
+        bands, after_bands, grid, normalise, align: how the pair is read, as in `detection.pipeline.DetectSettings`.
         device: where the network trains; "auto" takes a GPU where there is one.
     """
 
@@ -68,6 +68,6 @@ class AdaptSettings:
                 raise ConfigError(f"a VLM looks at red, green and blue; asked for bands {asked}. Name three.")
 
     def reading(self) -> dict[str, Any]:
-        """Return how the pair is read: arguments of `predict.check.open_checked` and of `DetectSettings`."""
+        """Return how the pair is read: arguments of `detection.pair_check.check.open_checked` and of `DetectSettings`."""
         names = ("bands", "after_bands", "grid", "normalise", "align")
         return {name: getattr(self, name) for name in names}

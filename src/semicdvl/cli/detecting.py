@@ -90,8 +90,8 @@ def check(
 
     Exit code: 0 fine, 1 usable with warnings, 2 not usable.
     """
-    from semicdvl.predict.check import check as check_pair
-    from semicdvl.predict.check import summary, table
+    from semicdvl.detection.pair_check.check import check as check_pair
+    from semicdvl.detection.pair_check.check import summary, table
 
     asked = {"bands": numbers_in(bands, "--bands"), "after_bands": numbers_in(after_bands, "--after-bands")}
     checked = check_pair(before, after, output, grid=grid, **asked)
@@ -193,13 +193,13 @@ def detect(
     done is not done twice. Paths are meant from the table's folder. Exit code 2 where a pair failed.
     """
     from semicdvl.ceg.features import backbone_features
-    from semicdvl.predict import run as predict
-    from semicdvl.predict.calibrated import calibrated_detector
-    from semicdvl.predict.classic import classic_detector, refuse_both
-    from semicdvl.predict.classic import options_of as method_options
-    from semicdvl.predict.many import asked_for, detect_many
-    from semicdvl.predict.on_ray import engine_of
-    from semicdvl.predict.pairs_table import PairsTable
+    from semicdvl.detection import pipeline as predict
+    from semicdvl.detection.batch.pairs_table import PairsTable
+    from semicdvl.detection.batch.run import asked_for, detect_many
+    from semicdvl.detection.detectors.calibrated import calibrated_detector
+    from semicdvl.detection.detectors.unsupervised import classic_detector, refuse_both
+    from semicdvl.detection.detectors.unsupervised import options_of as method_options
+    from semicdvl.detection.ray_executor import engine_of
 
     refuse_both(model=model, method=method, options=method_set)
     refuse_idle(context, model=model, method=method)

@@ -80,9 +80,9 @@ def pseudo(
     anew in seconds, from the answers that are kept.
     """
     from semicdvl.ceg.features import backbone_features
-    from semicdvl.predict.store_page import write_report
     from semicdvl.pseudo_labels.executor import Crew
     from semicdvl.pseudo_labels.quality import fill, verified
+    from semicdvl.pseudo_labels.report import write_report
 
     if verify:
         out.print(verified(output))
@@ -130,8 +130,8 @@ def suggest(
     the boxes; `semicdvl prepare --labelled-area RESULT/suggest.gpkg` then makes training patches of them.
     """
     from semicdvl.ceg.features import backbone_features
-    from semicdvl.predict.suggest import SuggestSettings
-    from semicdvl.predict.suggest import suggest as choose
+    from semicdvl.evaluation.active_learning.select import SuggestSettings
+    from semicdvl.evaluation.active_learning.select import suggest as choose
 
     source = None if features is None else backbone_features(features)
     settings = SuggestSettings(count=count, patch_px=patch_px, seed=seed, before=before, after=after)

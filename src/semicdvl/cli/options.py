@@ -150,7 +150,7 @@ def refuse_idle(context: typer.Context, *, model: Path | None, method: str | Non
     Raises:
         ConfigError: there is one; the text names it.
     """
-    from semicdvl.predict.classic import refuse_idle as refuse
+    from semicdvl.detection.detectors.unsupervised import refuse_idle as refuse
 
     given = {}
     for option in context.command.params:

@@ -93,7 +93,7 @@ def export(
     The file is compared with the network before it takes its place. It holds the change head alone, for pairs of any
     number and size, and says in its metadata how images are normalised.
     """
-    from semicdvl.predict.onnx_export import export_onnx
+    from semicdvl.detection.detectors.onnx_export import export_onnx
 
     done = export_onnx(run, output or run / f"model.{to.value}", threshold=threshold)
     sizes = (
@@ -159,7 +159,7 @@ def _evaluate_result(
 ) -> None:
     """Compare a result of `detect` with the truth, or draw places to be checked."""
     from semicdvl.errors import ConfigError
-    from semicdvl.predict.evaluation import SAMPLE, draw_sample, evaluate_result
+    from semicdvl.evaluation.evaluate import SAMPLE, draw_sample, evaluate_result
 
     if data is not None:
         raise ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")

@@ -28,10 +28,10 @@ from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
+from semicdvl.detection.detectors.network import vlm_detector
+from semicdvl.detection.detectors.unsupervised import classic_detector
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import Confusion
-from semicdvl.predict.classic import classic_detector
-from semicdvl.predict.detector import vlm_detector
 from semicdvl.registry import lookup
 from semicdvl.suite import real
 from semicdvl.suite.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
@@ -217,7 +217,7 @@ def built(entry: DetectorEntry) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import backbone_features
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.predict.calibrated import calibrated
+    from semicdvl.detection.detectors.calibrated import calibrated
     from semicdvl.vlms import VLMS
 
     vlm = build("VLM", str(entry.vlm), VLMS, entry.options)
@@ -262,8 +262,8 @@ def _answers(
 
 def _by_itself(detector: Detector, pair: PairFiles, cache: ImageCache, *, gsd_m: float | None, room: Path) -> Answer:
     """Return change map and label of a pair, by the steps of `semicdvl detect`."""
-    from semicdvl.predict.planes import PlaneStore
-    from semicdvl.predict.tiles import fill, fitted
+    from semicdvl.detection.score_store import PlaneStore
+    from semicdvl.detection.tile_runner import fill, fitted
     from semicdvl.raster.io.pair_reader import open_pair
     from semicdvl.raster.tiling import tiling
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from semicdvl.predict import report
+from semicdvl.reports import html
 from semicdvl.suite.results import (
     DIFFERENCES_NOTE,
     SCORES_NOTE,
@@ -46,20 +46,20 @@ def write_page(
     """
     sections = []
     if plot is not None:
-        sections.append(report.Section("IoU of the changed class against labels", [_inline(plot)]))
+        sections.append(html.Section("IoU of the changed class against labels", [_inline(plot)]))
     if costs is not None:
-        sections.append(report.Section("Time and memory of each method", [_inline(costs)]))
+        sections.append(html.Section("Time and memory of each method", [_inline(costs)]))
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
         parts = [_table(score_table(cells(own)))]
         differences = difference_table(own, compared)
         parts += [_table(differences)] if differences else []
-        sections.append(report.Section(data, [*parts, report.notes(failures(own))]))
-    words = [report.text(plain(note)) for note in (SCORES_NOTE, DIFFERENCES_NOTE, *notes) if note.strip()]
-    sections.append(report.Section("How to read this", words))
-    sections.append(report.Section("Every run", [_table(_runs(outcomes))]))
+        sections.append(html.Section(data, [*parts, html.notes(failures(own))]))
+    words = [html.text(plain(note)) for note in (SCORES_NOTE, DIFFERENCES_NOTE, *notes) if note.strip()]
+    sections.append(html.Section("How to read this", words))
+    sections.append(html.Section("Every run", [_table(_runs(outcomes))]))
     finished = sum(one["status"] == "finished" for one in outcomes)
-    report.write(path, title, sections, subtitle=f"{finished} of {len(outcomes)} runs finished")
+    html.write(path, title, sections, subtitle=f"{finished} of {len(outcomes)} runs finished")
 
 
 def plain(note: str) -> str:
@@ -75,7 +75,7 @@ def _inline(plot: Path) -> Markup:
 
 def _table(table: Table) -> Markup:
     """Return a table as HTML."""
-    return report.table(table.head, table.lines)
+    return html.table(table.head, table.lines)
 
 
 def _runs(outcomes: Sequence[Outcome]) -> Table:

@@ -96,7 +96,7 @@ class PlaneStrips(Protocol):
 
 
 class Detector(Protocol):
-    """Trained network, classic method and VLM + CEG all look the same to `predict/run.py`.
+    """Trained network, classic method and VLM + CEG all look the same to `detection/pipeline.py`.
 
     `planes` is called tile by tile; its maps are blended over overlapping tiles; `decide` goes through the blended maps
     of the whole raster, so that an object cut by a tile border is one object again. Neither ever holds a whole raster:

@@ -1,6 +1,6 @@
 """What detectors of this room want of a network that is handed to them, and how its maps become a distance.
 
-The network itself is built elsewhere (`predict/classic.py`): this room knows no model.
+The network itself is built elsewhere (`detection/detectors/unsupervised.py`): this room knows no model.
 """
 
 from __future__ import annotations

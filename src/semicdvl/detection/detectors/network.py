@@ -1,0 +1,185 @@
+"""What finds the change: a vision-language model with change event generation (no labels), or a trained network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.detection.detectors.onnx import onnx_detector
+from semicdvl.detection.detectors.vlm_ceg import VLMCEG, vlm_detector
+from semicdvl.errors import ConfigError
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, PlaneStrips
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from semicdvl.detection.detectors.inference import Precision
+
+__all__ = [
+    "VLMCEG",
+    "Described",
+    "Identified",
+    "NetworkDetector",
+    "Noting",
+    "identity_of",
+    "network_detector",
+    "vlm_detector",
+]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A detector that can tell a reader of the report what it is."""
+
+    def description(self) -> dict[str, str]:
+        """Return what the detector is made of, as label -> text."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A detector that knows what its maps depend on."""
+
+    @property
+    def identity(self) -> str:
+        """Equal identity means equal maps: name the weights by their hash."""
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A detector that has something to say about its result."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the result should know; asked for once `decide` has gone through."""
+        ...
+
+
+def identity_of(detector: Detector) -> dict[str, Any]:
+    """Return what tells a detector from others whose maps would differ: its identity, or as much as it tells.
+
+    For a detector without an identity that is its name, its description and its plain fields.
+    """
+    kind = f"{type(detector).__module__}.{type(detector).__qualname__}"
+    if isinstance(detector, Identified):
+        return {"kind": kind, "identity": detector.identity}
+    told = detector.description() if isinstance(detector, Described) else {}
+    names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
+    own = {name: getattr(detector, name) for name in names}
+    own = {name: value for name, value in own.items() if isinstance(value, str | int | float | None)}
+    return {"kind": kind, "name": detector.name, "planes": detector.planes_count, "told": told, "own": own}
+
+
+# ------------------------------------------------------------------------------------------------ trained
+@dataclass(frozen=True)
+class NetworkDetector:
+    """A trained network: the plane is its probability of change, and changed is from `threshold` on.
+
+    Attributes:
+        network: in eval mode, with the call of `semicdvl.types.Network`.
+        name: for reports, such as the run's folder.
+        threshold: least probability of a changed pixel; 0.5 is the argmax of the two classes.
+        details: what else the report should say, label -> text.
+    """
+
+    network: nn.Module
+    name: str = "network"
+    threshold: float = 0.5
+    details: dict[str, str] = field(default_factory=dict)
+    planes_count: int = field(default=1, init=False)
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights and buffers, whatever the run is called, and of how they are used."""
+        import torch
+
+        digest = hashlib.sha256(repr(sorted(self.details.items())).encode())
+        for key, value in self.network.state_dict().items():
+            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode() + raw.tobytes())
+        return digest.hexdigest()
+
+    def description(self) -> dict[str, str]:
+        """Return name, size and threshold."""
+        count = sum(parameter.numel() for parameter in self.network.parameters())
+        return {
+            "Detector": f"trained network, {_kind(self.network)}, {count / 1e6:.1f} M parameters",
+            "Run": self.name,
+            "Threshold": f"{self.threshold:g}",
+        } | self.details
+
+    def planes(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return P(changed) as 1HW; the network works at the images' own resolution, `gsd_m` is not used."""
+        import torch
+
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            dates_BCHW = [_normalised(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
+            logits_BKHW = self.network(*dates_BCHW, heads=frozenset({"change"})).change_BKHW
+            changed_BHW = logits_BKHW.float().softmax(dim=1)[:, 1]
+        planes_PHW: NDArray[np.float32] = changed_BHW.cpu().numpy()
+        return planes_PHW
+
+    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+        """Give where the probability reaches the threshold; the score is the probability."""
+        for strip in strips:
+            probability_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
+            yield ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
+
+
+def _kind(network: nn.Module) -> str:
+    """Return the name of a network's class; one made fast is called as it was before."""
+    return type(getattr(network, "network", network)).__name__
+
+
+def _normalised(image_HWC: NDArray[np.uint8], device: Any) -> Any:
+    """Return an image as the networks take it: float BCHW, RGB / 255, ImageNet mean and deviation."""
+    import torch
+
+    image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(device).permute(2, 0, 1).float() / 255
+    mean_C11, std_C11 = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((image_CHW - mean_C11) / std_C11)[None].contiguous(memory_format=torch.channels_last)
+
+
+def network_detector(
+    run: Path, *, device: str = "auto", threshold: float = 0.5, precision: Precision = "fp32", compiled: bool = False
+) -> Detector:
+    """Return the detector of a trained run.
+
+    Args:
+        run: a folder that `semicdvl train` wrote, or a file that `semicdvl export` wrote, which brings its threshold.
+        device: "auto" takes a GPU where there is one.
+        threshold: least probability of a changed pixel.
+        precision: "fp32" is exact to rounding, "bf16" is not; see `detection.detectors.inference`.
+        compiled: compile the network at its first tile.
+
+    Raises:
+        CheckpointError: `run` is no such folder or file.
+        ConfigError: an ONNX file with another precision, or to be compiled.
+        MissingExtraError: there is nothing to compile with, or no onnxruntime.
+    """
+    if run.suffix == ".onnx":
+        if precision != "fp32" or compiled:
+            raise ConfigError(
+                f"{run}: an ONNX file runs as it is; leave out --precision and --compile or give the run."
+            )
+        return onnx_detector(run, device=device)
+    import torch
+
+    from semicdvl.checkpoint import load_network, read_run
+    from semicdvl.detection.detectors.inference import fast
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    recipe = read_run(run).get("recipe", {})
+    details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if key in recipe}
+    network = fast(load_network(run, device=chosen), precision=precision, compiled=compiled)
+    return NetworkDetector(network, str(run), threshold, details | {"Inference": network.words})

@@ -1,0 +1,222 @@
+"""A trained run -> one ONNX file that finds change without torch.
+
+The file holds the change head with its batch norms folded, for pairs of any number and size, and in its metadata, as
+JSON under the key `semicdvl`, all that a reader must know: how images are normalised, from which probability on a
+pixel is changed, what sizes it takes, what it was trained as. `onnx_detector` reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from semicdvl.atomic_files import whole
+from semicdvl.checkpoint import load_network, read_run
+from semicdvl.detection.detectors.inference import TOLERANCE, ChangeLogits, change_only, folded
+from semicdvl.detection.detectors.onnx import INPUTS, KEY, OUTPUT, VERSION, open_session
+from semicdvl.errors import ConfigError, MissingExtraError
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
+from semicdvl.version import __version__
+
+OPSET = 18
+"""Version of ONNX's operators; onnxruntime reads it from 1.14 on."""
+TRACED_SHAPE = (2, 3, 64, 96)
+PLAIN_SHAPES = ((1, 3, 96, 64), (3, 3, 160, 128))
+ODD_SHAPES = ((1, 3, 101, 77), (2, 3, 70, 131))
+"""Shapes that a file must be right for: sides that are multiples of 32; and others, which not every network takes."""
+MULTIPLE_PX = 32
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        size_mb: its size.
+        opset: version of the operators.
+        largest_difference: of a logit from torch's, over all shapes tried, as a share of the largest logit (or of 1).
+        multiple_px: what sides must be multiples of; the reader pads to it.
+    """
+
+    path: Path
+    size_mb: float
+    opset: int
+    largest_difference: float
+    multiple_px: int
+
+
+def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> Exported:
+    """Write the network of a run as an ONNX file.
+
+    Args:
+        run: a folder that `semicdvl train` wrote.
+        path: the file to write.
+        threshold: least probability of a changed pixel.
+
+    Raises:
+        CheckpointError: `run` is no such folder.
+        Others: as `export_network`.
+    """
+    _check(path)
+    recipe = read_run(run).get("recipe", {})
+    parts = {name: recipe[name] for name in ("method", "model") if name in recipe}
+    return export_network(load_network(run), path, threshold=threshold, origin={"run": run.name, "recipe": parts})
+
+
+def export_network(
+    network: nn.Module, path: Path, *, threshold: float = 0.5, origin: Mapping[str, Any] | None = None
+) -> Exported:
+    """Write a network as an ONNX file, whole, once it was compared with torch.
+
+    Args:
+        network: with the call of `semicdvl.types.Network`.
+        path: the file to write.
+        threshold: least probability of a changed pixel.
+        origin: what else the metadata should say of the network.
+
+    Raises:
+        ConfigError: `path` does not end in .onnx, or the network cannot be written as ONNX.
+        MissingExtraError: onnx or onnxruntime is not installed.
+        OutputError: the file cannot be written.
+    """
+    _check(path)
+    logits = ChangeLogits(folded(change_only(network))[0]).eval()
+    with whole(path) as temporary:
+        _trace(logits, temporary)
+        multiple_px, difference = _compared(logits, temporary)
+        _write_metadata(temporary, _about(threshold, multiple_px) | dict(origin or {}))
+        size_mb = temporary.stat().st_size / 1e6
+    return Exported(path, size_mb, OPSET, difference, multiple_px)
+
+
+def _check(path: Path) -> None:
+    """Refuse another form, and to begin without the packages.
+
+    Raises:
+        ConfigError: the file does not end in .onnx.
+        MissingExtraError: a package is missing.
+    """
+    if path.suffix != ".onnx":
+        raise ConfigError(f"{path}: an ONNX file ends in .onnx; give -o {path.with_suffix('.onnx')}.")
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"writing ONNX needs the package '{error.name}'; install semicdvl[onnx].") from error
+
+
+def _trace(logits: nn.Module, path: Path) -> None:
+    """Write a network by following one pair through it.
+
+    By torch's older exporter: it takes a second where the newer one takes a minute, and leaves all sizes open.
+
+    Raises:
+        ConfigError: the network uses what ONNX has not.
+    """
+    generator = torch.Generator().manual_seed(0)
+    dates = tuple(torch.randn(TRACED_SHAPE, generator=generator) for _ in INPUTS)
+    axes = {0: "batch", 2: "height", 3: "width"}
+    try:
+        with warnings.catch_warnings(action="ignore"), _nothing_printed(), torch.no_grad():
+            torch.onnx.export(
+                logits,
+                dates,
+                path,
+                input_names=list(INPUTS),
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                dynamic_axes={name: axes for name in (*INPUTS, OUTPUT)},
+                dynamo=False,
+            )
+    except (RuntimeError, ValueError, TypeError) as error:  # UnsupportedOperatorError is a RuntimeError
+        reason = str(error).strip().splitlines()[0].split(" Please feel free")[0]
+        raise ConfigError(f"the network cannot be written as ONNX, use the run itself: {reason}") from error
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Keep the exporter from printing its whole graph where it fails; it does so past Python."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _compared(logits: nn.Module, path: Path) -> tuple[int, float]:
+    """Return what sides must be multiples of, and the largest difference from torch.
+
+    Raises:
+        ConfigError: the file says something else than the network.
+    """
+    session = open_session(path, device="cpu")
+    plain = max(_difference(logits, session, shape) for shape in PLAIN_SHAPES)
+    if not plain <= TOLERANCE:
+        raise ConfigError(
+            f"the ONNX file would differ from the network by {plain:.2g} of the largest logit, more than "
+            f"{TOLERANCE:g}: it computes something that cannot be followed for all sizes. Use the run itself with "
+            "`detect --model RUN`."
+        )
+    odd = max(_difference(logits, session, shape) for shape in ODD_SHAPES)
+    return (1, max(plain, odd)) if odd <= TOLERANCE else (MULTIPLE_PX, plain)
+
+
+def _difference(logits: nn.Module, session: Any, shape: tuple[int, ...]) -> float:
+    """Return the largest difference of a logit, as a share of the largest one or of 1; infinite where it fails."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+
+    generator = torch.Generator().manual_seed(1)
+    dates = [torch.randn(shape, generator=generator) for _ in INPUTS]
+    with torch.no_grad():
+        wanted_BKHW: NDArray[np.float32] = logits(*dates).numpy()
+    try:
+        (found_BKHW,) = session.run(None, {name: date.numpy() for name, date in zip(INPUTS, dates, strict=True)})
+    except (Fail, InvalidArgument, RuntimeException):
+        return float("inf")
+    if found_BKHW.shape != wanted_BKHW.shape:
+        return float("inf")
+    return float(np.abs(found_BKHW - wanted_BKHW).max() / max(1.0, np.abs(wanted_BKHW).max()))
+
+
+def _about(threshold: float, multiple_px: int) -> dict[str, Any]:
+    """Return what a reader of the file must know."""
+    return {
+        "version": VERSION,
+        "semicdvl": __version__,
+        "opset": OPSET,
+        "input": "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "output": "logits BKHW of the classes, at the size of the input",
+        "classes": ["unchanged", "changed"],
+        "threshold": threshold,
+        "multiple_px": multiple_px,
+    }
+
+
+def _write_metadata(path: Path, about: dict[str, Any]) -> None:
+    """Put the metadata into the file, and let onnx check it."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
+    model.producer_name, model.producer_version = "semicdvl", __version__
+    onnx.checker.check_model(model)
+    onnx.save(model, path)

@@ -1,0 +1,159 @@
+"""The blended maps of a whole raster, in files: written tile by tile, read strip by strip, never held at once.
+
+    FOLDER/00003.planes    maps of one row of tiles: tile by tile, and in a tile raster row by raster row
+                           (float32, all maps of a row together), so that any few rows of it lie together
+    FOLDER/00003.valid     where both dates have data: the same order, 8 pixels a byte
+    FOLDER/00003.objects   and .features: what a detector that `Looks` told beside its maps (`finds`)
+    FOLDER/00003.json      written when the row of tiles is finished: check sums of all of them
+
+A row of tiles keeps the rows that it shares with the next one, too, so that an interrupted run goes on from any
+finished row of tiles with the bytes that it would have had. Plain file reads and writes: pages of a mapped file would
+count as memory of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.atomic_files import read_json, write_json
+from semicdvl.detection.binary_file import append, crc32_of, fill_from
+from semicdvl.detection.instance_store import FindsRow, TileFinds
+from semicdvl.raster.tiling import Above, Block, Tiling
+from semicdvl.types import PlaneStrip
+
+STRIP_BYTES = 32 * 2**20
+"""A strip holds about this much of the maps; what is made of it needs a few times that."""
+
+KINDS = ("planes", "valid", "objects", "features")
+
+
+class PlaneStore:
+    """The maps of one raster.
+
+    Attributes:
+        cut: how the raster is cut into tiles.
+        planes_count: number of maps.
+        shape_hw: height and width of the raster.
+        finds: what was told beside the maps; for a detector that `Looks`.
+    """
+
+    def __init__(self, folder: Path, cut: Tiling, *, planes_count: int, strip_bytes: int = STRIP_BYTES) -> None:
+        """Use a folder, with what already lies in it.
+
+        Args:
+            folder: where the files lie.
+            cut: how the raster is cut into tiles.
+            planes_count: number of maps.
+            strip_bytes: how much of the maps a strip holds.
+        """
+        self.cut, self.planes_count = cut, planes_count
+        self.shape_hw = cut.height, cut.width
+        self.finds = TileFinds(folder, cut)
+        self._folder, self._strip_bytes = folder, strip_bytes
+
+    # -------------------------------------------------------------------------------------------- writing
+    def write_row(
+        self, index: int, blocks: Iterable[tuple[Block, NDArray[np.bool_]]], *, finds: FindsRow | None = None
+    ) -> None:
+        """Write one row of tiles: the blocks from the left, each with where its pixels are valid (HW, of its size).
+
+        `finds` is recorded as it is once the last block came.
+        """
+        valid_px = 0
+        with self._path(index, "planes").open("wb") as planes, self._path(index, "valid").open("wb") as valid:
+            sums = [0, 0]
+            for block, valid_HW in blocks:
+                rows_HPW = block.planes_PHW.transpose(1, 0, 2)
+                seen = bool(valid_HW.any())
+                sums[0] = append(planes, np.ascontiguousarray(rows_HPW) if seen else rows_HPW.nbytes, sums[0])
+                sums[1] = append(valid, np.packbits(valid_HW, axis=1), sums[1])
+                valid_px += int(np.count_nonzero(valid_HW[: block.done]))
+            planes.truncate()
+        record = {"planes_crc32": sums[0], "valid_crc32": sums[1], "valid_px": valid_px}
+        write_json(self._path(index, "json"), record | ({} if finds is None else finds.record()))
+
+    def above(self, index: int) -> contextlib.AbstractContextManager[Above | None]:
+        """Open what the row of tiles above `index` left unfinished, for `blend_row`."""
+        return contextlib.nullcontext() if index == 0 else self._below_done(index - 1)
+
+    @contextlib.contextmanager
+    def _below_done(self, index: int) -> Iterator[Above]:
+        done, height = self.cut.done(index), self._height(index)
+        with self._path(index, "planes").open("rb", buffering=0) as handle:
+
+            def read(col: int, width: int) -> NDArray[np.float32]:
+                del width  # a tile finishes the same columns in every row of tiles
+                return self._rows(handle.fileno(), index, self.cut.cols.index(col), done, height).transpose(1, 0, 2)
+
+            yield read
+
+    # -------------------------------------------------------------------------------------------- going on
+    def finished_rows(self) -> int:
+        """Return how many rows of tiles, from the top, lie here whole."""
+        rows = range(len(self.cut.rows))
+        return next((index for index in rows if not self._is_whole(index)), len(rows))
+
+    def _is_whole(self, index: int) -> bool:
+        if not self._path(index, "json").is_file():
+            return False
+        record = read_json(self._path(index, "json"), remedy="Delete its folder and run again")
+        return all(crc32_of(self._path(index, kind)) == record.get(f"{kind}_crc32", 0) for kind in KINDS)
+
+    def valid_px(self) -> int:
+        """Return how many pixels of the raster have data in both dates; all rows of tiles must be finished."""
+        paths = [self._path(index, "json") for index in range(len(self.cut.rows))]
+        return sum(int(json.loads(path.read_text(encoding="utf-8"))["valid_px"]) for path in paths)
+
+    # -------------------------------------------------------------------------------------------- reading
+    def __iter__(self) -> Iterator[PlaneStrip]:
+        """Give the maps as strips from the top. A strip starts at an even row and ends where its row of tiles does."""
+        per_row = 4 * self.planes_count * self.cut.width
+        most = max(2, self._strip_bytes // per_row // 2 * 2)
+        for index, row in enumerate(self.cut.rows):
+            done = self.cut.done(index)
+            with (
+                self._path(index, "planes").open("rb", buffering=0) as planes,
+                self._path(index, "valid").open("rb", buffering=0) as valid,
+            ):
+                for start in range(0, done, most):
+                    end = min(start + most, done)
+                    yield self._strip(planes.fileno(), valid.fileno(), index, start, end, row=row + start)
+
+    def _strip(self, planes: int, valid: int, index: int, start: int, end: int, *, row: int) -> PlaneStrip:
+        """Read rows `start` to `end` of a row of tiles."""
+        planes_PHW = np.empty((self.planes_count, end - start, self.cut.width), np.float32)
+        valid_HW = np.empty((end - start, self.cut.width), bool)
+        for at, col in enumerate(self.cut.cols):
+            cols = slice(col, col + self.cut.finished_cols(at))
+            planes_PHW[:, :, cols] = self._rows(planes, index, at, start, end).transpose(1, 0, 2)
+            valid_HW[:, cols] = self._valid_rows(valid, index, at, start, end)
+        return PlaneStrip(row, planes_PHW, valid_HW)
+
+    def _rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.float32]:
+        """Read rows of the maps of one tile, as HPW."""
+        width, before = self.cut.finished_cols(at), self.cut.cols[at]
+        offset = 4 * self.planes_count * (self._height(index) * before + start * width)
+        rows_HPW = np.empty((end - start, self.planes_count, width), np.float32)
+        if rows_HPW.size:  # tiles that don't overlap leave no rows to the next
+            fill_from(handle, rows_HPW.data.cast("B"), offset)
+        return rows_HPW
+
+    def _valid_rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.bool_]:
+        """Read where rows of one tile are valid."""
+        widths = [-(-self.cut.finished_cols(before) // 8) for before in range(at + 1)]
+        packed_HW = np.empty((end - start, widths[-1]), np.uint8)
+        fill_from(handle, packed_HW.data.cast("B"), self._height(index) * sum(widths[:-1]) + start * widths[-1])
+        return np.unpackbits(packed_HW, axis=1, count=self.cut.finished_cols(at)).view(bool)
+
+    def _height(self, index: int) -> int:
+        """Return how many rows of the raster a row of tiles covers."""
+        return min(self.cut.tile_hw[0], self.cut.height - self.cut.rows[index])
+
+    def _path(self, index: int, suffix: str) -> Path:
+        return self._folder / f"{index:05d}.{suffix}"

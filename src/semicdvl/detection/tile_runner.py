@@ -1,0 +1,183 @@
+"""A pair of rasters, tile by tile, through a detector into the store of its maps: three threads at work at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from semicdvl.detection.background_io import Ahead, Behind
+from semicdvl.detection.instance_store import FindsRow
+from semicdvl.detection.score_store import PlaneStore
+from semicdvl.errors import InputError
+from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.tiling import Block, blend_row, pad
+from semicdvl.types import Detector, Fits, Looks, PairTile, TileAnswer
+
+AHEAD = 2
+"""Tiles that are read before they are asked for, and that wait to be written."""
+
+
+class WholePair:
+    """A pair as tiles side by side: what a detector that must see all of it goes through first.
+
+    Attributes:
+        shape_hw: height and width of the raster.
+        gsd_m: metres per pixel, None if not known.
+    """
+
+    def __init__(self, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> None:
+        """Keep the pair, which every round opens anew for the thread that reads.
+
+        Args:
+            pair: the opened pair.
+            tile_px: side of a tile; those at the right and at the bottom are smaller.
+            gsd_m: metres per pixel.
+        """
+        self.shape_hw, self.gsd_m = pair.shape_hw, gsd_m
+        self._pair, self._tile_px = pair, tile_px
+
+    def __iter__(self) -> Iterator[PairTile]:
+        """Give the tiles, row by row."""
+        with self._pair.reopened() as own, Ahead(self._read(own), depth=AHEAD) as tiles:
+            yield from tiles
+
+    def _read(self, own: RasterPair) -> Iterator[PairTile]:
+        (height, width), side = self.shape_hw, self._tile_px
+        for row in range(0, height, side):
+            for col in range(0, width, side):
+                window = own.read(row, col, min(side, height - row), min(side, width - col))
+                yield PairTile(window.t1_HWC, window.t2_HWC, window.valid_HW)
+
+
+def fitted(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> Detector:
+    """Show a detector the whole pair where it must see it before it can judge a tile."""
+    return detector.fitted(WholePair(pair, tile_px=tile_px, gsd_m=gsd_m)) if isinstance(detector, Fits) else detector
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """A tile that waits for its answer.
+
+    Attributes:
+        dates_HWC: both dates, padded to the tile's full size; None: no pixel has data in both.
+        valid_HW: where both have data, of the tile's part of the raster.
+    """
+
+    dates_HWC: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
+    valid_HW: NDArray[np.bool_]
+
+
+Answers = Callable[[Iterable[TileJob]], Iterator[TileAnswer]]
+"""What computes the answers, one per job, in the order of the jobs."""
+
+
+class Engine(Protocol):
+    """Computes tiles somewhere else than in the process that reads and writes."""
+
+    def answers(self, detector: Detector, *, gsd_m: float | None) -> Answers:
+        """Return what computes `answer` with this detector, which has seen the whole pair if it must."""
+        ...
+
+
+def answer(detector: Detector, job: TileJob, *, gsd_m: float | None) -> TileAnswer:
+    """Return what the detector tells of a tile: it depends on nothing else, wherever it is computed."""
+    if job.dates_HWC is None:
+        return TileAnswer(None, job.valid_HW, () if isinstance(detector, Looks) else None)
+    if isinstance(detector, Looks):
+        return detector.look(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
+    return TileAnswer(detector.planes(*job.dates_HWC, gsd_m=gsd_m), job.valid_HW)
+
+
+def fill(
+    store: PlaneStore,
+    pair: RasterPair,
+    detector: Detector,
+    *,
+    gsd_m: float | None,
+    console: Console,
+    answers: Answers | None = None,
+) -> int:
+    """Run the detector over every tile whose maps the store has not yet; return how many it had.
+
+    One thread reads (with handles of its own), this one detects, a third blends and writes.
+
+    Args:
+        store: where the maps go.
+        pair: the opened pair.
+        detector: what looks at the tiles.
+        gsd_m: metres per pixel.
+        console: where progress is shown.
+        answers: computes `answer` of every tile somewhere else; None: here, one by one.
+
+    Raises:
+        InputError: a file is damaged, or the dates have no pixel with data in common.
+        OSError: the store cannot be written.
+    """
+    first = store.finished_rows()
+    had, count = first * len(store.cut.cols), len(store.cut)
+    compute = answers or partial(map, partial(answer, detector, gsd_m=gsd_m))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
+    shown = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+    if had:
+        console.print(f"going on from an interrupted run: {had} of {count} tiles are done")
+    if first < len(store.cut.rows):
+        with (
+            shown,
+            pair.reopened() as own,  # opened here, but read by that thread alone
+            Ahead(_jobs(store, own, first), depth=AHEAD) as jobs,
+            Behind[TileAnswer](lambda done: _write(store, first, done), depth=AHEAD) as writer,
+        ):
+            task = shown.add_task("detecting", total=count, completed=had)
+            for done in compute(jobs):
+                writer.put(done)
+                shown.advance(task)
+    if not store.valid_px():
+        remedy = "Check both images' no-data values and that they show the same place"
+        raise InputError(pair.after.path, f"has no pixel with data where {pair.before.path.name} has data", remedy)
+    return had
+
+
+def _jobs(store: PlaneStore, own: RasterPair, first: int) -> Iterator[TileJob]:
+    """Read the tiles from a row of tiles on."""
+    cut = store.cut
+    for index in range(first, len(cut.rows)):
+        for tile in cut.in_row(index):
+            window = own.read(tile.row, tile.col, tile.height, tile.width)
+            dates_HWC = None
+            if window.valid_HW.any():
+                dates_HWC = pad(window.t1_HWC, tile_hw=cut.tile_hw), pad(window.t2_HWC, tile_hw=cut.tile_hw)
+            yield TileJob(dates_HWC, window.valid_HW)
+
+
+def _write(store: PlaneStore, first: int, done: Iterator[TileAnswer]) -> None:
+    """Blend what comes and write it, row of tiles by row of tiles."""
+    for index in range(first, len(store.cut.rows)):
+        with store.finds.writing(index) as finds:
+            store.write_row(index, _blended(store, index, done, finds), finds=finds)
+
+
+def _blended(
+    store: PlaneStore, index: int, done: Iterator[TileAnswer], finds: FindsRow
+) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
+    """Blend one row of tiles; what was told beside the maps is written as it comes."""
+    cut = store.cut
+    valid_of: list[NDArray[np.bool_]] = []
+
+    def tiles_PHW() -> Iterator[NDArray[np.float32]]:
+        for _ in cut.cols:
+            told = next(done)
+            finds.add(told)
+            valid_of.append(told.valid_HW)
+            planes_PHW = told.planes_PHW
+            yield np.zeros((store.planes_count, *cut.tile_hw), np.float32) if planes_PHW is None else planes_PHW
+
+    with store.above(index) as above:
+        for at, block in enumerate(blend_row(cut, index, tiles_PHW(), above=above)):
+            yield block, valid_of.pop()[:, : cut.finished_cols(at)]

@@ -1,0 +1,186 @@
+"""Places drawn from a result by its classes, checked by eye or against the truth, and what they say of the whole map.
+
+A place is a pixel of the result. `write_sample` gives its outlines to a GIS, where the column `truth` is filled with 0
+(unchanged) or 1 (changed); `read_sample` takes such a layer, or points with that column, back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from semicdvl.data.prepare.polygon_layer import PARQUET_SUFFIXES, Polygons
+from semicdvl.errors import DataError, InputError
+from semicdvl.evaluation.map_vs_truth import Result, Truth, counted, is_vector
+from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate, area_accuracy
+from semicdvl.raster.vector.files import write_vector
+from semicdvl.types import IGNORE
+
+LEAST = 50
+"""Places in each class, at least (`metrics.area_adjusted.allocate`)."""
+COLUMN = "truth"
+"""Column that says what is there: 0 unchanged, 1 changed."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Places, in the order of the map.
+
+    Attributes:
+        rows_N: of the pixels.
+        cols_N: of the pixels.
+        mapped_N: class on the map: 0 unchanged, 1 changed.
+        truth_N: class in truth; IGNORE where it is not known.
+        sizes: pixels of the map in each class.
+    """
+
+    rows_N: NDArray[np.int64]
+    cols_N: NDArray[np.int64]
+    mapped_N: NDArray[np.uint8]
+    truth_N: NDArray[np.uint8]
+    sizes: tuple[int, int]
+
+    @property
+    def checked(self) -> int:
+        """Places whose truth is known."""
+        return int((self.truth_N != IGNORE).sum())
+
+    def accuracy(self, *, pixel_m2: float | None) -> AreaAccuracy:
+        """Estimate accuracies and areas from the checked places; areas in pixels where a pixel's is not known."""
+        known_N = self.truth_N != IGNORE
+        cells = np.bincount(2 * self.mapped_N[known_N] + self.truth_N[known_N], minlength=4)
+        unit = 1.0 if pixel_m2 is None else pixel_m2
+        return area_accuracy(cells.reshape(2, 2).astype(np.int64), mapped=[size * unit for size in self.sizes])
+
+
+def draw(result: Result, *, total: int, seed: int, area: Polygons | None = None, truth: Truth | None = None) -> Sample:
+    """Draw pixels at random within each class of the map, and look up their truth.
+
+    Args:
+        result: the map.
+        total: pixels in all, see `metrics.area_adjusted.allocate`.
+        seed: of the draw.
+        area: ground that counts.
+        truth: what there is; pixels where it is not known don't count. None: the truth of all places is not known.
+    """
+    sizes = [0, 0]
+    for _, classes_HW, _ in _classes(result, area, truth):
+        sizes = [size + int((classes_HW == value).sum()) for value, size in enumerate(sizes)]
+    rng = np.random.default_rng(seed)
+    wanted = [
+        np.sort(rng.choice(size, count, replace=False)) if count else np.zeros(0, np.int64)
+        for size, count in zip(sizes, allocate(sizes, total, least=LEAST), strict=True)
+    ]
+    found: list[NDArray[np.int64]] = []
+    passed = [0, 0]
+    for row, classes_HW, truth_HW in _classes(result, area, truth):
+        for value in (0, 1):
+            places = np.flatnonzero(classes_HW == value)
+            here = wanted[value] - passed[value]
+            at = places[here[(here >= 0) & (here < len(places))]]
+            passed[value] += len(places)
+            rows, cols = np.divmod(at, classes_HW.shape[1])
+            found.append(np.stack([rows + row, cols, np.full_like(at, value), truth_HW.ravel()[at]]))
+    rows_N, cols_N, mapped_N, truth_N = np.concatenate(found, axis=1)
+    return Sample(rows_N, cols_N, mapped_N.astype(np.uint8), truth_N.astype(np.uint8), (sizes[0], sizes[1]))
+
+
+def _classes(
+    result: Result, area: Polygons | None, truth: Truth | None
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield strips: first row, class on the map (IGNORE where it does not count) and in truth, both HW."""
+    for row, grid in result.strips():
+        change_HW = result.change(row, grid.height)
+        known_HW = counted(change_HW, grid, area)
+        truth_HW = np.full_like(change_HW, IGNORE)
+        if truth is not None:
+            truth_HW, _ = truth.strip(grid, row)
+            known_HW &= truth_HW != IGNORE
+        yield row, np.where(known_HW, change_HW, IGNORE).astype(np.uint8), truth_HW
+
+
+# ------------------------------------------------------------------------------------------------ files
+def write_sample(path: Path, sample: Sample, result: Result) -> None:
+    """Write the places as outlines of their pixels, with the class on the map and an empty column for the truth.
+
+    The places are in random order, so that who checks them from the top does not see the classes one after the other.
+    """
+    order = np.random.default_rng(len(sample.rows_N)).permutation(len(sample.rows_N))
+    grids = [result.grid.part(int(sample.rows_N[i]), int(sample.cols_N[i]), 1, 1) for i in order]
+    truth = pd.array([None if value == IGNORE else int(value) for value in sample.truth_N[order]], dtype="Int32")
+    frame = gpd.GeoDataFrame(
+        {"id": np.arange(1, len(order) + 1), "map": sample.mapped_N[order].astype(np.int32), COLUMN: truth},
+        geometry=[shapely.MultiPolygon([shapely.box(*grid.bounds)]) for grid in grids],
+        crs=None if result.grid.crs is None else result.grid.crs.to_wkt(),
+    )
+    write_vector(path, frame, layer="sample")
+
+
+def is_sample(path: Path) -> bool:
+    """Tell whether a file is a layer of checked places: it has a column `truth`."""
+    if not is_vector(path) or path.suffix.lower() in PARQUET_SUFFIXES or not path.is_file():
+        return False
+    try:
+        layers = pyogrio.list_layers(path)
+        return len(layers) > 0 and COLUMN in pyogrio.read_info(path, layer=layers[0][0])["fields"]
+    except (DataSourceError, DataLayerError):
+        return False  # `read_polygons` says what is wrong
+
+
+def read_sample(path: Path, result: Result, *, area: Polygons | None = None) -> Sample:
+    """Read checked places; the class on the map is taken from the result, not from the file.
+
+    Raises:
+        InputError: the file's CRS does not fit, or no place is on the map and checked.
+        DataError: the column holds other values than 0, 1 and nothing.
+    """
+    frame = gpd.read_file(path, engine="pyogrio")
+    if (frame.crs is None) != (result.grid.crs is None):
+        raise InputError(path, "only one of sample and result has a CRS", "Give both, or neither, a CRS")
+    if result.grid.crs is not None:
+        frame = frame.to_crs(result.grid.crs.to_wkt())
+    values = pd.to_numeric(frame[COLUMN], errors="coerce")
+    strange = frame[COLUMN].notna() & ~values.isin([0, 1])
+    if strange.any():
+        value = frame.loc[strange, COLUMN].iloc[0]
+        raise DataError(f"{path}: the column '{COLUMN}' holds {value}. Write 0 (unchanged), 1 (changed) or nothing.")
+    centres = shapely.centroid(np.asarray(frame.geometry.to_numpy(), object))
+    at_N2 = shapely.get_coordinates(centres)
+    if len(at_N2) != len(frame):
+        raise InputError(path, "has rows without geometry", "Delete them, or draw the sample again")
+    cols_N, rows_N = (np.floor(axis).astype(np.int64) for axis in ~result.grid.transform @ (at_N2[:, 0], at_N2[:, 1]))
+    truth_N = values.fillna(IGNORE).to_numpy().astype(np.uint8)
+    return _looked_up(path, result, area, rows_N, cols_N, truth_N)
+
+
+def _looked_up(
+    path: Path,
+    result: Result,
+    area: Polygons | None,
+    rows_N: NDArray[np.int64],
+    cols_N: NDArray[np.int64],
+    truth_N: NDArray[np.uint8],
+) -> Sample:
+    """Look the class of each place up on the map; places that are not on it are dropped."""
+    mapped_N = np.full(len(rows_N), IGNORE, np.uint8)
+    sizes = [0, 0]
+    for row, classes_HW, _ in _classes(result, area, None):
+        height, width = classes_HW.shape
+        sizes = [size + int((classes_HW == value).sum()) for value, size in enumerate(sizes)]
+        here_N = (rows_N >= row) & (rows_N < row + height) & (cols_N >= 0) & (cols_N < width)
+        mapped_N[here_N] = classes_HW[rows_N[here_N] - row, cols_N[here_N]]
+    on_N = mapped_N != IGNORE
+    sample = Sample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]))
+    if not sample.checked:
+        remedy = f"Fill the column '{COLUMN}' with 0 (unchanged) or 1 (changed)"
+        raise InputError(path, f"none of its {len(rows_N)} places is both on the map and checked", remedy)
+    return sample
