@@ -24,9 +24,6 @@ import rasterio
 from numpy.typing import NDArray
 from rich.console import Console
 
-from semicdvl.adapt import AdaptSettings, adapt
-from semicdvl.adapt.labels import gamma_of
-from semicdvl.adapt.run import detect_with
 from semicdvl.atomic_files import read_json, write_json
 from semicdvl.ceg.config import CEGSettings, Level
 from semicdvl.ceg.prompts import PROMPT_SETS
@@ -36,6 +33,9 @@ from semicdvl.detection.pipeline import DetectSettings, detect, vlm_detector
 from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo_labels.store import PseudoStore
 from semicdvl.synthetic.generate import CitySpec, make_city, write_city
+from semicdvl.training.self_training import AdaptSettings, adapt
+from semicdvl.training.self_training.labels import gamma_of
+from semicdvl.training.self_training.run import detect_with
 from semicdvl.types import IGNORE
 from semicdvl.vlms.aerial import model
 

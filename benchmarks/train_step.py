@@ -7,7 +7,7 @@
 pass of labelled and weak pairs, a train-mode pass of the strong view, every head on every stream, each decoder map
 resized to full size and concatenated before the fusing convolution, fp32, contiguous tensors, SGD parameter by
 parameter.
-`ours` is the package's own training loop (`train.trainer.fit`), fed with the same pairs. Both do the maths that
+`ours` is the package's own training loop (`training.loop.fit`), fed with the same pairs. Both do the maths that
 docs/reproduce.md settles on; before anything is timed, their losses are compared by name, at the first step and at the
 second one, which sees the first one's gradients. Every variant runs in a process of its own: its peak memory is that
 of the whole process (CPU) or what was allocated at most (GPU). On a machine that others use, compare the CPU seconds.
@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import siam_light
-from semicdvl.train.optim import OptimSettings
-from semicdvl.train.trainer import Plan, fit
+from semicdvl.training.loop import Plan, fit
+from semicdvl.training.optim import OptimSettings
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Labelled, Unlabelled, VLMTargets
 
 METHOD = SemiCDVL(confidence_min=0.5)  # an untrained network is not surer; at 0.95 no pixel would count

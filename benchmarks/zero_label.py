@@ -118,11 +118,11 @@ def student_of(case: Case, run: Path) -> Detector:
     Raises:
         DataError: the VLM finds nothing to learn from.
     """
-    from semicdvl.adapt import AdaptSettings, adapt
-    from semicdvl.adapt.labels import gamma_of
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.detection.detectors.network import network_detector
+    from semicdvl.training.self_training import AdaptSettings, adapt
+    from semicdvl.training.self_training.labels import gamma_of
     from semicdvl.vlms.aerial import model
 
     vlm = model.build()

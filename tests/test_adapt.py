@@ -17,11 +17,6 @@ from rich.console import Console
 
 from command import command
 from made_up_rasters import at, tif
-from semicdvl.adapt import AdaptSettings, adapt
-from semicdvl.adapt.labels import choose, gamma_of
-from semicdvl.adapt.network import build
-from semicdvl.adapt.patches import cells_of
-from semicdvl.adapt.run import next_command, recipe_of
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
@@ -31,8 +26,13 @@ from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError,
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.train.run import train
-from semicdvl.train.trainer import normalised
+from semicdvl.training.loop import normalised
+from semicdvl.training.run import train
+from semicdvl.training.self_training import AdaptSettings, adapt
+from semicdvl.training.self_training.labels import choose, gamma_of
+from semicdvl.training.self_training.network import build
+from semicdvl.training.self_training.patches import cells_of
+from semicdvl.training.self_training.run import next_command, recipe_of
 from semicdvl.types import IGNORE, PairFiles, Segments
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial.net import normalise

@@ -28,7 +28,7 @@ from semicdvl.data.prepare.run import Prepared, PrepareSettings, prepare
 from semicdvl.data.prepare.spatial_split import LABELLED, UNLABELLED, Cell, Patch, divide, layout, leakage
 from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
-from semicdvl.train.run import train
+from semicdvl.training.run import train
 from semicdvl.types import IGNORE
 
 QUIET = Console(quiet=True)

@@ -24,7 +24,7 @@ from semicdvl.methods.discriminators import (
 )
 from semicdvl.methods.s4gan import S4GAN, MapCritic
 from semicdvl.methods.semicdnet import SemiCDNet
-from semicdvl.train.optim import OptimSettings, build_critic_optimizer, set_lr
+from semicdvl.training.optim import OptimSettings, build_critic_optimizer, set_lr
 from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
 from tiny_models import tiny
 

@@ -19,8 +19,8 @@ from semicdvl.data.readers import folder
 from semicdvl.detection.detectors.network import network_detector
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.official import import_official, public_tensors
-from semicdvl.train.record import column_of
-from semicdvl.train.run import evaluate_run
+from semicdvl.training.run import evaluate_run
+from semicdvl.training.run_record import column_of
 
 State = dict[str, Tensor]
 

@@ -16,8 +16,8 @@ from semicdvl.models import MODELS
 from semicdvl.registry import lookup
 from semicdvl.suite.config import load_suite
 from semicdvl.suite.plan import check
-from semicdvl.train.fitting import fits_together, shape_of
-from semicdvl.train.run import build_method, length_of
+from semicdvl.training.compatibility import fits_together, shape_of
+from semicdvl.training.run import build_method, length_of
 from semicdvl.types import PairFiles, Split
 
 ROOT = Path(__file__).parents[1] / "recipes"

@@ -14,11 +14,11 @@ from data_on_disk import folder_of_pairs
 from semicdvl.config import parse_recipe
 from semicdvl.methods.fixmatch import FixMatch
 from semicdvl.methods.supervised import Supervised
-from semicdvl.train import sheets
-from semicdvl.train.log import Log, LogSettings
-from semicdvl.train.run import train
-from semicdvl.train.sheets import COLOURS, PADDING, sheet_of, write_sheet
-from semicdvl.train.trainer import normalised
+from semicdvl.training import image_sheets
+from semicdvl.training.image_sheets import COLOURS, PADDING, sheet_of, write_sheet
+from semicdvl.training.log import Log, LogSettings
+from semicdvl.training.loop import normalised
+from semicdvl.training.run import train
 from semicdvl.types import IGNORE, Labelled, Outputs, Unlabelled, VLMTargets
 
 HEIGHT, WIDTH = 24, 40
@@ -141,15 +141,15 @@ def test_a_sheet_shows_what_was_seen_taught_and_said() -> None:
 
     third = WIDTH // 4
     cells = rows[2].cells
-    assert cells[sheets.WEAK_T2][0, :, 0].tolist() == [240] * third + [110] * third + [0] * (2 * third)
-    prediction, pseudo = cells[sheets.PREDICTION][0], cells[sheets.PSEUDO][0]
+    assert cells[image_sheets.WEAK_T2][0, :, 0].tolist() == [240] * third + [110] * third + [0] * (2 * third)
+    prediction, pseudo = cells[image_sheets.PREDICTION][0], cells[image_sheets.PSEUDO][0]
     assert set(prediction[: 2 * third]) == {1} and set(prediction[2 * third : -4]) == {0}
     assert (
         set(pseudo[:third]) == {1} and set(pseudo[third : 2 * third]) == {IGNORE} and set(pseudo[2 * third : -4]) == {0}
     )
-    for column in (sheets.PREDICTION, sheets.PSEUDO, sheets.VLM, sheets.TRUTH):
+    for column in (image_sheets.PREDICTION, image_sheets.PSEUDO, image_sheets.VLM, image_sheets.TRUTH):
         assert set(cells[column][0, -4:]) == {PADDING}
-    assert set(cells[sheets.VLM][0, :-4]) == {IGNORE} and cells[sheets.TRUTH][8, 6] == 1
+    assert set(cells[image_sheets.VLM][0, :-4]) == {IGNORE} and cells[image_sheets.TRUTH][8, 6] == 1
     assert rows[2].note == f"{(3 * third - 4) / (WIDTH - 4):.0%} confident"
 
 
@@ -157,18 +157,18 @@ def test_a_sheet_takes_labels_for_changed_from_their_own_bound_on() -> None:
     model, (labelled, unlabelled) = Brighter(), _batches()
     method = FixMatch(confidence_min=0.95, confidence_min_changed=0.5)
     row = sheet_of(model, model, method, labelled=labelled, unlabelled=unlabelled)[2]
-    assert (row.cells[sheets.PSEUDO] == row.cells[sheets.PREDICTION]).all() and row.note == "100% confident"
+    assert (row.cells[image_sheets.PSEUDO] == row.cells[image_sheets.PREDICTION]).all() and row.note == "100% confident"
 
 
 def test_the_strong_view_is_shown_as_it_was_pasted() -> None:
     labelled, unlabelled = _batches()
     rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
-    strong = [row.cells[sheets.STRONG_T1] for row in rows[2:]]
+    strong = [row.cells[image_sheets.STRONG_T1] for row in rows[2:]]
     assert (strong[0][9, 11] == 100).all() and (strong[0][0, 0] == 100).all()
     assert (strong[1][9, 11] != 100).all()  # pair 1 as it is, without a box
     unlabelled.box_BHW[2, 8:20, 10:30] = True  # pair 2 takes from pair 1
     rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
-    pasted = rows[4].cells[sheets.STRONG_T1]
+    pasted = rows[4].cells[image_sheets.STRONG_T1]
     assert (pasted[9, 11] == strong[1][9, 11]).all() and (pasted[0, 0] == 100).all()
 
 
@@ -178,9 +178,12 @@ def test_a_picture_is_drawn_with_all_columns_and_the_colours_of_the_legend(tmp_p
     write_sheet(tmp_path / "sheets" / "step-000200.png", rows, title="run, step 200")
     with Image.open(tmp_path / "sheets" / "step-000200.png") as picture:
         pixels = np.asarray(picture)
-    for colour in (*COLOURS.values(), sheets.BOX):
+    for colour in (*COLOURS.values(), image_sheets.BOX):
         assert (pixels == colour).all(axis=-1).sum() > 100
-    assert pixels.shape[1] > len(sheets.COLUMNS) * sheets.CELL_PX and pixels.shape[0] > 5 * sheets.CELL_PX
+    assert (
+        pixels.shape[1] > len(image_sheets.COLUMNS) * image_sheets.CELL_PX
+        and pixels.shape[0] > 5 * image_sheets.CELL_PX
+    )
 
     few = sheet_of(Brighter(), Brighter(), Supervised(), labelled=labelled, unlabelled=None)
     write_sheet(tmp_path / "few.png", few, title="labels alone")
@@ -192,8 +195,8 @@ def test_no_truth_and_no_vlm_leave_their_columns_empty() -> None:
     labelled, unlabelled = _batches()
     bare = Unlabelled(*list(vars(unlabelled).values())[:6])
     rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=bare)
-    assert sheets.TRUTH not in rows[-1].cells and sheets.VLM not in rows[-1].cells
-    assert sheets.TRUTH in rows[0].cells
+    assert image_sheets.TRUTH not in rows[-1].cells and image_sheets.VLM not in rows[-1].cells
+    assert image_sheets.TRUTH in rows[0].cells
 
 
 def test_drawing_a_sheet_does_not_change_the_training(tmp_path: Path) -> None:

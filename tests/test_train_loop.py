@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from semicdvl.checkpoint import load_weights
 from semicdvl.errors import DivergedError
 from semicdvl.methods.discriminators import fooling, telling, truth_map
-from semicdvl.train import trainer
-from semicdvl.train.log import Log
-from semicdvl.train.optim import OptimSettings, build_optimizer, set_lr
-from semicdvl.train.state import State
-from semicdvl.train.trainer import Fitted, Plan, fit
+from semicdvl.training import loop
+from semicdvl.training.checkpoint import State
+from semicdvl.training.log import Log
+from semicdvl.training.loop import Fitted, Plan, fit
+from semicdvl.training.optim import OptimSettings, build_optimizer, set_lr
 from semicdvl.types import Labelled, Outputs
 
 STEPS = 8
@@ -306,4 +306,4 @@ def test_adam_is_adam_and_momentum_its_first_beta() -> None:
 
 def test_images_are_normalised_as_imagenet() -> None:
     images = torch.full((2, 3, 5, 7), 255, dtype=torch.uint8)
-    assert torch.allclose(trainer.normalised(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
+    assert torch.allclose(loop.normalised(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))

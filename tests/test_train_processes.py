@@ -29,9 +29,9 @@ from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.methods.supervised import Supervised
 from semicdvl.models import siam_light
 from semicdvl.pseudo_labels.generate import CEGSettings, generate
-from semicdvl.train import trainer
-from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
-from semicdvl.train.run import train
+from semicdvl.training import loop
+from semicdvl.training.distributed import Processes, has_batch_norm, join, mean_of, synchronised
+from semicdvl.training.run import train
 from semicdvl.types import Segments
 
 TESTS = Path(__file__).parent
@@ -185,7 +185,7 @@ def test_weights_without_gradients_are_looked_for_only_where_a_head_with_weights
     """The walk over the graph costs time at each step, and torch complains where it finds none."""
     network = siam_light.build(backbone="resnet18", pretrained=False, decoder_channels=8)
     for method, looks in ((SemiCDVL(), False), (Supervised(), True)):
-        handler = trainer._accelerator(trainer.Plan(steps=1, eval_every=1, device="cpu"), method, network).ddp_handler
+        handler = loop._accelerator(loop.Plan(steps=1, eval_every=1, device="cpu"), method, network).ddp_handler
         assert handler is not None and handler.find_unused_parameters is looks
 
 

@@ -22,10 +22,10 @@ from semicdvl.methods.supervised import Supervised
 from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo_labels.generate import CEGSettings, generate
 from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.train import run
-from semicdvl.train.guide import guide_scores
-from semicdvl.train.processes import join
-from semicdvl.train.run import evaluate_run, make_split, train
+from semicdvl.training import run
+from semicdvl.training.distributed import join
+from semicdvl.training.run import evaluate_run, make_split, train
+from semicdvl.training.vlm_baseline import guide_scores
 from semicdvl.types import Segments
 
 PAIRS = 12

@@ -10,7 +10,7 @@ from command import command
 from data_on_disk import folder_of_pairs
 from semicdvl.config import TrainConfig, load_recipe, parse_recipe
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.train.run import length_of, make_split, train
+from semicdvl.training.run import length_of, make_split, train
 from semicdvl.types import PairFiles, Split
 
 RECIPE = """

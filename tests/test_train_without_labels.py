@@ -18,7 +18,7 @@ from semicdvl.data.readers import folder
 from semicdvl.data.splits import split
 from semicdvl.errors import DataError
 from semicdvl.methods.semicd_vl import SemiCDVL
-from semicdvl.train.run import train
+from semicdvl.training.run import train
 from semicdvl.types import IGNORE, Labelled, Progress
 
 SIZES = {"crop_px": 32, "unlabelled_batch": 3, "vlm": None, "steps": 2, "seed": 5}

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from semicdvl.config import load_recipe
-from semicdvl.train import run as room
+from semicdvl.training import run as room
 
 STOP_AT = 5
 

@@ -36,7 +36,7 @@ from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill
 from semicdvl.reports import html
 from semicdvl.synthetic.generate import City, CitySpec, make_city, write_city, write_patches
-from semicdvl.train.run import train
+from semicdvl.training.run import train
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS
 

@@ -86,10 +86,10 @@ def adapt(
     the same command goes on. What it found is then shown by `semicdvl detect BEFORE AFTER -o OUT --model RUN`, or at
     once by --detect OUT.
     """
-    from semicdvl.adapt import AdaptSettings
-    from semicdvl.adapt import adapt as adapt_to
-    from semicdvl.adapt.labels import gamma_of
-    from semicdvl.adapt.run import detect_with, refuse_out
+    from semicdvl.training.self_training import AdaptSettings
+    from semicdvl.training.self_training import adapt as adapt_to
+    from semicdvl.training.self_training.labels import gamma_of
+    from semicdvl.training.self_training.run import detect_with, refuse_out
 
     refuse_out(detect, output)
     words, asked = prompts_from(find, background, prompts), build_vlm(vlm, vlm_from, device, dtype, vlm_set)

@@ -50,7 +50,7 @@ def train(
     On several GPUs:  accelerate launch -m semicdvl train RECIPE.toml -o RUN
     """
     from semicdvl.config import load_recipe
-    from semicdvl.train.run import train as train_recipe
+    from semicdvl.training.run import train as train_recipe
 
     chosen = () if select is None else (f"train.select={select.value}",)
     checked = load_recipe(recipe, overrides=(*(override or ()), *chosen))
@@ -147,8 +147,8 @@ def evaluate(
         options = {"layer": layer, "area": area, "area_layer": area_layer, "seed": seed}
         _evaluate_result(run, data, truth, sample=sample, **options)
         return
-    from semicdvl.train.record import column_of
-    from semicdvl.train.run import evaluate_run
+    from semicdvl.training.run import evaluate_run
+    from semicdvl.training.run_record import column_of
 
     scores = evaluate_run(run, read_dataset(dataset, data, tile), subset=split.value)
     out.print(scores_table(f"{run} on {split.value} of {data}", {column_of(run, split.value): scores}))

@@ -36,7 +36,7 @@ class Section:
 
 def page(title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> str:
     """Return a whole page as HTML."""
-    loader = PackageLoader("semicdvl", "predict")
+    loader = PackageLoader("semicdvl", "reports")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.get_template("report.html.j2")
     footer = footer or f"Made by semicdvl {__version__}."

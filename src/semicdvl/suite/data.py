@@ -23,7 +23,7 @@ from semicdvl.suite import real
 from semicdvl.suite.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.synthetic.generate import CitySpec, make_city, write_patches
 from semicdvl.synthetic.vlm_answers import Flaws, write_answers
-from semicdvl.train.run import make_split
+from semicdvl.training.run import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.precomputed import files

@@ -19,8 +19,8 @@ from semicdvl.suite.config import FolderEntry, MethodEntry, ModelEntry, Suite
 from semicdvl.suite.data import Prepared
 from semicdvl.suite.detectors import NO_NETWORK, DetectorJob, detector_jobs
 from semicdvl.suite.job_files import JobFiles, file_name
-from semicdvl.train.fitting import fits_together, shape_of
-from semicdvl.train.run import build_method, length_of, make_split
+from semicdvl.training.compatibility import fits_together, shape_of
+from semicdvl.training.run import build_method, length_of, make_split
 
 OWN_MODEL = "recipe's"
 """Name of the network where the suite names none: the one of each method's recipe."""

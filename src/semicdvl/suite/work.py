@@ -21,8 +21,8 @@ from semicdvl.checkpoint import build_bare_network, load_into, load_weights, rea
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
-from semicdvl.train.evaluate import evaluate
-from semicdvl.train.run import train
+from semicdvl.training.evaluate import evaluate
+from semicdvl.training.run import train
 
 SHOWN = ("iou", "f1", "precision", "recall")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from semicdvl.adapt.patches import no_data_HW
 from semicdvl.ceg.config import STEPS, CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
 from semicdvl.pseudo_labels.quality import fill, spread
 from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.training.self_training.patches import no_data_HW
 from semicdvl.types import IGNORE, VLM, PairFiles
 
 MOST_CHANGED_FRAC = 0.75

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.adapt.settings import LEAST_PX
 from semicdvl.atomic_files import whole, write_json
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.patch_files import files_of, write_patch
 from semicdvl.data.prepare.spatial_split import Cell
 from semicdvl.errors import DataError, InputError
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.training.self_training.config import LEAST_PX
 from semicdvl.types import PairFiles
 
 

@@ -17,9 +17,6 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.adapt.labels import Taught, teach
-from semicdvl.adapt.patches import cells_of, cut, side_of, write_list
-from semicdvl.adapt.settings import AdaptSettings
 from semicdvl.atomic_files import key_of, read_json, write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
@@ -32,8 +29,11 @@ from semicdvl.detection.results import inputs_of
 from semicdvl.errors import OutputError
 from semicdvl.pseudo_labels.generate import spec_of
 from semicdvl.raster.io.inputs import Given
-from semicdvl.train.record import HOME, TrainedRun
-from semicdvl.train.run import train
+from semicdvl.training.run import train
+from semicdvl.training.run_record import HOME, TrainedRun
+from semicdvl.training.self_training.config import AdaptSettings
+from semicdvl.training.self_training.labels import Taught, teach
+from semicdvl.training.self_training.patches import cells_of, cut, side_of, write_list
 from semicdvl.types import VLM, PairFiles
 
 FORMAT = "semicdvl-adapt"
@@ -231,7 +231,7 @@ def recipe_of(run: Path, settings: AdaptSettings, *, side_px: int) -> Recipe:
     return parse_recipe(content, source="adapt")
 
 
-OWN, OWN_RATES = {"name": "semicdvl.adapt.network:build"}, {"lr": 0.0002, "head_lr_multiplier": 10}
+OWN, OWN_RATES = {"name": "semicdvl.training.self_training.network:build"}, {"lr": 0.0002, "head_lr_multiplier": 10}
 """The embedded model's network, which has seen the ground from above: it is changed little, its new heads are not."""
 OTHER, OTHER_RATES = {"name": "siam_light", "decoder_channels": 96}, {"lr": 0.0005, "head_lr_multiplier": 4}
 METHOD = {

@@ -3,7 +3,7 @@
 BEFORE, AFTER -> patches -> VLM + change event generation -> store of labels -> the training engine, without a label
 """
 
-from semicdvl.adapt.run import Adapted, adapt
-from semicdvl.adapt.settings import AdaptSettings
+from semicdvl.training.self_training.config import AdaptSettings
+from semicdvl.training.self_training.run import Adapted, adapt
 
 __all__ = ["AdaptSettings", "Adapted", "adapt"]

@@ -22,7 +22,7 @@ class AdaptSettings:
         steps: optimiser steps.
         batch: patches per step.
         seed: of everything random.
-        backbone: "aerial" is the embedded VLM's own network (`adapt.network`), whichever VLM is asked; else the network
+        backbone: "aerial" is the embedded VLM's own network (`training.self_training.network`), whichever VLM is asked; else the network
             is `siam_light` on this backbone, see `models.encoders.timm`.
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import DivergedError
-from semicdvl.train.log import Log, LogSettings
-from semicdvl.train.optim import OptimSettings, build_critic_optimizer, build_optimizer, set_lr
-from semicdvl.train.processes import Processes, has_batch_norm, join, mean_of, synchronised
-from semicdvl.train.sheets import sheet_of, write_sheet
-from semicdvl.train.state import Fitted, State, last_state
+from semicdvl.training.checkpoint import Fitted, State, last_state
+from semicdvl.training.distributed import Processes, has_batch_norm, join, mean_of, synchronised
+from semicdvl.training.image_sheets import sheet_of, write_sheet
+from semicdvl.training.log import Log, LogSettings
+from semicdvl.training.optim import OptimSettings, build_critic_optimizer, build_optimizer, set_lr
 from semicdvl.types import (
     IMAGENET_MEAN,
     IMAGENET_STD,

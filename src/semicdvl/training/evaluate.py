@@ -15,8 +15,8 @@ from torch import nn
 from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import eval_batches
 from semicdvl.metrics.change import Confusion, ObjectScores, object_scores
-from semicdvl.train.processes import Processes
-from semicdvl.train.trainer import normalised
+from semicdvl.training.distributed import Processes
+from semicdvl.training.loop import normalised
 from semicdvl.types import PairFiles
 
 LabelValues = Mapping[int, int] | None

@@ -13,7 +13,7 @@ from semicdvl.errors import SemicdvlError
 from semicdvl.metrics.change import Confusion
 from semicdvl.pseudo_labels.quality import answered
 from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.train.evaluate import pixel_scores
+from semicdvl.training.evaluate import pixel_scores
 from semicdvl.types import PairFiles
 
 ALONE = CEGSettings(level="instance")

@@ -22,13 +22,13 @@ from semicdvl.data.splits import cross, pick, published_names, split
 from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.methods import METHODS
 from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.train.evaluate import Validate, evaluate, validator
-from semicdvl.train.fitting import fits_together
-from semicdvl.train.guide import guide_scores
-from semicdvl.train.optim import OptimSettings
-from semicdvl.train.processes import Processes, join
-from semicdvl.train.record import WATCHED, TrainedRun, begin, describe_split, finish, finished
-from semicdvl.train.trainer import Plan, fit
+from semicdvl.training.compatibility import fits_together
+from semicdvl.training.distributed import Processes, join
+from semicdvl.training.evaluate import Validate, evaluate, validator
+from semicdvl.training.loop import Plan, fit
+from semicdvl.training.optim import OptimSettings
+from semicdvl.training.run_record import WATCHED, TrainedRun, begin, describe_split, finish, finished
+from semicdvl.training.vlm_baseline import guide_scores
 from semicdvl.types import Method, PairFiles, Split
 
 EVAL_EVERY = 200

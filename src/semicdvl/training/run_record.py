@@ -17,8 +17,8 @@ from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
 from semicdvl.data.splits import leaks
 from semicdvl.errors import CheckpointError
-from semicdvl.train.processes import Processes
-from semicdvl.train.state import Fitted
+from semicdvl.training.checkpoint import Fitted
+from semicdvl.training.distributed import Processes
 from semicdvl.types import Split
 from semicdvl.version import __version__
 
