@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from torch import nn
 
+from semicdvl.benchmark.config import load_suite
+from semicdvl.benchmark.jobs import check
 from semicdvl.config import Recipe, load_recipe, parse_recipe, put_over, read_with_base
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import MODELS
 from semicdvl.registry import lookup
-from semicdvl.suite.config import load_suite
-from semicdvl.suite.plan import check
 from semicdvl.training.compatibility import fits_together, shape_of
 from semicdvl.training.run import build_method, length_of
 from semicdvl.types import PairFiles, Split

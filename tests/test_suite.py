@@ -11,13 +11,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from data_on_disk import folder_of_pairs
+from semicdvl.benchmark.config import Suite, load_suite
+from semicdvl.benchmark.data import AGAIN, prepare
+from semicdvl.benchmark.jobs import plan
+from semicdvl.benchmark.run import SuiteResult, least_busy, run_suite
 from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import ConfigError, DataError, InputError
-from semicdvl.suite.config import Suite, load_suite
-from semicdvl.suite.data import AGAIN, prepare
-from semicdvl.suite.plan import plan
-from semicdvl.suite.run import SuiteResult, least_busy, run_suite
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = f"""

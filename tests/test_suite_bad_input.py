@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from command import command
-from semicdvl.suite import run as suite_run
-from semicdvl.suite.plan import Job
+from semicdvl.benchmark import run as suite_run
+from semicdvl.benchmark.jobs import Job
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SUITE = f"""

@@ -12,6 +12,14 @@ from rich.console import Console
 
 from pairs_in_memory import detect as detected_in_memory
 from pairs_in_memory import pair as pair_in_memory
+from semicdvl.benchmark.config import DetectorEntry, Suite, load_suite
+from semicdvl.benchmark.data import prepare
+from semicdvl.benchmark.detectors import built
+from semicdvl.benchmark.jobs import plan
+from semicdvl.benchmark.pair_mosaic import Side, SideStrips
+from semicdvl.benchmark.plot import write_plot
+from semicdvl.benchmark.results import difference_table, paired
+from semicdvl.benchmark.run import SuiteResult, run_suite
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import ImageCache
@@ -22,14 +30,6 @@ from semicdvl.detection.detectors.network import vlm_detector
 from semicdvl.detection.detectors.unsupervised import classic_detector
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import Confusion
-from semicdvl.suite.config import DetectorEntry, Suite, load_suite
-from semicdvl.suite.data import prepare
-from semicdvl.suite.detectors import built
-from semicdvl.suite.plan import plan
-from semicdvl.suite.plot import write_plot
-from semicdvl.suite.results import difference_table, paired
-from semicdvl.suite.run import SuiteResult, run_suite
-from semicdvl.suite.side import Side, SideStrips
 from semicdvl.types import ChangeMap, PairFiles
 from semicdvl.vlms.models import fake
 from test_suite import TINY, write

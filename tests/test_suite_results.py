@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semicdvl.suite.cost_plot import _panel, write_costs
-from semicdvl.suite.page import write_page
-from semicdvl.suite.plot import write_plot
-from semicdvl.suite.results import Spread, cells, markdown, paired, write_csv
-from semicdvl.suite.significance import Paired
+from semicdvl.benchmark.cost_plot import _panel, write_costs
+from semicdvl.benchmark.plot import write_plot
+from semicdvl.benchmark.report import write_page
+from semicdvl.benchmark.results import Spread, cells, markdown, paired, write_csv
+from semicdvl.benchmark.significance import Paired
 
 
 def outcome(method: str, labelled: float, seed: int, iou: float | None, **other: Any) -> dict[str, Any]:

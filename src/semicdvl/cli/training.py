@@ -196,8 +196,8 @@ def benchmark(
 
     Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
     """
-    from semicdvl.suite.config import load_suite
-    from semicdvl.suite.run import run_suite
+    from semicdvl.benchmark.config import load_suite
+    from semicdvl.benchmark.run import run_suite
 
     checked = load_suite(suite).with_data(data)
     named = devices.split(",") if devices else None

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import key_of, whole, write_json
+from semicdvl.benchmark.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build
 from semicdvl.config import DataConfig
 from semicdvl.data import splits
 from semicdvl.data.pairs import DataSet
-from semicdvl.data.readers import folder
+from semicdvl.data.readers import folder, real_pairs
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo_labels.generate import CEGSettings, generate
 from semicdvl.pseudo_labels.store import VERSION
 from semicdvl.registry import nearest
-from semicdvl.suite import real
-from semicdvl.suite.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.synthetic.generate import CitySpec, make_city, write_patches
 from semicdvl.synthetic.vlm_answers import Flaws, write_answers
 from semicdvl.training.run import make_split
@@ -126,16 +125,16 @@ def _made(kind: type[Any], values: dict[str, float], source: str) -> Any:
 # ------------------------------------------------------------------------------------------------ real pairs
 def _real(entry: RealEntry, home: Path) -> Prepared | None:
     """Cut the real pairs and have the VLM answer."""
-    if not real.is_there(entry.root):
+    if not real_pairs.is_there(entry.root):
         return None
-    dataset = real.cut(entry.root, home / "pairs", crop_px=entry.crop_px)
+    dataset = real_pairs.cut(entry.root, home / "pairs", crop_px=entry.crop_px)
     if not (home / READY).exists():
         vlm: VLM = build("VLM", entry.vlm, VLMS, {})
-        _fill(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real.GSD_M)
+        _fill(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real_pairs.GSD_M)
         write_json(home / READY, entry.model_dump(mode="json"))
 
     def divide(fraction: float, seed: int) -> Split:
-        return splits.pick(dataset, real.draw_sides(dataset, seed=seed, labelled_frac=fraction))
+        return splits.pick(dataset, real_pairs.draw_sides(dataset, seed=seed, labelled_frac=fraction))
 
     return Prepared(entry.name, home / "pairs", home / "store", home / "splits", divide)
 

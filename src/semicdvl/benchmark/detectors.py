@@ -23,21 +23,21 @@ from PIL import Image
 from rich.console import Console
 
 from semicdvl.atomic_files import key_of, write_json
+from semicdvl.benchmark.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
+from semicdvl.benchmark.data import Prepared
+from semicdvl.benchmark.job_files import JobFiles, file_name
+from semicdvl.benchmark.pair_mosaic import Side, SideStrips
 from semicdvl.checkpoint import build
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
+from semicdvl.data.readers import real_pairs
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.network import vlm_detector
 from semicdvl.detection.detectors.unsupervised import classic_detector
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import Confusion
 from semicdvl.registry import lookup
-from semicdvl.suite import real
-from semicdvl.suite.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
-from semicdvl.suite.data import Prepared
-from semicdvl.suite.job_files import JobFiles, file_name
-from semicdvl.suite.side import Side, SideStrips
 from semicdvl.synthetic.generate import CitySpec
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
 from semicdvl.unsupervised import CLASSIC
@@ -109,7 +109,7 @@ class DetectorJob(JobFiles):
         return {"detector": detector, "split": str(self.split), "gsd_m": self.gsd_m, "label_values": values}
 
     def write(self) -> Path:
-        """Write the file that `suite.work` starts from, and return it."""
+        """Write the file that `benchmark.worker` starts from, and return it."""
         path = self.out / "jobs" / f"{self.name}.json"
         write_json(path, {"job": self.place, **self._content(), "run": str(self.run), "result": str(self.result)})
         return path
@@ -170,7 +170,7 @@ def _gsd_m(entry: Any) -> float | None:
     """Return metres per pixel of a data set, if the suite knows."""
     if isinstance(entry, CityEntry):
         return entry.city.get("gsd_m", CitySpec().gsd_m)
-    return real.GSD_M if isinstance(entry, RealEntry) else None
+    return real_pairs.GSD_M if isinstance(entry, RealEntry) else None
 
 
 # ------------------------------------------------------------------------------------------------ one job

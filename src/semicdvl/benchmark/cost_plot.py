@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import whole
-from semicdvl.suite.plot import COLOURS, MARKERS
-from semicdvl.suite.results import Cell, Outcome, cells, percent
+from semicdvl.benchmark.plot import COLOURS, MARKERS
+from semicdvl.benchmark.results import Cell, Outcome, cells, percent
 
 MIB = {"peak_gpu_mib": "peak memory of the GPU, MiB", "peak_mib": "peak memory of the process, MiB"}
 """What is drawn of memory: the first of them that was measured."""

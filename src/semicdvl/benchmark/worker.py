@@ -1,6 +1,6 @@
 """One run of a suite, in a process of its own: its peak memory is its own, and whatever befalls it, it alone falls.
 
-python -m semicdvl.suite.work JOB.json
+python -m semicdvl.benchmark.worker JOB.json
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def work(job_file: Path) -> dict[str, Any]:
     outcome = dict(content["job"])
     try:
         if "detector" in content:
-            from semicdvl.suite.detectors import detected  # here: a training run has no use for it, nor memory
+            from semicdvl.benchmark.detectors import detected  # here: a training run has no use for it, nor memory
 
             outcome |= detected(content)
         else:

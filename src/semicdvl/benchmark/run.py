@@ -25,16 +25,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from semicdvl.atomic_files import read_json, unwritable, whole
+from semicdvl.benchmark.config import Suite
+from semicdvl.benchmark.cost_plot import write_costs
+from semicdvl.benchmark.data import Prepared, prepare
+from semicdvl.benchmark.detectors import NOTE, DetectorJob
+from semicdvl.benchmark.jobs import AnyJob, Planned, check, plan
+from semicdvl.benchmark.plot import write_plot
+from semicdvl.benchmark.report import write_page
+from semicdvl.benchmark.results import Outcome, how_it_ended, markdown, write_csv
+from semicdvl.benchmark.worker import work
 from semicdvl.errors import DataError
-from semicdvl.suite.config import Suite
-from semicdvl.suite.cost_plot import write_costs
-from semicdvl.suite.data import Prepared, prepare
-from semicdvl.suite.detectors import NOTE, DetectorJob
-from semicdvl.suite.page import write_page
-from semicdvl.suite.plan import AnyJob, Planned, check, plan
-from semicdvl.suite.plot import write_plot
-from semicdvl.suite.results import Outcome, how_it_ended, markdown, write_csv
-from semicdvl.suite.work import work
 from semicdvl.version import __version__
 
 POLL_S = 0.5
@@ -131,7 +131,7 @@ class _Started:
             environment["CUDA_VISIBLE_DEVICES"] = device
         try:
             with path.with_suffix(".log").open("ab") as log:
-                command = [sys.executable, "-m", "semicdvl.suite.work", str(path)]
+                command = [sys.executable, "-m", "semicdvl.benchmark.worker", str(path)]
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         except OSError as error:
             raise unwritable(path, error) from error

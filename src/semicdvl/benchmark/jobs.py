@@ -13,12 +13,12 @@ from typing import Any
 from torch import nn
 
 from semicdvl.atomic_files import write_json
+from semicdvl.benchmark.config import FolderEntry, MethodEntry, ModelEntry, Suite
+from semicdvl.benchmark.data import Prepared
+from semicdvl.benchmark.detectors import NO_NETWORK, DetectorJob, detector_jobs
+from semicdvl.benchmark.job_files import JobFiles, file_name
 from semicdvl.config import Recipe, parse_recipe, put_over, read_with_base
 from semicdvl.errors import ConfigError
-from semicdvl.suite.config import FolderEntry, MethodEntry, ModelEntry, Suite
-from semicdvl.suite.data import Prepared
-from semicdvl.suite.detectors import NO_NETWORK, DetectorJob, detector_jobs
-from semicdvl.suite.job_files import JobFiles, file_name
 from semicdvl.training.compatibility import fits_together, shape_of
 from semicdvl.training.run import build_method, length_of, make_split
 
@@ -70,7 +70,7 @@ class Job(JobFiles):
         }
 
     def write(self) -> Path:
-        """Write the file that `suite.work` starts from, and return it."""
+        """Write the file that `benchmark.worker` starts from, and return it."""
         path = self.out / "jobs" / f"{self.name}.json"
         content = {"job": self.place, "recipe": self.recipe.model_dump(mode="json")}
         write_json(path, content | {"run": str(self.run), "result": str(self.result)})

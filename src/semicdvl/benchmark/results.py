@@ -14,14 +14,14 @@ from statistics import mean, stdev
 from typing import Any
 
 from semicdvl.atomic_files import whole
-from semicdvl.suite.significance import Paired
+from semicdvl.benchmark.significance import Paired
 
 SCORES = ("iou", "f1", "precision", "recall")
 TITLES = {"iou": "IoU^c", "f1": "F1", "precision": "precision", "recall": "recall"}
 STEPS = {"test": "val-best", "test_last": "last", "test_best": "test-best"}
 """Key of an outcome's test scores -> which step they are of."""
 Outcome = dict[str, Any]
-"""What `suite.work` wrote: place in the suite, status, scores, cost."""
+"""What `benchmark.worker` wrote: place in the suite, status, scores, cost."""
 
 
 @dataclass(frozen=True)

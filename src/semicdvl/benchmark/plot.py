@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import whole
-from semicdvl.suite.results import Cell, Outcome, cells
+from semicdvl.benchmark.results import Cell, Outcome, cells
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#777777")
 """Distinct to the colour-blind (Paul Tol's bright scheme)."""

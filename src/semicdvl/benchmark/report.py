@@ -7,8 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from semicdvl.reports import html
-from semicdvl.suite.results import (
+from semicdvl.benchmark.results import (
     DIFFERENCES_NOTE,
     SCORES_NOTE,
     STEPS,
@@ -21,6 +20,7 @@ from semicdvl.suite.results import (
     percent,
     score_table,
 )
+from semicdvl.reports import html
 
 
 def write_page(
