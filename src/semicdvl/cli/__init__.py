@@ -3,7 +3,7 @@
 One file per topic. `--help` shows the commands in the order of the imports here.
 """
 
-from semicdvl.cli import detecting, labels, self_training, training
+from semicdvl.cli import detection, labels, self_training, training
 from semicdvl.cli.app import app
 
 __all__ = ["app", "detecting", "labels", "self_training", "training"]
