@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.command import command
+from tests.support.dataset_files import folder_of_pairs
+from tests.support.public_network import PublicNetwork, with_statistics
 from torch import Tensor
 
-from command import command
-from data_on_disk import folder_of_pairs
-from public_network import PublicNetwork, with_statistics
 from semicdvl import load
 from semicdvl.checkpoint import load_weights
 from semicdvl.data.readers import folder

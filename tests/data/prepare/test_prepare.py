@@ -1,0 +1,350 @@
+"""Training patches: from two rasters and polygons (blocks, gaps, resuming), and of the published data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+from shapely.geometry import Polygon, box
+from tests.support.command import command
+from tests.support.dataset_files import folder_of_pairs, save
+
+from semicdvl.config import parse_recipe
+from semicdvl.data.images import read_mask, read_rgb
+from semicdvl.data.prepare import patch_cutter, published
+from semicdvl.data.prepare.published import prepare_published, verify_lists
+from semicdvl.data.prepare.run import Prepared, PrepareSettings, prepare
+from semicdvl.data.prepare.spatial_split import LABELLED, UNLABELLED, Cell, Patch, divide, layout, leakage
+from semicdvl.data.readers import folder
+from semicdvl.errors import ConfigError, DataError, InputError, OutputError
+from semicdvl.training.run import train
+from semicdvl.types import IGNORE
+
+QUIET = Console(quiet=True)
+LISTS = Path(__file__).resolve().parents[2] / "shared" / "splits"
+UTM, CORNER = "EPSG:32633", (400_000.0, 5_600_000.0)
+HEIGHT, WIDTH = 330, 400
+VALUES = {0: 0, 128: IGNORE, 255: 1}
+
+
+def on_map(row: float, col: float, height: float, width: float) -> Polygon:
+    """A rectangle of pixels (0.5 m) in map units."""
+    x, y = CORNER[0] + col * 0.5, CORNER[1] - row * 0.5
+    return box(x, y - height * 0.5, x + width * 0.5, y)
+
+
+def raster(path: Path, image_HWC: np.ndarray, *, row: float = 0, col: float = 0) -> Path:
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": len(image_HWC), "width": image_HWC.shape[1]}
+    transform = Affine(0.5, 0, CORNER[0] + col * 0.5, 0, -0.5, CORNER[1] - row * 0.5)
+    with rasterio.open(path, "w", crs=UTM, transform=transform, photometric="RGB", **profile) as target:
+        target.write(np.moveaxis(image_HWC, 2, 0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two dates of noise in which roofs appear, and what a GIS knows of it; the roofs lie on a grid of 41 x 43 px."""
+    root = tmp_path_factory.mktemp("town")
+    rng = np.random.default_rng(0)
+    t1 = rng.integers(60, 120, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    t2 = rng.integers(60, 120, (HEIGHT + 8, WIDTH + 4, 3), dtype=np.uint8)
+    roofs = [(row, col, 14, 17) for row in range(5, HEIGHT - 20, 41) for col in range(9, WIDTH - 20, 43)]
+    for row, col, height, width in roofs:
+        t2[row + 8 : row + 8 + height, col + 4 : col + 4 + width] = 230
+    frame = gpd.GeoDataFrame(geometry=[on_map(*roof) for roof in roofs], crs=UTM)
+    frame.to_crs(4326).to_file(root / "changes.gpkg")
+    area = gpd.GeoDataFrame(geometry=[on_map(-10, -10, HEIGHT + 20, 268)], crs=UTM)
+    area.to_file(root / "aoi.gpkg")
+    return {
+        "before": raster(root / "before.tif", t1),
+        "after": raster(root / "after.tif", t2, row=-8, col=-4),  # another extent, the same pixels
+        "labels": root / "changes.gpkg",
+        "labelled_area": root / "aoi.gpkg",
+    }
+
+
+SMALL = PrepareSettings(size_px=32, buffer_px=8, block_m=48, seed=1, min_known_frac=0.5)
+
+
+def run(town: dict[str, Path], out: Path, settings: PrepareSettings = SMALL, **changes: Any) -> Prepared:
+    files = {**town, **changes}
+    before, after = files.pop("before"), files.pop("after")
+    return prepare(before, after, out, settings=settings, console=QUIET, **files)
+
+
+@pytest.fixture(scope="module")
+def made(town: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return run(town, tmp_path_factory.mktemp("made") / "DATA")
+
+
+# ------------------------------------------------------------------------------------------------ rasters
+def test_patches_hold_what_the_rasters_and_polygons_say(made: Prepared, town: dict[str, Path]) -> None:
+    data = folder.read(made.out)
+    with rasterio.open(town["before"]) as before, rasterio.open(town["after"]) as after:
+        t1_HWC, t2_HWC = np.moveaxis(before.read(), 0, 2), np.moveaxis(after.read(), 0, 2)[8:, 4:]
+    for pair in data.pairs:
+        row, col = int(pair.name[1:7]), int(pair.name[9:15])
+        here = slice(row, row + 32), slice(col, col + 32)
+        np.testing.assert_array_equal(read_rgb(pair.before), t1_HWC[here])
+        np.testing.assert_array_equal(read_rgb(pair.after), t2_HWC[here])
+        if pair.label is not None:
+            label_HW = read_mask(pair.label, label_values=VALUES)
+            known_HW = np.broadcast_to(np.arange(col, col + 32) < 258, (32, 32))
+            np.testing.assert_array_equal(label_HW != IGNORE, known_HW)
+            np.testing.assert_array_equal(label_HW[known_HW] == 1, (t2_HWC[here] == 230).all(axis=2)[known_HW])
+    assert {pair.label is None for pair in data.pairs} == {True, False}
+    assert any((read_mask(pair.label, label_values=VALUES) == IGNORE).any() for pair in data.pairs if pair.label)
+
+
+def test_sides_are_blocks_of_ground_with_gaps(made: Prepared) -> None:
+    assert made.leaks.touching == {"val": 0, "test": 0}
+    assert all(gap is not None and gap >= 8 for gap in made.leaks.nearest_px.values())
+    rows = {side: (labelled, unlabelled) for side, labelled, unlabelled, _, _ in made.rows}
+    assert rows["train"][1] > 0 and rows["val"][1] == rows["test"][1] == 0
+    total = sum(labelled for labelled, _ in rows.values())
+    assert rows["test"][0] == pytest.approx(0.25 * total, abs=0.12 * total) and rows["val"][0] > 0
+    listed = {side: folder.read_list(made.out / "list" / f"{side}.txt") for side in ("train", "val", "test")}
+    names = [name for side in listed.values() for name in side]
+    assert sorted(names) == sorted(pair.name for pair in folder.read(made.out).pairs) and len(set(names)) == len(names)
+    outlines = gpd.read_file(made.out / "patches.gpkg")
+    by_side = {side: frame.union_all() for side, frame in outlines[outlines.side != "left_out"].groupby("side")}
+    assert by_side["train"].distance(by_side["test"]) >= 4 and by_side["val"].distance(by_side["test"]) >= 4  # 8 px
+    assert made.division.left_out and set(outlines.crs.to_authority()) == {"EPSG", "32633"}
+
+
+def test_touching_patches_are_counted_where_there_is_no_gap(town: dict[str, Path], tmp_path: Path) -> None:
+    tight = run(town, tmp_path / "DATA", PrepareSettings(size_px=32, buffer_px=0, block_m=32))
+    assert tight.block_patches == 2 and tight.leaks.nearest_px == {"val": 0, "test": 0}
+    assert tight.leaks.touching["test"] > 0 and "touch a training patch" in tight.summary
+
+
+def test_labels_need_no_explanation_unless_unknown_ground_is_asked_for(town: dict[str, Path], tmp_path: Path) -> None:
+    plain = run(town, tmp_path / "DATA", PrepareSettings(size_px=32, buffer_px=8, seed=1))
+    labelled = [pair for pair in folder.read(plain.out).pairs if pair.label is not None]
+    assert labelled and all(set(np.unique(read_mask(pair.label))) <= {0, 1} for pair in labelled if pair.label)
+    assert all(int(pair.name[9:15]) + 32 <= 258 for pair in labelled) and "label_values" not in plain.summary
+
+
+def test_an_interrupted_run_goes_on(town: dict[str, Path], made: Prepared, tmp_path: Path, monkeypatch: Any) -> None:
+    real, calls = patch_cutter._cut_one, []
+
+    def stopped_at(last: int) -> Callable[..., Patch]:
+        def cut_one(*args: Any, **options: Any) -> Patch:
+            calls.append(args[1].name)
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            return real(*args, **options)
+
+        return cut_one
+
+    out = tmp_path / "DATA"
+    monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(20))
+    with pytest.raises(KeyboardInterrupt):
+        run(town, out)
+    assert json.loads((out / "prepare.json").read_text())["status"] == "started" and not (out / "list").exists()
+    journal = out / "patches.jsonl"
+    journal.write_text(journal.read_text() + '{"row": 3, "co')  # killed while writing a line
+    monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(10**6))
+    again = run(town, out)
+    assert len(calls) == len(set(calls)) + 1  # only the interrupted one twice
+    assert again.division == made.division and "finished" in (out / "prepare.json").read_text()
+    for file in sorted(made.out.rglob("*.png")) + sorted(made.out.rglob("*.txt")):
+        assert (out / file.relative_to(made.out)).read_bytes() == file.read_bytes()
+    with pytest.raises(OutputError, match="other inputs or settings"):
+        run(town, out, PrepareSettings(size_px=48))
+
+
+def test_patches_without_data_are_skipped_and_counted(town: dict[str, Path], tmp_path: Path) -> None:
+    with rasterio.open(town["before"]) as source:
+        image_HWC = np.moveaxis(source.read(), 0, 2)
+    image_HWC[:, 300:] = 0  # a black border without a tag
+    dark = run(town, tmp_path / "DATA", before=raster(tmp_path / "dark.tif", image_HWC), labelled_area=None)
+    assert dark.skipped > 10 and any("black border" in note for note in dark.notes)
+    assert all(patch.cell.col < 300 for patch in (*dark.division.train, *dark.division.test))
+    assert any("counts as unchanged" in note for note in dark.notes)
+    assert not any(unlabelled for _, _, unlabelled, _, _ in dark.rows) and "small-supervised" in dark.summary
+
+
+def test_the_patches_train(made: Prepared, tmp_path: Path) -> None:
+    command_line = made.summary.splitlines()[-1]
+    assert "semicdvl train recipes/small-semicd_vl.toml" in command_line and "data.label_values" in command_line
+    recipe = {
+        "data": {"root": str(made.out), "crop_px": 32, "label_values": {"0": 0, "128": 255, "255": 1}},
+        "model": {"name": "plain_network:build"},
+        "method": {"name": "fixmatch"},
+        "train": {"steps": 2, "labelled_batch": 2, "unlabelled_batch": 2, "eval_every": 2, "device": "cpu"},
+    }
+    trained = train(parse_recipe(recipe, source="test"), tmp_path / "run", quiet=True)
+    assert any("iou" in scores for scores in trained.columns().values())
+
+
+def test_the_command(town: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [f"--{name.replace('_', '-')}={path}" for name, path in town.items()]
+    code, printed, _ = command(capsys, "prepare", *options, "-o", tmp_path / "DATA", "--size-px", 48)
+    assert code == 0 and "0 of" in printed and f"semicdvl pseudo {tmp_path / 'DATA'}" in printed
+    code, _, complained = command(capsys, "prepare", *options[:2])
+    assert code == 2 and "--labels, --output missing" in complained and "Traceback" not in complained
+
+
+def test_what_cannot_be_prepared_says_why_and_writes_nothing(town: dict[str, Path], tmp_path: Path) -> None:
+    far = tmp_path / "far.gpkg"
+    gpd.GeoDataFrame(geometry=[on_map(9000, 0, 10, 10)], crs=UTM).to_file(far)
+    beside = tmp_path / "beside.gpkg"
+    gpd.GeoDataFrame(geometry=[on_map(0, 0, 3, 3)], crs=UTM).to_file(beside)
+    out = tmp_path / "DATA"
+    with pytest.raises(InputError, match=r"far\.gpkg.*touches the images"):
+        run(town, out, labels=far)
+    with pytest.raises(InputError, match=r"lies in the labelled area of beside\.gpkg"):
+        run(town, out, labelled_area=beside)
+    with pytest.raises(DataError, match="no patch of 512 px fits"):
+        run(town, out, PrepareSettings(size_px=512))
+    with pytest.raises(ConfigError, match="leave nothing to train"):
+        PrepareSettings(val_frac=0.5, test_frac=0.5)
+    with pytest.raises(ConfigError, match=r"min_known_frac is 1\.5"):
+        PrepareSettings(min_known_frac=1.5)
+    with pytest.raises(DataError, match=r"1 of 1 blocks of ground hold a labelled change, 3 or more"):
+        run(town, out, PrepareSettings(size_px=160, block_m=1000))
+    assert not out.exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(OutputError, match="not made by"):
+        run(town, tmp_path / "mine")
+
+
+# ------------------------------------------------------------------------------------------------ blocks
+@settings(max_examples=60, deadline=None)
+@given(st.integers(33, 700), st.integers(33, 700), st.integers(1, 4), st.integers(0, 40), st.integers(0, 5))
+def test_blocks_never_come_closer_than_the_gap(height: int, width: int, side: int, gap: int, seed: int) -> None:
+    cells = layout(height, width, size_px=32, block_patches=side, buffer_px=gap)
+    assert all(cell.row + 32 <= height and cell.col + 32 <= width for cell in cells)
+    assert len({cell.name for cell in cells}) == len(cells) > 0
+    patches = [Patch(cell, LABELLED if i % 5 else UNLABELLED, 1024, 1024, i % 3) for i, cell in enumerate(cells)]
+    changed = {patch.cell.block for patch in patches if patch.state == LABELLED and patch.changed_px}
+    if len(changed) < 3:
+        with pytest.raises(DataError, match="hold a labelled change"):
+            divide(patches, val_frac=0.2, test_frac=0.3, seed=seed)
+        return
+    made = divide(patches, val_frac=0.2, test_frac=0.3, seed=seed)
+    for side_patches in (made.train, made.val, made.test):
+        assert any(patch.changed_px for patch in side_patches if patch.state == LABELLED)
+    assert sum(len(each) for each in vars(made).values()) == len(patches)
+    found = leakage(made, size_px=32)
+    assert all(nearest is None or nearest >= gap for nearest in found.nearest_px.values())
+    if gap:
+        assert not any(found.touching.values())
+
+
+def test_leakage_is_measured_and_not_assumed() -> None:
+    from semicdvl.data.prepare.spatial_split import Division
+
+    train, near, far = (Patch(Cell(row, col, (0, 0)), LABELLED) for row, col in ((0, 0), (32, 32), (40, 71)))
+    found = leakage(Division(train=(train,), test=(near, far)), size_px=32)
+    assert found.touching == {"val": 0, "test": 1} and found.nearest_px == {"val": None, "test": 0}
+    assert leakage(Division(train=(train,), test=(far,)), size_px=32).nearest_px["test"] == 39
+
+
+# ------------------------------------------------------------------------------------------------ published sets
+def tiles(root: Path, size_px: int = 512) -> Path:
+    """A LEVIR-CD of one tile a side."""
+    for number, side in enumerate(("train", "val", "test")):
+        folder_of_pairs(root / side, [f"{side}_{number + 7}"], size_px=(size_px, size_px))
+    return root
+
+
+def lists(root: Path, **sides: list[str]) -> Path:
+    for name, names in sides.items():
+        path = root / name.replace("__", "/").replace("5", "5%")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".txt").write_bytes("".join(f"{each}.png\r\n" for each in names).encode())
+    return root
+
+
+def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
+    root = tiles(tmp_path / "LEVIR")
+    own = {side: [f"{side}_{n}_{i}" for i in (3, 1, 2, 4)] for side, n in (("train", 7), ("val", 8), ("test", 9))}
+    below = lists(tmp_path / "lists", **own, **{"5__labeled": own["train"][:1], "5__unlabeled": own["train"][1:]})
+    found = prepare_published("levir_cd", root, lists=below, console=QUIET)
+    assert found.root == tmp_path / "LEVIR-256" and found.written == 12
+    whole_HWC = read_rgb(root / "train" / "A" / "train_7.png")
+    np.testing.assert_array_equal(read_rgb(found.root / "A" / "train_7_2.png"), whole_HWC[:256, 256:])
+    np.testing.assert_array_equal(read_rgb(found.root / "A" / "train_7_3.png"), whole_HWC[256:, :256])
+    label_HW = np.asarray(Image.open(found.root / "label" / "train_7_1.png"))
+    assert set(np.unique(label_HW)) == {0, 255} and label_HW[6, 10] == 255
+    copied = found.root / "list" / "5%" / "labeled.txt"
+    assert copied.read_bytes() == (below / "5%" / "labeled.txt").read_bytes()
+    assert [(fact.name, fact.count, fact.published) for fact in found.lists][-1] == ("5%/unlabeled", 3, False)
+    assert found.leaks == {"val": 0, "test": 0} and "not the published list" in found.summary
+    copied.parent.parent.joinpath("odd.txt").touch()
+    (found.root / "A" / "train_7_2.png").unlink()
+    assert prepare_published("levir_cd", root, lists=below, console=QUIET).written == 1  # only what is missing
+    checked = prepare_published("levir_cd", found.root, console=QUIET)
+    assert checked.written == 0 and checked.root == found.root and "recipes/levir-05" in checked.summary
+
+
+def test_without_lists_the_tiles_tell_the_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = command(capsys, "prepare", "levir-cd", tiles(tmp_path / "LEVIR"))
+    assert code == 0 and "train 4, val 4, test 4" in printed and "12 new" in printed
+    assert folder.read_list(tmp_path / "LEVIR-256" / "list" / "val.txt") == tuple(f"val_8_{i}" for i in (1, 2, 3, 4))
+    code, printed, _ = command(capsys, "prepare", "levir-cd", tmp_path / "LEVIR-256", "--verify")
+    assert code == 0 and "12 patches" in printed and "0 new" in printed
+
+
+def test_lists_that_are_wrong_say_how(tmp_path: Path) -> None:
+    names = [f"whucd_{i:05d}" for i in (1, 2, 3, 4)]
+    root = folder_of_pairs(tmp_path / "WHU", names)
+    good = {"train": names[:2], "val": names[2:3], "test": names[3:]}
+    cases = {
+        r"train\.txt names 1 of 3 pairs that have no files": {**good, "train": [*names[:2], "whucd_00009"]},
+        "names in common": {**good, "test": names[2:]},
+        "twice": {**good, "train": [names[0], names[0]]},
+        r"differ from train\.txt": {**good, "5__labeled": names[:1], "5__unlabeled": ["whucd_00007"]},
+    }
+    for number, (problem, sides) in enumerate(cases.items()):
+        with pytest.raises(DataError, match=problem):
+            prepare_published("whu_cd", root, lists=lists(tmp_path / str(number), **sides), console=QUIET)
+    with pytest.raises(InputError, match=r"test\.txt"):
+        prepare_published("whu_cd", root, lists=lists(tmp_path / "x", train=names[:2], val=names[2:3]), console=QUIET)
+    found = prepare_published("whu_cd", root, lists=lists(tmp_path / "good", **good), console=QUIET)
+    assert found.leaks == {"val": 1, "test": 0}  # 3 is beside 2, 4 beside 3 only
+    (root / "label" / "whucd_00001.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"whucd_00001\.png.*not an image"):
+        prepare_published("whu_cd", root, console=QUIET)
+
+
+def test_whu_cd_mosaics_are_cut_row_by_row(tmp_path: Path) -> None:
+    root = tmp_path / "WHU"
+    rng = np.random.default_rng(0)
+    for name, shape in (("before/before", (530, 800, 3)), ("after/after", (530, 800, 3)), ("change_label", (530, 800))):
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        save(root / f"{name}.tif", image if len(shape) == 3 else (image > 200).astype(np.uint8) * 255)
+    found = prepare_published("whu_cd", root, tmp_path / "OUT", console=QUIET)
+    assert [pair.name for pair in found.dataset.pairs] == [f"whucd_{i:05d}" for i in range(1, 7)]
+    whole_HWC = read_rgb(root / "after" / "after.tif")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "OUT" / "B" / "whucd_00005.png"), whole_HWC[256:512, 256:512])
+    assert any("row by row" in note for note in found.notes)
+    save(root / "after" / "after2.tif", whole_HWC)
+    with pytest.raises(InputError, match="2 mosaics that could be 'after'"):
+        prepare_published("whu_cd", root, console=QUIET)
+
+
+@pytest.mark.skipif(not LISTS.is_dir(), reason="no published lists at ../shared/splits")
+@pytest.mark.parametrize("name", ["levir", "whu"])
+def test_published_lists_are_known_by_their_hash(name: str) -> None:
+    from semicdvl.data.pairs import DataSet
+    from semicdvl.types import PairFiles
+
+    names = [each for side in ("train", "val", "test") for each in folder.read_list(LISTS / name / f"{side}.txt")]
+    pairs = tuple(PairFiles(each, Path(each), Path(each), Path(each)) for each in names)
+    facts = verify_lists(DataSet(f"{name}_cd", pairs), LISTS / name)
+    assert len(facts) == 11 == len(published.PUBLISHED[f"{name}_cd"]) and all(fact.published for fact in facts)

@@ -1,0 +1,175 @@
+"""A run as one ONNX file: the same answers as torch, without torch; and files that are none."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.support.command import command
+from torch import Tensor, nn
+
+from semicdvl.atomic_files import write_json
+from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.detection.detectors import onnx_export
+from semicdvl.detection.detectors.network import network_detector
+from semicdvl.detection.detectors.onnx import KEY, OnnxDetector, onnx_detector
+from semicdvl.errors import CheckpointError, ConfigError
+from semicdvl.models.siam_light import build
+from semicdvl.types import IGNORE, Detector, Outputs, PlaneStrip
+
+MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
+HEIGHT, WIDTH = 90, 121
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory as training leaves it, with moved batch-norm statistics and decided answers."""
+    folder = tmp_path_factory.mktemp("onnx") / "run"
+    torch.manual_seed(0)
+    network = build(**MODEL)
+    network(*torch.randn(2, 2, 3, 64, 96))
+    network.change_decoder.classify.weight.data *= 60
+    save_weights(folder / "model.safetensors", network.state_dict())
+    part = {"name": "siam_light", **MODEL}
+    write_json(folder / "run.json", {"format": FORMAT, "recipe": {"model": part, "method": {"name": "semicd_vl"}}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def file(run: Path) -> Path:
+    return onnx_export.export_onnx(run, run.parent / "x.onnx", threshold=0.4).path
+
+
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(2))  # type: ignore[return-value]
+
+
+def test_the_file_answers_as_the_run_does(run: Path, file: Path) -> None:
+    slow, quick = network_detector(run, device="cpu", threshold=0.4), network_detector(file, device="cpu")
+    assert isinstance(quick, OnnxDetector) and quick.planes_count == slow.planes_count
+    detector: Detector = quick
+    planes = detector.planes(*pair())
+    wanted = slow.planes(*pair())
+    assert planes.dtype == np.float32 and planes.shape == (1, HEIGHT, WIDTH)
+    assert np.ptp(wanted) > 0.2 and np.abs(planes - wanted).max() < 1e-4
+    assert quick.description()["Model"] == "siam_light" and quick.description()["Threshold"] == "0.4"
+
+    class Strips:
+        shape_hw = (HEIGHT, WIDTH)
+
+        def __iter__(self):
+            valid_HW = np.ones((HEIGHT, WIDTH), bool)
+            valid_HW[0, :3] = False
+            yield PlaneStrip(0, planes, valid_HW)
+
+    (decided,) = detector.decide(Strips())
+    assert (decided.change_HW[0, :3] == IGNORE).all() and np.isnan(decided.score_HW[0, :3]).all()
+    assert np.array_equal(decided.change_HW[1:] == 1, planes[0, 1:] >= 0.4)
+
+
+def test_metadata_says_all_that_a_reader_needs(file: Path) -> None:
+    model = onnx.load(file)
+    assert model.opset_import[0].version == onnx_export.OPSET
+    about = json.loads({entry.key: entry.value for entry in model.metadata_props}[KEY])
+    assert about["mean"] == [0.485, 0.456, 0.406] and about["classes"] == ["unchanged", "changed"]
+    assert about["multiple_px"] == 1 and about["recipe"]["model"]["backbone"] == "test_resnet"
+    norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert len(norms) == 1  # the decoder's last, which comes after a sum
+    for value in (*model.graph.input, *model.graph.output):
+        axes = [axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        assert axes[0] == "batch" and axes[2:] == ["height", "width"]
+
+
+def test_detect_runs_it_without_torch(file: Path, tmp_path: Path) -> None:
+    for name, image in zip(("a.png", "b.png"), pair(), strict=True):
+        assert cv2.imwrite(str(tmp_path / name), image)
+    code = (
+        "import sys\n"
+        "from semicdvl.__main__ import main\n"
+        "sys.argv = ['semicdvl', 'detect', 'a.png', 'b.png', '-o', 'out', '--model', sys.argv[1], '--tile', '64',"
+        " '--overlap', '32']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    call = [sys.executable, "-c", code, str(file)]
+    done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "change.tif").is_file() and "ONNX" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = command(capsys, "export", run, "--to", "onnx", "-o", tmp_path / "y.onnx")
+    assert code == 0 and "opset 18, any size" in printed and "largest difference from torch" in printed
+    code, _, wrong = command(capsys, "export", run, "-o", tmp_path / "y.pt")
+    assert code == 2 and "ends in .onnx" in wrong
+    code, _, wrong = command(capsys, "export", tmp_path, "-o", tmp_path / "z.onnx")
+    assert code == 2 and "not a trained run" in wrong
+
+
+def test_what_cannot_be_used_is_refused(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        onnx_detector(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(CheckpointError, match="cannot be read as ONNX"):
+        onnx_detector(tmp_path / "text.onnx")
+    with pytest.raises(ConfigError, match=r"no device 'tpu' here, only cpu"):
+        onnx_detector(file, device="tpu")
+    with pytest.raises(ConfigError, match="runs as it is"):
+        network_detector(file, precision="bf16")
+    with pytest.raises(ConfigError, match="takes 3 bands, got 4"):
+        onnx_detector(file).planes(*(np.zeros((64, 64, 4), np.uint8),) * 2)
+    for text, why in ((None, "another program"), ('{"version": 9}', "version 9")):
+        model = onnx.load(file)
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {} if text is None else {KEY: text})
+        onnx.save(model, tmp_path / "other.onnx")
+        with pytest.raises(CheckpointError, match=why):
+            onnx_detector(tmp_path / "other.onnx")
+
+
+class Depends(nn.Module):
+    """Adds what depends on the size, in a way that tracing freezes."""
+
+    heads = frozenset({"change"})
+
+    def __init__(self, *, on: int) -> None:
+        super().__init__()
+        self.conv, self.on = nn.Conv2d(3, 2, 3, padding=1), on
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        odd = int(t1_BCHW.shape[3]) % self.on
+        return Outputs(self.conv(t1_BCHW - t2_BCHW) + 5 * odd)
+
+
+class Pools(Depends):
+    """Uses what ONNX has for images of a known size only."""
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        return Outputs(nn.functional.adaptive_avg_pool2d(self.conv(t1_BCHW - t2_BCHW), (5, 3)))
+
+
+def test_what_onnx_has_not_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be written as ONNX.*adaptive_avg_pool2d"):
+        onnx_export.export_network(Pools(on=32), tmp_path / "none.onnx")
+    assert capfd.readouterr().out == "" and not list(tmp_path.iterdir())
+
+
+def test_a_trace_that_holds_for_some_sizes_only(tmp_path: Path) -> None:
+    done = onnx_export.export_network(Depends(on=32), tmp_path / "some.onnx")
+    assert done.multiple_px == 32
+    planes = onnx_detector(done.path).planes(*pair())
+    assert planes.shape == (1, HEIGHT, WIDTH) and np.isfinite(planes).all()
+    with pytest.raises(ConfigError, match="cannot be followed for all sizes"):
+        onnx_export.export_network(Depends(on=50), tmp_path / "none.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["some.onnx"]

@@ -1,0 +1,131 @@
+"""Images that cannot be used: one error that names the file and the remedy, soon and without filling the memory."""
+
+import struct
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+from tests.support.synthetic_rasters import UTM, at, city, tif
+
+from semicdvl.errors import InputError
+from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack, find
+from semicdvl.raster.io.pair_reader import open_pair
+
+
+def refused(before: Path, after: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        with open_pair(before, after) as pair:
+            pair.read(0, 0, *pair.shape_hw)
+    assert len(caught.value.remedy) > 10 and "previous exception" not in str(caught.value)
+    return caught.value
+
+
+def huge_tiff(path: Path, *, side: int, block: int, striped: bool) -> Path:
+    """Write the tags of a TIFF that promise `side` x `side` pixels of RGB, and nothing else."""
+    blocks = -(-side // block) if striped else (-(-side // block)) ** 2
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3)]
+    tags += [(273, 4, blocks, 5000), (278, 4, 1, block), (279, 4, blocks, 9000)] if striped else []
+    tags += [] if striped else [(322, 4, 1, block), (323, 4, 1, block), (324, 4, blocks, 5000), (325, 4, blocks, 9000)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0))
+    return path
+
+
+@pytest.mark.parametrize(("block", "striped"), [(512, False), (1, True), (500_000, True)])
+def test_huge_header_without_pixels_is_refused_at_once(tmp_path, capfd, block, striped):
+    path = huge_tiff(tmp_path / "huge.tif", side=500_000, block=block, striped=striped)
+    tracemalloc.start()
+    start = time.monotonic()
+    error = refused(path, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert error.path == str(path) and "500,000 x 500,000 px" in error.problem and "gdalinfo" in error.remedy
+    assert time.monotonic() - start < 5 and peak < 20e6 and capfd.readouterr().err == ""
+
+
+def test_huge_png_header_is_refused(tmp_path):
+    size = struct.pack(">II", 500_000, 500_000)
+    png = tmp_path / "huge.png"
+    png.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + size + b"\x08\x02\0\0\0" + b"\0" * 4)
+    assert refused(png, png).path == str(png)
+
+
+def test_truncated_jpeg(tmp_path):
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    Image.fromarray(city(64, 96).transpose(1, 2, 0)).save(good)
+    bad.write_bytes(good.read_bytes()[:1500])
+    assert "damaged JPEG" in refused(good, bad).problem
+    with open_pair(good, good) as pair:
+        assert pair.shape_hw == (64, 96)
+
+
+def test_placed_by_control_points_or_polynomials_only(tmp_path):
+    good, points, rpc = (tif(tmp_path / f"{name}.tif", city(40, 50), at(0, 90)) for name in ("a", "b", "c"))
+    corners = [GroundControlPoint(row, col, 100 + col, 90 - row) for row in (0, 40) for col in (0, 50)]
+    tif(points, city(40, 50), crs=UTM, gcps=corners)
+    one = [1.0] + [0.0] * 19
+    model = RPC(0.0, 1.0, 37.0, 1.0, one, one, 0.0, 1.0, -94.0, 1.0, one, one, 0.0, 1.0)
+    tif(rpc, city(40, 50), crs=None, rpcs=model)
+    for file, words in ((points, "ground control points"), (rpc, "rational polynomials")):
+        error = refused(good, file)
+        assert error.path == str(file) and words in error.problem and "gdalwarp" in error.remedy
+
+
+@pytest.mark.parametrize("way", ["tag", "alpha", "nan", "black"])
+@pytest.mark.parametrize("warped", [False, True])
+def test_no_data_at_all(tmp_path, way, warped):
+    good = tif(tmp_path / "good.tif", city(40, 50), at(0, 90))
+    empty = np.zeros((3, 40, 50), np.float32 if way == "nan" else np.uint8) + (np.nan if way == "nan" else 0)
+    extra = {"tag": {"nodata": 0}, "alpha": {"alpha": np.zeros((40, 50), bool)}}.get(way, {})
+    bad = tif(tmp_path / "bad.tif", empty.astype(np.float32 if way == "nan" else np.uint8),
+              at(0.2 if warped else 0, 90), **extra)  # fmt: skip
+    for pair in ((good, bad), (bad, good)):
+        error = refused(*pair)
+        assert error.path == str(bad) and "no pixel with data" in error.problem
+        assert ("black all over" in error.problem) == (way == "black")
+
+
+def test_nan_of_a_warped_date_stays_no_data(tmp_path):
+    image = city(50, 70).astype(np.float32) / 255
+    image[1, 10:20, 30:40] = np.nan
+    good = tif(tmp_path / "a.tif", city(50, 70, seed=1), at(0, 90))
+    with open_pair(good, tif(tmp_path / "b.tif", image, at(0.2, 90))) as pair:
+        valid_HW = pair.read(0, 0, *pair.shape_hw).valid_HW
+        assert pair.after.warped and not valid_HW[11:19, 31:38].any() and valid_HW[:8].all() and valid_HW[24:].all()
+
+
+# ------------------------------------------------------------------------------------------------ borders, bounded
+def test_decimated_border_takes_no_more_memory_than_a_strip():
+    side, black = 8192, 4096
+    strips = [_pack(np.full((STRIP_ROWS, side), row < black)) for row in range(0, side, STRIP_ROWS)]
+    border = BlackBorder(side, side, tuple(strips))
+    tracemalloc.start()
+    grown_HW = border.grown(0, 0, side, side, by_px=2, shape_hw=(100, 120))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert grown_HW.shape == (100, 120) and grown_HW[:50].all() and not grown_HW[50:].any()
+    assert peak < 6 * STRIP_ROWS * side < side * side / 2
+
+
+@pytest.mark.parametrize("window", [(0, 0, 61, 83), (10, 20, 30, 41), (3, 60, 50, 23)])
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.17])
+def test_border_grown_in_strips_is_the_whole_one_dilated(monkeypatch, window, share):
+    monkeypatch.setattr("semicdvl.raster.io.nodata_border.STRIP_ROWS", 7)
+    black_HW = np.zeros((61, 83), bool)
+    black_HW[:9, :40] = black_HW[30:, 70:] = black_HW[55:] = True
+    border = find(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, least_px=5)
+    dilated_HW = np.zeros((65, 87), bool)
+    for row in range(5):
+        for col in range(5):
+            dilated_HW[row : row + 61, col : col + 83] |= black_HW
+    row, col, height, width = window
+    shape = round(height * share), round(width * share)
+    rows = row + ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(int)
+    cols = col + ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(int)
+    grown_HW = border.grown(row, col, height, width, by_px=2, shape_hw=shape)
+    assert (grown_HW == dilated_HW[2:-2, 2:-2][np.ix_(rows, cols)]).all() and dilated_HW.any()

@@ -1,0 +1,1 @@
+"""What several tests share: small inputs, tiny networks and stand-ins."""
