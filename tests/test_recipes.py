@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.paths import ROOT
 from torch import nn
 
 from semicdvl.benchmark.config import load_suite
@@ -20,14 +21,14 @@ from semicdvl.training.compatibility import fits_together, shape_of
 from semicdvl.training.run import build_method, length_of
 from semicdvl.types import PairFiles, Split
 
-ROOT = Path(__file__).parents[1] / "recipes"
-RECIPES = sorted(path for path in ROOT.rglob("*.toml") if path.relative_to(ROOT).parts[0] not in ("base", "suites"))
-SUITES = sorted((ROOT / "suites").glob("*.toml"))
+FOLDER = ROOT / "recipes"
+RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.relative_to(FOLDER).parts[0] not in ("base", "suites"))
+SUITES = sorted((FOLDER / "suites").glob("*.toml"))
 
 
 def title(path: Path) -> str:
     """A recipe's name: its path, with dashes."""
-    return "-".join(path.relative_to(ROOT).with_suffix("").parts)
+    return "-".join(path.relative_to(FOLDER).with_suffix("").parts)
 
 
 @cache
@@ -63,7 +64,7 @@ def test_every_published_row_has_its_recipe() -> None:
 
 
 def test_every_method_and_network_has_a_recipe_at_a_small_size() -> None:
-    suite = load_suite(ROOT / "suites" / "zoo.toml")
+    suite = load_suite(FOLDER / "suites" / "zoo.toml")
     used = [put_over(read_with_base(entry.recipe), entry.set) for entry in suite.methods]
     assert {part["method"]["name"] for part in used} == set(METHODS)
     assert {part["model"]["name"] for part in used} == set(MODELS)
@@ -206,7 +207,7 @@ def pairs(count: int, name: str) -> tuple[PairFiles, ...]:
     ],
 )
 def test_lengths_are_80_epochs_of_the_published_lists(name: str, steps: int) -> None:
-    recipe = load_recipe(ROOT / f"{name}.toml")
+    recipe = load_recipe(FOLDER / f"{name}.toml")
     images = 7120 if "levir" in name else 5947
     labelled = images * int(name.split("-")[1]) // 100  # rounded down, as in the lists
     division = Split(pairs(labelled, "x"), pairs(images - labelled, "u"), (), ())
@@ -216,7 +217,7 @@ def test_lengths_are_80_epochs_of_the_published_lists(name: str, steps: int) -> 
 
 
 def test_ablations_change_one_thing_after_another() -> None:
-    methods = [build_method(load_recipe(path)) for path in sorted((ROOT / "table7").glob("*.toml"))]
+    methods = [build_method(load_recipe(path)) for path in sorted((FOLDER / "table7").glob("*.toml"))]
     assert not methods[0].uses_vlm
     assert methods[-1] == SemiCDVL()
     switches = [
@@ -226,7 +227,7 @@ def test_ablations_change_one_thing_after_another() -> None:
     ]
     off, on = False, True
     assert switches == [(off, off, off), (off, off, off), (on, off, off), (on, off, on), (on, on, off), (on, on, on)]
-    stores = [load_recipe(ROOT / "table7" / f"{stem}.toml").pseudo for stem in ("2-vlm-pixel", "3-vlm-mixed")]
+    stores = [load_recipe(FOLDER / "table7" / f"{stem}.toml").pseudo for stem in ("2-vlm-pixel", "3-vlm-mixed")]
     assert stores[0] != stores[1], "pixel-level and mixed labels are two stores"
 
 
@@ -237,16 +238,16 @@ def _apart_from(recipe: Recipe, *sections: str) -> dict[str, Any]:
 
 def test_thresholds_and_weights_change_nothing_else() -> None:
     """Table 8 is made by stores, and Table 9 by one weight of the method; all else is SemiCD-VL's row of Table 2."""
-    whole = load_recipe(ROOT / "levir-05-semicd_vl.toml")
+    whole = load_recipe(FOLDER / "levir-05-semicd_vl.toml")
     for change in (0.1, 0.5, 0.8):
         for seen in (0.1, 0.5, 0.8):
-            recipe = load_recipe(ROOT / "table8" / f"change-{change}-segmentation-{seen}.toml")
+            recipe = load_recipe(FOLDER / "table8" / f"change-{change}-segmentation-{seen}.toml")
             assert recipe.pseudo is not None
             assert recipe.pseudo.store == Path(f"runs/store-levir-{change}-{seen}")
             assert _apart_from(recipe, "pseudo") == _apart_from(whole, "pseudo")
     for field, weights in {"lambda_c": (0.05, 0.1, 0.5, 1.0), "lambda_vl": (0.05, 0.1, 0.5, 1.0)}.items():
         for weight in weights:
-            recipe = load_recipe(ROOT / "table9" / f"{field}-{weight}.toml")
+            recipe = load_recipe(FOLDER / "table9" / f"{field}-{weight}.toml")
             assert build_method(recipe) == SemiCDVL(**{field: weight})
             assert _apart_from(recipe, "method") == _apart_from(whole, "method")
 

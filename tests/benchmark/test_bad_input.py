@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from tests.support.command import command
+from tests.support.paths import ROOT
 
 from semicdvl.benchmark import run as suite_run
 from semicdvl.benchmark.jobs import Job
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 SUITE = f"""
 name = "tiny"
 labelled = [0.5]

@@ -3,12 +3,12 @@
 import importlib.util
 import sys
 from argparse import Namespace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.support.paths import ROOT
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def script(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tests.support.dataset_files import folder_of_pairs
+from tests.support.paths import ROOT
 from typer.testing import CliRunner
 
 from semicdvl.benchmark.config import Suite, load_suite
@@ -19,7 +20,7 @@ from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import ConfigError, DataError, InputError
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 TINY = f"""
 name = "tiny"
 labelled = [0.5, 1.0]

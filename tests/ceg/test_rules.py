@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.support.paths import SHARED
 
 from semicdvl.ceg import rules
 from semicdvl.errors import DataError
 
-ORACLE = sorted((Path(__file__).parents[2] / "shared" / "ceg_oracle").glob("*.npz"))
+ORACLE = sorted((SHARED / "ceg_oracle").glob("*.npz"))
 SHAPE = (9, 11)
 
 

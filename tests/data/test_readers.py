@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.support.dataset_files import folder_of_pairs, save
+from tests.support.paths import SHARED
 
 from semicdvl.data import DATASETS
 from semicdvl.data.pairs import DataSet, check_pair, merge, read_pair
@@ -16,7 +17,7 @@ from semicdvl.errors import DataError, InputError
 from semicdvl.registry import lookup
 from semicdvl.types import PairFiles
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL = SHARED / "data"
 
 
 def test_every_name_leads_to_a_reader() -> None:

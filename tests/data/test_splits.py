@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.dataset_files import folder_of_pairs
+from tests.support.paths import SHARED
 
 from semicdvl.data.pairs import DataSet
 from semicdvl.data.readers import folder
@@ -18,7 +19,7 @@ from semicdvl.data.splits import SplitNames, cross, leaks, pick, published_names
 from semicdvl.errors import DataError, InputError
 from semicdvl.types import PairFiles, Split
 
-LISTS = Path(__file__).resolve().parents[2] / "shared" / "splits"
+LISTS = SHARED / "splits"
 
 
 def _pair(name: str, *, labelled: bool = True) -> PairFiles:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from scipy import ndimage
+from tests.support.paths import ROOT
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.instance_events import Features
@@ -320,11 +321,12 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     paths, options = save(tmp_path, *town(5, 160, 120)), {"min_cosine": 0.4, "shift_px": 1}
     detect(*paths, tmp_path / "whole", detector=detector_of(**options), settings=TILES, progress=QUIET)
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_predict_objects as t; from pathlib import Path;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_instances as t;"
+        "from pathlib import Path;"
         "killed = t.detector_of(t.BitVLM(stop_at=20, kill=True), min_cosine=0.4, shift_px=1);"
         "t.detect(*map(Path, sys.argv[2:5]), detector=killed, settings=t.TILES)"
     )
-    where = [str(Path(__file__).parent), *map(str, paths), str(tmp_path / "out")]
+    where = [str(ROOT), *map(str, paths), str(tmp_path / "out")]
     killed = subprocess.run([sys.executable, "-c", script, *where], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     kept = tmp_path / ".out.partial" / "tiles"

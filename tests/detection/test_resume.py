@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tests.support.paths import ROOT
 
 from semicdvl.detection.pipeline import DetectSettings, detect
 from semicdvl.errors import OutputError
@@ -100,12 +101,11 @@ def test_goes_on_after_an_interruption(images, tmp_path, wanted):
 def test_goes_on_after_a_kill(images, tmp_path, wanted):
     out = tmp_path / "out"
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_predict_resume as t; from pathlib import Path;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_resume as t;"
+        "from pathlib import Path;"
         "t.detect(*map(Path, sys.argv[2:5]), detector=t.Blurred(stop_at=25, kill=True), settings=t.TILES)"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, str(Path(__file__).parent), *map(str, images), str(out)], capture_output=True
-    )
+    killed = subprocess.run([sys.executable, "-c", script, str(ROOT), *map(str, images), str(out)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not out.exists()
     detector = Blurred()

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tests.support.paths import ROOT
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
@@ -153,7 +154,7 @@ def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path, pairs: list[Pa
 KILLED = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from test_pseudo_workers import SETTINGS, WORDS, Noting, PairFiles, generate
+from tests.pseudo_labels.test_executor import SETTINGS, WORDS, Noting, PairFiles, generate
 images = sorted(Path(sys.argv[2]).glob("*.png"), key=lambda path: int(path.stem))
 pairs = [PairFiles(f"p{at}", *images[at : at + 2]) for at in range(len(images) - 1)]
 list(generate(pairs, vlm=Noting(), prompts=WORDS, settings=SETTINGS, root=Path(sys.argv[3])))
@@ -165,7 +166,7 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_bytes(
 ) -> None:
     whole, root = _alone(pairs, tmp_path / "whole"), tmp_path / "cut"
     environment = os.environ | {"NOTES": str(tmp_path / "notes")}
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pairs[0].before.parent), str(root)]
+    command = [sys.executable, "-c", KILLED, str(ROOT), str(pairs[0].before.parent), str(root)]
     process = subprocess.Popen(command, env=environment)
     while process.poll() is None and len(list(root.glob("labels/*/*.json"))) < 2:
         time.sleep(0.01)

@@ -17,6 +17,7 @@ import pytest
 import timm
 import torch
 from tests.support.dataset_files import save
+from tests.support.paths import ROOT
 from torch import nn
 
 from semicdvl.atomic_files import write_json
@@ -34,7 +35,7 @@ from semicdvl.training.distributed import Processes, has_batch_norm, join, mean_
 from semicdvl.training.run import train
 from semicdvl.types import Segments
 
-TESTS = Path(__file__).parent
+SCRIPT = ROOT / "tests" / "support" / "two_processes.py"
 STEPS = 8
 
 
@@ -118,8 +119,8 @@ def test_two_processes_train_as_one_with_the_larger_batch_even_when_interrupted(
     write_json(tmp_path / "recipe.json", recipe := _recipe(parts, labelled_batch=1, unlabelled_batch=1, accumulate=2))
     (tmp_path / "recipe.toml").write_text(_toml(recipe))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
-    command = [*launch, str(TESTS / "two_processes.py"), str(tmp_path / "recipe.toml"), str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launch, str(SCRIPT), str(tmp_path / "recipe.toml"), str(tmp_path / "run")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("interrupted") == 2

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from tests.support.paths import SHARED
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.types import VLM
@@ -19,7 +20,7 @@ from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
 from semicdvl.vlms.tiling import ramp, resample, windows
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
 PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
+from tests.support.paths import ROOT
 
 from semicdvl.catalog import described, details, headings
 from semicdvl.errors import ConfigError, InputError
@@ -147,7 +148,7 @@ def test_categories_are_found_by_their_names(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the list and the page
-PAGE = (Path(__file__).parents[1] / "docs" / "vlms.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "vlms.md").read_text(encoding="utf-8")
 
 
 def test_the_pages_own_vlm_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,8 @@ def judged(table_4N: Ints, first: Objects, second: Objects, *, settings: CEGSett
     """Apply delta, shift tolerance, `replaced_iou` and `replaced_class`; looks are added by `Verdict.or_unlike`.
 
     Args:
-        table_4N: label of date 1, label of date 2, pixels in common and index of the shift (`instance_events.disc`); counts
+        table_4N: label of date 1, label of date 2, pixels in common and index of the shift (`instance_events.disc`);
+        counts
             of the same pair and shift are added up.
         first: objects of date 1.
         second: objects of date 2.

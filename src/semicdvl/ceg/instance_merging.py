@@ -1,7 +1,8 @@
 """A VLM's own instances over a raster that is too large to hold: finds of single tiles, joined to objects.
 
 Every tile told the objects that it shows (`tile_objects`). Finds of neighbouring tiles that are the same object are
-joined by the rules of `vlms.instance_stitching`. An object's pixels in any window are the union of its finds there. At any time
+joined by the rules of `vlms.instance_stitching`. An object's pixels in any window are the union of its finds there. At
+any time
 only the finds around one window are masks; what is remembered are a few numbers per find.
 """
 

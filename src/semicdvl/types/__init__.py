@@ -9,7 +9,6 @@ Masks. Inside the program a class map is an integer map of 0, 1 and `IGNORE`; 25
 In label *files* of the change-detection data sets 255 means *changed*: the reader converts, once.
 """
 
-from semicdvl.types.answers import VLM, Instance, LabelSource, Segments, VLMLabels
 from semicdvl.types.batches import Labelled, Unlabelled, VLMTargets
 from semicdvl.types.detectors import (
     ChangeMap,
@@ -27,6 +26,7 @@ from semicdvl.types.detectors import (
 )
 from semicdvl.types.networks import HEADS, WITHOUT_WEIGHTS, Adversarial, Method, Network, Outputs, Progress
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
+from semicdvl.types.vlm import VLM, Instance, LabelSource, Segments, VLMLabels
 
 __all__ = [
     "HEADS",

@@ -1,7 +1,8 @@
 """Change without training on labels: a pair -> how different, one file per method. A new one is a file and a line here.
 
 A builder takes its options by keyword and returns a `types.Detector`. One that needs networks names them first and is
-handed them by `detection/detectors/unsupervised.py`: `features` (see `unsupervised.common.features`), `sam` (`unsupervised.common.sam`), `clip`
+handed them by `detection/detectors/unsupervised.py`: `features` (see `unsupervised.common.features`), `sam`
+(`unsupervised.common.sam`), `clip`
 (`unsupervised.scm.Words`).
 """
 

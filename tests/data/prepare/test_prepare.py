@@ -19,6 +19,7 @@ from rich.console import Console
 from shapely.geometry import Polygon, box
 from tests.support.command import command
 from tests.support.dataset_files import folder_of_pairs, save
+from tests.support.paths import SHARED
 
 from semicdvl.config import parse_recipe
 from semicdvl.data.images import read_mask, read_rgb
@@ -32,7 +33,7 @@ from semicdvl.training.run import train
 from semicdvl.types import IGNORE
 
 QUIET = Console(quiet=True)
-LISTS = Path(__file__).resolve().parents[2] / "shared" / "splits"
+LISTS = SHARED / "splits"
 UTM, CORNER = "EPSG:32633", (400_000.0, 5_600_000.0)
 HEIGHT, WIDTH = 330, 400
 VALUES = {0: 0, 128: IGNORE, 255: 1}

@@ -12,6 +12,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 from rich.console import Console
 from tests.support.command import command
+from tests.support.paths import SHARED
 from tests.support.synthetic_town import paint, photograph
 
 from semicdvl.ceg.prompts import prompts_of
@@ -28,7 +29,7 @@ PLACE = Affine(0.5, 0, 366676, 0, -0.5, 4104256)
 SIZE = 230, 290
 QUIET = Console(quiet=True)
 FAKE = ["--vlm", "fake", "--find", "building", "--background", "grass"]
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = SHARED / "data"
 
 
 def tif(path: Path, image_HWC: np.ndarray, *, crs=UTM, transform=PLACE, **extra) -> Path:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from scipy import ndimage
+from tests.support.paths import SHARED
 from tests.support.synthetic_rasters import UTM, at, city, png, tif
 
 from semicdvl.errors import InputError
@@ -15,7 +16,7 @@ from semicdvl.raster.grid import Grid, offset_px, overlap
 from semicdvl.raster.io import nodata_border
 from semicdvl.raster.io.pair_reader import open_pair
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = SHARED / "data"
 
 
 # ------------------------------------------------------------------------------------------------ grids

@@ -33,7 +33,8 @@ class VLMCEG:
     Instances are taken as in `pseudo`: all that answer a foreground prompt, whatever their score and size.
 
     With `min_cosine` objects are compared by their looks, too. Features are those of the tiles, kept as they come;
-    every pixel takes them from the tile in whose middle it lies (`rules.feature_similarity`). `pseudo`, which describes a whole
+    every pixel takes them from the tile in whose middle it lies (`rules.feature_similarity`). `pseudo`, which
+    describes a whole
     picture at once, differs from it by what a network sees beyond the edge of a tile.
 
     A map is not a training label: every pixel that shows ground gets an answer. Where mixed or pixel CEG calls a

@@ -18,7 +18,8 @@ def open_date(given: Given | ImageName, *, bands: Sequence[int] | None = None) -
     """Open one date.
 
     Args:
-        given: a file, a folder, an address, ... or several of them: see `raster.io.inputs.named`. Several make a mosaic,
+        given: a file, a folder, an address, ... or several of them: see `raster.io.inputs.named`. Several make a
+        mosaic,
             see `raster.io.mosaic`.
         bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged, or the first
             three.

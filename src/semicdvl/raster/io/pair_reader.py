@@ -149,8 +149,10 @@ def open_pair(
         after_bands: the same in date 2, where its bands lie in another order.
         grid: whose pixels the result has: "before", "after", "finest" (the date with the smaller pixels), or a raster
             file.
-        normalise: "match" brings the after image to the before image's light (`raster.registration.radiometric_normalisation`), "none" does not.
-        move: how far the after image lies beside the before image (`raster.registration.estimate` measures it): it is read from there.
+        normalise: "match" brings the after image to the before image's light
+        (`raster.registration.radiometric_normalisation`), "none" does not.
+        move: how far the after image lies beside the before image (`raster.registration.estimate` measures it): it is
+        read from there.
 
     Raises:
         InputError: a file is missing, out of reach, no image, damaged, has fewer than 3 bands, has no CRS while the

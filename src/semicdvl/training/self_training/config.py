@@ -22,7 +22,8 @@ class AdaptSettings:
         steps: optimiser steps.
         batch: patches per step.
         seed: of everything random.
-        backbone: "aerial" is the embedded VLM's own network (`training.self_training.network`), whichever VLM is asked; else the network
+        backbone: "aerial" is the embedded VLM's own network (`training.self_training.network`), whichever VLM is
+        asked; else the network
             is `siam_light` on this backbone, see `models.encoders.timm`.
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.
@@ -68,6 +69,6 @@ class AdaptSettings:
                 raise ConfigError(f"a VLM looks at red, green and blue; asked for bands {asked}. Name three.")
 
     def reading(self) -> dict[str, Any]:
-        """Return how the pair is read: arguments of `detection.pair_check.check.open_checked` and of `DetectSettings`."""
+        """Return how the pair is read: arguments of `open_checked` and of `DetectSettings`."""
         names = ("bands", "after_bands", "grid", "normalise", "align")
         return {name: getattr(self, name) for name in names}
