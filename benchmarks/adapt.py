@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from semicdvl.atomic_files import read_json, write_json
-from semicdvl.ceg.config import CEGSettings, Level
+from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectSettings, detect, vlm_detector
-from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.synthetic.generate import CitySpec, make_city, write_city
+from semicdvl.detection.pipeline import DetectionConfig, build_vlm_detector, detect_to_folder
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.synthetic.generate import CitySpec, generate_city, write_city
 from semicdvl.training.self_training import AdaptSettings, adapt
-from semicdvl.training.self_training.labels import gamma_of
-from semicdvl.training.self_training.run import detect_with
+from semicdvl.training.self_training.labels import default_gamma_of
+from semicdvl.training.self_training.run import detect_with_adapted
 from semicdvl.types import IGNORE
 from semicdvl.vlms.aerial import model
 
@@ -58,31 +58,33 @@ class Case:
 def cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
     """Make the cities."""
     for seed in seeds:
-        city = make_city(CitySpec(seed=seed, size_px=size_px))
+        city = generate_city(CitySpec(seed=seed, size_px=size_px))
         files = write_city(city, out / f"city-{seed}")
         yield Case(f"city-{seed}", files.before, files.after, city.change_HW)
 
 
 def real(root: Path, most: int) -> Iterator[Case]:
     """Read labelled pairs where they lie."""
-    for pair in folder.read(root).pairs[:most]:
+    for pair in folder.read_folder(root).pairs[:most]:
         assert pair.label is not None, f"{pair.name} has no label to be measured against"
         yield Case(pair.name, pair.before, pair.after, read_mask(pair.label))
 
 
 # ------------------------------------------------------------------------------------------------ one pair
-def measure(case: Case, out: Path, *, settings: AdaptSettings, level: Level = "mixed") -> dict[str, Any]:
+def measure(case: Case, out: Path, *, settings: AdaptSettings, level: CEGLevel = "mixed") -> dict[str, Any]:
     """Return the scores of all columns for one pair, from the kept ones where they are there."""
     kept = out / "scores.json"
     if kept.exists():
         content: dict[str, Any] = read_json(kept, remedy="Delete it")
         return content
-    vlm = model.build()
-    plain = DetectSettings(gsd_m=settings.gsd_m)
-    detect(case.before, case.after, out / "zero", detector=vlm_detector(vlm, prompts=WORDS), settings=plain)
-    ceg = CEGSettings(level=level, gamma=gamma_of(vlm), gamma_segmentation=gamma_of(vlm))
+    vlm = model.build_aerial()
+    plain = DetectionConfig(gsd_m=settings.gsd_m)
+    detect_to_folder(
+        case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), settings=plain
+    )
+    ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
     adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, settings=settings)
-    detect_with(adapted, case.before, case.after, out / "adapted", settings=settings)
+    detect_with_adapted(adapted, case.before, case.after, out / "adapted", settings=settings)
     labels_HW = labels_of(out / "run", case.truth_HW.shape)
     maps = {
         "zero labels": read_map(out / "zero"),
@@ -97,7 +99,7 @@ def measure(case: Case, out: Path, *, settings: AdaptSettings, level: Level = "m
 
 def scores_of(map_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8]) -> dict[str, float]:
     """Return the scores of a map where it says something."""
-    counts = Confusion.from_maps(map_HW, np.where(map_HW == IGNORE, IGNORE, truth_HW).astype(np.uint8))
+    counts = ConfusionCounts.from_maps(map_HW, np.where(map_HW == IGNORE, IGNORE, truth_HW).astype(np.uint8))
     return {name: float(getattr(counts, name)) for name in ("iou", "f1", "precision", "recall")}
 
 
@@ -110,11 +112,11 @@ def read_map(result: Path) -> NDArray[np.uint8]:
 
 def labels_of(run: Path, shape_hw: tuple[int, ...]) -> NDArray[np.uint8]:
     """Put the patches' labels together; where patches overlap, the one whose edge is further away counts."""
-    store = PseudoStore.open(run / "adapt" / "store")
+    store = PseudoLabelStore.open(run / "adapt" / "store")
     whole_HW, depth_HW = np.full(shape_hw, IGNORE, np.uint8), np.zeros(shape_hw, np.int32)
-    for pair in folder.read(run / "adapt" / "patches").pairs:
+    for pair in folder.read_folder(run / "adapt" / "patches").pairs:
         row, col = (int(part[1:]) for part in pair.name.split("_"))
-        label_HW = store.labels(pair).change_HW
+        label_HW = store.read_labels(pair).change_HW
         height, width = label_HW.shape
         depth_1D = [np.minimum(np.arange(length), np.arange(length)[::-1]) + 1 for length in (height, width)]
         own_HW = np.minimum(depth_1D[0][:, None], depth_1D[1][None])

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
-from semicdvl.vlms.aerial.model import AerialVLM, build
+from semicdvl.vlms.aerial.model import AerialVLM, build_aerial
 
 PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 FOREGROUND = (0, 1)
@@ -78,7 +78,7 @@ def auc(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
 
 def found(scores_CHW: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where "house" or "building" wins."""
-    return rules.concepts(scores_CHW, foreground=FOREGROUND)[0]
+    return rules.find_foreground(scores_CHW, foreground=FOREGROUND)[0]
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -137,10 +137,10 @@ def change(vlm: AerialVLM, data: Path) -> dict[str, float]:
                 for side in "AB"
             ]
             minimum = round(MIN_AREA_M2 / gsd_m**2)
-            labels = [rules.components(s, foreground=FOREGROUND, threshold=0.5, min_area_px=minimum) for s in both]
+            labels = [rules.find_components(s, foreground=FOREGROUND, threshold=0.5, min_area_px=minimum) for s in both]
             answers = {
-                "instance": rules.instance_level_labels(*labels),
-                "instance .01": rules.instance_level_labels(*labels, delta=0.01),
+                "instance": rules.instance_level_from_label_images(*labels),
+                "instance .01": rules.instance_level_from_label_images(*labels, delta=0.01),
                 "pixel": rules.pixel_level(*both, foreground=FOREGROUND, gamma=0.5)[0],
             }
             answers["pixel & instance"] = answers["pixel"] & answers["instance"]
@@ -203,7 +203,7 @@ def calibration(vlm: AerialVLM, data: Path) -> dict[str, float]:
 def speed(vlm: AerialVLM, data: Path, count: int = 24) -> dict[str, float]:
     """Measure 256 px images per second with six words, and the loading time."""
     began = time.perf_counter()
-    build()
+    build_aerial()
     loading_s = time.perf_counter() - began
     image = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
     vlm.segment(image, PROMPTS)
@@ -250,7 +250,7 @@ def main() -> None:
     p.add_argument("--pictures", type=Path, default=None, help="write contact sheets here instead")
     p.add_argument("--json", type=Path, default=None, help="write the figures here as well")
     a = p.parse_args()
-    vlm = build(weights=a.weights, views=a.views)
+    vlm = build_aerial(weights=a.weights, views=a.views)
     print(vlm.identity)
     if a.pictures is not None:
         pictures(vlm, a.data, a.pictures)

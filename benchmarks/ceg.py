@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.atomic_files import write_whole
+from semicdvl.atomic_files import write_bytes_atomically
 from semicdvl.ceg import rules
-from semicdvl.pseudo_labels.label_png import read_png, to_png
+from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
 from semicdvl.types import VLMLabels
 
 GAMMA, FOREGROUND = 0.8, (0, 1)
@@ -122,7 +122,9 @@ def ours(scene: Scene) -> Labels:
     """Make the labels with this package."""
     first, second = scene.scores
     instance_HW = rules.instance_level(*scene.instances, shape_hw=first.shape[1:])
-    return rules.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
+    return rules.make_mixed_labels(
+        first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA
+    )
 
 
 # ------------------------------------------------------------------------------------------------ with files
@@ -185,8 +187,10 @@ def ours_with_files(files: SceneFiles) -> None:
     """Read once, write one picture, whole."""
     first, second = (_scores(files.folder / f"{date}.npy", room) for date, room in zip("AB", ROOM_2CHW, strict=True))
     instance_HW = rules.instance_level(*_instances(files), shape_hw=first.shape[1:])
-    labels = rules.labels_of(first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA)
-    write_whole(files.folder / "labels.png", to_png(VLMLabels(*labels)))
+    labels = rules.make_mixed_labels(
+        first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA
+    )
+    write_bytes_atomically(files.folder / "labels.png", encode_labels(VLMLabels(*labels)))
 
 
 def read_public(files: SceneFiles) -> Labels:
@@ -199,7 +203,7 @@ def read_public(files: SceneFiles) -> Labels:
 
 def read_ours(files: SceneFiles) -> Labels:
     """Read what `ours_with_files` wrote."""
-    labels = read_png(files.folder / "labels.png")
+    labels = read_label_png(files.folder / "labels.png")
     assert labels is not None
     return labels.change_HW, labels.t1_HW, labels.t2_HW
 

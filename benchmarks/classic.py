@@ -32,8 +32,8 @@ from rich.console import Console
 
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
-from semicdvl.metrics.change import Confusion
-from semicdvl.synthetic.generate import CitySpec, make_city
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.synthetic.generate import CitySpec, generate_city
 from semicdvl.types import Detector
 
 OFFLINE = ("cva", "log_ratio", "irmad", "pca_km", "dsfa", "cnn_cd", "dcva", "gmcd")
@@ -63,7 +63,7 @@ def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEE
     """Make the cities below `out`, if not done, and list all pairs."""
     for seed in seeds:
         if not (out / "city" / "label" / f"{seed}.png").exists():
-            city = make_city(CitySpec(seed=seed))
+            city = generate_city(CitySpec(seed=seed))
             for side, image in (("A", city.t1_HWC), ("B", city.t2_HWC), ("label", city.change_HW * 255)):
                 (out / "city" / side).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(out / "city" / side / f"{seed}.png")
@@ -73,7 +73,7 @@ def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEE
         if not (where / "A").is_dir():
             print(f"{data}: not at {where}, left out", flush=True)
             continue
-        pairs = folder.read(where).pairs
+        pairs = folder.read_folder(where).pairs
         asked = {str(seed) for seed in seeds}  # other cities may lie there from other calls
         for pair in [one for one in pairs if one.name in asked] if data == "city" else pairs[:most]:
             assert pair.label is not None, "these pairs all have labels"
@@ -85,31 +85,33 @@ def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEE
 def detector_of(method: str, options: dict[str, Any]) -> Detector:
     """Return a detector by its name in the table."""
     if method != AERIAL:
-        from semicdvl.detection.detectors.unsupervised import classic_detector
+        from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 
-        return classic_detector(method, options)
+        return build_unsupervised_detector(method, options)
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.network import vlm_detector
+    from semicdvl.detection.detectors.network import build_vlm_detector
     from semicdvl.vlms.aerial import model
 
-    vlm = model.build()
-    return vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=CEGSettings(level="instance", gamma=vlm.gamma))
+    vlm = model.build_aerial()
+    return build_vlm_detector(
+        vlm, prompts=PROMPT_SETS["buildings"], settings=CEGSettings(level="instance", gamma=vlm.gamma)
+    )
 
 
 def detect(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
-    from semicdvl.detection.score_store import PlaneStore
-    from semicdvl.detection.tile_runner import fill, fitted
+    from semicdvl.detection.score_store import ScoreStore
+    from semicdvl.detection.tile_runner import fit_detector, run_tiles
     from semicdvl.raster.io.pair_reader import open_pair
-    from semicdvl.raster.tiling import tiling
+    from semicdvl.raster.tiling import plan_tiles
 
     gsd_m = GSD_M[case.data]
     with open_pair(case.before, case.after) as pair, tempfile.TemporaryDirectory() as room:
-        ready = fitted(detector, pair, tile_px=1024, gsd_m=gsd_m)
-        cut = tiling(*pair.shape_hw, tile_px=1024, overlap_px=128)
-        store = PlaneStore(Path(room), cut, planes_count=ready.planes_count)
-        fill(store, pair, ready, gsd_m=gsd_m, console=Console(quiet=True))
+        ready = fit_detector(detector, pair, tile_px=1024, gsd_m=gsd_m)
+        cut = plan_tiles(*pair.shape_hw, tile_px=1024, overlap_px=128)
+        store = ScoreStore(Path(room), cut, map_count=ready.map_count)
+        run_tiles(store, pair, ready, gsd_m=gsd_m, console=Console(quiet=True))
         maps = list(ready.decide(store))
     return np.concatenate([part.change_HW for part in maps]), np.concatenate([part.score_HW for part in maps])
 
@@ -126,7 +128,7 @@ def run_one(method: str, every: list[Case], out: Path, options: dict[str, Any]) 
         start = time.process_time()
         change_HW, score_HW = detect(case, detector)
         seconds = time.process_time() - start
-        counts = Confusion.from_maps(change_HW, read_mask(case.label))
+        counts = ConfusionCounts.from_maps(change_HW, read_mask(case.label))
         lines.append({"data": case.data, "name": case.name, "px": change_HW.size, "cpu_s": seconds, **vars(counts)})
         if case.data == "city":
             np.savez_compressed(out / f"{_file(method)}-{case.name}.npz", change_HW=change_HW, score_HW=score_HW)
@@ -157,10 +159,10 @@ def tables(methods: list[str], out: Path) -> str:
     return "\n".join(text)
 
 
-def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> Confusion:
+def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
     """Return the pooled counts of some data sets."""
     parts = [line for line in record["pairs"] if line["data"] in sets]
-    return sum((Confusion(*(line[key] for key in ("tn", "fp", "fn", "tp"))) for line in parts), Confusion())
+    return sum((ConfusionCounts(*(line[key] for key in ("tn", "fp", "fn", "tp"))) for line in parts), ConfusionCounts())
 
 
 def _cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
@@ -263,9 +265,9 @@ def main() -> None:
 
 def _read(texts: list[str]) -> dict[str, Any]:
     """Return `key=value` texts as options, as the command line does."""
-    from semicdvl.detection.detectors.unsupervised import options_of
+    from semicdvl.detection.detectors.unsupervised import parse_method_options
 
-    return options_of(texts)
+    return parse_method_options(texts)
 
 
 if __name__ == "__main__":

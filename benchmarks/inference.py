@@ -50,14 +50,14 @@ def torch_way(network: object) -> Way:
 
 def onnx_way(network: object, folder: Path) -> Way:
     """Run a network through ONNX Runtime."""
-    from semicdvl.detection.detectors.onnx import INPUTS, open_session
+    from semicdvl.detection.detectors.onnx import INPUT_NAMES, open_session
     from semicdvl.detection.detectors.onnx_export import export_network
 
     done = export_network(network, folder / "network.onnx")  # type: ignore[arg-type]
     session = open_session(done.path, device="cpu")
 
     def run(t1_BCHW: NDArray[np.float32], t2_BCHW: NDArray[np.float32]) -> Maps:
-        (logits_BKHW,) = session.run(None, dict(zip(INPUTS, (t1_BCHW, t2_BCHW), strict=True)))
+        (logits_BKHW,) = session.run(None, dict(zip(INPUT_NAMES, (t1_BCHW, t2_BCHW), strict=True)))
         return 1 / (1 + np.exp(logits_BKHW[:, 0] - logits_BKHW[:, 1]))
 
     return run
@@ -65,16 +65,16 @@ def onnx_way(network: object, folder: Path) -> Way:
 
 def ways_of(network: object, folder: Path, *, compiled: bool) -> dict[str, Way]:
     """Return all ways, the one to compare with first."""
-    from semicdvl.detection.detectors.inference import fast
+    from semicdvl.detection.detectors.inference import prepare_for_inference
 
     ways = {
         "plain fp32": torch_way(network),
-        "ours fp32": torch_way(fast(network)),  # type: ignore[arg-type]
-        "ours bf16": torch_way(fast(network, precision="bf16")),  # type: ignore[arg-type]
+        "ours fp32": torch_way(prepare_for_inference(network)),  # type: ignore[arg-type]
+        "ours bf16": torch_way(prepare_for_inference(network, precision="bf16")),  # type: ignore[arg-type]
     }
     if compiled:
-        ways["compiled fp32"] = torch_way(fast(network, compiled=True))  # type: ignore[arg-type]
-        ways["compiled bf16"] = torch_way(fast(network, precision="bf16", compiled=True))  # type: ignore[arg-type]
+        ways["compiled fp32"] = torch_way(prepare_for_inference(network, compiled=True))  # type: ignore[arg-type]
+        ways["compiled bf16"] = torch_way(prepare_for_inference(network, precision="bf16", compiled=True))  # type: ignore[arg-type]
     return ways | {"ONNX Runtime fp32": onnx_way(network, folder)}
 
 
@@ -99,10 +99,10 @@ def big_network(backbone: str) -> object:
     """Return SemiCD-VL's network with statistics as if trained; its speed does not depend on what it learnt."""
     import torch
 
-    from semicdvl.models.siam_light import build
+    from semicdvl.models.siam_light import build_siam_light
 
     torch.manual_seed(0)
-    network = build(backbone=backbone, pretrained=False).eval()
+    network = build_siam_light(backbone=backbone, pretrained=False).eval()
     for norm in network.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_(0, 0.1)
@@ -153,10 +153,10 @@ def trained(rng: np.random.Generator, *, steps: int, px: int) -> object:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from semicdvl.models.siam_light import build
+    from semicdvl.models.siam_light import build_siam_light
 
     torch.manual_seed(0)
-    network = build(backbone="resnet18", pretrained=False, decoder_channels=32, train_heads=False).train()
+    network = build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=32, train_heads=False).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for step in range(steps):
         for group in optimiser.param_groups:

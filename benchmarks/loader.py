@@ -24,9 +24,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from semicdvl.data.augment import Crop, CutMix, Look, Strong, Weak, draw_box, draw_crop, draw_look
-from semicdvl.data.samples import images_BCHW
-from semicdvl.synthetic.generate import CitySpec, make_city
+from semicdvl.data.augment import (
+    CropTransform,
+    CutMixSettings,
+    PhotometricTransform,
+    StrongAugmentation,
+    WeakAugmentation,
+    draw_crop,
+    draw_cutmix_box,
+    draw_photometric,
+)
+from semicdvl.data.samples import stack_images
+from semicdvl.synthetic.generate import CitySpec, generate_city
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD
 
 Bytes = NDArray[np.uint8]
@@ -44,8 +53,8 @@ class Source:
 class Drawn:
     """What was drawn for one sample."""
 
-    crop: Crop
-    looks: tuple[Look, ...]
+    crop: CropTransform
+    looks: tuple[PhotometricTransform, ...]
     box_HW: NDArray[np.bool_]
 
 
@@ -55,21 +64,21 @@ Sample = tuple[list[torch.Tensor], list[torch.Tensor]]
 
 def draw(size_px: tuple[int, int], *, crop_px: int, looks: int, rng: np.random.Generator) -> Drawn:
     """Draw the numbers of one sample, in the proportions of the public recipe."""
-    crop = draw_crop(size_px, Weak(), crop_px=crop_px, rng=rng)
+    crop = draw_crop(size_px, WeakAugmentation(), crop_px=crop_px, rng=rng)
     return Drawn(
         crop,
-        tuple(draw_look(Strong(), rng=rng) for _ in range(looks)),
-        draw_box(CutMix(), crop_px=crop_px, rng=rng),
+        tuple(draw_photometric(StrongAugmentation(), rng=rng) for _ in range(looks)),
+        draw_cutmix_box(CutMixSettings(), crop_px=crop_px, rng=rng),
     )
 
 
 # ------------------------------------------------------------------------------------------------ ours
 def ours(source: Source, drawn: Drawn) -> Sample:
     """Make a sample as `data.samples` does."""
-    weak = [drawn.crop.image(image) for image in source.images]
-    strong = [look.image(image) for look, image in zip(drawn.looks, weak, strict=False)]
-    masks_HWC = drawn.crop.masks(np.dstack(source.masks))
-    images = [images_BCHW([image]) for image in weak + strong]
+    weak = [drawn.crop.apply_to_image(image) for image in source.images]
+    strong = [look.apply(image) for look, image in zip(drawn.looks, weak, strict=False)]
+    masks_HWC = drawn.crop.apply_to_masks(np.dstack(source.masks))
+    images = [stack_images([image]) for image in weak + strong]
     return images, [torch.from_numpy(np.moveaxis(masks_HWC, -1, 0).astype(np.int64))]
 
 
@@ -85,20 +94,20 @@ def pillow(source: Source, drawn: Drawn, *, normalise: bool = False) -> Sample:
     return tensors, [torch.from_numpy(np.array(mask)).long() for mask in cut]
 
 
-def _geometry(picture: Image.Image, crop: Crop, how: Image.Resampling, padding: int) -> Image.Image:
+def _geometry(picture: Image.Image, crop: CropTransform, how: Image.Resampling, padding: int) -> Image.Image:
     """Resize the whole picture, pad it to the crop, cut and flip."""
-    scale = crop.filled_px[0] / crop.window_px[2], crop.filled_px[1] / crop.window_px[3]
+    scale = crop.resized_px[0] / crop.window_px[2], crop.resized_px[1] / crop.window_px[3]
     width, height = max(1, round(picture.width * scale[1])), max(1, round(picture.height * scale[0]))
     picture = picture.resize((width, height), how)
-    pad = max(0, crop.side_px - width), max(0, crop.side_px - height)
+    pad = max(0, crop.size_px - width), max(0, crop.size_px - height)
     fill = padding if picture.mode == "L" else (padding,) * 3
     picture = ImageOps.expand(picture, border=(0, 0, *pad), fill=fill)
     col, row = round(crop.window_px[1] * scale[1]), round(crop.window_px[0] * scale[0])
-    picture = picture.crop((col, row, col + crop.side_px, row + crop.side_px))
+    picture = picture.crop((col, row, col + crop.size_px, row + crop.size_px))
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.hflip else picture
 
 
-def _look(picture: Image.Image, look: Look) -> Image.Image:
+def _look(picture: Image.Image, look: PhotometricTransform) -> Image.Image:
     """Change colours and blur."""
     for name, amount in look.colors:
         if name == "hue":
@@ -125,7 +134,7 @@ def _tensor(picture: Image.Image, *, normalise: bool) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------ measuring
 def sources(count: int, size_px: int) -> list[Source]:
     """Return decoded pairs of a made-up city."""
-    city = make_city(CitySpec(size_px=(size_px, size_px * count), seed=0))
+    city = generate_city(CitySpec(size_px=(size_px, size_px * count), seed=0))
     built = [(classes == 0).astype(np.uint8) for classes in (city.classes_t1_HW, city.classes_t2_HW)]
     result = []
     for at in range(count):

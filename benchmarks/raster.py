@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from semicdvl.detection.detectors.network import NetworkDetector
-from semicdvl.detection.pipeline import DetectSettings, detect
-from semicdvl.detection.results import peak_memory_mib
-from semicdvl.raster.tiling import tiling
-from semicdvl.types import IGNORE, ChangeMap, Detector, PlaneStrips
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.results import measure_peak_memory_mib
+from semicdvl.raster.tiling import plan_tiles
+from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
 
 ROWS = 512
 
@@ -50,14 +50,14 @@ class Cheap:
     """Changed where the red band differs much; or, with `nothing`, no computation and no change."""
 
     nothing: bool
-    planes_count: int = 1
+    map_count: int = 1
 
     @property
     def name(self) -> str:
         """For the report."""
         return "null" if self.nothing else "difference"
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return one map."""
@@ -65,10 +65,10 @@ class Cheap:
             return np.zeros((1, *t1_HWC.shape[:2]), np.float32)
         return np.abs(t1_HWC[None, ..., 0].astype(np.float32) - t2_HWC[None, ..., 0]) / np.float32(255)
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Compare with a threshold."""
         for strip in strips:
-            score_HW = strip.planes_PHW[0]
+            score_HW = strip.scores_PHW[0]
             change_HW = np.where(strip.valid_HW, score_HW > 0.25, np.uint8(IGNORE)).astype(np.uint8)
             yield ChangeMap(change_HW, np.where(strip.valid_HW, score_HW, np.float32(np.nan)))
 
@@ -79,14 +79,14 @@ class Timed:
     def __init__(self, inner: Detector) -> None:
         """Wrap a detector."""
         self.inner, self.inside_s = inner, 0.0
-        self.name, self.planes_count, self.decide = inner.name, inner.planes_count, inner.decide
+        self.name, self.planes_count, self.decide = inner.name, inner.map_count, inner.decide
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Do what the detector does."""
         began = time.perf_counter()
-        planes_PHW = self.inner.planes(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        planes_PHW = self.inner.predict_scores(t1_HWC, t2_HWC, gsd_m=gsd_m)
         self.inside_s += time.perf_counter() - began
         return planes_PHW
 
@@ -95,10 +95,12 @@ def network_detector() -> NetworkDetector:
     """Return a small network with random weights."""
     import torch
 
-    from semicdvl.models.siam_light import build
+    from semicdvl.models.siam_light import build_siam_light
 
     torch.manual_seed(0)
-    return NetworkDetector(build(backbone="efficientnet_lite0", train_heads=False).eval(), name="small network")
+    return NetworkDetector(
+        build_siam_light(backbone="efficientnet_lite0", train_heads=False).eval(), name="small network"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ images
@@ -136,17 +138,17 @@ def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any
     """Run one row of the table in this process."""
     detector: Detector = network_detector() if kind == "network" else Cheap(kind == "null")
     bare = bare_rate(detector, tile_px) if kind == "network" else None
-    settings = DetectSettings(tile_px=tile_px, overlap_px=overlap_px)
+    settings = DetectionConfig(tile_px=tile_px, overlap_px=overlap_px)
     before, after = folder / "before.tif", folder / "after.tif"
     detector = Timed(detector)
     began, core_s = time.perf_counter(), time.process_time()
-    result = detect(
+    result = detect_to_folder(
         before, after, folder / f"out-{kind}", detector=detector, settings=settings, progress=Console(quiet=True)
     )
     total_s = time.perf_counter() - began
     with rasterio.open(before) as source:
         shape_hw = source.shape
-    cut = tiling(*shape_hw, tile_px=tile_px, overlap_px=overlap_px)
+    cut = plan_tiles(*shape_hw, tile_px=tile_px, overlap_px=overlap_px)
     return {
         "mpix": shape_hw[0] * shape_hw[1] / 1e6,
         "tile_mpix": len(cut) * cut.tile_hw[0] * cut.tile_hw[1] / 1e6,
@@ -155,7 +157,7 @@ def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any
         "inside_s": detector.inside_s,
         "laps_s": result.seconds,
         "objects": result.objects,
-        "peak_mib": peak_memory_mib(),
+        "peak_mib": measure_peak_memory_mib(),
         "bare_mpix_s": bare,
     }
 
@@ -163,10 +165,10 @@ def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any
 def bare_rate(detector: Detector, tile_px: int, *, least_s: float = 10) -> float:
     """Return how many MPix of tiles per second the detector does on tiles that lie in memory."""
     tiles = [np.random.default_rng(at).integers(0, 256, (tile_px, tile_px, 3), np.uint8) for at in range(2)]
-    detector.planes(*tiles)
+    detector.predict_scores(*tiles)
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < least_s:
-        detector.planes(*tiles)
+        detector.predict_scores(*tiles)
         count += 1
     return count * tile_px**2 / 1e6 / (time.perf_counter() - began)
 

@@ -66,7 +66,7 @@ def main() -> None:
                 for by in MOVES if was.known else ():
                     now = shift_of(*moved(*pair, by, Path(scratch)))
                     off = np.hypot(now.row_px - was.row_px - by[0], now.col_px - was.col_px - by[1])
-                    errors.append(float(off) if now.known else np.nan)
+                    errors.append(float(off) if now.is_known else np.nan)
     print("true pairs           known  shift px (median)  windows that agree  stands out (least)")
     for name, shifts in true.items():
         known = [shift for shift in shifts if shift.known]

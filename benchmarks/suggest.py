@@ -15,11 +15,11 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.detection.pipeline import detect, vlm_detector
-from semicdvl.evaluation.active_learning.patch_scores import survey
-from semicdvl.evaluation.active_learning.select import SuggestSettings, suggest
-from semicdvl.evaluation.map_vs_truth import read_result
-from semicdvl.synthetic.generate import CitySpec, make_city, write_city
+from semicdvl.detection.pipeline import build_vlm_detector, detect_to_folder
+from semicdvl.evaluation.active_learning.patch_scores import score_patches
+from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
+from semicdvl.evaluation.map_vs_truth import read_detected_map
+from semicdvl.synthetic.generate import CitySpec, generate_city, write_city
 from semicdvl.vlms.aerial import model
 
 DRAWS = 1000
@@ -28,14 +28,14 @@ DRAWS = 1000
 
 def shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
     """Return a line of the table: a city's share of wrong pixels in the suggested, random and best patches."""
-    city = make_city(CitySpec(seed=seed))
+    city = generate_city(CitySpec(seed=seed))
     files = write_city(city, out / f"city-{seed}")
     result = out / f"result-{seed}"
     if not (result / "run.json").exists():
-        detector = vlm_detector(model.build(), prompts=PROMPT_SETS["buildings"])
-        detect(files.before, files.after, result, detector=detector)
-    picked = suggest(result, settings=SuggestSettings(patch_px=patch_px, count=count)).patches
-    every = survey(read_result(result), side_px=patch_px)
+        detector = build_vlm_detector(model.build_aerial(), prompts=PROMPT_SETS["buildings"])
+        detect_to_folder(files.before, files.after, result, detector=detector)
+    picked = suggest_patches(result, settings=SuggestConfig(patch_px=patch_px, count=count)).patches
+    every = score_patches(read_detected_map(result), side_px=patch_px)
     with rasterio.open(result / "change.tif") as source:
         wrong_HW = (source.read(1) == 1) != (city.change_HW == 1)
     wrong_N, picked_N = (

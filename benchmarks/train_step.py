@@ -7,7 +7,8 @@
 pass of labelled and weak pairs, a train-mode pass of the strong view, every head on every stream, each decoder map
 resized to full size and concatenated before the fusing convolution, fp32, contiguous tensors, SGD parameter by
 parameter.
-`ours` is the package's own training loop (`training.loop.fit`), fed with the same pairs. Both do the maths that
+`ours` is the package's own training loop (`training.loop.run_training_loop`), fed with the same pairs. Both do the
+maths that
 docs/reproduce.md settles on; before anything is timed, their losses are compared by name, at the first step and at the
 second one, which sees the first one's gradients. Every variant runs in a process of its own: its peak memory is that
 of the whole process (CPU) or what was allocated at most (GPU). On a machine that others use, compare the CPU seconds.
@@ -33,9 +34,9 @@ from torch import Tensor, nn
 
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import siam_light
-from semicdvl.training.loop import Plan, fit
+from semicdvl.training.loop import Plan, run_training_loop
 from semicdvl.training.optim import OptimSettings
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Labelled, Unlabelled, VLMTargets
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, LabelledBatch, UnlabelledBatch, VLMTargets
 
 METHOD = SemiCDVL(confidence_min=0.5)  # an untrained network is not surer; at 0.95 no pixel would count
 TOLERANCE = {"fp32": (2e-4, 5e-3), "bf16": (3e-2, 1e-1)}
@@ -57,9 +58,9 @@ class Setup:
     def network(self) -> siam_light.SiamLight:
         """Return the network; every call gives the same weights."""
         torch.manual_seed(0)
-        return siam_light.build(backbone=self.backbone, pretrained=False, decoder_channels=self.channels)
+        return siam_light.build_siam_light(backbone=self.backbone, pretrained=False, decoder_channels=self.channels)
 
-    def pairs(self) -> tuple[Labelled, Unlabelled]:
+    def pairs(self) -> tuple[LabelledBatch, UnlabelledBatch]:
         """Return made-up pairs as the loader gives them; every call gives the same."""
         draw = torch.Generator().manual_seed(0)
         maps = (self.batch, self.px, self.px)
@@ -75,11 +76,11 @@ class Setup:
         def vlm() -> VLMTargets:
             return VLMTargets(classes(0.5), classes(0.5), classes(0.5))
 
-        labelled = Labelled(image(), image(), classes(0.05), vlm())
+        labelled = LabelledBatch(image(), image(), classes(0.05), vlm())
         valid = torch.rand(maps, generator=draw) > 0.05
         box = torch.zeros(maps, dtype=torch.bool)
         box[:, self.px // 4 : self.px // 2, self.px // 8 : self.px // 2] = True
-        return labelled, Unlabelled(image(), image(), image(), image(), valid, box, vlm())
+        return labelled, UnlabelledBatch(image(), image(), image(), image(), valid, box, vlm())
 
 
 OPTIM = OptimSettings(lr=0.002)
@@ -124,9 +125,11 @@ def _decode(decoder: siam_light.LightDecoder, maps: list[Tensor]) -> Tensor:
     return fused
 
 
-def plain_terms(net: siam_light.SiamLight, x: Labelled, u: Unlabelled, *, lambda_vl: float) -> dict[str, Tensor]:
+def plain_terms(
+    net: siam_light.SiamLight, x: LabelledBatch, u: UnlabelledBatch, *, lambda_vl: float
+) -> dict[str, Tensor]:
     """Return the loss terms of one step by the names of the method."""
-    count, box = len(x.label_BHW), u.box_BHW
+    count, box = len(x.label_BHW), u.cutmix_box_BHW
     assert x.vlm is not None and u.vlm is not None
     with torch.no_grad():  # the partner's batch: here the same pairs in another order
         net.eval()
@@ -236,7 +239,7 @@ def measure_plain(setup: Setup) -> Measured:
     return meter.measured(losses)
 
 
-def _moved(part: Labelled | Unlabelled, device: str) -> Labelled | Unlabelled:
+def _moved(part: LabelledBatch | UnlabelledBatch, device: str) -> LabelledBatch | UnlabelledBatch:
     """Put pairs on the device, images as normalised float in the ordinary layout."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     moved = {}
@@ -253,7 +256,7 @@ def measure_ours(setup: Setup, precision: str) -> Measured:
     """Run the package's loop; time and memory are noted whenever it asks for a batch."""
     meter = Meter(setup.device)
 
-    def batches(start: int) -> Iterator[tuple[Labelled, Unlabelled]]:
+    def batches(start: int) -> Iterator[tuple[LabelledBatch, UnlabelledBatch]]:
         pair = setup.pairs()
         for _ in range(start, setup.steps + 1):
             meter.mark()
@@ -265,7 +268,7 @@ def measure_ours(setup: Setup, precision: str) -> Measured:
     steps = setup.steps + 1  # the last one is not timed: weights are saved after it
     plan = Plan(steps=steps, eval_every=steps, precision=precision, device=setup.device, optim=OPTIM)
     with tempfile.TemporaryDirectory() as folder:
-        fit(
+        run_training_loop(
             setup.network(),
             METHOD,
             plan=plan,

@@ -33,12 +33,12 @@ from rich.console import Console
 
 from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, cases, coloured, draw_page
 from semicdvl.data.images import read_mask
-from semicdvl.detection.score_store import PlaneStore
-from semicdvl.detection.tile_runner import fill, fitted
+from semicdvl.detection.score_store import ScoreStore
+from semicdvl.detection.tile_runner import fit_detector, run_tiles
 from semicdvl.errors import DataError
-from semicdvl.metrics.change import Confusion
+from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.tiling import tiling
+from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import Detector
 
 TILE_PX, OVERLAP_PX = 1024, 128
@@ -95,20 +95,20 @@ LATER = {
 def detector_of(row: Row) -> Detector:
     """Return the engine with the options of a row."""
     from semicdvl.ceg.config import CEGSettings
-    from semicdvl.ceg.features import backbone_features
+    from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.network import vlm_detector
+    from semicdvl.detection.detectors.network import build_vlm_detector
     from semicdvl.vlms.aerial import model
 
-    vlm, ceg = model.build(), dict(row.ceg)
+    vlm, ceg = model.build_aerial(), dict(row.ceg)
     name = ceg.pop("features", None)
     settings = CEGSettings(level="instance", gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
-    features = None if name is None else backbone_features(name)
-    detector = vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
+    features = None if name is None else build_feature_extractor(name)
+    detector = build_vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
     if row.calibrate:
-        from semicdvl.detection.detectors.calibrated import calibrated
+        from semicdvl.detection.detectors.calibrated import add_calibration
 
-        return calibrated(detector)
+        return add_calibration(detector)
     return detector
 
 
@@ -120,41 +120,41 @@ def student_of(case: Case, run: Path) -> Detector:
     """
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.network import network_detector
+    from semicdvl.detection.detectors.network import build_network_detector
     from semicdvl.training.self_training import AdaptSettings, adapt
-    from semicdvl.training.self_training.labels import gamma_of
+    from semicdvl.training.self_training.labels import default_gamma_of
     from semicdvl.vlms.aerial import model
 
-    vlm = model.build()
-    gamma = gamma_of(vlm)
+    vlm = model.build_aerial()
+    gamma = default_gamma_of(vlm)
     ceg = CEGSettings(gamma=gamma, gamma_segmentation=gamma)
     asked = {"vlm": vlm, "prompts": PROMPT_SETS["buildings"], "ceg": ceg, "console": Console(quiet=True)}
     adapt(case.before, case.after, run, settings=AdaptSettings(gsd_m=GSD_M[case.data]), **asked)
-    return network_detector(run)
+    return build_network_detector(run)
 
 
 def open_for(row: Row, case: Case) -> RasterPair:
     """Open a pair as `detect` does with the options of a row."""
-    from semicdvl.detection.pair_check.check import open_checked
+    from semicdvl.detection.pair_check.check import open_checked_pair
     from semicdvl.raster.io.pair_reader import open_pair
 
     if row.align:
-        return open_checked(case.before, case.after, normalise=row.normalise, align=True)[0]
+        return open_checked_pair(case.before, case.after, normalise=row.normalise, align=True)[0]
     return open_pair(case.before, case.after, normalise=row.normalise)
 
 
-def ask(row: Row, case: Case, detector: Detector, room: Path) -> tuple[PlaneStore, RasterPair, dict[str, Any]]:
+def ask(row: Row, case: Case, detector: Detector, room: Path) -> tuple[ScoreStore, RasterPair, dict[str, Any]]:
     """Return the VLM's answers about a pair, from an earlier row where it saw the same pixels, and their cost."""
     start = time.process_time()
     pair = open_for(row, case)
-    cut = tiling(*pair.shape_hw, tile_px=TILE_PX, overlap_px=OVERLAP_PX)
-    store = PlaneStore(room, cut, planes_count=detector.planes_count)
+    cut = plan_tiles(*pair.shape_hw, tile_px=TILE_PX, overlap_px=OVERLAP_PX)
+    store = ScoreStore(room, cut, map_count=detector.map_count)
     opened_s = time.process_time() - start
     cost_path = room / "cost.txt"
     if not cost_path.exists():
         room.mkdir(parents=True, exist_ok=True)
         start = time.process_time()
-        fill(store, pair, detector, gsd_m=GSD_M[case.data], console=Console(quiet=True))
+        run_tiles(store, pair, detector, gsd_m=GSD_M[case.data], console=Console(quiet=True))
         cost_path.write_text(json.dumps({"cpu_s": time.process_time() - start, "peak_mib": peak_mib()}))
     cost = json.loads(cost_path.read_text())
     return store, pair, cost | {"cpu_s": cost["cpu_s"] + opened_s}
@@ -177,12 +177,12 @@ def run_row(name: str, row: Row, every: list[Case], out: Path) -> None:
             store, pair, cost = ask(row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}")
             held.enter_context(pair)
             start = time.process_time()
-            maps = list(fitted(detector, pair, tile_px=TILE_PX, gsd_m=GSD_M[case.data]).decide(store))
+            maps = list(fit_detector(detector, pair, tile_px=TILE_PX, gsd_m=GSD_M[case.data]).decide(store))
             seconds = trained_s + cost["cpu_s"] + time.process_time() - start
             place = slice(pair.row, pair.row + pair.grid.height), slice(pair.col, pair.col + pair.grid.width)
         change_HW = np.concatenate([part.change_HW for part in maps])
         truth_HW = read_mask(case.label)
-        counts = Confusion.from_maps(change_HW, truth_HW[place])
+        counts = ConfusionCounts.from_maps(change_HW, truth_HW[place])
         lines.append({"data": case.data, "name": case.name, "px": truth_HW.size, "cpu_s": seconds, **vars(counts)})
         peaks.append(max(cost["peak_mib"], peak_mib()))
         whole_HW = np.full(truth_HW.shape, 255, np.uint8)
@@ -231,10 +231,10 @@ def _lines(record: dict[str, Any], sets: tuple[str, ...]) -> list[dict[str, Any]
     return [line for line in record["pairs"] if line["data"] in sets]
 
 
-def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> Confusion:
+def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
     """Return the pooled counts of some data sets."""
-    counts = (Confusion(*(line[key] for key in ("tn", "fp", "fn", "tp"))) for line in _lines(record, sets))
-    return sum(counts, Confusion())
+    counts = (ConfusionCounts(*(line[key] for key in ("tn", "fp", "fn", "tp"))) for line in _lines(record, sets))
+    return sum(counts, ConfusionCounts())
 
 
 def _cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
@@ -257,10 +257,10 @@ def reliability(every: list[Case], out: Path) -> str:
     """
     from scipy import ndimage
 
-    from semicdvl.detection.detectors.calibrated import calibrated
+    from semicdvl.detection.detectors.calibrated import add_calibration
 
     row = Row()
-    detector = replace(calibrated(detector_of(row)), least_probability=0.0)
+    detector = replace(add_calibration(detector_of(row)), least_probability=0.0)
     found: dict[str, list[tuple[float, bool]]] = {}
     for case in every:
         store, pair, _ = ask(row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}")

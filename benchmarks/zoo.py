@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semicdvl.checkpoint import build_network
 from semicdvl.models import MODELS
-from semicdvl.registry import lookup
+from semicdvl.registry import resolve_builder
 
 CHANGE = frozenset({"change"})
 
@@ -64,7 +64,7 @@ class Measured:
 
 def network(setup: Setup) -> nn.Module:
     """Build a network as it is by default, with random weights."""
-    takes = inspect.signature(lookup("model", setup.model, MODELS)).parameters
+    takes = inspect.signature(resolve_builder("model", setup.model, MODELS)).parameters
     torch.manual_seed(0)
     built = build_network({"name": setup.model}, **({"pretrained": "none"} if "pretrained" in takes else {}))
     return built.to(setup.device)

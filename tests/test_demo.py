@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from semicdvl.demo import DemoSize, run_demo
+from semicdvl.demo import DemoSettings, run_demo
 
-TINY = DemoSize(height_px=256, width_px=768, patch_px=128, labelled=0.4, steps=2, batch=2)
+TINY = DemoSettings(height_px=256, width_px=768, patch_px=128, labelled=0.4, steps=2, batch=2)
 
 
 def test_the_whole_way(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from torch import nn
 
 from semicdvl import load
 from semicdvl.atomic_files import write_json
-from semicdvl.checkpoint import FORMAT, save_weights
-from semicdvl.detection.detectors.network import network_detector
+from semicdvl.checkpoint import RUN_FORMAT, save_weights
+from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import CheckpointError
-from semicdvl.models.siam_light import build
+from semicdvl.models.siam_light import build_siam_light
 
 MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
 TRAIN_ONLY = ("change_decoder.classify_vlm", "segmentation_decoder", "segmentation_decoder.classify")
@@ -25,11 +25,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory as training leaves it, with moved batch-norm statistics."""
     folder = tmp_path_factory.mktemp("load") / "run"
     torch.manual_seed(0)
-    network = build(**MODEL)
+    network = build_siam_light(**MODEL)
     network(*_pair())
     save_weights(folder / "model.safetensors", network.state_dict())
     part = {"name": "siam_light", **MODEL, "pretrained": "imagenet"}  # must not be fetched when the run is loaded
-    write_json(folder / "run.json", {"format": FORMAT, "recipe": {"model": part, "method": {"name": "semicd_vl"}}})
+    write_json(folder / "run.json", {"format": RUN_FORMAT, "recipe": {"model": part, "method": {"name": "semicd_vl"}}})
     return folder
 
 
@@ -81,15 +81,15 @@ def test_finding_change_runs_no_training_head(run: Path) -> None:
     whole(*_pair())
     assert set(ran) == set(TRAIN_ONLY)  # the watch works
 
-    detector = network_detector(run, device="cpu")
+    detector = build_network_detector(run, device="cpu")
     assert not any(name.startswith(TRAIN_ONLY) for name, _ in detector.network.network.named_parameters())
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    assert detector.planes(*images).shape == (1, 64, 96)
+    assert detector.predict_scores(*images).shape == (1, 64, 96)
 
 
 def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", {"format": FORMAT, "recipe": {"model": {"name": "siam_light", **MODEL}}})
-    other = build(**{**MODEL, "decoder_channels": 8})
+    write_json(tmp_path / "run.json", {"format": RUN_FORMAT, "recipe": {"model": {"name": "siam_light", **MODEL}}})
+    other = build_siam_light(**{**MODEL, "decoder_channels": 8})
     save_weights(tmp_path / "model.safetensors", other.state_dict())
     with pytest.raises(CheckpointError, match=r"weights of another model; \d+ tensors don't fit"):
         load(tmp_path)

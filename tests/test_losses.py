@@ -51,14 +51,16 @@ def test_cross_entropy_of_known_probabilities():
     logits_BKHW = logits_of(torch.tensor([[[0.5, 0.75, 0.75, 0.1]]]))
     label_BHW = torch.tensor([[[1, 1, 0, IGNORE]]])
     expected = (LN2 + math.log(4 / 3) + LN4) / 3
-    assert losses.cross_entropy(logits_BKHW, label_BHW).item() == pytest.approx(expected, rel=1e-6)
+    assert losses.label_cross_entropy(logits_BKHW, label_BHW).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_change_weight_weighs_the_mean():
     logits_BKHW = logits_of(torch.tensor([[[0.5, 0.75]]]))
     label_BHW = torch.tensor([[[1, 0]]])
     expected = (3 * LN2 + LN4) / 4
-    assert losses.cross_entropy(logits_BKHW, label_BHW, change_weight=3.0).item() == pytest.approx(expected, rel=1e-6)
+    assert losses.label_cross_entropy(logits_BKHW, label_BHW, change_weight=3.0).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_cross_entropy_weights_as_torch_does():
@@ -67,21 +69,23 @@ def test_cross_entropy_weights_as_torch_does():
     theirs = torch.nn.functional.cross_entropy(
         logits_BKHW, label_BHW, weight=torch.tensor([1.0, 2.5]), ignore_index=IGNORE
     )
-    ours = losses.cross_entropy(logits_BKHW, label_BHW, change_weight=2.5)
+    ours = losses.label_cross_entropy(logits_BKHW, label_BHW, change_weight=2.5)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_dice_of_known_probabilities():
     logits_BKHW = logits_of(torch.tensor([[[0.5, 0.25, 0.9]]]))
     label_BHW = torch.tensor([[[1, 0, IGNORE]]])
-    assert losses.dice(logits_BKHW, label_BHW).item() == pytest.approx(1 - (2 * 0.5 + 1) / (0.75 + 1 + 1), rel=1e-5)
+    assert losses.dice_loss(logits_BKHW, label_BHW).item() == pytest.approx(
+        1 - (2 * 0.5 + 1) / (0.75 + 1 + 1), rel=1e-5
+    )
 
 
 def test_dice_is_zero_for_perfect_and_for_empty_maps():
     sure_BHW = torch.tensor([[[1 - 1e-7, 1e-7]]])
-    assert losses.dice(logits_of(sure_BHW), torch.tensor([[[1, 0]]])).item() == pytest.approx(0, abs=1e-5)
+    assert losses.dice_loss(logits_of(sure_BHW), torch.tensor([[[1, 0]]])).item() == pytest.approx(0, abs=1e-5)
     nothing_BHW = torch.full((2, 5, 7), 1e-7)
-    assert losses.dice(logits_of(nothing_BHW), torch.zeros(2, 5, 7, dtype=torch.long)).item() == pytest.approx(
+    assert losses.dice_loss(logits_of(nothing_BHW), torch.zeros(2, 5, 7, dtype=torch.long)).item() == pytest.approx(
         0, abs=1e-4
     )
 
@@ -95,13 +99,13 @@ def test_hard_cross_entropy_keeps_the_hardest_share():
 
 def test_supervised_adds_dice_and_takes_the_hardest():
     logits_BKHW, label_BHW = random_maps(5)
-    entropy, dice = losses.cross_entropy(logits_BKHW, label_BHW), losses.dice(logits_BKHW, label_BHW)
-    assert losses.supervised(logits_BKHW, label_BHW).item() == entropy.item()
-    assert losses.supervised(logits_BKHW, label_BHW, dice_weight=2.0).item() == pytest.approx(
+    entropy, dice = losses.label_cross_entropy(logits_BKHW, label_BHW), losses.dice_loss(logits_BKHW, label_BHW)
+    assert losses.supervised_loss(logits_BKHW, label_BHW).item() == entropy.item()
+    assert losses.supervised_loss(logits_BKHW, label_BHW, dice_weight=2.0).item() == pytest.approx(
         (entropy + 2 * dice).item()
     )
     hard = losses.hard_cross_entropy(logits_BKHW, label_BHW, hard_frac=0.1)
-    assert losses.supervised(logits_BKHW, label_BHW, hard_frac=0.1).item() == hard.item() > entropy.item()
+    assert losses.supervised_loss(logits_BKHW, label_BHW, hard_frac=0.1).item() == hard.item() > entropy.item()
 
 
 # ---------------------------------------------------------------------------------------- without labels
@@ -110,7 +114,7 @@ def test_consistency_divides_confident_pixels_by_all_valid_ones():
     pseudo_BHW = torch.tensor([[[1, 0, 1, 1, 1]]])
     confidence_BHW = torch.tensor([[[0.95, 0.99, 0.94, 0.99, 0.5]]])
     valid_BHW = torch.tensor([[[True, True, True, False, True]]])
-    loss = losses.consistency(logits_BKHW, pseudo_BHW, confidence_BHW, valid_BHW, confidence_min=0.95)
+    loss = losses.consistency_loss(logits_BKHW, pseudo_BHW, confidence_BHW, valid_BHW, confidence_min=0.95)
     assert loss.item() == pytest.approx((LN4 + math.log(4 / 3)) / 4, rel=1e-6)  # two count, four are valid
 
 
@@ -120,11 +124,11 @@ def test_consistency_weighs_changed_pseudo_labels_and_has_a_bound_of_their_own()
     confidence_BHW = torch.tensor([[[0.95, 0.99, 0.75, 0.99, 0.8]]])
     valid_BHW = torch.tensor([[[True, True, True, False, True]]])
     maps = logits_BKHW, pseudo_BHW, confidence_BHW, valid_BHW
-    loss = losses.consistency(*maps, confidence_min=0.9, confidence_min_changed=0.7, change_weight=3.0)
+    loss = losses.consistency_loss(*maps, confidence_min=0.9, confidence_min_changed=0.7, change_weight=3.0)
     # counted: changed .95 and .75, unchanged .99; valid weights are 3 + 1 + 3 + 1
     assert loss.item() == pytest.approx((3 * LN4 + math.log(4 / 3) + 3 * LN4) / 8, rel=1e-6)
-    same = losses.consistency(*maps, confidence_min=0.9, confidence_min_changed=0.9)
-    assert same.item() == losses.consistency(*maps, confidence_min=0.9).item()
+    same = losses.consistency_loss(*maps, confidence_min=0.9, confidence_min_changed=0.9)
+    assert same.item() == losses.consistency_loss(*maps, confidence_min=0.9).item()
 
 
 def test_vlm_cross_entropy_over_all_and_over_valid():
@@ -192,26 +196,26 @@ LABEL_BHW = torch.tensor([[[0, 0, 1, 1, IGNORE]]])
     [("linear", (0.5 + 1.0) / 2 + (0.5 + 0) / 2), ("squared", (0.25 + 1.0) / 2 + (0.25 + 0) / 2)],
 )
 def test_balanced_contrastive(form, expected):
-    loss = losses.balanced_contrastive(DISTANCE_BHW, LABEL_BHW, margin=2.0, form=form)
+    loss = losses.balanced_contrastive_loss(DISTANCE_BHW, LABEL_BHW, margin=2.0, form=form)
     assert loss.item() == pytest.approx(expected)
 
 
 def test_balanced_contrastive_balances_only_what_counts():
     counted_BHW = torch.tensor([[[False, True, True, False, True]]])
-    loss = losses.balanced_contrastive(DISTANCE_BHW, LABEL_BHW, margin=2.0, counted_BHW=counted_BHW)
+    loss = losses.balanced_contrastive_loss(DISTANCE_BHW, LABEL_BHW, margin=2.0, counted_BHW=counted_BHW)
     assert loss.item() == pytest.approx(1.0 + 0.5)
 
 
 def test_balance_makes_one_changed_pixel_weigh_as_much_as_all_others():
     distance_BHW, label_BHW = torch.ones(1, 5, 7), torch.zeros(1, 5, 7, dtype=torch.long)
     label_BHW[0, 2, 3] = 1
-    assert losses.balanced_contrastive(distance_BHW, label_BHW, margin=3.0).item() == pytest.approx(1.0 + 2.0)
+    assert losses.balanced_contrastive_loss(distance_BHW, label_BHW, margin=3.0).item() == pytest.approx(1.0 + 2.0)
 
 
 def test_pixel_contrastive_has_no_balance():
     counted_BHW = torch.tensor([[[True, True, True, False, True]]])
     over_BHW = torch.ones(1, 1, 5, dtype=torch.bool)
-    loss = losses.pixel_contrastive(
+    loss = losses.pixel_contrastive_loss(
         DISTANCE_BHW, LABEL_BHW, margin=2.0, counted_BHW=counted_BHW, over_BHW=over_BHW, form="squared"
     )
     assert loss.item() == pytest.approx((0.25 + 1.0 + 0.25) / 5)
@@ -219,14 +223,14 @@ def test_pixel_contrastive_has_no_balance():
 
 # ---------------------------------------------------------------------------------------- for any map
 ON_LABELS = {
-    "cross_entropy": losses.cross_entropy,
-    "weighted": lambda x, y: losses.cross_entropy(x, y, change_weight=4.0),
-    "dice": losses.dice,
+    "cross_entropy": losses.label_cross_entropy,
+    "weighted": lambda x, y: losses.label_cross_entropy(x, y, change_weight=4.0),
+    "dice": losses.dice_loss,
     "hard": lambda x, y: losses.hard_cross_entropy(x, y, hard_frac=0.3),
     "vlm_all": losses.vlm_cross_entropy,
     "vlm_valid": lambda x, y: losses.vlm_cross_entropy(x, y, over="valid"),
-    "contrast": lambda x, y: losses.balanced_contrastive(x[:, 0].abs(), y, margin=2.0),
-    "contrast_pixel": lambda x, y: losses.pixel_contrastive(
+    "contrast": lambda x, y: losses.balanced_contrastive_loss(x[:, 0].abs(), y, margin=2.0),
+    "contrast_pixel": lambda x, y: losses.pixel_contrastive_loss(
         x[:, 0].abs(), y, margin=2.0, counted_BHW=y < 9, over_BHW=y < 999
     ),
 }

@@ -16,11 +16,11 @@ from torch import Tensor
 from semicdvl import load
 from semicdvl.checkpoint import load_weights
 from semicdvl.data.readers import folder
-from semicdvl.detection.detectors.network import network_detector
+from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.official import import_official, public_tensors
+from semicdvl.official import extract_tensors, import_official
 from semicdvl.training.run import evaluate_run
-from semicdvl.training.run_record import column_of
+from semicdvl.training.run_record import name_score_column
 
 State = dict[str, Tensor]
 
@@ -64,7 +64,7 @@ def test_the_command_takes_a_state_dict_alone_and_says_what_its_scores_are(
     assert "396 tensors, backbone resnet50s" in text and "test-selected" in text
     first, second = (load_weights(run / "model.safetensors") for run in (imported, tmp_path / "run"))
     assert first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
-    assert column_of(tmp_path / "run", "test") == "test (test-selected)"
+    assert name_score_column(tmp_path / "run", "test") == "test (test-selected)"
     code, _, complaint = command(capsys, "import-official", tmp_path / "latest.pth", "-o", tmp_path / "run")
     assert code == 2 and "not empty" in complaint
 
@@ -72,7 +72,7 @@ def test_the_command_takes_a_state_dict_alone_and_says_what_its_scores_are(
 @pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module.", "_orig_mod."])
 def test_prefixes_of_any_wrapping_are_taken_off(public: PublicNetwork, prefix: str) -> None:
     state = _small(public)
-    found = public_tensors({"model": {prefix + name: value for name, value in state.items()}}, source=Path("x.pth"))
+    found = extract_tensors({"model": {prefix + name: value for name, value in state.items()}}, source=Path("x.pth"))
     assert found.keys() == state.keys()
 
 
@@ -80,11 +80,11 @@ def test_an_imported_run_can_be_detected_with_and_evaluated(imported: Path, tmp_
     record = json.loads((imported / "run.json").read_text())
     assert record["imported"] | {"epoch": 77.0, "previous_best": 81.94} == record["imported"]
     assert record["selected_on"] == "test"
-    detector = network_detector(imported, device="cpu")
+    detector = build_network_detector(imported, device="cpu")
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
-    assert detector.planes(*images).shape == (1, 48, 64)
+    assert detector.predict_scores(*images).shape == (1, 48, 64)
     assert detector.description()["Method"] == "semicd_vl"
-    pairs = folder.read(folder_of_pairs(tmp_path / "data", ["one", "two"]))
+    pairs = folder.read_folder(folder_of_pairs(tmp_path / "data", ["one", "two"]))
     assert 0 <= evaluate_run(imported, pairs, subset="all")["iou"] <= 1
 
 

@@ -10,15 +10,15 @@ from tests.support.paths import ROOT
 from torch import nn
 
 from semicdvl.benchmark.config import load_suite
-from semicdvl.benchmark.jobs import check
-from semicdvl.config import Recipe, load_recipe, parse_recipe, put_over, read_with_base
+from semicdvl.benchmark.jobs import check_suite
+from semicdvl.config import Recipe, load_recipe, merge_recipes, parse_recipe, read_with_base
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import MODELS
-from semicdvl.registry import lookup
-from semicdvl.training.compatibility import fits_together, shape_of
-from semicdvl.training.run import build_method, length_of
+from semicdvl.registry import resolve_builder
+from semicdvl.training.compatibility import build_meta_network, check_compatibility
+from semicdvl.training.run import build_method, compute_training_length
 from semicdvl.types import PairFiles, Split
 
 FOLDER = ROOT / "recipes"
@@ -34,17 +34,17 @@ def title(path: Path) -> str:
 @cache
 def network(part: str) -> nn.Module:
     """A network without weights, by its model section as JSON."""
-    return shape_of(json.loads(part))
+    return build_meta_network(json.loads(part))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=title)
 def test_a_recipe_builds(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == title(path)
-    lookup("data set", recipe.data.dataset, DATASETS)
+    resolve_builder("data set", recipe.data.dataset, DATASETS)
     method = build_method(recipe)
     assert method.uses_vlm == (recipe.pseudo is not None)
-    fits_together(recipe, method, network(recipe.model.model_dump_json()))
+    check_compatibility(recipe, method, network(recipe.model.model_dump_json()))
 
 
 def test_every_published_row_has_its_recipe() -> None:
@@ -65,12 +65,12 @@ def test_every_published_row_has_its_recipe() -> None:
 
 def test_every_method_and_network_has_a_recipe_at_a_small_size() -> None:
     suite = load_suite(FOLDER / "suites" / "zoo.toml")
-    used = [put_over(read_with_base(entry.recipe), entry.set) for entry in suite.methods]
+    used = [merge_recipes(read_with_base(entry.recipe), entry.set) for entry in suite.methods]
     assert {part["method"]["name"] for part in used} == set(METHODS)
     assert {part["model"]["name"] for part in used} == set(MODELS)
     for entry, part in zip(suite.methods, used, strict=True):
         recipe = parse_recipe(part, source=entry.name)
-        fits_together(recipe, build_method(recipe), network(recipe.model.model_dump_json()))
+        check_compatibility(recipe, build_method(recipe), network(recipe.model.model_dump_json()))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_lengths_are_80_epochs_of_the_published_lists(name: str, steps: int) -> 
     images = 7120 if "levir" in name else 5947
     labelled = images * int(name.split("-")[1]) // 100  # rounded down, as in the lists
     division = Split(pairs(labelled, "x"), pairs(images - labelled, "u"), (), ())
-    length = length_of(recipe.train, division, uses_unlabelled=build_method(recipe).uses_unlabelled)
+    length = compute_training_length(recipe.train, division, uses_unlabelled=build_method(recipe).uses_unlabelled)
     assert length.steps == steps
     assert length.eval_every == length.epoch
 
@@ -256,6 +256,6 @@ def test_thresholds_and_weights_change_nothing_else() -> None:
 def test_a_suite_names_recipes_that_are_there(path: Path) -> None:
     suite = load_suite(path)
     assert suite.name == path.stem and len(suite.seeds) >= 3
-    check(suite)  # each method with the suite's changes is built, and fits its network
+    check_suite(suite)  # each method with the suite's changes is built, and fits its network
     for method in suite.methods:
         assert load_recipe(method.recipe).method.name

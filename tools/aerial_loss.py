@@ -21,7 +21,7 @@ from aerial_words import (
     coarse_of_label,
     draw_words,
 )  # fmt: skip
-from semicdvl.vlms.aerial.net import AerialNet, project_words
+from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 
 WEIGHTS = {"set": 1.0, "coarse": 0.5, "overlap": 0.5, "bag": 0.7}
 WORD_NOISE = 0.03
@@ -41,7 +41,7 @@ class WordSpace:
     def vectors(self, words: list[str]) -> Tensor:
         """Return unit vectors NE of words of the table."""
         rows_ND = self.table_ND[[self.words.index(word) for word in words]]
-        return project_words(rows_ND, mean_D=self.mean_D, projection_DE=self.projection_DE)
+        return project_embeddings(rows_ND, mean_D=self.mean_D, projection_DE=self.projection_DE)
 
     def concepts(self) -> Tensor:
         """Return one unit vector per concept: the mean of its words."""
@@ -66,7 +66,7 @@ class Losses:
                  rng: np.random.Generator) -> dict[str, Tensor]:  # fmt: skip
         """Return the weighted terms; labels come at full size and are read at the features' stride of 2."""
         label_BHW = label_BHW[:, ::2, ::2]
-        logits_BKHW = net.logits(features_BEHW, self._draw(self.fine, rng))
+        logits_BKHW = net.compute_logits(features_BEHW, self._draw(self.fine, rng))
         known_BHW = label_BHW != UNLABELLED
         log_p_NK = logits_BKHW.permute(0, 2, 3, 1)[known_BHW].log_softmax(1)
         label_N = label_BHW[known_BHW]

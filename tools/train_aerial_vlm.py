@@ -30,8 +30,8 @@ from aerial_data import Crops, read_dubai, read_scenes
 from aerial_loss import Losses, WordSpace
 from aerial_publish import publish
 from aerial_words import nouns
-from semicdvl.vlms.aerial.net import AerialNet, fit_projection, normalise
-from semicdvl.vlms.aerial.text import encode
+from semicdvl.vlms.aerial.net import AerialNet, fit_projection, normalise_image
+from semicdvl.vlms.aerial.text import encode_sentences
 
 KINDS = ("dubai", "dubai", "dubai", "scene", "scene", "built", "built", "settlement")
 FROZEN = tuple(f"encoder.{part}." for part in ("conv_stem", "bn1", "blocks.0", "blocks.1"))
@@ -164,7 +164,7 @@ def train(settings: Settings) -> None:
 def word_space(settings: Settings) -> WordSpace:
     """Return the word space, after writing the table of nouns that the package ships."""
     words = nouns()
-    table_ND = encode(words)
+    table_ND = encode_sentences(words)
     mean_D, projection_DE = fit_projection(table_ND)
     settings.out.mkdir(parents=True, exist_ok=True)
     save_file({"embeddings_ND": table_ND.half()}, settings.out / WORDS_FILE, metadata={"words": "\n".join(words)})
@@ -182,7 +182,7 @@ def run(net: AerialNet, average: AerialNet, optimiser: torch.optim.Optimizer, lo
     began, log = time.time(), {}
     for step, (image_BCHW, label_BHW) in enumerate(loader):
         set_rate(optimiser, step=step, total=settings.steps)
-        stages = net.encoder(normalise(image_BCHW).to(memory_format=torch.channels_last))
+        stages = net.encoder(normalise_image(image_BCHW).to(memory_format=torch.channels_last))
         with torch.autocast("cpu", torch.bfloat16):  # helps dense convolutions and harms the encoder's depthwise ones
             features_BEHW = net.decode(stages)
         terms = losses(net, features_BEHW, label_BHW.long(), rng)

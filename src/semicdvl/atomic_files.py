@@ -17,12 +17,12 @@ from typing import Any
 
 from semicdvl.errors import InputError, OutputError
 
-UNFINISHED = ".part-"
+TEMPORARY_PREFIX = ".part-"
 """How the names of files and folders begin that are being written, or were when their writer was killed."""
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place if the block ends well and vanishes if not.
 
     The temporary file keeps the suffix, since many writers choose the format by it.
@@ -32,23 +32,23 @@ def whole(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise make_output_error(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise make_output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def write_folder_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which replaces it if the block ends well and vanishes if not.
 
     Raises:
@@ -56,26 +56,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
         temporary.chmod(0o755)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise make_output_error(path, error) from error
     try:
         yield temporary
-        put_in_place(temporary, path)
+        replace_folder(temporary, path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise make_output_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write a small file at once, whole: the same as `whole`, with half as many calls of the system.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     try:
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -90,11 +90,11 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+            raise make_output_error(path, error) from error
         raise
 
 
-def put_in_place(folder: Path, path: Path) -> None:
+def replace_folder(folder: Path, path: Path) -> None:
     """Give a finished folder the name `path`, in place of the folder that has it now; both lie on one disk."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".old-{path.name}-", dir=path.parent))
@@ -105,7 +105,7 @@ def put_in_place(folder: Path, path: Path) -> None:
         folder.replace(path)
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
+def make_output_error(path: Path, error: OSError) -> OutputError:
     """Return the error for a path that could not be written, with the system's own words."""
     reason = error.strerror or str(error)
     return OutputError(f"{path}: cannot be written ({reason}). Free some space or give another folder with -o.")
@@ -113,7 +113,7 @@ def unwritable(path: Path, error: OSError) -> OutputError:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole."""
-    write_whole(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
+    write_bytes_atomically(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
@@ -130,7 +130,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
         raise InputError(path, f"is not valid JSON ({error})", remedy) from error
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hex; remembered as long as size and modification time stay the same.
 
     Raises:
@@ -138,18 +138,18 @@ def sha256(path: Path) -> str:
     """
     try:
         stat = path.stat()
-        return _sha256(path, stat.st_size, stat.st_mtime_ns)
+        return _hash_unchanged_file(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
 
 
 @lru_cache(maxsize=65536)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _hash_unchanged_file(path: Path, size: int, mtime_ns: int) -> str:
     """Hash the file; size and time are there for the cache's key."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def key_of(*parts: Any) -> str:
+def hash_values(*parts: Any) -> str:
     """Return a SHA-256 in hex over plain values (numbers, strings, lists, dicts), stable across runs and machines."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

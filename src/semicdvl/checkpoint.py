@@ -19,37 +19,39 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from semicdvl import models
-from semicdvl.atomic_files import read_json, whole
+from semicdvl.atomic_files import read_json, write_atomically
 from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.registry import lookup, nearest
+from semicdvl.registry import resolve_builder, suggest_nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
 
-FORMAT = "semicdvl-run"
-ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
+RUN_FORMAT = "semicdvl-run"
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
-def build(kind: str, name: str, table: dict[str, str], options: dict[str, Any]) -> Any:
+def build_registered(kind: str, name: str, table: dict[str, str], options: dict[str, Any]) -> Any:
     """Build a part by name; an option that its builder does not know is refused.
 
     Raises:
         ConfigError: unknown name or option, or a value that the builder refuses.
     """
-    builder = lookup(kind, name, table)
+    builder = resolve_builder(kind, name, table)
     known = [key for key in inspect.signature(builder).parameters if key != "name"]
     for key in options:
         if key not in known:
-            raise ConfigError(f"{kind} '{name}' has no option '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
+            raise ConfigError(
+                f"{kind} '{name}' has no option '{key}'.{suggest_nearest(key, known)} Known: {', '.join(known)}."
+            )
     try:
-        return builder(**_typed(f"{kind} '{name}'", builder, options))
+        return builder(**_convert_options(f"{kind} '{name}'", builder, options))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{kind} '{name}' cannot be built from {options}: {error}") from error
 
 
-def _typed(what: str, builder: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+def _convert_options(what: str, builder: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return options as their builder's annotations have them: the words of a command line as numbers and truths.
 
     Raises:
@@ -62,7 +64,7 @@ def _typed(what: str, builder: Callable[..., Any], options: dict[str, Any]) -> d
     typed = dict(options)
     for key in options.keys() & {name for name, one in parameters.items() if one.annotation is not one.empty}:
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(parameters[key].annotation, config=ANY_TYPE)
+            adapter: TypeAdapter[Any] = TypeAdapter(parameters[key].annotation, config=_ANY_TYPE)
             typed[key] = adapter.validate_python(options[key])
         except PydanticUserError:  # a type that brings its own rules
             continue
@@ -74,13 +76,13 @@ def _typed(what: str, builder: Callable[..., Any], options: dict[str, Any]) -> d
 def build_network(part: dict[str, Any], **overrides: Any) -> nn.Module:
     """Build the network that a recipe's `model` section describes."""
     options = {key: value for key, value in part.items() if key != "name"} | overrides
-    network: nn.Module = build("model", part["name"], models.MODELS, options)
+    network: nn.Module = build_registered("model", part["name"], models.MODELS, options)
     return network
 
 
-def build_bare_network(part: dict[str, Any]) -> nn.Module:
+def build_untrained_network(part: dict[str, Any]) -> nn.Module:
     """Build the network of a recipe's `model` section without pretrained weights, which are about to be replaced."""
-    takes = inspect.signature(lookup("model", part["name"], models.MODELS)).parameters
+    takes = inspect.signature(resolve_builder("model", part["name"], models.MODELS)).parameters
     return build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
 
 
@@ -89,7 +91,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, 
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with whole(path) as temporary:
+    with write_atomically(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
 
 
@@ -120,7 +122,7 @@ def read_run(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{run}: not a trained run (no run.json). Give a folder that `semicdvl train` wrote.")
     content = read_json(path, remedy="Train again, or take the file from a backup")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
         raise CheckpointError(f"{path}: not the record of a trained run. Give a folder that `semicdvl train` wrote.")
     return content
 
@@ -137,15 +139,15 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -
         CheckpointError: no run, or weights of another model.
     """
     content = read_run(run)
-    network = build_bare_network(content["recipe"]["model"])
-    load_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
+    network = build_untrained_network(content["recipe"]["model"])
+    load_weights_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
     if not train_heads and drop is not None:
         drop()
     return network.eval().to(device)
 
 
-def load_into(network: nn.Module, weights: dict[str, Tensor], *, source: Path) -> None:
+def load_weights_into(network: nn.Module, weights: dict[str, Tensor], *, source: Path) -> None:
     """Load weights into a network that must have exactly these.
 
     Raises:

@@ -9,22 +9,22 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 
-LENGTHS = {"steps": "epochs", "epochs": "steps"}
+LENGTH_KEYS = {"steps": "epochs", "epochs": "steps"}
 """Two ways to say how long a training is; what is said later (over a base, with --set) replaces the other."""
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of a recipe; frozen, and without keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-AnySection = TypeVar("AnySection", bound=Section)
+ConfigSectionT = TypeVar("ConfigSectionT", bound=ConfigSection)
 
 
-class DataConfig(Section):
+class DataConfig(ConfigSection):
     """Which pairs are used for what."""
 
     dataset: str = Field("folder", description="reader, see `semicdvl list datasets`")
@@ -55,13 +55,13 @@ class DataConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, see its docstring")
 
 
-class PseudoConfig(Section):
+class PseudoConfig(ConfigSection):
     """Where the VLM's labels come from."""
 
     store: Path = Field(description="folder that `semicdvl pseudo` wrote")
 
 
-class Part(BaseModel):
+class PartConfig(BaseModel):
     """A model or a method: its name, and fields of its own, which its builder checks."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -73,7 +73,7 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
-class TrainConfig(Section):
+class TrainConfig(ConfigSection):
     """Optimisation and validation; the defaults are the paper's where they don't depend on the machine."""
 
     steps: int | None = Field(None, ge=1, description="optimiser steps; 2000 if neither steps nor epochs are given")
@@ -111,7 +111,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_length(cls, given: Any) -> Any:
+    def _require_one_length(cls, given: Any) -> Any:
         """Take exactly one of steps and epochs."""
         if not isinstance(given, dict):
             return given
@@ -121,15 +121,15 @@ class TrainConfig(Section):
         return given if lengths else {**given, "steps": 2000}
 
 
-class Recipe(Section):
+class Recipe(ConfigSection):
     """All that determines a training run."""
 
     name: str = "run"
     seed: int = Field(0, ge=0)
     data: DataConfig
     pseudo: PseudoConfig | None = None
-    model: Part = Part(name="siam_light")
-    method: Part
+    model: PartConfig = PartConfig(name="siam_light")
+    method: PartConfig
     train: TrainConfig = TrainConfig()
 
 
@@ -149,7 +149,7 @@ def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     content = read_with_base(path)
     for override in overrides:
-        _override(content, override)
+        _apply_override(content, override)
     return parse_recipe(content, source=str(path))
 
 
@@ -169,34 +169,34 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(path, f"is not valid TOML ({error})", "Mend the line") from error
 
 
-def read_with_base(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the plain content of a recipe put over that of its base; `above` are the recipes that stand on it."""
+def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the plain content of a recipe put over that of its base; `dependents` are the recipes that stand on it."""
     content = read_toml(path)
     base = content.pop("base", None)
     if base is None:
         return content
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r}: the path of another recipe is wanted.")
-    chain = (*above, path.resolve())
+    chain = (*dependents, path.resolve())
     below = path.parent / base
     if below.resolve() in chain:
         raise ConfigError(f"{path}: base = '{base}' leads back to a recipe that stands on this one. Take one out.")
-    return put_over(read_with_base(below, above=chain), content)
+    return merge_recipes(read_with_base(below, dependents=chain), content)
 
 
-def put_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge_recipes(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return plain recipe `base` with `changes` put over it, as `load_recipe` says."""
-    merged = {key: value for key, value in base.items() if LENGTHS.get(key) not in changes}
+    merged = {key: value for key, value in base.items() if LENGTH_KEYS.get(key) not in changes}
     for key, value in changes.items():
         own = merged.get(key)
-        if isinstance(own, dict) and isinstance(value, dict) and not _is_other_part(key, own, value):
-            merged[key] = put_over(own, value)
+        if isinstance(own, dict) and isinstance(value, dict) and not _names_another_part(key, own, value):
+            merged[key] = merge_recipes(own, value)
         else:
             merged[key] = value
     return merged
 
 
-def _is_other_part(key: str, own: dict[str, Any], value: dict[str, Any]) -> bool:
+def _names_another_part(key: str, own: dict[str, Any], value: dict[str, Any]) -> bool:
     """Tell whether a model or method section names another one, whose options are not those of the base's."""
     return key in ("model", "method") and "name" in value and value["name"] != own.get("name")
 
@@ -206,7 +206,7 @@ def parse_recipe(content: dict[str, Any], *, source: str) -> Recipe:
     return parse_section(Recipe, content, source=source)
 
 
-def parse_section(kind: type[AnySection], content: dict[str, Any], *, source: str) -> AnySection:
+def parse_section(kind: type[ConfigSectionT], content: dict[str, Any], *, source: str) -> ConfigSectionT:
     """Check plain values against a section; `source` names it in errors.
 
     Raises:
@@ -215,64 +215,66 @@ def parse_section(kind: type[AnySection], content: dict[str, Any], *, source: st
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {'; '.join(_explain(item, kind) for item in error.errors())}") from None
+        raise ConfigError(f"{source}: {'; '.join(_describe_error(item, kind) for item in error.errors())}") from None
 
 
-def _explain(item: Any, kind: type[BaseModel] | None = None) -> str:
+def _describe_error(item: Any, kind: type[BaseModel] | None = None) -> str:
     """Say in words what pydantic found wrong."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = _keys_at(item["loc"][:-1], kind)
-        return f"unknown key '{where}'.{nearest(str(item['loc'][-1]), known)} Known: {', '.join(known)}."
+        known = _list_known_keys(item["loc"][:-1], kind)
+        return f"unknown key '{where}'.{suggest_nearest(str(item['loc'][-1]), known)} Known: {', '.join(known)}."
     if item["type"] == "missing":
         return f"the key '{where}' is missing; add it."
     return f"{where} = {item['input']!r}: {item['msg']}."
 
 
-def _keys_at(location: tuple[int | str, ...], kind: type[BaseModel] | None = None) -> list[str]:
+def _list_known_keys(location: tuple[int | str, ...], kind: type[BaseModel] | None = None) -> list[str]:
     """Return the keys that a section of the recipe, or of `kind`, knows."""
     section: Any = kind or Recipe
     for part in location:
         annotation = section.model_fields[str(part)].annotation
-        section = next((kind for kind in getattr(annotation, "__args__", (annotation,)) if _is_section(kind)), Section)
+        section = next(
+            (kind for kind in getattr(annotation, "__args__", (annotation,)) if _is_config_section(kind)), ConfigSection
+        )
     return list(section.model_fields)
 
 
-def _is_section(kind: Any) -> bool:
+def _is_config_section(kind: Any) -> bool:
     """Tell whether a type is a part of the recipe."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _apply_override(content: dict[str, Any], override: str) -> None:
     """Put one `key=value` into the plain recipe."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: wanted key=value, such as train.steps=500.")
-    *sections, last = _full_key(key.strip(), content)
+    *sections, last = _resolve_key(key.strip(), content)
     target = content
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override}: '{section}' is not a section of the recipe.")
-    target[last] = _value(text)
-    if last in LENGTHS and sections == ["train"]:
-        target.pop(LENGTHS[last], None)
+    target[last] = _parse_value(text)
+    if last in LENGTH_KEYS and sections == ["train"]:
+        target.pop(LENGTH_KEYS[last], None)
 
 
-def _full_key(key: str, content: dict[str, Any]) -> list[str]:
+def _resolve_key(key: str, content: dict[str, Any]) -> list[str]:
     """Return the dotted key's parts; a bare key gets the section that knows it."""
     if "." in key or key in Recipe.model_fields:
         return key.split(".")
-    homes = [name for name in ("data", "pseudo", "train") if key in _keys_at((name,))]
+    homes = [name for name in ("data", "pseudo", "train") if key in _list_known_keys((name,))]
     homes += [name for name in ("model", "method") if key in content.get(name, {})]
     if len(homes) == 1:
         return [homes[0], key]
-    known = [f"{name}.{field}" for name in ("data", "train") for field in _keys_at((name,))]
-    hint = f" It stands in {' and '.join(homes)}; write the section too." if homes else nearest(key, known)
+    known = [f"{name}.{field}" for name in ("data", "train") for field in _list_known_keys((name,))]
+    hint = f" It stands in {' and '.join(homes)}; write the section too." if homes else suggest_nearest(key, known)
     raise ConfigError(f"--set {key}: unknown key.{hint or ' Write it with its section, such as method.tau=0.9.'}")
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """Read a value as TOML; what is not TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

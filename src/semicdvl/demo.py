@@ -25,24 +25,24 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from semicdvl.atomic_files import whole, write_json
+from semicdvl.atomic_files import write_atomically, write_json
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.checkpoint import build
+from semicdvl.checkpoint import build_registered
 from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectSettings, detect, network_detector, vlm_detector
-from semicdvl.metrics.change import Confusion
+from semicdvl.detection.pipeline import DetectionConfig, build_network_detector, build_vlm_detector, detect_to_folder
+from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings
-from semicdvl.pseudo_labels.quality import fill
+from semicdvl.pseudo_labels.quality import fill_store
 from semicdvl.reports import html
-from semicdvl.synthetic.generate import City, CitySpec, make_city, write_city, write_patches
+from semicdvl.synthetic.generate import CitySpec, SyntheticCity, generate_city, write_city, write_city_patches
 from semicdvl.training.run import train
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS
 
 
 @dataclass(frozen=True)
-class DemoSize:
+class DemoSettings:
     """How large the demonstration is; the default takes some minutes on 2 cores."""
 
     height_px: int = 1536
@@ -57,62 +57,66 @@ class DemoSize:
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One way of finding change and how it did on the unseen part."""
 
     title: str
     folder: str
-    counts: Confusion
+    counts: ConfusionCounts
     seconds: float
 
 
-METHODS = (("Sup-only", "supervised", "sup-only"), ("SemiCD-VL", "semicd_vl", "semicd-vl"))
+TRAINED_METHODS = (("Sup-only", "supervised", "sup-only"), ("SemiCD-VL", "semicd_vl", "semicd-vl"))
 
 
-def run_demo(out: Path, *, seed: int = 0, console: Console | None = None, size: DemoSize | None = None) -> list[Row]:
+def run_demo(
+    out: Path, *, seed: int = 0, console: Console | None = None, size: DemoSettings | None = None
+) -> list[DemoRow]:
     """Run the demonstration below `out`, print its table and return the rows.
 
     Raises:
         OutputError, CheckpointError: `out` cannot be written or holds something else.
     """
-    console, size = console or Console(), size or DemoSize()
+    console, size = console or Console(), size or DemoSettings()
     began = time.monotonic()
     console.rule("1/5  a made-up city, two dates")
-    city = make_city(CitySpec(size_px=(size.height_px, size.width_px), seed=seed))
+    city = generate_city(CitySpec(size_px=(size.height_px, size.width_px), seed=seed))
     files = write_city(city, out / "city")
-    patches, split_col = _training_patches(city, out / "city" / "patches", size)
+    patches, split_col = _write_training_patches(city, out / "city" / "patches", size)
     console.print(f"{size.width_px} x {size.height_px} px at {city.spec.gsd_m} m: {files.before} and {files.after}")
 
     console.rule("2/5  detect without labels: vision-language model and change event generation")
-    vlm: VLM = build("VLM", "aerial", VLMS, {})
-    detectors = [("No labels (VLM + CEG)", "no-labels", vlm_detector(vlm, prompts=PROMPT_SETS["buildings"]))]
-    rows = [_measured(city, split_col, out, *detectors[0], console=console)]
+    vlm: VLM = build_registered("VLM", "aerial", VLMS, {})
+    detectors = [("No labels (VLM + CEG)", "no-labels", build_vlm_detector(vlm, prompts=PROMPT_SETS["buildings"]))]
+    rows = [_detect_and_score(city, split_col, out, *detectors[0], console=console)]
 
     console.rule("3/5  pseudo labels for the training patches")
     settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
-    pairs = folder.read(patches).subset("train")
+    pairs = folder.read_folder(patches).select_subset("train")
     words = PROMPT_SETS["buildings"]
-    filled = fill(pairs, vlm=vlm, prompts=words, settings=settings, root=out / "store", gsd_m=city.spec.gsd_m)
+    filled = fill_store(pairs, vlm=vlm, prompts=words, settings=settings, root=out / "store", gsd_m=city.spec.gsd_m)
     console.print(filled.summary, highlight=False)
-    console.print(filled.table())
+    console.print(filled.to_table())
 
     console.rule(f"4/5  train with {size.labelled:.0%} of the labels: alone, and guided by the VLM")
-    for title, method, name in METHODS:
+    for title, method, name in TRAINED_METHODS:
         recipe = _write_recipe(out, method=method, seed=seed, size=size)
         trained = train(load_recipe(recipe), out / "runs" / method)
         console.print(f"{title}: {trained.seconds:.0f} s, validation IoU {trained.val['iou']:.3f}")
-        detector = network_detector(trained.run)
-        rows.append(_measured(city, split_col, out, title, name, detector, console=console, train_s=trained.seconds))
+        detector = build_network_detector(trained.run)
+        rows.append(
+            _detect_and_score(city, split_col, out, title, name, detector, console=console, train_s=trained.seconds)
+        )
 
     console.rule("5/5  report")
     _write_report(out, city=city, split_col=split_col, rows=rows, size=size, seconds=time.monotonic() - began)
-    console.print(_table(rows, size))
+    console.print(_build_table(rows, size))
     console.print(f"report: {out / 'report.html'}", highlight=False)
     return rows
 
 
 # ------------------------------------------------------------------------------------------------ data
-def _training_patches(city: City, root: Path, size: DemoSize) -> tuple[Path, int]:
+def _write_training_patches(city: SyntheticCity, root: Path, size: DemoSettings) -> tuple[Path, int]:
     """Write the patches west of the unseen part and return their folder and that part's column.
 
     Validation rows run through the whole west: a strip beside the unseen part was not like the rest of the city.
@@ -121,17 +125,17 @@ def _training_patches(city: City, root: Path, size: DemoSize) -> tuple[Path, int
     split_col = int(size.width_px * (1 - size.unseen_frac)) // step * step
     val_every = min(size.val_every, size.height_px // step)
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for pair in write_patches(city, root, size_px=step):
+    for pair in write_city_patches(city, root, size_px=step):
         row, col = (int(part) for part in pair.name.partition("_r")[2].split("_c"))
         is_val = row // step % val_every == val_every // 2
         lists["test" if col >= split_col else "val" if is_val else "train"].append(pair.name)
     for subset, chosen in lists.items():
-        with whole(root / f"{subset}.txt") as temporary:
+        with write_atomically(root / f"{subset}.txt") as temporary:
             temporary.write_text("".join(f"{name}\n" for name in chosen))
     return root, split_col
 
 
-RECIPE = """# Written by `semicdvl demo`; the same by hand: semicdvl train {path} -o {out}/runs/{method}
+RECIPE_TEMPLATE = """# Written by `semicdvl demo`; the same by hand: semicdvl train {path} -o {out}/runs/{method}
 name = "{method}"
 seed = {seed}
 
@@ -160,7 +164,7 @@ head_lr_multiplier = 4
 eval_every = {every}
 """
 
-GUIDED = """# A run of hundreds of steps: the VLM weighs more than in the paper's tens of thousands.
+VLM_SECTIONS_TEMPLATE = """# A run of hundreds of steps: the VLM weighs more than in the paper's tens of thousands.
 pseudo_start_frac = 0.2
 lambda_vl = 6.0
 lambda_vl_end = 1.0
@@ -172,19 +176,19 @@ store = "{out}/store"
 """
 
 
-def _write_recipe(out: Path, *, method: str, seed: int, size: DemoSize) -> Path:
+def _write_recipe(out: Path, *, method: str, seed: int, size: DemoSettings) -> Path:
     """Write the recipe of one method; the recipes differ in nothing but the method and its settings."""
     path = out / f"{method}.toml"
-    extra = GUIDED.format(out=out.as_posix()) if method == "semicd_vl" else ""
+    extra = VLM_SECTIONS_TEMPLATE.format(out=out.as_posix()) if method == "semicd_vl" else ""
     parts = {"path": path.as_posix(), "out": out.as_posix(), "method": method, "extra": extra}
-    content = RECIPE.format(**parts, seed=seed, size=size, every=max(size.steps // 6, 1))
-    with whole(path) as temporary:
+    content = RECIPE_TEMPLATE.format(**parts, seed=seed, size=size, every=max(size.steps // 6, 1))
+    with write_atomically(path) as temporary:
         temporary.write_text(content)
     return path
 
 
-def _measured(
-    city: City,
+def _detect_and_score(
+    city: SyntheticCity,
     split_col: int,
     out: Path,
     title: str,
@@ -193,69 +197,73 @@ def _measured(
     *,
     console: Console,
     train_s: float = 0.0,
-) -> Row:
+) -> DemoRow:
     """Detect on the whole city and count right and wrong pixels east of `split_col`."""
     began = time.monotonic()
-    settings = DetectSettings(title=f"Made-up city: {title}")
-    result = detect(
+    settings = DetectionConfig(title=f"Made-up city: {title}")
+    result = detect_to_folder(
         out / "city" / "before.tif", out / "city" / "after.tif", out / name, detector=detector, settings=settings
     )
     with rasterio.open(result.out / "change.tif") as source:
         found_HW = source.read(1)
-    counts = Confusion.from_maps(found_HW[:, split_col:], city.change_HW[:, split_col:])
+    counts = ConfusionCounts.from_maps(found_HW[:, split_col:], city.change_HW[:, split_col:])
     console.print(f"{title}: IoU {counts.iou:.3f} on the unseen part", highlight=False)
-    return Row(title, name, counts, time.monotonic() - began + train_s)
+    return DemoRow(title, name, counts, time.monotonic() - began + train_s)
 
 
 # ------------------------------------------------------------------------------------------------ result
-COLUMNS = ("", "labels", "IoU", "F1", "precision", "recall", "seconds")
+TABLE_COLUMNS = ("", "labels", "IoU", "F1", "precision", "recall", "seconds")
 
 
-def _cells(row: Row, size: DemoSize) -> list[str]:
+def _format_cells(row: DemoRow, size: DemoSettings) -> list[str]:
     """Return a row of the table."""
     labels = "none" if row.folder == "no-labels" else f"{size.labelled:.0%}"
     scores = (row.counts.iou, row.counts.f1, row.counts.precision, row.counts.recall)
     return [row.title, labels, *(f"{score:.3f}" for score in scores), f"{row.seconds:.0f}"]
 
 
-def _table(rows: Sequence[Row], size: DemoSize) -> Table:
+def _build_table(rows: Sequence[DemoRow], size: DemoSettings) -> Table:
     """Return the table for the terminal."""
-    table = Table(*COLUMNS, title="On the unseen part of the city", title_justify="left", box=None, header_style="bold")
+    table = Table(
+        *TABLE_COLUMNS, title="On the unseen part of the city", title_justify="left", box=None, header_style="bold"
+    )
     for row in rows:
-        table.add_row(*_cells(row, size))
+        table.add_row(*_format_cells(row, size))
     return table
 
 
 def _write_report(
-    out: Path, *, city: City, split_col: int, rows: Sequence[Row], size: DemoSize, seconds: float
+    out: Path, *, city: SyntheticCity, split_col: int, rows: Sequence[DemoRow], size: DemoSettings, seconds: float
 ) -> None:
     """Write the page, the table as Markdown and the numbers as JSON."""
-    lines = [_cells(row, size) for row in rows]
-    markdown = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *lines)]
-    with whole(out / "table.md") as temporary:
+    lines = [_format_cells(row, size) for row in rows]
+    markdown = ["| " + " | ".join(cells) + " |" for cells in (TABLE_COLUMNS, ["---"] * len(TABLE_COLUMNS), *lines)]
+    with write_atomically(out / "table.md") as temporary:
         temporary.write_text("\n".join(markdown) + "\n")
     write_json(out / "table.json", [{"title": row.title, **vars(row.counts), "seconds": row.seconds} for row in rows])
     unseen = (slice(None), slice(split_col, None))
     figures = [
-        html.picture(_right_and_wrong(out / row.folder, city, unseen), f"{row.title}: IoU {row.counts.iou:.3f}")
+        html.render_figure(_draw_error_map(out / row.folder, city, unseen), f"{row.title}: IoU {row.counts.iou:.3f}")
         for row in rows
     ]
-    colours = [("found, and true", FOUND), ("missed", MISSED), ("invented", INVENTED)]
-    dates = html.swipe(city.t1_HWC[unseen], city.t2_HWC[unseen], "The unseen part; drag the line")
+    colours = [("found, and true", DETECTED_COLOR), ("missed", MISSED_COLOR), ("invented", FALSE_ALARM_COLOR)]
+    dates = html.render_swipe(city.t1_HWC[unseen], city.t2_HWC[unseen], "The unseen part; drag the line")
     links = ", ".join(f"{row.folder}/report.html" for row in rows)
     sections = [
-        html.Section("What was found", [html.table(COLUMNS, lines)], lead=_lead(size)),
+        html.Section("What was found", [html.render_table(TABLE_COLUMNS, lines)], lead=_explain_table(size)),
         html.Section("The place", [dates]),
-        html.Section("Against the truth", [html.legend(colours), html.gallery(figures)]),
-        html.Section("More", [html.text(f"Maps, polygons and a report of each: {links}. In all {seconds:.0f} s.")]),
+        html.Section("Against the truth", [html.render_legend(colours), html.render_gallery(figures)]),
+        html.Section(
+            "More", [html.render_paragraph(f"Maps, polygons and a report of each: {links}. In all {seconds:.0f} s.")]
+        ),
     ]
-    html.write(out / "report.html", "Change in a made-up city", sections)
+    html.write_page(out / "report.html", "Change in a made-up city", sections)
 
 
-FOUND, MISSED, INVENTED = (40, 160, 90), (215, 60, 50), (240, 170, 40)
+DETECTED_COLOR, MISSED_COLOR, FALSE_ALARM_COLOR = (40, 160, 90), (215, 60, 50), (240, 170, 40)
 
 
-def _right_and_wrong(result: Path, city: City, where: tuple[slice, slice]) -> NDArray[np.uint8]:
+def _draw_error_map(result: Path, city: SyntheticCity, where: tuple[slice, slice]) -> NDArray[np.uint8]:
     """Return date 2, greyed, with what was found, missed and invented."""
     with rasterio.open(result / "change.tif") as source:
         found_HW = source.read(1)[where] == 1
@@ -263,15 +271,15 @@ def _right_and_wrong(result: Path, city: City, where: tuple[slice, slice]) -> ND
     grey_HW = city.t2_HWC[where].mean(axis=-1) * 0.5 + 110
     picture_HWC = np.repeat(grey_HW[..., None], 3, axis=-1).astype(np.uint8)
     for mask_HW, colour in (
-        (found_HW & truth_HW, FOUND),
-        (truth_HW & ~found_HW, MISSED),
-        (found_HW & ~truth_HW, INVENTED),
+        (found_HW & truth_HW, DETECTED_COLOR),
+        (truth_HW & ~found_HW, MISSED_COLOR),
+        (found_HW & ~truth_HW, FALSE_ALARM_COLOR),
     ):
         picture_HWC[mask_HW] = colour
     return picture_HWC
 
 
-def _lead(size: DemoSize) -> str:
+def _explain_table(size: DemoSettings) -> str:
     """Say what the numbers mean."""
     return (
         f"Changed buildings in the eastern {size.unseen_frac:.0%} of the city, on which nothing was trained and no "

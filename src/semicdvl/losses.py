@@ -43,7 +43,7 @@ def _cross_entropy_map(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------ with labels
-def cross_entropy(logits_BKHW: Tensor, label_BHW: Tensor, *, change_weight: float = 1.0) -> Tensor:
+def label_cross_entropy(logits_BKHW: Tensor, label_BHW: Tensor, *, change_weight: float = 1.0) -> Tensor:
     """Return the mean cross entropy over the pixels with a label.
 
     Args:
@@ -59,7 +59,7 @@ def cross_entropy(logits_BKHW: Tensor, label_BHW: Tensor, *, change_weight: floa
     return masked_mean(weight_BHW * value_BHW, labelled_BHW) / mean_weight
 
 
-def dice(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
+def dice_loss(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
     """Return 1 - soft Dice of the changed class, pooled over the batch; 0 if nothing is changed and nothing found.
 
     Pooling over the batch (not a mean over pairs) keeps pairs without change from deciding the value.
@@ -80,7 +80,7 @@ def hard_cross_entropy(logits_BKHW: Tensor, label_BHW: Tensor, *, hard_frac: flo
     return value_N.topk(max(1, round(hard_frac * value_N.numel()))).values.mean()
 
 
-def supervised(
+def supervised_loss(
     logits_BKHW: Tensor,
     label_BHW: Tensor,
     *,
@@ -100,12 +100,12 @@ def supervised(
     if hard_frac < 1:
         loss = hard_cross_entropy(logits_BKHW, label_BHW, hard_frac=hard_frac)
     else:
-        loss = cross_entropy(logits_BKHW, label_BHW, change_weight=change_weight)
-    return loss + dice_weight * dice(logits_BKHW, label_BHW) if dice_weight else loss
+        loss = label_cross_entropy(logits_BKHW, label_BHW, change_weight=change_weight)
+    return loss + dice_weight * dice_loss(logits_BKHW, label_BHW) if dice_weight else loss
 
 
 # ------------------------------------------------------------------------------------------------ without labels
-class Bounds(TypedDict):
+class ConfidenceBounds(TypedDict):
     """From which confidence on a pseudo label counts: the arguments of `is_confident`."""
 
     confidence_min: float
@@ -125,7 +125,7 @@ def is_confident(
     return confidence_BHW >= torch.where(pseudo_BHW == 1, confidence_min_changed, confidence_min)
 
 
-def consistency(
+def consistency_loss(
     logits_BKHW: Tensor,
     pseudo_BHW: Tensor,
     confidence_BHW: Tensor,
@@ -148,9 +148,9 @@ def consistency(
         confidence_min: tau; a pixel with at least this confidence counts.
         confidence_min_changed: tau of pixels called changed; None: the same.
         change_weight: weight of pixels called changed against 1 for the others, in the sum and in the denominator, as
-            in `cross_entropy`.
+            in `label_cross_entropy`.
     """
-    bounds = Bounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
+    bounds = ConfidenceBounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
     confident_BHW = valid_BHW & is_confident(pseudo_BHW, confidence_BHW, **bounds)
     value_BHW = _cross_entropy_map(logits_BKHW, pseudo_BHW)
     if change_weight == 1.0:
@@ -203,13 +203,13 @@ def feature_distance(
     return F.interpolate(distance[:, None], size=size_px, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _pull_push(distance_BHW: Tensor, *, form: ContrastiveForm, margin: float) -> tuple[Tensor, Tensor]:
+def _contrastive_parts(distance_BHW: Tensor, *, form: ContrastiveForm, margin: float) -> tuple[Tensor, Tensor]:
     """Return each pixel's loss if it is unchanged (distance) and if it is changed (what lacks to the margin)."""
     pull_BHW, push_BHW = distance_BHW, (margin - distance_BHW).clamp(min=0)
     return (pull_BHW, push_BHW) if form == "linear" else (pull_BHW.square(), push_BHW.square())
 
 
-def balanced_contrastive(
+def balanced_contrastive_loss(
     distance_BHW: Tensor,
     label_BHW: Tensor,
     *,
@@ -228,13 +228,13 @@ def balanced_contrastive(
 
     Differs from the public code: a class without pixels adds exactly 0 (there: counts + 1e-4).
     """
-    pull_BHW, push_BHW = _pull_push(distance_BHW.float(), form=form, margin=margin)
+    pull_BHW, push_BHW = _contrastive_parts(distance_BHW.float(), form=form, margin=margin)
     counted_BHW = torch.ones_like(label_BHW, dtype=torch.bool) if counted_BHW is None else counted_BHW
     unchanged_BHW, changed_BHW = counted_BHW & (label_BHW == 0), counted_BHW & (label_BHW == 1)
     return masked_mean(pull_BHW, unchanged_BHW) + masked_mean(push_BHW, changed_BHW)
 
 
-def pixel_contrastive(
+def pixel_contrastive_loss(
     distance_BHW: Tensor,
     label_BHW: Tensor,
     *,
@@ -245,8 +245,8 @@ def pixel_contrastive(
 ) -> Tensor:
     """Return the contrastive loss without class balance: sum over `counted` / number of `over`.
 
-    This is what the public code does on unlabelled pairs; arguments as `balanced_contrastive`.
+    This is what the public code does on unlabelled pairs; arguments as `balanced_contrastive_loss`.
     """
-    pull_BHW, push_BHW = _pull_push(distance_BHW.float(), form=form, margin=margin)
+    pull_BHW, push_BHW = _contrastive_parts(distance_BHW.float(), form=form, margin=margin)
     value_BHW = torch.where(label_BHW == 1, push_BHW, pull_BHW)
     return masked_mean(value_BHW, counted_BHW & (label_BHW != IGNORE), over_BHW=over_BHW)

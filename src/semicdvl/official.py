@@ -2,7 +2,7 @@
 
 The public code saves {"model": ..., "optimizer": ..., "epoch": ..., "previous_best": ...}, its names with `module.` in
 front where it trained on several GPUs. Its network has 396 tensors, and each has one place in `siam_light`
-(`PUBLIC_NAMES`). Tensors are read without unpickling anything else: a file with other Python objects is refused.
+(`OFFICIAL_PREFIXES`). Tensors are read without unpickling anything else: a file with other Python objects is refused.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import torch
 from numpy._core.multiarray import scalar as numpy_scalar
 from torch import Tensor, nn
 
-from semicdvl.atomic_files import sha256, whole_folder, write_json
-from semicdvl.checkpoint import FORMAT, build_network, save_weights
+from semicdvl.atomic_files import hash_file, write_folder_atomically, write_json
+from semicdvl.checkpoint import RUN_FORMAT, build_network, save_weights
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.models.siam_light import PUBLIC_NAMES
+from semicdvl.models.siam_light import OFFICIAL_PREFIXES
 from semicdvl.version import __version__
 
 WRAPPERS = ("model", "state_dict")
@@ -32,15 +32,15 @@ WRAPPERS = ("model", "state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put in front of every name."""
 
-BLOCKS = {6: "resnet50s", 23: "resnet101s"}
+BACKBONE_BY_BLOCKS = {6: "resnet50s", 23: "resnet101s"}
 """Blocks of the third stage -> backbone."""
 
-SHOWN = 20
+MAX_LISTED = 20
 _REMEDY = "Give a .pth file of the public SemiCD-VL code, such as its best.pth"
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedCheckpoint:
     """What was imported: the run, its network's part of the recipe, and how many tensors it took."""
 
     run: Path
@@ -48,7 +48,7 @@ class Imported:
     tensors: int
 
 
-def import_official(checkpoint: Path, run: Path) -> Imported:
+def import_official(checkpoint: Path, run: Path) -> ImportedCheckpoint:
     """Turn a checkpoint of the public SemiCD-VL code into a run.
 
     The public code picks its best epoch on the *test* pairs, so the run is marked as selected on test.
@@ -63,18 +63,18 @@ def import_official(checkpoint: Path, run: Path) -> Imported:
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise CheckpointError(f"{run}: exists and is not empty. Give another folder with -o.")
-    content = read_safely(checkpoint)
-    theirs = public_tensors(content, source=checkpoint)
-    part = model_part(theirs)
+    content = read_tensors_safely(checkpoint)
+    theirs = extract_tensors(content, source=checkpoint)
+    part = infer_model_section(theirs)
     network = build_network(part)
-    weights = renamed(theirs, network, source=checkpoint)
-    with whole_folder(run) as folder:
+    weights = rename_tensors(theirs, network, source=checkpoint)
+    with write_folder_atomically(run) as folder:
         save_weights(folder / "model.safetensors", weights)
-        write_json(folder / "run.json", _record(checkpoint, part, network, content))
-    return Imported(run, part, len(weights))
+        write_json(folder / "run.json", _make_record(checkpoint, part, network, content))
+    return ImportedCheckpoint(run, part, len(weights))
 
 
-def read_safely(path: Path) -> Any:
+def read_tensors_safely(path: Path) -> Any:
     """Read a file of `torch.save` that holds tensors, numbers, strings and containers of these; nothing is executed.
 
     Raises:
@@ -104,7 +104,7 @@ def read_safely(path: Path) -> Any:
         ) from error
 
 
-def public_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
+def extract_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint's network by their public names, wrappers and prefixes taken off.
 
     Raises:
@@ -122,7 +122,7 @@ def public_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def model_part(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
+def infer_model_section(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the `model` section of a recipe that builds the network of these tensors, as far as they tell.
 
     Backbone, decoder width and number of classes are read off; the output stride is the public code's 16, which no
@@ -132,7 +132,7 @@ def model_part(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
     fusing, classify = (theirs.get(f"decode_head.{name}.weight") for name in ("fusion_conv.conv", "conv_seg"))
     return {
         "name": "siam_light",
-        "backbone": BLOCKS.get(len(blocks), "resnet50s"),
+        "backbone": BACKBONE_BY_BLOCKS.get(len(blocks), "resnet50s"),
         "pretrained": "none",
         "output_stride": 16,
         "decoder_channels": 256 if fusing is None else len(fusing),
@@ -140,22 +140,22 @@ def model_part(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def public_name(name: str) -> str:
+def to_public_name(name: str) -> str:
     """Return the public code's name of a tensor of `siam_light`."""
-    ours, theirs = next((ours, theirs) for ours, theirs in PUBLIC_NAMES.items() if name.startswith(ours))
+    ours, theirs = next((ours, theirs) for ours, theirs in OFFICIAL_PREFIXES.items() if name.startswith(ours))
     return theirs + name.removeprefix(ours)
 
 
-def renamed(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
+def rename_tensors(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
     """Return the public tensors under our names, in our types.
 
     Raises:
         CheckpointError: some are missing, surplus, of another shape or no numbers; all are listed by public names.
     """
     ours = network.state_dict()
-    wanted = {public_name(name): tensor for name, tensor in ours.items()}
+    wanted = {to_public_name(name): tensor for name, tensor in ours.items()}
     unfit = [
-        f"{name} is {_shape(theirs[name])} where {_shape(tensor)} is wanted"
+        f"{name} is {_format_shape(theirs[name])} where {_format_shape(tensor)} is wanted"
         for name, tensor in wanted.items()
         if name in theirs and theirs[name].shape != tensor.shape
     ]
@@ -163,42 +163,44 @@ def renamed(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -
         "missing": [name for name in wanted if name not in theirs],
         "surplus": [name for name in theirs if name not in wanted],
         "of another shape": unfit,
-        "with values that are no numbers": [name for name in wanted if name in theirs and not _finite(theirs[name])],
+        "with values that are no numbers": [
+            name for name in wanted if name in theirs and not _all_finite(theirs[name])
+        ],
     }
     if any(faults.values()):
-        listed = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
+        listed = "; ".join(f"{len(names)} {what}: {_format_names(names)}" for what, names in faults.items() if names)
         raise CheckpointError(
             f"{source}: not weights of SemiCD-VL's network, which has {len(wanted)} tensors. {listed}. {_REMEDY}."
         )
-    return {name: theirs[public_name(name)].to(tensor.dtype) for name, tensor in ours.items()}
+    return {name: theirs[to_public_name(name)].to(tensor.dtype) for name, tensor in ours.items()}
 
 
-def _finite(tensor: Tensor) -> bool:
+def _all_finite(tensor: Tensor) -> bool:
     """Tell whether all values are numbers: a run that diverged saves its weights like any other."""
     return bool(tensor.isfinite().all())
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     """Write a shape as 256 x 64 x 1 x 1."""
     return " x ".join(str(side) for side in tensor.shape) or "a single number"
 
 
-def _some(names: Iterable[str]) -> str:
+def _format_names(names: Iterable[str]) -> str:
     """List names, at most `SHOWN` of them."""
     names = list(names)
-    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:MAX_LISTED]) + (f", and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
 
 
-def _record(checkpoint: Path, part: dict[str, Any], network: nn.Module, content: Any) -> dict[str, Any]:
+def _make_record(checkpoint: Path, part: dict[str, Any], network: nn.Module, content: Any) -> dict[str, Any]:
     """Return the run's record; it has no data section, for the file says nothing of the data."""
     told = {key: content[key] for key in ("epoch", "previous_best") if isinstance(content, Mapping) and key in content}
     numbers = {key: float(value) for key, value in told.items() if isinstance(value, (int, float, np.number))}
     return {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "status": "imported",
         "recipe": {"name": checkpoint.stem, "model": part, "method": {"name": "semicd_vl"}},
         "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
-        "imported": {"file": checkpoint.name, "sha256": sha256(checkpoint), **numbers},
+        "imported": {"file": checkpoint.name, "sha256": hash_file(checkpoint), **numbers},
         "heads": sorted(getattr(network, "heads", ())),
         "selected_on": "test",
     }

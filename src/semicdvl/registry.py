@@ -14,13 +14,13 @@ from typing import Any
 from semicdvl.errors import ConfigError
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known name closest to `name`, or the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def lookup(kind: str, name: str, table: Mapping[str, str]) -> Callable[..., Any]:
+def resolve_builder(kind: str, name: str, table: Mapping[str, str]) -> Callable[..., Any]:
     """Return the builder called `name`.
 
     Args:
@@ -33,7 +33,7 @@ def lookup(kind: str, name: str, table: Mapping[str, str]) -> Callable[..., Any]
     """
     target = table.get(name, name if ":" in name else None)
     if target is None:
-        raise ConfigError(f"unknown {kind} '{name}'.{nearest(name, table)} Known: {', '.join(sorted(table))}.")
+        raise ConfigError(f"unknown {kind} '{name}'.{suggest_nearest(name, table)} Known: {', '.join(sorted(table))}.")
     module_name, _, attribute = target.partition(":")
     try:
         builder = getattr(importlib.import_module(module_name), attribute)

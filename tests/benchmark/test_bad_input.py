@@ -10,7 +10,7 @@ from tests.support.command import command
 from tests.support.paths import ROOT
 
 from semicdvl.benchmark import run as suite_run
-from semicdvl.benchmark.jobs import Job
+from semicdvl.benchmark.jobs import TrainingJob
 
 RECIPES = ROOT / "recipes"
 SUITE = f"""
@@ -133,8 +133,8 @@ def test_a_process_gets_its_gpu_and_its_share_of_the_cores(tmp_path: Path, monke
     monkeypatch.setattr(suite_run.subprocess, "Popen", Process)
     monkeypatch.setattr(suite_run, "POLL_S", 0.0)
     monkeypatch.setattr(suite_run, "_cores", lambda: 7)
-    jobs: list[Job] = [Quick(number) for number in range(5)]  # type: ignore[list-item]
-    suite_run._make(jobs, 3, suite_run.Console(quiet=True), devices=("0", "2"))
+    jobs: list[TrainingJob] = [Quick(number) for number in range(5)]  # type: ignore[list-item]
+    suite_run._run_jobs(jobs, 3, suite_run.Console(quiet=True), devices=("0", "2"))
     assert [Path(name).name for name, _, _ in started] == [f"{number}.json" for number in range(5)]
     assert [device for _, device, _ in started] == ["0", "2", "0", "0", "2"]  # three run, end together, then two
     assert {threads for _, _, threads in started} == {"2"}

@@ -14,23 +14,23 @@ from tests.support.pairs_in_memory import detect as detected_in_memory
 from tests.support.pairs_in_memory import pair as pair_in_memory
 
 from semicdvl.benchmark.config import DetectorEntry, Suite, load_suite
-from semicdvl.benchmark.data import prepare
-from semicdvl.benchmark.detectors import built
-from semicdvl.benchmark.jobs import plan
-from semicdvl.benchmark.pair_mosaic import Side, SideStrips
+from semicdvl.benchmark.data import prepare_data
+from semicdvl.benchmark.detectors import build_detector
+from semicdvl.benchmark.jobs import plan_jobs
+from semicdvl.benchmark.pair_mosaic import MosaicStrips, PairMosaic
 from semicdvl.benchmark.plot import write_plot
-from semicdvl.benchmark.results import difference_table, paired
-from semicdvl.benchmark.run import SuiteResult, run_suite
+from semicdvl.benchmark.results import build_difference_table, compare_methods
+from semicdvl.benchmark.run import BenchmarkResult, run_benchmark
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
-from semicdvl.detection.detectors.calibrated import CalibratedVLMCEG
-from semicdvl.detection.detectors.network import vlm_detector
-from semicdvl.detection.detectors.unsupervised import classic_detector
+from semicdvl.detection.detectors.calibrated import CalibratedVLMDetector
+from semicdvl.detection.detectors.network import build_vlm_detector
+from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.errors import ConfigError
-from semicdvl.metrics.change import Confusion
+from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.types import ChangeMap, PairFiles
 from semicdvl.vlms.models import fake
 
@@ -63,9 +63,9 @@ class Brighter:
     """A detector from outside of the package: changed where date 2 is brighter."""
 
     name: str = "brighter"
-    planes_count: int = 1
+    map_count: int = 1
 
-    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         assert gsd_m == 0.5
         return np.maximum(t2_HWC.mean(axis=2) - t1_HWC.mean(axis=2), 0)[None].astype(np.float32) / 255
 
@@ -79,28 +79,28 @@ def brighter():
     return Brighter()
 
 
-def run(suite: Suite, out: Path) -> tuple[SuiteResult, str]:
+def run(suite: Suite, out: Path) -> tuple[BenchmarkResult, str]:
     said = StringIO()
-    return run_suite(suite, out, jobs=0, console=Console(file=said, width=200)), said.getvalue()
+    return run_benchmark(suite, out, jobs=0, console=Console(file=said, width=200)), said.getvalue()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, SuiteResult]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, BenchmarkResult]:
     folder = tmp_path_factory.mktemp("detectors")
     suite = load_suite(write(folder, ALONE))
     return suite, folder / "out", run(suite, folder / "out")[0]
 
 
 def _test_pairs(suite: Suite, out: Path) -> tuple[PairFiles, ...]:
-    place = prepare(suite.data[0], out / "data")
+    place = prepare_data(suite.data[0], out / "data")
     assert place is not None
-    return read_split(place.split_file(1.0, 1)).test
+    return read_split(place.write_split_file(1.0, 1)).test
 
 
 # ------------------------------------------------------------------------------------------------ end to end
-def test_a_suite_of_detectors_alone_needs_no_labels(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_a_suite_of_detectors_alone_needs_no_labels(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, result = finished
-    assert result.failed == 0, [one["error"] for one in result.outcomes]
+    assert result.failed_count == 0, [one["error"] for one in result.outcomes]
     places = [(one["method"], one["seed"], one["seeds"]) for one in result.outcomes]
     assert places == [("PCA-KM", 1, [1]), ("PCA-KM", 2, [2]), ("CVA by pair", 1, [1, 2]), ("brighter", 1, [1, 2])]
     with (out / "results.csv").open(encoding="utf-8") as handle:
@@ -111,40 +111,42 @@ def test_a_suite_of_detectors_alone_needs_no_labels(finished: tuple[Suite, Path,
         assert float(row["seconds"]) > 0 and float(row["peak_mib"]) > 100
     table = result.table.read_text(encoding="utf-8")
     assert "| CVA by pair | 0 % |" in table and "have one threshold for them" in table
-    assert len(result.plots) == 2 and "CVA by pair" in result.page.read_text(encoding="utf-8")
+    assert len(result.plots) == 2 and "CVA by pair" in result.report.read_text(encoding="utf-8")
     assert not (out / "runs").exists()
     assert "4 runs, 4 of them there already" in run(suite, out)[1]
 
 
-def test_scores_are_those_of_the_test_side(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_scores_are_those_of_the_test_side(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, result = finished
-    counts = {"CVA by pair": Confusion(), "brighter": Confusion()}
+    counts = {"CVA by pair": ConfusionCounts(), "brighter": ConfusionCounts()}
     for pair in _test_pairs(suite, out):
         arrays = read_pair(pair)
         brighter_HW = arrays.t2_HWC.mean(axis=2) - arrays.t1_HWC.mean(axis=2) > 25.5
-        cva = classic_detector("cva", {"threshold": 1.5})
+        cva = build_unsupervised_detector("cva", {"threshold": 1.5})
         cva_HW = detected_in_memory(cva, pair_in_memory(arrays.t1_HWC, arrays.t2_HWC)).change_HW
         for name, found_HW in (("CVA by pair", cva_HW), ("brighter", brighter_HW)):
-            counts[name] += Confusion.from_maps(found_HW, arrays.label_HW)
+            counts[name] += ConfusionCounts.from_maps(found_HW, arrays.label_HW)
     for name, total in counts.items():
         (one,) = (one for one in result.outcomes if one["method"] == name)
         assert one["test"]["iou"] == pytest.approx(total.iou, abs=1e-3) and 0 < total.iou < 1
 
 
-def test_a_side_is_one_raster(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_a_side_is_one_raster(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     """What is found in a side is what is found in an image that holds the pairs below each other."""
     suite, out, result = finished
     pairs = _test_pairs(suite, out)
     arrays = [read_pair(pair) for pair in pairs]
     t1_HWC, t2_HWC, label_HW = (np.concatenate(parts) for parts in zip(*arrays, strict=True))
-    side = Side(pairs, ImageCache(2**24), gsd_m=None)
+    side = PairMosaic(pairs, ImageCache(2**24), gsd_m=None)
     assert side.shape_hw == t1_HWC.shape[:2]
     for name, options in (("cva", {}), ("irmad", {}), ("log_ratio", {})):
-        whole = detected_in_memory(classic_detector(name, options), pair_in_memory(t1_HWC, t2_HWC), tile_px=64)
-        detector = classic_detector(name, options).fitted(side)
+        whole = detected_in_memory(
+            build_unsupervised_detector(name, options), pair_in_memory(t1_HWC, t2_HWC), tile_px=64
+        )
+        detector = build_unsupervised_detector(name, options).fitted(side)
         room = out / f"room-{name}"
         room.mkdir()
-        strips = list(detector.decide(SideStrips(side, detector, room)))
+        strips = list(detector.decide(MosaicStrips(side, detector, room)))
         assert np.array_equal(np.concatenate([strip.change_HW for strip in strips]), whole.change_HW)
     assert {one["pairs"]["test"] for one in result.outcomes} == {len(pairs)} and label_HW.any()
 
@@ -158,57 +160,57 @@ def test_pairs_of_two_widths_make_a_side(tmp_path: Path) -> None:
         for path in paths:
             Image.fromarray(rng.integers(0, 255, (*shape, 3)).astype(np.uint8)).save(path)
         pairs.append(PairFiles(str(at), *paths))
-    side = Side(pairs, ImageCache(0), gsd_m=None)
+    side = PairMosaic(pairs, ImageCache(0), gsd_m=None)
     tiles = list(side)
     assert side.shape_hw == (80, 96) and [tile.valid_HW.sum() for tile in tiles] == [32 * 64, 48 * 96]
-    detector = classic_detector("pca_km", {}).fitted(side)
-    strips = list(SideStrips(side, detector, tmp_path))
-    assert [(strip.row, strip.planes_PHW.shape) for strip in strips] == [(0, (2, 32, 96)), (32, (2, 48, 96))]
+    detector = build_unsupervised_detector("pca_km", {}).fitted(side)
+    strips = list(MosaicStrips(side, detector, tmp_path))
+    assert [(strip.row, strip.scores_PHW.shape) for strip in strips] == [(0, (2, 32, 96)), (32, (2, 48, 96))]
     assert all(np.array_equal(strip.valid_HW, tile.valid_HW) for strip, tile in zip(strips, tiles, strict=True))
 
 
-def test_a_vlm_is_asked_without_training(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_a_vlm_is_asked_without_training(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     """Pair by pair, whatever `fit` says."""
     suite, out, _ = finished
     text = {
         "name": "zero labels",
-        "vlm": "semicdvl.vlms.models.fake:build",
+        "vlm": "semicdvl.vlms.models.fake:build_fake",
         "ceg": {"level": "pixel", "gamma": 0},
         "fit": "side",
     }
     entry = DetectorEntry.model_validate(text)
     (one,) = run(suite.model_copy(update={"detectors": (entry,), "seeds": (0,)}), tmp_path / "out")[0].outcomes
     assert one["status"] == "finished", one["error"]
-    settings, counts = CEGSettings(level="pixel", gamma=0, gamma_segmentation=0), Confusion()
+    settings, counts = CEGSettings(level="pixel", gamma=0, gamma_segmentation=0), ConfusionCounts()
     for pair in _test_pairs(suite, out):
         arrays = read_pair(pair)
-        detector = vlm_detector(fake.build(), prompts=PROMPT_SETS["buildings"], settings=settings)
+        detector = build_vlm_detector(fake.build_fake(), prompts=PROMPT_SETS["buildings"], settings=settings)
         found = detected_in_memory(detector, pair_in_memory(arrays.t1_HWC, arrays.t2_HWC))
-        counts += Confusion.from_maps(found.change_HW, arrays.label_HW)
+        counts += ConfusionCounts.from_maps(found.change_HW, arrays.label_HW)
     assert one["test"]["iou"] == pytest.approx(counts.iou, abs=1e-6) and 0.02 < counts.iou < 1
 
 
 def test_options_of_the_engine_reach_it() -> None:
-    text = {"name": "zero labels", "vlm": "semicdvl.vlms.models.fake:build"}
+    text = {"name": "zero labels", "vlm": "semicdvl.vlms.models.fake:build_fake"}
     text |= {"ceg": {"calibrate": True, "shift_px": 2, "gamma": 0.6}}
-    detector = built(DetectorEntry.model_validate(text))
-    assert isinstance(detector, CalibratedVLMCEG) and "fake" in detector.name
+    detector = build_detector(DetectorEntry.model_validate(text))
+    assert isinstance(detector, CalibratedVLMDetector) and "fake" in detector.name
     assert (detector.settings.shift_px, detector.settings.gamma, detector.settings.level) == (2, 0.6, "instance")
 
 
 # ------------------------------------------------------------------------------------------------ beside methods
 def test_they_stand_beside_trained_methods_and_are_compared(
-    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
+    finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path
 ) -> None:
     _, out, _ = finished
     text = TINY.replace("[[data]]", DETECTORS).replace(
         'name = "tiny"', 'name = "tiny"\ncompare = [["Sup-only", "PCA-KM"]]'
     )
     suite = load_suite(write(tmp_path, text))
-    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out).jobs
+    jobs = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out).jobs
     assert [job.method for job in jobs[:3]] == ["PCA-KM", "CVA by pair", "brighter"] and len(jobs) == 3 + 3
-    assert suite.pairs_compared() == (("Sup-only", "PCA-KM"),)
-    assert suite.model_copy(update={"compare": None}).pairs_compared() == (("SemiCD-VL", "Sup-only"),)
+    assert suite.list_comparisons() == (("Sup-only", "PCA-KM"),)
+    assert suite.model_copy(update={"compare": None}).list_comparisons() == (("SemiCD-VL", "Sup-only"),)
 
 
 def line(method: str, labelled: float, seed: int, iou: float, **more: object) -> dict[str, object]:
@@ -220,17 +222,17 @@ def line(method: str, labelled: float, seed: int, iou: float, **more: object) ->
 def test_a_detector_that_ran_once_is_compared_with_every_seed() -> None:
     lines = [line("a", 0.1, 0, 0.5), line("a", 0.1, 1, 0.7), line("once", 0.0, 0, 0.2, seeds=[0, 1])]
     lines += [line("other", 0.0, 0, 0.1, seeds=[0]), line("other", 0.0, 1, 0.3, seeds=[1])]
-    tests = paired(lines, "a", "once", labelled=0.1, model="recipe's")
+    tests = compare_methods(lines, "a", "once", labelled=0.1, model="recipe's")
     assert tests is not None and (tests.count, tests.mean) == (2, pytest.approx(0.4))
-    between = [paired(lines, "once", "other", labelled=share, model="recipe's") for share in (0.0, 0.1)]
+    between = [compare_methods(lines, "once", "other", labelled=share, model="recipe's") for share in (0.0, 0.1)]
     assert between[0] is not None and between[0].mean == pytest.approx(0.0) and between[1] is None
-    assert paired(lines, "a", "once", labelled=0.0, model="recipe's") is None
+    assert compare_methods(lines, "a", "once", labelled=0.0, model="recipe's") is None
 
 
 def test_detectors_are_compared_once_where_a_suite_names_networks() -> None:
     lines = [line("a", 0.1, 0, 0.5, model=name) for name in ("light", "heavy")]
     lines += [line("one", 0.0, 0, 0.2, model="-"), line("two", 0.0, 0, 0.3, model="-")]
-    table = difference_table(lines, [("two", "one"), ("a", "one")])
+    table = build_difference_table(lines, [("two", "one"), ("a", "one")])
     assert table is not None
     assert [row[:3] for row in table.lines] == [
         ("two - one, -", "0 %", "+0.100"),
@@ -247,14 +249,16 @@ def test_they_are_drawn_beside_methods(shares: tuple[float, ...], tmp_path: Path
     assert ("<!-- pairs with a label -->" in svg) == (len(shares) > 1)  # a line over the shares, or a list
 
 
-def test_what_cannot_look_at_the_pairs_becomes_a_row(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_what_cannot_look_at_the_pairs_becomes_a_row(
+    finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path
+) -> None:
     suite, _, _ = finished
     bad = tuple(
         DetectorEntry.model_validate({"name": f"bad {at}", "method": "cva", "options": options})
         for at, options in enumerate(({"treshold": 3}, {"threshold": "mean"}))
     )
     result, said = run(suite.model_copy(update={"detectors": bad, "seeds": (0,)}), tmp_path / "out")
-    assert result.failed == 2 and "Did you mean 'threshold'" in said and "wanted 'otsu'" in said
+    assert result.failed_count == 2 and "Did you mean 'threshold'" in said and "wanted 'otsu'" in said
     assert json.loads(next((tmp_path / "out" / "jobs").glob("*.result.json")).read_text())["status"] == "failed"
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semicdvl.benchmark.cost_plot import _panel, write_costs
+from semicdvl.benchmark.cost_plot import _draw_cost_panel, write_cost_plot
 from semicdvl.benchmark.plot import write_plot
-from semicdvl.benchmark.report import write_page
-from semicdvl.benchmark.results import Spread, cells, markdown, paired, write_csv
-from semicdvl.benchmark.significance import Paired
+from semicdvl.benchmark.report import write_report
+from semicdvl.benchmark.results import Spread, compare_methods, group_over_seeds, render_markdown, write_csv
+from semicdvl.benchmark.significance import PairedTests
 
 
 def outcome(method: str, labelled: float, seed: int, iou: float | None, **other: Any) -> dict[str, Any]:
@@ -41,27 +41,27 @@ OUTCOMES = [
 
 
 def test_mean_and_sample_deviation() -> None:
-    rows = {(cell.method, cell.labelled): cell for cell in cells(OUTCOMES)}
-    spread = rows["B", 0.05].spread("test", "iou")
+    rows = {(cell.method, cell.labelled): cell for cell in group_over_seeds(OUTCOMES)}
+    spread = rows["B", 0.05].compute_score_spread("test", "iou")
     assert spread is not None
     assert (spread.mean, spread.deviation, spread.count) == (pytest.approx(0.36), pytest.approx(0.06), 3)
-    last = rows["B", 0.05].spread("test_last", "iou")
+    last = rows["B", 0.05].compute_score_spread("test_last", "iou")
     assert last is not None and last.mean == pytest.approx(0.31)
-    assert rows["A", 0.05].runs() == "2 of 3 (1 diverged at step 7)"
-    one = rows["A", 1.0].spread("test", "iou")
-    assert one is not None and one.deviation is None and one.text() == "0.500"
+    assert rows["A", 0.05].describe_runs() == "2 of 3 (1 diverged at step 7)"
+    one = rows["A", 1.0].compute_score_spread("test", "iou")
+    assert one is not None and one.deviation is None and one.format() == "0.500"
 
 
 def test_differences_pair_seeds_that_both_finished() -> None:
-    spread = paired(OUTCOMES, "B", "A", labelled=0.05, model="m")
+    spread = compare_methods(OUTCOMES, "B", "A", labelled=0.05, model="m")
     assert spread is not None
     assert (spread.mean, spread.count) == (pytest.approx(0.11), 2)
     assert spread.deviation == pytest.approx(0.0141421, rel=1e-4)
-    assert paired(OUTCOMES, "B", "A", labelled=0.1, model="m") is None
+    assert compare_methods(OUTCOMES, "B", "A", labelled=0.1, model="m") is None
 
 
 def test_the_page_says_it_all() -> None:
-    page = markdown(OUTCOMES, title="small", compared=[("B", "A")])
+    page = render_markdown(OUTCOMES, title="small", compared=[("B", "A")])
     assert (
         "| B | 5 % | 0.360 ± 0.060 | 0.527 ± 0.065 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.310 ± 0.060 | 300 | 11 ± 1 |"
         in page
@@ -71,7 +71,7 @@ def test_the_page_says_it_all() -> None:
     assert "- A, 5 %, seed 2: diverged at step 7. the loss is not a number" in page
     assert "IoU^c, val-best | F1, val-best" in page and "IoU^c, last |" in page and "IoU^c, test-best |" not in page
     picked = outcome("B", 1.0, 0, 0.4, test_best={"iou": 0.9, "f1": 0.95, "precision": 1.0, "recall": 1.0, "step": 2})
-    parity = markdown([*OUTCOMES[:-1], picked], title="small", compared=[])
+    parity = render_markdown([*OUTCOMES[:-1], picked], title="small", compared=[])
     assert "| IoU^c, last | IoU^c, test-best |" in parity
     assert "| B | 100 % | 0.400 | 0.571 | 0.500 | 0.250 | 0.350 | 0.900 |" in parity
 
@@ -89,13 +89,13 @@ def test_the_csv_has_a_line_per_run(tmp_path: Path) -> None:
 def test_the_page_stands_alone(tmp_path: Path) -> None:
     svg = write_plot(tmp_path, OUTCOMES, title="small")[0]
     path = tmp_path / "report.html"
-    write_page(path, OUTCOMES, title="<small>", compared=[("B", "A")], plot=svg, notes=["Left out: C."])
+    write_report(path, OUTCOMES, title="<small>", compared=[("B", "A")], plot=svg, notes=["Left out: C."])
     page = path.read_text(encoding="utf-8")
     assert "<svg" in page and "&lt;small&gt;" in page and "Left out: C." in page and "<?xml" not in page
     assert page.count("diverged at step 7") == 3  # the cell, the note, the line of the run
     assert "0.360 ± 0.060" in page and "+0.110 ± 0.014" in page and "7 of 8 runs finished" in page
     assert page.count("<tr") == 3 + (1 + 4) + (1 + 2) + (1 + 8) - 3
-    write_page(path, [OUTCOMES[5]], title="none", compared=[], plot=None)
+    write_report(path, [OUTCOMES[5]], title="none", compared=[], plot=None)
     assert "0 of 1 runs finished" in path.read_text(encoding="utf-8")
 
 
@@ -105,30 +105,33 @@ def test_paired_tests_by_hand() -> None:
     from scipy.stats import ttest_rel
 
     first, second = [0.30, 0.36, 0.42], [0.20, 0.33, 0.35]
-    tests = Paired.of([a - b for a, b in zip(first, second, strict=True)])
+    tests = PairedTests.from_differences([a - b for a, b in zip(first, second, strict=True)])
     expected = ttest_rel(first, second)
     assert tests is not None and tests.p_t == pytest.approx(expected.pvalue)
     assert (tests.low, tests.high) == pytest.approx(expected.confidence_interval(0.95))
-    assert tests.p_signs == tests.least_p_signs == 0.25
-    mixed = Paired.of([3.0, -1.0, 0.5])
+    assert tests.p_signs == tests.min_p_signs == 0.25
+    mixed = PairedTests.from_differences([3.0, -1.0, 0.5])
     assert mixed is not None and mixed.p_signs == 0.75  # of four sums 4.5, 3.5, 2.5 and 1.5, and as many below 0
-    alike = Paired.of([0.1, 0.1, 0.1, 0.1, 0.1])
+    alike = PairedTests.from_differences([0.1, 0.1, 0.1, 0.1, 0.1])
     assert alike is not None and alike.p_t is None and alike.p_signs == 0.0625
-    one = Paired.of([0.2])
+    one = PairedTests.from_differences([0.2])
     assert one is not None and (one.p_t, one.low, one.p_signs) == (None, None, 1.0)
-    assert Paired.of([]) is None
+    assert PairedTests.from_differences([]) is None
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=7))
 def test_p_does_not_depend_on_who_comes_first(differences: list[float]) -> None:
-    one, other = Paired.of(differences), Paired.of([-value for value in differences])
+    one, other = (
+        PairedTests.from_differences(differences),
+        PairedTests.from_differences([-value for value in differences]),
+    )
     assert one is not None and other is not None
-    assert one.p_signs == other.p_signs and one.least_p_signs - 1e-12 <= one.p_signs <= 1
+    assert one.p_signs == other.p_signs and one.min_p_signs - 1e-12 <= one.p_signs <= 1
 
 
 def test_many_seeds_are_drawn_and_come_near_the_exact_answer() -> None:
     differences = [0.02 * (-1) ** at + 0.01 for at in range(18)]
-    drawn, exact = Paired.of(differences), Paired.of(differences[:16])
+    drawn, exact = PairedTests.from_differences(differences), PairedTests.from_differences(differences[:16])
     assert drawn is not None and exact is not None
     assert drawn.p_signs == pytest.approx(exact.p_signs, abs=0.06)
 
@@ -149,7 +152,7 @@ def test_one_share_of_labels_makes_a_list_of_methods(tmp_path: Path) -> None:
 
 def test_costs_are_drawn_for_each_method_and_share(tmp_path: Path) -> None:
     axes = MagicMock()
-    _panel(axes, cells(OUTCOMES), "seconds", "seconds")
+    _draw_cost_panel(axes, group_over_seeds(OUTCOMES), "seconds", "seconds")
     drawn = [(*call.args, call.kwargs["xerr"], call.kwargs["label"]) for call in axes.errorbar.call_args_list]
     assert drawn == [  # mean seconds, line, spread; the run that diverged counts nowhere
         (11.0, 0, 1.0, "5 %"),
@@ -157,7 +160,7 @@ def test_costs_are_drawn_for_each_method_and_share(tmp_path: Path) -> None:
         (10.0, 0, 0.0, "100 %"),
         (10.0, 1, 0.0, "_"),
     ]
-    costs = write_costs(tmp_path, OUTCOMES, title="small")
+    costs = write_cost_plot(tmp_path, OUTCOMES, title="small")
     assert costs == tmp_path / "costs.svg"
     text = costs.read_text(encoding="utf-8")
     words = (
@@ -171,16 +174,16 @@ def test_costs_are_drawn_for_each_method_and_share(tmp_path: Path) -> None:
     )
     assert all(f"<!-- {word} -->" in text for word in words)
     on_gpu = [one | {"peak_gpu_mib": 700.0} for one in OUTCOMES]
-    assert "peak memory of the GPU, MiB" in write_costs(tmp_path, on_gpu, title="gpu").read_text(encoding="utf-8")
-    assert write_costs(tmp_path, [OUTCOMES[5]], title="none") is None
-    write_page(tmp_path / "report.html", OUTCOMES, title="small", compared=[], plot=costs, costs=costs)
+    assert "peak memory of the GPU, MiB" in write_cost_plot(tmp_path, on_gpu, title="gpu").read_text(encoding="utf-8")
+    assert write_cost_plot(tmp_path, [OUTCOMES[5]], title="none") is None
+    write_report(tmp_path / "report.html", OUTCOMES, title="small", compared=[], plot=costs, costs=costs)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Time and memory of each method" in page and page.count("<svg") == 2
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-1, 1))
 def test_spread_follows_a_shift(values: list[float], shift: float) -> None:
-    one, moved = Spread.of(values), Spread.of([value + shift for value in values])
+    one, moved = Spread.from_values(values), Spread.from_values([value + shift for value in values])
     assert one is not None and moved is not None and one.deviation is not None and moved.deviation is not None
     assert moved.mean == pytest.approx(one.mean + shift, abs=1e-9)
     assert moved.deviation == pytest.approx(one.deviation, abs=1e-9)

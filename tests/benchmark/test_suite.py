@@ -13,9 +13,9 @@ from tests.support.paths import ROOT
 from typer.testing import CliRunner
 
 from semicdvl.benchmark.config import Suite, load_suite
-from semicdvl.benchmark.data import AGAIN, prepare
-from semicdvl.benchmark.jobs import plan
-from semicdvl.benchmark.run import SuiteResult, least_busy, run_suite
+from semicdvl.benchmark.data import UNLABELLED_COPY_SUFFIX, prepare_data
+from semicdvl.benchmark.jobs import plan_jobs
+from semicdvl.benchmark.run import BenchmarkResult, choose_least_busy, run_benchmark
 from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import ConfigError, DataError, InputError
@@ -70,14 +70,14 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def run(suite: Suite, out: Path, **options: object) -> tuple[SuiteResult, str]:
+def run(suite: Suite, out: Path, **options: object) -> tuple[BenchmarkResult, str]:
     """Run in this process; return the result and what was said."""
     said = StringIO()
-    return run_suite(suite, out, jobs=0, console=Console(file=said, width=200), **options), said.getvalue()
+    return run_benchmark(suite, out, jobs=0, console=Console(file=said, width=200), **options), said.getvalue()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, SuiteResult]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, BenchmarkResult]:
     folder = tmp_path_factory.mktemp("suite")
     suite = load_suite(write(folder, TINY))
     result, _ = run(suite, folder / "out")
@@ -85,9 +85,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, Sui
 
 
 # ------------------------------------------------------------------------------------------------ end to end
-def test_every_combination_is_run_once_and_told_of(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_every_combination_is_run_once_and_told_of(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     _, out, result = finished
-    assert result.failed == 0
+    assert result.failed_count == 0
     places = [(one["method"], one["labelled"], one["seed"]) for one in result.outcomes]
     assert places == [("Sup-only", 0.5, 1), ("Sup-only", 1.0, 1), ("SemiCD-VL", 1.0, 1)]
     with (out / "results.csv").open(encoding="utf-8") as handle:
@@ -100,10 +100,10 @@ def test_every_combination_is_run_once_and_told_of(finished: tuple[Suite, Path, 
     table = result.table.read_text(encoding="utf-8")
     assert "| SemiCD-VL | 100 % |" in table and "SemiCD-VL - Sup-only" in table
     assert all(path.stat().st_size > 5000 for path in result.plots) and len(result.plots) == 2
-    assert "<svg" in result.page.read_text(encoding="utf-8")
+    assert "<svg" in result.report.read_text(encoding="utf-8")
 
 
-def test_scores_are_those_of_the_runs(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_scores_are_those_of_the_runs(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     """The selected step's scores are the run's own record; a run whose best step is its last has both alike."""
     for one in finished[2].outcomes:
         record = json.loads((Path(one["run"]) / "run.json").read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def test_scores_are_those_of_the_runs(finished: tuple[Suite, Path, SuiteResult])
             assert one["test_last"] == pytest.approx(one["test"], abs=1e-6)
 
 
-def test_what_has_ended_is_not_made_again(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_what_has_ended_is_not_made_again(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, before = finished
     times = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     after, said = run(suite, out)
@@ -121,7 +121,7 @@ def test_what_has_ended_is_not_made_again(finished: tuple[Suite, Path, SuiteResu
     assert times == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
 
 
-def test_a_killed_run_is_gone_on_with(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_a_killed_run_is_gone_on_with(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, before = finished
     lost = next((out / "jobs").glob("city-sup-only-0.5-s1-*.result.json"))
     record = out / "runs" / lost.name.removesuffix(".result.json") / "run.json"
@@ -139,7 +139,7 @@ def test_a_failed_run_becomes_a_row_and_the_suite_goes_on(tmp_path: Path) -> Non
     result, said = run(load_suite(write(tmp_path, text)), tmp_path / "out")
     ended = {one["method"]: one["status"] for one in result.outcomes}
     assert ended == {"Sup-only": "finished", "SemiCD-VL": "diverged"}
-    assert result.failed == 1
+    assert result.failed_count == 1
     assert "SemiCD-VL, 1 labels, seed 1: diverged" in said
     table = result.table.read_text(encoding="utf-8")
     assert "0 of 1 (1 diverged at step 1)" in table and "not a number" in table
@@ -149,7 +149,7 @@ def test_a_failed_run_becomes_a_row_and_the_suite_goes_on(tmp_path: Path) -> Non
     assert "1 of them there already" in again
 
 
-def test_processes_of_their_own_and_the_command(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_processes_of_their_own_and_the_command(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     """One run is made anew by a process; its scores are those that were made in this one."""
     _, out, before = finished
     for path in (out / "jobs").glob("city-sup-only-1-s1-*.result.json"):
@@ -164,67 +164,69 @@ def test_processes_of_their_own_and_the_command(finished: tuple[Suite, Path, Sui
 
 
 # ------------------------------------------------------------------------------------------------ data and plan
-def test_splits_are_nested_and_full_labels_take_part_twice(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_splits_are_nested_and_full_labels_take_part_twice(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, _ = finished
-    place = prepare(suite.data[0], out / "data")
+    place = prepare_data(suite.data[0], out / "data")
     assert place is not None
-    half, whole = (read_split(place.split_file(fraction, 1)) for fraction in (0.5, 1.0))
+    half, whole = (read_split(place.write_split_file(fraction, 1)) for fraction in (0.5, 1.0))
     assert {pair.name for pair in half.labelled} < {pair.name for pair in whole.labelled}
     assert len(half.labelled) == 4 and len(half.unlabelled) == 5
-    assert [pair.name for pair in whole.unlabelled] == [f"{pair.name}{AGAIN}" for pair in whole.labelled]
+    assert [pair.name for pair in whole.unlabelled] == [
+        f"{pair.name}{UNLABELLED_COPY_SUFFIX}" for pair in whole.labelled
+    ]
     assert {pair.name for pair in half.test} == {pair.name for pair in whole.test}
 
 
-def test_methods_of_a_seed_share_all_but_the_method(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_methods_of_a_seed_share_all_but_the_method(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, _ = finished
-    prepared = {"city": prepare(suite.data[0], out / "data")}
-    jobs = [job for job in plan(suite, prepared, out).jobs if job.labelled == 1.0]
+    prepared = {"city": prepare_data(suite.data[0], out / "data")}
+    jobs = [job for job in plan_jobs(suite, prepared, out).jobs if job.labelled == 1.0]
     one, other = (job.recipe for job in jobs)
     assert one.method.name == "supervised" and other.method.name == "semicd_vl"
     assert (one.data.split, one.model, one.train, one.seed) == (other.data.split, other.model, other.train, other.seed)
     assert one.pseudo is None and other.pseudo is not None
 
 
-def test_one_draw_of_the_labels_for_all_seeds_where_it_is_wanted(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_one_draw_of_the_labels_for_all_seeds_where_it_is_wanted(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, _ = finished
     entry = suite.data[0].model_copy(update={"draw_seed": 7})
-    place = prepare(suite.data[0], out / "data")
+    place = prepare_data(suite.data[0], out / "data")
     assert place is not None
     for given, splits in ((suite.data[0], {"0.5-0.json", "0.5-1.json"}), (entry, {"0.5-7.json"})):
         several = suite.model_copy(update={"data": (given,), "seeds": (0, 1)})
-        jobs = [job for job in plan(several, {"city": place}, out).jobs if job.labelled == 0.5]
+        jobs = [job for job in plan_jobs(several, {"city": place}, out).jobs if job.labelled == 0.5]
         assert {job.recipe.data.split.name for job in jobs if job.recipe.data.split is not None} == splits
         assert {job.recipe.seed for job in jobs} == {0, 1}
 
 
-def test_a_changed_suite_makes_new_runs(finished: tuple[Suite, Path, SuiteResult]) -> None:
+def test_a_changed_suite_makes_new_runs(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     suite, out, _ = finished
-    prepared = {"city": prepare(suite.data[0], out / "data")}
+    prepared = {"city": prepare_data(suite.data[0], out / "data")}
     longer = suite.model_copy(update={"set": suite.set | {"train": suite.set["train"] | {"steps": 3}}})
-    names = [{job.name for job in plan(one, prepared, out).jobs} for one in (suite, longer)]
+    names = [{job.name for job in plan_jobs(one, prepared, out).jobs} for one in (suite, longer)]
     assert names[0].isdisjoint(names[1])
 
 
-def test_networks_multiply_the_runs(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_networks_multiply_the_runs(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     _, out, _ = finished
     networks = '[[models]]\nname = "small"\nset = {decoder_channels = 4}\n[[models]]\nname = "large"\n[[data]]'
     suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks)))
-    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out).jobs
+    jobs = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out).jobs
     assert len({job.name for job in jobs}) == 3 * 2
     channels = {job.model: job.recipe.model.options["decoder_channels"] for job in jobs}
     assert channels == {"small": 4, "large": 8}
 
 
-def test_a_data_set_of_ones_own(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_a_data_set_of_ones_own(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     """Without a store, methods that learn from a VLM are left out."""
     suite, out, _ = finished
-    place = prepare(suite.data[0], out / "data")
+    place = prepare_data(suite.data[0], out / "data")
     assert place is not None and place.store is not None
     for store, methods in ((None, {"Sup-only"}), (place.store, {"Sup-only", "SemiCD-VL"})):
         named = f'store = "{store.as_posix()}"\n' if store else ""
         entry = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n{named}'
         own = load_suite(write(tmp_path, TINY.split("[[data]]")[0] + entry))
-        planned = plan(own, {"own": prepare(own.data[0], tmp_path / "data")}, tmp_path)
+        planned = plan_jobs(own, {"own": prepare_data(own.data[0], tmp_path / "data")}, tmp_path)
         assert {job.method for job in planned.jobs} == methods
         assert all(job.recipe.data.root == place.root for job in planned.jobs)
         assert planned.left_out == (
@@ -233,12 +235,12 @@ def test_a_data_set_of_ones_own(finished: tuple[Suite, Path, SuiteResult], tmp_p
 
 
 def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
-    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
+    finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path
 ) -> None:
     _, out, _ = finished
     networks = '[[models]]\nname = "light"\n[[models]]\nname = "fc"\nset = {name = "fc_ef"}\n[[data]]'
     suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks)))
-    planned = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
+    planned = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out)
     assert {(job.method, job.model) for job in planned.jobs} == {
         ("Sup-only", "light"),
         ("SemiCD-VL", "light"),
@@ -250,14 +252,14 @@ def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
     alone = alone.replace('pretrained = "none"\ndecoder_channels = 8', "")
     with pytest.raises(ConfigError, match=r"which model 'fc_ef' has not\. Take model 'siam_light'"):
         suite = load_suite(write(tmp_path, alone))
-        plan(suite, {"city": prepare(suite.data[0], out / "data")}, out)
+        plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out)
 
 
 def test_a_network_that_knows_no_pretrained_weights_is_scored_at_its_last_step(
-    finished: tuple[Suite, Path, SuiteResult], tmp_path: Path
+    finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path
 ) -> None:
     suite, out, _ = finished
-    place = prepare(suite.data[0], out / "data")
+    place = prepare_data(suite.data[0], out / "data")
     alone = TINY.split("[[data]]")[0].replace('pretrained = "none"\ndecoder_channels = 8', 'name = "fc_ef"\nwidth = 4')
     own = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n'
     suite = load_suite(write(tmp_path, alone.replace("labelled = [0.5, 1.0]", "labelled = [1.0]") + own))
@@ -267,21 +269,23 @@ def test_a_network_that_knows_no_pretrained_weights_is_scored_at_its_last_step(
     assert 0 <= only["test_last"]["iou"] <= 1
 
 
-def test_a_baseline_as_long_as_another_method(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_a_baseline_as_long_as_another_method(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     """By epochs, few labels mean few steps; `steps_of` gives the steps and the validations of the other method."""
     _, out, _ = finished
     epochs = TINY.replace("steps = 2\neval_every = 1", "epochs = 4").replace("labelled = [1.0]\n", "")
     more = '[[methods]]\nname = "as long"\nsteps_of = "SemiCD-VL"\n'
     more += f'recipe = "{RECIPES.as_posix()}/small-supervised.toml"\n[[data]]'
     suite = load_suite(write(tmp_path, epochs.replace("[[data]]", more)))
-    jobs = plan(suite, {"city": prepare(suite.data[0], out / "data")}, out).jobs
+    jobs = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out).jobs
     steps = {job.method: (job.steps, job.recipe.train.eval_every) for job in jobs if job.labelled == 0.5}
     assert steps == {"Sup-only": (16, 50), "SemiCD-VL": (8, 50), "as long": (8, 50)}  # 4 labelled, 5 unlabelled by 2
     with pytest.raises(ConfigError, match=r"names no method 'SemiCD'\. Did you mean 'SemiCD-VL'"):
         load_suite(write(tmp_path, epochs.replace("[[data]]", more.replace('"SemiCD-VL"', '"SemiCD"'))))
 
 
-def test_test_scores_are_noted_at_each_validation(finished: tuple[Suite, Path, SuiteResult], tmp_path: Path) -> None:
+def test_test_scores_are_noted_at_each_validation(
+    finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path
+) -> None:
     """The picked step is at least as good as both others, on test; what validation chose stays what it was."""
     before = {(one["method"], one["labelled"]): one["test"] for one in finished[2].outcomes}
     text = TINY.replace('name = "tiny"', "test_best = true").replace("labelled = [0.5, 1.0]", "labelled = [0.5]")
@@ -296,8 +300,10 @@ def test_test_scores_are_noted_at_each_validation(finished: tuple[Suite, Path, S
 
 
 def test_runs_are_dealt_over_devices() -> None:
-    assert least_busy((), []) is None
-    assert [least_busy(("0", "1", "3"), busy) for busy in ([], ["0"], ["0", "1", "3", "0"], ["1", "0", "0", "1"])] == [
+    assert choose_least_busy((), []) is None
+    assert [
+        choose_least_busy(("0", "1", "3"), busy) for busy in ([], ["0"], ["0", "1", "3", "0"], ["1", "0", "0", "1"])
+    ] == [
         "0",
         "1",
         "1",
@@ -317,10 +323,12 @@ def test_published_lists_and_a_second_data_set(tmp_path: Path) -> None:
     text = TINY.split("[[data]]")[0].replace("labelled = [0.5, 1.0]", "labelled = [0.05]") + entry
     suite = load_suite(write(tmp_path, text))
     with pytest.raises((DataError, InputError)):  # the other set has no lists of its own: told, not guessed
-        prepare(suite.data[0].model_copy(update={"lists": tmp_path / "none"}), tmp_path / "d").split_file(0.05, 0)
-    place = prepare(suite.data[0], tmp_path / "data")
+        prepare_data(suite.data[0].model_copy(update={"lists": tmp_path / "none"}), tmp_path / "d").write_split_file(
+            0.05, 0
+        )
+    place = prepare_data(suite.data[0], tmp_path / "data")
     assert place is not None
-    division = read_split(place.split_file(0.05, 0))
+    division = read_split(place.write_split_file(0.05, 0))
     assert [pair.name for pair in division.labelled] == ["a0"]
     assert {pair.name[0] for pair in division.unlabelled} == {"b"}
     assert [pair.name for pair in division.test] == ["a6", "a7"]
@@ -330,7 +338,7 @@ def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:
     text = TINY.split("[[data]]")[0] + f'[[data]]\nkind = "real"\nroot = "{(tmp_path / "none").as_posix()}"\n'
     said = StringIO()
     with pytest.raises(DataError, match="no run is left"):
-        run_suite(load_suite(write(tmp_path, text)), tmp_path / "out", console=Console(file=said, width=200))
+        run_benchmark(load_suite(write(tmp_path, text)), tmp_path / "out", console=Console(file=said, width=200))
     assert "data 'real' is left out" in said.getvalue()
 
 
@@ -365,4 +373,4 @@ def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new:
 def test_unknown_settings_of_a_city_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
     suite = load_suite(write(tmp_path, TINY.replace(old, new)))
     with pytest.raises(ConfigError, match=says):
-        prepare(suite.data[0], tmp_path / "data")
+        prepare_data(suite.data[0], tmp_path / "data")

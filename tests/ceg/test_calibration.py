@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semicdvl.ceg.calibration import FEW_STAYS, LAPSE, Evidence, Ground, calibrate, logit
+from semicdvl.ceg.calibration import (
+    MIN_PERSISTENT_OBJECTS,
+    OUTLIER_FRAC,
+    BackgroundScores,
+    ObjectEvidence,
+    calibrate,
+    logit,
+)
 from semicdvl.errors import DataError
 
-GROUND = Ground(-5.5, 1.5)
+GROUND = BackgroundScores(-5.5, 1.5)
 BOUNDS = {"least_score": 0.5, "least_area_px": 16}
 
 
@@ -18,28 +25,32 @@ def score(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
-def drawn(rng: np.random.Generator, many: int, *, own: float, other: float, area: float, vary: float = 1.0) -> Evidence:
+def drawn(
+    rng: np.random.Generator, many: int, *, own: float, other: float, area: float, vary: float = 1.0
+) -> ObjectEvidence:
     """Objects around a score (as a logit) at either date and an area (as a logarithm)."""
-    return Evidence(
+    return ObjectEvidence(
         score(rng.normal(own, 0.4 * vary, many)),
         score(rng.normal(other, 0.6 * vary, many)),
         np.maximum(np.exp(rng.normal(area, 0.7 * vary, many)), 16),
     )
 
 
-def together(*parts: Evidence) -> Evidence:
-    return Evidence(*(np.concatenate([getattr(part, name) for part in parts]) for name in Evidence.__annotations__))
+def together(*parts: ObjectEvidence) -> ObjectEvidence:
+    return ObjectEvidence(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ObjectEvidence.__annotations__)
+    )
 
 
-def stays(rng: np.random.Generator, many: int = 80) -> Evidence:
+def stays(rng: np.random.Generator, many: int = 80) -> ObjectEvidence:
     return drawn(rng, many, own=1.9, other=1.6, area=6.8)
 
 
-def came(rng: np.random.Generator, many: int) -> Evidence:
+def came(rng: np.random.Generator, many: int) -> ObjectEvidence:
     return drawn(rng, many, own=1.7, other=-5.5, area=6.4)
 
 
-def flickers(rng: np.random.Generator, many: int) -> Evidence:
+def flickers(rng: np.random.Generator, many: int) -> ObjectEvidence:
     return drawn(rng, many, own=0.5, other=-3.0, area=3.6)
 
 
@@ -75,7 +86,7 @@ def test_probabilities_are_shares():
 def test_an_object_that_was_overlooked_did_not_change():
     """As large and sure as those that stay, and at the other date just below the least score."""
     rng = np.random.default_rng(3)
-    overlooked = Evidence(np.array([0.87]), np.array([0.45]), np.array([900.0]))
+    overlooked = ObjectEvidence(np.array([0.87]), np.array([0.45]), np.array([900.0]))
     events = together(came(rng, 30), flickers(rng, 30), overlooked)
     assert calibrate(events, stays(rng), GROUND, **BOUNDS).probability_N[-1] < 0.5
 
@@ -84,42 +95,42 @@ def test_an_object_that_was_overlooked_did_not_change():
 def test_any_objects_have_probabilities(seed: int, events: int, standing: int):
     rng = np.random.default_rng(seed)
     groups = [
-        Evidence(rng.random(many), rng.random(many), rng.integers(1, 5000, many).astype(float))
+        ObjectEvidence(rng.random(many), rng.random(many), rng.integers(1, 5000, many).astype(float))
         for many in (events, standing)
     ]
     found = calibrate(*groups, GROUND, **BOUNDS)
     assert found.probability_N.shape == (events,)
-    assert (found.probability_N >= LAPSE - 1e-9).all() and (found.probability_N <= 1 - LAPSE + 1e-9).all()
+    assert (found.probability_N >= OUTLIER_FRAC - 1e-9).all() and (found.probability_N <= 1 - OUTLIER_FRAC + 1e-9).all()
     order = rng.permutation(events)
-    shuffled = Evidence(*(getattr(groups[0], name)[order] for name in Evidence.__annotations__))
+    shuffled = ObjectEvidence(*(getattr(groups[0], name)[order] for name in ObjectEvidence.__annotations__))
     again = calibrate(shuffled, groups[1], GROUND, **BOUNDS)
     np.testing.assert_allclose(again.probability_N, found.probability_N[order], atol=1e-4)
 
 
 def test_objects_that_are_all_alike_are_no_obstacle():
-    alike = Evidence(np.full(30, 0.9), np.full(30, 0.9), np.full(30, 400.0))
-    events = Evidence(np.array([0.9, 0.52]), np.array([0.0, 0.02]), np.array([400.0, 17.0]))
-    found = calibrate(events, alike, Ground(-6.0, 0.0), **BOUNDS)
+    alike = ObjectEvidence(np.full(30, 0.9), np.full(30, 0.9), np.full(30, 400.0))
+    events = ObjectEvidence(np.array([0.9, 0.52]), np.array([0.0, 0.02]), np.array([400.0, 17.0]))
+    found = calibrate(events, alike, BackgroundScores(-6.0, 0.0), **BOUNDS)
     assert found.probability_N[0] > 0.5 > found.probability_N[1]
 
 
-@pytest.mark.parametrize("standing", [0, FEW_STAYS - 1])
+@pytest.mark.parametrize("standing", [0, MIN_PERSISTENT_OBJECTS - 1])
 def test_without_objects_that_stay_what_is_usual_decides(standing: int):
     rng = np.random.default_rng(standing)
     found = calibrate(together(came(rng, 12), flickers(rng, 12)), stays(rng, standing), GROUND, **BOUNDS)
     assert (found.probability_N[:12] >= 0.5).mean() > 0.8 and (found.probability_N[12:] >= 0.5).mean() < 0.2
-    assert f"{standing} objects that stay" in found.words and "what is usual" in found.words
-    assert "usual" not in calibrate(came(rng, 3), stays(rng), GROUND, **BOUNDS).words
+    assert f"{standing} objects that stay" in found.summary and "what is usual" in found.summary
+    assert "usual" not in calibrate(came(rng, 3), stays(rng), GROUND, **BOUNDS).summary
 
 
 def test_no_event_at_all():
-    none = Evidence(np.zeros(0), np.zeros(0), np.zeros(0))
+    none = ObjectEvidence(np.zeros(0), np.zeros(0), np.zeros(0))
     for standing in (none, stays(np.random.default_rng(0))):
         assert calibrate(none, standing, GROUND, **BOUNDS).probability_N.shape == (0,)
 
 
 def test_scores_that_are_no_numbers_are_refused():
-    wrong = Evidence(np.array([np.nan]), np.array([0.0]), np.array([20.0]))
+    wrong = ObjectEvidence(np.array([np.nan]), np.array([0.0]), np.array([20.0]))
     with pytest.raises(DataError, match="numbers"):
         calibrate(wrong, stays(np.random.default_rng(0)), GROUND, **BOUNDS)
 

@@ -13,7 +13,7 @@ from semicdvl.ceg import instance_events, rules
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.transitions import change_objects
+from semicdvl.ceg.transitions import list_change_objects
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import Instance, Segments, VLMLabels
 
@@ -65,27 +65,32 @@ def test_shift_and_replaced_are_their_definition(
     forms: list[list[Any]] = [first, second]
     if as_rle:
         forms = [[rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in date] for date in forms]
-    found = instance_events.event_level(forms[0], forms[1], shape_hw=SHAPE, settings=chosen)
+    found = instance_events.find_change_events_of_instances(forms[0], forms[1], shape_hw=SHAPE, settings=chosen)
     wanted = _slow(first, second, chosen)
-    assert np.array_equal(found.alone_HW, wanted[0])
+    assert np.array_equal(found.unmatched_HW, wanted[0])
     assert np.array_equal(found.replaced_HW, wanted[1])
 
 
 @settings(deadline=None, max_examples=60)
 @given(boxes(), boxes(), st.sampled_from([0.0, 0.01, 0.4]))
 def test_without_options_it_is_the_paper(first: list[np.ndarray], second: list[np.ndarray], delta: float) -> None:
-    found = instance_events.event_level(first, second, shape_hw=SHAPE, settings=CEGSettings(delta=delta))
-    assert np.array_equal(found.alone_HW, rules.instance_level(first, second, shape_hw=SHAPE, delta=delta))
+    found = instance_events.find_change_events_of_instances(
+        first, second, shape_hw=SHAPE, settings=CEGSettings(delta=delta)
+    )
+    assert np.array_equal(found.unmatched_HW, rules.instance_level(first, second, shape_hw=SHAPE, delta=delta))
     assert not found.replaced_HW.any()
 
 
 def test_a_shift_as_long_as_the_gap_meets_and_one_shorter_does_not() -> None:
     first, second = [_box(2, 2, 3, 3)], [_box(2, 7, 3, 3)]  # columns 2..4 and 7..9: three steps apart
     at = {
-        d: instance_events.event_level(first, second, shape_hw=SHAPE, settings=CEGSettings(shift_px=d)) for d in (2, 3)
+        d: instance_events.find_change_events_of_instances(
+            first, second, shape_hw=SHAPE, settings=CEGSettings(shift_px=d)
+        )
+        for d in (2, 3)
     }
-    assert np.array_equal(at[2].alone_HW, first[0] | second[0])
-    assert not at[3].alone_HW.any()
+    assert np.array_equal(at[2].unmatched_HW, first[0] | second[0])
+    assert not at[3].unmatched_HW.any()
 
 
 # ------------------------------------------------------------------------------------------------ class and looks
@@ -94,14 +99,18 @@ def test_a_partner_of_another_class_replaces_and_the_best_partner_decides() -> N
     new = _box(2, 2, 6, 5)
     classes = {"t1": [0], "t2": [1, 0]}
     only = CEGSettings(replaced_class=True)
-    found = instance_events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes=classes)
+    found = instance_events.find_change_events_of_instances(
+        [old], [new, shed], shape_hw=SHAPE, settings=only, classes=classes
+    )
     assert np.array_equal(found.replaced_HW, old | new)  # the shed's only partner is of its own class
-    same = instance_events.event_level(
+    same = instance_events.find_change_events_of_instances(
         [old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [0, 1]}
     )
     assert np.array_equal(same.replaced_HW, shed)
     with pytest.raises(DataError, match="1 classes for 2 instances"):
-        instance_events.event_level([old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [1]})
+        instance_events.find_change_events_of_instances(
+            [old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [1]}
+        )
 
 
 def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> None:
@@ -109,28 +118,36 @@ def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> No
     t1_DHW, t2_DHW = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
     t1_DHW[0], t2_DHW[0] = 1, 1
     t2_DHW[:, 0, 0] = (0, 1, 0)  # the upper left quarter looks different now
-    looks = instance_events.Features(t1_DHW, t2_DHW)
-    pieces = instance_events.pieces_of([house, other], shape_hw=SHAPE)
-    assert instance_events.cosines(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
+    looks = instance_events.PairFeatures(t1_DHW, t2_DHW)
+    pieces = instance_events.crop_instances([house, other], shape_hw=SHAPE)
+    assert instance_events.compute_feature_similarity(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
     only = CEGSettings(min_cosine=0.5)
-    found = instance_events.event_level([house, other], [house, other], shape_hw=SHAPE, settings=only, features=looks)
+    found = instance_events.find_change_events_of_instances(
+        [house, other], [house, other], shape_hw=SHAPE, settings=only, features=looks
+    )
     assert np.array_equal(found.replaced_HW, house)
-    assert not found.alone_HW.any()
-    assert instance_events.cosines(pieces, instance_events.Features(t1_DHW, 0 * t2_DHW), shape_hw=SHAPE).tolist() == [
+    assert not found.unmatched_HW.any()
+    assert instance_events.compute_feature_similarity(
+        pieces, instance_events.PairFeatures(t1_DHW, 0 * t2_DHW), shape_hw=SHAPE
+    ).tolist() == [
         1.0,
         1.0,
     ]
     with pytest.raises(DataError, match="got none"):
-        instance_events.event_level([house], [house], shape_hw=SHAPE, settings=only)
+        instance_events.find_change_events_of_instances([house], [house], shape_hw=SHAPE, settings=only)
     with pytest.raises(DataError, match="two alike"):
-        instance_events.cosines(pieces, instance_events.Features(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE)
+        instance_events.compute_feature_similarity(
+            pieces, instance_events.PairFeatures(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE
+        )
     with pytest.raises(DataError, match="NaN"):
-        instance_events.cosines(pieces, instance_events.Features(t1_DHW * np.nan, t2_DHW), shape_hw=SHAPE)
+        instance_events.compute_feature_similarity(
+            pieces, instance_events.PairFeatures(t1_DHW * np.nan, t2_DHW), shape_hw=SHAPE
+        )
 
 
 # ------------------------------------------------------------------------------------------------ settings
 def test_settings_that_are_off_leave_no_trace_and_wrong_ones_are_refused() -> None:
-    assert set(CEGSettings().plain()) == {
+    assert set(CEGSettings().to_plain_dict()) == {
         "level",
         "gamma",
         "gamma_segmentation",
@@ -138,8 +155,8 @@ def test_settings_that_are_off_leave_no_trace_and_wrong_ones_are_refused() -> No
         "instance_score",
         "min_area_px",
     }
-    assert CEGSettings(shift_px=2).plain()["shift_px"] == 2
-    assert CEGSettings(replaced_iou=0.0).options == ("replaced_iou",)
+    assert CEGSettings(shift_px=2).to_plain_dict()["shift_px"] == 2
+    assert CEGSettings(replaced_iou=0.0).active_options == ("replaced_iou",)
     for wrong in ({"shift_px": -1}, {"shift_px": 99}, {"replaced_iou": 1.2}, {"min_cosine": -2.0}, {"delta": -0.1}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))} = .*give a number from"):
             CEGSettings(**wrong)  # type: ignore[arg-type]
@@ -202,16 +219,16 @@ def test_every_object_says_what_it_was_and_is() -> None:
     change = (gone | new | swapped).astype(np.uint8)
     change[12, 16] = 255
     labels = VLMLabels(change, change, change)
-    found = change_objects(labels, t1, t2, prompts=WORDS)
-    assert [(one.number, one.kind, one.words, one.area_px, one.box_px) for one in found] == [
+    found = list_change_objects(labels, t1, t2, prompts=WORDS)
+    assert [(one.number, one.kind, one.transition, one.area_px, one.box_px) for one in found] == [
         (1, "disappeared", "house -> road", 12, (0, 0, 3, 4)),
         (2, "replaced", "house -> pool", 30, (2, 10, 6, 5)),
         (3, "appeared", "tree -> house", 20, (8, 1, 4, 5)),
     ]
     assert found[0].score == pytest.approx(0.9 / 1.0 - 0.2 / 1.0, abs=1e-4)
     assert found[1].score == pytest.approx(0.0, abs=1e-4)  # foreground before and after
-    assert [one.number for one in change_objects(labels, t1, t2, prompts=WORDS, min_area_px=20)] == [1, 2]
+    assert [one.number for one in list_change_objects(labels, t1, t2, prompts=WORDS, min_area_px=20)] == [1, 2]
     with pytest.raises(DataError, match="one map per prompt"):
-        change_objects(labels, t1, Segments(t2.scores_CHW[:3], WORDS.words[:3]), prompts=WORDS)
+        list_change_objects(labels, t1, Segments(t2.scores_CHW[:3], WORDS.words[:3]), prompts=WORDS)
     nothing = VLMLabels(np.zeros(SHAPE, np.uint8), change, change)
-    assert change_objects(nothing, t1, t2, prompts=WORDS) == []
+    assert list_change_objects(nothing, t1, t2, prompts=WORDS) == []

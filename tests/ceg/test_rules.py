@@ -52,7 +52,9 @@ def test_equals_the_reference_to_the_bit(path: Path) -> None:
         assert np.array_equal(reliable, case[f"reliable_{gamma}"])
         assert np.array_equal(rules.mixed(change, reliable, np.ones(shape)), case[f"pixel_{gamma}"])
         assert np.array_equal(rules.mixed(change, reliable, instance), case[f"mixed_{gamma}"])
-        together = rules.labels_of(prob_a, prob_b, instance, foreground=[0, 1], gamma=gamma, gamma_segmentation=gamma)
+        together = rules.make_mixed_labels(
+            prob_a, prob_b, instance, foreground=[0, 1], gamma=gamma, gamma_segmentation=gamma
+        )
         for label, key in zip(together, ("mixed", "seg_A", "seg_B"), strict=True):
             assert label.dtype == np.uint8
             assert np.array_equal(label, case[f"{key}_{gamma}"])
@@ -89,7 +91,7 @@ label_images = hnp.arrays(np.int32, SHAPE, elements=st.integers(0, 4))
 def test_label_images_give_the_same_as_masks(first: np.ndarray, second: np.ndarray, delta: float) -> None:
     split = [[labels == index for index in range(1, labels.max() + 1)] for labels in (first, second)]
     wanted = rules.instance_level(split[0], split[1], shape_hw=SHAPE, delta=delta)
-    assert np.array_equal(rules.instance_level_labels(first, second, delta=delta), wanted)
+    assert np.array_equal(rules.instance_level_from_label_images(first, second, delta=delta), wanted)
 
 
 @given(hnp.arrays(np.float32, (3, *SHAPE), elements=st.sampled_from([0.0, 0.25, 0.5, np.float32(0.8), 1.0])))
@@ -128,7 +130,7 @@ def test_sums_above_1_are_compared_as_they_are(scores: np.ndarray, gamma: float)
     st.sampled_from([0.25, 0.5]),
 )
 def test_labels_together_are_the_labels_one_by_one(scores: np.ndarray, instance: np.ndarray, gamma: float) -> None:
-    together = rules.labels_of(*scores, instance, foreground=[2], gamma=gamma, gamma_segmentation=0.8)
+    together = rules.make_mixed_labels(*scores, instance, foreground=[2], gamma=gamma, gamma_segmentation=0.8)
     pixel, reliable = rules.pixel_level(*scores, foreground=[2], gamma=gamma)
     assert np.array_equal(together[0], rules.mixed(pixel, reliable, instance))
     for label, date in zip(together[1:], scores, strict=True):
@@ -149,10 +151,10 @@ def test_components_join_diagonals_and_drop_the_small() -> None:
     scores[0, 1, 1] = scores[0, 2, 2] = scores[0, 3, 3] = 0.9  # one diagonal object
     scores[0, 7, 8] = 0.9  # a single pixel
     scores[0, 5, 5] = 0.4  # wins, but below the threshold
-    labels = rules.components(scores, foreground=[0], threshold=0.5, min_area_px=2)
+    labels = rules.find_components(scores, foreground=[0], threshold=0.5, min_area_px=2)
     assert labels.max() == 1
     assert np.argwhere(labels == 1).tolist() == [[1, 1], [2, 2], [3, 3]]
-    assert rules.components(scores, foreground=[0], threshold=0.95).max() == 0
+    assert rules.find_components(scores, foreground=[0], threshold=0.95).max() == 0
 
 
 @pytest.mark.parametrize("foreground", [[], [0, 0], [2], [-1]])

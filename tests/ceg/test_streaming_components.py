@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from semicdvl.ceg import rules
-from semicdvl.ceg.config import STEPS, CEGSettings
-from semicdvl.ceg.labels import component_events
+from semicdvl.ceg.config import SCORE_STEPS, CEGSettings
+from semicdvl.ceg.labels import find_component_events
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.streaming_components import StripAnswers, judge
+from semicdvl.ceg.streaming_components import PairScoreStrip, find_streamed_component_events
 
 PROMPTS = Prompts(("house", "hall"), ("road", "grass"))
 OPTIONS = [
@@ -32,29 +32,29 @@ def answers(rng: np.random.Generator, height: int, width: int, *, smooth: float)
     noise = rng.normal(size=(4, height, width))
     blobs = np.stack([ndimage.gaussian_filter(one, smooth) for one in noise]) if smooth else noise
     ranks = blobs.argsort(axis=None).argsort().reshape(blobs.shape) / blobs.size
-    return (np.round(ranks * STEPS) / STEPS).astype(np.float32)
+    return (np.round(ranks * SCORE_STEPS) / SCORE_STEPS).astype(np.float32)
 
 
-def cut_up(t1: np.ndarray, t2: np.ndarray, valid: np.ndarray, heights: list[int]) -> list[StripAnswers]:
+def cut_up(t1: np.ndarray, t2: np.ndarray, valid: np.ndarray, heights: list[int]) -> list[PairScoreStrip]:
     edges = np.minimum(np.cumsum([0, *heights, *([heights[-1]] * valid.shape[0])]), valid.shape[0])
-    return [StripAnswers(int(a), t1[:, a:b], t2[:, a:b], valid[a:b]) for a, b in itertools.pairwise(edges) if b > a]
+    return [PairScoreStrip(int(a), t1[:, a:b], t2[:, a:b], valid[a:b]) for a, b in itertools.pairwise(edges) if b > a]
 
 
-def strip_events(strips: list[StripAnswers], *, settings: CEGSettings):
-    judged = judge(iter(strips), prompts=PROMPTS, settings=settings)
-    return [judged.events(strip) for strip in strips]
+def strip_events(strips: list[PairScoreStrip], *, settings: CEGSettings):
+    judged = find_streamed_component_events(iter(strips), prompts=PROMPTS, settings=settings)
+    return [judged.paint_strip(strip) for strip in strips]
 
 
 def whole(t1: np.ndarray, t2: np.ndarray, valid: np.ndarray, settings: CEGSettings):
     """What `detect` did before there were strips."""
     labels = []
     for scores in (t1, t2):
-        found = rules.components(
+        found = rules.find_components(
             np.where(valid, scores, np.float32(0)), foreground=PROMPTS.foreground,
             threshold=settings.instance_score, min_area_px=settings.min_area_px,
         )  # fmt: skip
         labels.append(np.where(valid, found, 0).astype(np.int32))
-    return component_events(*labels, t1, t2, prompts=PROMPTS, settings=settings)
+    return find_component_events(*labels, t1, t2, prompts=PROMPTS, settings=settings)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -73,7 +73,7 @@ def test_strips_give_what_the_whole_gives(options, seed, shape, smooth, heights,
     strips = cut_up(t1, t2, valid, heights)
     found = strip_events(strips, settings=settings)
     wanted = whole(t1, t2, valid, settings)
-    assert (np.concatenate([each.alone_HW for each in found]) == wanted.alone_HW).all()
+    assert (np.concatenate([each.unmatched_HW for each in found]) == wanted.alone_HW).all()
     assert (np.concatenate([each.replaced_HW for each in found]) == wanted.replaced_HW).all()
 
 
@@ -85,7 +85,7 @@ def test_an_object_over_many_strips_is_one():
     t2[0, 11, 4] = 1
     settings = CEGSettings(level="instance", min_area_px=1)
     strips = cut_up(t1, t2, np.ones((12, 9), bool), [2, 3, 5])
-    alone = np.concatenate([each.alone_HW for each in strip_events(strips, settings=settings)])
+    alone = np.concatenate([each.unmatched_HW for each in strip_events(strips, settings=settings)])
     assert alone[3:5, 0].all() and alone.sum() == 2
 
 
@@ -96,4 +96,4 @@ def test_small_objects_are_measured_whole():
     strips = cut_up(t1, t2, np.ones((8, 9), bool), [3, 2, 3])
     for least, count in ((6, 6), (7, 0)):
         settings = CEGSettings(level="instance", min_area_px=least)
-        assert sum(each.alone_HW.sum() for each in strip_events(strips, settings=settings)) == count
+        assert sum(each.unmatched_HW.sum() for each in strip_events(strips, settings=settings)) == count

@@ -12,7 +12,7 @@ import pytest
 
 from semicdvl import __version__
 from semicdvl.__main__ import main
-from semicdvl.data.readers.folder import read
+from semicdvl.data.readers.folder import read_folder
 
 FAKE = ["--vlm", "fake", "--find", "building", "--background", "grass"]
 
@@ -142,7 +142,7 @@ def test_odd_label_values_are_named(
     code, _, complaint = _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", *FAKE)
     assert code == 2
     assert "one.png" in complaint and "7" in complaint
-    assert read(tmp_path).pairs[0].label is not None
+    assert read_folder(tmp_path).pairs[0].label is not None
 
 
 @pytest.mark.parametrize("reason", ["disk", "ctrl-c"])
@@ -160,7 +160,7 @@ def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
     def broken(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device") if reason == "disk" else KeyboardInterrupt
 
-    monkeypatch.setattr("semicdvl.reports.html.write", broken)
+    monkeypatch.setattr("semicdvl.reports.html.write_page", broken)
     code, _, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE)
     assert code == (2 if reason == "disk" else 130)
     assert ("No space left" if reason == "disk" else "interrupted") in complaint

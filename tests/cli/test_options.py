@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from semicdvl.checkpoint import build_bare_network
+from semicdvl.checkpoint import build_untrained_network
 from semicdvl.errors import ConfigError
 
 
 def test_words_become_numbers_and_truths() -> None:
-    light = build_bare_network({"name": "siam_light", "train_heads": "False", "decoder_channels": "8"})
-    plain = build_bare_network({"name": "siam_light", "train_heads": False, "decoder_channels": 8})
+    light = build_untrained_network({"name": "siam_light", "train_heads": "False", "decoder_channels": "8"})
+    plain = build_untrained_network({"name": "siam_light", "train_heads": False, "decoder_channels": 8})
     assert [*light.state_dict()] == [*plain.state_dict()]
     assert not any("segmentation" in name for name in light.state_dict())
 
@@ -30,4 +30,4 @@ def test_words_become_numbers_and_truths() -> None:
 )
 def test_what_is_no_value_of_an_option_is_refused(part: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
-        build_bare_network(part)
+        build_untrained_network(part)

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.data.augment import Crop, CutMix, Look, Strong, Weak, draw_box, draw_crop, draw_look
+from semicdvl.data.augment import (
+    CropTransform,
+    CutMixSettings,
+    PhotometricTransform,
+    StrongAugmentation,
+    WeakAugmentation,
+    draw_crop,
+    draw_cutmix_box,
+    draw_photometric,
+)
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE
 
@@ -23,14 +32,14 @@ def _ramp(height: int, width: int) -> np.ndarray:
 @settings(max_examples=150, deadline=None)
 @given(SEEDS, st.integers(20, 200), st.integers(20, 200), st.integers(16, 96), st.booleans())
 def test_images_and_masks_share_all_geometry(seed: int, height: int, width: int, side_px: int, to_crop: bool) -> None:
-    weak = Weak(scale_to="crop" if to_crop else "image", vflip=0.5, rot90=True)
+    weak = WeakAugmentation(scale_to="crop" if to_crop else "image", vflip=0.5, rot90=True)
     crop = draw_crop((height, width), weak, crop_px=side_px, rng=np.random.default_rng(seed))
-    image_HWC = crop.image(_ramp(height, width)).astype(int)
-    masks_HWC = crop.masks(_ramp(height, width)).astype(int)
-    valid_HW = crop.valid()
+    image_HWC = crop.apply_to_image(_ramp(height, width)).astype(int)
+    masks_HWC = crop.apply_to_masks(_ramp(height, width)).astype(int)
+    valid_HW = crop.make_valid_mask()
     assert image_HWC.shape == masks_HWC.shape == (side_px, side_px, 3)
     # A resampled ramp tells the position to about half a source pixel, and nearest is off by another half.
-    step_px = max(crop.window_px[2] / crop.filled_px[0], crop.window_px[3] / crop.filled_px[1], 1)
+    step_px = max(crop.window_px[2] / crop.resized_px[0], crop.window_px[3] / crop.resized_px[1], 1)
     assert np.abs(image_HWC - masks_HWC)[valid_HW].max() <= 0.5 + 0.5 * step_px + 0.5
     # No shift between both on average: a nearest that is not centred would be off by up to half a pixel.
     assert step_px > 1.3 or np.abs((image_HWC - masks_HWC)[valid_HW].mean(axis=0)).max() <= 0.3
@@ -41,20 +50,20 @@ def test_images_and_masks_share_all_geometry(seed: int, height: int, width: int,
 @settings(max_examples=150, deadline=None)
 @given(SEEDS, st.integers(1, 700), st.integers(1, 700), st.integers(8, 300))
 def test_crops_stay_inside_and_keep_the_scale(seed: int, height: int, width: int, side_px: int) -> None:
-    crop = draw_crop((height, width), Weak(), crop_px=side_px, rng=np.random.default_rng(seed))
+    crop = draw_crop((height, width), WeakAugmentation(), crop_px=side_px, rng=np.random.default_rng(seed))
     row, col, rows, cols = crop.window_px
     assert 0 <= row and row + rows <= height and 0 <= col and col + cols <= width
-    assert 1 <= crop.filled_px[0] <= side_px and 1 <= crop.filled_px[1] <= side_px
-    for filled, length in zip(crop.filled_px, (rows, cols), strict=True):
+    assert 1 <= crop.resized_px[0] <= side_px and 1 <= crop.resized_px[1] <= side_px
+    for filled, length in zip(crop.resized_px, (rows, cols), strict=True):
         if length > 20:  # in shorter ones rounding to whole pixels shows
             assert 0.75 < filled / length < 1.27
 
 
 def test_ranges_are_the_published_ones() -> None:
     rng = np.random.default_rng(0)
-    crops = [draw_crop((256, 256), Weak(), crop_px=256, rng=rng) for _ in range(2000)]
-    padded = [crop.filled_px[0] for crop in crops if crop.filled_px[0] < 256]
-    windows = [crop.window_px[2] for crop in crops if crop.filled_px[0] == 256]
+    crops = [draw_crop((256, 256), WeakAugmentation(), crop_px=256, rng=rng) for _ in range(2000)]
+    padded = [crop.resized_px[0] for crop in crops if crop.resized_px[0] < 256]
+    windows = [crop.window_px[2] for crop in crops if crop.resized_px[0] == 256]
     assert min(padded) == 204 and len(padded) / 2000 == pytest.approx(52 / 104, abs=0.04)  # U{204..307}
     assert min(windows) == round(256 * 256 / 307)
     assert sum(crop.hflip for crop in crops) / 2000 == pytest.approx(0.5, abs=0.04)
@@ -62,19 +71,21 @@ def test_ranges_are_the_published_ones() -> None:
 
 
 def test_a_crop_of_a_large_image_keeps_its_ground_sampling() -> None:
-    crop = draw_crop((1024, 800), Weak(scale=(1, 1)), crop_px=64, rng=np.random.default_rng(0))
-    assert crop.window_px[2:] == (64, 64) == crop.filled_px
-    to_crop = draw_crop((1024, 800), Weak(scale=(1, 1), scale_to="crop"), crop_px=64, rng=np.random.default_rng(0))
-    assert to_crop.window_px == (0, 0, 1024, 800) and to_crop.filled_px == (64, 50)
+    crop = draw_crop((1024, 800), WeakAugmentation(scale=(1, 1)), crop_px=64, rng=np.random.default_rng(0))
+    assert crop.window_px[2:] == (64, 64) == crop.resized_px
+    to_crop = draw_crop(
+        (1024, 800), WeakAugmentation(scale=(1, 1), scale_to="crop"), crop_px=64, rng=np.random.default_rng(0)
+    )
+    assert to_crop.window_px == (0, 0, 1024, 800) and to_crop.resized_px == (64, 50)
 
 
 def test_padding_is_at_the_bottom_right_before_the_flip() -> None:
-    plain = Crop((0, 0, 4, 6), (4, 6), 7)
-    assert plain.valid()[:4, :6].all() and plain.valid().sum() == 24
-    flipped = Crop((0, 0, 4, 6), (4, 6), 7, hflip=True)
-    np.testing.assert_array_equal(flipped.valid(), plain.valid()[:, ::-1])
-    turned = Crop((0, 0, 4, 6), (4, 6), 7, vflip=True, quarter_turns=1)
-    np.testing.assert_array_equal(turned.valid(), np.rot90(plain.valid()[::-1]))
+    plain = CropTransform((0, 0, 4, 6), (4, 6), 7)
+    assert plain.make_valid_mask()[:4, :6].all() and plain.make_valid_mask().sum() == 24
+    flipped = CropTransform((0, 0, 4, 6), (4, 6), 7, hflip=True)
+    np.testing.assert_array_equal(flipped.make_valid_mask(), plain.make_valid_mask()[:, ::-1])
+    turned = CropTransform((0, 0, 4, 6), (4, 6), 7, vflip=True, quarter_turns=1)
+    np.testing.assert_array_equal(turned.make_valid_mask(), np.rot90(plain.make_valid_mask()[::-1]))
 
 
 @pytest.mark.parametrize("hflip", [False, True])
@@ -85,14 +96,14 @@ def test_flips_and_turns_do_what_they_say(hflip: bool, vflip: bool, turns: int) 
     wanted_HWC = source_HWC[1:8, :7]
     wanted_HWC = wanted_HWC[:, ::-1] if hflip else wanted_HWC
     wanted_HWC = wanted_HWC[::-1] if vflip else wanted_HWC
-    crop = Crop((1, 0, 7, 7), (7, 7), 7, hflip=hflip, vflip=vflip, quarter_turns=turns)
-    np.testing.assert_array_equal(crop.image(source_HWC), np.rot90(wanted_HWC, turns))
-    np.testing.assert_array_equal(crop.masks(source_HWC), np.rot90(wanted_HWC, turns))
+    crop = CropTransform((1, 0, 7, 7), (7, 7), 7, hflip=hflip, vflip=vflip, quarter_turns=turns)
+    np.testing.assert_array_equal(crop.apply_to_image(source_HWC), np.rot90(wanted_HWC, turns))
+    np.testing.assert_array_equal(crop.apply_to_masks(source_HWC), np.rot90(wanted_HWC, turns))
 
 
 def test_one_class_map_keeps_its_axis() -> None:
-    crop = Crop((1, 0, 4, 6), (5, 7), 7, hflip=True)
-    assert crop.masks(np.ones((5, 6, 1), np.uint8)).shape == (7, 7, 1)
+    crop = CropTransform((1, 0, 4, 6), (5, 7), 7, hflip=True)
+    assert crop.apply_to_masks(np.ones((5, 6, 1), np.uint8)).shape == (7, 7, 1)
 
 
 # ------------------------------------------------------------------------------------------------ looks
@@ -102,18 +113,18 @@ def _noise(seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_factor_one_changes_nothing(name: str) -> None:
-    assert np.abs(Look(((name, 1.0),)).image(_noise()).astype(int) - _noise()).max() <= 1
+    assert np.abs(PhotometricTransform(((name, 1.0),)).apply(_noise()).astype(int) - _noise()).max() <= 1
 
 
 def test_steps_do_what_their_names_say() -> None:
     image_HWC = _noise()
-    halved = Look((("brightness", 0.5),)).image(image_HWC)
+    halved = PhotometricTransform((("brightness", 0.5),)).apply(image_HWC)
     assert np.abs(halved - image_HWC / 2).max() <= 1
-    flat = Look((("contrast", 0.0),)).image(image_HWC)
+    flat = PhotometricTransform((("contrast", 0.0),)).apply(image_HWC)
     assert np.ptp(flat) <= 1 and abs(flat.mean() - (image_HWC @ [0.299, 0.587, 0.114]).mean()) < 1.5
-    grey = Look((("saturation", 0.0),)).image(image_HWC).astype(int)
+    grey = PhotometricTransform((("saturation", 0.0),)).apply(image_HWC).astype(int)
     assert np.ptp(grey, axis=-1).max() <= 1
-    third = Look((("hue", 1 / 3),)).image(image_HWC).astype(int)  # red becomes green
+    third = PhotometricTransform((("hue", 1 / 3),)).apply(image_HWC).astype(int)  # red becomes green
     assert np.abs(third - np.roll(image_HWC.astype(int), 1, axis=-1)).max() <= 6
 
 
@@ -129,13 +140,13 @@ def test_steps_agree_with_pillow() -> None:
     for name, maker in makers.items():
         for factor in (0.5, 0.8, 1.4):
             theirs = np.asarray(maker(Image.fromarray(image_HWC)).enhance(factor)).astype(int)
-            assert np.abs(Look(((name, factor),)).image(image_HWC) - theirs).max() <= 2, (name, factor)
+            assert np.abs(PhotometricTransform(((name, factor),)).apply(image_HWC) - theirs).max() <= 2, (name, factor)
 
 
 def test_values_clip_and_never_wrap() -> None:
-    bright = Look((("brightness", 1.5),)).image(np.full((5, 7, 3), 250, np.uint8))
+    bright = PhotometricTransform((("brightness", 1.5),)).apply(np.full((5, 7, 3), 250, np.uint8))
     assert (bright == 255).all()
-    dark = Look((("contrast", 1.5),)).image(
+    dark = PhotometricTransform((("contrast", 1.5),)).apply(
         np.concatenate([np.zeros((5, 7, 3)), np.full((5, 7, 3), 200)]).astype(np.uint8)
     )
     assert dark.min() == 0 and dark.max() >= 250
@@ -143,11 +154,11 @@ def test_values_clip_and_never_wrap() -> None:
 
 def test_blur_smooths_and_keeps_the_mean() -> None:
     image_HWC = _noise()
-    blurred = Look(blur_sigma_px=2.0).image(image_HWC)
+    blurred = PhotometricTransform(blur_sigma_px=2.0).apply(image_HWC)
     assert blurred.std() < image_HWC.std() / 2 and abs(blurred.mean() - image_HWC.mean()) < 2
     point = np.zeros((31, 31, 3), np.uint8)
     point[15, 15] = 255
-    spread = Look(blur_sigma_px=1.0).image(point)[15, :, 0].astype(float)
+    spread = PhotometricTransform(blur_sigma_px=1.0).apply(point)[15, :, 0].astype(float)
     assert spread[16] / spread[15] == pytest.approx(np.exp(-0.5), abs=0.05)
 
 
@@ -156,13 +167,13 @@ def test_inputs_stay_untouched() -> None:
     before = image_HWC.copy()
     rng = np.random.default_rng(0)
     for _ in range(20):
-        draw_look(Strong(color_p=1, blur_p=1), rng=rng).image(image_HWC)
+        draw_photometric(StrongAugmentation(color_p=1, blur_p=1), rng=rng).apply(image_HWC)
     np.testing.assert_array_equal(image_HWC, before)
 
 
 def test_looks_are_drawn_in_their_ranges() -> None:
     rng = np.random.default_rng(0)
-    looks = [draw_look(Strong(), rng=rng) for _ in range(2000)]
+    looks = [draw_photometric(StrongAugmentation(), rng=rng) for _ in range(2000)]
     jittered = [dict(look.colors) for look in looks if look.colors]
     assert len(jittered) / 2000 == pytest.approx(0.8, abs=0.04)
     for name, low, high in (
@@ -182,7 +193,7 @@ def test_looks_are_drawn_in_their_ranges() -> None:
 @settings(max_examples=200, deadline=None)
 @given(SEEDS, st.integers(32, 300))
 def test_boxes_keep_area_and_aspect(seed: int, crop_px: int) -> None:
-    box_HW = draw_box(CutMix(p=1), crop_px=crop_px, rng=np.random.default_rng(seed))
+    box_HW = draw_cutmix_box(CutMixSettings(p=1), crop_px=crop_px, rng=np.random.default_rng(seed))
     rows, cols = np.flatnonzero(box_HW.any(axis=1)), np.flatnonzero(box_HW.any(axis=0))
     height, width = len(rows), len(cols)
     assert box_HW.shape == (crop_px, crop_px) and box_HW.sum() == height * width  # one full rectangle
@@ -192,23 +203,23 @@ def test_boxes_keep_area_and_aspect(seed: int, crop_px: int) -> None:
 
 def test_half_of_the_pairs_get_a_box() -> None:
     rng = np.random.default_rng(0)
-    areas = np.array([draw_box(CutMix(), crop_px=64, rng=rng).mean() for _ in range(1500)])
+    areas = np.array([draw_cutmix_box(CutMixSettings(), crop_px=64, rng=rng).mean() for _ in range(1500)])
     assert (areas > 0).mean() == pytest.approx(0.5, abs=0.05)
     assert areas[areas > 0].mean() == pytest.approx(0.21, abs=0.02)
-    assert not draw_box(CutMix(p=0), crop_px=64, rng=rng).any()
+    assert not draw_cutmix_box(CutMixSettings(p=0), crop_px=64, rng=rng).any()
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Weak(scale=(1.2, 0.8)),
-        lambda: Weak(scale_to="crp"),  # type: ignore[arg-type]
-        lambda: Strong(hue=0.7),
-        lambda: Strong(contrast=2.0),
-        lambda: Strong(blur_sigma_px=(0.0, 1.0)),
-        lambda: CutMix(area_frac=(0.5, 0.2)),
-        lambda: CutMix(aspect=(0.0, 1.0)),
-        lambda: CutMix(area_frac=(0.5, 0.9), aspect=(5.0, 6.0)),
+        lambda: WeakAugmentation(scale=(1.2, 0.8)),
+        lambda: WeakAugmentation(scale_to="crp"),  # type: ignore[arg-type]
+        lambda: StrongAugmentation(hue=0.7),
+        lambda: StrongAugmentation(contrast=2.0),
+        lambda: StrongAugmentation(blur_sigma_px=(0.0, 1.0)),
+        lambda: CutMixSettings(area_frac=(0.5, 0.2)),
+        lambda: CutMixSettings(aspect=(0.0, 1.0)),
+        lambda: CutMixSettings(area_frac=(0.5, 0.9), aspect=(5.0, 6.0)),
     ],
 )
 def test_senseless_settings_are_refused(make: object) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 from rasterio.transform import Affine
 from tests.support.dataset_files import folder_of_pairs, save
 
-from semicdvl.data.images import ImageCache, image_size, read_mask, read_rgb
-from semicdvl.data.pairs import check_pair, check_pairs, read_pair
+from semicdvl.data.images import ImageCache, read_image_size, read_mask, read_rgb
+from semicdvl.data.pairs import check_all_pair_files, check_pair_files, read_pair
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.types import IGNORE, PairFiles
 
@@ -38,7 +38,7 @@ def test_rgb_is_read_as_written(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", _rgb())
     np.testing.assert_array_equal(read_rgb(path), _rgb())
     np.testing.assert_array_equal(read_rgb(path, window_px=(1, 2, 3, 4)), _rgb()[1:4, 2:6])
-    assert image_size(path) == (5, 7)
+    assert read_image_size(path) == (5, 7)
 
 
 def test_grey_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_sizes_must_agree(tmp_path: Path) -> None:
     before, after = save(tmp_path / "a.png", _rgb()), save(tmp_path / "b.png", _rgb(6, 7))
     label = save(tmp_path / "l.png", np.zeros((5, 8), np.uint8))
     for pair, bad in ((PairFiles("x", before, after), "b.png"), (PairFiles("x", before, before, label), "l.png")):
-        for look in (check_pair, read_pair):
+        for look in (check_pair_files, read_pair):
             with pytest.raises(InputError, match=rf"{bad}.*must cover the same ground"):
                 look(pair)
 
@@ -155,23 +155,23 @@ def test_sizes_must_agree(tmp_path: Path) -> None:
 def test_rasters_of_other_ground_are_refused(tmp_path: Path) -> None:
     bands_CHW = np.moveaxis(_rgb(), -1, 0)
     here = _tiff(tmp_path / "here.tif", bands_CHW)
-    check_pair(PairFiles("near", here, _tiff(tmp_path / "near.tif", bands_CHW, x=500_000.4)))
-    check_pair(PairFiles("nowhere", here, save(tmp_path / "nowhere.tif", _rgb())))
+    check_pair_files(PairFiles("near", here, _tiff(tmp_path / "near.tif", bands_CHW, x=500_000.4)))
+    check_pair_files(PairFiles("nowhere", here, save(tmp_path / "nowhere.tif", _rgb())))
     with pytest.raises(InputError, match=r"far\.tif: lies 20\.0 px beside here"):
-        check_pair(PairFiles("far", here, _tiff(tmp_path / "far.tif", bands_CHW, x=500_010.0)))
+        check_pair_files(PairFiles("far", here, _tiff(tmp_path / "far.tif", bands_CHW, x=500_010.0)))
     with pytest.raises(InputError, match="another CRS"):
-        check_pair(PairFiles("crs", here, _tiff(tmp_path / "crs.tif", bands_CHW, crs="EPSG:32616")))
+        check_pair_files(PairFiles("crs", here, _tiff(tmp_path / "crs.tif", bands_CHW, crs="EPSG:32616")))
 
 
 def test_pairs_without_change_or_label_cannot_be_learnt_from(tmp_path: Path) -> None:
     image = save(tmp_path / "a.png", _rgb())
     same = save(tmp_path / "same.png", np.zeros((5, 7), np.uint8))
     pair = PairFiles("x", image, image, same)
-    check_pairs([pair], masks=False)
+    check_all_pair_files([pair], read_masks=False)
     with pytest.raises(DataError, match="changed pixel"):
-        check_pairs([pair])
+        check_all_pair_files([pair])
     with pytest.raises(DataError, match="single labelled pixel"):
-        check_pairs([pair], label_values={0: IGNORE})
+        check_all_pair_files([pair], label_values={0: IGNORE})
 
 
 # ------------------------------------------------------------------------------------------------ cache
@@ -181,10 +181,10 @@ def test_cache_gives_the_same_arrays_within_its_budget(tmp_path: Path) -> None:
     cache = ImageCache(4 * image_bytes)
     for _ in range(2):
         for path in sorted((root / "A").iterdir()):
-            np.testing.assert_array_equal(cache.rgb(path), read_rgb(path))
+            np.testing.assert_array_equal(cache.read_rgb(path), read_rgb(path))
             window = (3, 4, 5, 6)
-            np.testing.assert_array_equal(cache.rgb(path, window), read_rgb(path, window_px=window))
-    assert cache.held_bytes == 4 * image_bytes
+            np.testing.assert_array_equal(cache.read_rgb(path, window), read_rgb(path, window_px=window))
+    assert cache.cached_bytes == 4 * image_bytes
     assert len(cache._recent) == ImageCache.RECENT
 
 
@@ -192,9 +192,9 @@ def test_cache_keeps_masks_and_images_apart_and_reads_once(tmp_path: Path) -> No
     path = save(tmp_path / "m.png", np.full((5, 7), 255, np.uint8))
     tiff = save(tmp_path / "t.tif", _rgb())
     cache = ImageCache(10_000)
-    assert cache.mask(path).max() == 1 and cache.rgb(path).max() == 255
-    window = cache.rgb(tiff, (1, 1, 2, 3))
+    assert cache.read_mask(path).max() == 1 and cache.read_rgb(path).max() == 255
+    window = cache.read_rgb(tiff, (1, 1, 2, 3))
     path.unlink()
     tiff.unlink()
-    assert cache.mask(path).shape == (5, 7)
-    np.testing.assert_array_equal(cache.rgb(tiff, (1, 1, 2, 3)), window)
+    assert cache.read_mask(path).shape == (5, 7)
+    np.testing.assert_array_equal(cache.read_rgb(tiff, (1, 1, 2, 3)), window)

@@ -10,22 +10,22 @@ import pytest
 import torch
 from tests.support.dataset_files import folder_of_pairs, save
 
-from semicdvl.data.augment import CutMix, Strong, Weak
-from semicdvl.data.loaders import Batch, eval_batches, train_batches
+from semicdvl.data.augment import CutMixSettings, StrongAugmentation, WeakAugmentation
+from semicdvl.data.loaders import TrainBatch, load_eval_batches, load_train_batches
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.readers import folder
-from semicdvl.data.samples import Options
+from semicdvl.data.samples import LoaderOptions
 from semicdvl.errors import DataError, InputError, StoreError
-from semicdvl.types import IGNORE, Labelled, PairFiles, Split, Unlabelled, VLMLabels
+from semicdvl.types import IGNORE, LabelledBatch, PairFiles, Split, UnlabelledBatch, VLMLabels
 
-STILL = Options(weak=Weak(scale=(1, 1), hflip=0), strong=Strong(color_p=0, blur_p=0))
+STILL = LoaderOptions(weak=WeakAugmentation(scale=(1, 1), hflip=0), strong=StrongAugmentation(color_p=0, blur_p=0))
 """No augmentation but the position of the crop."""
 
 
 class EchoVLM:
     """A label source that gives the pair's own label back, told apart by which map it is in."""
 
-    def labels(self, pair: PairFiles) -> VLMLabels:
+    def read_labels(self, pair: PairFiles) -> VLMLabels:
         label_HW = read_pair(pair).label_HW
         assert label_HW is not None
         return VLMLabels(label_HW, 1 - label_HW, np.where(label_HW == 1, 1, IGNORE).astype(np.uint8))
@@ -34,11 +34,11 @@ class EchoVLM:
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     root = folder_of_pairs(tmp_path_factory.mktemp("pairs"), [f"p{i:02d}" for i in range(13)])
-    pairs = folder.read(root).pairs
+    pairs = folder.read_folder(root).pairs
     return Split(pairs[:4], pairs[4:], (), ())
 
 
-def _batches(split: Split, **changes: object) -> list[Batch]:
+def _batches(split: Split, **changes: object) -> list[TrainBatch]:
     settings: dict[str, object] = {
         "crop_px": 32,
         "labelled_batch": 3,
@@ -48,15 +48,15 @@ def _batches(split: Split, **changes: object) -> list[Batch]:
         "seed": 5,
         **changes,
     }
-    return list(train_batches(split, **settings))  # type: ignore[arg-type]
+    return list(load_train_batches(split, **settings))  # type: ignore[arg-type]
 
 
-def _tensors(part: Labelled | Unlabelled) -> dict[str, torch.Tensor]:
+def _tensors(part: LabelledBatch | UnlabelledBatch) -> dict[str, torch.Tensor]:
     vlm = {f"vlm_{name}": value for name, value in vars(part.vlm).items()} if part.vlm else {}
     return {name: value for name, value in (vars(part) | vlm).items() if isinstance(value, torch.Tensor)}
 
 
-def _same(one: Batch, other: Batch) -> bool:
+def _same(one: TrainBatch, other: TrainBatch) -> bool:
     assert one[1] is not None and other[1] is not None
     return all(
         torch.equal(value, _tensors(theirs)[name])
@@ -122,7 +122,7 @@ def test_dates_look_different_unless_paired(tmp_path: Path) -> None:
     image, label = save(tmp_path / "a.png", same), save(tmp_path / "l.png", np.full((40, 56), 255, np.uint8))
     one = Split((PairFiles("x", image, image, label),), (PairFiles("y", image, image),), (), ())
     for paired in (True, False):
-        options = Options(strong=Strong(color_p=1, blur_p=1, paired=paired))
+        options = LoaderOptions(strong=StrongAugmentation(color_p=1, blur_p=1, paired=paired))
         parts = [part for _, part in _batches(one, vlm=None, options=options)]
         assert all(part is not None and part.truth_BHW is None for part in parts)
         alike = [torch.equal(part.strong_t1_BCHW, part.strong_t2_BCHW) for part in parts if part]
@@ -131,41 +131,46 @@ def test_dates_look_different_unless_paired(tmp_path: Path) -> None:
 
 
 def test_boxes_differ_between_pairs_and_can_be_off(split: Split) -> None:
-    boxes = torch.cat([part.box_BHW for _, part in _batches(split, steps=30) if part])
+    boxes = torch.cat([part.cutmix_box_BHW for _, part in _batches(split, steps=30) if part])
     assert 0.3 < boxes.flatten(1).any(1).float().mean() < 0.7
-    options = Options(cutmix=CutMix(p=0))
-    assert not any(part.box_BHW.any() for _, part in _batches(split, options=options) if part)
+    options = LoaderOptions(cutmix=CutMixSettings(p=0))
+    assert not any(part.cutmix_box_BHW.any() for _, part in _batches(split, options=options) if part)
 
 
 def test_a_second_strong_view_leaves_everything_else_as_it_was(split: Split) -> None:
     for (labelled, one), (same, two) in zip(
-        _batches(split), _batches(split, options=Options(strong_views=2)), strict=True
+        _batches(split), _batches(split, options=LoaderOptions(strong_views=2)), strict=True
     ):
-        assert one is not None and two is not None and one.second_t1_BCHW is None and one.second_box_BHW is None
+        assert (
+            one is not None
+            and two is not None
+            and one.second_strong_t1_BCHW is None
+            and one.second_cutmix_box_BHW is None
+        )
         for part, other in ((labelled, same), (one, two)):
             assert all(torch.equal(value, _tensors(other)[name]) for name, value in _tensors(part).items())
-        assert two.second_t1_BCHW is not None and two.second_t1_BCHW.shape == two.strong_t1_BCHW.shape
-        assert two.second_t1_BCHW.dtype == torch.uint8 and two.second_box_BHW is not None
-    many = [two for _, two in _batches(split, steps=20, options=Options(strong_views=2))]
+        assert two.second_strong_t1_BCHW is not None and two.second_strong_t1_BCHW.shape == two.strong_t1_BCHW.shape
+        assert two.second_strong_t1_BCHW.dtype == torch.uint8 and two.second_cutmix_box_BHW is not None
+    many = [two for _, two in _batches(split, steps=20, options=LoaderOptions(strong_views=2))]
     for first, second in (("strong_t1_BCHW", "second_t1_BCHW"), ("box_BHW", "second_box_BHW")):
         alike = [torch.equal(getattr(part, first), getattr(part, second)) for part in many]
         assert sum(alike) < len(alike) / 2  # a draw of its own
-    again = [two for _, two in _batches(split, steps=20, start_step=11, options=Options(strong_views=2))]
+    again = [two for _, two in _batches(split, steps=20, start_step=11, options=LoaderOptions(strong_views=2))]
     for part, other in zip(many[11:], again, strict=True):
         assert all(torch.equal(value, _tensors(other)[name]) for name, value in _tensors(part).items())
 
 
 def test_parts_that_are_not_asked_for_are_left_out(split: Split) -> None:
     assert all(part is None for _, part in _batches(split, unlabelled_batch=0))
-    labelled, unlabelled = _batches(split, vlm=None, options=Options(truth=False))[0]
+    labelled, unlabelled = _batches(split, vlm=None, options=LoaderOptions(with_truth=False))[0]
     assert unlabelled is not None
     assert labelled.vlm is None and unlabelled.vlm is None and unlabelled.truth_BHW is None
-    labelled, unlabelled = _batches(split, options=Options(vlm_for_labelled=False))[0]
+    labelled, unlabelled = _batches(split, options=LoaderOptions(vlm_for_labelled=False))[0]
     assert labelled.vlm is None and unlabelled is not None and unlabelled.vlm is not None
 
 
 # ------------------------------------------------------------------------------------------------ order
-def _numbers(batches: list[Batch], *, labelled: bool) -> list[int]:
+def _numbers(batches: list[TrainBatch], *, labelled: bool) -> list[int]:
     """Numbers of the pairs, as `folder_of_pairs` writes them into band 0."""
     parts = [one.t1_BCHW if labelled else two.weak_t1_BCHW for one, two in batches if two]
     return [int(number) for part in parts for number in part[:, 0].amax((1, 2))]
@@ -177,7 +182,7 @@ def test_every_pair_comes_once_per_epoch(split: Split) -> None:
     assert Counter(labelled) == dict.fromkeys(range(4), 9)
     assert Counter(unlabelled[:18]) == dict.fromkeys(range(4, 13), 2)
     assert labelled[:4] != labelled[4:8] or labelled[:4] != labelled[8:12]  # shuffled anew
-    joined = _batches(split, steps=13, options=Options(weak=STILL.weak, unlabelled_includes_labelled=True))
+    joined = _batches(split, steps=13, options=LoaderOptions(weak=STILL.weak, unlabelled_includes_labelled=True))
     assert Counter(_numbers(joined, labelled=False)) == dict.fromkeys(range(13), 2)
 
 
@@ -209,7 +214,7 @@ def test_workers_change_nothing(split: Split) -> None:
 
 def test_two_processes_share_the_doubled_batch(split: Split) -> None:
     whole = _batches(split, labelled_batch=6, unlabelled_batch=4)
-    ranks = [_batches(split, options=Options(rank=rank, ranks=2)) for rank in range(2)]
+    ranks = [_batches(split, options=LoaderOptions(rank=rank, world_size=2)) for rank in range(2)]
     for (labelled, unlabelled), *parts in zip(whole, *ranks, strict=True):
         assert unlabelled is not None
         for name, value in _tensors(labelled).items():
@@ -219,8 +224,8 @@ def test_two_processes_share_the_doubled_batch(split: Split) -> None:
 
 
 def test_small_images_are_padded_and_large_ones_cut(tmp_path: Path) -> None:
-    small = folder.read(folder_of_pairs(tmp_path / "small", ["s"], size_px=(20, 28))).pairs
-    large = folder.read(folder_of_pairs(tmp_path / "large", ["l"], size_px=(90, 50))).pairs
+    small = folder.read_folder(folder_of_pairs(tmp_path / "small", ["s"], size_px=(20, 28))).pairs
+    large = folder.read_folder(folder_of_pairs(tmp_path / "large", ["l"], size_px=(90, 50))).pairs
     mixed = Split(small + large, large + small, (), ())
     for _, part in _batches(mixed, steps=4):
         assert part is not None
@@ -230,10 +235,10 @@ def test_small_images_are_padded_and_large_ones_cut(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ evaluation
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_keeps_order_size_and_pixels(tmp_path: Path, workers: int) -> None:
-    one = folder.read(folder_of_pairs(tmp_path / "one", ["a", "b", "c"], size_px=(20, 28))).pairs
-    two = folder.read(folder_of_pairs(tmp_path / "two", ["d"], size_px=(24, 28), labelled=False)).pairs
+    one = folder.read_folder(folder_of_pairs(tmp_path / "one", ["a", "b", "c"], size_px=(20, 28))).pairs
+    two = folder.read_folder(folder_of_pairs(tmp_path / "two", ["d"], size_px=(24, 28), labelled=False)).pairs
     pairs = [*one, *two]
-    batches = list(eval_batches(pairs, batch=2, workers=workers))
+    batches = list(load_eval_batches(pairs, batch=2, workers=workers))
     assert [tuple(batch.t1_BCHW.shape) for batch in batches] == [(2, 3, 20, 28), (1, 3, 20, 28), (1, 3, 24, 28)]
     read = [arrays for batch in batches for arrays in zip(batch.t1_BCHW, batch.t2_BCHW, batch.label_BHW, strict=True)]
     for pair, (t1_CHW, t2_CHW, label_HW) in zip(pairs, read, strict=True):
@@ -247,7 +252,7 @@ def test_evaluation_keeps_order_size_and_pixels(tmp_path: Path, workers: int) ->
 def test_bad_lists_are_refused_at_once(split: Split, tmp_path: Path) -> None:
     def start(made: Split, **changes: object) -> None:
         settings: dict[str, object] = {"crop_px": 32, "labelled_batch": 1, "unlabelled_batch": 1, "steps": 1, "seed": 0}
-        train_batches(made, vlm=None, **(settings | changes))  # type: ignore[arg-type]  # not even iterated
+        load_train_batches(made, vlm=None, **(settings | changes))  # type: ignore[arg-type]  # not even iterated
 
     good = split.labelled[0]
     with pytest.raises(DataError, match="no labelled pair"):
@@ -270,7 +275,7 @@ def test_bad_lists_are_refused_at_once(split: Split, tmp_path: Path) -> None:
 class WrongVLM:
     """Labels of another size than the images."""
 
-    def labels(self, pair: PairFiles) -> VLMLabels:
+    def read_labels(self, pair: PairFiles) -> VLMLabels:
         return VLMLabels(*(np.zeros((4, 5), np.uint8) for _ in range(3)))
 
 

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from tests.support.dataset_files import folder_of_pairs
 from tests.support.paths import SHARED
 
-from semicdvl.data.pairs import DataSet
+from semicdvl.data.pairs import ChangeDataset
 from semicdvl.data.readers import folder
 from semicdvl.data.split_file import read_split, write_split
-from semicdvl.data.splits import SplitNames, cross, leaks, pick, published_names, split
+from semicdvl.data.splits import (
+    SplitNames,
+    combine_splits,
+    count_leaks,
+    read_published_lists,
+    select_split,
+    split_by_fraction,
+)
 from semicdvl.errors import DataError, InputError
 from semicdvl.types import PairFiles, Split
 
@@ -26,9 +33,9 @@ def _pair(name: str, *, labelled: bool = True) -> PairFiles:
     return PairFiles(name, Path("A") / name, Path("B") / name, Path("label") / name if labelled else None)
 
 
-def _set(count: int, *, labelled: int | None = None, **fields: object) -> DataSet:
+def _set(count: int, *, labelled: int | None = None, **fields: object) -> ChangeDataset:
     most = count if labelled is None else labelled
-    return DataSet("made_up", tuple(_pair(f"p{i}", labelled=i < most) for i in range(count)), **fields)  # type: ignore[arg-type]
+    return ChangeDataset("made_up", tuple(_pair(f"p{i}", labelled=i < most) for i in range(count)), **fields)  # type: ignore[arg-type]
 
 
 def _names(pairs: tuple[PairFiles, ...]) -> set[str]:
@@ -40,7 +47,7 @@ def _names(pairs: tuple[PairFiles, ...]) -> set[str]:
 @given(st.integers(30, 200), st.integers(0, 9), st.floats(0.05, 1), st.floats(0.05, 1))
 def test_smaller_shares_lie_inside_larger_ones(count: int, seed: int, one: float, other: float) -> None:
     dataset = _set(count)
-    small, large = (split(dataset, labelled=share, seed=seed) for share in sorted((one, other)))
+    small, large = (split_by_fraction(dataset, labelled=share, seed=seed) for share in sorted((one, other)))
     assert _names(small.labelled) <= _names(large.labelled)
     assert small.val == large.val and small.test == large.test
     for made in (small, large):
@@ -54,56 +61,56 @@ def test_smaller_shares_lie_inside_larger_ones(count: int, seed: int, one: float
     [(7120, 0.05, 356), (7120, 0.4, 2848), (5947, 0.05, 297), (5947, 0.1, 594), (5947, 0.2, 1189), (5947, 0.4, 2378)],
 )
 def test_counts_are_rounded_as_published(pairs: int, share: float, published: int) -> None:
-    assert len(split(_set(pairs), labelled=share, seed=0, val=0, test=0).labelled) == published
+    assert len(split_by_fraction(_set(pairs), labelled=share, seed=0, val=0, test=0).labelled) == published
 
 
 def test_seeds_differ_and_repeat() -> None:
-    one, again, other = (split(_set(100), labelled=0.2, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (split_by_fraction(_set(100), labelled=0.2, seed=seed) for seed in (1, 1, 2))
     assert one == again and one.labelled != other.labelled and _names(one.test) != _names(other.test)
 
 
 def test_added_pairs_hardly_move_a_split() -> None:
-    small, large = (split(_set(count), labelled=0.5, seed=0, val=0, test=0) for count in (100, 102))
+    small, large = (split_by_fraction(_set(count), labelled=0.5, seed=0, val=0, test=0) for count in (100, 102))
     assert len(_names(small.labelled) - _names(large.labelled)) <= 2
 
 
 def test_published_subsets_are_kept() -> None:
     dataset = _set(20, subsets={"train": tuple(f"p{i}" for i in range(12)), "test": ("p15", "p19")})
-    made = split(dataset, labelled=0.5, seed=0, val=0.25)
+    made = split_by_fraction(dataset, labelled=0.5, seed=0, val=0.25)
     assert _names(made.test) == {"p15", "p19"} and len(made.val) == 3
     assert _names(made.labelled + made.unlabelled + made.val) == {f"p{i}" for i in range(12)}
 
 
 def test_pairs_without_label_are_never_labelled_nor_tested() -> None:
-    made = split(_set(50, labelled=20), labelled=1, seed=0)
+    made = split_by_fraction(_set(50, labelled=20), labelled=1, seed=0)
     assert all(pair.label for pair in made.labelled + made.val + made.test)
     assert {f"p{i}" for i in range(20, 50)} <= _names(made.unlabelled)
 
 
 def test_crops_of_a_tile_stay_together() -> None:
     pairs = tuple(_pair(f"train_{tile}_{crop}") for tile in range(20) for crop in range(1, 17))
-    made = split(DataSet("levir_cd", pairs), labelled=0.1, seed=3)
-    assert len(made.test) == 64 and len(made.val) == 32 and leaks(made) == 0
+    made = split_by_fraction(ChangeDataset("levir_cd", pairs), labelled=0.1, seed=3)
+    assert len(made.test) == 64 and len(made.val) == 32 and count_leaks(made) == 0
     windows = tuple(PairFiles(f"w{i}", Path(f"t{i // 4}"), Path("b"), Path("l"), (i % 4, 0, 1, 1)) for i in range(40))
-    made = split(DataSet("windows", windows), labelled=0.5, seed=3)
-    assert len(made.test) == 8 and leaks(made) == 0
+    made = split_by_fraction(ChangeDataset("windows", windows), labelled=0.5, seed=3)
+    assert len(made.test) == 8 and count_leaks(made) == 0
     sources = {f"p{i}": f"tile{i // 5}" for i in range(50)}
-    made = split(_set(50, sources=sources), labelled=0.5, seed=3)
-    assert len(made.test) == 10 and leaks(made, sources=sources) == 0
+    made = split_by_fraction(_set(50, sources=sources), labelled=0.5, seed=3)
+    assert len(made.test) == 10 and count_leaks(made, source_tiles=sources) == 0
 
 
 def test_shares_without_a_pair_are_refused() -> None:
     with pytest.raises(DataError, match=r"0\.05 of 14 training pairs .* no pair at all\. Give at least 0\.0714"):
-        split(_set(20), labelled=0.05, seed=0)
+        split_by_fraction(_set(20), labelled=0.05, seed=0)
     with pytest.raises(DataError, match="Add label files"):
-        split(_set(20, labelled=0), labelled=0.5, seed=0, val=0, test=0)
+        split_by_fraction(_set(20, labelled=0), labelled=0.5, seed=0, val=0, test=0)
     with pytest.raises(DataError, match=r"labelled = 1\.5 is no share"):
-        split(_set(20), labelled=1.5, seed=0)
+        split_by_fraction(_set(20), labelled=1.5, seed=0)
     with pytest.raises(DataError, match="too few"):
-        split(_set(20, sources={f"p{i}": "one tile" for i in range(20)}), labelled=0.5, seed=0)
+        split_by_fraction(_set(20, sources={f"p{i}": "one tile" for i in range(20)}), labelled=0.5, seed=0)
     bare = _set(20, labelled=10, subsets={"test": ("p3", "p13")})
     with pytest.raises(DataError, match=r"1 of 2 test pairs have no label file, e\.g\. 'p13'"):
-        split(bare, labelled=0.5, seed=0)
+        split_by_fraction(bare, labelled=0.5, seed=0)
 
 
 # ------------------------------------------------------------------------------------------------ lists
@@ -117,33 +124,33 @@ def _lists(root: Path, **lists: str) -> Path:
 
 def test_lists_are_read_and_picked(tmp_path: Path) -> None:
     root = _lists(tmp_path, half__labeled="p1 p2", half__unlabeled="p3", val="p4", test="p5", train="p2 p3 p1")
-    names = published_names(root, part="half")
+    names = read_published_lists(root, part="half")
     assert names == SplitNames(("p1", "p2"), ("p3",), ("p4",), ("p5",))
-    made = pick(_set(6), names)
+    made = select_split(_set(6), names)
     assert [pair.name for pair in made.labelled] == ["p1", "p2"]
-    assert published_names(root, part=None).labelled == ("p2", "p3", "p1")
+    assert read_published_lists(root, part=None).labelled == ("p2", "p3", "p1")
     with pytest.raises(DataError, match="labelled pairs have no label file"):
-        pick(_set(6, labelled=2), names)
+        select_split(_set(6, labelled=2), names)
     with pytest.raises(DataError, match="list 'test' names 1 of 1"):
-        pick(_set(5), names)
+        select_split(_set(5), names)
     with pytest.raises(DataError, match=r"no lists for '5%'\. Known: half"):
-        published_names(root, part=0.05)
+        read_published_lists(root, part=0.05)
 
 
 def test_lists_that_contradict_are_refused(tmp_path: Path) -> None:
     root = _lists(tmp_path, half__labeled="p1 p2", half__unlabeled="p3", val="p4", test="p5", train="p1 p2 p3 p9")
     with pytest.raises(DataError, match=r"differ from train\.txt in 1 names, e\.g\. 'p9'"):
-        published_names(root, part="half")
+        read_published_lists(root, part="half")
     (root / "train.txt").unlink()
     _lists(root, test="p5 p1")
     with pytest.raises(DataError, match=r"'labelled' and 'test' have 1 names in common, e\.g\. 'p1'"):
-        published_names(root, part="half")
+        read_published_lists(root, part="half")
     _lists(root, test="p5 p5")
     with pytest.raises(DataError, match="twice"):
-        published_names(root, part="half")
+        read_published_lists(root, part="half")
     (root / "val.txt").unlink()
     with pytest.raises(InputError, match=r"val\.txt"):
-        published_names(root, part="half")
+        read_published_lists(root, part="half")
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason="no published lists at ../shared/splits")
@@ -154,13 +161,13 @@ def test_lists_that_contradict_are_refused(tmp_path: Path) -> None:
 def test_published_lists(name: str, labelled: tuple[int, ...], total: int, val: int, test: int) -> None:
     inner: set[str] = set()
     for part, count in zip((0.05, "10%", 0.2, "40%"), labelled, strict=True):
-        names = published_names(LISTS / name, part=part)
+        names = read_published_lists(LISTS / name, part=part)
         assert [len(side) for side in vars(names).values()] == [count, total - count, val, test]
         assert inner < set(names.labelled)
         inner = set(names.labelled)
         made = Split(*(tuple(_pair(each) for each in side) for side in vars(names).values()))
-        on_test = leaks(Split(made.labelled, made.unlabelled, (), made.test))
-        assert leaks(made) == 0 if name == "levir" else on_test == 715  # 96 % of WHU-CD's test patches
+        on_test = count_leaks(Split(made.labelled, made.unlabelled, (), made.test))
+        assert count_leaks(made) == 0 if name == "levir" else on_test == 715  # 96 % of WHU-CD's test patches
 
 
 # ------------------------------------------------------------------------------------------------ across, leaks
@@ -169,28 +176,28 @@ def test_labels_of_one_set_and_images_of_another() -> None:
         Split(*(tuple(_pair(f"{name}{side}{i}") for i in range(n)) for side, n in enumerate((2, 3, 4, 5))))
         for name in ("levir", "whu")
     )
-    crossed = cross(levir, whu)
+    crossed = combine_splits(levir, whu)
     assert (crossed.labelled, crossed.val, crossed.test) == (levir.labelled, levir.val, levir.test)
     assert crossed.unlabelled == whu.labelled + whu.unlabelled
-    assert len(cross(levir, whu, keep_own=True).unlabelled) == 8
+    assert len(combine_splits(levir, whu, keep_own_unlabelled=True).unlabelled) == 8
     with pytest.raises(DataError, match="twice"):
-        cross(levir, levir)
+        combine_splits(levir, levir)
 
 
 def test_leaks_are_counted_per_pair() -> None:
     def made(train: list[str], test: list[str]) -> Split:
         return Split((_pair(train[0]),), tuple(map(_pair, train[1:])), (), tuple(map(_pair, test)))
 
-    assert leaks(made(["train_1_1", "train_2_5"], ["train_1_2", "train_1_9", "train_3_1", "train_22_5"])) == 2
-    assert leaks(made(["whucd_00005", "whucd_00010"], ["whucd_00006", "whucd_00007", "whucd_00009"])) == 2
-    assert leaks(made(["a", "b"], ["c", "d"])) == 0
-    assert leaks(made(["a", "b"], ["c", "d"]), sources={"b": "tile", "d": "tile"}) == 1
+    assert count_leaks(made(["train_1_1", "train_2_5"], ["train_1_2", "train_1_9", "train_3_1", "train_22_5"])) == 2
+    assert count_leaks(made(["whucd_00005", "whucd_00010"], ["whucd_00006", "whucd_00007", "whucd_00009"])) == 2
+    assert count_leaks(made(["a", "b"], ["c", "d"])) == 0
+    assert count_leaks(made(["a", "b"], ["c", "d"]), source_tiles={"b": "tile", "d": "tile"}) == 1
 
 
 # ------------------------------------------------------------------------------------------------ on disk
 def _written(tmp_path: Path) -> tuple[Path, Split]:
     root = folder_of_pairs(tmp_path / "data", [f"p{i}" for i in range(10)])
-    made = split(folder.read(root), labelled=0.5, seed=0)
+    made = split_by_fraction(folder.read_folder(root), labelled=0.5, seed=0)
     windowed = PairFiles("w", made.test[0].before, made.test[0].after, None, (1, 2, 3, 4))
     made = Split(made.labelled, (*made.unlabelled, windowed), made.val, made.test)
     write_split(tmp_path / "split.json", made, root=root, notes={"seed": 0, "labelled": 0.5})

@@ -19,19 +19,19 @@ from scipy import ndimage
 from tests.support.paths import ROOT
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.instance_events import Features
-from semicdvl.ceg.instance_merging import tile_objects
+from semicdvl.ceg.instance_events import PairFeatures
+from semicdvl.ceg.instance_merging import crop_tile_instances
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import VLMCEG, vlm_detector
-from semicdvl.detection.pipeline import DetectSettings, detect
-from semicdvl.detection.score_store import PlaneStore
-from semicdvl.detection.tile_runner import TileJob, answer, fill
+from semicdvl.detection.detectors.network import VLMDetector, build_vlm_detector
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.score_store import ScoreStore
+from semicdvl.detection.tile_runner import TileJob, detect_tile, run_tiles
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.raster.tiling import tiling
-from semicdvl.types import IGNORE, Instance, LookedStrips, Looks, Segments
-from semicdvl.vlms.instance_stitching import boolean
+from semicdvl.raster.tiling import plan_tiles
+from semicdvl.types import IGNORE, Instance, Looks, Segments, StripsWithInstances
+from semicdvl.vlms.instance_stitching import decode_mask
 
 QUIET = Console(quiet=True)
 PROMPTS = Prompts(("house", "hall"), ("road",))
@@ -84,16 +84,16 @@ class Blueness:
 
     identity: str = "blueness-1"
 
-    def describe(self, image_HWC):
+    def extract_features(self, image_HWC):
         height, width = image_HWC.shape[:2]
         blue_HW = image_HWC[..., 2].reshape(height // 16, 16, width // 16, 16).mean(axis=(1, 3)) / 255
         return np.stack([blue_HW, 1 - blue_HW]).astype(np.float32)
 
 
-def detector_of(vlm=None, *, level="instance", **options) -> VLMCEG:
+def detector_of(vlm=None, *, level="instance", **options) -> VLMDetector:
     features = Blueness() if options.get("min_cosine") is not None else None
     settings = CEGSettings(level=level, gamma=0.5, **options)
-    return vlm_detector(vlm or BitVLM(), prompts=PROMPTS, settings=settings, features=features)
+    return build_vlm_detector(vlm or BitVLM(), prompts=PROMPTS, settings=settings, features=features)
 
 
 def save(folder: Path, *dates: np.ndarray) -> tuple[Path, Path]:
@@ -107,11 +107,11 @@ def save(folder: Path, *dates: np.ndarray) -> tuple[Path, Path]:
 def decided(folder: Path, dates, detector, *, tile_px: int, overlap_px: int = 32, strip_bytes: int = 30_000):
     """What `detect` decides, before it is made into files; the strips are of a few rows."""
     with open_pair(*map(str, save(folder, *dates))) as pair:
-        cut = tiling(*pair.shape_hw, tile_px=tile_px, overlap_px=overlap_px)
+        cut = plan_tiles(*pair.shape_hw, tile_px=tile_px, overlap_px=overlap_px)
         (folder / f"{tile_px}").mkdir()
-        store = PlaneStore(folder / f"{tile_px}", cut, planes_count=detector.planes_count, strip_bytes=strip_bytes)
-        fill(store, pair, detector, gsd_m=None, console=QUIET)
-        assert isinstance(store, LookedStrips) and isinstance(detector, Looks)
+        store = ScoreStore(folder / f"{tile_px}", cut, map_count=detector.planes_count, strip_bytes=strip_bytes)
+        run_tiles(store, pair, detector, gsd_m=None, console=QUIET)
+        assert isinstance(store, StripsWithInstances) and isinstance(detector, Looks)
         return np.concatenate([part.change_HW for part in detector.decide(store)])
 
 
@@ -143,10 +143,10 @@ def town(seed: int, height: int, width: int, *, most_px: int = 45, count: int = 
     return t1, t2
 
 
-def as_pseudo(dates, detector: VLMCEG) -> np.ndarray:
+def as_pseudo(dates, detector: VLMDetector) -> np.ndarray:
     """The label of `semicdvl pseudo` for the whole picture."""
     answers = [detector.vlm.segment(image, PROMPTS.words) for image in dates]
-    features = None if detector.features is None else Features(*(map(detector.features.describe, dates)))
+    features = None if detector.features is None else PairFeatures(*(map(detector.features.extract_features, dates)))
     return make_labels(*answers, prompts=PROMPTS, settings=detector.settings, features=features).change_HW == 1
 
 
@@ -231,26 +231,26 @@ def test_what_a_vlm_paints_over_no_data_is_cut_off():
     found = tuple(Instance(mask, prompt, 0.7) for mask, prompt in ((disc, 1), (outside, 0), (disc, 2)))
     valid_HW = np.ones((8, 12), bool)
     valid_HW[:, :6] = valid_HW[7] = False
-    told = tile_objects(
+    told = crop_tile_instances(
         Segments(scores_CHW, PROMPTS.words, found), Segments(scores_CHW, PROMPTS.words, ()),
         foreground=PROMPTS.foreground, valid_HW=valid_HW,
     )  # fmt: skip
     assert told is not None and [(one.date, one.row, one.col, one.prompt) for one in told] == [(0, 2, 6, 1)]
-    assert boolean(told[0].mask).shape == (5, 6) and boolean(told[0].mask).all()
+    assert decode_mask(told[0].mask).shape == (5, 6) and decode_mask(told[0].mask).all()
 
 
 def test_what_a_tile_tells_can_travel():
     t1, t2 = town(0, 64, 96)
     valid_HW = np.ones((60, 90), bool)
     detector = detector_of(min_cosine=0.4)
-    told = answer(detector, pickle.loads(pickle.dumps(TileJob((t1, t2), valid_HW))), gsd_m=None)
+    told = detect_tile(detector, pickle.loads(pickle.dumps(TileJob((t1, t2), valid_HW))), gsd_m=None)
     again = pickle.loads(pickle.dumps(told))
-    assert again.objects == told.objects and len(told.objects) > 10
-    assert all(one.row + one.mask["size"][0] <= 60 and one.col + one.mask["size"][1] <= 90 for one in told.objects)
-    assert told.features_2DHW.shape == (2, 2, 4, 6) and told.planes_PHW.shape == (6, 64, 96)
-    assert {one.prompt for one in told.objects} == {0, 1}, "the road is background"
-    nothing = answer(detector, TileJob(None, np.zeros((60, 90), bool)), gsd_m=None)
-    assert nothing.planes_PHW is None and nothing.objects == ()
+    assert again.objects == told.instances and len(told.instances) > 10
+    assert all(one.row + one.mask["size"][0] <= 60 and one.col + one.mask["size"][1] <= 90 for one in told.instances)
+    assert told.features_2DHW.shape == (2, 2, 4, 6) and told.scores_PHW.shape == (6, 64, 96)
+    assert {one.prompt for one in told.instances} == {0, 1}, "the road is background"
+    nothing = detect_tile(detector, TileJob(None, np.zeros((60, 90), bool)), gsd_m=None)
+    assert nothing.scores_PHW is None and nothing.instances == ()
 
 
 # ------------------------------------------------------------------------------------------------ as people see it
@@ -287,9 +287,9 @@ def test_rebuilt_merged_split_and_shifted_houses(tmp_path, own):
 
 def test_min_cosine_and_features_belong_together():
     with pytest.raises(ConfigError, match="min_cosine and features belong together"):
-        VLMCEG(BitVLM(), PROMPTS, CEGSettings(level="instance", min_cosine=0.5))
+        VLMDetector(BitVLM(), PROMPTS, CEGSettings(level="instance", min_cosine=0.5))
     with pytest.raises(ConfigError, match="--features"):
-        VLMCEG(BitVLM(), PROMPTS, CEGSettings(level="instance"), Blueness())
+        VLMDetector(BitVLM(), PROMPTS, CEGSettings(level="instance"), Blueness())
 
 
 def test_answers_that_do_not_fit_each_other_are_refused(tmp_path):
@@ -300,7 +300,7 @@ def test_answers_that_do_not_fit_each_other_are_refused(tmp_path):
 
     class NoNumbers(Blueness):
         def describe(self, image_HWC):
-            return super().describe(image_HWC) * np.float32(np.nan)
+            return super().extract_features(image_HWC) * np.float32(np.nan)
 
     with pytest.raises(ConfigError, match="one date has instances"):
         decided(tmp_path, street(), detector_of(OneDate()), tile_px=64)
@@ -309,7 +309,7 @@ def test_answers_that_do_not_fit_each_other_are_refused(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ interrupted
-TILES = DetectSettings(tile_px=64, overlap_px=32)
+TILES = DetectionConfig(tile_px=64, overlap_px=32)
 
 
 def result_of(out: Path) -> dict:
@@ -319,7 +319,7 @@ def result_of(out: Path) -> dict:
 
 def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     paths, options = save(tmp_path, *town(5, 160, 120)), {"min_cosine": 0.4, "shift_px": 1}
-    detect(*paths, tmp_path / "whole", detector=detector_of(**options), settings=TILES, progress=QUIET)
+    detect_to_folder(*paths, tmp_path / "whole", detector=detector_of(**options), settings=TILES, progress=QUIET)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_instances as t;"
         "from pathlib import Path;"
@@ -332,7 +332,7 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     kept = tmp_path / ".out.partial" / "tiles"
     assert (kept / "00000.objects").is_file() and (kept / "00000.features").is_file()
     vlm = BitVLM()
-    detect(*paths, tmp_path / "out", detector=detector_of(vlm, **options), settings=TILES, progress=QUIET)
+    detect_to_folder(*paths, tmp_path / "out", detector=detector_of(vlm, **options), settings=TILES, progress=QUIET)
     tiles = json.loads((tmp_path / "out" / "run.json").read_text())["tiles"]
     assert tiles["from_an_interrupted_run"] > 0 and len(vlm.seen) < 2 * tiles["all"]
     assert result_of(tmp_path / "out") == result_of(tmp_path / "whole")
@@ -341,15 +341,15 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
 @pytest.mark.parametrize("kind", ["objects", "features"])
 def test_damaged_objects_are_found_again(tmp_path, kind):
     with open_pair(*map(str, save(tmp_path, *town(6, 160, 120)))) as pair:
-        cut, detector = tiling(160, 120, tile_px=64, overlap_px=32), detector_of(min_cosine=0.4)
+        cut, detector = plan_tiles(160, 120, tile_px=64, overlap_px=32), detector_of(min_cosine=0.4)
         (tmp_path / "store").mkdir()
-        store = PlaneStore(tmp_path / "store", cut, planes_count=detector.planes_count)
-        fill(store, pair, detector, gsd_m=None, console=QUIET)
-        assert store.finished_rows() == len(cut.rows) == 4
+        store = ScoreStore(tmp_path / "store", cut, map_count=detector.map_count)
+        run_tiles(store, pair, detector, gsd_m=None, console=QUIET)
+        assert store.count_finished_rows() == len(cut.rows) == 4
         path = tmp_path / "store" / f"00002.{kind}"
         whole = path.read_bytes()
         path.write_bytes(whole[:-3])
-        again = PlaneStore(tmp_path / "store", cut, planes_count=detector.planes_count)
-        assert again.finished_rows() == 2
-        fill(again, pair, detector, gsd_m=None, console=QUIET)
-        assert path.read_bytes() == whole and again.finished_rows() == 4
+        again = ScoreStore(tmp_path / "store", cut, map_count=detector.map_count)
+        assert again.count_finished_rows() == 2
+        run_tiles(again, pair, detector, gsd_m=None, console=QUIET)
+        assert path.read_bytes() == whole and again.count_finished_rows() == 4

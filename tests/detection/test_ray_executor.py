@@ -19,23 +19,23 @@ from tests.support.synthetic_rasters import at, city, png, tif
 
 from semicdvl.atomic_files import write_json
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection import ray_executor
-from semicdvl.detection.batch.pairs_table import NamedPair, PairsTable
-from semicdvl.detection.batch.run import detect_many
-from semicdvl.detection.detectors.network import identity_of, network_detector, vlm_detector
-from semicdvl.detection.detectors.unsupervised import classic_detector
-from semicdvl.detection.pipeline import DetectSettings, detect
-from semicdvl.detection.ray_executor import ON_THE_WAY, RayTiles, Worker, engine_of
-from semicdvl.detection.tile_runner import TileJob, answer
+from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
+from semicdvl.detection.batch.run import detect_batch
+from semicdvl.detection.detectors.network import build_network_detector, build_vlm_detector, identify_detector
+from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.ray_executor import TILES_IN_FLIGHT, DetectorWorker, RayTileExecutor, open_executor
+from semicdvl.detection.tile_runner import TileJob, detect_tile
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
-from semicdvl.models.siam_light import build as siam_light
-from semicdvl.pseudo_labels.ray_executor import Here, connected
+from semicdvl.models.siam_light import build_siam_light as siam_light
+from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray
 from semicdvl.types import IGNORE, ChangeMap, Detector
 from semicdvl.vlms.models.fake import FakeVLM
 
 QUIET = Console(quiet=True)
-TILES = DetectSettings(tile_px=64, overlap_px=16)
+TILES = DetectionConfig(tile_px=64, overlap_px=16)
 WORKERS = 2
 ROWS, COLS = 4, 5
 """Tiles of an image of 130 x 177 px."""
@@ -53,9 +53,9 @@ class Threaded:
     fail_at: int = -1
     die: bool = False
     name: str = "threaded"
-    planes_count: int = 2
+    map_count: int = 2
 
-    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         if self.die and t1_HWC[0, 0, 0] > 128:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fail_at == t1_HWC[0, 0, 0]:
@@ -99,7 +99,7 @@ def onnx_file(folder: Path) -> Path:
     save_weights(folder / "run" / "model.safetensors", network.state_dict())
     part = {"name": "siam_light", **MODEL}
     write_json(
-        folder / "run" / "run.json", {"format": FORMAT, "recipe": {"model": part, "method": {"name": "fixmatch"}}}
+        folder / "run" / "run.json", {"format": RUN_FORMAT, "recipe": {"model": part, "method": {"name": "fixmatch"}}}
     )
     return export_onnx(folder / "run", folder / "x.onnx").path
 
@@ -115,15 +115,15 @@ def three_threads() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(three_threads: None) -> Iterator[None]:
     pytest.importorskip("ray", reason="semicdvl[ray] is not installed")
-    with connected(WORKERS):
+    with connect_ray(WORKERS):
         yield
 
 
 @pytest.fixture(scope="module")
-def engine(cluster: None, onnx_file: Path) -> Iterator[RayTiles]:
+def engine(cluster: None, onnx_file: Path) -> Iterator[RayTileExecutor]:
     """One for all: it builds the ONNX detector over there, and is sent the others."""
-    build = partial(network_detector, onnx_file, device="cpu")
-    with RayTiles(workers=WORKERS, build=build, built=build()) as engine:
+    build = partial(build_network_detector, onnx_file, device="cpu")
+    with RayTileExecutor(workers=WORKERS, build=build, built=build()) as engine:
         yield engine
 
 
@@ -131,9 +131,9 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in FILES if (out / name).exists()}
 
 
-def compared(pair: tuple[Path, Path], root: Path, detector: Detector, engine: RayTiles) -> dict[str, bytes]:
-    detect(*pair, root / "here", detector=detector, settings=TILES, progress=QUIET)
-    detect(*pair, root / "there", detector=detector, settings=TILES, progress=QUIET, engine=engine)
+def compared(pair: tuple[Path, Path], root: Path, detector: Detector, engine: RayTileExecutor) -> dict[str, bytes]:
+    detect_to_folder(*pair, root / "here", detector=detector, settings=TILES, progress=QUIET)
+    detect_to_folder(*pair, root / "there", detector=detector, settings=TILES, progress=QUIET, engine=engine)
     here, there = (bytes_of(root / name) for name in ("here", "there"))
     assert here == there and len(here) >= 3
     records = [json.loads((root / name / "run.json").read_text()) for name in ("here", "there")]
@@ -144,12 +144,12 @@ def compared(pair: tuple[Path, Path], root: Path, detector: Detector, engine: Ra
 
 # ------------------------------------------------------------------------------------------------ the same bytes
 def test_a_vlm_gives_the_same_bytes(pair, tmp_path, engine):
-    detector = vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
+    detector = build_vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
     assert set(compared(pair, tmp_path, detector, engine)) == set(FILES)
 
 
 def test_a_network_gives_the_same_bytes(pair, tmp_path, engine, folder):
-    compared(pair, tmp_path, network_detector(folder / "run", device="cpu", threshold=0.4), engine)
+    compared(pair, tmp_path, build_network_detector(folder / "run", device="cpu", threshold=0.4), engine)
 
 
 def test_a_session_that_cannot_be_sent_is_built_over_there(pair, tmp_path, engine):
@@ -160,15 +160,15 @@ def test_a_session_that_cannot_be_sent_is_built_over_there(pair, tmp_path, engin
 
 @pytest.mark.parametrize("name", ["irmad", "pca_km"])
 def test_a_method_that_must_see_the_whole_pair_takes_along_what_it_saw(pair, tmp_path, engine, name):
-    compared(pair, tmp_path, classic_detector(name), engine)
+    compared(pair, tmp_path, build_unsupervised_detector(name), engine)
 
 
 def test_many_pairs_with_as_many_threads_and_inputs_that_can_be_written_to(pair, tmp_path, engine):
     before, after = map(str, pair)
     plain = [str(png(tmp_path / f"{seed}.png", city(90, 70, seed=seed))) for seed in (2, 3)]
-    table = PairsTable(tmp_path / "t.csv", (NamedPair("x", before, after), NamedPair("y", *plain)))
+    table = PairsTable(tmp_path / "t.csv", (BatchPair("x", before, after), BatchPair("y", *plain)))
     for root, helper in (("here", None), ("there", engine)):
-        found = detect_many(table, tmp_path / root, detector=Threaded(), settings=TILES, progress=QUIET, engine=helper)
+        found = detect_batch(table, tmp_path / root, detector=Threaded(), settings=TILES, progress=QUIET, engine=helper)
         assert [one.state for one in found.outcomes] == ["done", "done"]
     for name in "xy":
         assert bytes_of(tmp_path / "here" / name) == bytes_of(tmp_path / "there" / name) != {}
@@ -185,27 +185,27 @@ def _jobs(given: list[int]) -> Iterator[TileJob]:
 
 def test_the_answers_come_in_order_and_few_are_on_the_way(engine):
     detector, given, most = Threaded(), [], 0
-    wanted = [answer(detector, job, gsd_m=0.5) for job in _jobs([])]
+    wanted = [detect_tile(detector, job, gsd_m=0.5) for job in _jobs([])]
     for number, told in enumerate(engine.answers(detector, gsd_m=0.5)(_jobs(given))):
         most = max(most, len(given) - number)
         assert np.array_equal(told.valid_HW, wanted[number].valid_HW)
         if number % 7 == 3:
             assert told.planes_PHW is None
         else:
-            assert np.array_equal(told.planes_PHW, wanted[number].planes_PHW)
-    assert number == 29 and 1 < most <= ON_THE_WAY * WORKERS
+            assert np.array_equal(told.planes_PHW, wanted[number].scores_PHW)
+    assert number == 29 and 1 < most <= TILES_IN_FLIGHT * WORKERS
 
 
 # ------------------------------------------------------------------------------------------------ going on
 class Stopping:
     """An engine at which somebody presses Ctrl-C."""
 
-    def __init__(self, engine: RayTiles, *, after: int) -> None:
+    def __init__(self, engine: RayTileExecutor, *, after: int) -> None:
         self.engine, self.after = engine, after
 
     def answers(self, detector, *, gsd_m):
         def some(jobs):
-            for number, told in enumerate(self.engine.answers(detector, gsd_m=gsd_m)(jobs)):
+            for number, told in enumerate(self.engine.bind(detector, gsd_m=gsd_m)(jobs)):
                 if number == self.after:
                     raise KeyboardInterrupt
                 yield told
@@ -215,12 +215,12 @@ class Stopping:
 
 def test_an_interrupted_run_goes_on_here_and_there(pair, tmp_path, engine):
     detector = Threaded()
-    detect(*pair, tmp_path / "whole", detector=detector, settings=TILES, progress=QUIET)
+    detect_to_folder(*pair, tmp_path / "whole", detector=detector, settings=TILES, progress=QUIET)
     for name, helper in (("here", None), ("there", engine)):
         with pytest.raises(KeyboardInterrupt):
             stopping = Stopping(engine, after=COLS + 4)
-            detect(*pair, tmp_path / name, detector=detector, settings=TILES, progress=QUIET, engine=stopping)
-        detect(*pair, tmp_path / name, detector=detector, settings=TILES, progress=QUIET, engine=helper)
+            detect_to_folder(*pair, tmp_path / name, detector=detector, settings=TILES, progress=QUIET, engine=stopping)
+        detect_to_folder(*pair, tmp_path / name, detector=detector, settings=TILES, progress=QUIET, engine=helper)
         tiles = json.loads((tmp_path / name / "run.json").read_text())["tiles"]
         assert tiles["all"] == ROWS * COLS and tiles["from_an_interrupted_run"] >= COLS
         assert bytes_of(tmp_path / name) == bytes_of(tmp_path / "whole")
@@ -230,7 +230,7 @@ def test_an_error_over_there_is_the_users_error(pair, tmp_path, engine):
     before = png(tmp_path / "a.png", np.full((3, 90, 90), 7, np.uint8))
     after = png(tmp_path / "b.png", np.full((3, 90, 90), 99, np.uint8))
     with pytest.raises(InputError, match=r"weights\.bin: is damaged"):
-        detect(before, after, tmp_path / "o", detector=Threaded(fail_at=7), settings=TILES, progress=QUIET,
+        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(fail_at=7), settings=TILES, progress=QUIET,
                engine=engine)  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
     cannot = replace(Threaded(), name=(one for one in "ab"))  # type: ignore[arg-type]
@@ -243,7 +243,7 @@ def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, 
     dates[0][:, 350:] = 200  # the last row of tiles
     before, after = (png(tmp_path / f"{date}.png", dates[date]) for date in range(2))
     with pytest.raises(WorkerError, match=r"worker of Ray died .*What is done is kept"):
-        detect(before, after, tmp_path / "o", detector=Threaded(die=True), settings=TILES, progress=QUIET,
+        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(die=True), settings=TILES, progress=QUIET,
                engine=engine)  # fmt: skip
     assert list((tmp_path / ".o.partial" / "tiles").glob("*.json")) and not (tmp_path / "o").exists()
 
@@ -252,27 +252,27 @@ def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, 
 def test_another_detector_over_there_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.chdir(tmp_path)
-    worker = Worker(Here.now())
-    wanted = identity_of(Threaded())
+    worker = DetectorWorker(DriverEnvironment.current())
+    wanted = identify_detector(Threaded())
     assert worker.build(Threaded, wanted) is None
     refused = worker.build(partial(Threaded, name="an older one"), wanted)
     assert isinstance(refused, ConfigError) and "an older one" in str(refused) and "same files" in str(refused)
-    refused = worker.build(partial(network_detector, tmp_path / "none"), wanted)
+    refused = worker.build(partial(build_network_detector, tmp_path / "none"), wanted)
     assert refused is not None and "none" in str(refused)
 
 
 def test_without_ray_the_extra_is_named(pair, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with RayTiles(workers=2) as engine, pytest.raises(MissingExtraError, match=r"semicdvl\[ray\]"):
-        detect(*pair, tmp_path / "o", detector=Threaded(), settings=TILES, progress=QUIET, engine=engine)
+    with RayTileExecutor(workers=2) as engine, pytest.raises(MissingExtraError, match=r"semicdvl\[ray\]"):
+        detect_to_folder(*pair, tmp_path / "o", detector=Threaded(), settings=TILES, progress=QUIET, engine=engine)
     assert list(tmp_path.iterdir()) == []
     with (
         pytest.raises(ConfigError, match="engine 'dask'"),
-        engine_of("dask", workers=1, build=Threaded, built=Threaded()),
+        open_executor("dask", workers=1, build=Threaded, built=Threaded()),
     ):
         pass
     with pytest.raises(ConfigError, match="--workers 0"):
-        RayTiles(workers=0)
+        RayTileExecutor(workers=0)
 
 
 ROUTES = {
@@ -288,13 +288,13 @@ def test_the_command_says_how_to_build_its_detector(pair, tmp_path, monkeypatch,
     """What the command hands to the workers can be sent, and builds what the command itself has built."""
     handed = {}
 
-    class Noted(RayTiles):
+    class Noted(RayTileExecutor):
         def __init__(self, **given):
             super().__init__(**given)
             handed.update(given)
 
         def answers(self, detector, *, gsd_m):
-            return partial(map, partial(answer, detector, gsd_m=gsd_m))
+            return partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
 
     monkeypatch.setattr(ray_executor, "RayTiles", Noted)
     options = [one.format(onnx=onnx_file, run=folder / "run") for one in ROUTES[route]]
@@ -303,6 +303,6 @@ def test_the_command_says_how_to_build_its_detector(pair, tmp_path, monkeypatch,
     assert code == 0, told
     assert handed["workers"] == 3
     again = pickle.loads(pickle.dumps(handed["build"]))()
-    assert identity_of(again) == identity_of(handed["built"])
+    assert identify_detector(again) == identify_detector(handed["built"])
     if route == "vlm":
         assert again.settings == handed["built"].settings and again.settings.shift_px == 2

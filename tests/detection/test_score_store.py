@@ -7,30 +7,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.detection.score_store import PlaneStore
-from semicdvl.raster.tiling import Tiling, blend_row, tiling
+from semicdvl.detection.score_store import ScoreStore
+from semicdvl.raster.tiling import Tiling, blend_tile_row, plan_tiles
 
 
 def filled(
     folder: Path, cut: Tiling, planes_PHW: np.ndarray, valid_HW: np.ndarray, *, strip_bytes: int = 1
-) -> PlaneStore:
+) -> ScoreStore:
     """Write maps that every tile agrees on."""
-    store = PlaneStore(folder, cut, planes_count=len(planes_PHW), strip_bytes=strip_bytes)
-    for index in range(store.finished_rows(), len(cut.rows)):
+    store = ScoreStore(folder, cut, map_count=len(planes_PHW), strip_bytes=strip_bytes)
+    for index in range(store.count_finished_rows(), len(cut.rows)):
         write_row(store, index, planes_PHW, valid_HW)
     return store
 
 
-def write_row(store: PlaneStore, index: int, planes_PHW: np.ndarray, valid_HW: np.ndarray) -> None:
-    cut, tiles, valid = store.cut, [], []
-    for at, tile in enumerate(cut.in_row(index)):
-        maps = np.zeros((store.planes_count, *cut.tile_hw), np.float32)
+def write_row(store: ScoreStore, index: int, planes_PHW: np.ndarray, valid_HW: np.ndarray) -> None:
+    cut, tiles, valid = store.tiling, [], []
+    for at, tile in enumerate(cut.tiles_in_row(index)):
+        maps = np.zeros((store.map_count, *cut.tile_hw), np.float32)
         rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
         maps[:, : tile.height, : tile.width] = planes_PHW[:, rows, cols]
         tiles.append(maps)
         valid.append(valid_HW[rows, tile.col : tile.col + cut.finished_cols(at)])
-    with store.above(index) as above:
-        store.write_row(index, zip(blend_row(cut, index, tiles, above=above), valid, strict=True))
+    with store.open_row_above(index) as above:
+        store.write_row(index, zip(blend_tile_row(cut, index, tiles, read_above=above), valid, strict=True))
 
 
 def a_raster(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,7 @@ def a_raster(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray
 @settings(max_examples=25, deadline=None)
 def test_strips_give_what_tiles_wrote(tmp_path_factory, seed, height, width, strip_bytes):
     planes, valid = a_raster(seed, height, width)
-    cut = tiling(height, width, tile_px=96, overlap_px=32)
+    cut = plan_tiles(height, width, tile_px=96, overlap_px=32)
     store = filled(tmp_path_factory.mktemp("store"), cut, planes, valid, strip_bytes=strip_bytes)
     for _ in range(2):  # as often as one likes
         row = 0
@@ -56,43 +56,43 @@ def test_strips_give_what_tiles_wrote(tmp_path_factory, seed, height, width, str
             part = slice(row, row + len(strip.valid_HW))
             assert (strip.valid_HW == valid[part]).all()
             seen = valid[part]
-            assert (strip.planes_PHW[:, seen] == planes[:, part][:, seen]).all()
+            assert (strip.scores_PHW[:, seen] == planes[:, part][:, seen]).all()
             assert (
-                strip.planes_PHW.nbytes <= max(strip_bytes, 2 * 4 * 3 * width) and np.isfinite(strip.planes_PHW).all()
+                strip.scores_PHW.nbytes <= max(strip_bytes, 2 * 4 * 3 * width) and np.isfinite(strip.planes_PHW).all()
             )
             row = part.stop
         assert row == height
-    assert store.valid_px() == valid.sum()
+    assert store.count_valid_px() == valid.sum()
 
 
 def test_ground_without_data_takes_no_room(tmp_path):
     planes, valid = np.ones((2, 192, 4096), np.float32), np.zeros((192, 4096), bool)
     valid[:, :50] = True
-    store = filled(tmp_path, tiling(192, 4096, tile_px=192, overlap_px=32), planes, valid)
+    store = filled(tmp_path, plan_tiles(192, 4096, tile_px=192, overlap_px=32), planes, valid)
     stat = (tmp_path / "00000.planes").stat()
     assert stat.st_size == planes.nbytes and stat.st_blocks * 512 < planes.nbytes / 4
-    assert all((strip.planes_PHW[:, :, :50] == 1).all() for strip in store)
+    assert all((strip.scores_PHW[:, :, :50] == 1).all() for strip in store)
 
 
 def test_goes_on_from_the_rows_that_are_whole(tmp_path):
     planes, valid = a_raster(0, 300, 150)
-    cut = tiling(300, 150, tile_px=96, overlap_px=32)
+    cut = plan_tiles(300, 150, tile_px=96, overlap_px=32)
     filled(tmp_path / "one", cut, planes, valid) if (tmp_path / "one").mkdir() is None else None
     whole = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    assert PlaneStore(tmp_path / "one", cut, planes_count=3).finished_rows() == len(cut.rows) == 5
+    assert ScoreStore(tmp_path / "one", cut, map_count=3).count_finished_rows() == len(cut.rows) == 5
     for name, damage in (("00002.json", None), ("00001.planes", 7), ("00003.valid", 0)):
         path = tmp_path / "one" / name
         path.unlink() if damage is None else path.write_bytes(path.read_bytes()[:-damage] + b"x" if damage else b"")
-        store = PlaneStore(tmp_path / "one", cut, planes_count=3)
-        assert store.finished_rows() == int(name[:5])
+        store = ScoreStore(tmp_path / "one", cut, map_count=3)
+        assert store.count_finished_rows() == int(name[:5])
         filled(tmp_path / "one", cut, planes, valid)
         assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == whole
 
 
 def test_full_disk_is_an_error_and_the_row_is_not_finished(tmp_path, monkeypatch):
     planes, valid = a_raster(0, 100, 90)
-    store = PlaneStore(tmp_path, tiling(100, 90, tile_px=64, overlap_px=32), planes_count=3)
+    store = ScoreStore(tmp_path, plan_tiles(100, 90, tile_px=64, overlap_px=32), map_count=3)
     monkeypatch.setattr(np, "packbits", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space"):
         write_row(store, 0, planes, valid)
-    assert store.finished_rows() == 0
+    assert store.count_finished_rows() == 0

@@ -17,13 +17,13 @@ from rich.console import Console
 from shapely.geometry import box
 from tests.support.command import command
 
-from semicdvl.data.prepare.run import PrepareSettings, prepare
+from semicdvl.data.prepare.run import PrepareSettings, prepare_patches
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.evaluation.active_learning.patch_scores import doubt, survey
-from semicdvl.evaluation.active_learning.select import SuggestSettings, chosen, suggest
-from semicdvl.evaluation.map_vs_truth import read_result
+from semicdvl.evaluation.active_learning.patch_scores import compute_uncertainty, score_patches
+from semicdvl.evaluation.active_learning.select import SuggestConfig, select_patches, suggest_patches
+from semicdvl.evaluation.map_vs_truth import read_detected_map
 from semicdvl.types import IGNORE, ChangeMap
 
 UTM, CORNER, GSD_M, SIDE = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5, 32
@@ -39,7 +39,7 @@ class Grey:
 
     name, planes_count = "grey", 1
 
-    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         return t2_HWC[None, ..., 0].astype(np.float32) / 255
 
     def decide(self, strips):
@@ -81,8 +81,10 @@ def detected(root: Path, doubtful: list[tuple[int, int]] = DOUBTFUL) -> Path:
     before = written(root / "before.tif", t1_HWC, valid_HW)
     valid_HW[patch(*EMPTY)] = False
     after = written(root / "after.tif", t2_HWC, valid_HW)
-    tiles = DetectSettings(tile_px=64, overlap_px=0)
-    return detect(before, after, root / "out", detector=Grey(), settings=tiles, progress=Console(quiet=True)).out
+    tiles = DetectionConfig(tile_px=64, overlap_px=0)
+    return detect_to_folder(
+        before, after, root / "out", detector=Grey(), settings=tiles, progress=Console(quiet=True)
+    ).out
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +101,14 @@ def places(out: Path) -> list[tuple[int, int]]:
 def test_doubt_is_what_the_score_says_against_the_map():
     change_HW = np.array([[1, 1, 0, 0, IGNORE, 0]], np.uint8)
     score_HW = np.array([[0.9, 0.2, 0.1, 0.8, np.nan, np.nan]], np.float32)
-    np.testing.assert_allclose(doubt(change_HW, score_HW), [[0.1, 0.8, 0.1, 0.8, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(compute_uncertainty(change_HW, score_HW), [[0.1, 0.8, 0.1, 0.8, 0, 0]], atol=1e-6)
 
 
 def test_looks_alike_are_not_taken_twice():
     """Two groups: the doubtful one comes first, then the other one although each of it is less in doubt."""
     doubt_N = np.array([0.30, 0.29, 0.28, 0.10, 0.09])
     looks_ND = np.array([[0, 0], [0.01, 0], [0, 0.01], [5, 5], [5.1, 5]])
-    order_N, novelty_N = chosen(doubt_N, looks_ND, count=3)
+    order_N, novelty_N = select_patches(doubt_N, looks_ND, count=3)
     assert order_N[0] == 0 and novelty_N[0] == 1
     assert order_N[1] == 3, "unlike the first, so worth more than what is nearly the same as it"
     assert novelty_N[1] > 0.9 > novelty_N[2]
@@ -116,7 +118,7 @@ def test_looks_alike_are_not_taken_twice():
 def test_every_choice_is_a_choice(many: int, count: int, seed: int):
     rng = np.random.default_rng(seed)
     doubt_N, looks_ND = rng.random(many), rng.normal(size=(many, 3))
-    order_N, novelty_N = chosen(doubt_N, looks_ND, count=count, seed=seed)
+    order_N, novelty_N = select_patches(doubt_N, looks_ND, count=count, seed=seed)
     assert len(order_N) == len(set(order_N.tolist())) == min(count, many)
     assert doubt_N[order_N[0]] == doubt_N.max()
     assert ((novelty_N >= 0) & (novelty_N <= 1)).all()
@@ -124,14 +126,14 @@ def test_every_choice_is_a_choice(many: int, count: int, seed: int):
 
 def test_equal_patches_are_drawn_by_the_seed():
     alike = np.full(9, 0.2), np.zeros((9, 2))
-    first = [chosen(*alike, count=4, seed=seed)[0].tolist() for seed in (0, 0, 1)]
+    first = [select_patches(*alike, count=4, seed=seed)[0].tolist() for seed in (0, 0, 1)]
     assert first[0] == first[1] != first[2]
 
 
 def test_windows_do_not_matter(out: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = survey(read_result(out), side_px=SIDE)
-    monkeypatch.setattr("semicdvl.evaluation.active_learning.patch_scores.WINDOW_PX", 3 * SIDE**2)
-    parts = survey(read_result(out), side_px=SIDE)
+    whole = score_patches(read_detected_map(out), side_px=SIDE)
+    monkeypatch.setattr("semicdvl.evaluation.active_learning.patch_scores.MAX_WINDOW_PX", 3 * SIDE**2)
+    parts = score_patches(read_detected_map(out), side_px=SIDE)
     for name in ("row_N", "col_N", "valid_frac_N", "doubt_N"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
     assert len(whole) == ROWS * COLS
@@ -139,9 +141,9 @@ def test_windows_do_not_matter(out: Path, monkeypatch: pytest.MonkeyPatch):
 
 # ------------------------------------------------------------------------------------------------ a whole result
 def test_doubtful_patches_come_first(out: Path):
-    suggested = suggest(out, settings=SuggestSettings(count=5, patch_px=SIDE))
+    suggested = suggest_patches(out, settings=SuggestConfig(count=5, patch_px=SIDE))
     assert sorted(places(out)) == sorted(DOUBTFUL)
-    assert suggested.of == ROWS * COLS - 1 and suggested.patches.doubt_N.min() > 0.4
+    assert suggested.candidate_count == ROWS * COLS - 1 and suggested.patches.uncertainty_N.min() > 0.4
     frame = gpd.read_file(out / "suggest.gpkg")
     assert frame.crs == UTM and frame["rank"].tolist() == [1, 2, 3, 4, 5]
     row, col = places(out)[0]
@@ -153,7 +155,7 @@ def test_doubtful_patches_come_first(out: Path):
 
 
 def test_never_overlapping_and_never_without_data(out: Path):
-    suggested = suggest(out, settings=SuggestSettings(count=1000, patch_px=SIDE))
+    suggested = suggest_patches(out, settings=SuggestConfig(count=1000, patch_px=SIDE))
     found = places(out)
     assert len(found) == len(set(found)) == ROWS * COLS - 1 and EMPTY not in found
     assert any("only 27" in note for note in suggested.notes) and "note:" in suggested.summary
@@ -163,8 +165,8 @@ def test_never_overlapping_and_never_without_data(out: Path):
 
 
 def test_patches_partly_without_data_are_a_last_resort(out: Path):
-    settings = SuggestSettings(count=20, patch_px=2 * SIDE)  # 2 x 3 patches, one a quarter empty
-    suggested = suggest(out, settings=settings)
+    settings = SuggestConfig(count=20, patch_px=2 * SIDE)  # 2 x 3 patches, one a quarter empty
+    suggested = suggest_patches(out, settings=settings)
     assert len(suggested.patches) == 6 and suggested.patches.valid_frac_N.min() == 0.75
     assert any("--min-known-frac" in note for note in suggested.notes)
 
@@ -177,18 +179,18 @@ def test_features_of_a_network_may_say_what_looks_alike(out: Path):
             assert image_HWC.shape == (SIDE, SIDE, 3)
             return image_HWC[None, ..., 0].astype(np.float32)
 
-    suggested = suggest(out, settings=SuggestSettings(count=5, patch_px=SIDE), source=Red())
+    suggested = suggest_patches(out, settings=SuggestConfig(count=5, patch_px=SIDE), source=Red())
     assert sorted(places(out)) == sorted(DOUBTFUL) and suggested.novelty_N[0] == 1
 
 
 def test_boxes_are_a_labelled_area(out: Path, tmp_path: Path):
     """What `prepare` labels are exactly the patches that were suggested."""
-    suggest(out, settings=SuggestSettings(count=6, patch_px=SIDE))
+    suggest_patches(out, settings=SuggestConfig(count=6, patch_px=SIDE))
     changes = gpd.read_file(out / "suggest.gpkg")
     changes["geometry"] = changes.geometry.buffer(-4)
     changes.to_file(tmp_path / "changes.gpkg")
     before, after = out.parent / "before.tif", out.parent / "after.tif"
-    prepared = prepare(
+    prepared = prepare_patches(
         before,
         after,
         tmp_path / "data",
@@ -197,7 +199,7 @@ def test_boxes_are_a_labelled_area(out: Path, tmp_path: Path):
         settings=PrepareSettings(size_px=SIDE, buffer_px=0),
         console=Console(quiet=True),
     )
-    labelled = {pair.name for pair in folder.read(prepared.out).pairs if pair.label is not None}
+    labelled = {pair.name for pair in folder.read_folder(prepared.out).pairs if pair.label is not None}
     assert labelled == {f"r{row * SIDE:06d}_c{col * SIDE:06d}" for row, col in places(out)}
 
 
@@ -205,10 +207,12 @@ def test_plain_pictures_give_boxes_in_pixels(tmp_path: Path):
     t1_HWC, t2_HWC = dates(DOUBTFUL)
     for name, image in (("a", t1_HWC), ("b", t2_HWC)):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-    tiles = DetectSettings(tile_px=64, overlap_px=0)
+    tiles = DetectionConfig(tile_px=64, overlap_px=0)
     quiet = Console(quiet=True)
-    detect(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Grey(), settings=tiles, progress=quiet)
-    suggested = suggest(tmp_path / "out", settings=SuggestSettings(count=2, patch_px=SIDE))
+    detect_to_folder(
+        tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Grey(), settings=tiles, progress=quiet
+    )
+    suggested = suggest_patches(tmp_path / "out", settings=SuggestConfig(count=2, patch_px=SIDE))
     frame = gpd.read_file(tmp_path / "out" / "suggest.gpkg")
     assert frame.crs is None and any("in pixels" in note for note in suggested.notes)
     left, top = frame.geometry[0].bounds[:2]
@@ -218,9 +222,9 @@ def test_plain_pictures_give_boxes_in_pixels(tmp_path: Path):
 # ------------------------------------------------------------------------------------------------ bad input
 def test_a_folder_that_is_no_result(tmp_path: Path):
     with pytest.raises(InputError, match="is no folder"):
-        suggest(tmp_path / "nowhere")
+        suggest_patches(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"run\.json"):
-        suggest(tmp_path)
+        suggest_patches(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -228,9 +232,9 @@ def test_images_that_were_moved(tmp_path: Path):
     out = detected(tmp_path)
     (tmp_path / "after.tif").rename(tmp_path / "moved.tif")
     with pytest.raises(InputError, match=r"after\.tif: is not there any more.*--after FILE"):
-        suggest(out, settings=SuggestSettings(patch_px=SIDE))
+        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE))
     assert not list(out.glob("*suggest*"))
-    suggest(out, settings=SuggestSettings(count=5, patch_px=SIDE, after=str(tmp_path / "moved.tif")))
+    suggest_patches(out, settings=SuggestConfig(count=5, patch_px=SIDE, after=str(tmp_path / "moved.tif")))
     assert sorted(places(out)) == sorted(DOUBTFUL)
     with rasterio.open(tmp_path / "before.tif") as source:
         profile, data = source.profile, source.read()
@@ -240,28 +244,28 @@ def test_images_that_were_moved(tmp_path: Path):
         target.write(data)
     elsewhere = {"before": str(tmp_path / "elsewhere.tif"), "after": str(tmp_path / "moved.tif")}
     with pytest.raises(InputError, match="lies elsewhere"):
-        suggest(out, settings=SuggestSettings(patch_px=SIDE, **elsewhere))
+        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE, **elsewhere))
 
 
 def test_another_image_in_its_place(tmp_path: Path):
     out = detected(tmp_path)
     shutil.copy(out / "score.tif", tmp_path / "after.tif")
     with pytest.raises(InputError, match=r"after\.tif: is not the image that out was made of"):
-        suggest(out, settings=SuggestSettings(patch_px=SIDE))
+        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE))
 
 
 def test_patches_that_cannot_be(out: Path):
     with pytest.raises(ConfigError, match="Give a smaller --patch-px"):
-        suggest(out, settings=SuggestSettings(patch_px=256))
+        suggest_patches(out, settings=SuggestConfig(patch_px=256))
     with pytest.raises(ConfigError, match="at least one"):
-        SuggestSettings(count=0)
+        SuggestConfig(count=0)
 
 
 def test_a_damaged_raster(tmp_path: Path):
     out = detected(tmp_path)
     (out / "score.tif").write_bytes((out / "score.tif").read_bytes()[:300])
     with pytest.raises(InputError, match=r"score\.tif|pixels cannot be read"):
-        suggest(out, settings=SuggestSettings(patch_px=SIDE))
+        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE))
     assert not list(out.glob("*suggest*"))
 
 

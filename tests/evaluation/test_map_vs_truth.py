@@ -18,13 +18,13 @@ from rich.console import Console
 from shapely.geometry import box
 from tests.support.command import command
 
-from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.evaluation import map_vs_truth as truth_module
-from semicdvl.evaluation.evaluate import draw_sample, evaluate_result
-from semicdvl.evaluation.map_vs_truth import Result, compare, read_result, read_truth
-from semicdvl.evaluation.stratified_sample import draw
-from semicdvl.metrics.change import Confusion, object_scores
+from semicdvl.evaluation.evaluate import draw_sample, evaluate_map
+from semicdvl.evaluation.map_vs_truth import DetectedMap, compare_with_truth, read_detected_map, read_truth
+from semicdvl.evaluation.stratified_sample import draw_stratified_sample
+from semicdvl.metrics.change import ConfusionCounts, count_objects
 from semicdvl.types import IGNORE, ChangeMap
 
 UTM, CORNER, GSD = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5
@@ -38,7 +38,7 @@ class Red:
 
     name, planes_count = "red", 1
 
-    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         return (t2_HWC[None, ..., 0] == 255).astype(np.float32)
 
     def decide(self, strips):
@@ -81,8 +81,10 @@ def detected(root: Path, found: list[tuple[int, int, int, int]]) -> Path:
     t2_HWC[-10:] = 7  # no data
     before = raster(root / "before.tif", t1_HWC, photometric="RGB")
     after = raster(root / "after.tif", t2_HWC, photometric="RGB", nodata=7)
-    tiles = DetectSettings(tile_px=64, overlap_px=0)
-    return detect(before, after, root / "out", detector=Red(), settings=tiles, progress=Console(quiet=True)).out
+    tiles = DetectionConfig(tile_px=64, overlap_px=0)
+    return detect_to_folder(
+        before, after, root / "out", detector=Red(), settings=tiles, progress=Console(quiet=True)
+    ).out
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +94,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # ------------------------------------------------------------------------------------------------ polygons and masks
 def test_polygons_give_the_scores_that_one_counts_by_hand(out: Path, tmp_path: Path) -> None:
-    done = evaluate_result(out, vectors(tmp_path / "truth.gpkg", REAL), sample=0)
+    done = evaluate_map(out, vectors(tmp_path / "truth.gpkg", REAL), sample=0)
     pixels = done.comparison.pixels
-    assert pixels == Confusion(tn=80 * 130 - 690, fp=80 + 200, fn=80 + 80 + 30, tp=200 + 20)
-    scores = done.comparison.objects.scores
+    assert pixels == ConfusionCounts(tn=80 * 130 - 690, fp=80 + 200, fn=80 + 80 + 30, tp=200 + 20)
+    scores = done.comparison.objects.counts
     assert (scores.predicted, scores.actual, scores.matched) == (3, 3, 1)
     assert (scores.predicted_touching, scores.actual_touched) == (2, 2)
     record = json.loads((out / "evaluation.json").read_text())
@@ -121,39 +123,41 @@ def test_every_kind_of_truth_agrees_with_the_plain_metrics(
 ) -> None:
     if kind == "strips":
         monkeypatch.setattr(truth_module, "STRIP_PX", 7 * WIDTH)
-    result = read_result(out)
+    result = read_detected_map(out)
     path = tmp_path / "truth.tif"
     real_HW = burned(REAL)
     truth = raster(path, real_HW * 255) if kind == "mask" else vectors(tmp_path / "truth.fgb", REAL)
-    found = compare(result, read_truth(truth, grid=result.grid), min_iou=0.1)
+    found = compare_with_truth(result, read_truth(truth, grid=result.grid), min_iou=0.1)
     with rasterio.open(out / "change.tif") as source:
         change_HW = source.read(1)
-    assert found.pixels == Confusion.from_maps(change_HW, real_HW)
-    assert found.objects.scores == object_scores(change_HW, real_HW, min_iou=0.1)
-    assert found.objects.scores.matched == 2
+    assert found.pixels == ConfusionCounts.from_maps(change_HW, real_HW)
+    assert found.objects.counts == count_objects(change_HW, real_HW, min_iou=0.1)
+    assert found.objects.counts.matched == 2
 
 
 def test_an_area_and_unknown_ground_leave_pixels_out(out: Path, tmp_path: Path) -> None:
     area = vectors(tmp_path / "aoi.gpkg", [(0, 0, 90, 15)])
-    done = evaluate_result(out, vectors(tmp_path / "truth.gpkg", REAL), area=area, sample=0)
+    done = evaluate_map(out, vectors(tmp_path / "truth.gpkg", REAL), area=area, sample=0)
     assert done.comparison.pixels.total == 80 * 15
-    scores = done.comparison.objects.scores
+    scores = done.comparison.objects.counts
     assert (scores.predicted, scores.actual, scores.matched) == (2, 1, 1)  # cut at the area's edge, the IoU is 1
     assert "2 objects of the truth cover no pixel" in done.notes[-1]
     mask_HW = burned(REAL) * np.uint8(255)
     mask_HW[:, 15:] = 128
-    masked = compare(read_result(out), read_truth(raster(tmp_path / "m.tif", mask_HW), grid=read_result(out).grid))
-    assert masked.pixels == done.comparison.pixels and masked.objects.scores == scores
+    masked = compare_with_truth(
+        read_detected_map(out), read_truth(raster(tmp_path / "m.tif", mask_HW), grid=read_detected_map(out).grid)
+    )
+    assert masked.pixels == done.comparison.pixels and masked.objects.counts == scores
 
 
 def test_a_mask_on_another_grid_is_laid_onto_the_result(out: Path, tmp_path: Path) -> None:
-    result = read_result(out)
+    result = read_detected_map(out)
     fine_HW = np.repeat(np.repeat(burned(REAL), 2, axis=0), 2, axis=1)[:, :200]  # 0.25 m, ends at column 100
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 180, "width": 200, "crs": UTM}
     path = tmp_path / "fine.tif"
     with rasterio.open(path, "w", transform=Affine(0.25, 0, CORNER[0], 0, -0.25, CORNER[1]), **profile) as target:
         target.write(fine_HW, 1)
-    truth_HW, _ = read_truth(path, grid=result.grid).strip(result.grid, 0)
+    truth_HW, _ = read_truth(path, grid=result.grid).read_strip(result.grid, 0)
     np.testing.assert_array_equal(truth_HW[:, :100], burned(REAL)[:, :100])
     assert (truth_HW[:, 100:] == IGNORE).all()
 
@@ -161,13 +165,13 @@ def test_a_mask_on_another_grid_is_laid_onto_the_result(out: Path, tmp_path: Pat
 def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
     for name, value in (("a", 90), ("b", 90)):
         Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
-    plain = detect(
+    plain = detect_to_folder(
         tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Red(), progress=Console(quiet=True)
     ).out
     Image.fromarray(burned(REAL) * np.uint8(255)).save(tmp_path / "label.png")
-    done = evaluate_result(plain, tmp_path / "label.png", sample=100)
-    assert done.comparison.pixels == Confusion(tn=HEIGHT * WIDTH - 410, fn=410)
-    rows = dict(done.rows())
+    done = evaluate_map(plain, tmp_path / "label.png", sample=100)
+    assert done.comparison.pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, fn=410)
+    rows = dict(done.format_rows())
     assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "not defined"
     assert rows["objects missed altogether"] == "3, 410 px"
     assert json.loads((plain / "evaluation.json").read_text())["pixels"]["precision"] is None
@@ -180,19 +184,19 @@ def test_places_are_drawn_within_the_classes(seed: int, total: int) -> None:
     change_HW = (np.random.default_rng(seed).random((31, 17)) < 0.3).astype(np.uint8)
     change_HW[3:5] = IGNORE
 
-    class Made(Result):
+    class Made(DetectedMap):
         def change(self, row: int, height: int) -> np.ndarray:
             return change_HW[row : row + height]
 
         def strips(self):
-            return ((row, self.grid.part(row, 0, min(4, 31 - row), 17)) for row in range(0, 31, 4))
+            return ((row, self.grid.window(row, 0, min(4, 31 - row), 17)) for row in range(0, 31, 4))
 
     grid = truth_module.Grid(None, Affine.identity(), 31, 17)
-    sample = draw(Made(Path("made"), grid, None, None), total=total, seed=seed)
-    assert sample.sizes == ((change_HW == 0).sum(), (change_HW == 1).sum())
+    sample = draw_stratified_sample(Made(Path("made"), grid, None, None), total=total, seed=seed)
+    assert sample.class_px == ((change_HW == 0).sum(), (change_HW == 1).sum())
     np.testing.assert_array_equal(change_HW[sample.rows_N, sample.cols_N], sample.mapped_N)
     places = set(zip(sample.rows_N.tolist(), sample.cols_N.tolist(), strict=True))
-    assert len(places) == len(sample.rows_N) >= min(total, sum(sample.sizes)) and sample.checked == 0
+    assert len(places) == len(sample.rows_N) >= min(total, sum(sample.class_px)) and sample.checked_count == 0
 
 
 def test_places_checked_by_hand_tell_the_area(out: Path, tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_places_checked_by_hand_tell_the_area(out: Path, tmp_path: Path) -> None
     places = gpd.read_file(path)
     assert places.truth.isna().all() and places.geometry.area.round(6).eq(GSD**2).all()
     with pytest.raises(InputError, match="checked"):
-        evaluate_result(out, path)
+        evaluate_map(out, path)
     with pytest.raises(ConfigError, match="may hold answers"):
         draw_sample(out, count=400)
     centres = places.geometry.centroid
@@ -209,25 +213,25 @@ def test_places_checked_by_hand_tell_the_area(out: Path, tmp_path: Path) -> None
     places.loc[:9, "truth"] = pd.NA
     for name, geometry in (("checked.gpkg", places.geometry), ("points.fgb", centres)):
         places.set_geometry(geometry).to_file(tmp_path / name)
-        done = evaluate_result(out, tmp_path / name)
-        assert done.comparison is None and done.sample.checked == len(places) - 10
-        area = done.accuracy.areas[1]
+        done = evaluate_map(out, tmp_path / name)
+        assert done.comparison is None and done.sample.checked_count == len(places) - 10
+        area = done.accuracy.estimated_areas[1]
         assert abs(area.value - 410 / 4) < 1.5 * area.half_width and area.half_width < 60
-        assert done.accuracy.mapped[1] == 500 / 4
-        assert done.accuracy.users[1].value == pytest.approx(220 / 500, abs=0.2)
+        assert done.accuracy.mapped_areas[1] == 500 / 4
+        assert done.accuracy.users_accuracies[1].value == pytest.approx(220 / 500, abs=0.2)
     places["truth"] = 3
     places.to_file(tmp_path / "odd.gpkg")
     with pytest.raises(DataError, match="holds 3"):
-        evaluate_result(out, tmp_path / "odd.gpkg")
+        evaluate_map(out, tmp_path / "odd.gpkg")
 
 
 def test_a_sample_of_known_truth_brackets_it(out: Path, tmp_path: Path) -> None:
-    done = evaluate_result(out, vectors(tmp_path / "truth.gpkg", REAL), sample=800, seed=2)
-    assert done.sample.checked == 800 and done.sample.sizes == (80 * 130 - 500, 500)
-    area = done.accuracy.areas[1]
+    done = evaluate_map(out, vectors(tmp_path / "truth.gpkg", REAL), sample=800, seed=2)
+    assert done.sample.checked_count == 800 and done.sample.class_px == (80 * 130 - 500, 500)
+    area = done.accuracy.estimated_areas[1]
     assert abs(area.value - 410 / 4) < 1.5 * area.half_width
-    again = evaluate_result(out, tmp_path / "truth.gpkg", sample=800, seed=2)
-    assert again.accuracy.areas == done.accuracy.areas
+    again = evaluate_map(out, tmp_path / "truth.gpkg", sample=800, seed=2)
+    assert again.accuracy.estimated_areas == done.accuracy.estimated_areas
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -248,7 +252,7 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_masks_that_cannot_be_used_say_why(out: Path, tmp_path: Path) -> None:
-    grid = read_result(out).grid
+    grid = read_detected_map(out).grid
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "small.png")
     odd = raster(tmp_path / "odd.tif", burned(REAL) * np.uint8(77))
     colour = raster(tmp_path / "colour.tif", np.zeros((HEIGHT, WIDTH, 3), np.uint8), photometric="RGB")

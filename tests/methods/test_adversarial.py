@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from semicdvl import losses
 from semicdvl.methods.advent import Advent
 from semicdvl.methods.discriminators import (
-    PatchCritic,
-    as_constant,
-    blanked,
-    fooling,
-    judged,
-    on_constants,
+    PatchDiscriminator,
+    adversarial_loss,
+    discriminate_detached,
+    discriminate_frozen,
+    discriminator_cross_entropy,
+    discriminator_loss,
+    mask_pixels,
+    one_hot_label,
     self_information,
-    telling,
-    truth_map,
 )
-from semicdvl.methods.s4gan import S4GAN, MapCritic
+from semicdvl.methods.s4gan import S4GAN, MapDiscriminator
 from semicdvl.methods.semicdnet import SemiCDNet
-from semicdvl.training.optim import OptimSettings, build_critic_optimizer, set_lr
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
+from semicdvl.training.optim import OptimSettings, build_discriminator_optimizer, set_lr
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 METHODS = [
     Advent(critic_channels=4),
@@ -46,7 +46,7 @@ def test_each_term_teaches_one_side_only(method) -> None:
     """One backward pass over the sum is the published two: each side's gradient is that of its own terms."""
     model, critics, batches = AllHeads(), method.critics(), random_batches()
     torch.manual_seed(1)
-    terms = method.step(model, model, *batches, Progress(3, 10), critics)
+    terms = method.step(model, model, *batches, TrainingProgress(3, 10), critics)
     network_side = [term for name, term in terms.items() if not name.startswith("critic")]
     critic_side = [term for name, term in terms.items() if name.startswith("critic")]
     assert len(network_side) >= 2 and critic_side
@@ -69,36 +69,40 @@ def test_each_term_teaches_one_side_only(method) -> None:
 
 
 def test_constants_say_the_same_as_the_live_critic() -> None:
-    critic, maps = PatchCritic(2, channels=4), torch.rand(3, 2, 37, 45)
-    torch.testing.assert_close(as_constant(critic, maps)[0], critic(maps))
-    torch.testing.assert_close(on_constants(critic, maps)[0], critic(maps))
+    critic, maps = PatchDiscriminator(2, channels=4), torch.rand(3, 2, 37, 45)
+    torch.testing.assert_close(discriminate_frozen(critic, maps)[0], critic(maps))
+    torch.testing.assert_close(discriminate_detached(critic, maps)[0], critic(maps))
 
 
 def test_a_critic_learns_and_its_verdict_is_the_network_s_term() -> None:
     """The critic learns to tell two kinds of maps apart; the other side's term is small where it is taken in."""
     torch.manual_seed(0)
-    critic = PatchCritic(2, channels=4)
+    critic = PatchDiscriminator(2, channels=4)
     true, false = torch.rand(4, 2, 37, 45), torch.rand(4, 2, 37, 45) * 0.5
     optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):
-        loss, right = telling(critic, true, false)
+        loss, right = discriminator_loss(critic, true, false)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(math.log(2), abs=0.05) and losses[-1] < 0.1 and right == 1.0
-    assert fooling(critic, false) > 2 > 0.2 > fooling(critic, true)
+    assert adversarial_loss(critic, false) > 2 > 0.2 > adversarial_loss(critic, true)
 
 
 def test_judgements_by_hand() -> None:
     logits = torch.tensor([0.0, 2.0])
-    assert judged(logits, as_labelled=True).item() == pytest.approx((math.log(2) + math.log1p(math.exp(-2))) / 2)
-    assert judged(logits, as_labelled=False).item() == pytest.approx((math.log(2) + math.log1p(math.exp(2))) / 2)
-    assert judged(logits[:0], as_labelled=True) == 0
+    assert discriminator_cross_entropy(logits, as_labelled=True).item() == pytest.approx(
+        (math.log(2) + math.log1p(math.exp(-2))) / 2
+    )
+    assert discriminator_cross_entropy(logits, as_labelled=False).item() == pytest.approx(
+        (math.log(2) + math.log1p(math.exp(2))) / 2
+    )
+    assert discriminator_cross_entropy(logits[:0], as_labelled=True) == 0
 
 
-@pytest.mark.parametrize(("critic", "weights"), [(PatchCritic(2), 2_763_713), (MapCritic(8), 2_762_177)])
+@pytest.mark.parametrize(("critic", "weights"), [(PatchDiscriminator(2), 2_763_713), (MapDiscriminator(8), 2_762_177)])
 def test_critics_have_the_published_size(critic: nn.Module, weights: int) -> None:
     assert sum(weight.numel() for weight in critic.parameters()) == weights
 
@@ -113,7 +117,7 @@ def test_adversarial_terms_have_the_published_weights() -> None:
     """ADVENT: 0.001 on the main map, 0.0002 on the auxiliary one; SemiCDNet: ours, 0.001 each; critics: 1/2 + 1/2."""
     model, batches, opinions = AllHeads(), random_batches(), {"main": 0.5, "auxiliary": -1.0}
     critics = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
-    terms = Advent(auxiliary=True).step(model, model, *batches, Progress(0, 1), critics)
+    terms = Advent(auxiliary=True).step(model, model, *batches, TrainingProgress(0, 1), critics)
     for name, ending, weight in (("main", "", 0.001), ("auxiliary", "_auxiliary", 0.0002)):
         fooled, told = critic_with(opinions[name])
         assert terms[f"adversarial{ending}"].item() == pytest.approx(weight * fooled, rel=1e-5)
@@ -121,32 +125,32 @@ def test_adversarial_terms_have_the_published_weights() -> None:
 
     opinions = {"map": 0.5, "entropy": -1.0}
     critics = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
-    terms = SemiCDNet().step(model, model, *batches, Progress(0, 1), critics)
+    terms = SemiCDNet().step(model, model, *batches, TrainingProgress(0, 1), critics)
     for name, logit in opinions.items():
         fooled, told = critic_with(logit)
         assert terms[f"adversarial_{name}"].item() == pytest.approx(0.001 * fooled, rel=1e-5)
         assert terms[f"critic_{name}"].item() == pytest.approx(told, rel=1e-5)
 
-    terms = S4GAN().step(model, model, *batches, Progress(0, 1), Seen(0.5))
+    terms = S4GAN().step(model, model, *batches, TrainingProgress(0, 1), Seen(0.5))
     assert terms["critic"].item() == pytest.approx(critic_with(0.5)[1], rel=1e-5)
 
 
 def test_the_supervised_terms_are_cross_entropy_and_in_semicdnet_dice_too() -> None:
     model, (labelled, unlabelled) = AllHeads(), random_batches()
     logits_BKHW = model(labelled.t1_BCHW, labelled.t2_BCHW).change_BKHW
-    entropy, dice = (loss(logits_BKHW, labelled.label_BHW) for loss in (losses.cross_entropy, losses.dice))
+    entropy, dice = (loss(logits_BKHW, labelled.label_BHW) for loss in (losses.label_cross_entropy, losses.dice_loss))
     for method, expected in ((Advent(), entropy), (S4GAN(), entropy), (SemiCDNet(), entropy + dice)):
-        terms = method.step(model, model, labelled, unlabelled, Progress(0, 1), method.critics())
+        terms = method.step(model, model, labelled, unlabelled, TrainingProgress(0, 1), method.build_discriminators())
         torch.testing.assert_close(terms["supervised"], expected)
 
 
 def test_critics_have_an_adam_of_their_own_whose_rate_decays_with_the_networks() -> None:
     """ADVENT's and s4GAN's: 1e-4, betas .9 and .99, the network's polynomial decay."""
     for method in METHODS:
-        optimizer = build_critic_optimizer(method.critics(), lr=method.critic_lr)
+        optimizer = build_discriminator_optimizer(method.critics(), lr=method.critic_lr)
         assert type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
         assert optimizer.param_groups[0]["betas"] == (0.9, 0.99) and optimizer.param_groups[0]["lr"] == 1e-4
-        set_lr(optimizer, OptimSettings(power=0.9).factor(5, 10))
+        set_lr(optimizer, OptimSettings(power=0.9).compute_lr_factor(5, 10))
         assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 
@@ -157,13 +161,13 @@ def test_one_step_of_the_loop_is_the_published_two(method) -> None:
     results = []
     for published in (False, True):
         model, critics = deepcopy(start), deepcopy(opponents)
-        optimizers = [torch.optim.SGD(model.parameters(), lr=0.1), build_critic_optimizer(critics, lr=0.01)]
-        terms = method.step(model, model, *batches, Progress(0, 1), critics)
+        optimizers = [torch.optim.SGD(model.parameters(), lr=0.1), build_discriminator_optimizer(critics, lr=0.01)]
+        terms = method.step(model, model, *batches, TrainingProgress(0, 1), critics)
         if published:
             critics.requires_grad_(False)
             sum(term for name, term in terms.items() if not name.startswith("critic")).backward()
             critics.requires_grad_(True)
-            terms = method.step(model, model, *batches, Progress(0, 1), critics)
+            terms = method.step(model, model, *batches, TrainingProgress(0, 1), critics)
             sum(term for name, term in terms.items() if name.startswith("critic")).backward()
         else:
             sum(terms.values()).backward()
@@ -202,8 +206,8 @@ def test_self_information_has_a_gradient_at_certainty() -> None:
 
 def test_the_truth_is_two_maps_smoothed_and_blank_where_ignored() -> None:
     label_BHW = torch.tensor([[[0, 1, IGNORE]]])
-    torch.testing.assert_close(truth_map(label_BHW)[0, :, 0], torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
-    smooth = truth_map(label_BHW, smoothing=0.1)[0, :, 0]
+    torch.testing.assert_close(one_hot_label(label_BHW)[0, :, 0], torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+    smooth = one_hot_label(label_BHW, smoothing=0.1)[0, :, 0]
     torch.testing.assert_close(smooth, torch.tensor([[0.9, 0.1, 0], [0.1, 0.9, 0]]))
 
 
@@ -224,20 +228,22 @@ def test_padding_is_blank_to_critics() -> None:
     labelled, unlabelled = random_batches()
     for method, names in ((Advent(), ("main",)), (SemiCDNet(), ("map", "entropy")), (S4GAN(), ())):
         critics: nn.Module = nn.ModuleDict({name: Seen() for name in names}) if names else Seen()
-        method.step(AllHeads(), AllHeads(), labelled, unlabelled, Progress(0, 1), critics)
+        method.step(AllHeads(), AllHeads(), labelled, unlabelled, TrainingProgress(0, 1), critics)
         for critic in critics.children() if names else (critics,):
             for shown_BDHW in critic.shown:
                 hidden_BHW = labelled.label_BHW == IGNORE if len(shown_BDHW) == 2 else ~unlabelled.valid_BHW
                 assert hidden_BHW.any() and not (shown_BDHW * hidden_BHW[:, None]).any()
                 assert shown_BDHW.any()
-    assert torch.equal(blanked(torch.ones(1, 2, 1, 2), torch.tensor([[[True, False]]]))[0, 0], torch.tensor([[1.0, 0]]))
+    assert torch.equal(
+        mask_pixels(torch.ones(1, 2, 1, 2), torch.tensor([[[True, False]]]))[0, 0], torch.tensor([[1.0, 0]])
+    )
 
 
 # ------------------------------------------------------------------------------------------------ ADVENT
 def test_min_entropy_needs_no_critic() -> None:
     method, model, (labelled, unlabelled) = Advent(form="min_entropy"), AllHeads(), random_batches()
-    assert method.critics() is None
-    terms = method.step(model, model, labelled, unlabelled, Progress(0, 1))
+    assert method.build_discriminators() is None
+    terms = method.step(model, model, labelled, unlabelled, TrainingProgress(0, 1))
     assert set(terms) == {"supervised", "entropy"}
     logits = model(unlabelled.weak_t1_BCHW, unlabelled.weak_t2_BCHW).change_BKHW
     expected = self_information(logits).sum(dim=1)[unlabelled.valid_BHW].mean()
@@ -248,7 +254,11 @@ def test_the_second_classifier_has_the_published_weights() -> None:
     model, batches = AllHeads(), random_batches()
     terms, other = (
         Advent(auxiliary=True, critic_channels=4, **weights).step(
-            model, model, *batches, Progress(0, 1), Advent(auxiliary=True, critic_channels=4).critics()
+            model,
+            model,
+            *batches,
+            TrainingProgress(0, 1),
+            Advent(auxiliary=True, critic_channels=4).build_discriminators(),
         )
         for weights in ({}, {"auxiliary_weight": 1.0})
     )
@@ -259,9 +269,9 @@ def test_the_second_classifier_has_the_published_weights() -> None:
 def test_the_second_classifier_of_deeplab_is_taught_and_judged() -> None:
     """The network of the recipe, small: gradients come to both classifiers and to every critic."""
     model, method = tiny("deeplab", auxiliary=True).train(), Advent(auxiliary=True, critic_channels=4)
-    critics = method.critics()
+    critics = method.build_discriminators()
     assert critics is not None and method.heads == {"change", "auxiliary"}
-    terms = method.step(model, model, *random_batches(2, 2), Progress(0, 1), critics)
+    terms = method.step(model, model, *random_batches(2, 2), TrainingProgress(0, 1), critics)
     assert all(term.isfinite() for term in terms.values())
     sum(terms.values()).backward()
     for part in (model.classify, model.auxiliary, critics):
@@ -284,7 +294,7 @@ class Says(nn.Module):
         return Outputs(torch.stack([torch.zeros_like(logits_BHW), logits_BHW], dim=1))
 
 
-def still_batches(count: int = 2) -> tuple[Labelled, Unlabelled]:
+def still_batches(count: int = 2) -> tuple[LabelledBatch, UnlabelledBatch]:
     """Random images of 37 x 45 px without padding."""
     labelled, unlabelled = random_batches(count, count)
     return (
@@ -297,9 +307,9 @@ def still_batches(count: int = 2) -> tuple[Labelled, Unlabelled]:
 def test_a_map_without_change_is_not_learnt_from_unless_strict(strict: bool) -> None:
     """The published collapse: the critic believes "unchanged everywhere" and self-training makes it surer."""
     silent, method, believing = Says(torch.full((37, 45), -1.0)), S4GAN(strict=strict), Seen(logit=3.0)
-    progress = Progress(0, 1)
+    progress = TrainingProgress(0, 1)
     terms = method.step(silent, silent, *still_batches(), progress, believing)
-    assert progress.health["self_training_frac"] == float(strict)
+    assert progress.diagnostics["self_training_frac"] == float(strict)
     assert (terms["self_training"] > 0) == strict
     if strict:  # the gradient pushes further down
         terms["self_training"].backward()
@@ -310,9 +320,9 @@ def test_a_map_with_change_is_learnt_from_if_the_critic_believes_it() -> None:
     some = torch.full((37, 45), -1.0)
     some[:10, :10] = 2.0
     for logit, taken in ((3.0, 1.0), (0.3, 0.0)):  # probabilities .95 and .57 against .6
-        progress = Progress(0, 1)
+        progress = TrainingProgress(0, 1)
         terms = S4GAN().step(Says(some), Says(some), *still_batches(), progress, Seen(logit))
-        assert progress.health["self_training_frac"] == taken
+        assert progress.diagnostics["self_training_frac"] == taken
         expected = (100 * math.log1p(math.exp(-2)) + (37 * 45 - 100) * math.log1p(math.exp(-1))) / (37 * 45)
         assert terms["self_training"].item() == pytest.approx(taken * expected, rel=1e-4)
 
@@ -321,9 +331,13 @@ def test_whole_images_are_gated_not_pixels() -> None:
     maps_BKHW, valid_BHW = torch.zeros(3, 2, 10, 10), torch.ones(3, 10, 10, dtype=torch.bool)
     maps_BKHW[:, 0], maps_BKHW[1:, 1, 0, :2] = 0.5, 1.0  # no change, 2 %, 2 %
     believed_B = torch.tensor([0.9, 0.9, 0.5])
-    assert S4GAN().taken(believed_B, maps_BKHW, valid_BHW).tolist() == [False, True, False]
-    assert S4GAN(strict=True).taken(believed_B, maps_BKHW, valid_BHW).tolist() == [True, True, False]
-    assert S4GAN(changed_min_frac=0.03).taken(believed_B, maps_BKHW, valid_BHW).tolist() == [False, False, False]
+    assert S4GAN().select_self_training(believed_B, maps_BKHW, valid_BHW).tolist() == [False, True, False]
+    assert S4GAN(strict=True).select_self_training(believed_B, maps_BKHW, valid_BHW).tolist() == [True, True, False]
+    assert S4GAN(changed_min_frac=0.03).select_self_training(believed_B, maps_BKHW, valid_BHW).tolist() == [
+        False,
+        False,
+        False,
+    ]
 
 
 def test_the_critic_gets_no_cue_from_how_images_are_scaled() -> None:
@@ -331,7 +345,7 @@ def test_the_critic_gets_no_cue_from_how_images_are_scaled() -> None:
     labelled, unlabelled = still_batches()
     same = replace(unlabelled, weak_t1_BCHW=labelled.t1_BCHW, weak_t2_BCHW=labelled.t2_BCHW)
     critic = Seen()
-    S4GAN().step(AllHeads(), AllHeads(), labelled, same, Progress(0, 1), critic)
+    S4GAN().step(AllHeads(), AllHeads(), labelled, same, TrainingProgress(0, 1), critic)
     true, false, also_false = critic.shown
     assert true.shape[1] == 8 and torch.equal(true[:, 2:], false[:, 2:]) and torch.equal(false, also_false)
     assert torch.equal(true[:, 2:], torch.cat([labelled.t1_BCHW, labelled.t2_BCHW], dim=1))
@@ -339,7 +353,7 @@ def test_the_critic_gets_no_cue_from_how_images_are_scaled() -> None:
 
 def test_any_size_fits_the_map_critic() -> None:
     """Public code pools 20 x 20 px."""
-    critic = MapCritic(8, channels=4).eval()
+    critic = MapDiscriminator(8, channels=4).eval()
     for size_px in ((37, 45), (64, 32)):
         logits_B, features_BD = critic(torch.rand(3, 2, *size_px), torch.rand(3, 6, *size_px))
         assert logits_B.shape == (3,) and features_BD.shape == (3, 32)
@@ -348,7 +362,7 @@ def test_any_size_fits_the_map_critic() -> None:
 def test_feature_matching_by_hand() -> None:
     labelled, unlabelled = still_batches()
     model = Says(torch.zeros(37, 45))
-    terms = S4GAN().step(model, model, labelled, unlabelled, Progress(0, 1), Seen())
+    terms = S4GAN().step(model, model, labelled, unlabelled, TrainingProgress(0, 1), Seen())
     changed = (labelled.label_BHW == 1).float().mean()
     images = [
         torch.cat(pair, dim=1).mean(dim=(0, 2, 3))
@@ -363,7 +377,7 @@ def test_the_map_critic_sees_a_smoothed_truth() -> None:
     """Zeros and ones against a soft map are told apart by anything."""
     labelled, unlabelled = still_batches()
     critics = nn.ModuleDict({"map": Seen(), "entropy": Seen()})
-    SemiCDNet().step(AllHeads(), AllHeads(), labelled, unlabelled, Progress(0, 1), critics)
-    expected = truth_map(labelled.label_BHW, smoothing=0.1)
+    SemiCDNet().step(AllHeads(), AllHeads(), labelled, unlabelled, TrainingProgress(0, 1), critics)
+    expected = one_hot_label(labelled.label_BHW, smoothing=0.1)
     assert sum(torch.equal(shown, expected) for shown in critics["map"].shown) == 1
     assert 0.0999 < expected.min() < expected.max() < 0.9001

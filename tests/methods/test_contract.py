@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
-from semicdvl.registry import lookup
-from semicdvl.types import HEADS, IGNORE, Adversarial, Labelled, Outputs, Progress, Unlabelled
+from semicdvl.registry import resolve_builder
+from semicdvl.types import HEADS, IGNORE, AdversarialMethod, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 NARROW = {"critic_channels": 4}
 """Critics of a width that a test can afford."""
@@ -22,7 +22,7 @@ NARROW = {"critic_channels": 4}
 
 def method_called(name: str, **settings: Any) -> Any:
     """Build a method; one with critics gets narrow ones."""
-    build = lookup("method", name, METHODS)
+    build = resolve_builder("method", name, METHODS)
     known = {field.name for field in fields(build)}
     return build(**{key: value for key, value in NARROW.items() if key in known} | settings)
 
@@ -44,16 +44,16 @@ def network(name: str) -> nn.Module:
 
 def critics_of(method: Any) -> nn.Module | None:
     torch.manual_seed(3)
-    return method.critics() if isinstance(method, Adversarial) else None
+    return method.build_discriminators() if isinstance(method, AdversarialMethod) else None
 
 
 def step(
     method: Any,
     model: nn.Module,
     teacher: nn.Module,
-    labelled: Labelled,
-    unlabelled: Unlabelled | None,
-    progress: Progress | None = None,
+    labelled: LabelledBatch,
+    unlabelled: UnlabelledBatch | None,
+    progress: TrainingProgress | None = None,
     *,
     critics: nn.Module | None = None,
     seed: int = 7,
@@ -62,7 +62,7 @@ def step(
     critics = critics_of(method) if critics is None else critics
     extra = {} if critics is None else {"critics": critics}
     torch.manual_seed(seed)
-    return method.step(model, teacher, labelled, unlabelled, progress or Progress(step=3, total=10), **extra)
+    return method.step(model, teacher, labelled, unlabelled, progress or TrainingProgress(step=3, total=10), **extra)
 
 
 def tensors(out: Outputs) -> list[Tensor]:
@@ -73,7 +73,7 @@ def tensors(out: Outputs) -> list[Tensor]:
     return found
 
 
-def reached_by_outputs(model: nn.Module, labelled: Labelled, heads: frozenset[str]) -> set[str]:
+def reached_by_outputs(model: nn.Module, labelled: LabelledBatch, heads: frozenset[str]) -> set[str]:
     """Names of the weights that some heads depend on."""
     torch.manual_seed(7)
     out = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=heads)
@@ -88,13 +88,13 @@ def reached_by_outputs(model: nn.Module, labelled: Labelled, heads: frozenset[st
 def test_a_step_is_finite_and_reaches_every_weight(method_name: str, model_name: str) -> None:
     """Odd sizes; the gradient comes to every weight that the asked heads depend on, and to the critics' too."""
     method, model, (labelled, unlabelled) = method_called(method_name), network(model_name), random_batches(2, 2)
-    critics, progress = critics_of(method), Progress(step=3, total=10)
+    critics, progress = critics_of(method), TrainingProgress(step=3, total=10)
     wanted = reached_by_outputs(deepcopy(model), labelled, method.heads)
     terms = step(method, model, model, labelled, unlabelled, progress, critics=critics)
     assert terms
     for name, term in terms.items():
         assert term.ndim == 0 and term.dtype == torch.float32 and term.isfinite() and term >= 0, name
-    assert all(0 <= value <= 1 for value in progress.health.values())
+    assert all(0 <= value <= 1 for value in progress.diagnostics.values())
 
     sum(terms.values()).backward()
     weights = dict(model.named_parameters()) | {
@@ -176,7 +176,7 @@ def test_nothing_that_counts_is_no_trouble(method_name: str) -> None:
 @pytest.mark.parametrize("method_name", [name for name in METHODS if method_called(name).uses_unlabelled])
 def test_no_labelled_pair_is_no_trouble(method_name: str) -> None:
     method, model, (labelled, unlabelled) = method_called(method_name), AllHeads(), random_batches()
-    none = Labelled(labelled.t1_BCHW[:0], labelled.t2_BCHW[:0], labelled.label_BHW[:0])
+    none = LabelledBatch(labelled.t1_BCHW[:0], labelled.t2_BCHW[:0], labelled.label_BHW[:0])
     terms = step(method, model, model, none, unlabelled)
     assert all(term.isfinite() for term in terms.values())
     assert terms["supervised"] == 0 or method.dice_weight
@@ -192,7 +192,7 @@ def test_a_handful_of_steps_learns_squares(method_name: str) -> None:
     optimizers += [] if critics is None else [torch.optim.Adam(critics.parameters(), lr=1e-3)]
     curve = []
     for at in range(30):
-        terms = step(method, model, model, *square_batches(at), Progress(at, 30), critics=critics, seed=at)
+        terms = step(method, model, model, *square_batches(at), TrainingProgress(at, 30), critics=critics, seed=at)
         for optimizer in optimizers:
             optimizer.zero_grad()
         sum(terms.values()).backward()

@@ -9,8 +9,14 @@ from semicdvl import losses
 from semicdvl.errors import DataError
 from semicdvl.methods.fixmatch import FixMatch
 from semicdvl.methods.supervised import Supervised
-from semicdvl.methods.weak_to_strong import PseudoLabels, cutmix, evaluating, health, mix_strong
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
+from semicdvl.methods.weak_to_strong import (
+    PseudoLabelMaps,
+    compute_pseudo_label_diagnostics,
+    cutmix,
+    cutmix_strong_view,
+    eval_mode,
+)
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch, VLMTargets
 
 
 class PixelNetwork(torch.nn.Module):
@@ -25,7 +31,7 @@ class PixelNetwork(torch.nn.Module):
         return Outputs(change_BKHW=torch.stack([torch.zeros_like(difference_BHW), difference_BHW], dim=1))
 
 
-def unlabelled_of(weak_BHW: torch.Tensor, strong_BHW: torch.Tensor, **changes) -> Unlabelled:
+def unlabelled_of(weak_BHW: torch.Tensor, strong_BHW: torch.Tensor, **changes) -> UnlabelledBatch:
     """Pairs whose first date is black and whose second is the given map in every band."""
 
     def image(map_BHW: torch.Tensor) -> torch.Tensor:
@@ -39,21 +45,21 @@ def unlabelled_of(weak_BHW: torch.Tensor, strong_BHW: torch.Tensor, **changes) -
         "valid_BHW": torch.ones(weak_BHW.shape, dtype=torch.bool),
         "box_BHW": torch.zeros(weak_BHW.shape, dtype=torch.bool),
     }
-    return Unlabelled(**defaults | changes)
+    return UnlabelledBatch(**defaults | changes)
 
 
-LABELLED = Labelled(torch.zeros(1, 3, 1, 3), torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 1, IGNORE]]]))
+LABELLED = LabelledBatch(torch.zeros(1, 3, 1, 3), torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 1, IGNORE]]]))
 SURE, UNSURE = 4.0, 1.0  # logits: sigmoid(4) = 0.982, sigmoid(1) = 0.731
 
 
 def test_step_by_hand():
     weak_BHW = torch.tensor([[[SURE, -SURE, UNSURE]]])
     strong_BHW = torch.zeros(1, 1, 3)  # the student says 0.5 everywhere
-    progress = Progress(step=0, total=1)
+    progress = TrainingProgress(step=0, total=1)
     terms = FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, unlabelled_of(weak_BHW, strong_BHW), progress)
     assert terms["supervised"].item() == pytest.approx(math.log(2) / 2)
     assert terms["consistency"].item() == pytest.approx(math.log(2) * 2 / 3 / 2)  # two of three are confident
-    assert progress.health == pytest.approx({"confident_frac": 2 / 3, "pseudo_changed_frac": 2 / 3})
+    assert progress.diagnostics == pytest.approx({"confident_frac": 2 / 3, "pseudo_changed_frac": 2 / 3})
 
 
 def test_pseudo_labels_come_from_the_teacher():
@@ -61,8 +67,8 @@ def test_pseudo_labels_come_from_the_teacher():
     backwards = PixelNetwork(scale=-1.0)  # says "unchanged" where the student says "changed"
     strong_BHW[...] = 2.0
     batch = unlabelled_of(weak_BHW, strong_BHW)
-    own = FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, batch, Progress(0, 1))["consistency"]
-    taught = FixMatch().step(PixelNetwork(), backwards, LABELLED, batch, Progress(0, 1))["consistency"]
+    own = FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, batch, TrainingProgress(0, 1))["consistency"]
+    taught = FixMatch().step(PixelNetwork(), backwards, LABELLED, batch, TrainingProgress(0, 1))["consistency"]
     assert own.item() == pytest.approx(math.log1p(math.exp(-2)) / 2)
     assert taught.item() == pytest.approx(math.log1p(math.exp(2)) / 2)
 
@@ -71,34 +77,34 @@ def test_pseudo_labels_may_start_later():
     weak_BHW, strong_BHW = torch.full((1, 1, 3), SURE), torch.zeros(1, 1, 3)
     for at, expected in ((1, 0.0), (2, math.log(2) / 2)):
         method, batch = FixMatch(pseudo_start_frac=0.2), unlabelled_of(weak_BHW, strong_BHW)
-        terms = method.step(PixelNetwork(), PixelNetwork(), LABELLED, batch, Progress(at, 10))
+        terms = method.step(PixelNetwork(), PixelNetwork(), LABELLED, batch, TrainingProgress(at, 10))
         assert terms["consistency"].item() == pytest.approx(expected)
 
 
 def test_changed_pseudo_labels_can_count_sooner_and_more():
     weak_BHW, strong_BHW = torch.tensor([[[-SURE, 1.0, -1.0]]]), torch.zeros(1, 1, 3)  # sure unchanged, 0.73 each
-    batch, progress = unlabelled_of(weak_BHW, strong_BHW), Progress(0, 1)
+    batch, progress = unlabelled_of(weak_BHW, strong_BHW), TrainingProgress(0, 1)
     method = FixMatch(confidence_min_changed=0.7, change_weight=4.0)
     terms = method.step(PixelNetwork(), PixelNetwork(), LABELLED, batch, progress)
     assert terms["consistency"].item() == pytest.approx((1 + 4) / (1 + 4 + 1) * math.log(2) / 2)
-    assert progress.health["confident_frac"] == pytest.approx(2 / 3)
+    assert progress.diagnostics["confident_frac"] == pytest.approx(2 / 3)
 
 
 def test_padding_does_not_count():
     weak_BHW, strong_BHW = torch.full((1, 1, 3), SURE), torch.zeros(1, 1, 3)
     valid_BHW = torch.tensor([[[True, False, False]]])
-    progress = Progress(0, 1)
+    progress = TrainingProgress(0, 1)
     batch = unlabelled_of(weak_BHW, strong_BHW, valid_BHW=valid_BHW)
     terms = FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, batch, progress)
     assert terms["consistency"].item() == pytest.approx(math.log(2) / 2)
-    assert progress.health["confident_frac"] == 1.0
+    assert progress.diagnostics["confident_frac"] == 1.0
 
 
 def test_nothing_valid_gives_zero_and_no_health():
     batch = unlabelled_of(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3), valid_BHW=torch.zeros(1, 1, 3, dtype=torch.bool))
-    progress = Progress(0, 1)
+    progress = TrainingProgress(0, 1)
     terms = FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, batch, progress)
-    assert terms["consistency"].item() == 0 and progress.health == {}
+    assert terms["consistency"].item() == 0 and progress.diagnostics == {}
 
 
 def test_weak_views_share_the_batch_norm_statistics_only_if_asked():
@@ -111,26 +117,26 @@ def test_weak_views_share_the_batch_norm_statistics_only_if_asked():
     for weak_in_batch, expected in ((True, [2, 3, 2]), (False, [2, 1, 2])):  # teacher, labelled (+ weak), strong
         sizes: list[int] = []
         net = Counting()
-        FixMatch(weak_in_batch=weak_in_batch).step(net, net, LABELLED, batch, Progress(0, 1))
+        FixMatch(weak_in_batch=weak_in_batch).step(net, net, LABELLED, batch, TrainingProgress(0, 1))
         assert sizes == expected
 
 
 def test_unlabelled_pairs_are_needed():
     with pytest.raises(DataError, match="'fixmatch' learns from unlabelled pairs"):
-        FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, None, Progress(0, 1))
+        FixMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, None, TrainingProgress(0, 1))
 
 
 def test_supervised_options_reach_the_loss():
     net = PixelNetwork()
-    labelled = Labelled(torch.zeros(1, 3, 2, 2), torch.randn(1, 3, 2, 2), torch.tensor([[[0, 1], [1, 0]]]))
+    labelled = LabelledBatch(torch.zeros(1, 3, 2, 2), torch.randn(1, 3, 2, 2), torch.tensor([[[0, 1], [1, 0]]]))
     logits = net(labelled.t1_BCHW, labelled.t2_BCHW).change_BKHW
     for options in ({"change_weight": 5.0}, {"dice_weight": 0.5}, {"hard_frac": 0.5}):
-        expected = losses.supervised(logits, labelled.label_BHW, **options)
-        assert expected != losses.supervised(logits, labelled.label_BHW)
-        terms = Supervised(**options).step(net, net, labelled, None, Progress(0, 1))
+        expected = losses.supervised_loss(logits, labelled.label_BHW, **options)
+        assert expected != losses.supervised_loss(logits, labelled.label_BHW)
+        terms = Supervised(**options).step(net, net, labelled, None, TrainingProgress(0, 1))
         assert torch.equal(terms["supervised"], expected)
         batch = unlabelled_of(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
-        terms = FixMatch(**options).step(net, net, labelled, batch, Progress(0, 1))
+        terms = FixMatch(**options).step(net, net, labelled, batch, TrainingProgress(0, 1))
         assert torch.equal(terms["supervised"], expected / 2)
 
 
@@ -161,7 +167,7 @@ def test_one_box_mixes_images_labels_padding_and_vlm_alike():
     batch = unlabelled_of(
         tag_BHW, tag_BHW, box_BHW=box_BHW, valid_BHW=whole == 0, vlm=VLMTargets(whole, whole + 10, whole + 20)
     )
-    strong = mix_strong(batch, own=PseudoLabels(whole, tag_BHW), pasted=PseudoLabels(whole + 5, tag_BHW))
+    strong = cutmix_strong_view(batch, own=PseudoLabelMaps(whole, tag_BHW), pasted=PseudoLabelMaps(whole + 5, tag_BHW))
     source_BHW = torch.where(box_BHW, (whole - 1) % 3, whole)
     assert torch.equal(strong.t2_BCHW, source_BHW[:, None].expand(-1, 3, -1, -1).float())
     assert torch.equal(strong.pseudo.confidence_BHW, source_BHW.float())
@@ -173,11 +179,13 @@ def test_one_box_mixes_images_labels_padding_and_vlm_alike():
 
 # ---------------------------------------------------------------------------------------- health, eval mode
 def test_health_against_truth():
-    pseudo = PseudoLabels(torch.tensor([[[1, 1, 0, 0, 1, 1]]]), torch.tensor([[[0.99, 0.96, 0.99, 0.5, 0.99, 0.99]]]))
+    pseudo = PseudoLabelMaps(
+        torch.tensor([[[1, 1, 0, 0, 1, 1]]]), torch.tensor([[[0.99, 0.96, 0.99, 0.5, 0.99, 0.99]]])
+    )
     images = torch.zeros(1, 1, 6)
     truth_BHW = torch.tensor([[[1, 0, 0, 0, IGNORE, 1]]])
     valid_BHW = torch.tensor([[[True, True, True, True, True, False]]])
-    numbers = health(
+    numbers = compute_pseudo_label_diagnostics(
         pseudo, unlabelled_of(images, images, truth_BHW=truth_BHW, valid_BHW=valid_BHW), confidence_min=0.95
     )
     assert numbers == pytest.approx(
@@ -193,7 +201,7 @@ def test_health_against_truth():
 def test_evaluating_restores_every_module_even_after_an_error():
     net = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Sequential(torch.nn.Dropout())).train()
     net[0].eval()
-    with pytest.raises(ZeroDivisionError), evaluating(net):
+    with pytest.raises(ZeroDivisionError), eval_mode(net):
         assert not any(m.training for m in net.modules())
         raise ZeroDivisionError
     assert [m.training for m in net.modules()] == [True, False, True, True]

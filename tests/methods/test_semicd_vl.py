@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.methods.semicd_vl import SemiCDVL
-from semicdvl.models.siam_light import build
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
+from semicdvl.models.siam_light import build_siam_light
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch, VLMTargets
 
 B_X, B_U, H, W = 2, 3, 6, 8
 
@@ -37,7 +37,7 @@ class PixelNetwork(torch.nn.Module):
         )
 
 
-def batches(seed: int = 0) -> tuple[Labelled, Unlabelled]:
+def batches(seed: int = 0) -> tuple[LabelledBatch, UnlabelledBatch]:
     generator = torch.Generator().manual_seed(seed)
 
     def image(count: int) -> torch.Tensor:
@@ -54,13 +54,13 @@ def batches(seed: int = 0) -> tuple[Labelled, Unlabelled]:
     box_BHW[0, 1:4, 2:6] = box_BHW[2, 3:, :4] = True
     valid_BHW = torch.ones(B_U, H, W, dtype=torch.bool)
     valid_BHW[1, :, 6:] = False
-    labelled = Labelled(image(B_X), image(B_X), classes(B_X), vlm(B_X))
-    return labelled, Unlabelled(*(image(B_U) for _ in range(4)), valid_BHW, box_BHW, vlm(B_U))
+    labelled = LabelledBatch(image(B_X), image(B_X), classes(B_X), vlm(B_X))
+    return labelled, UnlabelledBatch(*(image(B_U) for _ in range(4)), valid_BHW, box_BHW, vlm(B_U))
 
 
 def step(method: SemiCDVL, *, at: int = 0, total: int = 10, seed: int = 0) -> dict[str, torch.Tensor]:
     net = PixelNetwork()
-    return method.step(net, net, *batches(seed), Progress(step=at, total=total))
+    return method.step(net, net, *batches(seed), TrainingProgress(step=at, total=total))
 
 
 # ---------------------------------------------------------------------------------------- the loss, calculated again
@@ -96,7 +96,7 @@ def expected_terms(*, official: bool, tau: float, frac_done: float) -> dict[str,
     own = out_w.change_BKHW.detach().softmax(1) if official else teacher
 
     def mix(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return pasted(a, b, u.box_BHW, mirrored=official)
+        return pasted(a, b, u.cutmix_box_BHW, mirrored=official)
 
     confidence, pseudo = (mix(a, b) for a, b in zip(own.max(1), teacher.max(1), strict=True))
     valid = mix(u.valid_BHW, u.valid_BHW)
@@ -177,7 +177,7 @@ REACHES = {
 def reached(method: SemiCDVL) -> dict[str, set[str]]:
     """For each term, the parts of the real network that its gradient reaches."""
     torch.manual_seed(0)
-    net = build(backbone="resnet18", pretrained=False, decoder_channels=8)
+    net = build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=8)
     x, u = batches()
 
     def large(value: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ def reached(method: SemiCDVL) -> dict[str, set[str]]:
         grown = {k: large(v) for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
         return replace(batch, **grown, vlm=VLMTargets(*(large(v) for v in vars(batch.vlm).values())))
 
-    terms = method.step(net, net, enlarge(x), enlarge(u), Progress(0, 10))
+    terms = method.step(net, net, enlarge(x), enlarge(u), TrainingProgress(0, 10))
     names, parameters = zip(*net.named_parameters(), strict=True)
     result = {}
     for term, value in terms.items():
@@ -211,7 +211,7 @@ def test_no_gradient_flows_through_pseudo_labels():
         net = PixelNetwork()
         x, u = batches()
         u = replace(u, weak_t1_BCHW=u.weak_t1_BCHW.requires_grad_())
-        terms = method.step(net, net, x, u, Progress(0, 10))
+        terms = method.step(net, net, x, u, TrainingProgress(0, 10))
         (grad,) = torch.autograd.grad(terms["consistency"], u.weak_t1_BCHW, allow_unused=True)
         assert grad is None or not grad.any()
 
@@ -251,7 +251,7 @@ def test_without_vlm_and_contrast_it_is_fixmatch():
     from semicdvl.methods.fixmatch import FixMatch
 
     net = PixelNetwork()
-    plain = FixMatch(confidence_min=0.8).step(net, net, *batches(), Progress(0, 10))
+    plain = FixMatch(confidence_min=0.8).step(net, net, *batches(), TrainingProgress(0, 10))
     ours = step(SemiCDVL(confidence_min=0.8, vlm_guidance=False, lambda_c=0.0))
     assert ours.keys() == plain.keys() and all(torch.equal(ours[name], plain[name]) for name in plain)
 
@@ -283,7 +283,7 @@ def test_a_vlm_that_is_sure_of_nothing():
         return replace(batch, vlm=VLMTargets(*(torch.full_like(v, IGNORE) for v in vars(batch.vlm).values())))
 
     for over in ("all", "valid", "official"):
-        terms = SemiCDVL(vlm_over=over).step(net, net, unsure(x), unsure(u), Progress(0, 10))
+        terms = SemiCDVL(vlm_over=over).step(net, net, unsure(x), unsure(u), TrainingProgress(0, 10))
         assert all(term.item() == 0 for name, term in terms.items() if name.startswith("vlm"))
 
 
@@ -297,17 +297,17 @@ def test_normalised_contrast_has_margin_one():
 
 def test_passes_are_teacher_then_labelled_with_weak_then_strong():
     net = PixelNetwork().train()
-    SemiCDVL().step(net, net, *batches(), Progress(0, 10))
+    SemiCDVL().step(net, net, *batches(), TrainingProgress(0, 10))
     assert net.passes == [(False, B_U), (True, B_X + B_U), (True, B_U)]
 
 
 def test_labelled_pairs_may_lack_vlm_labels_but_unlabelled_ones_may_not():
     net, (x, u) = PixelNetwork(), batches()
-    terms = SemiCDVL().step(net, net, replace(x, vlm=None), u, Progress(0, 10))
+    terms = SemiCDVL().step(net, net, replace(x, vlm=None), u, TrainingProgress(0, 10))
     assert not any(name.startswith("vlm") and name.endswith("labelled") for name in terms)
     with pytest.raises(DataError, match=r"no VLM labels .* vlm_guidance = false"):
-        SemiCDVL().step(net, net, x, replace(u, vlm=None), Progress(0, 10))
-    SemiCDVL(vlm_guidance=False).step(net, net, x, replace(u, vlm=None), Progress(0, 10))
+        SemiCDVL().step(net, net, x, replace(u, vlm=None), TrainingProgress(0, 10))
+    SemiCDVL(vlm_guidance=False).step(net, net, x, replace(u, vlm=None), TrainingProgress(0, 10))
 
 
 @pytest.mark.parametrize("field", ["vlm_over", "contrastive_form", "contrastive_axis", "pseudo_from", "cutmix_partner"])
@@ -335,7 +335,9 @@ def test_values_out_of_range_are_refused(field, value, wanted):
 
 def test_health_is_of_the_labels_in_use():
     net, (x, u) = PixelNetwork(), batches()
-    ours, public = Progress(0, 10), Progress(0, 10)
+    ours, public = TrainingProgress(0, 10), TrainingProgress(0, 10)
     SemiCDVL(confidence_min=0.8).step(net, net, x, u, ours)
     SemiCDVL.official(confidence_min=0.8).step(net, net, x, u, public)
-    assert ours.health["confident_frac"] > public.health["confident_frac"]  # this network's eval pass is the bolder one
+    assert (
+        ours.diagnostics["confident_frac"] > public.diagnostics["confident_frac"]
+    )  # this network's eval pass is the bolder one

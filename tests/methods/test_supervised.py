@@ -9,11 +9,11 @@ from tests.support.method_batches import AllHeads, random_batches
 
 from semicdvl import losses
 from semicdvl.errors import ConfigError
-from semicdvl.methods.supervised import Supervised, dice_of_both
-from semicdvl.methods.terms import nearest
-from semicdvl.types import IGNORE, Outputs, Progress
+from semicdvl.methods.supervised import Supervised, two_class_dice_loss
+from semicdvl.methods.terms import resize_nearest
+from semicdvl.types import IGNORE, Outputs, TrainingProgress
 
-START = Progress(0, 1)
+START = TrainingProgress(0, 1)
 LABELLED, _ = random_batches()
 
 
@@ -23,7 +23,7 @@ def test_dice_of_both_by_hand() -> None:
     label_BHW = torch.zeros(2, 5, 7, dtype=torch.int64)
     label_BHW[0, :2] = 1  # 14 of 70 pixels
     expected = ((1 - 2 * 56 / (70 + 56)) + 1) / 2
-    assert dice_of_both(logits_BKHW, label_BHW).item() == pytest.approx(expected, abs=1e-5)
+    assert two_class_dice_loss(logits_BKHW, label_BHW).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_ignored_pixels_count_in_no_loss() -> None:
@@ -32,7 +32,7 @@ def test_ignored_pixels_count_in_no_loss() -> None:
     logits_BKHW, label_BHW = torch.randn(2, 2, 5, 7), torch.randint(0, 2, (2, 5, 7))
     cut = label_BHW.clone()
     cut[:, :, 4:] = IGNORE
-    for loss in (dice_of_both, losses.dice, losses.cross_entropy, losses.supervised):
+    for loss in (two_class_dice_loss, losses.dice_loss, losses.label_cross_entropy, losses.supervised_loss):
         torch.testing.assert_close(loss(logits_BKHW, cut), loss(logits_BKHW[..., :4], label_BHW[..., :4]))
         other = logits_BKHW.clone()
         other[..., 4:] = 1e3 * torch.randn(2, 2, 5, 3)
@@ -53,7 +53,7 @@ def test_snunet_s_loss() -> None:
     terms = Supervised(dice_weight=1.0, dice_over="both").step(model, model, LABELLED, None, START)
     logits_BKHW = model(LABELLED.t1_BCHW, LABELLED.t2_BCHW).change_BKHW
     label_BHW = LABELLED.label_BHW
-    expected = losses.cross_entropy(logits_BKHW, label_BHW) + dice_of_both(logits_BKHW, label_BHW)
+    expected = losses.label_cross_entropy(logits_BKHW, label_BHW) + two_class_dice_loss(logits_BKHW, label_BHW)
     torch.testing.assert_close(terms["supervised"], expected)
 
 
@@ -64,8 +64,10 @@ def test_deep_supervision_takes_the_label_to_each_map_s_size() -> None:
     assert coarse.shape[-2:] == (19, 23)
     small = torch.nn.functional.interpolate(LABELLED.label_BHW[:, None].float(), size=(19, 23))[:, 0].long()
     assert set(small.unique().tolist()) == {0, 1, IGNORE}  # nothing in between
-    assert torch.equal(nearest(LABELLED.label_BHW, (19, 23)), small)
-    expected = 0.5 * losses.cross_entropy(coarse, small) + 0.8 * losses.cross_entropy(fine, LABELLED.label_BHW)
+    assert torch.equal(resize_nearest(LABELLED.label_BHW, (19, 23)), small)
+    expected = 0.5 * losses.label_cross_entropy(coarse, small) + 0.8 * losses.label_cross_entropy(
+        fine, LABELLED.label_BHW
+    )
     torch.testing.assert_close(terms["auxiliary"], expected)
     with pytest.raises(ConfigError, match="has 1 numbers, the network has 2 auxiliary maps"):
         Supervised(auxiliary_weights=(1.0,)).step(model, model, LABELLED, None, START)

@@ -10,11 +10,11 @@ from torch import nn
 
 from semicdvl.errors import DataError
 from semicdvl.methods.semivl import SemiVL
-from semicdvl.methods.unimatch import UniMatch, second_view
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
+from semicdvl.methods.unimatch import UniMatch, use_second_view
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch, VLMTargets
 
 SURE, UNSURE = 4.0, 1.0  # logits: sigmoid(4) = 0.982, sigmoid(1) = 0.731
-START = Progress(step=0, total=10)
+START = TrainingProgress(step=0, total=10)
 
 
 class PixelNetwork(nn.Module):
@@ -30,15 +30,15 @@ def image(map_BHW: torch.Tensor) -> torch.Tensor:
     return map_BHW[:, None].expand(-1, 3, -1, -1)
 
 
-def unlabelled_of(weak, first, second, **changes) -> Unlabelled:
+def unlabelled_of(weak, first, second, **changes) -> UnlabelledBatch:
     """Pairs whose first date is black and whose second date is a map in every band, one map for each view."""
     weak, first, second = (torch.tensor(values) for values in (weak, first, second))
     black, none = image(torch.zeros_like(weak)), torch.zeros(weak.shape, dtype=torch.bool)
-    batch = Unlabelled(black, image(weak), black, image(first), ~none, none)
+    batch = UnlabelledBatch(black, image(weak), black, image(first), ~none, none)
     return replace(batch, second_t1_BCHW=black, second_t2_BCHW=image(second), second_box_BHW=none, **changes)
 
 
-LABELLED = Labelled(torch.zeros(1, 3, 1, 3), torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 1, IGNORE]]]))
+LABELLED = LabelledBatch(torch.zeros(1, 3, 1, 3), torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 1, IGNORE]]]))
 
 
 def softplus(value: float) -> float:
@@ -48,14 +48,14 @@ def softplus(value: float) -> float:
 def test_a_step_by_hand() -> None:
     """Three pixels, two of them confident; the strong views say -1 and 2, the perturbed features half of the weak."""
     batch = unlabelled_of([[[SURE, SURE, UNSURE]]], [[[-1.0, -1.0, -1.0]]], [[[2.0, 2.0, 2.0]]])
-    progress = Progress(0, 10)
+    progress = TrainingProgress(0, 10)
     terms = UniMatch().step(PixelNetwork(), PixelNetwork(), LABELLED, batch, progress)
     assert set(terms) == {"supervised", "consistency", "perturbed"}
     assert terms["supervised"].item() == pytest.approx(math.log(2) / 2)
     of_views = softplus(1.0) * 2 / 3, softplus(-2.0) * 2 / 3
     assert terms["consistency"].item() == pytest.approx((of_views[0] / 4 + of_views[1] / 4) / 2)
     assert terms["perturbed"].item() == pytest.approx(softplus(-SURE / 2) * 2 / 3 / 2 / 2)
-    assert progress.health["confident_frac"] == pytest.approx(2 / 3)
+    assert progress.diagnostics["confident_frac"] == pytest.approx(2 / 3)
 
 
 def test_each_strong_view_has_its_own_box() -> None:
@@ -68,7 +68,7 @@ def test_each_strong_view_has_its_own_box() -> None:
     batch = replace(unlabelled_of(weak, zero, second), second_box_BHW=box_BHW)
     terms = UniMatch(perturbed_weight=0).step(PixelNetwork(), PixelNetwork(), LABELLED, batch, START)
     assert terms["consistency"].item() == pytest.approx((math.log(2) + softplus(-9.0)) / 4 / 2)
-    assert torch.equal(second_view(batch).box_BHW, box_BHW) and not batch.box_BHW.any()
+    assert torch.equal(use_second_view(batch).cutmix_box_BHW, box_BHW) and not batch.cutmix_box_BHW.any()
 
 
 def test_both_strong_views_go_through_the_network_as_one_batch() -> None:
@@ -94,7 +94,9 @@ def test_perturbed_features_can_be_left_out() -> None:
 def test_pseudo_labels_may_start_later() -> None:
     batch = unlabelled_of([[[SURE] * 3]], [[[0.0] * 3]], [[[0.0] * 3]])
     for at, silent in ((1, True), (2, False)):
-        terms = UniMatch(pseudo_start_frac=0.2).step(PixelNetwork(), PixelNetwork(), LABELLED, batch, Progress(at, 10))
+        terms = UniMatch(pseudo_start_frac=0.2).step(
+            PixelNetwork(), PixelNetwork(), LABELLED, batch, TrainingProgress(at, 10)
+        )
         assert all((terms[name] == 0) == silent for name in ("consistency", "perturbed"))
 
 
@@ -115,7 +117,7 @@ def test_official_takes_train_mode_labels_and_the_pair_itself() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ SemiVL
-def guided(change: list[int], **changes) -> Unlabelled:
+def guided(change: list[int], **changes) -> UnlabelledBatch:
     """Unconfident everywhere, so that the guidance alone teaches."""
     map_BHW = torch.tensor([[change]])
     batch = unlabelled_of([[[UNSURE] * 3]], [[[0.0] * 3]], [[[2.0] * 3]])
@@ -135,7 +137,7 @@ def test_guidance_by_hand() -> None:
 def test_guidance_fades_out() -> None:
     method, batch = SemiVL(), guided([1, 0, IGNORE])
     weights = [
-        method.step(PixelNetwork(), PixelNetwork(), LABELLED, batch, Progress(at, 10))["guidance_strong"].item()
+        method.step(PixelNetwork(), PixelNetwork(), LABELLED, batch, TrainingProgress(at, 10))["guidance_strong"].item()
         for at in (0, 5, 10)
     ]
     assert weights[1] == pytest.approx(weights[0] / 2) and weights[2] == 0
@@ -148,7 +150,7 @@ def test_no_answer_at_all_is_no_trouble() -> None:
 
 def test_guidance_goes_along_with_cutmix() -> None:
     batch = guided([1, 1, 1])
-    two = Unlabelled(
+    two = UnlabelledBatch(
         **{
             name: value.repeat(2, *[1] * (value.ndim - 1))
             for name, value in vars(batch).items()

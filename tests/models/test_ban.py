@@ -12,7 +12,7 @@ from tests.support.tiny_models import tiny
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.ban import BAN, MLPHead, build
+from semicdvl.models.ban import BAN, MLPHead, build_ban
 from semicdvl.models.bit import BITHead
 from semicdvl.models.encoders.foundation import TransformersBackbone, build_foundation
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
@@ -102,7 +102,7 @@ def test_a_clip_folder_gives_the_hidden_states_of_the_whole_model(clip: Path) ->
 
 def test_a_network_on_a_clip_folder_trains_and_comes_back_without_its_weights(clip: Path) -> None:
     net = tiny("ban", foundation=str(clip), foundation_px=None, pretrained=False)
-    trained = build(foundation=str(clip), backbone="test_resnet", pretrained=_weights(clip))
+    trained = build_ban(foundation=str(clip), backbone="test_resnet", pretrained=_weights(clip))
     net.load_state_dict(trained.state_dict())
     with torch.no_grad():
         ours, theirs = net.eval()(*images()), trained.eval()(*images())

@@ -8,8 +8,8 @@ from tests.support.tiny_models import tiny
 from torch import Tensor
 
 from semicdvl.models import cct_perturbations as ways
-from semicdvl.models.cct import CCT, Decoder
-from semicdvl.models.cct_perturbations import DECODERS, Seen
+from semicdvl.models.cct import CCT, CCTDecoder
+from semicdvl.models.cct_perturbations import AUXILIARY_DECODERS, PerturbationContext
 
 CHANGED_ROWS, CHANGED_COLUMNS = slice(8, 40), slice(16, 64)
 
@@ -19,22 +19,22 @@ def features(*, channels: int = 6, seed: int = 0) -> Tensor:
     return torch.rand(2, channels, 8, 10, generator=torch.Generator().manual_seed(seed)) + 0.1
 
 
-def seen(*, decode: Decoder | None = None) -> Seen:
+def seen(*, decode: CCTDecoder | None = None) -> PerturbationContext:
     """One region of 32 x 48 px predicted as changed in the first pair, a speck in the second, at 8 px per feature."""
     change_BHW = torch.zeros(2, 64, 80, dtype=torch.bool)
     change_BHW[0, CHANGED_ROWS, CHANGED_COLUMNS] = True
     change_BHW[1, 3:6, 3:6] = True
-    return Seen(change_BHW=change_BHW, decode=decode or Decoder(6, 2))
+    return PerturbationContext(change_BHW=change_BHW, decode=decode or CCTDecoder(6, 2))
 
 
 def test_there_are_26_decoders_as_published() -> None:
-    assert [count for _, count in DECODERS] == [2, 5, 5, 2, 2, 5, 5]
+    assert [count for _, count in AUXILIARY_DECODERS] == [2, 5, 5, 2, 2, 5, 5]
 
 
 def test_the_adversarial_direction_is_the_one_that_float64_finds() -> None:
     """The published probing step of 1e-6 is lost in float32: its direction is noise."""
     torch.manual_seed(0)
-    decoder, features_BDHW = Decoder(64, 2), torch.rand(2, 64, 16, 16)
+    decoder, features_BDHW = CCTDecoder(64, 2), torch.rand(2, 64, 16, 16)
     start_BDHW = torch.rand_like(features_BDHW) - 0.5
     exact_BDHW = _direction(decoder.double(), features_BDHW.double(), start_BDHW.double(), probe=1e-6)
     decoder.float()
@@ -47,19 +47,19 @@ def test_the_adversarial_direction_is_the_one_that_float64_finds() -> None:
     assert agreement(1e-6).max() < 0.5
 
 
-def _direction(decoder: Decoder, still_BDHW: Tensor, start_BDHW: Tensor, *, probe: float) -> Tensor:
-    way_BDHW = ways._unit(start_BDHW).requires_grad_()
+def _direction(decoder: CCTDecoder, still_BDHW: Tensor, start_BDHW: Tensor, *, probe: float) -> Tensor:
+    way_BDHW = ways._scale_to_unit_length(start_BDHW).requires_grad_()
     wanted_BKHW = decoder(still_BDHW).detach().softmax(dim=1)
     moved_BKHW = decoder(still_BDHW + probe * way_BDHW).log_softmax(dim=1)
     (gradient_BDHW,) = torch.autograd.grad(F.kl_div(moved_BKHW, wanted_BKHW, reduction="batchmean"), way_BDHW)
-    return ways._unit(gradient_BDHW)
+    return ways._scale_to_unit_length(gradient_BDHW)
 
 
 def test_adversarial_features_change_the_answer_more_than_random_ones_and_leave_no_gradient() -> None:
     torch.manual_seed(0)
-    decoder = Decoder(6, 2)
+    decoder = CCTDecoder(6, 2)
     features_BDHW = features().requires_grad_()
-    moved_BDHW = ways.adversarial(features_BDHW, seen(decode=decoder))
+    moved_BDHW = ways.virtual_adversarial(features_BDHW, seen(decode=decoder))
     step_BDHW = (moved_BDHW - features_BDHW).detach()
     torch.testing.assert_close(step_BDHW.flatten(1).norm(dim=1), torch.full((2,), ways.VAT_RADIUS), rtol=1e-4, atol=0)
     assert all(parameter.grad is None for parameter in decoder.parameters()) and features_BDHW.grad is None
@@ -68,10 +68,10 @@ def test_adversarial_features_change_the_answer_more_than_random_ones_and_leave_
         wanted_BKHW = decoder(features_BDHW).softmax(dim=1)
         return F.kl_div(decoder(moved).log_softmax(dim=1), wanted_BKHW, reduction="batchmean").detach()
 
-    others = [ways.VAT_RADIUS * ways._unit(torch.randn_like(step_BDHW)) for _ in range(20)]
+    others = [ways.VAT_RADIUS * ways._scale_to_unit_length(torch.randn_like(step_BDHW)) for _ in range(20)]
     assert effect(moved_BDHW) > 3 * max(effect(features_BDHW + other) for other in others)
     with torch.no_grad():
-        assert not torch.equal(ways.adversarial(features_BDHW, seen(decode=decoder)), features_BDHW)
+        assert not torch.equal(ways.virtual_adversarial(features_BDHW, seen(decode=decoder)), features_BDHW)
 
 
 def test_cutout_erases_four_tenths_of_each_side_inside_a_large_region_alone() -> None:
@@ -112,7 +112,7 @@ def test_the_strongest_pixels_are_dropped_pair_by_pair() -> None:
 
 def test_noise_is_one_for_the_whole_batch() -> None:
     torch.manual_seed(0)
-    ratio_BDHW = ways.multiplied_noise(features(), seen()) / features()
+    ratio_BDHW = ways.multiplicative_noise(features(), seen()) / features()
     torch.testing.assert_close(ratio_BDHW[0], ratio_BDHW[1])
     assert 0.7 <= ratio_BDHW.min() < 0.75 and 1.25 < ratio_BDHW.max() <= 1.3
 
@@ -163,7 +163,7 @@ def test_the_same_decoder_sees_something_else_each_time_but_in_eval_mode_the_pla
 
 def test_the_1x1_layer_before_resizing_is_the_published_order() -> None:
     torch.manual_seed(0)
-    decoder, features_BDHW = Decoder(6, 2), features()
+    decoder, features_BDHW = CCTDecoder(6, 2), features()
     middle_BDHW = F.interpolate(F.relu(decoder.conv(features_BDHW)), scale_factor=8, mode="bilinear")
     ours_BKHW = F.interpolate(decoder(features_BDHW), scale_factor=8, mode="bilinear")
     torch.testing.assert_close(ours_BKHW, decoder.classify(middle_BDHW), atol=1e-6, rtol=1e-5)

@@ -13,11 +13,11 @@ from tests.support.tiny_models import TINY, tiny
 from torch import Tensor, nn
 
 from semicdvl import models
-from semicdvl.catalog import counted
+from semicdvl.catalog import count_parameters
 from semicdvl.errors import ConfigError
-from semicdvl.models import MODELS, SPECIAL_HEADS, having
+from semicdvl.models import MODELS, SPECIAL_HEADS, models_with_heads
 from semicdvl.models.encoders.timm import build_backbone
-from semicdvl.registry import lookup
+from semicdvl.registry import resolve_builder
 from semicdvl.types import HEADS, Outputs
 
 CHANGE = frozenset({"change"})
@@ -79,14 +79,14 @@ def test_every_network_is_in_these_tests() -> None:
 
 @every_model
 def test_parameters_as_published(name: str) -> None:
-    assert counted(name) == tuple(f"{count:,}" for count in PARAMETERS[name])
+    assert count_parameters(name) == tuple(f"{count:,}" for count in PARAMETERS[name])
 
 
 @every_model
 def test_heads_are_those_that_the_table_says(name: str) -> None:
     assert tiny(name).heads == CHANGE | set(SPECIAL_HEADS.get(name, ())) <= frozenset(HEADS)
     for head in HEADS:
-        assert (name in having(frozenset({head}))) == (head in tiny(name).heads)
+        assert (name in models_with_heads(frozenset({head}))) == (head in tiny(name).heads)
 
 
 @every_model
@@ -197,7 +197,7 @@ def test_dropping_what_only_training_needs_leaves_change_as_it_is(name: str) -> 
         before = net(*pair).change_BKHW
         small = net.drop_train_heads()
         assert torch.equal(before, small(*pair).change_BKHW)
-    if "train_heads" in inspect.signature(lookup("model", name, MODELS)).parameters:
+    if "train_heads" in inspect.signature(resolve_builder("model", name, MODELS)).parameters:
         tiny(name, train_heads=False).load_state_dict(small.state_dict())
 
 
@@ -220,14 +220,14 @@ def test_a_head_that_it_has_not_is_refused_with_the_networks_that_have(name: str
     for head in sorted(frozenset(HEADS) - net.heads):
         with pytest.raises(ConfigError, match=rf"no head \['{head}'\], only .*take a network that has") as refused:
             net(*images(), heads=frozenset({"change", head}))
-        for other in having(frozenset({head})):
+        for other in models_with_heads(frozenset({head})):
             assert other in str(refused.value)
 
 
 @every_model
 def test_weights_from_a_file_arrive_in_the_encoder_and_stay(name: str, tmp_path: Path) -> None:
     """BIT's public code draws every weight anew after it has loaded the pretrained ones."""
-    takes = inspect.signature(lookup("model", name, MODELS)).parameters
+    takes = inspect.signature(resolve_builder("model", name, MODELS)).parameters
     assert ("pretrained" in takes) == hasattr(tiny(name), "encoder")
     if "pretrained" not in takes:
         return

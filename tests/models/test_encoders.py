@@ -71,11 +71,13 @@ def test_input_is_converted_to_the_scale_of_the_network():
     ]
     lite = build_backbone("efficientnet_lite0", weights="none")
     torch.testing.assert_close(
-        lite.own_scale(normalised_BCHW), ((image_HWC - 127) / 128).permute(2, 0, 1)[None], atol=1e-5, rtol=0
+        lite.convert_normalisation(normalised_BCHW), ((image_HWC - 127) / 128).permute(2, 0, 1)[None], atol=1e-5, rtol=0
     )
     assert tuple(LITE_MEAN + LITE_STD) == (127 / 255,) * 3 + (128 / 255,) * 3
     resnet = build_backbone("resnet18", weights="none")
-    assert resnet.own_scale(normalised_BCHW) is normalised_BCHW  # trained with the ImageNet mean and deviation
+    assert (
+        resnet.convert_normalisation(normalised_BCHW) is normalised_BCHW
+    )  # trained with the ImageNet mean and deviation
 
 
 # ---------------------------------------------------------------------------------------- weights
@@ -83,7 +85,7 @@ def test_input_is_converted_to_the_scale_of_the_network():
 def test_lite0_of_the_package_knows_what_is_on_photographs():
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     net = timm.create_model("tf_efficientnet_lite0")
-    net.load_state_dict(encoders_timm._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
+    net.load_state_dict(encoders_timm._read_package_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
     net.eval()
 
     def top3(photo_HWC) -> list[int]:
@@ -104,10 +106,10 @@ def test_lite0_of_the_package_knows_what_is_on_photographs():
 def test_lite0_backbone_gives_the_features_of_the_classifier():
     backbone = build_backbone("efficientnet_lite0", weights="imagenet", output_stride=32).eval()
     net = timm.create_model("tf_efficientnet_lite0")
-    net.load_state_dict(encoders_timm._lite_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
+    net.load_state_dict(encoders_timm._read_package_weights("efficientnet_lite0", "tf_efficientnet_lite0"))
     image_BCHW = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        theirs = net.eval().blocks(net.bn1(net.conv_stem(backbone.own_scale(image_BCHW))))
+        theirs = net.eval().blocks(net.bn1(net.conv_stem(backbone.convert_normalisation(image_BCHW))))
         torch.testing.assert_close(backbone(image_BCHW)[-1], theirs)
 
 

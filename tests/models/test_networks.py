@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from tests.support.tiny_models import tiny
 from torch import Tensor, nn
 
-from semicdvl.checkpoint import build_bare_network
+from semicdvl.checkpoint import build_untrained_network
 from semicdvl.errors import ConfigError
 from semicdvl.models import bit, changeformer, deeplab, fc_siam, snunet, stanet
-from semicdvl.models.blocks import PooledNorm, pad_to_multiple, with_dropped
-from semicdvl.models.encoders.mit import MiT, MiTSettings
+from semicdvl.models.blocks import PooledBatchNorm, append_channel_dropout, pad_to_multiple
+from semicdvl.models.encoders.mit import MiT, MiTConfig
 from semicdvl.models.encoders.timm import build_backbone
 
 PERTURBED = ("siam_light", "deeplab", "psp", "siam_unet")
@@ -27,7 +27,7 @@ def images(*, height: int = 64, width: int = 96, batch: int = 2, seed: int = 1) 
 def test_half_of_the_channels_are_dropped_behind_the_whole_maps() -> None:
     torch.manual_seed(0)
     map_BDHW = torch.rand(3, 40, 5, 7) + 0.1
-    (both_BDHW,) = with_dropped([map_BDHW])
+    (both_BDHW,) = append_channel_dropout([map_BDHW])
     assert torch.equal(both_BDHW[:3], map_BDHW)
     ratio_BD = (both_BDHW[3:] / map_BDHW).flatten(2)
     assert torch.equal(ratio_BD.amin(dim=-1), ratio_BD.amax(dim=-1))  # whole channels
@@ -58,7 +58,7 @@ def test_the_decoder_takes_whole_and_dropped_features_as_one_batch(name: str) ->
 
 # ---------------------------------------------------------------------------------------- shared pieces
 def test_pooled_norm_takes_a_batch_of_one() -> None:
-    norm = PooledNorm(5)
+    norm = PooledBatchNorm(5)
     norm.running_mean.fill_(1.0)
     with torch.no_grad():
         assert torch.equal(norm(torch.ones(1, 5, 1, 1)), torch.zeros(1, 5, 1, 1))
@@ -77,11 +77,11 @@ def test_padding_repeats_the_border() -> None:
 
 def test_backbones_have_the_published_strides() -> None:
     with torch.device("meta"):
-        assert deeplab.build(pretrained=False).encoder.strides == (4, 8, 16, 16)
+        assert deeplab.build_deeplab(pretrained=False).encoder.strides == (4, 8, 16, 16)
         assert tiny("psp", backbone="resnet50s").encoder.strides == (4, 8, 8, 8)
         assert tiny("cct", backbone="resnet50s").encoder.strides == (4, 8, 8, 8)
-        assert stanet.build(pretrained=False).encoder.strides == (4, 8, 16, 32)
-        assert bit.build(pretrained=False).encoder.strides == (4, 8, 8)
+        assert stanet.build_stanet(pretrained=False).encoder.strides == (4, 8, 16, 32)
+        assert bit.build_bit(pretrained=False).encoder.strides == (4, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
@@ -112,7 +112,7 @@ def test_deeplab_has_a_second_classifier_where_it_is_asked_for() -> None:
 
 
 # ---------------------------------------------------------------------------------------- FC-EF and its Siamese kin
-@pytest.mark.parametrize("build", [fc_siam.build_diff, fc_siam.build_conc])
+@pytest.mark.parametrize("build", [fc_siam.build_fc_siam_diff, fc_siam.build_fc_siam_conc])
 def test_dropout_erases_the_same_channels_at_both_dates(build) -> None:
     """In the public code each date draws its own: a pair without change differs in every layer."""
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_dropout_erases_the_same_channels_at_both_dates(build) -> None:
 
 
 def test_the_bottleneck_is_of_date_2_and_skips_are_differences() -> None:
-    net, seen = fc_siam.build_diff(width=4).eval(), []
+    net, seen = fc_siam.build_fc_siam_diff(width=4).eval(), []
     net.ups[-1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     (one_BCHW, same_BCHW), other_BCHW = (images()[0], images()[0]), images(seed=7)[0]
     with torch.no_grad():
@@ -135,8 +135,8 @@ def test_the_bottleneck_is_of_date_2_and_skips_are_differences() -> None:
         net(one_BCHW, same_BCHW)
         net(one_BCHW, other_BCHW)
     assert torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
-    skip_BDHW = net._skip(net.levels[0]([one_BCHW, other_BCHW]))
-    assert torch.equal(skip_BDHW, net._skip(net.levels[0]([other_BCHW, one_BCHW]))) and (skip_BDHW >= 0).all()
+    skip_BDHW = net._fuse_skip(net.levels[0]([one_BCHW, other_BCHW]))
+    assert torch.equal(skip_BDHW, net._fuse_skip(net.levels[0]([other_BCHW, one_BCHW]))) and (skip_BDHW >= 0).all()
 
 
 # ---------------------------------------------------------------------------------------- STANet
@@ -184,14 +184,14 @@ def test_stanet_is_symmetric_and_finds_nothing_between_an_image_and_itself(atten
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_attention_stays_within_a_part_of_both_dates(parts: int) -> None:
     torch.manual_seed(0)
-    layer = stanet.PartAttention(16, parts=parts, norm=True).eval()
+    layer = stanet.RegionAttention(16, parts=parts, norm=True).eval()
     pair_BDHW = torch.randn(2, 16, 8, 2 * 12)
     with torch.no_grad():
         ours_BDHW, theirs_BDHW = layer(pair_BDHW), _attention_part_by_part(layer, pair_BDHW)
     torch.testing.assert_close(ours_BDHW, theirs_BDHW, atol=1e-5, rtol=1e-5)
 
 
-def _attention_part_by_part(layer: stanet.PartAttention, pair_BDHW: Tensor) -> Tensor:
+def _attention_part_by_part(layer: stanet.RegionAttention, pair_BDHW: Tensor) -> Tensor:
     """The definition: for each part, one softmax over the part's pixels of both dates."""
     query, key, value = layer.query(pair_BDHW), layer.key(pair_BDHW), layer.value(pair_BDHW)
     height, width = pair_BDHW.shape[-2], pair_BDHW.shape[-1] // 2
@@ -208,28 +208,30 @@ def _attention_part_by_part(layer: stanet.PartAttention, pair_BDHW: Tensor) -> T
 
 
 def test_stanets_last_stage_has_three_blocks_that_look_1_2_and_4_px_far() -> None:
-    net = stanet.build(pretrained=False)
+    net = stanet.build_stanet(pretrained=False)
     blocks = [*net.encoder.net.layer4, net.last_block]
     assert [block.conv1.dilation for block in blocks] == [(1, 1), (2, 2), (4, 4)]
     assert [block.conv2.dilation for block in blocks] == [(1, 1)] * 3
-    assert sum(p.numel() for p in stanet.build(pretrained=False, attention="bam").parameters()) == 16_897_040
+    assert sum(p.numel() for p in stanet.build_stanet(pretrained=False, attention="bam").parameters()) == 16_897_040
 
 
 # ---------------------------------------------------------------------------------------- SNUNet
 def test_snunet_computes_the_deepest_level_of_date_2_alone() -> None:
-    net, ran = snunet.build(width=4), []
+    net, ran = snunet.build_snunet(width=4), []
     for row, level in enumerate(net.levels):
         level.register_forward_hook(lambda *_, row=row: ran.append(row))
     net(*images())
     assert ran == [0, 1, 2, 3, 0, 1, 2, 3, 4]
-    assert len(snunet.build().state_dict()) == 236  # tensors of the public code's network
+    assert len(snunet.build_snunet().state_dict()) == 236  # tensors of the public code's network
 
 
 # ---------------------------------------------------------------------------------------- BIT
 def test_bit_scales_by_the_tokens_channels_and_its_third_stage_is_not_dilated() -> None:
     with torch.device("meta"):
-        net = bit.build(pretrained=False)
-        assert sum(p.numel() for p in bit.build(pretrained=False, head_channels_decoder=8).parameters()) == 3_037_026
+        net = bit.build_bit(pretrained=False)
+        assert (
+            sum(p.numel() for p in bit.build_bit(pretrained=False, head_channels_decoder=8).parameters()) == 3_037_026
+        )
     assert all(layer.scale == 32**-0.5 for layer in [net.head.encode, *net.head.decode]) and len(net.head.decode) == 8
     assert {m.dilation for m in net.encoder.modules() if isinstance(m, nn.Conv2d)} == {(1, 1)}
     assert not any("layer4" in key or "fc" in key for key in net.state_dict())
@@ -239,7 +241,7 @@ def test_bits_tokens_are_weighted_means_over_pixels() -> None:
     torch.manual_seed(0)
     head = bit.BITHead(6, channels=8, tokens=3, decoder_depth=1, head_channels=4, classes=2)
     map_BDHW = torch.randn(2, 8, 5, 7)
-    tokens_BTD = head._tokens(map_BDHW)
+    tokens_BTD = head._extract_tokens(map_BDHW)
     weights_BTHW = head.look(map_BDHW).flatten(2).softmax(dim=-1).reshape(2, 3, 5, 7)
     expected_BTD = (weights_BTHW[:, :, None] * map_BDHW[:, None]).sum(dim=(-2, -1))
     torch.testing.assert_close(tokens_BTD, expected_BTD)
@@ -247,7 +249,7 @@ def test_bits_tokens_are_weighted_means_over_pixels() -> None:
 
 def test_bits_attention_is_softmax_attention() -> None:
     torch.manual_seed(0)
-    layer, asking_BND, asked_BMD = bit.Attention(8, head_channels=5), torch.randn(2, 7, 8), torch.randn(2, 3, 8)
+    layer, asking_BND, asked_BMD = bit.TokenAttention(8, head_channels=5), torch.randn(2, 7, 8), torch.randn(2, 3, 8)
     query, key, value = layer.query(layer.norm(asking_BND)), layer.key(layer.norm(asked_BMD)), layer.value(layer.norm(asked_BMD))  # fmt: skip # noqa: E501
     heads = []
     for head in range(8):
@@ -276,7 +278,7 @@ def test_changeformer_takes_a_backbone_of_timm() -> None:
 
 def test_changeformers_sizes_are_the_published_ones() -> None:
     with torch.device("meta"):
-        net = changeformer.build()
+        net = changeformer.build_changeformer()
     assert sum(p.numel() for p in net.encoder.parameters()) == 28_937_408
     assert [len(stage.blocks) for stage in net.encoder.stages] == [3, 3, 4, 3]
     assert [stage.patches.kernel_size for stage in net.encoder.stages] == [(7, 7)] * 4
@@ -293,7 +295,7 @@ def test_the_transformer_encoder_is_segformers() -> None:
     for key, norm in theirs.named_modules():  # ours are 1e-6 in blocks, as in SegFormer's own code
         if isinstance(norm, nn.LayerNorm) and "patch" not in key and "reduction" not in key:
             norm.eps = 1e-6
-    ours = MiT(MiTSettings(widths=widths, depths=depths, heads=heads)).eval()
+    ours = MiT(MiTConfig(widths=widths, depths=depths, heads=heads)).eval()
     ours.load_state_dict({name: _of_segformer(name, theirs.state_dict()) for name in ours.state_dict()})
     with torch.no_grad():
         found = ours(images()[0])
@@ -331,11 +333,11 @@ def _of_segformer(name: str, state: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("name", ["psp", "cct"])
 def test_pyramid_pooling_can_read_an_earlier_stage(name: str) -> None:
     part = {"name": name, "backbone": "resnet18", "decoder_channels": 8, "output_stride": 32}
-    whole, three = (build_bare_network(part | {"stages": stages}) for stages in (4, 3))
+    whole, three = (build_untrained_network(part | {"stages": stages}) for stages in (4, 3))
     assert whole.encoder.strides == (4, 8, 16, 32) and three.encoder.strides == (4, 8, 16)
     assert not any("layer4" in key for key in three.state_dict())
     dates = (torch.rand(2, 3, 40, 56), torch.rand(2, 3, 40, 56))
     with torch.no_grad():
         assert three.eval()(*dates, heads=frozenset({"change"})).change_BKHW.shape == (2, 2, 40, 56)
     with pytest.raises(ConfigError, match=r"stages = 5: a backbone has 4\."):
-        build_bare_network(part | {"stages": 5})
+        build_untrained_network(part | {"stages": 5})

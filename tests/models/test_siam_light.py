@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.siam_light import PUBLIC_NAMES, TRAINING_HEADS, LightDecoder, SiamLight, build
+from semicdvl.models.siam_light import OFFICIAL_PREFIXES, TRAINING_HEADS, LightDecoder, SiamLight, build_siam_light
 
 PRESENT = (
     "change_BKHW",
@@ -20,7 +20,7 @@ PRESENT = (
 
 def small(**settings) -> SiamLight:
     torch.manual_seed(0)
-    return build(backbone="resnet18", pretrained=False, decoder_channels=8, **settings)
+    return build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=8, **settings)
 
 
 def images(seed: int = 0, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,24 +34,24 @@ def count(net: torch.nn.Module) -> int:
 
 
 def test_parameters_of_the_published_network():
-    net = build(pretrained=False)
+    net = build_siam_light(pretrained=False)
     assert count(net) == 26_128_838
     assert count(net.encoder) == 23_631_808
     assert count(net.change_decoder) == 1_248_772
     assert len(net.state_dict()) == 396
     keys = set(net.state_dict())
     assert count(net.drop_train_heads()) == 24_880_066
-    inference = build(pretrained=False, train_heads=False)
+    inference = build_siam_light(pretrained=False, train_heads=False)
     assert count(inference) == 24_880_066
     assert set(inference.state_dict()) == set(net.state_dict()) < keys
 
 
 def test_every_tensor_has_one_public_name():
     def public(key: str) -> str:
-        ours, theirs = next((o, t) for o, t in PUBLIC_NAMES.items() if key.startswith(o))
+        ours, theirs = next((o, t) for o, t in OFFICIAL_PREFIXES.items() if key.startswith(o))
         return theirs + key.removeprefix(ours)
 
-    net = build(backbone="resnet50s", pretrained=False, decoder_channels=8)
+    net = build_siam_light(backbone="resnet50s", pretrained=False, decoder_channels=8)
     names = {public(key) for key in net.state_dict()}
     assert len(names) == 396
     assert {
@@ -129,7 +129,7 @@ def test_state_round_trip():
     net, pair = small(), images()
     net(*pair)  # moves the batch-norm statistics
     torch.manual_seed(9)
-    other = build(backbone="resnet18", pretrained=False, decoder_channels=8)
+    other = build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=8)
     other.load_state_dict(net.state_dict())
     with torch.no_grad():
         ours, theirs = net.eval()(*pair), other.eval()(*pair)
@@ -164,7 +164,7 @@ def test_fusing_before_resizing_is_exact(training):
 
 
 def test_first_weights_are_those_of_the_public_code():
-    net = build(backbone="resnet18", pretrained=False, decoder_channels=256)
+    net = build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=256)
     for classify in (net.change_decoder.classify, net.segmentation_decoder.classify):
         assert classify.weight.std().item() == pytest.approx(0.01, rel=0.15)
         assert not classify.bias.any()
@@ -185,5 +185,5 @@ def test_bfloat16_autocast_gives_float32_logits():
 
 def test_pretrained_takes_truth_values_names_and_files(tmp_path):
     with pytest.raises(Exception, match="there is no such weights file"):
-        build(backbone="resnet18", pretrained=tmp_path / "none.safetensors")
-    assert build(backbone="resnet18", pretrained="none").heads == TRAINING_HEADS
+        build_siam_light(backbone="resnet18", pretrained=tmp_path / "none.safetensors")
+    assert build_siam_light(backbone="resnet18", pretrained="none").heads == TRAINING_HEADS

@@ -178,7 +178,7 @@ def test_snunet() -> None:
 def test_snunets_attention_has_the_published_size() -> None:
     """Without it there are four 1x1 layers 32 -> 2 and one 8 -> 2 in place of one 128 -> 2: 12,032,442 in all."""
     with torch.device("meta"):
-        net = snunet.build()
+        net = snunet.build_snunet()
     attention = sum(p.numel() for part in (net.attend_all, net.attend_sum) for p in part.parameters())
     last, others = 128 * 2 + 2, 4 * (32 * 2 + 2) + (8 * 2 + 2)
     assert sum(p.numel() for p in net.parameters()) - attention - last + others == 12_032_442
@@ -273,7 +273,7 @@ def test_changeformer() -> None:
 
 def test_changeformer_with_a_narrow_decoder_has_the_published_size() -> None:
     with torch.device("meta"):
-        net = changeformer.build(decoder_channels=64)
+        net = changeformer.build_changeformer(decoder_channels=64)
     assert sum(p.numel() for p in net.parameters()) == pytest.approx(29.75e6, rel=2e-4)  # known to four digits
 
 
@@ -281,7 +281,7 @@ def test_changeformer_with_a_narrow_decoder_has_the_published_size() -> None:
 def test_bans_frozen_part_is_18_of_24_blocks_and_the_rest_is_trained() -> None:
     """Counted by hand: CLIP ViT-L/14 at 336 px, 1024 wide, MLP of 4096."""
     with torch.device("meta"):
-        net = ban.build(pretrained=False)
+        net = ban.build_ban(pretrained=False)
     block = (4 * 1024**2 + 4 * 1024) + (2 * 1024 * 4096 + 4096 + 1024) + 4 * 1024  # attention, MLP, two layer norms
     first = 3 * 14**2 * 1024 + 1024 + (24**2 + 1) * 1024 + 2 * 1024  # patches, class token, places, layer norm
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)

@@ -18,13 +18,13 @@ from tests.support.paths import ROOT
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, StoreError
-from semicdvl.pseudo_labels.executor import Crew, fill_with
-from semicdvl.pseudo_labels.generate import generate, spec_of
-from semicdvl.pseudo_labels.locks import held, writing
-from semicdvl.pseudo_labels.quality import fill
-from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.pseudo_labels.executor import WorkerSettings, fill_with_workers
+from semicdvl.pseudo_labels.generate import build_store_spec, generate_labels
+from semicdvl.pseudo_labels.locks import lock_for_writing, lock_key
+from semicdvl.pseudo_labels.quality import fill_store
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.types import PairFiles, Segments
-from semicdvl.vlms.models.fake import FakeVLM, build
+from semicdvl.vlms.models.fake import FakeVLM, build_fake
 
 WORDS = Prompts(("building",), ("grass", "water"))
 SETTINGS = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
@@ -82,13 +82,13 @@ def _bytes(root: Path) -> dict[str, bytes]:
 
 
 def _alone(pairs: list[PairFiles], root: Path, vlm: FakeVLM | None = None) -> dict[str, bytes]:
-    list(generate(pairs, vlm=vlm or build(), prompts=WORDS, settings=SETTINGS, root=root))
+    list(generate_labels(pairs, vlm=vlm or build_fake(), prompts=WORDS, settings=SETTINGS, root=root))
     return _bytes(root)
 
 
-def _with(pairs: list[PairFiles], crew: Crew, root: Path) -> list[dict]:
-    spec = spec_of(build(), prompts=WORDS, settings=SETTINGS)
-    return list(fill_with(pairs, crew, spec=spec, settings=SETTINGS, root=root))
+def _with(pairs: list[PairFiles], crew: WorkerSettings, root: Path) -> list[dict]:
+    spec = build_store_spec(build_fake(), prompts=WORDS, settings=SETTINGS)
+    return list(fill_with_workers(pairs, crew, spec=spec, settings=SETTINGS, root=root))
 
 
 @pytest.fixture
@@ -101,11 +101,18 @@ def test_two_processes_write_the_bytes_of_one_and_ask_nothing_twice(
 ) -> None:
     whole = _alone(pairs, tmp_path / "whole")
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
-    records = _with(pairs, Crew(Noting, workers=2), tmp_path / "two")
+    records = _with(pairs, WorkerSettings(Noting, workers=2), tmp_path / "two")
     assert [record["name"] for record in records] == [pair.name for pair in pairs]
     assert _bytes(tmp_path / "two") == whole
     assert (tmp_path / "notes").read_text().count("asked") == 7  # two processes, twelve dates, seven images
-    filled = fill(pairs, vlm=build(), prompts=WORDS, settings=SETTINGS, root=tmp_path / "two", crew=Crew(build))
+    filled = fill_store(
+        pairs,
+        vlm=build_fake(),
+        prompts=WORDS,
+        settings=SETTINGS,
+        root=tmp_path / "two",
+        workers=WorkerSettings(build_fake),
+    )
     assert filled.summary.startswith("6 pairs in ") and not filled.quality
 
 
@@ -122,7 +129,7 @@ def test_workers_compute_with_as_many_threads_as_one_process(
 ) -> None:
     whole = _alone(pairs[:2], tmp_path / "whole", Threaded())
     before = dict(os.environ)
-    _with(pairs[:2], Crew(Threaded, workers=2), tmp_path / "two")
+    _with(pairs[:2], WorkerSettings(Threaded, workers=2), tmp_path / "two")
     assert _bytes(tmp_path / "two") == whole
     assert dict(os.environ) == before
 
@@ -134,21 +141,21 @@ def test_an_error_of_a_worker_is_the_users_error_and_what_was_done_is_kept(
     sound = pairs[5].after.read_bytes()
     pairs[5].after.write_bytes(sound[:60])
     with pytest.raises(InputError, match=r"5|6\.png"):
-        _with(pairs, Crew(build, workers=2), tmp_path / "store")
+        _with(pairs, WorkerSettings(build_fake, workers=2), tmp_path / "store")
     done = list((tmp_path / "store" / "labels").glob("*/*.json"))
     assert 1 <= len(done) <= 5
     pairs[5].after.write_bytes(sound)
     _alone(pairs, tmp_path / "store")
     assert _bytes(tmp_path / "store") == whole
     with pytest.raises(StoreError, match="a worker has the VLM fake-2"):
-        _with(pairs, Crew(other_identity, workers=2), tmp_path / "other")
+        _with(pairs, WorkerSettings(other_identity, workers=2), tmp_path / "other")
 
 
 def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path, pairs: list[PairFiles]) -> None:
     with pytest.raises(StoreError, match=r"a worker process died.*fewer --workers"):
-        _with(pairs, Crew(partial(Dying), workers=2), tmp_path / "store")
+        _with(pairs, WorkerSettings(partial(Dying), workers=2), tmp_path / "store")
     with pytest.raises(ConfigError, match="engine 'dask'"):
-        Crew(build, engine="dask")
+        WorkerSettings(build_fake, engine="dask")
 
 
 KILLED = """
@@ -175,17 +182,17 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_bytes(
     assert 2 <= len(list(root.glob("labels/*/*.json"))) < len(pairs)
     half = root / "answers" / "ab" / ".part-half.npz"  # what a write leaves that is cut off in the middle
     half.parent.mkdir(exist_ok=True)
-    with writing(root):  # somebody else is writing: it could be theirs
+    with lock_for_writing(root):  # somebody else is writing: it could be theirs
         half.write_bytes(b"half")
-        list(generate(pairs[:1], vlm=build(), prompts=WORDS, settings=SETTINGS, root=root))
+        list(generate_labels(pairs[:1], vlm=build_fake(), prompts=WORDS, settings=SETTINGS, root=root))
         assert half.exists()
-    list(generate(pairs, vlm=build(), prompts=WORDS, settings=SETTINGS, root=root))
+    list(generate_labels(pairs, vlm=build_fake(), prompts=WORDS, settings=SETTINGS, root=root))
     assert not half.exists()
     assert _bytes(root) == whole
 
 
 def test_a_lock_lasts_no_longer_than_its_work(tmp_path: Path) -> None:
-    with held(tmp_path, "key"):
+    with lock_key(tmp_path, "key"):
         assert (tmp_path / ".locks" / "key").exists()
     assert not (tmp_path / ".locks" / "key").exists()
 
@@ -198,8 +205,11 @@ def test_on_a_local_ray_the_bytes_are_the_same_and_errors_are_the_users(
     whole = _alone(pairs, tmp_path / "whole", Threaded())
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    crew, spec = Crew(Threaded, workers=2, engine="ray"), spec_of(build(), prompts=WORDS, settings=SETTINGS)
-    work = fill_with(
+    crew, spec = (
+        WorkerSettings(Threaded, workers=2, engine="ray"),
+        build_store_spec(build_fake(), prompts=WORDS, settings=SETTINGS),
+    )
+    work = fill_with_workers(
         [*pairs, PairFiles("broken", broken, broken)], crew, spec=spec, settings=SETTINGS, root=tmp_path / "ray"
     )
     with pytest.raises(InputError, match=r"broken\.png"):
@@ -213,5 +223,5 @@ def test_without_ray_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"semicdvl\[ray\]"):
-        _with(pairs, Crew(build, engine="ray"), tmp_path / "store")
-    assert PseudoStore.open(tmp_path / "store").verify() == []
+        _with(pairs, WorkerSettings(build_fake, engine="ray"), tmp_path / "store")
+    assert PseudoLabelStore.open(tmp_path / "store").verify() == []

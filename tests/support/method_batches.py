@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from tests.support.plain_network import PlainNetwork
 from torch import Tensor, nn
 
-from semicdvl.types import HEADS, IGNORE, Labelled, Outputs, Unlabelled, VLMTargets
+from semicdvl.types import HEADS, IGNORE, LabelledBatch, Outputs, UnlabelledBatch, VLMTargets
 
 
 class AllHeads(PlainNetwork):
@@ -39,7 +39,7 @@ class AllHeads(PlainNetwork):
 
 def random_batches(
     labelled: int = 2, unlabelled: int = 3, *, size_px: tuple[int, int] = (37, 45), seed: int = 1
-) -> tuple[Labelled, Unlabelled]:
+) -> tuple[LabelledBatch, UnlabelledBatch]:
     """Noise with random labels, padding at a border, a box each view, VLM labels and truth."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -59,10 +59,10 @@ def random_batches(
     boxes[1, -1, 5:25, 3:30] = True
     valid_BHW = torch.ones(unlabelled, *size_px, dtype=torch.bool)
     valid_BHW[-1, :, -9:] = False
-    with_labels = Labelled(image(labelled), image(labelled), classes(labelled), vlm(labelled))
+    with_labels = LabelledBatch(image(labelled), image(labelled), classes(labelled), vlm(labelled))
     views = [image(unlabelled) for _ in range(4)]
     second = {"second_t1_BCHW": image(unlabelled), "second_t2_BCHW": image(unlabelled), "second_box_BHW": boxes[1]}
-    return with_labels, Unlabelled(*views, valid_BHW, boxes[0], vlm(unlabelled), classes(unlabelled), **second)
+    return with_labels, UnlabelledBatch(*views, valid_BHW, boxes[0], vlm(unlabelled), classes(unlabelled), **second)
 
 
 def squares(count: int, *, seed: int, size_px: int = 32) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +77,7 @@ def squares(count: int, *, seed: int, size_px: int = 32) -> tuple[Tensor, Tensor
     return before, before + noise + 1.5 * label[:, None], label
 
 
-def square_batches(step: int, *, seed: int = 0) -> tuple[Labelled, Unlabelled]:
+def square_batches(step: int, *, seed: int = 0) -> tuple[LabelledBatch, UnlabelledBatch]:
     """A training batch of `squares`: the same two labelled pairs always, other unlabelled ones at each step."""
     t1, t2, label = squares(2, seed=seed)
     u1, u2, truth = squares(4, seed=1000 + step)
@@ -90,7 +90,7 @@ def square_batches(step: int, *, seed: int = 0) -> tuple[Labelled, Unlabelled]:
     box, valid = torch.zeros_like(truth, dtype=torch.bool), torch.ones_like(truth, dtype=torch.bool)
     box[::2, 4:20, 6:24] = True
     vlm = VLMTargets(truth.where(truth == 0, 1), torch.zeros_like(truth), truth)
-    labelled = Labelled(t1, t2, label, VLMTargets(label, torch.zeros_like(label), label))
-    return labelled, Unlabelled(
+    labelled = LabelledBatch(t1, t2, label, VLMTargets(label, torch.zeros_like(label), label))
+    return labelled, UnlabelledBatch(
         u1, u2, strong(u1), strong(u2), valid, box, vlm, truth, strong(u1), strong(u2), box.roll(1, dims=0)
     )

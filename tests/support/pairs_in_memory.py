@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from semicdvl.types import IGNORE, ChangeMap, Detector, Fits, PairTile, PlaneStrip
+from semicdvl.types import IGNORE, ChangeMap, Detector, Fits, PairTile, ScoreStrip
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pair:
 class Strips:
     """Planes in memory as strips."""
 
-    planes_PHW: np.ndarray
+    scores_PHW: np.ndarray
     valid_HW: np.ndarray
     height_px: int = 16
 
@@ -47,10 +47,10 @@ class Strips:
     def shape_hw(self) -> tuple[int, int]:
         return self.valid_HW.shape
 
-    def __iter__(self) -> Iterator[PlaneStrip]:
+    def __iter__(self) -> Iterator[ScoreStrip]:
         for row in range(0, self.shape_hw[0], self.height_px):
             rows = slice(row, row + self.height_px)
-            yield PlaneStrip(row, self.planes_PHW[:, rows], self.valid_HW[rows])
+            yield ScoreStrip(row, self.scores_PHW[:, rows], self.valid_HW[rows])
 
 
 def pair(t1_HWC, t2_HWC, valid_HW=None, *, tile_px: int = 64) -> Pair:
@@ -61,21 +61,21 @@ def pair(t1_HWC, t2_HWC, valid_HW=None, *, tile_px: int = 64) -> Pair:
 
 def fitted(detector: Detector, tiles: Pair) -> Detector:
     """Return the detector with the pair's statistics, where it wants some."""
-    return detector.fitted(tiles) if isinstance(detector, Fits) else detector
+    return detector.prepare(tiles) if isinstance(detector, Fits) else detector
 
 
 def planes(detector: Detector, tiles: Pair, *, tile_px: int = 1024) -> np.ndarray:
     """Return a fitted detector's planes of the whole pair: tiles without overlap, padded to multiples of 32 px."""
     height, width = tiles.shape_hw
-    found_PHW = np.zeros((detector.planes_count, height, width), np.float32)
+    found_PHW = np.zeros((detector.map_count, height, width), np.float32)
     images = [np.where(tiles.valid_HW[..., None], image, 0) for image in (tiles.t1_HWC, tiles.t2_HWC)]
     for row in range(0, height, tile_px):
         for col in range(0, width, tile_px):
             cut = [image[row : row + tile_px, col : col + tile_px] for image in images]
             rows, cols = cut[0].shape[:2]
             missing = ((0, -rows % 32), (0, -cols % 32), (0, 0))
-            maps_PHW = detector.planes(*(np.pad(image, missing, mode="reflect") for image in cut))
-            assert maps_PHW.shape == (detector.planes_count, rows + missing[0][1], cols + missing[1][1])
+            maps_PHW = detector.predict_scores(*(np.pad(image, missing, mode="reflect") for image in cut))
+            assert maps_PHW.shape == (detector.map_count, rows + missing[0][1], cols + missing[1][1])
             assert maps_PHW.dtype == np.float32 and np.isfinite(maps_PHW).all()
             found_PHW[:, row : row + rows, col : col + cols] = maps_PHW[:, :rows, :cols]
     return found_PHW

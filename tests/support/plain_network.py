@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.types import Labelled, Outputs, Progress, Unlabelled
+from semicdvl.types import LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 
 class PlainNetwork(nn.Module):
@@ -60,9 +60,9 @@ class BreaksAt:
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         logits_BKHW = model(labelled.t1_BCHW, labelled.t2_BCHW).change_BKHW
         factor = float("nan") if progress.step + 1 == self.step_number else 1.0

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semicdvl.types import PlaneStrip
+from semicdvl.types import ScoreStrip
 
 
 @dataclass
 class Strips:
     """Maps of a whole raster, cut into strips."""
 
-    planes_PHW: np.ndarray
+    scores_PHW: np.ndarray
     valid_HW: np.ndarray
     rows: int
 
@@ -23,4 +23,4 @@ class Strips:
 
     def __iter__(self):
         for row in range(0, len(self.valid_HW), self.rows):
-            yield PlaneStrip(row, self.planes_PHW[:, row : row + self.rows], self.valid_HW[row : row + self.rows])
+            yield ScoreStrip(row, self.scores_PHW[:, row : row + self.rows], self.valid_HW[row : row + self.rows])

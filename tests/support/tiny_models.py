@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from semicdvl.models import MODELS
-from semicdvl.registry import lookup
+from semicdvl.registry import resolve_builder
 
 RESNET = {"backbone": "test_resnet", "pretrained": False}
 """timm's smallest residual network with four stages."""
@@ -34,5 +34,5 @@ TINY: dict[str, dict[str, Any]] = {
 def tiny(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
     """Build a network of the table, small; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    network: nn.Module = lookup("model", name, MODELS)(**{**TINY[name], **settings})
+    network: nn.Module = resolve_builder("model", name, MODELS)(**{**TINY[name], **settings})
     return network

@@ -16,7 +16,7 @@ STOP_AT = 5
 
 def main(recipe: Path, run: Path) -> None:
     checked = load_recipe(recipe)
-    batches, per_step = room.train_batches, checked.train.accumulate
+    batches, per_step = room.load_train_batches, checked.train.accumulate
 
     def interrupted(*arguments: Any, **options: Any) -> Iterator[Any]:
         for number, batch in enumerate(batches(*arguments, **options)):

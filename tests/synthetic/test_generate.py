@@ -13,30 +13,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semicdvl.errors import ConfigError, DataError, OutputError
-from semicdvl.synthetic.generate import CLASSES, NUISANCES, City, CitySpec, make_city, write_city, write_patches
+from semicdvl.synthetic.generate import (
+    LAND_COVER_CLASSES,
+    NUISANCES,
+    CitySpec,
+    SyntheticCity,
+    generate_city,
+    write_city,
+    write_city_patches,
+)
 from semicdvl.synthetic.layout.blocks import fill_block
-from semicdvl.synthetic.layout.buildings import MAKERS, terrace
-from semicdvl.synthetic.layout.geometry import area, cut, inset, signed_area
-from semicdvl.synthetic.layout.scene import Sketch
-from semicdvl.synthetic.layout.streets import PAD_M, plan_streets
+from semicdvl.synthetic.layout.buildings import BUILDING_MAKERS, make_terrace
+from semicdvl.synthetic.layout.geometry import cut_polygon, inset_polygon, measure_area, measure_signed_area
+from semicdvl.synthetic.layout.scene import ScenePlanner
+from semicdvl.synthetic.layout.streets import WORLD_PADDING_M, plan_streets
 
-BUILDING = CLASSES.index("building")
+BUILDING = LAND_COVER_CLASSES.index("building")
 SEEDS = (0, 3, 5)
 FIELD_SEED = 0
 RARE = {"reroof", "repaint", "garden", "field_turnover"}  # too seldom at their default for a small picture
 
 
 @cache
-def city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> City:
-    return make_city(CitySpec(size_px=size_px, seed=seed))
+def city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> SyntheticCity:
+    return generate_city(CitySpec(size_px=size_px, seed=seed))
 
 
 @cache
-def calm_city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> City:
-    return make_city(CitySpec(size_px=size_px, seed=seed).calm())
+def calm_city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> SyntheticCity:
+    return generate_city(CitySpec(size_px=size_px, seed=seed).without_nuisances())
 
 
-def burnt(frame: gpd.GeoDataFrame, like: City) -> np.ndarray:
+def burnt(frame: gpd.GeoDataFrame, like: SyntheticCity) -> np.ndarray:
     if frame.empty:
         return np.zeros(like.change_HW.shape, np.uint8)
     return rasterio.features.rasterize(
@@ -50,7 +58,7 @@ def far_from(mask_HW: np.ndarray, distance_px: int) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------ arrays
 def test_same_seed_same_bytes_other_seed_other_city():
-    again = make_city(CitySpec(size_px=(300, 400), seed=3))
+    again = generate_city(CitySpec(size_px=(300, 400), seed=3))
     for name in ("t1_HWC", "t2_HWC", "change_HW", "classes_t1_HW", "classes_t2_HW"):
         np.testing.assert_array_equal(getattr(again, name), getattr(city(), name))
     assert again.buildings_t1.equals(city().buildings_t1)
@@ -59,7 +67,7 @@ def test_same_seed_same_bytes_other_seed_other_city():
 
 @pytest.mark.parametrize("size_px", [64, (64, 203), (331, 97), (16, 40)])
 def test_any_size(size_px):
-    made = make_city(CitySpec(size_px=size_px, seed=1))
+    made = generate_city(CitySpec(size_px=size_px, seed=1))
     height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
     assert made.t1_HWC.shape == made.t2_HWC.shape == (height, width, 3)
     assert made.change_HW.shape == made.classes_t1_HW.shape == made.classes_t2_HW.shape == (height, width)
@@ -70,8 +78,8 @@ def test_any_size(size_px):
 
 
 def test_resolution_scales_the_same_place():
-    fine = make_city(CitySpec(size_px=(400, 320), seed=2, gsd_m=0.5).calm())
-    coarse = make_city(CitySpec(size_px=(200, 160), seed=2, gsd_m=1.0).calm())
+    fine = generate_city(CitySpec(size_px=(400, 320), seed=2, gsd_m=0.5).without_nuisances())
+    coarse = generate_city(CitySpec(size_px=(200, 160), seed=2, gsd_m=1.0).without_nuisances())
     shrunk = (
         cv2.resize((fine.classes_t1_HW == BUILDING).astype(np.float32), (160, 200), interpolation=cv2.INTER_AREA)
     ) > 0.5
@@ -109,7 +117,7 @@ def test_kinds_say_on_which_dates_a_building_stands(seed):
         assert not inside or 0.05 < shared < 0.76, "a replaced building stands on the old one's place in another shape"
 
 
-def made_view(made: City):
+def made_view(made: SyntheticCity):
     height, width = made.change_HW.shape
     return gpd.GeoSeries.from_wkt(
         [
@@ -127,7 +135,7 @@ def test_all_kinds_of_change_and_all_classes_occur():
         kinds |= set(made.buildings_t1["kind"]) | set(made.buildings_t2["kind"])
         classes |= set(np.unique(made.classes_t1_HW)) | set(np.unique(made.classes_t2_HW))
     assert kinds == {"unchanged", "appeared", "disappeared", "replaced"}
-    assert classes == set(range(len(CLASSES)))
+    assert classes == set(range(len(LAND_COVER_CLASSES)))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -136,13 +144,15 @@ def test_default_change_rate(seed):
 
 
 def test_change_rate_follows_the_setting():
-    rates = [make_city(CitySpec(size_px=512, seed=4, change_frac=frac)).change_HW.mean() for frac in (0.0, 0.02, 0.06)]
+    rates = [
+        generate_city(CitySpec(size_px=512, seed=4, change_frac=frac)).change_HW.mean() for frac in (0.0, 0.02, 0.06)
+    ]
     assert rates[0] == 0
     np.testing.assert_allclose(rates[1:], [0.02, 0.06], rtol=0.2)
 
 
 def test_nothing_changed_means_equal_buildings():
-    made = make_city(CitySpec(size_px=(300, 420), seed=6, change_frac=0.0))
+    made = generate_city(CitySpec(size_px=(300, 420), seed=6, change_frac=0.0))
     assert made.buildings_t1.geometry.geom_equals(made.buildings_t2.geometry).all()
     assert not made.change_HW.any()
     assert not np.array_equal(made.t1_HWC, made.t2_HWC)
@@ -153,7 +163,7 @@ def test_nothing_changed_means_equal_buildings():
 def test_buildings_stand_on_no_street_no_water_and_not_in_each_other(seed):
     rng = np.random.default_rng(seed)
     plan = plan_streets(rng, width_m=300, height_m=230)
-    sketch = Sketch(rng, plan)
+    sketch = ScenePlanner(rng, plan)
     for number in range(len(plan.blocks)):
         fill_block(sketch, number)
     count = np.zeros(sketch.taken_HW.shape, np.uint8)
@@ -176,19 +186,19 @@ def test_blocks_and_streets_tile_the_world(seed):
     outlines = [s.outline_N2 for s in plan.streets] + [b.kerb_N2 for b in plan.blocks]
     for outline in [*outlines, *([plan.banks.outline_N2] if plan.banks else [])]:
         cv2.fillPoly(covered, [np.round(outline * 2).astype(np.int32)], 1)
-    margin = int(PAD_M * 2)
+    margin = int(WORLD_PADDING_M * 2)
     seen = covered[margin:-margin, margin:-margin]
     assert seen.mean() > 0.97  # the rest are rounded corners and slivers left as tarmac
 
 
-@pytest.mark.parametrize("maker", [*MAKERS, "terrace"])
+@pytest.mark.parametrize("maker", [*BUILDING_MAKERS, "terrace"])
 def test_building_outlines(maker):
     rng = np.random.default_rng(5)
     forms = set()
     for _ in range(60):
-        built = terrace(rng, "tile_red", 4) if maker == "terrace" else MAKERS[maker](rng, "tile_red")
-        built = built.moved(40.0, 30.0, 0.7)
-        shape = built.polygon()
+        built = make_terrace(rng, "tile_red", 4) if maker == "terrace" else BUILDING_MAKERS[maker](rng, "tile_red")
+        built = built.move_to(40.0, 30.0, 0.7)
+        shape = built.to_polygon()
         union = sum((u1 - u0) * (v1 - v0) for u0, v0, u1, v1 in built.wings)
         assert shape.is_valid
         assert 20 < shape.area <= union + 1e-6
@@ -208,17 +218,17 @@ def test_cut_loses_only_the_gap(angle, offset, gap, corners):
     turn = np.linspace(0, 2 * np.pi, corners + 1)[:-1]
     outline = np.stack([np.cos(turn) * 60, np.sin(turn) * 45], 1)
     point = offset * np.array([-np.sin(angle), np.cos(angle)])
-    parts = cut(outline, point, angle, gap)
-    lost = area(outline) - sum(area(part) for part in parts)
+    parts = cut_polygon(outline, point, angle, gap)
+    lost = measure_area(outline) - sum(measure_area(part) for part in parts)
     assert -1e-6 <= lost <= gap * 121
-    assert all(signed_area(part) * signed_area(outline) > -1e-9 for part in parts)
+    assert all(measure_signed_area(part) * measure_signed_area(outline) > -1e-9 for part in parts)
 
 
 def test_inset_of_a_rectangle():
     box = np.array([[0.0, 0], [40, 0], [40, 30], [0, 30]])
     for ring in (box, box[::-1]):
-        assert area(inset(ring, 5.0)) == pytest.approx(30 * 20)
-    assert len(inset(box, 16.0)) == 0
+        assert measure_area(inset_polygon(ring, 5.0)) == pytest.approx(30 * 20)
+    assert len(inset_polygon(box, 16.0)) == 0
 
 
 # ------------------------------------------------------------------------------------------------ nuisances
@@ -238,7 +248,7 @@ def test_without_nuisances_only_the_change_and_its_surroundings_differ(seed):
 def test_each_nuisance_alone_changes_the_picture_but_not_the_truth(name):
     calm = calm_city(3 if name == "garden" else FIELD_SEED)
     strength = 1.0 if name in RARE else getattr(CitySpec(), name)
-    stirred = make_city(replace(calm.spec, **{name: strength}))
+    stirred = generate_city(replace(calm.spec, **{name: strength}))
     np.testing.assert_array_equal(stirred.change_HW, calm.change_HW)
     assert stirred.buildings_t2.geometry.geom_equals(calm.buildings_t2.geometry).all()
     pictures = ((stirred.t1_HWC, calm.t1_HWC), (stirred.t2_HWC, calm.t2_HWC))
@@ -247,7 +257,7 @@ def test_each_nuisance_alone_changes_the_picture_but_not_the_truth(name):
 
 def test_shift_moves_date_2_by_that_much():
     calm = calm_city()
-    moved = make_city(replace(calm.spec, shift_px=3.0))
+    moved = generate_city(replace(calm.spec, shift_px=3.0))
     np.testing.assert_array_equal(moved.t1_HWC, calm.t1_HWC)
     grey = [cv2.cvtColor(c.t2_HWC, cv2.COLOR_RGB2GRAY).astype(np.float32) for c in (calm, moved)]
     (dx, dy), _ = cv2.phaseCorrelate(*grey, cv2.createHanningWindow(grey[0].shape[::-1], cv2.CV_32F))
@@ -256,7 +266,7 @@ def test_shift_moves_date_2_by_that_much():
 
 def test_noise_has_the_given_deviation():
     calm = calm_city()
-    noisy = make_city(replace(calm.spec, noise_dn=5.0))
+    noisy = generate_city(replace(calm.spec, noise_dn=5.0))
     difference = noisy.t1_HWC.astype(float) - calm.t1_HWC
     assert difference.std() == pytest.approx(5.0, rel=0.12)
 
@@ -308,7 +318,7 @@ def test_writing_twice_gives_the_same_raster_bytes(tmp_path):
 
 
 def test_a_city_without_change_can_be_written(tmp_path):
-    files = write_city(make_city(CitySpec(size_px=(120, 90), change_frac=0.0)), tmp_path)
+    files = write_city(generate_city(CitySpec(size_px=(120, 90), change_frac=0.0)), tmp_path)
     assert gpd.read_file(files.buildings, layer="change").empty
 
 
@@ -320,7 +330,7 @@ def test_unwritable_folder(tmp_path):
 
 def test_patches_hold_what_their_names_say(tmp_path):
     made = city()
-    pairs = write_patches(made, tmp_path, size_px=140)
+    pairs = write_city_patches(made, tmp_path, size_px=140)
     assert [p.name for p in pairs] == [f"city00003_r{r:05d}_c{c:05d}" for r in (0, 140) for c in (0, 140)]
     assert {p.parent.name for p in tmp_path.glob("*/*.png")} == {"A", "B", "label"}
     last = pairs[-1]
@@ -330,4 +340,4 @@ def test_patches_hold_what_their_names_say(tmp_path):
     label = cv2.imread(str(last.label), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(label, made.change_HW[140:280, 140:280] * 255)
     with pytest.raises(DataError, match="500 px"):
-        write_patches(made, tmp_path, size_px=500)
+        write_city_patches(made, tmp_path, size_px=500)

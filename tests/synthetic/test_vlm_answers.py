@@ -12,20 +12,20 @@ from pycocotools import mask as rle
 
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo_labels.generate import CEGSettings, generate
-from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.synthetic.generate import CLASSES, City, CitySpec, make_city, write_patches
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.synthetic.generate import LAND_COVER_CLASSES, CitySpec, SyntheticCity, generate_city, write_city_patches
 from semicdvl.synthetic.vlm_answers import (
+    ANSWER_PROMPTS,
     BUILDING,
-    CHANNEL,
     HOUSE,
-    PERFECT,
-    PROMPTS,
-    SMALL_M2,
-    CityAnswer,
-    Flaws,
-    answer_city,
+    NO_ERRORS,
+    PROMPT_OF_CLASS,
+    SMALL_BUILDING_M2,
+    AnswerErrors,
+    SyntheticAnswer,
+    simulate_answers,
     write_answers,
 )
 from semicdvl.types import PairFiles
@@ -33,64 +33,66 @@ from semicdvl.vlms.precomputed import files
 
 
 @cache
-def city() -> City:
-    return make_city(CitySpec(size_px=(320, 448), seed=3))
+def city() -> SyntheticCity:
+    return generate_city(CitySpec(size_px=(320, 448), seed=3))
 
 
-def with_flaws(**values: float) -> Flaws:
+def with_flaws(**values: float) -> AnswerErrors:
     """Perfect but for these."""
-    return Flaws(**(vars(PERFECT) | values))
+    return AnswerErrors(**(vars(NO_ERRORS) | values))
 
 
-def covered(answer: CityAnswer) -> np.ndarray:
-    outlines = [one.outline for one in answer.found]
+def covered(answer: SyntheticAnswer) -> np.ndarray:
+    outlines = [one.outline for one in answer.instances]
     return rasterio.features.rasterize(outlines, out_shape=city().change_HW.shape) if outlines else np.zeros((1, 1))
 
 
 # ------------------------------------------------------------------------------------------------ answers
 def test_prompts_are_the_papers() -> None:
-    assert PROMPT_SETS["buildings"].words == PROMPTS
+    assert PROMPT_SETS["buildings"].words == ANSWER_PROMPTS
 
 
 def test_without_flaws_it_tells_the_truth() -> None:
     truth = ((city().classes_t1_HW, city().buildings_t1), (city().classes_t2_HW, city().buildings_t2))
-    for answer, (classes_HW, buildings) in zip(answer_city(city(), PERFECT), truth, strict=True):
-        assert len(answer.found) == len(buildings)
+    for answer, (classes_HW, buildings) in zip(simulate_answers(city(), NO_ERRORS), truth, strict=True):
+        assert len(answer.instances) == len(buildings)
         assert answer.scores_CHW.shape == (6, 320, 448)
-        is_building = classes_HW == CLASSES.index("building")
+        is_building = classes_HW == LAND_COVER_CLASSES.index("building")
         np.testing.assert_array_equal(covered(answer) == 1, is_building)
         said_HW = answer.scores_CHW.argmax(axis=0)
         np.testing.assert_array_equal((said_HW <= BUILDING) & (answer.scores_CHW.max(axis=0) > 0.5), is_building)
-        for name, channel in CHANNEL.items():
-            assert (said_HW[classes_HW == CLASSES.index(name)] == channel).all()
-        asked = [CLASSES.index(name) for name in (*CHANNEL, "building")]
+        for name, channel in PROMPT_OF_CLASS.items():
+            assert (said_HW[classes_HW == LAND_COVER_CLASSES.index(name)] == channel).all()
+        asked = [LAND_COVER_CLASSES.index(name) for name in (*PROMPT_OF_CLASS, "building")]
         assert answer.scores_CHW[:, ~np.isin(classes_HW, asked)].max() < 0.5, "what nobody asked for scores low"
 
 
 def test_equal_settings_give_equal_answers_and_another_seed_others() -> None:
-    first, again, other = (answer_city(city(), flaws)[1] for flaws in (Flaws(), Flaws(), Flaws(seed=1)))
+    first, again, other = (
+        simulate_answers(city(), flaws)[1] for flaws in (AnswerErrors(), AnswerErrors(), AnswerErrors(seed=1))
+    )
     np.testing.assert_array_equal(first.scores_CHW, again.scores_CHW)
-    assert first.found == again.found
-    assert first.found != other.found
+    assert first.instances == again.instances
+    assert first.instances != other.instances
 
 
 def test_misses_take_their_share_and_small_buildings_first() -> None:
-    large = city().buildings_t1[city().buildings_t1["area_m2"] > SMALL_M2]
+    large = city().buildings_t1[city().buildings_t1["area_m2"] > SMALL_BUILDING_M2]
     small = len(city().buildings_t1) - len(large)
     flaws = [with_flaws(miss_frac=0.3, seed=seed) for seed in range(12)]
-    missed = [len(city().buildings_t1) - len(answer_city(city(), one)[0].found) for one in flaws]
+    missed = [len(city().buildings_t1) - len(simulate_answers(city(), one)[0].instances) for one in flaws]
     expected = 0.3 * len(large) + 0.6 * small
     assert np.mean(missed) == pytest.approx(expected, abs=4 * np.sqrt(expected / len(flaws)))
-    assert not answer_city(city(), with_flaws(miss_frac=1.0))[0].found
+    assert not simulate_answers(city(), with_flaws(miss_frac=1.0))[0].instances
 
 
 def test_inventions_stand_where_nothing_does() -> None:
     flaws = with_flaws(invented_per_ha=20.0, persistence_frac=0.5)
     true = len(city().buildings_t1)
-    invented = answer_city(city(), flaws)[0].found[true:]
+    invented = simulate_answers(city(), flaws)[0].instances[true:]
     area_ha = 320 * 448 * 0.25 / 1e4
     assert len(invented) == pytest.approx(20 * area_ha, rel=0.4)
-    built_HW = city().classes_t1_HW == CLASSES.index("building")
+    built_HW = city().classes_t1_HW == LAND_COVER_CLASSES.index("building")
     for one in invented:
         x, y = (int(value) for value in one.outline.centroid.coords[0])
         if 0 <= y < 320 and 0 <= x < 448:
@@ -99,7 +101,8 @@ def test_inventions_stand_where_nothing_does() -> None:
 
 def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
     true, moved = (
-        answer_city(city(), flaws)[0].found for flaws in (PERFECT, with_flaws(misalignment_px=2.0, persistence_frac=0))
+        simulate_answers(city(), flaws)[0].instances
+        for flaws in (NO_ERRORS, with_flaws(misalignment_px=2.0, persistence_frac=0))
     )
     assert len(true) == len(moved)
     ways = [
@@ -110,16 +113,19 @@ def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
 
 
 def test_confusion_mistakes_its_share_of_the_ground() -> None:
-    right, wrong = (answer_city(city(), flaws)[0].scores_CHW for flaws in (PERFECT, with_flaws(confusion_frac=0.2)))
-    ground_HW = city().classes_t1_HW != CLASSES.index("building")
+    right, wrong = (
+        simulate_answers(city(), flaws)[0].scores_CHW for flaws in (NO_ERRORS, with_flaws(confusion_frac=0.2))
+    )
+    ground_HW = city().classes_t1_HW != LAND_COVER_CLASSES.index("building")
     assert (right.argmax(axis=0) != wrong.argmax(axis=0))[ground_HW].mean() == pytest.approx(0.2, abs=0.06)
 
 
 def test_noise_has_its_strength_and_length() -> None:
     logits = [
-        np.log(s / (1 - s)) for s in (answer_city(city(), f)[0].scores_CHW[5] for f in (PERFECT, with_flaws(noise=0.5)))
+        np.log(s / (1 - s))
+        for s in (simulate_answers(city(), f)[0].scores_CHW[5] for f in (NO_ERRORS, with_flaws(noise=0.5)))
     ]
-    grass_HW = city().classes_t1_HW == CLASSES.index("grass")
+    grass_HW = city().classes_t1_HW == LAND_COVER_CLASSES.index("grass")
     noise_HW = np.where(grass_HW, logits[1] - logits[0], np.nan)
     assert np.nanstd(noise_HW) == pytest.approx(0.5, rel=0.3)
     assert np.nanmean(noise_HW[:, 1:] * noise_HW[:, :-1]) > 0.6 * np.nanvar(noise_HW), "neighbours are alike"
@@ -132,7 +138,7 @@ def test_persistence_makes_the_dates_err_alike() -> None:
     def differently(persistence: float) -> int:
         """Unchanged buildings whose scores differ between the dates; scores are drawn with the rest of their luck."""
         flaws = with_flaws(miss_frac=0.4, misalignment_px=0.0, persistence_frac=persistence)
-        scores = [{one.score for one in answer.found} for answer in answer_city(city(), flaws)]
+        scores = [{one.score for one in answer.instances} for answer in simulate_answers(city(), flaws)]
         return len(scores[0] ^ scores[1])
 
     changed = len(city().buildings_t1) + len(city().buildings_t2) - 2 * len(stay)
@@ -141,24 +147,24 @@ def test_persistence_makes_the_dates_err_alike() -> None:
 
 
 @settings(max_examples=30)
-@given(st.sampled_from([name for name in vars(PERFECT) if name != "seed"]), st.floats(-5, 5))
+@given(st.sampled_from([name for name in vars(NO_ERRORS) if name != "seed"]), st.floats(-5, 5))
 def test_flaws_out_of_range_are_refused(name: str, value: float) -> None:
     fine = value >= 0 and (value <= 1 or not name.endswith("_frac"))
     if fine:
-        assert getattr(Flaws(**{name: value}), name) == value
+        assert getattr(AnswerErrors(**{name: value}), name) == value
     else:
         with pytest.raises(ConfigError, match=name):
-            Flaws(**{name: value})
+            AnswerErrors(**{name: value})
 
 
 # ------------------------------------------------------------------------------------------------ files
 def test_files_say_what_the_answers_say(tmp_path: Path) -> None:
-    pairs = write_patches(city(), tmp_path / "pairs", size_px=64)
-    write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, flaws=Flaws())
-    vlm = files.build(weights=tmp_path / "answers")
-    whole = answer_city(city(), Flaws())[1]
+    pairs = write_city_patches(city(), tmp_path / "pairs", size_px=64)
+    write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, flaws=AnswerErrors())
+    vlm = files.build_precomputed(weights=tmp_path / "answers")
+    whole = simulate_answers(city(), AnswerErrors())[1]
     row, col = 128, 192
-    said = vlm.segment(city().t2_HWC[row : row + 64, col : col + 64], PROMPTS)
+    said = vlm.segment(city().t2_HWC[row : row + 64, col : col + 64], ANSWER_PROMPTS)
     np.testing.assert_allclose(said.scores_CHW, whole.scores_CHW[:, row : row + 64, col : col + 64], atol=1e-3)
     assert said.instances is not None
     masks = [rle.decode(dict(one.mask)) for one in said.instances]
@@ -169,18 +175,20 @@ def test_files_say_what_the_answers_say(tmp_path: Path) -> None:
 
 
 def test_a_worse_vlm_gives_worse_labels(tmp_path: Path) -> None:
-    pairs = write_patches(city(), tmp_path / "pairs", size_px=64)
-    worse = Flaws(miss_frac=0.4, invented_per_ha=4.0, misalignment_px=2.5)
+    pairs = write_city_patches(city(), tmp_path / "pairs", size_px=64)
+    worse = AnswerErrors(miss_frac=0.4, invented_per_ha=4.0, misalignment_px=2.5)
     truth_HW = {pair.name: city().change_HW[slice(*_span(pair, 1)), slice(*_span(pair, 2))] for pair in pairs}
     ious = []
-    for name, flaws in (("perfect", PERFECT), ("default", Flaws()), ("worse", worse)):
+    for name, flaws in (("perfect", NO_ERRORS), ("default", AnswerErrors()), ("worse", worse)):
         write_answers(city(), pairs, tmp_path / name, images=tmp_path / "pairs", size_px=64, flaws=flaws)
-        vlm, store = files.build(weights=tmp_path / name), tmp_path / f"store-{name}"
+        vlm, store = files.build_precomputed(weights=tmp_path / name), tmp_path / f"store-{name}"
         made = CEGSettings(level="instance")
-        list(generate(pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=made, root=store))
-        counts = Confusion()
+        list(generate_labels(pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=made, root=store))
+        counts = ConfusionCounts()
         for pair in pairs:
-            counts += Confusion.from_maps(PseudoStore.open(store).labels(pair).change_HW, truth_HW[pair.name])
+            counts += ConfusionCounts.from_maps(
+                PseudoLabelStore.open(store).read_labels(pair).change_HW, truth_HW[pair.name]
+            )
         ious.append(counts.iou)
     assert ious[0] > 0.6, "but for rebuilt houses, which touch their forerunners, the perfect VLM finds every change"
     assert ious[0] > ious[1] + 0.1 > ious[2] + 0.15
@@ -194,4 +202,4 @@ def _span(pair: PairFiles, part: int) -> tuple[int, int]:
 def test_a_patch_that_does_not_say_its_place_is_refused(tmp_path: Path) -> None:
     odd = PairFiles("somewhere", Path("a.png"), Path("b.png"))
     with pytest.raises(DataError, match="somewhere"):
-        write_answers(city(), [odd], tmp_path / "answers", images=tmp_path, size_px=64, flaws=PERFECT)
+        write_answers(city(), [odd], tmp_path / "answers", images=tmp_path, size_px=64, flaws=NO_ERRORS)

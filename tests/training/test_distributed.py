@@ -29,9 +29,15 @@ from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.methods.supervised import Supervised
 from semicdvl.models import siam_light
-from semicdvl.pseudo_labels.generate import CEGSettings, generate
+from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.training import loop
-from semicdvl.training.distributed import Processes, has_batch_norm, join, mean_of, synchronised
+from semicdvl.training.distributed import (
+    ProcessGroup,
+    average_by_name,
+    has_batch_norm,
+    join_process_group,
+    synchronise_batch_norm,
+)
 from semicdvl.training.run import train
 from semicdvl.types import Segments
 
@@ -65,7 +71,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for part, array in (("A", before_HWC), ("B", after_HWC), ("label", label_HW)):
             save(data / part / f"p{number:02d}.png", array)
     words, settings = Prompts(("house",), ("grass",)), CEGSettings(gamma=0.4, gamma_segmentation=0.4)
-    list(generate(folder.read(data).pairs, vlm=Bands(), prompts=words, settings=settings, root=root / "store"))
+    list(
+        generate_labels(
+            folder.read_folder(data).pairs, vlm=Bands(), prompts=words, settings=settings, root=root / "store"
+        )
+    )
     return {"root": str(data), "store": str(root / "store")}
 
 
@@ -164,37 +174,37 @@ def test_a_run_is_gone_on_with_by_as_many_processes(parts: dict[str, str], tmp_p
 
 # ------------------------------------------------------------------------------------------------ parts
 def test_one_process_has_nobody_to_ask() -> None:
-    alone = join("cpu")
-    assert (alone.rank, alone.count, alone.device.type, alone.main) == (0, 1, "cpu", True)
-    assert list(alone.share("abc")) == ["a", "b", "c"] and alone.total([3, 4]) == [3, 4]
-    alone.wait()
+    alone = join_process_group("cpu")
+    assert (alone.rank, alone.count, alone.device.type, alone.is_main) == (0, 1, "cpu", True)
+    assert list(alone.take_share("abc")) == ["a", "b", "c"] and alone.sum_counts([3, 4]) == [3, 4]
+    alone.wait_for_all()
     with pytest.raises(ConfigError, match=r"train\.device = 'warp'.*Give auto or cpu"):
-        join("warp")
+        join_process_group("warp")
 
 
 def test_shares_are_disjoint_and_whole() -> None:
-    shares = [Processes(rank, 3, torch.device("cpu")).share(range(8)) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3, torch.device("cpu")).take_share(range(8)) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == list(range(8))
     assert [len(share) for share in shares] == [3, 3, 2]
 
 
 def test_a_mean_is_over_the_parts_that_have_the_number() -> None:
-    assert mean_of([{"a": 1.0, "b": 4.0}, {"a": 3.0}]) == {"a": 2.0, "b": 4.0}
+    assert average_by_name([{"a": 1.0, "b": 4.0}, {"a": 3.0}]) == {"a": 2.0, "b": 4.0}
 
 
 def test_weights_without_gradients_are_looked_for_only_where_a_head_with_weights_is_not_read() -> None:
     """The walk over the graph costs time at each step, and torch complains where it finds none."""
-    network = siam_light.build(backbone="resnet18", pretrained=False, decoder_channels=8)
+    network = siam_light.build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=8)
     for method, looks in ((SemiCDVL(), False), (Supervised(), True)):
-        handler = loop._accelerator(loop.Plan(steps=1, eval_every=1, device="cpu"), method, network).ddp_handler
+        handler = loop._build_accelerator(loop.Plan(steps=1, eval_every=1, device="cpu"), method, network).ddp_handler
         assert handler is not None and handler.find_unused_parameters is looks
 
 
 def test_batch_norm_is_synchronised_on_gpus_and_keeps_its_names_and_activation() -> None:
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False)  # its batch norm has the activation inside
     names = list(net.state_dict())
-    assert synchronised(net, Processes(0, 2, torch.device("cpu"))) is net and has_batch_norm(net)
-    converted = synchronised(net, Processes(0, 2, torch.device("cuda")))
+    assert synchronise_batch_norm(net, ProcessGroup(0, 2, torch.device("cpu"))) is net and has_batch_norm(net)
+    converted = synchronise_batch_norm(net, ProcessGroup(0, 2, torch.device("cuda")))
     norms = [module for module in converted.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms and all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
     assert sum(isinstance(getattr(norm, "act", None), nn.ReLU6) for norm in norms) > 20

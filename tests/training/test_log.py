@@ -15,11 +15,11 @@ from semicdvl.config import parse_recipe
 from semicdvl.methods.fixmatch import FixMatch
 from semicdvl.methods.supervised import Supervised
 from semicdvl.training import image_sheets
-from semicdvl.training.image_sheets import COLOURS, PADDING, sheet_of, write_sheet
-from semicdvl.training.log import Log, LogSettings
-from semicdvl.training.loop import normalised
+from semicdvl.training.image_sheets import CLASS_COLORS, PADDING, build_sheet, write_sheet
+from semicdvl.training.log import LogSettings, TrainingLog
+from semicdvl.training.loop import normalise_images
 from semicdvl.training.run import train
-from semicdvl.types import IGNORE, Labelled, Outputs, Unlabelled, VLMTargets
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, UnlabelledBatch, VLMTargets
 
 HEIGHT, WIDTH = 24, 40
 
@@ -27,10 +27,10 @@ HEIGHT, WIDTH = 24, 40
 # ------------------------------------------------------------------------------------------------ log
 def _logged(run: Path, *, start: int = 0, **settings: object) -> list[dict]:
     chosen = LogSettings(title="run", total=4, quiet=True, **settings)  # type: ignore[arg-type]
-    with Log(run / "log.jsonl", chosen, start=start) as log:
+    with TrainingLog(run / "log.jsonl", chosen, start=start) as log:
         for step in range(start + 1, 4):
-            log.step(step, terms={"fit": 0.5, "odd": 0.25}, health={"sure": 0.125}, pairs=3)
-        log.validation(3, scores={"iou": 0.75}, best=True)
+            log.log_step(step, terms={"fit": 0.5, "odd": 0.25}, health={"sure": 0.125}, pairs=3)
+        log.log_validation(3, scores={"iou": 0.75}, best=True)
     lines = (run / "log.jsonl").read_text().splitlines() if (run / "log.jsonl").exists() else []
     return [json.loads(line) for line in lines]
 
@@ -54,8 +54,8 @@ def test_a_terminal_shows_the_bar_and_the_loss_by_kind(
     monkeypatch.setenv("FORCE_COLOR", "1")  # takes standard error for a terminal
     monkeypatch.setenv("COLUMNS", "80")
     terms = {"supervised": 0.5, "vlm_change_weak": 0.25, "vlm_change_strong": 0.125}
-    with Log(tmp_path / "log.jsonl", LogSettings(title="run", total=4)) as log:
-        log.step(1, terms=terms, health={}, pairs=3)
+    with TrainingLog(tmp_path / "log.jsonl", LogSettings(title="run", total=4)) as log:
+        log.log_step(1, terms=terms, health={}, pairs=3)
     shown = capsys.readouterr().err
     assert "supervised 0.500 + vlm 0.375" in shown and "loss 0.875" in shown and "1/4" in shown
 
@@ -80,8 +80,8 @@ def test_a_killed_process_leaves_tensorboard_what_was_flushed(tmp_path: Path) ->
     pytest.importorskip("tensorboard", reason="needs semicdvl[track]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Log(tmp_path / "log.jsonl", LogSettings(title="run", total=4, tensorboard=True, quiet=True)) as log:
-        log.step(1, terms={"fit": 0.5}, health={}, pairs=3)
+    with TrainingLog(tmp_path / "log.jsonl", LogSettings(title="run", total=4, tensorboard=True, quiet=True)) as log:
+        log.log_step(1, terms={"fit": 0.5}, health={}, pairs=3)
         log.flush()
         read = EventAccumulator(str(tmp_path / "tensorboard"))
         read.Reload()  # the file is still open, as when the process is killed now
@@ -113,7 +113,7 @@ def _images(count: int, value: int) -> Tensor:
     return torch.full((count, 3, HEIGHT, WIDTH), value, dtype=torch.uint8)
 
 
-def _batches() -> tuple[Labelled, Unlabelled]:
+def _batches() -> tuple[LabelledBatch, UnlabelledBatch]:
     """Date 2 is much brighter in the left third, a little in the middle, and darker on the right."""
     count, third = 4, WIDTH // 4
     t1, t2 = _images(count, 100), _images(count, 100)
@@ -126,16 +126,18 @@ def _batches() -> tuple[Labelled, Unlabelled]:
     box_BHW, valid_BHW = torch.zeros(2, count, HEIGHT, WIDTH, dtype=torch.bool)
     box_BHW[0, 8:20, 10:30] = True
     valid_BHW[..., :-4] = True
-    views = [normalised(image) for image in (t1, t2, t1, t2)]
+    views = [normalise_images(image) for image in (t1, t2, t1, t2)]
     views[2][1] = 0  # the strong view of pair 1 differs, so that pasting shows
-    labelled = Labelled(views[0][:2], views[1][:2], label_BHW[:2], VLMTargets(*(m[:2] for m in vars(vlm).values())))
-    return labelled, Unlabelled(*views, valid_BHW, box_BHW, vlm, label_BHW)
+    labelled = LabelledBatch(
+        views[0][:2], views[1][:2], label_BHW[:2], VLMTargets(*(m[:2] for m in vars(vlm).values()))
+    )
+    return labelled, UnlabelledBatch(*views, valid_BHW, box_BHW, vlm, label_BHW)
 
 
 def test_a_sheet_shows_what_was_seen_taught_and_said() -> None:
     model, (labelled, unlabelled) = Brighter().train(), _batches()
     state = torch.get_rng_state()
-    rows = sheet_of(model, model, FixMatch(confidence_min=0.95), labelled=labelled, unlabelled=unlabelled)
+    rows = build_sheet(model, model, FixMatch(confidence_min=0.95), labelled=labelled, unlabelled=unlabelled)
     assert torch.equal(state, torch.get_rng_state()) and model.drop.training
     assert [row.name for row in rows] == ["labelled"] * 2 + ["unlabelled"] * 3
 
@@ -156,36 +158,36 @@ def test_a_sheet_shows_what_was_seen_taught_and_said() -> None:
 def test_a_sheet_takes_labels_for_changed_from_their_own_bound_on() -> None:
     model, (labelled, unlabelled) = Brighter(), _batches()
     method = FixMatch(confidence_min=0.95, confidence_min_changed=0.5)
-    row = sheet_of(model, model, method, labelled=labelled, unlabelled=unlabelled)[2]
+    row = build_sheet(model, model, method, labelled=labelled, unlabelled=unlabelled)[2]
     assert (row.cells[image_sheets.PSEUDO] == row.cells[image_sheets.PREDICTION]).all() and row.note == "100% confident"
 
 
 def test_the_strong_view_is_shown_as_it_was_pasted() -> None:
     labelled, unlabelled = _batches()
-    rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
+    rows = build_sheet(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
     strong = [row.cells[image_sheets.STRONG_T1] for row in rows[2:]]
     assert (strong[0][9, 11] == 100).all() and (strong[0][0, 0] == 100).all()
     assert (strong[1][9, 11] != 100).all()  # pair 1 as it is, without a box
-    unlabelled.box_BHW[2, 8:20, 10:30] = True  # pair 2 takes from pair 1
-    rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
+    unlabelled.cutmix_box_BHW[2, 8:20, 10:30] = True  # pair 2 takes from pair 1
+    rows = build_sheet(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
     pasted = rows[4].cells[image_sheets.STRONG_T1]
     assert (pasted[9, 11] == strong[1][9, 11]).all() and (pasted[0, 0] == 100).all()
 
 
 def test_a_picture_is_drawn_with_all_columns_and_the_colours_of_the_legend(tmp_path: Path) -> None:
     labelled, unlabelled = _batches()
-    rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
+    rows = build_sheet(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=unlabelled)
     write_sheet(tmp_path / "sheets" / "step-000200.png", rows, title="run, step 200")
     with Image.open(tmp_path / "sheets" / "step-000200.png") as picture:
         pixels = np.asarray(picture)
-    for colour in (*COLOURS.values(), image_sheets.BOX):
+    for colour in (*CLASS_COLORS.values(), image_sheets.CUTMIX_COLOR):
         assert (pixels == colour).all(axis=-1).sum() > 100
     assert (
         pixels.shape[1] > len(image_sheets.COLUMNS) * image_sheets.CELL_PX
         and pixels.shape[0] > 5 * image_sheets.CELL_PX
     )
 
-    few = sheet_of(Brighter(), Brighter(), Supervised(), labelled=labelled, unlabelled=None)
+    few = build_sheet(Brighter(), Brighter(), Supervised(), labelled=labelled, unlabelled=None)
     write_sheet(tmp_path / "few.png", few, title="labels alone")
     with Image.open(tmp_path / "few.png") as picture:
         assert picture.width < pixels.shape[1]  # columns that nothing fills are left out
@@ -193,8 +195,8 @@ def test_a_picture_is_drawn_with_all_columns_and_the_colours_of_the_legend(tmp_p
 
 def test_no_truth_and_no_vlm_leave_their_columns_empty() -> None:
     labelled, unlabelled = _batches()
-    bare = Unlabelled(*list(vars(unlabelled).values())[:6])
-    rows = sheet_of(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=bare)
+    bare = UnlabelledBatch(*list(vars(unlabelled).values())[:6])
+    rows = build_sheet(Brighter(), Brighter(), FixMatch(), labelled=labelled, unlabelled=bare)
     assert image_sheets.TRUTH not in rows[-1].cells and image_sheets.VLM not in rows[-1].cells
     assert image_sheets.TRUTH in rows[0].cells
 

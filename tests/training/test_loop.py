@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from semicdvl.checkpoint import load_weights
 from semicdvl.errors import DivergedError
-from semicdvl.methods.discriminators import fooling, telling, truth_map
+from semicdvl.methods.discriminators import adversarial_loss, discriminator_loss, one_hot_label
 from semicdvl.training import loop
-from semicdvl.training.checkpoint import State
-from semicdvl.training.log import Log
-from semicdvl.training.loop import Fitted, Plan, fit
+from semicdvl.training.checkpoint import TrainingCheckpoint
+from semicdvl.training.log import TrainingLog
+from semicdvl.training.loop import FitResult, Plan, run_training_loop
 from semicdvl.training.optim import OptimSettings, build_optimizer, set_lr
-from semicdvl.types import Labelled, Outputs
+from semicdvl.types import LabelledBatch, Outputs
 
 STEPS = 8
 
@@ -51,14 +51,14 @@ class CrossEntropy:
         return {"fit": loss, "odd": loss * (float("nan") if progress.step == self.nan_at else 0.0)}
 
 
-def _batches(start: int, *, stop_at: int = -1) -> Iterator[tuple[Labelled, None]]:
+def _batches(start: int, *, stop_at: int = -1) -> Iterator[tuple[LabelledBatch, None]]:
     for step in range(start, STEPS):
         if step == stop_at:
             raise KeyboardInterrupt
         generator = torch.Generator().manual_seed(step)
         images = torch.randint(0, 256, (2, 2, 3, 5, 7), dtype=torch.uint8, generator=generator)
         label = (images[0, :, 0] > images[1, :, 0]).long()
-        yield Labelled(images[0], images[1], label), None
+        yield LabelledBatch(images[0], images[1], label), None
 
 
 def _validate(model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -68,8 +68,8 @@ def _validate(model: nn.Module, device: torch.device) -> dict[str, float]:
     return {"iou": [0.1, 0.5, 0.3, 0.2][_validate.calls - 1], "predicted_changed_frac": 0.1}  # type: ignore[attr-defined]
 
 
-def _fit(run: Path, *, stop_at: int = -1, plan: Plan | None = None, method: CrossEntropy | None = None) -> Fitted:
-    return fit(
+def _fit(run: Path, *, stop_at: int = -1, plan: Plan | None = None, method: CrossEntropy | None = None) -> FitResult:
+    return run_training_loop(
         Tiny(),
         method or CrossEntropy(),
         plan=plan or Plan(steps=STEPS, eval_every=2, device="cpu"),
@@ -117,9 +117,9 @@ def test_a_run_killed_as_soon_as_its_state_is_there_has_the_events_of_that_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what comes after the state is written again: its own validation, and TensorBoard's numbers, come before."""
-    save, flush, flushed = State.save, Log.flush, list[str]()
+    save, flush, flushed = TrainingCheckpoint.save, TrainingLog.flush, list[str]()
 
-    def killed(self: State, step: int) -> None:
+    def killed(self: TrainingCheckpoint, step: int) -> None:
         save(self, step)
         assert flushed, "TensorBoard's numbers were held back"
         if step == 4:
@@ -128,8 +128,8 @@ def test_a_run_killed_as_soon_as_its_state_is_there_has_the_events_of_that_step(
     _fit(tmp_path / "whole")
     _validate.calls = 0  # type: ignore[attr-defined]
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(State, "save", killed)
-        patched.setattr(Log, "flush", lambda self: (flushed.append("all"), flush(self)))
+        patched.setattr(TrainingCheckpoint, "save", killed)
+        patched.setattr(TrainingLog, "flush", lambda self: (flushed.append("all"), flush(self)))
         _fit(tmp_path / "killed")
     _validate.calls = 2  # type: ignore[attr-defined]
     _fit(tmp_path / "killed")
@@ -155,7 +155,7 @@ class Plays(CrossEntropy):
 
     critic_lr = 0.01
 
-    def critics(self) -> nn.Module:
+    def build_discriminators(self) -> nn.Module:
         return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
 
     def step(self, model, teacher, labelled, unlabelled, progress, critics=None) -> dict[str, Tensor]:
@@ -163,8 +163,8 @@ class Plays(CrossEntropy):
         fit_one = nn.functional.nll_loss(maps_BKHW.log(), labelled.label_BHW)
         return {
             "fit": fit_one,
-            "adversarial": fooling(critics, maps_BKHW),
-            "critic": telling(critics, truth_map(labelled.label_BHW), maps_BKHW)[0],
+            "adversarial": adversarial_loss(critics, maps_BKHW),
+            "critic": discriminator_loss(critics, one_hot_label(labelled.label_BHW), maps_BKHW)[0],
         }
 
 
@@ -183,7 +183,7 @@ def test_a_killed_game_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
         assert all(torch.equal(first[key], second[key]) for key in first), name
     moved = load_weights(states[0] / "critics.safetensors")
     torch.manual_seed(0)
-    assert not torch.equal(moved["0.weight"], Plays().critics()[0].weight)
+    assert not torch.equal(moved["0.weight"], Plays().build_discriminators()[0].weight)
 
 
 def test_critics_start_the_same_whatever_came_before(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_network_that_finds_no_change_is_told_of_once_a_spell(
     """Validations after steps 2 to 16: no change in the first, then a spell of three, then one of two."""
     found, steps = iter([0.0, 0.1, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0]), 16
     monkeypatch.setitem(globals(), "STEPS", steps)
-    fit(
+    run_training_loop(
         Tiny(),
         CrossEntropy(),
         plan=Plan(steps=steps, eval_every=2, device="cpu"),
@@ -284,18 +284,18 @@ def test_groups_and_schedule() -> None:
     optimizer = build_optimizer(model, settings)
     assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
-    set_lr(optimizer, settings.factor(5, 10))
+    set_lr(optimizer, settings.compute_lr_factor(5, 10))
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.2 * 0.5**0.9)
-    assert settings.factor(0, 10) == 1
-    assert OptimSettings(warmup_steps=3).factor(0, 10) == 0.25
+    assert settings.compute_lr_factor(0, 10) == 1
+    assert OptimSettings(warmup_steps=3).compute_lr_factor(0, 10) == 0.25
 
 
 def test_published_schedules() -> None:
     """STANet: 100 epochs at the full rate, 100 linearly to 0. SNUNet: halved after every 8 of 100 epochs."""
     stanet = OptimSettings(power=1.0, hold_frac=0.5)
-    assert [stanet.factor(step, 200) for step in (0, 100, 150, 199)] == pytest.approx([1, 1, 0.5, 0.01])
+    assert [stanet.compute_lr_factor(step, 200) for step in (0, 100, 150, 199)] == pytest.approx([1, 1, 0.5, 0.01])
     snunet = OptimSettings(power=0.0, halve_frac=0.08)
-    assert [snunet.factor(step, 100) for step in (0, 7, 8, 15, 16, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
+    assert [snunet.compute_lr_factor(step, 100) for step in (0, 7, 8, 15, 16, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
 
 
 def test_adam_is_adam_and_momentum_its_first_beta() -> None:
@@ -306,4 +306,4 @@ def test_adam_is_adam_and_momentum_its_first_beta() -> None:
 
 def test_images_are_normalised_as_imagenet() -> None:
     images = torch.full((2, 3, 5, 7), 255, dtype=torch.uint8)
-    assert torch.allclose(loop.normalised(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
+    assert torch.allclose(loop.normalise_images(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))

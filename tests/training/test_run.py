@@ -19,13 +19,13 @@ from semicdvl.data.pairs import read_pair
 from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, DataError, StoreError
 from semicdvl.methods.supervised import Supervised
-from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo_labels.generate import CEGSettings, generate
-from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training import run
-from semicdvl.training.distributed import join
+from semicdvl.training.distributed import join_process_group
 from semicdvl.training.run import evaluate_run, make_split, train
-from semicdvl.training.vlm_baseline import guide_scores
+from semicdvl.training.vlm_baseline import score_vlm_alone
 from semicdvl.types import Segments
 
 PAIRS = 12
@@ -71,7 +71,13 @@ def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pseudo") / "store"
     words, settings = Prompts(("house",), ("grass",)), CEGSettings(gamma=0.4, gamma_segmentation=0.4)
     assert (
-        len(list(generate(folder.read(data).pairs, vlm=Colours(), prompts=words, settings=settings, root=root)))
+        len(
+            list(
+                generate_labels(
+                    folder.read_folder(data).pairs, vlm=Colours(), prompts=words, settings=settings, root=root
+                )
+            )
+        )
         == PAIRS
     )
     return root
@@ -103,7 +109,7 @@ def test_a_recipe_becomes_a_run_that_can_be_loaded_and_evaluated(
     assert (record["status"], record["selected_on"]) == ("finished", "val")
     assert record["split"]["labelled"] == 2 and record["split"]["leaking_pairs"] == 0
     assert 0 <= result.test["iou"] <= 1
-    again = evaluate_run(tmp_path / "run", folder.read(data), subset="test")
+    again = evaluate_run(tmp_path / "run", folder.read_folder(data), subset="test")
     assert again == pytest.approx(result.test, abs=1e-6)
     network = load_network(tmp_path / "run")
     image = torch.zeros(1, 3, 64, 96)
@@ -153,7 +159,7 @@ def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tm
 @pytest.mark.parametrize("paired", [False, True])
 def test_the_recipe_says_whether_both_dates_share_colour_and_blur(data: Path, paired: bool) -> None:
     recipe = _recipe(data, None, data__paired_looks=paired)
-    assert run._loading(recipe, Supervised(), join("cpu")).strong.paired is paired
+    assert run._build_sample_options(recipe, Supervised(), join_process_group("cpu")).strong.paired is paired
 
 
 def test_a_run_killed_before_it_was_one_can_be_begun(data: Path, tmp_path: Path) -> None:
@@ -190,24 +196,24 @@ def test_published_lists_of_one_set_with_the_pairs_of_another(tmp_path: Path) ->
 
 # ------------------------------------------------------------------------------------------------ the VLM alone
 def test_the_guide_is_scored_as_if_it_were_asked_anew(data: Path, store: Path) -> None:
-    pairs, words, counts = folder.read(data).pairs[:5], Prompts(("house",), ("grass",)), Confusion()
+    pairs, words, counts = folder.read_folder(data).pairs[:5], Prompts(("house",), ("grass",)), ConfusionCounts()
     for pair in pairs:
         read = read_pair(pair)
         dates = (Colours().segment(image_HWC, words.words) for image_HWC in (read.t1_HWC, read.t2_HWC))
         change_HW = make_labels(*dates, prompts=words, settings=CEGSettings(level="instance")).change_HW
         assert read.label_HW is not None
-        counts += Confusion.from_maps(change_HW, read.label_HW)
-    found = guide_scores(PseudoStore.open(store), pairs, quiet=True)
+        counts += ConfusionCounts.from_maps(change_HW, read.label_HW)
+    found = score_vlm_alone(PseudoLabelStore.open(store), pairs, quiet=True)
     assert found is not None and found["iou"] == counts.iou and counts.iou > 0.5
 
 
 def test_a_guide_without_answers_or_pairs_has_no_scores(data: Path, tmp_path: Path) -> None:
-    pairs, words = folder.read(data).pairs, Prompts(("house",), ("grass",))
-    list(generate(pairs[:2], vlm=Colours(), prompts=words, settings=CEGSettings(), root=tmp_path / "store"))
-    store = PseudoStore.open(tmp_path / "store")
-    assert guide_scores(store, pairs[:2], quiet=True) is not None
-    assert guide_scores(store, pairs[:3], quiet=True) is None
-    assert guide_scores(store, (), quiet=True) is None
+    pairs, words = folder.read_folder(data).pairs, Prompts(("house",), ("grass",))
+    list(generate_labels(pairs[:2], vlm=Colours(), prompts=words, settings=CEGSettings(), root=tmp_path / "store"))
+    store = PseudoLabelStore.open(tmp_path / "store")
+    assert score_vlm_alone(store, pairs[:2], quiet=True) is not None
+    assert score_vlm_alone(store, pairs[:3], quiet=True) is None
+    assert score_vlm_alone(store, (), quiet=True) is None
 
 
 class Halves(Colours):
@@ -223,18 +229,28 @@ class Halves(Colours):
 
 
 def test_a_guide_that_makes_no_instances_has_no_scores(data: Path, tmp_path: Path) -> None:
-    pairs, words, settings = folder.read(data).pairs[:2], Prompts(("house",), ("grass",)), CEGSettings(level="pixel")
-    list(generate(pairs, vlm=Halves(), prompts=words, settings=settings, root=tmp_path / "store"))
-    assert guide_scores(PseudoStore.open(tmp_path / "store"), pairs, quiet=True) is None
+    pairs, words, settings = (
+        folder.read_folder(data).pairs[:2],
+        Prompts(("house",), ("grass",)),
+        CEGSettings(level="pixel"),
+    )
+    list(generate_labels(pairs, vlm=Halves(), prompts=words, settings=settings, root=tmp_path / "store"))
+    assert score_vlm_alone(PseudoLabelStore.open(tmp_path / "store"), pairs, quiet=True) is None
 
 
 def test_a_network_that_is_behind_its_guide_says_so(data: Path, store: Path, tmp_path: Path) -> None:
     recipe = _recipe(data, store, train__steps=1)
     result = train(recipe, tmp_path / "run", quiet=True)
-    assert result.guide is not None and result.guide["iou"] > 0.5 > result.val["iou"]
-    assert result.columns()["VLM alone (validation)"] == result.guide
-    assert "`semicdvl detect` without --model is better" in (result.advice() or "")
-    assert train(recipe, tmp_path / "run", quiet=True).guide == result.guide  # of a finished run: from its record
-    assert replace(result, val={"iou": 1.0}).advice() is None and replace(result, val={}).advice() is None
+    assert result.vlm_scores is not None and result.vlm_scores["iou"] > 0.5 > result.val["iou"]
+    assert result.list_score_columns()["VLM alone (validation)"] == result.vlm_scores
+    assert "`semicdvl detect` without --model is better" in (result.give_advice() or "")
+    assert (
+        train(recipe, tmp_path / "run", quiet=True).vlm_scores == result.vlm_scores
+    )  # of a finished run: from its record
+    assert replace(result, val={"iou": 1.0}).give_advice() is None and replace(result, val={}).give_advice() is None
     alone = train(_recipe(data, None, method__name="supervised", train__steps=1), tmp_path / "alone", quiet=True)
-    assert alone.guide is None and alone.advice() is None and list(alone.columns()) == ["validation (selected)", "test"]
+    assert (
+        alone.vlm_scores is None
+        and alone.give_advice() is None
+        and list(alone.list_score_columns()) == ["validation (selected)", "test"]
+    )

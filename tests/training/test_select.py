@@ -10,7 +10,7 @@ from tests.support.dataset_files import folder_of_pairs
 
 from semicdvl.config import TrainConfig, load_recipe, parse_recipe
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.training.run import length_of, make_split, train
+from semicdvl.training.run import compute_training_length, make_split, train
 from semicdvl.types import PairFiles, Split
 
 RECIPE = """
@@ -78,9 +78,9 @@ def test_numbers_that_validation_chose_are_not(
 
 def test_the_test_pairs_choose_when_they_are_told_to(recipe: Path, tmp_path: Path) -> None:
     by_test = train(load_recipe(recipe, overrides=("select=test",)), tmp_path / "run", quiet=True)
-    assert by_test.test["accuracy"] == pytest.approx(by_test.fitted.best["accuracy"]) and by_test.val == {}
+    assert by_test.test["accuracy"] == pytest.approx(by_test.fit_result.best["accuracy"]) and by_test.val == {}
     by_val = train(load_recipe(recipe), tmp_path / "other", quiet=True)
-    assert by_val.test["accuracy"] != pytest.approx(by_val.fitted.best["accuracy"])  # other pairs, another score
+    assert by_val.test["accuracy"] != pytest.approx(by_val.fit_result.best["accuracy"])  # other pairs, another score
     with pytest.raises(DataError, match=r"no test pair\. Raise data\.test_frac"):
         make_split(load_recipe(recipe, overrides=("data.test_frac=0.0",)).data, select="test")
 
@@ -104,15 +104,15 @@ def test_epochs_are_those_of_the_public_code(
     labelled: int, unlabelled: int, uses_unlabelled: bool, batch: int, steps: int
 ) -> None:
     settings = TrainConfig(epochs=80, labelled_batch=batch, unlabelled_batch=batch)
-    length = length_of(settings, _division(labelled, unlabelled), uses_unlabelled=uses_unlabelled)
+    length = compute_training_length(settings, _division(labelled, unlabelled), uses_unlabelled=uses_unlabelled)
     assert (length.steps, length.epoch, length.eval_every) == (steps, steps // 80, steps // 80)
 
 
 def test_an_epoch_stays_one_with_several_processes_and_batches() -> None:
     settings = TrainConfig(epochs=2, unlabelled_batch=4, accumulate=3, eval_every=7)
-    length = length_of(settings, _division(9, 100), uses_unlabelled=True, processes=2)
+    length = compute_training_length(settings, _division(9, 100), uses_unlabelled=True, processes=2)
     assert (length.steps, length.epoch, length.eval_every) == (2 * 4, 4, 7)
-    assert length_of(TrainConfig(steps=5), _division(9, 100), uses_unlabelled=True).eval_every == 200
+    assert compute_training_length(TrainConfig(steps=5), _division(9, 100), uses_unlabelled=True).eval_every == 200
 
 
 def test_either_steps_or_epochs(recipe: Path) -> None:

@@ -21,21 +21,21 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import network_detector
+from semicdvl.detection.pipeline import build_network_detector
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings
-from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.training.loop import normalised
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.training.loop import normalise_images
 from semicdvl.training.run import train
 from semicdvl.training.self_training import AdaptSettings, adapt
-from semicdvl.training.self_training.labels import choose, gamma_of
-from semicdvl.training.self_training.network import build
-from semicdvl.training.self_training.patches import cells_of
-from semicdvl.training.self_training.run import next_command, recipe_of
+from semicdvl.training.self_training.labels import default_gamma_of, select_training_patches
+from semicdvl.training.self_training.network import build_siam_aerial
+from semicdvl.training.self_training.patches import place_patches
+from semicdvl.training.self_training.run import build_adapt_recipe, build_detect_command
 from semicdvl.types import IGNORE, PairFiles, Segments
 from semicdvl.vlms.aerial import model
-from semicdvl.vlms.aerial.net import normalise
+from semicdvl.vlms.aerial.net import normalise_image
 from semicdvl.vlms.models.fake import FakeVLM
 
 GRASS, ROOF = (110, 170, 80), (220, 220, 220)
@@ -97,7 +97,7 @@ def test_it_learns_what_the_vlm_says(town: list[Path], tmp_path: Path) -> None:
     """With some more steps the new houses stand out, from the ground and from the house that stays."""
     adapted = _adapt(town, tmp_path / "run", steps=50)
     images = [rasterio.open(path).read().transpose(1, 2, 0) for path in town]
-    probability_HW = network_detector(adapted.run, device="cpu").planes(*images)[0]
+    probability_HW = build_network_detector(adapted.run, device="cpu").predict_scores(*images)[0]
     new_HW, old_HW = np.zeros((2, *probability_HW.shape), bool)
     new_HW[40:60, 30:56] = new_HW[90:112, 100:130] = old_HW[8:28, 70:96] = True
     assert probability_HW[new_HW].mean() > 2 * max(probability_HW[~new_HW].mean(), probability_HW[old_HW].mean())
@@ -105,7 +105,7 @@ def test_it_learns_what_the_vlm_says(town: list[Path], tmp_path: Path) -> None:
 
 def test_command_line_adapts_and_detects(town: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
-    words = ("--vlm", "semicdvl.vlms.models.fake:build", "--find", "building", "--background", "grass,road")
+    words = ("--vlm", "semicdvl.vlms.models.fake:build_fake", "--find", "building", "--background", "grass,road")
     small = ("--patch-px", 64, "--steps", 2, "--backbone", "test_resnet", "--pretrained", "none", "--device", "cpu")
     code, told, _ = command(capsys, "adapt", *town, "-o", run, "--detect", out, *words, *small, "--seed", 3)
     assert code == 0 and (out / "change.tif").is_file()
@@ -116,23 +116,23 @@ def test_command_line_adapts_and_detects(town: list[Path], tmp_path: Path, capsy
 def test_the_default_network_trains_and_detects(town: list[Path], tmp_path: Path) -> None:
     adapted = _adapt(town, tmp_path / "run", steps=1, backbone="aerial")
     images = [rasterio.open(path).read().transpose(1, 2, 0) for path in town]
-    probability_PHW = network_detector(adapted.run, device="cpu").planes(*images)
+    probability_PHW = build_network_detector(adapted.run, device="cpu").predict_scores(*images)
     assert probability_PHW.shape == (1, 128, 160) and np.isfinite(probability_PHW).all()
 
 
 # ------------------------------------------------------------------------------------------------ the network
 def test_the_network_starts_as_the_embedded_model() -> None:
     """Its map of an image is the one whose unit vectors the embedded model compares with words."""
-    vlm, network = model.build(), build().eval()
+    vlm, network = model.build_aerial(), build_siam_aerial().eval()
     image_BCHW = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        seen = vlm.net(normalise(image_BCHW))
-        head = network.encoder.head(network._map(normalised(image_BCHW)))
+        seen = vlm.net(normalise_image(image_BCHW))
+        head = network.encoder.head(network._extract_features(normalise_images(image_BCHW)))
     torch.testing.assert_close(torch.nn.functional.normalize(head, dim=1), seen, atol=1e-4, rtol=1e-3)
 
 
 def test_the_network_gives_what_is_asked_and_is_symmetric() -> None:
-    network = build(pretrained="none", backbone="test_efficientnet").eval()
+    network = build_siam_aerial(pretrained="none", backbone="test_efficientnet").eval()
     t1_BCHW, t2_BCHW = torch.randn(2, 2, 3, 45, 70, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         there, back = network(t1_BCHW, t2_BCHW), network(t2_BCHW, t1_BCHW, heads=frozenset({"change"}))
@@ -145,7 +145,7 @@ def test_the_network_gives_what_is_asked_and_is_symmetric() -> None:
 
 
 def test_every_weight_but_the_words_is_trained() -> None:
-    network = build(pretrained=False, backbone="test_efficientnet").train()
+    network = build_siam_aerial(pretrained=False, backbone="test_efficientnet").train()
     out = network(*torch.randn(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     sum(map_BKHW.square().mean() for map_BKHW in (out.change_BKHW, out.t1_BKHW, out.t2_BKHW)).backward()
     idle = {name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()}
@@ -154,7 +154,7 @@ def test_every_weight_but_the_words_is_trained() -> None:
 
 def test_an_unknown_backbone_is_refused() -> None:
     with pytest.raises(ConfigError, match="backbone 'nothing' cannot be built"):
-        build(pretrained="none", backbone="nothing")
+        build_siam_aerial(pretrained="none", backbone="nothing")
 
 
 # ------------------------------------------------------------------------------------------------ going on
@@ -273,7 +273,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any], words: str) 
     ],
 )
 def test_methods_that_need_labels_say_so(done: Any, tmp_path: Path, method: dict[str, Any], remedy: str) -> None:
-    content = recipe_of(done.run, TINY, side_px=64).model_dump(mode="json")
+    content = build_adapt_recipe(done.run, TINY, side_px=64).model_dump(mode="json")
     recipe = parse_recipe({**content, "method": method}, source="test")
     with pytest.raises(ConfigError, match=rf"needs labelled pairs, and data.labelled = 0 leaves none.*{remedy}"):
         train(recipe, tmp_path / "run", quiet=True)
@@ -301,11 +301,11 @@ def test_ground_without_data_teaches_nothing(tmp_path: Path) -> None:
     """The blind columns have no label, though the VLM was sure of them."""
     run = tmp_path / "run"
     _adapt(_town(tmp_path, blind_px=24), run)
-    store = PseudoStore.open(run / "adapt" / "store")
-    left = [pair for pair in folder.read(run / "adapt" / "patches").pairs if pair.name.endswith("_c000000")]
+    store = PseudoLabelStore.open(run / "adapt" / "store")
+    left = [pair for pair in folder.read_folder(run / "adapt" / "patches").pairs if pair.name.endswith("_c000000")]
     assert left
     for pair in left:
-        labels = store.labels(pair)
+        labels = store.read_labels(pair)
         for map_HW in vars(labels).values():
             assert (map_HW[:, :24] == IGNORE).all() and (map_HW[:, 24:] != IGNORE).any()
 
@@ -314,7 +314,7 @@ def test_ground_without_data_teaches_nothing(tmp_path: Path) -> None:
 @given(st.integers(32, 5000), st.integers(32, 5000), st.integers(32, 256), st.integers(1, 900))
 def test_patches_are_bounded_spread_and_inside(height: int, width: int, side: int, most: int) -> None:
     side = min(side, height, width)
-    cells = cells_of(height, width, side_px=side, most=most)
+    cells = place_patches(height, width, side_px=side, max_patches=most)
     assert 1 <= len(cells) <= most and len(set(cells)) == len(cells)
     assert all(0 <= cell.row <= height - side and 0 <= cell.col <= width - side for cell in cells)
     rows, cols = (sorted({getattr(cell, axis) for cell in cells}) for axis in ("row", "col"))
@@ -327,13 +327,13 @@ def test_patches_are_bounded_spread_and_inside(height: int, width: int, side: in
 
 def test_labels_reach_further_than_the_vlm_s_own_choice_in_steps_that_can_be_kept() -> None:
     for own in (0.5, 0.8, 0.33):
-        gamma = gamma_of(FakeVLM(gamma=own))
+        gamma = default_gamma_of(FakeVLM(gamma=own))
         assert 0.38 * own < gamma < 0.42 * own
         assert CEGSettings(gamma=gamma, gamma_segmentation=gamma).gamma == gamma, "a step that the store can keep"
 
 
 def test_small_rasters_are_covered_without_gaps() -> None:
-    cells = cells_of(300, 450, side_px=128, most=1000)
+    cells = place_patches(300, 450, side_px=128, max_patches=1000)
     seen = np.zeros((300, 450), int)
     for cell in cells:
         seen[cell.row : cell.row + 128, cell.col : cell.col + 128] += 1
@@ -343,16 +343,16 @@ def test_small_rasters_are_covered_without_gaps() -> None:
 def test_patches_with_change_come_first_and_quiet_ground_stays() -> None:
     pairs = [PairFiles(f"p{at:03d}", Path("a"), Path("b")) for at in range(100)]
     changed = [0.1 if at % 10 == 0 else 0.0 for at in range(100)]
-    chosen = choose(pairs, changed, most=40)
+    chosen = select_training_patches(pairs, changed, max_patches=40)
     assert len(chosen) == 40 and {f"p{at:03d}" for at in range(0, 100, 10)} <= {pair.name for pair in chosen}
     assert [pair.name for pair in chosen] == sorted(pair.name for pair in chosen)
-    chosen = choose(pairs, [0.1] * 90 + [0.0] * 10, most=40)
+    chosen = select_training_patches(pairs, [0.1] * 90 + [0.0] * 10, max_patches=40)
     assert len(chosen) == 40 and sum(int(pair.name[1:]) >= 90 for pair in chosen) == 10
-    assert choose(pairs, changed, most=100) == tuple(pairs)
+    assert select_training_patches(pairs, changed, max_patches=100) == tuple(pairs)
 
 
 def test_next_command_reads_the_pair_as_training_did() -> None:
     read = replace(TINY, bands=(4, 3, 2), normalise="match", align=True, grid="finest")
-    told = next_command("a b.tif", "c.tif", Path("runs/x"), read)
+    told = build_detect_command("a b.tif", "c.tif", Path("runs/x"), read)
     assert told.startswith("semicdvl detect 'a b.tif' c.tif -o runs/x-out --model runs/x")
     assert told.endswith("--bands 4,3,2 --grid finest --normalise match --align")

@@ -13,13 +13,13 @@ from tests.support.method_batches import AllHeads, random_batches
 
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import load_recipe
-from semicdvl.data.loaders import train_batches
+from semicdvl.data.loaders import load_train_batches
 from semicdvl.data.readers import folder
-from semicdvl.data.splits import split
+from semicdvl.data.splits import split_by_fraction
 from semicdvl.errors import DataError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.training.run import train
-from semicdvl.types import IGNORE, Labelled, Progress
+from semicdvl.types import IGNORE, LabelledBatch, TrainingProgress
 
 SIZES = {"crop_px": 32, "unlabelled_batch": 3, "vlm": None, "steps": 2, "seed": 5}
 
@@ -31,15 +31,17 @@ def data(tmp_path: Path) -> Path:
 
 # ------------------------------------------------------------------------------------------------ loader
 def test_no_share_keeps_its_label_and_nothing_else_moves(data: Path) -> None:
-    none, some = (split(folder.read(data), labelled=share, seed=0, val=0.2, test=0.2) for share in (0.0, 0.4))
+    none, some = (
+        split_by_fraction(folder.read_folder(data), labelled=share, seed=0, val=0.2, test=0.2) for share in (0.0, 0.4)
+    )
     assert none.labelled == () and len(some.labelled) == 2
     assert {pair.name for pair in none.unlabelled} == {pair.name for pair in some.labelled + some.unlabelled}
     assert (none.val, none.test) == (some.val, some.test)
 
 
 def test_the_labelled_part_of_a_batch_is_empty_and_the_other_as_ever(data: Path) -> None:
-    division = split(folder.read(data), labelled=0.4, seed=0)
-    with_labels, without = (list(train_batches(division, labelled_batch=count, **SIZES)) for count in (2, 0))
+    division = split_by_fraction(folder.read_folder(data), labelled=0.4, seed=0)
+    with_labels, without = (list(load_train_batches(division, labelled_batch=count, **SIZES)) for count in (2, 0))
     for (labelled, unlabelled), (none, same) in zip(with_labels, without, strict=True):
         assert none.t1_BCHW.shape == (0, *labelled.t1_BCHW.shape[1:]) and none.t1_BCHW.dtype == torch.uint8
         assert none.label_BHW.shape == (0, 32, 32) and none.label_BHW.dtype == labelled.label_BHW.dtype
@@ -47,9 +49,9 @@ def test_the_labelled_part_of_a_batch_is_empty_and_the_other_as_ever(data: Path)
 
 
 def test_labelled_pairs_that_were_wanted_are_missed(data: Path) -> None:
-    division = split(folder.read(data), labelled=0.0, seed=0)
+    division = split_by_fraction(folder.read_folder(data), labelled=0.0, seed=0)
     with pytest.raises(DataError, match="no labelled pair"):
-        next(train_batches(division, labelled_batch=2, **SIZES))
+        next(load_train_batches(division, labelled_batch=2, **SIZES))
 
 
 # ------------------------------------------------------------------------------------------------ method
@@ -57,8 +59,8 @@ def _terms(method: SemiCDVL) -> tuple[dict[str, torch.Tensor], AllHeads]:
     """Step once without labelled pairs, with the same network for the same question."""
     torch.manual_seed(0)
     model, (labelled, unlabelled) = AllHeads(), random_batches()
-    none = Labelled(labelled.t1_BCHW[:0], labelled.t2_BCHW[:0], labelled.label_BHW[:0])
-    return method.step(model, model, none, unlabelled, Progress(0, 10)), model
+    none = LabelledBatch(labelled.t1_BCHW[:0], labelled.t2_BCHW[:0], labelled.label_BHW[:0])
+    return method.step(model, model, none, unlabelled, TrainingProgress(0, 10)), model
 
 
 def test_the_vlm_teaches_the_head_that_is_used() -> None:
@@ -125,10 +127,12 @@ def test_the_last_weights_are_kept_whatever_their_scores(data: Path, tmp_path: P
     run = tmp_path / "run"
     done = train(load_recipe(tmp_path / "recipe.toml"), run, quiet=True)
     record = json.loads((run / "run.json").read_text())
-    assert done.fitted.best_step == record["best_step"] == 6 and record["selected_on"] == done.selected_on == "last"
+    assert done.fit_result.best_step == record["best_step"] == 6 and record["selected_on"] == done.selected_on == "last"
     kept, newest = (load_weights(path / "model.safetensors") for path in (run, run / "state" / "00000006"))
     assert kept.keys() == newest.keys() and all(torch.equal(kept[name], newest[name]) for name in kept)
-    assert set(done.columns()) == ({"validation"} if val else set()), "no column says that something was selected"
+    assert set(done.list_score_columns()) == ({"validation"} if val else set()), (
+        "no column says that something was selected"
+    )
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     scores = [line["validation"] for line in lines if "validation" in line]
     assert len(scores) == 6 and all(("iou" in each) == bool(val) for each in scores)

@@ -15,7 +15,7 @@ from tests.support.pairs_in_memory import detect, fitted, pair, planes
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import IGNORE, Fits
 from semicdvl.unsupervised import (
-    CLASSIC,
+    UNSUPERVISED,
     any_change,
     cnn_cd,
     cva,
@@ -28,8 +28,8 @@ from semicdvl.unsupervised import (
     pca_km,
     scm,
 )
-from semicdvl.unsupervised.common.features import cells
-from semicdvl.unsupervised.common.sam import Masks, Seen
+from semicdvl.unsupervised.common.features import iterate_feature_cells
+from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances
 
 SHAPE = 96, 160
 BOX = slice(24, 56), slice(64, 104)
@@ -60,7 +60,7 @@ class SquareMasks:
 
     def look(self, image_HWC):
         colour_DHW = torch.from_numpy(image_HWC[..., :3].astype(np.float32).transpose(2, 0, 1)) / 255 - 0.5
-        return Seen([colour_DHW[None]], (1.0, 1.0), colour_DHW)
+        return SamEmbedding([colour_DHW[None]], (1.0, 1.0), colour_DHW)
 
     def levels(self, seen):
         return [seen.embedding_DHW, seen.embedding_DHW[:, ::2, ::2]]
@@ -69,13 +69,13 @@ class SquareMasks:
         logits_NHW = torch.full((2, *seen.embedding_DHW.shape[1:]), -4.0)
         logits_NHW[0, BOX[0], BOX[1]] = 4.0
         logits_NHW[1, 72:92, 8:40] = 4.0
-        return Masks(logits_NHW, torch.tensor([0.9, 0.8]))
+        return SamInstances(logits_NHW, torch.tensor([0.9, 0.8]))
 
     def at(self, seen, *, x_frac, y_frac):
         masks = self.masks(seen)
         rows, cols = masks.logits_NHW.shape[1:]
         hit = masks.logits_NHW[:, int(y_frac * rows), int(x_frac * cols)].argmax()[None]
-        return Masks(masks.logits_NHW[hit], masks.rating_N[hit])
+        return SamInstances(masks.logits_NHW[hit], masks.rating_N[hit])
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ class BlueIsBuilding:
 
 
 BUILT = {
-    "cva": lambda: cva.build(),
-    "log_ratio": lambda: log_ratio.build(),
-    "irmad": lambda: irmad.build(),
-    "pca_km": lambda: pca_km.build(),
-    "dsfa": lambda: dsfa.build(steps=30),
-    "cnn_cd": lambda: cnn_cd.build(Pointwise(), layers=[0, 1]),
-    "dcva": lambda: dcva.build(Pointwise(), layers=[0, 1], kept_frac=0.5),
-    "gmcd": lambda: gmcd.build(Pointwise(), layer=2, nodes=128, steps=60),
-    "dino_cva": lambda: dino_cva.build(replace(Pointwise(), channels=(6,) * 4)),
-    "any_change": lambda: any_change.build(SquareMasks()),
-    "scm": lambda: scm.build(SquareMasks(), BlueIsBuilding()),
+    "cva": lambda: cva.build_cva(),
+    "log_ratio": lambda: log_ratio.build_log_ratio(),
+    "irmad": lambda: irmad.build_irmad(),
+    "pca_km": lambda: pca_km.build_pca_km(),
+    "dsfa": lambda: dsfa.build_dsfa(steps=30),
+    "cnn_cd": lambda: cnn_cd.build_cnn_cd(Pointwise(), layers=[0, 1]),
+    "dcva": lambda: dcva.build_dcva(Pointwise(), layers=[0, 1], kept_frac=0.5),
+    "gmcd": lambda: gmcd.build_gmcd(Pointwise(), layer=2, nodes=128, steps=60),
+    "dino_cva": lambda: dino_cva.build_dino_cva(replace(Pointwise(), channels=(6,) * 4)),
+    "any_change": lambda: any_change.build_any_change(SquareMasks()),
+    "scm": lambda: scm.build_scm(SquareMasks(), BlueIsBuilding()),
 }
 EVERY = pytest.mark.parametrize("name", BUILT)
 
@@ -139,7 +139,7 @@ def _iou(change_HW, truth_HW):
 
 # ------------------------------------------------------------------------------------------------ all of them
 def test_every_method_is_tested_here():
-    assert set(BUILT) == set(CLASSIC)
+    assert set(BUILT) == set(UNSUPERVISED)
 
 
 @EVERY
@@ -253,16 +253,16 @@ def test_one_band_is_enough_for_others(name, images, truth_HW):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: pca_km.build(components=17),
-        lambda: irmad.build(rounds=-1),
-        lambda: log_ratio.build(offset=0),
-        lambda: dsfa.build(pixels=3),
-        lambda: cnn_cd.build(Pointwise(), layers=[4]),
-        lambda: dcva.build(Pointwise(), kept_frac=0),
-        lambda: gmcd.build(Pointwise(), nodes=3),
-        lambda: any_change.build(SquareMasks(), point_date=3),
-        lambda: any_change.build(SquareMasks(), points=[[1, 2, 3]]),
-        lambda: scm.build(SquareMasks(), BlueIsBuilding(), find=[]),
+        lambda: pca_km.build_pca_km(components=17),
+        lambda: irmad.build_irmad(rounds=-1),
+        lambda: log_ratio.build_log_ratio(offset=0),
+        lambda: dsfa.build_dsfa(pixels=3),
+        lambda: cnn_cd.build_cnn_cd(Pointwise(), layers=[4]),
+        lambda: dcva.build_dcva(Pointwise(), kept_frac=0),
+        lambda: gmcd.build_gmcd(Pointwise(), nodes=3),
+        lambda: any_change.build_any_change(SquareMasks(), point_date=3),
+        lambda: any_change.build_any_change(SquareMasks(), points=[[1, 2, 3]]),
+        lambda: scm.build_scm(SquareMasks(), BlueIsBuilding(), find=[]),
     ],
 )
 def test_options_out_of_range_are_refused(build):
@@ -276,7 +276,7 @@ def test_components_of_blocks_are_those_of_scikit_learn(images):
     grey_t1_HW, grey_t2_HW = (image.mean(axis=2) for image in (t1_HWC, t2_HWC))
     blocks_NV = np.abs(grey_t2_HW - grey_t1_HW).reshape(24, 4, 40, 4).swapaxes(1, 2).reshape(-1, 16)
     theirs = PCA(n_components=3).fit(blocks_NV)
-    found = fitted(pca_km.build(matched=False), pair(t1_HWC, t2_HWC, tile_px=40)).clusters
+    found = fitted(pca_km.build_pca_km(matched=False), pair(t1_HWC, t2_HWC, tile_px=40)).clusters
     np.testing.assert_allclose(found.mean_V, theirs.mean_, rtol=1e-5)
     np.testing.assert_allclose(np.abs((found.axes_SV * theirs.components_).sum(axis=1)), 1, atol=1e-6)
 
@@ -284,7 +284,7 @@ def test_components_of_blocks_are_those_of_scikit_learn(images):
 def test_each_pixel_is_described_by_its_own_neighbourhood(images):
     t1_HWC, t2_HWC, _ = images
     tiles = pair(t1_HWC, t2_HWC)
-    ready = fitted(pca_km.build(matched=False), tiles)
+    ready = fitted(pca_km.build_pca_km(matched=False), tiles)
     difference_HW = np.abs(t2_HWC.mean(axis=2) - t1_HWC.mean(axis=2))
     row, col = 31, 66
     around_V = difference_HW[row - 2 : row + 2, col - 2 : col + 2].ravel()
@@ -316,7 +316,7 @@ def test_mad_does_not_depend_on_linear_mixing_at_all():
     mixed_NV = np.hstack([both_NV[:, :3] @ rng.normal(size=(3, 3)) + 5, both_NV[:, 3:] @ rng.normal(size=(3, 3))])
     sums = []
     for values_NV in (both_NV, mixed_NV):
-        found = irmad.canonical(values_NV.mean(axis=0), np.cov(values_NV.T, bias=True))
+        found = irmad.compute_canonical_variates(values_NV.mean(axis=0), np.cov(values_NV.T, bias=True))
         sums.append(found.sum_of_squares(*np.hsplit(values_NV, 2)))
     np.testing.assert_allclose(sums[0], sums[1], rtol=1e-6)
     assert sums[0].mean() == pytest.approx(3, rel=1e-6)  # one per variate, by construction
@@ -327,7 +327,7 @@ def test_mad_variates_do_not_correlate_with_each_other():
     first_NC = rng.normal(size=(3000, 3)) @ MIX
     second_NC = first_NC @ rng.normal(size=(3, 3)) + rng.normal(size=(3000, 3))
     both_NV = np.hstack([first_NC, second_NC])
-    found = irmad.canonical(both_NV.mean(axis=0), np.cov(both_NV.T, bias=True))
+    found = irmad.compute_canonical_variates(both_NV.mean(axis=0), np.cov(both_NV.T, bias=True))
     mad_NK = (first_NC - found.mean_V[:3]) @ found.mix_t1_CK - (second_NC - found.mean_V[3:]) @ found.mix_t2_CK
     np.testing.assert_allclose(np.cov(mad_NK.T, bias=True), np.diag(2 * (1 - found.correlation_K)), atol=1e-8)
 
@@ -337,7 +337,7 @@ def test_more_rounds_of_irmad_sharpen_it(images, truth_HW):
     tiles = pair(t1_HWC, t2_HWC)
     contrast = []
     for rounds in (0, 20):
-        total_HW = planes(fitted(irmad.build(rounds=rounds), tiles), tiles)[0]
+        total_HW = planes(fitted(irmad.build_irmad(rounds=rounds), tiles), tiles)[0]
         contrast.append(np.median(total_HW[truth_HW]) / np.median(total_HW[~truth_HW]))
     assert contrast[1] > 2 * contrast[0]
 
@@ -349,21 +349,21 @@ def test_irmad_ends_where_only_one_colour_is_left_as_unchanged(white_frac):
     t1_HWC, t2_HWC = rng.integers(0, 250, (2, *SHAPE, 3)).astype(np.uint8)
     white_HW = rng.random(SHAPE) < white_frac
     t1_HWC[white_HW] = t2_HWC[white_HW] = 255
-    found = detect(irmad.build(tolerance=1e-12), pair(t1_HWC, t2_HWC))
+    found = detect(irmad.build_irmad(tolerance=1e-12), pair(t1_HWC, t2_HWC))
     assert not (found.change_HW[white_HW] == 1).any()
 
 
 def test_slowness_is_zero_where_the_dates_say_the_same():
     said_NO = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     other_NO = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
-    assert dsfa.slowness(said_NO, said_NO + 3) < 1e-6 < 1 < dsfa.slowness(said_NO, other_NO)
+    assert dsfa.slow_feature_loss(said_NO, said_NO + 3) < 1e-6 < 1 < dsfa.slow_feature_loss(said_NO, other_NO)
 
 
 def test_slow_axes_make_the_difference_white():
     rng = np.random.default_rng(4)
     first_NO = rng.normal(size=(2000, 4)) @ rng.normal(size=(4, 4))
     both_NV = np.hstack([first_NO, first_NO + rng.normal(size=(2000, 4)) * [0.1, 0.5, 1, 2]])
-    axes_SO = dsfa.slow_axes(np.cov(both_NV.T, bias=True))
+    axes_SO = dsfa.compute_slow_axes(np.cov(both_NV.T, bias=True))
     difference_NO = both_NV[:, :4] - both_NV[:, 4:]
     np.testing.assert_allclose(np.cov((difference_NO @ axes_SO.T).T, bias=True), np.eye(4), atol=1e-8)
     assert max(subspace_angles(axes_SO.T, np.eye(4))) < 1e-6
@@ -373,7 +373,7 @@ def test_the_length_of_a_change_vector_counts_in_deviations(images):
     t1_HWC, _, _ = images
     moved_HWC = t1_HWC.copy()
     moved_HWC[5, 7] = np.clip(t1_HWC[5, 7].astype(int) + 30, 0, 255)
-    ready = fitted(cva.build(), pair(t1_HWC, t1_HWC))
+    ready = fitted(cva.build_cva(), pair(t1_HWC, t1_HWC))
     step_C = (moved_HWC[5, 7].astype(float) - t1_HWC[5, 7]) / t1_HWC.reshape(-1, 3).std(axis=0)
     found_HW = planes(ready, pair(t1_HWC, moved_HWC))[0]
     assert found_HW[5, 7] == pytest.approx(np.sqrt((step_C**2).mean()), rel=1e-4) and found_HW.sum() == found_HW[5, 7]
@@ -382,7 +382,7 @@ def test_the_length_of_a_change_vector_counts_in_deviations(images):
 def test_log_ratio_does_not_see_a_gain(images):
     dark_HWC = np.maximum(images[0] // 2, 1)
     tiles = pair(dark_HWC, dark_HWC * 2)
-    assert planes(fitted(log_ratio.build(offset=1e-6), tiles), tiles).max() < 1e-4
+    assert planes(fitted(log_ratio.build_log_ratio(offset=1e-6), tiles), tiles).max() < 1e-4
 
 
 def test_dcva_keeps_what_varies_most_in_any_quarter():
@@ -398,7 +398,7 @@ def test_dcva_keeps_what_varies_most_in_any_quarter():
         for (rows, cols), band in zip(quarters, bands, strict=True):
             t2_HWC[rows, cols] = t1_HWC[rows, cols]
             t2_HWC[rows, cols, band] += rng.integers(0, 90, (32, 48)).astype(np.uint8)
-        detector = dcva.build(Colours(channels=(3,)), layers=[0], kept_frac=1 / 3)
+        detector = dcva.build_dcva(Colours(channels=(3,)), layers=[0], kept_frac=1 / 3)
         assert set(fitted(detector, pair(t1_HWC, t2_HWC, tile_px=32)).learned[0].channel_S.tolist()) == wanted
 
 
@@ -407,7 +407,7 @@ def test_cells_that_touch_no_data_are_left_out():
     valid_HW[9, 17] = False
     t1_HWC, t2_HWC = np.random.default_rng(0).integers(0, 255, (2, 50, 70, 3)).astype(np.uint8)
     places = set()
-    for tile in cells(pair(t1_HWC, t2_HWC, valid_HW, tile_px=32), Pointwise(), layers=[2]):
+    for tile in iterate_feature_cells(pair(t1_HWC, t2_HWC, valid_HW, tile_px=32), Pointwise(), layers=[2]):
         places |= set(zip(tile[0].row_N.tolist(), tile[0].col_N.tolist(), strict=True))
     every = {(row, col) for row in range(2, 50, 4) for col in range(2, 70, 4)}
     wanted = {(row, col) for row, col in every if row + 2 <= 50 and col + 2 <= 70 and (row, col) != (10, 18)}
@@ -419,13 +419,13 @@ def test_features_of_another_length_only_are_no_change_for_cnn_cd():
         def maps(self, image_HWC):
             return [np.full((6, *image_HWC.shape[:2]), image_HWC.mean() / 255, np.float32)]
 
-    detector = cnn_cd.build(Scaled(), layers=[0])
-    assert detector.planes(*(np.full((32, 64, 3), value, np.uint8) for value in (40, 200))).max() < 1e-5
+    detector = cnn_cd.build_cnn_cd(Scaled(), layers=[0])
+    assert detector.predict_scores(*(np.full((32, 64, 3), value, np.uint8) for value in (40, 200))).max() < 1e-5
 
 
 def test_an_object_turns_by_the_angle_of_its_embeddings(images, truth_HW):
     t1_HWC, t2_HWC, _ = images
-    found_HW = any_change.build(SquareMasks()).planes(t1_HWC, t2_HWC)[0]
+    found_HW = any_change.build_any_change(SquareMasks()).predict_scores(t1_HWC, t2_HWC)[0]
     means = [(image[BOX].reshape(-1, 3) / 255 - 0.5).mean(axis=0) for image in (t1_HWC, t2_HWC)]
     cosine = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
     assert found_HW[truth_HW] == pytest.approx(np.degrees(np.arccos(cosine)), abs=0.01) and found_HW[0, 0] == 0
@@ -435,11 +435,11 @@ def test_a_point_asks_for_objects_like_the_one_below_it(images, truth_HW):
     t1_HWC, t2_HWC, _ = images
     tiles = pair(t1_HWC, t2_HWC, tile_px=160)
     asked = {"point_date": 2, "query_angle": 10}
-    like = detect(any_change.build(SquareMasks(), points=[[40, 90]], **asked), tiles)
-    other = detect(any_change.build(SquareMasks(), points=[[80, 20]], **asked), tiles)
+    like = detect(any_change.build_any_change(SquareMasks(), points=[[40, 90]], **asked), tiles)
+    other = detect(any_change.build_any_change(SquareMasks(), points=[[80, 20]], **asked), tiles)
     assert _iou(like.change_HW, truth_HW) == 1 and not (other.change_HW == 1).any()
     with pytest.raises(ConfigError, match="row 200, col 3 lies outside"):
-        any_change.build(SquareMasks(), points=[[200, 3]]).fitted(tiles)
+        any_change.build_any_change(SquareMasks(), points=[[200, 3]]).prepare(tiles)
 
 
 def test_scm_turns_down_what_is_not_looked_for(images, truth_HW):
@@ -450,11 +450,11 @@ def test_scm_turns_down_what_is_not_looked_for(images, truth_HW):
             return np.tile(np.eye(len(sentences), dtype=np.float32)[-1], (len(pictures), 1))
 
     tiles = pair(t1_HWC, t2_HWC)
-    assert _iou(detect(scm.build(SquareMasks(), BlueIsBuilding()), tiles).change_HW, truth_HW) > 0.9
-    assert not (detect(scm.build(SquareMasks(), NothingIsBuilding()), tiles).change_HW == 1).any()
+    assert _iou(detect(scm.build_scm(SquareMasks(), BlueIsBuilding()), tiles).change_HW, truth_HW) > 0.9
+    assert not (detect(scm.build_scm(SquareMasks(), NothingIsBuilding()), tiles).change_HW == 1).any()
 
 
 def test_scm_shows_each_object_on_white(images):
-    found = list(scm.crops(images[1], SquareMasks().masks(SquareMasks().look(images[1]))))
+    found = list(scm.crop_objects(images[1], SquareMasks().masks(SquareMasks().look(images[1]))))
     assert [crop.shape for crop in found] == [(32, 40, 3), (20, 32, 3)]
     assert np.array_equal(found[0], images[1][BOX])

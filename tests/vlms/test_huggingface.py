@@ -24,7 +24,7 @@ from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.vlms import VLMS
 from semicdvl.vlms import weights as vlms_weights
 from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, sam3
-from semicdvl.vlms.options import options_of
+from semicdvl.vlms.options import parse_vlm_options
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs semicdvl[vlm]")
@@ -49,18 +49,18 @@ def test_paths_without_weights(tmp_path: Path) -> None:
     file.write_text("x")
     for place in (tmp_path / "none", file, Path("../nowhere"), Path("./a/b/c")):
         with pytest.raises(InputError, match=r"no folder of weights for 'clipseg'.*hf download CIDAS"):
-            clipseg.build(weights=place)
+            clipseg.build_clipseg(weights=place)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"config\.json"):
-        clipseg.build(weights=tmp_path / "empty")
+        clipseg.build_clipseg(weights=tmp_path / "empty")
 
 
 def test_weights_of_another_model(folder: Path) -> None:
     with pytest.raises(InputError, match="type 'clipseg', wanted sam3"):
-        sam3.build(weights=folder)
+        sam3.build_sam3(weights=folder)
     (folder / "config.json").write_text("[]")
     with pytest.raises(InputError, match="type 'None'"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
 
 
 def test_missing_and_damaged_files(folder: Path) -> None:
@@ -68,18 +68,18 @@ def test_missing_and_damaged_files(folder: Path) -> None:
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cannot be loaded as CLIPSegForImageSegmentation"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
     weights.write_bytes(content)
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text("{")
     with pytest.raises(InputError, match="no usable files for CLIPSegProcessor"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
     weights.unlink()
     with pytest.raises(InputError, match="holds no weights"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1-of-2.safetensors"}}))
     with pytest.raises(InputError, match="not all of them"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
 
 
 def test_missing_tensors_are_not_made_up_silently(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -87,10 +87,10 @@ def test_missing_tensors_are_not_made_up_silently(folder: Path, caplog: pytest.L
     tensors = load_file(path)
     save_file({name: value for name, value in tensors.items() if "decoder" not in name}, path, {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks \d+ of the \d+ tensors"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
     save_file({name: value for name, value in tensors.items() if name != "clip.logit_scale"}, path, {"format": "pt"})
     with caplog.at_level(logging.WARNING, "semicdvl"):
-        clipseg.build(weights=folder)
+        clipseg.build_clipseg(weights=folder)
     assert "clip.logit_scale" in caplog.text
 
 
@@ -108,10 +108,10 @@ def test_pickled_weights_are_read_without_running_code(folder: Path, kept: Path,
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
-    expected = clipseg.build(weights=kept).segment(IMAGE, WORDS).scores_CHW
-    np.testing.assert_array_equal(clipseg.build(weights=folder).segment(IMAGE, WORDS).scores_CHW, expected)
+    expected = clipseg.build_clipseg(weights=kept).segment(IMAGE, WORDS).scores_CHW
+    np.testing.assert_array_equal(clipseg.build_clipseg(weights=folder).segment(IMAGE, WORDS).scores_CHW, expected)
     mark = tmp_path / "mark"
-    for name, build in (("pytorch_model.bin", clipseg.build), ("clip.pt", clip_dense.build)):
+    for name, build in (("pytorch_model.bin", clipseg.build_clipseg), ("clip.pt", clip_dense.build_clip_dense)):
         torch.save({**tensors, "evil": Evil(mark)}, folder / name)
         with pytest.raises(InputError) as refused:
             build(weights=folder if name == "pytorch_model.bin" else folder / name)
@@ -120,13 +120,13 @@ def test_pickled_weights_are_read_without_running_code(folder: Path, kept: Path,
 
 
 def test_fingerprint_is_of_what_is_loaded(folder: Path) -> None:
-    before = vlms_weights.Weights(folder).fingerprint()
+    before = vlms_weights.WeightsFolder(folder).compute_fingerprint()
     (folder / "README.md").write_text("hello")
     (folder / "model.fp16.safetensors").write_text("another copy")
-    assert vlms_weights.Weights(folder).fingerprint() == before
+    assert vlms_weights.WeightsFolder(folder).compute_fingerprint() == before
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "reduce_dim": 4}))
-    assert vlms_weights.Weights(folder).fingerprint() != before
+    assert vlms_weights.WeightsFolder(folder).compute_fingerprint() != before
 
 
 # ------------------------------------------------------------------------------------------------ the hub
@@ -155,8 +155,12 @@ def test_without_a_network_one_sentence_at_once(empty_cache: None, monkeypatch: 
     _hub_says(monkeypatch, ConnectionError("Name or service not known"))
     start = time.monotonic()
     for build, name, option in (
-        (sam3.build, "facebook/sam3", "--vlm sam3 --weights sam3"),
-        (clip_dense.build, "openai/clip-vit-base-patch16", "--vlm clip_dense --weights clip-vit-base-patch16"),
+        (sam3.build_sam3, "facebook/sam3", "--vlm sam3 --weights sam3"),
+        (
+            clip_dense.build_clip_dense,
+            "openai/clip-vit-base-patch16",
+            "--vlm clip_dense --weights clip-vit-base-patch16",
+        ),
     ):
         with pytest.raises(InputError) as caught:
             build()
@@ -171,7 +175,7 @@ def test_offline_is_obeyed(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     _hub_says(monkeypatch, AssertionError("must not be asked"))
     with pytest.raises(InputError, match="HF_HUB_OFFLINE forbids"):
-        grounded_sam.build()
+        grounded_sam.build_grounded_sam()
 
 
 def test_the_second_model_is_asked_for_by_its_own_option(
@@ -179,7 +183,7 @@ def test_the_second_model_is_asked_for_by_its_own_option(
 ) -> None:
     _hub_says(monkeypatch, ConnectionError("no route"))
     with pytest.raises(InputError, match=r"--vlm grounded_sam --vlm-set sam=sam2\.1-hiera-large"):
-        grounded_sam.build(weights=tiny.grounding_dino(tmp_path / "dino"))
+        grounded_sam.build_grounded_sam(weights=tiny.grounding_dino(tmp_path / "dino"))
 
 
 def test_names_that_do_not_exist_and_licences_not_accepted(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,10 +191,10 @@ def test_names_that_do_not_exist_and_licences_not_accepted(empty_cache: None, mo
     response = SimpleNamespace(headers={}, request=None, status_code=404, text="")
     _hub_says(monkeypatch, errors.RepositoryNotFoundError("404", response=response))
     with pytest.raises(InputError, match="neither a folder here nor a public model"):
-        clipseg.build(weights="nobody/nothing")
+        clipseg.build_clipseg(weights="nobody/nothing")
     _hub_says(monkeypatch, errors.GatedRepoError("403 Forbidden", response=response))
     with pytest.raises(InputError, match=r"licence accepted first \(403 Forbidden\).*hf auth login"):
-        sam3.build()
+        sam3.build_sam3()
 
 
 @pytest.fixture
@@ -211,19 +215,21 @@ def hub_here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def test_a_name_is_downloaded_once(
     hub_here: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = clipseg.build(weights="nice/clipseg")
+    first = clipseg.build_clipseg(weights="nice/clipseg")
     fetched = sorted(path.name for path in (tmp_path / "cache").rglob("snapshots/*/*"))
     needed = ["config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"]
     assert fetched == needed and not any("README" in line or ".pt" in line for line in hub_here)
     count = len(hub_here)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert clipseg.build(weights="nice/clipseg").identity == first.identity
+    assert clipseg.build_clipseg(weights="nice/clipseg").identity == first.identity
     assert len(hub_here) == count  # not even asked whether there is something newer
     next((tmp_path / "cache").rglob("snapshots/*/model.safetensors")).unlink()
     with pytest.raises(InputError, match="HF_HUB_OFFLINE forbids"):
-        clipseg.build(weights="nice/clipseg")
+        clipseg.build_clipseg(weights="nice/clipseg")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    assert clipseg.build(weights="nice/clipseg").identity == first.identity  # the missing file was fetched again
+    assert (
+        clipseg.build_clipseg(weights="nice/clipseg").identity == first.identity
+    )  # the missing file was fetched again
 
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -234,7 +240,7 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(InputError, match="can't be reached"):
-            clipseg.build()
+            clipseg.build_clipseg()
     assert time.monotonic() - start < 5
 
 
@@ -253,30 +259,31 @@ def test_devices_and_precisions(kept: Path) -> None:
     assert vlms_weights.pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
     for device in ("cuda:99", "gpu"):
         with pytest.raises(ConfigError, match=f"no device '{device}'"):
-            clipseg.build(weights=kept, device=device)
+            clipseg.build_clipseg(weights=kept, device=device)
     with pytest.raises(ConfigError, match="unknown dtype 'int8'"):
-        clipseg.build(weights=kept, dtype="int8")
+        clipseg.build_clipseg(weights=kept, dtype="int8")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_answers_as_the_cpu_does(kept: Path) -> None:
     answers = [
-        clipseg.build(weights=kept, device=device, dtype="float32").segment(IMAGE, WORDS) for device in ("cpu", "cuda")
+        clipseg.build_clipseg(weights=kept, device=device, dtype="float32").segment(IMAGE, WORDS)
+        for device in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(answers[0].scores_CHW, answers[1].scores_CHW, atol=1e-3)
 
 
 def test_options_of_the_command_line() -> None:
     more = ["threshold=0.4", "sam = some/dir", 'template="a {} from above"', "views=2"]
-    options = options_of(weights=Path("w"), device="cpu", more=more)
+    options = parse_vlm_options(weights=Path("w"), device="cpu", assignments=more)
     assert options == {
         "weights": Path("w"), "device": "cpu", "threshold": 0.4, "sam": "some/dir", "template": "a {} from above",
         "views": 2,
     }  # fmt: skip
-    assert options_of() == {}
+    assert parse_vlm_options() == {}
     for text in ("threshold", "=3", "device=cpu"):
         with pytest.raises(ConfigError, match="--vlm-set"):
-            options_of(device="cpu", more=[text])
+            parse_vlm_options(device="cpu", assignments=[text])
 
 
 # ------------------------------------------------------------------------------------------------ OpenCLIP's form
@@ -329,8 +336,8 @@ def test_an_openclip_file_answers_as_the_folder_does(open_clip: tuple[Path, Path
     folder, file = open_clip
     if suffix == ".safetensors":
         save_file(torch.load(file, weights_only=True), file.with_suffix(suffix))
-    vlm = clip_dense.build(weights=file.with_suffix(suffix))
-    expected = clip_dense.build(weights=folder)
+    vlm = clip_dense.build_clip_dense(weights=file.with_suffix(suffix))
+    expected = clip_dense.build_clip_dense(weights=folder)
     np.testing.assert_allclose(
         vlm.segment(IMAGE, WORDS).scores_CHW, expected.segment(IMAGE, WORDS).scores_CHW, atol=1e-5
     )
@@ -348,9 +355,9 @@ def test_files_that_are_no_clip(open_clip: tuple[Path, Path], monkeypatch: pytes
     ):
         torch.save(content, tmp_path / name)
         with pytest.raises(InputError, match=why):
-            clip_dense.build(weights=tmp_path / name)
+            clip_dense.build_clip_dense(weights=tmp_path / name)
     with pytest.raises(InputError, match="no file of tensors"):
-        clip_dense.build(weights=text)
+        clip_dense.build_clip_dense(weights=text)
 
     def absent(*_: Any, **__: Any) -> str:
         raise ConnectionError("no route")
@@ -359,10 +366,10 @@ def test_files_that_are_no_clip(open_clip: tuple[Path, Path], monkeypatch: pytes
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", absent)
     torch.save({"state_dict": {f"module.{name}": value for name, value in tensors.items()}}, tmp_path / "alone.pt")
     with pytest.raises(InputError, match=r"holds no vocabulary.*beside the file"):
-        clip_dense.build(weights=tmp_path / "alone.pt")
+        clip_dense.build_clip_dense(weights=tmp_path / "alone.pt")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(open_clip[1].parent))
-    fetched = clip_dense.build(weights=tmp_path / "alone.pt").segment(IMAGE, WORDS)
-    expected = clip_dense.build(weights=open_clip[1]).segment(IMAGE, WORDS)
+    fetched = clip_dense.build_clip_dense(weights=tmp_path / "alone.pt").segment(IMAGE, WORDS)
+    expected = clip_dense.build_clip_dense(weights=open_clip[1]).segment(IMAGE, WORDS)
     np.testing.assert_array_equal(fetched.scores_CHW, expected.scores_CHW)
 
 
@@ -389,7 +396,7 @@ def test_pseudo_with_weights_by_path(
     options = ("--weights", weights, "--device", "cpu", "--vlm-set", "threshold=0.2", "--vlm-set", "tile_px=64")
     assert _main(monkeypatch, *base, *options) == 0
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    expected = sam3.build(weights=weights, dtype="bfloat16", threshold=0.2, tile_px=64).identity
+    expected = sam3.build_sam3(weights=weights, dtype="bfloat16", threshold=0.2, tile_px=64).identity
     assert manifest["vlm"] == expected and expected.startswith("sam3-")
     capsys.readouterr()
     assert _main(monkeypatch, *base, "--weights", tmp_path / "none") == 2

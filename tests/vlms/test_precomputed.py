@@ -14,12 +14,12 @@ from pycocotools import mask as rle
 
 from semicdvl.ceg import rules
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.pseudo_labels.score_codec import from_arrays, to_arrays
-from semicdvl.registry import lookup
+from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
+from semicdvl.registry import resolve_builder
 from semicdvl.types import VLM, Segments
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.precomputed.coco import _runs_fit
-from semicdvl.vlms.precomputed.files import build, in_range, pixel_key
+from semicdvl.vlms.precomputed.coco import _rle_fills_image
+from semicdvl.vlms.precomputed.files import build_precomputed, clamp_scores, hash_pixels
 
 WORDS = ["house", "road", "tree"]
 HEIGHT, WIDTH = 5, 7
@@ -55,7 +55,7 @@ def maps(value: float = 0.4) -> np.ndarray:
 def test_maps_are_clamped_and_in_the_order_asked(folder: Path, image: np.ndarray) -> None:
     np.save(folder / "A" / "one.npy", maps())
     np.save(folder / "B" / "one.npy", maps(0.1))
-    vlm = build(weights=folder)
+    vlm = build_precomputed(weights=folder)
     assert isinstance(vlm, VLM)
     segments = vlm.segment(image, ["tree", " House "])
     assert segments.scores_CHW.shape == (2, HEIGHT, WIDTH) and segments.instances is None
@@ -69,7 +69,7 @@ def test_sums_above_1_are_compared_among_the_words_that_are_asked(folder: Path, 
     scores_CHW = np.full((3, HEIGHT, WIDTH), 0.2, np.float32)
     scores_CHW[:, 1, 2] = 1.3, 1.7, 1.5
     np.save(folder / "A" / "one.npy", scores_CHW)
-    vlm = build(weights=folder)
+    vlm = build_precomputed(weights=folder)
     assert vlm.segment(image, WORDS).scores_CHW[:, 1, 2].argmax() == 1
     found = vlm.segment(image, ["house", "tree"]).scores_CHW
     assert found[1, 1, 2] == 1 and found[0, 1, 2] == np.nextafter(np.float32(1), np.float32(0))
@@ -82,8 +82,8 @@ def test_sums_above_1_are_compared_among_the_words_that_are_asked(folder: Path, 
     st.sampled_from([0.5, 0.8, 1.0]),
 )
 def test_clamping_and_the_store_keep_what_the_raw_sums_say(raw: np.ndarray, gamma: float) -> None:
-    scores = in_range(raw)
-    kept = from_arrays(to_arrays(Segments(scores, ("a", "b", "c", "d"))), ("a", "b", "c", "d")).scores_CHW
+    scores = clamp_scores(raw)
+    kept = decode_segments(encode_segments(Segments(scores, ("a", "b", "c", "d"))), ("a", "b", "c", "d")).scores_CHW
     for foreground in ([0], [1, 2], [3]):
         wanted = rules.segmentation(raw, foreground=foreground, gamma=gamma)
         for each in (scores, kept):
@@ -94,9 +94,9 @@ def test_clamping_and_the_store_keep_what_the_raw_sums_say(raw: np.ndarray, gamm
 
 def test_named_by_pixel_hash(tmp_path: Path, image: np.ndarray) -> None:
     (tmp_path / "answers.json").write_text(json.dumps({"prompts": WORDS}))
-    np.save(tmp_path / f"{pixel_key(image)}.npy", maps())
-    assert build(weights=tmp_path).segment(image, WORDS).scores_CHW.shape == (3, HEIGHT, WIDTH)
-    assert pixel_key(image) != pixel_key(image.reshape(WIDTH, HEIGHT, 3))
+    np.save(tmp_path / f"{hash_pixels(image)}.npy", maps())
+    assert build_precomputed(weights=tmp_path).segment(image, WORDS).scores_CHW.shape == (3, HEIGHT, WIDTH)
+    assert hash_pixels(image) != hash_pixels(image.reshape(WIDTH, HEIGHT, 3))
 
 
 def test_instances_paint_maps_where_there_are_none(folder: Path, image: np.ndarray) -> None:
@@ -108,7 +108,7 @@ def test_instances_paint_maps_where_there_are_none(folder: Path, image: np.ndarr
         {"category_id": 1, "score": 0.3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [4, 31]}},
     ]
     (folder / "A" / "one.json").write_text(json.dumps({"annotations": entries}))
-    segments = build(weights=folder).segment(image, ["house", "tree"])
+    segments = build_precomputed(weights=folder).segment(image, ["house", "tree"])
     expected_HW = np.where(top, 0.8, np.where(left, 0.6, 0.0)).astype(np.float32)
     np.testing.assert_array_equal(segments.scores_CHW[1], expected_HW)
     assert (segments.scores_CHW[0] == 0).all()
@@ -118,10 +118,10 @@ def test_instances_paint_maps_where_there_are_none(folder: Path, image: np.ndarr
 
 def test_identity_follows_the_files(folder: Path) -> None:
     np.save(folder / "A" / "one.npy", maps())
-    before = build(weights=folder).identity
-    assert build(weights=folder).identity == before
+    before = build_precomputed(weights=folder).identity
+    assert build_precomputed(weights=folder).identity == before
     np.save(folder / "B" / "one.npy", maps())
-    assert build(weights=folder).identity != before
+    assert build_precomputed(weights=folder).identity != before
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_identity_follows_the_files(folder: Path) -> None:
 def test_broken_maps(folder: Path, image: np.ndarray, array: np.ndarray, why: str) -> None:
     np.save(folder / "A" / "one.npy", array, allow_pickle=True)
     with pytest.raises(InputError, match=why):
-        build(weights=folder).segment(image, ["house"])
+        build_precomputed(weights=folder).segment(image, ["house"])
 
 
 FULL = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
@@ -160,11 +160,11 @@ FULL = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
 def test_broken_instances(folder: Path, image: np.ndarray, content: str, why: str) -> None:
     (folder / "A" / "one.json").write_text(content)
     with pytest.raises(InputError, match=why):
-        build(weights=folder).segment(image, ["house"])
+        build_precomputed(weights=folder).segment(image, ["house"])
 
 
 def test_missing_answers_and_words(folder: Path, image: np.ndarray) -> None:
-    vlm = build(weights=folder)
+    vlm = build_precomputed(weights=folder)
     with pytest.raises(InputError, match="no answer for this image"):
         vlm.segment(image, ["house"])
     with pytest.raises(InputError, match=r"'hause'.*Did you mean 'house'"):
@@ -179,17 +179,17 @@ def test_missing_answers_and_words(folder: Path, image: np.ndarray) -> None:
 def test_bad_note(tmp_path: Path, note: str) -> None:
     (tmp_path / "answers.json").write_text(note)
     with pytest.raises(InputError, match=r"answers\.json"):
-        build(weights=tmp_path)
+        build_precomputed(weights=tmp_path)
 
 
 def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="folder of its answers"):
-        build()
+        build_precomputed()
     with pytest.raises(InputError, match=r"answers\.json"):
-        build(weights=tmp_path / "none")
+        build_precomputed(weights=tmp_path / "none")
     (tmp_path / "answers.json").write_text(json.dumps({"prompts": WORDS}))
     with pytest.raises(InputError, match="no such folder of images"):
-        build(weights=tmp_path, images="elsewhere")
+        build_precomputed(weights=tmp_path, images="elsewhere")
 
 
 @settings(max_examples=60, deadline=None)
@@ -198,13 +198,13 @@ def test_every_real_mask_passes_the_run_check(height: int, width: int, seed: int
     rng = np.random.default_rng(seed)
     mask_HW = rng.random((height, width)) < rng.random()
     counts = encoded(mask_HW)["counts"]
-    assert _runs_fit(counts, (height, width))
-    assert not _runs_fit(counts, (height + 1, width))
+    assert _rle_fills_image(counts, (height, width))
+    assert not _rle_fills_image(counts, (height + 1, width))
 
 
 # ------------------------------------------------------------------------------------------------ the fake
 def test_fake_tells_colours_apart() -> None:
-    vlm = lookup("VLM", "fake", VLMS)()
+    vlm = resolve_builder("VLM", "fake", VLMS)()
     assert isinstance(vlm, VLM)
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:, :3], image[:, 3:] = (220, 220, 220), (40, 90, 40)
@@ -215,4 +215,4 @@ def test_fake_tells_colours_apart() -> None:
 
 
 def test_all_vlms_of_the_table_can_be_found() -> None:
-    assert all(callable(lookup("VLM", name, VLMS)) for name in VLMS)
+    assert all(callable(resolve_builder("VLM", name, VLMS)) for name in VLMS)

@@ -20,17 +20,17 @@ from tests.support import tiny_vlms as tiny
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import VLM
-from semicdvl.vlms.huggingface import PromptedVLM
-from semicdvl.vlms.instance_stitching import boolean
+from semicdvl.vlms.huggingface import HuggingFaceVLM
+from semicdvl.vlms.instance_stitching import decode_mask
 from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, owl_sam, sam3
-from semicdvl.vlms.models.sam2_boxes import Boxes
+from semicdvl.vlms.models.sam2_boxes import ScoredBoxes
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
 
 WORDS = ("Building", "road", "tree")
 IMAGE = np.random.default_rng(3).integers(0, 255, (45, 70, 3), dtype=np.uint8)
 SHAPE = IMAGE.shape[:2]
-Build = Callable[..., PromptedVLM]
+Build = Callable[..., HuggingFaceVLM]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def builders(folders: dict[str, Path]) -> dict[str, Build]:
     def bound(module: Any, *, weights: str, sam: str | None = None, **fixed: Any) -> Build:
-        built: dict[str, PromptedVLM] = {}
+        built: dict[str, HuggingFaceVLM] = {}
 
-        def build(*, fresh: bool = False, **options: Any) -> PromptedVLM:
+        def build(*, fresh: bool = False, **options: Any) -> HuggingFaceVLM:
             given = {"weights": folders[weights], **fixed, **({"sam": folders[sam]} if sam else {}), **options}
             key = repr(sorted(options.items()))
             if fresh or key not in built:
@@ -81,12 +81,12 @@ def test_contract(builders: dict[str, Build], name: str, dtype: str) -> None:
     assert answer.scores_CHW.min() >= 0 and answer.scores_CHW.max() <= 1 and answer.prompts == WORDS
     assert (answer.instances is not None) == (name in WITH_INSTANCES)
     for one in answer.instances or ():
-        assert boolean(one.mask).shape == SHAPE and boolean(one.mask).any()
+        assert decode_mask(one.mask).shape == SHAPE and decode_mask(one.mask).any()
         assert one.prompt in range(3) and 0 <= one.score <= 1
     again = vlm.segment(IMAGE, WORDS)
     np.testing.assert_array_equal(again.scores_CHW, answer.scores_CHW)
     assert again.instances == answer.instances
-    dtypes = {parameter.dtype for parameter in vlm.looker.model.parameters()}
+    dtypes = {parameter.dtype for parameter in vlm.model.model.parameters()}
     assert dtypes == {getattr(torch, dtype)}
 
 
@@ -115,7 +115,7 @@ def test_small_and_large_images(builders: dict[str, Build], name: str, shape: tu
     image = np.random.default_rng(2).integers(0, 255, (*shape, 3), dtype=np.uint8)
     answer = builders[name](tile_px=96).segment(image, WORDS)
     assert answer.scores_CHW.shape == (3, *shape)
-    assert all(boolean(one.mask).shape == shape for one in answer.instances or ())
+    assert all(decode_mask(one.mask).shape == shape for one in answer.instances or ())
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Counting:
 @pytest.mark.parametrize("name", NAMES)
 def test_other_words_about_the_same_image_need_no_second_look(builders: dict[str, Build], name: str) -> None:
     vlm = builders[name]()
-    counting = Counting(vlm.looker)
+    counting = Counting(vlm.model)
     vlm = replace(vlm, looker=counting)
     fresh = builders[name]().segment(IMAGE, ("water", "road"))
     vlm.segment(IMAGE, WORDS)
@@ -146,7 +146,7 @@ def test_other_words_about_the_same_image_need_no_second_look(builders: dict[str
     np.testing.assert_allclose(second.scores_CHW, fresh.scores_CHW, atol=2e-5)
     for value in (1, 2, 3):
         vlm.segment(np.full_like(IMAGE, value), WORDS)
-    assert sum(counting.looked) == 4 and len(vlm._seen) == 2
+    assert sum(counting.looked) == 4 and len(vlm._image_features) == 2
     vlm.segment(IMAGE, WORDS)  # forgotten meanwhile
     assert sum(counting.looked) == 5
 
@@ -166,7 +166,7 @@ def test_bad_questions(builders: dict[str, Build], name: str) -> None:
 def test_answers_that_are_no_numbers(builders: dict[str, Build], name: str) -> None:
     vlm = builders[name](fresh=True)
     with torch.no_grad():
-        for parameter in vlm.looker.model.parameters():
+        for parameter in vlm.model.model.parameters():
             parameter.fill_(torch.nan)
     with pytest.raises(InputError, match="not numbers"):
         vlm.segment(IMAGE, WORDS)
@@ -177,9 +177,9 @@ def test_identity_follows_weights_and_settings(builders: dict[str, Build], tmp_p
     plain = builders["clipseg"](device="cpu", dtype="float32").identity
     assert builders["clipseg"](dtype="float32", batch=3).identity == plain  # neither changes answers
     moved = tiny.clipseg(tmp_path / "elsewhere")
-    assert clipseg.build(weights=moved, dtype="float32").identity == plain
+    assert clipseg.build_clipseg(weights=moved, dtype="float32").identity == plain
     changed = [
-        clipseg.build(weights=tiny.clipseg(tmp_path / "other", seed=6), dtype="float32"),
+        clipseg.build_clipseg(weights=tiny.clipseg(tmp_path / "other", seed=6), dtype="float32"),
         builders["clipseg"](dtype="bfloat16"),
         builders["clipseg"](dtype="float32", template="a photo of a {}"),
         builders["clipseg"](dtype="float32", tile_px=64),
@@ -198,7 +198,7 @@ def test_identity_follows_the_second_model_too(folders: dict[str, Path], tmp_pat
 @torch.inference_mode()
 def test_clipseg_is_the_class(builders: dict[str, Build]) -> None:
     vlm = builders["clipseg"]()
-    model, processor = vlm.looker.model, vlm.looker.processor
+    model, processor = vlm.model.model, vlm.model.processor
     words = [word.lower() for word in WORDS]
     inputs = processor(text=words, images=[IMAGE] * 3, padding=True, return_tensors="pt")
     scores_CHW = model(**inputs).logits.sigmoid()
@@ -209,8 +209,8 @@ def test_clipseg_is_the_class(builders: dict[str, Build]) -> None:
 @torch.inference_mode()
 def test_sam3_is_the_class(builders: dict[str, Build]) -> None:
     threshold = 0.24
-    vlms = {maps: builders["sam3"](threshold=threshold, maps=maps) for maps in sam3.MAPS}
-    model, processor = vlms["fused"].looker.model, vlms["fused"].looker.processor
+    vlms = {maps: builders["sam3"](threshold=threshold, maps=maps) for maps in sam3.MAP_SOURCES}
+    model, processor = vlms["fused"].model.model, vlms["fused"].model.processor
     answers = {maps: vlm.segment(IMAGE, WORDS) for maps, vlm in vlms.items()}
     for number, word in enumerate(WORDS):
         tokens = processor.tokenizer([word.lower()], padding="max_length", max_length=24, return_tensors="pt")
@@ -229,7 +229,7 @@ def test_sam3_is_the_class(builders: dict[str, Build]) -> None:
         assert len(own) == len(kept) > 0
         for one, (mask_HW, score) in zip(own, kept, strict=True):
             assert one.score == pytest.approx(score, abs=1e-5)
-            assert (boolean(one.mask) != mask_HW).mean() < 0.01
+            assert (decode_mask(one.mask) != mask_HW).mean() < 0.01
     np.testing.assert_allclose(
         answers["fused"].scores_CHW.max(),
         np.maximum(answers["semantic"].scores_CHW, answers["instances"].scores_CHW).max(),
@@ -240,9 +240,9 @@ def test_sam3_is_the_class(builders: dict[str, Build]) -> None:
 
 
 def test_sam3_says_its_licence_once(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    sam3._notice.cache_clear()
+    sam3._print_licence_notice.cache_clear()
     for _ in range(2):
-        sam3.build(weights=folders["sam3"])
+        sam3.build_sam3(weights=folders["sam3"])
     printed = capsys.readouterr()
     assert printed.err.count("SAM License") == 1 and not printed.out
 
@@ -258,8 +258,8 @@ def test_sam3_prompts_that_are_too_long(builders: dict[str, Build]) -> None:
 def test_owl_finds_the_boxes_of_the_class(builders: dict[str, Build], monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = builders["owl_sam"](threshold=-1.0)
     boxes = _asked_boxes(vlm, monkeypatch)
-    model, processor = vlm.looker.model, vlm.looker.processor
-    sentences = [vlm.looker.template.format(word.lower()) for word in WORDS]
+    model, processor = vlm.model.model, vlm.model.processor
+    sentences = [vlm.model.template.format(word.lower()) for word in WORDS]
     inputs = processor(
         text=[sentences], images=IMAGE, truncation=True, padding="max_length", max_length=40, return_tensors="pt"
     )
@@ -276,7 +276,7 @@ def test_grounding_dino_finds_the_boxes_of_the_class(
 ) -> None:
     vlm = builders["grounded_sam"](threshold=0.0)
     boxes = _asked_boxes(vlm, monkeypatch)
-    model, processor = vlm.looker.model, vlm.looker.processor
+    model, processor = vlm.model.model, vlm.model.processor
     inputs = processor(text=[[word.lower() for word in WORDS]], images=IMAGE, return_tensors="pt")
     out = model(**inputs)
     expected = processor.post_process_grounded_object_detection(out, threshold=0.0, target_sizes=[SHAPE])[0]
@@ -291,26 +291,26 @@ def test_grounding_dino_finds_the_boxes_of_the_class(
     assert "".join(tokens[1 : stops[0]]).replace("##", "") == "building"
 
 
-def _asked_boxes(vlm: PromptedVLM, monkeypatch: pytest.MonkeyPatch) -> Boxes:
+def _asked_boxes(vlm: HuggingFaceVLM, monkeypatch: pytest.MonkeyPatch) -> ScoredBoxes:
     """Ask, and return the detector's boxes before any is left out."""
-    caught: list[Boxes] = []
-    best = Boxes.best
+    caught: list[ScoredBoxes] = []
+    best = ScoredBoxes.select_best
 
-    def catch(self: Boxes, **settings: Any) -> Boxes:
+    def catch(self: ScoredBoxes, **settings: Any) -> ScoredBoxes:
         caught.append(self)
         return best(self, **settings)
 
-    monkeypatch.setattr(Boxes, "best", catch)
+    monkeypatch.setattr(ScoredBoxes, "best", catch)
     vlm.segment(IMAGE, WORDS)
     return caught[0]
 
 
 def test_grounding_dino_keeps_words_apart(builders: dict[str, Build]) -> None:
     vlm = builders["grounded_sam"]()
-    text = vlm.looker.question(("road", "tree road", "tree"))  # [CLS] road . tree road . tree . [SEP]
+    text = vlm.model.encode_prompts(("road", "tree road", "tree"))  # [CLS] road . tree road . tree . [SEP]
     assert text.places == ((1,), (3, 4), (6,))
     with pytest.raises(ConfigError, match="cannot part"):
-        vlm.looker.question(("st. john", "road"))  # `segment` takes full stops out before
+        vlm.model.encode_prompts(("st. john", "road"))  # `segment` takes full stops out before
     assert vlm.segment(IMAGE, ["st. john", "road"]).prompts == ("st. john", "road")
     with pytest.raises(ConfigError, match="reads 32 tokens"):
         vlm.segment(IMAGE, ["swimming pool", "solar panel", "parking lot", "greenhouse"])
@@ -318,12 +318,12 @@ def test_grounding_dino_keeps_words_apart(builders: dict[str, Build]) -> None:
 
 @torch.inference_mode()
 def test_sam2_cuts_out_what_the_class_does(builders: dict[str, Build]) -> None:
-    masks = builders["owl_sam"]().looker.masks
+    masks = builders["owl_sam"]().model.masks
     corners = [[5.0, 3.0, 60.0, 30.0], [20.0, 10.0, 66.0, 44.0], [1.0, 1.0, 9.0, 40.0]]
     scores_NP = torch.tensor([[0.2, 0.9], [0.8, 0.1], [0.3, 0.4]])
     seen = masks.look([IMAGE])[0]
     small = replace(masks, batch=2)
-    maps_PHW, found = small.paint(seen, Boxes(torch.tensor(corners), scores_NP), shape_hw=SHAPE)
+    maps_PHW, found = small.paint(seen, ScoredBoxes(torch.tensor(corners), scores_NP), shape_hw=SHAPE)
     inputs = masks.processor(images=IMAGE, input_boxes=[corners], return_tensors="pt")
     out = masks.model(**{k: v for k, v in inputs.items() if k != "original_sizes"}, multimask_output=False)
     full = masks.processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][:, 0].numpy()
@@ -332,7 +332,7 @@ def test_sam2_cuts_out_what_the_class_does(builders: dict[str, Build]) -> None:
     assert len(found) == len(kept) > 0
     for one, (mask_HW, prompt, score) in zip(found, kept, strict=True):
         assert one.prompt == prompt and one.score == pytest.approx(score)
-        assert (boolean(one.mask) != mask_HW).mean() < 0.002
+        assert (decode_mask(one.mask) != mask_HW).mean() < 0.002
     soft = out.pred_masks[0, :, 0].sigmoid()
     coarse_PHW = torch.stack([(soft * scores_NP[:, p, None, None]).amax(0) for p in range(2)])
     expected_PHW = F.interpolate(coarse_PHW[None], SHAPE, mode="bilinear")[0]
@@ -342,11 +342,11 @@ def test_sam2_cuts_out_what_the_class_does(builders: dict[str, Build]) -> None:
 def test_boxes_are_cleaned() -> None:
     corners = torch.tensor([[-5.0, 2, 30, 20], [0, 2, 30, 21], [0, 2, 30, 20], [50, 50, 50.4, 60], [60, 10, 90, 40]])
     scores = torch.tensor([[0.9, 0.1], [0.8, 0.1], [0.1, 0.7], [0.9, 0.9], [0.3, 0.2]])
-    best = Boxes(corners, scores).best(threshold=0.25, same_iou=0.5, shape_hw=(45, 70))
+    best = ScoredBoxes(corners, scores).select_best(threshold=0.25, same_iou=0.5, shape_hw=(45, 70))
     # the second is the first again; the third is another word's; the fourth has no width; the last is clipped
     assert best.corners_N4.tolist() == [[0, 2, 30, 20], [0, 2, 30, 20], [60, 10, 70, 40]]
     assert best.scores_NP.argmax(dim=1).tolist() == [0, 1, 0]
-    none = Boxes(corners, scores).best(threshold=0.95, same_iou=0.5, shape_hw=(45, 70))
+    none = ScoredBoxes(corners, scores).select_best(threshold=0.95, same_iou=0.5, shape_hw=(45, 70))
     assert len(none.corners_N4) == 0
 
 
@@ -361,9 +361,9 @@ def test_nothing_found_is_an_answer(builders: dict[str, Build], name: str) -> No
 def test_dense_clip_is_clip_whose_last_attention_looks_at_itself(
     builders: dict[str, Build], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = builders["clip_dense"]().looker
+    looker = builders["clip_dense"]().model
     model = looker.model
-    seen = looker.look([IMAGE])[0]
+    seen = looker.encode_images([IMAGE])[0]
     assert seen.grid_hw == (8, 12) and len(seen.values_NE) == 96  # 45 x 70 px brought to 64 x 96, patches of 8
     attention = model.vision_model.encoder.layers[-1].self_attn
 
@@ -378,9 +378,9 @@ def test_dense_clip_is_clip_whose_last_attention_looks_at_itself(
 
 @torch.inference_mode()
 def test_dense_siglip_pools_single_patches(builders: dict[str, Build]) -> None:
-    looker = builders["siglip"]().looker
+    looker = builders["siglip"]().model
     model = looker.model
-    seen = looker.look([IMAGE])[0]
+    seen = looker.encode_images([IMAGE])[0]
     hidden = model.vision_model(looker._pixels([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[0]
     expected = model.vision_model.head(hidden[7][None, None])[0]
     torch.testing.assert_close(seen.values_NE[7], F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
@@ -388,24 +388,24 @@ def test_dense_siglip_pools_single_patches(builders: dict[str, Build]) -> None:
 
 @torch.inference_mode()
 def test_words_are_means_over_sentences(builders: dict[str, Build]) -> None:
-    looker = builders["clip_dense"](templates=["a photo of a {}", "many {}s"]).looker
+    looker = builders["clip_dense"](templates=["a photo of a {}", "many {}s"]).model
     vectors = []
     for sentence in ("a photo of a road", "many roads"):
         tokens = looker.tokenizer([sentence], return_tensors="pt")
         vectors.append(F.normalize(looker.model.get_text_features(**tokens).pooler_output[0], dim=-1))
     expected = F.normalize(torch.stack(vectors).mean(0), dim=-1)
-    torch.testing.assert_close(looker.question(("tree", "road"))[1], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(looker.encode_prompts(("tree", "road"))[1], expected, atol=1e-5, rtol=1e-4)
 
 
 def _dense(builders: dict[str, Build], **settings: float) -> Any:
     """Return a looker of two words whose four patches and keys are known."""
-    looker = builders["clip_dense"](**settings).looker
+    looker = builders["clip_dense"](**settings).model
     with torch.no_grad():
         looker.model.logit_scale.fill_(0.0)
     angle = torch.tensor([0.0, 0.3, 1.2, 0.78])
     values = torch.stack([angle.cos(), angle.sin()], dim=1)
     keys = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.0]]), dim=1)
-    return looker, clip_dense.Patches(values, keys, (2, 2))
+    return looker, clip_dense.PatchFeatures(values, keys, (2, 2))
 
 
 @torch.inference_mode()

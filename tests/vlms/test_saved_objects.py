@@ -12,13 +12,13 @@ from PIL import Image
 from pycocotools import mask as rle
 from tests.support.paths import ROOT
 
-from semicdvl.catalog import described, details, headings
+from semicdvl.catalog import describe_details, describe_parts, list_detail_headings
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.registry import lookup
+from semicdvl.registry import resolve_builder
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.instance_stitching import boolean
-from semicdvl.vlms.model_cards import FACTS
+from semicdvl.vlms.instance_stitching import decode_mask
+from semicdvl.vlms.model_cards import MODEL_CARDS
 from semicdvl.vlms.precomputed import files, omg_seg, zegclip
 
 HEIGHT, WIDTH = 6, 9
@@ -51,18 +51,18 @@ def test_zegclip_reads_probabilities_only(folder: Path) -> None:
     note(folder)
     scores_CHW = np.random.default_rng(0).random((2, HEIGHT, WIDTH)).astype(np.float16)
     np.save(folder / "A" / "one.npy", scores_CHW)
-    vlm = zegclip.build(weights=folder)
+    vlm = zegclip.build_zegclip(weights=folder)
     assert isinstance(vlm, VLM) and vlm.identity.startswith("zegclip-") and vlm.gamma == 0.5
-    assert vlm.identity != files.build(weights=folder).identity
+    assert vlm.identity != files.build_precomputed(weights=folder).identity
     np.testing.assert_allclose(vlm.segment(IMAGE, ["road"]).scores_CHW[0], scores_CHW[1])
     np.save(folder / "A" / "one.npy", scores_CHW * 9 - 4)
     with pytest.raises(InputError, match=r"scores from -3\.\d+ to 4\.\d+.*after the sigmoid"):
-        zegclip.build(weights=folder).segment(IMAGE, WORDS)
-    assert files.build(weights=folder).segment(IMAGE, WORDS).scores_CHW.max() == 1  # APE's sums are clamped
+        zegclip.build_zegclip(weights=folder).segment(IMAGE, WORDS)
+    assert files.build_precomputed(weights=folder).segment(IMAGE, WORDS).scores_CHW.max() == 1  # APE's sums are clamped
     with pytest.raises(ConfigError, match="'zegclip' needs the folder"):
-        zegclip.build()
+        zegclip.build_zegclip()
     with pytest.raises(ConfigError, match="uint8 RGB"):
-        zegclip.build(weights=folder).segment(IMAGE[..., 0], WORDS)
+        zegclip.build_zegclip(weights=folder).segment(IMAGE[..., 0], WORDS)
 
 
 # ------------------------------------------------------------------------------------------------ OMG-Seg
@@ -78,16 +78,16 @@ def test_omg_seg_reads_what_mmdetection_writes(folder: Path) -> None:
     masks = [mask_of(slice(0, 3), slice(0, 4)), mask_of(slice(2, 6), slice(3, 9)), mask_of(slice(0, 6), slice(0, 9))]
     content = {"labels": [7, 100, 55], "scores": [0.9, 0.4, 0.99], "masks": [code for _, code in masks], "bboxes": []}
     predictions(folder, content)
-    vlm = omg_seg.build(weights=folder)
+    vlm = omg_seg.build_omg_seg(weights=folder)
     assert isinstance(vlm, VLM) and vlm.identity.startswith("omg_seg-")
     answer = vlm.segment(IMAGE, ["road", "house"])
     assert answer.instances is not None  # class 55 answers no prompt
     assert [(one.prompt, one.score) for one in answer.instances] == [(1, 0.9), (0, 0.4)]
-    np.testing.assert_array_equal(boolean(answer.instances[0].mask), masks[0][0])
+    np.testing.assert_array_equal(decode_mask(answer.instances[0].mask), masks[0][0])
     np.testing.assert_allclose(answer.scores_CHW[1], masks[0][0] * 0.9, atol=1e-6)
     np.testing.assert_allclose(answer.scores_CHW[0], masks[1][0] * 0.4, atol=1e-6)
     note(folder, classes={"house": [129], "road": [100, 7]})
-    assert omg_seg.build(weights=folder).identity != vlm.identity
+    assert omg_seg.build_omg_seg(weights=folder).identity != vlm.identity
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_omg_seg_reads_what_mmdetection_writes(folder: Path) -> None:
 def test_omg_seg_must_know_its_classes(folder: Path, classes: Any, why: str) -> None:
     note(folder, **({} if classes is None else {"classes": classes}))
     with pytest.raises(InputError, match=why):
-        omg_seg.build(weights=folder)
+        omg_seg.build_omg_seg(weights=folder)
 
 
 SMALL = {"size": [HEIGHT, 2], "counts": [0, HEIGHT * 2]}
@@ -128,7 +128,7 @@ def test_broken_predictions(folder: Path, content: Any, why: str) -> None:
     note(folder, classes=CLASSES)
     predictions(folder, content)
     with pytest.raises(InputError, match=why):
-        omg_seg.build(weights=folder).segment(IMAGE, WORDS)
+        omg_seg.build_omg_seg(weights=folder).segment(IMAGE, WORDS)
 
 
 # ------------------------------------------------------------------------------------------------ COCO categories
@@ -140,11 +140,11 @@ def test_categories_are_found_by_their_names(folder: Path) -> None:
         "annotations": [{"category_id": number, "score": 0.7, "segmentation": code} for number in (9, 7, 1, 7)],
     }
     (folder / "A" / "one.json").write_text(json.dumps(content))
-    answer = files.build(weights=folder).segment(IMAGE, WORDS)
+    answer = files.build_precomputed(weights=folder).segment(IMAGE, WORDS)
     assert answer.instances is not None and [one.prompt for one in answer.instances] == [0, 1, 0]
     (folder / "A" / "one.json").write_text(json.dumps({**content, "categories": [{"id": 1}]}))
     with pytest.raises(InputError, match="categories without id or name"):
-        files.build(weights=folder).segment(IMAGE, WORDS)
+        files.build_precomputed(weights=folder).segment(IMAGE, WORDS)
 
 
 # ------------------------------------------------------------------------------------------------ the list and the page
@@ -155,18 +155,18 @@ def test_the_pages_own_vlm_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     code = PAGE[PAGE.index("# mymodule.py") :].partition("```")[0]
     (tmp_path / "brightness_of_the_page.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    vlm = lookup("VLM", "brightness_of_the_page:build", VLMS)()
+    vlm = resolve_builder("VLM", "brightness_of_the_page:build", VLMS)()
     assert isinstance(vlm, VLM) and vlm.segment(IMAGE, ["building", "grass"]).scores_CHW.shape == (2, HEIGHT, WIDTH)
     with pytest.raises(ConfigError, match=r"unknown VLM 'sam4'\. Did you mean 'sam3'"):
-        lookup("VLM", "sam4", VLMS)
+        resolve_builder("VLM", "sam4", VLMS)
 
 
 def test_every_vlm_says_what_it_is() -> None:
-    assert list(FACTS) and set(FACTS) == set(VLMS)
-    for name, text in described("vlms"):
-        row = (text, *details("vlms", name, params=False))
-        assert len(row) == 1 + len(headings("vlms", params=False)) and all(row)
-    for name, facts in FACTS.items():
+    assert list(MODEL_CARDS) and set(MODEL_CARDS) == set(VLMS)
+    for name, text in describe_parts("vlms"):
+        row = (text, *describe_details("vlms", name, params=False))
+        assert len(row) == 1 + len(list_detail_headings("vlms", params=False)) and all(row)
+    for name, facts in MODEL_CARDS.items():
         if name != "fake":
             line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}`"))
             assert facts.licence in line and facts.size in line, name

@@ -14,9 +14,9 @@ from pycocotools import mask as rle
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import VLM, Instance, Segments
-from semicdvl.vlms.instance_stitching import boolean, encoded
+from semicdvl.vlms.instance_stitching import decode_mask, encode_mask
 from semicdvl.vlms.models.fake import FakeVLM
-from semicdvl.vlms.tiled_inference import TiledVLM, in_tiles
+from semicdvl.vlms.tiled_inference import TiledVLM, segment_in_tiles
 
 WORDS = ("building", "tree", "water")
 RED, GREEN = (190, 80, 60), (40, 90, 40)
@@ -53,7 +53,7 @@ def scene(height: int = 150, width: int = 210, boxes: Sequence[tuple[int, int, i
 
 def as_set(segments: Segments) -> set[tuple[int, bytes]]:
     assert segments.instances is not None
-    return {(one.prompt, boolean(one.mask).tobytes()) for one in segments.instances}
+    return {(one.prompt, decode_mask(one.mask).tobytes()) for one in segments.instances}
 
 
 def test_scores_are_those_of_the_whole_image() -> None:
@@ -93,9 +93,9 @@ def test_a_joined_object_has_the_best_score_of_its_finds() -> None:
 
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 40:] = 90
-    answer = in_tiles(image, ("a",), ask, tile_px=60, overlap_px=10, batch=2)
+    answer = segment_in_tiles(image, ("a",), ask, tile_px=60, overlap_px=10, batch=2)
     assert answer.instances is not None
-    assert [one.score for one in answer.instances] == [0.9] and boolean(answer.instances[0].mask).all()
+    assert [one.score for one in answer.instances] == [0.9] and decode_mask(answer.instances[0].mask).all()
 
 
 def test_a_sliver_joins_the_object_that_holds_it() -> None:
@@ -112,9 +112,9 @@ def test_a_sliver_joins_the_object_that_holds_it() -> None:
         return answers
 
     image = np.zeros((40, 70, 3), np.uint8)
-    found = in_tiles(image, ("a",), ask, tile_px=40, overlap_px=10, batch=2).instances
+    found = segment_in_tiles(image, ("a",), ask, tile_px=40, overlap_px=10, batch=2).instances
     assert found is not None and len(found) == 1 and found[0].score == 0.5
-    assert boolean(found[0].mask).sum() == 20 * 22
+    assert decode_mask(found[0].mask).sum() == 20 * 22
 
 
 def test_tiles_go_in_batches_and_small_images_as_they_are() -> None:
@@ -124,17 +124,17 @@ def test_tiles_go_in_batches_and_small_images_as_they_are() -> None:
         sizes.append([tile.shape[:2] for tile in tiles])
         return [Segments(np.full((1, *tile.shape[:2]), 0.25, np.float32), ("a",)) for tile in tiles]
 
-    answer = in_tiles(scene(90, 130), ("a",), ask, tile_px=64, overlap_px=8, batch=4)
+    answer = segment_in_tiles(scene(90, 130), ("a",), ask, tile_px=64, overlap_px=8, batch=4)
     assert [len(group) for group in sizes] == [4, 2] and len({size for group in sizes for size in group}) == 1
     assert np.allclose(answer.scores_CHW, 0.25)
     sizes.clear()
-    in_tiles(scene(40, 64), ("a",), ask, tile_px=64, overlap_px=8)
+    segment_in_tiles(scene(40, 64), ("a",), ask, tile_px=64, overlap_px=8)
     assert sizes == [[(40, 64)]]
     sizes.clear()
-    in_tiles(scene(30, 200), ("a",), ask, tile_px=400, overlap_px=8)  # no tile longer than twice its height
+    segment_in_tiles(scene(30, 200), ("a",), ask, tile_px=400, overlap_px=8)  # no tile longer than twice its height
     assert all(size[1] <= 60 for group in sizes for size in group)
     with pytest.raises(ConfigError, match="overlap"):
-        in_tiles(scene(90, 130), ("a",), ask, tile_px=64, overlap_px=64)
+        segment_in_tiles(scene(90, 130), ("a",), ask, tile_px=64, overlap_px=64)
 
 
 def test_many_objects_of_a_large_image() -> None:
@@ -152,9 +152,9 @@ def test_encoding_from_a_part_equals_encoding_the_whole(
     part_HW = np.random.default_rng(seed).random((height, width)) < 0.5
     whole_HW = np.zeros((22, 25), np.uint8)
     whole_HW[top : top + height, left : left + width] = part_HW
-    code = encoded(part_HW, top=top, left=left, shape_hw=(22, 25))
+    code = encode_mask(part_HW, top=top, left=left, shape_hw=(22, 25))
     assert code["counts"] == rle.encode(np.asfortranarray(whole_HW))["counts"].decode()
-    np.testing.assert_array_equal(boolean(code), whole_HW)
+    np.testing.assert_array_equal(decode_mask(code), whole_HW)
 
 
 @settings(max_examples=30, deadline=None)
@@ -166,6 +166,6 @@ def test_any_scene_of_blocks_comes_back_whole(height: int, width: int, seed: int
     image = scene(height, width, [(row, col, row + int(rng.integers(1, 20)), col + 15) for row, col in corners])
     tiled = TiledVLM(Components(), tile_px=64, overlap_px=24).segment(image, ("building",))
     whole = Components().segment(image, ("building",))
-    together = lambda answer: np.any([boolean(one.mask) for one in answer.instances], axis=0)  # noqa: E731
+    together = lambda answer: np.any([decode_mask(one.mask) for one in answer.instances], axis=0)  # noqa: E731
     np.testing.assert_array_equal(together(tiled), together(whole))
     assert len(as_set(tiled)) == len(as_set(whole))

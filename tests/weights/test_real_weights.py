@@ -22,13 +22,13 @@ pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
 
 WORDS = ["building", "grass"]
 CASES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
-    "sam3": (sam3.build, {"weights": "SEMICDVL_SAM3"}),
-    "grounded_sam": (grounded_sam.build, {"weights": "SEMICDVL_GROUNDING_DINO", "sam": "SEMICDVL_SAM2"}),
-    "owl_sam": (owl_sam.build, {"weights": "SEMICDVL_OWLV2", "sam": "SEMICDVL_SAM2"}),
-    "clipseg": (clipseg.build, {"weights": "SEMICDVL_CLIPSEG"}),
-    "clip": (clip_dense.build, {"weights": "SEMICDVL_CLIP"}),
-    "siglip": (clip_dense.build, {"weights": "SEMICDVL_SIGLIP"}),
-    "remoteclip": (clip_dense.build, {"weights": "SEMICDVL_REMOTECLIP"}),
+    "sam3": (sam3.build_sam3, {"weights": "SEMICDVL_SAM3"}),
+    "grounded_sam": (grounded_sam.build_grounded_sam, {"weights": "SEMICDVL_GROUNDING_DINO", "sam": "SEMICDVL_SAM2"}),
+    "owl_sam": (owl_sam.build_owl_sam, {"weights": "SEMICDVL_OWLV2", "sam": "SEMICDVL_SAM2"}),
+    "clipseg": (clipseg.build_clipseg, {"weights": "SEMICDVL_CLIPSEG"}),
+    "clip": (clip_dense.build_clip_dense, {"weights": "SEMICDVL_CLIP"}),
+    "siglip": (clip_dense.build_clip_dense, {"weights": "SEMICDVL_SIGLIP"}),
+    "remoteclip": (clip_dense.build_clip_dense, {"weights": "SEMICDVL_REMOTECLIP"}),
 }
 
 

@@ -10,17 +10,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.config import Section, parse_section, read_toml
+from semicdvl.config import ConfigSection, parse_section, read_toml
 from semicdvl.errors import ConfigError
-from semicdvl.registry import nearest
-from semicdvl.unsupervised import CLASSIC
+from semicdvl.registry import suggest_nearest
+from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 # ------------------------------------------------------------------------------------------------ data sets
-class CEGConfig(Section):
+class CEGConfig(ConfigSection):
     """How the VLM's answers become labels; see `pseudo_labels.generate.CEGSettings`."""
 
     level: Literal["mixed", "instance", "pixel"] = "mixed"
@@ -29,7 +29,7 @@ class CEGConfig(Section):
     delta: float = Field(0.0, ge=0, le=1)
 
 
-class DataEntry(Section):
+class DataEntry(ConfigSection):
     """What every data set of a suite has."""
 
     name: str = Field(description="for the table; letters, digits, - and _")
@@ -83,7 +83,7 @@ class FolderEntry(DataEntry):
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
 
 
-KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
+DATA_KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
     "city": CityEntry,
     "real": RealEntry,
     "folder": FolderEntry,
@@ -91,7 +91,7 @@ KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
 
 
 # ------------------------------------------------------------------------------------------------ what is compared
-class MethodEntry(Section):
+class MethodEntry(ConfigSection):
     """A line of the plot: a recipe with changes."""
 
     name: str = Field(description="for the table, such as SemiCD-VL")
@@ -102,14 +102,14 @@ class MethodEntry(Section):
     store: Path | None = Field(None, description="its own pseudo-label store, in place of the data's")
 
 
-class ModelEntry(Section):
+class ModelEntry(ConfigSection):
     """A network that every method is run with."""
 
     name: str
     set: dict[str, Any] = Field(default_factory=dict, description="the recipe's model section, or part of it")
 
 
-class ZeroLabelConfig(Section):
+class ZeroLabelConfig(ConfigSection):
     """Change event generation of a detector: the options of `semicdvl detect` without labels, with its defaults."""
 
     level: Literal["mixed", "instance", "pixel"] = "instance"
@@ -124,7 +124,7 @@ class ZeroLabelConfig(Section):
     prompts: str = Field("buildings", description="see `semicdvl list prompts`")
 
 
-class DetectorEntry(Section):
+class DetectorEntry(ConfigSection):
     """A line of the plot that is not trained: a classic method, or a VLM with change event generation."""
 
     name: str = Field(description="for the table, such as IR-MAD")
@@ -140,10 +140,10 @@ class DetectorEntry(Section):
     gsd_m: float | None = Field(None, gt=0, description="metres per pixel; None: what the suite knows of the data set")
 
 
-class Suite(Section):
+class Suite(ConfigSection):
     """All that determines a benchmark."""
 
-    SECTIONS: ClassVar[dict[str, type[Section]]] = {
+    SECTIONS: ClassVar[dict[str, type[ConfigSection]]] = {
         "methods": MethodEntry,
         "models": ModelEntry,
         "detectors": DetectorEntry,
@@ -166,14 +166,14 @@ class Suite(Section):
         "later minus earlier",
     )
 
-    def pairs_compared(self) -> tuple[tuple[str, str], ...]:
+    def list_comparisons(self) -> tuple[tuple[str, str], ...]:
         """Return the pairs of methods whose difference is shown."""
         if self.compare is not None:
             return self.compare
         names = [method.name for method in self.methods]
         return tuple((later, earlier) for earlier, later in combinations(names, 2))
 
-    def with_data(self, root: Path | None) -> Suite:
+    def replace_data_root(self, root: Path | None) -> Suite:
         """Return the suite with another folder of real pairs; None leaves it as it is."""
         if root is None:
             return self
@@ -192,23 +192,24 @@ def load_suite(path: Path) -> Suite:
     """
     content = read_toml(path)
     content["data"] = tuple(
-        _data_entry(entry, f"{path}: data {at}") for at, entry in enumerate(_list(content, "data", path), 1)
+        _parse_data_entry(entry, f"{path}: data {at}")
+        for at, entry in enumerate(_read_tables(content, "data", path), 1)
     )
     for key, kind in Suite.SECTIONS.items():
-        entries = _list(content, key, path)
+        entries = _read_tables(content, key, path)
         content[key] = tuple(
             parse_section(kind, entry, source=f"{path}: {key} {at}") for at, entry in enumerate(entries, 1)
         )
     suite = parse_section(Suite, content, source=str(path))
-    _refuse_odd_names(suite, path)
-    _refuse_odd_detectors(suite, path)
+    _check_names(suite, path)
+    _check_detectors(suite, path)
     methods = tuple(
         method.model_copy(update={"recipe": (path.parent / method.recipe).resolve()}) for method in suite.methods
     )
     return suite.model_copy(update={"methods": methods})
 
 
-def _list(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+def _read_tables(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
     """Return a list of tables, empty where there is none."""
     entries = content.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -216,16 +217,18 @@ def _list(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]
     return entries
 
 
-def _data_entry(entry: dict[str, Any], source: str) -> Section:
+def _parse_data_entry(entry: dict[str, Any], source: str) -> ConfigSection:
     """Check one data set by its kind."""
     kind = entry.get("kind")
-    if kind not in KINDS:
-        known = ", ".join(KINDS)
-        raise ConfigError(f"{source}: kind = {kind!r} is not known.{nearest(str(kind), KINDS)} Known: {known}.")
-    return parse_section(KINDS[kind], entry, source=source)
+    if kind not in DATA_KINDS:
+        known = ", ".join(DATA_KINDS)
+        raise ConfigError(
+            f"{source}: kind = {kind!r} is not known.{suggest_nearest(str(kind), DATA_KINDS)} Known: {known}."
+        )
+    return parse_section(DATA_KINDS[kind], entry, source=source)
 
 
-def _refuse_odd_names(suite: Suite, path: Path) -> None:
+def _check_names(suite: Suite, path: Path) -> None:
     """Refuse names that repeat, that make no folder, or that `compare` invents."""
     called = {key: [entry.name for entry in getattr(suite, key)] for key in ("data", "methods", "detectors", "models")}
     called["methods"] += called.pop("detectors")  # rows of one table
@@ -240,13 +243,13 @@ def _refuse_odd_names(suite: Suite, path: Path) -> None:
     methods = [method.name for method in suite.methods]
     for method in suite.methods:
         if method.steps_of is not None and method.steps_of not in methods:
-            hint = nearest(method.steps_of, methods)
+            hint = suggest_nearest(method.steps_of, methods)
             raise ConfigError(f"{path}: steps_of of '{method.name}' names no method '{method.steps_of}'.{hint}")
-    for name in {name for pair in suite.pairs_compared() for name in pair} - set(called["methods"]):
-        raise ConfigError(f"{path}: compare names no method '{name}'.{nearest(name, called['methods'])}")
+    for name in {name for pair in suite.list_comparisons() for name in pair} - set(called["methods"]):
+        raise ConfigError(f"{path}: compare names no method '{name}'.{suggest_nearest(name, called['methods'])}")
 
 
-def _refuse_odd_detectors(suite: Suite, path: Path) -> None:
+def _check_detectors(suite: Suite, path: Path) -> None:
     """Refuse a suite without a row, methods without labels, and detectors that are neither or both of two things."""
     if not suite.methods and not suite.detectors:
         raise ConfigError(f"{path}: there is nothing to compare; write what is trained under [[methods]].")
@@ -259,10 +262,10 @@ def _refuse_odd_detectors(suite: Suite, path: Path) -> None:
             )
         if entry.ceg is not None and entry.vlm is None:
             raise ConfigError(f"{path}: detector '{entry.name}': ceg belongs to a vlm, and {entry.method} asks none.")
-        for kind, name, known in (("method", entry.method, CLASSIC), ("VLM", entry.vlm, VLMS)):
+        for kind, name, known in (("method", entry.method, UNSUPERVISED), ("VLM", entry.vlm, VLMS)):
             if name is not None and name not in known and ":" not in name:
                 raise ConfigError(
-                    f"{path}: detector '{entry.name}': unknown {kind} '{name}'.{nearest(name, known)} "
+                    f"{path}: detector '{entry.name}': unknown {kind} '{name}'.{suggest_nearest(name, known)} "
                     f"Known: {', '.join(sorted(known))}."
                 )
         if entry.ceg is not None and entry.ceg.prompts not in PROMPT_SETS:

@@ -7,34 +7,34 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import key_of, whole, write_json
+from semicdvl.atomic_files import hash_values, write_atomically, write_json
 from semicdvl.benchmark.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.checkpoint import build
+from semicdvl.checkpoint import build_registered
 from semicdvl.config import DataConfig
 from semicdvl.data import splits
-from semicdvl.data.pairs import DataSet
+from semicdvl.data.pairs import ChangeDataset
 from semicdvl.data.readers import folder, real_pairs
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo_labels.generate import CEGSettings, generate
-from semicdvl.pseudo_labels.store import VERSION
-from semicdvl.registry import nearest
-from semicdvl.synthetic.generate import CitySpec, make_city, write_patches
-from semicdvl.synthetic.vlm_answers import Flaws, write_answers
+from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
+from semicdvl.pseudo_labels.store import STORE_VERSION
+from semicdvl.registry import suggest_nearest
+from semicdvl.synthetic.generate import CitySpec, generate_city, write_city_patches
+from semicdvl.synthetic.vlm_answers import AnswerErrors, write_answers
 from semicdvl.training.run import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.precomputed import files
 
-READY = "ready.json"
+READY_FILE = "ready.json"
 """Written last into a prepared data set: what is there is whole."""
-AGAIN = " (again)"
+UNLABELLED_COPY_SUFFIX = " (again)"
 """Ending of the name under which a labelled pair takes part a second time, without its label."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """A data set that runs can use.
 
     Attributes:
@@ -42,16 +42,16 @@ class Prepared:
         root: folder of the pairs.
         store: the pseudo-label store, or None.
         splits: folder of the split files.
-        divide: (fraction, seed) -> split.
+        make_split: (fraction, seed) -> split.
     """
 
     name: str
     root: Path
     store: Path | None
     splits: Path
-    divide: Callable[[float, int], Split]
+    make_split: Callable[[float, int], Split]
 
-    def split_file(self, fraction: float, seed: int) -> Path:
+    def write_split_file(self, fraction: float, seed: int) -> Path:
         """Write the split of a fraction and seed, if it is not there, and return its file.
 
         With all labels there would be no pair without: then the labelled pairs take part a second time without their
@@ -59,87 +59,87 @@ class Prepared:
         """
         path = self.splits / f"{fraction:g}-{seed}.json"
         if not path.exists():
-            division = self.divide(fraction, seed)
+            division = self.make_split(fraction, seed)
             if not division.unlabelled:
-                again = tuple(replace(pair, name=pair.name + AGAIN) for pair in division.labelled)
+                again = tuple(replace(pair, name=pair.name + UNLABELLED_COPY_SUFFIX) for pair in division.labelled)
                 division = replace(division, unlabelled=again)
             write_split(path, division, root=self.root, notes={"labelled": fraction, "seed": seed})
         return path
 
 
-def prepare(entry: CityEntry | RealEntry | FolderEntry, out: Path) -> Prepared | None:
+def prepare_data(entry: CityEntry | RealEntry | FolderEntry, out: Path) -> PreparedData | None:
     """Make a data set ready below `out`; what is there is not made again. None: its files are not on this machine.
 
     Raises:
         ConfigError, DataError, InputError: the entry, or what it names, cannot be used.
         OutputError: `out` cannot be written.
     """
-    home = out / f"{entry.name}-{key_of(entry.model_dump(mode='json'), VERSION)[:8]}"
+    home = out / f"{entry.name}-{hash_values(entry.model_dump(mode='json'), STORE_VERSION)[:8]}"
     if isinstance(entry, CityEntry):
-        return _city(entry, home)
-    return _real(entry, home) if isinstance(entry, RealEntry) else _folder(entry, home)
+        return _prepare_cities(entry, home)
+    return _prepare_real_pairs(entry, home) if isinstance(entry, RealEntry) else _prepare_folder(entry, home)
 
 
 # ------------------------------------------------------------------------------------------------ made-up cities
-def _city(entry: CityEntry, home: Path) -> Prepared:
+def _prepare_cities(entry: CityEntry, home: Path) -> PreparedData:
     """Render the cities, have the made-up VLM answer, and make the labels of the training patches."""
-    if not (home / READY).exists():
-        _render(entry, home)
-        trained = folder.read(home / "pairs").subset("train")
-        _fill(trained, files.build(weights=home / "answers"), entry.ceg, home / "store", gsd_m=None)
-        write_json(home / READY, entry.model_dump(mode="json"))
-    dataset = folder.read(home / "pairs", name=entry.name)
-    return Prepared(entry.name, home / "pairs", home / "store", home / "splits", _by_fraction(dataset))
+    if not (home / READY_FILE).exists():
+        _render_cities(entry, home)
+        trained = folder.read_folder(home / "pairs").select_subset("train")
+        _fill_store(trained, files.build_precomputed(weights=home / "answers"), entry.ceg, home / "store", gsd_m=None)
+        write_json(home / READY_FILE, entry.model_dump(mode="json"))
+    dataset = folder.read_folder(home / "pairs", name=entry.name)
+    return PreparedData(entry.name, home / "pairs", home / "store", home / "splits", _split_by_fraction(dataset))
 
 
-def _render(entry: CityEntry, home: Path) -> None:
+def _render_cities(entry: CityEntry, home: Path) -> None:
     """Write all cities as patches, with lists of the sides, and the VLM's answers for the training cities."""
-    spec = _made(CitySpec, entry.city, f"data '{entry.name}', city")
-    flaws = _made(Flaws, entry.vlm, f"data '{entry.name}', vlm")
+    spec = _build_settings(CitySpec, entry.city, f"data '{entry.name}', city")
+    flaws = _build_settings(AnswerErrors, entry.vlm, f"data '{entry.name}', vlm")
     sides = {"train": entry.train_cities, "val": entry.val_cities, "test": entry.test_cities}
     seed = entry.first_seed
     for side, count in sides.items():
         names: list[str] = []
         for _ in range(count):
-            city = make_city(replace(spec, seed=seed, size_px=entry.city_px))
-            pairs = write_patches(city, home / "pairs", size_px=entry.patch_px)
+            city = generate_city(replace(spec, seed=seed, size_px=entry.city_px))
+            pairs = write_city_patches(city, home / "pairs", size_px=entry.patch_px)
             names += [pair.name for pair in pairs]
             if side == "train":
                 place, size_px = home / "pairs", entry.patch_px
                 write_answers(city, pairs, home / "answers", images=place, size_px=size_px, flaws=flaws)
             seed += 1
-        with whole(home / "pairs" / f"{side}.txt") as temporary:
+        with write_atomically(home / "pairs" / f"{side}.txt") as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names))
 
 
-def _made(kind: type[Any], values: dict[str, float], source: str) -> Any:
+def _build_settings(kind: type[Any], values: dict[str, float], source: str) -> Any:
     """Make a dataclass of settings from the suite's values."""
     known = [field.name for field in fields(kind) if field.name != "size_px"]
     for key in values:
         if key not in known:
-            raise ConfigError(f"{source}: unknown key '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
+            raise ConfigError(f"{source}: unknown key '{key}'.{suggest_nearest(key, known)} Known: {', '.join(known)}.")
     whole_numbers = {"seed", "epsg"}
     return kind(**{key: int(value) if key in whole_numbers else value for key, value in values.items()})
 
 
 # ------------------------------------------------------------------------------------------------ real pairs
-def _real(entry: RealEntry, home: Path) -> Prepared | None:
+def _prepare_real_pairs(entry: RealEntry, home: Path) -> PreparedData | None:
     """Cut the real pairs and have the VLM answer."""
-    if not real_pairs.is_there(entry.root):
+    if not real_pairs.has_real_pairs(entry.root):
         return None
-    dataset = real_pairs.cut(entry.root, home / "pairs", crop_px=entry.crop_px)
-    if not (home / READY).exists():
-        vlm: VLM = build("VLM", entry.vlm, VLMS, {})
-        _fill(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real_pairs.GSD_M)
-        write_json(home / READY, entry.model_dump(mode="json"))
+    dataset = real_pairs.cut_real_pairs(entry.root, home / "pairs", crop_px=entry.crop_px)
+    if not (home / READY_FILE).exists():
+        vlm: VLM = build_registered("VLM", entry.vlm, VLMS, {})
+        _fill_store(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real_pairs.REAL_PAIRS_GSD_M)
+        write_json(home / READY_FILE, entry.model_dump(mode="json"))
 
     def divide(fraction: float, seed: int) -> Split:
-        return splits.pick(dataset, real_pairs.draw_sides(dataset, seed=seed, labelled_frac=fraction))
+        return splits.select_split(dataset, real_pairs.draw_real_split(dataset, seed=seed, labelled_frac=fraction))
 
-    return Prepared(entry.name, home / "pairs", home / "store", home / "splits", divide)
+    return PreparedData(entry.name, home / "pairs", home / "store", home / "splits", divide)
 
 
-def _folder(entry: FolderEntry, home: Path) -> Prepared:
+def _prepare_folder(entry: FolderEntry, home: Path) -> PreparedData:
     """Take the user's data set as it is; its store is there already."""
 
     def divide(fraction: float, seed: int) -> Split:
@@ -156,23 +156,25 @@ def _folder(entry: FolderEntry, home: Path) -> Prepared:
             )
         )
 
-    return Prepared(entry.name, entry.root, entry.store, home / "splits", divide)
+    return PreparedData(entry.name, entry.root, entry.store, home / "splits", divide)
 
 
 # ------------------------------------------------------------------------------------------------ shared
-def _by_fraction(dataset: DataSet, **shares: float) -> Callable[[float, int], Split]:
+def _split_by_fraction(dataset: ChangeDataset, **shares: float) -> Callable[[float, int], Split]:
     """Return what divides a data set: published sides are kept, labelled pairs drawn (5 % are among the 10 %)."""
 
     def divide(fraction: float, seed: int) -> Split:
-        return splits.split(dataset, labelled=fraction, seed=seed, **shares)
+        return splits.split_by_fraction(dataset, labelled=fraction, seed=seed, **shares)
 
     return divide
 
 
-def _fill(pairs: tuple[PairFiles, ...], vlm: VLM, ceg: CEGConfig, store: Path, *, gsd_m: float | None) -> None:
+def _fill_store(pairs: tuple[PairFiles, ...], vlm: VLM, ceg: CEGConfig, store: Path, *, gsd_m: float | None) -> None:
     """Fill a pseudo-label store in the ordinary way."""
     gamma = vlm.gamma if ceg.gamma is None else ceg.gamma
     segmentation = gamma if ceg.gamma_segmentation is None else ceg.gamma_segmentation
     settings = CEGSettings(level=ceg.level, gamma=gamma, gamma_segmentation=segmentation, delta=ceg.delta)
-    for _ in generate(pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=settings, root=store, gsd_m=gsd_m):
+    for _ in generate_labels(
+        pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=settings, root=store, gsd_m=gsd_m
+    ):
         pass

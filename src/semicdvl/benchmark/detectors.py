@@ -22,31 +22,31 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from semicdvl.atomic_files import key_of, write_json
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.benchmark.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
-from semicdvl.benchmark.data import Prepared
-from semicdvl.benchmark.job_files import JobFiles, file_name
-from semicdvl.benchmark.pair_mosaic import Side, SideStrips
-from semicdvl.checkpoint import build
+from semicdvl.benchmark.data import PreparedData
+from semicdvl.benchmark.job_files import JobFiles, build_file_name
+from semicdvl.benchmark.pair_mosaic import MosaicStrips, PairMosaic
+from semicdvl.checkpoint import build_registered
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.readers import real_pairs
 from semicdvl.data.split_file import read_split
-from semicdvl.detection.detectors.network import vlm_detector
-from semicdvl.detection.detectors.unsupervised import classic_detector
+from semicdvl.detection.detectors.network import build_vlm_detector
+from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.errors import DataError
-from semicdvl.metrics.change import Confusion
-from semicdvl.registry import lookup
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.registry import resolve_builder
 from semicdvl.synthetic.generate import CitySpec
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
-from semicdvl.unsupervised import CLASSIC
+from semicdvl.unsupervised import UNSUPERVISED
 
-UNTRAINED = 0.0
+NO_LABELS = 0.0
 """Share of labels of a run that is not trained."""
 NO_NETWORK = "-"
 """Name of the network of such a run, where the suite names networks."""
-NOTE = (
+DETECTORS_NOTE = (
     "\nLines with 0 % labels are detectors that are not trained. Those fitted to the side have seen all test images, "
     "without labels, and have one threshold for them; where nothing about a detector depends on the seed it ran once, "
     "and differences take that run for every seed."
@@ -60,7 +60,7 @@ TILE_PX, OVERLAP_PX = 1024, 128
 # ------------------------------------------------------------------------------------------------ jobs
 @dataclass(frozen=True)
 class DetectorJob(JobFiles):
-    """One detector on one test side; what the runner asks of it is what it asks of a `plan.Job`.
+    """One detector on one test side; what the runner asks of it is what it asks of a `plan.TrainingJob`.
 
     Attributes:
         data, method, model, seed: its place in the suite; `method` is the detector's name.
@@ -84,13 +84,13 @@ class DetectorJob(JobFiles):
     gsd_m: float | None
     label_values: dict[int, int] | None
     out: Path
-    labelled: float = UNTRAINED
+    labelled: float = NO_LABELS
     steps: int = 0
 
     @property
     def name(self) -> str:
         """Name of its files; the end changes with what determines it."""
-        return file_name((self.data, self.method, f"s{self.seed}"), self._content(), out=self.out)
+        return build_file_name((self.data, self.method, f"s{self.seed}"), self._describe_inputs(), out=self.out)
 
     @property
     def cost(self) -> float:
@@ -103,7 +103,7 @@ class DetectorJob(JobFiles):
         place = {name: getattr(self, name) for name in ("data", "method", "model", "labelled", "seed")}
         return place | {"seeds": list(self.seeds), "steps": None}
 
-    def _content(self) -> dict[str, Any]:
+    def _describe_inputs(self) -> dict[str, Any]:
         detector = self.detector.model_dump(mode="json")
         values = None if self.label_values is None else {str(key): value for key, value in self.label_values.items()}
         return {"detector": detector, "split": str(self.split), "gsd_m": self.gsd_m, "label_values": values}
@@ -111,11 +111,15 @@ class DetectorJob(JobFiles):
     def write(self) -> Path:
         """Write the file that `benchmark.worker` starts from, and return it."""
         path = self.out / "jobs" / f"{self.name}.json"
-        write_json(path, {"job": self.place, **self._content(), "run": str(self.run), "result": str(self.result)})
+        write_json(
+            path, {"job": self.place, **self._describe_inputs(), "run": str(self.run), "result": str(self.result)}
+        )
         return path
 
 
-def detector_jobs(suite: Suite, entry: Any, place: Prepared, out: Path, *, network: str) -> Iterator[DetectorJob]:
+def plan_detector_jobs(
+    suite: Suite, entry: Any, place: PreparedData, out: Path, *, network: str
+) -> Iterator[DetectorJob]:
     """Yield the detectors' jobs on one data set: one per seed, or one for all that would come to the same.
 
     Args:
@@ -136,11 +140,11 @@ def detector_jobs(suite: Suite, entry: Any, place: Prepared, out: Path, *, netwo
     for detector in suite.detectors:
         groups: dict[str, tuple[DetectorEntry, Path, int, list[int]]] = {}
         for seed in suite.seeds:
-            split = place.split_file(fraction, seed if entry.draw_seed is None else entry.draw_seed)
-            test, seeded = read_split(split).test, _seeded(detector, seed)
-            key = key_of([pair.name for pair in test], seeded.model_dump(mode="json"))
+            split = place.write_split_file(fraction, seed if entry.draw_seed is None else entry.draw_seed)
+            test, seeded = read_split(split).test, _add_seed(detector, seed)
+            key = hash_values([pair.name for pair in test], seeded.model_dump(mode="json"))
             groups.setdefault(key, (seeded, split, len(test), []))[3].append(seed)
-        gsd_m = detector.gsd_m if detector.gsd_m is not None else _gsd_m(entry)
+        gsd_m = detector.gsd_m if detector.gsd_m is not None else _find_gsd_m(entry)
         for seeded, split, pairs, seeds in groups.values():
             yield DetectorJob(
                 data=entry.name,
@@ -157,24 +161,24 @@ def detector_jobs(suite: Suite, entry: Any, place: Prepared, out: Path, *, netwo
             )
 
 
-def _seeded(entry: DetectorEntry, seed: int) -> DetectorEntry:
+def _add_seed(entry: DetectorEntry, seed: int) -> DetectorEntry:
     """Return a detector with the run's seed, where its method has one and the suite does not say another."""
     if entry.method is None or "seed" in entry.options:
         return entry
-    if "seed" not in inspect.signature(lookup("method", entry.method, CLASSIC)).parameters:
+    if "seed" not in inspect.signature(resolve_builder("method", entry.method, UNSUPERVISED)).parameters:
         return entry
     return entry.model_copy(update={"options": entry.options | {"seed": seed}})
 
 
-def _gsd_m(entry: Any) -> float | None:
+def _find_gsd_m(entry: Any) -> float | None:
     """Return metres per pixel of a data set, if the suite knows."""
     if isinstance(entry, CityEntry):
         return entry.city.get("gsd_m", CitySpec().gsd_m)
-    return real_pairs.GSD_M if isinstance(entry, RealEntry) else None
+    return real_pairs.REAL_PAIRS_GSD_M if isinstance(entry, RealEntry) else None
 
 
 # ------------------------------------------------------------------------------------------------ one job
-def detected(content: Mapping[str, Any]) -> dict[str, Any]:
+def run_detector_job(content: Mapping[str, Any]) -> dict[str, Any]:
     """Run the detector of a job file on the test side; return scores and cost.
 
     Raises:
@@ -184,11 +188,15 @@ def detected(content: Mapping[str, Any]) -> dict[str, Any]:
     entry = parse_section(DetectorEntry, content["detector"], source="the job's detector")
     pairs, values = read_split(Path(content["split"])).test, content["label_values"]
     cache = ImageCache(CACHE_BYTES, label_values=values and {int(key): value for key, value in values.items()})
-    detector = built(entry)
-    counts = Confusion()
+    detector = build_detector(entry)
+    counts = ConfusionCounts()
     with tempfile.TemporaryDirectory() as room:
-        for change_HW, label_HW in _answers(detector, entry, pairs, cache, gsd_m=content["gsd_m"], room=Path(room)):
-            counts += Confusion.from_maps(np.where(change_HW == IGNORE, 0, change_HW), label_HW)  # as networks are
+        for change_HW, label_HW in _detect_pairs(
+            detector, entry, pairs, cache, gsd_m=content["gsd_m"], folder=Path(room)
+        ):
+            counts += ConfusionCounts.from_maps(
+                np.where(change_HW == IGNORE, 0, change_HW), label_HW
+            )  # as networks are
     seconds, scores = time.monotonic() - began, counts.scores()
     return {
         "status": "finished",
@@ -206,77 +214,79 @@ def detected(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def built(entry: DetectorEntry) -> Detector:
+def build_detector(entry: DetectorEntry) -> Detector:
     """Build the detector of an entry.
 
     Raises:
         ConfigError, InputError, MissingExtraError: an option is wrong, or weights or packages are missing.
     """
     if entry.method is not None:
-        return classic_detector(entry.method, entry.options)
+        return build_unsupervised_detector(entry.method, entry.options)
     from semicdvl.ceg.config import CEGSettings
-    from semicdvl.ceg.features import backbone_features
+    from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.calibrated import calibrated
+    from semicdvl.detection.detectors.calibrated import add_calibration
     from semicdvl.vlms import VLMS
 
-    vlm = build("VLM", str(entry.vlm), VLMS, entry.options)
+    vlm = build_registered("VLM", str(entry.vlm), VLMS, entry.options)
     ceg = entry.ceg or ZeroLabelConfig()
     gamma = vlm.gamma if ceg.gamma is None else ceg.gamma
     own = ceg.model_dump(exclude={"gamma", "features", "calibrate", "prompts"})
     settings = CEGSettings(gamma=gamma, gamma_segmentation=gamma, **own)
-    features = None if ceg.features is None else backbone_features(ceg.features)
-    detector = vlm_detector(vlm, prompts=PROMPT_SETS[ceg.prompts], settings=settings, features=features)
-    return calibrated(detector) if ceg.calibrate else detector
+    features = None if ceg.features is None else build_feature_extractor(ceg.features)
+    detector = build_vlm_detector(vlm, prompts=PROMPT_SETS[ceg.prompts], settings=settings, features=features)
+    return add_calibration(detector) if ceg.calibrate else detector
 
 
-Answer = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+MapAndLabel = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def _answers(
+def _detect_pairs(
     detector: Detector,
     entry: DetectorEntry,
     pairs: Sequence[PairFiles],
     cache: ImageCache,
     *,
     gsd_m: float | None,
-    room: Path,
-) -> Iterator[Answer]:
+    folder: Path,
+) -> Iterator[MapAndLabel]:
     """Yield the change map and the label of every pair."""
     if any(pair.label is None for pair in pairs):
         raise DataError(f"{entry.name}: some test pairs have no label to be compared with.")
     if entry.method is None or entry.fit == "pair":
         for at, pair in enumerate(pairs):
             try:
-                yield _by_itself(detector, pair, cache, gsd_m=gsd_m, room=room / str(at))
+                yield _detect_pair(detector, pair, cache, gsd_m=gsd_m, folder=folder / str(at))
             except DataError as error:
                 raise DataError(f"pair '{pair.name}': {error}") from error
         return
-    side = Side(pairs, cache, gsd_m=gsd_m)
-    ready = detector.fitted(side) if isinstance(detector, Fits) else detector
-    for pair, change in zip(pairs, ready.decide(SideStrips(side, ready, room)), strict=True):
+    side = PairMosaic(pairs, cache, gsd_m=gsd_m)
+    ready = detector.prepare(side) if isinstance(detector, Fits) else detector
+    for pair, change in zip(pairs, ready.decide(MosaicStrips(side, ready, folder)), strict=True):
         label_HW = read_pair(pair, cache=cache).label_HW
         assert label_HW is not None, "looked at above"
         yield change.change_HW[:, : label_HW.shape[1]], label_HW
 
 
-def _by_itself(detector: Detector, pair: PairFiles, cache: ImageCache, *, gsd_m: float | None, room: Path) -> Answer:
+def _detect_pair(
+    detector: Detector, pair: PairFiles, cache: ImageCache, *, gsd_m: float | None, folder: Path
+) -> MapAndLabel:
     """Return change map and label of a pair, by the steps of `semicdvl detect`."""
-    from semicdvl.detection.score_store import PlaneStore
-    from semicdvl.detection.tile_runner import fill, fitted
+    from semicdvl.detection.score_store import ScoreStore
+    from semicdvl.detection.tile_runner import fit_detector, run_tiles
     from semicdvl.raster.io.pair_reader import open_pair
-    from semicdvl.raster.tiling import tiling
+    from semicdvl.raster.tiling import plan_tiles
 
     arrays = read_pair(pair, cache=cache)
     assert arrays.label_HW is not None, "looked at before"
-    room.mkdir()
-    dates = room / "before.png", room / "after.png"  # a pair may be a window of its files
+    folder.mkdir()
+    dates = folder / "before.png", folder / "after.png"  # a pair may be a window of its files
     for path, image_HWC in zip(dates, (arrays.t1_HWC, arrays.t2_HWC), strict=True):
         Image.fromarray(image_HWC).save(path, compress_level=1)
     with open_pair(*dates) as opened:
-        ready = fitted(detector, opened, tile_px=TILE_PX, gsd_m=gsd_m)
-        cut = tiling(*opened.shape_hw, tile_px=TILE_PX, overlap_px=OVERLAP_PX)
-        store = PlaneStore(room, cut, planes_count=ready.planes_count)
-        fill(store, opened, ready, gsd_m=gsd_m, console=Console(quiet=True))
+        ready = fit_detector(detector, opened, tile_px=TILE_PX, gsd_m=gsd_m)
+        cut = plan_tiles(*opened.shape_hw, tile_px=TILE_PX, overlap_px=OVERLAP_PX)
+        store = ScoreStore(folder, cut, map_count=ready.map_count)
+        run_tiles(store, opened, ready, gsd_m=gsd_m, console=Console(quiet=True))
         change_HW = np.concatenate([part.change_HW for part in ready.decide(store)])
     return change_HW, arrays.label_HW

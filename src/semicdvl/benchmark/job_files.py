@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from semicdvl.atomic_files import key_of
+from semicdvl.atomic_files import hash_values
 
 
 class JobFiles(ABC):
@@ -31,7 +31,7 @@ class JobFiles(ABC):
         return self.out / "jobs" / f"{self.name}.result.json"
 
 
-def file_name(words: Sequence[str], determined_by: object, *, out: Path) -> str:
+def build_file_name(words: Sequence[str], determined_by: object, *, out: Path) -> str:
     """Return a name for files whose end changes with what determines a run, wherever the suite's folder lies."""
     moved = str(determined_by).replace(str(out), "OUT")
-    return f"{re.sub(r'[^a-z0-9.-]+', '-', '-'.join(words).lower())}-{key_of(moved)[:8]}"
+    return f"{re.sub(r'[^a-z0-9.-]+', '-', '-'.join(words).lower())}-{hash_values(moved)[:8]}"

@@ -14,20 +14,20 @@ from torch import nn
 
 from semicdvl.atomic_files import write_json
 from semicdvl.benchmark.config import FolderEntry, MethodEntry, ModelEntry, Suite
-from semicdvl.benchmark.data import Prepared
-from semicdvl.benchmark.detectors import NO_NETWORK, DetectorJob, detector_jobs
-from semicdvl.benchmark.job_files import JobFiles, file_name
-from semicdvl.config import Recipe, parse_recipe, put_over, read_with_base
+from semicdvl.benchmark.data import PreparedData
+from semicdvl.benchmark.detectors import NO_NETWORK, DetectorJob, plan_detector_jobs
+from semicdvl.benchmark.job_files import JobFiles, build_file_name
+from semicdvl.config import Recipe, merge_recipes, parse_recipe, read_with_base
 from semicdvl.errors import ConfigError
-from semicdvl.training.compatibility import fits_together, shape_of
-from semicdvl.training.run import build_method, length_of, make_split
+from semicdvl.training.compatibility import build_meta_network, check_compatibility
+from semicdvl.training.run import build_method, compute_training_length, make_split
 
-OWN_MODEL = "recipe's"
+RECIPE_MODEL = "recipe's"
 """Name of the network where the suite names none: the one of each method's recipe."""
 
 
 @dataclass(frozen=True)
-class Job(JobFiles):
+class TrainingJob(JobFiles):
     """One run to make.
 
     Attributes:
@@ -49,10 +49,10 @@ class Job(JobFiles):
     @property
     def name(self) -> str:
         """Name of its files; the end changes with the recipe, so that a changed suite doesn't take old runs for new."""
-        words = [self.data, self.method, *([self.model] if self.model != OWN_MODEL else []), f"{self.labelled:g}"]
+        words = [self.data, self.method, *([self.model] if self.model != RECIPE_MODEL else []), f"{self.labelled:g}"]
         words += [f"s{self.seed}"]
         plain = self.recipe.model_dump(mode="json") | {"name": ""}
-        return file_name(words, plain, out=self.out)
+        return build_file_name(words, plain, out=self.out)
 
     @property
     def cost(self) -> float:
@@ -77,11 +77,11 @@ class Job(JobFiles):
         return path
 
 
-AnyJob = Job | DetectorJob
+BenchmarkJob = TrainingJob | DetectorJob
 
 
 @dataclass(frozen=True)
-class Planned:
+class JobPlan:
     """What a suite comes to.
 
     Attributes:
@@ -89,11 +89,11 @@ class Planned:
         left_out: why methods or combinations of method and network are missing, a sentence each.
     """
 
-    jobs: tuple[AnyJob, ...]
+    jobs: tuple[BenchmarkJob, ...]
     left_out: tuple[str, ...] = field(default=())
 
 
-def check(suite: Suite) -> None:
+def check_suite(suite: Suite) -> None:
     """Refuse what cannot work whatever the data: said before anything is rendered, asked of a VLM or trained.
 
     Raises:
@@ -101,20 +101,20 @@ def check(suite: Suite) -> None:
         ConfigError: a recipe, a method or a network is unknown or has other options; or a method needs what its network
             has not (what `plan` leaves out is not refused).
     """
-    networks = suite.models or (ModelEntry(name=OWN_MODEL),)
+    networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for method, model in product(suite.methods, networks):
-        content = _changed(suite, method, model)
+        content = _apply_changes(suite, method, model)
         anywhere = {"root": ".", "labelled": 1.0, "split": None, "unlabelled": None}
         content["data"] = content.get("data", {}) | anywhere
         try:
             recipe = parse_recipe(content, source=str(method.recipe))
-            _misfit(recipe, is_refused=not suite.models and _has_labels(suite, method, recipe))
+            _find_incompatibility(recipe, is_refused=not suite.models and _has_labels(suite, method, recipe))
         except ConfigError as error:
             network = f" with network '{model.name}'" if suite.models else ""
             raise ConfigError(f"suite '{suite.name}', method '{method.name}'{network}: {error}") from None
 
 
-def plan(suite: Suite, prepared: Mapping[str, Prepared], out: Path) -> Planned:
+def plan_jobs(suite: Suite, prepared: Mapping[str, PreparedData], out: Path) -> JobPlan:
     """Return the jobs of a suite, and what is left out.
 
     Left out are methods that learn from a VLM, on data without a store, and methods that need what a network has not,
@@ -124,53 +124,53 @@ def plan(suite: Suite, prepared: Mapping[str, Prepared], out: Path) -> Planned:
         ConfigError, InputError: a recipe cannot be used.
         DataError: a fraction leaves no labelled pair.
     """
-    jobs, reasons = list[AnyJob](), dict[str, None]()
-    nameless = NO_NETWORK if suite.models else OWN_MODEL
+    jobs, reasons = list[BenchmarkJob](), dict[str, None]()
+    nameless = NO_NETWORK if suite.models else RECIPE_MODEL
     for entry in suite.data:
         if entry.name in prepared:
-            jobs += detector_jobs(suite, entry, prepared[entry.name], out, network=nameless)
-            for found in _jobs(suite, entry, prepared[entry.name], out):
-                if isinstance(found, Job):
+            jobs += plan_detector_jobs(suite, entry, prepared[entry.name], out, network=nameless)
+            for found in _plan_training_jobs(suite, entry, prepared[entry.name], out):
+                if isinstance(found, TrainingJob):
                     jobs.append(found)
                 else:
                     reasons[found] = None
-    return Planned(tuple(jobs), tuple(reasons))
+    return JobPlan(tuple(jobs), tuple(reasons))
 
 
-def _jobs(suite: Suite, entry: Any, place: Prepared, out: Path) -> Iterator[Job | str]:
+def _plan_training_jobs(suite: Suite, entry: Any, place: PreparedData, out: Path) -> Iterator[TrainingJob | str]:
     """Yield the jobs on one data set, or why there is none; seeds outside methods: an early look compares alike."""
     every = sorted({fraction for m in suite.methods for fraction in (m.labelled or suite.labelled)})
-    networks = suite.models or (ModelEntry(name=OWN_MODEL),)
+    networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for fraction, seed, method, model in product(every, suite.seeds, suite.methods, networks):
         if fraction not in (method.labelled or suite.labelled):
             continue
-        making = _Making(suite, method, model, place, entry, fraction, seed)
-        recipe = making.recipe()
+        making = _JobContext(suite, method, model, place, entry, fraction, seed)
+        recipe = making.build_recipe()
         if recipe is None:
             yield f"{method.name} on '{entry.name}': it learns from a VLM and this data has no store."
-        elif why := _misfit(recipe, is_refused=not suite.models):
+        elif why := _find_incompatibility(recipe, is_refused=not suite.models):
             yield f"{method.name} with network {model.name}: {why}"
         else:
-            yield Job(entry.name, method.name, model.name, fraction, seed, recipe, _steps(recipe), out)
+            yield TrainingJob(entry.name, method.name, model.name, fraction, seed, recipe, _count_steps(recipe), out)
 
 
-def _steps(recipe: Recipe) -> int:
+def _count_steps(recipe: Recipe) -> int:
     """Return how long a run is."""
     if recipe.train.steps is not None:
         return recipe.train.steps
     uses_unlabelled = build_method(recipe).uses_unlabelled
-    return length_of(recipe.train, make_split(recipe.data), uses_unlabelled=uses_unlabelled).steps
+    return compute_training_length(recipe.train, make_split(recipe.data), uses_unlabelled=uses_unlabelled).steps
 
 
-def _misfit(recipe: Recipe, *, is_refused: bool) -> str:
+def _find_incompatibility(recipe: Recipe, *, is_refused: bool) -> str:
     """Return why a method and a network don't fit together; the empty string if they do.
 
     Raises:
         ConfigError: they don't, and `is_refused`; or one of them is unknown.
     """
-    method, network = build_method(recipe), _shape(recipe.model.model_dump_json())
+    method, network = build_method(recipe), _build_meta_network(recipe.model.model_dump_json())
     try:
-        fits_together(recipe, method, network)
+        check_compatibility(recipe, method, network)
     except ConfigError as error:
         if is_refused:
             raise
@@ -184,41 +184,41 @@ def _has_labels(suite: Suite, method: MethodEntry, recipe: Recipe) -> bool:
     return any(stores) or not build_method(recipe).uses_vlm
 
 
-def _changed(suite: Suite, method: MethodEntry, model: ModelEntry) -> dict[str, Any]:
+def _apply_changes(suite: Suite, method: MethodEntry, model: ModelEntry) -> dict[str, Any]:
     """Return the plain recipe of a method with the suite's, its own and the network's changes."""
     content = read_with_base(method.recipe)
     content.pop("pseudo", None)
     for changes in (suite.set, method.set, {"model": model.set} if model.set else {}):
-        content = put_over(content, changes)
+        content = merge_recipes(content, changes)
     return content
 
 
 @cache
-def _shape(part: str) -> nn.Module:
+def _build_meta_network(part: str) -> nn.Module:
     """Return the network of a model section, given as JSON, without weights."""
-    return shape_of(json.loads(part))
+    return build_meta_network(json.loads(part))
 
 
 @dataclass(frozen=True)
-class _Making:
+class _JobContext:
     """A place in the suite, of which the recipe is to be made."""
 
     suite: Suite
     method: MethodEntry
     model: ModelEntry
-    place: Prepared
+    place: PreparedData
     entry: Any
     fraction: float
     seed: int
 
-    def recipe(self) -> Recipe | None:
+    def build_recipe(self) -> Recipe | None:
         """Return the method's recipe with the suite's, its own and the network's changes, on this data.
 
         None: the method needs a VLM's labels and there are none.
         """
-        content = self._content(self.method)
+        content = self._build_content(self.method)
         if self.method.steps_of is not None:
-            content["train"] = self._as_long_as(self.method.steps_of, content.get("train", {}))
+            content["train"] = self._adopt_length(self.method.steps_of, content.get("train", {}))
         source = f"{self.method.recipe} with the suite's changes"
         recipe = parse_recipe(content, source=source)
         if not build_method(recipe).uses_vlm:
@@ -228,11 +228,11 @@ class _Making:
             return None
         return parse_recipe(content | {"pseudo": {"store": str(store)}}, source=source)
 
-    def _content(self, method: MethodEntry) -> dict[str, Any]:
+    def _build_content(self, method: MethodEntry) -> dict[str, Any]:
         """Return the plain recipe of a method at this place."""
-        content = _changed(self.suite, method, self.model)
+        content = _apply_changes(self.suite, method, self.model)
         draw = self.seed if self.entry.draw_seed is None else self.entry.draw_seed
-        split = str(self.place.split_file(self.fraction, draw))
+        split = str(self.place.write_split_file(self.fraction, draw))
         own = {"dataset": "folder", "options": {}, "root": str(self.place.root), "labelled": self.fraction}
         own |= {"split": split, "unlabelled": None}  # the split file has the other data set's pairs already
         if isinstance(self.entry, FolderEntry):
@@ -242,11 +242,11 @@ class _Making:
             content["train"] = content.get("train", {}) | {"score_test": True}
         return content | {"seed": self.seed, "name": f"{method.name}, {self.fraction:.0%} labels, seed {self.seed}"}
 
-    def _as_long_as(self, name: str, own: dict[str, Any]) -> dict[str, Any]:
+    def _adopt_length(self, name: str, own: dict[str, Any]) -> dict[str, Any]:
         """Return a train section with the steps and validations of another method at this place."""
         other = next(method for method in self.suite.methods if method.name == name)
-        recipe = parse_recipe(self._content(other), source=str(other.recipe))
+        recipe = parse_recipe(self._build_content(other), source=str(other.recipe))
         uses_unlabelled = build_method(recipe).uses_unlabelled
-        length = length_of(recipe.train, make_split(recipe.data), uses_unlabelled=uses_unlabelled)
+        length = compute_training_length(recipe.train, make_split(recipe.data), uses_unlabelled=uses_unlabelled)
         rest = {key: value for key, value in own.items() if key != "epochs"}
         return rest | {"steps": length.steps, "eval_every": length.eval_every}

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import whole
-from semicdvl.benchmark.results import Cell, Outcome, cells
+from semicdvl.atomic_files import write_atomically
+from semicdvl.benchmark.results import Outcome, ResultGroup, group_over_seeds
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#777777")
+LINE_COLORS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#777777")
 """Distinct to the colour-blind (Paul Tol's bright scheme)."""
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":")
 """From the eighth line on colours come again, with another dash."""
-SPREAD_OUT, MOST_SPREAD = 0.03, 0.12
+POINT_OFFSET, MAX_TOTAL_OFFSET = 0.03, 0.12
 """Most by which (in powers of ten) points of neighbouring lines, and of the first and last one, are set apart, so that
 their bars don't overlap."""
 
@@ -35,8 +35,8 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
     figure = Figure(figsize=(1.0 + 4.6 * len(data), max(4.0, 0.22 * len(lines))), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, len(data), squeeze=False)[0], data, strict=True):
-        rows = cells(one for one in finished if one["data"] == name)
-        draw = _panel if len({row.labelled for row in rows if row.labelled}) > 1 else _list
+        rows = group_over_seeds(one for one in finished if one["data"] == name)
+        draw = _draw_label_curve if len({row.labelled for row in rows if row.labelled}) > 1 else _draw_single_share
         draw(axes, rows)
         axes.set_title(name, fontsize=10)
         for side in ("top", "right"):
@@ -44,19 +44,19 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
     figure.suptitle(title, fontsize=11)
     paths = (folder / "plot.svg", folder / "plot.png")
     for path in paths:
-        with whole(path) as temporary:
+        with write_atomically(path) as temporary:
             figure.savefig(temporary, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return paths
 
 
-def _list(axes: Any, rows: Sequence[Cell]) -> None:
+def _draw_single_share(axes: Any, rows: Sequence[ResultGroup]) -> None:
     """Draw one data set with one share of labels, if any: a line of text, a point and a bar for each row."""
     several = len({row.model for row in rows if row.labelled}) > 1
     shares = {f"{100 * row.labelled:.4g} %" for row in rows if row.labelled}
     for at, row in enumerate(rows):
-        spread = row.spread("test", "iou")
+        spread = row.compute_score_spread("test", "iou")
         if spread is not None:
-            axes.errorbar(spread.mean, at, xerr=spread.deviation or 0.0, color=COLOURS[0], marker="o", capsize=3)
+            axes.errorbar(spread.mean, at, xerr=spread.deviation or 0.0, color=LINE_COLORS[0], marker="o", capsize=3)
     names = [f"{row.method}, {row.model}" if several and row.labelled else row.method for row in rows]
     both = len({row.labelled for row in rows}) > 1
     names = [
@@ -69,26 +69,30 @@ def _list(axes: Any, rows: Sequence[Cell]) -> None:
     axes.grid(alpha=0.25)
 
 
-def _panel(axes: Any, rows: Sequence[Cell]) -> None:
+def _draw_label_curve(axes: Any, rows: Sequence[ResultGroup]) -> None:
     """Draw one data set: lines over the share of labels."""
     untrained = [row for row in rows if not row.labelled]
     rows = [row for row in rows if row.labelled]
-    lines: dict[tuple[str, str], list[Cell]] = {}
+    lines: dict[tuple[str, str], list[ResultGroup]] = {}
     for row in rows:
         lines.setdefault((row.method, row.model), []).append(row)
     several = len({model for _, model in lines}) > 1
-    apart = min(SPREAD_OUT, MOST_SPREAD / max(len(lines) - 1, 1))
+    apart = min(POINT_OFFSET, MAX_TOTAL_OFFSET / max(len(lines) - 1, 1))
     for at, ((method, model), some) in enumerate(lines.items()):
-        points = sorted((row.labelled, row.spread("test", "iou")) for row in some if row.spread("test", "iou"))
+        points = sorted(
+            (row.labelled, row.compute_score_spread("test", "iou"))
+            for row in some
+            if row.compute_score_spread("test", "iou")
+        )
         x = [100 * share * 10 ** (apart * (at - (len(lines) - 1) / 2)) for share, _ in points]
         y = [spread.mean for _, spread in points if spread]
         bars = [spread.deviation or 0.0 for _, spread in points if spread]
         label = f"{method}, {model}" if several else method
-        style: dict[str, Any] = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
-        style |= {"markersize": 5, "linestyle": DASHES[at // len(COLOURS) % len(DASHES)]}
+        style: dict[str, Any] = {"color": LINE_COLORS[at % len(LINE_COLORS)], "marker": MARKERS[at % len(MARKERS)]}
+        style |= {"markersize": 5, "linestyle": DASHES[at // len(LINE_COLORS) % len(DASHES)]}
         axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1.6, elinewidth=1.1, **style)
     for at, row in enumerate(untrained, len(lines)):
-        _across(axes, row, COLOURS[at % len(COLOURS)])
+        _draw_untrained(axes, row, LINE_COLORS[at % len(LINE_COLORS)])
     shares = sorted({100 * row.labelled for row in rows})
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{share:.4g} %" for share in shares])
@@ -98,14 +102,14 @@ def _panel(axes: Any, rows: Sequence[Cell]) -> None:
     axes.set_xlabel("pairs with a label")
     axes.set_ylabel("IoU of the changed class, test, val-best")
     axes.grid(alpha=0.25)
-    many = len(lines) + len(untrained) >= len(COLOURS)
+    many = len(lines) + len(untrained) >= len(LINE_COLORS)
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 7, "handlelength": 3.5}
     axes.legend(frameon=False, **(beside if many else {"fontsize": 9}))
 
 
-def _across(axes: Any, row: Cell, colour: str) -> None:
+def _draw_untrained(axes: Any, row: ResultGroup, colour: str) -> None:
     """Draw what is not trained as a dotted line over all shares of labels."""
-    spread = row.spread("test", "iou")
+    spread = row.compute_score_spread("test", "iou")
     if spread is not None:
         axes.axhline(
             spread.mean, color=colour, linestyle=(0, (1, 2)), linewidth=1.6, label=f"{row.method} (not trained)"

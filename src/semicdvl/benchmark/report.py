@@ -10,20 +10,20 @@ from markupsafe import Markup
 from semicdvl.benchmark.results import (
     DIFFERENCES_NOTE,
     SCORES_NOTE,
-    STEPS,
+    SELECTED_STEPS,
     Outcome,
-    Table,
-    cells,
-    difference_table,
-    failures,
-    how_it_ended,
-    percent,
-    score_table,
+    TextTable,
+    build_difference_table,
+    build_score_table,
+    describe_status,
+    format_percent,
+    group_over_seeds,
+    list_failures,
 )
 from semicdvl.reports import html
 
 
-def write_page(
+def write_report(
     path: Path,
     outcomes: Sequence[Outcome],
     *,
@@ -46,49 +46,51 @@ def write_page(
     """
     sections = []
     if plot is not None:
-        sections.append(html.Section("IoU of the changed class against labels", [_inline(plot)]))
+        sections.append(html.Section("IoU of the changed class against labels", [_embed_svg(plot)]))
     if costs is not None:
-        sections.append(html.Section("Time and memory of each method", [_inline(costs)]))
+        sections.append(html.Section("Time and memory of each method", [_embed_svg(costs)]))
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
-        parts = [_table(score_table(cells(own)))]
-        differences = difference_table(own, compared)
-        parts += [_table(differences)] if differences else []
-        sections.append(html.Section(data, [*parts, html.notes(failures(own))]))
-    words = [html.text(plain(note)) for note in (SCORES_NOTE, DIFFERENCES_NOTE, *notes) if note.strip()]
+        parts = [_render_table(build_score_table(group_over_seeds(own)))]
+        differences = build_difference_table(own, compared)
+        parts += [_render_table(differences)] if differences else []
+        sections.append(html.Section(data, [*parts, html.render_notes(list_failures(own))]))
+    words = [
+        html.render_paragraph(strip_markdown(note)) for note in (SCORES_NOTE, DIFFERENCES_NOTE, *notes) if note.strip()
+    ]
     sections.append(html.Section("How to read this", words))
-    sections.append(html.Section("Every run", [_table(_runs(outcomes))]))
+    sections.append(html.Section("Every run", [_render_table(_list_runs(outcomes))]))
     finished = sum(one["status"] == "finished" for one in outcomes)
-    html.write(path, title, sections, subtitle=f"{finished} of {len(outcomes)} runs finished")
+    html.write_page(path, title, sections, subtitle=f"{finished} of {len(outcomes)} runs finished")
 
 
-def plain(note: str) -> str:
+def strip_markdown(note: str) -> str:
     """Return a sentence without Markdown's marks of stress."""
     return note.replace("*", "").strip()
 
 
-def _inline(plot: Path) -> Markup:
+def _embed_svg(plot: Path) -> Markup:
     """Return an SVG file as a part of the page, without the lines that stand before its element."""
     text = plot.read_text(encoding="utf-8")
     return Markup('<div class="scroll">{}</div>').format(Markup(text[text.index("<svg") :]))
 
 
-def _table(table: Table) -> Markup:
+def _render_table(table: TextTable) -> Markup:
     """Return a table as HTML."""
-    return html.table(table.head, table.lines)
+    return html.render_table(table.head, table.lines)
 
 
-def _runs(outcomes: Sequence[Outcome]) -> Table:
+def _list_runs(outcomes: Sequence[Outcome]) -> TextTable:
     """Return a line per run: scores by step, time and memory."""
-    head = ("data", "method", "network", "labels", "seed", *(f"IoU^c, {name}" for name in STEPS.values()))
+    head = ("data", "method", "network", "labels", "seed", *(f"IoU^c, {name}" for name in SELECTED_STEPS.values()))
     head += ("best step", "steps", "seconds", "memory MiB", "ended")
     lines = []
     for one in outcomes:
-        place = (one["data"], one["method"], one["model"], percent(one["labelled"]), str(one["seed"]))
-        scores = tuple(f"{one[key]['iou']:.3f}" if one.get(key) else "-" for key in STEPS)
+        place = (one["data"], one["method"], one["model"], format_percent(one["labelled"]), str(one["seed"]))
+        scores = tuple(f"{one[key]['iou']:.3f}" if one.get(key) else "-" for key in SELECTED_STEPS)
         cost = tuple(
             f"{one[key]:.0f}" if one.get(key) is not None else "-" for key in ("best_step", "steps", "seconds")
         )
         memory = f"{one['peak_mib']:.0f}" if one.get("peak_mib") is not None else "-"
-        lines.append((*place, *scores, *cost, memory, how_it_ended(one)))
-    return Table(head, tuple(lines))
+        lines.append((*place, *scores, *cost, memory, describe_status(one)))
+    return TextTable(head, tuple(lines))

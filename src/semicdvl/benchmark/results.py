@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from semicdvl.atomic_files import whole
-from semicdvl.benchmark.significance import Paired
+from semicdvl.atomic_files import write_atomically
+from semicdvl.benchmark.significance import PairedTests
 
-SCORES = ("iou", "f1", "precision", "recall")
-TITLES = {"iou": "IoU^c", "f1": "F1", "precision": "precision", "recall": "recall"}
-STEPS = {"test": "val-best", "test_last": "last", "test_best": "test-best"}
+SCORE_COLUMNS = ("iou", "f1", "precision", "recall")
+SCORE_TITLES = {"iou": "IoU^c", "f1": "F1", "precision": "precision", "recall": "recall"}
+SELECTED_STEPS = {"test": "val-best", "test_last": "last", "test_best": "test-best"}
 """Key of an outcome's test scores -> which step they are of."""
 Outcome = dict[str, Any]
 """What `benchmark.worker` wrote: place in the suite, status, scores, cost."""
@@ -33,20 +33,20 @@ class Spread:
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread | None:
+    def from_values(cls, values: Sequence[float]) -> Spread | None:
         """Return the spread, None of no value."""
         if not values:
             return None
         return cls(mean(values), stdev(values) if len(values) > 1 else None, len(values))
 
-    def text(self, digits: int = 3, *, sign: bool = False) -> str:
+    def format(self, digits: int = 3, *, sign: bool = False) -> str:
         """Return `0.412 ± 0.013`."""
         number = f"{self.mean:+.{digits}f}" if sign else f"{self.mean:.{digits}f}"
         return number if self.deviation is None else f"{number} ± {self.deviation:.{digits}f}"
 
 
 @dataclass(frozen=True)
-class Cell:
+class ResultGroup:
     """All seeds of one method, network and label fraction on one data set."""
 
     data: str
@@ -55,66 +55,72 @@ class Cell:
     labelled: float
     outcomes: tuple[Outcome, ...]
 
-    def spread(self, which: str, score: str) -> Spread | None:
+    def compute_score_spread(self, which: str, score: str) -> Spread | None:
         """Return the spread of a score over the finished seeds; `which` is a key of `STEPS`."""
-        return Spread.of([one[which][score] for one in self._finished() if one.get(which)])
+        return Spread.from_values([one[which][score] for one in self._list_finished() if one.get(which)])
 
-    def cost(self, key: str) -> Spread | None:
+    def compute_cost_spread(self, key: str) -> Spread | None:
         """Return the spread of steps, seconds or memory."""
-        return Spread.of([one[key] for one in self._finished() if one.get(key) is not None])
+        return Spread.from_values([one[key] for one in self._list_finished() if one.get(key) is not None])
 
-    def runs(self) -> str:
+    def describe_runs(self) -> str:
         """Say how many runs ended well, and what became of the others."""
-        bad = [how_it_ended(one) for one in self.outcomes if one["status"] != "finished"]
+        bad = [describe_status(one) for one in self.outcomes if one["status"] != "finished"]
         ended = ", ".join(f"{bad.count(status)} {status}" for status in dict.fromkeys(bad))
         return f"{len(self.outcomes) - len(bad)} of {len(self.outcomes)}" + (f" ({ended})" if ended else "")
 
-    def _finished(self) -> list[Outcome]:
+    def _list_finished(self) -> list[Outcome]:
         """Return the finished runs."""
         return [one for one in self.outcomes if one["status"] == "finished"]
 
 
-def how_it_ended(one: Outcome) -> str:
+def describe_status(one: Outcome) -> str:
     """Return the status of a run; of one that diverged also where."""
     return f"diverged at step {one['step']}" if one["status"] == "diverged" and one.get("step") else str(one["status"])
 
 
-def cells(outcomes: Iterable[Outcome]) -> list[Cell]:
+def group_over_seeds(outcomes: Iterable[Outcome]) -> list[ResultGroup]:
     """Group outcomes over seeds, in the order in which they come."""
     groups: dict[tuple[str, str, str, float], list[Outcome]] = {}
     for one in outcomes:
         groups.setdefault((one["data"], one["method"], one["model"], one["labelled"]), []).append(one)
-    return [Cell(*key, tuple(group)) for key, group in groups.items()]
+    return [ResultGroup(*key, tuple(group)) for key, group in groups.items()]
 
 
 # ------------------------------------------------------------------------------------------------ CSV
-PLACE = ("data", "method", "model", "labelled", "seed", "steps")
-COST = ("best_step", "seconds", "peak_mib", "peak_gpu_mib")
+PLACE_COLUMNS = ("data", "method", "model", "labelled", "seed", "steps")
+COST_COLUMNS = ("best_step", "seconds", "peak_mib", "peak_gpu_mib")
 
 
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write one line per run; all scores are of test pairs, the endings say at which step."""
     sides = ("labelled", "unlabelled", "val", "test")
-    scores = [f"{score}_{step.replace('-', '_')}" for step in STEPS.values() for score in SCORES]
-    header = [*PLACE, "status", *(f"{side}_pairs" for side in sides), *scores, *COST, "error"]
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+    scores = [f"{score}_{step.replace('-', '_')}" for step in SELECTED_STEPS.values() for score in SCORE_COLUMNS]
+    header = [*PLACE_COLUMNS, "status", *(f"{side}_pairs" for side in sides), *scores, *COST_COLUMNS, "error"]
+    with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(header)
         for one in outcomes:
             pairs = one.get("pairs", {})
-            line = [*(one.get(key, "") for key in PLACE), how_it_ended(one), *(pairs.get(side, "") for side in sides)]
-            line += [_number((one.get(step) or {}).get(score)) for step in STEPS for score in SCORES]
-            writer.writerow([*line, *(_number(one.get(key)) for key in COST), one.get("error", "")])
+            line = [
+                *(one.get(key, "") for key in PLACE_COLUMNS),
+                describe_status(one),
+                *(pairs.get(side, "") for side in sides),
+            ]
+            line += [
+                _format_number((one.get(step) or {}).get(score)) for step in SELECTED_STEPS for score in SCORE_COLUMNS
+            ]
+            writer.writerow([*line, *(_format_number(one.get(key)) for key in COST_COLUMNS), one.get("error", "")])
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     """Return a number for a CSV cell; empty where there is none."""
     return "" if value is None else f"{value:.6g}"
 
 
 # ------------------------------------------------------------------------------------------------ tables
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Headings and lines of text."""
 
     head: tuple[str, ...]
@@ -134,26 +140,35 @@ DIFFERENCES_NOTE = (
 )
 
 
-def score_table(rows: Sequence[Cell]) -> Table:
+def build_score_table(rows: Sequence[ResultGroup]) -> TextTable:
     """Return the table of a data set: a line per method, network and fraction."""
     several = len({row.model for row in rows}) > 1
-    watched = any(row.spread("test_best", "iou") for row in rows)
-    on_gpu = any(row.cost("peak_gpu_mib") for row in rows)
-    head = ["method", *(["network"] if several else []), "labels", *(f"{TITLES[score]}, val-best" for score in SCORES)]
+    watched = any(row.compute_score_spread("test_best", "iou") for row in rows)
+    on_gpu = any(row.compute_cost_spread("peak_gpu_mib") for row in rows)
+    head = [
+        "method",
+        *(["network"] if several else []),
+        "labels",
+        *(f"{SCORE_TITLES[score]}, val-best" for score in SCORE_COLUMNS),
+    ]
     head += ["IoU^c, last", *(["IoU^c, test-best"] if watched else []), "steps", "seconds", "memory MiB"]
     head += [*(["GPU memory MiB"] if on_gpu else []), "runs"]
     lines = []
     for row in sorted(rows, key=lambda row: row.labelled):
-        line = [row.method, *([row.model] if several else []), percent(row.labelled)]
-        line += [_text(row.spread("test", score)) for score in SCORES] + [_text(row.spread("test_last", "iou"))]
-        line += [_text(row.spread("test_best", "iou"))] if watched else []
-        line += [_text(row.cost(key), 0) for key in ("steps", "seconds", "peak_mib")]
-        line += [_text(row.cost("peak_gpu_mib"), 0)] if on_gpu else []
-        lines.append((*line, row.runs()))
-    return Table(tuple(head), tuple(lines))
+        line = [row.method, *([row.model] if several else []), format_percent(row.labelled)]
+        line += [_format_spread(row.compute_score_spread("test", score)) for score in SCORE_COLUMNS] + [
+            _format_spread(row.compute_score_spread("test_last", "iou"))
+        ]
+        line += [_format_spread(row.compute_score_spread("test_best", "iou"))] if watched else []
+        line += [_format_spread(row.compute_cost_spread(key), 0) for key in ("steps", "seconds", "peak_mib")]
+        line += [_format_spread(row.compute_cost_spread("peak_gpu_mib"), 0)] if on_gpu else []
+        lines.append((*line, row.describe_runs()))
+    return TextTable(tuple(head), tuple(lines))
 
 
-def paired(outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str) -> Paired | None:
+def compare_methods(
+    outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str
+) -> PairedTests | None:
     """Return the tests of IoU^c of one method minus that of another, over the seeds that both finished.
 
     A detector that is not trained has no share of labels (0): it is compared with methods of any, and may stand for
@@ -168,21 +183,23 @@ def paired(outcomes: Sequence[Outcome], better: str, other: str, *, labelled: fl
             places.add((one["labelled"], one["model"]))
     if (labelled, model) not in places:
         return None  # two detectors are compared once, at 0
-    return Paired.of([found[better][seed] - found[other][seed] for seed in found[better] if seed in found[other]])
+    return PairedTests.from_differences(
+        [found[better][seed] - found[other][seed] for seed in found[better] if seed in found[other]]
+    )
 
 
-def difference_table(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]]) -> Table | None:
+def build_difference_table(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]]) -> TextTable | None:
     """Return the table of paired differences; None without one."""
     models = list(dict.fromkeys(one["model"] for one in outcomes))
     lines = []
     for better, other in compared:
         for labelled in sorted({one["labelled"] for one in outcomes}):
             for model in models:
-                tests = paired(outcomes, better, other, labelled=labelled, model=model)
+                tests = compare_methods(outcomes, better, other, labelled=labelled, model=model)
                 if tests is None:
                     continue
                 name = f"{better} - {other}" + (f", {model}" if len(models) > 1 else "")
-                lines.append((name, percent(labelled), *_tested(tests)))
+                lines.append((name, format_percent(labelled), *_format_tests(tests)))
     head = (
         "difference in IoU^c, seed by seed",
         "labels",
@@ -192,40 +209,40 @@ def difference_table(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, 
         "p (t)",
         "p (signs)",
     )
-    return Table(head, tuple(lines)) if lines else None
+    return TextTable(head, tuple(lines)) if lines else None
 
 
-def _tested(tests: Paired) -> tuple[str, ...]:
+def _format_tests(tests: PairedTests) -> tuple[str, ...]:
     """Return the cells of a comparison."""
-    spread = Spread(tests.mean, tests.deviation, tests.count).text(sign=True)
+    spread = Spread(tests.mean, tests.deviation, tests.count).format(sign=True)
     interval = "?" if tests.low is None or tests.high is None else f"{tests.low:+.3f} to {tests.high:+.3f}"
     p_t = "?" if tests.p_t is None else f"{tests.p_t:.3f}"
-    return spread, interval, str(tests.count), p_t, f"{tests.p_signs:.3f} ({tests.least_p_signs:.3g})"
+    return spread, interval, str(tests.count), p_t, f"{tests.p_signs:.3f} ({tests.min_p_signs:.3g})"
 
 
-def failures(outcomes: Sequence[Outcome]) -> list[str]:
+def list_failures(outcomes: Sequence[Outcome]) -> list[str]:
     """Return a sentence for each run that did not finish."""
     return [
-        f"{one['method']}, {percent(one['labelled'])}, seed {one['seed']}: {how_it_ended(one)}. {one['error']}"
+        f"{one['method']}, {format_percent(one['labelled'])}, seed {one['seed']}: {describe_status(one)}. {one['error']}"
         for one in outcomes
         if one["status"] != "finished"
     ]
 
 
-def _text(spread: Spread | None, digits: int = 3) -> str:
+def _format_spread(spread: Spread | None, digits: int = 3) -> str:
     """Return a spread, or a dash; no deviation where all are alike and whole."""
     if spread is not None and digits == 0 and spread.deviation == 0:
         return f"{spread.mean:.0f}"
-    return "-" if spread is None else spread.text(digits)
+    return "-" if spread is None else spread.format(digits)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Return `5 %`."""
     return f"{100 * share:.4g} %"
 
 
 # ------------------------------------------------------------------------------------------------ Markdown
-def markdown(
+def render_markdown(
     outcomes: Sequence[Outcome], *, title: str, compared: Sequence[tuple[str, str]], notes: Sequence[str] = ()
 ) -> str:
     """Return all tables as Markdown.
@@ -239,14 +256,14 @@ def markdown(
     lines = [f"# {title}", ""]
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
-        differences, bad = difference_table(own, compared), failures(own)
-        lines += [f"## {data}", "", *_drawn(score_table(cells(own))), ""]
-        lines += [*_drawn(differences), ""] if differences else []
+        differences, bad = build_difference_table(own, compared), list_failures(own)
+        lines += [f"## {data}", "", *_render_markdown_table(build_score_table(group_over_seeds(own))), ""]
+        lines += [*_render_markdown_table(differences), ""] if differences else []
         lines += [*(f"- {one}" for one in bad), ""] if bad else []
     return "\n".join([*lines, SCORES_NOTE, "", DIFFERENCES_NOTE, *notes]) + "\n"
 
 
-def _drawn(table: Table) -> list[str]:
+def _render_markdown_table(table: TextTable) -> list[str]:
     """Return the lines of a Markdown table."""
     rows = [table.head, tuple("---" for _ in table.head), *table.lines]
     return ["| " + " | ".join(row) + " |" for row in rows]

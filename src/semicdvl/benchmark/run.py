@@ -24,16 +24,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from semicdvl.atomic_files import read_json, unwritable, whole
+from semicdvl.atomic_files import make_output_error, read_json, write_atomically
 from semicdvl.benchmark.config import Suite
-from semicdvl.benchmark.cost_plot import write_costs
-from semicdvl.benchmark.data import Prepared, prepare
-from semicdvl.benchmark.detectors import NOTE, DetectorJob
-from semicdvl.benchmark.jobs import AnyJob, Planned, check, plan
+from semicdvl.benchmark.cost_plot import write_cost_plot
+from semicdvl.benchmark.data import PreparedData, prepare_data
+from semicdvl.benchmark.detectors import DETECTORS_NOTE, DetectorJob
+from semicdvl.benchmark.jobs import BenchmarkJob, JobPlan, check_suite, plan_jobs
 from semicdvl.benchmark.plot import write_plot
-from semicdvl.benchmark.report import write_page
-from semicdvl.benchmark.results import Outcome, how_it_ended, markdown, write_csv
-from semicdvl.benchmark.worker import work
+from semicdvl.benchmark.report import write_report
+from semicdvl.benchmark.results import Outcome, describe_status, render_markdown, write_csv
+from semicdvl.benchmark.worker import run_benchmark_job
 from semicdvl.errors import DataError
 from semicdvl.version import __version__
 
@@ -41,22 +41,22 @@ POLL_S = 0.5
 
 
 @dataclass(frozen=True)
-class SuiteResult:
+class BenchmarkResult:
     """What a benchmark came to: an outcome per run, and the files that tell of them."""
 
     outcomes: tuple[Outcome, ...]
     table: Path
     csv: Path
-    page: Path
+    report: Path
     plots: tuple[Path, ...]
 
     @property
-    def failed(self) -> int:
+    def failed_count(self) -> int:
         """Number of runs that did not finish."""
         return sum(one["status"] != "finished" for one in self.outcomes)
 
 
-def run_suite(
+def run_benchmark(
     suite: Suite,
     out: Path,
     *,
@@ -64,7 +64,7 @@ def run_suite(
     retry: bool = False,
     devices: Sequence[str] | None = None,
     console: Console | None = None,
-) -> SuiteResult:
+) -> BenchmarkResult:
     """Make every run of a suite and write its table and plot; both are also written when it is interrupted.
 
     Args:
@@ -82,9 +82,9 @@ def run_suite(
         OutputError: `out` cannot be written.
     """
     console, out = console or Console(stderr=True), out.resolve()
-    check(suite)
-    prepared = _prepare(suite, out, console)
-    planned = plan(suite, prepared, out)
+    check_suite(suite)
+    prepared = _prepare_data_sets(suite, out, console)
+    planned = plan_jobs(suite, prepared, out)
     everything = planned.jobs
     for reason in planned.left_out:
         console.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
@@ -92,23 +92,23 @@ def run_suite(
         raise DataError(f"suite '{suite.name}': no run is left to make. Give data that is there, or other methods.")
     if retry:
         for job in everything:
-            if job.result.exists() and _outcome(job)["status"] != "finished":
+            if job.result.exists() and _read_outcome(job)["status"] != "finished":
                 job.result.unlink()
     waiting = [job for job in everything if not job.result.exists()]
     console.print(f"{len(everything)} runs, {len(everything) - len(waiting)} of them there already", highlight=False)
     try:
-        _make(waiting, jobs, console, devices=_gpus() if devices is None else tuple(devices))
+        _run_jobs(waiting, jobs, console, devices=_list_gpus() if devices is None else tuple(devices))
     finally:
-        result = _write(suite, planned, out)
+        result = _write_results(suite, planned, out)
     return result
 
 
-def _prepare(suite: Suite, out: Path, console: Console) -> dict[str, Prepared]:
+def _prepare_data_sets(suite: Suite, out: Path, console: Console) -> dict[str, PreparedData]:
     """Make the data sets ready; say which are left out."""
     prepared = {}
     for entry in suite.data:
         with console.status(f"data '{entry.name}'"):
-            found = prepare(entry, out / "data")
+            found = prepare_data(entry, out / "data")
         if found is None:
             console.print(
                 f"data '{entry.name}' is left out: its images are not at {getattr(entry, 'root', '?')}.", soft_wrap=True
@@ -119,10 +119,10 @@ def _prepare(suite: Suite, out: Path, console: Console) -> dict[str, Prepared]:
 
 
 # ------------------------------------------------------------------------------------------------ processes
-class _Started:
+class _RunningJob:
     """A run in a process of its own."""
 
-    def __init__(self, job: AnyJob, threads: int, device: str | None = None) -> None:
+    def __init__(self, job: BenchmarkJob, threads: int, device: str | None = None) -> None:
         """Start it, on a GPU if one is named; what it prints goes to a file."""
         self.job, self.device = job, device
         path = job.write()
@@ -134,9 +134,9 @@ class _Started:
                 command = [sys.executable, "-m", "semicdvl.benchmark.worker", str(path)]
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise make_output_error(path, error) from error
 
-    def frac(self) -> float:
+    def read_progress(self) -> float:
         """Return the share of its steps that are done, by its log."""
         try:
             with (self.job.run / "log.jsonl").open("rb") as log:
@@ -153,50 +153,50 @@ class _Started:
         self.process.wait()
 
 
-def _make(waiting: Sequence[AnyJob], jobs: int, console: Console, *, devices: Sequence[str] = ()) -> None:
+def _run_jobs(waiting: Sequence[BenchmarkJob], jobs: int, console: Console, *, devices: Sequence[str] = ()) -> None:
     """Make runs, several at a time and dealt over the GPUs; report each that ends."""
     if jobs == 0:
         for job in waiting:
-            _say(console, work(job.write()))
+            _print_outcome(console, run_benchmark_job(job.write()))
         return
-    threads = max(1, _cores() // jobs)
-    queue, running = deque(waiting), list[_Started]()
-    clock = _Clock(waiting)
+    threads = max(1, _count_cores() // jobs)
+    queue, running = deque(waiting), list[_RunningJob]()
+    clock = _ProgressEstimate(waiting)
     try:
-        with clock.bar(console) as update:
+        with clock.open_bar(console) as update:
             while queue or running:
                 while queue and len(running) < jobs:
-                    free = least_busy(devices, [one.device for one in running])
-                    running.append(_Started(queue.popleft(), threads, free))
+                    free = choose_least_busy(devices, [one.device for one in running])
+                    running.append(_RunningJob(queue.popleft(), threads, free))
                 time.sleep(POLL_S)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
-                    clock.ended(one.job)
-                    _say(console, _outcome(one.job), left=clock.left(running))
+                    clock.note_finished(one.job)
+                    _print_outcome(console, _read_outcome(one.job), left=clock.describe_remaining(running))
                 update(running)
     finally:
         for one in running:
             one.stop()
 
 
-def least_busy(devices: Sequence[str], busy: Sequence[str | None]) -> str | None:
+def choose_least_busy(devices: Sequence[str], busy: Sequence[str | None]) -> str | None:
     """Return the device with the fewest runs, the first of several; None where there is none to choose."""
     return min(devices, key=busy.count, default=None)
 
 
-def _gpus() -> tuple[str, ...]:
+def _list_gpus() -> tuple[str, ...]:
     """Return the numbers of the GPUs that this process may use, if there are several; one needs no dealing."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return tuple(named or map(str, range(count))) if count > 1 else ()
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _outcome(job: AnyJob) -> Outcome:
+def _read_outcome(job: BenchmarkJob) -> Outcome:
     """Return what became of a run; one without a result was killed."""
     if job.result.exists():
         outcome: Outcome = read_json(job.result, remedy="Delete the file and start again")
@@ -205,56 +205,56 @@ def _outcome(job: AnyJob) -> Outcome:
     return {**job.place, "status": "unfinished", "error": text}
 
 
-def _say(console: Console, one: Outcome, *, left: str = "") -> None:
+def _print_outcome(console: Console, one: Outcome, *, left: str = "") -> None:
     """Say how a run ended."""
     what = f"{one['data']}: {one['method']}, {one['labelled']:.4g} labels, seed {one['seed']}"
     if one["status"] == "finished":
         text = f"{what}: test IoU {one['test']['iou']:.3f}, {one['seconds']:.0f} s, {one['peak_mib']:.0f} MiB"
     else:
-        text = f"{what}: {how_it_ended(one)}. {one['error']}"
+        text = f"{what}: {describe_status(one)}. {one['error']}"
     console.print(text + left, highlight=False, markup=False, soft_wrap=True)
 
 
-class _Clock:
+class _ProgressEstimate:
     """Tells how much is done and how long the rest will take, by the pairs that pass the network."""
 
-    def __init__(self, waiting: Sequence[AnyJob]) -> None:
+    def __init__(self, waiting: Sequence[BenchmarkJob]) -> None:
         self.began, self.total, self.done = time.monotonic(), sum(job.cost for job in waiting), 0.0
         self.count, self.finished = len(waiting), 0
 
-    def ended(self, job: AnyJob) -> None:
+    def note_finished(self, job: BenchmarkJob) -> None:
         """Note the end of a run."""
         self.done += job.cost
         self.finished += 1
 
-    def passed(self, running: Sequence[_Started]) -> float:
+    def compute_completed_cost(self, running: Sequence[_RunningJob]) -> float:
         """Return how much is done, with the parts of running ones."""
-        return self.done + sum(one.job.cost * one.frac() for one in running)
+        return self.done + sum(one.job.cost * one.read_progress() for one in running)
 
-    def left(self, running: Sequence[_Started]) -> str:
+    def describe_remaining(self, running: Sequence[_RunningJob]) -> str:
         """Say how long the rest will take."""
-        passed, elapsed_s = self.passed(running), time.monotonic() - self.began
+        passed, elapsed_s = self.compute_completed_cost(running), time.monotonic() - self.began
         if passed <= 0 or passed >= self.total:
             return ""
         minutes = elapsed_s * (self.total / passed - 1) / 60
         return f"; {self.finished} of {self.count}, about {minutes:.0f} min left"
 
-    def bar(self, console: Console) -> _Bar:
+    def open_bar(self, console: Console) -> _ProgressBar:
         """Return the bar, to be used in a `with`."""
-        return _Bar(self, console)
+        return _ProgressBar(self, console)
 
 
-class _Bar:
+class _ProgressBar:
     """Shows the clock while runs go on."""
 
-    def __init__(self, clock: _Clock, console: Console) -> None:
+    def __init__(self, clock: _ProgressEstimate, console: Console) -> None:
         self.clock = clock
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), TextColumn("{task.percentage:.0f} %"))
         hidden = not console.is_terminal
         self.progress = Progress(*columns, console=console, transient=True, disable=hidden)
         self.task = self.progress.add_task("", total=max(clock.total, 1.0))
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> _ProgressBar:
         """Start it."""
         self.progress.start()
         return self
@@ -263,33 +263,33 @@ class _Bar:
         """Stop it."""
         self.progress.stop()
 
-    def __call__(self, running: Sequence[_Started]) -> None:
+    def __call__(self, running: Sequence[_RunningJob]) -> None:
         """Show where things stand."""
-        text = f"runs{self.clock.left(running)}"
-        self.progress.update(self.task, completed=self.clock.passed(running), description=text)
+        text = f"runs{self.clock.describe_remaining(running)}"
+        self.progress.update(self.task, completed=self.clock.compute_completed_cost(running), description=text)
 
 
 # ------------------------------------------------------------------------------------------------ results
-def _write(suite: Suite, planned: Planned, out: Path) -> SuiteResult:
+def _write_results(suite: Suite, planned: JobPlan, out: Path) -> BenchmarkResult:
     """Write tables, page and plot of what there is."""
-    outcomes = tuple(_outcome(job) for job in planned.jobs)
+    outcomes = tuple(_read_outcome(job) for job in planned.jobs)
     write_csv(out / "results.csv", outcomes)
-    compared, notes = suite.pairs_compared(), tuple(_notes(planned))
-    text = markdown(outcomes, title=suite.name, compared=compared, notes=notes)
-    with whole(out / "table.md") as temporary:
+    compared, notes = suite.list_comparisons(), tuple(_list_notes(planned))
+    text = render_markdown(outcomes, title=suite.name, compared=compared, notes=notes)
+    with write_atomically(out / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     plots = write_plot(out, outcomes, title=suite.name)
     svg = plots[0] if plots else None
-    costs = write_costs(out, outcomes, title=suite.name)
-    write_page(out / "report.html", outcomes, title=suite.name, compared=compared, plot=svg, costs=costs, notes=notes)
-    return SuiteResult(outcomes, out / "table.md", out / "results.csv", out / "report.html", plots)
+    costs = write_cost_plot(out, outcomes, title=suite.name)
+    write_report(out / "report.html", outcomes, title=suite.name, compared=compared, plot=svg, costs=costs, notes=notes)
+    return BenchmarkResult(outcomes, out / "table.md", out / "results.csv", out / "report.html", plots)
 
 
-def _notes(planned: Planned) -> Iterator[str]:
+def _list_notes(planned: JobPlan) -> Iterator[str]:
     """Yield what is not in the tables, and what the numbers were made with."""
     for reason in planned.left_out:
         yield f"\nLeft out: {reason}"
     if any(isinstance(job, DetectorJob) for job in planned.jobs):
-        yield NOTE
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_cores()} CPU cores"
+        yield DETECTORS_NOTE
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_count_cores()} CPU cores"
     yield f"\nsemicdvl {__version__}, torch {torch.__version__}, {device}."

@@ -14,7 +14,7 @@ from statistics import mean, stdev
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTests:
     """Two-sided tests of the mean difference against 0.
 
     Attributes:
@@ -35,12 +35,12 @@ class Paired:
     p_signs: float
 
     @classmethod
-    def of(cls, differences: Sequence[float]) -> Paired | None:
+    def from_differences(cls, differences: Sequence[float]) -> PairedTests | None:
         """Return the tests; None without a difference."""
         if not differences:
             return None
         middle, count = mean(differences), len(differences)
-        signs = _by_signs(differences)
+        signs = _test_sign_permutations(differences)
         if count == 1:
             return cls(middle, None, 1, None, None, None, signs)
         from scipy.stats import t as student
@@ -52,12 +52,12 @@ class Paired:
         return cls(middle, deviation, count, middle - reach, middle + reach, p_t, signs)
 
     @property
-    def least_p_signs(self) -> float:
+    def min_p_signs(self) -> float:
         """The smallest p that the sign-permutation test can give with so many seeds."""
         return min(1.0, 2.0 ** (1 - self.count))
 
 
-def _by_signs(differences: Sequence[float]) -> float:
+def _test_sign_permutations(differences: Sequence[float]) -> float:
     """Return the share of all choices of signs whose mean is at least as far from 0; drawn ones beyond 16 seeds."""
     told = abs(sum(differences)) * (1 - 1e-9)
     if len(differences) > 16:

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 
 from semicdvl.atomic_files import read_json, write_json
-from semicdvl.checkpoint import build_bare_network, load_into, load_weights, read_run
+from semicdvl.checkpoint import build_untrained_network, load_weights, load_weights_into, read_run
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
-from semicdvl.training.evaluate import evaluate
+from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.run import train
 
-SHOWN = ("iou", "f1", "precision", "recall")
+REPORTED_SCORES = ("iou", "f1", "precision", "recall")
 
 
-def work(job_file: Path) -> dict[str, Any]:
+def run_benchmark_job(job_file: Path) -> dict[str, Any]:
     """Make the run of a job file, or go on with it, and write its outcome; return the outcome.
 
     An error of the run is an outcome, too: `status` is finished, diverged or failed, `error` says why.
@@ -36,11 +36,13 @@ def work(job_file: Path) -> dict[str, Any]:
     outcome = dict(content["job"])
     try:
         if "detector" in content:
-            from semicdvl.benchmark.detectors import detected  # here: a training run has no use for it, nor memory
+            from semicdvl.benchmark.detectors import (
+                run_detector_job,  # here: a training run has no use for it, nor memory
+            )
 
-            outcome |= detected(content)
+            outcome |= run_detector_job(content)
         else:
-            outcome |= _finished(parse_recipe(content["recipe"], source=str(job_file)), Path(content["run"]))
+            outcome |= _train_and_score(parse_recipe(content["recipe"], source=str(job_file)), Path(content["run"]))
     except DivergedError as error:
         at = re.search(r"at step (\d+)", str(error))
         outcome |= {"status": "diverged", "error": str(error), "step": int(at[1]) if at else None}
@@ -53,20 +55,20 @@ def work(job_file: Path) -> dict[str, Any]:
     return outcome
 
 
-def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
+def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
     """Train and return what is worth keeping: scores on test of the selected and of the last step, cost."""
     began = time.monotonic()
     trained = train(recipe, run, quiet=True)
     record = read_run(run)
-    last = record.get("test_last") or _scores_of_last(recipe, run)
+    last = record.get("test_last") or _score_last_step(recipe, run)
     return {
         "status": "finished",
         "error": "",
         "run": str(run),
-        "best_step": trained.fitted.best_step,
-        "val": {name: trained.val.get(name) for name in SHOWN},
-        "test": {name: trained.test[name] for name in SHOWN},
-        "test_last": {name: last[name] for name in SHOWN},
+        "best_step": trained.fit_result.best_step,
+        "val": {name: trained.val.get(name) for name in REPORTED_SCORES},
+        "test": {name: trained.test[name] for name in REPORTED_SCORES},
+        "test_last": {name: last[name] for name in REPORTED_SCORES},
         "test_best": record.get("test_best"),
         "pairs": {side: record["split"][side] for side in ("labelled", "unlabelled", "val", "test")},
         "seconds": trained.seconds,
@@ -76,7 +78,7 @@ def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
     }
 
 
-def _scores_of_last(recipe: Recipe, run: Path) -> dict[str, float]:
+def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
     """Score the weights of the last step on test; with a moving average, those of the average, as validation does."""
     newest = max((run / "state").glob("[0-9]*"))
     averaged = newest / "teacher.safetensors"
@@ -85,13 +87,15 @@ def _scores_of_last(recipe: Recipe, run: Path) -> dict[str, float]:
         weights = {name.removeprefix("module."): value for name, value in inside if name.startswith("module.")}
     else:
         weights = load_weights(newest / "model.safetensors")
-    model = build_bare_network(recipe.model.model_dump())
-    load_into(model, weights, source=newest)
+    model = build_untrained_network(recipe.model.model_dump())
+    load_weights_into(model, weights, source=newest)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.train.device != "cpu" else "cpu")
     pairs = read_split(run / "split.json").test
-    return evaluate(model.eval().to(device), pairs, device=device, label_values=recipe.data.label_values).scores()
+    return evaluate_network(
+        model.eval().to(device), pairs, device=device, label_values=recipe.data.label_values
+    ).compute_scores()
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    work(Path(sys.argv[1]))
+    run_benchmark_job(Path(sys.argv[1]))

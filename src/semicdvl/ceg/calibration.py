@@ -10,7 +10,8 @@ distributions, over
     the logit of the mean foreground score at the object's own date, and the logarithm of its area (correlated),
     the logit of the mean foreground score over the same pixels at the other date,
 
-whose priors are these populations. Expectation maximisation (maximum a posteriori: a prior counts as `PRIOR_OBJECTS`
+whose priors are these populations. Expectation maximisation (maximum a posteriori: a prior counts as
+`PRIOR_WEIGHT_OBJECTS`
 objects) fits it to the events and the objects that stay, together; the posterior of the first kind is the probability
 of change, and 0.5 the threshold of least error (Bayes). Estimating the shares of transitions from the pair alone goes
 back to Bruzzone and Serpico 1997 ("An iterative technique for the detection of land-cover transitions in multitemporal
@@ -18,7 +19,8 @@ remote-sensing images", IEEE TGRS 35). There the classes are those of pixels, wi
 here they are kinds of objects, and there are no labels at all.
 
 A pair with few objects, or none that stay, shows too little. So every population counts beside a prior, and the prior
-of the objects that stay is what they look like as a rule (`USUAL`). The constants were chosen on four made-up cities
+of the objects that stay is what they look like as a rule (`TYPICAL_OBJECT`). The constants were chosen on four made-up
+cities
 (seeds 20-23), whole and cut into tiles of 256 px.
 """
 
@@ -31,29 +33,29 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import DataError
 
-PRIOR_OBJECTS = 40.0
+PRIOR_WEIGHT_OBJECTS = 40.0
 """What a prior weighs, in objects: it holds a kind in its place where a pair shows few of it."""
-FEW_STAYS = 10
+MIN_PERSISTENT_OBJECTS = 10
 """With fewer objects that stay a reader is told that the probabilities rest on what is usual."""
-USUAL = (1.9, 0.4, 4.0, 1.2)
+TYPICAL_OBJECT = (1.9, 0.4, 4.0, 1.2)
 """An object as a rule: mean and deviation of the logit of its score, then of the logarithm of area / least area."""
-USUAL_OTHER = (1.55, 0.62**2)
+TYPICAL_OTHER_DATE = (1.55, 0.62**2)
 """The same object's score at the other date: mean and variance of the logit."""
-USUAL_OBJECTS = 20.0
+TYPICAL_WEIGHT_OBJECTS = 20.0
 """What this weighs against the objects that stay."""
-LAPSE = 0.05
+OUTLIER_FRAC = 0.05
 """Share of the objects that are none of the three kinds: probabilities stay between this and 1 - this."""
-LEAST_SCORE = 0.0025
+MIN_SCORE = 0.0025
 """Scores below are as good as none (half a step of the scores that are kept)."""
-WIDER = 2.0
+NEW_OBJECT_VARIANCE_FACTOR = 2.0
 """New objects vary more than those that stay: variances of these, times this, are the prior of what came or went."""
-FLOOR = 0.05
+MIN_VARIANCE = 0.05
 """Added to every variance: no population of a pair is a point."""
-ROUNDS, ENOUGH = 500, 1e-7
+MAX_ITERATIONS, TOLERANCE = 500, 1e-7
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ObjectEvidence:
     """What is known of N objects.
 
     Attributes:
@@ -72,7 +74,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Ground:
+class BackgroundScores:
     """What foreground scores are where there is no object: mean and variance of their logits."""
 
     mean: float
@@ -80,20 +82,20 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationResult:
     """Probabilities of change of the events.
 
     Attributes:
         probability_N: of each, in [0, 1].
-        words: how they came about, for a reader.
+        summary: how they came about, for a reader.
     """
 
     probability_N: NDArray[np.float64]
-    words: str
+    summary: str
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ObjectKind:
     """One normal distribution: own score and area together, the other date's score by itself."""
 
     mean_2: NDArray[np.float64]
@@ -110,14 +112,14 @@ class _Kind:
         density_N: NDArray[np.float64] = -0.5 * (far_N + volume + 3 * np.log(2 * np.pi))
         return density_N
 
-    def fitted(
+    def fit(
         self,
         own_N2: NDArray[np.float64],
         other_N: NDArray[np.float64],
         weight_N: NDArray[np.float64],
         *,
-        prior: float = PRIOR_OBJECTS,
-    ) -> _Kind:
+        prior: float = PRIOR_WEIGHT_OBJECTS,
+    ) -> _ObjectKind:
         """Return the most probable distribution of weighted objects, with this one as a prior of so many objects."""
         total = float(weight_N.sum()) + prior
         mean_2 = (weight_N @ own_N2 + prior * self.mean_2) / total
@@ -127,80 +129,100 @@ class _Kind:
         other = float(weight_N @ other_N + prior * self.other_mean) / total
         spread = float(weight_N @ (other_N - other) ** 2)
         spread += prior * (self.other_variance + (self.other_mean - other) ** 2)
-        return _Kind(mean_2, scatter_22 / total, other, spread / total)
+        return _ObjectKind(mean_2, scatter_22 / total, other, spread / total)
 
 
 def logit(score: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return log(score / (1 - score)), scores kept off 0 and 1 by `LEAST_SCORE`."""
-    kept = np.clip(np.asarray(score, np.float64), LEAST_SCORE, 1 - LEAST_SCORE)
+    """Return log(score / (1 - score)), scores kept off 0 and 1 by `MIN_SCORE`."""
+    kept = np.clip(np.asarray(score, np.float64), MIN_SCORE, 1 - MIN_SCORE)
     found: NDArray[np.float64] = np.log(kept / (1 - kept))
     return found
 
 
 def calibrate(
-    events: Evidence, stays: Evidence, ground: Ground, *, least_score: float, least_area_px: float
-) -> Calibration:
+    events: ObjectEvidence,
+    persistent: ObjectEvidence,
+    background: BackgroundScores,
+    *,
+    least_score: float,
+    least_area_px: float,
+) -> CalibrationResult:
     """Return the probability that each event is a change.
 
     Args:
         events: what change event generation found: objects that met nothing at the other date.
-        stays: objects that are found at both dates.
-        ground: where there is no object.
+        persistent: objects that are found at both dates.
+        background: where there is no object.
         least_score: foreground score from which a pixel belongs to an object.
         least_area_px: pixels of the smallest object.
 
     Raises:
         DataError: scores that are no numbers, or objects without pixels.
     """
-    for known in (events, stays):
+    for known in (events, persistent):
         if not all(np.isfinite(each).all() for each in (known.own_N, known.other_N)) or (known.area_px_N <= 0).any():
             raise DataError("calibration wants scores that are numbers and objects of at least one pixel.")
     if not len(events):
-        return Calibration(np.zeros(0), "there was no event to judge")
-    kinds = _priors(stays, ground, least_score=least_score, least_area_px=least_area_px)
-    share_NK = _posterior(events, stays, kinds)
-    probability_N = LAPSE + (1 - 2 * LAPSE) * share_NK[: len(events), 0]
+        return CalibrationResult(np.zeros(0), "there was no event to judge")
+    kinds = _build_priors(persistent, background, least_score=least_score, least_area_px=least_area_px)
+    share_NK = _fit_mixture(events, persistent, kinds)
+    probability_N = OUTLIER_FRAC + (1 - 2 * OUTLIER_FRAC) * share_NK[: len(events), 0]
     kept = int((probability_N >= 0.5).sum())
-    words = f"learned from {len(events)} events and {len(stays)} objects that stay; {kept} events are probably changes"
-    if len(stays) < FEW_STAYS:
+    words = (
+        f"learned from {len(events)} events and {len(persistent)} objects that stay; {kept} events are probably changes"
+    )
+    if len(persistent) < MIN_PERSISTENT_OBJECTS:
         words += "; so few that stay say little, so the probabilities rest on what is usual"
-    return Calibration(probability_N, words)
+    return CalibrationResult(probability_N, words)
 
 
-def _priors(stays: Evidence, ground: Ground, *, least_score: float, least_area_px: float) -> tuple[_Kind, _Kind, _Kind]:
+def _build_priors(
+    stays: ObjectEvidence, ground: BackgroundScores, *, least_score: float, least_area_px: float
+) -> tuple[_ObjectKind, _ObjectKind, _ObjectKind]:
     """Return what the kinds look like before the events are seen: came or went, flicker, overlooked."""
     smallest = np.log(max(least_area_px, 1.0))
-    usual = _Kind(np.array([USUAL[0], smallest + USUAL[2]]), np.diag([USUAL[1] ** 2, USUAL[3] ** 2]), *USUAL_OTHER)
-    seen = usual.fitted(*_measures(stays), np.ones(len(stays)), prior=USUAL_OBJECTS)
-    floor_22 = np.eye(2) * FLOOR
-    came = _Kind(seen.mean_2, WIDER * seen.covariance_22 + floor_22, ground.mean, ground.variance + FLOOR)
+    usual = _ObjectKind(
+        np.array([TYPICAL_OBJECT[0], smallest + TYPICAL_OBJECT[2]]),
+        np.diag([TYPICAL_OBJECT[1] ** 2, TYPICAL_OBJECT[3] ** 2]),
+        *TYPICAL_OTHER_DATE,
+    )
+    seen = usual.fit(*_measure_objects(stays), np.ones(len(stays)), prior=TYPICAL_WEIGHT_OBJECTS)
+    floor_22 = np.eye(2) * MIN_VARIANCE
+    came = _ObjectKind(
+        seen.mean_2,
+        NEW_OBJECT_VARIANCE_FACTOR * seen.covariance_22 + floor_22,
+        ground.mean,
+        ground.variance + MIN_VARIANCE,
+    )
     # something that just exists: half a logit above the least score, twice the smallest area, and anything but sure
     # to be absent at the other date
     bare_2 = np.array([float(logit(np.array(least_score))) + 0.5, smallest + np.log(2)])
-    flicker = _Kind(bare_2, np.diag([0.3**2, 0.6**2]), (2 * ground.mean + bare_2[0]) / 3, 1.5**2)
-    stay = _Kind(seen.mean_2, seen.covariance_22 + floor_22, seen.other_mean, seen.other_variance + 2 * FLOOR)
+    flicker = _ObjectKind(bare_2, np.diag([0.3**2, 0.6**2]), (2 * ground.mean + bare_2[0]) / 3, 1.5**2)
+    stay = _ObjectKind(
+        seen.mean_2, seen.covariance_22 + floor_22, seen.other_mean, seen.other_variance + 2 * MIN_VARIANCE
+    )
     return came, flicker, stay
 
 
-def _measures(known: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _measure_objects(known: ObjectEvidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the logit of the own score and the logarithm of the area, N2, and the logit of the other score."""
     own_N2 = np.stack([logit(known.own_N), np.log(np.asarray(known.area_px_N, np.float64))], axis=1)
     return own_N2, logit(known.other_N)
 
 
-def _posterior(events: Evidence, stays: Evidence, priors: tuple[_Kind, ...]) -> NDArray[np.float64]:
+def _fit_mixture(events: ObjectEvidence, stays: ObjectEvidence, priors: tuple[_ObjectKind, ...]) -> NDArray[np.float64]:
     """Return how probable each kind is for each object, NK, events first: expectation maximisation."""
-    parts = [_measures(events), _measures(stays)]
+    parts = [_measure_objects(events), _measure_objects(stays)]
     own_N2, other_N = (np.concatenate([part[at] for part in parts]) for at in range(2))
     share_K, kinds = np.full(len(priors), 1 / len(priors)), priors
     share_NK = np.zeros((len(own_N2), len(priors)))
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ITERATIONS):
         log_NK = np.stack([kind.log_density(own_N2, other_N) for kind in kinds], axis=1) + np.log(share_K)
         new_NK = np.exp(log_NK - log_NK.max(axis=1, keepdims=True))
         new_NK /= new_NK.sum(axis=1, keepdims=True)
-        done, share_NK = bool(np.abs(new_NK - share_NK).max() < ENOUGH), new_NK
+        done, share_NK = bool(np.abs(new_NK - share_NK).max() < TOLERANCE), new_NK
         if done:
             break
         share_K = (share_NK.sum(axis=0) + 1) / (len(own_N2) + len(priors))
-        kinds = tuple(prior.fitted(own_N2, other_N, share_NK[:, at]) for at, prior in enumerate(priors))
+        kinds = tuple(prior.fit(own_N2, other_N, share_NK[:, at]) for at, prior in enumerate(priors))
     return share_NK

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from semicdvl.errors import ConfigError
 
-Level = Literal["mixed", "instance", "pixel"]
+CEGLevel = Literal["mixed", "instance", "pixel"]
 
-STEPS = 200
+SCORE_STEPS = 200
 """Scores are kept in the store as multiples of 1 / STEPS, so thresholds must be such multiples, too."""
-SHIFT_MOST_PX = 32
+MAX_SHIFT_PX = 32
 """Greatest shift tolerance: the work grows with its square, and a pair that is further off should be aligned first."""
 
 
@@ -20,7 +20,7 @@ SHIFT_MOST_PX = 32
 class CEGSettings:
     """How two answers become labels; the defaults are the paper's (Table 6 and 8), without the options beyond it."""
 
-    level: Level = "mixed"  # which change label: pixel, instance, or both agreeing where reliable
+    level: CEGLevel = "mixed"  # which change label: pixel, instance, or both agreeing where reliable
     gamma: float = 0.8  # least best score, of both dates, of a reliable pixel of the change label
     gamma_segmentation: float = 0.8  # least best score of a reliable pixel of a single-date label
     delta: float = 0.0  # greatest sum of IoUs of a changed instance; the authors' later code uses 0.01
@@ -41,37 +41,45 @@ class CEGSettings:
             raise ConfigError(f"unknown CEG level '{self.level}'. Known: mixed, instance, pixel.")
         for name in ("gamma", "gamma_segmentation", "instance_score"):
             value = getattr(self, name)
-            if not math.isfinite(value) or abs(value * STEPS - round(value * STEPS)) > 1e-6:
-                raise ConfigError(f"{name} = {value}: give a multiple of {1 / STEPS:g}, the precision of kept scores.")
+            if not math.isfinite(value) or abs(value * SCORE_STEPS - round(value * SCORE_STEPS)) > 1e-6:
+                raise ConfigError(
+                    f"{name} = {value}: give a multiple of {1 / SCORE_STEPS:g}, the precision of kept scores."
+                )
         for name, low, high in (
             ("delta", 0, 1),
-            ("shift_px", 0, SHIFT_MOST_PX),
+            ("shift_px", 0, MAX_SHIFT_PX),
             ("replaced_iou", 0, 1),
             ("min_cosine", -1, 1),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} = {value}: give a number from {low} to {high}.")
-        if self.level == "pixel" and (options := self.options):
+        if self.level == "pixel" and (options := self.active_options):
             raise ConfigError(
                 f"{', '.join(options)}: rules for objects, and the pixel level has none. "
                 "Take the level mixed or instance."
             )
 
     @property
-    def options(self) -> tuple[str, ...]:
+    def active_options(self) -> tuple[str, ...]:
         """Names of the options beyond the paper that are on."""
         return tuple(
-            field.name for field in fields(self) if field.name in OPTIONS and getattr(self, field.name) != field.default
+            field.name
+            for field in fields(self)
+            if field.name in OPTIONS_BEYOND_PAPER and getattr(self, field.name) != field.default
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, without the options that are off: what a key is made of.
 
         An option that is added later thus leaves the keys of all earlier labels as they are.
         """
-        return {name: value for name, value in asdict(self).items() if name not in OPTIONS or name in self.options}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in OPTIONS_BEYOND_PAPER or name in self.active_options
+        }
 
 
-OPTIONS = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
+OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
 """The options beyond the paper; see `events`."""

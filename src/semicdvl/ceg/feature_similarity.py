@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from semicdvl.types import Finds
+from semicdvl.types import TileInstanceReader
 
 _Ints = NDArray[np.int64]
 Window = tuple[slice, slice]
@@ -25,31 +25,31 @@ Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
-class Patch:
+class FeatureWindow:
     """A rectangle of the raster that one tile describes.
 
     Attributes:
-        place: its rows and columns in the raster.
+        window: its rows and columns in the raster.
         cell_HW: for each pixel the cell of the features that it lies in.
         cells_KE: features of the cells, those of date 1 and then those of date 2.
     """
 
-    place: Window
+    window: Window
     cell_HW: _Ints
     cells_KE: NDArray[np.float64]
 
 
-def own_places(places: tuple[Window, ...]) -> list[Window]:
+def tile_core_windows(places: tuple[Window, ...]) -> list[Window]:
     """Return for each tile the part of the raster in whose middle it lies; the parts don't overlap and leave no gap."""
     found = []
-    edges = [_edges({(place[axis].start, place[axis].stop) for place in places}) for axis in (0, 1)]
+    edges = [_core_edges({(place[axis].start, place[axis].stop) for place in places}) for axis in (0, 1)]
     for place in places:
         rows, cols = (edges[axis][part.start] for axis, part in enumerate(place))
         found.append((rows, cols))
     return found
 
 
-def _edges(spans: set[tuple[int, int]]) -> dict[int, slice]:
+def _core_edges(spans: set[tuple[int, int]]) -> dict[int, slice]:
     """Cut between neighbouring tiles in the middle of what both show; by where a tile starts."""
     ordered = sorted(spans)
     cuts = [(before[1] + after[0]) // 2 for before, after in itertools.pairwise(ordered)]
@@ -62,23 +62,23 @@ class TileIndex:
 
     def __init__(self, places: tuple[Window, ...] | list[Window]) -> None:
         """Index windows by their place."""
-        self._tree = shapely.STRtree([_box(place) for place in places])
+        self._tree = shapely.STRtree([_search_box(place) for place in places])
         self._places = places
 
-    def within(self, window: Window) -> Iterator[tuple[int, Window]]:
+    def tiles_in(self, window: Window) -> Iterator[tuple[int, Window]]:
         """Yield the tiles that show a part of the window, in order, and that part."""
-        for tile in np.sort(self._tree.query(_box(window), predicate="intersects")):
-            part = common(self._places[tile], window)
+        for tile in np.sort(self._tree.query(_search_box(window), predicate="intersects")):
+            part = intersect_windows(self._places[tile], window)
             if part is not None:
                 yield int(tile), part
 
 
-def _box(window: Window) -> shapely.Polygon:
+def _search_box(window: Window) -> shapely.Polygon:
     rows, cols = window
     return shapely.box(cols.start, rows.start, cols.stop, rows.stop)
 
 
-def common(one: Window, other: Window) -> Window | None:
+def intersect_windows(one: Window, other: Window) -> Window | None:
     """Return what two windows share; None if that is nothing."""
     starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
     stops = [min(a.stop, b.stop) for a, b in zip(one, other, strict=True)]
@@ -87,33 +87,35 @@ def common(one: Window, other: Window) -> Window | None:
     return slice(starts[0], stops[0]), slice(starts[1], stops[1])
 
 
-class Described:
+class MosaickedFeatures:
     """The features of a whole raster, window by window."""
 
-    def __init__(self, finds: Finds) -> None:
+    def __init__(self, finds: TileInstanceReader) -> None:
         """Take features from `finds`."""
         self._finds = finds
-        self._index = TileIndex(own_places(tuple(finds.places)))
+        self._index = TileIndex(tile_core_windows(tuple(finds.tile_windows)))
 
-    def patches(self, window: Window) -> Iterator[Patch]:
+    def read_window(self, window: Window) -> Iterator[FeatureWindow]:
         """Yield the parts of a window, each with the features of the tile that it belongs to."""
-        for tile, part in self._index.within(window):
+        for tile, part in self._index.tiles_in(window):
             shape_hw = self._finds.features_shape_hw(tile)
             if shape_hw is None:  # no pixel has data there
                 continue
             rows, cols = (
                 (np.arange(span.start, span.stop) - of_tile.start) * cells // size
                 for span, of_tile, cells, size in zip(
-                    part, self._finds.places[tile], shape_hw, self._finds.tile_hw, strict=True
+                    part, self._finds.tile_windows[tile], shape_hw, self._finds.tile_hw, strict=True
                 )
             )
-            cells_HW2D = self._finds.features(tile, slice(int(rows[0]), int(rows[-1]) + 1))[:, cols[0] : cols[-1] + 1]
+            cells_HW2D = self._finds.read_features(tile, slice(int(rows[0]), int(rows[-1]) + 1))[
+                :, cols[0] : cols[-1] + 1
+            ]
             cells_KE = cells_HW2D.reshape(-1, 2 * cells_HW2D.shape[3]).astype(np.float64)
             cell_HW = (rows - rows[0])[:, None] * cells_HW2D.shape[1] + (cols - cols[0])
-            yield Patch(part, cell_HW, cells_KE)
+            yield FeatureWindow(part, cell_HW, cells_KE)
 
 
-class Likeness:
+class FeatureSimilarity:
     """How much the two dates look alike over each of some objects.
 
     Attributes:
@@ -144,7 +146,7 @@ class Likeness:
             held = self._sums_E.get(number)
             self._sums_E[number] = sum_E if held is None else held + sum_E
 
-    def close(self, step: int) -> None:
+    def finish_step(self, step: int) -> None:
         """Turn the sums of the objects that are complete after a step into their cosines."""
         for number in [number for number in self._sums_E if self._last_N[number - 1] <= step]:
             t1_D, t2_D = np.split(self._sums_E.pop(number), 2)

@@ -19,7 +19,7 @@ STRIDE_PX = 32
 """Images are padded to whole multiples of this, the coarsest step of the usual backbones."""
 
 
-class FeatureSource(Protocol):
+class FeatureExtractor(Protocol):
     """Anything that turns an image into a feature map; from outside of the package, too."""
 
     @property
@@ -27,13 +27,13 @@ class FeatureSource(Protocol):
         """Name and hash of the weights: equal identity means equal features. Part of the key of the labels."""
         ...
 
-    def describe(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def extract_features(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features DHW of a uint8 RGB image; H and W may be coarser than the image's."""
         ...
 
 
 @dataclass(frozen=True)
-class BackboneFeatures:
+class BackboneFeatureExtractor:
     """The third of a backbone's four maps (stride 16 in most): fine enough for a house, deep enough for a meaning.
 
     Attributes:
@@ -44,7 +44,7 @@ class BackboneFeatures:
     identity: str
     net: nn.Module
 
-    def describe(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def extract_features(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features DHW, of the image alone: what was padded for the network is cut off again."""
         import torch
 
@@ -62,7 +62,7 @@ class BackboneFeatures:
         return np.ascontiguousarray(features_DHW[:, :rows, :cols])
 
 
-def backbone_features(name: str, *, weights: Path | str | None = None) -> BackboneFeatures:
+def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> BackboneFeatureExtractor:
     """Return a pretrained backbone as a source of features.
 
     Args:
@@ -79,4 +79,4 @@ def backbone_features(name: str, *, weights: Path | str | None = None) -> Backbo
     digest = hashlib.sha256()
     for key, tensor in sorted(net.state_dict().items()):
         digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return BackboneFeatures(f"{name}-{digest.hexdigest()[:12]}", net)
+    return BackboneFeatureExtractor(f"{name}-{digest.hexdigest()[:12]}", net)

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.rules import InstanceMask, encoded
+from semicdvl.ceg.rules import InstanceMask, encode_instances
 from semicdvl.errors import DataError
 
 
 @dataclass(frozen=True)
-class Piece:
+class CroppedMask:
     """An instance, cut to its box: top row, left column, mask. One without pixels has an empty mask."""
 
     row: int
@@ -43,64 +43,64 @@ class Piece:
     mask_HW: NDArray[np.bool_]
 
     @property
-    def place(self) -> tuple[slice, slice]:
+    def window(self) -> tuple[slice, slice]:
         """The rows and columns of the image that its mask covers."""
         height, width = self.mask_HW.shape
         return slice(self.row, self.row + height), slice(self.col, self.col + width)
 
 
 @dataclass(frozen=True)
-class Meetings:
+class InstanceMatches:
     """Which instances of the dates meet, and how well; an IoU is the best over all shifts that are tolerated.
 
     Attributes:
         first_P: index of the instance of date 1, per pair that shares a pixel.
         second_P: index of the instance of date 2.
         iou_P: IoU of the pair.
-        totals_t1_N: greatest sum of IoUs, per instance of date 1.
-        totals_t2_M: the same of date 2.
+        iou_sum_t1_N: greatest sum of IoUs, per instance of date 1.
+        iou_sum_t2_M: the same of date 2.
     """
 
     first_P: NDArray[np.int64]
     second_P: NDArray[np.int64]
     iou_P: NDArray[np.float64]
-    totals_t1_N: NDArray[np.float64]
-    totals_t2_M: NDArray[np.float64]
+    iou_sum_t1_N: NDArray[np.float64]
+    iou_sum_t2_M: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Events:
+class ChangeEvents:
     """Where an instance is a change event: one that met nothing, or one that was replaced."""
 
-    alone_HW: NDArray[np.bool_]
+    unmatched_HW: NDArray[np.bool_]
     replaced_HW: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Features:
+class PairFeatures:
     """Feature maps of both dates, DHW; any H and W, they are stretched over the image (nearest cell)."""
 
     t1_DHW: NDArray[np.floating]
     t2_DHW: NDArray[np.floating]
 
 
-def event_maps(
-    pieces_t1: Sequence[Piece],
-    pieces_t2: Sequence[Piece],
+def find_change_events(
+    masks_t1: Sequence[CroppedMask],
+    masks_t2: Sequence[CroppedMask],
     *,
     shape_hw: tuple[int, int],
     settings: CEGSettings,
     classes_t1: Sequence[int] = (),
     classes_t2: Sequence[int] = (),
-    features: Features | None = None,
-) -> Events:
+    features: PairFeatures | None = None,
+) -> ChangeEvents:
     """Apply the paper's rule and the options of `settings` to the instances of two dates.
 
     With all options off `alone_HW` is `ceg.instance_level` and nothing is replaced.
 
     Args:
-        pieces_t1: foreground instances of date 1, from `pieces_of` or `pieces_of_labels`.
-        pieces_t2: those of date 2.
+        masks_t1: foreground instances of date 1, from `crop_instances` or `crop_label_image`.
+        masks_t2: those of date 2.
         shape_hw: size of the image in px.
         settings: delta and the options.
         classes_t1: prompt of each instance of date 1; wanted by `replaced_class` only.
@@ -110,125 +110,137 @@ def event_maps(
     Raises:
         DataError: an option is on and what it needs is missing or does not fit.
     """
-    met = meetings(pieces_t1, pieces_t2, shift_px=settings.shift_px)
-    alone = [totals <= settings.delta for totals in (met.totals_t1_N, met.totals_t2_M)]
-    replaced = [np.zeros(len(pieces), bool) for pieces in (pieces_t1, pieces_t2)]
+    met = match_instances(masks_t1, masks_t2, shift_px=settings.shift_px)
+    alone = [totals <= settings.delta for totals in (met.iou_sum_t1_N, met.iou_sum_t2_M)]
+    replaced = [np.zeros(len(pieces), bool) for pieces in (masks_t1, masks_t2)]
     if settings.replaced_iou is not None or settings.replaced_class:
-        classes = _fitting(classes_t1, pieces_t1), _fitting(classes_t2, pieces_t2)
-        replaced = list(replaced_by(met, classes if settings.replaced_class else None, least_iou=settings.replaced_iou))
+        classes = _classes_as_array(classes_t1, masks_t1), _classes_as_array(classes_t2, masks_t2)
+        replaced = list(
+            find_replaced(met, classes if settings.replaced_class else None, least_iou=settings.replaced_iou)
+        )
     if settings.min_cosine is not None:
         if features is None:
             raise DataError("min_cosine compares features of the dates and got none. Hand them in, or leave it out.")
-        for at, pieces in enumerate((pieces_t1, pieces_t2)):
-            replaced[at] = replaced[at] | (cosines(pieces, features, shape_hw=shape_hw) < settings.min_cosine)
+        for at, pieces in enumerate((masks_t1, masks_t2)):
+            replaced[at] = replaced[at] | (
+                compute_feature_similarity(pieces, features, shape_hw=shape_hw) < settings.min_cosine
+            )
     alone_HW, replaced_HW = np.zeros(shape_hw, bool), np.zeros(shape_hw, bool)
-    for at, pieces in enumerate((pieces_t1, pieces_t2)):
-        _paint(alone_HW, pieces, alone[at])
-        _paint(replaced_HW, pieces, replaced[at] & ~alone[at])
-    return Events(alone_HW, replaced_HW)
+    for at, pieces in enumerate((masks_t1, masks_t2)):
+        _paint_masks(alone_HW, pieces, alone[at])
+        _paint_masks(replaced_HW, pieces, replaced[at] & ~alone[at])
+    return ChangeEvents(alone_HW, replaced_HW)
 
 
-def _fitting(classes: Sequence[int], pieces: Sequence[Piece]) -> NDArray[np.int64]:
+def _classes_as_array(classes: Sequence[int], pieces: Sequence[CroppedMask]) -> NDArray[np.int64]:
     """Return the classes as an array, one per instance; all alike where none were given."""
     if len(classes) not in (0, len(pieces)):
         raise DataError(f"{len(classes)} classes for {len(pieces)} instances; give one each.")
     return np.asarray(classes, np.int64) if len(classes) else np.zeros(len(pieces), np.int64)
 
 
-def _paint(map_HW: NDArray[np.bool_], pieces: Sequence[Piece], chosen_N: NDArray[np.bool_]) -> None:
+def _paint_masks(map_HW: NDArray[np.bool_], pieces: Sequence[CroppedMask], chosen_N: NDArray[np.bool_]) -> None:
     """Set the pixels of the chosen instances."""
     for piece, chosen in zip(pieces, chosen_N, strict=True):
         if chosen:
-            map_HW[piece.place] |= piece.mask_HW
+            map_HW[piece.window] |= piece.mask_HW
 
 
 # ------------------------------------------------------------------------------------------------ instances
-def pieces_of(instances: Sequence[InstanceMask], *, shape_hw: tuple[int, int]) -> list[Piece]:
+def crop_instances(instances: Sequence[InstanceMask], *, shape_hw: tuple[int, int]) -> list[CroppedMask]:
     """Cut masks or COCO RLEs to their boxes.
 
     Raises:
         DataError: an instance is not of the image's size.
     """
-    rles = encoded(instances, shape_hw)
+    rles = encode_instances(instances, shape_hw)
     if not rles:
         return []
     boxes_N4 = rle.toBbox(rles).astype(int)  # x, y, width, height
     return [
-        Piece(int(y), int(x), np.ascontiguousarray(rle.decode(one)[y : y + height, x : x + width]).astype(bool))
+        CroppedMask(int(y), int(x), np.ascontiguousarray(rle.decode(one)[y : y + height, x : x + width]).astype(bool))
         for one, (x, y, width, height) in zip(rles, boxes_N4, strict=True)
     ]
 
 
-def pieces_of_labels(labels_HW: NDArray[np.int32]) -> list[Piece]:
+def crop_label_image(labels_HW: NDArray[np.int32]) -> list[CroppedMask]:
     """Cut the objects of a label image (0 = none) to their boxes, in the order of their labels."""
     from scipy.ndimage import find_objects
 
     found = [(label, place) for label, place in enumerate(find_objects(labels_HW), 1) if place is not None]
-    return [Piece(rows.start, cols.start, labels_HW[rows, cols] == label) for label, (rows, cols) in found]
+    return [CroppedMask(rows.start, cols.start, labels_HW[rows, cols] == label) for label, (rows, cols) in found]
 
 
-def classes_of(pieces: Sequence[Piece], scores_CHW: NDArray[np.floating], *, foreground: Sequence[int]) -> list[int]:
+def classify_masks(
+    pieces: Sequence[CroppedMask], scores_CHW: NDArray[np.floating], *, foreground: Sequence[int]
+) -> list[int]:
     """Return each object's prompt: the foreground one with the greatest mean score over its pixels."""
     chosen = list(foreground)
-    return [chosen[int(_means(piece, scores_CHW, chosen).argmax())] for piece in pieces]
+    return [chosen[int(_sum_scores(piece, scores_CHW, chosen).argmax())] for piece in pieces]
 
 
-def _means(piece: Piece, scores_CHW: NDArray[np.floating], chosen: list[int]) -> NDArray[np.float64]:
+def _sum_scores(piece: CroppedMask, scores_CHW: NDArray[np.floating], chosen: list[int]) -> NDArray[np.float64]:
     """Return the sum of the chosen maps over an instance (as good as the mean, for their order)."""
-    rows, cols = piece.place
+    rows, cols = piece.window
     return np.array([scores_CHW[index, rows, cols][piece.mask_HW].sum(dtype=np.float64) for index in chosen])
 
 
 # ------------------------------------------------------------------------------------------------ who meets whom
-def meetings(pieces_t1: Sequence[Piece], pieces_t2: Sequence[Piece], *, shift_px: int = 0) -> Meetings:
+def match_instances(
+    pieces_t1: Sequence[CroppedMask], pieces_t2: Sequence[CroppedMask], *, shift_px: int = 0
+) -> InstanceMatches:
     """Compare the instances of two dates under every shift up to `shift_px`.
 
     Only instances whose boxes come close enough are compared pixel by pixel.
     """
-    count = len(disc(shift_px))
+    count = len(list_shifts(shift_px))
     totals_t1_NS, totals_t2_MS = np.zeros((len(pieces_t1), count)), np.zeros((len(pieces_t2), count))
     rows = []
-    for first, second, common_S in overlaps(pieces_t1, pieces_t2, shift_px=shift_px):
+    for first, second, common_S in count_overlaps(pieces_t1, pieces_t2, shift_px=shift_px):
         areas = [np.count_nonzero(piece.mask_HW) for piece in (pieces_t1[first], pieces_t2[second])]
         iou_S = common_S / (sum(areas) - common_S)
         totals_t1_NS[first] += iou_S
         totals_t2_MS[second] += iou_S
         rows.append((first, second, iou_S.max()))
     table = np.array(rows, np.float64).reshape(-1, 3)
-    return Meetings(
+    return InstanceMatches(
         table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2],
         totals_t1_NS.max(axis=1), totals_t2_MS.max(axis=1),
     )  # fmt: skip
 
 
-def overlaps(
-    pieces_t1: Sequence[Piece], pieces_t2: Sequence[Piece], *, shift_px: int = 0
+def count_overlaps(
+    pieces_t1: Sequence[CroppedMask], pieces_t2: Sequence[CroppedMask], *, shift_px: int = 0
 ) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
     """Yield the pairs that share pixels under some shift, in order, and how many under each shift of `disc`."""
-    shifts = disc(shift_px)
-    for first, second in _near(pieces_t1, pieces_t2, shift_px):
-        common_S = np.array([_common(pieces_t1[first], pieces_t2[second], shift) for shift in shifts], np.int64)
+    shifts = list_shifts(shift_px)
+    for first, second in _candidate_pairs(pieces_t1, pieces_t2, shift_px):
+        common_S = np.array(
+            [_count_common_pixels(pieces_t1[first], pieces_t2[second], shift) for shift in shifts], np.int64
+        )
         if common_S.any():
             yield first, second, common_S
 
 
-def disc(radius_px: int) -> list[tuple[int, int]]:
+def list_shifts(radius_px: int) -> list[tuple[int, int]]:
     """Return all whole-pixel shifts (rows, columns) of a length up to `radius_px`, in a fixed order."""
     reach = range(-radius_px, radius_px + 1)
     return [(down, right) for down in reach for right in reach if down**2 + right**2 <= radius_px**2]
 
 
-def _near(pieces_t1: Sequence[Piece], pieces_t2: Sequence[Piece], shift_px: int) -> Iterator[tuple[int, int]]:
+def _candidate_pairs(
+    pieces_t1: Sequence[CroppedMask], pieces_t2: Sequence[CroppedMask], shift_px: int
+) -> Iterator[tuple[int, int]]:
     """Yield the pairs of instances whose boxes touch once one of them has grown by the tolerance, in order."""
     if not pieces_t1 or not pieces_t2:
         return
-    tree = shapely.STRtree(_boxes(pieces_t2, 0))
-    pairs_2P = tree.query(_boxes(pieces_t1, shift_px), predicate="intersects")
+    tree = shapely.STRtree(_search_boxes(pieces_t2, 0))
+    pairs_2P = tree.query(_search_boxes(pieces_t1, shift_px), predicate="intersects")
     for at in np.lexsort(pairs_2P[::-1]):
         yield int(pairs_2P[0, at]), int(pairs_2P[1, at])
 
 
-def _boxes(pieces: Sequence[Piece], margin_px: int) -> NDArray[np.object_]:
+def _search_boxes(pieces: Sequence[CroppedMask], margin_px: int) -> NDArray[np.object_]:
     """Return the boxes of instances for a search tree."""
     sides_N4 = np.array([(piece.col, piece.row, *piece.mask_HW.shape[::-1]) for piece in pieces], np.float64)
     left, top, width, height = sides_N4.T
@@ -238,7 +250,7 @@ def _boxes(pieces: Sequence[Piece], margin_px: int) -> NDArray[np.object_]:
     return boxes
 
 
-def _common(one: Piece, other: Piece, shift: tuple[int, int]) -> int:
+def _count_common_pixels(one: CroppedMask, other: CroppedMask, shift: tuple[int, int]) -> int:
     """Return the number of pixels that two instances share once the first has moved."""
     row, col = one.row + shift[0], one.col + shift[1]
     top, left = max(row, other.row), max(col, other.col)
@@ -252,8 +264,8 @@ def _common(one: Piece, other: Piece, shift: tuple[int, int]) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ who was replaced
-def replaced_by(
-    met: Meetings,
+def find_replaced(
+    met: InstanceMatches,
     classes: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
     *,
     least_iou: float | None,
@@ -266,7 +278,7 @@ def replaced_by(
         least_iou: bound of the best IoU; None: any shape will do.
     """
     sides = (met.first_P, met.second_P), (met.second_P, met.first_P)
-    counts = len(met.totals_t1_N), len(met.totals_t2_M)
+    counts = len(met.iou_sum_t1_N), len(met.iou_sum_t2_M)
     found = []
     for date, ((own_P, other_P), count) in enumerate(zip(sides, counts, strict=True)):
         replaced_N = np.zeros(count, bool)
@@ -281,7 +293,9 @@ def replaced_by(
     return found[0], found[1]
 
 
-def cosines(pieces: Sequence[Piece], features: Features, *, shape_hw: tuple[int, int]) -> NDArray[np.float64]:
+def compute_feature_similarity(
+    pieces: Sequence[CroppedMask], features: PairFeatures, *, shape_hw: tuple[int, int]
+) -> NDArray[np.float64]:
     """Return the cosine between the mean features of the dates, over the pixels of each instance.
 
     1, that is no sign of change, for an instance without pixels and where a mean feature is zero.
@@ -290,7 +304,7 @@ def cosines(pieces: Sequence[Piece], features: Features, *, shape_hw: tuple[int,
         DataError: the feature maps are no DHW arrays of one shape, or hold NaN.
     """
     t1_DHW, t2_DHW = features.t1_DHW, features.t2_DHW
-    check_features(t1_DHW, t2_DHW)
+    refuse_unusable_features(t1_DHW, t2_DHW)
     found = np.ones(len(pieces))
     rows, cols = (np.arange(size) * cells // size for size, cells in zip(shape_hw, t1_DHW.shape[1:], strict=True))
     for at, piece in enumerate(pieces):
@@ -305,7 +319,7 @@ def cosines(pieces: Sequence[Piece], features: Features, *, shape_hw: tuple[int,
     return found
 
 
-def check_features(t1_DHW: NDArray[np.floating], t2_DHW: NDArray[np.floating]) -> None:
+def refuse_unusable_features(t1_DHW: NDArray[np.floating], t2_DHW: NDArray[np.floating]) -> None:
     """Refuse features that cannot be compared.
 
     Raises:
@@ -318,20 +332,20 @@ def check_features(t1_DHW: NDArray[np.floating], t2_DHW: NDArray[np.floating]) -
 
 
 # ------------------------------------------------------------------------------------------------ in one call
-def event_level(
+def find_change_events_of_instances(
     instances_t1: Sequence[InstanceMask],
     instances_t2: Sequence[InstanceMask],
     *,
     shape_hw: tuple[int, int],
     settings: CEGSettings,
     classes: Mapping[str, Sequence[int]] | None = None,
-    features: Features | None = None,
-) -> Events:
-    """Do `event_maps` for masks or COCO RLEs; `classes` has the keys "t1" and "t2"."""
+    features: PairFeatures | None = None,
+) -> ChangeEvents:
+    """Do `find_change_events` for masks or COCO RLEs; `classes` has the keys "t1" and "t2"."""
     of = classes or {}
-    return event_maps(
-        pieces_of(instances_t1, shape_hw=shape_hw),
-        pieces_of(instances_t2, shape_hw=shape_hw),
+    return find_change_events(
+        crop_instances(instances_t1, shape_hw=shape_hw),
+        crop_instances(instances_t2, shape_hw=shape_hw),
         shape_hw=shape_hw,
         settings=settings,
         classes_t1=of.get("t1", ()),

@@ -1,6 +1,7 @@
 """A VLM's own instances over a raster that is too large to hold: finds of single tiles, joined to objects.
 
-Every tile told the objects that it shows (`tile_objects`). Finds of neighbouring tiles that are the same object are
+Every tile told the objects that it shows (`crop_tile_instances`). Finds of neighbouring tiles that are the same object
+are
 joined by the rules of `vlms.instance_stitching`. An object's pixels in any window are the union of its finds there. At
 any time
 only the finds around one window are masks; what is remembered are a few numbers per find.
@@ -16,17 +17,17 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from semicdvl.ceg import instance_events
-from semicdvl.ceg.feature_similarity import TileIndex, Window, common
+from semicdvl.ceg.feature_similarity import TileIndex, Window, intersect_windows
 from semicdvl.errors import ConfigError
-from semicdvl.raster.vector.connected_components import groups
-from semicdvl.types import Finds, Instance, Segments, TileObject
-from semicdvl.vlms.instance_stitching import Piece, boolean, same
+from semicdvl.raster.vector.connected_components import group_labels
+from semicdvl.types import Instance, Segments, TileInstance, TileInstanceReader
+from semicdvl.vlms.instance_stitching import InstanceFragment, decode_mask, find_same_instances
 
 
 # ------------------------------------------------------------------------------------------------ one tile
-def tile_objects(
+def crop_tile_instances(
     t1: Segments, t2: Segments, *, foreground: Sequence[int], valid_HW: NDArray[np.bool_]
-) -> tuple[TileObject, ...] | None:
+) -> tuple[TileInstance, ...] | None:
     """Return the foreground objects of two answers for a tile; None from a VLM that gives maps only.
 
     Args:
@@ -43,7 +44,7 @@ def tile_objects(
     if t1.instances is None or t2.instances is None:
         raise ConfigError("one date has instances and the other has none; ask the same VLM for both.")
     found = (
-        _boxed(instance, date, valid_HW)
+        _crop_instance(instance, date, valid_HW)
         for date, instances in enumerate((t1.instances, t2.instances))
         for instance in instances
         if instance.prompt in foreground
@@ -51,89 +52,93 @@ def tile_objects(
     return tuple(one for one in found if one is not None)
 
 
-def _boxed(instance: Instance, date: int, valid_HW: NDArray[np.bool_]) -> TileObject | None:
+def _crop_instance(instance: Instance, date: int, valid_HW: NDArray[np.bool_]) -> TileInstance | None:
     """Cut an instance to its box; None where nothing is left of it."""
     height, width = valid_HW.shape
-    mask_HW = boolean(instance.mask)[:height, :width] & valid_HW
+    mask_HW = decode_mask(instance.mask)[:height, :width] & valid_HW
     rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     if not len(rows):
         return None
     inside_HW = mask_HW[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
     code = rle.encode(np.asfortranarray(inside_HW, dtype=np.uint8))
     mask = {"size": list(inside_HW.shape), "counts": code["counts"].decode()}
-    return TileObject(date, int(rows[0]), int(cols[0]), mask, int(instance.prompt), float(instance.score))
+    return TileInstance(date, int(rows[0]), int(cols[0]), mask, int(instance.prompt), float(instance.score))
 
 
 # ------------------------------------------------------------------------------------------------ the whole raster
-def given(finds: Finds) -> bool:
+def has_instances(finds: TileInstanceReader) -> bool:
     """Tell whether the VLM gave instances; one that left them out for a single tile gave maps only."""
-    return all(finds.objects(tile) is not None for tile in range(len(finds.places)))
+    return all(finds.read_instances(tile) is not None for tile in range(len(finds.tile_windows)))
 
 
 @dataclass(frozen=True)
-class Find:
+class InstancePart:
     """What one tile shows of an object.
 
     Attributes:
         number: of the object, at its date, from 1.
         tile: which tile.
-        place: rows and columns of the raster that the tile shows.
-        told: what was told of it.
+        tile_window: rows and columns of the raster that the tile shows.
+        instance: what was told of it.
     """
 
     number: int
     tile: int
-    place: Window
-    told: TileObject
+    tile_window: Window
+    instance: TileInstance
 
     @property
     def date(self) -> int:
         """0 or 1."""
-        return self.told.date
+        return self.instance.date
 
     @property
     def box(self) -> Window:
         """Its rows and columns of the raster."""
-        (height, width), (rows, cols) = self.told.mask["size"], self.place
-        top, left = rows.start + self.told.row, cols.start + self.told.col
+        (height, width), (rows, cols) = self.instance.mask["size"], self.tile_window
+        top, left = rows.start + self.instance.row, cols.start + self.instance.col
         return slice(top, top + height), slice(left, left + width)
 
-    def piece(self, shape_hw: tuple[int, int]) -> Piece:
+    def to_stitching_part(self, shape_hw: tuple[int, int]) -> InstanceFragment:
         """Return it as `vlms.instance_stitching` wants it."""
         cut = any(
             (side.start == of_tile.start and side.start > 0) or (side.stop == of_tile.stop and side.stop < size)
-            for side, of_tile, size in zip(self.box, self.place, shape_hw, strict=True)
+            for side, of_tile, size in zip(self.box, self.tile_window, shape_hw, strict=True)
         )
-        mask_HW, (rows, cols) = boolean(self.told.mask), self.box
-        return Piece(mask_HW, rows.start, cols.start, self.told.prompt, self.told.score, self.tile, cut)
+        mask_HW, (rows, cols) = decode_mask(self.instance.mask), self.box
+        return InstanceFragment(
+            mask_HW, rows.start, cols.start, self.instance.prompt, self.instance.score, self.tile, cut
+        )
 
-    def mask_in(self, part: Window) -> NDArray[np.bool_]:
+    def crop_mask(self, part: Window) -> NDArray[np.bool_]:
         """Return its pixels in a window that lies within its box."""
         rows, cols = (
             slice(span.start - side.start, span.stop - side.start) for span, side in zip(part, self.box, strict=True)
         )
-        return boolean(self.told.mask)[rows, cols]
+        return decode_mask(self.instance.mask)[rows, cols]
 
 
-class Joined:
+class MergedInstances:
     """The objects of a raster, each made of the finds of one tile or several.
 
     Attributes:
-        finds: what was told of the tiles.
+        tile_instances: what was told of the tiles.
         counts: number of objects at date 1 and at date 2.
         classes_N: prompt of each, per date.
     """
 
-    def __init__(self, finds: Finds) -> None:
+    def __init__(self, finds: TileInstanceReader) -> None:
         """Join the finds: objects are numbered by their first finds, date by date."""
-        self.finds, self._index = finds, TileIndex(tuple(finds.places))
-        facts = [_facts(finds.objects(tile) or (), place) for tile, place in enumerate(finds.places)]
+        self.tile_instances, self._index = finds, TileIndex(tuple(finds.tile_windows))
+        facts = [
+            _instance_table(finds.read_instances(tile) or (), place) for tile, place in enumerate(finds.tile_windows)
+        ]
         self._starts = np.concatenate([[0], np.cumsum([len(of_tile) for of_tile in facts])]).astype(np.int64)
         facts_L6 = np.concatenate(facts)
         self._box_L4, facts_L2 = facts_L6[:, 2:], facts_L6[:, :2]
         self._number_L = np.zeros(len(facts_L2), np.int64)
         links = np.array(list(self._links()), np.int64).reshape(-1, 2)
-        group_L = groups(links.T, count=len(facts_L2)) if len(facts_L2) else np.zeros(0, np.int64)
+        group_L = group_labels(links.T, count=len(facts_L2)) if len(facts_L2) else np.zeros(0, np.int64)
         self.classes_N: list[NDArray[np.int64]] = []
         for date in (0, 1):
             of_date = np.flatnonzero(facts_L2[:, 0] == date)
@@ -142,16 +147,16 @@ class Joined:
             self.classes_N.append(facts_L2[of_date[np.sort(first)], 1])
         self.counts = len(self.classes_N[0]), len(self.classes_N[1])
 
-    def within(self, window: Window) -> Iterator[Find]:
+    def parts_in(self, window: Window) -> Iterator[InstancePart]:
         """Yield the finds whose box reaches into a window, tile by tile."""
-        for tile, _ in self._index.within(window):
-            for at, told in self._near(tile, window):
+        for tile, _ in self._index.tiles_in(window):
+            for at, told in self._instances_near(tile, window):
                 number = int(self._number_L[self._starts[tile] + at])
-                yield Find(number, tile, self.finds.places[tile], told)
+                yield InstancePart(number, tile, self.tile_instances.tile_windows[tile], told)
 
-    def _near(self, tile: int, window: Window) -> Iterator[tuple[int, TileObject]]:
+    def _instances_near(self, tile: int, window: Window) -> Iterator[tuple[int, TileInstance]]:
         """Yield the finds of a tile whose box reaches into a window, with their place in its list."""
-        told, (rows, cols) = self.finds.objects(tile) or (), window
+        told, (rows, cols) = self.tile_instances.read_instances(tile) or (), window
         box_N4 = self._box_L4[self._starts[tile] : self._starts[tile + 1]]
         near_N = (box_N4[:, :2] < (rows.stop, cols.stop)).all(axis=1) & (box_N4[:, 2:] > (rows.start, cols.start)).all(
             axis=1
@@ -159,40 +164,42 @@ class Joined:
         for at in np.flatnonzero(near_N).tolist():
             yield at, told[at]
 
-    def masks(self, window: Window, date: int) -> dict[int, instance_events.Piece]:
+    def masks_in(self, window: Window, date: int) -> dict[int, instance_events.CroppedMask]:
         """Return each object's pixels in a window, cut to their box, by number in ascending order."""
-        of_object: dict[int, list[tuple[Find, Window]]] = {}
-        for find in self.within(window):
-            part = common(find.box, window)
+        of_object: dict[int, list[tuple[InstancePart, Window]]] = {}
+        for find in self.parts_in(window):
+            part = intersect_windows(find.box, window)
             if find.date == date and part is not None:
                 of_object.setdefault(find.number, []).append((find, part))
-        found = {number: _union(of_object[number]) for number in sorted(of_object)}
+        found = {number: _merge_masks(of_object[number]) for number in sorted(of_object)}
         return {number: piece for number, piece in found.items() if piece.mask_HW.any()}
 
     def _links(self) -> Iterator[tuple[int, int]]:
         """Yield the pairs of finds, counted over all tiles, that are one object."""
-        places = self.finds.places
+        places = self.tile_instances.tile_windows
         for second in range(len(places)):
-            for first, strip in self._index.within(places[second]):
+            for first, strip in self._index.tiles_in(places[second]):
                 if first >= second:
                     break
-                here, there = (self._pieces(tile, strip, at) for at, tile in enumerate((first, second)))
+                here, there = (self._stitching_parts(tile, strip, at) for at, tile in enumerate((first, second)))
                 for date in (0, 1):
                     both = here[date] + there[date]
                     windows = places[first], places[second]
-                    for one, other in same([piece for _, piece in both], windows):
+                    for one, other in find_same_instances([piece for _, piece in both], windows):
                         yield both[one][0], both[other][0]
 
-    def _pieces(self, tile: int, strip: Window, at: int) -> list[list[tuple[int, Piece]]]:
+    def _stitching_parts(self, tile: int, strip: Window, at: int) -> list[list[tuple[int, InstanceFragment]]]:
         """Return the finds of a tile in what it shares with another, per date; as finds of window `at`."""
-        found: list[list[tuple[int, Piece]]] = [[], []]
-        for index, told in self._near(tile, strip):
-            find = Find(0, at, self.finds.places[tile], told)
-            found[told.date].append((int(self._starts[tile]) + index, find.piece(self.finds.shape_hw)))
+        found: list[list[tuple[int, InstanceFragment]]] = [[], []]
+        for index, told in self._instances_near(tile, strip):
+            find = InstancePart(0, at, self.tile_instances.tile_windows[tile], told)
+            found[told.date].append(
+                (int(self._starts[tile]) + index, find.to_stitching_part(self.tile_instances.shape_hw))
+            )
         return found
 
 
-def _facts(told: Sequence[TileObject], place: Window) -> NDArray[np.int64]:
+def _instance_table(told: Sequence[TileInstance], place: Window) -> NDArray[np.int64]:
     """Return the finds of a tile as numbers: date, prompt, and its box (from row, from column, to row, to column)."""
     rows, cols = place
     corners = ((rows.start + one.row, cols.start + one.col, one.mask["size"]) for one in told)
@@ -201,7 +208,7 @@ def _facts(told: Sequence[TileObject], place: Window) -> NDArray[np.int64]:
     return np.array(facts, np.int64).reshape(-1, 6)
 
 
-def _union(parts: list[tuple[Find, Window]]) -> instance_events.Piece:
+def _merge_masks(parts: list[tuple[InstancePart, Window]]) -> instance_events.CroppedMask:
     """Return the pixels of some finds within windows of their boxes."""
     rows, cols = (
         slice(min(part[axis].start for _, part in parts), max(part[axis].stop for _, part in parts)) for axis in (0, 1)
@@ -212,5 +219,5 @@ def _union(parts: list[tuple[Find, Window]]) -> instance_events.Piece:
             slice(own_rows.start - rows.start, own_rows.stop - rows.start),
             slice(own_cols.start - cols.start, own_cols.stop - cols.start),
         )
-        mask_HW[place] |= find.mask_in((own_rows, own_cols))
-    return instance_events.Piece(rows.start, cols.start, mask_HW)
+        mask_HW[place] |= find.crop_mask((own_rows, own_cols))
+    return instance_events.CroppedMask(rows.start, cols.start, mask_HW)

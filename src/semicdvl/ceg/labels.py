@@ -21,7 +21,7 @@ def make_labels(
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    features: ceg_instance_events.Features | None = None,
+    features: ceg_instance_events.PairFeatures | None = None,
 ) -> VLMLabels:
     """Turn the answers for both dates into the change label and the single-date labels.
 
@@ -32,17 +32,22 @@ def make_labels(
         DataError: the answers don't fit each other, or features are wanted and missing.
         ConfigError: one date has instances and the other has none.
     """
-    found = None if settings.level == "pixel" else instance_events(t1, t2, prompts, settings, features=features)
-    return labels_with(found, t1, t2, prompts=prompts, settings=settings)
+    found = None if settings.level == "pixel" else find_instance_events(t1, t2, prompts, settings, features=features)
+    return make_labels_from_events(found, t1, t2, prompts=prompts, settings=settings)
 
 
-def labels_with(
-    found: ceg_instance_events.Events | None, t1: Segments, t2: Segments, *, prompts: Prompts, settings: CEGSettings
+def make_labels_from_events(
+    events: ceg_instance_events.ChangeEvents | None,
+    t1: Segments,
+    t2: Segments,
+    *,
+    prompts: Prompts,
+    settings: CEGSettings,
 ) -> VLMLabels:
     """Do the rest of `make_labels`, once the instance events are known (they don't depend on gamma)."""
     shape_hw = t1.scores_CHW.shape[1:]
-    alone_HW = np.ones(shape_hw, bool) if found is None else found.alone_HW
-    change_HW, t1_HW, t2_HW = rules.labels_of(
+    alone_HW = np.ones(shape_hw, bool) if events is None else events.unmatched_HW
+    change_HW, t1_HW, t2_HW = rules.make_mixed_labels(
         t1.scores_CHW,
         t2.scores_CHW,
         alone_HW,
@@ -50,39 +55,39 @@ def labels_with(
         gamma=settings.gamma,
         gamma_segmentation=settings.gamma_segmentation,
     )
-    if found is not None and settings.level == "instance":  # this level alone has no reliability
-        change_HW = (found.alone_HW | found.replaced_HW).astype(np.uint8)
-    elif found is not None:
-        change_HW[found.replaced_HW & (change_HW != IGNORE)] = 1
+    if events is not None and settings.level == "instance":  # this level alone has no reliability
+        change_HW = (events.unmatched_HW | events.replaced_HW).astype(np.uint8)
+    elif events is not None:
+        change_HW[events.replaced_HW & (change_HW != IGNORE)] = 1
     return VLMLabels(change_HW, t1_HW, t2_HW)
 
 
-def instance_events(
+def find_instance_events(
     t1: Segments,
     t2: Segments,
     prompts: Prompts,
     settings: CEGSettings,
     *,
-    features: ceg_instance_events.Features | None = None,
-) -> ceg_instance_events.Events:
+    features: ceg_instance_events.PairFeatures | None = None,
+) -> ceg_instance_events.ChangeEvents:
     """Return where the foreground instances of two answers are change events.
 
     The instances are the VLM's own; for a VLM that gives maps only, the components of the maps.
     """
-    first, second = (_own(segments, prompts) for segments in (t1, t2))
+    first, second = (_select_foreground_instances(segments, prompts) for segments in (t1, t2))
     if first is None and second is None:
-        labels = [_components(segments.scores_CHW, prompts, settings) for segments in (t1, t2)]
-        return component_events(
+        labels = [_find_components(segments.scores_CHW, prompts, settings) for segments in (t1, t2)]
+        return find_component_events(
             labels[0], labels[1], t1.scores_CHW, t2.scores_CHW, prompts=prompts, settings=settings, features=features
         )
     if first is None or second is None:
         raise ConfigError("one date has instances and the other has none; ask the same VLM for both.")
     height, width = t1.scores_CHW.shape[1:]
     masks = [[instance.mask for instance in instances] for instances in (first, second)]
-    if not settings.options:
+    if not settings.active_options:
         alone_HW = rules.instance_level(*masks, shape_hw=(height, width), delta=settings.delta)
-        return ceg_instance_events.Events(alone_HW, np.zeros_like(alone_HW))
-    return ceg_instance_events.event_level(
+        return ceg_instance_events.ChangeEvents(alone_HW, np.zeros_like(alone_HW))
+    return ceg_instance_events.find_change_events_of_instances(
         *masks,
         shape_hw=(height, width),
         settings=settings,
@@ -91,7 +96,7 @@ def instance_events(
     )
 
 
-def component_events(
+def find_component_events(
     labels_t1_HW: NDArray[np.int32],
     labels_t2_HW: NDArray[np.int32],
     scores_t1_CHW: NDArray[np.float32],
@@ -99,21 +104,21 @@ def component_events(
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    features: ceg_instance_events.Features | None = None,
-) -> ceg_instance_events.Events:
-    """Do `instance_events` for objects given as label images, which cannot overlap; works at any raster size."""
-    if not settings.options:
-        alone_HW = rules.instance_level_labels(labels_t1_HW, labels_t2_HW, delta=settings.delta)
-        return ceg_instance_events.Events(alone_HW, np.zeros_like(alone_HW))
-    pieces = [ceg_instance_events.pieces_of_labels(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
+    features: ceg_instance_events.PairFeatures | None = None,
+) -> ceg_instance_events.ChangeEvents:
+    """Do `find_instance_events` for objects given as label images, which cannot overlap; works at any raster size."""
+    if not settings.active_options:
+        alone_HW = rules.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
+        return ceg_instance_events.ChangeEvents(alone_HW, np.zeros_like(alone_HW))
+    pieces = [ceg_instance_events.crop_label_image(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
     classes: list[Sequence[int]] = [(), ()]
     if settings.replaced_class:
         classes = [
-            ceg_instance_events.classes_of(of_date, scores_CHW, foreground=prompts.foreground)
+            ceg_instance_events.classify_masks(of_date, scores_CHW, foreground=prompts.foreground)
             for of_date, scores_CHW in zip(pieces, (scores_t1_CHW, scores_t2_CHW), strict=True)
         ]
     height, width = labels_t1_HW.shape
-    return ceg_instance_events.event_maps(
+    return ceg_instance_events.find_change_events(
         *pieces,
         shape_hw=(height, width),
         settings=settings,
@@ -123,16 +128,16 @@ def component_events(
     )
 
 
-def _own(segments: Segments, prompts: Prompts) -> list[Instance] | None:
+def _select_foreground_instances(segments: Segments, prompts: Prompts) -> list[Instance] | None:
     """Return the VLM's own foreground instances, or None from a VLM that gives maps only."""
     if segments.instances is None:
         return None
     return [instance for instance in segments.instances if instance.prompt in prompts.foreground]
 
 
-def _components(scores_CHW: NDArray[np.float32], prompts: Prompts, settings: CEGSettings) -> NDArray[np.int32]:
+def _find_components(scores_CHW: NDArray[np.float32], prompts: Prompts, settings: CEGSettings) -> NDArray[np.int32]:
     """Return the foreground components of a map as a label image."""
-    return rules.components(
+    return rules.find_components(
         scores_CHW,
         foreground=prompts.foreground,
         threshold=settings.instance_score,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from semicdvl.errors import ConfigError
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ PROMPT_SETS: dict[str, Prompts] = {
 """Prompt sets by name; `buildings` is the paper's and the default."""
 
 
-def prompts_of(*, find: str | None = None, background: str | None = None, prompt_set: str = "buildings") -> Prompts:
+def resolve_prompts(
+    *, find: str | None = None, background: str | None = None, prompt_set: str = "buildings"
+) -> Prompts:
     """Return the prompts of a named set, with either list replaced by comma-separated words.
 
     Words of the set that are not looked for any more become background ("house" does for `find="road"`), unless some of
@@ -70,18 +72,18 @@ def prompts_of(*, find: str | None = None, background: str | None = None, prompt
     """
     if prompt_set not in PROMPT_SETS:
         raise ConfigError(
-            f"unknown prompt set '{prompt_set}'.{nearest(prompt_set, PROMPT_SETS)} Known: {', '.join(PROMPT_SETS)}."
+            f"unknown prompt set '{prompt_set}'.{suggest_nearest(prompt_set, PROMPT_SETS)} Known: {', '.join(PROMPT_SETS)}."
         )
     base = PROMPT_SETS[prompt_set]
-    chosen = _words(find) if find is not None else base.find
+    chosen = _split_words(find) if find is not None else base.find
     if background is not None:
-        others = _words(background)
+        others = _split_words(background)
     else:  # a set's background must not compete with what the user looks for
         others = tuple(word for word in base.background if word not in chosen)
         others += () if set(chosen) & set(base.find) else base.find
     return Prompts(chosen, others)
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split_words(text: str) -> tuple[str, ...]:
     """Split comma-separated words, lower-case and stripped."""
     return tuple(word.strip().lower() for word in text.split(",") if word.strip())

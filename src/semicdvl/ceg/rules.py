@@ -24,11 +24,11 @@ InstanceMask = NDArray[Any] | Mapping[str, Any]
 """One object: an HW mask (non-zero = object) or a COCO RLE dict with `size` and `counts`."""
 
 
-MOST_PAIRS = 2**22
+MAX_PAIRS_AT_ONCE = 2**22
 """Pairs of instances that are compared at once; more are done in rows, so that the table of IoUs stays small."""
 
 
-def concepts(
+def find_foreground(
     scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
     """Return where the foreground concept wins (HW, bool) and the score of the winner (HW, the scores' dtype).
@@ -44,15 +44,15 @@ def concepts(
         raise DataError(
             f"foreground prompts {chosen} don't fit {count} score maps; give distinct indices below {count}."
         )
-    found_HW = _highest(scores_CHW, chosen)
+    found_HW = _max_over_prompts(scores_CHW, chosen)
     others = [index for index in range(count) if index not in chosen]
     if not others:
         return np.ones(found_HW.shape, bool), found_HW
-    background_HW = _highest(scores_CHW, others)
+    background_HW = _max_over_prompts(scores_CHW, others)
     return found_HW >= background_HW, np.maximum(found_HW, background_HW)
 
 
-def _highest(scores_CHW: NDArray[np.floating[Any]], indices: Sequence[int]) -> NDArray[np.floating[Any]]:
+def _max_over_prompts(scores_CHW: NDArray[np.floating[Any]], indices: Sequence[int]) -> NDArray[np.floating[Any]]:
     """Return the maximum of some maps, plane by plane: indexing with a list would copy them first."""
     best_HW: NDArray[np.floating[Any]] = scores_CHW[indices[0]]
     for at, index in enumerate(indices[1:]):
@@ -83,8 +83,8 @@ def pixel_level(
     """
     if scores_t1_CHW.shape != scores_t2_CHW.shape:
         raise DataError(f"scores of the dates differ in shape: {scores_t1_CHW.shape} and {scores_t2_CHW.shape}.")
-    found_t1_HW, best_t1_HW = concepts(scores_t1_CHW, foreground=foreground)
-    found_t2_HW, best_t2_HW = concepts(scores_t2_CHW, foreground=foreground)
+    found_t1_HW, best_t1_HW = find_foreground(scores_t1_CHW, foreground=foreground)
+    found_t2_HW, best_t2_HW = find_foreground(scores_t2_CHW, foreground=foreground)
     worst_HW = np.minimum(best_t1_HW, best_t2_HW)
     return found_t1_HW ^ found_t2_HW, worst_HW >= worst_HW.dtype.type(gamma)
 
@@ -93,16 +93,16 @@ def segmentation(
     scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int], gamma: float
 ) -> NDArray[np.uint8]:
     """Return the single-date label: 1 foreground, 0 background, IGNORE where the best score is below gamma."""
-    found_HW, best_HW = concepts(scores_CHW, foreground=foreground)
-    return _where_reliable(found_HW, best_HW >= best_HW.dtype.type(gamma))
+    found_HW, best_HW = find_foreground(scores_CHW, foreground=foreground)
+    return _ignore_unreliable(found_HW, best_HW >= best_HW.dtype.type(gamma))
 
 
 def mixed(pixel_HW: NDArray[Any], reliable_HW: NDArray[Any], instance_HW: NDArray[Any]) -> NDArray[np.uint8]:
     """Join both levels (Eq. 11, mended): 1 where both say change, 0 where not, IGNORE where a date is unreliable."""
-    return _where_reliable((pixel_HW != 0) & (instance_HW != 0), reliable_HW != 0)
+    return _ignore_unreliable((pixel_HW != 0) & (instance_HW != 0), reliable_HW != 0)
 
 
-def labels_of(
+def make_mixed_labels(
     scores_t1_CHW: NDArray[np.floating[Any]],
     scores_t2_CHW: NDArray[np.floating[Any]],
     instance_HW: NDArray[Any],
@@ -121,8 +121,8 @@ def labels_of(
     if scores_t1_CHW.shape != scores_t2_CHW.shape or scores_t1_CHW.shape[1:] != instance_HW.shape:
         shapes = f"{scores_t1_CHW.shape}, {scores_t2_CHW.shape} and {instance_HW.shape}"
         raise DataError(f"scores of the dates and the instance map differ in shape: {shapes}.")
-    found_t1_HW, best_t1_HW = concepts(scores_t1_CHW, foreground=foreground)
-    found_t2_HW, best_t2_HW = concepts(scores_t2_CHW, foreground=foreground)
+    found_t1_HW, best_t1_HW = find_foreground(scores_t1_CHW, foreground=foreground)
+    found_t2_HW, best_t2_HW = find_foreground(scores_t2_CHW, foreground=foreground)
     threshold, segmentation_threshold = (best_t1_HW.dtype.type(value) for value in (gamma, gamma_segmentation))
     reliable_t1_HW, reliable_t2_HW = best_t1_HW >= segmentation_threshold, best_t2_HW >= segmentation_threshold
     if gamma == gamma_segmentation:
@@ -131,13 +131,13 @@ def labels_of(
         reliable_HW = (best_t1_HW >= threshold) & (best_t2_HW >= threshold)
     changed_HW = (found_t1_HW ^ found_t2_HW) & (instance_HW != 0)
     return (
-        _where_reliable(changed_HW, reliable_HW),
-        _where_reliable(found_t1_HW, reliable_t1_HW),
-        _where_reliable(found_t2_HW, reliable_t2_HW),
+        _ignore_unreliable(changed_HW, reliable_HW),
+        _ignore_unreliable(found_t1_HW, reliable_t1_HW),
+        _ignore_unreliable(found_t2_HW, reliable_t2_HW),
     )
 
 
-def _where_reliable(says_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _ignore_unreliable(says_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return 0 or 1 where reliable and IGNORE elsewhere.
 
     As bits, without branches: 1 - 1 keeps what is said, 0 - 1 wraps to IGNORE = 255 and covers it. (`np.where` takes
@@ -171,16 +171,16 @@ def instance_level(
     Raises:
         DataError: an instance is not of the image's size.
     """
-    rles_t1, rles_t2 = encoded(instances_t1, shape_hw), encoded(instances_t2, shape_hw)
+    rles_t1, rles_t2 = encode_instances(instances_t1, shape_hw), encode_instances(instances_t2, shape_hw)
     totals_t1, totals_t2 = _iou_sums(rles_t1, rles_t2)
     events = [one for one, total in zip(rles_t2, totals_t2, strict=True) if total <= delta or not rles_t1]
     events += [one for one, total in zip(rles_t1, totals_t1, strict=True) if total <= delta or not rles_t2]
     if not events:
         return np.zeros(shape_hw, bool)
-    return _decoded(_union(events))
+    return _decode_rle(_merge_rles(events))
 
 
-def encoded(instances: Sequence[InstanceMask], shape_hw: tuple[int, int]) -> list[dict[str, Any]]:
+def encode_instances(instances: Sequence[InstanceMask], shape_hw: tuple[int, int]) -> list[dict[str, Any]]:
     """Return masks and COCO RLEs, compressed or not, as compressed COCO RLEs.
 
     Raises:
@@ -200,14 +200,14 @@ def encoded(instances: Sequence[InstanceMask], shape_hw: tuple[int, int]) -> lis
     return rles
 
 
-def _union(rles: list[dict[str, Any]]) -> dict[str, Any]:
+def _merge_rles(rles: list[dict[str, Any]]) -> dict[str, Any]:
     """Merge RLEs as a tree: merging into one growing mask would cost the square of the count."""
     while len(rles) > 1:
         rles = [rle.merge(rles[at : at + 8]) for at in range(0, len(rles), 8)]
     return rles[0]
 
 
-def _decoded(one: dict[str, Any]) -> NDArray[np.bool_]:
+def _decode_rle(one: dict[str, Any]) -> NDArray[np.bool_]:
     """Return the mask of an RLE in C order: pycocotools gives columns first, which makes what follows slow."""
     import cv2
 
@@ -223,7 +223,7 @@ def _iou_sums(
     totals_t1, totals_t2 = np.zeros(len(rles_t1)), np.zeros(len(rles_t2))
     if not rles_t1 or not rles_t2:
         return totals_t1, totals_t2
-    rows = max(1, MOST_PAIRS // len(rles_t1))
+    rows = max(1, MAX_PAIRS_AT_ONCE // len(rles_t1))
     for start in range(0, len(rles_t2), rows):
         some = rles_t2[start : start + rows]
         iou_NM = rle.iou(some, rles_t1, [False] * len(rles_t1))
@@ -232,7 +232,7 @@ def _iou_sums(
     return totals_t1, totals_t2
 
 
-def instance_level_labels(
+def instance_level_from_label_images(
     labels_t1_HW: NDArray[np.int32], labels_t2_HW: NDArray[np.int32], *, delta: float = 0.0
 ) -> NDArray[np.bool_]:
     """Do what `instance_level` does for instances that don't overlap, given as label images (0 = none).
@@ -256,7 +256,7 @@ def instance_level_labels(
     return events_HW
 
 
-def components(
+def find_components(
     scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int], threshold: float, min_area_px: int = 0
 ) -> NDArray[np.int32]:
     """Return the objects of a VLM that gives maps only: a label image of 8-connected foreground components.
@@ -266,7 +266,7 @@ def components(
     """
     import cv2
 
-    found_HW, best_HW = concepts(scores_CHW, foreground=foreground)
+    found_HW, best_HW = find_foreground(scores_CHW, foreground=foreground)
     object_HW = found_HW & (best_HW >= best_HW.dtype.type(threshold))
     count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(object_HW.astype(np.uint8), connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px

@@ -3,7 +3,8 @@
 The first round labels the objects of every strip, joins those that continue in the next one, and counts in one table
 how many pixels the objects of the two dates share (under every shift that is tolerated). From the table follows which
 objects are events; the second round labels the strips again and paints them. With `min_cosine` one more round before it
-sums up what the objects look like (`looks`). The result is that of `labels.component_events` on the whole maps. What is
+sums up what the objects look like (`looks`). The result is that of `labels.find_component_events` on the whole maps.
+What is
 remembered grows with the number of objects (and of tolerated shifts), not with the raster.
 """
 
@@ -17,15 +18,15 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg import instance_events, instance_matching, rules
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import Described, Likeness
+from semicdvl.ceg.feature_similarity import FeatureSimilarity, MosaickedFeatures
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.raster.vector.connected_components import first_blocks, groups, touching
-from semicdvl.types import Finds
+from semicdvl.raster.vector.connected_components import find_first_blocks, find_touching_labels, group_labels
+from semicdvl.types import TileInstanceReader
 
 
 @dataclass(frozen=True)
-class StripAnswers:
+class PairScoreStrip:
     """The score maps of both dates in some rows of the raster.
 
     Attributes:
@@ -42,40 +43,41 @@ class StripAnswers:
 
 
 @dataclass(frozen=True)
-class JudgedObjects:
+class StreamedComponentEvents:
     """Which objects of a raster are change events, ready to be painted strip by strip: `judge` makes it.
 
     Attributes:
         prompts, settings: what it was made with.
         starts: for the row that a strip begins with, how many labels the strips before it have, per date.
-        alone: per date, whether a label (numbered on from strip to strip; 0 is none) is of an object that met nothing.
+        unmatched: per date, whether a label (numbered on from strip to strip; 0 is none) is of an object that met
+        nothing.
         replaced: the same for objects that were replaced.
     """
 
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    alone: instance_matching.Chosen
-    replaced: instance_matching.Chosen
+    unmatched: instance_matching.FlagsPerDate
+    replaced: instance_matching.FlagsPerDate
 
-    def events(self, strip: StripAnswers) -> instance_events.Events:
+    def paint_strip(self, strip: PairScoreStrip) -> instance_events.ChangeEvents:
         """Return the events of one of the strips that were judged."""
         alone_HW, replaced_HW = (np.zeros(strip.valid_HW.shape, bool) for _ in range(2))
         for date, scores_CHW in enumerate((strip.t1_CHW, strip.t2_CHW)):
-            labels_HW = _objects(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
+            labels_HW = _label_components(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
             labels_HW[~strip.valid_HW] = 0
             start, count = self.starts[strip.row][date], int(labels_HW.max(initial=0))
             own = slice(start + 1, start + count + 1)
-            alone_HW |= np.concatenate([[False], self.alone[date][own]])[labels_HW]
+            alone_HW |= np.concatenate([[False], self.unmatched[date][own]])[labels_HW]
             replaced_HW |= np.concatenate([[False], self.replaced[date][own]])[labels_HW]
-        return instance_events.Events(alone_HW, replaced_HW)
+        return instance_events.ChangeEvents(alone_HW, replaced_HW)
 
 
-def _objects(
+def _label_components(
     scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, prompts: Prompts, settings: CEGSettings
 ) -> NDArray[np.int32]:
     """Return the foreground objects of a strip as a label image; small ones too, since they may go on in the next."""
-    return rules.components(
+    return rules.find_components(
         np.where(valid_HW, scores_CHW, np.float32(0)),
         foreground=prompts.foreground,
         threshold=settings.instance_score,
@@ -83,9 +85,13 @@ def _objects(
 
 
 # ------------------------------------------------------------------------------------------------ the first round
-def judge(
-    strips: Iterable[StripAnswers], *, prompts: Prompts, settings: CEGSettings, finds: Finds | None = None
-) -> JudgedObjects:
+def find_streamed_component_events(
+    strips: Iterable[PairScoreStrip],
+    *,
+    prompts: Prompts,
+    settings: CEGSettings,
+    finds: TileInstanceReader | None = None,
+) -> StreamedComponentEvents:
     """Go through the strips once (once more with `min_cosine`) and find which objects are events.
 
     Args:
@@ -98,40 +104,40 @@ def judge(
         DataError: `min_cosine` without features.
     """
     foreground = prompts.foreground if settings.replaced_class else ()
-    dates = _DateSurvey(foreground), _DateSurvey(foreground)
-    shared, starts = _Shared(settings.shift_px), {}
+    dates = _DateComponents(foreground), _DateComponents(foreground)
+    shared, starts = _SharedPixels(settings.shift_px), {}
     for strip in strips:
         starts[strip.row] = dates[0].count, dates[1].count
         labels = []
         for date, scores_CHW in zip(dates, (strip.t1_CHW, strip.t2_CHW), strict=True):
-            labels_HW = _objects(scores_CHW, strip.valid_HW, prompts=prompts, settings=settings)
+            labels_HW = _label_components(scores_CHW, strip.valid_HW, prompts=prompts, settings=settings)
             labels.append(date.add(labels_HW, scores_CHW, strip.valid_HW, row=strip.row))
         shared.add(*labels)
-    first, second = (date.joined(min_area_px=settings.min_area_px) for date in dates)
-    verdict = instance_matching.judged(shared.table_4N, first, second, settings=settings)
+    first, second = (date.merge_labels(min_area_px=settings.min_area_px) for date in dates)
+    verdict = instance_matching.decide_events(shared.table_4N, first, second, settings=settings)
     if settings.min_cosine is not None:
-        numbered = _Numbered(prompts, settings, starts, (first.number_L, second.number_L))
-        alike = _alike(strips, numbered, verdict, finds=finds)
-        verdict = verdict.or_unlike((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
-    return JudgedObjects(
+        numbered = _ObjectNumbers(prompts, settings, starts, (first.number_L, second.number_L))
+        alike = _measure_similarity(strips, numbered, verdict, finds=finds)
+        verdict = verdict.with_dissimilar_replaced((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
+    return StreamedComponentEvents(
         prompts,
         settings,
         starts,
-        instance_matching.of_labels(verdict.alone, first, second),
-        instance_matching.of_labels(verdict.replaced, first, second),
+        instance_matching.flags_per_label(verdict.unmatched, first, second),
+        instance_matching.flags_per_label(verdict.replaced, first, second),
     )
 
 
 @dataclass(frozen=True)
-class _Numbered:
+class _ObjectNumbers:
     """What gives the objects of a strip their numbers in the raster."""
 
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    number_L: tuple[instance_matching.Ints, instance_matching.Ints]
+    number_L: tuple[instance_matching.IntArray, instance_matching.IntArray]
 
-    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> instance_matching.Ints:
+    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> instance_matching.IntArray:
         """Return the last strip that each object lies in; -1 for those that are not wanted."""
         starts = [start[date] for start in self.starts.values()]
         number_L = self.number_L[date]
@@ -140,38 +146,42 @@ class _Numbered:
         np.maximum.at(last, number_L[1:], strip_L)
         return np.where(wanted_N, last[1:], -1)
 
-    def numbers_HW(self, strip: StripAnswers, date: int) -> instance_matching.Ints:
+    def numbers_HW(self, strip: PairScoreStrip, date: int) -> instance_matching.IntArray:
         """Return the number of the object at each pixel with data; 0 for none."""
         scores_CHW = strip.t2_CHW if date else strip.t1_CHW
-        labels_HW = _objects(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
+        labels_HW = _label_components(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
         held = np.where(labels_HW > 0, labels_HW + np.int64(self.starts[strip.row][date]), 0)
         return np.where(strip.valid_HW, self.number_L[date][held], 0)
 
 
-def _alike(
-    strips: Iterable[StripAnswers], numbered: _Numbered, verdict: instance_matching.Verdict, *, finds: Finds | None
+def _measure_similarity(
+    strips: Iterable[PairScoreStrip],
+    numbered: _ObjectNumbers,
+    verdict: instance_matching.EventFlags,
+    *,
+    finds: TileInstanceReader | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the cosines of the objects that met something, per date; 1 for the others. One more round."""
     if finds is None:
         raise DataError("min_cosine compares features of the dates and got none. Hand them in, or leave it out.")
-    alike = [Likeness(numbered.last_steps(date, ~verdict.alone[date])) for date in (0, 1)]
-    described = Described(finds)
+    alike = [FeatureSimilarity(numbered.last_steps(date, ~verdict.unmatched[date])) for date in (0, 1)]
+    described = MosaickedFeatures(finds)
     for step, strip in enumerate(strips):
         numbers = [numbered.numbers_HW(strip, date) for date in (0, 1)]
         height, width = strip.valid_HW.shape
-        for patch in described.patches((slice(strip.row, strip.row + height), slice(0, width))):
-            rows, cols = patch.place
+        for patch in described.read_window((slice(strip.row, strip.row + height), slice(0, width))):
+            rows, cols = patch.window
             place = slice(rows.start - strip.row, rows.stop - strip.row), cols
             for of_date, numbers_HW in zip(alike, numbers, strict=True):
                 is_object_HW = numbers_HW[place] > 0
                 of_date.add(numbers_HW[place][is_object_HW], patch.cell_HW[is_object_HW], patch.cells_KE)
         for of_date in alike:
-            of_date.close(step)
+            of_date.finish_step(step)
     return alike[0].cosine_N, alike[1].cosine_N
 
 
 @dataclass
-class _DateSurvey:
+class _DateComponents:
     """What is remembered of one date's labels, strip after strip; lists hold one array per strip.
 
     Attributes:
@@ -180,41 +190,41 @@ class _DateSurvey:
 
     foreground: tuple[int, ...]
     count: int = 0
-    areas: list[instance_matching.Ints] = field(default_factory=list)
-    valid_areas: list[instance_matching.Ints] = field(default_factory=list)
-    firsts: list[instance_matching.Ints] = field(default_factory=list)
+    areas: list[instance_matching.IntArray] = field(default_factory=list)
+    valid_areas: list[instance_matching.IntArray] = field(default_factory=list)
+    firsts: list[instance_matching.IntArray] = field(default_factory=list)
     sums_FL: list[NDArray[np.float64]] = field(default_factory=list)
-    links_2N: list[instance_matching.Ints] = field(default_factory=list)
-    last_W: instance_matching.Ints | None = None
+    links_2N: list[instance_matching.IntArray] = field(default_factory=list)
+    last_W: instance_matching.IntArray | None = None
 
     def add(
         self, labels_HW: NDArray[np.int32], scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, row: int
-    ) -> instance_matching.Ints:
+    ) -> instance_matching.IntArray:
         """Remember a strip; return its labels, numbered on from the strips before, where there is data."""
         width, count = labels_HW.shape[1], int(labels_HW.max(initial=0)) + 1
         rows, cols = np.nonzero(labels_HW)
         labels, valid = labels_HW[rows, cols], valid_HW[rows, cols]
         self.areas.append(np.bincount(labels, minlength=count)[1:])
         self.valid_areas.append(np.bincount(labels[valid], minlength=count)[1:])
-        self.firsts.append(first_blocks(labels, rows + row, cols, width=width, count=count)[1:])
+        self.firsts.append(find_first_blocks(labels, rows + row, cols, width=width, count=count)[1:])
         weights = (scores_CHW[index, rows, cols][valid] for index in self.foreground)
         sums = [np.bincount(labels[valid], weights=weight, minlength=count)[1:] for weight in weights]
         self.sums_FL.append(np.array(sums, np.float64).reshape(len(self.foreground), count - 1))
         numbered_HW = np.where(labels_HW > 0, labels_HW + np.int64(self.count), 0)
         if self.last_W is not None:
-            self.links_2N.append(touching(self.last_W, numbered_HW[0]))
+            self.links_2N.append(find_touching_labels(self.last_W, numbered_HW[0]))
         self.last_W = numbered_HW[-1].copy()
         self.count += count - 1
         return np.where(valid_HW, numbered_HW, 0)
 
-    def joined(self, *, min_area_px: int) -> instance_matching.Objects:
+    def merge_labels(self, *, min_area_px: int) -> instance_matching.ObjectTable:
         """Join the labels to objects, and drop those below the least area and those on ground without data."""
         none = np.zeros((2, 0), np.int64)
-        group_L = groups(np.concatenate([none, *self.links_2N], axis=1) - 1, count=self.count)
+        group_L = group_labels(np.concatenate([none, *self.links_2N], axis=1) - 1, count=self.count)
         many = int(group_L.max(initial=-1)) + 1
-        area, valid_area = (_sums(group_L, parts, many) for parts in (self.areas, self.valid_areas))
+        area, valid_area = (_sum_by_group(group_L, parts, many) for parts in (self.areas, self.valid_areas))
         first = np.full(many, np.iinfo(np.int64).max)
-        np.minimum.at(first, group_L, _flat(self.firsts))
+        np.minimum.at(first, group_L, _concatenate(self.firsts))
         order = np.argsort(first)
         order = order[(area[order] >= min_area_px) & (valid_area[order] > 0)]
         number = np.zeros(many, np.int64)
@@ -224,49 +234,51 @@ class _DateSurvey:
             sums_FL = np.concatenate([np.zeros((len(self.foreground), 0)), *self.sums_FL], axis=1)
             sums_FN = np.stack([np.bincount(group_L, weights=sums_L, minlength=many) for sums_L in sums_FL])
             classes = np.array(self.foreground, np.int64)[sums_FN[:, order].argmax(axis=0)]
-        return instance_matching.Objects(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
+        return instance_matching.ObjectTable(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
 
 
-def _flat(parts: list[instance_matching.Ints]) -> instance_matching.Ints:
+def _concatenate(parts: list[instance_matching.IntArray]) -> instance_matching.IntArray:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _sums(group_L: instance_matching.Ints, parts: list[instance_matching.Ints], many: int) -> instance_matching.Ints:
+def _sum_by_group(
+    group_L: instance_matching.IntArray, parts: list[instance_matching.IntArray], many: int
+) -> instance_matching.IntArray:
     """Add up what the labels of each group count."""
     total = np.zeros(many, np.int64)
-    np.add.at(total, group_L, _flat(parts))
+    np.add.at(total, group_L, _concatenate(parts))
     return total
 
 
-class _Shared:
+class _SharedPixels:
     """Counts how many pixels the labels of the two dates share, under every shift that is tolerated."""
 
     def __init__(self, shift_px: int) -> None:
         """Start with nothing seen."""
-        self._shifts, self._reach = instance_events.disc(shift_px), shift_px
-        self._kept: tuple[instance_matching.Ints, instance_matching.Ints] | None = None
-        self._found: list[instance_matching.Ints] = []
+        self._shifts, self._reach = instance_events.list_shifts(shift_px), shift_px
+        self._kept: tuple[instance_matching.IntArray, instance_matching.IntArray] | None = None
+        self._found: list[instance_matching.IntArray] = []
 
-    def add(self, t1_HW: instance_matching.Ints, t2_HW: instance_matching.Ints) -> None:
+    def add(self, t1_HW: instance_matching.IntArray, t2_HW: instance_matching.IntArray) -> None:
         """Count a strip; the last rows before it are kept, since a shift reaches over a strip's edge."""
         kept = 0 if self._kept is None else len(self._kept[0])
         if self._kept is not None:
             t1_HW, t2_HW = np.concatenate([self._kept[0], t1_HW]), np.concatenate([self._kept[1], t2_HW])
         for at, shift in enumerate(self._shifts):
-            first_2N = _pairs(*_shifted(t1_HW, t2_HW, shift, kept=kept))
+            first_2N = _count_label_pairs(*_shift_rows(t1_HW, t2_HW, shift, kept=kept))
             self._found.append(np.concatenate([first_2N, np.full((1, first_2N.shape[1]), at)]))
         if self._reach:
             self._kept = t1_HW[-self._reach :].copy(), t2_HW[-self._reach :].copy()
 
     @property
-    def table_4N(self) -> instance_matching.Ints:
-        """What was counted, as `instance_matching.judged` wants it."""
+    def table_4N(self) -> instance_matching.IntArray:
+        """What was counted, as `instance_matching.decide_events` wants it."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
 
-def _shifted(
-    t1_HW: instance_matching.Ints, t2_HW: instance_matching.Ints, shift: tuple[int, int], *, kept: int
-) -> tuple[instance_matching.Ints, instance_matching.Ints]:
+def _shift_rows(
+    t1_HW: instance_matching.IntArray, t2_HW: instance_matching.IntArray, shift: tuple[int, int], *, kept: int
+) -> tuple[instance_matching.IntArray, instance_matching.IntArray]:
     """Return the parts of both label images that lie over each other once the first has moved.
 
     Of rows that were there before (`kept`) only those are taken that meet a new row.
@@ -281,7 +293,9 @@ def _shifted(
     return t1_HW[first_rows, first_cols], t2_HW[second_rows, second_cols]
 
 
-def _pairs(t1_HW: instance_matching.Ints, t2_HW: instance_matching.Ints) -> instance_matching.Ints:
+def _count_label_pairs(
+    t1_HW: instance_matching.IntArray, t2_HW: instance_matching.IntArray
+) -> instance_matching.IntArray:
     """Return (3, N): label of date 1, label of date 2, and how many pixels the two share.
 
     Runs of equal pairs along the rows are counted first: sorting pixel by pixel would take ten times as long.

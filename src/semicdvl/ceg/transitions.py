@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.raster.vector.files import find_objects, kind_of, majority_classes, scores_of
+from semicdvl.raster.vector.files import classify_change, find_majority_classes, find_objects, score_objects
 from semicdvl.types import Segments, VLMLabels
 
 
@@ -23,7 +23,7 @@ class ChangeObject:
         kind: appeared (background -> foreground), disappeared, replaced (foreground -> foreground) or changed.
         from_class: the prompt that it showed at date 1: the concept with more pixels, then its most frequent prompt.
         to_class: the same at date 2.
-        score: mean change score over its pixels, see `change_score`.
+        score: mean change score over its pixels, see `compute_change_score`.
         area_px: its pixels.
         box_px: (row, col, height, width).
     """
@@ -37,12 +37,12 @@ class ChangeObject:
     box_px: tuple[int, int, int, int]
 
     @property
-    def words(self) -> str:
+    def transition(self) -> str:
         """The transition as one reads it: "tree -> building"."""
         return f"{self.from_class} -> {self.to_class}"
 
 
-def change_objects(
+def list_change_objects(
     labels: VLMLabels, t1: Segments, t2: Segments, *, prompts: Prompts, min_area_px: int = 0
 ) -> list[ChangeObject]:
     """List the changed objects of a pair's label.
@@ -66,22 +66,24 @@ def change_objects(
     found = find_objects(labels.change_HW, min_area_px=min_area_px)
     foreground = prompts.foreground
     start, end = (
-        majority_classes(found, segments.scores_CHW.argmax(axis=0).astype(np.uint8), len(prompts.words), foreground)
+        find_majority_classes(
+            found, segments.scores_CHW.argmax(axis=0).astype(np.uint8), len(prompts.words), foreground
+        )
         for segments in (t1, t2)
     )
-    mean, _ = scores_of(found, change_score(t1.scores_CHW, t2.scores_CHW, foreground=foreground))
-    boxes = _boxes(found.labels_HW)
+    mean, _ = score_objects(found, compute_change_score(t1.scores_CHW, t2.scores_CHW, foreground=foreground))
+    boxes = _bounding_boxes(found.labels_HW)
     objects = []
     for at, (was, is_now) in enumerate(zip(start, end, strict=True)):
         assert was is not None and is_now is not None, "every pixel of an answer has a class"
         words = prompts.words[was], prompts.words[is_now]
         area_px = int(found.area_px[at + 1])
-        kind = kind_of(was, is_now, foreground)
+        kind = classify_change(was, is_now, foreground)
         objects.append(ChangeObject(at + 1, kind, *words, float(mean[at]), area_px, boxes[at]))
     return objects
 
 
-def _boxes(labels_HW: NDArray[np.int32]) -> list[tuple[int, int, int, int]]:
+def _bounding_boxes(labels_HW: NDArray[np.int32]) -> list[tuple[int, int, int, int]]:
     """Return row, col, height, width of every label."""
     from scipy.ndimage import find_objects as slices_of
 
@@ -90,7 +92,7 @@ def _boxes(labels_HW: NDArray[np.int32]) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def change_score(
+def compute_change_score(
     t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], *, foreground: Sequence[int]
 ) -> NDArray[np.float32]:
     """Return |q1 - q2| per pixel, with q = foreground score / (foreground + background score) at each date.

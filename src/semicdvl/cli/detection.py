@@ -49,7 +49,7 @@ from semicdvl.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from semicdvl.ceg.features import FeatureSource
+    from semicdvl.ceg.features import FeatureExtractor
     from semicdvl.types import VLM, Detector
 
 
@@ -90,13 +90,13 @@ def check(
 
     Exit code: 0 fine, 1 usable with warnings, 2 not usable.
     """
-    from semicdvl.detection.pair_check.check import check as check_pair
-    from semicdvl.detection.pair_check.check import summary, table
+    from semicdvl.detection.pair_check.check import check_pair as check_pair
+    from semicdvl.detection.pair_check.check import format_check_summary, format_check_table
 
     asked = {"bands": numbers_in(bands, "--bands"), "after_bands": numbers_in(after_bands, "--after-bands")}
     checked = check_pair(before, after, output, grid=grid, **asked)
-    out.print(table(checked))
-    out.print(summary(checked, output), highlight=False, soft_wrap=True, markup=False)
+    out.print(format_check_table(checked))
+    out.print(format_check_summary(checked, output), highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(checked.verdict)
 
 
@@ -192,37 +192,39 @@ def detect(
     Many pairs:  semicdvl detect --pairs pairs.csv -o out; each goes to out/NAME, out/index.html lists them, and what is
     done is not done twice. Paths are meant from the table's folder. Exit code 2 where a pair failed.
     """
-    from semicdvl.ceg.features import backbone_features
+    from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.detection import pipeline as predict
     from semicdvl.detection.batch.pairs_table import PairsTable
-    from semicdvl.detection.batch.run import asked_for, detect_many
-    from semicdvl.detection.detectors.calibrated import calibrated_detector
-    from semicdvl.detection.detectors.unsupervised import classic_detector, refuse_both
-    from semicdvl.detection.detectors.unsupervised import options_of as method_options
-    from semicdvl.detection.ray_executor import engine_of
+    from semicdvl.detection.batch.run import detect_batch, parse_inputs
+    from semicdvl.detection.detectors.calibrated import build_calibrated_detector
+    from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector, refuse_model_with_method
+    from semicdvl.detection.detectors.unsupervised import parse_method_options as method_options
+    from semicdvl.detection.ray_executor import open_executor
 
-    refuse_both(model=model, method=method, options=method_set)
+    refuse_model_with_method(model=model, method=method, options=method_set)
     refuse_idle(context, model=model, method=method)
-    given = asked_for(before, after, pairs)
+    given = parse_inputs(before, after, pairs)
     build: Callable[[], Detector]  # what builds the detector once more, in a process of an engine
     if model is not None:
         build = partial(
-            predict.network_detector, model, device=device or "auto", precision=precision.value, compiled=compiled
+            predict.build_network_detector, model, device=device or "auto", precision=precision.value, compiled=compiled
         )
         detector = build()
     elif method is not None:
-        build = partial(classic_detector, method, method_options(method_set))
+        build = partial(build_unsupervised_detector, method, method_options(method_set))
         detector = build()
     else:
         ask = partial(build_vlm, vlm, vlm_from, device, dtype, vlm_set)
         words, asked = prompts_from(find, background, prompts), ask()
         beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
         ceg = ceg_settings(asked, level=level.value, delta=delta, gamma=gamma, min_cosine=min_cosine, **beyond)
-        finish = partial(calibrated_detector if calibrate else predict.vlm_detector, prompts=words, settings=ceg)
-        describe = None if features is None else partial(backbone_features, features)
+        finish = partial(
+            build_calibrated_detector if calibrate else predict.build_vlm_detector, prompts=words, settings=ceg
+        )
+        describe = None if features is None else partial(build_feature_extractor, features)
         build = partial(_of_vlm, ask, describe, finish)
         detector = _of_vlm(lambda: asked, describe, finish)
-    settings = predict.DetectSettings(
+    settings = predict.DetectionConfig(
         tile_px=tile,
         overlap_px=overlap,
         min_area_m2=min_area_m2,
@@ -237,20 +239,20 @@ def detect(
         align=align,
         overwrite=overwrite,
     )
-    with engine_of(engine.value, workers=workers, build=build, built=detector) as tiles:
+    with open_executor(engine.value, workers=workers, build=build, built=detector) as tiles:
         if isinstance(given, PairsTable):
-            found = detect_many(given, output, detector=detector, settings=settings, engine=tiles)
+            found = detect_batch(given, output, detector=detector, settings=settings, engine=tiles)
             out.print(found.summary, highlight=False, soft_wrap=True, markup=False)
             if found.failed:
                 out.print(failures_table({one.name: str(one.error) for one in found.failed}))
                 raise typer.Exit(2)
         else:
-            result = predict.detect(*given, output, detector=detector, settings=settings, engine=tiles)
+            result = predict.detect_to_folder(*given, output, detector=detector, settings=settings, engine=tiles)
             out.print(result.summary, highlight=False, soft_wrap=True)
 
 
 def _of_vlm(
-    ask: Callable[[], VLM], describe: Callable[[], FeatureSource] | None, finish: Callable[..., Detector]
+    ask: Callable[[], VLM], describe: Callable[[], FeatureExtractor] | None, finish: Callable[..., Detector]
 ) -> Detector:
     """Build a VLM, the source of features that is wanted, and the detector that asks both."""
     return finish(ask(), features=None if describe is None else describe())

@@ -79,16 +79,16 @@ def pseudo(
     It can be interrupted and started again; what is there is not done twice. With other thresholds the labels are made
     anew in seconds, from the answers that are kept.
     """
-    from semicdvl.ceg.features import backbone_features
-    from semicdvl.pseudo_labels.executor import Crew
-    from semicdvl.pseudo_labels.quality import fill, verified
-    from semicdvl.pseudo_labels.report import write_report
+    from semicdvl.ceg.features import build_feature_extractor
+    from semicdvl.pseudo_labels.executor import WorkerSettings
+    from semicdvl.pseudo_labels.quality import fill_store, verify_store
+    from semicdvl.pseudo_labels.report import write_store_report
 
     if verify:
-        out.print(verified(output))
+        out.print(verify_store(output))
         return
     ask = partial(build_vlm, vlm, vlm_from, device, dtype, vlm_set)
-    build_features = None if features is None else partial(backbone_features, features)
+    build_features = None if features is None else partial(build_feature_extractor, features)
     asked, source = ask(), None if build_features is None else build_features()
     beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
     settings = ceg_settings(
@@ -101,14 +101,14 @@ def pseudo(
         **beyond,
     )
     words, pairs = prompts_from(find, background, prompts), read_dataset(dataset, data, tile).pairs
-    crew = Crew(ask, build_features, workers=workers, engine=engine.value)
-    filled = fill(
-        pairs, vlm=asked, prompts=words, settings=settings, root=output, gsd_m=gsd, features=source, crew=crew
+    crew = WorkerSettings(ask, build_features, workers=workers, engine=engine.value)
+    filled = fill_store(
+        pairs, vlm=asked, prompts=words, settings=settings, root=output, gsd_m=gsd, features=source, workers=crew
     )
     out.print(filled.summary, highlight=False, soft_wrap=True)
-    out.print(filled.table())
+    out.print(filled.to_table())
     if report:
-        out.print(f"report: {write_report(output, pairs, settings=settings)}", highlight=False)
+        out.print(f"report: {write_store_report(output, pairs, settings=settings)}", highlight=False)
 
 
 @app.command()
@@ -129,12 +129,12 @@ def suggest(
     Patches are taken where map and score are most in doubt, and so that they differ in looks. Draw all change inside
     the boxes; `semicdvl prepare --labelled-area RESULT/suggest.gpkg` then makes training patches of them.
     """
-    from semicdvl.ceg.features import backbone_features
-    from semicdvl.evaluation.active_learning.select import SuggestSettings
-    from semicdvl.evaluation.active_learning.select import suggest as choose
+    from semicdvl.ceg.features import build_feature_extractor
+    from semicdvl.evaluation.active_learning.select import SuggestConfig
+    from semicdvl.evaluation.active_learning.select import suggest_patches as choose
 
-    source = None if features is None else backbone_features(features)
-    settings = SuggestSettings(count=count, patch_px=patch_px, seed=seed, before=before, after=after)
+    source = None if features is None else build_feature_extractor(features)
+    settings = SuggestConfig(count=count, patch_px=patch_px, seed=seed, before=before, after=after)
     suggested = choose(result, settings=settings, source=source)
     out.print(suggested.summary, highlight=False, markup=False, soft_wrap=True)
 
@@ -177,12 +177,12 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Another seed draws other blocks")] = 0,
 ) -> None:
     """Cut two rasters into training patches."""
-    from semicdvl.data.prepare.run import PrepareSettings, asked_for
-    from semicdvl.data.prepare.run import prepare as cut
+    from semicdvl.data.prepare.run import PrepareSettings, require_paths
+    from semicdvl.data.prepare.run import prepare_patches as cut
 
     if context.invoked_subcommand is not None:
         return
-    files = asked_for(before=before, after=after, labels=labels, output=output)
+    files = require_paths(before=before, after=after, labels=labels, output=output)
     settings = PrepareSettings(
         size_px=size_px,
         val_frac=val_frac,

@@ -14,7 +14,7 @@ from semicdvl.cli.app import out
 
 if TYPE_CHECKING:
     from semicdvl.ceg.prompts import Prompts
-    from semicdvl.data.pairs import DataSet
+    from semicdvl.data.pairs import ChangeDataset
     from semicdvl.pseudo_labels.generate import CEGSettings
     from semicdvl.types import VLM
 
@@ -113,9 +113,9 @@ def numbers_in(text: str | None, option: str) -> tuple[int, ...] | None:
 
 def prompts_from(find: str | None, background: str | None, name: str) -> Prompts:
     """Return the prompts that the options name."""
-    from semicdvl.ceg.prompts import prompts_of
+    from semicdvl.ceg.prompts import resolve_prompts
 
-    words = prompts_of(find=find, background=background, prompt_set=name)
+    words = resolve_prompts(find=find, background=background, prompt_set=name)
     if find is not None and background is None:
         note = f"Looking for {', '.join(words.find)} against {', '.join(words.background)}: what else there is in the "
         note += (
@@ -127,12 +127,12 @@ def prompts_from(find: str | None, background: str | None, name: str) -> Prompts
 
 def build_vlm(name: str, weights: Path | None, device: str | None, dtype: str | None, more: list[str] | None) -> VLM:
     """Build a VLM by name, with the options that were given."""
-    from semicdvl.checkpoint import build
+    from semicdvl.checkpoint import build_registered
     from semicdvl.vlms import VLMS
-    from semicdvl.vlms.options import options_of
+    from semicdvl.vlms.options import parse_vlm_options
 
-    options = options_of(weights=weights, device=device, dtype=dtype, more=more or ())
-    vlm: VLM = build("VLM", name, VLMS, options)
+    options = parse_vlm_options(weights=weights, device=device, dtype=dtype, assignments=more or ())
+    vlm: VLM = build_registered("VLM", name, VLMS, options)
     return vlm
 
 
@@ -150,7 +150,7 @@ def refuse_idle(context: typer.Context, *, model: Path | None, method: str | Non
     Raises:
         ConfigError: there is one; the text names it.
     """
-    from semicdvl.detection.detectors.unsupervised import refuse_idle as refuse
+    from semicdvl.detection.detectors.unsupervised import refuse_unused_options as refuse
 
     given = {}
     for option in context.command.params:
@@ -160,13 +160,13 @@ def refuse_idle(context: typer.Context, *, model: Path | None, method: str | Non
     refuse(given, model=model, method=method)
 
 
-def read_dataset(name: str, root: Path, tile_px: int | None) -> DataSet:
+def read_dataset(name: str, root: Path, tile_px: int | None) -> ChangeDataset:
     """Read a data set."""
-    from semicdvl.checkpoint import build
+    from semicdvl.checkpoint import build_registered
     from semicdvl.data import DATASETS
 
     options: dict[str, Any] = {"root": root} if tile_px is None else {"root": root, "crop_px": tile_px}
-    dataset: DataSet = build("data set", name, DATASETS, options)
+    dataset: ChangeDataset = build_registered("data set", name, DATASETS, options)
     return dataset
 
 

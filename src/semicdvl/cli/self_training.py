@@ -88,13 +88,13 @@ def adapt(
     """
     from semicdvl.training.self_training import AdaptSettings
     from semicdvl.training.self_training import adapt as adapt_to
-    from semicdvl.training.self_training.labels import gamma_of
-    from semicdvl.training.self_training.run import detect_with, refuse_out
+    from semicdvl.training.self_training.labels import default_gamma_of
+    from semicdvl.training.self_training.run import check_adapt_output, detect_with_adapted
 
-    refuse_out(detect, output)
+    check_adapt_output(detect, output)
     words, asked = prompts_from(find, background, prompts), build_vlm(vlm, vlm_from, device, dtype, vlm_set)
     beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
-    both = {name: gamma_of(asked) if gamma is None else gamma for name in ("gamma", "gamma_segmentation")}
+    both = {name: default_gamma_of(asked) if gamma is None else gamma for name in ("gamma", "gamma_segmentation")}
     ceg = ceg_settings(asked, level=level.value, delta=delta, **both, **beyond)
     settings = AdaptSettings(
         patches=patches,
@@ -115,5 +115,5 @@ def adapt(
     adapted = adapt_to(before, after, output, vlm=asked, prompts=words, ceg=ceg, settings=settings)
     out.print(adapted.summary, highlight=False, soft_wrap=True, markup=False)
     if detect is not None:
-        result = detect_with(adapted, before, after, detect, settings=settings)
+        result = detect_with_adapted(adapted, before, after, detect, settings=settings)
         out.print(result.summary, highlight=False, soft_wrap=True)

@@ -56,8 +56,8 @@ def train(
     checked = load_recipe(recipe, overrides=(*(override or ()), *chosen))
     run = output or Path("runs") / checked.name
     result = train_recipe(checked, run)
-    out.print(scores_table(f"{run}", result.columns()))
-    if advice := result.advice():
+    out.print(scores_table(f"{run}", result.list_score_columns()))
+    if advice := result.give_advice():
         out.print(advice, style="yellow", markup=False, highlight=False)
     out.print(f"weights and record: {run}", highlight=False)
 
@@ -148,10 +148,10 @@ def evaluate(
         _evaluate_result(run, data, truth, sample=sample, **options)
         return
     from semicdvl.training.run import evaluate_run
-    from semicdvl.training.run_record import column_of
+    from semicdvl.training.run_record import name_score_column
 
     scores = evaluate_run(run, read_dataset(dataset, data, tile), subset=split.value)
-    out.print(scores_table(f"{run} on {split.value} of {data}", {column_of(run, split.value): scores}))
+    out.print(scores_table(f"{run} on {split.value} of {data}", {name_score_column(run, split.value): scores}))
 
 
 def _evaluate_result(
@@ -159,14 +159,14 @@ def _evaluate_result(
 ) -> None:
     """Compare a result of `detect` with the truth, or draw places to be checked."""
     from semicdvl.errors import ConfigError
-    from semicdvl.evaluation.evaluate import SAMPLE, draw_sample, evaluate_result
+    from semicdvl.evaluation.evaluate import DEFAULT_SAMPLE_SIZE, draw_sample, evaluate_map
 
     if data is not None:
         raise ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
     if truth is not None:
-        done = evaluate_result(folder, truth, sample=SAMPLE if sample is None else sample, **options)
+        done = evaluate_map(folder, truth, sample=DEFAULT_SAMPLE_SIZE if sample is None else sample, **options)
         table = Table("", f"{truth.name}", title=f"{folder}", title_justify="left", box=None, header_style="bold")
-        for row in done.rows():
+        for row in done.format_rows():
             table.add_row(*row)
         out.print(table)
         out.print(*(f"note: {note}" for note in done.notes), f"numbers: {folder / 'evaluation.json'}", sep="\n")
@@ -197,13 +197,13 @@ def benchmark(
     Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
     """
     from semicdvl.benchmark.config import load_suite
-    from semicdvl.benchmark.run import run_suite
+    from semicdvl.benchmark.run import run_benchmark
 
-    checked = load_suite(suite).with_data(data)
+    checked = load_suite(suite).replace_data_root(data)
     named = devices.split(",") if devices else None
-    result = run_suite(checked, output or Path("runs") / checked.name, jobs=jobs, retry=retry, devices=named)
+    result = run_benchmark(checked, output or Path("runs") / checked.name, jobs=jobs, retry=retry, devices=named)
     out.print(result.table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
-    out.print(f"page: {result.page}, all runs: {result.csv}", highlight=False, soft_wrap=True)
+    out.print(f"page: {result.report}, all runs: {result.csv}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="list")
@@ -212,9 +212,9 @@ def list_parts(
     params: Annotated[bool, typer.Option(help="Also count the parameters of each network")] = False,
 ) -> None:
     """List what can be named in recipes and on the command line."""
-    from semicdvl.catalog import described, details, headings
+    from semicdvl.catalog import describe_details, describe_parts, list_detail_headings
 
-    table = Table("name", "what it is", *headings(kind.value, params=params), box=None, header_style="bold")
-    for name, text in described(kind.value):
-        table.add_row(name, text, *details(kind.value, name, params=params))
+    table = Table("name", "what it is", *list_detail_headings(kind.value, params=params), box=None, header_style="bold")
+    for name, text in describe_parts(kind.value):
+        table.add_row(name, text, *describe_details(kind.value, name, params=params))
     out.print(table)

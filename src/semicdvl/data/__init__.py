@@ -15,8 +15,8 @@ loaders.py      a split -> endless batches
 """
 
 DATASETS = {
-    "folder": "semicdvl.data.readers.folder:read",
-    "levir_cd": "semicdvl.data.readers.levir_cd:read",
-    "whu_cd": "semicdvl.data.readers.whu_cd:read",
+    "folder": "semicdvl.data.readers.folder:read_folder",
+    "levir_cd": "semicdvl.data.readers.levir_cd:read_levir_cd",
+    "whu_cd": "semicdvl.data.readers.whu_cd:read_whu_cd",
 }
 """Name -> reader `read(root, ...) -> DataSet`."""

@@ -1,6 +1,7 @@
 """A pair -> its weak and strong training views, on uint8 arrays.
 
-What is random is *drawn* first (`draw_crop`, `draw_look`, `draw_box`, from a generator that is handed in) and then
+What is random is *drawn* first (`draw_crop`, `draw_photometric`, `draw_cutmix_box`, from a generator that is handed
+in) and then
 *applied*, so that both dates, the mask and the VLM's labels go through one and the same geometry.
 
 The defaults are the recipe that SemiCDNet's successors share (UniMatch, FixMatch and SemiCD-VL for change detection).
@@ -22,12 +23,12 @@ from numpy.typing import NDArray
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE
 
-Bytes = NDArray[np.uint8]
+UInt8Array = NDArray[np.uint8]
 
 
 # ------------------------------------------------------------------------------------------------ weak: geometry
 @dataclass(frozen=True)
-class Weak:
+class WeakAugmentation:
     """Geometry shared by all maps of a pair."""
 
     scale: tuple[float, float] = (0.8, 1.2)  # range of the new long side over the old one
@@ -45,65 +46,67 @@ class Weak:
 
 
 @dataclass(frozen=True)
-class Crop:
+class CropTransform:
     """A drawn geometry: the window of the source that is resized, what it is resized to, then flips and turns.
 
     Attributes:
         window_px: (row, col, height, width) in the source image.
-        filled_px: (height, width) that the window is resized to, at the top left of the crop; the rest is padding.
-        side_px: side of the square crop.
+        resized_px: (height, width) that the window is resized to, at the top left of the crop; the rest is padding.
+        size_px: side of the square crop.
         hflip: flip left to right, padding and all.
         vflip: flip top to bottom.
         quarter_turns: anticlockwise turns by 90 degrees, after the flips.
     """
 
     window_px: tuple[int, int, int, int]
-    filled_px: tuple[int, int]
-    side_px: int
+    resized_px: tuple[int, int]
+    size_px: int
     hflip: bool = False
     vflip: bool = False
     quarter_turns: int = 0
 
-    def image(self, image_HWC: Bytes) -> Bytes:
+    def apply_to_image(self, image_HWC: UInt8Array) -> UInt8Array:
         """Return the crop of an image: bilinear (by area when much smaller), padding 0."""
-        shrink = self.window_px[2] / self.filled_px[0]
+        shrink = self.window_px[2] / self.resized_px[0]
         return self._apply(image_HWC, how=cv2.INTER_AREA if shrink > 1.5 else cv2.INTER_LINEAR, padding=0)
 
-    def masks(self, masks_HWC: Bytes) -> Bytes:
+    def apply_to_masks(self, masks_HWC: UInt8Array) -> UInt8Array:
         """Return the crop of a stack of class maps: nearest pixel centre, padding IGNORE."""
         return self._apply(masks_HWC, how=cv2.INTER_NEAREST_EXACT, padding=IGNORE)
 
-    def valid(self) -> NDArray[np.bool_]:
+    def make_valid_mask(self) -> NDArray[np.bool_]:
         """Return HW, False on padding."""
-        valid_HW = np.zeros((self.side_px, self.side_px), np.bool_)
-        valid_HW[: self.filled_px[0], : self.filled_px[1]] = True
-        return self._turned(valid_HW.view(np.uint8)).view(np.bool_)
+        valid_HW = np.zeros((self.size_px, self.size_px), np.bool_)
+        valid_HW[: self.resized_px[0], : self.resized_px[1]] = True
+        return self._flip_and_rotate(valid_HW.view(np.uint8)).view(np.bool_)
 
-    def _apply(self, source_HWC: Bytes, *, how: int, padding: int) -> Bytes:
+    def _apply(self, source_HWC: UInt8Array, *, how: int, padding: int) -> UInt8Array:
         """Cut, resize, pad, flip, turn."""
         row, col, height, width = self.window_px
         part = source_HWC[row : row + height, col : col + width]
-        if (height, width) != self.filled_px:
-            resized = cv2.resize(part, self.filled_px[::-1], interpolation=how)
-            part = cast(Bytes, resized).reshape(*self.filled_px, -1)
-        if self.filled_px != (self.side_px, self.side_px):
-            padded = np.full((self.side_px, self.side_px, part.shape[2]), padding, np.uint8)
-            padded[: self.filled_px[0], : self.filled_px[1]] = part
+        if (height, width) != self.resized_px:
+            resized = cv2.resize(part, self.resized_px[::-1], interpolation=how)
+            part = cast(UInt8Array, resized).reshape(*self.resized_px, -1)
+        if self.resized_px != (self.size_px, self.size_px):
+            padded = np.full((self.size_px, self.size_px, part.shape[2]), padding, np.uint8)
+            padded[: self.resized_px[0], : self.resized_px[1]] = part
             part = padded
-        return self._turned(part)
+        return self._flip_and_rotate(part)
 
-    def _turned(self, source: Bytes) -> Bytes:
+    def _flip_and_rotate(self, source: UInt8Array) -> UInt8Array:
         """Flip and turn. OpenCV flips ten times as fast as a strided copy does."""
         shape = source.shape
         if self.hflip or self.vflip:
-            source = cast(Bytes, cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip)))
+            source = cast(UInt8Array, cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip)))
         if self.quarter_turns:
             codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-            source = cast(Bytes, cv2.rotate(source, codes[self.quarter_turns]))
+            source = cast(UInt8Array, cv2.rotate(source, codes[self.quarter_turns]))
         return source.reshape(shape)  # OpenCV drops a channel axis of one
 
 
-def draw_crop(size_px: tuple[int, int], weak: Weak, *, crop_px: int, rng: np.random.Generator) -> Crop:
+def draw_crop(
+    size_px: tuple[int, int], weak: WeakAugmentation, *, crop_px: int, rng: np.random.Generator
+) -> CropTransform:
     """Draw the geometry of one sample.
 
     Args:
@@ -123,10 +126,10 @@ def draw_crop(size_px: tuple[int, int], weak: Weak, *, crop_px: int, rng: np.ran
         starts.append(int(rng.integers(0, side_px - length + 1)))
         lengths.append(length)
         filled.append(min(resized, crop_px))
-    return Crop(
+    return CropTransform(
         window_px=(starts[0], starts[1], lengths[0], lengths[1]),
-        filled_px=(filled[0], filled[1]),
-        side_px=crop_px,
+        resized_px=(filled[0], filled[1]),
+        size_px=crop_px,
         hflip=bool(rng.random() < weak.hflip),
         vflip=bool(rng.random() < weak.vflip),
         quarter_turns=int(rng.integers(0, 4)) if weak.rot90 else 0,
@@ -135,7 +138,7 @@ def draw_crop(size_px: tuple[int, int], weak: Weak, *, crop_px: int, rng: np.ran
 
 # ------------------------------------------------------------------------------------------------ strong: colour, blur
 @dataclass(frozen=True)
-class Strong:
+class StrongAugmentation:
     """Colour jitter and blur of the strong view."""
 
     brightness: float = 0.5  # factor in 1 -+ this
@@ -159,13 +162,13 @@ class Strong:
 
 
 @dataclass(frozen=True)
-class Look:
+class PhotometricTransform:
     """A drawn change of look: steps of colour in their order, as (name, amount), and the blur (None: sharp)."""
 
     colors: tuple[tuple[str, float], ...] = ()
     blur_sigma_px: float | None = None
 
-    def image(self, image_HWC: Bytes) -> Bytes:
+    def apply(self, image_HWC: UInt8Array) -> UInt8Array:
         """Return the image with this look; without any step it is the image itself, no copy."""
         for name, amount in self.colors:
             image_HWC = _COLOR_STEPS[name](image_HWC, amount)
@@ -173,11 +176,11 @@ class Look:
             # Three sigma on either side hold 99.7 % of the weight.
             reach = max(1, math.ceil(3 * self.blur_sigma_px))
             blurred = cv2.GaussianBlur(image_HWC, (2 * reach + 1, 2 * reach + 1), self.blur_sigma_px)
-            image_HWC = cast(Bytes, blurred)
+            image_HWC = cast(UInt8Array, blurred)
         return image_HWC
 
 
-def draw_look(strong: Strong, *, rng: np.random.Generator) -> Look:
+def draw_photometric(strong: StrongAugmentation, *, rng: np.random.Generator) -> PhotometricTransform:
     """Draw colour and blur for one image."""
     colors: tuple[tuple[str, float], ...] = ()
     if rng.random() < strong.color_p:
@@ -186,39 +189,39 @@ def draw_look(strong: Strong, *, rng: np.random.Generator) -> Look:
         colors = tuple(steps[index] for index in rng.permutation(len(steps)))
     blurred = rng.random() < strong.blur_p
     sigma_px = float(rng.uniform(*strong.blur_sigma_px))
-    return Look(colors, sigma_px if blurred else None)
+    return PhotometricTransform(colors, sigma_px if blurred else None)
 
 
 _GREY = np.array([0.299, 0.587, 0.114])
 
 
-def _brightness(image_HWC: Bytes, factor: float) -> Bytes:
+def _brightness(image_HWC: UInt8Array, factor: float) -> UInt8Array:
     """Scale all values."""
-    return _mixed(image_HWC, factor * np.eye(3), 0.0)
+    return _apply_colour_matrix(image_HWC, factor * np.eye(3), 0.0)
 
 
-def _contrast(image_HWC: Bytes, factor: float) -> Bytes:
+def _contrast(image_HWC: UInt8Array, factor: float) -> UInt8Array:
     """Scale the distance from the mean grey of the image."""
     mean = cv2.mean(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY))[0]
-    return _mixed(image_HWC, factor * np.eye(3), (1 - factor) * mean)
+    return _apply_colour_matrix(image_HWC, factor * np.eye(3), (1 - factor) * mean)
 
 
-def _saturation(image_HWC: Bytes, factor: float) -> Bytes:
+def _saturation(image_HWC: UInt8Array, factor: float) -> UInt8Array:
     """Scale the distance of each pixel from its own grey."""
-    return _mixed(image_HWC, factor * np.eye(3) + (1 - factor) * _GREY, 0.0)
+    return _apply_colour_matrix(image_HWC, factor * np.eye(3) + (1 - factor) * _GREY, 0.0)
 
 
-def _hue(image_HWC: Bytes, turn: float) -> Bytes:
+def _hue(image_HWC: UInt8Array, turn: float) -> UInt8Array:
     """Turn the colour circle by `turn` of a full turn."""
     hsv_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2HSV_FULL)
     hsv_HWC[..., 0] += np.uint8(round(turn * 256) % 256)  # the circle has 256 steps, as the byte has
-    return cast(Bytes, cv2.cvtColor(hsv_HWC, cv2.COLOR_HSV2RGB_FULL))
+    return cast(UInt8Array, cv2.cvtColor(hsv_HWC, cv2.COLOR_HSV2RGB_FULL))
 
 
-def _mixed(image_HWC: Bytes, mix_CC: NDArray[np.float64], offset: float) -> Bytes:
+def _apply_colour_matrix(image_HWC: UInt8Array, mix_CC: NDArray[np.float64], offset: float) -> UInt8Array:
     """Return `mix_CC @ pixel + offset` of each pixel, clipped; a table of 256 levels takes four times as long."""
     affine_C4 = np.column_stack([mix_CC, np.full(3, offset)]).astype(np.float32)
-    return cast(Bytes, cv2.transform(image_HWC, affine_C4))
+    return cast(UInt8Array, cv2.transform(image_HWC, affine_C4))
 
 
 _COLOR_STEPS = {"brightness": _brightness, "contrast": _contrast, "saturation": _saturation, "hue": _hue}
@@ -226,7 +229,7 @@ _COLOR_STEPS = {"brightness": _brightness, "contrast": _contrast, "saturation": 
 
 # ------------------------------------------------------------------------------------------------ CutMix
 @dataclass(frozen=True)
-class CutMix:
+class CutMixSettings:
     """The box that one pair takes from another (Yun et al. 2019); one box for both dates and all labels."""
 
     p: float = 0.5  # probability of a box
@@ -246,7 +249,7 @@ class CutMix:
             )
 
 
-def draw_box(cutmix: CutMix, *, crop_px: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def draw_cutmix_box(cutmix: CutMixSettings, *, crop_px: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Draw the CutMix box as HW bool; all False when there is none.
 
     Area and aspect are uniform, the aspect redrawn until the box lies within the crop with its corner drawn in the

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import IGNORE
 
-Bytes = NDArray[np.uint8]
+UInt8Array = NDArray[np.uint8]
 WindowPx = tuple[int, int, int, int]
 """(row, col, height, width)."""
 _T = TypeVar("_T", bound=np.generic)
@@ -30,7 +30,7 @@ _T = TypeVar("_T", bound=np.generic)
 PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-_PILLOW_FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _TO_8_BIT = (
     "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
 )
@@ -38,28 +38,28 @@ _TO_RGB = "Write its red, green and blue bands, e.g. `gdal_translate -b RED -b G
 
 
 # ------------------------------------------------------------------------------------------------ images
-def image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the file's header.
 
     Raises:
         InputError: the file is missing or no image.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        with _opened(path) as picture:
+        with _open_picture(path) as picture:
             return picture.height, picture.width
-    with open_raster(path) as raster:
+    with open_image_raster(path) as raster:
         return raster.height, raster.width
 
 
-def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> Bytes:
+def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> UInt8Array:
     """Return the image, or a window of it, as uint8 HWC with C = 3 (grey is repeated, alpha and a 4th band dropped).
 
     Raises:
         InputError: missing, broken, not 8 bits per band, not 1, 3 or 4 bands, or the window lies outside.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        return _cut(path, _pillow_rgb(path), window_px)
-    raw_HWC = _raster_bands(path, window_px)
+        return _cut_window(path, _read_pillow_rgb(path), window_px)
+    raw_HWC = _read_raster_bands(path, window_px)
     if raw_HWC.dtype != np.uint8:
         raise InputError(path, f"holds {raw_HWC.dtype} values, 8-bit RGB is wanted", _TO_8_BIT)
     if raw_HWC.shape[2] not in (1, 3, 4):
@@ -68,15 +68,15 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> Bytes:
     return np.ascontiguousarray(rgb_HWC)
 
 
-def _pillow_rgb(path: Path) -> Bytes:
+def _read_pillow_rgb(path: Path) -> UInt8Array:
     """Decode a whole picture to RGB."""
-    with _opened(path) as picture:
-        if picture.mode not in _EIGHT_BIT_MODES or _png_depth(path) == 16:
+    with _open_picture(path) as picture:
+        if picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16:
             raise InputError(path, "holds more than 8 bits per band, 8-bit RGB is wanted", _TO_8_BIT)
-        return _decoded(path, lambda: _to_rgb(picture))
+        return _decode(path, lambda: _to_rgb(picture))
 
 
-def _to_rgb(picture: Image.Image) -> Bytes:
+def _to_rgb(picture: Image.Image) -> UInt8Array:
     """Convert any 8-bit mode; a palette's transparency only survives the way through RGBA."""
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
@@ -84,7 +84,9 @@ def _to_rgb(picture: Image.Image) -> Bytes:
 
 
 # ------------------------------------------------------------------------------------------------ masks
-def read_mask(path: Path, *, window_px: WindowPx | None = None, label_values: Mapping[int, int] | None = None) -> Bytes:
+def read_mask(
+    path: Path, *, window_px: WindowPx | None = None, label_values: Mapping[int, int] | None = None
+) -> UInt8Array:
     """Return a change mask as uint8 HW of 0 (unchanged), 1 (changed) and IGNORE.
 
     Args:
@@ -97,19 +99,19 @@ def read_mask(path: Path, *, window_px: WindowPx | None = None, label_values: Ma
         ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        raw_HW = _cut(path, _pillow_bands(path), window_px)
+        raw_HW = _cut_window(path, _read_pillow_bands(path), window_px)
     else:
-        raw_HW = _raster_bands(path, window_px)
-    return _to_classes(path, _single_band(path, raw_HW), label_values)
+        raw_HW = _read_raster_bands(path, window_px)
+    return _to_classes(path, _select_single_band(path, raw_HW), label_values)
 
 
-def _pillow_bands(path: Path) -> NDArray[np.generic]:
+def _read_pillow_bands(path: Path) -> NDArray[np.generic]:
     """Decode a whole label picture as stored: palette indices, not their colours."""
-    with _opened(path) as picture:
-        return _decoded(path, lambda: np.array(picture))
+    with _open_picture(path) as picture:
+        return _decode(path, lambda: np.array(picture))
 
 
-def _single_band(path: Path, raw: NDArray[np.generic]) -> NDArray[np.generic]:
+def _select_single_band(path: Path, raw: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return the one band of a mask; three equal ones count as one, an alpha band is dropped."""
     if raw.ndim == 2:
         return raw
@@ -120,28 +122,32 @@ def _single_band(path: Path, raw: NDArray[np.generic]) -> NDArray[np.generic]:
     return raw[..., 0]
 
 
-def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[int, int] | None) -> Bytes:
+def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[int, int] | None) -> UInt8Array:
     """Translate a file's values into 0, 1 and IGNORE."""
-    values = _values(path, raw_HW)
+    values = _find_values(path, raw_HW)
     if label_values is None:
         if not (values <= {0, 1} or values <= {0, 255}):
             raise InputError(
                 path,
-                f"is a label with values {_some(values)}, where {{0, 255}} or {{0, 1}} is wanted",
+                f"is a label with values {_format_values(values)}, where {{0, 255}} or {{0, 1}} is wanted",
                 "Convert it to 0 and 255, or say in the recipe data.label_values = {0 = 0, 128 = 255, 255 = 1}",
             )
         return np.asarray(raw_HW != 0).astype(np.uint8)
     if bad := set(label_values.values()) - {0, 1, IGNORE}:
-        raise ConfigError(f"label_values maps to {_some(bad)}; only 0 (unchanged), 1 (changed), 255 (ignore) exist.")
+        raise ConfigError(
+            f"label_values maps to {_format_values(bad)}; only 0 (unchanged), 1 (changed), 255 (ignore) exist."
+        )
     if missing := values - set(label_values):
-        raise InputError(path, f"holds the values {_some(missing)}, which label_values lacks", "Add them to the option")
+        raise InputError(
+            path, f"holds the values {_format_values(missing)}, which label_values lacks", "Add them to the option"
+        )
     classes_HW = np.full(raw_HW.shape, IGNORE, np.uint8)
     for value in values:
         classes_HW[raw_HW == value] = label_values[value]
     return classes_HW
 
 
-def _values(path: Path, raw_HW: NDArray[np.generic]) -> set[int]:
+def _find_values(path: Path, raw_HW: NDArray[np.generic]) -> set[int]:
     """Return the values that occur in a mask."""
     if raw_HW.dtype == np.uint8:
         return set(np.flatnonzero(np.bincount(raw_HW.astype(np.uint8).ravel(), minlength=256)).tolist())
@@ -151,7 +157,7 @@ def _values(path: Path, raw_HW: NDArray[np.generic]) -> set[int]:
     return set(unique.astype(np.int64).tolist())
 
 
-def _some(values: set[int]) -> str:
+def _format_values(values: set[int]) -> str:
     """Write a set of numbers, a long one shortened."""
     shown = ", ".join(str(value) for value in sorted(values)[:6])
     return f"{{{shown}{', ...' if len(values) > 6 else ''}}}"
@@ -169,24 +175,28 @@ class ImageCache:
 
     def __init__(self, max_bytes: int, *, label_values: Mapping[int, int] | None = None) -> None:
         """Make an empty cache of at most `max_bytes`; `label_values` as in `read_mask`."""
-        self.max_bytes, self.held_bytes, self.label_values = max_bytes, 0, label_values
-        self._kept: dict[Hashable, Bytes] = {}
-        self._recent: OrderedDict[Hashable, Bytes] = OrderedDict()
+        self.max_bytes, self.cached_bytes, self.label_values = max_bytes, 0, label_values
+        self._kept: dict[Hashable, UInt8Array] = {}
+        self._recent: OrderedDict[Hashable, UInt8Array] = OrderedDict()
 
-    def rgb(self, path: Path, window_px: WindowPx | None = None) -> Bytes:
+    def read_rgb(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
         """Return `read_rgb(path, window_px)`; don't write into it."""
         if path.suffix.lower() in PILLOW_SUFFIXES:  # no windows in these formats: decoded, and kept, as a whole
-            return _cut(path, self.held(("rgb", path), lambda: read_rgb(path)), window_px)
-        return self.held(("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px))
+            return _cut_window(path, self.get_or_read(("rgb", path), lambda: read_rgb(path)), window_px)
+        return self.get_or_read(("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px))
 
-    def mask(self, path: Path, window_px: WindowPx | None = None) -> Bytes:
+    def read_mask(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
         """Return `read_mask(path, window_px)`; don't write into it."""
         values = self.label_values
         if path.suffix.lower() in PILLOW_SUFFIXES:
-            return _cut(path, self.held(("mask", path), lambda: read_mask(path, label_values=values)), window_px)
-        return self.held(("mask", path, window_px), lambda: read_mask(path, window_px=window_px, label_values=values))
+            return _cut_window(
+                path, self.get_or_read(("mask", path), lambda: read_mask(path, label_values=values)), window_px
+            )
+        return self.get_or_read(
+            ("mask", path, window_px), lambda: read_mask(path, window_px=window_px, label_values=values)
+        )
 
-    def held(self, key: Hashable, read: Callable[[], Bytes]) -> Bytes:
+    def get_or_read(self, key: Hashable, read: Callable[[], UInt8Array]) -> UInt8Array:
         """Return the array kept under a key, or read it and keep it: for good while the budget lasts, else briefly."""
         array = self._kept.get(key)
         if array is None:
@@ -194,9 +204,9 @@ class ImageCache:
         if array is not None:
             return array
         array = read()
-        if self.held_bytes + array.nbytes <= self.max_bytes:
+        if self.cached_bytes + array.nbytes <= self.max_bytes:
             self._kept[key] = array
-            self.held_bytes += array.nbytes
+            self.cached_bytes += array.nbytes
             return array
         self._recent[key] = array
         while len(self._recent) > self.RECENT:
@@ -205,9 +215,9 @@ class ImageCache:
 
 
 # ------------------------------------------------------------------------------------------------ decoding
-def _opened(path: Path) -> Image.Image:
+def _open_picture(path: Path) -> Image.Image:
     """Open a picture's header, with our errors."""
-    _must_exist(path)
+    _require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -216,21 +226,21 @@ def _opened(path: Path) -> Image.Image:
         raise InputError(
             path, "is too large to be decoded at once", "Save it as a tiled GeoTIFF, which is read in windows"
         ) from error
-    except _PILLOW_FAULTS as error:
+    except _PILLOW_ERRORS as error:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
 
 
-def _decoded(path: Path, decode: Callable[[], NDArray[_T]]) -> NDArray[_T]:
+def _decode(path: Path, decode: Callable[[], NDArray[_T]]) -> NDArray[_T]:
     """Run a decoder, with our errors."""
     try:
         return decode()
-    except _PILLOW_FAULTS as error:
+    except _PILLOW_ERRORS as error:
         raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
 
 
-def open_raster(path: Path) -> rasterio.io.DatasetReader:
+def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
     """Open a raster for reading, with our errors; patches without a coordinate system are usual here."""
-    _must_exist(path)
+    _require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -240,12 +250,12 @@ def open_raster(path: Path) -> rasterio.io.DatasetReader:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
 
 
-def _raster_bands(path: Path, window_px: WindowPx | None) -> NDArray[np.generic]:
+def _read_raster_bands(path: Path, window_px: WindowPx | None) -> NDArray[np.generic]:
     """Read all bands of a raster, or of a window of it, as HWC."""
-    with open_raster(path) as raster:
+    with open_image_raster(path) as raster:
         window = None
         if window_px is not None:
-            _must_contain(path, (raster.height, raster.width), window_px)
+            _require_window_inside(path, (raster.height, raster.width), window_px)
             row, col, height, width = window_px
             window = Window(col, row, width, height)
         try:
@@ -255,22 +265,22 @@ def _raster_bands(path: Path, window_px: WindowPx | None) -> NDArray[np.generic]
     return np.moveaxis(bands_CHW, 0, 2)
 
 
-def _cut(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> NDArray[_T]:
+def _cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> NDArray[_T]:
     """Return a window of a decoded array, or all of it."""
     if window_px is None:
         return array
-    _must_contain(path, (array.shape[0], array.shape[1]), window_px)
+    _require_window_inside(path, (array.shape[0], array.shape[1]), window_px)
     row, col, height, width = window_px
     return array[row : row + height, col : col + width]
 
 
-def _must_exist(path: Path) -> None:
+def _require_file(path: Path) -> None:
     """Raise for a path that is no file."""
     if not path.is_file():
         raise InputError(path, "does not exist", "Check the path or remove the pair from the list")
 
 
-def _must_contain(path: Path, size_px: tuple[int, int], window_px: WindowPx) -> None:
+def _require_window_inside(path: Path, size_px: tuple[int, int], window_px: WindowPx) -> None:
     """Raise if a window reaches out of an image of (height, width)."""
     row, col, height, width = window_px
     if min(row, col) < 0 or min(height, width) < 1 or row + height > size_px[0] or col + width > size_px[1]:
@@ -281,7 +291,7 @@ def _must_contain(path: Path, size_px: tuple[int, int], window_px: WindowPx) -> 
         )
 
 
-def _png_depth(path: Path) -> int:
+def _read_png_depth(path: Path) -> int:
     """Return the bits per sample that a PNG's header states, 8 for other formats (Pillow hides 16-bit colour)."""
     with path.open("rb") as handle:
         head = handle.read(25)

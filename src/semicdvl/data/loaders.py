@@ -2,7 +2,8 @@
 
 One item of the loader is a whole batch, and everything random in it comes from (seed, step, place in the step). So step
 700 is the same batch in an unbroken run, in one resumed there, and with any number of workers; and several processes
-(`Options.rank`, `ranks`) or batches per step (`Options.accumulate`) together draw what one process with the larger
+(`LoaderOptions.rank`, `ranks`) or batches per step (`LoaderOptions.accumulate`) together draw what one process with
+the larger
 batch would. CutMix alone differs: it pastes from a pair of the same process's batch, never from another one; boxes are
 drawn for each pair, so how often and how much is pasted is the same (but a batch of one pair pastes from itself).
 """
@@ -23,31 +24,31 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from semicdvl.data.images import ImageCache
-from semicdvl.data.pairs import check_pairs, pair_size, read_pair
-from semicdvl.data.samples import Options, Samples, images_BCHW
+from semicdvl.data.pairs import check_all_pair_files, read_pair, read_pair_size
+from semicdvl.data.samples import BatchBuilder, LoaderOptions, stack_images
 from semicdvl.errors import DataError, SemicdvlError
-from semicdvl.types import IGNORE, Labelled, LabelSource, PairFiles, Split, Unlabelled
+from semicdvl.types import IGNORE, LabelledBatch, PairFiles, Split, UnlabelledBatch, VLMLabelSource
 
-Batch = tuple[Labelled, Unlabelled | None]
+TrainBatch = tuple[LabelledBatch, UnlabelledBatch | None]
 _T = TypeVar("_T")
 _LABELLED, _UNLABELLED = 0, 1
 """Streams of randomness: the two lists must not be drawn in step."""
 
 
 # ------------------------------------------------------------------------------------------------ training
-def train_batches(  # noqa: PLR0913  one call says all that determines the batches
+def load_train_batches(  # noqa: PLR0913  one call says all that determines the batches
     split: Split,
     *,
     crop_px: int,
     labelled_batch: int,
     unlabelled_batch: int,
-    vlm: LabelSource | None,
+    vlm: VLMLabelSource | None,
     steps: int,
     start_step: int = 0,
     seed: int,
     workers: int = 0,
-    options: Options | None = None,
-) -> Iterator[Batch]:
+    options: LoaderOptions | None = None,
+) -> Iterator[TrainBatch]:
     """Return an iterator over the batches of steps `start_step` to `steps - 1`, in their order; checks come first.
 
     Both lists are shuffled anew whenever they are through, and repeat without end.
@@ -55,8 +56,9 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
     Args:
         split: its labelled and unlabelled pairs are used.
         crop_px: side of the square crops.
-        labelled_batch: labelled pairs per batch; 0 gives a `Labelled` without pairs, for methods that learn without.
-        unlabelled_batch: unlabelled pairs per batch; 0 gives None in place of `Unlabelled`.
+        labelled_batch: labelled pairs per batch; 0 gives a `LabelledBatch` without pairs, for methods that learn
+        without.
+        unlabelled_batch: unlabelled pairs per batch; 0 gives None in place of `UnlabelledBatch`.
         vlm: source of the VLM's labels, or None. With workers it must be picklable.
         steps: number of steps of the whole training.
         start_step: first step to yield; earlier ones are skipped at no cost.
@@ -69,24 +71,24 @@ def train_batches(  # noqa: PLR0913  one call says all that determines the batch
         InputError: a file is missing or broken, sizes differ, or a mask holds odd values.
         StoreError: the VLM's labels are of another size than their images.
     """
-    options = options or Options()
+    options = options or LoaderOptions()
     unlabelled = split.unlabelled + (split.labelled if options.unlabelled_includes_labelled else ())
     wanted = {"wants_labelled": labelled_batch > 0, "wants_unlabelled": unlabelled_batch > 0}
     check_split(split, **wanted, options=options)
-    workers = _capped(workers)
+    workers = _limit_workers(workers)
     cache = ImageCache(options.cache_bytes // max(workers, 1), label_values=options.label_values)
-    samples = Samples(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
-    dataset = _Batches(
+    samples = BatchBuilder(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
+    dataset = _TrainBatches(
         samples, split.labelled, unlabelled, labelled_batch=labelled_batch, unlabelled_batch=unlabelled_batch
     )
-    return _loaded(dataset, range(start_step * options.accumulate, steps * options.accumulate), workers=workers)
+    return _iterate_items(dataset, range(start_step * options.accumulate, steps * options.accumulate), workers=workers)
 
 
-def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: bool, options: Options) -> None:
+def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: bool, options: LoaderOptions) -> None:
     """Look at what would be trained on, the files only with `options.check`.
 
     Raises:
-        DataError, InputError: as `train_batches`, which calls this.
+        DataError, InputError: as `load_train_batches`, which calls this.
     """
     labelled = split.labelled
     unlabelled = split.unlabelled + (labelled if options.unlabelled_includes_labelled else ())
@@ -100,17 +102,17 @@ def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: 
         raise DataError(
             "the split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
         )
-    if options.check:
-        check_pairs(labelled, label_values=options.label_values)
-        check_pairs(unlabelled if wants_unlabelled else (), masks=False)
+    if options.check_files:
+        check_all_pair_files(labelled, label_values=options.label_values)
+        check_all_pair_files(unlabelled if wants_unlabelled else (), read_masks=False)
 
 
-class _Batches(Dataset[Batch]):
+class _TrainBatches(Dataset[TrainBatch]):
     """Number of a batch of this process -> the batch: says which pairs it holds."""
 
     def __init__(
         self,
-        samples: Samples,
+        samples: BatchBuilder,
         labelled: tuple[PairFiles, ...],
         unlabelled: tuple[PairFiles, ...],
         *,
@@ -119,45 +121,45 @@ class _Batches(Dataset[Batch]):
     ) -> None:
         self.samples, self.labelled, self.unlabelled = samples, labelled, unlabelled
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
-        self.with_truth = samples.options.truth and any(pair.label for pair in unlabelled)
+        self.with_truth = samples.options.with_truth and any(pair.label for pair in unlabelled)
 
-    def __getitem__(self, number: int) -> Batch:
-        """Return one batch; `Options.accumulate` of them make a step."""
-        labelled = self._drawn(number, self.labelled, self.labelled_batch, stream=_LABELLED)
-        unlabelled = self._drawn(number, self.unlabelled, self.unlabelled_batch, stream=_UNLABELLED)
-        part = self.samples.unlabelled(unlabelled, with_truth=self.with_truth) if unlabelled else None
-        return self.samples.labelled(labelled) if labelled else self.samples.no_labelled(), part
+    def __getitem__(self, number: int) -> TrainBatch:
+        """Return one batch; `LoaderOptions.accumulate` of them make a step."""
+        labelled = self._draw_pairs(number, self.labelled, self.labelled_batch, stream=_LABELLED)
+        unlabelled = self._draw_pairs(number, self.unlabelled, self.unlabelled_batch, stream=_UNLABELLED)
+        part = self.samples.build_unlabelled(unlabelled, with_truth=self.with_truth) if unlabelled else None
+        return self.samples.build_labelled(labelled) if labelled else self.samples.build_empty_labelled(), part
 
-    def _drawn(
+    def _draw_pairs(
         self, number: int, pairs: tuple[PairFiles, ...], batch: int, *, stream: int
     ) -> list[tuple[PairFiles, np.random.Generator]]:
         """Return the pairs of one of this process's batches, each with its own generator."""
         options, seed = self.samples.options, self.samples.seed
         step, part = divmod(number, options.accumulate)
-        share = part * options.ranks + options.rank  # which of the step's batches, over all processes
+        share = part * options.world_size + options.rank  # which of the step's batches, over all processes
         drawn = []
         for place in range(share * batch, (share + 1) * batch):
-            epoch, index = divmod(step * batch * options.ranks * options.accumulate + place, len(pairs))
-            pair = pairs[_shuffled(len(pairs), seed, stream, epoch)[index]]
+            epoch, index = divmod(step * batch * options.world_size * options.accumulate + place, len(pairs))
+            pair = pairs[_shuffle(len(pairs), seed, stream, epoch)[index]]
             drawn.append((pair, np.random.default_rng((seed, 1, stream, step, place))))
         return drawn
 
 
 @lru_cache(maxsize=8)
-def _shuffled(count: int, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
+def _shuffle(count: int, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of a list in one epoch."""
     return np.random.default_rng((seed, 0, stream, epoch)).permutation(count)
 
 
 # ------------------------------------------------------------------------------------------------ evaluation
-def eval_batches(
+def load_eval_batches(
     pairs: Sequence[PairFiles],
     *,
     batch: int,
     workers: int = 0,
     label_values: Mapping[int, int] | None = None,
     cache: ImageCache | None = None,
-) -> Iterator[Labelled]:
+) -> Iterator[LabelledBatch]:
     """Return an iterator over whole pairs, unchanged, in their order; a batch holds pairs of one size only.
 
     Args:
@@ -169,18 +171,20 @@ def eval_batches(
     """
     source = cache or ImageCache(0, label_values=label_values)
     groups = [
-        tuple(some) for _, alike in itertools.groupby(pairs, key=pair_size) for some in _in_parts(tuple(alike), batch)
+        tuple(some)
+        for _, alike in itertools.groupby(pairs, key=read_pair_size)
+        for some in _split_into_batches(tuple(alike), batch)
     ]
-    return _loaded(_Wholes(groups, source), range(len(groups)), workers=_capped(workers))
+    return _iterate_items(_WholePairs(groups, source), range(len(groups)), workers=_limit_workers(workers))
 
 
-class _Wholes(Dataset[Labelled]):
+class _WholePairs(Dataset[LabelledBatch]):
     """Number of a group -> its pairs as they are."""
 
     def __init__(self, groups: list[tuple[PairFiles, ...]], cache: ImageCache) -> None:
         self.groups, self.cache = groups, cache
 
-    def __getitem__(self, index: int) -> Labelled:
+    def __getitem__(self, index: int) -> LabelledBatch:
         """Read one group."""
         read = [read_pair(pair, cache=self.cache) for pair in self.groups[index]]
         labels = [
@@ -188,61 +192,61 @@ class _Wholes(Dataset[Labelled]):
             for each in read
         ]
         label_BHW = torch.from_numpy(np.stack(labels).astype(np.int64))
-        return Labelled(
-            images_BCHW([each.t1_HWC for each in read]), images_BCHW([each.t2_HWC for each in read]), label_BHW
+        return LabelledBatch(
+            stack_images([each.t1_HWC for each in read]), stack_images([each.t2_HWC for each in read]), label_BHW
         )
 
 
-def _in_parts(pairs: tuple[PairFiles, ...], size: int) -> Iterator[tuple[PairFiles, ...]]:
+def _split_into_batches(pairs: tuple[PairFiles, ...], size: int) -> Iterator[tuple[PairFiles, ...]]:
     """Yield parts of at most `size` pairs."""
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
 
 
 # ------------------------------------------------------------------------------------------------ workers
-def _capped(workers: int) -> int:
+def _limit_workers(workers: int) -> int:
     """Return a number of workers that this process has cores for; the batches don't depend on it."""
     return min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _loaded(dataset: Dataset[_T], order: range, *, workers: int) -> Iterator[_T]:
+def _iterate_items(dataset: Dataset[_T], order: range, *, workers: int) -> Iterator[_T]:
     """Yield the items of a data set, which are whole batches, in order, prepared by workers or here."""
-    loader: DataLoader[_T | _Failed] = DataLoader(
-        _Caught(dataset),
+    loader: DataLoader[_T | _WorkerFailure] = DataLoader(
+        _ErrorCatchingDataset(dataset),
         batch_size=None,
         sampler=order,
         num_workers=workers,
-        worker_init_fn=_quiet_worker,
-        collate_fn=_as_is,
+        worker_init_fn=_limit_opencv_threads,
+        collate_fn=_keep_collated,
         generator=torch.Generator(),  # else the loader takes a number from the global one, and a resumed run differs
     )
     for item in loader:
-        if isinstance(item, _Failed):
-            raise item.error()
+        if isinstance(item, _WorkerFailure):
+            raise item.restore()
         yield item
 
 
-def _as_is(item: _T) -> _T:
+def _keep_collated(item: _T) -> _T:
     """Return the batch, collated already."""
     return item
 
 
 @dataclass(frozen=True)
-class _Failed:
+class _WorkerFailure:
     """A user's error on its way out of a worker: torch would make it another kind with a traceback for text."""
 
     kind: type[SemicdvlError]
     text: str
     details: dict[str, Any]
 
-    def error(self) -> SemicdvlError:
+    def restore(self) -> SemicdvlError:
         """Return the error as it was raised."""
         error = self.kind.__new__(self.kind, self.text)
         vars(error).update(self.details)
         return error
 
 
-class _Caught(Dataset[Any]):
+class _ErrorCatchingDataset(Dataset[Any]):
     """A data set whose users' errors are items."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -253,9 +257,9 @@ class _Caught(Dataset[Any]):
         try:
             return self.dataset[index]
         except SemicdvlError as error:
-            return _Failed(type(error), str(error), dict(vars(error)))
+            return _WorkerFailure(type(error), str(error), dict(vars(error)))
 
 
-def _quiet_worker(_: int) -> None:
+def _limit_opencv_threads(_: int) -> None:
     """Keep OpenCV in a worker to its one thread: its pool does not survive a fork."""
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""Pairs of images: which there are (`DataSet`) and what is in one (`read_pair`)."""
+"""Pairs of images: which there are (`ChangeDataset`) and what is in one (`read_pair`)."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 
-from semicdvl.data.images import PILLOW_SUFFIXES, Bytes, ImageCache, image_size, open_raster
+from semicdvl.data.images import PILLOW_SUFFIXES, ImageCache, UInt8Array, open_image_raster, read_image_size
 from semicdvl.errors import DataError, InputError
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 from semicdvl.types import IGNORE, PairFiles
 
 SUBSETS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class DataSet:
+class ChangeDataset:
     """What a reader finds on disk.
 
     Attributes:
         name: of the data set, for reports.
         pairs: all pairs, in a fixed order.
         subsets: the published division: "train", "val", "test" (those that exist) -> names of pairs.
-        sources: name of a pair -> name of the tile that it was cut from, where the reader knows; see `splits.leaks`.
+        source_tiles: name of a pair -> name of the tile that it was cut from, where the reader knows; see
+        `splits.count_leaks`.
     """
 
     name: str
     pairs: tuple[PairFiles, ...]
     subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
+    source_tiles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an empty set, double names and subsets of pairs that are not there."""
         if not self.pairs:
             raise DataError(f"{self.name}: no pair found. A/ and B/ must hold images with the same file names.")
-        refuse_doubles(f"data set {self.name}", [pair.name for pair in self.pairs])
+        require_unique_names(f"data set {self.name}", [pair.name for pair in self.pairs])
         for subset, names in self.subsets.items():
-            refuse_doubles(f"{self.name}, subset {subset}", names)
-            self.select(names, what=f"subset '{subset}'")
+            require_unique_names(f"{self.name}, subset {subset}", names)
+            self.select_pairs(names, what=f"subset '{subset}'")
 
     @cached_property
-    def by_name(self) -> dict[str, PairFiles]:
+    def pairs_by_name(self) -> dict[str, PairFiles]:
         """The pairs by name."""
         return {pair.name: pair for pair in self.pairs}
 
-    def select(self, names: Iterable[str], *, what: str = "the list") -> tuple[PairFiles, ...]:
+    def select_pairs(self, names: Iterable[str], *, what: str = "the list") -> tuple[PairFiles, ...]:
         """Return the pairs of these names, in their order.
 
         Raises:
             DataError: some name is not in the data set; `what` says in the message who asked.
         """
         wanted = list(names)
-        missing = [name for name in wanted if name not in self.by_name]
+        missing = [name for name in wanted if name not in self.pairs_by_name]
         if missing:
-            hint = nearest(missing[0], self.by_name) if len(self.by_name) < 2000 else ""
+            hint = suggest_nearest(missing[0], self.pairs_by_name) if len(self.pairs_by_name) < 2000 else ""
             raise DataError(
                 f"{self.name}: {what} names {len(missing)} of {len(wanted)} pairs that have no files, e.g."
                 f" '{missing[0]}'.{hint} Add the files, or take the names out of the list."
             )
-        return tuple(self.by_name[name] for name in wanted)
+        return tuple(self.pairs_by_name[name] for name in wanted)
 
-    def subset(self, name: str) -> tuple[PairFiles, ...]:
+    def select_subset(self, name: str) -> tuple[PairFiles, ...]:
         """Return the pairs of a published subset.
 
         Raises:
@@ -75,10 +76,10 @@ class DataSet:
         if name not in self.subsets:
             known = ", ".join(self.subsets) or "none"
             raise DataError(f"{self.name}: has no subset '{name}' (known: {known}). Make one with a split by fraction.")
-        return self.select(self.subsets[name])
+        return self.select_pairs(self.subsets[name])
 
 
-def merge(*sets: DataSet, name: str) -> DataSet:
+def merge_datasets(*sets: ChangeDataset, name: str) -> ChangeDataset:
     """Return several data sets as one; a subset is the union of the sets' own.
 
     Raises:
@@ -89,11 +90,11 @@ def merge(*sets: DataSet, name: str) -> DataSet:
         for subset in SUBSETS
         if any(subset in each.subsets for each in sets)
     }
-    sources = {pair: f"{each.name}/{source}" for each in sets for pair, source in each.sources.items()}
-    return DataSet(name, tuple(pair for each in sets for pair in each.pairs), subsets, sources)
+    sources = {pair: f"{each.name}/{source}" for each in sets for pair, source in each.source_tiles.items()}
+    return ChangeDataset(name, tuple(pair for each in sets for pair in each.pairs), subsets, sources)
 
 
-def refuse_doubles(what: str, names: Iterable[str]) -> None:
+def require_unique_names(what: str, names: Iterable[str]) -> None:
     """Raise `DataError` if a name occurs twice."""
     doubles = [name for name, count in Counter(names).items() if count > 1]
     if doubles:
@@ -104,9 +105,9 @@ def refuse_doubles(what: str, names: Iterable[str]) -> None:
 class PairArrays(NamedTuple):
     """One pair, decoded: two uint8 RGB images HWC and the mask HW of 0, 1 and IGNORE (None without a label file)."""
 
-    t1_HWC: Bytes
-    t2_HWC: Bytes
-    label_HW: Bytes | None
+    t1_HWC: UInt8Array
+    t2_HWC: UInt8Array
+    label_HW: UInt8Array | None
 
 
 def read_pair(
@@ -128,47 +129,47 @@ def read_pair(
         InputError: a file is missing, broken, no 8-bit RGB or of odd label values, or the sizes differ.
     """
     source = cache or ImageCache(0, label_values=label_values)
-    t1_HWC, t2_HWC = source.rgb(pair.before, pair.window_px), source.rgb(pair.after, pair.window_px)
-    _same_size(pair.after, t2_HWC.shape[:2], pair.before, t1_HWC.shape[:2])
+    t1_HWC, t2_HWC = source.read_rgb(pair.before, pair.window_px), source.read_rgb(pair.after, pair.window_px)
+    _require_same_size(pair.after, t2_HWC.shape[:2], pair.before, t1_HWC.shape[:2])
     if pair.label is None or not with_label:
         return PairArrays(t1_HWC, t2_HWC, None)
-    label_HW = source.mask(pair.label, pair.window_px)
-    _same_size(pair.label, label_HW.shape[:2], pair.before, t1_HWC.shape[:2])
+    label_HW = source.read_mask(pair.label, pair.window_px)
+    _require_same_size(pair.label, label_HW.shape[:2], pair.before, t1_HWC.shape[:2])
     return PairArrays(t1_HWC, t2_HWC, label_HW)
 
 
-def pair_size(pair: PairFiles) -> tuple[int, int]:
+def read_pair_size(pair: PairFiles) -> tuple[int, int]:
     """Return (height, width) of a pair in px, from its window or the first image's header."""
-    return pair.window_px[2:] if pair.window_px else image_size(pair.before)
+    return pair.window_px[2:] if pair.window_px else read_image_size(pair.before)
 
 
-def check_pair(pair: PairFiles) -> None:
+def check_pair_files(pair: PairFiles) -> None:
     """Check from the headers alone that a pair's files exist, are images and lie over each other.
 
     Raises:
         InputError: a file is missing or no image, sizes differ, or two GeoTIFFs are more than a pixel apart.
     """
-    size = image_size(pair.before)
-    _same_size(pair.after, image_size(pair.after), pair.before, size)
+    size = read_image_size(pair.before)
+    _require_same_size(pair.after, read_image_size(pair.after), pair.before, size)
     if pair.label is not None:
-        _same_size(pair.label, image_size(pair.label), pair.before, size)
+        _require_same_size(pair.label, read_image_size(pair.label), pair.before, size)
     if pair.before.suffix.lower() not in PILLOW_SUFFIXES and pair.after.suffix.lower() not in PILLOW_SUFFIXES:
-        _same_ground(pair)
+        _require_same_ground(pair)
 
 
-def check_pairs(
+def check_all_pair_files(
     pairs: Sequence[PairFiles],
     *,
     label_values: Mapping[int, int] | None = None,
-    masks: bool = True,
-    to_learn: bool = True,
+    read_masks: bool = True,
+    require_changes: bool = True,
     cache_bytes: int = 2**28,
 ) -> None:
     """Check pairs before hours are spent on them: all headers, and all masks if they are used.
 
     Raises:
         InputError: a file is missing or no image, sizes differ, or a mask holds odd values.
-        DataError: with `masks` that are there to learn from, if no pixel has a label, or none is changed.
+        DataError: with `read_masks` that are there to learn from, if no pixel has a label, or none is changed.
     """
     cache = ImageCache(cache_bytes, label_values=label_values)
     counted = changed = 0
@@ -176,13 +177,13 @@ def check_pairs(
     for pair in pairs:
         files = (pair.before, pair.after, pair.label)
         if files not in seen:  # the crops of a tile share its files
-            check_pair(pair)
+            check_pair_files(pair)
             seen.add(files)
-        if masks and pair.label is not None:
-            label_HW = cache.mask(pair.label, pair.window_px)
+        if read_masks and pair.label is not None:
+            label_HW = cache.read_mask(pair.label, pair.window_px)
             counted += int((label_HW != IGNORE).sum())
             changed += int((label_HW == 1).sum())
-    if masks and to_learn and pairs and not changed:
+    if read_masks and require_changes and pairs and not changed:
         what = "a changed pixel" if counted else "a single labelled pixel"
         raise DataError(
             f"none of the {len(pairs)} labelled pairs has {what}: there is nothing to learn from."
@@ -190,7 +191,7 @@ def check_pairs(
         )
 
 
-def _same_size(path: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...]) -> None:
+def _require_same_size(path: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...]) -> None:
     """Raise if two (height, width) differ."""
     if tuple(size) != tuple(other_size):
         raise InputError(
@@ -200,20 +201,20 @@ def _same_size(path: Path, size: tuple[int, ...], other: Path, other_size: tuple
         )
 
 
-def _same_ground(pair: PairFiles) -> None:
+def _require_same_ground(pair: PairFiles) -> None:
     """Raise if both rasters say where they lie and it is not the same place."""
-    with open_raster(pair.before) as before, open_raster(pair.after) as after:
+    with open_image_raster(pair.before) as before, open_image_raster(pair.after) as after:
         if before.crs is None or after.crs is None:
             return
         remedy = "Resample one onto the grid of the other, e.g. with `gdalwarp`, and cut the patches again"
         if before.crs != after.crs:
             raise InputError(pair.after, f"has another CRS ({after.crs}) than the first date ({before.crs})", remedy)
-        offset_px = _offset_px(before, after)
+        offset_px = _measure_offset_px(before, after)
         if offset_px > 1:
             raise InputError(pair.after, f"lies {offset_px:.1f} px beside {pair.before.name}", remedy)
 
 
-def _offset_px(before: rasterio.io.DatasetReader, after: rasterio.io.DatasetReader) -> float:
+def _measure_offset_px(before: rasterio.io.DatasetReader, after: rasterio.io.DatasetReader) -> float:
     """Return how far the corners of the second raster are from those of the first, in px of the first."""
     corners = np.array([[0, after.width], [0, after.height], [1, 1]], dtype=np.float64)
     to_map, from_map = (np.array(raster.transform).reshape(3, 3) for raster in (after, before))

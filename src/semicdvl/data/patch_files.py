@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import whole
+from semicdvl.atomic_files import write_atomically
 
 UNCHANGED, UNKNOWN, CHANGED = 0, 128, 255
 """Values in the label files."""
-LABEL_VALUES = "{0=0,128=255,255=1}"
+LABEL_VALUES_OPTION = "{0=0,128=255,255=1}"
 """What a recipe says as `data.label_values` to have unknown pixels ignored."""
 
 
-def files_of(root: Path, name: str) -> tuple[Path, Path, Path]:
+def list_patch_files(root: Path, name: str) -> tuple[Path, Path, Path]:
     """Return where the first date, the second date and the label of a patch lie below `root`."""
     first, second, label = (root / kind / f"{name}.png" for kind in ("A", "B", "label"))
     return first, second, label
@@ -35,7 +35,7 @@ def write_patch(
         OutputError: the folder cannot be written.
     """
     images = (t1_HWC, t2_HWC, label_HW)
-    for path, image in zip(files_of(root, name), images, strict=True):
+    for path, image in zip(list_patch_files(root, name), images, strict=True):
         if image is not None:
             write_png(path, image)
 
@@ -44,5 +44,5 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an RGB (HWC) or grey (HW) image."""
     ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     assert ok, "a uint8 array can always be encoded"
-    with whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(data.tobytes())

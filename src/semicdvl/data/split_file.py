@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import key_of, read_json, write_json
-from semicdvl.data.pairs import refuse_doubles
+from semicdvl.atomic_files import hash_values, read_json, write_json
+from semicdvl.data.pairs import require_unique_names
 from semicdvl.errors import DataError, InputError
 from semicdvl.types import PairFiles, Split
 
-FORMAT = "semicdvl-split-1"
-_SIDES = ("labelled", "unlabelled", "val", "test")
+SPLIT_FORMAT = "semicdvl-split-1"
+_SUBSETS = ("labelled", "unlabelled", "val", "test")
 _REMAKE = "Make the split again, or restore the file from a copy"
 
 
@@ -30,10 +30,10 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
         OutputError: the file cannot be written.
     """
     root = root.resolve()
-    sides = {side: [_plain(pair, root) for pair in getattr(split, side)] for side in _SIDES}
+    sides = {side: [_pair_to_json(pair, root) for pair in getattr(split, side)] for side in _SUBSETS}
     content = {"notes": dict(notes or {}), **sides}
-    digest = key_of(FORMAT, content)
-    write_json(path, {"format": FORMAT, "sha256": digest, "root": str(root), **content})
+    digest = hash_values(SPLIT_FORMAT, content)
+    write_json(path, {"format": SPLIT_FORMAT, "sha256": digest, "root": str(root), **content})
     return digest
 
 
@@ -49,26 +49,26 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
         DataError: its hash does not fit its content, a pair occurs twice, or files are missing.
     """
     content = read_json(path, remedy=_REMAKE)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != SPLIT_FORMAT:
         raise InputError(path, "is no split of this version", _REMAKE)
-    hashed = {key: content[key] for key in ("notes", *_SIDES) if key in content}
-    if key_of(FORMAT, hashed) != content.get("sha256"):
+    hashed = {key: content[key] for key in ("notes", *_SUBSETS) if key in content}
+    if hash_values(SPLIT_FORMAT, hashed) != content.get("sha256"):
         raise DataError(f"{path}: the lists do not fit the hash in the file, it was edited or damaged. {_REMAKE}.")
     base = root or Path(content["root"])
-    split = Split(**{side: tuple(_pair(entry, base) for entry in content[side]) for side in _SIDES})
-    refuse_doubles(str(path), [pair.name for side in _SIDES for pair in getattr(split, side)])
-    _must_exist(path, split, base)
+    split = Split(**{side: tuple(_pair_from_json(entry, base) for entry in content[side]) for side in _SUBSETS})
+    require_unique_names(str(path), [pair.name for side in _SUBSETS for pair in getattr(split, side)])
+    _require_files(path, split, base)
     return split
 
 
-def _plain(pair: PairFiles, root: Path) -> dict[str, Any]:
+def _pair_to_json(pair: PairFiles, root: Path) -> dict[str, Any]:
     """Write a pair with paths relative to the root."""
     files = {key: getattr(pair, key) for key in ("before", "after", "label")}
     relative = {key: file and Path(os.path.relpath(file.resolve(), root)).as_posix() for key, file in files.items()}
     return {"name": pair.name, **relative, "window_px": pair.window_px and list(pair.window_px)}
 
 
-def _pair(entry: Mapping[str, Any], root: Path) -> PairFiles:
+def _pair_from_json(entry: Mapping[str, Any], root: Path) -> PairFiles:
     """Read a pair back; the hash has vouched for the form of the entry."""
     label, window = entry["label"], entry["window_px"]
     return PairFiles(
@@ -80,11 +80,11 @@ def _pair(entry: Mapping[str, Any], root: Path) -> PairFiles:
     )
 
 
-def _must_exist(path: Path, split: Split, root: Path) -> None:
+def _require_files(path: Path, split: Split, root: Path) -> None:
     """Raise if files of the split are missing."""
     files = {
         file
-        for side in _SIDES
+        for side in _SUBSETS
         for pair in getattr(split, side)
         for file in (pair.before, pair.after, pair.label)
         if file is not None

@@ -12,15 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semicdvl.data.pairs import DataSet, refuse_doubles
+from semicdvl.data.pairs import ChangeDataset, require_unique_names
 from semicdvl.data.readers import levir_cd, whu_cd
-from semicdvl.data.readers.folder import read_list
+from semicdvl.data.readers.folder import read_name_list
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles, Split
 
 
 # ------------------------------------------------------------------------------------------------ by fraction
-def split(dataset: DataSet, *, labelled: float, seed: int, val: float = 0.1, test: float = 0.2) -> Split:
+def split_by_fraction(
+    dataset: ChangeDataset, *, labelled: float, seed: int, val: float = 0.1, test: float = 0.2
+) -> Split:
     """Divide a data set; published subsets are kept, what is missing is drawn.
 
     All crops of one tile go to the same side of train | val | test. The labelled pairs are drawn pair by pair, as in
@@ -41,20 +43,22 @@ def split(dataset: DataSet, *, labelled: float, seed: int, val: float = 0.1, tes
         if not 0 <= share <= 1:
             raise DataError(f"{dataset.name}: {what} = {share} is no share. Give a number between 0 and 1.")
     named = {name for names in dataset.subsets.values() for name in names}
-    pool = dataset.subset("train") if "train" in dataset.subsets else _others(dataset.pairs, named)
+    pool = dataset.select_subset("train") if "train" in dataset.subsets else _exclude_names(dataset.pairs, named)
     able = sum(pair.label is not None for pair in pool)
     sides: dict[str, tuple[PairFiles, ...]] = {}
     for side, share in (("test", test), ("val", val)):
         if side in dataset.subsets:
-            sides[side] = _with_label(dataset, dataset.subset(side), side)
+            sides[side] = _require_labels(dataset, dataset.select_subset(side), side)
         else:
             count = max(1, round(share * able)) if share > 0 else 0
-            sides[side], pool = _draw_side(dataset, pool, count=count, key=f"{seed}:{side}")
+            sides[side], pool = _draw_subset(dataset, pool, count=count, key=f"{seed}:{side}")
     kept = _draw_labelled(dataset, pool, share=labelled, seed=seed)
-    return Split(kept, _others(pool, {pair.name for pair in kept}), sides["val"], sides["test"])
+    return Split(kept, _exclude_names(pool, {pair.name for pair in kept}), sides["val"], sides["test"])
 
 
-def _draw_labelled(dataset: DataSet, pool: tuple[PairFiles, ...], *, share: float, seed: int) -> tuple[PairFiles, ...]:
+def _draw_labelled(
+    dataset: ChangeDataset, pool: tuple[PairFiles, ...], *, share: float, seed: int
+) -> tuple[PairFiles, ...]:
     """Draw the pairs that keep their label."""
     able = [pair for pair in pool if pair.label is not None]
     count = math.floor(share * len(able) + 1e-9)
@@ -63,19 +67,19 @@ def _draw_labelled(dataset: DataSet, pool: tuple[PairFiles, ...], *, share: floa
         raise DataError(
             f"{dataset.name}: {share:.4g} of {len(able)} training pairs with a label is no pair at all. {least}."
         )
-    return tuple(sorted(able, key=lambda pair: _rank(f"{seed}:labelled", pair.name))[:count])
+    return tuple(sorted(able, key=lambda pair: _hash_rank(f"{seed}:labelled", pair.name))[:count])
 
 
-def _draw_side(
-    dataset: DataSet, pool: tuple[PairFiles, ...], *, count: int, key: str
+def _draw_subset(
+    dataset: ChangeDataset, pool: tuple[PairFiles, ...], *, count: int, key: str
 ) -> tuple[tuple[PairFiles, ...], tuple[PairFiles, ...]]:
     """Draw whole tiles for validation or test; return their labelled pairs, and the pairs of all other tiles."""
     tiles: dict[str, list[PairFiles]] = {}
     for pair in pool:
         if pair.label is not None:
-            tiles.setdefault(_tile(pair, dataset.sources), []).append(pair)
+            tiles.setdefault(_find_tile(pair, dataset.source_tiles), []).append(pair)
     drawn: list[PairFiles] = []
-    left = sorted(tiles, key=lambda tile: _rank(key, tile), reverse=True)
+    left = sorted(tiles, key=lambda tile: _hash_rank(key, tile), reverse=True)
     gone: set[str] = set()
     while left and len(drawn) < count:
         tile = left.pop()
@@ -86,20 +90,20 @@ def _draw_side(
             f"{dataset.name}: {len(pool)} pairs, with labels on {len(tiles)} tiles, are too few to draw {count} pairs"
             f" by whole tiles for {key.partition(':')[2]} and have some left. Give smaller shares, or lists."
         )
-    return tuple(drawn), tuple(pair for pair in pool if _tile(pair, dataset.sources) not in gone)
+    return tuple(drawn), tuple(pair for pair in pool if _find_tile(pair, dataset.source_tiles) not in gone)
 
 
-def _rank(key: str, name: str) -> bytes:
+def _hash_rank(key: str, name: str) -> bytes:
     """Return the place of a name in the order of a key: a hash, equal on every machine."""
     return hashlib.sha256(f"{key}:{name}".encode()).digest()
 
 
-def _others(pairs: Iterable[PairFiles], names: set[str]) -> tuple[PairFiles, ...]:
+def _exclude_names(pairs: Iterable[PairFiles], names: set[str]) -> tuple[PairFiles, ...]:
     """Return the pairs that are not named."""
     return tuple(pair for pair in pairs if pair.name not in names)
 
 
-def _with_label(dataset: DataSet, pairs: tuple[PairFiles, ...], what: str) -> tuple[PairFiles, ...]:
+def _require_labels(dataset: ChangeDataset, pairs: tuple[PairFiles, ...], what: str) -> tuple[PairFiles, ...]:
     """Return the pairs, all of which must have a label file."""
     bare = [pair.name for pair in pairs if pair.label is None]
     if bare:
@@ -124,7 +128,7 @@ class SplitNames:
         """Refuse a pair that is used twice."""
         sides = vars(self)
         for side, names in sides.items():
-            refuse_doubles(f"list '{side}'", names)
+            require_unique_names(f"list '{side}'", names)
         for first, second in [(a, b) for a in sides for b in sides if a < b]:
             if common := set(sides[first]) & set(sides[second]):
                 raise DataError(
@@ -133,7 +137,7 @@ class SplitNames:
                 )
 
 
-def published_names(folder: Path | str, *, part: str | float | None) -> SplitNames:
+def read_published_lists(folder: Path | str, *, part: str | float | None) -> SplitNames:
     """Read the published lists: `5%/labeled.txt`, `5%/unlabeled.txt`, `val.txt`, `test.txt`, and `train.txt` as check.
 
     Args:
@@ -145,16 +149,18 @@ def published_names(folder: Path | str, *, part: str | float | None) -> SplitNam
         DataError: a name occurs twice, or the two training lists together are not train.txt.
     """
     folder = Path(folder)
-    val, test = read_list(folder / "val.txt"), read_list(folder / "test.txt")
+    val, test = read_name_list(folder / "val.txt"), read_name_list(folder / "test.txt")
     if part is None:
-        return SplitNames(read_list(folder / "train.txt"), (), val, test)
+        return SplitNames(read_name_list(folder / "train.txt"), (), val, test)
     below = folder / (part if isinstance(part, str) else f"{part * 100:g}%")
     if not below.is_dir():
         known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir())) or "none"
         raise DataError(f"{folder}: has no lists for '{below.name}'. Known: {known}.")
-    names = SplitNames(read_list(_spelled(below, "labeled")), read_list(_spelled(below, "unlabeled")), val, test)
+    names = SplitNames(
+        read_name_list(_find_list(below, "labeled")), read_name_list(_find_list(below, "unlabeled")), val, test
+    )
     if (folder / "train.txt").is_file():
-        odd = set(names.labelled + names.unlabelled) ^ set(read_list(folder / "train.txt"))
+        odd = set(names.labelled + names.unlabelled) ^ set(read_name_list(folder / "train.txt"))
         if odd:
             raise DataError(
                 f"{below}: labelled and unlabelled pairs differ from train.txt in {len(odd)} names, e.g. '{min(odd)}'."
@@ -163,26 +169,26 @@ def published_names(folder: Path | str, *, part: str | float | None) -> SplitNam
     return names
 
 
-def _spelled(folder: Path, stem: str) -> Path:
+def _find_list(folder: Path, stem: str) -> Path:
     """Return the list under its published, American name, or the British one."""
     british = folder / f"{stem.replace('labeled', 'labelled')}.txt"
     return british if british.is_file() else folder / f"{stem}.txt"
 
 
-def pick(dataset: DataSet, names: SplitNames) -> Split:
+def select_split(dataset: ChangeDataset, names: SplitNames) -> Split:
     """Return the split of these names.
 
     Raises:
         DataError: a name is not in the data set, or a labelled, validation or test pair has no label file.
     """
-    sides = {side: dataset.select(listed, what=f"list '{side}'") for side, listed in vars(names).items()}
+    sides = {side: dataset.select_pairs(listed, what=f"list '{side}'") for side, listed in vars(names).items()}
     for side in ("labelled", "val", "test"):
-        _with_label(dataset, sides[side], side)
+        _require_labels(dataset, sides[side], side)
     return Split(**sides)
 
 
 # ------------------------------------------------------------------------------------------------ across data sets
-def cross(labelled: Split, unlabelled: Split, *, keep_own: bool = False) -> Split:
+def combine_splits(labelled: Split, unlabelled: Split, *, keep_own_unlabelled: bool = False) -> Split:
     """Return a split whose labels come from one data set and whose unlabelled pairs come from another.
 
     Validation and test stay those of the labelled set. Of the other set all *training* pairs are taken, without their
@@ -191,42 +197,49 @@ def cross(labelled: Split, unlabelled: Split, *, keep_own: bool = False) -> Spli
     Args:
         labelled: gives labelled, val and test.
         unlabelled: gives the unlabelled pairs.
-        keep_own: the labelled set's own unlabelled pairs take part as well.
+        keep_own_unlabelled: the labelled set's own unlabelled pairs take part as well.
 
     Raises:
         DataError: both sets have a pair of the same name.
     """
     foreign = unlabelled.labelled + unlabelled.unlabelled
-    joined = replace(labelled, unlabelled=(labelled.unlabelled if keep_own else ()) + foreign)
-    refuse_doubles("labelled and unlabelled set together", [p.name for side in vars(joined).values() for p in side])
+    joined = replace(labelled, unlabelled=(labelled.unlabelled if keep_own_unlabelled else ()) + foreign)
+    require_unique_names(
+        "labelled and unlabelled set together", [p.name for side in vars(joined).values() for p in side]
+    )
     return joined
 
 
 # ------------------------------------------------------------------------------------------------ leaks
-def leaks(split: Split, *, sources: Mapping[str, str] | None = None) -> int:
+def count_leaks(split: Split, *, source_tiles: Mapping[str, str] | None = None) -> int:
     """Count the validation and test pairs that share ground, as far as names and windows tell, with a training pair.
 
     Two pairs share ground if they are windows of one file, crops of one LEVIR-CD tile by name, WHU-CD patches with
-    neighbouring numbers, or have one source in `sources`.
+    neighbouring numbers, or have one source in `source_tiles`.
 
     Args:
         split: what is checked; unlabelled pairs count as training pairs.
-        sources: name -> tile that it was cut from (`DataSet.sources`).
+        source_tiles: name -> tile that it was cut from (`DataSet.source_tiles`).
     """
-    known = sources or {}
-    trained = {key for pair in split.labelled + split.unlabelled for key in _ground(pair, known)}
-    return sum(not trained.isdisjoint(_ground(pair, known)) for pair in split.val + split.test)
+    known = source_tiles or {}
+    trained = {key for pair in split.labelled + split.unlabelled for key in _ground_keys(pair, known)}
+    return sum(not trained.isdisjoint(_ground_keys(pair, known)) for pair in split.val + split.test)
 
 
-def _ground(pair: PairFiles, sources: Mapping[str, str]) -> frozenset[str]:
+def _ground_keys(pair: PairFiles, sources: Mapping[str, str]) -> frozenset[str]:
     """Return keys such that pairs with a common one share ground."""
-    keys = {sources.get(pair.name, levir_cd.source_tile(pair.name))}
+    keys = {sources.get(pair.name, levir_cd.find_source_tile(pair.name))}
     if pair.window_px is not None:
         keys.add(str(pair.before))
-    return frozenset(keys) | whu_cd.borders(pair.name)
+    return frozenset(keys) | whu_cd.find_borders(pair.name)
 
 
-def _tile(pair: PairFiles, sources: Mapping[str, str]) -> str:
+def _find_tile(pair: PairFiles, sources: Mapping[str, str]) -> str:
     """Return the tile that a pair must not be parted from when sides are drawn."""
     window_of = str(pair.before) if pair.window_px else None
-    return sources.get(pair.name) or window_of or whu_cd.mosaic_strip(pair.name) or levir_cd.source_tile(pair.name)
+    return (
+        sources.get(pair.name)
+        or window_of
+        or whu_cd.find_mosaic_strip(pair.name)
+        or levir_cd.find_source_tile(pair.name)
+    )

@@ -49,7 +49,7 @@ class _Pipe(Generic[T]):
         raise _Stopped
 
 
-class Ahead(Generic[T]):
+class BackgroundReader(Generic[T]):
     """Items that a thread of its own makes, up to `depth` ahead of whoever takes them; to be used in a `with`.
 
     What makes the items runs in that thread alone, so it may own handles that must not be shared (GDAL's).
@@ -77,7 +77,7 @@ class Ahead(Generic[T]):
         except _Stopped:
             return
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> BackgroundReader[T]:
         """Start."""
         self._thread.start()
         return self
@@ -101,7 +101,7 @@ class Ahead(Generic[T]):
         self._thread.join()
 
 
-class Behind(Generic[T]):
+class BackgroundWriter(Generic[T]):
     """A thread of its own that takes what it is given; to be used in a `with`.
 
     Leaving the `with` waits until everything is put away, or, after an error, gives up the rest.
@@ -140,7 +140,7 @@ class Behind(Generic[T]):
                 raise self._error from None
             raise AssertionError("the thread took less than it was given") from None
 
-    def __enter__(self) -> Behind[T]:
+    def __enter__(self) -> BackgroundWriter[T]:
         """Start."""
         self._thread.start()
         return self

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 CHUNK_BYTES = 2**22
 
 
-def append(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | int, crc32: int) -> int:
+def append_array(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | int, crc32: int) -> int:
     """Write an array, or so many zeros as a hole that takes no room on the disk; return the check sum so far."""
     if isinstance(data, np.ndarray):
         raw = data.data.cast("B")
@@ -26,7 +26,7 @@ def append(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | 
     return crc32
 
 
-def fill_from(handle: int, target: memoryview, offset: int) -> None:
+def read_into(handle: int, target: memoryview, offset: int) -> None:
     """Read bytes from a place of a file; a short file is no mistake of the user."""
     while len(target):
         count = os.preadv(handle, [target], offset)
@@ -35,7 +35,7 @@ def fill_from(handle: int, target: memoryview, offset: int) -> None:
         target, offset = target[count:], offset + count
 
 
-def crc32_of(path: Path) -> int:
+def compute_crc32(path: Path) -> int:
     """Return the check sum of a file; that of nothing for a missing one."""
     if not path.is_file():
         return 0

@@ -4,7 +4,7 @@
     FOLDER/00003.features    features: float32, tile by tile as H, W, date, D
 
 A file is there only where there is something to keep. Its check sum stands in the record of the row of tiles
-(`planes.PlaneStore`), so that maps, objects and features of a row are finished together or not at all.
+(`planes.ScoreStore`), so that maps, objects and features of a row are finished together or not at all.
 """
 
 from __future__ import annotations
@@ -20,86 +20,86 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import write_whole
-from semicdvl.detection.binary_file import append, crc32_of, fill_from
+from semicdvl.atomic_files import write_bytes_atomically
+from semicdvl.detection.binary_file import append_array, compute_crc32, read_into
 from semicdvl.raster.tiling import Tiling
-from semicdvl.types import TileAnswer, TileObject
+from semicdvl.types import TileInstance, TilePrediction
 
-ROWS_HELD = 4
+CACHED_ROWS = 4
 """Rows of tiles whose objects are held at once: no place of a raster is shown by more of them."""
 
-_Place = tuple[int, int, int, int]
+_FeatureBlock = tuple[int, int, int, int]
 """Where a tile's features begin in their file, in bytes, and their rows, columns and depth."""
 
 
-class FindsRow:
-    """One row of tiles being written: `add` every tile from the left, then `record` what is there."""
+class InstanceRowWriter:
+    """One row of tiles being written: `add` every tile from the left, then `finish` what is there."""
 
     def __init__(self, stem: Path, files: contextlib.ExitStack) -> None:
         """Write to files of this name; `atomic_files` closes them."""
         self._stem, self._files = stem, files
         self._objects: list[list[Any] | None] = []
-        self._features: list[_Place | None] = []
+        self._features: list[_FeatureBlock | None] = []
         self._handle: BufferedWriter | None = None
         self._crc32 = 0
 
-    def add(self, told: TileAnswer) -> None:
+    def add(self, answer: TilePrediction) -> None:
         """Put away what was told of the next tile."""
-        self._objects.append(None if told.objects is None else [_values(one) for one in told.objects])
-        self._features.append(None if told.features_2DHW is None else self._written(told.features_2DHW))
+        self._objects.append(None if answer.instances is None else [_as_values(one) for one in answer.instances])
+        self._features.append(None if answer.features_2DHW is None else self._write_features(answer.features_2DHW))
 
-    def _written(self, features_2DHW: NDArray[np.float32]) -> _Place:
+    def _write_features(self, features_2DHW: NDArray[np.float32]) -> _FeatureBlock:
         if self._handle is None:
             self._handle = self._files.enter_context(self._stem.with_suffix(".features").open("wb"))
         offset = self._handle.tell()
         cells_HW2D = np.ascontiguousarray(features_2DHW.transpose(2, 3, 0, 1), dtype=np.float32)
-        self._crc32 = append(self._handle, cells_HW2D, self._crc32)
+        self._crc32 = append_array(self._handle, cells_HW2D, self._crc32)
         height, width, _, depth = cells_HW2D.shape
         return offset, height, width, depth
 
-    def record(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """Finish the files, and return what is to be known about them."""
         if any(tile is not None for tile in self._objects):
-            write_whole(self._stem.with_suffix(".objects"), json.dumps(self._objects).encode())
+            write_bytes_atomically(self._stem.with_suffix(".objects"), json.dumps(self._objects).encode())
         if self._handle is not None:
             self._handle.flush()
-        objects = crc32_of(self._stem.with_suffix(".objects"))
+        objects = compute_crc32(self._stem.with_suffix(".objects"))
         return {"objects_crc32": objects, "features_crc32": self._crc32, "features": self._features}
 
 
-def _values(one: TileObject) -> list[Any]:
+def _as_values(one: TileInstance) -> list[Any]:
     """Return an object as plain values, in the order of its attributes."""
     return [one.date, one.row, one.col, dict(one.mask), one.prompt, one.score]
 
 
-class TileFinds:
-    """The objects and features of one raster, by tile: `types.Finds`.
+class InstanceStore:
+    """The objects and features of one raster, by tile: `types.TileInstanceReader`.
 
     Attributes:
         shape_hw: height and width of the raster.
         tile_hw: full size of a tile.
-        places: rows and columns of the raster that each tile shows.
+        tile_windows: rows and columns of the raster that each tile shows.
     """
 
     def __init__(self, folder: Path, cut: Tiling) -> None:
         """Use a folder, with what already lies in it."""
         self.shape_hw, self.tile_hw = (cut.height, cut.width), cut.tile_hw
-        self.places = tuple(
+        self.tile_windows = tuple(
             (slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)) for tile in cut
         )
         self._folder, self._per_row = folder, len(cut.cols)
-        self._row = functools.lru_cache(maxsize=ROWS_HELD)(self._read_row)
+        self._row = functools.lru_cache(maxsize=CACHED_ROWS)(self._read_row)
 
     @contextlib.contextmanager
-    def writing(self, index: int) -> Iterator[FindsRow]:
+    def open_row(self, index: int) -> Iterator[InstanceRowWriter]:
         """Write one row of tiles anew."""
         stem = self._folder / f"{index:05d}"
         for suffix in (".objects", ".features"):
             stem.with_suffix(suffix).unlink(missing_ok=True)
         with contextlib.ExitStack() as files:
-            yield FindsRow(stem, files)
+            yield InstanceRowWriter(stem, files)
 
-    def objects(self, tile: int) -> Sequence[TileObject] | None:
+    def read_instances(self, tile: int) -> Sequence[TileInstance] | None:
         """Return the objects of a tile; None where none were told."""
         index, at = divmod(tile, self._per_row)
         return self._row(index)[0][at]
@@ -110,7 +110,7 @@ class TileFinds:
         place = self._row(index)[1][at]
         return None if place is None else (place[1], place[2])
 
-    def features(self, tile: int, rows: slice) -> NDArray[np.float32]:
+    def read_features(self, tile: int, rows: slice) -> NDArray[np.float32]:
         """Return some rows of a tile's features, as H, W, date, D."""
         index, at = divmod(tile, self._per_row)
         place = self._row(index)[1][at]
@@ -118,13 +118,13 @@ class TileFinds:
         offset, _, width, depth = place
         cells_HW2D = np.empty((rows.stop - rows.start, width, 2, depth), np.float32)
         with (self._folder / f"{index:05d}.features").open("rb", buffering=0) as handle:
-            fill_from(handle.fileno(), cells_HW2D.data.cast("B"), offset + 4 * rows.start * width * 2 * depth)
+            read_into(handle.fileno(), cells_HW2D.data.cast("B"), offset + 4 * rows.start * width * 2 * depth)
         return cells_HW2D
 
-    def _read_row(self, index: int) -> tuple[list[tuple[TileObject, ...] | None], list[_Place | None]]:
+    def _read_row(self, index: int) -> tuple[list[tuple[TileInstance, ...] | None], list[_FeatureBlock | None]]:
         """Read what is kept of a finished row of tiles."""
         record = json.loads((self._folder / f"{index:05d}.json").read_text(encoding="utf-8"))
         path = self._folder / f"{index:05d}.objects"
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else [None] * self._per_row
-        objects = [None if tile is None else tuple(TileObject(*values) for values in tile) for tile in content]
+        objects = [None if tile is None else tuple(TileInstance(*values) for values in tile) for tile in content]
         return objects, record["features"]

@@ -15,40 +15,40 @@ from rich.console import Console
 
 from semicdvl.detection import report, results
 from semicdvl.detection.detectors.network import (
-    VLMCEG,
     NetworkDetector,
     Noting,
-    identity_of,
-    network_detector,
-    vlm_detector,
+    VLMDetector,
+    build_network_detector,
+    build_vlm_detector,
+    identify_detector,
 )
 from semicdvl.detection.detectors.onnx import OnnxDetector
-from semicdvl.detection.output_folder import keep_foreign, refuse_foreign
-from semicdvl.detection.pair_check.check import alignment_record, open_checked, warnings_left
-from semicdvl.detection.raster_writer import write_maps
-from semicdvl.detection.results import Found, RunFacts
-from semicdvl.detection.resume import Partial, resumable
-from semicdvl.detection.score_store import PlaneStore
-from semicdvl.detection.tile_runner import Engine, fill, fitted
+from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
+from semicdvl.detection.pair_check.check import build_alignment_record, collect_remaining_warnings, open_checked_pair
+from semicdvl.detection.raster_writer import write_rasters
+from semicdvl.detection.results import DetectedChanges, RunRecord
+from semicdvl.detection.resume import WorkFolder, open_work_folder
+from semicdvl.detection.score_store import ScoreStore
+from semicdvl.detection.tile_runner import TileExecutor, fit_detector, run_tiles
 from semicdvl.errors import ConfigError
-from semicdvl.raster.io.inputs import Given
+from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.tiling import tiling
-from semicdvl.raster.vector.files import driver_of, write_vector
-from semicdvl.raster.vector.qgis_style import KINDS_STYLE
-from semicdvl.raster.vector.simplify import Shaping
+from semicdvl.raster.tiling import plan_tiles
+from semicdvl.raster.vector.files import get_vector_driver, write_vector
+from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
+from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.types import Detector
 
-__all__ = ["DetectResult", "DetectSettings", "detect", "network_detector", "vlm_detector"]
+__all__ = ["DetectionConfig", "DetectionSummary", "build_network_detector", "build_vlm_detector", "detect_to_folder"]
 
-CACHE_BYTES = 256 * 2**20
+GDAL_CACHE_BYTES = 256 * 2**20
 """What GDAL may keep of the rasters that it reads and writes; its own default is a share of the machine's memory."""
-ONLY_WRITTEN = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite")
+POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite")
 """Settings that change what is made of the tiles' maps, but not the maps: an interrupted run may go on with others."""
 
 
 @dataclass(frozen=True)
-class DetectSettings:
+class DetectionConfig:
     """How `detect` works.
 
     Attributes:
@@ -87,7 +87,7 @@ class DetectSettings:
 
 
 @dataclass(frozen=True)
-class DetectResult:
+class DetectionSummary:
     """What came out.
 
     Attributes:
@@ -113,16 +113,16 @@ class DetectResult:
     summary: str = ""
 
 
-def detect(
-    before: Given,
-    after: Given,
+def detect_to_folder(
+    before: ImageInput,
+    after: ImageInput,
     out: Path,
     *,
     detector: Detector,
-    settings: DetectSettings | None = None,
+    settings: DetectionConfig | None = None,
     progress: Console | None = None,
-    engine: Engine | None = None,
-) -> DetectResult:
+    engine: TileExecutor | None = None,
+) -> DetectionSummary:
     """Find what changed between two images and write it to a folder.
 
     Written are `change.tif` (1 changed, 0 not, 255 no data), `score.tif` (NaN no data), `t1.tif` and `t2.tif` (classes,
@@ -134,13 +134,13 @@ def detect(
     a pixel and map of the detector, and in the list of objects.
 
     Args:
-        before: date 1: a file, a folder, an address, or several files (`raster.io.inputs.named`).
+        before: date 1: a file, a folder, an address, or several files (`raster.io.inputs.resolve_input`).
         after: date 2; see `raster.io.pair_reader.open_pair` for what happens when the grids differ.
         out: the folder. An earlier result in it is replaced.
         detector: what finds the change.
-        settings: see `DetectSettings`.
+        settings: see `DetectionConfig`.
         progress: where progress is shown; standard error unless given.
-        engine: what computes the tiles (`on_ray.RayTiles`); None: this process. The result is the same.
+        engine: what computes the tiles (`fill_on_ray.RayTileExecutor`); None: this process. The result is the same.
 
     Raises:
         InputError: an image cannot be used, or the two have no pixel with data in common.
@@ -148,14 +148,14 @@ def detect(
         ConfigError: impossible tiles, or more bands than the detector looks at.
         MissingExtraError: a format that needs an optional package.
     """
-    settings = settings or DetectSettings()
+    settings = settings or DetectionConfig()
     out = Path(out).absolute()
-    refuse_settings(settings, detector)
-    refuse_foreign(out, overwrite=settings.overwrite)
+    check_config(settings, detector)
+    check_output_folder(out, overwrite=settings.overwrite)
     console = progress or Console(stderr=True)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), ExitStack() as opened:
-        clock = _Clock()
-        pair, checked, left = open_checked(
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), ExitStack() as opened:
+        clock = _StageTimer()
+        pair, checked, left = open_checked_pair(
             before,
             after,
             bands=settings.bands,
@@ -165,21 +165,24 @@ def detect(
             align=settings.align,
         )
         opened.enter_context(pair)
-        alignment = alignment_record(checked, pair.move, left)
+        alignment = build_alignment_record(checked, pair.alignment, left)
         gsd_m = settings.gsd_m or pair.gsd_m
-        parts = _made_of(pair, detector, settings=settings, alignment=alignment)
-        key = results.result_key(pair.before.name, pair.after.name, detector=detector, settings=settings)
-        clock.lap("open")
-        with resumable(out, parts) as partial, _telling(console):
-            work = _Work(pair, detector, settings, gsd_m, console, clock, engine)
-            found, tiles = work.done(partial)
-            warned = (*results.warnings_of(pair, found, settings=settings), *warnings_left(checked, pair.move, left))
+        parts = _list_resume_parts(pair, detector, settings=settings, alignment=alignment)
+        key = results.compute_result_key(pair.before.input, pair.after.input, detector=detector, settings=settings)
+        clock.mark("open")
+        with open_work_folder(out, parts) as partial, _announce_interruption(console):
+            work = _DetectionRun(pair, detector, settings, gsd_m, console, clock, engine)
+            found, tiles = work.run_tiles_and_write(partial)
+            warned = (
+                *results.collect_warnings(pair, found, settings=settings),
+                *collect_remaining_warnings(checked, pair.alignment, left),
+            )
             warned += work.detector.notes() if isinstance(work.detector, Noting) else ()
-            facts = RunFacts(work.detector, settings, warned, alignment, tiles, clock.laps, key)
+            facts = RunRecord(work.detector, settings, warned, alignment, tiles, clock.seconds, key)
             work.write_report(partial.result, found, facts)
-            keep_foreign(out, partial.result)
-    numbers = results.count(found)
-    return DetectResult(
+            carry_over_other_files(out, partial.result)
+    numbers = results.summarise_changes(found)
+    return DetectionSummary(
         out=out,
         objects=numbers.objects,
         changed_px=numbers.changed_px,
@@ -187,58 +190,58 @@ def detect(
         changed_m2=numbers.changed_m2,
         by_kind=numbers.by_kind,
         warnings=warned,
-        seconds=dict(clock.laps),
-        summary=results.summary(found, warned, out),
+        seconds=dict(clock.seconds),
+        summary=results.format_detection_summary(found, warned, out),
     )
 
 
 # ------------------------------------------------------------------------------------------------ the work
 @dataclass
-class _Work:
+class _DetectionRun:
     """One detection on its way: what all its stages need."""
 
     pair: RasterPair
     detector: Detector
-    settings: DetectSettings
+    settings: DetectionConfig
     gsd_m: float | None
     console: Console
-    clock: _Clock
-    engine: Engine | None
+    clock: _StageTimer
+    engine: TileExecutor | None
 
-    def done(self, partial: Partial) -> tuple[Found, dict[str, int]]:
+    def run_tiles_and_write(self, partial: WorkFolder) -> tuple[DetectedChanges, dict[str, int]]:
         """Run the detector over all tiles, decide, and write rasters and polygons; return also the count of tiles."""
         settings, pair, gsd_m = self.settings, self.pair, self.gsd_m
-        cut = tiling(*pair.shape_hw, tile_px=settings.tile_px, overlap_px=settings.overlap_px)
+        cut = plan_tiles(*pair.shape_hw, tile_px=settings.tile_px, overlap_px=settings.overlap_px)
         with self.console.status("looking at the whole pair"):
-            self.detector = fitted(self.detector, pair, tile_px=settings.tile_px, gsd_m=gsd_m)
-        store = PlaneStore(partial.tiles, cut, planes_count=self.detector.planes_count)
-        answers = None if self.engine is None else self.engine.answers(self.detector, gsd_m=gsd_m)
-        had = fill(store, pair, self.detector, gsd_m=gsd_m, console=self.console, answers=answers)
-        self.clock.lap("detect")
+            self.detector = fit_detector(self.detector, pair, tile_px=settings.tile_px, gsd_m=gsd_m)
+        store = ScoreStore(partial.tiles, cut, map_count=self.detector.map_count)
+        answers = None if self.engine is None else self.engine.bind(self.detector, gsd_m=gsd_m)
+        had = run_tiles(store, pair, self.detector, gsd_m=gsd_m, console=self.console, answers=answers)
+        self.clock.mark("detect")
         with self.console.status("objects and rasters"):
-            found = write_maps(
+            found = write_rasters(
                 partial.result,
                 self.detector.decide(store),
                 grid=pair.grid,
                 min_area_m2=settings.min_area_m2,
                 gsd_m=gsd_m,
-                shaping=Shaping(settings.simplify_m, settings.regularise),
-                decided=lambda: self.clock.lap("decide"),
+                shaping=SimplifySettings(settings.simplify_m, settings.regularise),
+                on_decided=lambda: self.clock.mark("decide"),
             )
             for kind in ("gpkg", *settings.polygons):
-                write_vector(partial.result / f"changes.{kind}", found.frame, style=KINDS_STYLE)
-        self.clock.lap("write")
+                write_vector(partial.result / f"changes.{kind}", found.objects, style=CHANGE_KIND_STYLE)
+        self.clock.mark("write")
         return found, {"all": len(cut), "from_an_interrupted_run": had}
 
-    def write_report(self, folder: Path, found: Found, facts: RunFacts) -> None:
+    def write_report(self, folder: Path, found: DetectedChanges, facts: RunRecord) -> None:
         """Write what a person reads, and the record of the run."""
         with self.console.status("report"):
-            report.write(folder / "report.html", self.pair.in_colour(), found, facts)
-        self.clock.lap("report")
+            report.write_detection_report(folder / "report.html", self.pair.select_rgb(), found, facts)
+        self.clock.mark("report")
         results.write_record(folder / "run.json", self.pair, found, facts)
 
 
-def refuse_settings(settings: DetectSettings, detector: Detector) -> None:
+def check_config(settings: DetectionConfig, detector: Detector) -> None:
     """Refuse at once what would only show at the end of a long run.
 
     Raises:
@@ -246,15 +249,15 @@ def refuse_settings(settings: DetectSettings, detector: Detector) -> None:
         MissingExtraError: a format that needs an optional package.
     """
     for kind in settings.polygons:
-        driver_of(Path(f"changes.{kind}"))
+        get_vector_driver(Path(f"changes.{kind}"))
     for bands in (settings.bands or (), settings.after_bands or ()):
-        if len(bands) > 3 and isinstance(detector, VLMCEG | NetworkDetector | OnnxDetector):
+        if len(bands) > 3 and isinstance(detector, VLMDetector | NetworkDetector | OnnxDetector):
             asked = ",".join(map(str, bands))
             raise ConfigError(f"{detector.name} looks at red, green and blue; asked for bands {asked}. Name three.")
 
 
 @contextmanager
-def _telling(console: Console) -> Iterator[None]:
+def _announce_interruption(console: Console) -> Iterator[None]:
     """Tell who stops a run that the next one goes on from there."""
     try:
         yield
@@ -263,28 +266,29 @@ def _telling(console: Console) -> Iterator[None]:
         raise
 
 
-def _made_of(
-    pair: RasterPair, detector: Detector, *, settings: DetectSettings, alignment: dict[str, Any]
+def _list_resume_parts(
+    pair: RasterPair, detector: Detector, *, settings: DetectionConfig, alignment: dict[str, Any]
 ) -> dict[str, Any]:
     """Return all that the maps of the tiles depend on: an interrupted run goes on only where all of it is the same."""
     grid = pair.grid
     return {
-        "inputs": results.inputs_of(pair),
+        "inputs": results.fingerprint_inputs(pair),
         "grid": [None if grid.crs is None else grid.crs.to_wkt(), list(grid.transform)[:6], grid.height, grid.width],
-        "settings": {key: value for key, value in asdict(settings).items() if key not in ONLY_WRITTEN},
+        "settings": {key: value for key, value in asdict(settings).items() if key not in POSTPROCESSING_SETTINGS},
         "alignment": {key: alignment[key] for key in ("moved_px", "offsets_px")},
-        "detector": identity_of(detector),
-        "versions": results.versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
+        "detector": identify_detector(detector),
+        "versions": results.list_versions()
+        | {"torch": version("torch")},  # whether somebody has imported it yet or not
     }
 
 
-class _Clock:
+class _StageTimer:
     """Seconds of the stages, in the order in which they ended."""
 
     def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self.start = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def mark(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name], self.start = round(now - self.start, 3), now
+        self.seconds[name], self.start = round(now - self.start, 3), now

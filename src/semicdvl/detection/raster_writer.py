@@ -11,32 +11,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.background_io import Behind
-from semicdvl.detection.results import Found
+from semicdvl.detection.background_io import BackgroundWriter
+from semicdvl.detection.results import DetectedChanges
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.cog import Band, CogRows, open_cog
-from semicdvl.raster.vector.files import PLAIN
+from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
+from semicdvl.raster.vector.files import NO_SIMPLIFICATION
 from semicdvl.raster.vector.object_stats import MapStrip
-from semicdvl.raster.vector.polygonise import Patch
-from semicdvl.raster.vector.simplify import Shaping
-from semicdvl.raster.vector.streaming_objects import ObjectStream
+from semicdvl.raster.vector.polygonise import PackedMask
+from semicdvl.raster.vector.simplify import SimplifySettings
+from semicdvl.raster.vector.streaming_objects import ObjectCollector
 from semicdvl.reports import colours
 from semicdvl.types import IGNORE, ChangeMap
 
-SCORE_STEPS = 1024
+SCORE_FILE_STEPS = 1024
 """score.tif is kept in these steps: finer ones are noise, and noise does not compress."""
 
 
-def write_maps(
+def write_rasters(
     folder: Path,
     maps: Iterator[ChangeMap],
     *,
     grid: Grid,
     min_area_m2: float = 0,
     gsd_m: float | None = None,
-    shaping: Shaping = PLAIN,
-    decided: Callable[[], None] = lambda: None,
-) -> Found:
+    shaping: SimplifySettings = NO_SIMPLIFICATION,
+    on_decided: Callable[[], None] = lambda: None,
+) -> DetectedChanges:
     """Write the rasters while their rows come, and return what was found.
 
     One thread goes through the rows and gathers the objects, another one writes.
@@ -48,24 +48,24 @@ def write_maps(
         min_area_m2: smaller objects are left out of the map and the polygons alike; pixels if `gsd_m` is None.
         gsd_m: metres per pixel, None if not known.
         shaping: how the objects' outlines are drawn.
-        decided: called once all rows came; what is left to do then is to make the final files of them.
+        on_decided: called once all rows came; what is left to do then is to make the final files of them.
 
     Raises:
         OutputError: the files cannot be written.
     """
-    stream = ObjectStream(grid, least_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2)
+    stream = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2)
     with contextlib.ExitStack() as files:
-        rasters = _Rasters(folder, grid, files)
-        tally = _Tally()
-        with Behind[_Rows](rasters.take, depth=1) as writer:
-            for strip in _strips(maps, stream):
+        rasters = _RasterFiles(folder, grid, files)
+        tally = _PixelCounts()
+        with BackgroundWriter[_RasterRows](rasters.write_all, depth=1) as writer:
+            for strip in _number_strips(maps, stream):
                 rasters.open(strip, stream.classes)
                 tally.add(strip, classes=len(stream.classes))
-                writer.put(_Rows(strip, stream.add(strip)))
-        decided()
-    table = stream.table(gsd_m=gsd_m, shaping=shaping)
-    return Found(
-        frame=table.frame,
+                writer.put(_RasterRows(strip, stream.add_strip(strip)))
+        on_decided()
+    table = stream.build_table(gsd_m=gsd_m, shaping=shaping)
+    return DetectedChanges(
+        objects=table.frame,
         box_N4=table.box_N4,
         changed_px=table.area_px,
         seen_px=tally.seen_px,
@@ -77,13 +77,13 @@ def write_maps(
     )
 
 
-def _strips(maps: Iterator[ChangeMap], stream: ObjectStream) -> Iterator[MapStrip]:
+def _number_strips(maps: Iterator[ChangeMap], stream: ObjectCollector) -> Iterator[MapStrip]:
     """Number the rows on, and tell the objects' stream the classes that come with the first."""
     row = 0
     for change in maps:
         if not row:
             stream.classes, stream.foreground = change.classes, change.foreground
-            stream.probable = change.probability_HW is not None
+            stream.has_probability = change.probability_HW is not None
         yield MapStrip(row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW, change.probability_HW)
         row += len(change.change_HW)
     if row != stream.grid.height:
@@ -91,7 +91,7 @@ def _strips(maps: Iterator[ChangeMap], stream: ObjectStream) -> Iterator[MapStri
 
 
 @dataclass
-class _Tally:
+class _PixelCounts:
     """Pixels counted over all strips."""
 
     seen_px: int = 0
@@ -107,20 +107,20 @@ class _Tally:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _RasterRows:
     """What the writer gets: rows, and pixels of earlier rows (or these) that turned out to be of small objects."""
 
     strip: MapStrip
-    small: list[Patch]
+    small: list[PackedMask]
 
 
-class _Rasters:
+class _RasterFiles:
     """The rasters in the making; opened when the first rows show which there are."""
 
     def __init__(self, folder: Path, grid: Grid, files: contextlib.ExitStack) -> None:
         """Keep where they go to; `atomic_files` finishes them."""
         self._folder, self._grid, self._files = folder, grid, files
-        self._cogs: dict[str, CogRows] = {}
+        self._cogs: dict[str, CogWriter] = {}
 
     def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
         """Open what the first rows show that there is.
@@ -128,34 +128,34 @@ class _Rasters:
         To be called by the thread that also finishes the files: opening quietens a warning, which Python can only do
         for all threads at once.
         """
-        for name, array_HW in _arrays(strip).items():
+        for name, array_HW in _list_arrays(strip).items():
             if array_HW is not None and name not in self._cogs:
-                opened = open_cog(self._folder / f"{name}.tif", grid=self._grid, band=_band(name, classes))
+                opened = create_cog(self._folder / f"{name}.tif", grid=self._grid, band=_describe_band(name, classes))
                 self._cogs[name] = self._files.enter_context(opened)
 
-    def take(self, given: Iterator[_Rows]) -> None:
+    def write_all(self, given: Iterator[_RasterRows]) -> None:
         """Write what comes."""
         for rows in given:
-            for name, array_HW in _arrays(rows.strip).items():
+            for name, array_HW in _list_arrays(rows.strip).items():
                 if name == "score":
-                    array_HW = np.round(array_HW * SCORE_STEPS).astype(np.float32) / np.float32(SCORE_STEPS)
+                    array_HW = np.round(array_HW * SCORE_FILE_STEPS).astype(np.float32) / np.float32(SCORE_FILE_STEPS)
                 if array_HW is not None:
-                    self._cogs[name].write(rows.strip.row, array_HW)
+                    self._cogs[name].write_rows(rows.strip.row, array_HW)
             for patch in rows.small:
-                self._cogs["change"].clear(patch.row, patch.col, patch.mask_HW)
+                self._cogs["change"].clear_pixels(patch.row, patch.col, patch.mask_HW)
 
 
-def _arrays(strip: MapStrip) -> dict[str, Any]:
+def _list_arrays(strip: MapStrip) -> dict[str, Any]:
     """Return the rows of every raster, None where the route has none."""
     return {"change": strip.change_HW, "score": strip.score_HW, "t1": strip.t1_HW, "t2": strip.t2_HW}
 
 
-def _band(name: str, classes: tuple[str, ...]) -> Band:
+def _describe_band(name: str, classes: tuple[str, ...]) -> BandDescription:
     """Return what a raster of the result says of itself."""
     if name == "change":
         tags = {"CLASS_0": "unchanged", "CLASS_1": "changed"}
-        return Band("uint8", IGNORE, tags, [(245, 245, 240), (230, 60, 40)], "change")
+        return BandDescription("uint8", IGNORE, tags, [(245, 245, 240), (230, 60, 40)], "change")
     if name == "score":
-        return Band("float32", float("nan"), description="change score 0-1")
+        return BandDescription("float32", float("nan"), description="change score 0-1")
     tags = {f"CLASS_{value}": word for value, word in enumerate(classes)}
-    return Band("uint8", IGNORE, tags, colours.class_colours(classes), f"class at date {name[1]}")
+    return BandDescription("uint8", IGNORE, tags, colours.choose_class_colours(classes), f"class at date {name[1]}")

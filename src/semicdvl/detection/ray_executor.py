@@ -19,27 +19,27 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from semicdvl.detection.detectors.network import identity_of
-from semicdvl.detection.tile_runner import Answers, Engine, TileJob, answer
+from semicdvl.detection.detectors.network import identify_detector
+from semicdvl.detection.tile_runner import ComputeTiles, TileExecutor, TileJob, detect_tile
 from semicdvl.errors import ConfigError, SemicdvlError, WorkerError
-from semicdvl.pseudo_labels.ray_executor import Here, actors_of, connected
-from semicdvl.types import Detector, TileAnswer
+from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray, start_actors
+from semicdvl.types import Detector, TilePrediction
 
-ENGINES = ("local", "ray")
-ON_THE_WAY = 3
+TILE_EXECUTORS = ("local", "ray")
+TILES_IN_FLIGHT = 3
 """Tiles per worker that are sent and not yet taken back: one is computed while others travel."""
-Build = Callable[[], Detector]
+BuildDetector = Callable[[], Detector]
 
 
-class Worker:
+class DetectorWorker:
     """What an actor holds: the detector."""
 
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: DriverEnvironment) -> None:
         """Make the process like the one that asks."""
-        here.adopt()
+        here.apply()
         self.detector: Detector | None = None
 
-    def build(self, build: Build, wanted: dict[str, Any]) -> SemicdvlError | None:
+    def build(self, build: BuildDetector, wanted: dict[str, Any]) -> SemicdvlError | None:
         """Build the detector; return what a user can mend about it.
 
         Not in `__init__`: what it is made of may be found only once the path is right.
@@ -48,7 +48,7 @@ class Worker:
             self.detector = build()
         except SemicdvlError as error:
             return error
-        if (found := identity_of(self.detector)) != wanted:
+        if (found := identify_detector(self.detector)) != wanted:
             told = "All machines need the same files and the same versions of what computes, and one kind of device"
             return ConfigError(
                 f"a worker of Ray has another detector than this process: {found}, not {wanted}. {told}."
@@ -59,23 +59,23 @@ class Worker:
         """Take a detector as it is."""
         self.detector = detector
 
-    def answer(self, job: TileJob, gsd_m: float | None) -> TileAnswer | SemicdvlError:
+    def answer(self, job: TileJob, gsd_m: float | None) -> TilePrediction | SemicdvlError:
         """Return the answer, or the user's error, which Ray would wrap in one of its own."""
         assert self.detector is not None, "it was made ready"
         try:
-            return answer(self.detector, _writable(job), gsd_m=gsd_m)
+            return detect_tile(self.detector, _copy_job(job), gsd_m=gsd_m)
         except SemicdvlError as error:
             return error
 
 
-class RayTiles:
+class RayTileExecutor:
     """An engine for `run.detect`; to be used in a `with`, for as many pairs as one likes.
 
     Ray is started (or connected to: RAY_ADDRESS) with the first tile that there is to compute, and stopped with the
     `with` if it was started here.
     """
 
-    def __init__(self, *, workers: int, build: Build | None = None, built: Detector | None = None) -> None:
+    def __init__(self, *, workers: int, build: BuildDetector | None = None, built: Detector | None = None) -> None:
         """Remember who does the work.
 
         Args:
@@ -96,7 +96,7 @@ class RayTiles:
         self._held: Detector | None = None
         """The detector that the actors have."""
 
-    def __enter__(self) -> RayTiles:
+    def __enter__(self) -> RayTileExecutor:
         """Start nothing yet."""
         return self
 
@@ -110,11 +110,11 @@ class RayTiles:
         self._actors, self._held = [], None
         self._open.close()
 
-    def answers(self, detector: Detector, *, gsd_m: float | None) -> Answers:
+    def bind(self, detector: Detector, *, gsd_m: float | None) -> ComputeTiles:
         """Return what computes tiles with this detector; the actors get it with the first tile."""
         return partial(self._answers, detector, gsd_m)
 
-    def _answers(self, detector: Detector, gsd_m: float | None, jobs: Iterable[TileJob]) -> Iterator[TileAnswer]:
+    def _answers(self, detector: Detector, gsd_m: float | None, jobs: Iterable[TileJob]) -> Iterator[TilePrediction]:
         """Give the answers in the order of the jobs.
 
         Raises:
@@ -127,11 +127,11 @@ class RayTiles:
         try:
             for job in jobs:
                 if job.dates_HWC is None:  # nothing to look at
-                    waiting.append(answer(detector, job, gsd_m=gsd_m))
+                    waiting.append(detect_tile(detector, job, gsd_m=gsd_m))
                 else:
                     self._hand_over(detector)
                     waiting.append(self._sent(job, gsd_m, at_work))
-                while waiting and (len(waiting) >= ON_THE_WAY * self._workers or self._is_here(waiting[0])):
+                while waiting and (len(waiting) >= TILES_IN_FLIGHT * self._workers or self._is_here(waiting[0])):
                     yield self._taken(waiting.popleft(), at_work)
             while waiting:
                 yield self._taken(waiting.popleft(), at_work)
@@ -151,17 +151,17 @@ class RayTiles:
         return promise
 
     def _is_here(self, one: Any) -> bool:
-        return isinstance(one, TileAnswer) or bool(self._ray.wait([one], timeout=0)[0])
+        return isinstance(one, TilePrediction) or bool(self._ray.wait([one], timeout=0)[0])
 
-    def _taken(self, one: Any, at_work: dict[Any, int]) -> TileAnswer:
+    def _taken(self, one: Any, at_work: dict[Any, int]) -> TilePrediction:
         """Return an answer, waiting for it."""
-        if isinstance(one, TileAnswer):
+        if isinstance(one, TilePrediction):
             return one
         found = self._ray.get(one)
         at_work.pop(one, None)
         if isinstance(found, SemicdvlError):
             raise found
-        result: TileAnswer = found
+        result: TilePrediction = found
         return result
 
     def _hand_over(self, detector: Detector) -> None:
@@ -169,10 +169,10 @@ class RayTiles:
         if self._held is detector:
             return
         if not self._actors:
-            self._ray = self._open.enter_context(connected(self._workers))
-            self._actors = actors_of(self._ray, Worker, self._workers)
+            self._ray = self._open.enter_context(connect_ray(self._workers))
+            self._actors = start_actors(self._ray, DetectorWorker, self._workers)
         if self._build is not None and detector is self._built:
-            wanted = identity_of(detector)
+            wanted = identify_detector(detector)
             failed = self._ray.get([one.build.remote(self._build, wanted) for one in self._actors])
             for error in failed:
                 if error is not None:
@@ -204,7 +204,7 @@ class RayTiles:
         ) from error
 
 
-def _writable(job: TileJob) -> TileJob:
+def _copy_job(job: TileJob) -> TileJob:
     """Return a tile as a detector has it in one process: Ray gives arrays that cannot be written to."""
     if job.dates_HWC is None:
         return job
@@ -213,7 +213,7 @@ def _writable(job: TileJob) -> TileJob:
 
 
 @contextlib.contextmanager
-def engine_of(name: str, *, workers: int, build: Build, built: Detector) -> Iterator[Engine | None]:
+def open_executor(name: str, *, workers: int, build: BuildDetector, built: Detector) -> Iterator[TileExecutor | None]:
     """Give the engine of that name; None for this process.
 
     Args:
@@ -225,12 +225,12 @@ def engine_of(name: str, *, workers: int, build: Build, built: Detector) -> Iter
     Raises:
         ConfigError: an unknown engine, or several workers of this process.
     """
-    if name not in ENGINES:
-        raise ConfigError(f"engine '{name}' is unknown. Known: {', '.join(ENGINES)}.")
+    if name not in TILE_EXECUTORS:
+        raise ConfigError(f"engine '{name}' is unknown. Known: {', '.join(TILE_EXECUTORS)}.")
     if name == "local":
         if workers > 1:
             raise ConfigError(f"--workers {workers} are of --engine ray; one process computes with all cores anyway.")
         yield None
         return
-    with RayTiles(workers=workers, build=build, built=built) as engine:
+    with RayTileExecutor(workers=workers, build=build, built=built) as engine:
         yield engine

@@ -20,32 +20,32 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
-from semicdvl.atomic_files import key_of, sha256, write_json
-from semicdvl.detection.detectors.network import Described, identity_of
-from semicdvl.raster.io.inputs import ImageName, named, patience
+from semicdvl.atomic_files import hash_file, hash_values, write_json
+from semicdvl.detection.detectors.network import Described, identify_detector
+from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts, resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import Detector
 from semicdvl.version import __version__
 
 if TYPE_CHECKING:
-    from semicdvl.detection.pipeline import DetectSettings
+    from semicdvl.detection.pipeline import DetectionConfig
 
-FORMAT = "semicdvl-detect"
-OUTPUTS = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
-MORE_OUTPUTS = ("changes.geojson", "changes.fgb", "changes.parquet")
+DETECTION_FORMAT = "semicdvl-detect"
+OUTPUT_FILES = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
+EXTRA_OUTPUT_FILES = ("changes.geojson", "changes.fgb", "changes.parquet")
 """The polygons in further formats, where they were asked for."""
-EVALUATIONS = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
+EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
 """What `evaluate` and `suggest` add; it goes with the map that it is about. A sample with a person's answers stays."""
-MUCH = 0.4
+MAX_PLAUSIBLE_FRAC = 0.4
 """A greater share of changed ground than this is more often a fault than a fact."""
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedChanges:
     """The result in numbers and polygons; its rasters lie in files.
 
     Attributes:
-        frame: the objects as polygons, largest first.
+        objects: the objects as polygons, largest first.
         box_N4: top, left, bottom, right of each object in pixels, ends excluded; of the one with `id` n at n - 1.
         changed_px: changed pixels.
         seen_px: pixels with data in both dates.
@@ -56,7 +56,7 @@ class Found:
         folder: where change.tif, score.tif, and t1.tif and t2.tif if there are classes, lie.
     """
 
-    frame: gpd.GeoDataFrame
+    objects: gpd.GeoDataFrame
     box_N4: NDArray[np.int64]
     changed_px: int
     seen_px: int
@@ -67,33 +67,33 @@ class Found:
     folder: Path
 
     @property
-    def metric(self) -> bool:
+    def has_metric_areas(self) -> bool:
         """Whether areas are in square metres and not in pixels."""
-        return "area_m2" in self.frame.columns
+        return "area_m2" in self.objects.columns
 
     @property
     def area(self) -> Any:
         """The polygons' areas, in m2 or px."""
-        return self.frame["area_m2" if self.metric else "area_px"]
+        return self.objects["area_m2" if self.has_metric_areas else "area_px"]
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunRecord:
     """What was run and how it went.
 
     Attributes:
         detector: what looked for changes.
         settings: of the run.
-        warned: what a reader of the result should know.
-        alignment: how the dates lie on each other, see `check.alignment_record`.
+        warnings: what a reader of the result should know.
+        alignment: how the dates lie on each other, see `check.build_alignment_record`.
         tiles: how many there are in all, and how many an interrupted run had done before.
         seconds: duration of the stages.
-        key: of the result, see `result_key`.
+        key: of the result, see `compute_result_key`.
     """
 
     detector: Detector
-    settings: DetectSettings
-    warned: tuple[str, ...]
+    settings: DetectionConfig
+    warnings: tuple[str, ...]
     alignment: Mapping[str, Any]
     tiles: Mapping[str, int]
     seconds: Mapping[str, float]
@@ -101,8 +101,8 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """The result in numbers: see `DetectResult`."""
+class ChangeSummary:
+    """The result in numbers: see `DetectionSummary`."""
 
     objects: int
     changed_px: int
@@ -116,20 +116,20 @@ class Numbers:
         return self.changed_px / max(self.seen_px, 1)
 
 
-def count(found: Found) -> Numbers:
+def summarise_changes(found: DetectedChanges) -> ChangeSummary:
     """Count what was found."""
-    return Numbers(
-        objects=len(found.frame),
+    return ChangeSummary(
+        objects=len(found.objects),
         changed_px=found.changed_px,
         seen_px=found.seen_px,
-        changed_m2=float(found.area.sum()) if found.metric else None,
-        by_kind={str(kind): int(many) for kind, many in found.frame["kind"].value_counts().items()},
+        changed_m2=float(found.area.sum()) if found.has_metric_areas else None,
+        by_kind={str(kind): int(many) for kind, many in found.objects["kind"].value_counts().items()},
     )
 
 
-def warnings_of(pair: RasterPair, found: Found, *, settings: DetectSettings) -> tuple[str, ...]:
+def collect_warnings(pair: RasterPair, found: DetectedChanges, *, settings: DetectionConfig) -> tuple[str, ...]:
     """Say what a reader of the result should know."""
-    numbers, lines = count(found), list(pair.notes)
+    numbers, lines = summarise_changes(found), list(pair.notes)
     on_map_m = pair.gsd_m
     if found.gsd_m is None:
         lines.append("How large a pixel is on the ground is not known: areas are in pixels. Give --gsd to have metres.")
@@ -137,7 +137,7 @@ def warnings_of(pair: RasterPair, found: Found, *, settings: DetectSettings) -> 
         lines.append(f"The detector was told {settings.gsd_m:g} m per pixel, but the map says {on_map_m:.3g} m.")
     if numbers.objects == 0:
         lines.append("No change was found. Look at score.tif: high values show what just missed the threshold.")
-    elif numbers.changed_frac > MUCH:
+    elif numbers.changed_frac > MAX_PLAUSIBLE_FRAC:
         lines.append(
             f"{numbers.changed_frac:.0%} of the ground is marked as changed. That is rare: check that the images are "
             "aligned and of one kind, and that what is looked for fits the place."
@@ -146,14 +146,14 @@ def warnings_of(pair: RasterPair, found: Found, *, settings: DetectSettings) -> 
 
 
 # ------------------------------------------------------------------------------------------------ files
-def write_record(path: Path, pair: RasterPair, found: Found, run: RunFacts) -> None:
+def write_record(path: Path, pair: RasterPair, found: DetectedChanges, run: RunRecord) -> None:
     """Write run.json: what was run on what, with which settings and versions, and what came out."""
     record = {
-        "format": FORMAT,
+        "format": DETECTION_FORMAT,
         "key": run.key,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "inputs": inputs_of(pair),
+        "versions": list_versions(),
+        "inputs": fingerprint_inputs(pair),
         "grid": {
             "crs": None if pair.grid.crs is None else pair.grid.crs.to_string(),
             "transform": list(pair.grid.transform)[:6],
@@ -162,24 +162,24 @@ def write_record(path: Path, pair: RasterPair, found: Found, run: RunFacts) -> N
             "gsd_m": found.gsd_m,
         },
         "alignment": dict(run.alignment),
-        "detector": {"name": run.detector.name, **describe(run.detector)},
+        "detector": {"name": run.detector.name, **describe_detector(run.detector)},
         "settings": asdict(run.settings),
         "classes": list(found.classes),
-        "result": asdict(count(found)),
-        "warnings": list(run.warned),
+        "result": asdict(summarise_changes(found)),
+        "warnings": list(run.warnings),
         "tiles": dict(run.tiles),
         "seconds": dict(run.seconds),
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": measure_peak_memory_mib(),
     }
     write_json(path, record)
 
 
-def describe(detector: Detector) -> dict[str, str]:
+def describe_detector(detector: Detector) -> dict[str, str]:
     """Return what a detector tells of itself."""
     return detector.description() if isinstance(detector, Described) else {"Detector": detector.name}
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of what had a part in the result."""
     found = {
         "semicdvl": __version__,
@@ -193,18 +193,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def peak_memory_mib() -> int:
+def measure_peak_memory_mib() -> int:
     """Return the greatest memory that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
 
 
-def inputs_of(pair: RasterPair) -> dict[str, Any]:
+def fingerprint_inputs(pair: RasterPair) -> dict[str, Any]:
     """Return name, size and hash of both images, and of the files that belong to them (parts of a mosaic, masks)."""
-    return {"before": _input(pair.before.name), "after": _input(pair.after.name)}
+    return {"before": _fingerprint_image(pair.before.input), "after": _fingerprint_image(pair.after.input)}
 
 
-def result_key(before: ImageName, after: ImageName, *, detector: Detector, settings: DetectSettings) -> str:
+def compute_result_key(
+    before: ResolvedInput, after: ResolvedInput, *, detector: Detector, settings: DetectionConfig
+) -> str:
     """Return a hash of all that a result depends on: images, settings, detector, versions. Equal keys, equal results.
 
     It is known without opening the pair, so that what is done is not done twice. An image at an address has no hash: it
@@ -221,25 +223,25 @@ def result_key(before: ImageName, after: ImageName, *, detector: Detector, setti
     """
     grid = settings.grid
     parts = {
-        "inputs": [_input(before), _input(after)],
+        "inputs": [_fingerprint_image(before), _fingerprint_image(after)],
         "settings": {name: value for name, value in asdict(settings).items() if name != "overwrite"},
-        "grid": _input(named(grid)) if grid not in ("before", "after", "finest") else None,
-        "detector": [identity_of(detector), describe(detector)],
-        "versions": versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
+        "grid": _fingerprint_image(resolve_input(grid)) if grid not in ("before", "after", "finest") else None,
+        "detector": [identify_detector(detector), describe_detector(detector)],
+        "versions": list_versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
     }
-    return key_of(FORMAT, json.loads(json.dumps(parts, default=str)))
+    return hash_values(DETECTION_FORMAT, json.loads(json.dumps(parts, default=str)))
 
 
-def _input(name: ImageName) -> dict[str, Any]:
-    with patience(name):
-        paths = _files(name.parts)
-    if len(name.parts) > 1 or not paths:
-        return {"path": name.shown, "files": [_file(path) for path in paths]}
-    beside = [_file(path) for path in paths[1:]]
-    return _file(paths[0]) | ({"files": beside} if beside else {})
+def _fingerprint_image(name: ResolvedInput) -> dict[str, Any]:
+    with network_timeouts(name):
+        paths = _list_files(name.gdal_names)
+    if len(name.gdal_names) > 1 or not paths:
+        return {"path": name.display_name, "files": [_fingerprint_file(path) for path in paths]}
+    beside = [_fingerprint_file(path) for path in paths[1:]]
+    return _fingerprint_file(paths[0]) | ({"files": beside} if beside else {})
 
 
-def _files(parts: Sequence[str]) -> list[Path]:
+def _list_files(parts: Sequence[str]) -> list[Path]:
     """Return the local files that GDAL reads for an image, the image's own first."""
     found = []
     for part in parts:
@@ -248,23 +250,23 @@ def _files(parts: Sequence[str]) -> list[Path]:
     return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
-def _file(path: Path) -> dict[str, Any]:
-    return {"path": str(path.absolute()), "bytes": path.stat().st_size, "sha256": sha256(path)}
+def _fingerprint_file(path: Path) -> dict[str, Any]:
+    return {"path": str(path.absolute()), "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 # ------------------------------------------------------------------------------------------------ words
-def area_text(area: float, *, metric: bool) -> str:
+def format_area(area: float, *, metric: bool) -> str:
     """Return an area as one reads it: px, m² below a hectare, ha above."""
     if not metric:
         return f"{area:,.0f} px"
     return f"{area:,.0f} m²" if area < 10_000 else f"{area / 10_000:,.2f} ha"
 
 
-def summary(found: Found, warnings: tuple[str, ...], out: Path) -> str:
+def format_detection_summary(found: DetectedChanges, warnings: tuple[str, ...], out: Path) -> str:
     """Return the result in a few lines for the console."""
-    numbers = count(found)
+    numbers = summarise_changes(found)
     kinds = ", ".join(f"{many} {kind}" for kind, many in numbers.by_kind.items())
-    area = area_text(numbers.changed_m2 or float(numbers.changed_px), metric=found.metric)
+    area = format_area(numbers.changed_m2 or float(numbers.changed_px), metric=found.has_metric_areas)
     lines = [f"{numbers.objects} changed objects{f' ({kinds})' if kinds else ''}, {area}"]
     lines[0] += f", {numbers.changed_frac:.2%} of the ground seen at both dates"
     lines += [f"note: {line}" for line in warnings]

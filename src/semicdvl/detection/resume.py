@@ -1,7 +1,7 @@
 """A result in the making, in a hidden folder beside where it goes to, so that an interrupted run goes on where it was.
 
     .OUT.partial/manifest.json    the key of the run and what it is made of
-    .OUT.partial/tiles/           what was found in the rows of tiles that are done (`planes.PlaneStore`)
+    .OUT.partial/tiles/           what was found in the rows of tiles that are done (`planes.ScoreStore`)
     .OUT.partial/result/          what will be OUT; made anew by every run
     .OUT.partial/lock             held by the run that works here; the system lets go of it however that ends
 
@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import key_of, put_in_place, read_json, unwritable, write_json
+from semicdvl.atomic_files import hash_values, make_output_error, read_json, replace_folder, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
 
-FORMAT = "semicdvl-partial-2"
-MANIFEST = "manifest.json"
+WORK_FOLDER_FORMAT = "semicdvl-partial-2"
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Partial:
+class WorkFolder:
     """The folders of a result in the making: `tiles` survives an interruption, `result` becomes OUT."""
 
     tiles: Path
@@ -36,7 +36,7 @@ class Partial:
 
 
 @contextlib.contextmanager
-def resumable(out: Path, parts: Mapping[str, Any]) -> Iterator[Partial]:
+def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder]:
     """Give the folders for a result; when the block ends well, `out` is replaced by `result` and the rest is gone.
 
     What an interrupted run (Ctrl-C, a kill, a crash, a dead worker) has finished stays for the next one with the same
@@ -50,14 +50,14 @@ def resumable(out: Path, parts: Mapping[str, Any]) -> Iterator[Partial]:
         OutputError: the folder cannot be written, or another run is at work on the same `out`.
     """
     folder = out.parent / f".{out.name}.partial"
-    with _locked(folder, out):
+    with _lock_folder(folder, out):
         try:
-            yield _entered(folder, parts)
-            put_in_place(folder / "result", out)
+            yield _prepare_folder(folder, parts)
+            replace_folder(folder / "result", out)
             shutil.rmtree(folder)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise unwritable(out, error) from error
+            raise make_output_error(out, error) from error
         except BaseException as error:
             if isinstance(error, SemicdvlError) and not isinstance(error, WorkerError):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -68,37 +68,37 @@ def resumable(out: Path, parts: Mapping[str, Any]) -> Iterator[Partial]:
             raise
 
 
-def _entered(folder: Path, parts: Mapping[str, Any]) -> Partial:
+def _prepare_folder(folder: Path, parts: Mapping[str, Any]) -> WorkFolder:
     """Keep what lies in the folder if it is of a run with the same key; else start anew."""
-    partial, key = Partial(folder / "tiles", folder / "result"), key_of(FORMAT, dict(parts))
-    if _key_in(folder) != key:
+    partial, key = WorkFolder(folder / "tiles", folder / "result"), hash_values(WORK_FOLDER_FORMAT, dict(parts))
+    if _read_key(folder) != key:
         shutil.rmtree(partial.tiles, ignore_errors=True)
         partial.tiles.mkdir()
-        write_json(folder / MANIFEST, {"format": FORMAT, "key": key, "parts": dict(parts)})
+        write_json(folder / MANIFEST_FILE, {"format": WORK_FOLDER_FORMAT, "key": key, "parts": dict(parts)})
     shutil.rmtree(partial.result, ignore_errors=True)
     partial.result.mkdir()
     return partial
 
 
-def _key_in(folder: Path) -> str | None:
+def _read_key(folder: Path) -> str | None:
     """Return the key of the run that left the folder, None if that is not known."""
     if not (folder / "tiles").is_dir():
         return None
     try:
-        manifest = read_json(folder / MANIFEST, remedy="")
+        manifest = read_json(folder / MANIFEST_FILE, remedy="")
     except InputError:
         return None
     return manifest.get("key") if isinstance(manifest, dict) else None
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, out: Path) -> Iterator[None]:
+def _lock_folder(folder: Path, out: Path) -> Iterator[None]:
     """Make the folder and hold its lock."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise unwritable(out, error) from error
+        raise make_output_error(out, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

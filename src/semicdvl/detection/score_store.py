@@ -22,138 +22,144 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import read_json, write_json
-from semicdvl.detection.binary_file import append, crc32_of, fill_from
-from semicdvl.detection.instance_store import FindsRow, TileFinds
-from semicdvl.raster.tiling import Above, Block, Tiling
-from semicdvl.types import PlaneStrip
+from semicdvl.detection.binary_file import append_array, compute_crc32, read_into
+from semicdvl.detection.instance_store import InstanceRowWriter, InstanceStore
+from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
+from semicdvl.types import ScoreStrip
 
 STRIP_BYTES = 32 * 2**20
 """A strip holds about this much of the maps; what is made of it needs a few times that."""
 
-KINDS = ("planes", "valid", "objects", "features")
+FILE_KINDS = ("planes", "valid", "objects", "features")
 
 
-class PlaneStore:
+class ScoreStore:
     """The maps of one raster.
 
     Attributes:
-        cut: how the raster is cut into tiles.
-        planes_count: number of maps.
+        tiling: how the raster is cut into tiles.
+        map_count: number of maps.
         shape_hw: height and width of the raster.
-        finds: what was told beside the maps; for a detector that `Looks`.
+        tile_instances: what was told beside the maps; for a detector that `Looks`.
     """
 
-    def __init__(self, folder: Path, cut: Tiling, *, planes_count: int, strip_bytes: int = STRIP_BYTES) -> None:
+    def __init__(self, folder: Path, cut: Tiling, *, map_count: int, strip_bytes: int = STRIP_BYTES) -> None:
         """Use a folder, with what already lies in it.
 
         Args:
             folder: where the files lie.
             cut: how the raster is cut into tiles.
-            planes_count: number of maps.
+            map_count: number of maps.
             strip_bytes: how much of the maps a strip holds.
         """
-        self.cut, self.planes_count = cut, planes_count
+        self.tiling, self.map_count = cut, map_count
         self.shape_hw = cut.height, cut.width
-        self.finds = TileFinds(folder, cut)
+        self.tile_instances = InstanceStore(folder, cut)
         self._folder, self._strip_bytes = folder, strip_bytes
 
     # -------------------------------------------------------------------------------------------- writing
     def write_row(
-        self, index: int, blocks: Iterable[tuple[Block, NDArray[np.bool_]]], *, finds: FindsRow | None = None
+        self,
+        index: int,
+        blocks: Iterable[tuple[BlendedTile, NDArray[np.bool_]]],
+        *,
+        instances: InstanceRowWriter | None = None,
     ) -> None:
         """Write one row of tiles: the blocks from the left, each with where its pixels are valid (HW, of its size).
 
-        `finds` is recorded as it is once the last block came.
+        `instances` is recorded as it is once the last block came.
         """
         valid_px = 0
         with self._path(index, "planes").open("wb") as planes, self._path(index, "valid").open("wb") as valid:
             sums = [0, 0]
             for block, valid_HW in blocks:
-                rows_HPW = block.planes_PHW.transpose(1, 0, 2)
+                rows_HPW = block.maps_PHW.transpose(1, 0, 2)
                 seen = bool(valid_HW.any())
-                sums[0] = append(planes, np.ascontiguousarray(rows_HPW) if seen else rows_HPW.nbytes, sums[0])
-                sums[1] = append(valid, np.packbits(valid_HW, axis=1), sums[1])
-                valid_px += int(np.count_nonzero(valid_HW[: block.done]))
+                sums[0] = append_array(planes, np.ascontiguousarray(rows_HPW) if seen else rows_HPW.nbytes, sums[0])
+                sums[1] = append_array(valid, np.packbits(valid_HW, axis=1), sums[1])
+                valid_px += int(np.count_nonzero(valid_HW[: block.finished_rows]))
             planes.truncate()
         record = {"planes_crc32": sums[0], "valid_crc32": sums[1], "valid_px": valid_px}
-        write_json(self._path(index, "json"), record | ({} if finds is None else finds.record()))
+        write_json(self._path(index, "json"), record | ({} if instances is None else instances.finish()))
 
-    def above(self, index: int) -> contextlib.AbstractContextManager[Above | None]:
-        """Open what the row of tiles above `index` left unfinished, for `blend_row`."""
-        return contextlib.nullcontext() if index == 0 else self._below_done(index - 1)
+    def open_row_above(self, index: int) -> contextlib.AbstractContextManager[ReadRowsAbove | None]:
+        """Open what the row of tiles above `index` left unfinished, for `blend_tile_row`."""
+        return contextlib.nullcontext() if index == 0 else self._open_unfinished_rows(index - 1)
 
     @contextlib.contextmanager
-    def _below_done(self, index: int) -> Iterator[Above]:
-        done, height = self.cut.done(index), self._height(index)
+    def _open_unfinished_rows(self, index: int) -> Iterator[ReadRowsAbove]:
+        done, height = self.tiling.finished_rows(index), self._row_height_px(index)
         with self._path(index, "planes").open("rb", buffering=0) as handle:
 
             def read(col: int, width: int) -> NDArray[np.float32]:
                 del width  # a tile finishes the same columns in every row of tiles
-                return self._rows(handle.fileno(), index, self.cut.cols.index(col), done, height).transpose(1, 0, 2)
+                return self._read_rows(handle.fileno(), index, self.tiling.cols.index(col), done, height).transpose(
+                    1, 0, 2
+                )
 
             yield read
 
     # -------------------------------------------------------------------------------------------- going on
-    def finished_rows(self) -> int:
+    def count_finished_rows(self) -> int:
         """Return how many rows of tiles, from the top, lie here whole."""
-        rows = range(len(self.cut.rows))
+        rows = range(len(self.tiling.rows))
         return next((index for index in rows if not self._is_whole(index)), len(rows))
 
     def _is_whole(self, index: int) -> bool:
         if not self._path(index, "json").is_file():
             return False
         record = read_json(self._path(index, "json"), remedy="Delete its folder and run again")
-        return all(crc32_of(self._path(index, kind)) == record.get(f"{kind}_crc32", 0) for kind in KINDS)
+        return all(compute_crc32(self._path(index, kind)) == record.get(f"{kind}_crc32", 0) for kind in FILE_KINDS)
 
-    def valid_px(self) -> int:
+    def count_valid_px(self) -> int:
         """Return how many pixels of the raster have data in both dates; all rows of tiles must be finished."""
-        paths = [self._path(index, "json") for index in range(len(self.cut.rows))]
+        paths = [self._path(index, "json") for index in range(len(self.tiling.rows))]
         return sum(int(json.loads(path.read_text(encoding="utf-8"))["valid_px"]) for path in paths)
 
     # -------------------------------------------------------------------------------------------- reading
-    def __iter__(self) -> Iterator[PlaneStrip]:
+    def __iter__(self) -> Iterator[ScoreStrip]:
         """Give the maps as strips from the top. A strip starts at an even row and ends where its row of tiles does."""
-        per_row = 4 * self.planes_count * self.cut.width
+        per_row = 4 * self.map_count * self.tiling.width
         most = max(2, self._strip_bytes // per_row // 2 * 2)
-        for index, row in enumerate(self.cut.rows):
-            done = self.cut.done(index)
+        for index, row in enumerate(self.tiling.rows):
+            done = self.tiling.finished_rows(index)
             with (
                 self._path(index, "planes").open("rb", buffering=0) as planes,
                 self._path(index, "valid").open("rb", buffering=0) as valid,
             ):
                 for start in range(0, done, most):
                     end = min(start + most, done)
-                    yield self._strip(planes.fileno(), valid.fileno(), index, start, end, row=row + start)
+                    yield self._read_strip(planes.fileno(), valid.fileno(), index, start, end, row=row + start)
 
-    def _strip(self, planes: int, valid: int, index: int, start: int, end: int, *, row: int) -> PlaneStrip:
+    def _read_strip(self, planes: int, valid: int, index: int, start: int, end: int, *, row: int) -> ScoreStrip:
         """Read rows `start` to `end` of a row of tiles."""
-        planes_PHW = np.empty((self.planes_count, end - start, self.cut.width), np.float32)
-        valid_HW = np.empty((end - start, self.cut.width), bool)
-        for at, col in enumerate(self.cut.cols):
-            cols = slice(col, col + self.cut.finished_cols(at))
-            planes_PHW[:, :, cols] = self._rows(planes, index, at, start, end).transpose(1, 0, 2)
-            valid_HW[:, cols] = self._valid_rows(valid, index, at, start, end)
-        return PlaneStrip(row, planes_PHW, valid_HW)
+        planes_PHW = np.empty((self.map_count, end - start, self.tiling.width), np.float32)
+        valid_HW = np.empty((end - start, self.tiling.width), bool)
+        for at, col in enumerate(self.tiling.cols):
+            cols = slice(col, col + self.tiling.finished_cols(at))
+            planes_PHW[:, :, cols] = self._read_rows(planes, index, at, start, end).transpose(1, 0, 2)
+            valid_HW[:, cols] = self._read_valid_rows(valid, index, at, start, end)
+        return ScoreStrip(row, planes_PHW, valid_HW)
 
-    def _rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.float32]:
+    def _read_rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.float32]:
         """Read rows of the maps of one tile, as HPW."""
-        width, before = self.cut.finished_cols(at), self.cut.cols[at]
-        offset = 4 * self.planes_count * (self._height(index) * before + start * width)
-        rows_HPW = np.empty((end - start, self.planes_count, width), np.float32)
+        width, before = self.tiling.finished_cols(at), self.tiling.cols[at]
+        offset = 4 * self.map_count * (self._row_height_px(index) * before + start * width)
+        rows_HPW = np.empty((end - start, self.map_count, width), np.float32)
         if rows_HPW.size:  # tiles that don't overlap leave no rows to the next
-            fill_from(handle, rows_HPW.data.cast("B"), offset)
+            read_into(handle, rows_HPW.data.cast("B"), offset)
         return rows_HPW
 
-    def _valid_rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.bool_]:
+    def _read_valid_rows(self, handle: int, index: int, at: int, start: int, end: int) -> NDArray[np.bool_]:
         """Read where rows of one tile are valid."""
-        widths = [-(-self.cut.finished_cols(before) // 8) for before in range(at + 1)]
+        widths = [-(-self.tiling.finished_cols(before) // 8) for before in range(at + 1)]
         packed_HW = np.empty((end - start, widths[-1]), np.uint8)
-        fill_from(handle, packed_HW.data.cast("B"), self._height(index) * sum(widths[:-1]) + start * widths[-1])
-        return np.unpackbits(packed_HW, axis=1, count=self.cut.finished_cols(at)).view(bool)
+        read_into(handle, packed_HW.data.cast("B"), self._row_height_px(index) * sum(widths[:-1]) + start * widths[-1])
+        return np.unpackbits(packed_HW, axis=1, count=self.tiling.finished_cols(at)).view(bool)
 
-    def _height(self, index: int) -> int:
+    def _row_height_px(self, index: int) -> int:
         """Return how many rows of the raster a row of tiles covers."""
-        return min(self.cut.tile_hw[0], self.cut.height - self.cut.rows[index])
+        return min(self.tiling.tile_hw[0], self.tiling.height - self.tiling.rows[index])
 
     def _path(self, index: int, suffix: str) -> Path:
         return self._folder / f"{index:05d}.{suffix}"

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.detection.background_io import Ahead, Behind
-from semicdvl.detection.instance_store import FindsRow
-from semicdvl.detection.score_store import PlaneStore
+from semicdvl.detection.background_io import BackgroundReader, BackgroundWriter
+from semicdvl.detection.instance_store import InstanceRowWriter
+from semicdvl.detection.score_store import ScoreStore
 from semicdvl.errors import InputError
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.tiling import Block, blend_row, pad
-from semicdvl.types import Detector, Fits, Looks, PairTile, TileAnswer
+from semicdvl.raster.tiling import BlendedTile, blend_tile_row, pad_tile
+from semicdvl.types import Detector, Fits, Looks, PairTile, TilePrediction
 
-AHEAD = 2
+QUEUE_DEPTH = 2
 """Tiles that are read before they are asked for, and that wait to be written."""
 
 
-class WholePair:
+class PairTileReader:
     """A pair as tiles side by side: what a detector that must see all of it goes through first.
 
     Attributes:
@@ -45,7 +45,7 @@ class WholePair:
 
     def __iter__(self) -> Iterator[PairTile]:
         """Give the tiles, row by row."""
-        with self._pair.reopened() as own, Ahead(self._read(own), depth=AHEAD) as tiles:
+        with self._pair.reopen() as own, BackgroundReader(self._read(own), depth=QUEUE_DEPTH) as tiles:
             yield from tiles
 
     def _read(self, own: RasterPair) -> Iterator[PairTile]:
@@ -56,9 +56,11 @@ class WholePair:
                 yield PairTile(window.t1_HWC, window.t2_HWC, window.valid_HW)
 
 
-def fitted(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> Detector:
+def fit_detector(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> Detector:
     """Show a detector the whole pair where it must see it before it can judge a tile."""
-    return detector.fitted(WholePair(pair, tile_px=tile_px, gsd_m=gsd_m)) if isinstance(detector, Fits) else detector
+    return (
+        detector.prepare(PairTileReader(pair, tile_px=tile_px, gsd_m=gsd_m)) if isinstance(detector, Fits) else detector
+    )
 
 
 @dataclass(frozen=True)
@@ -74,35 +76,35 @@ class TileJob:
     valid_HW: NDArray[np.bool_]
 
 
-Answers = Callable[[Iterable[TileJob]], Iterator[TileAnswer]]
+ComputeTiles = Callable[[Iterable[TileJob]], Iterator[TilePrediction]]
 """What computes the answers, one per job, in the order of the jobs."""
 
 
-class Engine(Protocol):
+class TileExecutor(Protocol):
     """Computes tiles somewhere else than in the process that reads and writes."""
 
-    def answers(self, detector: Detector, *, gsd_m: float | None) -> Answers:
+    def bind(self, detector: Detector, *, gsd_m: float | None) -> ComputeTiles:
         """Return what computes `answer` with this detector, which has seen the whole pair if it must."""
         ...
 
 
-def answer(detector: Detector, job: TileJob, *, gsd_m: float | None) -> TileAnswer:
+def detect_tile(detector: Detector, job: TileJob, *, gsd_m: float | None) -> TilePrediction:
     """Return what the detector tells of a tile: it depends on nothing else, wherever it is computed."""
     if job.dates_HWC is None:
-        return TileAnswer(None, job.valid_HW, () if isinstance(detector, Looks) else None)
+        return TilePrediction(None, job.valid_HW, () if isinstance(detector, Looks) else None)
     if isinstance(detector, Looks):
-        return detector.look(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
-    return TileAnswer(detector.planes(*job.dates_HWC, gsd_m=gsd_m), job.valid_HW)
+        return detector.predict_tile(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
+    return TilePrediction(detector.predict_scores(*job.dates_HWC, gsd_m=gsd_m), job.valid_HW)
 
 
-def fill(
-    store: PlaneStore,
+def run_tiles(
+    store: ScoreStore,
     pair: RasterPair,
     detector: Detector,
     *,
     gsd_m: float | None,
     console: Console,
-    answers: Answers | None = None,
+    answers: ComputeTiles | None = None,
 ) -> int:
     """Run the detector over every tile whose maps the store has not yet; return how many it had.
 
@@ -120,54 +122,54 @@ def fill(
         InputError: a file is damaged, or the dates have no pixel with data in common.
         OSError: the store cannot be written.
     """
-    first = store.finished_rows()
-    had, count = first * len(store.cut.cols), len(store.cut)
-    compute = answers or partial(map, partial(answer, detector, gsd_m=gsd_m))
+    first = store.count_finished_rows()
+    had, count = first * len(store.tiling.cols), len(store.tiling)
+    compute = answers or partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
     shown = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     if had:
         console.print(f"going on from an interrupted run: {had} of {count} tiles are done")
-    if first < len(store.cut.rows):
+    if first < len(store.tiling.rows):
         with (
             shown,
-            pair.reopened() as own,  # opened here, but read by that thread alone
-            Ahead(_jobs(store, own, first), depth=AHEAD) as jobs,
-            Behind[TileAnswer](lambda done: _write(store, first, done), depth=AHEAD) as writer,
+            pair.reopen() as own,  # opened here, but read by that thread alone
+            BackgroundReader(_read_jobs(store, own, first), depth=QUEUE_DEPTH) as jobs,
+            BackgroundWriter[TilePrediction](lambda done: _write_rows(store, first, done), depth=QUEUE_DEPTH) as writer,
         ):
             task = shown.add_task("detecting", total=count, completed=had)
             for done in compute(jobs):
                 writer.put(done)
                 shown.advance(task)
-    if not store.valid_px():
+    if not store.count_valid_px():
         remedy = "Check both images' no-data values and that they show the same place"
         raise InputError(pair.after.path, f"has no pixel with data where {pair.before.path.name} has data", remedy)
     return had
 
 
-def _jobs(store: PlaneStore, own: RasterPair, first: int) -> Iterator[TileJob]:
+def _read_jobs(store: ScoreStore, own: RasterPair, first: int) -> Iterator[TileJob]:
     """Read the tiles from a row of tiles on."""
-    cut = store.cut
+    cut = store.tiling
     for index in range(first, len(cut.rows)):
-        for tile in cut.in_row(index):
+        for tile in cut.tiles_in_row(index):
             window = own.read(tile.row, tile.col, tile.height, tile.width)
             dates_HWC = None
             if window.valid_HW.any():
-                dates_HWC = pad(window.t1_HWC, tile_hw=cut.tile_hw), pad(window.t2_HWC, tile_hw=cut.tile_hw)
+                dates_HWC = pad_tile(window.t1_HWC, tile_hw=cut.tile_hw), pad_tile(window.t2_HWC, tile_hw=cut.tile_hw)
             yield TileJob(dates_HWC, window.valid_HW)
 
 
-def _write(store: PlaneStore, first: int, done: Iterator[TileAnswer]) -> None:
+def _write_rows(store: ScoreStore, first: int, done: Iterator[TilePrediction]) -> None:
     """Blend what comes and write it, row of tiles by row of tiles."""
-    for index in range(first, len(store.cut.rows)):
-        with store.finds.writing(index) as finds:
-            store.write_row(index, _blended(store, index, done, finds), finds=finds)
+    for index in range(first, len(store.tiling.rows)):
+        with store.tile_instances.open_row(index) as finds:
+            store.write_row(index, _blend_tiles(store, index, done, finds), instances=finds)
 
 
-def _blended(
-    store: PlaneStore, index: int, done: Iterator[TileAnswer], finds: FindsRow
-) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
+def _blend_tiles(
+    store: ScoreStore, index: int, done: Iterator[TilePrediction], finds: InstanceRowWriter
+) -> Iterator[tuple[BlendedTile, NDArray[np.bool_]]]:
     """Blend one row of tiles; what was told beside the maps is written as it comes."""
-    cut = store.cut
+    cut = store.tiling
     valid_of: list[NDArray[np.bool_]] = []
 
     def tiles_PHW() -> Iterator[NDArray[np.float32]]:
@@ -175,9 +177,9 @@ def _blended(
             told = next(done)
             finds.add(told)
             valid_of.append(told.valid_HW)
-            planes_PHW = told.planes_PHW
-            yield np.zeros((store.planes_count, *cut.tile_hw), np.float32) if planes_PHW is None else planes_PHW
+            planes_PHW = told.scores_PHW
+            yield np.zeros((store.map_count, *cut.tile_hw), np.float32) if planes_PHW is None else planes_PHW
 
-    with store.above(index) as above:
-        for at, block in enumerate(blend_row(cut, index, tiles_PHW(), above=above)):
+    with store.open_row_above(index) as above:
+        for at, block in enumerate(blend_tile_row(cut, index, tiles_PHW(), read_above=above)):
             yield block, valid_of.pop()[:, : cut.finished_cols(at)]

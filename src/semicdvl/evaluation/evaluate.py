@@ -14,32 +14,38 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from semicdvl.atomic_files import sha256, write_json
-from semicdvl.data.prepare.polygon_layer import Polygons, read_polygons
+from semicdvl.atomic_files import hash_file, write_json
+from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.errors import ConfigError
 from semicdvl.evaluation.map_vs_truth import (
-    Comparison,
+    DetectedMap,
+    MapComparison,
     MaskTruth,
     PolygonTruth,
-    Result,
     Truth,
-    compare,
-    read_result,
+    compare_with_truth,
+    read_detected_map,
     read_truth,
 )
-from semicdvl.evaluation.stratified_sample import Sample, draw, is_sample, read_sample, write_sample
+from semicdvl.evaluation.stratified_sample import (
+    StratifiedSample,
+    draw_stratified_sample,
+    is_sample,
+    read_sample,
+    write_sample,
+)
 from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
-from semicdvl.metrics.change import ObjectMatch
+from semicdvl.metrics.change import ObjectMatches
 from semicdvl.raster.vector.files import write_vector
 
-FORMAT = "semicdvl-evaluation-1"
-SAMPLE = 500
+EVALUATION_FORMAT = "semicdvl-evaluation-1"
+DEFAULT_SAMPLE_SIZE = 500
 """Places for the area-adjusted accuracy, unless another number is asked for."""
-Row = tuple[str, str]
+TableRow = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class ResultEvaluation:
+class MapEvaluation:
     """What a comparison with the truth gave.
 
     Attributes:
@@ -52,33 +58,35 @@ class ResultEvaluation:
     """
 
     out: Path
-    comparison: Comparison | None
-    sample: Sample | None
+    comparison: MapComparison | None
+    sample: StratifiedSample | None
     accuracy: AreaAccuracy | None
     pixel_m2: float | None
     notes: tuple[str, ...] = ()
 
-    def rows(self) -> list[Row]:
+    def format_rows(self) -> list[TableRow]:
         """Return names and numbers for a table."""
-        found: list[Row] = []
+        found: list[TableRow] = []
         if self.comparison is not None:
-            found += _pixel_rows(self.comparison, self.pixel_m2) + _object_rows(self.comparison.objects, self.pixel_m2)
+            found += _format_pixel_rows(self.comparison, self.pixel_m2) + _format_object_rows(
+                self.comparison.objects, self.pixel_m2
+            )
         if self.sample is not None and self.accuracy is not None:
-            found += _accuracy_rows(self.sample, self.accuracy, self.pixel_m2)
+            found += _format_accuracy_rows(self.sample, self.accuracy, self.pixel_m2)
         return found
 
 
-def evaluate_result(
+def evaluate_map(
     out: Path,
     truth: Path,
     *,
     area: Path | None = None,
     layer: str | None = None,
     area_layer: str | None = None,
-    sample: int = SAMPLE,
+    sample: int = DEFAULT_SAMPLE_SIZE,
     seed: int = 0,
     min_iou: float = 0.5,
-) -> ResultEvaluation:
+) -> MapEvaluation:
     """Compare a result of `detect` with the truth; writes evaluation.json and evaluation.gpkg into its folder.
 
     Args:
@@ -96,22 +104,22 @@ def evaluate_result(
         DataError: the places hold other values than 0 and 1.
         OutputError: the folder cannot be written.
     """
-    result = read_result(out)
+    result = read_detected_map(out)
     known = None if area is None else read_polygons(area, grid=result.grid, layer=area_layer)
     pixel_m2 = None if result.gsd_m is None else result.gsd_m**2
     if is_sample(truth):
         places = read_sample(truth, result, area=known)
-        done = ResultEvaluation(out, None, places, places.accuracy(pixel_m2=pixel_m2), pixel_m2)
+        done = MapEvaluation(out, None, places, places.estimate_accuracy(pixel_m2=pixel_m2), pixel_m2)
     else:
         real = read_truth(truth, grid=result.grid, layer=layer)
-        comparison = compare(result, real, area=known, min_iou=min_iou)
-        drawn = draw(result, total=sample, seed=seed, area=known, truth=real) if sample else None
-        accuracy = None if drawn is None else drawn.accuracy(pixel_m2=pixel_m2)
-        notes = _notes(comparison, real, known)
-        done = ResultEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
-        write_vector(out / "evaluation.gpkg", _outcome(result, real, comparison.objects), layer="evaluation")
+        comparison = compare_with_truth(result, real, area=known, min_iou=min_iou)
+        drawn = draw_stratified_sample(result, total=sample, seed=seed, area=known, truth=real) if sample else None
+        accuracy = None if drawn is None else drawn.estimate_accuracy(pixel_m2=pixel_m2)
+        notes = _collect_notes(comparison, real, known)
+        done = MapEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
+        write_vector(out / "evaluation.gpkg", _label_outcomes(result, real, comparison.objects), layer="evaluation")
     settings = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
-    write_json(out / "evaluation.json", _plain({**_record(done, truth), "settings": settings}))
+    write_json(out / "evaluation.json", _replace_nan({**_build_record(done, truth), "settings": settings}))
     return done
 
 
@@ -125,20 +133,20 @@ def draw_sample(
         ConfigError: a sample with answers in it is there already.
         OutputError: the folder cannot be written.
     """
-    result, path = read_result(out), Path(out) / "sample.gpkg"
+    result, path = read_detected_map(out), Path(out) / "sample.gpkg"
     if path.exists():
         raise ConfigError(f"{path}: exists, and may hold answers. Evaluate with --truth {path}, or move it away.")
     known = None if area is None else read_polygons(area, grid=result.grid, layer=area_layer)
-    write_sample(path, draw(result, total=count, seed=seed, area=known), result)
+    write_sample(path, draw_stratified_sample(result, total=count, seed=seed, area=known), result)
     return path
 
 
 # ------------------------------------------------------------------------------------------------ objects for a GIS
-def _outcome(result: Result, truth: Truth, match: ObjectMatch) -> gpd.GeoDataFrame:
+def _label_outcomes(result: DetectedMap, truth: Truth, match: ObjectMatches) -> gpd.GeoDataFrame:
     """Return the objects of both sides with what became of them: matched, touched (too little), missed, invented."""
     sides = (
-        ("result", _shapes_of(result.objects), match.pred_area_px, match.pred_matched, match.pred_touching),
-        ("truth", _truth_shapes(truth, result), match.truth_area_px, match.truth_matched, match.truth_touched),
+        ("result", _list_shapes(result.objects), match.pred_area_px, match.pred_matched, match.pred_touching),
+        ("truth", _trace_truth(truth, result), match.truth_area_px, match.truth_matched, match.truth_touched),
     )
     frames = []
     for source, outlines, area_px, matched, touched in sides:
@@ -146,19 +154,19 @@ def _outcome(result: Result, truth: Truth, match: ObjectMatch) -> gpd.GeoDataFra
         outcome = np.where(matched, "matched", np.where(touched, "touched", alone))
         on_map = area_px > 0
         columns = {"source": source, "outcome": outcome[on_map], "pixels": area_px[on_map]}
-        frames.append(gpd.GeoDataFrame(columns, geometry=[_multi(each) for each in outlines[on_map]]))
+        frames.append(gpd.GeoDataFrame(columns, geometry=[_as_multipolygon(each) for each in outlines[on_map]]))
     kept = [frame for frame in frames if len(frame)]
     joined = gpd.pd.concat(kept, ignore_index=True) if kept else frames[0]
     crs = None if result.grid.crs is None else result.grid.crs.to_wkt()
     return gpd.GeoDataFrame(joined, geometry="geometry", crs=crs)
 
 
-def _shapes_of(polygons: Polygons | None) -> NDArray[np.object_]:
+def _list_shapes(polygons: PolygonLayer | None) -> NDArray[np.object_]:
     """Return the shapes, or none."""
     return np.zeros(0, object) if polygons is None else polygons.shapes
 
 
-def _truth_shapes(truth: Truth, result: Result) -> NDArray[np.object_]:
+def _trace_truth(truth: Truth, result: DetectedMap) -> NDArray[np.object_]:
     """Return the truth's objects as shapes; those of a mask are traced, pieces of one region together."""
     if isinstance(truth, PolygonTruth):
         return truth.polygons.shapes
@@ -172,56 +180,56 @@ def _truth_shapes(truth: Truth, result: Result) -> NDArray[np.object_]:
     return found
 
 
-def _multi(outline: Any) -> Any:
+def _as_multipolygon(outline: Any) -> Any:
     """Return a polygon as a multi-polygon, which is what the layer holds."""
     return outline if outline.geom_type == "MultiPolygon" else shapely.MultiPolygon([outline])
 
 
 # ------------------------------------------------------------------------------------------------ words and numbers
-def _notes(comparison: Comparison, truth: Truth, area: Polygons | None) -> tuple[str, ...]:
+def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer | None) -> tuple[str, ...]:
     """Say what a reader should know."""
-    notes = list(truth.polygons.notes()) if isinstance(truth, PolygonTruth) else []
-    notes += area.notes() if area else ()
-    gone = truth.count - comparison.objects.scores.actual
+    notes = list(truth.polygons.describe_repairs()) if isinstance(truth, PolygonTruth) else []
+    notes += area.describe_repairs() if area else ()
+    gone = truth.count - comparison.objects.counts.actual
     if gone:
         notes.append(f"{gone} objects of the truth cover no pixel that counts (too small, no data, outside the area).")
     return tuple(notes)
 
 
-def _area(pixels: float, pixel_m2: float | None) -> str:
+def _format_area(pixels: float, pixel_m2: float | None) -> str:
     """Return an area in words."""
     return f"{pixels:,.0f} px" if pixel_m2 is None else f"{pixels * pixel_m2:,.0f} m²"
 
 
-def _score(value: float, half_width: float | None = None) -> str:
+def _format_score(value: float, half_width: float | None = None) -> str:
     """Return a score in words, with its interval where it has one."""
     if math.isnan(value):
         return "not defined"
     return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {half_width:.4f}"
 
 
-def _pixel_rows(comparison: Comparison, pixel_m2: float | None) -> list[Row]:
+def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list[TableRow]:
     """Return the scores by pixel."""
     pixels = comparison.pixels
-    rows = [(f"pixels: {name}", _score(value)) for name, value in pixels.scores().items()]
+    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.scores().items()]
     areas = {"changed in truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
-    return rows + [(f"area {name}", _area(count, pixel_m2)) for name, count in areas.items()]
+    return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
 
 
-def _object_rows(match: ObjectMatch, pixel_m2: float | None) -> list[Row]:
+def _format_object_rows(match: ObjectMatches, pixel_m2: float | None) -> list[TableRow]:
     """Return the scores by object."""
-    scores = match.scores
+    scores = match.counts
     rows = [("objects: in truth, in the result", f"{scores.actual}, {scores.predicted}")]
     for name, prefix in (("by IoU", ""), ("by any overlap", "any_")):
         for each in ("precision", "recall", "f1"):
-            rows.append((f"objects {name}: {each}", _score(getattr(scores, prefix + each))))
-    missed, invented = _alone(match)
+            rows.append((f"objects {name}: {each}", _format_score(getattr(scores, prefix + each))))
+    missed, invented = _count_unmatched(match)
     for name, (count, pixels) in (("missed altogether", missed), ("invented altogether", invented)):
-        rows.append((f"objects {name}", f"{count}, {_area(pixels, pixel_m2)}"))
+        rows.append((f"objects {name}", f"{count}, {_format_area(pixels, pixel_m2)}"))
     return rows
 
 
-def _alone(match: ObjectMatch) -> tuple[tuple[int, int], tuple[int, int]]:
+def _count_unmatched(match: ObjectMatches) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return number and pixels of the objects that touch none of the other side: missed ones, invented ones."""
     missed = ~match.truth_touched & (match.truth_area_px > 0)
     invented = ~match.pred_touching & (match.pred_area_px > 0)
@@ -231,47 +239,47 @@ def _alone(match: ObjectMatch) -> tuple[tuple[int, int], tuple[int, int]]:
     )
 
 
-def _accuracy_rows(sample: Sample, accuracy: AreaAccuracy, pixel_m2: float | None) -> list[Row]:
+def _format_accuracy_rows(sample: StratifiedSample, accuracy: AreaAccuracy, pixel_m2: float | None) -> list[TableRow]:
     """Return the area-adjusted estimates with their intervals."""
     unit = "px" if pixel_m2 is None else "m²"
     rows = [
         (
             "sample (95 % intervals): places checked",
-            f"{sample.checked} ({accuracy.sample_KK[1].sum()} of them mapped as changed)",
+            f"{sample.checked_count} ({accuracy.sample_KK[1].sum()} of them mapped as changed)",
         )
     ]
     estimates = {
-        "overall accuracy": accuracy.overall,
-        "user's accuracy of change": accuracy.users[1],
-        "producer's accuracy of change": accuracy.producers[1],
+        "overall accuracy": accuracy.overall_accuracy,
+        "user's accuracy of change": accuracy.users_accuracies[1],
+        "producer's accuracy of change": accuracy.producers_accuracies[1],
     }
-    rows += [(f"sample: {name}", _score(each.value, each.half_width)) for name, each in estimates.items()]
-    rows.append((f"sample: changed area as mapped, {unit}", f"{accuracy.mapped[1]:,.0f}"))
-    area = accuracy.areas[1]
+    rows += [(f"sample: {name}", _format_score(each.value, each.half_width)) for name, each in estimates.items()]
+    rows.append((f"sample: changed area as mapped, {unit}", f"{accuracy.mapped_areas[1]:,.0f}"))
+    area = accuracy.estimated_areas[1]
     rows.append((f"sample: changed area adjusted, {unit}", f"{area.value:,.0f} ± {area.half_width:,.0f}"))
     return rows
 
 
-def _record(done: ResultEvaluation, truth: Path) -> dict[str, Any]:
+def _build_record(done: MapEvaluation, truth: Path) -> dict[str, Any]:
     """Return all numbers by name."""
-    record: dict[str, Any] = {"format": FORMAT, "truth": {"path": str(Path(truth).absolute())}}
-    record["truth"]["sha256"] = sha256(Path(truth))
+    record: dict[str, Any] = {"format": EVALUATION_FORMAT, "truth": {"path": str(Path(truth).absolute())}}
+    record["truth"]["sha256"] = hash_file(Path(truth))
     record["pixel_m2"] = done.pixel_m2
     if done.comparison is not None:
-        record |= _compared(done.comparison, done.pixel_m2)
+        record |= _build_comparison_record(done.comparison, done.pixel_m2)
     if done.sample is not None and done.accuracy is not None:
-        record["sample"] = _estimated(done.sample, done.accuracy)
+        record["sample"] = _build_accuracy_record(done.sample, done.accuracy)
     return {**record, "notes": list(done.notes)}
 
 
-def _compared(comparison: Comparison, pixel_m2: float | None) -> dict[str, Any]:
+def _build_comparison_record(comparison: MapComparison, pixel_m2: float | None) -> dict[str, Any]:
     """Return pixel and object scores."""
     pixels, match = comparison.pixels, comparison.objects
     counts = {name: getattr(pixels, name) for name in ("tp", "fp", "fn", "tn")}
-    missed, invented = _alone(match)
-    objects = {name: getattr(match.scores, name) for name in ("actual", "predicted", "matched")}
+    missed, invented = _count_unmatched(match)
+    objects = {name: getattr(match.counts, name) for name in ("actual", "predicted", "matched")}
     for prefix in ("", "any_"):
-        objects |= {f"{prefix}{name}": getattr(match.scores, prefix + name) for name in ("precision", "recall", "f1")}
+        objects |= {f"{prefix}{name}": getattr(match.counts, prefix + name) for name in ("precision", "recall", "f1")}
     objects |= {"missed": missed[0], "missed_px": missed[1], "invented": invented[0], "invented_px": invented[1]}
     found: dict[str, Any] = {"pixels": {**counts, **pixels.scores()}, "objects": objects}
     if pixel_m2 is not None:
@@ -280,28 +288,28 @@ def _compared(comparison: Comparison, pixel_m2: float | None) -> dict[str, Any]:
     return found
 
 
-def _estimated(sample: Sample, accuracy: AreaAccuracy) -> dict[str, Any]:
+def _build_accuracy_record(sample: StratifiedSample, accuracy: AreaAccuracy) -> dict[str, Any]:
     """Return the area-adjusted estimates; index 0 unchanged, 1 changed; each with its 95 % half width."""
 
     def pair(each: Estimate) -> list[float]:
         return [each.value, each.half_width]
 
     return {
-        "checked": sample.checked,
+        "checked": sample.checked_count,
         "error_matrix": accuracy.sample_KK.tolist(),
         "error_matrix_area_frac": accuracy.shares_KK.tolist(),
-        "overall": pair(accuracy.overall),
-        "users": [pair(each) for each in accuracy.users],
-        "producers": [pair(each) for each in accuracy.producers],
-        "mapped_area": list(accuracy.mapped),
-        "adjusted_area": [pair(each) for each in accuracy.areas],
+        "overall": pair(accuracy.overall_accuracy),
+        "users": [pair(each) for each in accuracy.users_accuracies],
+        "producers": [pair(each) for each in accuracy.producers_accuracies],
+        "mapped_area": list(accuracy.mapped_areas),
+        "adjusted_area": [pair(each) for each in accuracy.estimated_areas],
     }
 
 
-def _plain(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     """Return nested values with null for what is not a number, which JSON cannot say."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _replace_nan(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_replace_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

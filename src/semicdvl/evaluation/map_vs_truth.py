@@ -23,18 +23,18 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.atomic_files import read_json
-from semicdvl.data.images import open_raster
-from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, Polygons, read_polygons
-from semicdvl.detection.results import FORMAT
+from semicdvl.data.images import open_image_raster
+from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, read_polygons
+from semicdvl.detection.results import DETECTION_FORMAT
 from semicdvl.errors import InputError
-from semicdvl.metrics.change import Confusion, ObjectMatch, ObjectOverlaps
+from semicdvl.metrics.change import ConfusionCounts, ObjectMatches, ObjectOverlaps
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.files import LAYER, find_objects
+from semicdvl.raster.vector.files import CHANGES_LAYER, find_objects
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23
 """About so many pixels are compared at a time."""
-UNKNOWN = 128
+UNKNOWN_TRUTH = 128
 """Value in a mask file where the truth is not known; as in patches of `semicdvl prepare`."""
 
 
@@ -46,7 +46,7 @@ class Truth(Protocol):
         """Number of objects."""
         ...
 
-    def strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Return 0, 1, IGNORE and object numbers from 1, both HW, of the rows that `grid` covers from `row` on."""
         ...
 
@@ -55,16 +55,16 @@ class Truth(Protocol):
 class PolygonTruth:
     """Polygons: changed is what they cover."""
 
-    polygons: Polygons
+    polygons: PolygonLayer
 
     @property
     def count(self) -> int:
         """Number of polygons."""
         return len(self.polygons)
 
-    def strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Burn the polygons of a strip."""
-        numbers_HW = self.polygons.numbers(grid)
+        numbers_HW = self.polygons.rasterize_numbers(grid)
         return (numbers_HW > 0).astype(np.uint8), numbers_HW
 
 
@@ -76,14 +76,14 @@ class MaskTruth:
     numbers_HW: NDArray[np.int32]
     count: int
 
-    def strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Cut the rows of a strip."""
         rows = slice(row, row + grid.height)
         return self.mask_HW[rows], self.numbers_HW[rows]
 
 
 @dataclass(frozen=True)
-class Result:
+class DetectedMap:
     """A folder that `detect` wrote.
 
     Attributes:
@@ -96,35 +96,37 @@ class Result:
     out: Path
     grid: Grid
     gsd_m: float | None
-    objects: Polygons | None
+    objects: PolygonLayer | None
 
-    def change(self, row: int, height: int) -> NDArray[np.uint8]:
+    def read_change(self, row: int, height: int) -> NDArray[np.uint8]:
         """Return rows of the change map: 0, 1, IGNORE."""
-        with open_raster(self.out / "change.tif") as raster:
+        with open_image_raster(self.out / "change.tif") as raster:
             window = Window(0, row, self.grid.width, height)
-            return _read(self.out / "change.tif", raster, window)
+            return _read_mask_window(self.out / "change.tif", raster, window)
 
-    def strips(self) -> Iterator[tuple[int, Grid]]:
+    def list_strips(self) -> Iterator[tuple[int, Grid]]:
         """Yield (first row, grid) of strips from the top."""
         rows = max(1, STRIP_PX // self.grid.width)
         for row in range(0, self.grid.height, rows):
-            yield row, self.grid.part(row, 0, min(rows, self.grid.height - row), self.grid.width)
+            yield row, self.grid.window(row, 0, min(rows, self.grid.height - row), self.grid.width)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MapComparison:
     """What a result and the truth have in common.
 
     Attributes:
         pixels: counts of the pixels that are known in both.
-        objects: what became of each object; numbers are rows of `Result.objects` and of the truth, + 1.
+        objects: what became of each object; numbers are rows of `DetectedMap.objects` and of the truth, + 1.
     """
 
-    pixels: Confusion
-    objects: ObjectMatch
+    pixels: ConfusionCounts
+    objects: ObjectMatches
 
 
-def compare(result: Result, truth: Truth, *, area: Polygons | None = None, min_iou: float = 0.5) -> Comparison:
+def compare_with_truth(
+    result: DetectedMap, truth: Truth, *, area: PolygonLayer | None = None, min_iou: float = 0.5
+) -> MapComparison:
     """Count pixels and match objects.
 
     Args:
@@ -136,14 +138,14 @@ def compare(result: Result, truth: Truth, *, area: Polygons | None = None, min_i
     Raises:
         InputError: no pixel is known in both.
     """
-    pixels = Confusion()
+    pixels = ConfusionCounts()
     overlaps = ObjectOverlaps(len(result.objects or ()), truth.count)
-    for row, grid in result.strips():
-        change_HW = result.change(row, grid.height)
-        truth_HW, real_HW = truth.strip(grid, row)
-        counted_HW = counted(change_HW, grid, area) & (truth_HW != IGNORE)
-        pixels += Confusion.from_maps(change_HW[counted_HW], truth_HW[counted_HW])
-        found_HW = result.objects.numbers(grid) if result.objects else np.zeros_like(real_HW)
+    for row, grid in result.list_strips():
+        change_HW = result.read_change(row, grid.height)
+        truth_HW, real_HW = truth.read_strip(grid, row)
+        counted_HW = mask_counted_pixels(change_HW, grid, area) & (truth_HW != IGNORE)
+        pixels += ConfusionCounts.from_maps(change_HW[counted_HW], truth_HW[counted_HW])
+        found_HW = result.objects.rasterize_numbers(grid) if result.objects else np.zeros_like(real_HW)
         overlaps.add(found_HW * counted_HW, real_HW * counted_HW)
     if not pixels.total:
         raise InputError(
@@ -151,17 +153,17 @@ def compare(result: Result, truth: Truth, *, area: Polygons | None = None, min_i
             "has no pixel with data on which the truth is known",
             "Check that both are of the same place, and --area",
         )
-    return Comparison(pixels, overlaps.match(min_iou=min_iou))
+    return MapComparison(pixels, overlaps.match(min_iou=min_iou))
 
 
-def counted(change_HW: NDArray[np.uint8], grid: Grid, area: Polygons | None) -> NDArray[np.bool_]:
+def mask_counted_pixels(change_HW: NDArray[np.uint8], grid: Grid, area: PolygonLayer | None) -> NDArray[np.bool_]:
     """Return which pixels of a strip of the result count."""
     known_HW: NDArray[np.bool_] = change_HW != IGNORE
-    return known_HW if area is None else known_HW & area.mask(grid)
+    return known_HW if area is None else known_HW & area.rasterize_mask(grid)
 
 
 # ------------------------------------------------------------------------------------------------ reading
-def read_result(out: Path) -> Result:
+def read_detected_map(out: Path) -> DetectedMap:
     """Open a folder that `detect` wrote.
 
     Raises:
@@ -172,21 +174,21 @@ def read_result(out: Path) -> Result:
     if not out.is_dir():
         raise InputError(out, "is no folder", remedy)
     record = read_json(out / "run.json", remedy=remedy)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") != DETECTION_FORMAT:
         raise InputError(out, "holds no result of `detect`", remedy)
-    with open_raster(out / "change.tif") as raster:
+    with open_image_raster(out / "change.tif") as raster:
         grid = Grid(raster.crs, raster.transform, raster.height, raster.width)
     gsd_m = record.get("grid", {}).get("gsd_m")
-    return Result(out, grid, None if gsd_m is None else float(gsd_m), _objects(out / "changes.gpkg", grid))
+    return DetectedMap(out, grid, None if gsd_m is None else float(gsd_m), _read_objects(out / "changes.gpkg", grid))
 
 
-def _objects(path: Path, grid: Grid) -> Polygons | None:
+def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
     """Read the polygons of a result, None if there are none."""
     try:
-        features = pyogrio.read_info(path, layer=LAYER)["features"]
+        features = pyogrio.read_info(path, layer=CHANGES_LAYER)["features"]
     except DataSourceError as error:
         raise InputError(path, "is missing or damaged", "Run `semicdvl detect` again") from error
-    return read_polygons(path, grid=grid, layer=LAYER) if features else None
+    return read_polygons(path, grid=grid, layer=CHANGES_LAYER) if features else None
 
 
 def is_vector(path: Path) -> bool:
@@ -212,7 +214,7 @@ def read_truth(path: Path, *, grid: Grid, layer: str | None = None) -> Truth:
 
 def _read_mask(path: Path, grid: Grid) -> NDArray[np.uint8]:
     """Return a mask on the grid: 0, 1, IGNORE."""
-    with open_raster(path) as raster:
+    with open_image_raster(path) as raster:
         if raster.count != 1:
             remedy = "Give one band of 0 (unchanged) and 255 (changed), or polygons"
             raise InputError(path, f"has {raster.count} bands, a mask has one", remedy)
@@ -221,7 +223,7 @@ def _read_mask(path: Path, grid: Grid) -> NDArray[np.uint8]:
                 here, there = f"{raster.width} x {raster.height} px", f"{grid.width} x {grid.height} px"
                 remedy = "Without a CRS in both, mask and result must have the same pixels"
                 raise InputError(path, f"is {here}, the result {there}, and not both have a CRS", remedy)
-            return _read(path, raster, Window(0, 0, grid.width, grid.height))
+            return _read_mask_window(path, raster, Window(0, 0, grid.width, grid.height))
         with WarpedVRT(
             raster,
             crs=grid.crs,
@@ -231,13 +233,13 @@ def _read_mask(path: Path, grid: Grid) -> NDArray[np.uint8]:
             resampling=Resampling.nearest,
             add_alpha=raster.nodata is None,  # otherwise ground outside the file would read as unchanged
         ) as view:
-            mask_HW = _read(path, view, Window(0, 0, grid.width, grid.height))
+            mask_HW = _read_mask_window(path, view, Window(0, 0, grid.width, grid.height))
     if (mask_HW == IGNORE).all():
         raise InputError(path, "shows nothing of the ground of the result", "Give a mask of the same place")
     return mask_HW
 
 
-def _read(path: Path, raster: rasterio.io.DatasetReader, window: Window) -> NDArray[np.uint8]:
+def _read_mask_window(path: Path, raster: rasterio.io.DatasetReader, window: Window) -> NDArray[np.uint8]:
     """Read a window of a mask and translate its values."""
     try:
         values_HW = raster.read(1, window=window)
@@ -246,7 +248,7 @@ def _read(path: Path, raster: rasterio.io.DatasetReader, window: Window) -> NDAr
         raise InputError(path, f"pixels cannot be read ({error})", "Copy or make it again") from error
     changed_HW = (values_HW == 1) | (values_HW == 255)
     known_HW = changed_HW | (values_HW == 0)
-    strange_HW = valid_HW & ~known_HW & (values_HW != UNKNOWN)
+    strange_HW = valid_HW & ~known_HW & (values_HW != UNKNOWN_TRUTH)
     if strange_HW.any():
         some = ", ".join(str(value) for value in np.unique(values_HW[strange_HW])[:4])
         remedy = "Write 0 for unchanged, 1 or 255 for changed, 128 for not known"

@@ -18,21 +18,21 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from semicdvl.data.prepare.polygon_layer import PARQUET_SUFFIXES, Polygons
+from semicdvl.data.prepare.polygon_layer import PARQUET_SUFFIXES, PolygonLayer
 from semicdvl.errors import DataError, InputError
-from semicdvl.evaluation.map_vs_truth import Result, Truth, counted, is_vector
-from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate, area_accuracy
+from semicdvl.evaluation.map_vs_truth import DetectedMap, Truth, is_vector, mask_counted_pixels
+from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate_sample, estimate_area_accuracy
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.types import IGNORE
 
-LEAST = 50
-"""Places in each class, at least (`metrics.area_adjusted.allocate`)."""
-COLUMN = "truth"
+MIN_PLACES_PER_CLASS = 50
+"""Places in each class, at least (`metrics.area_adjusted.allocate_sample`)."""
+TRUTH_COLUMN = "truth"
 """Column that says what is there: 0 unchanged, 1 changed."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class StratifiedSample:
     """Places, in the order of the map.
 
     Attributes:
@@ -40,49 +40,53 @@ class Sample:
         cols_N: of the pixels.
         mapped_N: class on the map: 0 unchanged, 1 changed.
         truth_N: class in truth; IGNORE where it is not known.
-        sizes: pixels of the map in each class.
+        class_px: pixels of the map in each class.
     """
 
     rows_N: NDArray[np.int64]
     cols_N: NDArray[np.int64]
     mapped_N: NDArray[np.uint8]
     truth_N: NDArray[np.uint8]
-    sizes: tuple[int, int]
+    class_px: tuple[int, int]
 
     @property
-    def checked(self) -> int:
+    def checked_count(self) -> int:
         """Places whose truth is known."""
         return int((self.truth_N != IGNORE).sum())
 
-    def accuracy(self, *, pixel_m2: float | None) -> AreaAccuracy:
+    def estimate_accuracy(self, *, pixel_m2: float | None) -> AreaAccuracy:
         """Estimate accuracies and areas from the checked places; areas in pixels where a pixel's is not known."""
         known_N = self.truth_N != IGNORE
         cells = np.bincount(2 * self.mapped_N[known_N] + self.truth_N[known_N], minlength=4)
         unit = 1.0 if pixel_m2 is None else pixel_m2
-        return area_accuracy(cells.reshape(2, 2).astype(np.int64), mapped=[size * unit for size in self.sizes])
+        return estimate_area_accuracy(
+            cells.reshape(2, 2).astype(np.int64), mapped=[size * unit for size in self.class_px]
+        )
 
 
-def draw(result: Result, *, total: int, seed: int, area: Polygons | None = None, truth: Truth | None = None) -> Sample:
+def draw_stratified_sample(
+    result: DetectedMap, *, total: int, seed: int, area: PolygonLayer | None = None, truth: Truth | None = None
+) -> StratifiedSample:
     """Draw pixels at random within each class of the map, and look up their truth.
 
     Args:
         result: the map.
-        total: pixels in all, see `metrics.area_adjusted.allocate`.
+        total: pixels in all, see `metrics.area_adjusted.allocate_sample`.
         seed: of the draw.
         area: ground that counts.
         truth: what there is; pixels where it is not known don't count. None: the truth of all places is not known.
     """
     sizes = [0, 0]
-    for _, classes_HW, _ in _classes(result, area, truth):
+    for _, classes_HW, _ in _read_class_strips(result, area, truth):
         sizes = [size + int((classes_HW == value).sum()) for value, size in enumerate(sizes)]
     rng = np.random.default_rng(seed)
     wanted = [
         np.sort(rng.choice(size, count, replace=False)) if count else np.zeros(0, np.int64)
-        for size, count in zip(sizes, allocate(sizes, total, least=LEAST), strict=True)
+        for size, count in zip(sizes, allocate_sample(sizes, total, minimum=MIN_PLACES_PER_CLASS), strict=True)
     ]
     found: list[NDArray[np.int64]] = []
     passed = [0, 0]
-    for row, classes_HW, truth_HW in _classes(result, area, truth):
+    for row, classes_HW, truth_HW in _read_class_strips(result, area, truth):
         for value in (0, 1):
             places = np.flatnonzero(classes_HW == value)
             here = wanted[value] - passed[value]
@@ -91,34 +95,34 @@ def draw(result: Result, *, total: int, seed: int, area: Polygons | None = None,
             rows, cols = np.divmod(at, classes_HW.shape[1])
             found.append(np.stack([rows + row, cols, np.full_like(at, value), truth_HW.ravel()[at]]))
     rows_N, cols_N, mapped_N, truth_N = np.concatenate(found, axis=1)
-    return Sample(rows_N, cols_N, mapped_N.astype(np.uint8), truth_N.astype(np.uint8), (sizes[0], sizes[1]))
+    return StratifiedSample(rows_N, cols_N, mapped_N.astype(np.uint8), truth_N.astype(np.uint8), (sizes[0], sizes[1]))
 
 
-def _classes(
-    result: Result, area: Polygons | None, truth: Truth | None
+def _read_class_strips(
+    result: DetectedMap, area: PolygonLayer | None, truth: Truth | None
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield strips: first row, class on the map (IGNORE where it does not count) and in truth, both HW."""
-    for row, grid in result.strips():
-        change_HW = result.change(row, grid.height)
-        known_HW = counted(change_HW, grid, area)
+    for row, grid in result.list_strips():
+        change_HW = result.read_change(row, grid.height)
+        known_HW = mask_counted_pixels(change_HW, grid, area)
         truth_HW = np.full_like(change_HW, IGNORE)
         if truth is not None:
-            truth_HW, _ = truth.strip(grid, row)
+            truth_HW, _ = truth.read_strip(grid, row)
             known_HW &= truth_HW != IGNORE
         yield row, np.where(known_HW, change_HW, IGNORE).astype(np.uint8), truth_HW
 
 
 # ------------------------------------------------------------------------------------------------ files
-def write_sample(path: Path, sample: Sample, result: Result) -> None:
+def write_sample(path: Path, sample: StratifiedSample, result: DetectedMap) -> None:
     """Write the places as outlines of their pixels, with the class on the map and an empty column for the truth.
 
     The places are in random order, so that who checks them from the top does not see the classes one after the other.
     """
     order = np.random.default_rng(len(sample.rows_N)).permutation(len(sample.rows_N))
-    grids = [result.grid.part(int(sample.rows_N[i]), int(sample.cols_N[i]), 1, 1) for i in order]
+    grids = [result.grid.window(int(sample.rows_N[i]), int(sample.cols_N[i]), 1, 1) for i in order]
     truth = pd.array([None if value == IGNORE else int(value) for value in sample.truth_N[order]], dtype="Int32")
     frame = gpd.GeoDataFrame(
-        {"id": np.arange(1, len(order) + 1), "map": sample.mapped_N[order].astype(np.int32), COLUMN: truth},
+        {"id": np.arange(1, len(order) + 1), "map": sample.mapped_N[order].astype(np.int32), TRUTH_COLUMN: truth},
         geometry=[shapely.MultiPolygon([shapely.box(*grid.bounds)]) for grid in grids],
         crs=None if result.grid.crs is None else result.grid.crs.to_wkt(),
     )
@@ -131,12 +135,12 @@ def is_sample(path: Path) -> bool:
         return False
     try:
         layers = pyogrio.list_layers(path)
-        return len(layers) > 0 and COLUMN in pyogrio.read_info(path, layer=layers[0][0])["fields"]
+        return len(layers) > 0 and TRUTH_COLUMN in pyogrio.read_info(path, layer=layers[0][0])["fields"]
     except (DataSourceError, DataLayerError):
         return False  # `read_polygons` says what is wrong
 
 
-def read_sample(path: Path, result: Result, *, area: Polygons | None = None) -> Sample:
+def read_sample(path: Path, result: DetectedMap, *, area: PolygonLayer | None = None) -> StratifiedSample:
     """Read checked places; the class on the map is taken from the result, not from the file.
 
     Raises:
@@ -148,39 +152,41 @@ def read_sample(path: Path, result: Result, *, area: Polygons | None = None) -> 
         raise InputError(path, "only one of sample and result has a CRS", "Give both, or neither, a CRS")
     if result.grid.crs is not None:
         frame = frame.to_crs(result.grid.crs.to_wkt())
-    values = pd.to_numeric(frame[COLUMN], errors="coerce")
-    strange = frame[COLUMN].notna() & ~values.isin([0, 1])
+    values = pd.to_numeric(frame[TRUTH_COLUMN], errors="coerce")
+    strange = frame[TRUTH_COLUMN].notna() & ~values.isin([0, 1])
     if strange.any():
-        value = frame.loc[strange, COLUMN].iloc[0]
-        raise DataError(f"{path}: the column '{COLUMN}' holds {value}. Write 0 (unchanged), 1 (changed) or nothing.")
+        value = frame.loc[strange, TRUTH_COLUMN].iloc[0]
+        raise DataError(
+            f"{path}: the column '{TRUTH_COLUMN}' holds {value}. Write 0 (unchanged), 1 (changed) or nothing."
+        )
     centres = shapely.centroid(np.asarray(frame.geometry.to_numpy(), object))
     at_N2 = shapely.get_coordinates(centres)
     if len(at_N2) != len(frame):
         raise InputError(path, "has rows without geometry", "Delete them, or draw the sample again")
     cols_N, rows_N = (np.floor(axis).astype(np.int64) for axis in ~result.grid.transform @ (at_N2[:, 0], at_N2[:, 1]))
     truth_N = values.fillna(IGNORE).to_numpy().astype(np.uint8)
-    return _looked_up(path, result, area, rows_N, cols_N, truth_N)
+    return _look_up_classes(path, result, area, rows_N, cols_N, truth_N)
 
 
-def _looked_up(
+def _look_up_classes(
     path: Path,
-    result: Result,
-    area: Polygons | None,
+    result: DetectedMap,
+    area: PolygonLayer | None,
     rows_N: NDArray[np.int64],
     cols_N: NDArray[np.int64],
     truth_N: NDArray[np.uint8],
-) -> Sample:
+) -> StratifiedSample:
     """Look the class of each place up on the map; places that are not on it are dropped."""
     mapped_N = np.full(len(rows_N), IGNORE, np.uint8)
     sizes = [0, 0]
-    for row, classes_HW, _ in _classes(result, area, None):
+    for row, classes_HW, _ in _read_class_strips(result, area, None):
         height, width = classes_HW.shape
         sizes = [size + int((classes_HW == value).sum()) for value, size in enumerate(sizes)]
         here_N = (rows_N >= row) & (rows_N < row + height) & (cols_N >= 0) & (cols_N < width)
         mapped_N[here_N] = classes_HW[rows_N[here_N] - row, cols_N[here_N]]
     on_N = mapped_N != IGNORE
-    sample = Sample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]))
-    if not sample.checked:
-        remedy = f"Fill the column '{COLUMN}' with 0 (unchanged) or 1 (changed)"
+    sample = StratifiedSample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]))
+    if not sample.checked_count:
+        remedy = f"Fill the column '{TRUTH_COLUMN}' with 0 (unchanged) or 1 (changed)"
         raise InputError(path, f"none of its {len(rows_N)} places is both on the map and checked", remedy)
     return sample

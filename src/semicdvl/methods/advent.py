@@ -16,21 +16,21 @@ from torch import Tensor, nn
 
 from semicdvl.losses import masked_mean
 from semicdvl.methods.discriminators import (
-    PatchCritic,
-    blanked,
-    both_parts,
-    fooling,
-    need_critics,
+    PatchDiscriminator,
+    adversarial_loss,
+    discriminator_loss,
+    forward_both,
+    mask_pixels,
+    require_discriminators,
     self_information,
-    telling,
 )
-from semicdvl.methods.terms import OnLabels, nearest
-from semicdvl.methods.weak_to_strong import need_unlabelled
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
+from semicdvl.methods.terms import SupervisedTerm, resize_nearest
+from semicdvl.methods.weak_to_strong import require_unlabelled
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
-class Advent(OnLabels):
+class Advent(SupervisedTerm):
     """Settings of the method.
 
     The published network is DeepLab-v2 on a ResNet101 whose batch norm is frozen (its batch is one pair), with a second
@@ -55,20 +55,20 @@ class Advent(OnLabels):
         """The outputs that the terms read."""
         return frozenset({"change", "auxiliary"} if self.auxiliary else {"change"})
 
-    def critics(self) -> nn.Module | None:
+    def build_discriminators(self) -> nn.Module | None:
         """Return a critic for each map that is judged."""
         if self.form == "min_entropy":
             return None
         names = ("main", "auxiliary") if self.auxiliary else ("main",)
-        return nn.ModuleDict({name: PatchCritic(channels=self.critic_channels) for name in names})
+        return nn.ModuleDict({name: PatchDiscriminator(channels=self.critic_channels) for name in names})
 
     def step(
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
         critics: nn.Module | None = None,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "adversarial" or "entropy", "critic"}, with auxiliary maps also those of these.
@@ -76,40 +76,40 @@ class Advent(OnLabels):
         Raises:
             DataError: there is no unlabelled batch.
         """
-        unlabelled = need_unlabelled(unlabelled, method="advent")
-        out_x, out_u = both_parts(model, labelled, unlabelled, heads=self.heads)
-        terms = self._terms("main", labelled, out_x, unlabelled, out_u, progress, critics)
+        unlabelled = require_unlabelled(unlabelled, method="advent")
+        out_x, out_u = forward_both(model, labelled, unlabelled, heads=self.heads)
+        terms = self._map_terms("main", labelled, out_x, unlabelled, out_u, progress, critics)
         if self.auxiliary:
-            terms |= self._terms("auxiliary", labelled, out_x, unlabelled, out_u, progress, critics)
+            terms |= self._map_terms("auxiliary", labelled, out_x, unlabelled, out_u, progress, critics)
         return terms
 
-    def _terms(
+    def _map_terms(
         self,
         which: str,
-        labelled: Labelled,
+        labelled: LabelledBatch,
         out_x: Outputs,
-        unlabelled: Unlabelled,
+        unlabelled: UnlabelledBatch,
         out_u: Outputs,
-        progress: Progress,
+        progress: TrainingProgress,
         critics: nn.Module | None,
     ) -> dict[str, Tensor]:
         """Return the terms of the main or of the auxiliary map."""
         main = which == "main"
         of_labels, of_game = (1.0, self.adversarial_weight) if main else self._auxiliary_weights
         ending = "" if main else "_auxiliary"
-        logits_x_BKHW, logits_u_BKHW = _map(out_x, main=main), _map(out_u, main=main)
-        label_BHW = nearest(labelled.label_BHW, logits_x_BKHW.shape[-2:])
-        valid_BHW = nearest(unlabelled.valid_BHW, logits_u_BKHW.shape[-2:])
-        terms = {f"supervised{ending}": of_labels * self.on_labels(logits_x_BKHW, label_BHW)}
+        logits_x_BKHW, logits_u_BKHW = _select_map(out_x, main=main), _select_map(out_u, main=main)
+        label_BHW = resize_nearest(labelled.label_BHW, logits_x_BKHW.shape[-2:])
+        valid_BHW = resize_nearest(unlabelled.valid_BHW, logits_u_BKHW.shape[-2:])
+        terms = {f"supervised{ending}": of_labels * self.supervised_term(logits_x_BKHW, label_BHW)}
         info_u_BKHW = self_information(logits_u_BKHW)
         if self.form == "min_entropy":
             return terms | {f"entropy{ending}": of_game * masked_mean(info_u_BKHW.sum(dim=1), valid_BHW)}
-        critic = need_critics(critics, method="advent").get_submodule(which)
-        info_u_BKHW = blanked(info_u_BKHW, valid_BHW)
-        info_x_BKHW = blanked(self_information(logits_x_BKHW), label_BHW != IGNORE)
-        terms[f"adversarial{ending}"] = of_game * fooling(critic, info_u_BKHW)
-        terms[f"critic{ending}"], right = telling(critic, info_x_BKHW, info_u_BKHW)
-        progress.health[f"critic_right_frac{ending}"] = right
+        critic = require_discriminators(critics, method="advent").get_submodule(which)
+        info_u_BKHW = mask_pixels(info_u_BKHW, valid_BHW)
+        info_x_BKHW = mask_pixels(self_information(logits_x_BKHW), label_BHW != IGNORE)
+        terms[f"adversarial{ending}"] = of_game * adversarial_loss(critic, info_u_BKHW)
+        terms[f"critic{ending}"], right = discriminator_loss(critic, info_x_BKHW, info_u_BKHW)
+        progress.diagnostics[f"critic_right_frac{ending}"] = right
         return terms
 
     @property
@@ -118,7 +118,7 @@ class Advent(OnLabels):
         return self.auxiliary_weight, self.auxiliary_adversarial_weight
 
 
-def _map(out: Outputs, *, main: bool) -> Tensor:
+def _select_map(out: Outputs, *, main: bool) -> Tensor:
     """Return the main map, or the last auxiliary one."""
     if main:
         return out.change_BKHW

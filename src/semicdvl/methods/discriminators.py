@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from semicdvl.types import IGNORE, Labelled, Outputs, Unlabelled
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, UnlabelledBatch
 
 
-class PatchCritic(nn.Sequential):
+class PatchDiscriminator(nn.Sequential):
     """ADVENT's critic: five strided convolutions, 1/32 of the size; one logit per patch. 2.76 M weights for 2 classes.
 
     Source: Vu et al., ADVENT (2019), after DCGAN. Needs maps of 32 px or more.
@@ -34,43 +34,46 @@ class PatchCritic(nn.Sequential):
 
 
 # ------------------------------------------------------------------------------------------------ one side at a time
-def as_constant(critic: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+def discriminate_frozen(critic: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Return what a critic says, as a tuple; gradient flows to the inputs, none to the critic."""
     weights = {name: value.detach() for name, value in critic.named_parameters()}
-    return _tuple(functional_call(critic, weights, inputs))
+    return _as_tuple(functional_call(critic, weights, inputs))
 
 
-def on_constants(critic: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+def discriminate_detached(critic: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Return what a critic says, as a tuple; gradient flows to the critic, none to the inputs."""
-    return _tuple(critic(*(value.detach() for value in inputs)))
+    return _as_tuple(critic(*(value.detach() for value in inputs)))
 
 
-def _tuple(said: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _as_tuple(said: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return what a critic said as a tuple."""
     return said if isinstance(said, tuple) else (said,)
 
 
 # ------------------------------------------------------------------------------------------------ terms
-def judged(logits: Tensor, *, as_labelled: bool) -> Tensor:
+def discriminator_cross_entropy(logits: Tensor, *, as_labelled: bool) -> Tensor:
     """Return the mean cross entropy of a critic's logits to "labelled" or to "unlabelled"; 0 of none."""
     target = torch.full_like(logits, float(as_labelled), dtype=torch.float32)
     total = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="sum")
     return total / max(logits.numel(), 1)
 
 
-def fooling(critic: nn.Module, unlabelled_BDHW: Tensor) -> Tensor:
+def adversarial_loss(critic: nn.Module, unlabelled_BDHW: Tensor) -> Tensor:
     """Return the network's term: how little a critic takes unlabelled maps for labelled."""
-    return judged(as_constant(critic, unlabelled_BDHW)[0], as_labelled=True)
+    return discriminator_cross_entropy(discriminate_frozen(critic, unlabelled_BDHW)[0], as_labelled=True)
 
 
-def telling(critic: nn.Module, labelled_BDHW: Tensor, unlabelled_BDHW: Tensor) -> tuple[Tensor, float]:
+def discriminator_loss(critic: nn.Module, labelled_BDHW: Tensor, unlabelled_BDHW: Tensor) -> tuple[Tensor, float]:
     """Return the critic's term, half for either kind, and the share of its judgements that are right."""
-    of_labelled, of_unlabelled = (on_constants(critic, maps)[0] for maps in (labelled_BDHW, unlabelled_BDHW))
-    loss = (judged(of_labelled, as_labelled=True) + judged(of_unlabelled, as_labelled=False)) / 2
-    return loss, right_frac(of_labelled, of_unlabelled)
+    of_labelled, of_unlabelled = (discriminate_detached(critic, maps)[0] for maps in (labelled_BDHW, unlabelled_BDHW))
+    loss = (
+        discriminator_cross_entropy(of_labelled, as_labelled=True)
+        + discriminator_cross_entropy(of_unlabelled, as_labelled=False)
+    ) / 2
+    return loss, discriminator_accuracy(of_labelled, of_unlabelled)
 
 
-def right_frac(of_labelled: Tensor, of_unlabelled: Tensor) -> float:
+def discriminator_accuracy(of_labelled: Tensor, of_unlabelled: Tensor) -> float:
     """Return the share of a critic's judgements that are right, either kind weighing the same: near 1, it wins."""
     shares = [(of_labelled > 0).flatten(), (of_unlabelled <= 0).flatten()]
     return float(torch.stack([share.float().mean() for share in shares if share.numel()]).mean())
@@ -84,20 +87,20 @@ def self_information(logits_BKHW: Tensor) -> Tensor:
     return -probability_BKHW * torch.log2(probability_BKHW + 1e-30) / scale.to(logits_BKHW.device)
 
 
-def blanked(maps_BDHW: Tensor, counted_BHW: Tensor) -> Tensor:
+def mask_pixels(maps_BDHW: Tensor, counted_BHW: Tensor) -> Tensor:
     """Return maps with 0 where pixels don't count, so that padding tells a critic nothing but where it is."""
     return maps_BDHW * counted_BHW[:, None]
 
 
-def truth_map(label_BHW: Tensor, *, smoothing: float = 0.0) -> Tensor:
+def one_hot_label(label_BHW: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Return labels as probabilities of two classes, the wrong one `smoothing`; 0 in both at IGNORE."""
     changed_BHW = (label_BHW == 1).float() * (1 - 2 * smoothing) + smoothing
-    return blanked(torch.stack([1 - changed_BHW, changed_BHW], dim=1), label_BHW != IGNORE)
+    return mask_pixels(torch.stack([1 - changed_BHW, changed_BHW], dim=1), label_BHW != IGNORE)
 
 
 # ------------------------------------------------------------------------------------------------ the common pass
-def both_parts(
-    model: nn.Module, labelled: Labelled, unlabelled: Unlabelled, *, heads: frozenset[str]
+def forward_both(
+    model: nn.Module, labelled: LabelledBatch, unlabelled: UnlabelledBatch, *, heads: frozenset[str]
 ) -> tuple[Outputs, Outputs]:
     """Return the outputs of labelled and of weak unlabelled pairs, from one pass: they share batch norm.
 
@@ -109,10 +112,10 @@ def both_parts(
         torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
         heads=heads,
     )
-    return out.part(slice(count)), out.part(slice(count, None))
+    return out.select_pairs(slice(count)), out.select_pairs(slice(count, None))
 
 
-def need_critics(critics: nn.Module | None, *, method: str) -> nn.Module:
+def require_discriminators(critics: nn.Module | None, *, method: str) -> nn.Module:
     """Return the critics, which the trainer hands to every adversarial method."""
     assert critics is not None, f"method '{method}' is stepped with critics=method.critics()"
     return critics

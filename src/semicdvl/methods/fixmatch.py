@@ -13,9 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl import losses
-from semicdvl.methods.validation import check
-from semicdvl.methods.weak_to_strong import Partner, evaluate_weak, health, mix_strong, need_unlabelled
-from semicdvl.types import Labelled, Progress, Unlabelled
+from semicdvl.methods.validation import check_method_options
+from semicdvl.methods.weak_to_strong import (
+    CutMixPartner,
+    compute_pseudo_label_diagnostics,
+    cutmix_strong_view,
+    label_weak_view,
+    require_unlabelled,
+)
+from semicdvl.types import LabelledBatch, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class FixMatch:
     confidence_min_changed: float | None = None  # the same where it says "changed", which is rarer; None: no other
     pseudo_start_frac: float = 0.0  # share of training before which pseudo labels teach nothing; published: 0
     weak_in_batch: bool = True  # weak views enter the labelled pairs' batch norm, as published; False: faster
-    cutmix_partner: Partner = "other"  # whom CutMix pastes from
+    cutmix_partner: CutMixPartner = "other"  # whom CutMix pastes from
     change_weight: float = 1.0  # weight of changed pixels in the cross entropies to labels and pseudo labels
     dice_weight: float = 0.0  # weight of a supervised Dice term; 0: none
     hard_frac: float = 1.0  # share of the pixels, the hardest, that the supervised cross entropy keeps; 1: all
@@ -42,26 +48,28 @@ class FixMatch:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check(self)
+        check_method_options(self)
 
     def step(
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "consistency"}.
 
         Raises:
             DataError: there is no unlabelled batch.
         """
-        unlabelled = need_unlabelled(unlabelled, method="fixmatch")
-        bounds = losses.Bounds(confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed)
-        pseudo = evaluate_weak(teacher, unlabelled)
-        strong = mix_strong(unlabelled, own=pseudo, pasted=pseudo, partner=self.cutmix_partner)
-        progress.health.update(health(pseudo, unlabelled, **bounds))
+        unlabelled = require_unlabelled(unlabelled, method="fixmatch")
+        bounds = losses.ConfidenceBounds(
+            confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed
+        )
+        pseudo = label_weak_view(teacher, unlabelled)
+        strong = cutmix_strong_view(unlabelled, own=pseudo, pasted=pseudo, partner=self.cutmix_partner)
+        progress.diagnostics.update(compute_pseudo_label_diagnostics(pseudo, unlabelled, **bounds))
 
         t1_BCHW, t2_BCHW = labelled.t1_BCHW, labelled.t2_BCHW
         if self.weak_in_batch:
@@ -70,14 +78,14 @@ class FixMatch:
         out_x = model(t1_BCHW, t2_BCHW, heads=self.heads).part(slice(len(labelled.label_BHW)))
         out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
 
-        loss_x = losses.supervised(
+        loss_x = losses.supervised_loss(
             out_x.change_BKHW,
             labelled.label_BHW,
             change_weight=self.change_weight,
             dice_weight=self.dice_weight,
             hard_frac=self.hard_frac,
         )
-        loss_s = losses.consistency(
+        loss_s = losses.consistency_loss(
             out_s.change_BKHW,
             strong.pseudo.label_BHW,
             strong.pseudo.confidence_BHW,

@@ -18,21 +18,21 @@ from torch import Tensor, nn
 
 from semicdvl.losses import masked_mean
 from semicdvl.methods.discriminators import (
-    as_constant,
-    blanked,
-    both_parts,
-    judged,
-    need_critics,
-    on_constants,
-    right_frac,
-    truth_map,
+    discriminate_detached,
+    discriminate_frozen,
+    discriminator_accuracy,
+    discriminator_cross_entropy,
+    forward_both,
+    mask_pixels,
+    one_hot_label,
+    require_discriminators,
 )
-from semicdvl.methods.terms import OnLabels
-from semicdvl.methods.weak_to_strong import need_unlabelled
-from semicdvl.types import IGNORE, Labelled, Progress, Unlabelled
+from semicdvl.methods.terms import SupervisedTerm
+from semicdvl.methods.weak_to_strong import require_unlabelled
+from semicdvl.types import IGNORE, LabelledBatch, TrainingProgress, UnlabelledBatch
 
 
-class MapCritic(nn.Module):
+class MapDiscriminator(nn.Module):
     """One logit and one feature vector for a map with its images: four strided convolutions and a mean over the map.
 
     The source pools 20 x 20 px, which fits one crop size; here the mean is over whatever there is.
@@ -55,7 +55,7 @@ class MapCritic(nn.Module):
 
 
 @dataclass(frozen=True)
-class S4GAN(OnLabels):
+class S4GAN(SupervisedTerm):
     """Settings of the method.
 
     Change is rare: a map without any looks true to the critic, is learnt from, and the network soon says "unchanged"
@@ -76,17 +76,17 @@ class S4GAN(OnLabels):
     uses_vlm: ClassVar[bool] = False
     heads: ClassVar[frozenset[str]] = frozenset({"change"})
 
-    def critics(self) -> nn.Module:
+    def build_discriminators(self) -> nn.Module:
         """Return the critic."""
-        return MapCritic(channels=self.critic_channels)
+        return MapDiscriminator(channels=self.critic_channels)
 
     def step(
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
         critics: nn.Module | None = None,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "feature_matching", "self_training", "critic"}.
@@ -94,27 +94,35 @@ class S4GAN(OnLabels):
         Raises:
             DataError: there is no unlabelled batch.
         """
-        unlabelled = need_unlabelled(unlabelled, method="s4gan")
-        critic = need_critics(critics, method="s4gan")
-        out_x, out_u = both_parts(model, labelled, unlabelled, heads=self.heads)
-        truth_BKHW, images_x_BDHW = _seen(truth_map(labelled.label_BHW), labelled.label_BHW != IGNORE, labelled)
-        map_u_BKHW, images_u_BDHW = _seen(out_u.change_BKHW.float().softmax(dim=1), unlabelled.valid_BHW, unlabelled)
+        unlabelled = require_unlabelled(unlabelled, method="s4gan")
+        critic = require_discriminators(critics, method="s4gan")
+        out_x, out_u = forward_both(model, labelled, unlabelled, heads=self.heads)
+        truth_BKHW, images_x_BDHW = _discriminator_input(
+            one_hot_label(labelled.label_BHW), labelled.label_BHW != IGNORE, labelled
+        )
+        map_u_BKHW, images_u_BDHW = _discriminator_input(
+            out_u.change_BKHW.float().softmax(dim=1), unlabelled.valid_BHW, unlabelled
+        )
 
-        true_B, features_x_BD = on_constants(critic, truth_BKHW, images_x_BDHW)
-        false_B, _ = on_constants(critic, map_u_BKHW, images_u_BDHW)
-        believed_B, features_u_BD = as_constant(critic, map_u_BKHW, images_u_BDHW)
+        true_B, features_x_BD = discriminate_detached(critic, truth_BKHW, images_x_BDHW)
+        false_B, _ = discriminate_detached(critic, map_u_BKHW, images_u_BDHW)
+        believed_B, features_u_BD = discriminate_frozen(critic, map_u_BKHW, images_u_BDHW)
         gap_D = _mean_over_batch(features_x_BD.detach()) - _mean_over_batch(features_u_BD)
-        taken_B = self.taken(believed_B.sigmoid(), map_u_BKHW, unlabelled.valid_BHW)
-        progress.health["critic_right_frac"] = right_frac(true_B, false_B)
-        progress.health["self_training_frac"] = float(taken_B.float().mean())
+        taken_B = self.select_self_training(believed_B.sigmoid(), map_u_BKHW, unlabelled.valid_BHW)
+        progress.diagnostics["critic_right_frac"] = discriminator_accuracy(true_B, false_B)
+        progress.diagnostics["self_training_frac"] = float(taken_B.float().mean())
         return {
-            "supervised": self.on_labels(out_x.change_BKHW, labelled.label_BHW),
+            "supervised": self.supervised_term(out_x.change_BKHW, labelled.label_BHW),
             "feature_matching": self.feature_weight * gap_D.abs().mean(),
-            "self_training": self.self_weight * _own_argmax(out_u.change_BKHW, taken_B, unlabelled.valid_BHW),
-            "critic": (judged(true_B, as_labelled=True) + judged(false_B, as_labelled=False)) / 2,
+            "self_training": self.self_weight * _self_training_loss(out_u.change_BKHW, taken_B, unlabelled.valid_BHW),
+            "critic": (
+                discriminator_cross_entropy(true_B, as_labelled=True)
+                + discriminator_cross_entropy(false_B, as_labelled=False)
+            )
+            / 2,
         }
 
-    def taken(self, believed_B: Tensor, map_BKHW: Tensor, valid_BHW: Tensor) -> Tensor:
+    def select_self_training(self, believed_B: Tensor, map_BKHW: Tensor, valid_BHW: Tensor) -> Tensor:
         """Return which maps are learnt from: those the critic believes, with enough change (unless `strict`).
 
         Args:
@@ -130,13 +138,15 @@ class S4GAN(OnLabels):
         return taken_B & (changed_BHW.sum(dim=(1, 2)) >= self.changed_min_frac * pixels_B)
 
 
-def _seen(map_BKHW: Tensor, counted_BHW: Tensor, pairs: Labelled | Unlabelled) -> tuple[Tensor, Tensor]:
+def _discriminator_input(
+    map_BKHW: Tensor, counted_BHW: Tensor, pairs: LabelledBatch | UnlabelledBatch
+) -> tuple[Tensor, Tensor]:
     """Return what the critic sees of some pairs: the map and both dates, blank where pixels don't count."""
-    if isinstance(pairs, Labelled):
+    if isinstance(pairs, LabelledBatch):
         images_BDHW = torch.cat([pairs.t1_BCHW, pairs.t2_BCHW], dim=1)
     else:
         images_BDHW = torch.cat([pairs.weak_t1_BCHW, pairs.weak_t2_BCHW], dim=1)
-    return blanked(map_BKHW, counted_BHW), blanked(images_BDHW, counted_BHW)
+    return mask_pixels(map_BKHW, counted_BHW), mask_pixels(images_BDHW, counted_BHW)
 
 
 def _mean_over_batch(features_BD: Tensor) -> Tensor:
@@ -144,7 +154,7 @@ def _mean_over_batch(features_BD: Tensor) -> Tensor:
     return features_BD.float().sum(dim=0) / max(len(features_BD), 1)
 
 
-def _own_argmax(logits_BKHW: Tensor, taken_B: Tensor, valid_BHW: Tensor) -> Tensor:
+def _self_training_loss(logits_BKHW: Tensor, taken_B: Tensor, valid_BHW: Tensor) -> Tensor:
     """Return the cross entropy of some pairs' maps to their own argmax, over their valid pixels; 0 of no pair."""
     value_BHW = nn.functional.cross_entropy(logits_BKHW.float(), logits_BKHW.argmax(dim=1), reduction="none")
     return masked_mean(value_BHW, valid_BHW & taken_B[:, None, None])

@@ -15,14 +15,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from semicdvl.methods.soft_targets import ramp, squared_difference
-from semicdvl.methods.terms import OnLabels
-from semicdvl.methods.weak_to_strong import need_unlabelled
-from semicdvl.types import Labelled, Progress, Unlabelled
+from semicdvl.methods.soft_targets import probability_mse, sigmoid_ramp_up
+from semicdvl.methods.terms import SupervisedTerm
+from semicdvl.methods.weak_to_strong import require_unlabelled
+from semicdvl.types import LabelledBatch, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
-class SemiCD(OnLabels):
+class SemiCD(SupervisedTerm):
     """Settings of the method.
 
     Padding takes part in neither term (there it counts as unchanged); a network whose auxiliary maps are smaller than
@@ -40,23 +40,23 @@ class SemiCD(OnLabels):
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "consistency"}.
 
         Raises:
             DataError: there is no unlabelled batch.
         """
-        unlabelled = need_unlabelled(unlabelled, method="semicd")
+        unlabelled = require_unlabelled(unlabelled, method="semicd")
         out_x = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=frozenset({"change"}))
         out_u = model(unlabelled.weak_t1_BCHW, unlabelled.weak_t2_BCHW, heads=self.heads)
         assert out_u.auxiliary_BKHW
         target_BKHW = out_u.change_BKHW.detach().float().softmax(dim=1)
-        apart = [squared_difference(logits, target_BKHW, unlabelled.valid_BHW) for logits in out_u.auxiliary_BKHW]
-        weight = self.consistency_weight * ramp(progress.frac, until_frac=self.ramp_frac)
+        apart = [probability_mse(logits, target_BKHW, unlabelled.valid_BHW) for logits in out_u.auxiliary_BKHW]
+        weight = self.consistency_weight * sigmoid_ramp_up(progress.frac, until_frac=self.ramp_frac)
         return {
-            "supervised": self.on_labels(out_x.change_BKHW, labelled.label_BHW),
+            "supervised": self.supervised_term(out_x.change_BKHW, labelled.label_BHW),
             "consistency": weight * torch.stack(apart).mean(),
         }

@@ -21,26 +21,26 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.methods.validation import check
+from semicdvl.methods.validation import check_method_options
 from semicdvl.methods.weak_to_strong import (
-    Partner,
-    PseudoLabels,
+    CutMixPartner,
+    PseudoLabelMaps,
     StrongView,
-    evaluate_weak,
-    health,
-    mix_strong,
-    need_unlabelled,
+    compute_pseudo_label_diagnostics,
+    cutmix_strong_view,
+    label_weak_view,
+    require_unlabelled,
 )
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled, VLMTargets
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch, VLMTargets
 
-VLMOver = Literal["all", "valid", "official"]
+VLMDenominator = Literal["all", "valid", "official"]
 """`all` pixels; the `valid` ones, which have a VLM label; `official`: labelled pairs by valid, unlabelled by all (a
 batch without a valid pixel gives 0 here and NaN there)."""
 
-Balance = Literal["both", "official_labelled"]
+ContrastiveBalance = Literal["both", "official_labelled"]
 """`both`: labelled pairs and the strong view; `official_labelled`: labelled pairs alone, the strong view by pixel."""
 
-PseudoFrom = Literal["teacher_eval", "official_train"]
+PseudoLabelSource = Literal["teacher_eval", "official_train"]
 """`teacher_eval`: an eval-mode pass of the teacher; `official_train`: the student's train-mode pass for a pair's own
 pixels, the eval-mode pass for pasted ones."""
 
@@ -60,17 +60,17 @@ class SemiCDVL:
     dual_head: bool = True  # a change head of its own for the VLM's labels; False: they teach the head that is used
     decoupled: bool = True  # the VLM's single-date labels teach a segmentation decoder
     vlm_on_labelled: bool = True  # VLM change term on labelled pairs too (official); False: there the label decides
-    vlm_over: VLMOver = "all"  # pixels that the VLM terms are divided by
+    vlm_over: VLMDenominator = "all"  # pixels that the VLM terms are divided by
     vlm_change_weight: float = 1.0  # weight of changed pixels in the VLM's change term; published: 1
     vlm_dice_weight: float = 0.0  # weight of a Dice term beside the VLM's change term; published: 0
     lambda_c: float = 0.1  # weight of the contrastive term; 0: off
     contrastive_form: losses.ContrastiveForm = "linear"  # linear (Eq. 14) | squared (official) | normalised
     contrastive_margin: float | None = None  # distance wanted of changed pixels; None: 2, for normalised 1
     contrastive_axis: losses.DistanceAxis = "channels"  # what the distance sums over
-    contrastive_balance: Balance = "both"  # where changed and unchanged pixels weigh the same
-    pseudo_from: PseudoFrom = "teacher_eval"  # which pass gives the pseudo labels
+    contrastive_balance: ContrastiveBalance = "both"  # where changed and unchanged pixels weigh the same
+    pseudo_from: PseudoLabelSource = "teacher_eval"  # which pass gives the pseudo labels
     pseudo_start_frac: float = 0.0  # share of training before which pseudo labels teach nothing; published: 0
-    cutmix_partner: Partner = "other"  # whom CutMix pastes from
+    cutmix_partner: CutMixPartner = "other"  # whom CutMix pastes from
     change_weight: float = 1.0  # weight of changed pixels in the cross entropies to labels and pseudo labels
     dice_weight: float = 0.0  # weight of a supervised Dice term; 0: none
     hard_frac: float = 1.0  # share of the pixels, the hardest, that the supervised cross entropy keeps; 1: all
@@ -79,7 +79,7 @@ class SemiCDVL:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check(self)
+        check_method_options(self)
 
     @classmethod
     def official(cls, **changes: Any) -> SemiCDVL:
@@ -119,9 +119,9 @@ class SemiCDVL:
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         """Return the terms by name: supervised, consistency, contrastive_*, vlm_change_*, vlm_segmentation_*.
 
@@ -130,19 +130,19 @@ class SemiCDVL:
         Raises:
             DataError: there is no unlabelled batch, or it lacks the VLM's labels.
         """
-        unlabelled = need_unlabelled(unlabelled, method="semicd_vl")
+        unlabelled = require_unlabelled(unlabelled, method="semicd_vl")
         count_x = len(labelled.label_BHW)
-        from_teacher = evaluate_weak(teacher, unlabelled)
+        from_teacher = label_weak_view(teacher, unlabelled)
         out = model(
             torch.cat([labelled.t1_BCHW, unlabelled.weak_t1_BCHW]),
             torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
             heads=self.heads,
         )
         out_x, out_w = out.part(slice(count_x)), out.part(slice(count_x, None))
-        own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabels.of(out_w.change_BKHW)
-        progress.health.update(health(own, unlabelled, **self._bounds))
+        own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabelMaps.from_logits(out_w.change_BKHW)
+        progress.diagnostics.update(compute_pseudo_label_diagnostics(own, unlabelled, **self._confidence_bounds))
 
-        strong = mix_strong(unlabelled, own=own, pasted=from_teacher, partner=self.cutmix_partner)
+        strong = cutmix_strong_view(unlabelled, own=own, pasted=from_teacher, partner=self.cutmix_partner)
         out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
 
         terms = self._fixmatch_terms(out_x, labelled, out_s, strong)
@@ -163,51 +163,55 @@ class SemiCDVL:
         return terms
 
     @property
-    def _bounds(self) -> losses.Bounds:
+    def _confidence_bounds(self) -> losses.ConfidenceBounds:
         """Return from which confidence on a pseudo label counts."""
-        return losses.Bounds(confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed)
+        return losses.ConfidenceBounds(
+            confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed
+        )
 
-    def _lambda_vl_at(self, progress: Progress) -> float:
+    def _lambda_vl_at(self, progress: TrainingProgress) -> float:
         """Return the weight of the VLM terms at this step."""
         return self.lambda_vl + (self.lambda_vl_end - self.lambda_vl) * progress.frac
 
     def _fixmatch_terms(
-        self, out_x: Outputs, labelled: Labelled, out_s: Outputs, strong: StrongView
+        self, out_x: Outputs, labelled: LabelledBatch, out_s: Outputs, strong: StrongView
     ) -> dict[str, Tensor]:
         """Return 1/2 CE_x and 1/2 l_s."""
-        loss_x = losses.supervised(
+        loss_x = losses.supervised_loss(
             out_x.change_BKHW,
             labelled.label_BHW,
             change_weight=self.change_weight,
             dice_weight=self.dice_weight,
             hard_frac=self.hard_frac,
         )
-        loss_s = losses.consistency(
+        loss_s = losses.consistency_loss(
             out_s.change_BKHW,
             strong.pseudo.label_BHW,
             strong.pseudo.confidence_BHW,
             strong.valid_BHW,
             change_weight=self.change_weight,
-            **self._bounds,
+            **self._confidence_bounds,
         )
         return {"supervised": loss_x / 2, "consistency": loss_s / 2}
 
     def _contrastive_terms(
-        self, out_x: Outputs, labelled: Labelled, out_s: Outputs, strong: StrongView
+        self, out_x: Outputs, labelled: LabelledBatch, out_s: Outputs, strong: StrongView
     ) -> dict[str, Tensor]:
         """Return the term of labelled pairs (true labels) and that of the strong view (confident pseudo labels)."""
         form, margin = self.contrastive_form, self.contrastive_margin
         margin = margin if margin is not None else (1.0 if form == "normalised" else 2.0)
         pseudo = strong.pseudo
-        counted_BHW = strong.valid_BHW & losses.is_confident(pseudo.label_BHW, pseudo.confidence_BHW, **self._bounds)
+        counted_BHW = strong.valid_BHW & losses.is_confident(
+            pseudo.label_BHW, pseudo.confidence_BHW, **self._confidence_bounds
+        )
         distance_x_BHW, distance_s_BHW = self._distance(out_x), self._distance(out_s)
-        loss_x = losses.balanced_contrastive(distance_x_BHW, labelled.label_BHW, margin=margin, form=form)
+        loss_x = losses.balanced_contrastive_loss(distance_x_BHW, labelled.label_BHW, margin=margin, form=form)
         if self.contrastive_balance == "both":
-            loss_s = losses.balanced_contrastive(
+            loss_s = losses.balanced_contrastive_loss(
                 distance_s_BHW, strong.pseudo.label_BHW, margin=margin, form=form, counted_BHW=counted_BHW
             )
         else:
-            loss_s = losses.pixel_contrastive(
+            loss_s = losses.pixel_contrastive_loss(
                 distance_s_BHW,
                 strong.pseudo.label_BHW,
                 margin=margin,
@@ -254,5 +258,5 @@ class SemiCDVL:
         if self.vlm_change_weight == 1.0 and not self.vlm_dice_weight:
             return losses.vlm_cross_entropy(logits_BKHW, target_BHW, over=over)
         options = {"change_weight": self.vlm_change_weight, "dice_weight": self.vlm_dice_weight}
-        loss = losses.supervised(logits_BKHW, target_BHW, **options)
+        loss = losses.supervised_loss(logits_BKHW, target_BHW, **options)
         return loss if over == "valid" else loss * (target_BHW != IGNORE).float().mean()

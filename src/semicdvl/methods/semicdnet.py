@@ -15,22 +15,22 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from semicdvl.methods.discriminators import (
-    PatchCritic,
-    blanked,
-    both_parts,
-    fooling,
-    need_critics,
+    PatchDiscriminator,
+    adversarial_loss,
+    discriminator_loss,
+    forward_both,
+    mask_pixels,
+    one_hot_label,
+    require_discriminators,
     self_information,
-    telling,
-    truth_map,
 )
-from semicdvl.methods.terms import OnLabels
-from semicdvl.methods.weak_to_strong import need_unlabelled
-from semicdvl.types import IGNORE, Labelled, Progress, Unlabelled
+from semicdvl.methods.terms import SupervisedTerm
+from semicdvl.methods.weak_to_strong import require_unlabelled
+from semicdvl.types import IGNORE, LabelledBatch, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
-class SemiCDNet(OnLabels):
+class SemiCDNet(SupervisedTerm):
     """Settings of the method; all defaults are ours.
 
     A truth of zeros and ones against a soft map is told apart by any critic, which then has nothing to teach. So the
@@ -48,17 +48,17 @@ class SemiCDNet(OnLabels):
     uses_vlm: ClassVar[bool] = False
     heads: ClassVar[frozenset[str]] = frozenset({"change"})
 
-    def critics(self) -> nn.Module:
+    def build_discriminators(self) -> nn.Module:
         """Return both critics."""
-        return nn.ModuleDict({name: PatchCritic(channels=self.critic_channels) for name in ("map", "entropy")})
+        return nn.ModuleDict({name: PatchDiscriminator(channels=self.critic_channels) for name in ("map", "entropy")})
 
     def step(
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
         critics: nn.Module | None = None,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "adversarial_map", "adversarial_entropy", "critic_map", "critic_entropy"}.
@@ -66,25 +66,25 @@ class SemiCDNet(OnLabels):
         Raises:
             DataError: there is no unlabelled batch.
         """
-        unlabelled = need_unlabelled(unlabelled, method="semicdnet")
-        both = need_critics(critics, method="semicdnet")
-        out_x, out_u = both_parts(model, labelled, unlabelled, heads=self.heads)
+        unlabelled = require_unlabelled(unlabelled, method="semicdnet")
+        both = require_discriminators(critics, method="semicdnet")
+        out_x, out_u = forward_both(model, labelled, unlabelled, heads=self.heads)
         counted_BHW = labelled.label_BHW != IGNORE
         seen = {
             "map": (
-                truth_map(labelled.label_BHW, smoothing=self.smoothing_frac),
-                blanked(out_u.change_BKHW.float().softmax(dim=1), unlabelled.valid_BHW),
+                one_hot_label(labelled.label_BHW, smoothing=self.smoothing_frac),
+                mask_pixels(out_u.change_BKHW.float().softmax(dim=1), unlabelled.valid_BHW),
             ),
             "entropy": (
-                blanked(self_information(out_x.change_BKHW), counted_BHW),
-                blanked(self_information(out_u.change_BKHW), unlabelled.valid_BHW),
+                mask_pixels(self_information(out_x.change_BKHW), counted_BHW),
+                mask_pixels(self_information(out_u.change_BKHW), unlabelled.valid_BHW),
             ),
         }
-        terms = {"supervised": self.on_labels(out_x.change_BKHW, labelled.label_BHW)}
+        terms = {"supervised": self.supervised_term(out_x.change_BKHW, labelled.label_BHW)}
         weights = {"map": self.map_weight, "entropy": self.entropy_weight}
         for name, (of_labelled_BKHW, of_unlabelled_BKHW) in seen.items():
             critic = both.get_submodule(name)
-            terms[f"adversarial_{name}"] = weights[name] * fooling(critic, of_unlabelled_BKHW)
-            terms[f"critic_{name}"], right = telling(critic, of_labelled_BKHW, of_unlabelled_BKHW)
-            progress.health[f"critic_{name}_right_frac"] = right
+            terms[f"adversarial_{name}"] = weights[name] * adversarial_loss(critic, of_unlabelled_BKHW)
+            terms[f"critic_{name}"], right = discriminator_loss(critic, of_labelled_BKHW, of_unlabelled_BKHW)
+            progress.diagnostics[f"critic_{name}_right_frac"] = right
         return terms

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.methods.unimatch import Passes, UniMatch
-from semicdvl.methods.weak_to_strong import need_unlabelled
-from semicdvl.types import Labelled, Progress, Unlabelled, VLMTargets
+from semicdvl.methods.unimatch import ForwardPasses, UniMatch
+from semicdvl.methods.weak_to_strong import require_unlabelled
+from semicdvl.types import LabelledBatch, TrainingProgress, UnlabelledBatch, VLMTargets
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,27 @@ class SemiVL(UniMatch):
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "consistency", "perturbed", "guidance_strong", "guidance_perturbed"}.
 
         Raises:
             DataError: there is no unlabelled batch, or it lacks the VLM's labels.
         """
-        unlabelled = need_unlabelled(unlabelled, method="semivl")
+        unlabelled = require_unlabelled(unlabelled, method="semivl")
         if unlabelled.vlm is None:
             raise DataError(
                 "method 'semivl' got no VLM labels with its unlabelled pairs; make them with `semicdvl pseudo` and "
                 "name the store, or take method 'unimatch'."
             )
-        passes = self._passes(model, teacher, labelled, unlabelled, progress)
+        passes = self._forward_views(model, teacher, labelled, unlabelled, progress)
         weight = self.lambda_vl + (self.lambda_vl_end - self.lambda_vl) * progress.frac
-        terms = self._terms(passes, labelled, unlabelled, progress)
+        terms = self._loss_terms(passes, labelled, unlabelled, progress)
         return terms | self._guidance(passes, unlabelled.vlm, weight=weight)
 
-    def _guidance(self, passes: Passes, weak: VLMTargets, *, weight: float) -> dict[str, Tensor]:
+    def _guidance(self, passes: ForwardPasses, weak: VLMTargets, *, weight: float) -> dict[str, Tensor]:
         """Return the terms of the VLM's labels, with UniMatch's weights of the views."""
         of_views = [
             losses.vlm_cross_entropy(out.change_BKHW, view.vlm.change_BHW)

@@ -13,14 +13,14 @@ from torch import Tensor
 from semicdvl.losses import masked_mean
 
 
-def ramp(frac: float, *, until_frac: float) -> float:
+def sigmoid_ramp_up(frac: float, *, until_frac: float) -> float:
     """Return exp(-5 (1 - t)^2), t going from 0 to 1 while training goes from 0 to `until_frac`; 1 from there on."""
     if frac >= until_frac:
         return 1.0
     return math.exp(-5.0 * (1.0 - frac / until_frac) ** 2)
 
 
-def squared_difference(logits_BKHW: Tensor, target_BKHW: Tensor, valid_BHW: Tensor) -> Tensor:
+def probability_mse(logits_BKHW: Tensor, target_BKHW: Tensor, valid_BHW: Tensor) -> Tensor:
     """Return the mean squared difference of probabilities, over classes and valid pixels.
 
     Args:

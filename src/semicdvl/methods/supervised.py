@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import ConfigError
-from semicdvl.methods.terms import OnLabels, nearest
-from semicdvl.types import IGNORE, Labelled, Outputs, Progress, Unlabelled
+from semicdvl.methods.terms import SupervisedTerm, resize_nearest
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
-class Supervised(OnLabels):
+class Supervised(SupervisedTerm):
     """Cross entropy against the labels, and what published recipes add to it.
 
     Sources of the options: SNUNet (Fang et al. 2021), ChangeFormer (Bandara and Patel 2022), STANet (Chen and Shi
@@ -55,33 +55,35 @@ class Supervised(OnLabels):
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         """Return {"supervised"} and, where asked for, "auxiliary" and "contrastive"; only `labelled` is looked at."""
         out: Outputs = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=self.heads)
         terms: dict[str, Tensor] = {}
         if self.cross_entropy_weight or self.dice_weight:
-            terms["supervised"] = self._main(out.change_BKHW, labelled.label_BHW)
+            terms["supervised"] = self._main_loss(out.change_BKHW, labelled.label_BHW)
         if self.auxiliary_weights:
-            terms["auxiliary"] = self._auxiliary(out, labelled.label_BHW)
+            terms["auxiliary"] = self._auxiliary_loss(out, labelled.label_BHW)
         if self.contrastive_weight:
             assert out.distance_BHW is not None
-            terms["contrastive"] = self.contrastive_weight * losses.balanced_contrastive(
+            terms["contrastive"] = self.contrastive_weight * losses.balanced_contrastive_loss(
                 out.distance_BHW, labelled.label_BHW, margin=self.contrastive_margin, form="squared"
             )
         return terms
 
-    def _main(self, logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
+    def _main_loss(self, logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
         """Return cross entropy and Dice of the main map."""
         if self.dice_over == "changed" and self.cross_entropy_weight == 1:
-            return self.on_labels(logits_BKHW, label_BHW)
-        entropy = losses.supervised(logits_BKHW, label_BHW, change_weight=self.change_weight, hard_frac=self.hard_frac)
-        dice = losses.dice if self.dice_over == "changed" else dice_of_both
+            return self.supervised_term(logits_BKHW, label_BHW)
+        entropy = losses.supervised_loss(
+            logits_BKHW, label_BHW, change_weight=self.change_weight, hard_frac=self.hard_frac
+        )
+        dice = losses.dice_loss if self.dice_over == "changed" else two_class_dice_loss
         return self.cross_entropy_weight * entropy + self.dice_weight * dice(logits_BKHW, label_BHW)
 
-    def _auxiliary(self, out: Outputs, label_BHW: Tensor) -> Tensor:
+    def _auxiliary_loss(self, out: Outputs, label_BHW: Tensor) -> Tensor:
         """Return the weighted cross entropies of the auxiliary maps, each against the label at its own size."""
         maps = out.auxiliary_BKHW or ()
         if len(maps) != len(self.auxiliary_weights):
@@ -90,14 +92,15 @@ class Supervised(OnLabels):
                 f"{len(maps)} auxiliary maps; give one number for each."
             )
         weighted = [
-            weight * losses.cross_entropy(logits_BKHW, nearest(label_BHW, logits_BKHW.shape[-2:]))
+            weight * losses.label_cross_entropy(logits_BKHW, resize_nearest(label_BHW, logits_BKHW.shape[-2:]))
             for weight, logits_BKHW in zip(self.auxiliary_weights, maps, strict=True)
         ]
         return sum(weighted[1:], weighted[0])
 
 
-def dice_of_both(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
-    """Return 1 - soft Dice, pooled over the batch, averaged over both classes (SNUNet's; `losses.dice` has one class).
+def two_class_dice_loss(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
+    """Return 1 - soft Dice, pooled over the batch, averaged over both classes (SNUNet's; `losses.dice_loss` has one
+    class).
 
     A tiny number in the denominator alone keeps it defined, so a class that does not occur gives 1, as there.
     """

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semicdvl import losses
-from semicdvl.methods.validation import check
+from semicdvl.methods.validation import check_method_options
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnLabels:
+class SupervisedTerm:
     """Settings of the supervised term; a method inherits them."""
 
     change_weight: float = 1.0  # weight of changed pixels in cross entropies to labels (and pseudo labels, if any)
@@ -22,11 +22,11 @@ class OnLabels:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check(self)
+        check_method_options(self)
 
-    def on_labels(self, logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
+    def supervised_term(self, logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
         """Return the loss against true labels."""
-        return losses.supervised(
+        return losses.supervised_loss(
             logits_BKHW,
             label_BHW,
             change_weight=self.change_weight,
@@ -35,7 +35,7 @@ class OnLabels:
         )
 
 
-def nearest(map_BHW: Tensor, size_px: Sequence[int]) -> Tensor:
+def resize_nearest(map_BHW: Tensor, size_px: Sequence[int]) -> Tensor:
     """Return labels, or a mask, at another size, by nearest neighbour."""
     if tuple(map_BHW.shape[-2:]) == tuple(size_px):
         return map_BHW

@@ -16,31 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl import losses
-from semicdvl.methods.terms import OnLabels
+from semicdvl.methods.terms import SupervisedTerm
 from semicdvl.methods.weak_to_strong import (
-    Partner,
-    PseudoLabels,
+    CutMixPartner,
+    PseudoLabelMaps,
     StrongView,
-    evaluate_weak,
-    health,
-    mix_strong,
-    need_unlabelled,
+    compute_pseudo_label_diagnostics,
+    cutmix_strong_view,
+    label_weak_view,
+    require_unlabelled,
 )
-from semicdvl.types import Labelled, Outputs, Progress, Unlabelled
+from semicdvl.types import LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
-class Passes:
+class ForwardPasses:
     """All that the network said in a step: of labelled pairs, of the weak view, and of each strong view."""
 
     labelled: Outputs
     weak: Outputs
-    pseudo: PseudoLabels
+    pseudo: PseudoLabelMaps
     strong: tuple[tuple[StrongView, Outputs], ...]
 
 
 @dataclass(frozen=True)
-class UniMatch(OnLabels):
+class UniMatch(SupervisedTerm):
     """Settings of the method.
 
     Differs from the public code, unless made by `official()`: pseudo labels come from one eval-mode pass over the weak
@@ -54,7 +54,7 @@ class UniMatch(OnLabels):
     strong_weight: float = 0.5  # of both strong views together
     perturbed_weight: float = 0.5  # of the perturbed features; 0: without, for networks that cannot
     pseudo_from: Literal["teacher_eval", "official_train"] = "teacher_eval"  # which pass gives the pseudo labels
-    cutmix_partner: Partner = "other"  # whom CutMix pastes from
+    cutmix_partner: CutMixPartner = "other"  # whom CutMix pastes from
 
     uses_unlabelled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
@@ -78,36 +78,43 @@ class UniMatch(OnLabels):
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, Tensor]:
         """Return {"supervised", "consistency", "perturbed"}.
 
         Raises:
             DataError: there is no unlabelled batch.
         """
-        unlabelled = need_unlabelled(unlabelled, method="unimatch")
-        return self._terms(self._passes(model, teacher, labelled, unlabelled, progress), labelled, unlabelled, progress)
+        unlabelled = require_unlabelled(unlabelled, method="unimatch")
+        return self._loss_terms(
+            self._forward_views(model, teacher, labelled, unlabelled, progress), labelled, unlabelled, progress
+        )
 
-    def _passes(
-        self, model: nn.Module, teacher: nn.Module, labelled: Labelled, unlabelled: Unlabelled, progress: Progress
-    ) -> Passes:
+    def _forward_views(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch,
+        progress: TrainingProgress,
+    ) -> ForwardPasses:
         """Send the pairs through the network: weak in eval mode; labelled and weak; both strong views."""
         count_x = len(labelled.label_BHW)
-        from_teacher = evaluate_weak(teacher, unlabelled)
+        from_teacher = label_weak_view(teacher, unlabelled)
         out = model(
             torch.cat([labelled.t1_BCHW, unlabelled.weak_t1_BCHW]),
             torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
             heads=self.heads,
         )
         out_x, out_w = out.part(slice(count_x)), out.part(slice(count_x, None))
-        own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabels.of(out_w.change_BKHW)
-        progress.health.update(health(own, unlabelled, **self._bounds))
+        own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabelMaps.from_logits(out_w.change_BKHW)
+        progress.diagnostics.update(compute_pseudo_label_diagnostics(own, unlabelled, **self._confidence_bounds))
 
         views = [
-            mix_strong(view, own=own, pasted=from_teacher, partner=self.cutmix_partner)
-            for view in (unlabelled, second_view(unlabelled))
+            cutmix_strong_view(view, own=own, pasted=from_teacher, partner=self.cutmix_partner)
+            for view in (unlabelled, use_second_view(unlabelled))
         ]
         out_s = model(
             torch.cat([view.t1_BCHW for view in views]),
@@ -116,41 +123,43 @@ class UniMatch(OnLabels):
         )
         count_u = len(unlabelled.weak_t1_BCHW)
         halves = out_s.part(slice(count_u)), out_s.part(slice(count_u, None))
-        return Passes(out_x, out_w, own, tuple(zip(views, halves, strict=True)))
+        return ForwardPasses(out_x, out_w, own, tuple(zip(views, halves, strict=True)))
 
-    def _terms(
-        self, passes: Passes, labelled: Labelled, unlabelled: Unlabelled, progress: Progress
+    def _loss_terms(
+        self, passes: ForwardPasses, labelled: LabelledBatch, unlabelled: UnlabelledBatch, progress: TrainingProgress
     ) -> dict[str, Tensor]:
         """Return the weighted terms."""
         started = float(progress.frac >= self.pseudo_start_frac)
-        terms = {"supervised": self.on_labels(passes.labelled.change_BKHW, labelled.label_BHW) / 2}
-        of_views = [self._consistency(out.change_BKHW, view.pseudo, view.valid_BHW) for view, out in passes.strong]
+        terms = {"supervised": self.supervised_term(passes.labelled.change_BKHW, labelled.label_BHW) / 2}
+        of_views = [self._consistency_term(out.change_BKHW, view.pseudo, view.valid_BHW) for view, out in passes.strong]
         terms["consistency"] = started * self.strong_weight * torch.stack(of_views).mean() / 2
         if self.perturbed_weight:
             assert passes.weak.perturbed_change_BKHW is not None
-            loss_fp = self._consistency(passes.weak.perturbed_change_BKHW, passes.pseudo, unlabelled.valid_BHW)
+            loss_fp = self._consistency_term(passes.weak.perturbed_change_BKHW, passes.pseudo, unlabelled.valid_BHW)
             terms["perturbed"] = started * self.perturbed_weight * loss_fp / 2
         return terms
 
-    def _consistency(self, logits_BKHW: Tensor, pseudo: PseudoLabels, valid_BHW: Tensor) -> Tensor:
+    def _consistency_term(self, logits_BKHW: Tensor, pseudo: PseudoLabelMaps, valid_BHW: Tensor) -> Tensor:
         """Return the consistency to confident pseudo labels."""
-        return losses.consistency(
+        return losses.consistency_loss(
             logits_BKHW,
             pseudo.label_BHW,
             pseudo.confidence_BHW,
             valid_BHW,
-            **self._bounds,
+            **self._confidence_bounds,
             change_weight=self.change_weight,
         )
 
     @property
-    def _bounds(self) -> losses.Bounds:
+    def _confidence_bounds(self) -> losses.ConfidenceBounds:
         """From which confidence on a pseudo label counts."""
-        return losses.Bounds(confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed)
+        return losses.ConfidenceBounds(
+            confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed
+        )
 
 
-def second_view(unlabelled: Unlabelled) -> Unlabelled:
+def use_second_view(unlabelled: UnlabelledBatch) -> UnlabelledBatch:
     """Return the batch with its second strong view in the first one's place."""
-    second = unlabelled.second_t1_BCHW, unlabelled.second_t2_BCHW, unlabelled.second_box_BHW
+    second = unlabelled.second_strong_t1_BCHW, unlabelled.second_strong_t2_BCHW, unlabelled.second_cutmix_box_BHW
     assert second[0] is not None and second[1] is not None and second[2] is not None, "the loader knows strong_views"
-    return replace(unlabelled, strong_t1_BCHW=second[0], strong_t2_BCHW=second[1], box_BHW=second[2])
+    return replace(unlabelled, strong_t1_BCHW=second[0], strong_t2_BCHW=second[1], cutmix_box_BHW=second[2])

@@ -7,10 +7,10 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from semicdvl.errors import ConfigError
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 
 
-def check(method: Any) -> None:
+def check_method_options(method: Any) -> None:
     """Check every field of a method's dataclass against its type, and numbers against the range that their name tells.
 
     Numbers are finite and not negative; those called `*_frac` and `confidence_*` are at most 1.
@@ -41,7 +41,7 @@ def _check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
     """Refuse a word that is not one of the known ones."""
     if value not in known:
         raise ConfigError(
-            f"method option {name} = {value!r} is not known.{nearest(str(value), known)} Known: {', '.join(known)}."
+            f"method option {name} = {value!r} is not known.{suggest_nearest(str(value), known)} Known: {', '.join(known)}."
         )
 
 

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.types import IGNORE, Unlabelled, VLMTargets
+from semicdvl.types import IGNORE, UnlabelledBatch, VLMTargets
 
-Partner = Literal["other", "official_self"]
+CutMixPartner = Literal["other", "official_self"]
 """Whom CutMix pastes from. `other`: the previous pair of the batch. `official_self`: the same pair again, which is what
 the public code does without meaning to (both of its loaders are shuffled alike). There it is another random crop of the
 pair, here the pair mirrored left-right: a second crop would cost a second loader, and the authors saw no difference."""
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
     """Put a network into eval mode and every one of its modules back as it was afterwards (frozen ones stay frozen)."""
     was_training = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -37,24 +37,24 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class PseudoLabels:
+class PseudoLabelMaps:
     """The class a network gives each pixel (int64, 0 or 1), and its probability."""
 
     label_BHW: Tensor
     confidence_BHW: Tensor
 
     @classmethod
-    def of(cls, logits_BKHW: Tensor) -> PseudoLabels:
+    def from_logits(cls, logits_BKHW: Tensor) -> PseudoLabelMaps:
         """Return the most probable class; no gradient flows through it."""
         confidence_BHW, label_BHW = logits_BKHW.detach().float().softmax(dim=1).max(dim=1)
         return cls(label_BHW, confidence_BHW)
 
 
-def evaluate_weak(teacher: nn.Module, unlabelled: Unlabelled) -> PseudoLabels:
+def label_weak_view(teacher: nn.Module, unlabelled: UnlabelledBatch) -> PseudoLabelMaps:
     """Label the weak views: eval mode, no gradient, batch-norm statistics untouched."""
-    with torch.no_grad(), evaluating(teacher):
+    with torch.no_grad(), eval_mode(teacher):
         out = teacher(unlabelled.weak_t1_BCHW, unlabelled.weak_t2_BCHW, heads=frozenset({"change"}))
-    return PseudoLabels.of(out.change_BKHW)
+    return PseudoLabelMaps.from_logits(out.change_BKHW)
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class StrongView:
 
     t1_BCHW: Tensor
     t2_BCHW: Tensor
-    pseudo: PseudoLabels
+    pseudo: PseudoLabelMaps
     valid_BHW: Tensor
     vlm: VLMTargets | None
 
 
-def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: Partner) -> Tensor:
+def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: CutMixPartner) -> Tensor:
     """Return `own` with the pixels of the box taken from the partner's `pasted`.
 
     Args:
@@ -81,8 +81,8 @@ def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: Partner) ->
     return torch.where(box_BHW if own.ndim == 3 else box_BHW[:, None], partners, own)
 
 
-def mix_strong(
-    unlabelled: Unlabelled, *, own: PseudoLabels, pasted: PseudoLabels, partner: Partner = "other"
+def cutmix_strong_view(
+    unlabelled: UnlabelledBatch, *, own: PseudoLabelMaps, pasted: PseudoLabelMaps, partner: CutMixPartner = "other"
 ) -> StrongView:
     """Apply CutMix to the strong view: images, pseudo labels, padding and VLM labels alike.
 
@@ -94,13 +94,13 @@ def mix_strong(
     """
 
     def mix(value: Tensor, from_partner: Tensor) -> Tensor:
-        return cutmix(value, from_partner, unlabelled.box_BHW, partner=partner)
+        return cutmix(value, from_partner, unlabelled.cutmix_box_BHW, partner=partner)
 
     vlm = unlabelled.vlm
     return StrongView(
         t1_BCHW=mix(unlabelled.strong_t1_BCHW, unlabelled.strong_t1_BCHW),
         t2_BCHW=mix(unlabelled.strong_t2_BCHW, unlabelled.strong_t2_BCHW),
-        pseudo=PseudoLabels(
+        pseudo=PseudoLabelMaps(
             mix(own.label_BHW, pasted.label_BHW),
             mix(own.confidence_BHW, pasted.confidence_BHW),
         ),
@@ -111,7 +111,7 @@ def mix_strong(
     )
 
 
-def need_unlabelled(unlabelled: Unlabelled | None, *, method: str) -> Unlabelled:
+def require_unlabelled(unlabelled: UnlabelledBatch | None, *, method: str) -> UnlabelledBatch:
     """Return the unlabelled batch.
 
     Raises:
@@ -122,8 +122,12 @@ def need_unlabelled(unlabelled: Unlabelled | None, *, method: str) -> Unlabelled
     return unlabelled
 
 
-def health(
-    pseudo: PseudoLabels, unlabelled: Unlabelled, *, confidence_min: float, confidence_min_changed: float | None = None
+def compute_pseudo_label_diagnostics(
+    pseudo: PseudoLabelMaps,
+    unlabelled: UnlabelledBatch,
+    *,
+    confidence_min: float,
+    confidence_min_changed: float | None = None,
 ) -> dict[str, float]:
     """Return the numbers that tell whether training on pseudo labels goes well, all in [0, 1].
 
@@ -134,7 +138,7 @@ def health(
     A number over no pixels is left out. One transfer from the device in all.
     """
     valid_BHW = unlabelled.valid_BHW
-    bounds = losses.Bounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
+    bounds = losses.ConfidenceBounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
     confident_BHW = valid_BHW & losses.is_confident(pseudo.label_BHW, pseudo.confidence_BHW, **bounds)
     changed_BHW = pseudo.label_BHW == 1
     ratios = {

@@ -33,24 +33,26 @@ class AreaAccuracy:
 
     Attributes:
         sample_KK: places that were checked: row = class on the map, column = class in truth.
-        mapped: area of each class on the map, in the unit that was given.
+        mapped_areas: area of each class on the map, in the unit that was given.
         shares_KK: estimated error matrix in shares of the whole area.
-        overall: share of the area that is mapped right.
-        users: share of what is mapped as a class that is of it (precision).
-        producers: share of what is of a class that is mapped as it (recall).
-        areas: true area of each class, in the unit of `mapped`.
+        overall_accuracy: share of the area that is mapped right.
+        users_accuracies: share of what is mapped as a class that is of it (precision).
+        producers_accuracies: share of what is of a class that is mapped as it (recall).
+        estimated_areas: true area of each class, in the unit of `mapped_areas`.
     """
 
     sample_KK: NDArray[np.int64]
-    mapped: tuple[float, ...]
+    mapped_areas: tuple[float, ...]
     shares_KK: NDArray[np.float64]
-    overall: Estimate
-    users: tuple[Estimate, ...]
-    producers: tuple[Estimate, ...]
-    areas: tuple[Estimate, ...]
+    overall_accuracy: Estimate
+    users_accuracies: tuple[Estimate, ...]
+    producers_accuracies: tuple[Estimate, ...]
+    estimated_areas: tuple[Estimate, ...]
 
 
-def area_accuracy(sample_KK: Sequence[Sequence[int]] | NDArray[np.integer], *, mapped: Sequence[float]) -> AreaAccuracy:
+def estimate_area_accuracy(
+    sample_KK: Sequence[Sequence[int]] | NDArray[np.integer], *, mapped: Sequence[float]
+) -> AreaAccuracy:
     """Estimate accuracies and areas from a stratified random sample.
 
     Args:
@@ -77,12 +79,14 @@ def area_accuracy(sample_KK: Sequence[Sequence[int]] | NDArray[np.integer], *, m
     users_K = np.where(empty_K, np.nan, np.diag(within_KK))
     return AreaAccuracy(
         sample_KK=counts_KK,
-        mapped=tuple(float(area) for area in areas_K),
+        mapped_areas=tuple(float(area) for area in areas_K),
         shares_KK=shares_KK,
-        overall=_estimate(np.trace(shares_KK), np.trace(weighted_KK)),
-        users=tuple(map(_estimate, users_K, np.where(empty_K, np.nan, np.diag(variance_KK)))),
-        producers=tuple(map(_estimate, producers_K, _producers_variance(producers_K, weighted_KK, true_K))),
-        areas=tuple(map(_estimate, true_K * total, weighted_KK.sum(axis=0) * total**2)),
+        overall_accuracy=_make_estimate(np.trace(shares_KK), np.trace(weighted_KK)),
+        users_accuracies=tuple(map(_make_estimate, users_K, np.where(empty_K, np.nan, np.diag(variance_KK)))),
+        producers_accuracies=tuple(
+            map(_make_estimate, producers_K, _producers_variance(producers_K, weighted_KK, true_K))
+        ),
+        estimated_areas=tuple(map(_make_estimate, true_K * total, weighted_KK.sum(axis=0) * total**2)),
     )
 
 
@@ -97,23 +101,23 @@ def _producers_variance(
     return variance_K
 
 
-def _estimate(value: float, variance: float) -> Estimate:
+def _make_estimate(value: float, variance: float) -> Estimate:
     """Return a value with its interval."""
     return Estimate(float(value), Z95 * float(np.sqrt(variance)))
 
 
-def allocate(sizes: Sequence[int], total: int, *, least: int = 50) -> tuple[int, ...]:
-    """Share out a sample over strata: by size, but at least `least` in each, and never more than there is.
+def allocate_sample(sizes: Sequence[int], total: int, *, minimum: int = 50) -> tuple[int, ...]:
+    """Share out a sample over strata: by size, but at least `minimum` in each, and never more than there is.
 
     Section 5.1 of the source recommends 50 to 100 places for rare classes and the rest in proportion.
 
     Args:
         sizes: pixels of each stratum.
         total: places in all; exceeded where the least shares alone are more.
-        least: in each stratum, if it has as many.
+        minimum: in each stratum, if it has as many.
     """
     whole = max(sum(sizes), 1)
-    base = [min(least, size) for size in sizes]
+    base = [min(minimum, size) for size in sizes]
     rest = max(0, total - sum(base))
     drawn = [min(size, start + rest * size // whole) for size, start in zip(sizes, base, strict=True)]
     largest = max(range(len(sizes)), key=sizes.__getitem__)  # takes what rounding left over

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Map = NDArray[np.bool_] | NDArray[np.integer[Any]]
+BinaryMap = NDArray[np.bool_] | NDArray[np.integer[Any]]
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -22,14 +22,14 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _harmonic(first: float, second: float) -> float:
+def _harmonic_mean(first: float, second: float) -> float:
     """Return the harmonic mean of precision and recall; 0 if both are 0, NaN if one is."""
     return 0.0 if first + second == 0 else 2 * first * second / (first + second)
 
 
 # ------------------------------------------------------------------------------------------------ pixels
 @dataclass(frozen=True)
-class Confusion:
+class ConfusionCounts:
     """Pixel counts of the changed class; add them up over pairs, then ask for scores."""
 
     tn: int = 0
@@ -38,7 +38,7 @@ class Confusion:
     tp: int = 0
 
     @classmethod
-    def from_maps(cls, pred_HW: Map, label_HW: Map, *, ignore: int = 255) -> Confusion:
+    def from_maps(cls, pred_HW: BinaryMap, label_HW: BinaryMap, *, ignore: int = 255) -> ConfusionCounts:
         """Count the pixels of one map, or of a stack of them.
 
         Args:
@@ -61,9 +61,9 @@ class Confusion:
         tn, fp, fn, tp = (int(count) for count in cells)
         return cls(tn, fp, fn, tp)
 
-    def __add__(self, other: Confusion) -> Confusion:
+    def __add__(self, other: ConfusionCounts) -> ConfusionCounts:
         """Pool the counts of two maps."""
-        return Confusion(self.tn + other.tn, self.fp + other.fp, self.fn + other.fn, self.tp + other.tp)
+        return ConfusionCounts(self.tn + other.tn, self.fp + other.fp, self.fn + other.fn, self.tp + other.tp)
 
     @property
     def total(self) -> int:
@@ -103,37 +103,37 @@ class Confusion:
 
     def scores(self) -> dict[str, float]:
         """Return all scores by name."""
-        return {name: getattr(self, name) for name in SCORES}
+        return {name: getattr(self, name) for name in SCORE_NAMES}
 
 
-SCORES = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
+SCORE_NAMES = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
 
 
-def spread(
-    counts: Sequence[Confusion],
+def bootstrap_interval(
+    counts: Sequence[ConfusionCounts],
     *,
     score: str = "iou",
-    rounds: int = 1000,
+    resamples: int = 1000,
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Return the bootstrap interval of a pooled score: how far it depends on which pairs are in the set.
 
     Args:
-        counts: one `Confusion` per pair (per tile, where pairs of one tile resemble each other).
+        counts: one `ConfusionCounts` per pair (per tile, where pairs of one tile resemble each other).
         score: one of `SCORES`.
-        rounds: how often as many pairs are drawn, with replacement.
+        resamples: how often as many pairs are drawn, with replacement.
         level: share of the rounds inside the interval.
         rng: source of all randomness.
 
     Raises:
         ValueError: no counts, or an unknown score.
     """
-    if not counts or score not in SCORES:
-        raise ValueError(f"{len(counts)} counts, score '{score}'; at least one and one of {SCORES} are wanted")
+    if not counts or score not in SCORE_NAMES:
+        raise ValueError(f"{len(counts)} counts, score '{score}'; at least one and one of {SCORE_NAMES} are wanted")
     cells_N4 = np.array([[each.tn, each.fp, each.fn, each.tp] for each in counts], np.int64)
-    drawn_RN = rng.integers(0, len(counts), (rounds, len(counts)))
-    pooled = [Confusion(*(int(count) for count in cells_N4[rows].sum(axis=0))) for rows in drawn_RN]
+    drawn_RN = rng.integers(0, len(counts), (resamples, len(counts)))
+    pooled = [ConfusionCounts(*(int(count) for count in cells_N4[rows].sum(axis=0))) for rows in drawn_RN]
     values = np.array([getattr(each, score) for each in pooled])
     if np.isnan(values).all():
         return math.nan, math.nan
@@ -143,7 +143,7 @@ def spread(
 
 # ------------------------------------------------------------------------------------------------ objects
 @dataclass(frozen=True)
-class ObjectScores:
+class ObjectCounts:
     """Counts of objects; add them up over pairs, then ask for scores.
 
     Attributes:
@@ -160,9 +160,9 @@ class ObjectScores:
     predicted_touching: int = 0
     actual_touched: int = 0
 
-    def __add__(self, other: ObjectScores) -> ObjectScores:
+    def __add__(self, other: ObjectCounts) -> ObjectCounts:
         """Pool the counts of two maps."""
-        return ObjectScores(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return ObjectCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     @property
     def precision(self) -> float:
@@ -192,12 +192,12 @@ class ObjectScores:
     @property
     def any_f1(self) -> float:
         """Harmonic mean of `any_precision` and `any_recall`."""
-        return _harmonic(self.any_precision, self.any_recall)
+        return _harmonic_mean(self.any_precision, self.any_recall)
 
 
-def object_scores(
-    pred_HW: Map, truth_HW: Map, *, min_iou: float = 0.5, min_area_px: int = 1, ignore: int = 255
-) -> ObjectScores:
+def count_objects(
+    pred_HW: BinaryMap, truth_HW: BinaryMap, *, min_iou: float = 0.5, min_area_px: int = 1, ignore: int = 255
+) -> ObjectCounts:
     """Compare the objects (8-connected regions) of two change maps.
 
     Args:
@@ -214,19 +214,19 @@ def object_scores(
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"prediction {pred.shape} and truth {truth.shape} must be two maps of one size")
     counted = (pred != ignore) & (truth != ignore)
-    found_HW, pred_areas = _objects((pred != 0) & counted, min_area_px)
-    real_HW, truth_areas = _objects((truth != 0) & counted, min_area_px)
+    found_HW, pred_areas = _label_objects((pred != 0) & counted, min_area_px)
+    real_HW, truth_areas = _label_objects((truth != 0) & counted, min_area_px)
     overlaps = ObjectOverlaps(len(pred_areas), len(truth_areas))
     overlaps.add(found_HW, real_HW)
-    return overlaps.match(min_iou=min_iou).scores
+    return overlaps.match(min_iou=min_iou).counts
 
 
 @dataclass(frozen=True)
-class ObjectMatch:
+class ObjectMatches:
     """What became of each object, index = its number - 1.
 
     Attributes:
-        scores: the counts.
+        counts: the counts.
         pred_area_px: pixels of each predicted object; 0: not on the map.
         truth_area_px: the same of the actual ones.
         pred_matched: bool, predicted objects with a partner of sufficient IoU.
@@ -235,7 +235,7 @@ class ObjectMatch:
         truth_touched: the same of the actual ones.
     """
 
-    scores: ObjectScores
+    counts: ObjectCounts
     pred_area_px: NDArray[np.int64]
     truth_area_px: NDArray[np.int64]
     pred_matched: NDArray[np.bool_]
@@ -264,39 +264,39 @@ class ObjectOverlaps:
         self._keys.append(unique)
         self._shared.append(counts.astype(np.int64))
 
-    def match(self, *, min_iou: float = 0.5) -> ObjectMatch:
+    def match(self, *, min_iou: float = 0.5) -> ObjectMatches:
         """Pair the objects in falling IoU, from `min_iou` on, each once; objects without a pixel don't count."""
         keys, where = np.unique(np.concatenate([np.zeros(0, np.int64), *self._keys]), return_inverse=True)
         shared = np.zeros(len(keys), np.int64)
         np.add.at(shared, where, np.concatenate([np.zeros(0, np.int64), *self._shared]))
         found, real = keys // len(self.truth_area_px), keys % len(self.truth_area_px)
         iou = shared / (self.pred_area_px[found] + self.truth_area_px[real] - shared)
-        pairs = _match(found, real, iou, min_iou=min_iou)
+        pairs = _match_objects(found, real, iou, min_iou=min_iou)
         flags = [
-            _among([pred for pred, _ in pairs], len(self.pred_area_px)),
-            _among([truth for _, truth in pairs], len(self.truth_area_px)),
-            _among(found, len(self.pred_area_px)),
-            _among(real, len(self.truth_area_px)),
+            _flag_numbers([pred for pred, _ in pairs], len(self.pred_area_px)),
+            _flag_numbers([truth for _, truth in pairs], len(self.truth_area_px)),
+            _flag_numbers(found, len(self.pred_area_px)),
+            _flag_numbers(real, len(self.truth_area_px)),
         ]
         areas = self.pred_area_px[1:], self.truth_area_px[1:]
-        scores = ObjectScores(
+        scores = ObjectCounts(
             predicted=int((areas[0] > 0).sum()),
             actual=int((areas[1] > 0).sum()),
             matched=len(pairs),
             predicted_touching=int(flags[2].sum()),
             actual_touched=int(flags[3].sum()),
         )
-        return ObjectMatch(scores, *areas, *flags)
+        return ObjectMatches(scores, *areas, *flags)
 
 
-def _among(numbers: Sequence[int] | NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+def _flag_numbers(numbers: Sequence[int] | NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """Return, for the objects 1 ... count - 1, whether each is among the numbers."""
     flags = np.zeros(count, bool)
     flags[np.asarray(numbers, np.int64)] = True
     return flags[1:]
 
 
-def _objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _label_objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return a map of object numbers from 1, and each object's area in px."""
     import cv2
 
@@ -308,7 +308,7 @@ def _objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.i
     return renumbered[numbers_HW], areas[kept]
 
 
-def _match(
+def _match_objects(
     found: NDArray[np.int64], real: NDArray[np.int64], iou: NDArray[np.float64], *, min_iou: float
 ) -> list[tuple[int, int]]:
     """Return the matches, best first, each object once."""

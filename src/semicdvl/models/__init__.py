@@ -14,19 +14,19 @@ Images are RGB, normalised with the ImageNet mean and deviation, and of any size
 """
 
 MODELS: dict[str, str] = {
-    "siam_light": "semicdvl.models.siam_light:build",
-    "deeplab": "semicdvl.models.deeplab:build",
-    "psp": "semicdvl.models.psp:build",
-    "cct": "semicdvl.models.cct:build",
-    "fc_ef": "semicdvl.models.fc_siam:build_ef",
-    "fc_siam_diff": "semicdvl.models.fc_siam:build_diff",
-    "fc_siam_conc": "semicdvl.models.fc_siam:build_conc",
-    "stanet": "semicdvl.models.stanet:build",
-    "snunet": "semicdvl.models.snunet:build",
-    "bit": "semicdvl.models.bit:build",
-    "changeformer": "semicdvl.models.changeformer:build",
-    "ban": "semicdvl.models.ban:build",
-    "siam_unet": "semicdvl.models.siam_unet:build",
+    "siam_light": "semicdvl.models.siam_light:build_siam_light",
+    "deeplab": "semicdvl.models.deeplab:build_deeplab",
+    "psp": "semicdvl.models.psp:build_psp",
+    "cct": "semicdvl.models.cct:build_cct",
+    "fc_ef": "semicdvl.models.fc_siam:build_fc_ef",
+    "fc_siam_diff": "semicdvl.models.fc_siam:build_fc_siam_diff",
+    "fc_siam_conc": "semicdvl.models.fc_siam:build_fc_siam_conc",
+    "stanet": "semicdvl.models.stanet:build_stanet",
+    "snunet": "semicdvl.models.snunet:build_snunet",
+    "bit": "semicdvl.models.bit:build_bit",
+    "changeformer": "semicdvl.models.changeformer:build_changeformer",
+    "ban": "semicdvl.models.ban:build_ban",
+    "siam_unet": "semicdvl.models.siam_unet:build_siam_unet",
 }
 """Name -> builder. One more network: one more file and one line here."""
 
@@ -42,6 +42,6 @@ SPECIAL_HEADS: dict[str, tuple[str, ...]] = {
 """What a network, as it is by default, has besides `change`: known without building it."""
 
 
-def having(heads: frozenset[str]) -> tuple[str, ...]:
+def models_with_heads(heads: frozenset[str]) -> tuple[str, ...]:
     """Return the names of the networks that have all of these heads, for the sentence that refuses one without."""
     return tuple(name for name in MODELS if heads <= {"change", *SPECIAL_HEADS.get(name, ())})

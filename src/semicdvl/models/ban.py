@@ -25,18 +25,26 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.bit import BITHead, undilated
-from semicdvl.models.blocks import ConvBNReLU, as_map, as_tokens, check_counts, resize, wanted_heads, weights_name
-from semicdvl.models.encoders.foundation import Foundation, build_foundation
-from semicdvl.models.encoders.mit import B0, MiT, MixMLP
+from semicdvl.models.bit import BITHead, remove_dilation
+from semicdvl.models.blocks import (
+    ConvBNReLU,
+    check_positive,
+    map_to_tokens,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
+    tokens_to_map,
+)
+from semicdvl.models.encoders.foundation import FoundationEncoder, build_foundation
+from semicdvl.models.encoders.mit import MIT_B0_CONFIG, MiT, MixMLP
 from semicdvl.models.encoders.timm import PyramidBackbone, build_backbone, load_weights_file
 from semicdvl.types import Outputs
 
 MIT_B0 = "mit_b0"
-BRIDGE_HIDDEN = 4
-RESNET_HEADS = (1, 2, 4)
+BRIDGE_HIDDEN_CHANNELS = 4
+RESNET_ATTENTION_HEADS = (1, 2, 4)
 """Heads of attention in the bridges behind a ResNet's stages."""
-MLP_CHANNELS = 128
+MLP_HEAD_CHANNELS = 128
 
 
 class Bridge(nn.Module):
@@ -48,17 +56,17 @@ class Bridge(nn.Module):
         self.foundation_norm, self.reduce = nn.LayerNorm(foundation), nn.Linear(foundation, channels)
         self.norm_1, self.norm_2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
-        self.mlp = MixMLP(channels, hidden=BRIDGE_HIDDEN)
+        self.mlp = MixMLP(channels, hidden=BRIDGE_HIDDEN_CHANNELS)
 
     def forward(self, own_BDHW: Tensor, foundation_BDHW: Tensor) -> Tensor:
         """Return the stage's map, told what it asked for."""
         size = (own_BDHW.shape[-2], own_BDHW.shape[-1])
-        told_BND = as_tokens(own_BDHW)
-        other_BMD = self.reduce(self.foundation_norm(as_tokens(foundation_BDHW)))
+        told_BND = map_to_tokens(own_BDHW)
+        other_BMD = self.reduce(self.foundation_norm(map_to_tokens(foundation_BDHW)))
         told_BND = told_BND + self.attention(self.norm_1(told_BND), other_BMD, other_BMD, need_weights=False)[0]
         told_BND = told_BND + self.mlp(self.norm_2(told_BND), size=size)
-        other_BDHW = as_map(other_BMD, foundation_BDHW.shape[-2:])
-        return as_map(told_BND, size) + resize(other_BDHW, size_px=size)
+        other_BDHW = tokens_to_map(other_BMD, foundation_BDHW.shape[-2:])
+        return tokens_to_map(told_BND, size) + resize_map(other_BDHW, size_px=size)
 
 
 class MLPHead(nn.Module):
@@ -67,22 +75,22 @@ class MLPHead(nn.Module):
     def __init__(self, channels_in: Sequence[int], *, classes: int) -> None:
         """Make the layers."""
         super().__init__()
-        self.stages = nn.ModuleList(ConvBNReLU(count, MLP_CHANNELS) for count in channels_in)
-        self.fuse = ConvBNReLU(MLP_CHANNELS * len(self.stages), MLP_CHANNELS)
-        self.compare = MixMLP(2 * MLP_CHANNELS, hidden=2 * MLP_CHANNELS)
-        self.classify = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(2 * MLP_CHANNELS, classes, 1))
+        self.stages = nn.ModuleList(ConvBNReLU(count, MLP_HEAD_CHANNELS) for count in channels_in)
+        self.fuse = ConvBNReLU(MLP_HEAD_CHANNELS * len(self.stages), MLP_HEAD_CHANNELS)
+        self.compare = MixMLP(2 * MLP_HEAD_CHANNELS, hidden=2 * MLP_HEAD_CHANNELS)
+        self.classify = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(2 * MLP_HEAD_CHANNELS, classes, 1))
 
     def forward(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
         """Return logits."""
-        both_BDHW = torch.cat([self._fused(maps_t1), self._fused(maps_t2)], dim=1)
+        both_BDHW = torch.cat([self._fuse_date(maps_t1), self._fuse_date(maps_t2)], dim=1)
         size = (both_BDHW.shape[-2], both_BDHW.shape[-1])
-        compared_BDHW = both_BDHW + as_map(self.compare(as_tokens(both_BDHW), size=size), size)
-        return resize(self.classify(compared_BDHW).float(), size_px=size_px)
+        compared_BDHW = both_BDHW + tokens_to_map(self.compare(map_to_tokens(both_BDHW), size=size), size)
+        return resize_map(self.classify(compared_BDHW).float(), size_px=size_px)
 
-    def _fused(self, maps: Sequence[Tensor]) -> Tensor:
+    def _fuse_date(self, maps: Sequence[Tensor]) -> Tensor:
         """Return one date's map."""
         seen = [stage(one) for stage, one in zip(self.stages, maps, strict=True)]
-        result: Tensor = self.fuse(torch.cat([resize(one, size_px=seen[0].shape[-2:]) for one in seen], dim=1))
+        result: Tensor = self.fuse(torch.cat([resize_map(one, size_px=seen[0].shape[-2:]) for one in seen], dim=1))
         return result
 
 
@@ -98,11 +106,11 @@ class BAN(nn.Module):
     symmetric = False
     heads = frozenset({"change"})
 
-    def __init__(self, foundation: Foundation, encoder: MiT | PyramidBackbone, head: MLPHead | BITHead) -> None:
+    def __init__(self, foundation: FoundationEncoder, encoder: MiT | PyramidBackbone, head: MLPHead | BITHead) -> None:
         """Put bridges between a foundation model and the stages of a side network."""
         super().__init__()
         self.foundation, self.encoder, self.head = foundation, encoder, head
-        heads = B0.heads[1:] if isinstance(encoder, MiT) else RESNET_HEADS
+        heads = MIT_B0_CONFIG.heads[1:] if isinstance(encoder, MiT) else RESNET_ATTENTION_HEADS
         channels = encoder.channels[-len(heads) :]  # the stages that are bridged
         self.bridges = nn.ModuleList(
             Bridge(*sizes, heads=count) for *sizes, count in zip(foundation.channels, channels, heads, strict=True)
@@ -119,19 +127,19 @@ class BAN(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        wanted_heads(heads, has=self.heads)
-        maps_t1, maps_t2 = self._maps(t1_BCHW), self._maps(t2_BCHW)
+        resolve_heads(heads, has=self.heads)
+        maps_t1, maps_t2 = self._encode_date(t1_BCHW), self._encode_date(t2_BCHW)
         size_px = t1_BCHW.shape[-2:]
         if isinstance(self.head, BITHead):
             return Outputs(change_BKHW=self.head(maps_t1[-1], maps_t2[-1], size_px=size_px))
         return Outputs(change_BKHW=self.head(maps_t1, maps_t2, size_px=size_px))
 
-    def _maps(self, image_BCHW: Tensor) -> list[Tensor]:
+    def _encode_date(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return the side network's maps of one date."""
         seen, maps = self.foundation(image_BCHW), list[Tensor]()
-        stages, map_BDHW = _stages(self.encoder), image_BCHW
+        stages, map_BDHW = _split_stages(self.encoder), image_BCHW
         if isinstance(self.encoder, PyramidBackbone):
-            map_BDHW = self.encoder.own_scale(image_BCHW)
+            map_BDHW = self.encoder.convert_normalisation(image_BCHW)
         for index, stage in enumerate(stages, start=len(self.bridges) - len(stages)):
             for module in stage:
                 map_BDHW = module(map_BDHW)
@@ -141,7 +149,7 @@ class BAN(nn.Module):
         return maps
 
 
-def _stages(encoder: MiT | PyramidBackbone) -> list[list[nn.Module]]:
+def _split_stages(encoder: MiT | PyramidBackbone) -> list[list[nn.Module]]:
     """Return the modules of each stage; what timm puts before the first one belongs to it."""
     if isinstance(encoder, MiT):
         return [[stage] for stage in encoder.stages]
@@ -154,7 +162,7 @@ def _stages(encoder: MiT | PyramidBackbone) -> list[list[nn.Module]]:
     return stages[:-1]
 
 
-def build(
+def build_ban(
     *,
     foundation: str = "vit_large_patch14_clip_quickgelu_336.openai",
     foundation_weights: str | Path = "published",
@@ -179,31 +187,31 @@ def build(
         ConfigError: a part that is not known, or that has no such weights; also as `build_foundation` and
             `build_backbone`.
     """
-    check_counts(classes=classes)
-    weights = weights_name(pretrained)
+    check_positive(classes=classes)
+    weights = resolve_weights(pretrained)
     loads = foundation_weights if weights != "none" else "none"
     frozen = build_foundation(foundation, weights=loads, size_px=foundation_px)
     side_weights = "none" if weights == "scratch" else weights
     if backbone == MIT_B0:
-        mit = _mit(side_weights)
+        mit = _build_mit(side_weights)
         return BAN(frozen, mit, MLPHead(mit.channels, classes=classes))
-    encoder = build_backbone(backbone, weights=side_weights, output_stride=8, stages=len(RESNET_HEADS))
+    encoder = build_backbone(backbone, weights=side_weights, output_stride=8, stages=len(RESNET_ATTENTION_HEADS))
     stepwise = isinstance(encoder, PyramidBackbone) and hasattr(encoder.net, "return_layers")
     if not isinstance(encoder, PyramidBackbone) or not stepwise or encoder.channels_last:
         raise ConfigError(f"backbone '{backbone}' cannot be bridged stage by stage; take mit_b0, or a ResNet.")
-    undilated(encoder)
+    remove_dilation(encoder)
     head = BITHead(encoder.channels[-1], channels=32, tokens=4, decoder_depth=8, head_channels=64, classes=classes)
     return BAN(frozen, encoder, head)
 
 
-def _mit(weights: str | Path) -> MiT:
+def _build_mit(weights: str | Path) -> MiT:
     """Make the transformer side network."""
     if weights == "imagenet":
         raise ConfigError(
             f"there are no ImageNet weights of '{MIT_B0}' here; take pretrained = \"scratch\", a file of weights, or a "
             "ResNet as the side network."
         )
-    mit = MiT(B0)
+    mit = MiT(MIT_B0_CONFIG)
     if weights != "none":
         load_weights_file(mit, Path(weights))
     return mit

@@ -24,16 +24,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import ConvBNReLU, as_map, as_tokens, check_counts, resize, wanted_heads, weights_name
+from semicdvl.models.blocks import (
+    ConvBNReLU,
+    check_positive,
+    map_to_tokens,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
+    tokens_to_map,
+)
 from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.types import Outputs
 
 ATTENTION_HEADS = 8
-MLP_SHARE = 2
+BIT_MLP_RATIO = 2
 """Hidden channels of an MLP per channel."""
 
 
-class Attention(nn.Module):
+class TokenAttention(nn.Module):
     """Multi-head attention with residual and MLP; one layer norm serves asking and asked."""
 
     def __init__(self, channels: int, *, head_channels: int) -> None:
@@ -48,16 +56,17 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, channels)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels),
-            nn.Linear(channels, MLP_SHARE * channels),
+            nn.Linear(channels, BIT_MLP_RATIO * channels),
             nn.GELU(),
-            nn.Linear(MLP_SHARE * channels, channels),
+            nn.Linear(BIT_MLP_RATIO * channels, channels),
         )
 
     def forward(self, asking_BND: Tensor, asked_BMD: Tensor) -> Tensor:
         """Return what asks, told what it asked for."""
         own_BND, other_BMD = self.norm(asking_BND), self.norm(asked_BMD)
         query, key, value = (
-            _by_head(layer(x)) for layer, x in ((self.query, own_BND), (self.key, other_BMD), (self.value, other_BMD))
+            _split_heads(layer(x))
+            for layer, x in ((self.query, own_BND), (self.key, other_BMD), (self.value, other_BMD))
         )
         seen = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         told_BND = asking_BND + self.out(seen.transpose(1, 2).flatten(-2))
@@ -77,8 +86,8 @@ class BITHead(nn.Module):
         self.reduce = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.look = nn.Conv2d(channels, tokens, 1, bias=False)
         self.places = nn.Parameter(0.02 * torch.randn(1, 2 * tokens, channels))
-        self.encode = Attention(channels, head_channels=64)
-        self.decode = nn.ModuleList(Attention(channels, head_channels=head_channels) for _ in range(decoder_depth))
+        self.encode = TokenAttention(channels, head_channels=64)
+        self.decode = nn.ModuleList(TokenAttention(channels, head_channels=head_channels) for _ in range(decoder_depth))
         self.classify = nn.Sequential(
             ConvBNReLU(channels, channels, kernel_px=3), nn.Conv2d(channels, classes, 3, padding=1)
         )
@@ -86,28 +95,28 @@ class BITHead(nn.Module):
     def forward(self, map_t1_BDHW: Tensor, map_t2_BDHW: Tensor, *, size_px: Sequence[int]) -> Tensor:
         """Return logits."""
         maps = [self.reduce(F.interpolate(one, scale_factor=2, mode="nearest")) for one in (map_t1_BDHW, map_t2_BDHW)]
-        tokens_BTD = torch.cat([self._tokens(one) for one in maps], dim=1) + self.places
+        tokens_BTD = torch.cat([self._extract_tokens(one) for one in maps], dim=1) + self.places
         tokens_BTD = self.encode(tokens_BTD, tokens_BTD)
         dates = zip(maps, tokens_BTD.split(self.tokens, dim=1), strict=True)
-        one_BDHW, other_BDHW = (self._written_back(map_BDHW, own_BTD) for map_BDHW, own_BTD in dates)
-        difference_BDHW = resize((one_BDHW - other_BDHW).abs(), size_px=size_px)
+        one_BDHW, other_BDHW = (self._decode_pixels(map_BDHW, own_BTD) for map_BDHW, own_BTD in dates)
+        difference_BDHW = resize_map((one_BDHW - other_BDHW).abs(), size_px=size_px)
         logits_BKHW: Tensor = self.classify(difference_BDHW)
         return logits_BKHW.float()
 
-    def _tokens(self, map_BDHW: Tensor) -> Tensor:
+    def _extract_tokens(self, map_BDHW: Tensor) -> Tensor:
         """Return one date's tokens (BTD): means over its pixels, each by weights of its own."""
         weights_BTN: Tensor = self.look(map_BDHW).flatten(2).softmax(dim=-1)
-        return weights_BTN @ as_tokens(map_BDHW)
+        return weights_BTN @ map_to_tokens(map_BDHW)
 
-    def _written_back(self, map_BDHW: Tensor, tokens_BTD: Tensor) -> Tensor:
+    def _decode_pixels(self, map_BDHW: Tensor, tokens_BTD: Tensor) -> Tensor:
         """Let every pixel look at its date's tokens."""
-        pixels_BND = as_tokens(map_BDHW)
+        pixels_BND = map_to_tokens(map_BDHW)
         for layer in self.decode:
             pixels_BND = layer(pixels_BND, tokens_BTD)
-        return as_map(pixels_BND, map_BDHW.shape[-2:])
+        return tokens_to_map(pixels_BND, map_BDHW.shape[-2:])
 
 
-def _by_head(tokens_BNE: Tensor) -> Tensor:
+def _split_heads(tokens_BNE: Tensor) -> Tensor:
     """Give each head its channels: (B, heads, N, E / heads)."""
     batch, count, inner = tokens_BNE.shape
     return tokens_BNE.reshape(batch, count, ATTENTION_HEADS, inner // ATTENTION_HEADS).transpose(1, 2)
@@ -140,12 +149,12 @@ class BIT(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        wanted_heads(heads, has=self.heads)
+        resolve_heads(heads, has=self.heads)
         maps = [self.encoder(image_BCHW)[-1] for image_BCHW in (t1_BCHW, t2_BCHW)]
         return Outputs(change_BKHW=self.head(*maps, size_px=t1_BCHW.shape[-2:]))
 
 
-def build(
+def build_bit(
     *,
     backbone: str = "resnet18",
     pretrained: bool | str | Path = True,
@@ -169,15 +178,15 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(
+    check_positive(
         tokens=tokens,
         token_channels=token_channels,
         decoder_depth=decoder_depth,
         head_channels_decoder=head_channels_decoder,
         classes=classes,
     )
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=8, stages=3)
-    undilated(encoder)
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=8, stages=3)
+    remove_dilation(encoder)
     head = BITHead(
         encoder.channels[-1],
         channels=token_channels,
@@ -189,7 +198,7 @@ def build(
     return BIT(encoder, head)
 
 
-def undilated(encoder: Backbone) -> None:
+def remove_dilation(encoder: Backbone) -> None:
     """Take back the dilation that came with the third stage's stride: the published BasicBlock has none."""
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):

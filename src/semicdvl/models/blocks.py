@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models import having
+from semicdvl.models import models_with_heads
 
-DROPPED_SHARE = 0.5
+CHANNEL_DROPOUT = 0.5
 """Share of the channels that feature perturbation drops (UniMatch)."""
 
 
-def wanted_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozenset[str]:
+def resolve_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozenset[str]:
     """Return the heads to compute: those asked for, or all that the network has.
 
     Raises:
@@ -25,7 +25,7 @@ def wanted_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozen
     if heads is None:
         return has
     if not heads <= has:
-        others = ", ".join(having(heads)) or "none of this package's"
+        others = ", ".join(models_with_heads(heads)) or "none of this package's"
         raise ConfigError(
             f"the network has no head {sorted(heads - has)}, only {sorted(has)}; build it with train_heads=True, take "
             f"a network that has (as it is by default: {others}), or a method that does without."
@@ -33,12 +33,12 @@ def wanted_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozen
     return heads
 
 
-def weights_name(pretrained: bool | str | Path) -> str | Path:
+def resolve_weights(pretrained: bool | str | Path) -> str | Path:
     """Return what `build_backbone` calls the weights that a builder's `pretrained` means."""
     return {True: "imagenet", False: "none"}[pretrained] if isinstance(pretrained, bool) else pretrained
 
 
-def check_counts(**counts: int) -> None:
+def check_positive(**counts: int) -> None:
     """Refuse a width or a number of classes below 1.
 
     Raises:
@@ -49,7 +49,7 @@ def check_counts(**counts: int) -> None:
             raise ConfigError(f"{name} = {count}: 1 or more is wanted.")
 
 
-def resize(map_BDHW: Tensor, *, size_px: Sequence[int], align_corners: bool = False) -> Tensor:
+def resize_map(map_BDHW: Tensor, *, size_px: Sequence[int], align_corners: bool = False) -> Tensor:
     """Resize bilinearly; a map that has the size already is returned as it is."""
     if map_BDHW.shape[-2:] == tuple(size_px):
         return map_BDHW
@@ -65,26 +65,26 @@ def pad_to_multiple(image_BCHW: Tensor, *, multiple_px: int) -> Tensor:
     return F.pad(image_BCHW, (0, right_px, 0, below_px), mode="replicate")
 
 
-def differences(maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+def absolute_differences(maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
     """Return the absolute differences of the two dates' maps."""
     return [(one - other).abs() for one, other in zip(maps_t1, maps_t2, strict=True)]
 
 
-def with_dropped(maps: Sequence[Tensor]) -> list[Tensor]:
+def append_channel_dropout(maps: Sequence[Tensor]) -> list[Tensor]:
     """Return each map followed, along the batch, by itself with half of its channels dropped (UniMatch).
 
     One batch of both is what the public code decodes: its batch norm sees whole and dropped features together.
     """
-    return [torch.cat([one, F.dropout2d(one, p=DROPPED_SHARE)]) for one in maps]
+    return [torch.cat([one, F.dropout2d(one, p=CHANNEL_DROPOUT)]) for one in maps]
 
 
-def as_tokens(map_BDHW: Tensor) -> Tensor:
+def map_to_tokens(map_BDHW: Tensor) -> Tensor:
     """Return a map as (B, H * W, D)."""
     return map_BDHW.flatten(2).transpose(1, 2)
 
 
-def as_map(tokens_BND: Tensor, size: Sequence[int]) -> Tensor:
-    """Return tokens as a map of a size: the way back from `as_tokens`."""
+def tokens_to_map(tokens_BND: Tensor, size: Sequence[int]) -> Tensor:
+    """Return tokens as a map of a size: the way back from `map_to_tokens`."""
     batch, _, depth = tokens_BND.shape
     return tokens_BND.transpose(1, 2).reshape(batch, depth, *size)
 
@@ -101,7 +101,7 @@ class ConvBNReLU(nn.Sequential):
         self.relu = nn.ReLU(inplace=True)
 
 
-class PooledNorm(nn.BatchNorm2d):
+class PooledBatchNorm(nn.BatchNorm2d):
     """Batch norm of a map that was pooled to a pixel or a few.
 
     A batch of one has no variance there: where ordinary batch norm stops with an error, this one takes its running

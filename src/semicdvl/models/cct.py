@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_counts, resize, wanted_heads, weights_name
-from semicdvl.models.cct_perturbations import DECODERS, Seen
+from semicdvl.models.blocks import check_positive, resize_map, resolve_heads, resolve_weights
+from semicdvl.models.cct_perturbations import AUXILIARY_DECODERS, PerturbationContext
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
 from semicdvl.models.psp import PyramidPooling
 from semicdvl.types import Outputs
@@ -32,7 +32,7 @@ from semicdvl.types import Outputs
 DECODER_WIDTH = 32
 
 
-class Decoder(nn.Module):
+class CCTDecoder(nn.Module):
     """Features to logits at their size."""
 
     def __init__(self, channels_in: int, classes: int) -> None:
@@ -52,7 +52,7 @@ class CCT(nn.Module):
 
     Attributes:
         encoder: the backbone, shared by both dates.
-        auxiliary: decoders in the order of `cct_perturbations.DECODERS`; None without training heads.
+        auxiliary: decoders in the order of `cct_perturbations.AUXILIARY_DECODERS`; None without training heads.
         heads: `change`, and `auxiliary` with training heads.
     """
 
@@ -63,11 +63,13 @@ class CCT(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.pooling = PyramidPooling(encoder.channels[-1], channels)
-        self.decoder = Decoder(channels, classes)
+        self.decoder = CCTDecoder(channels, classes)
         self.auxiliary: nn.ModuleList | None = None
         self.heads = frozenset({"change"})
         if train_heads:
-            self.auxiliary = nn.ModuleList(Decoder(channels, classes) for _, count in DECODERS for _ in range(count))
+            self.auxiliary = nn.ModuleList(
+                CCTDecoder(channels, classes) for _, count in AUXILIARY_DECODERS for _ in range(count)
+            )
             self.heads = frozenset({"change", "auxiliary"})
 
     def drop_train_heads(self) -> CCT:
@@ -87,29 +89,29 @@ class CCT(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
+        heads = resolve_heads(heads, has=self.heads)
         size_px = t1_BCHW.shape[-2:]
         features_BDHW = self.pooling((self.encoder(t1_BCHW)[-1] - self.encoder(t2_BCHW)[-1]).abs())
-        logits_BKHW = resize(self.decoder(features_BDHW).float(), size_px=size_px)
+        logits_BKHW = resize_map(self.decoder(features_BDHW).float(), size_px=size_px)
         if "auxiliary" not in heads:
             return Outputs(change_BKHW=logits_BKHW)
         change_BHW = logits_BKHW.detach().argmax(dim=1) > 0
-        small = self._auxiliary(features_BDHW, change_BHW=change_BHW)
-        auxiliary = tuple(resize(one.float(), size_px=size_px) for one in small)
+        small = self._decode_auxiliary(features_BDHW, change_BHW=change_BHW)
+        auxiliary = tuple(resize_map(one.float(), size_px=size_px) for one in small)
         return Outputs(change_BKHW=logits_BKHW, auxiliary_BKHW=auxiliary)
 
-    def _auxiliary(self, features_BDHW: Tensor, *, change_BHW: Tensor) -> Sequence[Tensor]:
+    def _decode_auxiliary(self, features_BDHW: Tensor, *, change_BHW: Tensor) -> Sequence[Tensor]:
         """Return the auxiliary decoders' logits at the features' size."""
         assert self.auxiliary is not None
-        ways = [perturb for perturb, count in DECODERS for _ in range(count)]
+        ways = [perturb for perturb, count in AUXILIARY_DECODERS for _ in range(count)]
         found = []
         for perturb, decode in zip(ways, self.auxiliary, strict=True):
-            seen = Seen(change_BHW=change_BHW, decode=decode)
+            seen = PerturbationContext(change_BHW=change_BHW, decode=decode)
             found.append(decode(perturb(features_BDHW, seen) if self.training else features_BDHW))
         return found
 
 
-def build(
+def build_cct(
     *,
     backbone: str = "resnet50s",
     pretrained: bool | str | Path = True,
@@ -134,8 +136,8 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes, stages=stages)
+    check_positive(decoder_channels=decoder_channels, classes=classes, stages=stages)
     if stages > STAGES:
         raise ConfigError(f"stages = {stages}: a backbone has {STAGES}.")
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride, stages=stages)
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride, stages=stages)
     return CCT(encoder, channels=decoder_channels, classes=classes, train_heads=train_heads)

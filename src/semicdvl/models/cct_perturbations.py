@@ -21,17 +21,17 @@ VAT_PROBE = 0.1
 """Length of the probing step (over a whole pair's features) by which the worst direction is found. The published 1e-6
 is below what float32 can add to features of size 1: the two predictions are then equal and the direction is rounding
 noise. A step of 0.1 finds the direction that 1e-6 finds in float64."""
-SPATIAL_DROP = 0.5
-CUT_SHARE = 0.4
+SPATIAL_DROPOUT = 0.5
+CUTOUT_FRAC = 0.4
 """Part of each side of a changed region's box that is erased."""
-CUT_MIN_CONTOUR_PX = 50
+MIN_CONTOUR_POINTS = 50
 """Regions with no more points than that on their outline are left alone."""
-FEATURE_DROP = (0.7, 0.9)
-NOISE = 0.3
+FEATURE_DROPOUT_RANGE = (0.7, 0.9)
+NOISE_RANGE = 0.3
 
 
 @dataclass(frozen=True)
-class Seen:
+class PerturbationContext:
     """What a perturbation may look at besides the features.
 
     Attributes:
@@ -43,88 +43,88 @@ class Seen:
     decode: nn.Module
 
 
-Perturbation = Callable[[Tensor, Seen], Tensor]
+Perturbation = Callable[[Tensor, PerturbationContext], Tensor]
 
 
-def adversarial(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def virtual_adversarial(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Move the features where the decoder's answer changes most (virtual adversarial training, one power step)."""
     still_BDHW = features_BDHW.detach().float()
     with torch.enable_grad(), torch.autocast(still_BDHW.device.type, enabled=False):
         probabilities_BKHW = seen.decode(still_BDHW).detach().softmax(dim=1)
-        way_BDHW = _unit(torch.rand_like(still_BDHW) - 0.5).requires_grad_()
+        way_BDHW = _scale_to_unit_length(torch.rand_like(still_BDHW) - 0.5).requires_grad_()
         moved_BKHW = seen.decode(still_BDHW + VAT_PROBE * way_BDHW).log_softmax(dim=1)
         divergence = F.kl_div(moved_BKHW, probabilities_BKHW, reduction="batchmean")
         (gradient_BDHW,) = torch.autograd.grad(divergence, way_BDHW)  # of the way alone: no weight sees it
-    return features_BDHW + (VAT_RADIUS * _unit(gradient_BDHW)).to(features_BDHW.dtype)
+    return features_BDHW + (VAT_RADIUS * _scale_to_unit_length(gradient_BDHW)).to(features_BDHW.dtype)
 
 
-def _unit(way_BDHW: Tensor) -> Tensor:
+def _scale_to_unit_length(way_BDHW: Tensor) -> Tensor:
     """Scale each pair's tensor to length 1; zeros stay zeros."""
     lengths: Tensor = way_BDHW.flatten(1).norm(dim=1)[:, None, None, None]
     return way_BDHW / lengths.clamp(min=torch.finfo(way_BDHW.dtype).tiny)
 
 
-def spatial_dropout(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def spatial_dropout(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Drop half of the channels."""
-    return F.dropout2d(features_BDHW, p=SPATIAL_DROP)
+    return F.dropout2d(features_BDHW, p=SPATIAL_DROPOUT)
 
 
-def guided_cutout(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def guided_cutout(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Erase, at a random place in the box of every large enough region of predicted change, 0.4 x 0.4 of the box."""
     kept_BHW = torch.ones_like(seen.change_BHW, dtype=torch.float32, device="cpu")
     for pair, change_HW in enumerate(seen.change_BHW.to("cpu", torch.uint8).numpy()):
-        for row, col, height_px, width_px in _boxes(change_HW):
-            cut_h, cut_w = int(height_px * CUT_SHARE), int(width_px * CUT_SHARE)
+        for row, col, height_px, width_px in _find_change_boxes(change_HW):
+            cut_h, cut_w = int(height_px * CUTOUT_FRAC), int(width_px * CUTOUT_FRAC)
             top = row + int(torch.randint(height_px - cut_h + 1, ()))
             left = col + int(torch.randint(width_px - cut_w + 1, ()))
             kept_BHW[pair, top : top + cut_h, left : left + cut_w] = 0
-    return features_BDHW * _at_features(kept_BHW.to(features_BDHW), features_BDHW)
+    return features_BDHW * _resize_mask(kept_BHW.to(features_BDHW), features_BDHW)
 
 
-def _boxes(change_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> list[tuple[int, int, int, int]]:
+def _find_change_boxes(change_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> list[tuple[int, int, int, int]]:
     """Return (row, col, height, width) of the regions whose outline has enough points, every outline pixel counted."""
     outlines, _ = cv2.findContours(change_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    boxes = [cv2.boundingRect(outline) for outline in outlines if len(outline) > CUT_MIN_CONTOUR_PX]
+    boxes = [cv2.boundingRect(outline) for outline in outlines if len(outline) > MIN_CONTOUR_POINTS]
     return [(top, left, height, width) for left, top, width, height in boxes]
 
 
-def keep_predicted_change(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def keep_predicted_change(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Keep the features where change is predicted ("context masking" of the public code)."""
-    return features_BDHW * _at_features(seen.change_BHW.to(features_BDHW), features_BDHW)
+    return features_BDHW * _resize_mask(seen.change_BHW.to(features_BDHW), features_BDHW)
 
 
-def drop_predicted_change(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def drop_predicted_change(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Drop the features where change is predicted ("object masking" of the public code)."""
-    return features_BDHW * _at_features((~seen.change_BHW).to(features_BDHW), features_BDHW)
+    return features_BDHW * _resize_mask((~seen.change_BHW).to(features_BDHW), features_BDHW)
 
 
-def _at_features(mask_BHW: Tensor, features_BDHW: Tensor) -> Tensor:
+def _resize_mask(mask_BHW: Tensor, features_BDHW: Tensor) -> Tensor:
     """Bring a mask to the features' size by nearest neighbour, with an axis for the channels."""
     return F.interpolate(mask_BHW[:, None], size=features_BDHW.shape[-2:], mode="nearest")
 
 
-def drop_strongest(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def drop_strongest(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Zero the pixels whose mean over the channels is at least a random 0.7 to 0.9 of the pair's largest."""
     mean_B1HW = features_BDHW.mean(dim=1, keepdim=True)
-    low, high = FEATURE_DROP
+    low, high = FEATURE_DROPOUT_RANGE
     share = low + (high - low) * torch.rand((), device=features_BDHW.device)
     limit_B111 = share * mean_B1HW.amax(dim=(2, 3), keepdim=True)
     return features_BDHW * (mean_B1HW < limit_B111)
 
 
-def multiplied_noise(features_BDHW: Tensor, seen: Seen) -> Tensor:
+def multiplicative_noise(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     """Scale every feature by a random 0.7 to 1.3, the same for all pairs of the batch."""
-    noise_DHW = (2 * torch.rand_like(features_BDHW[0]) - 1) * NOISE
+    noise_DHW = (2 * torch.rand_like(features_BDHW[0]) - 1) * NOISE_RANGE
     return features_BDHW * (1 + noise_DHW)
 
 
-DECODERS: tuple[tuple[Perturbation, int], ...] = (
-    (adversarial, 2),
+AUXILIARY_DECODERS: tuple[tuple[Perturbation, int], ...] = (
+    (virtual_adversarial, 2),
     (spatial_dropout, 5),
     (guided_cutout, 5),
     (keep_predicted_change, 2),
     (drop_predicted_change, 2),
     (drop_strongest, 5),
-    (multiplied_noise, 5),
+    (multiplicative_noise, 5),
 )
 """Perturbation and how many auxiliary decoders see it: 26 in all."""

@@ -23,18 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_counts, pad_to_multiple, resize, wanted_heads, weights_name
-from semicdvl.models.encoders.mit import MiT, MiTSettings
+from semicdvl.models.blocks import check_positive, pad_to_multiple, resize_map, resolve_heads, resolve_weights
+from semicdvl.models.encoders.mit import MiT, MiTConfig
 from semicdvl.models.encoders.timm import Backbone, build_backbone, load_weights_file
 from semicdvl.types import Outputs
 
 OWN_ENCODER = "changeformer_v6"
 MULTIPLE_PX = 32
-RESIDUAL_SHARE = 0.1
+RESIDUAL_SCALE = 0.1
 """What a residual layer's output is multiplied with before its input is added."""
 
 
-class Difference(nn.Module):
+class DifferenceLayer(nn.Module):
     """Two dates' maps side by side to their difference, which is learned."""
 
     def __init__(self, channels: int) -> None:
@@ -52,11 +52,11 @@ class Difference(nn.Module):
         """Return the difference."""
         found_BDHW: Tensor = self.layers(torch.cat([one_BDHW, other_BDHW], dim=1))
         if coarser_BDHW is not None:
-            found_BDHW = found_BDHW + resize(coarser_BDHW, size_px=found_BDHW.shape[-2:])
+            found_BDHW = found_BDHW + resize_map(coarser_BDHW, size_px=found_BDHW.shape[-2:])
         return found_BDHW
 
 
-class Residual(nn.Module):
+class ResidualLayer(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
     def __init__(self, channels: int) -> None:
@@ -68,7 +68,7 @@ class Residual(nn.Module):
 
     def forward(self, map_BDHW: Tensor) -> Tensor:
         """Return a map of the same size."""
-        result: Tensor = map_BDHW + RESIDUAL_SHARE * self.layers(map_BDHW)
+        result: Tensor = map_BDHW + RESIDUAL_SCALE * self.layers(map_BDHW)
         return result
 
 
@@ -87,20 +87,20 @@ class ChangeFormer(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.linears = nn.ModuleList(nn.Conv2d(count, channels, 1) for count in encoder.channels)
-        self.differences = nn.ModuleList(Difference(channels) for _ in encoder.channels)
+        self.differences = nn.ModuleList(DifferenceLayer(channels) for _ in encoder.channels)
         self.fuse = nn.Sequential(nn.Conv2d(channels * len(self.linears), channels, 1), nn.BatchNorm2d(channels))
         self.enlarge = nn.Sequential(
             *(
                 layer
                 for _ in range(2)
-                for layer in (nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1), Residual(channels))
+                for layer in (nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1), ResidualLayer(channels))
             )
         )
         self.classify = nn.Conv2d(channels, classes, 3, padding=1)
         self.predict: nn.ModuleList | None = None
         self.heads = frozenset({"change"})
         if train_heads:
-            self.predict = nn.ModuleList(_prediction(channels, classes) for _ in encoder.channels)
+            self.predict = nn.ModuleList(_make_prediction_head(channels, classes) for _ in encoder.channels)
             self.heads = frozenset({"change", "auxiliary"})
 
     def drop_train_heads(self) -> ChangeFormer:
@@ -120,14 +120,14 @@ class ChangeFormer(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
+        heads = resolve_heads(heads, has=self.heads)
         height_px, width_px = t1_BCHW.shape[-2:]
         dates = [pad_to_multiple(image_BCHW, multiple_px=MULTIPLE_PX) for image_BCHW in (t1_BCHW, t2_BCHW)]
-        found = self._differences(*(self.encoder(image_BCHW) for image_BCHW in dates))
+        found = self._compute_differences(*(self.encoder(image_BCHW) for image_BCHW in dates))
         finest_px = found[-1].shape[-2:]
-        fused_BDHW = self.fuse(torch.cat([resize(one, size_px=finest_px) for one in found], dim=1))
+        fused_BDHW = self.fuse(torch.cat([resize_map(one, size_px=finest_px) for one in found], dim=1))
         logits_BKHW = self.classify(self.enlarge(fused_BDHW)).float()
-        logits_BKHW = resize(logits_BKHW, size_px=dates[0].shape[-2:])  # where the finest map is not at 1/4
+        logits_BKHW = resize_map(logits_BKHW, size_px=dates[0].shape[-2:])  # where the finest map is not at 1/4
         auxiliary = None
         if self.predict is not None and "auxiliary" in heads:
             strides_px = [dates[0].shape[-2] // one.shape[-2] for one in found]
@@ -137,7 +137,7 @@ class ChangeFormer(nn.Module):
             )
         return Outputs(change_BKHW=logits_BKHW[..., :height_px, :width_px], auxiliary_BKHW=auxiliary)
 
-    def _differences(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+    def _compute_differences(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
         """Return the stages' differences, coarse to fine."""
         found: list[Tensor] = []
         stages = zip(self.linears, self.differences, maps_t1, maps_t2, strict=True)
@@ -146,7 +146,7 @@ class ChangeFormer(nn.Module):
         return found
 
 
-def _prediction(channels: int, classes: int) -> nn.Module:
+def _make_prediction_head(channels: int, classes: int) -> nn.Module:
     """Make what predicts change from one stage's difference; the first of them is the coarsest's."""
     return nn.Sequential(
         nn.Conv2d(channels, classes, 3, padding=1),
@@ -156,7 +156,7 @@ def _prediction(channels: int, classes: int) -> nn.Module:
     )
 
 
-def build(
+def build_changeformer(
     *,
     backbone: str = OWN_ENCODER,
     pretrained: bool | str | Path = False,
@@ -180,11 +180,11 @@ def build(
         ConfigError: a number out of range, or ImageNet weights of an encoder that has none; also, with
             MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes)
-    weights = weights_name(pretrained)
+    check_positive(decoder_channels=decoder_channels, classes=classes)
+    weights = resolve_weights(pretrained)
     encoder: MiT | Backbone
     if backbone == OWN_ENCODER:
-        encoder = _own_encoder(tuple(widths))
+        encoder = _build_own_encoder(tuple(widths))
         if weights == "imagenet":
             raise ConfigError(
                 f"there are no ImageNet weights of '{OWN_ENCODER}'; take pretrained = false, a file, or another "
@@ -197,13 +197,13 @@ def build(
     return ChangeFormer(encoder, channels=decoder_channels, classes=classes, train_heads=train_heads)
 
 
-def _own_encoder(widths: tuple[int, ...]) -> MiT:
+def _build_own_encoder(widths: tuple[int, ...]) -> MiT:
     """Make the published encoder."""
     heads = (1, 2, 4, 8)
     fits = len(widths) == len(heads) and all(w > 0 and w % h == 0 for w, h in zip(widths, heads, strict=True))
     if not fits:
         raise ConfigError(f"widths = {widths}: four multiples of {heads} are wanted, one per stage.")
-    settings = MiTSettings(
+    settings = MiTConfig(
         widths=widths, depths=(3, 3, 4, 3), heads=heads, patch_px=(7, 7, 7, 7), drop=0.1, attention_drop=0.1
     )
     return MiT(settings)

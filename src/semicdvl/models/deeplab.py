@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from semicdvl.models.blocks import (
     ConvBNReLU,
-    PooledNorm,
-    check_counts,
-    differences,
-    resize,
-    wanted_heads,
-    weights_name,
-    with_dropped,
+    PooledBatchNorm,
+    absolute_differences,
+    append_channel_dropout,
+    check_positive,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.types import Outputs
@@ -49,7 +49,7 @@ class ASPP(nn.Module):
             + [ConvBNReLU(channels_in, channels, kernel_px=3, dilation=rate) for rate in ATROUS_RATES]
         )
         self.pooled = ConvBNReLU(channels_in, channels)
-        self.pooled.bn = PooledNorm(channels)
+        self.pooled.bn = PooledBatchNorm(channels)
         self.project = ConvBNReLU(channels * (len(self.branches) + 1), channels)
 
     def forward(self, map_BDHW: Tensor) -> Tensor:
@@ -116,15 +116,15 @@ class DeepLab(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
-        low_BDHW, _, third_BDHW, deep_BDHW = differences(self.encoder(t1_BCHW), self.encoder(t2_BCHW))
+        heads = resolve_heads(heads, has=self.heads)
+        low_BDHW, _, third_BDHW, deep_BDHW = absolute_differences(self.encoder(t1_BCHW), self.encoder(t2_BCHW))
         maps, count, size_px = [low_BDHW, deep_BDHW], t1_BCHW.shape[0], t1_BCHW.shape[-2:]
         if self.training and "perturbed" in heads:
-            maps = with_dropped(maps)
+            maps = append_channel_dropout(maps)
         logits_BKHW = self._decode(maps, size_px=size_px)
         auxiliary = None
         if self.auxiliary is not None and "auxiliary" in heads:
-            auxiliary = (resize(self.auxiliary(third_BDHW).float(), size_px=size_px, align_corners=True),)
+            auxiliary = (resize_map(self.auxiliary(third_BDHW).float(), size_px=size_px, align_corners=True),)
         return Outputs(
             change_BKHW=logits_BKHW[:count],
             perturbed_change_BKHW=logits_BKHW[-count:] if "perturbed" in heads else None,
@@ -134,12 +134,12 @@ class DeepLab(nn.Module):
     def _decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
         """Return logits from the differences of the finest and the deepest stage."""
         low_BDHW, deep_BDHW = maps
-        deep_BDHW = resize(self.aspp(deep_BDHW), size_px=low_BDHW.shape[-2:], align_corners=True)
+        deep_BDHW = resize_map(self.aspp(deep_BDHW), size_px=low_BDHW.shape[-2:], align_corners=True)
         fused_BDHW = self.fuse(torch.cat([deep_BDHW, self.low(low_BDHW)], dim=1))
-        return resize(self.classify(fused_BDHW).float(), size_px=size_px, align_corners=True)
+        return resize_map(self.classify(fused_BDHW).float(), size_px=size_px, align_corners=True)
 
 
-def build(
+def build_deeplab(
     *,
     backbone: str = "resnet50s",
     pretrained: bool | str | Path = True,
@@ -161,6 +161,6 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes)
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    check_positive(decoder_channels=decoder_channels, classes=classes)
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
     return DeepLab(encoder, channels=decoder_channels, classes=classes, auxiliary=auxiliary)

@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_counts, wanted_heads
+from semicdvl.models.blocks import check_positive, resolve_heads
 from semicdvl.types import Outputs
 
 CONVS_PER_LEVEL = (2, 2, 3, 3)
-Fusion = Literal["early", "difference", "concatenation"]
+FCFusion = Literal["early", "difference", "concatenation"]
 
 
-class Layer(nn.Module):
+class SharedDropoutConv(nn.Module):
     """3x3 convolution (transposed in the decoder), batch norm, ReLU, dropout of channels; for one map or one per date.
 
     Every map is normalised by its own statistics; all of them lose the same channels.
@@ -54,7 +54,8 @@ class Layer(nn.Module):
 
 
 class FCSiam(nn.Module):
-    """The networks of this module's docstring; make them with `build_ef`, `build_diff` and `build_conc`.
+    """The networks of this module's docstring; make them with `build_fc_ef`, `build_fc_siam_diff` and
+    `build_fc_siam_conc`.
 
     They have no `encoder` in the house's sense: nothing starts from pretrained weights.
 
@@ -65,7 +66,7 @@ class FCSiam(nn.Module):
     symmetric = False
     heads = frozenset({"change"})
 
-    def __init__(self, fusion: Fusion, *, width: int, dropout: float, classes: int) -> None:
+    def __init__(self, fusion: FCFusion, *, width: int, dropout: float, classes: int) -> None:
         """Make the levels."""
         super().__init__()
         self.fusion = fusion
@@ -75,7 +76,7 @@ class FCSiam(nn.Module):
 
         def chain(widths: Sequence[int], *, transposed: bool) -> nn.Sequential:
             pairs = pairwise(widths)
-            return nn.Sequential(*(Layer(a, b, transposed=transposed, dropout=dropout) for a, b in pairs))
+            return nn.Sequential(*(SharedDropoutConv(a, b, transposed=transposed, dropout=dropout) for a, b in pairs))
 
         self.levels = nn.ModuleList(
             chain([before, *[own] * count], transposed=False)
@@ -102,30 +103,30 @@ class FCSiam(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        wanted_heads(heads, has=self.heads)
+        resolve_heads(heads, has=self.heads)
         maps = [torch.cat([t1_BCHW, t2_BCHW], dim=1)] if self.fusion == "early" else [t1_BCHW, t2_BCHW]
         skips = []
         for level in self.levels:
             maps = level(maps)
-            skips.append(self._skip(maps))
+            skips.append(self._fuse_skip(maps))
             # a side of one pixel stays one: images of any size can be halved four times
             maps = [F.max_pool2d(one, 2, ceil_mode=1 in one.shape[-2:]) for one in maps]
         map_BDHW = maps[-1]  # of date 2, as published
         for up, back, skip_BDHW in zip(
             reversed(self.ups), [*reversed(self.back), self.last], reversed(skips), strict=True
         ):
-            joined_BDHW = torch.cat([_fitted(up(map_BDHW), skip_BDHW), skip_BDHW], dim=1)
+            joined_BDHW = torch.cat([_fit_size(up(map_BDHW), skip_BDHW), skip_BDHW], dim=1)
             (map_BDHW,) = back([joined_BDHW])
         return Outputs(change_BKHW=self.classify(map_BDHW).float())
 
-    def _skip(self, maps: Sequence[Tensor]) -> Tensor:
+    def _fuse_skip(self, maps: Sequence[Tensor]) -> Tensor:
         """Return what the decoder gets of a level."""
         if self.fusion == "difference":
             return (maps[0] - maps[1]).abs()
         return torch.cat(list(maps), dim=1)
 
 
-def _fitted(map_BDHW: Tensor, like_BDHW: Tensor) -> Tensor:
+def _fit_size(map_BDHW: Tensor, like_BDHW: Tensor) -> Tensor:
     """Repeat the last row and column, or cut, to another map's size (pooling rounded an odd side down)."""
     height, width = like_BDHW.shape[-2:]
     below, right = max(0, height - map_BDHW.shape[-2]), max(0, width - map_BDHW.shape[-1])
@@ -133,15 +134,15 @@ def _fitted(map_BDHW: Tensor, like_BDHW: Tensor) -> Tensor:
     return padded[..., :height, :width]
 
 
-def _build(fusion: Fusion, *, width: int, dropout: float, classes: int) -> FCSiam:
+def _build_fc_siam(fusion: FCFusion, *, width: int, dropout: float, classes: int) -> FCSiam:
     """Check the settings and make the network."""
-    check_counts(width=width, classes=classes)
+    check_positive(width=width, classes=classes)
     if not 0 <= dropout < 1:
         raise ConfigError(f"dropout = {dropout}: a number from 0 to below 1 is wanted.")
     return FCSiam(fusion, width=width, dropout=dropout, classes=classes)
 
 
-def build_ef(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSiam:
+def build_fc_ef(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSiam:
     """Build FC-EF.
 
     Args:
@@ -152,14 +153,14 @@ def build_ef(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSi
     Raises:
         ConfigError: a number out of range.
     """
-    return _build("early", width=width, dropout=dropout, classes=classes)
+    return _build_fc_siam("early", width=width, dropout=dropout, classes=classes)
 
 
-def build_diff(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSiam:
-    """Build FC-Siam-diff; arguments as `build_ef`."""
-    return _build("difference", width=width, dropout=dropout, classes=classes)
+def build_fc_siam_diff(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSiam:
+    """Build FC-Siam-diff; arguments as `build_fc_ef`."""
+    return _build_fc_siam("difference", width=width, dropout=dropout, classes=classes)
 
 
-def build_conc(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSiam:
-    """Build FC-Siam-conc; arguments as `build_ef`."""
-    return _build("concatenation", width=width, dropout=dropout, classes=classes)
+def build_fc_siam_conc(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> FCSiam:
+    """Build FC-Siam-conc; arguments as `build_fc_ef`."""
+    return _build_fc_siam("concatenation", width=width, dropout=dropout, classes=classes)

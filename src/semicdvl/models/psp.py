@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from semicdvl.errors import ConfigError
 from semicdvl.models.blocks import (
     ConvBNReLU,
-    PooledNorm,
-    check_counts,
-    resize,
-    wanted_heads,
-    weights_name,
-    with_dropped,
+    PooledBatchNorm,
+    append_channel_dropout,
+    check_positive,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
 )
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
 from semicdvl.types import Outputs
 
-BINS = (1, 2, 3, 6)
+POOLING_BINS = (1, 2, 3, 6)
 """Fields per side over which means are taken."""
 
 
@@ -39,16 +39,18 @@ class PyramidPooling(nn.Module):
     def __init__(self, channels_in: int, channels: int) -> None:
         """Make one 1x1 layer per field size and the 3x3 layer that brings map and means together."""
         super().__init__()
-        self.means = nn.ModuleList(ConvBNReLU(channels_in, channels) for _ in BINS)
+        self.means = nn.ModuleList(ConvBNReLU(channels_in, channels) for _ in POOLING_BINS)
         for layer in self.means:
-            layer.bn = PooledNorm(channels)
-        self.bottleneck = ConvBNReLU(channels_in + channels * len(BINS), channels, kernel_px=3)
+            layer.bn = PooledBatchNorm(channels)
+        self.bottleneck = ConvBNReLU(channels_in + channels * len(POOLING_BINS), channels, kernel_px=3)
 
     def forward(self, map_BDHW: Tensor) -> Tensor:
         """Return a map of the same size."""
         size_px = map_BDHW.shape[-2:]
-        means = [layer(F.adaptive_avg_pool2d(map_BDHW, bins)) for layer, bins in zip(self.means, BINS, strict=True)]
-        seen = [map_BDHW] + [resize(mean, size_px=size_px, align_corners=True) for mean in means]
+        means = [
+            layer(F.adaptive_avg_pool2d(map_BDHW, bins)) for layer, bins in zip(self.means, POOLING_BINS, strict=True)
+        ]
+        seen = [map_BDHW] + [resize_map(mean, size_px=size_px, align_corners=True) for mean in means]
         result: Tensor = self.bottleneck(torch.cat(seen, dim=1))
         return result
 
@@ -83,17 +85,17 @@ class PSPNet(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
+        heads = resolve_heads(heads, has=self.heads)
         map_BDHW, count = (self.encoder(t1_BCHW)[-1] - self.encoder(t2_BCHW)[-1]).abs(), t1_BCHW.shape[0]
         if self.training and "perturbed" in heads:
-            (map_BDHW,) = with_dropped([map_BDHW])
+            (map_BDHW,) = append_channel_dropout([map_BDHW])
         small_BKHW = self.classify(self.dropout(self.pooling(map_BDHW)))
-        logits_BKHW = resize(small_BKHW.float(), size_px=t1_BCHW.shape[-2:], align_corners=True)
+        logits_BKHW = resize_map(small_BKHW.float(), size_px=t1_BCHW.shape[-2:], align_corners=True)
         perturbed_BKHW = logits_BKHW[-count:] if "perturbed" in heads else None
         return Outputs(change_BKHW=logits_BKHW[:count], perturbed_change_BKHW=perturbed_BKHW)
 
 
-def build(
+def build_psp(
     *,
     backbone: str = "resnet50s",
     pretrained: bool | str | Path = True,
@@ -116,8 +118,8 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes, stages=stages)
+    check_positive(decoder_channels=decoder_channels, classes=classes, stages=stages)
     if stages > STAGES:
         raise ConfigError(f"stages = {stages}: a backbone has {STAGES}.")
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride, stages=stages)
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride, stages=stages)
     return PSPNet(encoder, channels=decoder_channels, classes=classes)

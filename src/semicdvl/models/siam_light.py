@@ -21,14 +21,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import check_counts, differences, resize, wanted_heads, weights_name, with_dropped
+from semicdvl.models.blocks import (
+    absolute_differences,
+    append_channel_dropout,
+    check_positive,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
+)
 from semicdvl.models.encoders.timm import Backbone, build_backbone
 from semicdvl.types import Outputs
 
 INFERENCE_HEADS = frozenset({"change"})
 TRAINING_HEADS = frozenset({"change", "vlm_change", "segmentation", "features", "perturbed"})
 
-PUBLIC_NAMES = {
+OFFICIAL_PREFIXES = {
     "encoder.net.": "backbone.",
     "change_decoder.classify_vlm.": "decode_head.conv_seg_for_vl.",
     "change_decoder.classify.": "decode_head.conv_seg.",
@@ -39,7 +46,7 @@ PUBLIC_NAMES = {
 """Our prefix -> prefix in a checkpoint of the public code, first match first; what follows the prefix is the same."""
 
 
-class ConvBNReLU(nn.Sequential):
+class HeInitConvBNReLU(nn.Sequential):
     """1x1 convolution without bias, batch norm, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -62,8 +69,8 @@ class LightDecoder(nn.Module):
     def __init__(self, channels_in: Sequence[int], *, channels: int, classes: int) -> None:
         """Make the layers and the classifier, which starts from N(0, 0.01) with zero bias."""
         super().__init__()
-        self.convs = nn.ModuleList(ConvBNReLU(count, channels) for count in channels_in)
-        self.fusion_conv = ConvBNReLU(channels * len(channels_in), channels)
+        self.convs = nn.ModuleList(HeInitConvBNReLU(count, channels) for count in channels_in)
+        self.fusion_conv = HeInitConvBNReLU(channels * len(channels_in), channels)
         self.classify = nn.Conv2d(channels, classes, kernel_size=1)
         self.classify_vlm: nn.Conv2d | None = None
         nn.init.normal_(self.classify.weight, std=0.01)
@@ -78,7 +85,7 @@ class LightDecoder(nn.Module):
             size_px = tuple(part_BDHW.shape[-2:])
             sums[size_px] = sums[size_px] + part_BDHW if size_px in sums else part_BDHW
         finest_px = next(iter(sums))
-        fused_BDHW = reduce(torch.add, (resize(part_BDHW, size_px=finest_px) for part_BDHW in sums.values()))
+        fused_BDHW = reduce(torch.add, (resize_map(part_BDHW, size_px=finest_px) for part_BDHW in sums.values()))
         result: Tensor = self.fusion_conv.relu(self.fusion_conv.bn(fused_BDHW))
         return result
 
@@ -125,19 +132,19 @@ class SiamLight(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
+        heads = resolve_heads(heads, has=self.heads)
         # Date by date, as the public code does: one batch of both dates would share its batch-norm statistics.
         maps_t1, maps_t2 = self.encoder(t1_BCHW), self.encoder(t2_BCHW)
-        maps, count, size_px = differences(maps_t1, maps_t2), t1_BCHW.shape[0], t1_BCHW.shape[-2:]
+        maps, count, size_px = absolute_differences(maps_t1, maps_t2), t1_BCHW.shape[0], t1_BCHW.shape[-2:]
         drops = self.training and "perturbed" in heads
-        fused_BDHW = self.change_decoder(with_dropped(maps) if drops else maps)
-        logits_BKHW = self._logits(self.change_decoder.classify, fused_BDHW, size_px=size_px)
+        fused_BDHW = self.change_decoder(append_channel_dropout(maps) if drops else maps)
+        logits_BKHW = self._classify(self.change_decoder.classify, fused_BDHW, size_px=size_px)
         fused_BDHW = fused_BDHW[:count]
         found: dict[str, Any] = {"change_BKHW": logits_BKHW[:count]}
         if "perturbed" in heads:
             found["perturbed_change_BKHW"] = logits_BKHW[-count:]  # in eval mode nothing is dropped: the same
         if "vlm_change" in heads:
-            found["vlm_change_BKHW"] = self._logits(self.change_decoder.classify_vlm, fused_BDHW, size_px=size_px)
+            found["vlm_change_BKHW"] = self._classify(self.change_decoder.classify_vlm, fused_BDHW, size_px=size_px)
         if self.segmentation_decoder is not None and heads & {"segmentation", "features"}:
             for date, maps in (("t1", maps_t1), ("t2", maps_t2)):
                 date_BDHW = self.segmentation_decoder(maps)
@@ -145,18 +152,18 @@ class SiamLight(nn.Module):
                     found[f"features_{date}_BDHW"] = date_BDHW
                 if "segmentation" in heads:
                     classify = self.segmentation_decoder.classify
-                    found[f"{date}_BKHW"] = self._logits(classify, date_BDHW, size_px=size_px)
+                    found[f"{date}_BKHW"] = self._classify(classify, date_BDHW, size_px=size_px)
         return Outputs(**found)
 
     @staticmethod
-    def _logits(classify: nn.Module | None, fused_BDHW: Tensor, *, size_px: Sequence[int]) -> Tensor:
+    def _classify(classify: nn.Module | None, fused_BDHW: Tensor, *, size_px: Sequence[int]) -> Tensor:
         """Classify and resize; in float32, so that a confidence of 0.95 is not rounded to bfloat16's 8 bits."""
         assert classify is not None
         logits_BKHW: Tensor = classify(fused_BDHW)
-        return resize(logits_BKHW.float(), size_px=size_px)
+        return resize_map(logits_BKHW.float(), size_px=size_px)
 
 
-def build(
+def build_siam_light(
     *,
     backbone: str = "resnet50s",
     pretrained: bool | str | Path = True,
@@ -179,6 +186,6 @@ def build(
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes)
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    check_positive(decoder_channels=decoder_channels, classes=classes)
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
     return SiamLight(encoder, decoder_channels=decoder_channels, classes=classes, train_heads=train_heads)

@@ -21,22 +21,22 @@ from torch import Tensor, nn
 from semicdvl.errors import ConfigError
 from semicdvl.models.blocks import (
     ConvBNReLU,
-    check_counts,
-    differences,
-    resize,
-    wanted_heads,
-    weights_name,
-    with_dropped,
+    absolute_differences,
+    append_channel_dropout,
+    check_positive,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 from semicdvl.types import Outputs
 
-Fusion = Literal["difference", "concatenation"]
-MIN_CHANNELS = 8
+UNetFusion = Literal["difference", "concatenation"]
+MIN_DECODER_CHANNELS = 8
 
 
-class Up(nn.Module):
+class UpBlock(nn.Module):
     """A coarse map, brought to a finer one's size and joined with it."""
 
     def __init__(self, coarse: int, fine: int, channels: int) -> None:
@@ -48,7 +48,7 @@ class Up(nn.Module):
 
     def forward(self, coarse_BDHW: Tensor, fine_BDHW: Tensor | None, *, size_px: Sequence[int]) -> Tensor:
         """Return a map of a size."""
-        larger_BDHW = resize(coarse_BDHW, size_px=size_px)
+        larger_BDHW = resize_map(coarse_BDHW, size_px=size_px)
         joined_BDHW = larger_BDHW if fine_BDHW is None else torch.cat([larger_BDHW, fine_BDHW], dim=1)
         result: Tensor = self.layers(joined_BDHW)
         return result
@@ -65,15 +65,15 @@ class SiamUNet(nn.Module):
 
     heads = frozenset({"change", "perturbed"})
 
-    def __init__(self, encoder: Backbone, *, fusion: Fusion, channels: int, classes: int) -> None:
+    def __init__(self, encoder: Backbone, *, fusion: UNetFusion, channels: int, classes: int) -> None:
         """Put the decoder on a backbone; each finer level has half the channels."""
         super().__init__()
         self.encoder, self.fusion, self.symmetric = encoder, fusion, fusion == "difference"
         dates = 1 if self.symmetric else 2
         fine = [dates * count for count in reversed(encoder.channels[:-1])] + [0]
-        widths = [max(MIN_CHANNELS, channels // 2**level) for level in range(len(fine))]
+        widths = [max(MIN_DECODER_CHANNELS, channels // 2**level) for level in range(len(fine))]
         coarse = [dates * encoder.channels[-1], *widths[:-1]]
-        self.ups = nn.ModuleList(Up(*sizes) for sizes in zip(coarse, fine, widths, strict=True))
+        self.ups = nn.ModuleList(UpBlock(*sizes) for sizes in zip(coarse, fine, widths, strict=True))
         self.classify = nn.Conv2d(widths[-1], classes, 3, padding=1)
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
@@ -87,20 +87,20 @@ class SiamUNet(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
-        maps, count = self._joined(self.encoder(t1_BCHW), self.encoder(t2_BCHW)), t1_BCHW.shape[0]
+        heads = resolve_heads(heads, has=self.heads)
+        maps, count = self._fuse_dates(self.encoder(t1_BCHW), self.encoder(t2_BCHW)), t1_BCHW.shape[0]
         if self.training and "perturbed" in heads:
-            maps = with_dropped(maps)
+            maps = append_channel_dropout(maps)
         logits_BKHW = self._decode(maps, size_px=t1_BCHW.shape[-2:])
         return Outputs(
             change_BKHW=logits_BKHW[:count],
             perturbed_change_BKHW=logits_BKHW[-count:] if "perturbed" in heads else None,
         )
 
-    def _joined(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+    def _fuse_dates(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
         """Bring the two dates together at every level."""
         if self.fusion == "difference":
-            return differences(maps_t1, maps_t2)
+            return absolute_differences(maps_t1, maps_t2)
         return [torch.cat(both, dim=1) for both in zip(maps_t1, maps_t2, strict=True)]
 
     def _decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
@@ -110,14 +110,14 @@ class SiamUNet(nn.Module):
         for up, fine_BDHW in zip(self.ups, [*reversed(fine), None], strict=True):
             own_px = half_px if fine_BDHW is None else fine_BDHW.shape[-2:]
             map_BDHW = up(map_BDHW, fine_BDHW, size_px=own_px)
-        return resize(self.classify(map_BDHW).float(), size_px=size_px)
+        return resize_map(self.classify(map_BDHW).float(), size_px=size_px)
 
 
-def build(
+def build_siam_unet(
     *,
     backbone: str = "resnet34",
     pretrained: bool | str | Path = True,
-    fusion: Fusion = "difference",
+    fusion: UNetFusion = "difference",
     output_stride: int = 32,
     decoder_channels: int = 256,
     classes: int = 2,
@@ -135,9 +135,9 @@ def build(
     Raises:
         ConfigError: a number or word out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels, classes=classes)
-    if fusion not in get_args(Fusion):
-        known = get_args(Fusion)
-        raise ConfigError(f"fusion = '{fusion}'.{nearest(fusion, known)} Known: {', '.join(known)}.")
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
+    check_positive(decoder_channels=decoder_channels, classes=classes)
+    if fusion not in get_args(UNetFusion):
+        known = get_args(UNetFusion)
+        raise ConfigError(f"fusion = '{fusion}'.{suggest_nearest(fusion, known)} Known: {', '.join(known)}.")
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
     return SiamUNet(encoder, fusion=fusion, channels=decoder_channels, classes=classes)

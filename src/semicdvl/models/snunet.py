@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import check_counts, pad_to_multiple, wanted_heads
+from semicdvl.models.blocks import check_positive, pad_to_multiple, resolve_heads
 from semicdvl.types import Outputs
 
 DEPTH = 5
@@ -26,7 +26,7 @@ ALL_RATIO, SUM_RATIO = 16, 4
 """Reduction of the channel attention over all four maps, and over their sum."""
 
 
-class Block(nn.Module):
+class NestedBlock(nn.Module):
     """Two 3x3 convolutions; the first one's output is added back before the last ReLU."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
@@ -78,13 +78,13 @@ class SNUNet(nn.Module):
         """Make the levels; convolutions start from He's normal distribution over their outputs."""
         super().__init__()
         widths = [width * 2**row for row in range(DEPTH)]
-        self.levels = nn.ModuleList(Block(a, b) for a, b in zip([3, *widths[:-1]], widths, strict=True))
+        self.levels = nn.ModuleList(NestedBlock(a, b) for a, b in zip([3, *widths[:-1]], widths, strict=True))
         self.nodes, self.ups = nn.ModuleDict(), nn.ModuleDict()
         for column in range(1, DEPTH):
             for row in range(DEPTH - column):
                 name = f"{row}_{column}"
                 self.ups[name] = nn.ConvTranspose2d(widths[row + 1], widths[row + 1], 2, stride=2)
-                self.nodes[name] = Block(widths[row] * (column + 1) + widths[row + 1], widths[row])
+                self.nodes[name] = NestedBlock(widths[row] * (column + 1) + widths[row + 1], widths[row])
         maps = DEPTH - 1
         self.attend_all = ChannelAttention(width * maps, ratio=ALL_RATIO)
         self.attend_sum = ChannelAttention(width, ratio=SUM_RATIO)
@@ -104,12 +104,12 @@ class SNUNet(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        wanted_heads(heads, has=self.heads)
+        resolve_heads(heads, has=self.heads)
         height_px, width_px = t1_BCHW.shape[-2:]
         multiple_px = 2 ** (DEPTH - 1)
         maps_t1 = self._encode(pad_to_multiple(t1_BCHW, multiple_px=multiple_px), rows=DEPTH - 1)
         maps_t2 = self._encode(pad_to_multiple(t2_BCHW, multiple_px=multiple_px), rows=DEPTH)
-        finest = self._dense(maps_t1, maps_t2)
+        finest = self._decode_nested(maps_t1, maps_t2)
         all_BDHW = torch.cat(finest, dim=1)
         total_BDHW = torch.stack(finest).sum(dim=0)
         by_sum_BD11 = self.attend_sum(total_BDHW).repeat(1, len(finest), 1, 1)
@@ -123,7 +123,7 @@ class SNUNet(nn.Module):
             maps.append(level(F.max_pool2d(maps[-1], 2)))
         return maps
 
-    def _dense(self, maps_t1: list[Tensor], maps_t2: list[Tensor]) -> list[Tensor]:
+    def _decode_nested(self, maps_t1: list[Tensor], maps_t2: list[Tensor]) -> list[Tensor]:
         """Return row 0 of columns 1 to 4."""
         below = maps_t2  # the column before: what is enlarged into the next one
         before: list[list[Tensor]] = [[one, other] for one, other in zip(maps_t1, maps_t2[:-1], strict=True)]
@@ -139,7 +139,7 @@ class SNUNet(nn.Module):
         return before[0][2:]
 
 
-def build(*, width: int = 32, classes: int = 2) -> SNUNet:
+def build_snunet(*, width: int = 32, classes: int = 2) -> SNUNet:
     """Build the network.
 
     Args:
@@ -149,5 +149,5 @@ def build(*, width: int = 32, classes: int = 2) -> SNUNet:
     Raises:
         ConfigError: a number out of range.
     """
-    check_counts(width=width, classes=classes)
+    check_positive(width=width, classes=classes)
     return SNUNet(width=width, classes=classes)

@@ -26,30 +26,37 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import ConvBNReLU, check_counts, pad_to_multiple, resize, wanted_heads, weights_name
+from semicdvl.models.blocks import (
+    ConvBNReLU,
+    check_positive,
+    pad_to_multiple,
+    resize_map,
+    resolve_heads,
+    resolve_weights,
+)
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 from semicdvl.types import Outputs
 
-Attention = Literal["pam", "bam"]
+AttentionKind = Literal["pam", "bam"]
 STAGE_CHANNELS, FUSED_CHANNELS = 96, 256
-PARTS = (1, 2, 4, 8)
+PYRAMID_SCALES = (1, 2, 4, 8)
 """Parts per side within which PAM attends."""
-KEY_SHARE = 8
+KEY_REDUCTION = 8
 """Feature channels per channel of keys and queries."""
-THRESHOLD = 1.0
+CHANGE_DISTANCE = 1.0
 """Distance from which a pixel is changed: half of the margin of 2 that the contrastive loss trains for."""
-STEEPNESS = 2.0
+LOGITS_PER_DISTANCE = 2.0
 """Logits per unit of distance: an unchanged pixel (0) gets probability 0.02 of change, a changed one (2) gets 0.98."""
 
 
-class PartAttention(nn.Module):
+class RegionAttention(nn.Module):
     """Attention of every pixel of both dates to all pixels of both dates in the same part of the image."""
 
     def __init__(self, channels: int, *, parts: int, norm: bool) -> None:
         """Make the layers; `norm` puts batch norm behind keys and queries."""
         super().__init__()
-        keys = max(1, channels // KEY_SHARE)
+        keys = max(1, channels // KEY_REDUCTION)
         self.parts, self.scale = parts, keys**-0.5
         self.key = nn.Sequential(nn.Conv2d(channels, keys, 1), *([nn.BatchNorm2d(keys)] if norm else []))
         self.query = nn.Sequential(nn.Conv2d(channels, keys, 1), *([nn.BatchNorm2d(keys)] if norm else []))
@@ -57,22 +64,22 @@ class PartAttention(nn.Module):
 
     def forward(self, pair_BDHW: Tensor) -> Tensor:
         """Return a map like the input: the two dates beside each other along W, sides divisible by the parts."""
-        query, key, value = (self._parts(layer(pair_BDHW)) for layer in (self.query, self.key, self.value))
+        query, key, value = (self._split_regions(layer(pair_BDHW)) for layer in (self.query, self.key, self.value))
         # Keys as wide as values, filled with zeros, give the same products and let torch take its fused kernels.
         missing = value.shape[-1] - key.shape[-1]
         seen = F.scaled_dot_product_attention(
             F.pad(query, (0, missing)), F.pad(key, (0, missing)), value, scale=self.scale
         )
-        return self._whole(seen, like_BDHW=pair_BDHW)
+        return self._merge_regions(seen, like_BDHW=pair_BDHW)
 
-    def _parts(self, map_BDHW: Tensor) -> Tensor:
+    def _split_regions(self, map_BDHW: Tensor) -> Tensor:
         """Return (B * parts², pixels of both dates in the part, D), with an axis of one head."""
         batch, depth, height, width = map_BDHW.shape
         sizes = (batch, depth, self.parts, height // self.parts, 2, self.parts, width // 2 // self.parts)
         parts = map_BDHW.reshape(sizes).permute(0, 2, 5, 4, 3, 6, 1)  # B, part, part, date, row, column, D
         return parts.reshape(batch * self.parts**2, 1, -1, depth)
 
-    def _whole(self, seen: Tensor, *, like_BDHW: Tensor) -> Tensor:
+    def _merge_regions(self, seen: Tensor, *, like_BDHW: Tensor) -> Tensor:
         """Put the parts together again."""
         batch, depth, height, width = like_BDHW.shape
         rows, columns = height // self.parts, width // 2 // self.parts
@@ -86,8 +93,8 @@ class PAM(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the layers."""
         super().__init__()
-        self.scales = nn.ModuleList(PartAttention(channels, parts=parts, norm=True) for parts in PARTS)
-        self.fuse = nn.Conv2d(channels * len(PARTS), channels, 1, bias=False)
+        self.scales = nn.ModuleList(RegionAttention(channels, parts=parts, norm=True) for parts in PYRAMID_SCALES)
+        self.fuse = nn.Conv2d(channels * len(PYRAMID_SCALES), channels, 1, bias=False)
 
     def forward(self, pair_BDHW: Tensor) -> Tensor:
         """Return a map like the input."""
@@ -101,7 +108,7 @@ class BAM(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the layers."""
         super().__init__()
-        self.attention = PartAttention(channels, parts=1, norm=False)
+        self.attention = RegionAttention(channels, parts=1, norm=False)
 
     def forward(self, pair_BDHW: Tensor) -> Tensor:
         """Return a map like the input."""
@@ -120,7 +127,7 @@ class STANet(nn.Module):
     symmetric = True
     heads = frozenset({"change", "distance"})
 
-    def __init__(self, encoder: Backbone, *, attention: Attention, channels: int) -> None:
+    def __init__(self, encoder: Backbone, *, attention: AttentionKind, channels: int) -> None:
         """Put the decoder on a backbone."""
         super().__init__()
         self.encoder = encoder
@@ -132,9 +139,9 @@ class STANet(nn.Module):
             ConvBNReLU(FUSED_CHANNELS, channels),
         )
         self.attention = PAM(channels) if attention == "pam" else BAM(channels)
-        self.reset_attention()
+        self.initialise_attention()
 
-    def reset_attention(self) -> None:
+    def initialise_attention(self) -> None:
         """Draw the attention's weights from N(0, 0.02) and its batch norms' from N(1, 0.02), as published."""
         for module in self.attention.modules():
             if isinstance(module, nn.Conv2d):
@@ -154,36 +161,36 @@ class STANet(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads = wanted_heads(heads, has=self.heads)
+        heads = resolve_heads(heads, has=self.heads)
         height_px, width_px = t1_BCHW.shape[-2:]
-        dates = [pad_to_multiple(image_BCHW, multiple_px=4 * PARTS[-1]) for image_BCHW in (t1_BCHW, t2_BCHW)]
-        pair_BDHW = self.attention(torch.cat([self.features(image_BCHW) for image_BCHW in dates], dim=-1))
+        dates = [pad_to_multiple(image_BCHW, multiple_px=4 * PYRAMID_SCALES[-1]) for image_BCHW in (t1_BCHW, t2_BCHW)]
+        pair_BDHW = self.attention(torch.cat([self.extract_features(image_BCHW) for image_BCHW in dates], dim=-1))
         features_t1_BDHW, features_t2_BDHW = pair_BDHW.float().chunk(2, dim=-1)
         small_BHW = (features_t1_BDHW - features_t2_BDHW).norm(dim=1)
-        whole_BHW = resize(small_BHW[:, None], size_px=dates[0].shape[-2:], align_corners=True)[:, 0]
+        whole_BHW = resize_map(small_BHW[:, None], size_px=dates[0].shape[-2:], align_corners=True)[:, 0]
         distance_BHW = whole_BHW[:, :height_px, :width_px]
-        beyond_BHW = STEEPNESS * (distance_BHW - THRESHOLD)
+        beyond_BHW = LOGITS_PER_DISTANCE * (distance_BHW - CHANGE_DISTANCE)
         return Outputs(
             change_BKHW=torch.stack([-beyond_BHW, beyond_BHW], dim=1),
             distance_BHW=distance_BHW if "distance" in heads else None,
         )
 
-    def features(self, image_BCHW: Tensor) -> Tensor:
+    def extract_features(self, image_BCHW: Tensor) -> Tensor:
         """Return one date's features (BDHW) at a quarter of the input's size, before attention."""
         *maps, deep_BDHW = self.encoder(image_BCHW)
         maps = [stage(one) for stage, one in zip(self.stages, [*maps, self.last_block(deep_BDHW)], strict=True)]
         size_px = [side // 4 for side in image_BCHW.shape[-2:]]
         fused_BDHW: Tensor = self.fuse(
-            torch.cat([resize(one, size_px=size_px, align_corners=True) for one in maps], dim=1)
+            torch.cat([resize_map(one, size_px=size_px, align_corners=True) for one in maps], dim=1)
         )
         return fused_BDHW
 
 
-def build(
+def build_stanet(
     *,
     backbone: str = "resnet18",
     pretrained: bool | str | Path = True,
-    attention: Attention = "pam",
+    attention: AttentionKind = "pam",
     output_stride: int = 32,
     decoder_channels: int = 64,
 ) -> STANet:
@@ -199,16 +206,16 @@ def build(
     Raises:
         ConfigError: a number or word out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_counts(decoder_channels=decoder_channels)
-    if attention not in get_args(Attention):
-        known = get_args(Attention)
-        raise ConfigError(f"attention = '{attention}'.{nearest(attention, known)} Known: {', '.join(known)}.")
-    encoder = build_backbone(backbone, weights=weights_name(pretrained), output_stride=output_stride)
-    _look_further(encoder)
+    check_positive(decoder_channels=decoder_channels)
+    if attention not in get_args(AttentionKind):
+        known = get_args(AttentionKind)
+        raise ConfigError(f"attention = '{attention}'.{suggest_nearest(attention, known)} Known: {', '.join(known)}.")
+    encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
+    _dilate_last_block(encoder)
     return STANet(encoder, attention=attention, channels=decoder_channels)
 
 
-def _look_further(encoder: Backbone) -> None:
+def _dilate_last_block(encoder: Backbone) -> None:
     """Dilate the first convolution of the last stage's second block, as published; other networks stay as they are."""
     stage = getattr(encoder.net, "layer4", None)
     if stage is not None and len(stage) == 2 and isinstance(stage[1], BasicBlock):

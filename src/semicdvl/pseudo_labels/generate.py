@@ -10,29 +10,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg.config import CEGSettings, Level
-from semicdvl.ceg.features import FeatureSource
-from semicdvl.ceg.instance_events import Features
+from semicdvl.ceg.config import CEGLevel, CEGSettings
+from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.instance_events import PairFeatures
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.pseudo_labels.locks import writing
-from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoStore, StoreSpec
+from semicdvl.pseudo_labels.locks import lock_for_writing
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
 from semicdvl.types import VLM, PairFiles, Segments
 
-__all__ = ["CEGSettings", "Filler", "Level", "generate", "make_labels", "spec_of"]
+__all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]
 
-TOGETHER = "min_cosine and features belong together: give both, such as --min-cosine 0.5 --features efficientnet_lite0."
+FEATURES_AND_MIN_COSINE = (
+    "min_cosine and features belong together: give both, such as --min-cosine 0.5 --features efficientnet_lite0."
+)
 
 
-def spec_of(
+def build_store_spec(
     vlm: VLM,
     *,
     prompts: Prompts,
     settings: CEGSettings,
     gsd_m: float | None = None,
-    features: FeatureSource | None = None,
+    features: FeatureExtractor | None = None,
 ) -> StoreSpec:
     """Return the specification of a store made with these parts.
 
@@ -40,12 +42,16 @@ def spec_of(
         ConfigError: `min_cosine` without a source of features, or one without `min_cosine`.
     """
     if (settings.min_cosine is None) != (features is None):
-        raise ConfigError(TOGETHER)
-    plain = settings.plain() if features is None else settings.plain() | {CEG_FEATURES_KEY: features.identity}
+        raise ConfigError(FEATURES_AND_MIN_COSINE)
+    plain = (
+        settings.to_plain_dict()
+        if features is None
+        else settings.to_plain_dict() | {CEG_FEATURES_KEY: features.identity}
+    )
     return StoreSpec(vlm.identity, prompts, plain, gsd_m)
 
 
-def generate(
+def generate_labels(
     pairs: Iterable[PairFiles],
     *,
     vlm: VLM,
@@ -53,7 +59,7 @@ def generate(
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
-    features: FeatureSource | None = None,
+    features: FeatureExtractor | None = None,
 ) -> Generator[dict[str, Any]]:
     """Fill the store at `root` pair by pair; yield each pair's record, so that a caller can show progress.
 
@@ -64,15 +70,15 @@ def generate(
         InputError: an image cannot be read, or the VLM's answer cannot be used.
         OutputError: the store cannot be written.
     """
-    spec = spec_of(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
-    filler = Filler(PseudoStore.create(root, spec), settings, vlm, features)
-    with writing(root):
+    spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
+    filler = PseudoLabeler(PseudoLabelStore.create(root, spec), settings, vlm, features)
+    with lock_for_writing(root):
         for pair in pairs:
-            yield filler.fill(pair)
+            yield filler.label_pair(pair)
 
 
 @dataclass(frozen=True)
-class Filler:
+class PseudoLabeler:
     """What makes the labels of one pair: one of these works in every process.
 
     Attributes:
@@ -82,58 +88,58 @@ class Filler:
         features: who describes objects; with `min_cosine` only.
     """
 
-    store: PseudoStore
+    store: PseudoLabelStore
     settings: CEGSettings
     vlm: VLM
-    features: FeatureSource | None = None
+    features: FeatureExtractor | None = None
 
-    def fill(self, pair: PairFiles) -> dict[str, Any]:
+    def label_pair(self, pair: PairFiles) -> dict[str, Any]:
         """Return the record of a pair's labels, made now where they are not there."""
-        if self.store.has(pair):
-            return self.store.record(pair)
-        content = _Content(pair)
-        t1, t2 = (self._answer(content, date) for date in (0, 1))
-        described = self._features(content) if self.settings.level != "pixel" else None
+        if self.store.has_labels(pair):
+            return self.store.read_record(pair)
+        content = _PairImages(pair)
+        t1, t2 = (self._get_answer(content, date) for date in (0, 1))
+        described = self._get_features(content) if self.settings.level != "pixel" else None
         labels = make_labels(t1, t2, prompts=self.store.spec.prompts, settings=self.settings, features=described)
-        return self.store.keep_labels(pair, labels)
+        return self.store.write_labels(pair, labels)
 
-    def _answer(self, content: _Content, date: int) -> Segments:
+    def _get_answer(self, content: _PairImages, date: int) -> Segments:
         """Return the answer for one date, from the store where it has it."""
         path, words = content.paths[date], self.store.spec.prompts.words
 
         def ask() -> Segments:
-            image_HWC = content.image_HWC(date)
+            image_HWC = content.read_image(date)
             segments = self.vlm.segment(image_HWC, words, gsd_m=self.store.spec.gsd_m)
-            return _usable(segments, path, words=words, shape_hw=image_HWC.shape[:2])
+            return _check_answer(segments, path, words=words, shape_hw=image_HWC.shape[:2])
 
-        return self.store.answered(self.store.answer_key(path, content.pair.window_px), ask)
+        return self.store.get_or_make_answer(self.store.answer_key(path, content.pair.window_px), ask)
 
-    def _features(self, content: _Content) -> Features | None:
+    def _get_features(self, content: _PairImages) -> PairFeatures | None:
         """Return the feature maps of both dates, or None where none are wanted."""
         source = self.features
         if source is None:
             return None
         window_px, (before, after) = content.pair.window_px, content.paths
-        return Features(
-            self.store.described(before, window_px, lambda: source.describe(content.image_HWC(0))),
-            self.store.described(after, window_px, lambda: source.describe(content.image_HWC(1))),
+        return PairFeatures(
+            self.store.get_or_make_features(before, window_px, lambda: source.extract_features(content.read_image(0))),
+            self.store.get_or_make_features(after, window_px, lambda: source.extract_features(content.read_image(1))),
         )
 
 
-class _Content:
+class _PairImages:
     """The images of a pair, read when one of them is needed."""
 
     def __init__(self, pair: PairFiles) -> None:
         self.pair, self.paths = pair, (pair.before, pair.after)
         self._read: PairArrays | None = None
 
-    def image_HWC(self, date: int) -> NDArray[np.uint8]:
+    def read_image(self, date: int) -> NDArray[np.uint8]:
         if self._read is None:
             self._read = read_pair(self.pair, with_label=False)
         return self._read.t2_HWC if date else self._read.t1_HWC
 
 
-def _usable(segments: Segments, path: Path, *, words: Sequence[str], shape_hw: tuple[int, ...]) -> Segments:
+def _check_answer(segments: Segments, path: Path, *, words: Sequence[str], shape_hw: tuple[int, ...]) -> Segments:
     """Return a VLM's answer, checked before it is kept.
 
     Raises:

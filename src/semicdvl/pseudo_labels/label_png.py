@@ -17,12 +17,12 @@ import numpy as np
 from semicdvl.types import IGNORE, VLMLabels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-LEVELS = (0, 1, 0, IGNORE)
+LABEL_OF_BITS = (0, 1, 0, IGNORE)
 """What the two lowest bits of a label's value stand for; 2 does not occur."""
-PALETTE = bytes(LEVELS[index >> shift & 3] for index in range(64) for shift in (0, 2, 4))
+PALETTE = bytes(LABEL_OF_BITS[index >> shift & 3] for index in range(64) for shift in (0, 2, 4))
 
 
-def to_png(labels: VLMLabels) -> bytes:
+def encode_labels(labels: VLMLabels) -> bytes:
     """Return the labels of a pair, maps of 0, 1 and IGNORE, as the bytes of a PNG file."""
     height, width = labels.change_HW.shape
     rows = np.zeros((height, 1 + width), np.uint8)  # each row begins with the number of its filter: 0, none
@@ -44,7 +44,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def read_png(path: Path) -> VLMLabels | None:
+def read_label_png(path: Path) -> VLMLabels | None:
     """Read the labels of a pair; None if the file is missing or damaged."""
     bands_HW3 = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     if bands_HW3 is None:

@@ -16,13 +16,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from semicdvl.atomic_files import UNFINISHED, unwritable
+from semicdvl.atomic_files import TEMPORARY_PREFIX, make_output_error
 
-FOLDER = ".locks"
+LOCK_FOLDER = ".locks"
 
 
 @contextlib.contextmanager
-def writing(root: Path) -> Iterator[None]:
+def lock_for_writing(root: Path) -> Iterator[None]:
     """Say that this process fills the store.
 
     The first of them to come removes what processes that were killed left half-written; nobody else is there then.
@@ -30,34 +30,34 @@ def writing(root: Path) -> Iterator[None]:
     Raises:
         OutputError: the store cannot be written.
     """
-    with _opened(root / FOLDER / "writing") as handle:
+    with _open_lock_file(root / LOCK_FOLDER / "writing") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pass  # somebody else is writing: what is half-written may be theirs
         else:
-            _sweep(root)
+            _remove_leftovers(root)
         with contextlib.suppress(OSError):  # a file system without locks: work goes on, perhaps twice
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 
 
-def _sweep(root: Path) -> None:
+def _remove_leftovers(root: Path) -> None:
     """Remove temporary files and old locks."""
-    leftovers = [*root.glob(f"{UNFINISHED}*"), *root.glob(f"*/*/{UNFINISHED}*")]
-    for path in [*leftovers, *(path for path in (root / FOLDER).iterdir() if path.name != "writing")]:
+    leftovers = [*root.glob(f"{TEMPORARY_PREFIX}*"), *root.glob(f"*/*/{TEMPORARY_PREFIX}*")]
+    for path in [*leftovers, *(path for path in (root / LOCK_FOLDER).iterdir() if path.name != "writing")]:
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def held(root: Path, key: str) -> Iterator[None]:
+def lock_key(root: Path, key: str) -> Iterator[None]:
     """Wait until nobody else makes the file of this key, and keep others waiting meanwhile.
 
     Raises:
         OutputError: the store cannot be written.
     """
-    path = root / FOLDER / key
-    with _opened(path) as handle:
+    path = root / LOCK_FOLDER / key
+    with _open_lock_file(path) as handle:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         try:
@@ -67,13 +67,13 @@ def held(root: Path, key: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_lock_file(path: Path) -> Iterator[int]:
     """Open a lock file, made where there is none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise make_output_error(path, error) from error
     try:
         yield handle
     finally:

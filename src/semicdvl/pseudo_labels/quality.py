@@ -16,27 +16,27 @@ from rich.progress import track
 from rich.table import Table
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.features import FeatureSource
-from semicdvl.ceg.instance_events import Events, Features
-from semicdvl.ceg.labels import instance_events, labels_with
+from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.instance_events import ChangeEvents, PairFeatures
+from semicdvl.ceg.labels import find_instance_events, make_labels_from_events
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import StoreError
-from semicdvl.metrics.change import Confusion
-from semicdvl.pseudo_labels.executor import Crew, fill_with
-from semicdvl.pseudo_labels.generate import generate, spec_of
-from semicdvl.pseudo_labels.store import PseudoStore
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.pseudo_labels.executor import WorkerSettings, fill_with_workers
+from semicdvl.pseudo_labels.generate import build_store_spec, generate_labels
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
-GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
+DEFAULT_GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
 LABEL_VALUES = {0: 0, 1: 1, 128: IGNORE, 255: 1}
 """Values in label files; 128 is ground that `semicdvl prepare` had no label for."""
-MOST_PAIRS = 200
+MAX_MEASURED_PAIRS = 200
 """Quality is measured on at most this many labelled pairs, spread evenly."""
 
 
 @dataclass(frozen=True)
-class Quality:
+class LabelQuality:
     """Change labels against the truth at one gamma, as in the paper's Table 6.
 
     Attributes:
@@ -50,18 +50,18 @@ class Quality:
     gamma: float
     reliable_frac: float
     changed_frac: float
-    valid: Confusion
-    total: Confusion
+    valid: ConfusionCounts
+    total: ConfusionCounts
 
 
 @dataclass(frozen=True)
-class Filled:
+class FillResult:
     """What filling a store came to: a line of words, and the labels' quality where the truth is known."""
 
     summary: str
-    quality: tuple[Quality, ...]
+    quality: tuple[LabelQuality, ...]
 
-    def table(self) -> Table:
+    def to_table(self) -> Table:
         """Return the quality for each gamma as a table; one without rows where no truth is known."""
         columns = ("gamma", "with label", "IoU (valid)", "precision", "recall", "IoU (total)") if self.quality else ()
         table = Table(box=None, header_style="bold", caption="against the true labels" if columns else None)
@@ -74,7 +74,7 @@ class Filled:
         return table
 
 
-def fill(
+def fill_store(
     pairs: Sequence[PairFiles],
     *,
     vlm: VLM,
@@ -82,9 +82,9 @@ def fill(
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
-    features: FeatureSource | None = None,
-    crew: Crew | None = None,
-) -> Filled:
+    features: FeatureExtractor | None = None,
+    workers: WorkerSettings | None = None,
+) -> FillResult:
     """Fill a store, with progress shown on standard error, and say what came out.
 
     Args:
@@ -95,23 +95,25 @@ def fill(
         root: the store.
         gsd_m: metres per pixel, handed to the VLM.
         features: describes objects; with `min_cosine` only.
-        crew: other processes that do the work, each with a VLM and features of its own; None: this one does it.
+        workers: other processes that do the work, each with a VLM and features of its own; None: this one does it.
 
     Raises:
-        SemicdvlError: see `generate.generate` and `workers.fill_with`.
+        SemicdvlError: see `generate.generate_labels` and `workers.fill_with_workers`.
     """
     work: Generator[dict[str, Any]]
-    if crew is None or crew.alone:
-        work = generate(pairs, vlm=vlm, prompts=prompts, settings=settings, root=root, gsd_m=gsd_m, features=features)
+    if workers is None or workers.runs_in_process:
+        work = generate_labels(
+            pairs, vlm=vlm, prompts=prompts, settings=settings, root=root, gsd_m=gsd_m, features=features
+        )
     else:
-        spec = spec_of(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
-        work = fill_with(pairs, crew, spec=spec, settings=settings, root=root)
-    return _filled(work, pairs, settings=settings, root=root)
+        spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
+        work = fill_with_workers(pairs, workers, spec=spec, settings=settings, root=root)
+    return _fill_and_measure(work, pairs, settings=settings, root=root)
 
 
-def _filled(
+def _fill_and_measure(
     work: Generator[dict[str, Any]], pairs: Sequence[PairFiles], *, settings: CEGSettings, root: Path
-) -> Filled:
+) -> FillResult:
     """Do the work, showing how far it is, and sum it up."""
     console = Console(stderr=True)
     with contextlib.closing(work):
@@ -119,69 +121,69 @@ def _filled(
     reliable = np.mean([record["reliable_frac"] for record in records])
     changed = np.mean([record["changed_frac"] for record in records])
     count = f"{len(records)} pair{'s' if len(records) != 1 else ''}"
-    store = PseudoStore.open(root)
+    store = PseudoLabelStore.open(root)
     summary = (
         f"{count} in {root}: {reliable:.1%} of the pixels have a label, {changed:.2%} say changed "
         f"(level {settings.level}, gamma {settings.gamma:g}, delta {settings.delta:g}, "
-        f"{''.join(f'{name} {getattr(settings, name)}, ' for name in settings.options)}{store.spec.vlm})"
+        f"{''.join(f'{name} {getattr(settings, name)}, ' for name in settings.active_options)}{store.spec.vlm})"
     )
     if changed == 0:
         summary += ". No change was found: lower --gamma, or look at the prompts."
     labelled = [pair for pair in pairs if pair.label is not None]
-    rows = quality(labelled, store, settings=settings) if labelled else []
-    return Filled(summary, tuple(rows))
+    rows = measure_quality(labelled, store, settings=settings) if labelled else []
+    return FillResult(summary, tuple(rows))
 
 
-def spread(pairs: Sequence[PairFiles], most: int) -> list[PairFiles]:
+def select_evenly(pairs: Sequence[PairFiles], most: int) -> list[PairFiles]:
     """Return at most `most` pairs, evenly over the list."""
     return [pairs[at] for at in np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(int))]
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredPair:
     """A pair, its answers from the store, and what in its label does not depend on gamma."""
 
     pair: PairFiles
     t1: Segments
     t2: Segments
-    events: Events | None
+    events: ChangeEvents | None
 
-    def labels(self, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
+    def make_labels(self, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
         """Return the labels under other gammas than the store's."""
-        return labels_with(self.events, self.t1, self.t2, prompts=prompts, settings=settings)
+        return make_labels_from_events(self.events, self.t1, self.t2, prompts=prompts, settings=settings)
 
 
-def answered(pair: PairFiles, store: PseudoStore, *, settings: CEGSettings) -> Answered:
+def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CEGSettings) -> AnsweredPair:
     """Read a pair's answers; the VLM is never asked.
 
     Raises:
         StoreError: the store has no answer for an image, or, under `min_cosine`, no features.
     """
     images = (pair.before, pair.after)
-    t1, t2 = (store.answer(store.answer_key(image, pair.window_px)) for image in images)
+    t1, t2 = (store.read_answer(store.answer_key(image, pair.window_px)) for image in images)
     if t1 is None or t2 is None:
         raise StoreError(f"{store.root}: holds no answer for the pair '{pair.name}'. Run `semicdvl pseudo` again.")
     if settings.level == "pixel":
-        return Answered(pair, t1, t2, None)
+        return AnsweredPair(pair, t1, t2, None)
     features = None
     if settings.min_cosine is not None:
 
         def missing() -> NDArray[np.float32]:
             raise StoreError(f"{store.root}: holds no features of the pair '{pair.name}'. Run `semicdvl pseudo` again.")
 
-        features = Features(*(store.described(image, pair.window_px, missing) for image in images))
-    return Answered(pair, t1, t2, instance_events(t1, t2, store.spec.prompts, settings, features=features))
+        features = PairFeatures(*(store.get_or_make_features(image, pair.window_px, missing) for image in images))
+    return AnsweredPair(pair, t1, t2, find_instance_events(t1, t2, store.spec.prompts, settings, features=features))
 
 
-def quality(
+def measure_quality(
     pairs: Sequence[PairFiles],
-    store: PseudoStore,
+    store: PseudoLabelStore,
     *,
     settings: CEGSettings,
-    gammas: Sequence[float] = GAMMAS,
-    shown: Callable[[Iterable[PairFiles]], Iterable[PairFiles]] = iter,
-    seen: Callable[[Answered], None] = lambda _: None,
-) -> list[Quality]:
+    gammas: Sequence[float] = DEFAULT_GAMMAS,
+    track_pairs: Callable[[Iterable[PairFiles]], Iterable[PairFiles]] = iter,
+    on_pair: Callable[[AnsweredPair], None] = lambda _: None,
+) -> list[LabelQuality]:
     """Measure the change labels for several gammas, from the answers that the store keeps.
 
     Args:
@@ -189,28 +191,28 @@ def quality(
         store: where the answers are.
         settings: of change event generation; its own gamma is measured, too.
         gammas: the others.
-        shown: wraps the loop over pairs, to show progress.
-        seen: is told of every pair, so that a caller need not read the answers again.
+        track_pairs: wraps the loop over pairs, to show progress.
+        on_pair: is told of every pair, so that a caller need not read the answers again.
 
     Raises:
         StoreError: the store lacks an answer.
     """
     wanted = sorted({*gammas, settings.gamma})
-    rows = {gamma: Quality(gamma, 0.0, 0.0, Confusion(), Confusion()) for gamma in wanted}
-    some = spread(pairs, MOST_PAIRS)
-    for pair in shown(some):
-        kept = answered(pair, store, settings=settings)
+    rows = {gamma: LabelQuality(gamma, 0.0, 0.0, ConfusionCounts(), ConfusionCounts()) for gamma in wanted}
+    some = select_evenly(pairs, MAX_MEASURED_PAIRS)
+    for pair in track_pairs(some):
+        kept = read_answered_pair(pair, store, settings=settings)
         truth_HW = read_pair(pair, label_values=LABEL_VALUES).label_HW
-        seen(kept)
+        on_pair(kept)
         for gamma in wanted:
-            change_HW = kept.labels(store.spec.prompts, replace(settings, gamma=gamma)).change_HW
-            rows[gamma] = _with_pair(rows[gamma], change_HW, truth_HW, share=1 / len(some))
+            change_HW = kept.make_labels(store.spec.prompts, replace(settings, gamma=gamma)).change_HW
+            rows[gamma] = _add_pair(rows[gamma], change_HW, truth_HW, share=1 / len(some))
     return [rows[gamma] for gamma in wanted]
 
 
-def _with_pair(
-    row: Quality, change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None, *, share: float
-) -> Quality:
+def _add_pair(
+    row: LabelQuality, change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None, *, share: float
+) -> LabelQuality:
     """Return a row of the table with one pair more in it; `share` is what a pair weighs in the shares."""
     known_HW = change_HW != IGNORE
     row = replace(
@@ -222,20 +224,20 @@ def _with_pair(
         return row
     return replace(
         row,
-        valid=row.valid + Confusion.from_maps(change_HW, np.where(known_HW, truth_HW, IGNORE)),
-        total=row.total + Confusion.from_maps((change_HW == 1).astype(np.uint8), truth_HW),
+        valid=row.valid + ConfusionCounts.from_maps(change_HW, np.where(known_HW, truth_HW, IGNORE)),
+        total=row.total + ConfusionCounts.from_maps((change_HW == 1).astype(np.uint8), truth_HW),
     )
 
 
-def verified(root: Path) -> str:
+def verify_store(root: Path) -> str:
     """Read a store again and say that it is sound.
 
     Raises:
         StoreError: files are damaged; each is named.
     """
-    store = PseudoStore.open(root)
+    store = PseudoLabelStore.open(root)
     wrong = store.verify()
     if wrong:
         many = f"{len(wrong)} damaged file{'s' if len(wrong) != 1 else ''}"
         raise StoreError(f"{root}: {many}. Delete them and run `semicdvl pseudo` again.\n" + "\n".join(wrong))
-    return f"{root}: sound, {sum(1 for _ in store.records())} labels."
+    return f"{root}: sound, {sum(1 for _ in store.iterate_records())} labels."

@@ -12,13 +12,13 @@ from typing import Any
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import MissingExtraError, SemicdvlError, StoreError, WorkerError
-from semicdvl.pseudo_labels.executor import POLICY, Crew, Record, Threads
-from semicdvl.pseudo_labels.store import PseudoStore, StoreSpec
+from semicdvl.pseudo_labels.executor import WAIT_POLICY_VARIABLE, LabelRecord, ThreadCount, WorkerSettings
+from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
 from semicdvl.types import PairFiles
 
 
 @dataclass(frozen=True)
-class Here:
+class DriverEnvironment:
     """Where the command was given.
 
     Attributes:
@@ -30,63 +30,65 @@ class Here:
 
     folder: Path
     modules: tuple[str, ...]
-    threads: Threads
+    threads: ThreadCount
     omp: str | None
 
     @classmethod
-    def now(cls) -> Here:
+    def current(cls) -> DriverEnvironment:
         """Return what this process is like."""
-        return cls(Path.cwd(), tuple(sys.path), Threads.here(), os.environ.get("OMP_NUM_THREADS"))
+        return cls(Path.cwd(), tuple(sys.path), ThreadCount.current(), os.environ.get("OMP_NUM_THREADS"))
 
-    def adopt(self) -> None:
+    def apply(self) -> None:
         """Make this process like the one that asks; Ray gives an actor one thread and a path of its own."""
         os.chdir(self.folder)
         sys.path.extend(entry for entry in self.modules if entry not in sys.path)
-        os.environ.setdefault(POLICY, "PASSIVE")
+        os.environ.setdefault(WAIT_POLICY_VARIABLE, "PASSIVE")
         os.environ.pop("OMP_NUM_THREADS", None)
         if self.omp is not None:
             os.environ["OMP_NUM_THREADS"] = self.omp
-        self.threads.adopt()
+        self.threads.apply()
 
 
-class Worker:
+class StoreWorker:
     """What an actor holds: the VLM and the store."""
 
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: DriverEnvironment) -> None:
         """Make the process like the one that asks."""
-        here.adopt()
+        here.apply()
         self.failed: SemicdvlError | None = None
 
-    def build(self, crew: Crew, root: Path, spec: StoreSpec, settings: CEGSettings) -> None:
+    def build(self, crew: WorkerSettings, root: Path, spec: StoreSpec, settings: CEGSettings) -> None:
         """Build the parts, once; what goes wrong is told with the first pair.
 
         Not in `__init__`: what the crew is made of may be found only once the path is right.
         """
         try:
-            self.filler = crew.filler(root, spec, settings)
+            self.filler = crew.build_labeler(root, spec, settings)
         except SemicdvlError as error:
             self.failed = error
 
-    def fill(self, pair: PairFiles) -> Record | SemicdvlError:
+    def label_pair(self, pair: PairFiles) -> LabelRecord | SemicdvlError:
         """Return the record of a pair, or the user's error, which Ray would wrap in one of its own."""
         if self.failed is not None:
             return self.failed
         try:
-            return self.filler.fill(pair)
+            return self.filler.label_pair(pair)
         except SemicdvlError as error:
             return error
 
 
-def on_ray(pairs: Sequence[PairFiles], crew: Crew, store: PseudoStore, settings: CEGSettings) -> Generator[Record]:
+def fill_on_ray(
+    pairs: Sequence[PairFiles], crew: WorkerSettings, store: PseudoLabelStore, settings: CEGSettings
+) -> Generator[LabelRecord]:
     """Fill pairs on the cluster that RAY_ADDRESS names or that is connected, else on a Ray started here for it.
 
     Raises:
         MissingExtraError: Ray is not installed.
         StoreError: an actor died.
     """
-    with connected(crew.workers) as ray:
+    with connect_ray(crew.workers) as ray:
         try:
-            actors = actors_of(ray, Worker, crew.workers)
+            actors = start_actors(ray, StoreWorker, crew.workers)
             ray.get([one.build.remote(crew, store.root, store.spec, settings) for one in actors])
             done = ray.util.ActorPool(actors).map(lambda one, pair: one.fill.remote(pair), pairs)
             for record in done:
@@ -101,14 +103,14 @@ def on_ray(pairs: Sequence[PairFiles], crew: Crew, store: PseudoStore, settings:
 
 
 @contextlib.contextmanager
-def connected(workers: int) -> Iterator[Any]:
+def connect_ray(workers: int) -> Iterator[Any]:
     """Give Ray, on the cluster that RAY_ADDRESS names or that is connected, else one of this machine, started for it.
 
     Raises:
         MissingExtraError: Ray is not installed.
         WorkerError: no cluster answers at RAY_ADDRESS, or Ray does not start here.
     """
-    ray = _ray()
+    ray = _import_ray()
     started_here = not ray.is_initialized()
     if started_here:
         _start_ray(ray, workers)
@@ -135,14 +137,16 @@ def _start_ray(ray: Any, workers: int) -> None:
         raise WorkerError(f"Ray does not start ({reason}). {remedy}.") from error
 
 
-def actors_of(ray: Any, kind: type[Any], workers: int) -> list[Any]:
-    """Return actors of a class, made with `Here`: one CPU each, and an even share of the GPUs where there are any."""
+def start_actors(ray: Any, kind: type[Any], workers: int) -> list[Any]:
+    """Return actors of a class, made with `DriverEnvironment`: one CPU each, and an even share of the GPUs where there
+    are any.
+    """
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / workers)
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(kind)
-    return [actor.remote(Here.now()) for _ in range(workers)]
+    return [actor.remote(DriverEnvironment.current()) for _ in range(workers)]
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     """Import Ray, its usage statistics switched off."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

@@ -11,41 +11,41 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.ceg.config import STEPS
+from semicdvl.ceg.config import SCORE_STEPS
 from semicdvl.errors import InputError
 from semicdvl.types import Instance, Segments
 
 
-def to_arrays(segments: Segments) -> dict[str, NDArray[Any]]:
+def encode_segments(segments: Segments) -> dict[str, NDArray[Any]]:
     """Return an answer as named arrays without Python objects.
 
     Raises:
         InputError: the scores are not numbers.
     """
-    steps_CHW = quantised(segments.scores_CHW)
-    found = None if segments.instances is None else [_plain(instance) for instance in segments.instances]
+    steps_CHW = quantise_scores(segments.scores_CHW)
+    found = None if segments.instances is None else [_instance_to_plain(instance) for instance in segments.instances]
     return {
-        "scores": np.frombuffer(packed(steps_CHW), np.uint8),
+        "scores": np.frombuffer(compress_steps(steps_CHW), np.uint8),
         "shape": np.array(steps_CHW.shape),
         "instances": np.frombuffer(json.dumps(found).encode(), np.uint8),
     }
 
 
-def from_arrays(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...]) -> Segments:
-    """Return the answer that `to_arrays` was given, its scores rounded down to the steps.
+def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...]) -> Segments:
+    """Return the answer that `encode_segments` was given, its scores rounded down to the steps.
 
     Raises:
         ValueError, KeyError, TypeError, zlib.error: the arrays are damaged.
     """
     steps_CHW = content["scores"]
     if steps_CHW.ndim == 1:  # three axes: kept before scores were packed
-        steps_CHW = unpacked(steps_CHW.tobytes(), content["shape"])
+        steps_CHW = decompress_steps(steps_CHW.tobytes(), content["shape"])
     found = json.loads(content["instances"].tobytes().decode())
     instances = None if found is None else tuple(Instance(mask, prompt, score) for mask, prompt, score in found)
-    return Segments(steps_CHW.astype(np.float32) / np.float32(STEPS), prompts, instances)
+    return Segments(steps_CHW.astype(np.float32) / np.float32(SCORE_STEPS), prompts, instances)
 
 
-def quantised(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+def quantise_scores(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Return scores in [0, 1] as whole steps of 1 / STEPS, rounded down.
 
     A float32 just below a step by rounding alone counts as the step, so `score >= gamma` is kept for every gamma that
@@ -60,17 +60,17 @@ def quantised(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         raise InputError("VLM", "answered with scores that are not numbers", "Check its weights and its precision")
     raw_CHW = np.clip(scores_CHW, 0, np.finfo(np.float32).max).astype(np.float32)
     clamped_CHW = np.minimum(raw_CHW, np.float32(1))
-    grid = np.arange(STEPS + 1, dtype=np.float32) / np.float32(STEPS)
-    steps_CHW = np.floor(clamped_CHW * np.float32(STEPS)).astype(np.int16)
-    steps_CHW += grid[np.minimum(steps_CHW + 1, STEPS)] <= clamped_CHW
-    steps_CHW -= grid[np.minimum(steps_CHW, STEPS)] > clamped_CHW
-    np.minimum(steps_CHW, STEPS, out=steps_CHW)
+    grid = np.arange(SCORE_STEPS + 1, dtype=np.float32) / np.float32(SCORE_STEPS)
+    steps_CHW = np.floor(clamped_CHW * np.float32(SCORE_STEPS)).astype(np.int16)
+    steps_CHW += grid[np.minimum(steps_CHW + 1, SCORE_STEPS)] <= clamped_CHW
+    steps_CHW -= grid[np.minimum(steps_CHW, SCORE_STEPS)] > clamped_CHW
+    np.minimum(steps_CHW, SCORE_STEPS, out=steps_CHW)
     false_tie_CHW = (steps_CHW == steps_CHW.max(axis=0)) & (raw_CHW < raw_CHW.max(axis=0)) & (steps_CHW > 0)
     kept: NDArray[np.uint8] = (steps_CHW - false_tie_CHW).astype(np.uint8)
     return kept
 
 
-def packed(steps_CHW: NDArray[np.uint8]) -> bytes:
+def compress_steps(steps_CHW: NDArray[np.uint8]) -> bytes:
     """Pack maps of steps, each pixel as its difference from what its upper and left neighbours let expect.
 
     Score maps are smooth, so the differences are small and compress to two thirds of what the steps themselves do; a
@@ -83,7 +83,7 @@ def packed(steps_CHW: NDArray[np.uint8]) -> bytes:
     return deflate.compress(difference_CHW.tobytes()) + deflate.flush()
 
 
-def unpacked(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDArray[np.uint8]:
+def decompress_steps(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDArray[np.uint8]:
     """Return what `packed` was given.
 
     Raises:
@@ -96,7 +96,7 @@ def unpacked(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDArray[np.
     return np.cumsum(columns_CHW, axis=2, dtype=np.uint8, out=columns_CHW)
 
 
-def _plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
+def _instance_to_plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
     """Return an instance as plain values, its mask as COCO RLE with text counts."""
     mask = instance.mask
     if isinstance(mask, np.ndarray):

@@ -28,16 +28,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import key_of, read_json, sha256, whole, write_json, write_whole
+from semicdvl.atomic_files import (
+    hash_file,
+    hash_values,
+    read_json,
+    write_atomically,
+    write_bytes_atomically,
+    write_json,
+)
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import InputError, StoreError
-from semicdvl.pseudo_labels.label_png import read_png, to_png
-from semicdvl.pseudo_labels.locks import held
-from semicdvl.pseudo_labels.score_codec import from_arrays, to_arrays
+from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
+from semicdvl.pseudo_labels.locks import lock_key
+from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
 from semicdvl.types import IGNORE, PairFiles, Segments, VLMLabels
 
-VERSION = 1
-KINDS = ("answers", "labels", "features")
+STORE_VERSION = 1
+STORE_FOLDERS = ("answers", "labels", "features")
 """Folders of a store."""
 WindowPx = tuple[int, int, int, int] | None
 """(row, col, height, width) of the part of an image that is meant; None for all of it."""
@@ -62,15 +69,15 @@ class StoreSpec:
     gsd_m: float | None = None
 
 
-class PseudoStore:
-    """Answers and labels on disk. Implements `types.LabelSource`."""
+class PseudoLabelStore:
+    """Answers and labels on disk. Implements `types.VLMLabelSource`."""
 
     def __init__(self, root: Path, spec: StoreSpec) -> None:
         """Use the store at `root` under a specification; nothing is written yet."""
         self.root, self.spec = root, spec
 
     @classmethod
-    def create(cls, root: Path, spec: StoreSpec) -> PseudoStore:
+    def create(cls, root: Path, spec: StoreSpec) -> PseudoLabelStore:
         """Make a store, or take an existing one and put this specification in force; what it holds is kept.
 
         What a process that was killed left half-written is removed, unless another process is writing now.
@@ -81,53 +88,53 @@ class PseudoStore:
         if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "manifest.json").exists())):
             raise StoreError(f"{root}: exists and is no pseudo-label store. Give an empty or new folder.")
         if (root / "manifest.json").exists():
-            _manifest(root)
-        content = {"format": "semicdvl-pseudo-store", "version": VERSION, **asdict(spec)}
-        if not (root / "manifest.json").exists() or _manifest(root) != json.loads(json.dumps(content)):
+            _read_manifest(root)
+        content = {"format": "semicdvl-pseudo-store", "version": STORE_VERSION, **asdict(spec)}
+        if not (root / "manifest.json").exists() or _read_manifest(root) != json.loads(json.dumps(content)):
             write_json(root / "manifest.json", content)
         return cls(root, spec)
 
     @classmethod
-    def open(cls, root: Path) -> PseudoStore:
+    def open(cls, root: Path) -> PseudoLabelStore:
         """Open a store for reading.
 
         Raises:
             StoreError: there is none, or it is of another version.
         """
-        manifest = _manifest(root)
+        manifest = _read_manifest(root)
         prompts = Prompts(tuple(manifest["prompts"]["find"]), tuple(manifest["prompts"]["background"]))
         return cls(root, StoreSpec(manifest["vlm"], prompts, manifest["ceg"], manifest["gsd_m"]))
 
     # -------------------------------------------------------------------------------------------- answers
     def answer_key(self, image: Path, window_px: WindowPx) -> str:
         """Return the key of the VLM's answer for an image file, or a window of it."""
-        return key_of(sha256(image), window_px, self.spec.vlm, self.spec.prompts.words, self.spec.gsd_m)
+        return hash_values(hash_file(image), window_px, self.spec.vlm, self.spec.prompts.words, self.spec.gsd_m)
 
-    def answer(self, key: str) -> Segments | None:
+    def read_answer(self, key: str) -> Segments | None:
         """Return a kept answer, or None."""
-        content = self._arrays("answers", key)
+        content = self._read_arrays("answers", key)
         if content is None:
             return None
         try:
-            return from_arrays(content, self.spec.prompts.words)
+            return decode_segments(content, self.spec.prompts.words)
         except (ValueError, KeyError, TypeError, zlib.error) as error:
-            raise _damaged(self._path("answers", key, ".npz"), "answer", error) from error
+            raise _damaged_error(self._path("answers", key, ".npz"), "answer", error) from error
 
-    def keep_answer(self, key: str, segments: Segments) -> Segments:
+    def write_answer(self, key: str, segments: Segments) -> Segments:
         """Keep an answer and return it as it will be read again (scores rounded down to the steps).
 
         Raises:
             InputError: the scores are not numbers.
             OutputError: the disk is full or the store cannot be written.
         """
-        arrays = to_arrays(segments)
-        with whole(self._path("answers", key, ".npz")) as temporary, temporary.open("wb") as handle:
+        arrays = encode_segments(segments)
+        with write_atomically(self._path("answers", key, ".npz")) as temporary, temporary.open("wb") as handle:
             np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
-        kept = self.answer(key)
+        kept = self.read_answer(key)
         assert kept is not None
         return kept
 
-    def answered(self, key: str, ask: Callable[[], Segments]) -> Segments:
+    def get_or_make_answer(self, key: str, ask: Callable[[], Segments]) -> Segments:
         """Return the kept answer, or ask for it and keep it; of several processes that want it, one asks.
 
         Raises:
@@ -135,27 +142,32 @@ class PseudoStore:
             InputError: the new one holds scores that are not numbers.
             OutputError: the disk is full or the store cannot be written.
         """
-        kept = self.answer(key)
+        kept = self.read_answer(key)
         if kept is None:
-            with held(self.root, key):
-                kept = self.answer(key) or self.keep_answer(key, ask())
+            with lock_key(self.root, key):
+                kept = self.read_answer(key) or self.write_answer(key, ask())
         return kept
 
-    def described(self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]) -> NDArray[np.float32]:
+    def get_or_make_features(
+        self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]
+    ) -> NDArray[np.float32]:
         """Return the kept feature map DHW of an image, or make it and keep it (in half precision)."""
-        key = key_of(sha256(image), window_px, self.spec.ceg.get(CEG_FEATURES_KEY))
-        content = self._arrays("features", key)
+        key = hash_values(hash_file(image), window_px, self.spec.ceg.get(CEG_FEATURES_KEY))
+        content = self._read_arrays("features", key)
         if content is None:
-            with held(self.root, key):
-                content = self._arrays("features", key)
+            with lock_key(self.root, key):
+                content = self._read_arrays("features", key)
                 if content is None:
                     content = {"features": describe().astype(np.float16)}
-                    with whole(self._path("features", key, ".npz")) as temporary, temporary.open("wb") as handle:
+                    with (
+                        write_atomically(self._path("features", key, ".npz")) as temporary,
+                        temporary.open("wb") as handle,
+                    ):
                         np.savez_compressed(handle, features=content["features"])
         features_DHW: NDArray[np.float32] = content["features"].astype(np.float32)
         return features_DHW
 
-    def _arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:
+    def _read_arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:
         """Read the arrays of a kept file, or return None where there is none."""
         path = self._path(kind, key, ".npz")
         if not path.exists():
@@ -164,22 +176,22 @@ class PseudoStore:
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
                 return dict(content)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise _damaged(path, kind.removesuffix("s"), error) from error
+            raise _damaged_error(path, kind.removesuffix("s"), error) from error
 
     # -------------------------------------------------------------------------------------------- labels
     def label_key(self, pair: PairFiles) -> str:
         """Return the key of a pair's labels under the specification in force."""
         answers = [self.answer_key(image, pair.window_px) for image in (pair.before, pair.after)]
-        return key_of(answers, self.spec.prompts.find, self.spec.prompts.background, self.spec.ceg)
+        return hash_values(answers, self.spec.prompts.find, self.spec.prompts.background, self.spec.ceg)
 
-    def has(self, pair: PairFiles) -> bool:
+    def has_labels(self, pair: PairFiles) -> bool:
         """Tell whether the pair's labels are there."""
         return self._path("labels", self.label_key(pair), ".json").exists()
 
-    def keep_labels(self, pair: PairFiles, labels: VLMLabels) -> dict[str, Any]:
+    def write_labels(self, pair: PairFiles, labels: VLMLabels) -> dict[str, Any]:
         """Keep a pair's labels; return their record (name, reliable and changed share, how they came about)."""
         key = self.label_key(pair)
-        write_whole(self._path("labels", key, ".png"), to_png(labels))
+        write_bytes_atomically(self._path("labels", key, ".png"), encode_labels(labels))
         record = {
             "name": pair.name,
             "before": str(pair.before),
@@ -193,14 +205,14 @@ class PseudoStore:
         write_json(self._path("labels", key, ".json"), record)
         return record
 
-    def record(self, pair: PairFiles) -> dict[str, Any]:
+    def read_record(self, pair: PairFiles) -> dict[str, Any]:
         """Return the record of a pair's labels."""
         content: dict[str, Any] = read_json(
             self._path("labels", self.label_key(pair), ".json"), remedy="Run `semicdvl pseudo` again"
         )
         return content
 
-    def labels(self, pair: PairFiles) -> VLMLabels:
+    def read_labels(self, pair: PairFiles) -> VLMLabels:
         """Return the labels of a pair.
 
         Raises:
@@ -212,12 +224,12 @@ class PseudoStore:
                 f"{self.root}: holds no labels for the pair '{pair.name}' ({pair.before}). It was made for "
                 "other images, or not finished; run `semicdvl pseudo` on this data set with the same -o."
             )
-        labels = read_png(path)
+        labels = read_label_png(path)
         if labels is None:
-            raise _damaged(path, "label", "not a picture")
+            raise _damaged_error(path, "label", "not a picture")
         return labels
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def iterate_records(self) -> Iterator[dict[str, Any]]:
         """Yield the record of every label in the store, of all specifications."""
         for path in sorted((self.root / "labels").glob("*/*.json")):
             yield read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
@@ -228,7 +240,7 @@ class PseudoStore:
         for kind in ("answers", "features"):
             for path in sorted((self.root / kind).glob("*/*.npz")):
                 try:
-                    self.answer(path.stem) if kind == "answers" else self._arrays(kind, path.stem)
+                    self.read_answer(path.stem) if kind == "answers" else self._read_arrays(kind, path.stem)
                 except StoreError as error:
                     wrong.append(str(error))
         for path in sorted((self.root / "labels").glob("*/*.json")):
@@ -236,9 +248,9 @@ class PseudoStore:
                 read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
             except InputError as error:
                 wrong.append(str(error))
-            labels = read_png(path.with_suffix(".png"))
+            labels = read_label_png(path.with_suffix(".png"))
             if labels is None or not all(np.isin(each_HW, (0, 1, IGNORE)).all() for each_HW in vars(labels).values()):
-                wrong.append(str(_damaged(path.with_suffix(".png"), "label", "not a picture of 0, 1 and 255")))
+                wrong.append(str(_damaged_error(path.with_suffix(".png"), "label", "not a picture of 0, 1 and 255")))
         return wrong
 
     def _path(self, kind: str, key: str, suffix: str) -> Path:
@@ -246,7 +258,7 @@ class PseudoStore:
         return self.root / kind / key[:2] / f"{key}{suffix}"
 
 
-def _manifest(root: Path) -> dict[str, Any]:
+def _read_manifest(root: Path) -> dict[str, Any]:
     """Read and check a store's manifest."""
     path = root / "manifest.json"
     if not path.exists():
@@ -258,13 +270,13 @@ def _manifest(root: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path}: not the manifest of a pseudo-label store. Give the folder that `semicdvl pseudo` wrote."
         )
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") != STORE_VERSION:
         raise StoreError(
-            f"{path}: a store of version {manifest.get('version')}; this program reads {VERSION}. Make it anew."
+            f"{path}: a store of version {manifest.get('version')}; this program reads {STORE_VERSION}. Make it anew."
         )
     return manifest
 
 
-def _damaged(path: Path, what: str, why: object) -> StoreError:
+def _damaged_error(path: Path, what: str, why: object) -> StoreError:
     """Return the error for a file of the store that cannot be used."""
     return StoreError(f"{path}: a damaged {what} ({why}). Delete the file and run `semicdvl pseudo` again.")

@@ -12,9 +12,9 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform, transform_bounds
 
 WGS84 = CRS.from_epsg(4326)
-SAME_PX = 0.02
+GRID_TOLERANCE_PX = 0.02
 """Grids that agree to this many pixels at every corner are taken as one grid: no resampling, no loss."""
-DISTORTION = 0.01
+MAX_SCALE_DISTORTION = 0.01
 """Map units are metres on the ground if they agree with the ellipsoid to this share (Web Mercator's don't)."""
 
 
@@ -42,12 +42,12 @@ class Grid:
         return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
 
     @property
-    def planar(self) -> bool:
-        """Whether lengths and areas in map units are lengths and areas on the ground (to `DISTORTION`)."""
+    def has_true_scale(self) -> bool:
+        """Whether lengths and areas in map units are lengths and areas on the ground (to `MAX_SCALE_DISTORTION`)."""
         if self.crs is None or not self.crs.is_projected:
             return False
-        on_map = math.sqrt(abs(self.transform.a * self.transform.e)) * _unit_m(self.crs)
-        return abs(_on_ellipsoid_m(self) / on_map - 1) <= DISTORTION
+        on_map = math.sqrt(abs(self.transform.a * self.transform.e)) * _crs_unit_m(self.crs)
+        return abs(_pixel_size_on_ellipsoid_m(self) / on_map - 1) <= MAX_SCALE_DISTORTION
 
     @property
     def gsd_m(self) -> float | None:
@@ -58,21 +58,21 @@ class Grid:
         """
         if self.crs is None:
             return None
-        if self.planar:
-            return math.sqrt(abs(self.transform.a * self.transform.e)) * _unit_m(self.crs)
-        return _on_ellipsoid_m(self)
+        if self.has_true_scale:
+            return math.sqrt(abs(self.transform.a * self.transform.e)) * _crs_unit_m(self.crs)
+        return _pixel_size_on_ellipsoid_m(self)
 
-    def part(self, row: float, col: float, height: int, width: int) -> Grid:
+    def window(self, row: float, col: float, height: int, width: int) -> Grid:
         """Return the grid of a window."""
         return Grid(self.crs, self.transform @ Affine.translation(col, row), height, width)
 
-    def coarser(self, height: int, width: int) -> Grid:
+    def resize(self, height: int, width: int) -> Grid:
         """Return a grid of fewer pixels over the same ground."""
         scale = Affine.scale(self.width / width, self.height / height)
         return Grid(self.crs, self.transform @ scale, height, width)
 
 
-def _unit_m(crs: CRS) -> float:
+def _crs_unit_m(crs: CRS) -> float:
     """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
     try:
         return float(crs.linear_units_factor[1])
@@ -80,7 +80,7 @@ def _unit_m(crs: CRS) -> float:
         return 1.0
 
 
-def _on_ellipsoid_m(grid: Grid) -> float:
+def _pixel_size_on_ellipsoid_m(grid: Grid) -> float:
     """Measure the centre pixel's height and width along geodesics."""
     row, col = grid.height / 2, grid.width / 2
     corners = [grid.transform @ at for at in ((col, row), (col + 1, row), (col, row + 1))]
@@ -91,8 +91,8 @@ def _on_ellipsoid_m(grid: Grid) -> float:
     return math.sqrt(across * down)
 
 
-def offset_px(grid: Grid, other: Grid) -> tuple[int, int] | None:
-    """Return (row, col) of `other`'s corner on `grid` if their pixels coincide to `SAME_PX`, else None."""
+def find_pixel_offset(grid: Grid, other: Grid) -> tuple[int, int] | None:
+    """Return (row, col) of `other`'s corner on `grid` if their pixels coincide to `GRID_TOLERANCE_PX`, else None."""
     if grid.crs != other.crs:
         return None
     to_grid = ~grid.transform @ other.transform
@@ -100,37 +100,42 @@ def offset_px(grid: Grid, other: Grid) -> tuple[int, int] | None:
     col, row = (round(value) for value in to_grid @ (0, 0))
     for at in corners:
         there = to_grid @ at
-        if max(abs(there[0] - at[0] - col), abs(there[1] - at[1] - row)) > SAME_PX:
+        if max(abs(there[0] - at[0] - col), abs(there[1] - at[1] - row)) > GRID_TOLERANCE_PX:
             return None
     return row, col
 
 
-def overlap(grid: Grid, other: Grid) -> Grid | None:
+def intersect_grids(grid: Grid, other: Grid) -> Grid | None:
     """Return the part of `grid` (whole pixels) that `other` covers, or None if they have no whole pixel in common."""
-    edges = _edges_px(grid, other)
+    edges = _bounds_px(grid, other)
     if edges is None:
         return None
     top, left, bottom, right = edges
-    row, col = max(0, math.ceil(top - SAME_PX)), max(0, math.ceil(left - SAME_PX))
-    height = min(grid.height, math.floor(bottom + SAME_PX)) - row
-    width = min(grid.width, math.floor(right + SAME_PX)) - col
-    return grid.part(row, col, height, width) if height > 0 and width > 0 else None
+    row, col = max(0, math.ceil(top - GRID_TOLERANCE_PX)), max(0, math.ceil(left - GRID_TOLERANCE_PX))
+    height = min(grid.height, math.floor(bottom + GRID_TOLERANCE_PX)) - row
+    width = min(grid.width, math.floor(right + GRID_TOLERANCE_PX)) - col
+    return grid.window(row, col, height, width) if height > 0 and width > 0 else None
 
 
-def covering(grid: Grid, other: Grid) -> tuple[int, int, int, int] | None:
+def find_covering_window(grid: Grid, other: Grid) -> tuple[int, int, int, int] | None:
     """Return row, col, height and width of the pixels of `grid`, carried on beyond its edges, that cover `other`.
 
     None if `other` cannot be placed in the CRS of `grid` at all.
     """
-    edges = _edges_px(grid, other)
+    edges = _bounds_px(grid, other)
     if edges is None:
         return None
     top, left, bottom, right = edges
-    row, col = math.floor(top + SAME_PX), math.floor(left + SAME_PX)
-    return row, col, max(1, math.ceil(bottom - SAME_PX) - row), max(1, math.ceil(right - SAME_PX) - col)
+    row, col = math.floor(top + GRID_TOLERANCE_PX), math.floor(left + GRID_TOLERANCE_PX)
+    return (
+        row,
+        col,
+        max(1, math.ceil(bottom - GRID_TOLERANCE_PX) - row),
+        max(1, math.ceil(right - GRID_TOLERANCE_PX) - col),
+    )
 
 
-def _edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float] | None:
+def _bounds_px(grid: Grid, other: Grid) -> tuple[float, float, float, float] | None:
     """Return top, left, bottom and right of `other` in pixels of `grid`; None where they cannot be told."""
     if grid.crs == other.crs:
         bounds = other.bounds

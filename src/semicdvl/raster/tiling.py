@@ -3,7 +3,8 @@
 Two rules make the seams invisible. Between neighbours a result moves from the one to the other over `overlap_px` along
 half a Hann window (sin^2), as `old + weight * (new - old)`: where two tiles agree on a pixel the result is that value
 to the last bit, so a detector that looks at single pixels gives the same bytes whatever the tile size. And tiles start
-at multiples of `ALIGN_PX` with sizes that are multiples of it, so a network of that stride or less sees every pixel in
+at multiples of `TILE_ALIGNMENT_PX` with sizes that are multiples of it, so a network of that stride or less sees every
+pixel in
 the phase in which it would see it in one big tile. The usual way, a sum of weighted values over a sum of weights, has
 neither the first property nor the memory of one plane less.
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
 
-ALIGN_PX = 32
+TILE_ALIGNMENT_PX = 32
 """Greatest stride of the networks; tiles start at and have sizes of multiples of it."""
 
 
@@ -57,14 +58,14 @@ class Tiling:
     def __iter__(self) -> Iterator[Tile]:
         """Give the tiles row by row, each row from the left."""
         for index in range(len(self.rows)):
-            yield from self.in_row(index)
+            yield from self.tiles_in_row(index)
 
-    def in_row(self, index: int) -> list[Tile]:
+    def tiles_in_row(self, index: int) -> list[Tile]:
         """Return the tiles of one row, from the left."""
         height = min(self.tile_hw[0], self.height - self.rows[index])
         return [Tile(self.rows[index], col, height, min(self.tile_hw[1], self.width - col)) for col in self.cols]
 
-    def done(self, index: int) -> int:
+    def finished_rows(self, index: int) -> int:
         """Return how many rows of the raster a row of tiles finishes."""
         return (*self.rows, self.height)[index + 1] - self.rows[index]
 
@@ -74,26 +75,26 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Block:
+class BlendedTile:
     """What one tile finishes: maps blended with the tiles to its left and above it.
 
     Attributes:
         row: the raster's row of the first row.
         col: the raster's column of the first column.
-        done: how many of the rows are finished; those below will be blended with the next row of tiles.
-        planes_PHW: the maps, down to the tile's end on the raster and across up to the next tile's first column.
+        finished_rows: how many of the rows are finished; those below will be blended with the next row of tiles.
+        maps_PHW: the maps, down to the tile's end on the raster and across up to the next tile's first column.
     """
 
     row: int
     col: int
-    done: int
-    planes_PHW: NDArray[np.float32]
+    finished_rows: int
+    maps_PHW: NDArray[np.float32]
 
 
-def tiling(height: int, width: int, *, tile_px: int, overlap_px: int) -> Tiling:
+def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Tiling:
     """Cut a raster into tiles of `tile_px` that overlap by at least `overlap_px`.
 
-    Both are rounded up to multiples of `ALIGN_PX`; a raster smaller than a tile becomes one smaller tile.
+    Both are rounded up to multiples of `TILE_ALIGNMENT_PX`; a raster smaller than a tile becomes one smaller tile.
 
     Raises:
         ConfigError: a tile is not positive, or the overlap is more than half of it.
@@ -103,24 +104,24 @@ def tiling(height: int, width: int, *, tile_px: int, overlap_px: int) -> Tiling:
             f"tiles of {tile_px} px with an overlap of {overlap_px} px; "
             "a tile must be positive and its overlap at most half of it, like 1024 and 128."
         )
-    tile_px, overlap_px = _aligned(tile_px), _aligned(overlap_px)
-    overlap_px = min(overlap_px, tile_px - ALIGN_PX)
-    size_hw = min(tile_px, _aligned(height)), min(tile_px, _aligned(width))
-    rows = _starts(height, tile_px, overlap_px)
-    return Tiling(height, width, size_hw, rows, _starts(width, tile_px, overlap_px), overlap_px)
+    tile_px, overlap_px = _round_up(tile_px), _round_up(overlap_px)
+    overlap_px = min(overlap_px, tile_px - TILE_ALIGNMENT_PX)
+    size_hw = min(tile_px, _round_up(height)), min(tile_px, _round_up(width))
+    rows = _tile_starts(height, tile_px, overlap_px)
+    return Tiling(height, width, size_hw, rows, _tile_starts(width, tile_px, overlap_px), overlap_px)
 
 
-def _aligned(length_px: int) -> int:
-    return -(-length_px // ALIGN_PX) * ALIGN_PX
+def _round_up(length_px: int) -> int:
+    return -(-length_px // TILE_ALIGNMENT_PX) * TILE_ALIGNMENT_PX
 
 
-def _starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[int, ...]:
-    """Return where tiles start; the last is moved back until it ends less than `ALIGN_PX` after the raster."""
-    last = _aligned(max(0, length_px - tile_px))
+def _tile_starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[int, ...]:
+    """Return where tiles start; the last is moved back until it ends less than `TILE_ALIGNMENT_PX` after the raster."""
+    last = _round_up(max(0, length_px - tile_px))
     return (*range(0, last, tile_px - overlap_px), last)
 
 
-def pad(image: NDArray[np.uint8], *, tile_hw: tuple[int, int]) -> NDArray[np.uint8]:
+def pad_tile(image: NDArray[np.uint8], *, tile_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """Fill an HWC or HW tile up to its full size at the bottom and right by reflection of its own pixels."""
     missing = [(0, tile_hw[0] - image.shape[0]), (0, tile_hw[1] - image.shape[1])]
     if missing == [(0, 0), (0, 0)]:
@@ -128,46 +129,46 @@ def pad(image: NDArray[np.uint8], *, tile_hw: tuple[int, int]) -> NDArray[np.uin
     return np.pad(image, missing + [(0, 0)] * (image.ndim - 2), mode="reflect")
 
 
-def ramp(overlap_px: int) -> NDArray[np.float32]:
+def hann_ramp(overlap_px: int) -> NDArray[np.float32]:
     """Return the rising half of a Hann window: the weight of the later tile over the first pixels of its own."""
     return np.sin(np.pi / 2 * (np.arange(overlap_px) + 0.5) / max(overlap_px, 1)).astype(np.float32) ** 2
 
 
-Above = Callable[[int, int], NDArray[np.float32]]
+ReadRowsAbove = Callable[[int, int], NDArray[np.float32]]
 """Gives the unfinished rows of the row of tiles above: maps from a column on, so many columns wide."""
 
 
-def blend_row(
-    cut: Tiling, index: int, tiles_PHW: Iterable[NDArray[np.float32]], *, above: Above | None = None
-) -> Iterator[Block]:
+def blend_tile_row(
+    tiling: Tiling, index: int, maps_PHW: Iterable[NDArray[np.float32]], *, read_above: ReadRowsAbove | None = None
+) -> Iterator[BlendedTile]:
     """Blend one row of tiles and give, after every tile, what it has finished.
 
     Memory holds one tile and the overlap with its left neighbour, however large the raster is.
 
     Args:
-        cut: the tiling.
+        tiling: the tiling.
         index: number of the row of tiles.
-        tiles_PHW: the maps of its tiles from the left, of the tiles' full size.
-        above: the rows that the row of tiles above left unfinished; None for the first row.
+        maps_PHW: the maps of its tiles from the left, of the tiles' full size.
+        read_above: the rows that the row of tiles above left unfinished; None for the first row.
     """
-    row = cut.rows[index]
-    height, done = min(cut.tile_hw[0], cut.height - row), cut.done(index)
+    row = tiling.rows[index]
+    height, done = min(tiling.tile_hw[0], tiling.height - row), tiling.finished_rows(index)
     left_PHW: NDArray[np.float32] | None = None
-    for at, planes_PHW in enumerate(tiles_PHW):
-        if planes_PHW.shape[1:] != cut.tile_hw:
-            raise AssertionError(f"a tile's maps are {planes_PHW.shape[1:]}, wanted {cut.tile_hw}")
-        col = cut.cols[at]
-        new_PHW = planes_PHW[:, :height, : cut.width - col].astype(np.float32, copy=True)
+    for at, planes_PHW in enumerate(maps_PHW):
+        if planes_PHW.shape[1:] != tiling.tile_hw:
+            raise AssertionError(f"a tile's maps are {planes_PHW.shape[1:]}, wanted {tiling.tile_hw}")
+        col = tiling.cols[at]
+        new_PHW = planes_PHW[:, :height, : tiling.width - col].astype(np.float32, copy=True)
         if left_PHW is not None:
-            _fade_in(left_PHW, new_PHW, ramp(cut.overlap_px), axis=2)
-        finished = cut.finished_cols(at)
+            _blend_into(left_PHW, new_PHW, hann_ramp(tiling.overlap_px), axis=2)
+        finished = tiling.finished_cols(at)
         new_PHW, left_PHW = new_PHW[:, :, :finished], new_PHW[:, :, finished:]
-        if above is not None:
-            _fade_in(above(col, finished), new_PHW, ramp(cut.overlap_px)[:, None], axis=1)
-        yield Block(row, col, done, new_PHW)
+        if read_above is not None:
+            _blend_into(read_above(col, finished), new_PHW, hann_ramp(tiling.overlap_px)[:, None], axis=1)
+        yield BlendedTile(row, col, done, new_PHW)
 
 
-def _fade_in(
+def _blend_into(
     old_PHW: NDArray[np.float32], new_PHW: NDArray[np.float32], weight: NDArray[np.float32], *, axis: int
 ) -> None:
     """Move from the old maps to the new ones over the first pixels of the new, in place of the new."""

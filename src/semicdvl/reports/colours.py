@@ -8,31 +8,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.raster.vector.qgis_style import KINDS_STYLE
+from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 
 Colour = tuple[int, int, int]
 
-KIND_COLOURS: dict[str, Colour] = dict(KINDS_STYLE.colours)
+KIND_COLOURS: dict[str, Colour] = dict(CHANGE_KIND_STYLE.colours)
 """The report's are those of the map in a GIS."""
-OUTLINE: Colour = (255, 225, 0)
+OUTLINE_COLOUR: Colour = (255, 225, 0)
 
-NAMED: dict[str, Colour] = {
+COMMON_CLASS_COLOURS: dict[str, Colour] = {
     "building": (214, 69, 65), "house": (232, 120, 96), "roof": (190, 90, 80), "warehouse": (168, 50, 62),
     "road": (110, 110, 118), "street": (140, 140, 148), "pavement": (170, 170, 176), "parking lot": (150, 142, 160),
     "grass": (156, 204, 101), "tree": (46, 125, 50), "forest": (20, 90, 45), "vegetation": (85, 160, 75),
     "water": (54, 130, 200), "river": (70, 150, 215), "lake": (90, 165, 225), "pond": (120, 180, 220),
     "bare soil": (190, 150, 105), "sand": (225, 205, 150), "field": (205, 190, 110), "background": (215, 215, 210),
 }  # fmt: skip
-OTHERS: tuple[Colour, ...] = (
+SPARE_COLOURS: tuple[Colour, ...] = (
     (141, 211, 199), (190, 186, 218), (251, 128, 114), (128, 177, 211), (253, 180, 98), (179, 222, 105),
     (252, 205, 229), (188, 128, 189),
 )  # fmt: skip
 
 
-def class_colours(names: Sequence[str]) -> list[Colour]:
+def choose_class_colours(names: Sequence[str]) -> list[Colour]:
     """Return a colour per class: the usual one of a map for common words, else one of a fixed row."""
-    spare = iter(OTHERS * (len(names) // len(OTHERS) + 1))
-    return [NAMED.get(name.lower()) or next(spare) for name in names]
+    spare = iter(SPARE_COLOURS * (len(names) // len(SPARE_COLOURS) + 1))
+    return [COMMON_CLASS_COLOURS.get(name.lower()) or next(spare) for name in names]
 
 
 def shrink_labels(labels_HW: NDArray[np.int32], size_hw: tuple[int, int]) -> NDArray[np.int32]:
@@ -46,7 +46,9 @@ def shrink_labels(labels_HW: NDArray[np.int32], size_hw: tuple[int, int]) -> NDA
     return labels_HW
 
 
-def overlay(image_HWC: NDArray[np.uint8], labels_HW: NDArray[np.int32], colours: Sequence[Colour]) -> NDArray[np.uint8]:
+def draw_overlay(
+    image_HWC: NDArray[np.uint8], labels_HW: NDArray[np.int32], colours: Sequence[Colour]
+) -> NDArray[np.uint8]:
     """Paint objects (label n in `colours[n - 1]`) over a pale grey version of an image of the same size."""
     grey_HW = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY).astype(np.float32)
     pale_HWC = np.repeat((95 + 0.6 * grey_HW)[..., None], 3, axis=2)
@@ -58,14 +60,14 @@ def overlay(image_HWC: NDArray[np.uint8], labels_HW: NDArray[np.int32], colours:
     return painted
 
 
-def hatched(image_HWC: NDArray[np.uint8], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def hatch_no_data(image_HWC: NDArray[np.uint8], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return an image with grey hatching where there is no data, so that it does not look like something black."""
     diagonal_HW = np.add.outer(np.arange(valid_HW.shape[0]), np.arange(valid_HW.shape[1]))
     hatch_HW = np.where(diagonal_HW % 16 < 2, 150, 188).astype(np.uint8)
     return np.where(valid_HW[..., None], image_HWC, hatch_HW[..., None])
 
 
-def outlined(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, side_px: int = 360) -> NDArray[np.uint8]:
+def draw_outline(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, side_px: int = 360) -> NDArray[np.uint8]:
     """Enlarge an image so that its longer side is `side_px` and draw the outline of a mask of the original size."""
     height, width = mask_HW.shape
     scale = side_px / max(height, width)
@@ -74,11 +76,11 @@ def outlined(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, side_p
     enlarged = cv2.resize(mask_HW.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     contours = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
     canvas = cv2.drawContours(np.ascontiguousarray(canvas), contours, -1, (0, 0, 0), 4, cv2.LINE_AA)
-    drawn = cv2.drawContours(canvas, contours, -1, OUTLINE, 2, cv2.LINE_AA)
+    drawn = cv2.drawContours(canvas, contours, -1, OUTLINE_COLOUR, 2, cv2.LINE_AA)
     return np.asarray(drawn, np.uint8)
 
 
-def palette(classes_HW: NDArray[np.uint8], colours: Sequence[Colour]) -> NDArray[np.uint8]:
+def apply_palette(classes_HW: NDArray[np.uint8], colours: Sequence[Colour]) -> NDArray[np.uint8]:
     """Return a class map in colours; values beyond the colours (no data) are grey."""
     table = np.full((256, 3), 188, np.uint8)
     table[: len(colours)] = colours

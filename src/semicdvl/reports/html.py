@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import whole
+from semicdvl.atomic_files import write_atomically
 from semicdvl.version import __version__
 
 JPEG_QUALITY = 84
@@ -34,51 +34,51 @@ class Section:
     lead: str = ""
 
 
-def page(title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> str:
+def render_page(title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> str:
     """Return a whole page as HTML."""
     loader = PackageLoader("semicdvl", "reports")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.get_template("report.html.j2")
+    template = environment.get_template("page.html.j2")
     footer = footer or f"Made by semicdvl {__version__}."
     return template.render(title=title, sections=sections, subtitle=subtitle, footer=footer)
 
 
-def write(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> None:
+def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> None:
     """Write a page, whole.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    html = page(title, sections, subtitle=subtitle, footer=footer)
-    with whole(path) as temporary:
+    html = render_page(title, sections, subtitle=subtitle, footer=footer)
+    with write_atomically(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ words and numbers
-def text(words: str) -> Markup:
+def render_paragraph(words: str) -> Markup:
     """Return a paragraph."""
     return Markup("<p>{}</p>").format(words)
 
 
-def notes(lines: Iterable[str]) -> Markup:
+def render_notes(lines: Iterable[str]) -> Markup:
     """Return what a reader should know first, set apart; nothing at all without lines."""
     items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
     return Markup('<ul class="notes">{}</ul>').format(items) if items else Markup("")
 
 
-def numbers(values: Iterable[tuple[str, str]]) -> Markup:
+def render_headline(values: Iterable[tuple[str, str]]) -> Markup:
     """Return headline numbers: (number, what it is) each."""
     boxes = (Markup("<div><b>{}</b><span>{}</span></div>").format(value, label) for value, label in values)
     return Markup('<div class="numbers">{}</div>').format(Markup("").join(boxes))
 
 
-def facts(pairs: Mapping[str, str]) -> Markup:
+def render_facts(pairs: Mapping[str, str]) -> Markup:
     """Return label and text, line by line."""
     lines = (Markup("<dt>{}</dt><dd>{}</dd>").format(label, value) for label, value in pairs.items())
     return Markup("<dl>{}</dl>").format(Markup("").join(lines))
 
 
-def table(
+def render_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
     *,
@@ -108,7 +108,7 @@ def table(
     for index, row in enumerate(rows):
         cells = ["" if cell is None else escape(cell) for cell in row]
         if index < len(swatches):
-            cells[0] = swatch(swatches[index]) + Markup("&ensp;") + cells[0]
+            cells[0] = render_swatch(swatches[index]) + Markup("&ensp;") + cells[0]
         line = Markup("").join(
             Markup("<td{}>{}</td>").format(Markup(mark), cell) for mark, cell in zip(kind, cells, strict=True)
         )
@@ -124,23 +124,23 @@ def _is_number(cell: Any) -> bool:
     return cell is None or isinstance(cell, int | float) or str(cell)[:1] in "0123456789+-−–<≥≈"
 
 
-def swatch(colour: Colour) -> Markup:
+def render_swatch(colour: Colour) -> Markup:
     """Return a small square of a colour."""
-    return Markup('<span class="swatch" style="--of:{}"></span>').format(_css(colour))
+    return Markup('<span class="swatch" style="--of:{}"></span>').format(_css_colour(colour))
 
 
-def legend(entries: Iterable[tuple[str, Colour]]) -> Markup:
+def render_legend(entries: Iterable[tuple[str, Colour]]) -> Markup:
     """Return what colours mean."""
-    items = (Markup("<li>{}{}</li>").format(swatch(colour), name) for name, colour in entries)
+    items = (Markup("<li>{}{}</li>").format(render_swatch(colour), name) for name, colour in entries)
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
 
 
-def _css(colour: Colour) -> str:
+def _css_colour(colour: Colour) -> str:
     return f"rgb({colour[0]} {colour[1]} {colour[2]})"
 
 
 # ------------------------------------------------------------------------------------------------ pictures
-def data_uri(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
+def encode_data_uri(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
     """Return a uint8 HW or HWC RGB image as a JPEG (or PNG) that stands in the page itself."""
     turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     options = [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
@@ -149,12 +149,12 @@ def data_uri(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
-def picture(image: NDArray[np.uint8], caption: str = "", *, lossless: bool = False) -> Markup:
+def render_figure(image: NDArray[np.uint8], caption: str = "", *, lossless: bool = False) -> Markup:
     """Return an image with a caption. `lossless` is for masks and class maps, whose pixels stay sharp when enlarged."""
     below = Markup("<figcaption>{}</figcaption>").format(caption) if caption else Markup("")
     return Markup('<figure{}><img src="{}" alt="{}" width="{}" height="{}">{}</figure>').format(
         Markup(' class="map"' if lossless else ""),
-        data_uri(image, lossless=lossless),
+        encode_data_uri(image, lossless=lossless),
         caption,
         image.shape[1],
         image.shape[0],
@@ -162,12 +162,12 @@ def picture(image: NDArray[np.uint8], caption: str = "", *, lossless: bool = Fal
     )
 
 
-def gallery(figures: Iterable[Markup], *, least_px: int = 320) -> Markup:
+def render_gallery(figures: Iterable[Markup], *, least_px: int = 320) -> Markup:
     """Return figures side by side, as many in a row as fit at `least_px` each."""
     return Markup('<div class="gallery" style="--least:{}px">{}</div>').format(least_px, Markup("").join(figures))
 
 
-def swipe(before: NDArray[np.uint8], after: NDArray[np.uint8], caption: str = "") -> Markup:
+def render_swipe(before: NDArray[np.uint8], after: NDArray[np.uint8], caption: str = "") -> Markup:
     """Return two images of one size on top of each other, with a line between them that can be moved."""
     sizes = Markup('width="{}" height="{}"').format(before.shape[1], before.shape[0])
     move = Markup("this.parentNode.style.setProperty('--at', this.value + '%')")
@@ -176,18 +176,18 @@ def swipe(before: NDArray[np.uint8], after: NDArray[np.uint8], caption: str = ""
         '<span class="before">before</span><span class="after">after</span>'
         '<input type="range" min="0" max="100" value="50" step="0.1" aria-label="Where after begins" oninput="{}">'
         "</div><figcaption>{}</figcaption></figure>"
-    ).format(data_uri(before), sizes, data_uri(after), sizes, move, caption)
+    ).format(encode_data_uri(before), sizes, encode_data_uri(after), sizes, move, caption)
 
 
-def card(title: str, line: str, figures: Iterable[Markup], *, colour: Colour | None = None) -> Markup:
+def render_card(title: str, line: str, figures: Iterable[Markup], *, colour: Colour | None = None) -> Markup:
     """Return a framed box: title, a line of facts, figures two by two."""
-    mark = swatch(colour) if colour is not None else Markup("")
+    mark = render_swatch(colour) if colour is not None else Markup("")
     return Markup('<div class="card"><h3>{}{}</h3><p>{}</p><div class="pair">{}</div></div>').format(
         mark, title, line, Markup("").join(figures)
     )
 
 
-def bars(values: Sequence[tuple[str, float]], *, x_title: str, y_title: str) -> Markup:
+def render_bar_chart(values: Sequence[tuple[str, float]], *, x_title: str, y_title: str) -> Markup:
     """Return a bar chart (inline SVG), one bar per (label, value), the value written above it."""
     width, height, left, bottom, top = 760, 300, 56, 50, 34
     most = max((value for _, value in values), default=0) or 1

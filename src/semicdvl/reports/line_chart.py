@@ -16,7 +16,7 @@ LABEL_LEAST_PX = 17
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One line: its name, a value per threshold (NaN: none), its colour."""
 
     name: str
@@ -25,7 +25,7 @@ class Line:
     dashed: bool = False
 
 
-def chart(at: Sequence[float], lines: Sequence[Line], *, marked: float, x_title: str) -> Markup:
+def render_line_chart(at: Sequence[float], lines: Sequence[ChartLine], *, marked: float, x_title: str) -> Markup:
     """Return the chart.
 
     Args:
@@ -81,7 +81,7 @@ def _tick(x: float, name: str) -> Markup:
     return Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, HEIGHT - BOTTOM + 18, name)
 
 
-def _line(line: Line, xs: Sequence[float]) -> Markup:
+def _line(line: ChartLine, xs: Sequence[float]) -> Markup:
     """Return a line with a dot at every value; a NaN is left out."""
     points = [(x, _y_of(value)) for x, value in zip(xs, line.values, strict=True) if not math.isnan(value)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -92,7 +92,7 @@ def _line(line: Line, xs: Sequence[float]) -> Markup:
     return drawn + Markup("").join(dot.format(x, y, colour) for x, y in points)
 
 
-def _names(lines: Sequence[Line]) -> list[Markup]:
+def _names(lines: Sequence[ChartLine]) -> list[Markup]:
     """Return the names beside the lines' ends, moved apart where they would overlap."""
     ends = []
     for line in lines:

@@ -82,7 +82,7 @@ class CitySpec:
         """(height, width) in pixels."""
         return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
 
-    def calm(self) -> CitySpec:
+    def without_nuisances(self) -> CitySpec:
         """Return the same city with every nuisance off: what differs between the dates is the change alone."""
         off: dict[str, Any] = dict.fromkeys(NUISANCES, 0.0)
         return replace(self, **off)

@@ -30,17 +30,31 @@ from shapely.affinity import affine_transform
 
 from semicdvl.synthetic.config import NUISANCES, CitySpec
 from semicdvl.synthetic.layout.changes import plan_scene
-from semicdvl.synthetic.layout.scene import FIRST, SECOND, Scene
-from semicdvl.synthetic.layout.streets import PAD_M
-from semicdvl.synthetic.rendering.camera import MARGIN_PX, make_grains, make_looks, render
-from semicdvl.synthetic.rendering.palette import CLASSES
-from semicdvl.synthetic.write import CityFiles, write_city, write_patches
+from semicdvl.synthetic.layout.scene import FIRST_DATE, SECOND_DATE, Scene
+from semicdvl.synthetic.layout.streets import WORLD_PADDING_M
+from semicdvl.synthetic.rendering.camera import (
+    RENDER_MARGIN_PX,
+    draw_acquisitions,
+    draw_texture_noise,
+    render_acquisition,
+)
+from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
+from semicdvl.synthetic.write import CityFiles, write_city, write_city_patches
 
-__all__ = ["CLASSES", "NUISANCES", "City", "CityFiles", "CitySpec", "make_city", "write_city", "write_patches"]
+__all__ = [
+    "LAND_COVER_CLASSES",
+    "NUISANCES",
+    "CityFiles",
+    "CitySpec",
+    "SyntheticCity",
+    "generate_city",
+    "write_city",
+    "write_city_patches",
+]
 
 
 @dataclass(frozen=True)
-class City:
+class SyntheticCity:
     """A made-up city pair and its truth.
 
     Attributes:
@@ -48,7 +62,7 @@ class City:
         t1_HWC: RGB photograph of date 1, uint8.
         t2_HWC: RGB photograph of date 2, uint8.
         change_HW: uint8, 1 where a building appeared, disappeared or was replaced.
-        classes_t1_HW: uint8, index into `CLASSES`, date 1.
+        classes_t1_HW: uint8, index into `LAND_COVER_CLASSES`, date 1.
         classes_t2_HW: the same of date 2, on date 1's grid.
         buildings_t1: footprints of date 1 cut at the picture's edge; columns `id` (the site's, equal on both dates),
             `kind` (unchanged, appeared, disappeared, replaced), `height_m`, `roof`, `material`, `area_m2`.
@@ -69,7 +83,7 @@ class City:
     crs: str
 
 
-def make_city(spec: CitySpec | None = None) -> City:
+def generate_city(spec: CitySpec | None = None) -> SyntheticCity:
     """Make a city pair; costs are linear in the number of pixels, and equal settings give equal bytes.
 
     Args:
@@ -77,19 +91,21 @@ def make_city(spec: CitySpec | None = None) -> City:
     """
     spec = spec or CitySpec()
     scene = plan_scene(spec)
-    looks = make_looks(spec)
-    grains = make_grains(spec, (spec.shape_px[0] + 2 * MARGIN_PX, spec.shape_px[1] + 2 * MARGIN_PX))
-    transform = _transform(spec)
+    looks = draw_acquisitions(spec)
+    grains = draw_texture_noise(
+        spec, (spec.shape_px[0] + 2 * RENDER_MARGIN_PX, spec.shape_px[1] + 2 * RENDER_MARGIN_PX)
+    )
+    transform = _make_transform(spec)
     frames, pictures, classes = [], [], []
-    for date, look in ((FIRST, looks[0]), (SECOND, looks[1])):
-        picture, ground = render(scene, spec, date, look, grains)
-        frame = _footprints(scene, spec, date, transform)
-        ground[_burn(frame, spec, transform) == 1] = CLASSES.index("building")
+    for date, look in ((FIRST_DATE, looks[0]), (SECOND_DATE, looks[1])):
+        picture, ground = render_acquisition(scene, spec, date, look, grains)
+        frame = _list_footprints(scene, spec, date, transform)
+        ground[_rasterize_footprints(frame, spec, transform) == 1] = LAND_COVER_CLASSES.index("building")
         frames.append(frame)
         pictures.append(picture)
         classes.append(ground)
-    change = [_burn(frame[frame["kind"] != "unchanged"], spec, transform) for frame in frames]
-    return City(
+    change = [_rasterize_footprints(frame[frame["kind"] != "unchanged"], spec, transform) for frame in frames]
+    return SyntheticCity(
         spec=spec,
         t1_HWC=pictures[0],
         t2_HWC=pictures[1],
@@ -103,36 +119,41 @@ def make_city(spec: CitySpec | None = None) -> City:
     )
 
 
-def _transform(spec: CitySpec) -> Affine:
+def _make_transform(spec: CitySpec) -> Affine:
     """Return where on the map the city lies: some place inside the zone, another for each seed."""
     x, y = 350_000.0 + 1000 * (spec.seed % 300), 5_500_000.0 + 1000 * (spec.seed // 300 % 300)
     return Affine(spec.gsd_m, 0, x, 0, -spec.gsd_m, y)
 
 
-def _footprints(scene: Scene, spec: CitySpec, date: int, transform: Affine) -> gpd.GeoDataFrame:
+def _list_footprints(scene: Scene, spec: CitySpec, date: int, transform: Affine) -> gpd.GeoDataFrame:
     """Return the buildings of a date that the picture shows, on the map."""
     height_m, width_m = (n * spec.gsd_m for n in spec.shape_px)
     # World metres, y down from the world's corner -> map metres, y up.
-    to_map = [1, 0, 0, -1, transform.c - PAD_M, transform.f + PAD_M]
+    to_map = [1, 0, 0, -1, transform.c - WORLD_PADDING_M, transform.f + WORLD_PADDING_M]
     view = shapely.box(transform.c, transform.f - height_m, transform.c + width_m, transform.f)
     rows: list[dict[str, Any]] = []
     for number, site in enumerate(scene.sites):
-        building = site.on(date)
+        building = site.building_on(date)
         if building is None:
             continue
-        shape = affine_transform(building.polygon(), to_map)
+        shape = affine_transform(building.to_polygon(), to_map)
         if not shape.intersects(view):
             continue
         parts = shapely.get_parts(shape if view.contains(shape) else shape.intersection(view))
         for part in parts:
             if part.area > 0:
-                row = {"id": number, "kind": site.fate, "height_m": round(building.height_m, 2), "roof": building.roof}
+                row = {
+                    "id": number,
+                    "kind": site.change_kind,
+                    "height_m": round(building.height_m, 2),
+                    "roof": building.roof,
+                }
                 rows.append({**row, "material": building.material, "area_m2": float(part.area), "geometry": part})
     columns = ["id", "kind", "height_m", "roof", "material", "area_m2", "geometry"]
     return gpd.GeoDataFrame(rows, columns=columns, geometry="geometry", crs=f"EPSG:{spec.epsg}")
 
 
-def _burn(frame: gpd.GeoDataFrame, spec: CitySpec, transform: Affine) -> NDArray[np.uint8]:
+def _rasterize_footprints(frame: gpd.GeoDataFrame, spec: CitySpec, transform: Affine) -> NDArray[np.uint8]:
     """Return a mask (HW uint8) of the pixels whose centre lies in a polygon."""
     if frame.empty:
         return np.zeros(spec.shape_px, np.uint8)

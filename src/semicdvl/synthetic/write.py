@@ -12,15 +12,15 @@ import pandas as pd
 import rasterio
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import whole
+from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import DataError
-from semicdvl.synthetic.rendering.palette import CLASSES
+from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
 from semicdvl.types import PairFiles
 
 if TYPE_CHECKING:
-    from semicdvl.synthetic.generate import City
+    from semicdvl.synthetic.generate import SyntheticCity
 
-CLASS_RGB = (
+CLASS_COLOURS = (
     (214, 80, 62),
     (120, 120, 124),
     (186, 182, 172),
@@ -31,7 +31,7 @@ CLASS_RGB = (
     (222, 198, 92),
     (240, 238, 240),
 )
-"""Colours of `CLASSES` in the class rasters' colour table."""
+"""Colours of `LAND_COVER_CLASSES` in the class rasters' colour table."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CityFiles:
         before: RGB photograph of date 1.
         after: RGB photograph of date 2.
         change: mask of 0 and 1.
-        classes_before: index into `CLASSES`, with a colour table.
+        classes_before: index into `LAND_COVER_CLASSES`, with a colour table.
         classes_after: the same of date 2.
         buildings: GeoPackage with the layers `before`, `after` and `change`.
     """
@@ -55,7 +55,7 @@ class CityFiles:
     buildings: Path
 
 
-def write_city(city: City, folder: Path) -> CityFiles:
+def write_city(city: SyntheticCity, folder: Path) -> CityFiles:
     """Write a city as tiled, compressed GeoTIFFs and a GeoPackage; each file appears whole or not at all.
 
     Raises:
@@ -67,19 +67,19 @@ def write_city(city: City, folder: Path) -> CityFiles:
     _write_raster(files.after, city.t2_HWC, city)
     _write_raster(files.change, city.change_HW[..., None], city)
     for path, classes_HW in ((files.classes_before, city.classes_t1_HW), (files.classes_after, city.classes_t2_HW)):
-        _write_raster(path, classes_HW[..., None], city, colours=dict(enumerate(CLASS_RGB)))
+        _write_raster(path, classes_HW[..., None], city, colours=dict(enumerate(CLASS_COLOURS)))
     changed = [b[b["kind"] != "unchanged"] for b in (city.buildings_t1, city.buildings_t2)]
     # One polygon per changed site: the union of its old and new footprint.
     union = pd.concat(changed).dissolve("id", as_index=False)[["id", "kind", "geometry"]]
     union["area_m2"] = union.geometry.area
-    with whole(files.buildings) as temporary:
+    with write_atomically(files.buildings) as temporary:
         temporary.unlink()  # the GeoPackage driver wants to make its file by itself
         for layer, frame in (("before", city.buildings_t1), ("after", city.buildings_t2), ("change", union)):
             frame.to_file(temporary, layer=layer, driver="GPKG", geometry_type="Unknown", engine="pyogrio")
     return files
 
 
-def write_patches(city: City, folder: Path, *, size_px: int = 256) -> tuple[PairFiles, ...]:
+def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256) -> tuple[PairFiles, ...]:
     """Cut a city into PNG patches in the layout `A/ B/ label/` (label 0 or 255); return the pairs in reading order.
 
     Names are `city<seed>_r<row>_c<col>.png` with the pixel position of the patch's upper left corner, so that cities of
@@ -110,18 +110,22 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an RGB or grey image."""
     ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     assert ok, "a uint8 array can always be encoded"
-    with whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
 
 def _write_raster(
-    path: Path, image_HWC: NDArray[np.uint8], city: City, *, colours: dict[int, tuple[int, int, int]] | None = None
+    path: Path,
+    image_HWC: NDArray[np.uint8],
+    city: SyntheticCity,
+    *,
+    colours: dict[int, tuple[int, int, int]] | None = None,
 ) -> None:
     """Write a uint8 GeoTIFF on the city's grid, with class names and colours where it holds classes."""
     height, width, count = image_HWC.shape
     tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     with (
-        whole(path) as temporary,
+        write_atomically(path) as temporary,
         rasterio.open(
             temporary,
             "w",
@@ -142,4 +146,4 @@ def _write_raster(
             raster.write(image_HWC[..., band], band + 1)
         if colours is not None:
             raster.write_colormap(1, colours)
-            raster.update_tags(classes=",".join(CLASSES))
+            raster.update_tags(classes=",".join(LAND_COVER_CLASSES))

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from semicdvl.atomic_files import UNFINISHED, read_json, whole_folder, write_json
-from semicdvl.checkpoint import load_into, load_weights, save_weights
+from semicdvl.atomic_files import TEMPORARY_PREFIX, read_json, write_folder_atomically, write_json
+from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 
-STATE = "state"
+STATE_FOLDER = "state"
 """Folder of a run that holds its states."""
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What training ended with: the selected step, its scores, and those of the last step."""
 
     best_step: int
@@ -27,12 +27,12 @@ class Fitted:
     last: dict[str, float]
 
 
-def last_state(run: Path) -> Path | None:
+def find_last_checkpoint(run: Path) -> Path | None:
     """Return the folder of a run's newest state, named after its step; None if none was saved."""
-    return max((run / STATE).glob("[0-9]*"), default=None)
+    return max((run / STATE_FOLDER).glob("[0-9]*"), default=None)
 
 
-class State:
+class TrainingCheckpoint:
     """What an interrupted training goes on from: RUN/state/<step>/, written whole, the older ones removed after it."""
 
     def __init__(
@@ -46,92 +46,94 @@ class State:
         writes: bool = True,
     ) -> None:
         """Remember the parts; with a moving average, make the teacher. Of several processes only one writes."""
-        self.folder, self.run, self.writes = run / STATE, run, writes
-        self.model, self.critics = model, critics
+        self.folder, self.run, self.is_writer = run / STATE_FOLDER, run, writes
+        self.model, self.discriminators = model, critics
         self.optimizers = dict(zip(("optimizer", "critic_optimizer"), optimizers, strict=False))
-        self.average: AveragedModel | None = None
+        self.ema_model: AveragedModel | None = None
         if ema > 0:
             average_fn = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
-            self.average.requires_grad_(False)
+            self.ema_model = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
+            self.ema_model.requires_grad_(False)
         self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()
-        self.silent = 0  # validations in a row that found no change at all
+        self.unchanged_validations = 0  # validations in a row that found no change at all
 
     @property
-    def student(self) -> nn.Module:
+    def evaluated_network(self) -> nn.Module:
         """The network that is validated and kept: the moving average where there is one."""
-        if self.average is None:
+        if self.ema_model is None:
             return self.model
-        averaged: nn.Module = self.average.module
+        averaged: nn.Module = self.ema_model.module
         return averaged
 
-    def take_up(self) -> int:
+    def resume(self) -> int:
         """Load the newest state, if there is one, and return the step to go on from."""
-        if self.writes:
-            self._sweep()
-        newest = last_state(self.run)
+        if self.is_writer:
+            self._remove_unfinished()
+        newest = find_last_checkpoint(self.run)
         if newest is None:
             return 0
         content = read_json(newest / "state.json", remedy=f"Delete {newest} and start again")
-        load_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
-        if self.average is not None:
-            load_into(self.average, load_weights(newest / "teacher.safetensors"), source=newest)
-        if self.critics is not None:
-            load_into(self.critics, load_weights(newest / "critics.safetensors"), source=newest)
+        load_weights_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
+        if self.ema_model is not None:
+            load_weights_into(self.ema_model, load_weights(newest / "teacher.safetensors"), source=newest)
+        if self.discriminators is not None:
+            load_weights_into(self.discriminators, load_weights(newest / "critics.safetensors"), source=newest)
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"))
         self.best_step, self.best, self.last = content["best_step"], content["best"], content["last"]
-        self.silent = content["silent"]
+        self.unchanged_validations = content["silent"]
         return int(content["step"])
 
-    def _sweep(self) -> None:
+    def _remove_unfinished(self) -> None:
         """Remove what a process was writing when it was killed."""
         for folder in (self.run, self.run / "sheets", self.folder):
-            for left in folder.glob(f"{UNFINISHED}*"):
+            for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
                     left.unlink(missing_ok=True)
 
-    def note(self, step: int, scores: dict[str, float], *, newest: bool = False) -> bool:
+    def keep_if_best(self, step: int, scores: dict[str, float], *, newest: bool = False) -> bool:
         """Keep the weights if they are the best so far (or newer), and return whether they are; `save` comes after."""
         better = newest or not self.best or scores["iou"] > self.best["iou"]
         if better:
             self.best_step, self.best = step, scores
-        if better and self.writes:
-            save_weights(self.run / "model.safetensors", self.student.state_dict(), metadata={"step": str(step)})
+        if better and self.is_writer:
+            save_weights(
+                self.run / "model.safetensors", self.evaluated_network.state_dict(), metadata={"step": str(step)}
+            )
         self.last = scores
-        self.silent = self.silent + 1 if scores.get("predicted_changed_frac") == 0 else 0
+        self.unchanged_validations = self.unchanged_validations + 1 if scores.get("predicted_changed_frac") == 0 else 0
         return better
 
-    def just_went_silent(self) -> bool:
+    def has_just_become_unchanged(self) -> bool:
         """Tell, once per spell, that two validations in a row found no change at all."""
-        return self.silent == 2
+        return self.unchanged_validations == 2
 
-    def fitted(self) -> Fitted:
+    def to_result(self) -> FitResult:
         """Return the result so far."""
-        return Fitted(self.best_step, self.best, self.last)
+        return FitResult(self.best_step, self.best, self.last)
 
     def save(self, step: int) -> None:
         """Write the state, then remove the older ones; of several processes only one does."""
-        if not self.writes:
+        if not self.is_writer:
             return
-        with whole_folder(self.folder / f"{step:08d}") as folder:
+        with write_folder_atomically(self.folder / f"{step:08d}") as folder:
             save_weights(folder / "model.safetensors", self.model.state_dict())
-            if self.average is not None:
-                save_weights(folder / "teacher.safetensors", self.average.state_dict())
-            if self.critics is not None:
-                save_weights(folder / "critics.safetensors", self.critics.state_dict())
+            if self.ema_model is not None:
+                save_weights(folder / "teacher.safetensors", self.ema_model.state_dict())
+            if self.discriminators is not None:
+                save_weights(folder / "critics.safetensors", self.discriminators.state_dict())
             for name, optimizer in self.optimizers.items():
-                save_weights(folder / f"{name}.safetensors", _flat(optimizer))
+                save_weights(folder / f"{name}.safetensors", _flatten_optimizer(optimizer))
             numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
-            numbers["silent"] = self.silent
+            numbers["silent"] = self.unchanged_validations
             write_json(folder / "state.json", numbers)
         for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimiser's tensors as `parameter index.name`."""
     states = optimizer.state_dict()["state"]
     flat = {f"{index}.{name}": value for index, part in states.items() for name, value in part.items()}

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from semicdvl.checkpoint import build_bare_network
+from semicdvl.checkpoint import build_untrained_network
 from semicdvl.config import Recipe
 from semicdvl.errors import ConfigError
-from semicdvl.models import having
+from semicdvl.models import models_with_heads
 from semicdvl.types import Method
 
-REMEDIES = {
+HEAD_REMEDIES = {
     "perturbed": "or leave the term out: method.perturbed_weight = 0",
     "vlm_change": "or leave the term out: method.dual_head = false",
     "segmentation": "or leave the term out: method.decoupled = false",
@@ -22,7 +22,7 @@ REMEDIES = {
 """Head -> what to do without it, for the methods that can."""
 
 
-def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
+def check_compatibility(recipe: Recipe, method: Method, model: nn.Module) -> None:
     """Refuse a network without the heads that the method needs, and a teacher that is no average where one is needed.
 
     Raises:
@@ -30,10 +30,10 @@ def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
     """
     has: frozenset[str] = getattr(model, "heads", frozenset({"change"}))
     if missing := method.heads - has:
-        name, able = recipe.model.name, having(method.heads)
+        name, able = recipe.model.name, models_with_heads(method.heads)
         named = [f"'{one}'" + (" as it is by default" if one == name else "") for one in able]
-        found = f"Take model {_or(named)}" if named else "No model of this package has all of them"
-        remedies = [REMEDIES[head] for head in sorted(missing) if head in REMEDIES]
+        found = f"Take model {_join_with_or(named)}" if named else "No model of this package has all of them"
+        remedies = [HEAD_REMEDIES[head] for head in sorted(missing) if head in HEAD_REMEDIES]
         raise ConfigError(
             f"method '{recipe.method.name}' needs the heads {', '.join(sorted(missing))}, which model "
             f"'{name}' has not. {', '.join([found, *remedies])}; or take another method."
@@ -52,12 +52,12 @@ def fits_together(recipe: Recipe, method: Method, model: nn.Module) -> None:
         )
 
 
-def shape_of(part: dict[str, Any]) -> nn.Module:
+def build_meta_network(part: dict[str, Any]) -> nn.Module:
     """Return the network of a recipe's model section without weights, and without memory for them."""
     with torch.device("meta"):
-        return build_bare_network(part)
+        return build_untrained_network(part)
 
 
-def _or(names: list[str]) -> str:
+def _join_with_or(names: list[str]) -> str:
     """Return `a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

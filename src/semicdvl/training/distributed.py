@@ -18,11 +18,11 @@ from torch import distributed, nn
 
 from semicdvl.errors import ConfigError
 
-_T = TypeVar("_T")
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """This process among all that train together.
 
     Attributes:
@@ -36,20 +36,20 @@ class Processes:
     device: torch.device
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and shows."""
         return self.rank == 0
 
-    def wait(self) -> None:
+    def wait_for_all(self) -> None:
         """Go on when all have come here."""
         if self.count > 1:
             distributed.barrier()
 
-    def share(self, items: Sequence[_T]) -> Sequence[_T]:
+    def take_share(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
         """Return this process's items: together the processes have each item once."""
         return items[self.rank :: self.count]
 
-    def total(self, counts: Sequence[int]) -> list[int]:
+    def sum_counts(self, counts: Sequence[int]) -> list[int]:
         """Return each count, added up over all processes."""
         if self.count == 1:
             return list(counts)
@@ -57,29 +57,29 @@ class Processes:
         distributed.all_reduce(summed)
         return [int(count) for count in summed.tolist()]
 
-    def mean(self, numbers: Mapping[str, float]) -> dict[str, float]:
+    def average_numbers(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Return each number's mean over the processes that have it."""
         if self.count == 1:
             return dict(numbers)
         gathered: list[dict[str, float]] = [{} for _ in range(self.count)]
         distributed.all_gather_object(gathered, dict(numbers))
-        return mean_of(gathered)
+        return average_by_name(gathered)
 
-    def align(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Give all processes the first one's buffers: running statistics of batch norm that isn't synchronised."""
         if self.count > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
 
-def mean_of(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def average_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return each number's mean over the parts that have it (one over no pixels is left out somewhere)."""
     names = dict.fromkeys(name for part in parts for name in part)
     found = {name: [part[name] for part in parts if name in part] for name in names}
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def join(device: str) -> Processes:
+def join_process_group(device: str) -> ProcessGroup:
     """Join the processes that were launched together, or be the only one.
 
     Args:
@@ -100,12 +100,12 @@ def join(device: str) -> Processes:
     # One process after the other may train with another precision and device; a group of processes stays together.
     AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
     if not distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        atexit.register(_leave)
+        atexit.register(_leave_process_group)
     state = PartialState(cpu=device == "cpu" or here is None)
-    return Processes(state.process_index, state.num_processes, state.device)
+    return ProcessGroup(state.process_index, state.num_processes, state.device)
 
 
-def _leave() -> None:
+def _leave_process_group() -> None:
     """Part from the other processes in order.
 
     What holds the group is let go of first: threads of a group that outlives this are cut off while Python shuts down,
@@ -117,7 +117,7 @@ def _leave() -> None:
         gc.collect()
 
 
-def synchronised(model: nn.Module, processes: Processes) -> nn.Module:
+def synchronise_batch_norm(model: nn.Module, processes: ProcessGroup) -> nn.Module:
     """Return the network with batch norm over all processes' pairs, as one process with the larger batch would have it.
 
     torch can do that on GPUs only; on CPUs each process has batch statistics of its own.

@@ -13,56 +13,56 @@ from numpy.typing import NDArray
 from torch import nn
 
 from semicdvl.data.images import ImageCache
-from semicdvl.data.loaders import eval_batches
-from semicdvl.metrics.change import Confusion, ObjectScores, object_scores
-from semicdvl.training.distributed import Processes
-from semicdvl.training.loop import normalised
+from semicdvl.data.loaders import load_eval_batches
+from semicdvl.metrics.change import ConfusionCounts, ObjectCounts, count_objects
+from semicdvl.training.distributed import ProcessGroup
+from semicdvl.training.loop import normalise_images
 from semicdvl.types import PairFiles
 
 LabelValues = Mapping[int, int] | None
-Counts = TypeVar("Counts", Confusion, ObjectScores)
-CHANGE = frozenset({"change"})
-Validate = Callable[[nn.Module, torch.device], dict[str, float]]
+CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts)
+CHANGE_HEAD = frozenset({"change"})
+Validator = Callable[[nn.Module, torch.device], dict[str, float]]
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
 """Decoded images that validation keeps."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class PairSetCounts:
     """Counts over a set of pairs, by pixel and by object."""
 
-    pixels: Confusion
-    objects: ObjectScores
+    pixels: ConfusionCounts
+    objects: ObjectCounts
 
-    def scores(self) -> dict[str, float]:
+    def compute_scores(self) -> dict[str, float]:
         """Return the numbers by name."""
-        return pixel_scores(self.pixels) | {
-            f"object_{name}": _defined(getattr(self.objects, name)) for name in ("precision", "recall", "f1")
+        return compute_pixel_scores(self.pixels) | {
+            f"object_{name}": _replace_nan(getattr(self.objects, name)) for name in ("precision", "recall", "f1")
         }
 
 
-def pixel_scores(counts: Confusion) -> dict[str, float]:
+def compute_pixel_scores(counts: ConfusionCounts) -> dict[str, float]:
     """Return the usual scores of the changed class; one that is undefined (nothing found, say) is 0 here."""
     names = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
-    scores = {name: _defined(getattr(counts, name)) for name in names}
+    scores = {name: _replace_nan(getattr(counts, name)) for name in names}
     total = counts.tp + counts.fp + counts.fn + counts.tn
     return scores | {"predicted_changed_frac": (counts.tp + counts.fp) / max(total, 1)}
 
 
-def _defined(value: float) -> float:
+def _replace_nan(value: float) -> float:
     """Return a score, 0 where it is not a number: a best one can be chosen, and JSON can say it."""
     return 0.0 if math.isnan(value) else float(value)
 
 
-def evaluate(
+def evaluate_network(
     model: nn.Module,
     pairs: Sequence[PairFiles],
     *,
     device: torch.device,
     label_values: LabelValues = None,
-    processes: Processes | None = None,
-) -> Evaluation:
+    processes: ProcessGroup | None = None,
+) -> PairSetCounts:
     """Compare a network in eval mode with the labels of pairs, each at its full size.
 
     Args:
@@ -72,43 +72,45 @@ def evaluate(
         label_values: as in `data.images.read_mask`.
         processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
     """
-    processes = processes or Processes(0, 1, device)
-    pixels, objects = Confusion(), ObjectScores()
+    processes = processes or ProcessGroup(0, 1, device)
+    pixels, objects = ConfusionCounts(), ObjectCounts()
     cache = ImageCache(0, label_values=label_values)
-    for predicted_HW, label_HW in _predictions(model, processes.share(pairs), device=device, cache=cache):
-        pixels += Confusion.from_maps(predicted_HW, label_HW)
-        objects += object_scores(predicted_HW, label_HW)
-    return Evaluation(_of_all(pixels, processes), _of_all(objects, processes))
+    for predicted_HW, label_HW in _predict_pairs(model, processes.take_share(pairs), device=device, cache=cache):
+        pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
+        objects += count_objects(predicted_HW, label_HW)
+    return PairSetCounts(_sum_over_processes(pixels, processes), _sum_over_processes(objects, processes))
 
 
-def validator(pairs: Sequence[PairFiles], *, processes: Processes, label_values: LabelValues = None) -> Validate:
+def build_validator(
+    pairs: Sequence[PairFiles], *, processes: ProcessGroup, label_values: LabelValues = None
+) -> Validator:
     """Return the function that the training loop validates with; images are decoded once. Arguments as `evaluate`."""
     cache = ImageCache(CACHE_BYTES, label_values=label_values)
-    share = processes.share(pairs)
+    share = processes.take_share(pairs)
 
     def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the pixel scores of a network in eval mode."""
-        counts = Confusion()
-        for predicted_HW, label_HW in _predictions(model, share, device=device, cache=cache):
-            counts += Confusion.from_maps(predicted_HW, label_HW)
-        return pixel_scores(_of_all(counts, processes))
+        counts = ConfusionCounts()
+        for predicted_HW, label_HW in _predict_pairs(model, share, device=device, cache=cache):
+            counts += ConfusionCounts.from_maps(predicted_HW, label_HW)
+        return compute_pixel_scores(_sum_over_processes(counts, processes))
 
     return validate
 
 
-def _of_all(counts: Counts, processes: Processes) -> Counts:
+def _sum_over_processes(counts: CountsT, processes: ProcessGroup) -> CountsT:
     """Return counts added up over the processes."""
     names = [field.name for field in fields(counts)]
-    totals = processes.total([getattr(counts, name) for name in names])
+    totals = processes.sum_counts([getattr(counts, name) for name in names])
     return replace(counts, **dict(zip(names, totals, strict=True)))
 
 
-def _predictions(
+def _predict_pairs(
     model: nn.Module, pairs: Sequence[PairFiles], *, device: torch.device, cache: ImageCache
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield the predicted map and the label of every pair, both HW; changed is what the argmax says."""
-    for batch in eval_batches(pairs, batch=EVAL_BATCH, cache=cache):
-        t1_BCHW, t2_BCHW = (normalised(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
+    for batch in load_eval_batches(pairs, batch=EVAL_BATCH, cache=cache):
+        t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
         with torch.inference_mode():
-            change_BHW = model(t1_BCHW, t2_BCHW, heads=CHANGE).change_BKHW.argmax(dim=1).to(torch.uint8).cpu()
+            change_BHW = model(t1_BCHW, t2_BCHW, heads=CHANGE_HEAD).change_BKHW.argmax(dim=1).to(torch.uint8).cpu()
         yield from zip(change_BHW.numpy(), batch.label_BHW.to(torch.uint8).numpy(), strict=True)

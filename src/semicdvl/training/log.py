@@ -15,12 +15,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from semicdvl.atomic_files import unwritable, whole
+from semicdvl.atomic_files import make_output_error, write_atomically
 
-SELECTION = {"val": "validation", "test": "test_selected", "last": "validation"}
+SCORE_NAMES = {"val": "validation", "test": "test_selected", "last": "validation"}
 """What the scores that choose the weights are called, by the pairs that they are of."""
 
-NO_TENSORBOARD = (
+NO_TENSORBOARD_WARNING = (
     "train.tensorboard is set, but TensorBoard is not installed: install semicdvl[track]. Until then log.jsonl alone "
     "has the numbers."
 )
@@ -47,7 +47,7 @@ class LogSettings:
     quiet: bool = False
 
 
-class Log:
+class TrainingLog:
     """Writes RUN/log.jsonl and shows progress on standard error."""
 
     def __init__(self, path: Path, settings: LogSettings, *, start: int = 0) -> None:
@@ -55,12 +55,12 @@ class Log:
         self.path, self.settings, self.start = path, settings, start
         title, total, quiet = settings.title, settings.total, settings.quiet or not settings.main
         self._console = Console(stderr=True, quiet=quiet)
-        self._board: Any = None
+        self._tensorboard: Any = None
         if settings.main:
             self._make_folder()
-            self._keep_until(start)
+            self._drop_events_after(start)
             if settings.tensorboard:
-                self._open_board()
+                self._open_tensorboard()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -75,7 +75,7 @@ class Log:
         self._live = Live(Group(self._bar, self._losses), console=self._console, transient=True) if shown else None
         self._began, self._pairs = time.monotonic(), 0
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> TrainingLog:
         """Start the bar."""
         if self._live is not None:
             self._live.start()
@@ -87,26 +87,26 @@ class Log:
         """Stop the bar."""
         if self._live is not None:
             self._live.stop()
-        if self._board is not None:
-            self._board.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
-    def step(self, step: int, *, terms: Mapping[str, float], health: Mapping[str, float], pairs: int) -> None:
+    def log_step(self, step: int, *, terms: Mapping[str, float], health: Mapping[str, float], pairs: int) -> None:
         """Note one finished step (counted from 1): its loss terms by name and health numbers."""
         self._pairs += pairs
         rate = self._pairs / max(time.monotonic() - self._began, 1e-9)
         total = sum(terms.values())
         self._bar.update(self._task, completed=step, note=f"loss {total:.3f}  {rate:.1f} pairs/s")
-        self._losses.plain = "  " + _in_short(terms)
-        self._write({"step": step, "loss": total, **terms, **health, "pairs_per_s": round(rate, 2)})
+        self._losses.plain = "  " + _summarise_terms(terms)
+        self._append_event({"step": step, "loss": total, **terms, **health, "pairs_per_s": round(rate, 2)})
         named = {f"loss/{name}": value for name, value in terms.items()}
         named |= {f"health/{name}": value for name, value in health.items()}
-        self._draw(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
+        self._write_scalars(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
 
-    def validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
+    def log_validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
         """Note the scores that choose the weights; without any, that the state was saved."""
-        name = SELECTION[self.settings.selected_on]
-        self._write({"step": step, name: dict(scores), "best": best})
-        self._draw(step, {f"{name}/{score}": value for score, value in scores.items()})
+        name = SCORE_NAMES[self.settings.selected_on]
+        self._append_event({"step": step, name: dict(scores), "best": best})
+        self._write_scalars(step, {f"{name}/{score}": value for score, value in scores.items()})
         shown = "  ".join(f"{score} {value:.3f}" for score, value in scores.items() if score in ("iou", "f1"))
         what = name.replace("_", "-")
         place = f"{self.settings.title}: step {step}/{self.settings.total}"
@@ -115,32 +115,32 @@ class Log:
 
     def flush(self) -> None:
         """Have TensorBoard write what it holds back and a killed process would lose; lines are never held back."""
-        if self._board is not None:
-            self._board.flush()
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
 
-    def warn(self, step: int, text: str) -> None:
+    def log_warning(self, step: int, text: str) -> None:
         """Note something the user should look at."""
-        self._write({"step": step, "warning": text})
+        self._append_event({"step": step, "warning": text})
         self._console.print(f"{self.settings.title}: step {step}: {text}", style="yellow", markup=False)
 
-    def _open_board(self) -> None:
+    def _open_tensorboard(self) -> None:
         """Start TensorBoard's files; without TensorBoard, say so and go on."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.warn(self.start, NO_TENSORBOARD)
+            self.log_warning(self.start, NO_TENSORBOARD_WARNING)
             return
         folder, lost = self.path.parent / "tensorboard", self.start + 1
-        self._board = SummaryWriter(str(folder), purge_step=lost)
+        self._tensorboard = SummaryWriter(str(folder), purge_step=lost)
 
-    def _draw(self, step: int, numbers: Mapping[str, float]) -> None:
+    def _write_scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Hand numbers to TensorBoard."""
-        if self._board is None:
+        if self._tensorboard is None:
             return
         for name, value in numbers.items():
-            self._board.add_scalar(name, value, step)
+            self._tensorboard.add_scalar(name, value, step)
 
-    def _write(self, event: Mapping[str, object]) -> None:
+    def _append_event(self, event: Mapping[str, object]) -> None:
         """Append one line."""
         if not self.settings.main:
             return
@@ -148,16 +148,16 @@ class Log:
             with self.path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(event) + "\n")
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise make_output_error(self.path, error) from error
 
     def _make_folder(self) -> None:
         """Make the run directory."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritable(self.path.parent, error) from error
+            raise make_output_error(self.path.parent, error) from error
 
-    def _keep_until(self, step: int) -> None:
+    def _drop_events_after(self, step: int) -> None:
         """Drop the events after `step`: training goes on from there and will write them again."""
         if not self.path.exists():
             return
@@ -169,11 +169,11 @@ class Log:
                 continue
             if event.get("step", 0) <= step:
                 kept.append(line)
-        with whole(self.path) as temporary:
+        with write_atomically(self.path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _in_short(terms: Mapping[str, float]) -> str:
+def _summarise_terms(terms: Mapping[str, float]) -> str:
     """Return the loss as a sum that fits in a line: terms of one kind, which their first word names, added up."""
     kinds = dict[str, float]()
     for name, value in terms.items():

@@ -19,28 +19,34 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import DivergedError
-from semicdvl.training.checkpoint import Fitted, State, last_state
-from semicdvl.training.distributed import Processes, has_batch_norm, join, mean_of, synchronised
-from semicdvl.training.image_sheets import sheet_of, write_sheet
-from semicdvl.training.log import Log, LogSettings
-from semicdvl.training.optim import OptimSettings, build_critic_optimizer, build_optimizer, set_lr
+from semicdvl.training.checkpoint import FitResult, TrainingCheckpoint, find_last_checkpoint
+from semicdvl.training.distributed import (
+    ProcessGroup,
+    average_by_name,
+    has_batch_norm,
+    join_process_group,
+    synchronise_batch_norm,
+)
+from semicdvl.training.image_sheets import build_sheet, write_sheet
+from semicdvl.training.log import LogSettings, TrainingLog
+from semicdvl.training.optim import OptimSettings, build_discriminator_optimizer, build_optimizer, set_lr
 from semicdvl.types import (
+    HEADS_WITHOUT_WEIGHTS,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    WITHOUT_WEIGHTS,
-    Adversarial,
-    Labelled,
+    AdversarialMethod,
+    LabelledBatch,
     Method,
-    Progress,
-    Unlabelled,
+    TrainingProgress,
+    UnlabelledBatch,
     VLMTargets,
 )
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Batch = tuple[Labelled, Unlabelled | None]
-Part = TypeVar("Part", Labelled, Unlabelled)
+TrainingBatch = tuple[LabelledBatch, UnlabelledBatch | None]
+BatchPartT = TypeVar("BatchPartT", LabelledBatch, UnlabelledBatch)
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,16 @@ class Plan:
     optim: OptimSettings = field(default_factory=OptimSettings)
 
 
-def fit(
+def run_training_loop(
     model: nn.Module,
     method: Method,
     *,
     plan: Plan,
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Callable[[int], Iterator[TrainingBatch]],
     validate: Callable[[nn.Module, torch.device], Mapping[str, float]],
     run: Path,
     quiet: bool = False,
-) -> Fitted:
+) -> FitResult:
     """Train `model` and leave the weights of the best validation IoU (or the last ones) in RUN/model.safetensors.
 
     Args:
@@ -102,61 +108,63 @@ def fit(
     Raises:
         DivergedError: the loss is not a number; the last good state and the best weights are kept.
     """
-    processes = join(plan.device)
-    accelerator = _accelerator(plan, method, model)
+    processes = join_process_group(plan.device)
+    accelerator = _build_accelerator(plan, method, model)
     # Weights lie in memory as the images do: else every convolution copies its own, forward and backward.
-    model = synchronised(model, processes).to(memory_format=torch.channels_last)
-    critics = _critics(method, seed=plan.seed)
-    optimizers = _optimizers(model, critics, method, plan.optim)
-    state = State(run, model, optimizers, ema=plan.ema, critics=critics, writes=processes.main)
-    teacher: nn.Module = state.average.to(accelerator.device) if state.average is not None else model
-    stepper, *optimizers = accelerator.prepare(_Stepper(model, method, teacher, critics), *optimizers)
-    start = state.take_up()
+    model = synchronise_batch_norm(model, processes).to(memory_format=torch.channels_last)
+    critics = _build_discriminators(method, seed=plan.seed)
+    optimizers = _build_optimizers(model, critics, method, plan.optim)
+    state = TrainingCheckpoint(run, model, optimizers, ema=plan.ema, critics=critics, writes=processes.is_main)
+    teacher: nn.Module = state.ema_model.to(accelerator.device) if state.ema_model is not None else model
+    stepper, *optimizers = accelerator.prepare(_TrainingStep(model, method, teacher, critics), *optimizers)
+    start = state.resume()
     stream = batches(start)
 
-    with Log(run / "log.jsonl", _log_settings(run, plan, processes, quiet=quiet), start=start) as log:
+    with TrainingLog(run / "log.jsonl", _log_settings(run, plan, processes, quiet=quiet), start=start) as log:
         if processes.count > 1 and processes.device.type == "cpu" and has_batch_norm(model):
-            log.warn(start, BATCH_NORM_APART)
+            log.log_warning(start, BATCH_NORM_WARNING)
         for step in range(start, plan.steps):
             torch.manual_seed(plan.seed * 1_000_003 + step + processes.rank * 2**40)
             model.train()
             for optimizer in optimizers:
-                set_lr(optimizer, plan.optim.factor(step, plan.steps))
+                set_lr(optimizer, plan.optim.compute_lr_factor(step, plan.steps))
                 optimizer.zero_grad(set_to_none=True)
-            done = _gradients(stepper, stream, step=step, plan=plan, accelerator=accelerator)
-            terms = processes.mean(done.terms)
+            done = _accumulate_gradients(stepper, stream, step=step, plan=plan, accelerator=accelerator)
+            terms = processes.average_numbers(done.terms)
             if not math.isfinite(sum(terms.values())):
-                raise _diverged(run, step, terms)
+                raise _build_divergence_error(run, step, terms)
             if plan.clip_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
             for optimizer in optimizers:  # the network's, and that of the critics it is played against
                 optimizer.step()
-            if state.average is not None:
-                state.average.update_parameters(model)
-            log.step(step + 1, terms=terms, health=processes.mean(done.health), pairs=done.pairs * processes.count)
+            if state.ema_model is not None:
+                state.ema_model.update_parameters(model)
+            log.log_step(
+                step + 1, terms=terms, health=processes.average_numbers(done.health), pairs=done.pairs * processes.count
+            )
 
-            if plan.sheet_every and (step + 1) % plan.sheet_every == 0 and processes.main:
-                sheet = sheet_of(model, teacher, method, labelled=done.labelled, unlabelled=done.unlabelled)
+            if plan.sheet_every and (step + 1) % plan.sheet_every == 0 and processes.is_main:
+                sheet = build_sheet(model, teacher, method, labelled=done.labelled, unlabelled=done.unlabelled)
                 write_sheet(run / "sheets" / f"step-{step + 1:06d}.png", sheet, title=f"{run.name}, step {step + 1}")
             if (step + 1) % plan.eval_every == 0 or step + 1 == plan.steps:
-                if not _finite(model, critics):
-                    raise _diverged(run, step, {"a weight after it": math.nan})
-                processes.align(state.student)
-                scores = dict(validate(state.student.eval(), accelerator.device))
-                best = state.note(step + 1, scores, newest=plan.selected_on == "last")
-                log.validation(step + 1, scores=scores, best=best)
-                if state.just_went_silent():
-                    log.warn(step + 1, UNCHANGED_EVERYWHERE)
+                if not _are_weights_finite(model, critics):
+                    raise _build_divergence_error(run, step, {"a weight after it": math.nan})
+                processes.broadcast_buffers(state.evaluated_network)
+                scores = dict(validate(state.evaluated_network.eval(), accelerator.device))
+                best = state.keep_if_best(step + 1, scores, newest=plan.selected_on == "last")
+                log.log_validation(step + 1, scores=scores, best=best)
+                if state.has_just_become_unchanged():
+                    log.log_warning(step + 1, NO_CHANGE_WARNING)
                 log.flush()  # last of all the state: what a run goes on from has its events, whenever it is killed
                 state.save(step + 1)
-    return state.fitted()
+    return state.to_result()
 
 
-UNCHANGED_EVERYWHERE = (
+NO_CHANGE_WARNING = (
     "the network says 'unchanged' everywhere, twice in a row. If this stays so: more labelled pairs that show change, "
     "a lower learning rate, a Dice term (method.dice_weight=1), or a lower threshold (method.confidence_min)."
 )
-BATCH_NORM_APART = (
+BATCH_NORM_WARNING = (
     "several processes on CPUs: batch norm takes each process's own pairs (torch synchronises it on GPUs only), so "
     "this is not quite one process with the larger batch."
 )
@@ -164,37 +172,37 @@ BATCH_NORM_APART = (
 
 # ------------------------------------------------------------------------------------------------ parts of the loop
 @dataclass(frozen=True)
-class _Done:
+class _StepResult:
     """What the batches of one step gave: means of the terms and health numbers, number of pairs, and the last batch."""
 
     terms: dict[str, float]
     health: dict[str, float]
     pairs: int
-    labelled: Labelled
-    unlabelled: Unlabelled | None
+    labelled: LabelledBatch
+    unlabelled: UnlabelledBatch | None
 
 
-def _gradients(
-    stepper: nn.Module, stream: Iterator[Batch], *, step: int, plan: Plan, accelerator: Accelerator
-) -> _Done:
+def _accumulate_gradients(
+    stepper: nn.Module, stream: Iterator[TrainingBatch], *, step: int, plan: Plan, accelerator: Accelerator
+) -> _StepResult:
     """Add up the gradients of a step's batches; processes exchange them once, with the last batch."""
     terms, health, pairs = [], [], 0
     for number in range(1, plan.accumulate + 1):
         labelled, unlabelled = next(stream)
-        labelled = _on_device(labelled, accelerator.device)
-        unlabelled = None if unlabelled is None else _on_device(unlabelled, accelerator.device)
-        progress = Progress(step, plan.steps)
+        labelled = _move_to_device(labelled, accelerator.device)
+        unlabelled = None if unlabelled is None else _move_to_device(unlabelled, accelerator.device)
+        progress = TrainingProgress(step, plan.steps)
         with contextlib.nullcontext() if number == plan.accumulate else accelerator.no_sync(stepper):
             with accelerator.autocast():
                 losses = stepper(labelled, unlabelled, progress)
             accelerator.backward(torch.stack(list(losses.values())).sum() / plan.accumulate)
-        terms.append(_numbers(losses))
-        health.append(progress.health)
+        terms.append(_to_numbers(losses))
+        health.append(progress.diagnostics)
         pairs += len(labelled.t1_BCHW) + (len(unlabelled.weak_t1_BCHW) if unlabelled is not None else 0)
-    return _Done(mean_of(terms), mean_of(health), pairs, labelled, unlabelled)
+    return _StepResult(average_by_name(terms), average_by_name(health), pairs, labelled, unlabelled)
 
 
-class _Stepper(nn.Module):
+class _TrainingStep(nn.Module):
     """Network and method as one module.
 
     So one call is one step, however many passes over the network the method makes: what exchanges gradients between
@@ -204,40 +212,42 @@ class _Stepper(nn.Module):
     def __init__(self, model: nn.Module, method: Method, teacher: nn.Module, critics: nn.Module | None = None) -> None:
         """Take the parts; the teacher is no part of the module, for it gets no gradients."""
         super().__init__()
-        self.model, self.method, self.critics = model, method, critics
+        self.model, self.method, self.discriminators = model, method, critics
         self._teacher = (teacher,)
 
-    def forward(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> dict[str, Tensor]:
+    def forward(
+        self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None, progress: TrainingProgress
+    ) -> dict[str, Tensor]:
         """Return the method's loss terms: of the network and, where it has critics, of these too."""
-        extra = {} if self.critics is None else {"critics": self.critics}
+        extra = {} if self.discriminators is None else {"critics": self.discriminators}
         return self.method.step(self.model, self._teacher[0], labelled, unlabelled, progress, **extra)
 
 
-def _critics(method: Method, *, seed: int) -> nn.Module | None:
+def _build_discriminators(method: Method, *, seed: int) -> nn.Module | None:
     """Make the networks that an adversarial method plays the trained one against."""
-    if not isinstance(method, Adversarial):
+    if not isinstance(method, AdversarialMethod):
         return None
     torch.manual_seed(seed)
-    return method.critics()
+    return method.build_discriminators()
 
 
-def _optimizers(
-    model: nn.Module, critics: nn.Module | None, method: Method, settings: OptimSettings
+def _build_optimizers(
+    model: nn.Module, discriminators: nn.Module | None, method: Method, settings: OptimSettings
 ) -> list[torch.optim.Optimizer]:
     """Return the network's optimiser, and that of the critics where there are any."""
     optimizers = [build_optimizer(model, settings)]
-    if critics is not None and isinstance(method, Adversarial):
-        optimizers.append(build_critic_optimizer(critics, lr=method.critic_lr))
+    if discriminators is not None and isinstance(method, AdversarialMethod):
+        optimizers.append(build_discriminator_optimizer(discriminators, lr=method.critic_lr))
     return optimizers
 
 
-def _accelerator(plan: Plan, method: Method, model: nn.Module) -> Accelerator:
+def _build_accelerator(plan: Plan, method: Method, model: nn.Module) -> Accelerator:
     """Return accelerate's front for device, precision and processes."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     has: frozenset[str] = getattr(model, "heads", method.heads)
     # Looking for weights without a gradient costs a walk over the graph at each step: only where some head is not read.
-    exchange = DistributedDataParallelKwargs(find_unused_parameters=bool(has - method.heads - WITHOUT_WEIGHTS))
+    exchange = DistributedDataParallelKwargs(find_unused_parameters=bool(has - method.heads - HEADS_WITHOUT_WEIGHTS))
     return Accelerator(
         mixed_precision="bf16" if plan.precision == "bf16" else "no",
         cpu=plan.device == "cpu",
@@ -245,19 +255,19 @@ def _accelerator(plan: Plan, method: Method, model: nn.Module) -> Accelerator:
     )
 
 
-def _log_settings(run: Path, plan: Plan, processes: Processes, *, quiet: bool) -> LogSettings:
+def _log_settings(run: Path, plan: Plan, processes: ProcessGroup, *, quiet: bool) -> LogSettings:
     """Return what the log needs to know."""
     return LogSettings(
         title=run.name,
         total=plan.steps,
         selected_on=plan.selected_on,
         tensorboard=plan.tensorboard,
-        main=processes.main,
+        main=processes.is_main,
         quiet=quiet,
     )
 
 
-def _on_device(batch: Part, device: torch.device) -> Part:
+def _move_to_device(batch: BatchPartT, device: torch.device) -> BatchPartT:
     """Move a part of a batch and turn its uint8 images into normalised float."""
     moved: dict[str, Any] = {}
     for name, value in vars(batch).items():
@@ -265,33 +275,33 @@ def _on_device(batch: Part, device: torch.device) -> Part:
             moved[name] = VLMTargets(*(target.to(device, non_blocking=True) for target in vars(value).values()))
         elif isinstance(value, Tensor):
             on_device = value.to(device, non_blocking=True)
-            moved[name] = normalised(on_device) if value.dtype == torch.uint8 and value.ndim == 4 else on_device
+            moved[name] = normalise_images(on_device) if value.dtype == torch.uint8 and value.ndim == 4 else on_device
     return replace(batch, **moved)
 
 
-def normalised(images_BCHW: Tensor) -> Tensor:
+def normalise_images(images_BCHW: Tensor) -> Tensor:
     """Return uint8 RGB images as float, normalised with ImageNet mean and standard deviation, channels last."""
     mean = images_BCHW.new_tensor(IMAGENET_MEAN, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
     std = images_BCHW.new_tensor(IMAGENET_STD, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
     return ((images_BCHW.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
+def _to_numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
     """Return loss terms as numbers, by one transfer from the device."""
     values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
     return dict(zip(terms, values, strict=True))
 
 
-def _finite(*networks: nn.Module | None) -> bool:
+def _are_weights_finite(*networks: nn.Module | None) -> bool:
     """Tell whether all weights and running statistics are numbers: these can overflow where the loss did not."""
     tensors = [tensor for network in networks if network is not None for tensor in network.state_dict().values()]
     return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
-def _diverged(run: Path, step: int, terms: Mapping[str, float]) -> DivergedError:
+def _build_divergence_error(run: Path, step: int, terms: Mapping[str, float]) -> DivergedError:
     """Say which term broke at which step, and what is left."""
     broken = ", ".join(name for name, term in terms.items() if not math.isfinite(term)) or "their sum"
-    good = last_state(run)
+    good = find_last_checkpoint(run)
     kept = f"The last good state, of step {int(good.name)}, is kept" if good else "No state was saved before it"
     return DivergedError(
         f"{run}: the loss is not a number at step {step + 1} ({broken}). {kept}; try a lower "

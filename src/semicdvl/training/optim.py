@@ -23,7 +23,7 @@ class OptimSettings:
     hold_frac: float = 0.0
     halve_frac: float = 0.0
 
-    def factor(self, step: int, total: int) -> float:
+    def compute_lr_factor(self, step: int, total: int) -> float:
         """Return what the base learning rates are multiplied with at `step`: linear warm-up, then polynomial decay.
 
         The public code applies the decayed rate one step late; here step t uses (1 - t / total) ** power. With
@@ -66,7 +66,7 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Op
     return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
 
 
-def build_critic_optimizer(critics: nn.Module, *, lr: float) -> torch.optim.Optimizer:
+def build_discriminator_optimizer(critics: nn.Module, *, lr: float) -> torch.optim.Optimizer:
     """Return the optimiser of an adversarial method's critics: Adam with the betas of ADVENT and s4GAN."""
     group = {"params": list(critics.parameters()), "lr": lr, "base_lr": lr}
     return torch.optim.Adam([group], betas=(0.9, 0.99), fused=True)

@@ -10,25 +10,32 @@ import torch
 from torch import nn
 
 from semicdvl.atomic_files import write_json
-from semicdvl.checkpoint import build, build_network, load_into, load_network, load_weights, read_run
+from semicdvl.checkpoint import build_network, build_registered, load_network, load_weights, load_weights_into, read_run
 from semicdvl.config import DataConfig, Recipe, TrainConfig
 from semicdvl.data import DATASETS
-from semicdvl.data.augment import Strong, Weak
-from semicdvl.data.loaders import check_split, train_batches
-from semicdvl.data.pairs import DataSet, check_pairs
-from semicdvl.data.samples import Options
+from semicdvl.data.augment import StrongAugmentation, WeakAugmentation
+from semicdvl.data.loaders import check_split, load_train_batches
+from semicdvl.data.pairs import ChangeDataset, check_all_pair_files
+from semicdvl.data.samples import LoaderOptions
 from semicdvl.data.split_file import read_split
-from semicdvl.data.splits import cross, pick, published_names, split
+from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
 from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.methods import METHODS
-from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.training.compatibility import fits_together
-from semicdvl.training.distributed import Processes, join
-from semicdvl.training.evaluate import Validate, evaluate, validator
-from semicdvl.training.loop import Plan, fit
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.training.compatibility import check_compatibility
+from semicdvl.training.distributed import ProcessGroup, join_process_group
+from semicdvl.training.evaluate import Validator, build_validator, evaluate_network
+from semicdvl.training.loop import Plan, run_training_loop
 from semicdvl.training.optim import OptimSettings
-from semicdvl.training.run_record import WATCHED, TrainedRun, begin, describe_split, finish, finished
-from semicdvl.training.vlm_baseline import guide_scores
+from semicdvl.training.run_record import (
+    TEST_SCORE_PREFIX,
+    TrainedRun,
+    finish_record,
+    read_training_result,
+    record_split,
+    start_record,
+)
+from semicdvl.training.vlm_baseline import score_vlm_alone
 from semicdvl.types import Method, PairFiles, Split
 
 EVAL_EVERY = 200
@@ -43,33 +50,37 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
         DivergedError: the loss is not a number.
     """
     began, settings = time.monotonic(), recipe.train
-    processes = join(settings.device)
-    record = begin(recipe, run, processes)
-    processes.wait()  # all have looked at the directory before the first one writes
+    processes = join_process_group(settings.device)
+    record = start_record(recipe, run, processes)
+    processes.wait_for_all()  # all have looked at the directory before the first one writes
     if record.get("status") == "finished":
-        return finished(record, run)
+        return read_training_result(record, run)
     method = build_method(recipe)
     division = make_split(recipe.data, select=settings.select)
-    labels = label_source(recipe, method, division)
+    labels = open_label_store(recipe, method, division)
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
-    fits_together(recipe, method, model)
-    loading = _loading(recipe, method, processes)
+    check_compatibility(recipe, method, model)
+    loading = _build_sample_options(recipe, method, processes)
     wanted = {"wants_labelled": bool(division.labelled), "wants_unlabelled": method.uses_unlabelled}
     check_split(division, **wanted, options=loading)
-    check_pairs(division.val + division.test, label_values=loading.label_values, to_learn=False)  # scored much later
-    length = length_of(settings, division, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
+    check_all_pair_files(
+        division.val + division.test, label_values=loading.label_values, require_changes=False
+    )  # scored much later
+    length = compute_training_length(
+        settings, division, uses_unlabelled=method.uses_unlabelled, processes=processes.count
+    )
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
-    if processes.main:
+    if processes.is_main:
         write_json(run / "run.json", record)  # first of all files: what has one is a run and can be gone on with
-        record |= describe_split(recipe, division, run)
+        record |= record_split(recipe, division, run)
         write_json(run / "run.json", record)
 
-    fitted = fit(
+    fitted = run_training_loop(
         model,
         method,
         plan=_plan(recipe, length),
-        batches=lambda start: train_batches(
+        batches=lambda start: load_train_batches(
             division,
             crop_px=recipe.data.crop_px,
             labelled_batch=settings.labelled_batch if division.labelled else 0,
@@ -79,29 +90,31 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
             start_step=start,
             seed=recipe.seed,
             workers=settings.workers,
-            options=replace(loading, check=False),  # done above, before anything was written
+            options=replace(loading, check_files=False),  # done above, before anything was written
         ),
-        validate=_validate(recipe, division, processes),
+        validate=_build_validator(recipe, division, processes),
         run=run,
         quiet=quiet,
     )
-    processes.wait()  # the first one has written the weights
-    scores = _test_scores(recipe, run, model=model, pairs=division.test, processes=processes)
-    if labels is not None and processes.main:
-        record["guide"] = guide_scores(labels, division.val, label_values=loading.label_values, quiet=quiet)
-    return finish(record, run, fitted=fitted, test=scores, seconds=time.monotonic() - began, main=processes.main)
+    processes.wait_for_all()  # the first one has written the weights
+    scores = _score_test_pairs(recipe, run, model=model, pairs=division.test, processes=processes)
+    if labels is not None and processes.is_main:
+        record["guide"] = score_vlm_alone(labels, division.val, label_values=loading.label_values, quiet=quiet)
+    return finish_record(
+        record, run, fitted=fitted, test=scores, seconds=time.monotonic() - began, main=processes.is_main
+    )
 
 
 # ------------------------------------------------------------------------------------------------ recipe -> parts
 def build_method(recipe: Recipe) -> Method:
     """Build the method of a recipe."""
-    method: Method = build("method", recipe.method.name, METHODS, recipe.method.options)
+    method: Method = build_registered("method", recipe.method.name, METHODS, recipe.method.options)
     return method
 
 
-def read_dataset(config: DataConfig, root: Path) -> DataSet:
+def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
     """Read the data set at `root` with the recipe's reader."""
-    dataset: DataSet = build("data set", config.dataset, DATASETS, {"root": root, **config.options})
+    dataset: ChangeDataset = build_registered("data set", config.dataset, DATASETS, {"root": root, **config.options})
     return dataset
 
 
@@ -118,11 +131,11 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
     if config.split is not None:
         division = read_split(config.split)
     else:
-        division = _divide(config, config.root)
+        division = _split_dataset(config, config.root)
         if config.unlabelled is not None:
             # published lists are of one data set; of the other one all training pairs are taken
             other = config.model_copy(update={"labelled": 1.0})
-            division = cross(division, _divide(other, config.unlabelled))
+            division = combine_splits(division, _split_dataset(other, config.unlabelled))
     needed = ["labelled"] if config.labelled != 0 else []
     for side in (*needed, *([select] if select != "last" else [])):
         if not getattr(division, side):
@@ -131,16 +144,18 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
     return division
 
 
-def _divide(config: DataConfig, root: Path) -> Split:
+def _split_dataset(config: DataConfig, root: Path) -> Split:
     """Divide one data set."""
     dataset = read_dataset(config, root)
     if isinstance(config.labelled, Path):
         lists = config.labelled
-        return pick(dataset, published_names(lists.parent, part=lists.name))
-    return split(dataset, labelled=config.labelled, seed=config.split_seed, val=config.val_frac, test=config.test_frac)
+        return select_split(dataset, read_published_lists(lists.parent, part=lists.name))
+    return split_by_fraction(
+        dataset, labelled=config.labelled, seed=config.split_seed, val=config.val_frac, test=config.test_frac
+    )
 
 
-def label_source(recipe: Recipe, method: Method, division: Split) -> PseudoStore | None:
+def open_label_store(recipe: Recipe, method: Method, division: Split) -> PseudoLabelStore | None:
     """Open the store if the method learns from a VLM, and see that it holds the labels of every training pair.
 
     Raises:
@@ -154,9 +169,9 @@ def label_source(recipe: Recipe, method: Method, division: Split) -> PseudoStore
             f"method '{recipe.method.name}' learns from a VLM's labels; make them with `semicdvl pseudo "
             f'{recipe.data.root} -o STORE` and add pseudo.store = "STORE" to the recipe.'
         )
-    store = PseudoStore.open(recipe.pseudo.store)
+    store = PseudoLabelStore.open(recipe.pseudo.store)
     pairs = division.labelled + division.unlabelled
-    missing = [pair.name for pair in pairs if not store.has(pair)]
+    missing = [pair.name for pair in pairs if not store.has_labels(pair)]
     if missing:
         raise StoreError(
             f"{recipe.pseudo.store}: holds no labels for {len(missing)} of {len(pairs)} training pairs, such as "
@@ -166,7 +181,7 @@ def label_source(recipe: Recipe, method: Method, division: Split) -> PseudoStore
 
 
 @dataclass(frozen=True)
-class Length:
+class TrainingLength:
     """How long to train: optimiser steps in all, in an epoch, and between validations."""
 
     steps: int
@@ -174,7 +189,9 @@ class Length:
     eval_every: int
 
 
-def length_of(settings: TrainConfig, division: Split, *, uses_unlabelled: bool, processes: int = 1) -> Length:
+def compute_training_length(
+    settings: TrainConfig, division: Split, *, uses_unlabelled: bool, processes: int = 1
+) -> TrainingLength:
     """Return how long to train.
 
     An epoch is one pass over the unlabelled pairs (over the labelled ones, for a method that learns from labels alone),
@@ -191,23 +208,23 @@ def length_of(settings: TrainConfig, division: Split, *, uses_unlabelled: bool, 
     batch = settings.unlabelled_batch if uses_unlabelled else settings.labelled_batch
     epoch = max(1, len(pairs) // (batch * settings.accumulate * processes))
     steps = settings.steps if settings.steps is not None else epoch * (settings.epochs or 1)
-    return Length(steps, epoch, settings.eval_every or (EVAL_EVERY if settings.epochs is None else epoch))
+    return TrainingLength(steps, epoch, settings.eval_every or (EVAL_EVERY if settings.epochs is None else epoch))
 
 
-def _loading(recipe: Recipe, method: Method, processes: Processes) -> Options:
+def _build_sample_options(recipe: Recipe, method: Method, processes: ProcessGroup) -> LoaderOptions:
     """Return the loader's part of the recipe."""
-    return Options(
-        weak=Weak(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
-        strong=Strong(paired=recipe.data.paired_looks),
+    return LoaderOptions(
+        weak=WeakAugmentation(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        strong=StrongAugmentation(paired=recipe.data.paired_looks),
         strong_views=getattr(method, "strong_views", 1),
         label_values=recipe.data.label_values,
         rank=processes.rank,
-        ranks=processes.count,
+        world_size=processes.count,
         accumulate=recipe.train.accumulate,
     )
 
 
-def _plan(recipe: Recipe, length: Length) -> Plan:
+def _plan(recipe: Recipe, length: TrainingLength) -> Plan:
     """Return the loop's part of the recipe."""
     t = recipe.train
     optim = OptimSettings(
@@ -237,56 +254,62 @@ def _plan(recipe: Recipe, length: Length) -> Plan:
     )
 
 
-def _validate(recipe: Recipe, division: Split, processes: Processes) -> Validate:
+def _build_validator(recipe: Recipe, division: Split, processes: ProcessGroup) -> Validator:
     """Return what the loop validates with; scores of test pairs, where asked for, stand beside the others."""
     values, select = recipe.data.label_values, recipe.train.select
     pairs = division.val if select == "last" else getattr(division, select)
-    chosen = validator(pairs, processes=processes, label_values=values) if pairs else _not_scored
+    chosen = build_validator(pairs, processes=processes, label_values=values) if pairs else _score_nothing
     if not recipe.train.score_test or select == "test" or not division.test:
         return chosen
-    watched = validator(division.test, processes=processes, label_values=values)
+    watched = build_validator(division.test, processes=processes, label_values=values)
 
     def both(model: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the scores that choose, and those that are only noted."""
-        return chosen(model, device) | {f"{WATCHED}{name}": value for name, value in watched(model, device).items()}
+        return chosen(model, device) | {
+            f"{TEST_SCORE_PREFIX}{name}": value for name, value in watched(model, device).items()
+        }
 
     return both
 
 
-def _not_scored(model: nn.Module, device: torch.device) -> dict[str, float]:
+def _score_nothing(model: nn.Module, device: torch.device) -> dict[str, float]:
     """Return no score: without a labelled pair there is none."""
     return {}
 
 
-def _test_scores(
-    recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...], processes: Processes
+def _score_test_pairs(
+    recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...], processes: ProcessGroup
 ) -> dict[str, float]:
     """Score the selected weights on the test pairs."""
     if not pairs:
         return {}
-    load_into(model, load_weights(run / "model.safetensors"), source=run)
+    load_weights_into(model, load_weights(run / "model.safetensors"), source=run)
     values = recipe.data.label_values
-    return evaluate(model.eval(), pairs, device=processes.device, label_values=values, processes=processes).scores()
+    return evaluate_network(
+        model.eval(), pairs, device=processes.device, label_values=values, processes=processes
+    ).compute_scores()
 
 
 # ------------------------------------------------------------------------------------------------ evaluation
-def evaluate_run(run: Path, dataset: DataSet, *, subset: str) -> dict[str, float]:
+def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str) -> dict[str, float]:
     """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
 
     Raises:
         DataError: the subset is not known for this data.
     """
-    processes = join("auto")
+    processes = join_process_group("auto")
     model = load_network(run, device=str(processes.device))
-    pairs = _chosen(run, dataset, subset)
+    pairs = _select_pairs(run, dataset, subset)
     if not pairs:
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
     data = read_run(run)["recipe"].get("data")  # an imported run has none
     values = None if data is None else DataConfig.model_validate(data).label_values
-    return evaluate(model, pairs, device=processes.device, label_values=values, processes=processes).scores()
+    return evaluate_network(
+        model, pairs, device=processes.device, label_values=values, processes=processes
+    ).compute_scores()
 
 
-def _chosen(run: Path, dataset: DataSet, subset: str) -> tuple[PairFiles, ...]:
+def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairFiles, ...]:
     """Return the pairs of a subset, in the run's own division where the data is what the run was trained with."""
     labelled = tuple(pair for pair in dataset.pairs if pair.label is not None)
     if subset == "all":
@@ -296,4 +319,4 @@ def _chosen(run: Path, dataset: DataSet, subset: str) -> tuple[PairFiles, ...]:
         there = {(pair.before.resolve(), pair.window_px) for pair in labelled}
         if own and all((pair.before.resolve(), pair.window_px) in there for pair in own):
             return own
-    return tuple(pair for pair in dataset.subset(subset) if pair.label is not None)
+    return tuple(pair for pair in dataset.select_subset(subset) if pair.label is not None)

@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from semicdvl.atomic_files import UNFINISHED, key_of, write_json
-from semicdvl.checkpoint import FORMAT, read_run
+from semicdvl.atomic_files import TEMPORARY_PREFIX, hash_values, write_json
+from semicdvl.checkpoint import RUN_FORMAT, read_run
 from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
-from semicdvl.data.splits import leaks
+from semicdvl.data.splits import count_leaks
 from semicdvl.errors import CheckpointError
-from semicdvl.training.checkpoint import Fitted
-from semicdvl.training.distributed import Processes
+from semicdvl.training.checkpoint import FitResult
+from semicdvl.training.distributed import ProcessGroup
 from semicdvl.types import Split
 from semicdvl.version import __version__
 
-TEST_SELECTED = "(test-selected)"
+TEST_SELECTED_MARK = "(test-selected)"
 """Mark of scores whose weights were chosen by looking at test pairs."""
 
-WATCHED = "test_"
+TEST_SCORE_PREFIX = "test_"
 """Beginning of the names of test scores that are noted at each validation (`train.score_test`)."""
 
 
-HOME = "adapt"
+SELF_TRAINING_FOLDER = "adapt"
 """What may lie in a run directory before it is one: the patches and labels that `semicdvl adapt` made for it."""
 
 
@@ -39,41 +39,41 @@ class TrainedRun:
 
     Attributes:
         run: its directory.
-        fitted: selected step, and scores of the pairs that selected it.
+        fit_result: selected step, and scores of the pairs that selected it.
         val: validation scores of the selected step; empty where the test pairs selected it, or no pair is validated on.
         test: test scores of the selected step. They chose nothing, unless `selected_on` is "test".
         seconds: how long it took.
         selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
-        guide: validation scores of the VLM alone, where it guided the training and is known there (`guide`).
+        vlm_scores: validation scores of the VLM alone, where it guided the training and is known there (`vlm_scores`).
     """
 
     run: Path
-    fitted: Fitted
+    fit_result: FitResult
     val: dict[str, float]
     test: dict[str, float]
     seconds: float
     selected_on: str = "val"
-    guide: dict[str, float] | None = None
+    vlm_scores: dict[str, float] | None = None
 
-    def columns(self) -> dict[str, dict[str, float]]:
+    def list_score_columns(self) -> dict[str, dict[str, float]]:
         """Return the scores under names that say what selected them."""
         if self.selected_on == "test":
-            return {f"test {TEST_SELECTED}": self.test}
+            return {f"test {TEST_SELECTED_MARK}": self.test}
         chosen = "validation" if self.selected_on == "last" else "validation (selected)"
-        scores = {chosen: self.val, "test": self.test, "VLM alone (validation)": self.guide}
+        scores = {chosen: self.val, "test": self.test, "VLM alone (validation)": self.vlm_scores}
         return {name: values for name, values in scores.items() if values}
 
-    def advice(self) -> str | None:
+    def give_advice(self) -> str | None:
         """Say what to do where the VLM alone has the better map of the validation pairs; None where it has not."""
-        if self.guide is None or not self.val or self.guide["iou"] <= self.val["iou"]:
+        if self.vlm_scores is None or not self.val or self.vlm_scores["iou"] <= self.val["iou"]:
             return None
         return (
-            f"On the validation pairs the VLM alone has an IoU of {self.guide['iou']:.3f}, this network "
+            f"On the validation pairs the VLM alone has an IoU of {self.vlm_scores['iou']:.3f}, this network "
             f"{self.val['iou']:.3f}: until it has more labels or steps, `semicdvl detect` without --model is better."
         )
 
 
-def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
+def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str, Any]:
     """Return the run's record: the kept one if it is of this recipe, or a new one.
 
     Raises:
@@ -82,7 +82,7 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json")
     if (run / "run.json").exists():
         record = read_run(run)
-        if key_of(_completed(record["recipe"])) != key_of(plain):
+        if hash_values(_fill_in_defaults(record["recipe"])) != hash_values(plain):
             raise CheckpointError(f"{run}: holds a run of another recipe. Give another folder with -o, or remove it.")
         then = record.get("processes", 1)
         if record["status"] != "finished" and then != processes.count:
@@ -91,10 +91,10 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
                 "number of pairs. Launch as many, or give another folder with -o."
             )
         return record
-    if run.exists() and (not run.is_dir() or any(not _may_lie_there(path) for path in run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(not _may_precede_run(path) for path in run.iterdir())):
         raise CheckpointError(f"{run}: exists and is no run directory. Give another folder with -o.")
     return {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "status": "started",
         "recipe": plain,
         "processes": processes.count,
@@ -102,12 +102,12 @@ def begin(recipe: Recipe, run: Path, processes: Processes) -> dict[str, Any]:
     }
 
 
-def _may_lie_there(path: Path) -> bool:
+def _may_precede_run(path: Path) -> bool:
     """Tell whether a directory with this in it can become a run: nobody's work, or what a killed process began."""
-    return path.name == HOME or path.name.startswith(UNFINISHED)
+    return path.name == SELF_TRAINING_FOLDER or path.name.startswith(TEMPORARY_PREFIX)
 
 
-def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+def _fill_in_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a kept recipe with the defaults of fields that it is too old to have."""
     try:
         return Recipe.model_validate(recipe).model_dump(mode="json")
@@ -115,58 +115,65 @@ def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
         return recipe
 
 
-def describe_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
+def record_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
     """Write RUN/split.json and return what the record says of it."""
     notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
     digest = write_split(run / "split.json", division, root=recipe.data.root, notes=notes)
     sizes = {side: len(getattr(division, side)) for side in ("labelled", "unlabelled", "val", "test")}
-    return {"split": {"sha256": digest, **sizes, "leaking_pairs": leaks(division)}, "selected_on": recipe.train.select}
+    return {
+        "split": {"sha256": digest, **sizes, "leaking_pairs": count_leaks(division)},
+        "selected_on": recipe.train.select,
+    }
 
 
-def finish(
-    record: dict[str, Any], run: Path, *, fitted: Fitted, test: dict[str, float], seconds: float, main: bool
+def finish_record(
+    record: dict[str, Any], run: Path, *, fitted: FitResult, test: dict[str, float], seconds: float, main: bool
 ) -> TrainedRun:
     """Complete the record. Where the test pairs selected the step, no score of theirs stands under a plain name."""
     if record["recipe"]["train"]["select"] == "test":
         scores = {"test_selected": test, "test_selection": fitted.best, "test_last": fitted.last}
     else:
-        val, val_last = (_of_validation(given) for given in (fitted.best, fitted.last))
-        scores = {"val": val, "val_last": val_last, "test": test} | _watched(run, fitted)
+        val, val_last = (_select_validation_scores(given) for given in (fitted.best, fitted.last))
+        scores = {"val": val, "val_last": val_last, "test": test} | _read_test_scores(run, fitted)
     record |= {"status": "finished", "best_step": fitted.best_step, **scores, "seconds": seconds}
     if main:
         write_json(run / "run.json", record)
-    return finished(record, run)
+    return read_training_result(record, run)
 
 
-def _of_validation(scores: dict[str, float]) -> dict[str, float]:
+def _select_validation_scores(scores: dict[str, float]) -> dict[str, float]:
     """Return the scores of the pairs that choose."""
-    return {name: value for name, value in scores.items() if not name.startswith(WATCHED)}
+    return {name: value for name, value in scores.items() if not name.startswith(TEST_SCORE_PREFIX)}
 
 
-def _watched(run: Path, fitted: Fitted) -> dict[str, Any]:
+def _read_test_scores(run: Path, fitted: FitResult) -> dict[str, Any]:
     """Return test scores of the last step, and of the step where they were best: nobody could have chosen that one."""
-    if f"{WATCHED}iou" not in fitted.last:
+    if f"{TEST_SCORE_PREFIX}iou" not in fitted.last:
         return {}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     noted = [(line["step"], line["validation"]) for line in lines if "validation" in line]
-    step, best = max(noted, key=lambda one: one[1][f"{WATCHED}iou"])
+    step, best = max(noted, key=lambda one: one[1][f"{TEST_SCORE_PREFIX}iou"])
     last, picked = (
-        {name.removeprefix(WATCHED): value for name, value in scores.items() if name.startswith(WATCHED)}
+        {
+            name.removeprefix(TEST_SCORE_PREFIX): value
+            for name, value in scores.items()
+            if name.startswith(TEST_SCORE_PREFIX)
+        }
         for scores in (fitted.last, best)
     )
     return {"test_last": last, "test_best": picked | {"step": step}}
 
 
-def finished(record: dict[str, Any], run: Path) -> TrainedRun:
+def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
     """Return the result that a record tells of."""
     step, seconds, select = record["best_step"], record["seconds"], record["recipe"]["train"]["select"]
     if select == "test":
-        fitted = Fitted(step, record["test_selection"], record["test_last"])
+        fitted = FitResult(step, record["test_selection"], record["test_last"])
         return TrainedRun(run, fitted, {}, record["test_selected"], seconds, select)
-    fitted = Fitted(step, record["val"], record["val_last"])
+    fitted = FitResult(step, record["val"], record["val_last"])
     return TrainedRun(run, fitted, record["val"], record["test"], seconds, select, record.get("guide"))
 
 
-def column_of(run: Path, subset: str) -> str:
+def name_score_column(run: Path, subset: str) -> str:
     """Return what to call scores of a run, which says so where its weights were selected on test pairs."""
-    return f"{subset} {TEST_SELECTED}" if read_run(run).get("selected_on") == "test" else subset
+    return f"{subset} {TEST_SELECTED_MARK}" if read_run(run).get("selected_on") == "test" else subset

@@ -9,41 +9,46 @@ Masks. Inside the program a class map is an integer map of 0, 1 and `IGNORE`; 25
 In label *files* of the change-detection data sets 255 means *changed*: the reader converts, once.
 """
 
-from semicdvl.types.batches import Labelled, Unlabelled, VLMTargets
+from semicdvl.types.batches import LabelledBatch, UnlabelledBatch, VLMTargets
 from semicdvl.types.detectors import (
     ChangeMap,
     Detector,
-    Finds,
     Fits,
-    LookedStrips,
     Looks,
     PairTile,
     PairTiles,
-    PlaneStrip,
-    PlaneStrips,
-    TileAnswer,
-    TileObject,
+    ScoreStrip,
+    ScoreStrips,
+    StripsWithInstances,
+    TileInstance,
+    TileInstanceReader,
+    TilePrediction,
 )
-from semicdvl.types.networks import HEADS, WITHOUT_WEIGHTS, Adversarial, Method, Network, Outputs, Progress
+from semicdvl.types.networks import (
+    HEADS,
+    HEADS_WITHOUT_WEIGHTS,
+    AdversarialMethod,
+    Method,
+    Network,
+    Outputs,
+    TrainingProgress,
+)
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
-from semicdvl.types.vlm import VLM, Instance, LabelSource, Segments, VLMLabels
+from semicdvl.types.vlm import VLM, Instance, Segments, VLMLabels, VLMLabelSource
 
 __all__ = [
     "HEADS",
+    "HEADS_WITHOUT_WEIGHTS",
     "IGNORE",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "VLM",
-    "WITHOUT_WEIGHTS",
-    "Adversarial",
+    "AdversarialMethod",
     "ChangeMap",
     "Detector",
-    "Finds",
     "Fits",
     "Instance",
-    "LabelSource",
-    "Labelled",
-    "LookedStrips",
+    "LabelledBatch",
     "Looks",
     "Method",
     "Network",
@@ -51,14 +56,17 @@ __all__ = [
     "PairFiles",
     "PairTile",
     "PairTiles",
-    "PlaneStrip",
-    "PlaneStrips",
-    "Progress",
+    "ScoreStrip",
+    "ScoreStrips",
     "Segments",
     "Split",
-    "TileAnswer",
-    "TileObject",
-    "Unlabelled",
+    "StripsWithInstances",
+    "TileInstance",
+    "TileInstanceReader",
+    "TilePrediction",
+    "TrainingProgress",
+    "UnlabelledBatch",
+    "VLMLabelSource",
     "VLMLabels",
     "VLMTargets",
 ]

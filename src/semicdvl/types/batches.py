@@ -19,7 +19,7 @@ class VLMTargets:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledBatch:
     """Labelled pairs, weakly augmented; none (B = 0) where a training has no labels.
 
     Images are uint8 RGB from the loader and normalised float once `train` has put them on the device.
@@ -38,19 +38,21 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class UnlabelledBatch:
     """Unlabelled pairs in two views that share all geometry; the strong one differs in colour, blur and CutMix.
 
     Attributes:
-        weak_t1_BCHW, weak_t2_BCHW: weakly augmented images (as in `Labelled`).
+        weak_t1_BCHW, weak_t2_BCHW: weakly augmented images (as in `LabelledBatch`).
         strong_t1_BCHW, strong_t2_BCHW: the same crops with colour jitter and blur, drawn for each date by itself.
-            CutMix is *not* applied: the method does it, with `box_BHW`, on images and labels alike.
+            CutMix is *not* applied: the method does it, with `cutmix_box_BHW`, on images and labels alike.
         valid_BHW: bool, False on padding.
-        box_BHW: bool, the pixels that CutMix takes from the partner (pair b takes from pair b-1; all False: no CutMix).
+        cutmix_box_BHW: bool, the pixels that CutMix takes from the partner (pair b takes from pair b-1; all False: no
+        CutMix).
         vlm: the VLM's labels of the weak view, or None.
         truth_BHW: true labels where the data set has them, for health numbers only; never part of a loss.
-        second_t1_BCHW, second_t2_BCHW: a second strong view of the same crops, for methods that say `strong_views = 2`.
-        second_box_BHW: its CutMix box.
+        second_strong_t1_BCHW, second_strong_t2_BCHW: a second strong view of the same crops, for methods that say
+        `strong_views = 2`.
+        second_cutmix_box_BHW: its CutMix box.
     """
 
     weak_t1_BCHW: Tensor
@@ -58,9 +60,9 @@ class Unlabelled:
     strong_t1_BCHW: Tensor
     strong_t2_BCHW: Tensor
     valid_BHW: Tensor
-    box_BHW: Tensor
+    cutmix_box_BHW: Tensor
     vlm: VLMTargets | None = None
     truth_BHW: Tensor | None = None
-    second_t1_BCHW: Tensor | None = None
-    second_t2_BCHW: Tensor | None = None
-    second_box_BHW: Tensor | None = None
+    second_strong_t1_BCHW: Tensor | None = None
+    second_strong_t2_BCHW: Tensor | None = None
+    second_cutmix_box_BHW: Tensor | None = None

@@ -68,21 +68,21 @@ class PairTiles(Protocol):
 
 
 @dataclass(frozen=True)
-class PlaneStrip:
+class ScoreStrip:
     """Some rows of a detector's blended maps, over the raster's whole width.
 
     Attributes:
         row: the raster's row that the strip begins with.
-        planes_PHW: float32, finite; of no meaning where not valid.
+        scores_PHW: float32, finite; of no meaning where not valid.
         valid_HW: False where either date has no data.
     """
 
     row: int
-    planes_PHW: NDArray[np.float32]
+    scores_PHW: NDArray[np.float32]
     valid_HW: NDArray[np.bool_]
 
 
-class PlaneStrips(Protocol):
+class ScoreStrips(Protocol):
     """A detector's maps of the whole raster as strips from the top; it can be gone through as often as one likes."""
 
     @property
@@ -90,7 +90,7 @@ class PlaneStrips(Protocol):
         """Height and width of the raster."""
         ...
 
-    def __iter__(self) -> Iterator[PlaneStrip]:
+    def __iter__(self) -> Iterator[ScoreStrip]:
         """Give the strips."""
         ...
 
@@ -98,7 +98,8 @@ class PlaneStrips(Protocol):
 class Detector(Protocol):
     """Trained network, classic method and VLM + CEG all look the same to `detection/pipeline.py`.
 
-    `planes` is called tile by tile; its maps are blended over overlapping tiles; `decide` goes through the blended maps
+    `predict_scores` is called tile by tile; its maps are blended over overlapping tiles; `decide` goes through the
+    blended maps
     of the whole raster, so that an object cut by a tile border is one object again. Neither ever holds a whole raster:
     memory does not grow with its size.
     """
@@ -109,17 +110,17 @@ class Detector(Protocol):
         ...
 
     @property
-    def planes_count(self) -> int:
+    def map_count(self) -> int:
         """Number of maps P that `planes` gives."""
         ...
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return float32 maps PHW for one pair of tiles (uint8, padded to the tile's full size by reflection)."""
         ...
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give the result, a `ChangeMap` for every strip, of its rows; all of them have the same `classes`."""
         ...
 
@@ -128,14 +129,14 @@ class Detector(Protocol):
 class Fits(Protocol):
     """A detector that must see the whole pair before it can judge a tile (means, principal components, clusters)."""
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Return the detector with its statistics of this pair; called once, before the first `planes`."""
         ...
 
 
 # ------------------------------------------------------------------------------------------------ objects, and looks
 @dataclass(frozen=True)
-class TileObject:
+class TileInstance:
     """What one tile shows of one object at one date. It travels and is kept as it is, so the mask is small.
 
     Attributes:
@@ -156,37 +157,37 @@ class TileObject:
 
 
 @dataclass(frozen=True)
-class TileAnswer:
+class TilePrediction:
     """All that a detector tells of one tile: plain values, so that they may come from another process or machine.
 
     Attributes:
-        planes_PHW: its maps, of the tile's full size; None where no pixel has data in both dates.
+        scores_PHW: its maps, of the tile's full size; None where no pixel has data in both dates.
         valid_HW: where both dates have data, of the tile's part of the raster.
-        objects: what it found as objects; None from a detector that gives maps only.
+        instances: what it found as objects; None from a detector that gives maps only.
         features_2DHW: float32, what the dates look like place by place, over the tile's full size (any H and W).
     """
 
-    planes_PHW: NDArray[np.float32] | None
+    scores_PHW: NDArray[np.float32] | None
     valid_HW: NDArray[np.bool_]
-    objects: tuple[TileObject, ...] | None = None
+    instances: tuple[TileInstance, ...] | None = None
     features_2DHW: NDArray[np.float32] | None = None
 
 
 @runtime_checkable
 class Looks(Protocol):
-    """A detector that tells more of a tile than maps. `look` is called in place of `planes`.
+    """A detector that tells more of a tile than maps. `predict_tile` is called in place of `planes`.
 
-    What it told of all tiles is handed to `decide` with the strips, which then are `LookedStrips`.
+    What it told of all tiles is handed to `decide` with the strips, which then are `StripsWithInstances`.
     """
 
-    def look(
+    def predict_tile(
         self,
         t1_HWC: NDArray[np.uint8],
         t2_HWC: NDArray[np.uint8],
         *,
         valid_HW: NDArray[np.bool_],
         gsd_m: float | None = None,
-    ) -> TileAnswer:
+    ) -> TilePrediction:
         """Return the maps, objects and features of one pair of tiles (uint8, padded to the tile's full size).
 
         `valid_HW` has the size of the tile's part of the raster, from the top left; objects end there.
@@ -194,7 +195,7 @@ class Looks(Protocol):
         ...
 
 
-class Finds(Protocol):
+class TileInstanceReader(Protocol):
     """What a detector told of the tiles of a whole raster beside its maps; read from files, never held at once."""
 
     @property
@@ -208,11 +209,11 @@ class Finds(Protocol):
         ...
 
     @property
-    def places(self) -> Sequence[tuple[slice, slice]]:
+    def tile_windows(self) -> Sequence[tuple[slice, slice]]:
         """Rows and columns of the raster that each tile shows; neighbours overlap."""
         ...
 
-    def objects(self, tile: int) -> Sequence[TileObject] | None:
+    def read_instances(self, tile: int) -> Sequence[TileInstance] | None:
         """Return the objects of a tile; None where maps are all there is, or nothing was to be seen."""
         ...
 
@@ -220,16 +221,16 @@ class Finds(Protocol):
         """Return rows and columns of a tile's features; None where there are none."""
         ...
 
-    def features(self, tile: int, rows: slice) -> NDArray[np.float32]:
+    def read_features(self, tile: int, rows: slice) -> NDArray[np.float32]:
         """Return some rows of a tile's features, as H, W, date, D."""
         ...
 
 
 @runtime_checkable
-class LookedStrips(Protocol):
-    """`PlaneStrips` of a detector that `Looks`."""
+class StripsWithInstances(Protocol):
+    """`ScoreStrips` of a detector that `Looks`."""
 
     @property
-    def finds(self) -> Finds:
+    def tile_instances(self) -> TileInstanceReader:
         """What it told beside its maps."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from semicdvl.types.batches import Labelled, Unlabelled
+from semicdvl.types.batches import LabelledBatch, UnlabelledBatch
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class Outputs:
     auxiliary_BKHW: tuple[Tensor, ...] | None = None
     distance_BHW: Tensor | None = None
 
-    def part(self, rows: slice) -> Outputs:
+    def select_pairs(self, rows: slice) -> Outputs:
         """Return the outputs of some pairs of the batch."""
         cut: dict[str, Any] = {
             name: tuple(one[rows] for one in value) if isinstance(value, tuple) else value[rows]
@@ -55,23 +55,23 @@ class Outputs:
 HEADS = ("change", "vlm_change", "segmentation", "features", "perturbed", "auxiliary", "distance")
 """Names by which a method asks for outputs: `segmentation` is t1 and t2 together, `features` likewise."""
 
-WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "distance"})
+HEADS_WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "distance"})
 """The heads that show what other parts of the network computed and have no weights of their own."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where training stands, handed to `Method.step`.
 
     Attributes:
         step: index of this step, from 0.
         total: steps in all.
-        health: numbers worth logging that are no loss (confident fraction, its precision); the method writes them.
+        diagnostics: numbers worth logging that are no loss (confident fraction, its precision); the method writes them.
     """
 
     step: int
     total: int
-    health: dict[str, float] = field(default_factory=dict)
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
     @property
     def frac(self) -> float:
@@ -120,9 +120,9 @@ class Method(Protocol):
         self,
         model: nn.Module,
         teacher: nn.Module,
-        labelled: Labelled,
-        unlabelled: Unlabelled | None,
-        progress: Progress,
+        labelled: LabelledBatch,
+        unlabelled: UnlabelledBatch | None,
+        progress: TrainingProgress,
     ) -> dict[str, torch.Tensor]:
         """Return named, already weighted loss terms; their sum is the loss and the dict is the log.
 
@@ -132,7 +132,7 @@ class Method(Protocol):
 
 
 @runtime_checkable
-class Adversarial(Protocol):
+class AdversarialMethod(Protocol):
     """A method that plays the network against networks of its own, which judge what it says.
 
     The trainer makes these once, gives them an optimiser of their own (Adam), keeps them in the state of the run and
@@ -145,6 +145,6 @@ class Adversarial(Protocol):
         """Learning rate of the critics; it decays as the network's does."""
         ...
 
-    def critics(self) -> nn.Module | None:
+    def build_discriminators(self) -> nn.Module | None:
         """Return new critics; None where the settings need none."""
         ...

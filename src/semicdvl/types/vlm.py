@@ -64,9 +64,9 @@ class VLMLabels:
     t2_HW: NDArray[np.uint8]
 
 
-class LabelSource(Protocol):
+class VLMLabelSource(Protocol):
     """Where the loader gets the VLM's labels of a pair from (the pseudo-label store implements it)."""
 
-    def labels(self, pair: PairFiles) -> VLMLabels:
+    def read_labels(self, pair: PairFiles) -> VLMLabels:
         """Return the labels of one pair, of the pair's size."""
         ...

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.sam import Masks, SamMasks, Seen
-from semicdvl.unsupervised.common.statistics import Moments, cell_pixels, pair_moments, placed
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances, SamMaskGenerator
+from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, locate_tiles, measure_moments
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
 
 @dataclass(frozen=True)
-class AnyChange(Told):
+class AnyChange(IdentityFromOptions):
     """AnyChange; see the module.
 
     Attributes:
@@ -41,19 +41,19 @@ class AnyChange(Told):
         points: (row, col) of the raster, objects that are looked for; none: any.
         point_date: 1 or 2, the date on which they were pointed at.
         query_angle: greatest angle, in degrees, between an object and one that was pointed at.
-        centre_D: mean embedding of the raster, for SAM 2, once fitted.
-        wanted_QD: mean embeddings of what was pointed at, once fitted.
+        mean_embedding_D: mean embedding of the raster, for SAM 2, once fitted.
+        query_embeddings_QD: mean embeddings of what was pointed at, once fitted.
     """
 
-    sam: SamMasks
-    rule: Rule = field(default_factory=lambda: Rule(25.0))
+    sam: SamMaskGenerator
+    rule: ThresholdRule = field(default_factory=lambda: ThresholdRule(25.0))
     points: tuple[tuple[int, int], ...] = ()
     point_date: int = 1
     query_angle: float = 60.0
-    centre_D: Tensor | None = None
-    wanted_QD: Tensor | None = None
+    mean_embedding_D: Tensor | None = None
+    query_embeddings_QD: Tensor | None = None
     name: str = field(default="any_change", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -64,41 +64,41 @@ class AnyChange(Told):
             "Objects pointed at": ", ".join(f"row {row}, col {col}" for row, col in self.points) or "none: any object",
         }
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Measure the mean embedding (SAM 2), and describe what was pointed at.
 
         Raises:
             DataError: no data, one colour, or fewer than three bands.
             ConfigError: a point lies outside of the raster.
         """
-        known = replace(self, rule=self.rule.on(pair_moments(tiles, method=self.name, bands=3)))
-        known = replace(known, centre_D=self._centre(tiles)) if self.sam.is_second else known
-        return replace(known, wanted_QD=known._wanted(tiles)) if self.points else known
+        known = replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
+        known = replace(known, mean_embedding_D=self._measure_mean_embedding(tiles)) if self.sam.is_sam2 else known
+        return replace(known, query_embeddings_QD=known._embed_queries(tiles)) if self.points else known
 
-    def _centre(self, tiles: PairTiles) -> Tensor:
+    def _measure_mean_embedding(self, tiles: PairTiles) -> Tensor:
         """Return the mean embedding over both dates of the whole raster."""
         moments: Moments | None = None
         for tile in tiles:
             for image_HWC in (tile.t1_HWC, tile.t2_HWC):
-                embedding_DHW = self.sam.look(image_HWC).embedding_DHW
+                embedding_DHW = self.sam.embed_image(image_HWC).embedding_DHW
                 moments = moments or Moments(len(embedding_DHW))
-                weight_N = cell_pixels(tile.valid_HW, (embedding_DHW.shape[1], embedding_DHW.shape[2]))
+                weight_N = count_valid_pixels(tile.valid_HW, (embedding_DHW.shape[1], embedding_DHW.shape[2]))
                 moments.add(embedding_DHW.flatten(1).T.numpy(), weight_N)
         assert moments is not None, "a pair has tiles"
         return torch.from_numpy(moments.mean_V).float()
 
-    def _wanted(self, tiles: PairTiles) -> Tensor:
+    def _embed_queries(self, tiles: PairTiles) -> Tensor:
         """Return the mean embedding of the object at each point."""
         found = {}
-        for at in placed(tiles):
+        for at in locate_tiles(tiles):
             height, width = at.tile.valid_HW.shape
             inside = [p for p in self.points if 0 <= p[0] - at.row < height and 0 <= p[1] - at.col < width]
             if not inside:
                 continue
-            seen = self.sam.look(at.tile.t1_HWC if self.point_date == 1 else at.tile.t2_HWC)
+            seen = self.sam.embed_image(at.tile.t1_HWC if self.point_date == 1 else at.tile.t2_HWC)
             for row, col in inside:
                 place = {"x_frac": (col - at.col + 0.5) / width, "y_frac": (row - at.row + 0.5) / height}
-                found[row, col] = self._described(seen, self.sam.at(seen, **place))[0]
+                found[row, col] = self._embed_masks(seen, self.sam.mask_at_point(seen, **place))[0]
         if outside := [point for point in self.points if point not in found]:
             raise ConfigError(
                 f"the point row {outside[0][0]}, col {outside[0][1]} lies outside of the raster of {tiles.shape_hw[0]} "
@@ -106,42 +106,44 @@ class AnyChange(Told):
             )
         return torch.stack([found[point] for point in self.points])
 
-    def _described(self, seen: Seen, masks: Masks) -> Tensor:
+    def _embed_masks(self, seen: SamEmbedding, masks: SamInstances) -> Tensor:
         """Return the mean embedding under each mask."""
-        means_ND = masks.means(seen.embedding_DHW)
-        return means_ND if self.centre_D is None else means_ND - self.centre_D
+        means_ND = masks.mean_embeddings(seen.embedding_DHW)
+        return means_ND if self.mean_embedding_D is None else means_ND - self.mean_embedding_D
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the greatest angle, in degrees, of the objects that cover each pixel, 1HW."""
-        seen = [self.sam.look(image_HWC) for image_HWC in (t1_HWC, t2_HWC)]
-        masks = self.sam.masks(seen[0]).with_others(self.sam.masks(seen[1]))
+        seen = [self.sam.embed_image(image_HWC) for image_HWC in (t1_HWC, t2_HWC)]
+        masks = self.sam.generate_masks(seen[0]).concatenate(self.sam.generate_masks(seen[1]))
         if not len(masks):
             return np.zeros((1, *t1_HWC.shape[:2]), np.float32)
-        t1_ND, t2_ND = (self._described(one, masks) for one in seen)
-        angle_N = _degrees(F.cosine_similarity(t1_ND, t2_ND, dim=1))
-        if self.wanted_QD is not None:
-            away_N = torch.minimum(_nearest(t1_ND, self.wanted_QD), _nearest(t2_ND, self.wanted_QD))
+        t1_ND, t2_ND = (self._embed_masks(one, masks) for one in seen)
+        angle_N = _angle_degrees(F.cosine_similarity(t1_ND, t2_ND, dim=1))
+        if self.query_embeddings_QD is not None:
+            away_N = torch.minimum(
+                _nearest_angle(t1_ND, self.query_embeddings_QD), _nearest_angle(t2_ND, self.query_embeddings_QD)
+            )
             angle_N = angle_N * (away_N <= self.query_angle)
-        return masks.painted(angle_N, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
+        return masks.paint_maximum(angle_N, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed where an object turned by more than the angle."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def _degrees(cosine_N: Tensor) -> Tensor:
+def _angle_degrees(cosine_N: Tensor) -> Tensor:
     return torch.rad2deg(torch.arccos(cosine_N.clamp(-1, 1)))
 
 
-def _nearest(means_ND: Tensor, wanted_QD: Tensor) -> Tensor:
+def _nearest_angle(means_ND: Tensor, wanted_QD: Tensor) -> Tensor:
     """Return each object's angle to the nearest of those pointed at."""
-    return _degrees((F.normalize(means_ND, dim=1) @ F.normalize(wanted_QD, dim=1).T).amax(dim=1))
+    return _angle_degrees((F.normalize(means_ND, dim=1) @ F.normalize(wanted_QD, dim=1).T).amax(dim=1))
 
 
-def build(
-    sam: SamMasks,
+def build_any_change(
+    sam: SamMaskGenerator,
     *,
     threshold: float | str = 25.0,
     points: Sequence[Sequence[int]] = (),
@@ -165,4 +167,4 @@ def build(
     if point_date not in (1, 2) or not 0 < query_angle <= 180:
         raise ConfigError(f"point_date = {point_date}, query_angle = {query_angle:g}: wanted 1 or 2, and at most 180.")
     asked = tuple((int(row), int(col)) for row, col in points)
-    return AnyChange(sam, Rule(threshold), asked, point_date, query_angle)
+    return AnyChange(sam, ThresholdRule(threshold), asked, point_date, query_angle)

@@ -19,15 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.features import Features, Map, at_size, feature_maps, unit
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import pair_moments
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.features import (
+    FeatureNetwork,
+    Map,
+    extract_feature_maps,
+    normalise_features,
+    resize_to_image,
+)
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import measure_moments
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
 
 @dataclass(frozen=True)
-class CNNCD(Told):
+class CNNCD(IdentityFromOptions):
     """CNN-CD; see the module.
 
     Attributes:
@@ -36,11 +42,11 @@ class CNNCD(Told):
         rule: how the threshold is found; distances lie between 0 and 2.
     """
 
-    features: Features
+    features: FeatureNetwork
     layers: tuple[int, ...] = (0, 1, 2, 3)
-    rule: Rule = field(default_factory=Rule)
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     name: str = field(default="cnn_cd", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -50,30 +56,30 @@ class CNNCD(Told):
             "Threshold": str(self.rule),
         }
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Refuse a pair that nothing can be said of, and see whether the guard is needed."""
-        return replace(self, rule=self.rule.on(pair_moments(tiles, method=self.name, bands=3)))
+        return replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the root mean square over layers of the distance of unit features, 1HW."""
         shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
-        dates = [feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
+        dates = [extract_feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
         squares = [
-            at_size(np.square(unit(t1_DHW) - unit(t2_DHW)).sum(axis=0), shape_hw)
+            resize_to_image(np.square(normalise_features(t1_DHW) - normalise_features(t2_DHW)).sum(axis=0), shape_hw)
             for t1_DHW, t2_DHW in zip(*dates, strict=True)
         ]
         distance_HW: Map = np.sqrt(np.maximum(np.mean(squares, axis=0), 0)).astype(np.float32)
         return distance_HW[None]
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def build(
-    features: Features,
+def build_cnn_cd(
+    features: FeatureNetwork,
     *,
     layers: Sequence[int] = (0, 1, 2, 3),
     threshold: float | str = "otsu",
@@ -93,4 +99,4 @@ def build(
     count = len(features.channels)
     if not layers or not set(layers) <= set(range(count)):
         raise ConfigError(f"layers = {list(layers)}: wanted some of {list(range(count))}, 0 the finest.")
-    return CNNCD(features, tuple(layers), Rule(threshold, guard))
+    return CNNCD(features, tuple(layers), ThresholdRule(threshold, guard))

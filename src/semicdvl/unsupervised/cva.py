@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import PairMoments, pair_moments
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import PairMoments, measure_moments
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
 
 @dataclass(frozen=True)
-class CVA(Told):
+class CVA(IdentityFromOptions):
     """Change vector analysis; see the module.
 
     Attributes:
@@ -29,40 +29,42 @@ class CVA(Told):
         moments: of the pair, once fitted.
     """
 
-    rule: Rule = field(default_factory=Rule)
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     moments: PairMoments | None = None
     name: str = field(default="cva", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
         return {"Detector": "change vector analysis, no labels, no training", "Threshold": str(self.rule)}
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Measure both dates' bands."""
-        moments = pair_moments(tiles, method=self.name)
-        return replace(self, moments=moments, rule=self.rule.on(moments))
+        moments = measure_moments(tiles, method=self.name)
+        return replace(self, moments=moments, rule=self.rule.for_pair(moments))
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the length of the change vector, 1HW."""
         assert self.moments is not None, "fitted() comes first"
-        return change_length(t1_HWC, t2_HWC, self.moments)[None]
+        return compute_change_magnitude(t1_HWC, t2_HWC, self.moments)[None]
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def change_length(t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], moments: PairMoments) -> NDArray[np.float32]:
+def compute_change_magnitude(
+    t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], moments: PairMoments
+) -> NDArray[np.float32]:
     """Return how many deviations of a band each pixel changed, HW (or N of NC)."""
-    difference_HWC = moments.standardised(t2_HWC, date=1) - moments.standardised(t1_HWC, date=0)
+    difference_HWC = moments.standardise(t2_HWC, date=1) - moments.standardise(t1_HWC, date=0)
     length: NDArray[np.float32] = np.sqrt(np.square(difference_HWC).mean(axis=-1))
     return length
 
 
-def build(*, threshold: float | str = "otsu", guard: bool = True) -> CVA:
+def build_cva(*, threshold: float | str = "otsu", guard: bool = True) -> CVA:
     """Return change vector analysis.
 
     Args:
@@ -72,4 +74,4 @@ def build(*, threshold: float | str = "otsu", guard: bool = True) -> CVA:
     Raises:
         ConfigError: a threshold that is none.
     """
-    return CVA(Rule(threshold, guard))
+    return CVA(ThresholdRule(threshold, guard))

@@ -22,51 +22,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.features import Cells, Features, at_size, cells, feature_maps
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import Floats, Sample, pair_moments
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.features import (
+    FeatureCells,
+    FeatureNetwork,
+    extract_feature_maps,
+    iterate_feature_cells,
+    resize_to_image,
+)
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import FloatArray, HashedSample, measure_moments
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
-SAMPLE = 20_000
+SAMPLE_SIZE = 20_000
 """Places of a layer on which the percentile is measured."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerStatistics:
     """What was learned of one layer.
 
     Attributes:
         channel_S: the channels that are kept.
         mean_t1_S, std_t1_S, mean_t2_S, std_t2_S: theirs, of each date by itself.
-        most: absolute standardised difference at which a channel saturates.
+        saturation: absolute standardised difference at which a channel saturates.
     """
 
     channel_S: NDArray[np.int64]
-    mean_t1_S: Floats
-    std_t1_S: Floats
-    mean_t2_S: Floats
-    std_t2_S: Floats
-    most: float
+    mean_t1_S: FloatArray
+    std_t1_S: FloatArray
+    mean_t2_S: FloatArray
+    std_t2_S: FloatArray
+    saturation: float
 
-    def difference(self, t1_DX: NDArray[np.floating], t2_DX: NDArray[np.floating]) -> NDArray[np.floating]:
+    def standardised_difference(self, t1_DX: NDArray[np.floating], t2_DX: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the standardised difference of the kept channels; channels come first."""
         tail = (slice(None), *(None,) * (t1_DX.ndim - 1))
         first_SX = (t1_DX[self.channel_S] - self.mean_t1_S[tail]) / self.std_t1_S[tail]
         second_SX = (t2_DX[self.channel_S] - self.mean_t2_S[tail]) / self.std_t2_S[tail]
-        return np.clip(second_SX - first_SX, -self.most, self.most)
+        return np.clip(second_SX - first_SX, -self.saturation, self.saturation)
 
 
-class _Sums:
+class _LayerSums:
     """Sums over one layer's cells from which means and deviations follow, of the differences by quarter."""
 
     def __init__(self, size: int) -> None:
-        self.count_4: Floats = np.zeros(4)
-        self.sums_4D: Floats = np.zeros((4, size))
-        self.squares_4D: Floats = np.zeros((4, size))
-        self.dates_22D: Floats = np.zeros((2, 2, size))
+        self.count_4: FloatArray = np.zeros(4)
+        self.sums_4D: FloatArray = np.zeros((4, size))
+        self.squares_4D: FloatArray = np.zeros((4, size))
+        self.dates_22D: FloatArray = np.zeros((2, 2, size))
 
-    def add(self, found: Cells, *, shape_hw: tuple[int, int]) -> None:
+    def add(self, found: FeatureCells, *, shape_hw: tuple[int, int]) -> None:
         quarter_N = 2 * (2 * found.row_N >= shape_hw[0]) + (2 * found.col_N >= shape_hw[1])
         dates = [part.astype(np.float64) for part in (found.t1_ND, found.t2_ND)]
         difference_ND = dates[1] - dates[0]
@@ -78,7 +84,7 @@ class _Sums:
         for date, part_ND in enumerate(dates):
             self.dates_22D[date] += part_ND.sum(axis=0), np.square(part_ND).sum(axis=0)
 
-    def kept(self, share: float) -> NDArray[np.int64]:
+    def select_channels(self, share: float) -> NDArray[np.int64]:
         """Return the channels that are among the most varying `share` of some quarter."""
         most = max(1, round(share * self.sums_4D.shape[1]))
         chosen: set[int] = set()
@@ -88,19 +94,19 @@ class _Sums:
                 chosen |= set(np.argsort(-variance_D, kind="stable")[:most].tolist())
         return np.array(sorted(chosen))
 
-    def layer(self, share: float) -> Layer:
+    def to_statistics(self, share: float) -> LayerStatistics:
         """Return channels, means and deviations; nothing saturates yet."""
-        channel_S = self.kept(share)
+        channel_S = self.select_channels(share)
         count, parts = self.count_4.sum(), []
         for sum_D, square_D in self.dates_22D:
             mean_S = sum_D[channel_S] / count
             std_S = np.sqrt(np.maximum(square_D[channel_S] / count - np.square(mean_S), 0))
             parts += [mean_S, np.where(std_S > 1e-6, std_S, 1.0)]
-        return Layer(channel_S, parts[0], parts[1], parts[2], parts[3], np.inf)
+        return LayerStatistics(channel_S, parts[0], parts[1], parts[2], parts[3], np.inf)
 
 
 @dataclass(frozen=True)
-class DCVA(Told):
+class DCVA(IdentityFromOptions):
     """DCVA; see the module.
 
     Attributes:
@@ -113,15 +119,15 @@ class DCVA(Told):
         learned: what is known of each layer, once fitted.
     """
 
-    features: Features
+    features: FeatureNetwork
     layers: tuple[int, ...] = (0, 1, 2)
     kept_frac: float = 0.1
     saturate: float = 0.95
-    rule: Rule = field(default_factory=Rule)
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     seed: int = 0
-    learned: tuple[Layer, ...] = ()
+    learned: tuple[LayerStatistics, ...] = ()
     name: str = field(default="dcva", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network and how many channels."""
@@ -133,55 +139,57 @@ class DCVA(Told):
             "Threshold": str(self.rule),
         }
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Choose channels and measure them: the network sees the whole pair once.
 
         Raises:
             DataError: no data, one colour, fewer than three bands, or no cell of a map lies on data as a whole.
         """
-        rule = self.rule.on(pair_moments(tiles, method=self.name, bands=3))
-        sums = [_Sums(self.features.channels[layer]) for layer in self.layers]
-        share = min(1.0, SAMPLE * 16 / (tiles.shape_hw[0] * tiles.shape_hw[1]))
-        samples = [Sample(share=share, seed=self.seed) for _ in self.layers]
+        rule = self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3))
+        sums = [_LayerSums(self.features.channels[layer]) for layer in self.layers]
+        share = min(1.0, SAMPLE_SIZE * 16 / (tiles.shape_hw[0] * tiles.shape_hw[1]))
+        samples = [HashedSample(share=share, seed=self.seed) for _ in self.layers]
         width = tiles.shape_hw[1]
-        for found in cells(tiles, self.features, layers=self.layers):
+        for found in iterate_feature_cells(tiles, self.features, layers=self.layers):
             for part, total, sample in zip(found, sums, samples, strict=True):
                 total.add(part, shape_hw=tiles.shape_hw)
-                sample.offer(part.row_N * width + part.col_N, np.hstack([part.t1_ND, part.t2_ND]))
+                sample.add(part.row_N * width + part.col_N, np.hstack([part.t1_ND, part.t2_ND]))
         if any(total.count_4.sum() == 0 for total in sums):
             raise DataError("dcva: no cell of the feature maps has data throughout. Take a larger part, or cva.")
-        learned = tuple(self._saturating(total, sample) for total, sample in zip(sums, samples, strict=True))
+        learned = tuple(self._with_saturation(total, sample) for total, sample in zip(sums, samples, strict=True))
         return replace(self, learned=learned, rule=rule)
 
-    def _saturating(self, total: _Sums, sample: Sample) -> Layer:
+    def _with_saturation(self, total: _LayerSums, sample: HashedSample) -> LayerStatistics:
         """Return a layer with the border at which its differences saturate."""
-        layer = total.layer(self.kept_frac)
+        layer = total.to_statistics(self.kept_frac)
         t1_ND, t2_ND = np.split(sample.values_NV, 2, axis=1)
         if not len(t1_ND):
             return layer
-        return replace(layer, most=float(np.quantile(np.abs(layer.difference(t1_ND.T, t2_ND.T)), self.saturate)))
+        return replace(
+            layer, saturation=float(np.quantile(np.abs(layer.standardised_difference(t1_ND.T, t2_ND.T)), self.saturate))
+        )
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the length of the deep change vector, in deviations of a channel, 1HW."""
         assert self.learned, "fitted() comes first"
         shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
-        dates = [feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
+        dates = [extract_feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
         total_HW = np.zeros(shape_hw, np.float32)
         for layer, t1_DHW, t2_DHW in zip(self.learned, *dates, strict=True):
             square_HW = np.square(layer.difference(t1_DHW, t2_DHW)).sum(axis=0)
-            total_HW += at_size(square_HW.astype(np.float32), shape_hw)
+            total_HW += resize_to_image(square_HW.astype(np.float32), shape_hw)
         channels = sum(len(layer.channel_S) for layer in self.learned)
         return np.sqrt(np.maximum(total_HW, 0) / channels)[None]
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def build(
-    features: Features,
+def build_dcva(
+    features: FeatureNetwork,
     *,
     layers: Sequence[int] = (0, 1, 2),
     kept_frac: float = 0.1,
@@ -209,4 +217,4 @@ def build(
         raise ConfigError(f"layers = {list(layers)}: wanted some of {list(range(count))}, 0 the finest.")
     if not (0 < kept_frac <= 1 and 0 < saturate <= 1):
         raise ConfigError(f"kept_frac = {kept_frac:g}, saturate = {saturate:g}: both are shares, above 0 and up to 1.")
-    return DCVA(features, tuple(layers), kept_frac, saturate, Rule(threshold, guard), seed)
+    return DCVA(features, tuple(layers), kept_frac, saturate, ThresholdRule(threshold, guard), seed)

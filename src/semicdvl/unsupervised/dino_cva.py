@@ -5,7 +5,8 @@ both dates, enlarged to the image (bilinear), the length of their difference, a 
 
 How this differs: any vision transformer, or other backbone, of timm; the length is taken on the grid of patches and
 then enlarged; per image means per raster here, with the no-change guard of `thresholds`. One threshold for many
-rasters: find it with `thresholds.pooled` and give it as `threshold`, or let a benchmark's suite do so (`fit = "side"`).
+rasters: find it with `thresholds.pool_threshold` and give it as `threshold`, or let a benchmark's suite do so (`fit =
+"side"`).
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.features import Features, at_size, feature_maps
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import pair_moments
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.features import FeatureNetwork, extract_feature_maps, resize_to_image
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import measure_moments
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
 LAST = -1
 
 
 @dataclass(frozen=True)
-class DinoCVA(Told):
+class DinoCVA(IdentityFromOptions):
     """DINOv2 + CVA; see the module.
 
     Attributes:
@@ -34,10 +35,10 @@ class DinoCVA(Told):
         rule: how the threshold is found; its unit is that of the network's features.
     """
 
-    features: Features
-    rule: Rule = field(default_factory=Rule)
+    features: FeatureNetwork
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     name: str = field(default="dino_cva", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -47,24 +48,24 @@ class DinoCVA(Told):
             "Threshold": str(self.rule),
         }
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Refuse a pair that nothing can be said of, and see whether the guard is needed."""
-        return replace(self, rule=self.rule.on(pair_moments(tiles, method=self.name, bands=3)))
+        return replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the length of the difference of the last features, 1HW."""
-        (t1_DHW,), (t2_DHW,) = (feature_maps(self.features, image, layers=[LAST]) for image in (t1_HWC, t2_HWC))
+        (t1_DHW,), (t2_DHW,) = (extract_feature_maps(self.features, image, layers=[LAST]) for image in (t1_HWC, t2_HWC))
         length_HW = np.sqrt(np.square(t1_DHW - t2_DHW).sum(axis=0))
-        return at_size(length_HW, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
+        return resize_to_image(length_HW, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def build(features: Features, *, threshold: float | str = "otsu", guard: bool = True) -> DinoCVA:
+def build_dino_cva(features: FeatureNetwork, *, threshold: float | str = "otsu", guard: bool = True) -> DinoCVA:
     """Return DINOv2 + CVA.
 
     Args:
@@ -75,4 +76,4 @@ def build(features: Features, *, threshold: float | str = "otsu", guard: bool = 
     Raises:
         ConfigError: a threshold that is none.
     """
-    return DinoCVA(features, Rule(threshold, guard))
+    return DinoCVA(features, ThresholdRule(threshold, guard))

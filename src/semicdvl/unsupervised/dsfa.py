@@ -24,19 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
 from semicdvl.unsupervised.common.statistics import (
-    Floats,
+    FloatArray,
+    HashedSample,
     Moments,
     PairMoments,
-    Sample,
-    numbers_HW,
-    pair_moments,
-    placed,
+    locate_tiles,
+    measure_moments,
+    number_pixels,
 )
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
-from semicdvl.unsupervised.cva import change_length
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.cva import compute_change_magnitude
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 HIDDEN, OUTPUTS = 128, 6
 RIDGE = 1e-4
 """Added to B's diagonal, as in the source."""
-LEAST_EIGENVALUE = 1e-12
-SAMPLE = 100_000
-CALM_FRAC = 0.1
+MIN_EIGENVALUE = 1e-12
+SAMPLE_SIZE = 100_000
+UNCHANGED_FRAC = 0.1
 PIXELS_AT_ONCE = 2**16
 
 
@@ -61,24 +61,24 @@ class SlowFeatures:
     """
 
     networks: tuple[nn.Module, nn.Module]
-    mean_V: Floats
-    axes_SO: Floats
+    mean_V: FloatArray
+    axes_SO: FloatArray
 
-    def length(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> NDArray[np.float32]:
+    def compute_magnitude(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the root of the sum of squared components of standardised pixels."""
         parts = [
-            np.sqrt(np.square((_outputs(self.networks, a, b) - self.mean_V) @ self._difference_VS).sum(axis=1))
-            for a, b in _in_parts(t1_NC, t2_NC)
+            np.sqrt(np.square((_compute_outputs(self.networks, a, b) - self.mean_V) @ self._difference_VS).sum(axis=1))
+            for a, b in _iterate_chunks(t1_NC, t2_NC)
         ]
         return np.concatenate(parts).astype(np.float32)
 
     @property
-    def _difference_VS(self) -> Floats:
+    def _difference_VS(self) -> FloatArray:
         """Take components of date 1's outputs less date 2's."""
         return np.concatenate([self.axes_SO, -self.axes_SO], axis=1).T
 
 
-def _in_parts(
+def _iterate_chunks(
     t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Give some pixels at a time: the hidden layers of all of them would not fit into memory."""
@@ -86,7 +86,9 @@ def _in_parts(
         yield t1_NC[at : at + PIXELS_AT_ONCE], t2_NC[at : at + PIXELS_AT_ONCE]
 
 
-def _outputs(networks: tuple[nn.Module, nn.Module], t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> Floats:
+def _compute_outputs(
+    networks: tuple[nn.Module, nn.Module], t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]
+) -> FloatArray:
     """Return the outputs of both networks side by side, N by 2 OUTPUTS."""
     import torch
 
@@ -94,12 +96,12 @@ def _outputs(networks: tuple[nn.Module, nn.Module], t1_NC: NDArray[np.float32], 
         dates = [
             net(torch.from_numpy(np.ascontiguousarray(x))) for net, x in zip(networks, (t1_NC, t2_NC), strict=True)
         ]
-        outputs_NV: Floats = torch.cat(dates, dim=1).double().numpy()
+        outputs_NV: FloatArray = torch.cat(dates, dim=1).double().numpy()
     return outputs_NV
 
 
 @dataclass(frozen=True)
-class DSFA(Told):
+class DSFA(IdentityFromOptions):
     """DSFA; see the module.
 
     Attributes:
@@ -112,7 +114,7 @@ class DSFA(Told):
         slow: what was learned, once fitted.
     """
 
-    rule: Rule = field(default_factory=Rule)
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     pixels: int = 2000
     steps: int = 200
     rate: float = 1e-3
@@ -120,81 +122,83 @@ class DSFA(Told):
     moments: PairMoments | None = None
     slow: SlowFeatures | None = None
     name: str = field(default="dsfa", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
         return {"Detector": "deep slow feature analysis, learned on this pair, no labels", "Threshold": str(self.rule)}
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Train on the calmest pixels, then analyse the outputs: three passes over the pair.
 
         Raises:
             DataError: no data, one colour, or fewer than two different bands.
         """
-        moments = pair_moments(tiles, method=self.name, bands=2, different=2)
-        networks = self._trained(*self._calm(tiles, moments))
+        moments = measure_moments(tiles, method=self.name, bands=2, different=2)
+        networks = self._train(*self._select_unchanged(tiles, moments))
         outputs = Moments(2 * OUTPUTS)
         for tile in tiles:
-            for part in _in_parts(*_standard(moments, tile.t1_HWC[tile.valid_HW], tile.t2_HWC[tile.valid_HW])):
-                outputs.add(_outputs(networks, *part))
-        slow = SlowFeatures(networks, outputs.mean_V, slow_axes(outputs.cov_VV))
-        return replace(self, moments=moments, slow=slow, rule=self.rule.on(moments))
+            for part in _iterate_chunks(*_standardise(moments, tile.t1_HWC[tile.valid_HW], tile.t2_HWC[tile.valid_HW])):
+                outputs.add(_compute_outputs(networks, *part))
+        slow = SlowFeatures(networks, outputs.mean_V, compute_slow_axes(outputs.cov_VV))
+        return replace(self, moments=moments, slow=slow, rule=self.rule.for_pair(moments))
 
-    def _calm(self, tiles: PairTiles, moments: PairMoments) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _select_unchanged(
+        self, tiles: PairTiles, moments: PairMoments
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return training pixels: some of the calmest tenth of a sample of the raster."""
-        sample = Sample(share=SAMPLE / moments.count, seed=self.seed)
-        for at in placed(tiles):
+        sample = HashedSample(share=SAMPLE_SIZE / moments.count, seed=self.seed)
+        for at in locate_tiles(tiles):
             valid_HW = at.tile.valid_HW
             both_NV = np.hstack([at.tile.t1_HWC[valid_HW], at.tile.t2_HWC[valid_HW]])
-            sample.offer(numbers_HW(at, raster_width=tiles.shape_hw[1])[valid_HW], both_NV)
+            sample.add(number_pixels(at, raster_width=tiles.shape_hw[1])[valid_HW], both_NV)
         t1_NC, t2_NC = np.split(sample.values_NV, 2, axis=1)
-        length_N = change_length(t1_NC, t2_NC, moments)
+        length_N = compute_change_magnitude(t1_NC, t2_NC, moments)
         calm = np.argsort(length_N, kind="stable")[
-            : max(int(CALM_FRAC * len(length_N)), min(self.pixels, len(length_N)))
+            : max(int(UNCHANGED_FRAC * len(length_N)), min(self.pixels, len(length_N)))
         ]
         chosen = np.random.default_rng(self.seed).permutation(calm)[: self.pixels]
-        return _standard(moments, t1_NC[chosen], t2_NC[chosen])
+        return _standardise(moments, t1_NC[chosen], t2_NC[chosen])
 
-    def _trained(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> tuple[nn.Module, nn.Module]:
+    def _train(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> tuple[nn.Module, nn.Module]:
         """Train the two networks on these pixels."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            networks = _network(t1_NC.shape[1]), _network(t1_NC.shape[1])
+            networks = _build_network(t1_NC.shape[1]), _build_network(t1_NC.shape[1])
         networks[1].load_state_dict(networks[0].state_dict())
         weights = [weight for net in networks for weight in net.parameters()]
         optimiser = torch.optim.Adam(weights, lr=self.rate)
         dates = [torch.from_numpy(np.ascontiguousarray(x)) for x in (t1_NC, t2_NC)]
         for _ in range(self.steps):
-            loss = slowness(*(net(x) for net, x in zip(networks, dates, strict=True)))
+            loss = slow_feature_loss(*(net(x) for net, x in zip(networks, dates, strict=True)))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return networks[0].eval(), networks[1].eval()
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the length of the slow features' difference, 1HW."""
         assert self.slow is not None and self.moments is not None, "fitted() comes first"
         bands = t1_HWC.shape[2]
-        t1_NC, t2_NC = _standard(self.moments, t1_HWC.reshape(-1, bands), t2_HWC.reshape(-1, bands))
-        return self.slow.length(t1_NC, t2_NC).reshape(1, *t1_HWC.shape[:2])
+        t1_NC, t2_NC = _standardise(self.moments, t1_HWC.reshape(-1, bands), t2_HWC.reshape(-1, bands))
+        return self.slow.compute_magnitude(t1_NC, t2_NC).reshape(1, *t1_HWC.shape[:2])
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def _standard(
+def _standardise(
     moments: PairMoments, t1_NC: NDArray[np.uint8], t2_NC: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return moments.standardised(t1_NC, date=0), moments.standardised(t2_NC, date=1)
+    return moments.standardise(t1_NC, date=0), moments.standardise(t2_NC, date=1)
 
 
-def _network(bands: int) -> nn.Module:
+def _build_network(bands: int) -> nn.Module:
     """Return one date's network."""
     from torch import nn
 
@@ -202,7 +206,7 @@ def _network(bands: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(HIDDEN, OUTPUTS), nn.Softsign())
 
 
-def slowness(t1_NO: Tensor, t2_NO: Tensor) -> Tensor:
+def slow_feature_loss(t1_NO: Tensor, t2_NO: Tensor) -> Tensor:
     """Return tr((B^-1 A)^2) of outputs for the same pixels: 0 where the dates say the same up to a constant."""
     import torch
 
@@ -215,7 +219,7 @@ def slowness(t1_NO: Tensor, t2_NO: Tensor) -> Tensor:
     return torch.trace(ratio_OO @ ratio_OO)
 
 
-def slow_axes(cov_VV: Floats) -> Floats:
+def compute_slow_axes(cov_VV: FloatArray) -> FloatArray:
     """Return components of the difference (rows), slowest first, divided by their deviation.
 
     Args:
@@ -228,12 +232,12 @@ def slow_axes(cov_VV: Floats) -> Floats:
     differing_OO = first_OO + second_OO - across_OO - across_OO.T
     varying_OO = (first_OO + second_OO) / 2 + RIDGE * np.eye(size)
     eigenvalue_S, vectors_OS = eigh((differing_OO + differing_OO.T) / 2, varying_OO)
-    kept_S = eigenvalue_S > LEAST_EIGENVALUE
-    axes_SO: Floats = (vectors_OS[:, kept_S] / np.sqrt(eigenvalue_S[kept_S])).T
+    kept_S = eigenvalue_S > MIN_EIGENVALUE
+    axes_SO: FloatArray = (vectors_OS[:, kept_S] / np.sqrt(eigenvalue_S[kept_S])).T
     return axes_SO
 
 
-def build(
+def build_dsfa(
     *,
     threshold: float | str = "otsu",
     guard: bool = True,
@@ -260,4 +264,4 @@ def build(
             f"pixels = {pixels}, steps = {steps}, rate = {rate:g}: wanted {2 * OUTPUTS} pixels or more, steps from 0 "
             "on and a positive rate."
         )
-    return DSFA(Rule(threshold, guard), pixels, steps, rate, seed)
+    return DSFA(ThresholdRule(threshold, guard), pixels, steps, rate, seed)

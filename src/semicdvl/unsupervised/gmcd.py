@@ -10,7 +10,7 @@ How this differs, beyond the constants: one scale (the third of a backbone's fou
 difference is that of unit features; the three parts are those of Otsu's criterion over the whole raster; nodes for
 training are a sample of the raster (`nodes`), and every other place is joined to its nearest among them, so that the
 result does not depend on tiles and memory not on the raster. Guard: the changed part must stand out (`thresholds`);
-with fewer than `LEAST_CHANGED` such places nothing is changed, and a place that is unchanged beyond doubt stays so.
+with fewer than `MIN_CHANGED_NODES` such places nothing is changed, and a place that is unchanged beyond doubt stays so.
 """
 
 from __future__ import annotations
@@ -23,23 +23,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.features import Features, Map, at_size, cells, feature_maps, unit
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import Sample, pair_moments
-from semicdvl.unsupervised.common.thresholds import Histogram, as_map, guarded, share_of
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.features import (
+    FeatureNetwork,
+    Map,
+    extract_feature_maps,
+    iterate_feature_cells,
+    normalise_features,
+    resize_to_image,
+)
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import HashedSample, measure_moments
+from semicdvl.unsupervised.common.thresholds import Histogram, apply_guard, make_change_map, normalise_by_threshold
 
 if TYPE_CHECKING:
-    from semicdvl.unsupervised.common.graph_conv import Graph
+    from semicdvl.unsupervised.common.graph_conv import TrainedGraph
 
-CANDIDATES = 32_768
+CANDIDATE_COUNT = 32_768
 """Places from which nodes are chosen."""
-LEAST_CHANGED = 8
+MIN_CHANGED_NODES = 8
 """Certainly changed places; from fewer nothing is learned."""
 
 
 @dataclass(frozen=True)
-class Parts:
+class DifferenceBands:
     """Borders of the difference: up to `low` unchanged, above `high` changed, uncertain between."""
 
     low: float
@@ -47,7 +54,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class GMCD(Told):
+class GMCD(IdentityFromOptions):
     """GMCD; see the module.
 
     Attributes:
@@ -62,17 +69,17 @@ class GMCD(Told):
         graph: what was learned; None where nothing is changed.
     """
 
-    features: Features
+    features: FeatureNetwork
     layer: int = 2
     nodes: int = 2048
     neighbours: int = 8
     steps: int = 80
     guard: bool = True
     seed: int = 0
-    parts: Parts | None = None
-    graph: Graph | None = None
+    parts: DifferenceBands | None = None
+    graph: TrainedGraph | None = None
     name: str = field(default="gmcd", init=False)
-    planes_count: int = field(default=2, init=False)
+    map_count: int = field(default=2, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -82,35 +89,37 @@ class GMCD(Told):
             "Guard": "the changed part must stand out" if self.guard else "none",
         }
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Part the difference and learn from what is certain: the network sees the whole pair once.
 
         Raises:
             DataError: no data, one colour, fewer than three bands, or no cell of the map lies on data as a whole.
         """
-        moments = pair_moments(tiles, method=self.name, bands=3)
+        moments = measure_moments(tiles, method=self.name, bands=3)
         histogram = Histogram()
-        sample = Sample(share=min(1.0, CANDIDATES * 256 / (tiles.shape_hw[0] * tiles.shape_hw[1])), seed=self.seed)
-        for (found,) in cells(tiles, self.features, layers=[self.layer]):
-            t1_ND, t2_ND = unit(found.t1_ND.T).T, unit(found.t2_ND.T).T
-            histogram.add(_distance(t1_ND.T, t2_ND.T))
-            sample.offer(found.row_N * tiles.shape_hw[1] + found.col_N, np.hstack([t1_ND, t2_ND]))
+        sample = HashedSample(
+            share=min(1.0, CANDIDATE_COUNT * 256 / (tiles.shape_hw[0] * tiles.shape_hw[1])), seed=self.seed
+        )
+        for (found,) in iterate_feature_cells(tiles, self.features, layers=[self.layer]):
+            t1_ND, t2_ND = normalise_features(found.t1_ND.T).T, normalise_features(found.t2_ND.T).T
+            histogram.add(_euclidean_distance(t1_ND.T, t2_ND.T))
+            sample.add(found.row_N * tiles.shape_hw[1] + found.col_N, np.hstack([t1_ND, t2_ND]))
         if histogram.total == 0:
             raise DataError("gmcd: no cell of the feature map has data throughout. Take a larger part, or cva.")
-        low, high = histogram.three_groups()
+        low, high = histogram.otsu_three_classes()
         if self.guard and moments.is_noise():
-            high = guarded(histogram, high)
-        known = replace(self, parts=Parts(low, high))
-        return replace(known, graph=known._learned(np.asarray(sample.values_NV, np.float32)))
+            high = apply_guard(histogram, high)
+        known = replace(self, parts=DifferenceBands(low, high))
+        return replace(known, graph=known._train_graph(np.asarray(sample.values_NV, np.float32)))
 
-    def _learned(self, candidates_NV: Map) -> Graph | None:
+    def _train_graph(self, candidates_NV: Map) -> TrainedGraph | None:
         """Choose nodes of all three parts and train on them."""
-        from semicdvl.unsupervised.common.graph_conv import UNCERTAIN, train
+        from semicdvl.unsupervised.common.graph_conv import UNCERTAIN, train_graph
 
         assert self.parts is not None
-        distance_N = _distance(*np.split(candidates_NV.T, 2))
+        distance_N = _euclidean_distance(*np.split(candidates_NV.T, 2))
         label_N = np.where(distance_N > self.parts.high, 1, np.where(distance_N > self.parts.low, UNCERTAIN, 0))
-        if (label_N == 1).sum() < LEAST_CHANGED or not (label_N == 0).any():
+        if (label_N == 1).sum() < MIN_CHANGED_NODES or not (label_N == 0).any():
             return None
         rng = np.random.default_rng(self.seed)
         chosen = []
@@ -118,41 +127,47 @@ class GMCD(Told):
             chosen.append(rng.permutation(np.flatnonzero(label_N == value))[: self.nodes // share])
         index = np.sort(np.concatenate(chosen))
         t1_ND, t2_ND = np.split(candidates_NV[index], 2, axis=1)
-        return train(
+        return train_graph(
             t1_ND, t2_ND, label_N[index], neighbours=min(self.neighbours, len(index)), steps=self.steps, seed=self.seed
         )
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the graph's probability of change, and the difference, 2HW."""
         assert self.parts is not None, "fitted() comes first"
-        (t1_DHW,), (t2_DHW,) = (feature_maps(self.features, image, layers=[self.layer]) for image in (t1_HWC, t2_HWC))
-        t1_DHW, t2_DHW = unit(t1_DHW), unit(t2_DHW)
-        distance_HW = _distance(t1_DHW, t2_DHW)
+        (t1_DHW,), (t2_DHW,) = (
+            extract_feature_maps(self.features, image, layers=[self.layer]) for image in (t1_HWC, t2_HWC)
+        )
+        t1_DHW, t2_DHW = normalise_features(t1_DHW), normalise_features(t2_DHW)
+        distance_HW = _euclidean_distance(t1_DHW, t2_DHW)
         changed_HW = np.zeros_like(distance_HW)
         if self.graph is not None:
             size = len(t1_DHW)
-            changed_HW = self.graph.probability(t1_DHW.reshape(size, -1).T, t2_DHW.reshape(size, -1).T)
+            changed_HW = self.graph.predict_probability(t1_DHW.reshape(size, -1).T, t2_DHW.reshape(size, -1).T)
         shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
-        return np.stack([at_size(part.reshape(distance_HW.shape), shape_hw) for part in (changed_HW, distance_HW)])
+        return np.stack(
+            [resize_to_image(part.reshape(distance_HW.shape), shape_hw) for part in (changed_HW, distance_HW)]
+        )
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed where the graph says so and the difference is not small beyond doubt."""
         assert self.parts is not None, "fitted() comes first"
         for strip in strips:
-            probability_HW, distance_HW = strip.planes_PHW
-            yield as_map(np.minimum(probability_HW, share_of(distance_HW, self.parts.low)), strip.valid_HW)
+            probability_HW, distance_HW = strip.scores_PHW
+            yield make_change_map(
+                np.minimum(probability_HW, normalise_by_threshold(distance_HW, self.parts.low)), strip.valid_HW
+            )
 
 
-def _distance(t1_DX: Map, t2_DX: Map) -> Map:
+def _euclidean_distance(t1_DX: Map, t2_DX: Map) -> Map:
     """Return the Euclidean distance of features; channels come first."""
     distance_X: Map = np.sqrt(np.square(t1_DX - t2_DX).sum(axis=0))
     return distance_X
 
 
-def build(
-    features: Features,
+def build_gmcd(
+    features: FeatureNetwork,
     *,
     layer: int = 2,
     nodes: int = 2048,

@@ -21,21 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import Floats, Moments, PairMoments, pair_moments, pixels
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import FloatArray, Moments, PairMoments, measure_moments, valid_pixels
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
-LEAST_VARIANCE = 1e-9
+MIN_VARIANCE = 1e-9
 """Of a MAD variate (its mixtures have variance 1): below, the dates agree to the last bit and nothing can be told."""
-LEAST_DIFFERENCE = 1e-6
+MIN_DIFFERENCE = 1e-6
 """Of mixtures with variance 1: below, it is rounding."""
-LEAST_WEIGHT_FRAC = 0.02
+MIN_WEIGHT_FRAC = 0.02
 """When so little of the raster counts as unchanged, further rounds would only fit a few pixels to themselves."""
 
 
 @dataclass(frozen=True)
-class Canonical:
+class CanonicalVariates:
     """Mixtures of bands that agree best.
 
     Attributes:
@@ -45,26 +45,26 @@ class Canonical:
         correlation_K: correlation of each pair.
     """
 
-    mean_V: Floats
-    mix_t1_CK: Floats
-    mix_t2_CK: Floats
-    correlation_K: Floats
+    mean_V: FloatArray
+    mix_t1_CK: FloatArray
+    mix_t2_CK: FloatArray
+    correlation_K: FloatArray
 
     @property
-    def deviation_K(self) -> Floats:
+    def deviation_K(self) -> FloatArray:
         """Deviation of each difference where nothing changed."""
-        return np.sqrt(np.maximum(2 * (1 - self.correlation_K), LEAST_VARIANCE))
+        return np.sqrt(np.maximum(2 * (1 - self.correlation_K), MIN_VARIANCE))
 
-    def sum_of_squares(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> Floats:
+    def sum_of_squares(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> FloatArray:
         """Return the sum over variates of (difference / deviation)^2, of pixels X by C."""
         mean_t1_C, mean_t2_C = np.split(self.mean_V, 2)
         mad_XK = (t1_XC - mean_t1_C) @ self.mix_t1_CK - (t2_XC - mean_t2_C) @ self.mix_t2_CK
-        mad_XK[np.abs(mad_XK) < LEAST_DIFFERENCE] = 0
-        total: Floats = np.square(mad_XK / self.deviation_K).sum(axis=-1)
+        mad_XK[np.abs(mad_XK) < MIN_DIFFERENCE] = 0
+        total: FloatArray = np.square(mad_XK / self.deviation_K).sum(axis=-1)
         return total
 
 
-def canonical(mean_V: Floats, cov_VV: Floats) -> Canonical:
+def compute_canonical_variates(mean_V: FloatArray, cov_VV: FloatArray) -> CanonicalVariates:
     """Return the canonical mixtures of two dates from their joint mean and covariance.
 
     Raises:
@@ -79,91 +79,93 @@ def canonical(mean_V: Floats, cov_VV: Floats) -> Canonical:
     squared_K, mix_t1_CK = eigh((explained_CC + explained_CC.T) / 2, within_t1_CC)
     mix_t2_CK = np.linalg.solve(within_t2_CC, across_CC.T @ mix_t1_CK)
     scale_K = np.sqrt(np.maximum(np.einsum("ck,cd,dk->k", mix_t2_CK, within_t2_CC, mix_t2_CK), 1e-30))
-    return Canonical(mean_V, mix_t1_CK, mix_t2_CK / scale_K, np.sqrt(np.clip(squared_K, 0, 1)))
+    return CanonicalVariates(mean_V, mix_t1_CK, mix_t2_CK / scale_K, np.sqrt(np.clip(squared_K, 0, 1)))
 
 
 @dataclass(frozen=True)
-class IRMAD(Told):
+class IRMAD(IdentityFromOptions):
     """IR-MAD; see the module.
 
     Attributes:
         rule: how the threshold is found, in deviations of no change (square root of the chi-square).
         rounds: most rounds of re-weighting; 0 is plain MAD.
         tolerance: rounds end when no correlation moves by more.
-        canonical: the mixtures, once fitted.
+        variates: the mixtures, once fitted.
     """
 
-    rule: Rule = field(default_factory=Rule)
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     rounds: int = 50
     tolerance: float = 1e-3
-    canonical: Canonical | None = None
+    variates: CanonicalVariates | None = None
     name: str = field(default="irmad", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does, and the correlations that were found."""
         text = {"Detector": "IR-MAD, no labels, no training", "Threshold": str(self.rule)}
-        if self.canonical is not None:
-            text["Canonical correlations"] = ", ".join(f"{value:.4f}" for value in self.canonical.correlation_K[::-1])
+        if self.variates is not None:
+            text["Canonical correlations"] = ", ".join(f"{value:.4f}" for value in self.variates.correlation_K[::-1])
         return text
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Find the mixtures: one pass over the pair per round.
 
         Raises:
             DataError: the pair has no data, is one colour, or its bands repeat each other.
         """
-        moments = pair_moments(tiles, method=self.name, bands=2, different=None)
-        found = self._first(moments)
+        moments = measure_moments(tiles, method=self.name, bands=2, different=None)
+        found = self._initial_variates(moments)
         for _ in range(self.rounds):
             before_K = found.correlation_K
-            weighted = self._weighted(tiles, found)
-            if weighted.weight < LEAST_WEIGHT_FRAC * moments.count:
+            weighted = self._measure_weighted(tiles, found)
+            if weighted.weight < MIN_WEIGHT_FRAC * moments.count:
                 break
             try:
-                found = canonical(weighted.mean_V, weighted.cov_VV)
+                found = compute_canonical_variates(weighted.mean_V, weighted.cov_VV)
             except np.linalg.LinAlgError:  # what is left as unchanged is of one colour: saturated roofs, say
                 break
             if np.abs(found.correlation_K - before_K).max() < self.tolerance:
                 break
         difference_VK = np.concatenate([found.mix_t1_CK, -found.mix_t2_CK]) / found.deviation_K
-        return replace(self, canonical=found, rule=replace(self.rule, shapeless=moments.is_noise(difference_VK)))
+        return replace(self, variates=found, rule=replace(self.rule, shapeless=moments.is_noise(difference_VK)))
 
-    def _weighted(self, tiles: PairTiles, found: Canonical) -> Moments:
+    def _measure_weighted(self, tiles: PairTiles, found: CanonicalVariates) -> Moments:
         """Return the moments with every pixel weighted by its probability of no change."""
         from scipy.special import chdtrc
 
         weighted = Moments(len(found.mean_V))
         for tile in tiles:
-            t1_NC, t2_NC = pixels(tile)
+            t1_NC, t2_NC = valid_pixels(tile)
             unchanged_N = chdtrc(len(found.correlation_K), found.sum_of_squares(t1_NC, t2_NC))
             weighted.add(np.hstack([t1_NC, t2_NC]), unchanged_N)
         return weighted
 
-    def _first(self, moments: PairMoments) -> Canonical:
+    def _initial_variates(self, moments: PairMoments) -> CanonicalVariates:
         """Return the mixtures with all pixels weighted alike."""
         try:
-            return canonical(moments.mean_V, moments.cov_VV)
+            return compute_canonical_variates(moments.mean_V, moments.cov_VV)
         except np.linalg.LinAlgError:
             raise DataError(
                 f"{self.name}: a band of this pair is constant or a mixture of the others, so that correlations are "
                 "undefined. Leave it out, or take cva."
             ) from None
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the square root of the sum of squared MAD variates, 1HW."""
-        assert self.canonical is not None, "fitted() comes first"
-        total_HW = self.canonical.sum_of_squares(t1_HWC.astype(np.float64), t2_HWC.astype(np.float64))
+        assert self.variates is not None, "fitted() comes first"
+        total_HW = self.variates.sum_of_squares(t1_HWC.astype(np.float64), t2_HWC.astype(np.float64))
         return np.sqrt(total_HW)[None].astype(np.float32)
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def build(*, threshold: float | str = "otsu", guard: bool = True, rounds: int = 50, tolerance: float = 1e-3) -> IRMAD:
+def build_irmad(
+    *, threshold: float | str = "otsu", guard: bool = True, rounds: int = 50, tolerance: float = 1e-3
+) -> IRMAD:
     """Return IR-MAD.
 
     Args:
@@ -177,4 +179,4 @@ def build(*, threshold: float | str = "otsu", guard: bool = True, rounds: int = 
     """
     if rounds < 0 or tolerance <= 0:
         raise ConfigError(f"rounds = {rounds}, tolerance = {tolerance:g}: wanted 0 or more, and a positive number.")
-    return IRMAD(Rule(threshold, guard), rounds, tolerance)
+    return IRMAD(ThresholdRule(threshold, guard), rounds, tolerance)

@@ -16,60 +16,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import Floats, Moments, pair_moments, pixels
-from semicdvl.unsupervised.common.thresholds import Rule, by_rule
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import FloatArray, Moments, measure_moments, valid_pixels
+from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
 
 @dataclass(frozen=True)
-class LogRatio(Told):
+class LogRatio(IdentityFromOptions):
     """The log-ratio operator; see the module.
 
     Attributes:
         rule: how the threshold is found; its unit is the natural logarithm of a factor.
         offset: added to every value before the logarithm.
-        usual_C: mean log-ratio of the raster, once fitted.
+        mean_ratio_C: mean log-ratio of the raster, once fitted.
     """
 
-    rule: Rule = field(default_factory=Rule)
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
     offset: float = 32.0
-    usual_C: Floats | None = None
+    mean_ratio_C: FloatArray | None = None
     name: str = field(default="log_ratio", init=False)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
         return {"Detector": "log-ratio of the bands, no labels, no training", "Threshold": str(self.rule)}
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Measure the mean log-ratio of every band."""
-        pair = pair_moments(tiles, method=self.name)
+        pair = measure_moments(tiles, method=self.name)
         ratios = Moments(pair.bands)
         for tile in tiles:
-            ratios.add(self._ratio(*pixels(tile)))
-        return replace(self, usual_C=ratios.mean_V, rule=self.rule.on(pair))
+            ratios.add(self._compute_ratio(*valid_pixels(tile)))
+        return replace(self, mean_ratio_C=ratios.mean_V, rule=self.rule.for_pair(pair))
 
-    def _ratio(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> NDArray[np.floating]:
+    def _compute_ratio(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the log-ratio of each band."""
         ratio_XC: NDArray[np.floating] = np.log(t2_XC + self.offset) - np.log(t1_XC + self.offset)
         return ratio_XC
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the root mean square over bands of the log-ratio beyond the usual one, 1HW."""
-        assert self.usual_C is not None, "fitted() comes first"
-        ratio_HWC = self._ratio(t1_HWC.astype(np.float32), t2_HWC.astype(np.float32))
-        length_HW = np.sqrt(np.square(ratio_HWC - self.usual_C).mean(axis=2))
+        assert self.mean_ratio_C is not None, "fitted() comes first"
+        ratio_HWC = self._compute_ratio(t1_HWC.astype(np.float32), t2_HWC.astype(np.float32))
+        length_HW = np.sqrt(np.square(ratio_HWC - self.mean_ratio_C).mean(axis=2))
         return np.asarray(length_HW, np.float32)[None]
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed and unchanged by the rule."""
-        return by_rule(strips, self.rule)
+        return decide_by_threshold(strips, self.rule)
 
 
-def build(*, threshold: float | str = "otsu", guard: bool = True, offset: float = 32.0) -> LogRatio:
+def build_log_ratio(*, threshold: float | str = "otsu", guard: bool = True, offset: float = 32.0) -> LogRatio:
     """Return the log-ratio operator.
 
     Args:
@@ -82,4 +82,4 @@ def build(*, threshold: float | str = "otsu", guard: bool = True, offset: float 
     """
     if offset <= 0:
         raise ConfigError(f"offset = {offset:g}: the logarithm of 0 is none; wanted a positive number such as 32.")
-    return LogRatio(Rule(threshold, guard), offset)
+    return LogRatio(ThresholdRule(threshold, guard), offset)

@@ -22,10 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.statistics import Floats, Moments, PairMoments, Placed, Sample, pair_moments, placed
-from semicdvl.unsupervised.common.thresholds import as_map, histogram_of, least_of, share_of
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.statistics import (
+    FloatArray,
+    HashedSample,
+    Moments,
+    PairMoments,
+    PlacedTile,
+    locate_tiles,
+    measure_moments,
+)
+from semicdvl.unsupervised.common.thresholds import (
+    build_histogram,
+    compute_guard,
+    make_change_map,
+    normalise_by_threshold,
+)
 
 
 @dataclass(frozen=True)
@@ -36,18 +49,18 @@ class Clusters:
         axes_SV: principal components of the blocks, by falling variance; V = block_px squared.
         mean_V: mean block.
         unchanged_S, changed_S: centres of the two clusters on these axes.
-        least: mean difference of a block from which it may be changed: the guard.
+        min_difference: mean difference of a block from which it may be changed: the guard.
     """
 
-    axes_SV: Floats
-    mean_V: Floats
-    unchanged_S: Floats
-    changed_S: Floats
-    least: float
+    axes_SV: FloatArray
+    mean_V: FloatArray
+    unchanged_S: FloatArray
+    changed_S: FloatArray
+    min_difference: float
 
 
 @dataclass(frozen=True)
-class PCAKM(Told):
+class PCAKM(IdentityFromOptions):
     """PCA-KM; see the module.
 
     Attributes:
@@ -70,7 +83,7 @@ class PCAKM(Told):
     moments: PairMoments | None = None
     clusters: Clusters | None = None
     name: str = field(default="pca_km", init=False)
-    planes_count: int = field(default=2, init=False)
+    map_count: int = field(default=2, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
@@ -80,31 +93,31 @@ class PCAKM(Told):
         }
 
     # -------------------------------------------------------------------------------------------- learning
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Learn components and clusters: three passes over the pair.
 
         Raises:
             DataError: no data, one colour, or no block without no-data.
         """
-        known = replace(self, moments=pair_moments(tiles, method=self.name))
+        known = replace(self, moments=measure_moments(tiles, method=self.name))
         moments = Moments(self.block_px**2)
-        for at in placed(tiles):
-            moments.add(known._blocks(at)[0])
+        for at in locate_tiles(tiles):
+            moments.add(known._cut_blocks(at)[0])
         if moments.weight == 0:
             raise DataError(f"pca_km: no block of {self.block_px} px has data throughout. Take smaller blocks, or cva.")
         eigenvalues_V, vectors_VV = np.linalg.eigh(moments.cov_VV)
         axes_SV = vectors_VV[:, np.argsort(eigenvalues_V)[::-1][: self.components]].T
-        sample = Sample(share=self.sample / moments.weight, seed=self.seed)
-        for at in placed(tiles):
-            blocks_NV, number_N = known._blocks(at, raster_width=tiles.shape_hw[1])
-            sample.offer(number_N, blocks_NV)
-        return replace(known, clusters=known._clusters(sample.values_NV, axes_SV, moments.mean_V))
+        sample = HashedSample(share=self.sample / moments.weight, seed=self.seed)
+        for at in locate_tiles(tiles):
+            blocks_NV, number_N = known._cut_blocks(at, raster_width=tiles.shape_hw[1])
+            sample.add(number_N, blocks_NV)
+        return replace(known, clusters=known._cluster_blocks(sample.values_NV, axes_SV, moments.mean_V))
 
-    def _blocks(self, at: Placed, *, raster_width: int = 0) -> tuple[Floats, NDArray[np.int64]]:
+    def _cut_blocks(self, at: PlacedTile, *, raster_width: int = 0) -> tuple[FloatArray, NDArray[np.int64]]:
         """Return a tile's whole blocks as vectors NV, on the raster's own grid of blocks, with their numbers."""
         side = self.block_px
         top, left = -at.row % side, -at.col % side
-        difference_HW = self._difference(at.tile.t1_HWC, at.tile.t2_HWC)[top:, left:]
+        difference_HW = self._grey_difference(at.tile.t1_HWC, at.tile.t2_HWC)[top:, left:]
         valid_HW = at.tile.valid_HW[top:, left:]
         rows, cols = (max(0, size) // side for size in difference_HW.shape)
         shape = rows, side, cols, side
@@ -115,16 +128,16 @@ class PCAKM(Told):
         number_N = (row_N[:, None] * (raster_width // side + 1) + col_N).ravel()
         return cut_NV[whole_N].astype(np.float64), number_N[whole_N]
 
-    def _difference(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _grey_difference(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the absolute difference of the grey images."""
         assert self.moments is not None, "fitted() comes first"
         if self.matched:
-            t1_HWC, t2_HWC = (self.moments.standardised(d, date=i) for i, d in enumerate((t1_HWC, t2_HWC)))  # type: ignore[assignment]
+            t1_HWC, t2_HWC = (self.moments.standardise(d, date=i) for i, d in enumerate((t1_HWC, t2_HWC)))  # type: ignore[assignment]
         grey_t1_HW, grey_t2_HW = (image_HWC.mean(axis=2, dtype=np.float32) for image_HWC in (t1_HWC, t2_HWC))
         difference_HW: NDArray[np.float32] = np.abs(grey_t2_HW - grey_t1_HW)
         return difference_HW
 
-    def _clusters(self, blocks_NV: NDArray[np.floating], axes_SV: Floats, mean_V: Floats) -> Clusters:
+    def _cluster_blocks(self, blocks_NV: NDArray[np.floating], axes_SV: FloatArray, mean_V: FloatArray) -> Clusters:
         """Split the sample in two; the cluster of the larger mean difference is change."""
         from sklearn.cluster import KMeans
 
@@ -139,19 +152,19 @@ class PCAKM(Told):
         least = 0.0
         if self.guard and self.moments.is_noise():
             same_N = means.labels_ != changed
-            unchanged = histogram_of([level_N[same_N]])
-            least = least_of(histogram_of([level_N]), unchanged, mean_changed=float(level_N[~same_N].mean()))
+            unchanged = build_histogram([level_N[same_N]])
+            least = compute_guard(build_histogram([level_N]), unchanged, mean_changed=float(level_N[~same_N].mean()))
         centres_KS = means.cluster_centers_
         return Clusters(axes_SV, mean_V, centres_KS[1 - changed], centres_KS[changed], least)
 
     # -------------------------------------------------------------------------------------------- looking
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return how near each pixel's neighbourhood is to the changed cluster (0 to 1), and its mean difference."""
         found, side = self.clusters, self.block_px
         assert found is not None, "fitted() comes first"
-        difference_HW = self._difference(t1_HWC, t2_HWC)
+        difference_HW = self._grey_difference(t1_HWC, t2_HWC)
         anchor = (side // 2, side // 2)
         kernels_Shh = found.axes_SV.reshape(-1, side, side)
         seen_SHW = np.stack([cv2.filter2D(difference_HW, cv2.CV_32F, k_hh, anchor=anchor) for k_hh in kernels_Shh])
@@ -163,17 +176,19 @@ class PCAKM(Told):
         belongs_HW = away_HW / np.maximum(away_HW + near_HW, 1e-12)
         return np.stack([belongs_HW, cv2.blur(difference_HW, (side, side), anchor=anchor)]).astype(np.float32)
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed where a pixel is nearer to the changed cluster and passes the guard."""
         assert self.clusters is not None, "fitted() comes first"
         for strip in strips:
-            score_HW = strip.planes_PHW[0]
-            if self.clusters.least > 0:
-                score_HW = np.minimum(score_HW, share_of(strip.planes_PHW[1], self.clusters.least))
-            yield as_map(score_HW, strip.valid_HW)
+            score_HW = strip.scores_PHW[0]
+            if self.clusters.min_difference > 0:
+                score_HW = np.minimum(
+                    score_HW, normalise_by_threshold(strip.scores_PHW[1], self.clusters.min_difference)
+                )
+            yield make_change_map(score_HW, strip.valid_HW)
 
 
-def build(
+def build_pca_km(
     *,
     block_px: int = 4,
     components: int = 3,

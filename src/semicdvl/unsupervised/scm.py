@@ -28,24 +28,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, PlaneStrip, PlaneStrips
-from semicdvl.unsupervised.common.identity import Told
-from semicdvl.unsupervised.common.sam import Masks, SamMasks, Seen
-from semicdvl.unsupervised.common.statistics import Moments, cell_pixels, pair_moments
-from semicdvl.unsupervised.common.thresholds import Histogram, Rule, as_map, histogram_of, least_of, share_of
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrip, ScoreStrips
+from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances, SamMaskGenerator
+from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, measure_moments
+from semicdvl.unsupervised.common.thresholds import (
+    Histogram,
+    ThresholdRule,
+    build_histogram,
+    compute_guard,
+    make_change_map,
+    normalise_by_threshold,
+)
 
 FIND = ("building", "house", "roof", "apartment block", "warehouse", "shed", "factory")
-REST = ("road", "parking lot", "bare land", "grass", "tree", "field", "water", "car", "sports field", "shadow")
+BACKGROUND = ("road", "parking lot", "bare land", "grass", "tree", "field", "water", "car", "sports field", "shadow")
 """Ours; the source asks seven words for buildings and ten for the rest, too."""
 SENTENCE = "satellite image of {}"
-SURE = 0.5
+SURE_PROBABILITY = 0.5
 """From this probability on, the distance is kept as it is; below, it is turned down in proportion."""
-LEAST_DISTANCE = 1e-6
+MIN_DISTANCE = 1e-6
 """Of unit vectors: below, it is rounding."""
 WHITE = 255
 
 
-class Words(Protocol):
+class ImageTextClassifier(Protocol):
     """A CLIP: pictures and sentences in, probabilities out."""
 
     @property
@@ -53,13 +60,13 @@ class Words(Protocol):
         """Name and hash of the weights, for the report."""
         ...
 
-    def probabilities(self, pictures: Sequence[NDArray[np.uint8]], sentences: Sequence[str]) -> NDArray[np.float32]:
+    def classify(self, pictures: Sequence[NDArray[np.uint8]], sentences: Sequence[str]) -> NDArray[np.float32]:
         """Return for each picture (uint8 HWC) a distribution over the sentences, NS."""
         ...
 
 
 @dataclass(frozen=True)
-class SCM(Told):
+class SCM(IdentityFromOptions):
     """SCM; see the module.
 
     Attributes:
@@ -68,17 +75,17 @@ class SCM(Told):
         find: words that are looked for.
         rest: words for everything else.
         rule: how the threshold is found; distances lie between 0 and 1.
-        means: channel means of each date's levels, once fitted.
+        channel_means: channel means of each date's levels, once fitted.
     """
 
-    sam: SamMasks
-    clip: Words
+    sam: SamMaskGenerator
+    clip: ImageTextClassifier
     find: tuple[str, ...] = FIND
-    rest: tuple[str, ...] = REST
-    rule: Rule = field(default_factory=Rule)
-    means: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+    rest: tuple[str, ...] = BACKGROUND
+    rule: ThresholdRule = field(default_factory=ThresholdRule)
+    channel_means: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
     name: str = field(default="scm", init=False)
-    planes_count: int = field(default=2, init=False)
+    map_count: int = field(default=2, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which networks."""
@@ -89,88 +96,93 @@ class SCM(Told):
             "Threshold": str(self.rule),
         }
 
-    def fitted(self, tiles: PairTiles) -> Detector:
+    def prepare(self, tiles: PairTiles) -> Detector:
         """Measure the channel means of every level over the whole raster.
 
         Raises:
             DataError: no data, one colour, or fewer than three bands.
         """
-        rule = self.rule.on(pair_moments(tiles, method=self.name, bands=3))
+        rule = self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3))
         sums: dict[tuple[int, int], Moments] = {}
         for tile in tiles:
             for date, image_HWC in enumerate((tile.t1_HWC, tile.t2_HWC)):
-                for level, map_DHW in enumerate(self.sam.levels(self.sam.look(image_HWC))):
+                for level, map_DHW in enumerate(self.sam.embedding_levels(self.sam.embed_image(image_HWC))):
                     total = sums.setdefault((date, level), Moments(len(map_DHW)))
-                    weight_N = cell_pixels(tile.valid_HW, (map_DHW.shape[1], map_DHW.shape[2]))
+                    weight_N = count_valid_pixels(tile.valid_HW, (map_DHW.shape[1], map_DHW.shape[2]))
                     total.add(map_DHW.flatten(1).T.numpy(), weight_N)
         count = len(sums) // 2
         t1, t2 = (
             tuple(torch.from_numpy(sums[date, level].mean_V).float() for level in range(count)) for date in (0, 1)
         )
-        return replace(self, means=(t1, t2), rule=rule)
+        return replace(self, channel_means=(t1, t2), rule=rule)
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the distance of the dates, turned down where nothing is seen that is looked for, and as it is, 2HW."""
-        assert self.means is not None, "fitted() comes first"
+        assert self.channel_means is not None, "fitted() comes first"
         images = (t1_HWC, t2_HWC)
-        seen = [self.sam.look(image_HWC) for image_HWC in images]
-        joined = [fused(self.sam.levels(one), means) for one, means in zip(seen, self.means, strict=True)]
+        seen = [self.sam.embed_image(image_HWC) for image_HWC in images]
+        joined = [
+            fuse_levels(self.sam.embedding_levels(one), means)
+            for one, means in zip(seen, self.channel_means, strict=True)
+        ]
         distance_HW = (1 - F.cosine_similarity(joined[0], joined[1], dim=0)).clamp(0, 1).numpy()
-        distance_HW[distance_HW < LEAST_DISTANCE] = 0
+        distance_HW[distance_HW < MIN_DISTANCE] = 0
         shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
         full_HW = cv2.resize(distance_HW, shape_hw[::-1], interpolation=cv2.INTER_LINEAR)
-        wanted_HW = np.maximum(*(self._wanted(image, one) for image, one in zip(images, seen, strict=True)))
-        return np.stack([full_HW * np.minimum(wanted_HW / SURE, 1), full_HW]).astype(np.float32)
+        wanted_HW = np.maximum(
+            *(self._foreground_probability(image, one) for image, one in zip(images, seen, strict=True))
+        )
+        return np.stack([full_HW * np.minimum(wanted_HW / SURE_PROBABILITY, 1), full_HW]).astype(np.float32)
 
-    def _wanted(self, image_HWC: NDArray[np.uint8], seen: Seen) -> NDArray[np.float32]:
+    def _foreground_probability(self, image_HWC: NDArray[np.uint8], seen: SamEmbedding) -> NDArray[np.float32]:
         """Return the probability that a pixel belongs to an object that is looked for; 0 where there is no object."""
-        masks = self.sam.masks(seen)
+        masks = self.sam.generate_masks(seen)
         shape_hw = image_HWC.shape[0], image_HWC.shape[1]
         if not len(masks):
             return np.zeros(shape_hw, np.float32)
         sentences = [SENTENCE.format(word) for word in (*self.find, *self.rest)]
-        chosen_NS = self.clip.probabilities(list(crops(image_HWC, masks)), sentences)
-        return masks.painted(torch.from_numpy(chosen_NS[:, : len(self.find)].sum(axis=1)), shape_hw)
+        chosen_NS = self.clip.classify(list(crop_objects(image_HWC, masks)), sentences)
+        return masks.paint_maximum(torch.from_numpy(chosen_NS[:, : len(self.find)].sum(axis=1)), shape_hw)
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give changed where the weighted distance passes the rule, and the distance itself the guard."""
-        weighted = histogram_of(strip.planes_PHW[0][_said(strip)] for strip in strips)
-        border = replace(self.rule, guard=False).border(weighted)
-        least = self._least(strips, border) if self.rule.guards and np.isfinite(border) else 0.0
+        weighted = build_histogram(strip.scores_PHW[0][_covered_pixels(strip)] for strip in strips)
+        border = replace(self.rule, guard=False).find_threshold(weighted)
+        least = self._guard_chord(strips, border) if self.rule.uses_guard and np.isfinite(border) else 0.0
         for strip in strips:
-            score_HW = share_of(strip.planes_PHW[0], border)
+            score_HW = normalise_by_threshold(strip.scores_PHW[0], border)
             if least > 0:
-                score_HW = np.minimum(score_HW, share_of(_chord(strip.planes_PHW[1]), least))
-            yield as_map(score_HW, strip.valid_HW)
+                score_HW = np.minimum(score_HW, normalise_by_threshold(_chord_length(strip.scores_PHW[1]), least))
+            yield make_change_map(score_HW, strip.valid_HW)
 
-    def _least(self, strips: PlaneStrips, border: float) -> float:
+    def _guard_chord(self, strips: ScoreStrips, border: float) -> float:
         """Return the guard: what the chord of a changed pixel must pass."""
         every, same, other = Histogram(), Histogram(), Histogram()
         for strip in strips:
-            chord_HW, above_HW = _chord(strip.planes_PHW[1]), strip.planes_PHW[0] > border
+            chord_HW, above_HW = _chord_length(strip.scores_PHW[1]), strip.scores_PHW[0] > border
             every.add(chord_HW[strip.valid_HW])
             same.add(chord_HW[strip.valid_HW & ~above_HW])
             other.add(chord_HW[strip.valid_HW & above_HW])
         if not same.total or not other.total:
             return 0.0
-        return least_of(every, same, mean_changed=other.mean_above(-1.0))
+        return compute_guard(every, same, mean_changed=other.mean_above(-1.0))
 
 
-def _said(strip: PlaneStrip) -> NDArray[np.bool_]:
+def _covered_pixels(strip: ScoreStrip) -> NDArray[np.bool_]:
     """Return where an object was seen: elsewhere the weighted distance is 0 and says nothing."""
-    seen_HW: NDArray[np.bool_] = strip.valid_HW & (strip.planes_PHW[0] > 0)
+    seen_HW: NDArray[np.bool_] = strip.valid_HW & (strip.scores_PHW[0] > 0)
     return seen_HW
 
 
-def _chord(distance_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+def _chord_length(distance_HW: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the length between unit vectors of this cosine distance, in which noise has no long tail."""
     chord_HW: NDArray[np.float32] = np.sqrt(2 * np.maximum(distance_HW, 0))
     return chord_HW
 
 
-def fused(levels: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
+def fuse_levels(levels: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
     """Return the levels (DHW, finest first) joined on the finest one's grid: recalibrated feature fusion."""
     channels = min(len(level) for level in levels)
     above: Tensor | None = None
@@ -179,18 +191,18 @@ def fused(levels: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
         some = torch.linspace(0, len(level_DHW) - 1, channels).round().long()
         scaled_DHW = (level_DHW * mean_D[:, None, None])[some]
         if above is not None:
-            scaled_DHW = scaled_DHW + _enlarged(above, scaled_DHW)
+            scaled_DHW = scaled_DHW + _resize_like(above, scaled_DHW)
         above = scaled_DHW
         parts.append(scaled_DHW)
-    return torch.cat([_enlarged(part_DHW, levels[0]) for part_DHW in parts])
+    return torch.cat([_resize_like(part_DHW, levels[0]) for part_DHW in parts])
 
 
-def _enlarged(maps_DHW: Tensor, like_DHW: Tensor) -> Tensor:
+def _resize_like(maps_DHW: Tensor, like_DHW: Tensor) -> Tensor:
     """Return maps on another's grid (bilinear)."""
     return F.interpolate(maps_DHW[None], size=like_DHW.shape[1:], mode="bilinear", align_corners=False)[0]
 
 
-def crops(image_HWC: NDArray[np.uint8], masks: Masks) -> Iterator[NDArray[np.uint8]]:
+def crop_objects(image_HWC: NDArray[np.uint8], masks: SamInstances) -> Iterator[NDArray[np.uint8]]:
     """Give each object cut out by its box, on white."""
     height, width = image_HWC.shape[:2]
     for logits_HW in masks.logits_NHW.numpy():
@@ -203,12 +215,12 @@ def crops(image_HWC: NDArray[np.uint8], masks: Masks) -> Iterator[NDArray[np.uin
         yield np.where(mask_HW[box][..., None], image_HWC[box][..., :3], np.uint8(WHITE))
 
 
-def build(
-    sam: SamMasks,
-    clip: Words,
+def build_scm(
+    sam: SamMaskGenerator,
+    clip: ImageTextClassifier,
     *,
     find: Sequence[str] | str = FIND,
-    rest: Sequence[str] | str = REST,
+    rest: Sequence[str] | str = BACKGROUND,
     threshold: float | str = "otsu",
     guard: bool = True,
 ) -> SCM:
@@ -228,4 +240,4 @@ def build(
     words = [(part,) if isinstance(part, str) else tuple(part) for part in (find, rest)]
     if not all(words):
         raise ConfigError("find and rest must both hold words, such as find = ['building'], rest = ['road', 'tree'].")
-    return SCM(sam, clip, words[0], words[1], Rule(threshold, guard))
+    return SCM(sam, clip, words[0], words[1], ThresholdRule(threshold, guard))

@@ -1,6 +1,7 @@
 """What all VLMs of `transformers` share: tiles, batches, remembered images, and masks on a coarse grid made instances.
 
-An adapter (`sam3`, `clipseg`, ...) is a `Looker`: it turns words into a question, images into features, and one of each
+An adapter (`sam3`, `clipseg`, ...) is a `PromptableModel`: it turns words into a question, images into features, and
+one of each
 into an answer. Looking is what costs; features of the last few tiles are kept, so that other words about the same
 image cost little.
 """
@@ -20,51 +21,51 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from semicdvl.atomic_files import key_of
+from semicdvl.atomic_files import hash_values
 from semicdvl.types import Instance, Segments
-from semicdvl.vlms.instance_stitching import encoded
-from semicdvl.vlms.tiled_inference import in_tiles
-from semicdvl.vlms.validation import check_image, check_scores, cleaned
+from semicdvl.vlms.instance_stitching import encode_mask
+from semicdvl.vlms.tiled_inference import segment_in_tiles
+from semicdvl.vlms.validation import check_image, check_scores, normalise_prompts
 
-REMEMBERED = 2
+CACHED_IMAGES = 2
 """Images whose features are kept: the two dates of a pair. SAM 3 needs about 0.2 GB for each in float32."""
 
 
-class Looker(Protocol):
+class PromptableModel(Protocol):
     """A vision-language model in two halves, so that an image is looked at once for any number of questions."""
 
-    def question(self, words: tuple[str, ...]) -> Any:
+    def encode_prompts(self, words: tuple[str, ...]) -> Any:
         """Return what the model needs to know of the words."""
         ...
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
         """Return features of each image (HWC, all of one size), computed together."""
         ...
 
-    def answer(self, seen: Any, question: Any, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance] | None]:
+    def predict(self, seen: Any, question: Any, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance] | None]:
         """Return scores CHW in [0, 1] of the image's size, and instances where the model has them."""
         ...
 
 
 @dataclass(frozen=True)
-class PromptedVLM:
-    """A VLM around a `Looker`; the builders of the adapters make it.
+class HuggingFaceVLM:
+    """A VLM around a `PromptableModel`; the builders of the adapters make it.
 
     Attributes:
         identity: name, hash of weights and vocabulary, hash of every setting that changes answers.
         gamma: score from which answers are worth believing; each adapter says what its scores mean.
-        looker: the model.
+        model: the model.
         tile_px: longest side of a tile.
         batch: tiles looked at together.
     """
 
     identity: str
     gamma: float
-    looker: Looker
+    model: PromptableModel
     tile_px: int
     batch: int = 1
-    _seen: OrderedDict[str, Any] = field(default_factory=OrderedDict, repr=False)
-    _asked: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
+    _image_features: OrderedDict[str, Any] = field(default_factory=OrderedDict, repr=False)
+    _encoded_prompts: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
 
     @property
     def overlap_px(self) -> int:
@@ -85,12 +86,12 @@ class PromptedVLM:
         """
         name = self.identity.partition("-")[0]
         check_image(image_HWC, vlm=name)
-        words = cleaned(prompts)
+        words = normalise_prompts(prompts)
         with torch.inference_mode():
-            answer = in_tiles(
+            answer = segment_in_tiles(
                 image_HWC,
                 words,
-                lambda tiles: self._answers(tiles, words),
+                lambda tiles: self._segment_tiles(tiles, words),
                 tile_px=self.tile_px,
                 overlap_px=self.overlap_px,
                 batch=self.batch,
@@ -98,58 +99,58 @@ class PromptedVLM:
         check_scores(answer.scores_CHW, vlm=name)
         return Segments(answer.scores_CHW, tuple(prompts), answer.instances)
 
-    def _answers(self, tiles: Sequence[NDArray[np.uint8]], words: tuple[str, ...]) -> list[Segments]:
+    def _segment_tiles(self, tiles: Sequence[NDArray[np.uint8]], words: tuple[str, ...]) -> list[Segments]:
         """Return the answers for tiles of one size."""
-        if words not in self._asked:
-            self._asked.clear()  # the words of one run; another run's would only take room
-            self._asked[words] = self.looker.question(words)
+        if words not in self._encoded_prompts:
+            self._encoded_prompts.clear()  # the words of one run; another run's would only take room
+            self._encoded_prompts[words] = self.model.encode_prompts(words)
         answers = []
-        for tile_HWC, seen in zip(tiles, self._look(tiles), strict=True):
+        for tile_HWC, seen in zip(tiles, self._encode_tiles(tiles), strict=True):
             height, width = tile_HWC.shape[:2]
-            scores_CHW, found = self.looker.answer(seen, self._asked[words], shape_hw=(height, width))
+            scores_CHW, found = self.model.predict(seen, self._encoded_prompts[words], shape_hw=(height, width))
             maps_CHW = scores_CHW.float().clamp(0, 1).cpu().numpy()
             answers.append(Segments(maps_CHW, words, None if found is None else tuple(found)))
         return answers
 
-    def _look(self, tiles: Sequence[NDArray[np.uint8]]) -> list[Any]:
+    def _encode_tiles(self, tiles: Sequence[NDArray[np.uint8]]) -> list[Any]:
         """Return features of tiles; those of the last few are remembered by their pixels."""
-        keys = [_pixels(tile_HWC) for tile_HWC in tiles]
-        have = {key: self._seen[key] for key in keys if key in self._seen}
+        keys = [_hash_pixels(tile_HWC) for tile_HWC in tiles]
+        have = {key: self._image_features[key] for key in keys if key in self._image_features}
         new = {key: tile_HWC for key, tile_HWC in zip(keys, tiles, strict=True) if key not in have}
         if new:
-            have |= zip(new, self.looker.look(list(new.values())), strict=True)
+            have |= zip(new, self.model.encode_images(list(new.values())), strict=True)
         for key in keys:
-            self._seen[key] = have[key]
-            self._seen.move_to_end(key)
-        while len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+            self._image_features[key] = have[key]
+            self._image_features.move_to_end(key)
+        while len(self._image_features) > CACHED_IMAGES:
+            self._image_features.popitem(last=False)
         return [have[key] for key in keys]
 
 
-def _pixels(image_HWC: NDArray[np.uint8]) -> str:
+def _hash_pixels(image_HWC: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(repr(image_HWC.shape).encode())
     digest.update(np.ascontiguousarray(image_HWC).tobytes())
     return digest.hexdigest()
 
 
-def identity_of(name: str, weights: str, **settings: Any) -> str:
+def build_identity(name: str, weights: str, **settings: Any) -> str:
     """Return what the answer store is keyed by: name, hash of the weights, hash of the settings."""
-    return f"{name}-{weights}-{key_of(settings)[:8]}"
+    return f"{name}-{weights}-{hash_values(settings)[:8]}"
 
 
 # ------------------------------------------------------------------------------------------------ pictures and masks
-def pictures(images: Sequence[NDArray[np.uint8]]) -> list[Image.Image]:
+def to_pil_images(images: Sequence[NDArray[np.uint8]]) -> list[Image.Image]:
     """Return images as the processors take them without guessing which axis is which."""
     return [Image.fromarray(image_HWC) for image_HWC in images]
 
 
-def resized(maps_QHW: Tensor, shape_hw: tuple[int, int]) -> Tensor:
+def resize_maps(maps_QHW: Tensor, shape_hw: tuple[int, int]) -> Tensor:
     """Return maps at the image's size, bilinear, float32."""
     full_BQHW = F.interpolate(maps_QHW.float()[None], size=shape_hw, mode="bilinear", align_corners=False)
     return full_BQHW[0]
 
 
-def as_instances(
+def masks_to_instances(
     masks_QHW: Tensor,
     *,
     above: float,
@@ -163,9 +164,9 @@ def as_instances(
     """
     found = []
     for at in range(0, len(masks_QHW), 16):
-        full_QHW = (resized(masks_QHW[at : at + 16], shape_hw) > above).cpu().numpy()
+        full_QHW = (resize_maps(masks_QHW[at : at + 16], shape_hw) > above).cpu().numpy()
         for offset, mask_HW in enumerate(full_QHW):
             if mask_HW.any():
-                code = encoded(mask_HW, top=0, left=0, shape_hw=shape_hw)
+                code = encode_mask(mask_HW, top=0, left=0, shape_hw=shape_hw)
                 found.append(Instance(code, prompts[at + offset], float(scores[at + offset])))
     return found

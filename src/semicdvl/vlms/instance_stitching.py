@@ -19,17 +19,17 @@ from pycocotools import mask as rle
 
 from semicdvl.types import Instance
 
-SAME_IOU = 0.5
+MIN_OVERLAP_IOU = 0.5
 """Two finds are one object from this IoU on, measured in the strip that both tiles show."""
-SLIVER_FRAC = 0.8
+MIN_SLIVER_FRAC = 0.8
 """A find cut by its tile's border joins a find of the neighbour that holds this share of it."""
 
-Window = tuple[slice, slice]
+TileWindow = tuple[slice, slice]
 """Rows and columns of a tile in the image."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class InstanceFragment:
     """What one tile shows of one object.
 
     Attributes:
@@ -39,7 +39,7 @@ class Piece:
         prompt: index of the word that it answers.
         score: of this find.
         tile: number of the tile.
-        cut: it touches a border of its tile that is no border of the image.
+        touches_border: it touches a border of its tile that is no border of the image.
     """
 
     mask_HW: NDArray[np.bool_]
@@ -48,7 +48,7 @@ class Piece:
     prompt: int
     score: float
     tile: int
-    cut: bool
+    touches_border: bool
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -56,7 +56,7 @@ class Piece:
         height, width = self.mask_HW.shape
         return self.top, self.left, self.top + height, self.left + width
 
-    def within(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    def crop_to(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
         """Return the mask inside a box of the image, of the box's size."""
         top, left, bottom, right = box
         part_HW = np.zeros((bottom - top, right - left), bool)
@@ -70,7 +70,7 @@ class Piece:
         return part_HW
 
 
-def boolean(mask: Any) -> NDArray[np.bool_]:
+def decode_mask(mask: Any) -> NDArray[np.bool_]:
     """Return an instance's mask (boolean array or COCO RLE) as a boolean array."""
     if isinstance(mask, np.ndarray):
         solid_HW: NDArray[np.bool_] = np.asarray(mask != 0)
@@ -80,9 +80,11 @@ def boolean(mask: Any) -> NDArray[np.bool_]:
     return decoded
 
 
-def cut_out(instance: Instance, *, tile: int, window: Window, shape_hw: tuple[int, int]) -> Piece | None:
+def make_fragment(
+    instance: Instance, *, tile: int, window: TileWindow, shape_hw: tuple[int, int]
+) -> InstanceFragment | None:
     """Return what a tile's instance is in the image; None for an empty mask."""
-    mask_HW = boolean(instance.mask)
+    mask_HW = decode_mask(instance.mask)
     rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     if not len(rows):
         return None
@@ -95,10 +97,10 @@ def cut_out(instance: Instance, *, tile: int, window: Window, shape_hw: tuple[in
         or (cols[-1] == width - 1 and window[1].stop < shape_hw[1])
     )
     top, left = window[0].start + int(rows[0]), window[1].start + int(cols[0])
-    return Piece(inside, top, left, instance.prompt, instance.score, tile, bool(at_border))
+    return InstanceFragment(inside, top, left, instance.prompt, instance.score, tile, bool(at_border))
 
 
-def encoded(mask_HW: NDArray[np.bool_], *, top: int, left: int, shape_hw: tuple[int, int]) -> dict[str, Any]:
+def encode_mask(mask_HW: NDArray[np.bool_], *, top: int, left: int, shape_hw: tuple[int, int]) -> dict[str, Any]:
     """Return a mask that lies at (top, left) of an image as COCO RLE of the image's size.
 
     Made from the object's own pixels: encoding a whole image per object would cost the image's size each time.
@@ -117,7 +119,9 @@ def encoded(mask_HW: NDArray[np.bool_], *, top: int, left: int, shape_hw: tuple[
     return {"size": [height, width], "counts": code["counts"].decode()}
 
 
-def joined(pieces: Sequence[Piece], *, windows: Sequence[Window], shape_hw: tuple[int, int]) -> tuple[Instance, ...]:
+def stitch_instances(
+    pieces: Sequence[InstanceFragment], *, windows: Sequence[TileWindow], shape_hw: tuple[int, int]
+) -> tuple[Instance, ...]:
     """Return the objects of the image, each once, with the best score of its finds; order follows the first finds."""
     root = list(range(len(pieces)))
 
@@ -127,16 +131,16 @@ def joined(pieces: Sequence[Piece], *, windows: Sequence[Window], shape_hw: tupl
             index = root[index]
         return index
 
-    for first, second in same(pieces, windows):
+    for first, second in find_same_instances(pieces, windows):
         a, b = find(first), find(second)
         root[max(a, b)] = min(a, b)
-    groups: dict[int, list[Piece]] = {}
+    groups: dict[int, list[InstanceFragment]] = {}
     for index, piece in enumerate(pieces):
         groups.setdefault(find(index), []).append(piece)
-    return tuple(_one(group, shape_hw) for group in groups.values())
+    return tuple(_merge_fragments(group, shape_hw) for group in groups.values())
 
 
-def same(pieces: Sequence[Piece], windows: Sequence[Window]) -> list[tuple[int, int]]:
+def find_same_instances(pieces: Sequence[InstanceFragment], windows: Sequence[TileWindow]) -> list[tuple[int, int]]:
     """Return the pairs of finds that are one object, as indices of `pieces`, whose `tile` is one of `windows`."""
     of_tile: dict[int, list[int]] = {}
     for index, piece in enumerate(pieces):
@@ -147,25 +151,25 @@ def same(pieces: Sequence[Piece], windows: Sequence[Window]) -> list[tuple[int, 
     tiles = sorted(of_tile)
     for at, first in enumerate(tiles):
         for second in tiles[at + 1 :]:
-            strip = _shared(windows[first], windows[second])
+            strip = _shared_strip(windows[first], windows[second])
             if strip is None:
                 continue
             here, there = of_tile[first], of_tile[second]
-            meet_NM = _meet(boxes_N4[here], boxes_N4[there]) & (prompts_N[here][:, None] == prompts_N[there])
+            meet_NM = _boxes_overlap(boxes_N4[here], boxes_N4[there]) & (prompts_N[here][:, None] == prompts_N[there])
             for i, j in zip(*np.nonzero(meet_NM), strict=True):
-                if _is_one(pieces[here[i]], pieces[there[j]], strip):
+                if _is_same_instance(pieces[here[i]], pieces[there[j]], strip):
                     pairs.append((here[i], there[j]))
     return pairs
 
 
-def _shared(first: Window, second: Window) -> tuple[int, int, int, int] | None:
+def _shared_strip(first: TileWindow, second: TileWindow) -> tuple[int, int, int, int] | None:
     """Return the part of the image that two tiles both show."""
     top, left = max(first[0].start, second[0].start), max(first[1].start, second[1].start)
     bottom, right = min(first[0].stop, second[0].stop), min(first[1].stop, second[1].stop)
     return (top, left, bottom, right) if top < bottom and left < right else None
 
 
-def _meet(first_N4: NDArray[np.int64], second_M4: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _boxes_overlap(first_N4: NDArray[np.int64], second_M4: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which boxes overlap, N x M."""
     low = np.maximum(first_N4[:, None, :2], second_M4[None, :, :2])
     high = np.minimum(first_N4[:, None, 2:], second_M4[None, :, 2:])
@@ -173,7 +177,7 @@ def _meet(first_N4: NDArray[np.int64], second_M4: NDArray[np.int64]) -> NDArray[
     return meet
 
 
-def _is_one(first: Piece, second: Piece, strip: tuple[int, int, int, int]) -> bool:
+def _is_same_instance(first: InstanceFragment, second: InstanceFragment, strip: tuple[int, int, int, int]) -> bool:
     """Tell whether two finds of neighbouring tiles are the same object."""
     box = (
         max(strip[0], min(first.top, second.top)),
@@ -181,22 +185,24 @@ def _is_one(first: Piece, second: Piece, strip: tuple[int, int, int, int]) -> bo
         min(strip[2], max(first.box[2], second.box[2])),
         min(strip[3], max(first.box[3], second.box[3])),
     )
-    a_HW, b_HW = first.within(box), second.within(box)
+    a_HW, b_HW = first.crop_to(box), second.crop_to(box)
     common = int((a_HW & b_HW).sum())
     if not common:
         return False
-    if common >= SAME_IOU * int((a_HW | b_HW).sum()):
+    if common >= MIN_OVERLAP_IOU * int((a_HW | b_HW).sum()):
         return True
-    return any(piece.cut and common >= SLIVER_FRAC * int(piece.mask_HW.sum()) for piece in (first, second))
+    return any(
+        piece.touches_border and common >= MIN_SLIVER_FRAC * int(piece.mask_HW.sum()) for piece in (first, second)
+    )
 
 
-def _one(group: Sequence[Piece], shape_hw: tuple[int, int]) -> Instance:
+def _merge_fragments(group: Sequence[InstanceFragment], shape_hw: tuple[int, int]) -> Instance:
     """Return the union of the finds of one object."""
     boxes = np.array([piece.box for piece in group])
     top, left, bottom, right = (int(value) for value in (*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)))
     union_HW = np.zeros((bottom - top, right - left), bool)
     for piece in group:
-        part_HW: NDArray[np.bool_] = piece.within((top, left, bottom, right))
+        part_HW: NDArray[np.bool_] = piece.crop_to((top, left, bottom, right))
         union_HW[part_HW] = True
-    code = encoded(union_HW, top=top, left=left, shape_hw=shape_hw)
+    code = encode_mask(union_HW, top=top, left=left, shape_hw=shape_hw)
     return Instance(code, group[0].prompt, max(piece.score for piece in group))

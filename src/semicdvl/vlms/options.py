@@ -10,8 +10,8 @@ from typing import Any
 from semicdvl.errors import ConfigError
 
 
-def options_of(
-    *, weights: Path | None = None, device: str | None = None, dtype: str | None = None, more: Sequence[str] = ()
+def parse_vlm_options(
+    *, weights: Path | None = None, device: str | None = None, dtype: str | None = None, assignments: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the options that were given; the builder refuses those that it does not know.
 
@@ -19,24 +19,24 @@ def options_of(
         weights: file, folder or hub name.
         device: torch device, or "auto".
         dtype: numbers to compute with, or "auto".
-        more: `key=value`; a value is read as TOML (numbers, true, false, lists), and as text where it is none.
+        assignments: `key=value`; a value is read as TOML (numbers, true, false, lists), and as text where it is none.
 
     Raises:
-        ConfigError: an entry of `more` is no `key=value`, or says again what an option says.
+        ConfigError: an entry of `assignments` is no `key=value`, or says again what an option says.
     """
     named = {"weights": weights, "device": device, "dtype": dtype}
     options: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    for text in more:
+    for text in assignments:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not key or not value:
             raise ConfigError(f"--vlm-set {text}: wanted key=value, such as threshold=0.4.")
         if key in options:
             raise ConfigError(f"--vlm-set {text}: '{key}' is given twice; give it once.")
-        options[key] = _value(value)
+        options[key] = _parse_value(value)
     return options
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """Return a value as TOML reads it, or the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -10,25 +10,31 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import VLM, Segments
-from semicdvl.vlms.instance_stitching import Piece, Window, cut_out, joined
-from semicdvl.vlms.tiling import ramp, windows
+from semicdvl.vlms.instance_stitching import InstanceFragment, TileWindow, make_fragment, stitch_instances
+from semicdvl.vlms.tiling import blending_ramp, tile_windows
 
-Ask = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segments]]
+SegmentTiles = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segments]]
 """Answers several images of one size at once."""
 
-ELONGATION = 2
+MAX_ASPECT_RATIO = 2
 """No tile is longer than this many times the image's short side: most VLMs squeeze what they see into a square."""
 
 
-def in_tiles(
-    image_HWC: NDArray[np.uint8], prompts: Sequence[str], ask: Ask, *, tile_px: int, overlap_px: int, batch: int = 1
+def segment_in_tiles(
+    image_HWC: NDArray[np.uint8],
+    prompts: Sequence[str],
+    segment_tiles: SegmentTiles,
+    *,
+    tile_px: int,
+    overlap_px: int,
+    batch: int = 1,
 ) -> Segments:
     """Ask about an image tile by tile and put the answers together.
 
     Args:
         image_HWC: uint8 RGB of any size.
         prompts: the words; every answer must have one map for each.
-        ask: answers tiles, each with maps of its tile's size; either all answers have instances or none.
+        segment_tiles: answers tiles, each with maps of its tile's size; either all answers have instances or none.
         tile_px: longest side of a tile; an image within it is asked as it is.
         overlap_px: least overlap of neighbouring tiles. An object must be seen whole, or agree in the overlap, to
             become one again; about the size of what is looked for is a good choice.
@@ -45,37 +51,41 @@ def in_tiles(
         raise ConfigError(f"tiles of {tile_px} px cannot overlap by {overlap_px} px; give an overlap below the side.")
     height, width = image_HWC.shape[:2]
     shape_hw = (height, width)
-    side_px = min(tile_px, max(ELONGATION * min(shape_hw), overlap_px + 1))
-    places = list(windows(height, width, tile_px=side_px, overlap_px=overlap_px))
+    side_px = min(tile_px, max(MAX_ASPECT_RATIO * min(shape_hw), overlap_px + 1))
+    places = list(tile_windows(height, width, tile_px=side_px, overlap_px=overlap_px))
     if len(places) == 1:
-        return ask([image_HWC])[0]
+        return segment_tiles([image_HWC])[0]
     scores_CHW = np.zeros((len(prompts), height, width), np.float32)
     weight_HW = np.zeros(shape_hw, np.float32)
-    pieces: list[Piece] | None = []
-    for tile, answer in enumerate(_answers(image_HWC, places, ask, batch)):
+    pieces: list[InstanceFragment] | None = []
+    for tile, answer in enumerate(_segment_batches(image_HWC, places, segment_tiles, batch)):
         rows, cols = places[tile]
-        ramp_HW = ramp(rows, height, max(overlap_px, 1))[:, None] * ramp(cols, width, max(overlap_px, 1))
+        ramp_HW = blending_ramp(rows, height, max(overlap_px, 1))[:, None] * blending_ramp(
+            cols, width, max(overlap_px, 1)
+        )
         scores_CHW[:, rows, cols] += answer.scores_CHW * ramp_HW
         weight_HW[rows, cols] += ramp_HW
-        pieces = _more(pieces, answer, tile=tile, window=places[tile], shape_hw=shape_hw)
+        pieces = _add_fragments(pieces, answer, tile=tile, window=places[tile], shape_hw=shape_hw)
     scores_CHW /= weight_HW
-    instances = None if pieces is None else joined(pieces, windows=places, shape_hw=shape_hw)
+    instances = None if pieces is None else stitch_instances(pieces, windows=places, shape_hw=shape_hw)
     return Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts), instances)
 
 
-def _answers(image_HWC: NDArray[np.uint8], places: Sequence[Window], ask: Ask, batch: int) -> Iterator[Segments]:
+def _segment_batches(
+    image_HWC: NDArray[np.uint8], places: Sequence[TileWindow], ask: SegmentTiles, batch: int
+) -> Iterator[Segments]:
     """Yield the answer of every tile; all tiles of an image have one size, so any number can go together."""
     for at in range(0, len(places), batch):
         yield from ask([np.ascontiguousarray(image_HWC[place]) for place in places[at : at + batch]])
 
 
-def _more(
-    pieces: list[Piece] | None, answer: Segments, *, tile: int, window: Window, shape_hw: tuple[int, int]
-) -> list[Piece] | None:
+def _add_fragments(
+    pieces: list[InstanceFragment] | None, answer: Segments, *, tile: int, window: TileWindow, shape_hw: tuple[int, int]
+) -> list[InstanceFragment] | None:
     """Add a tile's finds; None once a tile answered without instances."""
     if pieces is None or answer.instances is None:
         return None
-    found = (cut_out(one, tile=tile, window=window, shape_hw=shape_hw) for one in answer.instances)
+    found = (make_fragment(one, tile=tile, window=window, shape_hw=shape_hw) for one in answer.instances)
     return pieces + [piece for piece in found if piece is not None]
 
 
@@ -105,7 +115,7 @@ class TiledVLM:
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
         """Return the answer for an image of any size."""
-        return in_tiles(
+        return segment_in_tiles(
             image_HWC,
             prompts,
             lambda tiles: [self.vlm.segment(tile, prompts, gsd_m=gsd_m) for tile in tiles],

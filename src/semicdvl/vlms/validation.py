@@ -24,7 +24,7 @@ def check_image(image_HWC: NDArray[Any], *, vlm: str) -> None:
         )
 
 
-def cleaned(prompts: Sequence[str]) -> tuple[str, ...]:
+def normalise_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
     """Return prompts as they are asked: lower case, single blanks, no full stop (which parts words for some VLMs).
 
     Raises:

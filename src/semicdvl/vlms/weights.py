@@ -19,84 +19,87 @@ from typing import Any
 
 import torch
 
-from semicdvl.atomic_files import key_of, read_json, sha256
+from semicdvl.atomic_files import hash_file, hash_values, read_json
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
 
 log = logging.getLogger("semicdvl")
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-SAFE = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
-WORDS_AND_SETTINGS = {".json", ".txt", ".model", ".jinja"}
-ASK_TIMEOUT_S = 5.0
+SAFETENSORS_NAME = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+PICKLE_NAME = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
+CONFIG_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
+HUB_TIMEOUT_S = 5.0
 """A hub that doesn't answer within this is taken as out of reach."""
-MISSING_MOST_FRAC = 0.02
+MAX_MISSING_FRAC = 0.02
 """From this share of tensors missing on, a folder holds another model; below, a warning is given."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WeightsSpec:
     """What a VLM needs, and how its user gets it.
 
     Attributes:
-        vlm: name of the VLM.
-        default: name on the model hub that is taken unless another is given.
+        vlm_name: name of the VLM.
+        default_name: name on the model hub that is taken unless another is given.
         model_types: what `config.json` may call the architecture.
         gated: the hub wants the licence accepted before.
         option: how the command line takes it.
     """
 
-    vlm: str
-    default: str
+    vlm_name: str
+    default_name: str
     model_types: tuple[str, ...]
     gated: bool = False
     option: str = "--weights "
 
-    def remedy(self, name: str) -> str:
+    def describe_download(self, name: str) -> str:
         """Say how weights come onto a machine without a network."""
         local = name.rpartition("/")[2]
         first = "accept the licence on its page, then " if self.gated else ""
         login = "`hf auth login` and " if self.gated else ""
         return (
             f"Where there is a network, {first}run {login}`hf download {name} --local-dir {local}`; "
-            f"copy the folder here and give --vlm {self.vlm} {self.option}{local}"
+            f"copy the folder here and give --vlm {self.vlm_name} {self.option}{local}"
         )
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsFolder:
     """A folder with everything that a model needs."""
 
     folder: Path
 
     @property
-    def safe(self) -> bool:
+    def is_safetensors(self) -> bool:
         """Whether the weights are safetensors."""
-        return any(SAFE.fullmatch(path.name) for path in self.folder.iterdir())
+        return any(SAFETENSORS_NAME.fullmatch(path.name) for path in self.folder.iterdir())
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Return 12 hex digits over the weights, settings and vocabulary, whatever the folder is called."""
-        return fingerprint(_needed(self.folder.iterdir(), safe=self.safe))
+        return fingerprint_files(_files_to_load(self.folder.iterdir(), safe=self.is_safetensors))
 
 
-def fingerprint(paths: Iterable[Path]) -> str:
+def fingerprint_files(paths: Iterable[Path]) -> str:
     """Return 12 hex digits over names and contents of files."""
-    return key_of(sorted((path.name, sha256(path)) for path in paths))[:12]
+    return hash_values(sorted((path.name, hash_file(path)) for path in paths))[:12]
 
 
-def _needed(paths: Iterable[Path], *, safe: bool) -> list[Path]:
+def _files_to_load(paths: Iterable[Path], *, safe: bool) -> list[Path]:
     """Return which files of a folder are loaded."""
-    weights = SAFE if safe else PICKLED
+    weights = SAFETENSORS_NAME if safe else PICKLE_NAME
     return [
         path
         for path in paths
         if weights.fullmatch(path.name)
-        or (path.suffix in WORDS_AND_SETTINGS and not (SAFE.fullmatch(path.name) or PICKLED.fullmatch(path.name)))
+        or (
+            path.suffix in CONFIG_SUFFIXES
+            and not (SAFETENSORS_NAME.fullmatch(path.name) or PICKLE_NAME.fullmatch(path.name))
+        )
     ]
 
 
 # ------------------------------------------------------------------------------------------------ finding
-def find(source: Path | str | None, wanted: Wanted) -> Weights:
+def find_weights(source: Path | str | None, wanted: WeightsSpec) -> WeightsFolder:
     """Return the folder of weights that a path or a name stands for; a name is downloaded if it must be.
 
     Args:
@@ -107,17 +110,19 @@ def find(source: Path | str | None, wanted: Wanted) -> Weights:
         MissingExtraError: `transformers` is not installed.
         InputError: no such folder or name, no weights in it, those of another model, or the hub is out of reach.
     """
-    need_transformers(wanted.vlm)
-    folder = Path(wanted.default if source is None else source)
+    require_transformers(wanted.vlm_name)
+    folder = Path(wanted.default_name if source is None else source)
     if not folder.is_dir():
         if folder.is_file() or not HUB_NAME.fullmatch(str(folder)):
-            raise InputError(folder, f"no folder of weights for '{wanted.vlm}'", wanted.remedy(wanted.default))
-        folder = _from_hub(str(folder), wanted)
-    _check(folder, wanted)
-    return Weights(folder)
+            raise InputError(
+                folder, f"no folder of weights for '{wanted.vlm_name}'", wanted.describe_download(wanted.default_name)
+            )
+        folder = _download_from_hub(str(folder), wanted)
+    _check_architecture(folder, wanted)
+    return WeightsFolder(folder)
 
 
-def need_transformers(vlm: str) -> None:
+def require_transformers(vlm: str) -> None:
     """Raise MissingExtraError where `transformers` is not installed."""
     try:
         import transformers  # noqa: F401
@@ -125,43 +130,45 @@ def need_transformers(vlm: str) -> None:
         raise MissingExtraError(f"the VLM '{vlm}' needs transformers: install semicdvl[vlm] ({error}).") from None
 
 
-def _from_hub(name: str, wanted: Wanted) -> Path:
+def _download_from_hub(name: str, wanted: WeightsSpec) -> Path:
     """Return the folder of a downloaded name; download it where it is missing."""
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     with contextlib.suppress(errors.LocalEntryNotFoundError, errors.HFValidationError):
         # asked for one file only: else a download that left out other files of the repository counts as incomplete
         folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=["config.json"]))
-        if (folder / "config.json").is_file() and _complete(folder):
+        if (folder / "config.json").is_file() and _is_complete(folder):
             return folder
-    remedy = wanted.remedy(name)
+    remedy = wanted.describe_download(name)
     if constants.HF_HUB_OFFLINE:
         raise InputError(name, "not downloaded before, and HF_HUB_OFFLINE forbids asking the model hub", remedy)
     try:
-        info = HfApi().model_info(name, timeout=ASK_TIMEOUT_S)
+        info = HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
         files = [item.rfilename for item in info.siblings or [] if "/" not in item.rfilename]
-        safe = any(SAFE.fullmatch(file) for file in files)
-        loaded = [str(path) for path in _needed(map(Path, files), safe=safe)]
-        return Path(snapshot_download(name, allow_patterns=loaded, etag_timeout=ASK_TIMEOUT_S))
+        safe = any(SAFETENSORS_NAME.fullmatch(file) for file in files)
+        loaded = [str(path) for path in _files_to_load(map(Path, files), safe=safe)]
+        return Path(snapshot_download(name, allow_patterns=loaded, etag_timeout=HUB_TIMEOUT_S))
     except errors.GatedRepoError as error:
-        raise InputError(name, f"the hub wants its licence accepted first ({_short(error)})", remedy) from error
+        raise InputError(
+            name, f"the hub wants its licence accepted first ({_summarise_error(error)})", remedy
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
             name, "neither a folder here nor a public model of the hub", "Check the name or the path"
         ) from error
     except Exception as error:  # whatever a network can do wrong
-        problem = f"not on this machine, and the model hub can't be reached ({_short(error)})"
+        problem = f"not on this machine, and the model hub can't be reached ({_summarise_error(error)})"
         raise InputError(name, problem, remedy) from error
 
 
-def _short(error: Exception) -> str:
+def _summarise_error(error: Exception) -> str:
     """Return the first line of an error's text, or its kind; never torch's advice to switch its protection off."""
     if "weights_only" in str(error):
         return "a pickled file that is broken, or holds more than tensors; nothing in it was run"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def _complete(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Tell whether all weight files that the folder speaks of are there."""
     for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
         if index.is_file():
@@ -173,19 +180,21 @@ def _complete(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model.safetensors", "pytorch_model.bin"))
 
 
-def _check(folder: Path, wanted: Wanted) -> None:
+def _check_architecture(folder: Path, wanted: WeightsSpec) -> None:
     """Refuse a folder without weights, or of another architecture."""
-    remedy = f"Give the folder that `hf download {wanted.default}` wrote, complete, for --vlm {wanted.vlm}"
+    remedy = f"Give the folder that `hf download {wanted.default_name}` wrote, complete, for --vlm {wanted.vlm_name}"
     config = read_json(folder / "config.json", remedy=remedy)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in wanted.model_types:
         raise InputError(folder, f"holds a model of type '{kind}', wanted {' or '.join(wanted.model_types)}", remedy)
-    if not _complete(folder):
+    if not _is_complete(folder):
         raise InputError(folder, "holds no weights, or not all of them (model.safetensors)", remedy)
 
 
 # ------------------------------------------------------------------------------------------------ loading
-def load_model(model_class: Any, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> Any:
+def load_transformers_model(
+    model_class: Any, weights: WeightsFolder, *, device: torch.device, dtype: torch.dtype
+) -> Any:
     """Load a model of `transformers` in evaluation mode.
 
     Raises:
@@ -193,20 +202,20 @@ def load_model(model_class: Any, weights: Weights, *, device: torch.device, dtyp
     """
     remedy = "Download it again, or give the weights of the right model"
     try:
-        with _quiet():
+        with _silence_transformers():
             model, facts = model_class.from_pretrained(
                 str(weights.folder),
                 dtype=dtype,
                 local_files_only=True,
-                use_safetensors=weights.safe,
+                use_safetensors=weights.is_safetensors,
                 weights_only=True,
                 output_loading_info=True,
             )
     except Exception as error:  # safetensors, JSON, sizes, missing files: all of it is the folder's content
         kind = model_class.__name__
-        raise InputError(weights.folder, f"cannot be loaded as {kind} ({_short(error)})", remedy) from error
+        raise InputError(weights.folder, f"cannot be loaded as {kind} ({_summarise_error(error)})", remedy) from error
     missing, count = facts["missing_keys"], len(model.state_dict())
-    if len(missing) > MISSING_MOST_FRAC * count:
+    if len(missing) > MAX_MISSING_FRAC * count:
         problem = f"lacks {len(missing)} of the {count} tensors of {model_class.__name__}"
         raise InputError(weights.folder, f"{problem}, such as {', '.join(sorted(missing)[:3])}", remedy)
     if missing:
@@ -214,25 +223,25 @@ def load_model(model_class: Any, weights: Weights, *, device: torch.device, dtyp
     return model.eval().requires_grad_(False).to(device)
 
 
-def load_part(part_class: Any, weights: Weights) -> Any:
+def load_processor(part_class: Any, weights: WeightsFolder) -> Any:
     """Load a processor or tokenizer of `transformers`.
 
     Raises:
         InputError: its files are missing or damaged.
     """
     try:
-        with _quiet():
+        with _silence_transformers():
             return part_class.from_pretrained(str(weights.folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise InputError(
             weights.folder,
-            f"has no usable files for {part_class.__name__} ({_short(error)})",
+            f"has no usable files for {part_class.__name__} ({_summarise_error(error)})",
             "Download the whole folder, with its tokenizer and preprocessor files",
         ) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_transformers() -> Iterator[None]:
     """Keep `transformers` from drawing bars and reports; what matters is said by our own errors."""
     import transformers
 
@@ -265,7 +274,9 @@ def pick_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"no device '{device}' here ({_short(error)}); use auto, cpu, cuda or cuda:0.") from None
+        raise ConfigError(
+            f"no device '{device}' here ({_summarise_error(error)}); use auto, cpu, cuda or cuda:0."
+        ) from None
     return chosen
 
 

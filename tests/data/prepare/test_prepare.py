@@ -25,8 +25,16 @@ from semicdvl.config import parse_recipe
 from semicdvl.data.images import read_mask, read_rgb
 from semicdvl.data.prepare import patch_cutter, published
 from semicdvl.data.prepare.published import prepare_published, verify_lists
-from semicdvl.data.prepare.run import Prepared, PrepareSettings, prepare
-from semicdvl.data.prepare.spatial_split import LABELLED, UNLABELLED, Cell, Patch, divide, layout, leakage
+from semicdvl.data.prepare.run import PreparedPatches, PrepareSettings, prepare_patches
+from semicdvl.data.prepare.spatial_split import (
+    LABELLED,
+    UNLABELLED,
+    CutPatch,
+    PatchCell,
+    lay_out_patches,
+    measure_leakage,
+    split_by_blocks,
+)
 from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.training.run import train
@@ -78,20 +86,20 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 SMALL = PrepareSettings(size_px=32, buffer_px=8, block_m=48, seed=1, min_known_frac=0.5)
 
 
-def run(town: dict[str, Path], out: Path, settings: PrepareSettings = SMALL, **changes: Any) -> Prepared:
+def run(town: dict[str, Path], out: Path, settings: PrepareSettings = SMALL, **changes: Any) -> PreparedPatches:
     files = {**town, **changes}
     before, after = files.pop("before"), files.pop("after")
-    return prepare(before, after, out, settings=settings, console=QUIET, **files)
+    return prepare_patches(before, after, out, settings=settings, console=QUIET, **files)
 
 
 @pytest.fixture(scope="module")
-def made(town: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def made(town: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> PreparedPatches:
     return run(town, tmp_path_factory.mktemp("made") / "DATA")
 
 
 # ------------------------------------------------------------------------------------------------ rasters
-def test_patches_hold_what_the_rasters_and_polygons_say(made: Prepared, town: dict[str, Path]) -> None:
-    data = folder.read(made.out)
+def test_patches_hold_what_the_rasters_and_polygons_say(made: PreparedPatches, town: dict[str, Path]) -> None:
+    data = folder.read_folder(made.out)
     with rasterio.open(town["before"]) as before, rasterio.open(town["after"]) as after:
         t1_HWC, t2_HWC = np.moveaxis(before.read(), 0, 2), np.moveaxis(after.read(), 0, 2)[8:, 4:]
     for pair in data.pairs:
@@ -108,40 +116,44 @@ def test_patches_hold_what_the_rasters_and_polygons_say(made: Prepared, town: di
     assert any((read_mask(pair.label, label_values=VALUES) == IGNORE).any() for pair in data.pairs if pair.label)
 
 
-def test_sides_are_blocks_of_ground_with_gaps(made: Prepared) -> None:
-    assert made.leaks.touching == {"val": 0, "test": 0}
-    assert all(gap is not None and gap >= 8 for gap in made.leaks.nearest_px.values())
-    rows = {side: (labelled, unlabelled) for side, labelled, unlabelled, _, _ in made.rows}
+def test_sides_are_blocks_of_ground_with_gaps(made: PreparedPatches) -> None:
+    assert made.leakage.touching == {"val": 0, "test": 0}
+    assert all(gap is not None and gap >= 8 for gap in made.leakage.nearest_px.values())
+    rows = {side: (labelled, unlabelled) for side, labelled, unlabelled, _, _ in made.subset_rows}
     assert rows["train"][1] > 0 and rows["val"][1] == rows["test"][1] == 0
     total = sum(labelled for labelled, _ in rows.values())
     assert rows["test"][0] == pytest.approx(0.25 * total, abs=0.12 * total) and rows["val"][0] > 0
-    listed = {side: folder.read_list(made.out / "list" / f"{side}.txt") for side in ("train", "val", "test")}
+    listed = {side: folder.read_name_list(made.out / "list" / f"{side}.txt") for side in ("train", "val", "test")}
     names = [name for side in listed.values() for name in side]
-    assert sorted(names) == sorted(pair.name for pair in folder.read(made.out).pairs) and len(set(names)) == len(names)
+    assert sorted(names) == sorted(pair.name for pair in folder.read_folder(made.out).pairs) and len(set(names)) == len(
+        names
+    )
     outlines = gpd.read_file(made.out / "patches.gpkg")
     by_side = {side: frame.union_all() for side, frame in outlines[outlines.side != "left_out"].groupby("side")}
     assert by_side["train"].distance(by_side["test"]) >= 4 and by_side["val"].distance(by_side["test"]) >= 4  # 8 px
-    assert made.division.left_out and set(outlines.crs.to_authority()) == {"EPSG", "32633"}
+    assert made.split.left_out and set(outlines.crs.to_authority()) == {"EPSG", "32633"}
 
 
 def test_touching_patches_are_counted_where_there_is_no_gap(town: dict[str, Path], tmp_path: Path) -> None:
     tight = run(town, tmp_path / "DATA", PrepareSettings(size_px=32, buffer_px=0, block_m=32))
-    assert tight.block_patches == 2 and tight.leaks.nearest_px == {"val": 0, "test": 0}
-    assert tight.leaks.touching["test"] > 0 and "touch a training patch" in tight.summary
+    assert tight.block_patches == 2 and tight.leakage.nearest_px == {"val": 0, "test": 0}
+    assert tight.leakage.touching["test"] > 0 and "touch a training patch" in tight.summary
 
 
 def test_labels_need_no_explanation_unless_unknown_ground_is_asked_for(town: dict[str, Path], tmp_path: Path) -> None:
     plain = run(town, tmp_path / "DATA", PrepareSettings(size_px=32, buffer_px=8, seed=1))
-    labelled = [pair for pair in folder.read(plain.out).pairs if pair.label is not None]
+    labelled = [pair for pair in folder.read_folder(plain.out).pairs if pair.label is not None]
     assert labelled and all(set(np.unique(read_mask(pair.label))) <= {0, 1} for pair in labelled if pair.label)
     assert all(int(pair.name[9:15]) + 32 <= 258 for pair in labelled) and "label_values" not in plain.summary
 
 
-def test_an_interrupted_run_goes_on(town: dict[str, Path], made: Prepared, tmp_path: Path, monkeypatch: Any) -> None:
-    real, calls = patch_cutter._cut_one, []
+def test_an_interrupted_run_goes_on(
+    town: dict[str, Path], made: PreparedPatches, tmp_path: Path, monkeypatch: Any
+) -> None:
+    real, calls = patch_cutter._cut_patch, []
 
-    def stopped_at(last: int) -> Callable[..., Patch]:
-        def cut_one(*args: Any, **options: Any) -> Patch:
+    def stopped_at(last: int) -> Callable[..., CutPatch]:
+        def cut_one(*args: Any, **options: Any) -> CutPatch:
             calls.append(args[1].name)
             if len(calls) == last:
                 raise KeyboardInterrupt
@@ -159,7 +171,7 @@ def test_an_interrupted_run_goes_on(town: dict[str, Path], made: Prepared, tmp_p
     monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(10**6))
     again = run(town, out)
     assert len(calls) == len(set(calls)) + 1  # only the interrupted one twice
-    assert again.division == made.division and "finished" in (out / "prepare.json").read_text()
+    assert again.split == made.split and "finished" in (out / "prepare.json").read_text()
     for file in sorted(made.out.rglob("*.png")) + sorted(made.out.rglob("*.txt")):
         assert (out / file.relative_to(made.out)).read_bytes() == file.read_bytes()
     with pytest.raises(OutputError, match="other inputs or settings"):
@@ -172,12 +184,12 @@ def test_patches_without_data_are_skipped_and_counted(town: dict[str, Path], tmp
     image_HWC[:, 300:] = 0  # a black border without a tag
     dark = run(town, tmp_path / "DATA", before=raster(tmp_path / "dark.tif", image_HWC), labelled_area=None)
     assert dark.skipped > 10 and any("black border" in note for note in dark.notes)
-    assert all(patch.cell.col < 300 for patch in (*dark.division.train, *dark.division.test))
+    assert all(patch.cell.col < 300 for patch in (*dark.split.train, *dark.split.test))
     assert any("counts as unchanged" in note for note in dark.notes)
-    assert not any(unlabelled for _, _, unlabelled, _, _ in dark.rows) and "small-supervised" in dark.summary
+    assert not any(unlabelled for _, _, unlabelled, _, _ in dark.subset_rows) and "small-supervised" in dark.summary
 
 
-def test_the_patches_train(made: Prepared, tmp_path: Path) -> None:
+def test_the_patches_train(made: PreparedPatches, tmp_path: Path) -> None:
     command_line = made.summary.splitlines()[-1]
     assert "semicdvl train recipes/small-semicd_vl.toml" in command_line and "data.label_values" in command_line
     recipe = {
@@ -187,7 +199,7 @@ def test_the_patches_train(made: Prepared, tmp_path: Path) -> None:
         "train": {"steps": 2, "labelled_batch": 2, "unlabelled_batch": 2, "eval_every": 2, "device": "cpu"},
     }
     trained = train(parse_recipe(recipe, source="test"), tmp_path / "run", quiet=True)
-    assert any("iou" in scores for scores in trained.columns().values())
+    assert any("iou" in scores for scores in trained.list_score_columns().values())
 
 
 def test_the_command(town: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,32 +239,32 @@ def test_what_cannot_be_prepared_says_why_and_writes_nothing(town: dict[str, Pat
 @settings(max_examples=60, deadline=None)
 @given(st.integers(33, 700), st.integers(33, 700), st.integers(1, 4), st.integers(0, 40), st.integers(0, 5))
 def test_blocks_never_come_closer_than_the_gap(height: int, width: int, side: int, gap: int, seed: int) -> None:
-    cells = layout(height, width, size_px=32, block_patches=side, buffer_px=gap)
+    cells = lay_out_patches(height, width, size_px=32, block_patches=side, buffer_px=gap)
     assert all(cell.row + 32 <= height and cell.col + 32 <= width for cell in cells)
     assert len({cell.name for cell in cells}) == len(cells) > 0
-    patches = [Patch(cell, LABELLED if i % 5 else UNLABELLED, 1024, 1024, i % 3) for i, cell in enumerate(cells)]
+    patches = [CutPatch(cell, LABELLED if i % 5 else UNLABELLED, 1024, 1024, i % 3) for i, cell in enumerate(cells)]
     changed = {patch.cell.block for patch in patches if patch.state == LABELLED and patch.changed_px}
     if len(changed) < 3:
         with pytest.raises(DataError, match="hold a labelled change"):
-            divide(patches, val_frac=0.2, test_frac=0.3, seed=seed)
+            split_by_blocks(patches, val_frac=0.2, test_frac=0.3, seed=seed)
         return
-    made = divide(patches, val_frac=0.2, test_frac=0.3, seed=seed)
+    made = split_by_blocks(patches, val_frac=0.2, test_frac=0.3, seed=seed)
     for side_patches in (made.train, made.val, made.test):
         assert any(patch.changed_px for patch in side_patches if patch.state == LABELLED)
     assert sum(len(each) for each in vars(made).values()) == len(patches)
-    found = leakage(made, size_px=32)
+    found = measure_leakage(made, size_px=32)
     assert all(nearest is None or nearest >= gap for nearest in found.nearest_px.values())
     if gap:
         assert not any(found.touching.values())
 
 
 def test_leakage_is_measured_and_not_assumed() -> None:
-    from semicdvl.data.prepare.spatial_split import Division
+    from semicdvl.data.prepare.spatial_split import SpatialSplit
 
-    train, near, far = (Patch(Cell(row, col, (0, 0)), LABELLED) for row, col in ((0, 0), (32, 32), (40, 71)))
-    found = leakage(Division(train=(train,), test=(near, far)), size_px=32)
+    train, near, far = (CutPatch(PatchCell(row, col, (0, 0)), LABELLED) for row, col in ((0, 0), (32, 32), (40, 71)))
+    found = measure_leakage(SpatialSplit(train=(train,), test=(near, far)), size_px=32)
     assert found.touching == {"val": 0, "test": 1} and found.nearest_px == {"val": None, "test": 0}
-    assert leakage(Division(train=(train,), test=(far,)), size_px=32).nearest_px["test"] == 39
+    assert measure_leakage(SpatialSplit(train=(train,), test=(far,)), size_px=32).nearest_px["test"] == 39
 
 
 # ------------------------------------------------------------------------------------------------ published sets
@@ -284,8 +296,8 @@ def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
     assert set(np.unique(label_HW)) == {0, 255} and label_HW[6, 10] == 255
     copied = found.root / "list" / "5%" / "labeled.txt"
     assert copied.read_bytes() == (below / "5%" / "labeled.txt").read_bytes()
-    assert [(fact.name, fact.count, fact.published) for fact in found.lists][-1] == ("5%/unlabeled", 3, False)
-    assert found.leaks == {"val": 0, "test": 0} and "not the published list" in found.summary
+    assert [(fact.name, fact.count, fact.is_published) for fact in found.lists][-1] == ("5%/unlabeled", 3, False)
+    assert found.leak_counts == {"val": 0, "test": 0} and "not the published list" in found.summary
     copied.parent.parent.joinpath("odd.txt").touch()
     (found.root / "A" / "train_7_2.png").unlink()
     assert prepare_published("levir_cd", root, lists=below, console=QUIET).written == 1  # only what is missing
@@ -296,7 +308,9 @@ def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
 def test_without_lists_the_tiles_tell_the_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed, _ = command(capsys, "prepare", "levir-cd", tiles(tmp_path / "LEVIR"))
     assert code == 0 and "train 4, val 4, test 4" in printed and "12 new" in printed
-    assert folder.read_list(tmp_path / "LEVIR-256" / "list" / "val.txt") == tuple(f"val_8_{i}" for i in (1, 2, 3, 4))
+    assert folder.read_name_list(tmp_path / "LEVIR-256" / "list" / "val.txt") == tuple(
+        f"val_8_{i}" for i in (1, 2, 3, 4)
+    )
     code, printed, _ = command(capsys, "prepare", "levir-cd", tmp_path / "LEVIR-256", "--verify")
     assert code == 0 and "12 patches" in printed and "0 new" in printed
 
@@ -317,7 +331,7 @@ def test_lists_that_are_wrong_say_how(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"test\.txt"):
         prepare_published("whu_cd", root, lists=lists(tmp_path / "x", train=names[:2], val=names[2:3]), console=QUIET)
     found = prepare_published("whu_cd", root, lists=lists(tmp_path / "good", **good), console=QUIET)
-    assert found.leaks == {"val": 1, "test": 0}  # 3 is beside 2, 4 beside 3 only
+    assert found.leak_counts == {"val": 1, "test": 0}  # 3 is beside 2, 4 beside 3 only
     (root / "label" / "whucd_00001.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"whucd_00001\.png.*not an image"):
         prepare_published("whu_cd", root, console=QUIET)
@@ -342,10 +356,10 @@ def test_whu_cd_mosaics_are_cut_row_by_row(tmp_path: Path) -> None:
 @pytest.mark.skipif(not LISTS.is_dir(), reason="no published lists at ../shared/splits")
 @pytest.mark.parametrize("name", ["levir", "whu"])
 def test_published_lists_are_known_by_their_hash(name: str) -> None:
-    from semicdvl.data.pairs import DataSet
+    from semicdvl.data.pairs import ChangeDataset
     from semicdvl.types import PairFiles
 
-    names = [each for side in ("train", "val", "test") for each in folder.read_list(LISTS / name / f"{side}.txt")]
+    names = [each for side in ("train", "val", "test") for each in folder.read_name_list(LISTS / name / f"{side}.txt")]
     pairs = tuple(PairFiles(each, Path(each), Path(each), Path(each)) for each in names)
-    facts = verify_lists(DataSet(f"{name}_cd", pairs), LISTS / name)
-    assert len(facts) == 11 == len(published.PUBLISHED[f"{name}_cd"]) and all(fact.published for fact in facts)
+    facts = verify_lists(ChangeDataset(f"{name}_cd", pairs), LISTS / name)
+    assert len(facts) == 11 == len(published.PUBLISHED_LISTS[f"{name}_cd"]) and all(fact.is_published for fact in facts)

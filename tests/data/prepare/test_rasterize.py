@@ -45,24 +45,26 @@ def test_burned_pixel_by_pixel(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, on_map(3, 5, 7, 11), on_map(20, 30, 4, 6))
     polygons = read_polygons(path, grid=GRID)
     want = mask_of(3, 5, 7, 11) | mask_of(20, 30, 4, 6)
-    assert len(polygons) == 2 and polygons.notes() == ()
-    np.testing.assert_array_equal(polygons.mask(GRID), want)
-    np.testing.assert_array_equal(polygons.mask(GRID.part(18, 25, 9, 20)), want[18:27, 25:45])  # a window of it
-    assert set(np.unique(polygons.numbers(GRID))) == {0, 1, 2}
-    assert not polygons.mask(GRID.part(0, 40, 10, 20)).any()  # a window with nothing in it
+    assert len(polygons) == 2 and polygons.describe_repairs() == ()
+    np.testing.assert_array_equal(polygons.rasterize_mask(GRID), want)
+    np.testing.assert_array_equal(
+        polygons.rasterize_mask(GRID.window(18, 25, 9, 20)), want[18:27, 25:45]
+    )  # a window of it
+    assert set(np.unique(polygons.rasterize_numbers(GRID))) == {0, 1, 2}
+    assert not polygons.rasterize_mask(GRID.window(0, 40, 10, 20)).any()  # a window with nothing in it
 
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.geojson"])
 def test_another_crs_lands_on_the_same_pixels(tmp_path: Path, name: str) -> None:
     there = gpd.GeoSeries([on_map(3, 5, 7, 11)], crs=UTM.to_wkt()).to_crs(4326)
     polygons = read_polygons(written(tmp_path / name, *there, crs=4326), grid=GRID)
-    np.testing.assert_array_equal(polygons.mask(GRID), mask_of(3, 5, 7, 11))
+    np.testing.assert_array_equal(polygons.rasterize_mask(GRID), mask_of(3, 5, 7, 11))
 
 
 def test_plain_images_take_polygons_in_pixels(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="'crs' was not provided"):
         plain = written(tmp_path / "plain.gpkg", box(5, 3, 16, 10), crs=None)
-    np.testing.assert_array_equal(read_polygons(plain, grid=PLAIN).mask(PLAIN), mask_of(3, 5, 7, 11))
+    np.testing.assert_array_equal(read_polygons(plain, grid=PLAIN).rasterize_mask(PLAIN), mask_of(3, 5, 7, 11))
     with pytest.raises(InputError, match="but the images have none"):
         read_polygons(written(tmp_path / "a.gpkg", on_map(3, 5, 7, 11)), grid=PLAIN)
     with pytest.raises(InputError, match="has no CRS"):
@@ -72,17 +74,17 @@ def test_plain_images_take_polygons_in_pixels(tmp_path: Path) -> None:
 def test_broken_and_foreign_rows_are_mended_or_left_out_and_counted(tmp_path: Path) -> None:
     shapes = [on_map(30, 5, 2, 2), BOW_TIE, Point(400_001, 5_599_999), None, on_map(5000, 5, 3, 3)]
     polygons = read_polygons(written(tmp_path / "a.gpkg", *shapes), grid=GRID)
-    assert (polygons.repaired, polygons.no_polygon, polygons.outside) == (1, 2, 1)
+    assert (polygons.repaired, polygons.not_polygons, polygons.outside) == (1, 2, 1)
     assert polygons.rows.tolist() == [0, 1] and shapely.is_valid(polygons.shapes).all()
     assert shapely.area(polygons.shapes[1]) == pytest.approx(8)  # both wings of the bow tie
-    assert polygons.mask(GRID)[30:32, 5:7].all() and polygons.mask(GRID).sum() > 4
-    assert len(polygons.notes()) == 3 and "repaired" in polygons.notes()[0]
+    assert polygons.rasterize_mask(GRID)[30:32, 5:7].all() and polygons.rasterize_mask(GRID).sum() > 4
+    assert len(polygons.describe_repairs()) == 3 and "repaired" in polygons.describe_repairs()[0]
 
 
 def test_layers_are_named_where_there_are_several(tmp_path: Path) -> None:
     path = written(tmp_path / "a.gpkg", on_map(3, 5, 7, 11), layer="roofs")
     written(path, on_map(20, 30, 4, 6), layer="change")
-    assert read_polygons(path, grid=GRID, layer="change").mask(GRID)[20, 30]
+    assert read_polygons(path, grid=GRID, layer="change").rasterize_mask(GRID)[20, 30]
     with pytest.raises(InputError, match=r"2 layers: roofs, change.*--layer"):
         read_polygons(path, grid=GRID)
     with pytest.raises(InputError, match=r"no layer 'chang' .*Did you mean 'change'"):
@@ -120,4 +122,4 @@ def test_parquet_is_read_or_says_what_is_missing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="pyarrow"):
             read_polygons(path, grid=GRID)
     else:
-        np.testing.assert_array_equal(read_polygons(path, grid=GRID).mask(GRID), mask_of(3, 5, 7, 11))
+        np.testing.assert_array_equal(read_polygons(path, grid=GRID).rasterize_mask(GRID), mask_of(3, 5, 7, 11))

@@ -14,14 +14,14 @@ from rich.console import Console
 from tests.support.command import command
 from tests.support.synthetic_rasters import at, city, png, tif
 
-from semicdvl.detection.batch.pairs_table import NamedPair, PairsTable, read_pairs
-from semicdvl.detection.batch.run import detect_many
-from semicdvl.detection.pipeline import DetectSettings
+from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable, read_pairs
+from semicdvl.detection.batch.run import detect_batch
+from semicdvl.detection.pipeline import DetectionConfig
 from semicdvl.errors import InputError, MissingExtraError, OutputError
 from semicdvl.types import IGNORE, ChangeMap
 
 QUIET = Console(quiet=True)
-SETTINGS = DetectSettings(tile_px=64, overlap_px=16)
+SETTINGS = DetectionConfig(tile_px=64, overlap_px=16)
 TILES = 2 * 4
 """Of an image of 70 x 130 px."""
 FAKE = ["--vlm", "fake", "--find", "building", "--background", "grass"]
@@ -35,13 +35,13 @@ class Difference:
     stop_at: int = -1
     mistake: bool = False
     name: str = "difference"
-    planes_count: int = 1
+    map_count: int = 1
 
     @property
     def identity(self):
         return self.name
 
-    def planes(self, t1_HWC, t2_HWC, *, gsd_m=None):
+    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         if len(self.asked) == self.stop_at:
             raise KeyboardInterrupt
         if self.mistake and t1_HWC[0, 0, 0] == 7:
@@ -103,11 +103,11 @@ def test_paths_are_meant_from_the_table_and_names_are_made_from_the_files(images
     read = read_pairs(path)
     here = str(images)
     assert read.pairs == (
-        NamedPair("one", f"{here}/A/one.png", f"{here}/B/one.png"),
-        NamedPair("one-two", f"{here}/A/one.png", f"{here}/B/two.png"),
-        NamedPair("tiles-v1.2-three", f"{here}/tiles-v1.2", f"{here}/A/three.tif,{here}/B/three.tif"),
-        NamedPair("far away", "https://a.b/dir/c.tif?key=1", "/vsizip/t.zip/c.tif"),
-        NamedPair("Straße", f"{here}/A/*.tif", f"{here}/B/three.tif"),
+        BatchPair("one", f"{here}/A/one.png", f"{here}/B/one.png"),
+        BatchPair("one-two", f"{here}/A/one.png", f"{here}/B/two.png"),
+        BatchPair("tiles-v1.2-three", f"{here}/tiles-v1.2", f"{here}/A/three.tif,{here}/B/three.tif"),
+        BatchPair("far away", "https://a.b/dir/c.tif?key=1", "/vsizip/t.zip/c.tif"),
+        BatchPair("Straße", f"{here}/A/*.tif", f"{here}/B/three.tif"),
     )
     assert read.notes == ()
 
@@ -208,7 +208,9 @@ def test_no_name_leads_out_of_the_folder(tmp_path_factory, name):
 # ------------------------------------------------------------------------------------------------ the work
 def test_every_pair_becomes_a_result_and_a_line_of_the_index(images):
     detector = Difference()
-    found = detect_many(read_pairs(three(images)), images / "out", detector=detector, settings=SETTINGS, progress=QUIET)
+    found = detect_batch(
+        read_pairs(three(images)), images / "out", detector=detector, settings=SETTINGS, progress=QUIET
+    )
     assert [one.state for one in found.outcomes] == ["done"] * 3 and not found.failed
     assert objects_of(images / "out") == {"one": 1, "two": 1, "three": 1}
     record = json.loads((images / "out" / "pairs.json").read_text())
@@ -225,7 +227,7 @@ def test_what_is_done_is_not_done_again_unless_something_is_new(images):
 
     def run(**more) -> tuple[list[str], int]:
         detector = more.pop("detector", None) or Difference()
-        found = detect_many(
+        found = detect_batch(
             read_pairs(path), root, detector=detector, settings=replace(SETTINGS, **more), progress=QUIET
         )
         return [one.state for one in found.outcomes], len(detector.asked)
@@ -251,7 +253,7 @@ def test_a_pair_that_fails_does_not_stop_the_others(images, capsys):
     png(images / "A" / "one.png", np.full((3, 70, 130), 7, np.uint8))
     shown = Console(width=300, force_terminal=False, stderr=True)
     detector = Difference(mistake=True)
-    found = detect_many(read_pairs(path), images / "out", detector=detector, settings=SETTINGS, progress=shown)
+    found = detect_batch(read_pairs(path), images / "out", detector=detector, settings=SETTINGS, progress=shown)
     assert [one.state for one in found.outcomes] == ["failed", "failed", "done"]
     told = capsys.readouterr().err
     assert "ZeroDivisionError: seven" in told and "Traceback" in told, "a mistake of ours is shown whole"
@@ -260,7 +262,7 @@ def test_a_pair_that_fails_does_not_stop_the_others(images, capsys):
     page = (images / "out" / "index.html").read_text()
     assert "Failed" in page and "two.png" in page and "1 of 3" in page
     png(broken, city(70, 130))
-    again = detect_many(read_pairs(path), images / "out", detector=Difference(), settings=SETTINGS, progress=QUIET)
+    again = detect_batch(read_pairs(path), images / "out", detector=Difference(), settings=SETTINGS, progress=QUIET)
     assert [one.state for one in again.outcomes] == ["done", "done", "kept"]
 
 
@@ -268,10 +270,10 @@ def test_an_interrupted_run_goes_on_inside_its_pair(images):
     path, root = three(images), images / "out"
     stop_at = TILES + TILES - 1  # in the second row of tiles of the second pair, the first being written
     with pytest.raises(KeyboardInterrupt):
-        detect_many(read_pairs(path), root, detector=Difference(stop_at=stop_at), settings=SETTINGS, progress=QUIET)
+        detect_batch(read_pairs(path), root, detector=Difference(stop_at=stop_at), settings=SETTINGS, progress=QUIET)
     assert objects_of(root) == {"one": 1} and (root / ".two.partial").is_dir()
     detector = Difference()
-    found = detect_many(read_pairs(path), root, detector=detector, settings=SETTINGS, progress=QUIET)
+    found = detect_batch(read_pairs(path), root, detector=detector, settings=SETTINGS, progress=QUIET)
     assert [one.state for one in found.outcomes] == ["kept", "done", "done"]
     assert len(detector.asked) == TILES // 2 + TILES, "a row of tiles of the second pair was there"
     tiles = json.loads((root / "two" / "run.json").read_text())["tiles"]
@@ -282,7 +284,7 @@ def test_what_is_foreign_is_refused_before_work_begins(images):
     read, root, detector = read_pairs(three(images)), images / "out", Difference()
 
     def run(**more) -> None:
-        detect_many(read, root, detector=detector, settings=replace(SETTINGS, **more), progress=QUIET)
+        detect_batch(read, root, detector=detector, settings=replace(SETTINGS, **more), progress=QUIET)
 
     (root / "three").mkdir(parents=True)
     (root / "three" / "letters.txt").write_text("mine")
@@ -301,8 +303,8 @@ def test_what_is_foreign_is_refused_before_work_begins(images):
 
 
 def test_names_with_signs_are_linked_and_shown_as_they_are(images):
-    pairs = (NamedPair("a <b> & 100 %[red]", str(images / "A" / "one.png"), str(images / "B" / "one.png")),)
-    detect_many(PairsTable(images / "t.csv", pairs), images / "out", detector=Difference(), progress=QUIET)
+    pairs = (BatchPair("a <b> & 100 %[red]", str(images / "A" / "one.png"), str(images / "B" / "one.png")),)
+    detect_batch(PairsTable(images / "t.csv", pairs), images / "out", detector=Difference(), progress=QUIET)
     page = (images / "out" / "index.html").read_text()
     assert 'href="a%20%3Cb%3E%20%26%20100%20%25%5Bred%5D/report.html">a &lt;b&gt; &amp; 100 %[red]</a>' in page
 

@@ -15,9 +15,9 @@ from tests.support.score_strips import Strips
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.calibrated import calibrated
-from semicdvl.detection.detectors.network import VLMCEG, Noting, identity_of
-from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.detectors.calibrated import add_calibration
+from semicdvl.detection.detectors.network import Noting, VLMDetector, identify_detector
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Segments
 
@@ -70,15 +70,15 @@ def decided(detector, t1_HWC, t2_HWC, *, rows: int = 150, valid_HW=None):
     return replace(maps[0], **{name: np.concatenate([getattr(part, name) for part in maps]) for name in names})
 
 
-def engine(**settings) -> VLMCEG:
-    return VLMCEG(Brightness(), PROMPTS, CEGSettings(level="instance", **settings))
+def engine(**settings) -> VLMDetector:
+    return VLMDetector(Brightness(), PROMPTS, CEGSettings(level="instance", **settings))
 
 
 def test_flickers_go_and_changes_stay():
     t1_HWC, t2_HWC, places = town()
-    raw = next(engine().decide(Strips(engine().planes(t1_HWC, t2_HWC), np.ones((HEIGHT, WIDTH), bool), 150)))
+    raw = next(engine().decide(Strips(engine().predict_scores(t1_HWC, t2_HWC), np.ones((HEIGHT, WIDTH), bool), 150)))
     assert all((raw.change_HW[place] == 1).all() for kind in ("went", "came", "flicker") for place in places[kind])
-    detector = calibrated(engine())
+    detector = add_calibration(engine())
     found = decided(detector, t1_HWC, t2_HWC)
     for kind, value in (("went", 1), ("came", 1), ("flicker", 0), ("stays", 0)):
         assert all((found.change_HW[place] == value).all() for place in places[kind]), kind
@@ -94,10 +94,10 @@ def test_flickers_go_and_changes_stay():
 def test_strips_make_no_difference():
     t1_HWC, t2_HWC, _ = town()
     valid_HW = np.random.default_rng(1).random((HEIGHT, WIDTH)) < 0.99
-    one = decided(calibrated(engine()), t1_HWC, t2_HWC, valid_HW=valid_HW)
+    one = decided(add_calibration(engine()), t1_HWC, t2_HWC, valid_HW=valid_HW)
     assert (one.change_HW == 1).any() and (one.change_HW[~valid_HW] == IGNORE).all()
     for rows in (2, 7, 40):
-        other = decided(calibrated(engine()), t1_HWC, t2_HWC, valid_HW=valid_HW, rows=rows)
+        other = decided(add_calibration(engine()), t1_HWC, t2_HWC, valid_HW=valid_HW, rows=rows)
         np.testing.assert_array_equal(one.change_HW, other.change_HW)
         np.testing.assert_allclose(one.probability_HW, other.probability_HW, atol=1e-6)
 
@@ -108,14 +108,14 @@ def test_replaced_objects_are_kept_without_a_probability():
     t2_HWC[place] = 4
     smaller = slice(place[0].start, place[0].start + 3), place[1]
     t2_HWC[smaller] = 220
-    found = decided(calibrated(engine(replaced_iou=0.5)), t1_HWC, t2_HWC)
+    found = decided(add_calibration(engine(replaced_iou=0.5)), t1_HWC, t2_HWC)
     assert (found.change_HW[smaller] == 1).all() and np.isnan(found.probability_HW[smaller]).all()
     assert (found.change_HW[places["flicker"][0]] == 0).all()
 
 
 def test_too_few_objects_that_stay_are_said():
     t1_HWC, t2_HWC, places = town(roofs=5)
-    detector = calibrated(engine())
+    detector = add_calibration(engine())
     found = decided(detector, t1_HWC, t2_HWC)
     assert "what is usual" in detector.notes()[0]
     assert all((found.change_HW[place] == 1).all() for place in places["went"] + places["came"])
@@ -123,33 +123,33 @@ def test_too_few_objects_that_stay_are_said():
 
 def test_nothing_changed():
     t1_HWC, _, _ = town()
-    found = decided(calibrated(engine()), t1_HWC, t1_HWC)
+    found = decided(add_calibration(engine()), t1_HWC, t1_HWC)
     assert not (found.change_HW == 1).any() and np.isnan(found.probability_HW).all()
 
 
 def test_levels_without_objects_are_refused():
     for level in ("pixel", "mixed"):
         with pytest.raises(ConfigError, match="--level instance"):
-            calibrated(VLMCEG(Brightness(), PROMPTS, CEGSettings(level=level)))  # type: ignore[arg-type]
+            add_calibration(VLMDetector(Brightness(), PROMPTS, CEGSettings(level=level)))  # type: ignore[arg-type]
 
 
 def test_the_same_maps_are_asked_for():
-    plain, ours = engine(), calibrated(engine(delta=0.01))
-    assert identity_of(plain)["identity"] == identity_of(ours)["identity"]
+    plain, ours = engine(), add_calibration(engine(delta=0.01))
+    assert identify_detector(plain)["identity"] == identify_detector(ours)["identity"]
     assert ours.settings.delta == 0.01 and "Calibrated" in ours.description()
-    assert ours.description() == calibrated(engine(delta=0.01)).description()
+    assert ours.description() == add_calibration(engine(delta=0.01)).description()
 
 
 def test_polygons_have_a_probability(tmp_path: Path):
     t1_HWC, t2_HWC, _ = town()
     for name, image in (("a", t1_HWC), ("b", t2_HWC)):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-    done = detect(
+    done = detect_to_folder(
         tmp_path / "a.png",
         tmp_path / "b.png",
         tmp_path / "out",
-        detector=calibrated(engine()),
-        settings=DetectSettings(tile_px=64, overlap_px=32),
+        detector=add_calibration(engine()),
+        settings=DetectionConfig(tile_px=64, overlap_px=32),
         progress=Console(quiet=True),
     )
     frame = gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")
@@ -159,12 +159,12 @@ def test_polygons_have_a_probability(tmp_path: Path):
     assert "rather unchanged" in (tmp_path / "out" / "run.json").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f"probability {value:.2f}" in page for value in frame.probability)
-    plain = detect(
+    plain = detect_to_folder(
         tmp_path / "a.png",
         tmp_path / "b.png",
         tmp_path / "plain",
         detector=engine(),
-        settings=DetectSettings(tile_px=64, overlap_px=32),
+        settings=DetectionConfig(tile_px=64, overlap_px=32),
         progress=Console(quiet=True),
     )
     frame = gpd.read_file(tmp_path / "plain" / "changes.gpkg", layer="changes")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from semicdvl import models
 from semicdvl.checkpoint import build_network
-from semicdvl.detection.detectors.inference import FastNetwork, fast, folded
+from semicdvl.detection.detectors.inference import InferenceNetwork, fold_batch_norms, prepare_for_inference
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.registry import lookup
+from semicdvl.registry import resolve_builder
 from semicdvl.types import Outputs
 
 DATES = tuple(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
@@ -48,21 +48,21 @@ def test_norms_are_folded_and_change_nothing(name: str, norms: int) -> None:
         build_network({"name": "siam_light", "backbone": name, "pretrained": "none", "decoder_channels": 24})
     )
     weights = {key: value.clone() for key, value in network.state_dict().items()}
-    ready = fast(network)
-    assert ready.folded == norms  # all but the decoder's last, which comes after a sum
+    ready = prepare_for_inference(network)
+    assert ready.folded_count == norms  # all but the decoder's last, which comes after a sum
     assert sum(isinstance(module, nn.BatchNorm2d) for module in ready.modules()) == 1
     assert differ(network, ready) < 1e-4
-    assert (ready.heads == {"change"} and "53" in ready.words) or norms != 53
+    assert (ready.heads == {"change"} and "53" in ready.description) or norms != 53
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items()), "the original is kept"
 
 
 @pytest.mark.parametrize("name", [name for name in models.MODELS if name not in {"siam_light", "ban"}])
 def test_every_network_can_be_made_fast(name: str) -> None:
-    takes = inspect.signature(lookup("model", name, models.MODELS)).parameters
+    takes = inspect.signature(resolve_builder("model", name, models.MODELS)).parameters
     given = {key: value for key, value in SMALL.items() if key in takes}
     network = lived(build_network({"name": name, **given}))
-    assert differ(network, fast(network)) < 1e-4
-    assert differ(network, fast(network, precision="bf16")) < 0.2
+    assert differ(network, prepare_for_inference(network)) < 1e-4
+    assert differ(network, prepare_for_inference(network, precision="bf16")) < 0.2
 
 
 class TwiceUsed(nn.Module):
@@ -93,17 +93,17 @@ class Shared(TwiceUsed):
 @pytest.mark.parametrize("build", [TwiceUsed, Shared, PlainNetwork])
 def test_what_cannot_be_folded_stays(build: type[nn.Module]) -> None:
     network = lived(build())
-    assert folded(network)[1] == 0
-    assert differ(network, fast(network)) < 1e-6
+    assert fold_batch_norms(network)[1] == 0
+    assert differ(network, prepare_for_inference(network)) < 1e-6
 
 
 def test_bf16_is_near_and_other_words_are_refused() -> None:
     network = lived(build_network({"name": "siam_light", **SMALL}))
-    ready = fast(network, precision="bf16")
+    ready = prepare_for_inference(network, precision="bf16")
     assert {parameter.dtype for parameter in ready.parameters()} == {torch.bfloat16}
     assert 0 < differ(network, ready) < 0.05
     with pytest.raises(ConfigError, match=r"fp16.*Known: fp32, bf16"):
-        fast(network, precision="fp16")  # type: ignore[arg-type]
+        prepare_for_inference(network, precision="fp16")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="change head alone"):
         ready(*DATES, heads=frozenset({"change", "features"}))
 
@@ -112,7 +112,7 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(MissingExtraError, match=r"C\+\+ compiler.*apt install"):
-        fast(PlainNetwork(), compiled=True)
+        prepare_for_inference(PlainNetwork(), compiled=True)
 
 
 @pytest.mark.slow
@@ -120,6 +120,6 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_compiled_network_says_the_same() -> None:
     network = lived(build_network({"name": "siam_light", **SMALL}))
-    ready = fast(network, compiled=True)
-    assert isinstance(ready, FastNetwork) and "compiled" in ready.words
+    ready = prepare_for_inference(network, compiled=True)
+    assert isinstance(ready, InferenceNetwork) and "compiled" in ready.description
     assert differ(network, ready) < 1e-4

@@ -9,7 +9,13 @@ from tests.support.score_strips import Strips
 from torch import nn
 
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import VLMCEG, Described, NetworkDetector, identity_of, vlm_detector
+from semicdvl.detection.detectors.network import (
+    Described,
+    NetworkDetector,
+    VLMDetector,
+    build_vlm_detector,
+    identify_detector,
+)
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
 
@@ -38,10 +44,10 @@ def images(height: int = 40, width: int = 50) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decided(level: str, *, valid: np.ndarray | None = None, **settings):
-    detector = VLMCEG(Brightness(), PROMPTS, CEGSettings(level=level, **settings))  # type: ignore[arg-type]
+    detector = VLMDetector(Brightness(), PROMPTS, CEGSettings(level=level, **settings))  # type: ignore[arg-type]
     t1, t2 = images()
-    planes = detector.planes(t1, t2)
-    assert planes.shape == (detector.planes_count, 40, 50) and planes.dtype == np.float32
+    planes = detector.predict_scores(t1, t2)
+    assert planes.shape == (detector.map_count, 40, 50) and planes.dtype == np.float32
     return whole(detector, planes, np.ones((40, 50), bool) if valid is None else valid)
 
 
@@ -66,7 +72,7 @@ def test_strips_make_no_difference(level, options):
     settings = CEGSettings(
         level=level, instance_score=0.5, gamma=0.5, min_area_px=5, **({} if level == "pixel" else options)
     )
-    detector = VLMCEG(Brightness(), PROMPTS, settings)
+    detector = VLMDetector(Brightness(), PROMPTS, settings)
     one = whole(detector, planes, valid, rows=41)
     assert 0.01 < (one.change_HW == 1).mean() < 0.6
     for rows in (1, 3, 8):
@@ -77,24 +83,24 @@ def test_strips_make_no_difference(level, options):
 
 def test_identity_tells_detectors_apart():
     """What makes other maps has another identity; thresholds come after the maps."""
-    asked = VLMCEG(Brightness(), PROMPTS, CEGSettings(level="instance"))
-    assert identity_of(asked) == identity_of(replace(asked, settings=CEGSettings(level="pixel", gamma=0.5)))
+    asked = VLMDetector(Brightness(), PROMPTS, CEGSettings(level="instance"))
+    assert identify_detector(asked) == identify_detector(replace(asked, settings=CEGSettings(level="pixel", gamma=0.5)))
     others = [
         replace(asked, vlm=Brightness("brightness-2")),
         replace(asked, prompts=Prompts(("hall",), ("grass", "road"))),
     ]
     torch.manual_seed(0)
     networks = [NetworkDetector(Difference().eval(), name=name) for name in ("runs/x", "runs/y")]
-    assert identity_of(networks[0]) == identity_of(networks[1]), "the same weights under another name"
+    assert identify_detector(networks[0]) == identify_detector(networks[1]), "the same weights under another name"
     with torch.no_grad():
         networks[1].network.scale += 1
-    found = [identity_of(one) for one in (asked, *others, *networks)]
+    found = [identify_detector(one) for one in (asked, *others, *networks)]
     assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
 def test_both_kinds_are_detectors():
-    detector: Detector = vlm_detector(Brightness(), prompts=PROMPTS)
-    assert detector.planes_count == 6 and "instance" in detector.name and isinstance(detector, Described)
+    detector: Detector = build_vlm_detector(Brightness(), prompts=PROMPTS)
+    assert detector.map_count == 6 and "instance" in detector.name and isinstance(detector, Described)
     assert detector.description()["Looked for"] == "roof"
 
 
@@ -157,7 +163,7 @@ class Difference(nn.Module):
 def test_network_gives_its_probability_of_change():
     detector = NetworkDetector(Difference().eval(), name="runs/x", threshold=0.5)
     t1, t2 = images()
-    planes = detector.planes(t1, t2)
+    planes = detector.predict_scores(t1, t2)
     normal = [(image[..., 0] / 255 - IMAGENET_MEAN[0]) / IMAGENET_STD[0] for image in (t1, t2)]
     wanted = 1 / (1 + np.exp(-(normal[1] - normal[0] - 1)))
     assert planes.shape == (1, 40, 50) and planes[0] == pytest.approx(wanted, abs=1e-5)

@@ -15,13 +15,13 @@ from tests.support.command import command
 from torch import Tensor, nn
 
 from semicdvl.atomic_files import write_json
-from semicdvl.checkpoint import FORMAT, save_weights
+from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection.detectors import onnx_export
-from semicdvl.detection.detectors.network import network_detector
-from semicdvl.detection.detectors.onnx import KEY, OnnxDetector, onnx_detector
+from semicdvl.detection.detectors.network import build_network_detector
+from semicdvl.detection.detectors.onnx import METADATA_KEY, OnnxDetector, build_onnx_detector
 from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.models.siam_light import build
-from semicdvl.types import IGNORE, Detector, Outputs, PlaneStrip
+from semicdvl.models.siam_light import build_siam_light
+from semicdvl.types import IGNORE, Detector, Outputs, ScoreStrip
 
 MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
 HEIGHT, WIDTH = 90, 121
@@ -32,12 +32,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory as training leaves it, with moved batch-norm statistics and decided answers."""
     folder = tmp_path_factory.mktemp("onnx") / "run"
     torch.manual_seed(0)
-    network = build(**MODEL)
+    network = build_siam_light(**MODEL)
     network(*torch.randn(2, 2, 3, 64, 96))
     network.change_decoder.classify.weight.data *= 60
     save_weights(folder / "model.safetensors", network.state_dict())
     part = {"name": "siam_light", **MODEL}
-    write_json(folder / "run.json", {"format": FORMAT, "recipe": {"model": part, "method": {"name": "semicd_vl"}}})
+    write_json(folder / "run.json", {"format": RUN_FORMAT, "recipe": {"model": part, "method": {"name": "semicd_vl"}}})
     return folder
 
 
@@ -52,11 +52,11 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_file_answers_as_the_run_does(run: Path, file: Path) -> None:
-    slow, quick = network_detector(run, device="cpu", threshold=0.4), network_detector(file, device="cpu")
-    assert isinstance(quick, OnnxDetector) and quick.planes_count == slow.planes_count
+    slow, quick = build_network_detector(run, device="cpu", threshold=0.4), build_network_detector(file, device="cpu")
+    assert isinstance(quick, OnnxDetector) and quick.map_count == slow.map_count
     detector: Detector = quick
-    planes = detector.planes(*pair())
-    wanted = slow.planes(*pair())
+    planes = detector.predict_scores(*pair())
+    wanted = slow.predict_scores(*pair())
     assert planes.dtype == np.float32 and planes.shape == (1, HEIGHT, WIDTH)
     assert np.ptp(wanted) > 0.2 and np.abs(planes - wanted).max() < 1e-4
     assert quick.description()["Model"] == "siam_light" and quick.description()["Threshold"] == "0.4"
@@ -67,7 +67,7 @@ def test_the_file_answers_as_the_run_does(run: Path, file: Path) -> None:
         def __iter__(self):
             valid_HW = np.ones((HEIGHT, WIDTH), bool)
             valid_HW[0, :3] = False
-            yield PlaneStrip(0, planes, valid_HW)
+            yield ScoreStrip(0, planes, valid_HW)
 
     (decided,) = detector.decide(Strips())
     assert (decided.change_HW[0, :3] == IGNORE).all() and np.isnan(decided.score_HW[0, :3]).all()
@@ -76,8 +76,8 @@ def test_the_file_answers_as_the_run_does(run: Path, file: Path) -> None:
 
 def test_metadata_says_all_that_a_reader_needs(file: Path) -> None:
     model = onnx.load(file)
-    assert model.opset_import[0].version == onnx_export.OPSET
-    about = json.loads({entry.key: entry.value for entry in model.metadata_props}[KEY])
+    assert model.opset_import[0].version == onnx_export.ONNX_OPSET
+    about = json.loads({entry.key: entry.value for entry in model.metadata_props}[METADATA_KEY])
     assert about["mean"] == [0.485, 0.456, 0.406] and about["classes"] == ["unchanged", "changed"]
     assert about["multiple_px"] == 1 and about["recipe"]["model"]["backbone"] == "test_resnet"
     norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
@@ -119,23 +119,23 @@ def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path, capsys: pytes
 
 def test_what_cannot_be_used_is_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
-        onnx_detector(tmp_path / "none.onnx")
+        build_onnx_detector(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("no network")
     with pytest.raises(CheckpointError, match="cannot be read as ONNX"):
-        onnx_detector(tmp_path / "text.onnx")
+        build_onnx_detector(tmp_path / "text.onnx")
     with pytest.raises(ConfigError, match=r"no device 'tpu' here, only cpu"):
-        onnx_detector(file, device="tpu")
+        build_onnx_detector(file, device="tpu")
     with pytest.raises(ConfigError, match="runs as it is"):
-        network_detector(file, precision="bf16")
+        build_network_detector(file, precision="bf16")
     with pytest.raises(ConfigError, match="takes 3 bands, got 4"):
-        onnx_detector(file).planes(*(np.zeros((64, 64, 4), np.uint8),) * 2)
+        build_onnx_detector(file).predict_scores(*(np.zeros((64, 64, 4), np.uint8),) * 2)
     for text, why in ((None, "another program"), ('{"version": 9}', "version 9")):
         model = onnx.load(file)
         del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {} if text is None else {KEY: text})
+        onnx.helper.set_model_props(model, {} if text is None else {METADATA_KEY: text})
         onnx.save(model, tmp_path / "other.onnx")
         with pytest.raises(CheckpointError, match=why):
-            onnx_detector(tmp_path / "other.onnx")
+            build_onnx_detector(tmp_path / "other.onnx")
 
 
 class Depends(nn.Module):
@@ -168,7 +168,7 @@ def test_what_onnx_has_not_is_one_error(tmp_path: Path, capfd: pytest.CaptureFix
 def test_a_trace_that_holds_for_some_sizes_only(tmp_path: Path) -> None:
     done = onnx_export.export_network(Depends(on=32), tmp_path / "some.onnx")
     assert done.multiple_px == 32
-    planes = onnx_detector(done.path).planes(*pair())
+    planes = build_onnx_detector(done.path).predict_scores(*pair())
     assert planes.shape == (1, HEIGHT, WIDTH) and np.isfinite(planes).all()
     with pytest.raises(ConfigError, match="cannot be followed for all sizes"):
         onnx_export.export_network(Depends(on=50), tmp_path / "none.onnx")

@@ -15,10 +15,10 @@ from tests.support.command import command
 from tests.support.paths import SHARED
 from tests.support.synthetic_town import paint, photograph
 
-from semicdvl.ceg.prompts import prompts_of
-from semicdvl.detection.pair_check.check import check, examine
-from semicdvl.detection.pipeline import DetectSettings, detect, vlm_detector
-from semicdvl.detection.results import OUTPUTS
+from semicdvl.ceg.prompts import resolve_prompts
+from semicdvl.detection.pair_check.check import check_pair, measure_pair
+from semicdvl.detection.pipeline import DetectionConfig, build_vlm_detector, detect_to_folder
+from semicdvl.detection.results import OUTPUT_FILES
 from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.raster.io.pair_reader import open_pair
@@ -73,7 +73,7 @@ def test_the_page_stands_alone_and_says_what_was_found(tmp_path, before, town):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("stays")
-    check(before, after, out)
+    check_pair(before, after, out)
     assert sorted(path.name for path in out.iterdir()) == ["check.html", "check.json", "mine.txt"]
     html = (out / "check.html").read_text()
     assert html.count("<img ") == 2 + 2 + 1 + 2, "swipe, checkerboards, arrows, each date"
@@ -101,7 +101,7 @@ def test_light_border_saturation_and_resolution_are_named(tmp_path, before, town
     image = np.clip(image * 1.9 + 30, 0, 255).astype(np.uint8)
     image[:, :70] = 0
     after = tif(tmp_path / "after.tif", image[::2, ::2].copy(), transform=PLACE @ Affine.scale(2))
-    checked = check(before, after, tmp_path / "out")
+    checked = check_pair(before, after, tmp_path / "out")
     assert {"border", "saturated", "resolution"} <= kinds(checked, 1) and "grid" in kinds(checked, 0)
     assert kinds(checked, 1) & {"light", "unlike"} and checked.radiometry.after.black_border_frac == pytest.approx(
         70 / 290, abs=0.02
@@ -117,7 +117,7 @@ def test_no_data_is_counted_as_the_file_tells_it(tmp_path, town):
     tagged = photograph(town)
     tagged[:, :145] = 7
     with open_pair(first, tif(tmp_path / "b.tif", tagged, nodata=7)) as pair:
-        checked = examine(pair)
+        checked = measure_pair(pair)
     assert checked.radiometry.before.data_frac == pytest.approx(0.5, abs=0.01)
     assert checked.radiometry.after.data_frac == pytest.approx(0.5, abs=0.02) and checked.after.no_data == "value 7"
     assert checked.radiometry.common_frac == pytest.approx(0.25, abs=0.02) and "data" in kinds(checked, 1)
@@ -126,7 +126,7 @@ def test_no_data_is_counted_as_the_file_tells_it(tmp_path, town):
 def test_gain_and_offset_are_those_that_were_applied(tmp_path, before, town):
     dim = np.rint(photograph(town) * 0.5 + 40).astype(np.uint8)
     with open_pair(before, tif(tmp_path / "after.tif", dim)) as pair:
-        bands = examine(pair).radiometry.bands
+        bands = measure_pair(pair).radiometry.bands
     for band in bands:
         assert band.gain == pytest.approx(0.5, abs=0.06) and band.offset == pytest.approx(40, abs=8)
         assert band.correlation > 0.99 and band.residual < 3
@@ -138,9 +138,9 @@ def _truth(town: np.ndarray, later: np.ndarray) -> np.ndarray:
 
 
 def _detector():
-    return vlm_detector(
+    return build_vlm_detector(
         FakeVLM(),
-        prompts=prompts_of(find="building", background="grass"),
+        prompts=resolve_prompts(find="building", background="grass"),
         settings=CEGSettings(level="pixel", gamma=0.3),
     )
 
@@ -156,7 +156,9 @@ def test_align_takes_away_the_change_that_is_none(tmp_path, before, town):
     truth, ious = _truth(town, later)[10:-10, 10:-10], {}
     for align in (False, True):
         out = tmp_path / f"out{align}"
-        result = detect(before, after, out, detector=_detector(), settings=DetectSettings(align=align), progress=QUIET)
+        result = detect_to_folder(
+            before, after, out, detector=_detector(), settings=DetectionConfig(align=align), progress=QUIET
+        )
         with rasterio.open(out / "change.tif") as source:
             top, left = (round(at) for at in (~PLACE @ (source.transform.c, source.transform.f))[::-1])
             whole = np.zeros(SIZE, bool)
@@ -173,16 +175,16 @@ def test_align_takes_away_the_change_that_is_none(tmp_path, before, town):
 
 def test_align_changes_nothing_where_there_is_no_shift(tmp_path, before):
     for name, align in (("plain", False), ("aligned", True)):
-        settings = DetectSettings(align=align)
-        detect(before, before, tmp_path / name, detector=_detector(), settings=settings, progress=QUIET)
-    for name in set(OUTPUTS) & {"change.tif", "score.tif", "t1.tif", "t2.tif"}:
+        settings = DetectionConfig(align=align)
+        detect_to_folder(before, before, tmp_path / name, detector=_detector(), settings=settings, progress=QUIET)
+    for name in set(OUTPUT_FILES) & {"change.tif", "score.tif", "t1.tif", "t2.tif"}:
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "aligned" / name).read_bytes(), name
     assert json.loads((tmp_path / "aligned" / "run.json").read_text())["alignment"]["moved_px"] is None
 
 
 def test_detect_shows_the_warnings_of_check(tmp_path, before, town):
     after = tif(tmp_path / "after.tif", photograph(town, row_px=3))
-    result = detect(before, after, tmp_path / "out", detector=_detector(), progress=QUIET)
+    result = detect_to_folder(before, after, tmp_path / "out", detector=_detector(), progress=QUIET)
     assert any("3.0 px" in line and "--align" in line for line in result.warnings)
     assert "--align" in (tmp_path / "out" / "report.html").read_text()
 
@@ -288,7 +290,9 @@ def test_images_far_apart_are_refused_with_a_remedy(capsys, tmp_path):
     code, text, _ = command(capsys, "check", *files, "-o", tmp_path / "seen")
     assert code == 2 and "115.0 px" in text and "Georeference" in text
     with pytest.raises(InputError, match=r"b\.tif.*115\.0 px.*Georeference"):
-        detect(*files, tmp_path / "out", detector=_detector(), settings=DetectSettings(align=True), progress=QUIET)
+        detect_to_folder(
+            *files, tmp_path / "out", detector=_detector(), settings=DetectionConfig(align=True), progress=QUIET
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -296,6 +300,6 @@ def test_images_far_apart_are_refused_with_a_remedy(capsys, tmp_path):
 @pytest.mark.skipif(not (REAL / "joplin").is_dir(), reason="../shared/data/joplin is not here")
 def test_joplin_chips(tmp_path):
     chips = REAL / "joplin" / "chips"
-    checked = check(chips / "pre" / "0_pre.tif", chips / "post" / "0_post.tif", tmp_path)
-    assert checked.shift.known and 0.7 < checked.shift.length_px < 2.2 and checked.verdict == 1
+    checked = check_pair(chips / "pre" / "0_pre.tif", chips / "post" / "0_post.tif", tmp_path)
+    assert checked.shift.is_known and 0.7 < checked.shift.length_px < 2.2 and checked.verdict == 1
     assert {"border", "shift"} <= kinds(checked, 1) and checked.overlap_m2 == pytest.approx(423_000, rel=0.01)

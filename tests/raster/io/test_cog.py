@@ -12,15 +12,22 @@ from rich.console import Console
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import vlm_detector
-from semicdvl.detection.pipeline import DetectSettings, detect
+from semicdvl.detection.detectors.network import build_vlm_detector
+from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.cog import BLOCK_PX, Band, open_cog
+from semicdvl.raster.io.cog import COG_BLOCK_PX, BandDescription, create_cog
 from semicdvl.vlms.models.fake import FakeVLM
 
 cogeo = pytest.importorskip("rio_cogeo", reason="rio-cogeo is not installed")
 RASTERS = ("change.tif", "score.tif", "t1.tif", "t2.tif")
-SIZES = [(1, 1), (7, 40), (BLOCK_PX, BLOCK_PX), (BLOCK_PX + 1, 90), (90, 2 * BLOCK_PX + 1), (1300, 1100)]
+SIZES = [
+    (1, 1),
+    (7, 40),
+    (COG_BLOCK_PX, COG_BLOCK_PX),
+    (COG_BLOCK_PX + 1, 90),
+    (90, 2 * COG_BLOCK_PX + 1),
+    (1300, 1100),
+]
 
 
 def verdict(path: Path) -> tuple[bool, list[str], list[str]]:
@@ -40,9 +47,11 @@ def test_what_detect_writes_is_valid(tmp_path, height, width, overviews):
         tif(tmp_path / f"{name}.tif", image_CHW, at(366_000, 4_104_000), nodata=0)
         for name, image_CHW in (("a", before_CHW), ("b", after_CHW))
     )
-    detector = vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
-    settings = DetectSettings(tile_px=512, overlap_px=32)
-    detect(before, after, tmp_path / "out", detector=detector, settings=settings, progress=Console(quiet=True))
+    detector = build_vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
+    settings = DetectionConfig(tile_px=512, overlap_px=32)
+    detect_to_folder(
+        before, after, tmp_path / "out", detector=detector, settings=settings, progress=Console(quiet=True)
+    )
     for name in RASTERS:
         assert verdict(tmp_path / "out" / name) == (True, [], []), name
         with rasterio.open(tmp_path / "out" / name) as source:
@@ -59,18 +68,20 @@ def test_every_size_and_crs_is_valid_and_has_its_overviews(tmp_path, height, wid
     grid = Grid(crs, transform, height, width)
     values = np.random.default_rng(0).random((height, width)).astype(np.float32)
     values[0, 0] = np.nan
-    with open_cog(tmp_path / "score.tif", grid=grid, band=Band("float32", float("nan"))) as cog:
-        cog.write(0, values)
+    with create_cog(tmp_path / "score.tif", grid=grid, band=BandDescription("float32", float("nan"))) as cog:
+        cog.write_rows(0, values)
     colours = [(1, 2, 3), (4, 5, 6)]
-    with open_cog(tmp_path / "t1.tif", grid=grid, band=Band("uint8", 255, {"CLASS_0": "a"}, colours)) as cog:
-        cog.write(0, (values > 0.5).astype(np.uint8))
+    with create_cog(
+        tmp_path / "t1.tif", grid=grid, band=BandDescription("uint8", 255, {"CLASS_0": "a"}, colours)
+    ) as cog:
+        cog.write_rows(0, (values > 0.5).astype(np.uint8))
     for name in ("score.tif", "t1.tif"):
         assert verdict(tmp_path / name) == (True, [], []), name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(tmp_path / "score.tif") as source:
             least = max(height, width) // 2 ** len(source.overviews(1))
-    assert least <= BLOCK_PX, "the smallest overview is one block"
+    assert least <= COG_BLOCK_PX, "the smallest overview is one block"
 
 
 def test_the_judge_finds_what_is_wrong(tmp_path):

@@ -14,13 +14,13 @@ from tests.support.range_server import served
 from tests.support.synthetic_rasters import UTM, at, city, png, tif
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.raster.grid import Grid, covering
+from semicdvl.raster.grid import Grid, find_covering_window
 from semicdvl.raster.io import inputs
-from semicdvl.raster.io.image_reader import Date
-from semicdvl.raster.io.inputs import named
-from semicdvl.raster.io.open_image import open_date
+from semicdvl.raster.io.image_reader import ImageReader
+from semicdvl.raster.io.inputs import resolve_input
+from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
-from semicdvl.raster.registration.warp import Move
+from semicdvl.raster.registration.warp import Alignment
 
 WHOLE = city(60, 90)
 
@@ -36,7 +36,7 @@ def tiles(folder: Path, **extra) -> list[Path]:
     ]  # fmt: skip
 
 
-def whole(date: Date) -> tuple[np.ndarray, np.ndarray]:
+def whole(date: ImageReader) -> tuple[np.ndarray, np.ndarray]:
     return date.read(0, 0, date.grid.height, date.grid.width)
 
 
@@ -63,19 +63,19 @@ def same(first: np.ndarray, second_CHW: np.ndarray) -> bool:
     ],
 )
 def test_names_become_what_gdal_opens(given, parts, shown):
-    name = named(given)
-    assert list(name.parts) == parts and str(name) == (shown or given)
-    assert name.remote == any(word in str(given) for word in ("http", "s3:", "gs:"))
+    name = resolve_input(given)
+    assert list(name.gdal_names) == parts and str(name) == (shown or given)
+    assert name.is_remote == any(word in str(given) for word in ("http", "s3:", "gs:"))
 
 
 def test_folders_patterns_and_commas_in_names(tmp_path):
     for file in ("b.tif", "a.TIF", ".hidden.tif", "notes.txt", "c,d.tif"):
         (tmp_path / file).write_text("")
     inside = [str(tmp_path / file) for file in ("a.TIF", "b.tif", "c,d.tif")]
-    assert list(named(tmp_path).parts) == inside == list(named(str(tmp_path)).parts)
-    assert list(named(str(tmp_path / "*.tif")).parts) == [inside[1], inside[2]]
-    assert named(inside[2]).parts == (inside[2],)
-    assert named([tmp_path, inside[1]]).parts == (*inside, inside[1])
+    assert list(resolve_input(tmp_path).gdal_names) == inside == list(resolve_input(str(tmp_path)).gdal_names)
+    assert list(resolve_input(str(tmp_path / "*.tif")).gdal_names) == [inside[1], inside[2]]
+    assert resolve_input(inside[2]).gdal_names == (inside[2],)
+    assert resolve_input([tmp_path, inside[1]]).gdal_names == (*inside, inside[1])
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_folders_patterns_and_commas_in_names(tmp_path):
 )  # fmt: skip
 def test_names_that_mean_nothing(given, words):
     with pytest.raises(InputError, match=words):
-        named(given)
+        resolve_input(given)
 
 
 def test_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match="folder without images"):
-        open_date(tmp_path)
+        open_image_reader(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------ mosaics
@@ -108,7 +108,7 @@ def test_tiles_are_one_image_byte_for_byte(tmp_path, as_folder):
 
 def test_what_no_tile_covers_is_no_data_and_the_grid_grows_up_and_left(tmp_path):
     files = tiles(tmp_path / "tiles")
-    date = open_date([files[3], files[0]])  # the grid is that of the tile at the bottom right
+    date = open_image_reader([files[3], files[0]])  # the grid is that of the tile at the bottom right
     image_HWC, valid_HW = whole(date)
     wanted_HW = np.zeros((60, 90), bool)
     wanted_HW[:32, :40] = wanted_HW[32:, 40:] = True
@@ -128,12 +128,12 @@ def test_later_files_lie_over_earlier_ones_where_they_have_data(tmp_path, way):
     if way == "mask":
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(high, "r+") as target:
             target.write_mask(has_HW)
-    date = open_date([low, high])
+    date = open_image_reader([low, high])
     image_HWC, valid_HW = whole(date)
     wanted = over if way == "none" else np.where(has_HW, over, under)
     assert same(image_HWC, wanted) and valid_HW.all()
     date.close()
-    alone = open_date([high, high])
+    alone = open_image_reader([high, high])
     assert (whole(alone)[1] == (has_HW if way != "none" else True)).all()
     alone.close()
 
@@ -186,7 +186,7 @@ def test_tiles_that_do_not_fit_are_named(tmp_path, case):
         case "all plain":
             files, bad = [png(tmp_path / name, city(20, 30)) for name in ("bad.tif", "b.png")], tmp_path / "bad.tif"
     with pytest.raises(InputError) as caught:
-        date = open_date([*files, bad])
+        date = open_image_reader([*files, bad])
         whole(date)
     words = {"bands": "5 bands", "type": "UInt16", "missing": "no such file", "truncated": "truncated"}
     assert "bad.tif" in str(caught.value) and words.get(case, "has no CRS") in str(caught.value)
@@ -202,7 +202,7 @@ def test_memory_and_archives(tmp_path):
     one = tif(tmp_path / "one.tif", WHOLE, at(100, 200))
     with MemoryFile(one.read_bytes(), filename="one.tif") as memory, open_pair(memory.name, inside) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
-        assert memory.name.startswith("/vsimem/") and str(pair.after.name) == ",".join(inside)
+        assert memory.name.startswith("/vsimem/") and str(pair.after.input) == ",".join(inside)
         assert same(window.t1_HWC, WHOLE) and same(window.t2_HWC, WHOLE)
 
 
@@ -229,7 +229,7 @@ def test_addresses_are_read(tmp_path):
         remote = [f"{address}/tiles/{file.name}?key=secret" for file in files]
         with open_pair(one, remote) as pair:
             assert same(pair.read(0, 0, 60, 90).t2_HWC, WHOLE)
-            assert pair.after.name.remote and "secret" not in str(pair.after.name)
+            assert pair.after.input.is_remote and "secret" not in str(pair.after.input)
         with open_pair(f"/vsicurl/{address}/one.tif", Path(f"{address}/one.tif")) as pair:
             assert same(pair.read(0, 0, 60, 90).t1_HWC, WHOLE) and pair.after.path.name == "one.tif"
         with pytest.raises(InputError, match="cannot be reached or is no image") as caught:
@@ -239,8 +239,8 @@ def test_addresses_are_read(tmp_path):
 
 def test_address_that_answers_nothing_is_given_up(tmp_path, monkeypatch):
     one = tif(tmp_path / "one.tif", WHOLE, at(100, 200))
-    monkeypatch.setitem(inputs.PATIENCE, "GDAL_HTTP_LOW_SPEED_TIME", "1")
-    monkeypatch.setitem(inputs.PATIENCE, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(inputs.NETWORK_TIMEOUTS, "GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setitem(inputs.NETWORK_TIMEOUTS, "GDAL_HTTP_MAX_RETRY", "0")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(InputError, match="cannot be reached"):
@@ -287,15 +287,15 @@ def test_move_on_the_grid_of_the_after_image(tmp_path):
     ground = city(80, 90)
     before = tif(tmp_path / "a.tif", ground[:, 10:70, 20:80], at(10, 95))
     after = tif(tmp_path / "b.tif", ground[:, 13:73, 18:78], at(10, 95))  # the same place, said to lie 3 up, 2 right
-    with open_pair(before, after, grid="after", move=Move(-3, 2)) as pair:
+    with open_pair(before, after, grid="after", alignment=Alignment(-3, 2)) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
         assert pair.shape_hw == (57, 58) and (pair.row, pair.col) == (3, 0) and (window.t1_HWC == window.t2_HWC).all()
 
 
 def test_covering_rounds_outward_and_goes_beyond_the_edge():
     grid = Grid(UTM, at(0, 90, 1.0), 40, 50)
-    assert covering(grid, Grid(UTM, at(-2.5, 91.5, 0.5), 11, 13)) == (-2, -3, 6, 7)
-    assert covering(grid, Grid(UTM, at(3, 80, 1.0), 4, 5)) == (10, 3, 4, 5)
+    assert find_covering_window(grid, Grid(UTM, at(-2.5, 91.5, 0.5), 11, 13)) == (-2, -3, 6, 7)
+    assert find_covering_window(grid, Grid(UTM, at(3, 80, 1.0), 4, 5)) == (10, 3, 4, 5)
 
 
 # ------------------------------------------------------------------------------------------------ bands
@@ -306,8 +306,8 @@ def test_four_bands(tmp_path):
         window = pair.read(2, 3, 20, 25)
         assert same(window.t1_HWC, images[0][[0, 1, 2, 4], 2:22, 3:28])
         assert same(window.t2_HWC, images[1][[2, 1, 0, 3], 2:22, 3:28])
-        assert pair.overview(most_px=10).t1_HWC.shape == (8, 10, 4)
-        coloured = pair.in_colour().read(2, 3, 20, 25)
+        assert pair.read_overview(max_px=10).t1_HWC.shape == (8, 10, 4)
+        coloured = pair.select_rgb().read(2, 3, 20, 25)
         assert (coloured.t1_HWC == window.t1_HWC[..., :3]).all() and (coloured.t2_HWC == window.t2_HWC[..., :3]).all()
     with pytest.raises(ConfigError, match="4 bands of the before image, 3 of the after"):
         open_pair(*files, bands=(1, 2, 3, 5), after_bands=(3, 2, 1))
@@ -317,7 +317,7 @@ def test_four_deep_bands_keep_their_stretch_in_colour(tmp_path):
     image = city(30, 40, bands=4).astype(np.uint16) * np.array([9, 5, 3, 40], np.uint16)[:, None, None]
     files = [tif(tmp_path / name, image, at(0, 90)) for name in ("a.tif", "b.tif")]
     with open_pair(*files, bands=(4, 1, 2, 3)) as pair:
-        assert (pair.in_colour().read(0, 0, 30, 40).t1_HWC == pair.read(0, 0, 30, 40).t1_HWC[..., :3]).all()
+        assert (pair.select_rgb().read(0, 0, 30, 40).t1_HWC == pair.read(0, 0, 30, 40).t1_HWC[..., :3]).all()
 
 
 def test_deep_grey_image_as_three_bands(tmp_path):
@@ -339,7 +339,7 @@ def test_reopened_pair_reads_the_same_in_another_thread(tmp_path):
             with again:
                 got.append(again.read(0, 0, *again.shape_hw))
 
-        thread = threading.Thread(target=work, args=[pair.reopened()])
+        thread = threading.Thread(target=work, args=[pair.reopen()])
         thread.start()
         thread.join()
         assert pair.after.warped and not wanted.valid_HW.all() and wanted.valid_HW.any()

@@ -12,7 +12,7 @@ from tests.support.paths import SHARED
 from tests.support.synthetic_rasters import UTM, at, city, png, tif
 
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import Grid, offset_px, overlap
+from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
 from semicdvl.raster.io import nodata_border
 from semicdvl.raster.io.pair_reader import open_pair
 
@@ -79,17 +79,17 @@ def test_gsd_is_metres_on_the_ground():
     degrees = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, -94.5, 0, -6e-6, 37.07), 50, 70)
     mercator = Grid(rasterio.CRS.from_epsg(3857), Affine(1.0, 0, 1_000_000, 0, -1.0, 8_399_738), 50, 70)  # 60 deg N
     feet = Grid(rasterio.CRS.from_epsg(2263), Affine(1.0, 0, 980_000, 0, -1.0, 200_000), 50, 70)
-    assert degrees.gsd_m == pytest.approx(0.6, rel=0.02) and not degrees.planar
-    assert mercator.gsd_m == pytest.approx(0.5, rel=0.01) and not mercator.planar
-    assert feet.gsd_m == pytest.approx(0.3048, rel=0.001) and feet.planar
+    assert degrees.gsd_m == pytest.approx(0.6, rel=0.02) and not degrees.has_true_scale
+    assert mercator.gsd_m == pytest.approx(0.5, rel=0.01) and not mercator.has_true_scale
+    assert feet.gsd_m == pytest.approx(0.3048, rel=0.001) and feet.has_true_scale
 
 
 @given(row=st.integers(-30, 30), col=st.integers(-30, 30), height=st.integers(1, 25), width=st.integers(1, 35))
 @settings(max_examples=60, deadline=None)
 def test_overlap_is_the_intersection(row, col, height, width):
     grid = Grid(UTM, at(500_000, 4_000_000), 20, 30)
-    other = grid.part(row, col, height, width)
-    both = overlap(grid, other)
+    other = grid.window(row, col, height, width)
+    both = intersect_grids(grid, other)
     wanted_rows, wanted_cols = (
         set(range(size)) & set(range(start, start + length))
         for size, start, length in ((20, row, height), (30, col, width))
@@ -98,7 +98,7 @@ def test_overlap_is_the_intersection(row, col, height, width):
         assert both is None
         return
     assert both is not None and (both.height, both.width) == (len(wanted_rows), len(wanted_cols))
-    assert offset_px(grid, both) == (min(wanted_rows), min(wanted_cols))
+    assert find_pixel_offset(grid, both) == (min(wanted_rows), min(wanted_cols))
 
 
 # ------------------------------------------------------------------------------------------------ no data
@@ -140,10 +140,12 @@ def test_black_border_found_by_strips_is_what_one_labelling_finds(seed, monkeypa
     labels_HW, count = ndimage.label(black_HW, np.ones((3, 3)))
     frame = set(np.concatenate([labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1]]))
     wanted = [label for label in range(1, count + 1) if label in frame and (labels_HW == label).sum() > 50]
-    found = nodata_border.find(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, least_px=50)
+    found = nodata_border.find_black_border(
+        lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, min_area_px=50
+    )
     assert wanted, "the case must hold a border"
-    assert (found.window(0, 0, 61, 83) == np.isin(labels_HW, wanted)).all()
-    assert (found.window(-3, 10, 40, 90)[3:, :73] == np.isin(labels_HW, wanted)[:37, 10:]).all()
+    assert (found.read_window(0, 0, 61, 83) == np.isin(labels_HW, wanted)).all()
+    assert (found.read_window(-3, 10, 40, 90)[3:, :73] == np.isin(labels_HW, wanted)[:37, 10:]).all()
 
 
 # ------------------------------------------------------------------------------------------------ bands and depth
@@ -178,7 +180,7 @@ def test_plain_images_have_no_crs_and_say_so(tmp_path):
     with open_pair(png(tmp_path / "a.png", image), png(tmp_path / "b.png", image)) as pair:
         assert pair.gsd_m is None and pair.grid.crs is None and "no CRS" in pair.notes[0]
         assert (pair.read(2, 3, 10, 20).t2_HWC == image[:, 2:12, 3:23].transpose(1, 2, 0)).all()
-        small = pair.overview(most_px=20)
+        small = pair.read_overview(max_px=20)
         assert small.t1_HWC.shape == (15, 20, 3) and abs(small.t1_HWC.mean() - image.mean()) < 2
 
 

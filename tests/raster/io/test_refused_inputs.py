@@ -13,7 +13,7 @@ from rasterio.rpc import RPC
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack, find
+from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack_mask, find_black_border
 from semicdvl.raster.io.pair_reader import open_pair
 
 
@@ -102,10 +102,10 @@ def test_nan_of_a_warped_date_stays_no_data(tmp_path):
 # ------------------------------------------------------------------------------------------------ borders, bounded
 def test_decimated_border_takes_no_more_memory_than_a_strip():
     side, black = 8192, 4096
-    strips = [_pack(np.full((STRIP_ROWS, side), row < black)) for row in range(0, side, STRIP_ROWS)]
+    strips = [_pack_mask(np.full((STRIP_ROWS, side), row < black)) for row in range(0, side, STRIP_ROWS)]
     border = BlackBorder(side, side, tuple(strips))
     tracemalloc.start()
-    grown_HW = border.grown(0, 0, side, side, by_px=2, shape_hw=(100, 120))
+    grown_HW = border.read_dilated(0, 0, side, side, radius_px=2, shape_hw=(100, 120))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert grown_HW.shape == (100, 120) and grown_HW[:50].all() and not grown_HW[50:].any()
@@ -118,7 +118,7 @@ def test_border_grown_in_strips_is_the_whole_one_dilated(monkeypatch, window, sh
     monkeypatch.setattr("semicdvl.raster.io.nodata_border.STRIP_ROWS", 7)
     black_HW = np.zeros((61, 83), bool)
     black_HW[:9, :40] = black_HW[30:, 70:] = black_HW[55:] = True
-    border = find(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, least_px=5)
+    border = find_black_border(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, min_area_px=5)
     dilated_HW = np.zeros((65, 87), bool)
     for row in range(5):
         for col in range(5):
@@ -127,5 +127,5 @@ def test_border_grown_in_strips_is_the_whole_one_dilated(monkeypatch, window, sh
     shape = round(height * share), round(width * share)
     rows = row + ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(int)
     cols = col + ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(int)
-    grown_HW = border.grown(row, col, height, width, by_px=2, shape_hw=shape)
+    grown_HW = border.read_dilated(row, col, height, width, radius_px=2, shape_hw=shape)
     assert (grown_HW == dilated_HW[2:-2, 2:-2][np.ix_(rows, cols)]).all() and dilated_HW.any()

@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from semicdvl.errors import ConfigError, OutputError
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.cog import Band, open_cog
-from semicdvl.raster.vector.files import find_objects, polygons, write_vector
+from semicdvl.raster.io.cog import BandDescription, create_cog
+from semicdvl.raster.vector.files import build_object_frame, find_objects, write_vector
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 70, 90)
 DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, -94.5, 0, -6e-6, 37.07), 70, 90)
@@ -32,14 +32,14 @@ def noise(grid: Grid, seed: int = 0) -> np.ndarray:
 
 def write_cog(path: Path, array: np.ndarray, *, grid: Grid, rows: int = 100, **band) -> None:
     """Write an array rows by rows."""
-    with open_cog(path, grid=grid, band=Band(str(array.dtype), **band)) as cog:
+    with create_cog(path, grid=grid, band=BandDescription(str(array.dtype), **band)) as cog:
         for row in range(0, len(array), rows):
-            cog.write(row, array[row : row + rows])
+            cog.write_rows(row, array[row : row + rows])
 
 
 # ------------------------------------------------------------------------------------------------ rasters
 def test_cog_keeps_grid_values_nodata_colours_and_tags(tmp_path):
-    grid = UTM.part(0, 0, 1100, 1300)
+    grid = UTM.window(0, 0, 1100, 1300)
     classes = np.random.default_rng(0).integers(0, 3, (1100, 1300), dtype=np.uint8)
     classes[:9] = 255
     path = tmp_path / "t1.tif"
@@ -72,7 +72,7 @@ def test_plain_cog_has_no_crs_and_says_so(tmp_path):
 
 
 def test_same_input_same_bytes_however_it_comes(tmp_path):
-    grid = UTM.part(0, 0, 700, 530)
+    grid = UTM.window(0, 0, 700, 530)
     for name, rows in (("a.tif", 700), ("b.tif", 700), ("c.tif", 77)):
         write_cog(tmp_path / name, noise(grid), grid=grid, rows=rows, nodata=float("nan"))
     first = (tmp_path / "a.tif").read_bytes()
@@ -80,17 +80,20 @@ def test_same_input_same_bytes_however_it_comes(tmp_path):
 
 
 def test_pixels_that_were_written_can_be_cleared(tmp_path):
-    with open_cog(tmp_path / "change.tif", grid=UTM, band=Band("uint8", 255)) as cog:
-        cog.write(0, np.ones((70, 90), np.uint8))
-        cog.clear(60, 3, np.array([[True, False, True]]))
+    with create_cog(tmp_path / "change.tif", grid=UTM, band=BandDescription("uint8", 255)) as cog:
+        cog.write_rows(0, np.ones((70, 90), np.uint8))
+        cog.clear_pixels(60, 3, np.array([[True, False, True]]))
     with rasterio.open(tmp_path / "change.tif") as source:
         values = source.read(1)
     assert values[60, 3] == values[60, 5] == 0 and values.sum() == 70 * 90 - 2
 
 
 def test_what_fails_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), open_cog(tmp_path / "change.tif", grid=UTM, band=Band("uint8", 255)) as cog:
-        cog.write(0, np.ones((7, 90), np.uint8))
+    with (
+        pytest.raises(KeyError),
+        create_cog(tmp_path / "change.tif", grid=UTM, band=BandDescription("uint8", 255)) as cog,
+    ):
+        cog.write_rows(0, np.ones((7, 90), np.uint8))
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
@@ -108,13 +111,13 @@ def full_disk():
 
 @pytest.mark.parametrize("kind", ["raster", "vector"])
 def test_full_disk_is_one_error_and_nothing_is_left(tmp_path, full_disk, kind):
-    grid = UTM.part(0, 0, 200, 300)
+    grid = UTM.window(0, 0, 200, 300)
     objects = find_objects((noise(grid) > 0.9).astype(np.uint8))
     with pytest.raises(OutputError, match="cannot be written"):
         if kind == "raster":
             write_cog(tmp_path / "score.tif", noise(grid), grid=grid, nodata=float("nan"))
         else:
-            write_vector(tmp_path / "changes.gpkg", polygons(objects, grid=grid, score_HW=noise(grid)))
+            write_vector(tmp_path / "changes.gpkg", build_object_frame(objects, grid=grid, score_HW=noise(grid)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,7 +160,7 @@ def frame_of(grid: Grid, **more):
     change, score, t1, t2 = scene()
     objects = find_objects(change)
     given = {"t1_HW": t1, "t2_HW": t2, "classes": CLASSES, "foreground": (0, 1)} | more
-    return objects, polygons(objects, grid=grid, score_HW=score, **given)
+    return objects, build_object_frame(objects, grid=grid, score_HW=score, **given)
 
 
 def test_rows_say_what_happened():
@@ -181,7 +184,7 @@ def test_class_is_taken_within_the_winning_concept():
     change = np.ones((1, 20), np.uint8)
     t1 = np.full((1, 20), 3, np.uint8)
     t2 = np.array([[0] * 7 + [1] * 5 + [2] * 8], np.uint8)  # 35 % house, 25 % building, 40 % road
-    frame = polygons(find_objects(change), grid=UTM, score_HW=np.ones((1, 20), np.float32), t1_HW=t1, t2_HW=t2,
+    frame = build_object_frame(find_objects(change), grid=UTM, score_HW=np.ones((1, 20), np.float32), t1_HW=t1, t2_HW=t2,
                      classes=CLASSES, foreground=(0, 1))  # fmt: skip
     assert frame.loc[0, ["kind", "to_class"]].tolist() == ["appeared", "house"]
 
@@ -209,9 +212,9 @@ def test_polygons_burn_back_to_the_mask(seed, height, width):
     change = (ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(height, width)), 1) > 0.1).astype(
         np.uint8
     )
-    grid = UTM.part(0, 0, height, width)
+    grid = UTM.window(0, 0, height, width)
     objects = find_objects(change)
-    frame = polygons(objects, grid=grid, score_HW=noise(grid))
+    frame = build_object_frame(objects, grid=grid, score_HW=noise(grid))
     labels, count = ndimage.label(change, np.ones((3, 3)))
     assert len(frame) == count and frame.is_valid.all()
     assert frame["area_m2"].sum() == pytest.approx(change.sum() * 0.25)

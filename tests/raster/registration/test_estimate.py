@@ -17,8 +17,8 @@ from tests.support.synthetic_town import paint, photograph
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration import estimate
-from semicdvl.raster.registration.estimate import MOST_WINDOWS, measure_shift
-from semicdvl.raster.registration.warp import Move, OffsetField
+from semicdvl.raster.registration.estimate import MAX_WINDOWS, measure_shift
+from semicdvl.raster.registration.warp import Alignment, DisplacementField
 
 UTM = rasterio.CRS.from_epsg(32615)
 SIZE = 260, 330
@@ -39,8 +39,8 @@ def tif(path: Path, image_HWC: np.ndarray, *, crs=UTM, transform=None, **extra) 
     return path
 
 
-def pair_of(tmp_path, before: np.ndarray, after: np.ndarray, *, move: Move | None = None, **place) -> RasterPair:
-    return open_pair(tif(tmp_path / "a.tif", before, **place), tif(tmp_path / "b.tif", after, **place), move=move)
+def pair_of(tmp_path, before: np.ndarray, after: np.ndarray, *, move: Alignment | None = None, **place) -> RasterPair:
+    return open_pair(tif(tmp_path / "a.tif", before, **place), tif(tmp_path / "b.tif", after, **place), alignment=move)
 
 
 def shift_of(tmp_path, before: np.ndarray, after: np.ndarray, **place) -> estimate.Shift:
@@ -52,7 +52,7 @@ def shift_of(tmp_path, before: np.ndarray, after: np.ndarray, **place) -> estima
 @pytest.mark.parametrize("by", [(0.25, -0.75), (3.5, -7.25), (-21.0, 33.5), (0.0, 0.0)])
 def test_a_known_shift_is_measured(tmp_path, town, by):
     shift = shift_of(tmp_path, photograph(town), photograph(town, row_px=by[0], col_px=by[1]))
-    assert shift.known and shift.agree_frac > 0.9 and shift.confidence > 0.9
+    assert shift.is_known and shift.agree_frac > 0.9 and shift.confidence > 0.9
     assert (shift.row_px, shift.col_px) == pytest.approx(by, abs=0.1) and shift.spread_px < 0.2 and not shift.varies
     assert shift.row_m == pytest.approx(by[0] * 0.5, abs=0.06) and shift.col_m == pytest.approx(by[1] * 0.5, abs=0.06)
 
@@ -77,7 +77,7 @@ def test_light_season_noise_and_lost_roofs_don_t_mislead(tmp_path, town, change)
     assert np.abs(after - town).max() > 50, "roofs are gone"
     later = change(photograph(after, row_px=-2.25, col_px=4.5)).astype(np.uint8)
     shift = shift_of(tmp_path, photograph(town), later)
-    assert shift.known and (shift.row_px, shift.col_px) == pytest.approx((-2.25, 4.5), abs=0.2)
+    assert shift.is_known and (shift.row_px, shift.col_px) == pytest.approx((-2.25, 4.5), abs=0.2)
 
 
 def test_no_data_corners_don_t_pull_the_shift_to_zero(tmp_path, town):
@@ -85,13 +85,13 @@ def test_no_data_corners_don_t_pull_the_shift_to_zero(tmp_path, town):
     for image in (before, after):
         image[np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])) < 200] = 0
     shift = shift_of(tmp_path, before, after)
-    assert shift.known and (shift.row_px, shift.col_px) == pytest.approx((6, -5), abs=0.15)
+    assert shift.is_known and (shift.row_px, shift.col_px) == pytest.approx((6, -5), abs=0.15)
 
 
 def test_more_than_a_hundred_pixels_is_told(tmp_path):
     wide = photograph(paint(420, 520, seed=5, roofs=220))
     shift = shift_of(tmp_path, wide[110:, 20:], wide[:-110, :-20])
-    assert shift.known and (shift.row_px, shift.col_px) == pytest.approx((110, 20), abs=0.2)
+    assert shift.is_known and (shift.row_px, shift.col_px) == pytest.approx((110, 20), abs=0.2)
 
 
 def test_metres_where_pixels_are_not_square(tmp_path, town):
@@ -124,7 +124,7 @@ def _unrelated(kind: str) -> tuple[np.ndarray, np.ndarray]:
 def test_what_cannot_be_measured_is_not_made_up(tmp_path, kind):
     with pair_of(tmp_path, *_unrelated(kind)) as pair:
         shift = measure_shift(pair)
-        assert not shift.known and shift.confidence == 0 and shift.move(pair) is None
+        assert not shift.is_known and shift.confidence == 0 and shift.to_alignment(pair) is None
 
 
 # ------------------------------------------------------------------------------------------------ few windows
@@ -136,11 +136,11 @@ def test_what_cannot_be_measured_is_not_made_up(tmp_path, kind):
 )
 @settings(max_examples=80, deadline=None)
 def test_windows_are_few_inside_and_spread(rows, cols, side, start):
-    places = estimate._places((start, start + rows), (0, cols), side=side, most=MOST_WINDOWS)
-    assert 1 <= len(places) <= MOST_WINDOWS and len(set(places)) == len(places)
+    places = estimate._spread_windows((start, start + rows), (0, cols), side=side, most=MAX_WINDOWS)
+    assert 1 <= len(places) <= MAX_WINDOWS and len(set(places)) == len(places)
     assert all(start <= row <= start + rows and 0 <= col <= cols for row, col in places)
     if min(rows, cols) > 20 * side and max(rows, cols) < 3 * min(rows, cols):
-        assert len(places) > 0.6 * MOST_WINDOWS
+        assert len(places) > 0.6 * MAX_WINDOWS
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def test_reads_don_t_grow_with_the_raster():
     grid = Grid(UTM, Affine(0.5, 0, 0, 0, -0.5, 0), 50_000, 48_000)
     before, after = Endless(grid), Endless(grid)
     shift = measure_shift(RasterPair(before, after, grid, ()))
-    assert shift.known and shift.length_px < 0.01 and len(shift.local) <= MOST_WINDOWS
+    assert shift.is_known and shift.length_px < 0.01 and len(shift.local) <= MAX_WINDOWS
     assert sum(before.read_px) < 10e6 and max(before.read_px) <= 512 * 512
 
 
@@ -173,7 +173,7 @@ def test_reads_don_t_grow_with_the_raster():
 @pytest.mark.parametrize("by", [(3.0, -5.0), (2.25, -4.5)])
 def test_a_moved_image_lies_on_the_other(tmp_path, town, crs, by):
     before, after = photograph(town), photograph(town, row_px=by[0], col_px=by[1])
-    with pair_of(tmp_path, before, after, crs=crs, move=Move(*by)) as pair:
+    with pair_of(tmp_path, before, after, crs=crs, move=Alignment(*by)) as pair:
         assert pair.grid.crs == crs and any("Aligned" in note for note in pair.notes)
         assert pair.after.warped == (by[0] % 1 != 0), "whole pixels are not resampled"
         assert SIZE[0] - 4 <= pair.grid.height < SIZE[0] and SIZE[1] - 6 <= pair.grid.width < SIZE[1]
@@ -186,7 +186,7 @@ def test_a_moved_image_lies_on_the_other(tmp_path, town, crs, by):
 def test_the_same_image_twice_is_not_moved(tmp_path, town):
     with pair_of(tmp_path, photograph(town), photograph(town)) as pair:
         shift = measure_shift(pair)
-        assert shift.known and shift.length_px < 0.01 and shift.move(pair) is None
+        assert shift.is_known and shift.length_px < 0.01 and shift.to_alignment(pair) is None
 
 
 def test_a_shift_that_varies_is_found_and_put_right(tmp_path):
@@ -198,17 +198,17 @@ def test_a_shift_that_varies_is_found_and_put_right(tmp_path):
     with pair_of(tmp_path, before, after) as pair:
         shift = measure_shift(pair)
         assert shift.varies
-        move = shift.move(pair)
+        move = shift.to_alignment(pair)
         window = pair.read(0, 0, *pair.shape_hw)
         was = np.abs(window.t1_HWC.astype(int) - window.t2_HWC).mean()
     assert move is not None and move.field is not None and "place to place" in str(move)
-    with open_pair(tmp_path / "a.tif", tmp_path / "b.tif", move=move) as moved:
+    with open_pair(tmp_path / "a.tif", tmp_path / "b.tif", alignment=move) as moved:
         left = measure_shift(moved)
         window = moved.read(0, 0, *moved.shape_hw)
         apart = np.abs(window.t1_HWC.astype(int) - window.t2_HWC)[window.valid_HW].mean()
-        assert left.known and left.length_px < 0.25 and left.spread_px < 0.3 and not left.varies
+        assert left.is_known and left.length_px < 0.25 and left.spread_px < 0.3 and not left.varies
         assert apart < 0.35 * was and window.valid_HW.mean() > 0.97
-        half = moved.read(100, 90, 260, 300, most_px=150)
+        half = moved.read(100, 90, 260, 300, max_px=150)
         assert half.t2_HWC.shape == (130, 150, 3) and np.abs(half.t1_HWC.astype(int) - half.t2_HWC).mean() < 0.5 * was
 
 
@@ -219,7 +219,7 @@ def test_a_pixel_is_moved_alike_in_every_window(tmp_path_factory, row, col):
     rng = np.random.default_rng(0)
     image = rng.integers(20, 250, (90, 110, 3), dtype=np.uint8)
     offsets = rng.normal(0, 1.5, (2, 4, 5)).astype(np.float32)
-    with pair_of(folder, image, image, move=Move(0, 0, OffsetField(0.0, 0.0, 30.0, 27.5, offsets))) as pair:
+    with pair_of(folder, image, image, move=Alignment(0, 0, DisplacementField(0.0, 0.0, 30.0, 27.5, offsets))) as pair:
         whole, part = pair.read(0, 0, 90, 110), pair.read(row, col, 50, 60)
         inside = np.s_[row : row + 50, col : col + 60]
         assert (whole.valid_HW[inside] == part.valid_HW).all() and (whole.t2_HWC[inside] == part.t2_HWC).all()
@@ -230,9 +230,11 @@ def test_a_pixel_is_moved_alike_in_every_window(tmp_path_factory, row, col):
 @settings(max_examples=25, deadline=None)
 def test_a_field_is_linear_between_its_nodes_and_the_same_from_anywhere(row, col):
     ramp = np.stack(np.meshgrid(np.arange(4.0), np.arange(6.0), indexing="ij")).astype(np.float32)
-    offsets = OffsetField(0.0, 0.0, 10.0, 8.0, ramp)
+    offsets = DisplacementField(0.0, 0.0, 10.0, 8.0, ramp)
     rows, cols = np.arange(0, 31), np.arange(0, 41)
-    found = offsets.at(rows, cols)
+    found = offsets.interpolate(rows, cols)
     assert np.abs(found[0] - (rows / 10)[:, None]).max() <= 1 / 64 and np.abs(found[1] - (cols / 8)).max() <= 1 / 64
-    assert (offsets.seen_from(row, col).at(rows - row, cols - col) == found).all()
-    assert (offsets.at(np.array([-99, 999]), cols)[0] == np.array([[0.0], [3.0]])).all() and offsets.most_px == 5
+    assert (offsets.relative_to(row, col).interpolate(rows - row, cols - col) == found).all()
+    assert (
+        offsets.interpolate(np.array([-99, 999]), cols)[0] == np.array([[0.0], [3.0]])
+    ).all() and offsets.max_offset_px == 5

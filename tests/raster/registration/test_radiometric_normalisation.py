@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.io.image_reader import Sample
+from semicdvl.raster.io.image_reader import OverviewSample
 from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.raster.registration.radiometric_normalisation import LEAST_BLOCKS, measure
+from semicdvl.raster.registration.radiometric_normalisation import MIN_BLOCKS, fit_radiometric_match
 
 
-def sample(data_CHW: np.ndarray, valid_HW: np.ndarray | None = None) -> Sample:
+def sample(data_CHW: np.ndarray, valid_HW: np.ndarray | None = None) -> OverviewSample:
     no_HW = np.zeros(data_CHW.shape[1:], bool)
-    return Sample(data_CHW, ~no_HW if valid_HW is None else valid_HW, no_HW)
+    return OverviewSample(data_CHW, ~no_HW if valid_HW is None else valid_HW, no_HW)
 
 
 @given(
@@ -26,7 +26,7 @@ def test_gain_and_offset_are_found_though_a_third_changed(gain, offset, share, b
     before = city(160, 200).astype(np.float64)
     after = (before - offset) / gain + np.random.default_rng(1).normal(0, noise, before.shape)
     after[:, : round(160 * share)] = bright
-    light = measure(sample(before), sample(after))
+    light = fit_radiometric_match(sample(before), sample(after))
     assert light is not None
     assert light.gain_C == pytest.approx(np.full(3, gain), rel=0.1)
     brought = light.gain_C[:, None, None] * after + light.offset_C[:, None, None]
@@ -37,17 +37,17 @@ def test_what_is_not_valid_does_not_count_and_too_little_is_none():
     before = city(80, 100).astype(np.float64)
     after, valid_HW = before * 0.5 + 20, np.ones((80, 100), bool)
     after[:, :60], valid_HW[:60] = 0, False
-    light = measure(sample(before), sample(after, valid_HW))
+    light = fit_radiometric_match(sample(before), sample(after, valid_HW))
     assert light is not None and light.gain_C == pytest.approx(np.full(3, 2.0), rel=1e-6)
     valid_HW[:] = False
-    valid_HW[: 4 * (LEAST_BLOCKS // 25), :] = True
-    assert measure(sample(before), sample(after, valid_HW)) is None
+    valid_HW[: 4 * (MIN_BLOCKS // 25), :] = True
+    assert fit_radiometric_match(sample(before), sample(after, valid_HW)) is None
 
 
 def test_unlike_or_flat_images_are_left_alone():
     first, other = city(160, 200).astype(np.float64), city(160, 200, seed=5).astype(np.float64)
-    assert measure(sample(first), sample(255 - first)) is None
-    assert measure(sample(first), sample(other * 0 + 9)) is None
+    assert fit_radiometric_match(sample(first), sample(255 - first)) is None
+    assert fit_radiometric_match(sample(first), sample(other * 0 + 9)) is None
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -62,13 +62,13 @@ def test_pair_is_matched_once_for_all_windows(tmp_path, deep):
     ]
     with open_pair(*files) as plain, open_pair(*files, normalise="match") as pair:
         window, untouched = pair.read(0, 0, 120, 150), plain.read(0, 0, 120, 150)
-        assert (window.t1_HWC == untouched.t1_HWC).all() and plain.light is None
+        assert (window.t1_HWC == untouched.t1_HWC).all() and plain.radiometric_match is None
         assert deep or (untouched.t2_HWC == after.transpose(1, 2, 0)).all()
         apart = [np.abs(w.t1_HWC.astype(int) - w.t2_HWC)[:, 45:].mean() for w in (window, untouched)]
         assert apart[0] < 1.5 < 5 < apart[1]
         assert (pair.read(30, 40, 50, 60).t2_HWC == window.t2_HWC[30:80, 40:100]).all()
-        assert pair.light is not None and "matched to the before image's light" in pair.notes[-1]
-        assert deep or pair.light.gain_C == pytest.approx(np.full(3, 1 / 0.6), rel=0.02)
+        assert pair.radiometric_match is not None and "matched to the before image's light" in pair.notes[-1]
+        assert deep or pair.radiometric_match.gain_C == pytest.approx(np.full(3, 1 / 0.6), rel=0.02)
         assert not deep or "stretched once" in pair.notes[0]
         assert deep or not any("stretched" in note for note in pair.notes)
 
@@ -77,7 +77,7 @@ def test_unlike_pair_says_so_and_stays(tmp_path):
     first = city(120, 150)
     files = tif(tmp_path / "a.tif", first, at(0, 90)), tif(tmp_path / "b.tif", 255 - first, at(0, 90))
     with open_pair(*files, normalise="match") as pair:
-        assert pair.light is None and "could not be matched" in pair.notes[-1]
+        assert pair.radiometric_match is None and "could not be matched" in pair.notes[-1]
         assert (pair.read(0, 0, 120, 150).t2_HWC == (255 - first).transpose(1, 2, 0)).all()
 
 

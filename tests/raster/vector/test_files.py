@@ -16,8 +16,15 @@ from affine import Affine
 
 from semicdvl.errors import MissingExtraError, OutputError
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.files import KINDS, find_objects, polygons, write_vector
-from semicdvl.raster.vector.qgis_style import COLUMNS, FILL_ALPHA, KINDS_STYLE, Style, qml, store_style
+from semicdvl.raster.vector.files import CHANGE_KINDS, build_object_frame, find_objects, write_vector
+from semicdvl.raster.vector.qgis_style import (
+    CHANGE_KIND_STYLE,
+    FILL_ALPHA,
+    LAYER_STYLES_COLUMNS,
+    QgisStyle,
+    build_qml,
+    store_default_style,
+)
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 70, 90)
 PLAIN = Grid(None, Affine.identity(), 70, 90)
@@ -28,7 +35,7 @@ def frame_on(grid: Grid = UTM) -> gpd.GeoDataFrame:
     change = np.zeros((70, 90), np.uint8)
     change[2:12, 3:23] = change[20:40, 40:67] = change[50:60, 60:80] = change[40:42, 5:7] = change[66, 88] = 1
     change[25:30, 45:50] = 0
-    return polygons(find_objects(change), grid=grid, score_HW=np.full((70, 90), 0.5, np.float32))
+    return build_object_frame(find_objects(change), grid=grid, score_HW=np.full((70, 90), 0.5, np.float32))
 
 
 @pytest.mark.parametrize("grid", [UTM, PLAIN], ids=["utm", "plain"])
@@ -73,9 +80,9 @@ def _signed_area(ring: list) -> float:
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
 def test_same_objects_same_bytes(tmp_path, suffix):
     first, second = tmp_path / f"a{suffix}", tmp_path / "b" / f"a{suffix}"
-    write_vector(first, frame_on(), style=KINDS_STYLE)
+    write_vector(first, frame_on(), style=CHANGE_KIND_STYLE)
     time.sleep(1.1)  # a GeoPackage's times are whole seconds, or thousandths of them
-    write_vector(second, frame_on(), style=KINDS_STYLE)
+    write_vector(second, frame_on(), style=CHANGE_KIND_STYLE)
     assert first.read_bytes() == second.read_bytes()
     assert first.with_suffix(".qml").read_bytes() == second.with_suffix(".qml").read_bytes()
     assert sorted(path.name for path in second.parent.iterdir()) == sorted([f"a{suffix}", "a.qml"])
@@ -83,7 +90,7 @@ def test_same_objects_same_bytes(tmp_path, suffix):
 
 def test_geopackage_brings_its_default_style(tmp_path):
     path = tmp_path / "changes.gpkg"
-    write_vector(path, frame_on(), layer="found", style=KINDS_STYLE)
+    write_vector(path, frame_on(), layer="found", style=CHANGE_KIND_STYLE)
     assert {tuple(row) for row in pyogrio.list_layers(path)} == {("found", "MultiPolygon"), ("layer_styles", None)}
     # the question that QGIS asks
     with closing(sqlite3.connect(path)) as database:
@@ -93,21 +100,21 @@ def test_geopackage_brings_its_default_style(tmp_path):
             " ORDER BY CASE WHEN useAsDefault THEN 1 ELSE 2 END, update_time DESC LIMIT 1",
             [column],
         ).fetchall()
-    assert rows == [(qml(KINDS_STYLE),)] and path.with_suffix(".qml").read_text() == rows[0][0]
+    assert rows == [(build_qml(CHANGE_KIND_STYLE),)] and path.with_suffix(".qml").read_text() == rows[0][0]
     styles = pyogrio.read_dataframe(path, layer="layer_styles")
-    assert list(styles.columns) == list(COLUMNS)[1:] and bool(styles["useAsDefault"][0])
+    assert list(styles.columns) == list(LAYER_STYLES_COLUMNS)[1:] and bool(styles["useAsDefault"][0])
     back = gpd.read_file(path, layer="found")
     assert len(back) == 5 and back.crs.to_epsg() == 32615
 
 
 def test_style_has_a_symbol_of_its_colour_for_every_kind():
-    root = ET.fromstring(qml(KINDS_STYLE).split("\n", 1)[1])
+    root = ET.fromstring(build_qml(CHANGE_KIND_STYLE).split("\n", 1)[1])
     renderer = root.find("renderer-v2")
     assert root.tag == "qgis" and renderer.attrib["type"] == "categorizedSymbol" and renderer.attrib["attr"] == "kind"
     symbols = {symbol.attrib["name"]: symbol for symbol in renderer.iterfind("symbols/symbol")}
     categories = {item.attrib["value"]: item.attrib for item in renderer.iterfind("categories/category")}
-    assert set(categories) == {*KINDS, ""} and {item["symbol"] for item in categories.values()} == set(symbols)
-    for kind, colour in KINDS_STYLE.colours.items():
+    assert set(categories) == {*CHANGE_KINDS, ""} and {item["symbol"] for item in categories.values()} == set(symbols)
+    for kind, colour in CHANGE_KIND_STYLE.colours.items():
         symbol = symbols[categories[kind]["symbol"]]
         layer = symbol.find("layer")
         wanted = ",".join(map(str, (*colour, FILL_ALPHA)))
@@ -118,11 +125,11 @@ def test_style_has_a_symbol_of_its_colour_for_every_kind():
 
 
 def test_style_that_cannot_be_stored_is_one_error(tmp_path, monkeypatch):
-    def full(path: Path, style: Style, *, layer: str) -> None:
+    def full(path: Path, style: QgisStyle, *, layer: str) -> None:
         path.write_text("no database")
-        store_style(path, style, layer=layer)
+        store_default_style(path, style, layer=layer)
 
-    monkeypatch.setattr("semicdvl.raster.vector.files.store_style", full)
+    monkeypatch.setattr("semicdvl.raster.vector.files.store_default_style", full)
     with pytest.raises(OutputError, match=r"changes.gpkg: cannot be written .*not a database"):
-        write_vector(tmp_path / "changes.gpkg", frame_on(), style=KINDS_STYLE)
+        write_vector(tmp_path / "changes.gpkg", frame_on(), style=CHANGE_KIND_STYLE)
     assert list(tmp_path.iterdir()) == []

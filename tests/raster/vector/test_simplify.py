@@ -12,9 +12,15 @@ from scipy import ndimage
 from shapely import MultiPolygon, Polygon, affinity, box
 
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.files import Attributes, _outlines, find_objects, frame_of, measures
-from semicdvl.raster.vector.regularise import LEAST_IOU, regular
-from semicdvl.raster.vector.simplify import Shaping, metres_per_unit, shaped
+from semicdvl.raster.vector.files import (
+    ObjectAttributes,
+    _polygonise_objects,
+    assemble_object_frame,
+    find_objects,
+    measure_polygons,
+)
+from semicdvl.raster.vector.regularise import MIN_IOU, regularise_polygon
+from semicdvl.raster.vector.simplify import SimplifySettings, measure_map_unit_m, simplify_polygons
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 120, 130)
 DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, 10.5, 0, -6e-6, 60.07), 120, 130)
@@ -26,7 +32,7 @@ COURT = box(0, 0, 50, 44).difference(box(14, 12, 34, 30))
 def drawn_on(grid: Grid, *things: Polygon) -> list[MultiPolygon]:
     """Rasterise things given in pixels, and return the outlines of their pixels."""
     mask = rasterize(things, out_shape=(grid.height, grid.width), dtype="uint8")
-    return _outlines(find_objects(mask), grid)
+    return _polygonise_objects(find_objects(mask), grid)
 
 
 def on_map(thing: Polygon, grid: Grid) -> Polygon:
@@ -51,25 +57,25 @@ def turns(outline: Polygon) -> np.ndarray:
 @pytest.mark.parametrize(("thing", "corners"), [(box(0, 0, 40, 24), 4), (L, 6), (COURT, 4)])
 def test_turned_buildings_get_their_corners_back(grid, angle, thing, corners):
     if grid is DEGREES:  # pixels twice as high as wide: draw what is square on the ground
-        half = metres_per_unit(grid)[0] * 6e-6 / (metres_per_unit(grid)[1] * 6e-6)
+        half = measure_map_unit_m(grid)[0] * 6e-6 / (measure_map_unit_m(grid)[1] * 6e-6)
         turned = affinity.scale(affinity.rotate(thing, angle, origin=(0, 0)), 1.0, half, origin=(0, 0))
     else:
         turned = affinity.rotate(thing, angle, origin=(0, 0))
     bounds = turned.bounds
     turned = affinity.translate(turned, 20.2 - bounds[0], 20.3 - bounds[1])
     (plain,) = drawn_on(grid, turned)
-    (square,) = shaped([plain], Shaping(regularise=True), grid=grid)
+    (square,) = simplify_polygons([plain], SimplifySettings(regularise=True), grid=grid)
     meant = on_map(turned, grid)
     (part,) = square.geoms
     assert len(part.exterior.coords) - 1 == corners and len(part.interiors) == len(thing.interiors)
     assert square.is_valid and iou(square, meant) > 0.93
-    scale = metres_per_unit(grid)
+    scale = measure_map_unit_m(grid)
     assert turns(shapely.transform(part, lambda xy: xy * scale)).max() < 0.01
 
 
 def test_round_things_stay_round_and_noise_stays_valid():
     (disc,) = drawn_on(UTM, shapely.Point(60, 60).buffer(25))
-    (same,) = shaped([disc], Shaping(regularise=True), grid=UTM)
+    (same,) = simplify_polygons([disc], SimplifySettings(regularise=True), grid=UTM)
     assert same.equals(disc)
 
 
@@ -78,8 +84,8 @@ def test_round_things_stay_round_and_noise_stays_valid():
 def test_shaped_outlines_are_valid_apart_and_keep_what_they_had(seed, regularise, simplify_m):
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.normal(size=(70, 80)), rng.uniform(0.8, 3)) > rng.uniform(-0.05, 0.1)
-    plain = _outlines(find_objects(mask.astype(np.uint8)), UTM)
-    found = shaped(plain, Shaping(simplify_m, regularise), grid=UTM)
+    plain = _polygonise_objects(find_objects(mask.astype(np.uint8)), UTM)
+    found = simplify_polygons(plain, SimplifySettings(simplify_m, regularise), grid=UTM)
     assert len(found) == len(plain) and all(outline.is_valid and not outline.is_empty for outline in found)
     assert all(isinstance(outline, MultiPolygon) for outline in found)
     first, second = shapely.STRtree(found).query(found, predicate="intersects")
@@ -93,8 +99,8 @@ def test_shaped_outlines_are_valid_apart_and_keep_what_they_had(seed, regularise
 
 def test_regular_refuses_what_fits_badly():
     star = Polygon([(r * np.cos(a), r * np.sin(a)) for a, r in zip(np.linspace(0, 6.2, 11), [30, 8] * 6, strict=False)])
-    found = regular(star, tolerance=1.0)
-    assert found is None or iou(found, star) >= LEAST_IOU
+    found = regularise_polygon(star, tolerance=1.0)
+    assert found is None or iou(found, star) >= MIN_IOU
 
 
 # ------------------------------------------------------------------------------------------------ simpler
@@ -104,8 +110,8 @@ def test_simplify_is_in_metres_whatever_the_map_says():
         (plain,) = drawn_on(grid, turned)
         counts, apart = [], []
         for simplify_m in (0.0, 0.6, 3.0):
-            (simple,) = shaped([plain], Shaping(simplify_m), grid=grid, gsd_m=gsd_m)
-            scale = metres_per_unit(grid, gsd_m=gsd_m)
+            (simple,) = simplify_polygons([plain], SimplifySettings(simplify_m), grid=grid, gsd_m=gsd_m)
+            scale = measure_map_unit_m(grid, gsd_m=gsd_m)
             here, there = (shapely.transform(outline, lambda xy, s=scale: xy * s) for outline in (simple, plain))
             counts.append(shapely.get_num_coordinates(simple))
             apart.append(shapely.hausdorff_distance(here, there))
@@ -118,10 +124,10 @@ def test_an_outline_that_would_swallow_its_neighbour_stays_as_it_is():
     change[5:35, 5:45] = 1
     change[18:24, 41:45] = 0  # a notch, shallower than the tolerance ...
     change[20:22, 43:45] = 1  # ... with something in it
-    plain = _outlines(find_objects(change), UTM)
-    alone = shaped(plain[:1], Shaping(3.0), grid=UTM)
+    plain = _polygonise_objects(find_objects(change), UTM)
+    alone = simplify_polygons(plain[:1], SimplifySettings(3.0), grid=UTM)
     assert len(plain) == 2 and alone[0].intersects(plain[1])
-    found = shaped(plain, Shaping(3.0), grid=UTM)
+    found = simplify_polygons(plain, SimplifySettings(3.0), grid=UTM)
     assert not found[0].intersects(found[1]) and found[0].equals(plain[0])
 
 
@@ -131,8 +137,8 @@ def test_area_and_perimeter_on_the_ellipsoid_count_holes_whichever_way_they_run(
     outer, inner = box(10, 60, 10.004, 60.002), box(10.001, 60.0005, 10.002, 60.001)
     ring = list(inner.exterior.coords)
     outline = MultiPolygon([Polygon(outer.exterior, [ring[::-1] if reverse else ring])])
-    whole, hole = (measures([MultiPolygon([thing])], grid=DEGREES) for thing in (outer, inner))
-    area, perimeter, unit = measures([outline], grid=DEGREES)
+    whole, hole = (measure_polygons([MultiPolygon([thing])], grid=DEGREES) for thing in (outer, inner))
+    area, perimeter, unit = measure_polygons([outline], grid=DEGREES)
     east, north = 111_412 * np.cos(np.radians(60.001)) * 1.0018, 111_412.0  # metres a degree, WGS84, to a percent
     assert unit == "m" and area[0] == pytest.approx(whole[0][0] - hole[0][0], rel=1e-9)
     assert perimeter[0] == pytest.approx(whole[1][0] + hole[1][0], rel=1e-9)
@@ -145,9 +151,9 @@ def test_rows_have_compactness_and_the_drawn_outlines_perimeter():
     for grid in (UTM, DEGREES):
         outlines = drawn_on(grid, square, box(2, 2, 4, 60), shapely.Point(100, 90).buffer(18))
         area_px = np.array([round(outline.area / abs(grid.transform.a * grid.transform.e)) for outline in outlines])
-        known = Attributes(area_px, np.full(3, 0.5), np.full(3, 0.9), [None] * 3, [None] * 3)
-        rows = [frame_of(outlines, known, grid=grid, shaping=shaping).set_index("id")
-                for shaping in (Shaping(), Shaping(regularise=grid is UTM, simplify_m=0.5))]  # fmt: skip
+        known = ObjectAttributes(area_px, np.full(3, 0.5), np.full(3, 0.9), [None] * 3, [None] * 3)
+        rows = [assemble_object_frame(outlines, known, grid=grid, simplify=shaping).set_index("id")
+                for shaping in (SimplifySettings(), SimplifySettings(regularise=grid is UTM, simplify_m=0.5))]  # fmt: skip
         assert (rows[0]["area_m2"] == rows[1]["area_m2"]).all()
         assert (rows[1]["perimeter_m"] <= rows[0]["perimeter_m"]).all()
         compact = rows[0]["compactness"]

@@ -14,10 +14,10 @@ from scipy import ndimage
 
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector import polygonise
-from semicdvl.raster.vector.files import find_objects, polygons
+from semicdvl.raster.vector.files import build_object_frame, find_objects
 from semicdvl.raster.vector.object_stats import MapStrip
-from semicdvl.raster.vector.polygonise import Patch
-from semicdvl.raster.vector.streaming_objects import ObjectStream
+from semicdvl.raster.vector.polygonise import PackedMask
+from semicdvl.raster.vector.streaming_objects import ObjectCollector
 
 CLASSES, FOREGROUND = ("house", "building", "road", "grass"), (0, 1)
 PLACE = Affine(0.5, 0, 366676.3, 0, -0.5, 4104256.7)
@@ -39,7 +39,7 @@ def a_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -
 
 def streamed(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float, classes: bool):
     """Return the objects and the map without the small ones, as it would be written."""
-    stream = ObjectStream(grid, *((CLASSES, FOREGROUND) if classes else ()), least_px=least_px)
+    stream = ObjectCollector(grid, *((CLASSES, FOREGROUND) if classes else ()), min_area_px=least_px)
     rows = [0, *itertools.accumulate(itertools.islice(itertools.cycle(heights), grid.height))]
     written = np.full((grid.height, grid.width), 9, np.uint8)
     for a, b in itertools.pairwise(min(row, grid.height) for row in rows):
@@ -47,13 +47,13 @@ def streamed(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float
             break
         dates = (None if date is None else date[a:b] for date in (whole.t1_HW, whole.t2_HW))
         strip = MapStrip(a, whole.change_HW[a:b].copy(), whole.score_HW[a:b], *dates)
-        small = stream.add(strip)
+        small = stream.add_strip(strip)
         written[a:b] = strip.change_HW
         for patch in small:
             place = np.s_[patch.row : patch.row + patch.shape_hw[0], patch.col : patch.col + patch.shape_hw[1]]
             assert (written[place][patch.mask_HW] == 1).all(), "what is cleared had been written"
             written[place][patch.mask_HW] = 0
-    return stream.table(), written
+    return stream.build_table(), written
 
 
 @given(
@@ -68,7 +68,7 @@ def test_strips_give_what_the_whole_gives(seed, shape, smooth, heights, least, c
     table, written = streamed(whole, heights, grid=grid, least_px=least, classes=classes)
     objects = find_objects(whole.change_HW, min_area_px=least)
     names = {"classes": CLASSES, "foreground": FOREGROUND} if classes else {}
-    wanted = polygons(
+    wanted = build_object_frame(
         objects, grid=grid, score_HW=whole.score_HW, t1_HW=whole.t1_HW, t2_HW=whole.t2_HW, **names
     )  # fmt: skip
     pd.testing.assert_frame_equal(
@@ -99,7 +99,7 @@ def test_a_comb_and_a_ring_are_one_object_each(heights):
 
 def test_patch_keeps_its_pixels():
     mask = np.random.default_rng(0).random((7, 13)) < 0.5
-    patch = Patch.of(mask, row=3, col=5)
+    patch = PackedMask.pack(mask, row=3, col=5)
     assert (patch.mask_HW == mask).all() and (patch.row, patch.col, patch.shape_hw) == (3, 5, (7, 13))
 
 

@@ -23,7 +23,7 @@ from shapely import STRtree
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 
 POLYGON_TYPES = (3, 6)
 """shapely's type numbers of Polygon and MultiPolygon."""
@@ -32,11 +32,11 @@ VECTOR_SUFFIXES = frozenset(
 )
 """Files that are taken for vectors where a raster could be meant as well."""
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
-_KNOWN = "Give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet file"
+_REMEDY = "Give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet file"
 
 
 @dataclass(frozen=True)
-class Polygons:
+class PolygonLayer:
     """The polygons of one layer that touch a raster, in the raster's CRS.
 
     Attributes:
@@ -44,7 +44,7 @@ class Polygons:
         shapes: valid polygons and multi-polygons (shapely), in the order of the file.
         rows: int64, each one's row in the file, from 0.
         repaired: how many crossed themselves and were mended.
-        no_polygon: rows that are no polygon, or one without area.
+        not_polygons: rows that are no polygon, or one without area.
         outside: polygons that don't touch the raster.
     """
 
@@ -52,7 +52,7 @@ class Polygons:
     shapes: NDArray[np.object_]
     rows: NDArray[np.int64]
     repaired: int = 0
-    no_polygon: int = 0
+    not_polygons: int = 0
     outside: int = 0
 
     def __len__(self) -> int:
@@ -60,13 +60,13 @@ class Polygons:
         return len(self.shapes)
 
     @cached_property
-    def tree(self) -> STRtree:
+    def spatial_index(self) -> STRtree:
         """The index by which a window finds its polygons."""
         return STRtree(self.shapes)
 
-    def numbers(self, grid: Grid) -> NDArray[np.int32]:
+    def rasterize_numbers(self, grid: Grid) -> NDArray[np.int32]:
         """Return int32 HW on a window's grid: 0, or 1 + the index in `shapes`; of two that overlap the later one."""
-        inside = np.sort(self.tree.query(shapely.box(*grid.bounds)))
+        inside = np.sort(self.spatial_index.query(shapely.box(*grid.bounds)))
         if not len(inside):
             return np.zeros((grid.height, grid.width), np.int32)
         numbers_HW: NDArray[np.int32] = rasterize(
@@ -77,25 +77,25 @@ class Polygons:
         )
         return numbers_HW
 
-    def mask(self, grid: Grid) -> NDArray[np.bool_]:
+    def rasterize_mask(self, grid: Grid) -> NDArray[np.bool_]:
         """Return bool HW on a window's grid: True where a pixel's centre lies in a polygon."""
-        return self.numbers(grid) > 0
+        return self.rasterize_numbers(grid) > 0
 
-    def touches(self, other: Polygons) -> bool:
+    def intersects(self, other: PolygonLayer) -> bool:
         """Tell whether some polygon touches one of another layer."""
-        return bool(self.tree.query(other.shapes, predicate="intersects").size)
+        return bool(self.spatial_index.query(other.shapes, predicate="intersects").size)
 
-    def notes(self) -> tuple[str, ...]:
+    def describe_repairs(self) -> tuple[str, ...]:
         """Say in words what was left out or mended."""
         said = (
             (self.repaired, "crossed themselves and were repaired"),
-            (self.no_polygon, "are no polygons with an area and were left out"),
+            (self.not_polygons, "are no polygons with an area and were left out"),
             (self.outside, "lie outside the images and were left out"),
         )
         return tuple(f"{self.path.name}: {count} rows {what}." for count, what in said if count)
 
 
-def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygons:
+def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> PolygonLayer:
     """Read the polygons of a layer that touch a raster, in the raster's CRS.
 
     Args:
@@ -108,44 +108,46 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
             polygon, it has no CRS while the raster has one (or the other way round), or no polygon touches the raster.
     """
     path = Path(path)
-    frame = _read(path, layer)
+    frame = _read_layer(path, layer)
     if frame.empty:
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
-    shapes, rows = _polygonal(frame)
+    shapes, rows = _select_polygons(frame)
     if not len(shapes):
         kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if kind})) or "no geometry"
         raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
     valid = shapely.is_valid(shapes)
-    shapes[~valid] = [_mended(shape) for shape in shapes[~valid]]
+    shapes[~valid] = [_repair(shape) for shape in shapes[~valid]]
     solid = shapely.area(shapes) > 0
     shapes, rows = shapes[solid], rows[solid]
-    shapes = _on_grid(path, frame, shapes, grid)
+    shapes = _reproject(path, frame, shapes, grid)
     near = shapely.intersects(shapes, shapely.box(*grid.bounds))
     if not near.any():
         raise InputError(
             path,
-            f"none of its {len(shapes)} polygons touches the images ({_extent(shapes)} against {_text(grid.bounds)} in"
+            f"none of its {len(shapes)} polygons touches the images ({_format_extent(shapes)} against {_format_bounds(grid.bounds)} in"
             " their CRS)",
             "Give polygons of the same place, and check that the file's CRS is right",
         )
-    return Polygons(path, shapes[near], rows[near], int((~valid).sum()), len(frame) - len(shapes), int((~near).sum()))
+    return PolygonLayer(
+        path, shapes[near], rows[near], int((~valid).sum()), len(frame) - len(shapes), int((~near).sum())
+    )
 
 
 # ------------------------------------------------------------------------------------------------ reading
-def _read(path: Path, layer: str | None) -> gpd.GeoDataFrame:
+def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
     """Read one layer, with our errors."""
     if not path.exists():
         raise InputError(path, "does not exist", "Check the path")
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(path)
     try:
-        name = _layer(path, layer)
+        name = _choose_layer(path, layer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's remarks on columns, which are not used
             return gpd.read_file(path, layer=name, columns=[], engine="pyogrio")
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(path, f"is no vector file that can be read ({reason})", _KNOWN) from error
+        raise InputError(path, f"is no vector file that can be read ({reason})", _REMEDY) from error
 
 
 def _read_parquet(path: Path) -> gpd.GeoDataFrame:
@@ -156,10 +158,10 @@ def _read_parquet(path: Path) -> gpd.GeoDataFrame:
         remedy = "Install pyarrow, or convert the file to a GeoPackage"
         raise InputError(path, "is GeoParquet, and pyarrow is not installed", remedy) from error
     except (OSError, ValueError) as error:
-        raise InputError(path, f"is no GeoParquet that can be read ({error})", _KNOWN) from error
+        raise InputError(path, f"is no GeoParquet that can be read ({error})", _REMEDY) from error
 
 
-def _layer(path: Path, wanted: str | None) -> str:
+def _choose_layer(path: Path, wanted: str | None) -> str:
     """Return the name of the layer to read."""
     layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
     listed = ", ".join(layers) or "none"
@@ -167,21 +169,21 @@ def _layer(path: Path, wanted: str | None) -> str:
         if len(layers) == 1:
             return layers[0]
         problem = "holds no layer with geometry" if not layers else f"holds {len(layers)} layers: {listed}"
-        raise InputError(path, problem, "Say which one is meant (--layer)" if layers else _KNOWN)
+        raise InputError(path, problem, "Say which one is meant (--layer)" if layers else _REMEDY)
     if wanted not in layers:
-        hint = nearest(wanted, layers).removesuffix("?").strip()
+        hint = suggest_nearest(wanted, layers).removesuffix("?").strip()
         raise InputError(path, f"has no layer '{wanted}' (known: {listed})", hint or "Name one of these")
     return wanted
 
 
-def _polygonal(frame: gpd.GeoDataFrame) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+def _select_polygons(frame: gpd.GeoDataFrame) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Return the polygons, flat, and their rows."""
     shapes = np.asarray(frame.geometry.to_numpy(), object)
     kept = np.isin(shapely.get_type_id(shapes), POLYGON_TYPES) & ~shapely.is_empty(shapes)
     return shapely.force_2d(shapes[kept]), np.flatnonzero(kept).astype(np.int64)
 
 
-def _mended(shape: Any) -> Any:
+def _repair(shape: Any) -> Any:
     """Return a valid polygon or multi-polygon of the same ground; lines that the repair leaves over are dropped."""
     parts = shapely.get_parts(shapely.make_valid(shape))
     flat = shapely.get_parts(parts)
@@ -189,7 +191,7 @@ def _mended(shape: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ onto the raster
-def _on_grid(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
+def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
     """Return the shapes in the raster's CRS."""
     if grid.crs is None:
         if frame.crs is None:
@@ -207,16 +209,16 @@ def _on_grid(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_], g
     lost = ~np.isfinite(bounds_N4).all(axis=1)  # beyond where the raster's projection is defined
     there[lost] = shapely.Polygon()
     broken = ~shapely.is_valid(there) & ~lost
-    there[broken] = [_mended(shape) for shape in there[broken]]
+    there[broken] = [_repair(shape) for shape in there[broken]]
     return there
 
 
-def _extent(shapes: NDArray[np.object_]) -> str:
+def _format_extent(shapes: NDArray[np.object_]) -> str:
     """Return the bounds of all shapes as text."""
-    return _text(shapely.total_bounds(shapes))
+    return _format_bounds(shapely.total_bounds(shapes))
 
 
-def _text(bounds: Any) -> str:
+def _format_bounds(bounds: Any) -> str:
     """Return bounds as text."""
     left, bottom, right, top = (f"{value:.6g}" for value in bounds)
     return f"x {left}..{right}, y {bottom}..{top}"

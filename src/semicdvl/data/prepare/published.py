@@ -17,19 +17,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.atomic_files import whole
+from semicdvl.atomic_files import write_atomically
 from semicdvl.data.images import ImageCache
-from semicdvl.data.pairs import SUBSETS, DataSet, check_pairs, read_pair
-from semicdvl.data.patch_files import CHANGED, files_of, write_patch
+from semicdvl.data.pairs import SUBSETS, ChangeDataset, check_all_pair_files, read_pair
+from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch
 from semicdvl.data.readers import levir_cd, whu_cd
-from semicdvl.data.readers.folder import read_list
-from semicdvl.data.splits import leaks, pick, published_names
+from semicdvl.data.readers.folder import read_name_list
+from semicdvl.data.splits import count_leaks, read_published_lists, select_split
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.types import PairFiles, Split
 
-READERS = {"levir_cd": levir_cd.read, "whu_cd": whu_cd.read}
-RECIPES = {"levir_cd": "levir", "whu_cd": "whu"}
-PUBLISHED: dict[str, dict[str, tuple[int, str]]] = {
+PUBLISHED_READERS = {"levir_cd": levir_cd.read_levir_cd, "whu_cd": whu_cd.read_whu_cd}
+RECIPE_PREFIXES = {"levir_cd": "levir", "whu_cd": "whu"}
+PUBLISHED_LISTS: dict[str, dict[str, tuple[int, str]]] = {
     "levir_cd": {
         "train": (7120, "a5ca0daf59c92943"),
         "val": (1024, "75e3a89981af1eb8"),
@@ -62,16 +62,16 @@ UniMatch and SemiCD-VL publish, which are the same; counted and hashed from thei
 
 
 @dataclass(frozen=True)
-class ListFact:
+class ListCheck:
     """What is known of one list: its name (`5%/labeled`), its length, and whether it is the published one."""
 
     name: str
     count: int
-    published: bool
+    is_published: bool
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedDataset:
     """What was found and done.
 
     Attributes:
@@ -79,15 +79,15 @@ class Published:
         root: their folder.
         written: patches that were written now.
         lists: the lists that were checked; empty if there are none.
-        leaks: side -> pairs that share ground with a training pair.
+        leak_counts: side -> pairs that share ground with a training pair.
         notes: what a user should know.
     """
 
-    dataset: DataSet
+    dataset: ChangeDataset
     root: Path
     written: int
-    lists: tuple[ListFact, ...]
-    leaks: dict[str, int]
+    lists: tuple[ListCheck, ...]
+    leak_counts: dict[str, int]
     notes: tuple[str, ...]
 
     @property
@@ -96,18 +96,18 @@ class Published:
         sides = ", ".join(f"{side} {len(names)}" for side, names in self.dataset.subsets.items()) or "no subsets"
         lines = [f"{self.dataset.name}: {len(self.dataset.pairs)} patches in {self.root} ({sides}); {self.written} new"]
         for fact in self.lists:
-            told = "as published" if fact.published else "not the published list"
+            told = "as published" if fact.is_published else "not the published list"
             lines.append(f"list {fact.name}: {fact.count} names, all with files; {told}")
         if self.lists:
             lines.append("lists: no name is on two sides, and each labelled and unlabelled list make up train.txt")
-        for side, count in self.leaks.items():
+        for side, count in self.leak_counts.items():
             total = len(self.dataset.subsets[side])
             lines.append(f"leakage: {count} of {total} {side} patches share ground or a border with a training patch")
         lines += [f"note: {note}" for note in self.notes]
         root = shlex.quote(str(self.root))
         if any(fact.name == "5%/labeled" for fact in self.lists):
-            recipe = f"recipes/{RECIPES[self.dataset.name]}-05-supervised.toml"
-            share = shlex.quote(str(_lists_in(self.root) or self.root) + "/5%")
+            recipe = f"recipes/{RECIPE_PREFIXES[self.dataset.name]}-05-supervised.toml"
+            share = shlex.quote(str(_find_list_folder(self.root) or self.root) + "/5%")
             lines += ["next:", f"  semicdvl train {recipe} --set data.root={root} --set data.labelled={share}"]
         return "\n".join(lines)
 
@@ -120,7 +120,7 @@ def prepare_published(
     lists: Path | None = None,
     only_verify: bool = False,
     console: Console | None = None,
-) -> Published:
+) -> PublishedDataset:
     """Cut a published data set into patches of 256 px where it is not, and check patches and lists.
 
     Started again, it writes only the patches that are missing. Data that is in patches already is checked where it is,
@@ -142,25 +142,27 @@ def prepare_published(
     root = Path(root)
     if lists is not None and not lists.is_dir():
         raise InputError(lists, "is no folder", "Give the folder that holds train.txt, val.txt, test.txt and 5%/")
-    dataset, folder = READERS[name](root), lists or _lists_in(root)
-    check_pairs(dataset.pairs, masks=False)
+    dataset, folder = PUBLISHED_READERS[name](root), lists or _find_list_folder(root)
+    check_all_pair_files(dataset.pairs, read_masks=False)
     facts = verify_lists(dataset, folder) if folder else ()
     written, cut = 0, any(pair.window_px for pair in dataset.pairs)
     if cut and not only_verify:
         place = out or root.resolve().with_name(f"{root.resolve().name}-256")
         if place.resolve() == root.resolve():
             raise OutputError(f"{place}: is the data set itself. Give another folder for the patches with -o.")
-        written = _write(dataset, place, console or Console(stderr=True))
+        written = _write_patches(dataset, place, console or Console(stderr=True))
         _write_lists(dataset, folder, place)
-        dataset, root = _as_written(READERS[name](place), dataset), place
+        dataset, root = _read_back(PUBLISHED_READERS[name](place), dataset), place
     elif out is not None and not only_verify:
         raise ConfigError(f"{root}: holds patches already, nothing is to be cut. Leave -o out to check them there.")
-    dataset = _with_subsets(dataset, folder)
-    return Published(dataset, root, written, facts, _leaks(dataset), _notes(dataset, folder, cut=cut))
+    dataset = _add_subsets(dataset, folder)
+    return PublishedDataset(
+        dataset, root, written, facts, _count_leaks_by_subset(dataset), _collect_notes(dataset, folder, cut=cut)
+    )
 
 
 # ------------------------------------------------------------------------------------------------ lists
-def verify_lists(dataset: DataSet, folder: Path) -> tuple[ListFact, ...]:
+def verify_lists(dataset: ChangeDataset, folder: Path) -> tuple[ListCheck, ...]:
     """Check the lists of a folder against the data and each other.
 
     Raises:
@@ -170,57 +172,60 @@ def verify_lists(dataset: DataSet, folder: Path) -> tuple[ListFact, ...]:
     """
     paths = {side: folder / f"{side}.txt" for side in SUBSETS}
     for path in paths.values():
-        dataset.select(read_list(path), what=str(path))
-    pick(dataset, published_names(folder, part=None))
-    facts = [_fact(dataset.name, side, read_list(path)) for side, path in paths.items()]
-    for part in shares(folder):
-        names = published_names(folder, part=part)
-        pick(dataset, names)
+        dataset.select_pairs(read_name_list(path), what=str(path))
+    select_split(dataset, read_published_lists(folder, part=None))
+    facts = [_check_list(dataset.name, side, read_name_list(path)) for side, path in paths.items()]
+    for part in find_label_shares(folder):
+        names = read_published_lists(folder, part=part)
+        select_split(dataset, names)
         facts += [
-            _fact(dataset.name, f"{part}/labeled", names.labelled),
-            _fact(dataset.name, f"{part}/unlabeled", names.unlabelled),
+            _check_list(dataset.name, f"{part}/labeled", names.labelled),
+            _check_list(dataset.name, f"{part}/unlabeled", names.unlabelled),
         ]
     return tuple(facts)
 
 
-def shares(folder: Path) -> list[str]:
+def find_label_shares(folder: Path) -> list[str]:
     """Return the folders of labelled and unlabelled lists (`5%`), smallest share first."""
     found = [path.name for path in folder.iterdir() if path.is_dir() and path.name.endswith("%")]
     return sorted(found, key=lambda part: (len(part), part))
 
 
-def _fact(dataset: str, name: str, names: Sequence[str]) -> ListFact:
+def _check_list(dataset: str, name: str, names: Sequence[str]) -> ListCheck:
     """Compare one list with the published one."""
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
-    return ListFact(name, len(names), PUBLISHED[dataset].get(name) == (len(names), digest))
+    return ListCheck(name, len(names), PUBLISHED_LISTS[dataset].get(name) == (len(names), digest))
 
 
-def _lists_in(root: Path) -> Path | None:
+def _find_list_folder(root: Path) -> Path | None:
     """Return the folder below `root` that holds lists."""
     return next((folder for folder in (root / "list", root) if (folder / "train.txt").is_file()), None)
 
 
-def _with_subsets(dataset: DataSet, folder: Path | None) -> DataSet:
+def _add_subsets(dataset: ChangeDataset, folder: Path | None) -> ChangeDataset:
     """Return the data set with the subsets of the lists, where there are some."""
     if folder is None:
         return dataset
-    subsets = {side: read_list(folder / f"{side}.txt") for side in SUBSETS}
-    return DataSet(dataset.name, dataset.pairs, subsets, dataset.sources)
+    subsets = {side: read_name_list(folder / f"{side}.txt") for side in SUBSETS}
+    return ChangeDataset(dataset.name, dataset.pairs, subsets, dataset.source_tiles)
 
 
-def _leaks(dataset: DataSet) -> dict[str, int]:
+def _count_leaks_by_subset(dataset: ChangeDataset) -> dict[str, int]:
     """Count the held-out pairs that share ground with a training pair, by side."""
     if "train" not in dataset.subsets:
         return {}
-    train = dataset.subset("train")
-    held = {side: dataset.subset(side) for side in ("val", "test") if side in dataset.subsets}
-    return {side: leaks(Split(train, (), (), pairs), sources=dataset.sources) for side, pairs in held.items()}
+    train = dataset.select_subset("train")
+    held = {side: dataset.select_subset(side) for side in ("val", "test") if side in dataset.subsets}
+    return {
+        side: count_leaks(Split(train, (), (), pairs), source_tiles=dataset.source_tiles)
+        for side, pairs in held.items()
+    }
 
 
-def _notes(dataset: DataSet, folder: Path | None, *, cut: bool) -> tuple[str, ...]:
+def _collect_notes(dataset: ChangeDataset, folder: Path | None, *, cut: bool) -> tuple[str, ...]:
     """Say what a user should know."""
     notes = []
-    expected = sum(PUBLISHED[dataset.name][side][0] for side in SUBSETS)
+    expected = sum(PUBLISHED_LISTS[dataset.name][side][0] for side in SUBSETS)
     if len(dataset.pairs) != expected:
         notes.append(f"{len(dataset.pairs)} patches are here, the whole data set has {expected}.")
     if folder is None:
@@ -232,9 +237,9 @@ def _notes(dataset: DataSet, folder: Path | None, *, cut: bool) -> tuple[str, ..
 
 
 # ------------------------------------------------------------------------------------------------ writing
-def _write(dataset: DataSet, out: Path, console: Console) -> int:
+def _write_patches(dataset: ChangeDataset, out: Path, console: Console) -> int:
     """Write the patches that are not there yet; return how many."""
-    todo = [pair for pair in dataset.pairs if not all(path.is_file() for path in _targets(out, pair))]
+    todo = [pair for pair in dataset.pairs if not all(path.is_file() for path in _list_targets(out, pair))]
     cache = ImageCache(0)  # its few recent files serve the crops of a tile
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("patches"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as shown:
@@ -245,27 +250,27 @@ def _write(dataset: DataSet, out: Path, console: Console) -> int:
     return len(todo)
 
 
-def _targets(out: Path, pair: PairFiles) -> Iterator[Path]:
+def _list_targets(out: Path, pair: PairFiles) -> Iterator[Path]:
     """Yield the files that a patch has when it is written."""
-    first, second, label = files_of(out, pair.name)
+    first, second, label = list_patch_files(out, pair.name)
     yield from (first, second) if pair.label is None else (first, second, label)
 
 
-def _write_lists(dataset: DataSet, folder: Path | None, out: Path) -> None:
+def _write_lists(dataset: ChangeDataset, folder: Path | None, out: Path) -> None:
     """Copy the lists unchanged, or write those of the published subsets where there are none."""
     if folder is None:
         for side, names in dataset.subsets.items():
-            with whole(out / "list" / f"{side}.txt") as part:
+            with write_atomically(out / "list" / f"{side}.txt") as part:
                 part.write_text("".join(f"{name}.png\n" for name in names), encoding="utf-8")
         return
     below = [folder / f"{side}.txt" for side in SUBSETS]
-    below += [path for share in shares(folder) for path in sorted((folder / share).glob("*.txt"))]
+    below += [path for share in find_label_shares(folder) for path in sorted((folder / share).glob("*.txt"))]
     for path in below:
-        with whole(out / "list" / path.relative_to(folder)) as part:
+        with write_atomically(out / "list" / path.relative_to(folder)) as part:
             shutil.copyfile(path, part)
 
 
-def _as_written(there: DataSet, meant: DataSet) -> DataSet:
+def _read_back(there: ChangeDataset, meant: ChangeDataset) -> ChangeDataset:
     """Return the data set as it lies on the disk, with the tiles that its patches come from."""
     strange = {pair.name for pair in there.pairs} ^ {pair.name for pair in meant.pairs}
     if strange:
@@ -273,4 +278,4 @@ def _as_written(there: DataSet, meant: DataSet) -> DataSet:
             f"{there.name}: {len(strange)} patches in the folder are not of this data set, e.g. '{min(strange)}'."
             " Give a new folder with -o."
         )
-    return DataSet(there.name, there.pairs, there.subsets, meant.sources)
+    return ChangeDataset(there.name, there.pairs, there.subsets, meant.source_tiles)

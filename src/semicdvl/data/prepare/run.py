@@ -22,22 +22,29 @@ import rasterio
 import shapely
 from rich.console import Console
 
-from semicdvl.atomic_files import key_of, read_json, sha256, write_json
-from semicdvl.data.prepare.outputs import FORMAT, Inputs, finish, notes_of, record_of, summary
-from semicdvl.data.prepare.patch_cutter import cut, open_journal
-from semicdvl.data.prepare.polygon_layer import Polygons, read_polygons
+from semicdvl.atomic_files import hash_file, hash_values, read_json, write_json
+from semicdvl.data.prepare.outputs import (
+    PREPARE_FORMAT,
+    PrepareInputs,
+    collect_notes,
+    format_summary,
+    make_record,
+    write_outputs,
+)
+from semicdvl.data.prepare.patch_cutter import cut_patches, open_journal
+from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.data.prepare.spatial_split import (
     LABELLED,
-    SIDES,
     SKIPPED,
-    Cell,
-    Division,
+    SPATIAL_SUBSETS,
+    CutPatch,
     Leakage,
-    Patch,
-    divide,
-    enough,
-    layout,
-    leakage,
+    PatchCell,
+    SpatialSplit,
+    lay_out_patches,
+    measure_leakage,
+    require_enough_blocks,
+    split_by_blocks,
 )
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.raster.grid import Grid
@@ -45,8 +52,8 @@ from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 
 CACHE_BYTES = 256 * 2**20
 """Memory for rows of the rasters that several patches share; GDAL would take a twentieth of the machine's."""
-MOST_BLOCK_PATCHES = 8
-LEAST_BLOCKS = 12
+MAX_BLOCK_PATCHES = 8
+MIN_BLOCKS_WITH_CHANGE = 12
 """Without `block_m`, blocks are the largest (up to 8 x 8 patches) of which this many hold a change."""
 
 
@@ -106,7 +113,7 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedPatches:
     """What came out.
 
     Attributes:
@@ -114,9 +121,9 @@ class Prepared:
         size_px: side of a patch.
         gsd_m: metres per pixel, None if not known.
         block_patches: patches along a side of a block.
-        division: the patches by side.
+        split: the patches by side.
         skipped: cells with too little data.
-        leaks: how close the sides come to each other.
+        leakage: how close the sides come to each other.
         notes: what a user of the data should know.
     """
 
@@ -124,17 +131,17 @@ class Prepared:
     size_px: int
     gsd_m: float | None
     block_patches: int
-    division: Division
+    split: SpatialSplit
     skipped: int
-    leaks: Leakage
+    leakage: Leakage
     notes: tuple[str, ...]
 
     @property
-    def rows(self) -> list[tuple[str, int, int, float, float]]:
+    def subset_rows(self) -> list[tuple[str, int, int, float, float]]:
         """Side, labelled patches, unlabelled patches, share of known pixels that changed, share that is not known."""
         found = []
-        for side in SIDES:
-            patches: tuple[Patch, ...] = getattr(self.division, side)
+        for side in SPATIAL_SUBSETS:
+            patches: tuple[CutPatch, ...] = getattr(self.split, side)
             labelled = [patch for patch in patches if patch.state == LABELLED]
             known = sum(patch.known_px for patch in labelled)
             changed = sum(patch.changed_px for patch in labelled) / max(known, 1)
@@ -145,10 +152,10 @@ class Prepared:
     @property
     def summary(self) -> str:
         """All of that in a few lines, with the commands that come next."""
-        return summary(self)
+        return format_summary(self)
 
 
-def prepare(
+def prepare_patches(
     before: Path,
     after: Path,
     out: Path,
@@ -157,7 +164,7 @@ def prepare(
     labelled_area: Path | None = None,
     settings: PrepareSettings | None = None,
     console: Console | None = None,
-) -> Prepared:
+) -> PreparedPatches:
     """Cut two rasters into training patches; started again after an interruption, it goes on.
 
     Args:
@@ -178,33 +185,43 @@ def prepare(
     console = console or Console(stderr=True)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_pair(Path(before), Path(after), bands=settings.bands) as pair:
         changes = read_polygons(Path(labels), grid=pair.grid, layer=settings.layer)
-        area = _area(labelled_area, changes, pair.grid, settings)
-        per_block = block_patches(pair.grid, changes, area, settings)
-        cells = _cells(pair, settings, per_block)
-        changed = _changed(pair.grid, [(cell.row, cell.col) for cell in cells], settings.size_px, changes, area)
+        area = _read_labelled_area(labelled_area, changes, pair.grid, settings)
+        per_block = choose_block_patches(pair.grid, changes, area, settings)
+        cells = _lay_out_pair(pair, settings, per_block)
+        changed = _find_squares_with_change(
+            pair.grid, [(cell.row, cell.col) for cell in cells], settings.size_px, changes, area
+        )
         blocks = {cell.block for cell in cells}
-        enough({cells[index].block for index in changed}, blocks, val=settings.val_frac, test=settings.test_frac)
-        inputs: Inputs = {"before": before, "after": after, "labels": labels, "labelled_area": labelled_area}
-        key = key_of(FORMAT, asdict(settings), {name: _stamp(path) for name, path in inputs.items()})
-        _begin(out, key, inputs, settings)
+        require_enough_blocks(
+            {cells[index].block for index in changed}, blocks, val=settings.val_frac, test=settings.test_frac
+        )
+        inputs: PrepareInputs = {"before": before, "after": after, "labels": labels, "labelled_area": labelled_area}
+        key = hash_values(
+            PREPARE_FORMAT, asdict(settings), {name: _fingerprint_input(path) for name, path in inputs.items()}
+        )
+        _start_folder(out, key, inputs, settings)
         with open_journal(out) as journal:
-            patches = tuple(cut(pair, cells, journal, changes=changes, area=area, settings=settings, console=console))
-        division = divide(patches, val_frac=settings.val_frac, test_frac=settings.test_frac, seed=settings.seed)
-        prepared = Prepared(
+            patches = tuple(
+                cut_patches(pair, cells, journal, changes=changes, area=area, settings=settings, console=console)
+            )
+        division = split_by_blocks(
+            patches, val_frac=settings.val_frac, test_frac=settings.test_frac, seed=settings.seed
+        )
+        prepared = PreparedPatches(
             out=out,
             size_px=settings.size_px,
             gsd_m=pair.gsd_m,
             block_patches=per_block,
-            division=division,
+            split=division,
             skipped=sum(patch.state == SKIPPED for patch in patches),
-            leaks=leakage(division, size_px=settings.size_px),
-            notes=notes_of(pair, changes, area, cells, settings),
+            leakage=measure_leakage(division, size_px=settings.size_px),
+            notes=collect_notes(pair, changes, area, cells, settings),
         )
-        finish(prepared, pair.grid, key, inputs, settings)
+        write_outputs(prepared, pair.grid, key, inputs, settings)
     return prepared
 
 
-def asked_for(**paths: Path | None) -> dict[str, Path]:
+def require_paths(**paths: Path | None) -> dict[str, Path]:
     """Return the paths that a preparation of rasters needs.
 
     Raises:
@@ -220,12 +237,14 @@ def asked_for(**paths: Path | None) -> dict[str, Path]:
 
 
 # ------------------------------------------------------------------------------------------------ before cutting
-def _area(path: Path | None, changes: Polygons, grid: Grid, settings: PrepareSettings) -> Polygons | None:
+def _read_labelled_area(
+    path: Path | None, changes: PolygonLayer, grid: Grid, settings: PrepareSettings
+) -> PolygonLayer | None:
     """Read the labelled area and make sure that some change lies in it."""
     if path is None:
         return None
     area = read_polygons(Path(path), grid=grid, layer=settings.area_layer)
-    if not changes.touches(area):
+    if not changes.intersects(area):
         raise InputError(
             changes.path,
             f"none of its {len(changes)} polygons on the images lies in the labelled area of {area.path.name}",
@@ -234,7 +253,9 @@ def _area(path: Path | None, changes: Polygons, grid: Grid, settings: PrepareSet
     return area
 
 
-def block_patches(grid: Grid, changes: Polygons, area: Polygons | None, settings: PrepareSettings) -> int:
+def choose_block_patches(
+    grid: Grid, changes: PolygonLayer, area: PolygonLayer | None, settings: PrepareSettings
+) -> int:
     """Return how many patches a side of a block has.
 
     Raises:
@@ -244,28 +265,31 @@ def block_patches(grid: Grid, changes: Polygons, area: Polygons | None, settings
         if grid.gsd_m is None:
             raise ConfigError("--block-m needs images with a CRS: the size of a pixel is not known. Leave it out.")
         return max(1, round(settings.block_m / grid.gsd_m / settings.size_px))
-    for patches in range(MOST_BLOCK_PATCHES, 1, -1):
+    for patches in range(MAX_BLOCK_PATCHES, 1, -1):
         side, pitch = patches * settings.size_px, patches * settings.size_px + settings.gap_px
         corners = [(row, col) for row in range(0, grid.height, pitch) for col in range(0, grid.width, pitch)]
-        if len(corners) >= LEAST_BLOCKS and len(_changed(grid, corners, side, changes, area)) >= LEAST_BLOCKS:
+        if (
+            len(corners) >= MIN_BLOCKS_WITH_CHANGE
+            and len(_find_squares_with_change(grid, corners, side, changes, area)) >= MIN_BLOCKS_WITH_CHANGE
+        ):
             return patches
     return 1
 
 
-def _changed(
-    grid: Grid, corners: Sequence[tuple[int, int]], side_px: int, changes: Polygons, area: Polygons | None
+def _find_squares_with_change(
+    grid: Grid, corners: Sequence[tuple[int, int]], side_px: int, changes: PolygonLayer, area: PolygonLayer | None
 ) -> set[int]:
     """Return which of the squares with these top left pixels touch a change, and the labelled area."""
-    boxes = [shapely.box(*grid.part(row, col, side_px, side_px).bounds) for row, col in corners]
+    boxes = [shapely.box(*grid.window(row, col, side_px, side_px).bounds) for row, col in corners]
     layers = (changes,) if area is None else (changes, area)
-    touched = [set(layer.tree.query(boxes, predicate="intersects")[0].tolist()) for layer in layers]
+    touched = [set(layer.spatial_index.query(boxes, predicate="intersects")[0].tolist()) for layer in layers]
     return set.intersection(*touched)
 
 
-def _cells(pair: RasterPair, settings: PrepareSettings, per_block: int) -> tuple[Cell, ...]:
+def _lay_out_pair(pair: RasterPair, settings: PrepareSettings, per_block: int) -> tuple[PatchCell, ...]:
     """Return the cells of the pair's grid, or say that none fits."""
     height, width = pair.shape_hw
-    cells = layout(height, width, size_px=settings.size_px, block_patches=per_block, buffer_px=settings.gap_px)
+    cells = lay_out_patches(height, width, size_px=settings.size_px, block_patches=per_block, buffer_px=settings.gap_px)
     if not cells:
         raise DataError(
             f"the images overlap on {height} x {width} px, where no patch of {settings.size_px} px fits."
@@ -274,7 +298,7 @@ def _cells(pair: RasterPair, settings: PrepareSettings, per_block: int) -> tuple
     return cells
 
 
-def _stamp(path: Path | None) -> Any:
+def _fingerprint_input(path: Path | None) -> Any:
     """Return what tells one input from another: content of vectors, size and time of (large) rasters."""
     if path is None:
         return None
@@ -282,12 +306,12 @@ def _stamp(path: Path | None) -> Any:
     if not path.is_file():
         return str(path)
     if path.suffix.lower() in {".gpkg", ".geojson", ".json", ".fgb", ".parquet"}:
-        return sha256(path)
+        return hash_file(path)
     stat = path.stat()
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
-def _begin(out: Path, key: str, inputs: Inputs, settings: PrepareSettings) -> None:
+def _start_folder(out: Path, key: str, inputs: PrepareInputs, settings: PrepareSettings) -> None:
     """Mark the folder as ours, or refuse one that holds something else."""
     record = out / "prepare.json"
     if record.is_file():
@@ -297,4 +321,4 @@ def _begin(out: Path, key: str, inputs: Inputs, settings: PrepareSettings) -> No
         raise OutputError(f"{out}: holds patches of other inputs or settings. Give a new folder with -o.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: exists and was not made by `semicdvl prepare`. Give a new folder with -o.")
-    write_json(record, record_of("started", key, inputs, settings))
+    write_json(record, make_record("started", key, inputs, settings))

@@ -20,11 +20,11 @@ from scipy.spatial import cKDTree
 from semicdvl.errors import DataError
 
 LABELLED, UNLABELLED, SKIPPED = "labelled", "unlabelled", "skipped"
-SIDES = ("train", "val", "test")
+SPATIAL_SUBSETS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Cell:
+class PatchCell:
     """One patch to be cut: its top left pixel on the raster, and the (row, col) of its block."""
 
     row: int
@@ -38,7 +38,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Patch:
+class CutPatch:
     """What became of a cell.
 
     Attributes:
@@ -49,7 +49,7 @@ class Patch:
         changed_px: pixels labelled as changed.
     """
 
-    cell: Cell
+    cell: PatchCell
     state: str
     valid_px: int = 0
     known_px: int = 0
@@ -57,13 +57,13 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Division:
+class SpatialSplit:
     """Patches by side; `left_out` are unlabelled ones on the ground of validation and test."""
 
-    train: tuple[Patch, ...] = ()
-    val: tuple[Patch, ...] = ()
-    test: tuple[Patch, ...] = ()
-    left_out: tuple[Patch, ...] = ()
+    train: tuple[CutPatch, ...] = ()
+    val: tuple[CutPatch, ...] = ()
+    test: tuple[CutPatch, ...] = ()
+    left_out: tuple[CutPatch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Leakage:
 
 
 # ------------------------------------------------------------------------------------------------ where
-def layout(height: int, width: int, *, size_px: int, block_patches: int, buffer_px: int) -> tuple[Cell, ...]:
+def lay_out_patches(
+    height: int, width: int, *, size_px: int, block_patches: int, buffer_px: int
+) -> tuple[PatchCell, ...]:
     """Return the patches of a raster, row by row.
 
     Args:
@@ -91,12 +93,13 @@ def layout(height: int, width: int, *, size_px: int, block_patches: int, buffer_
         buffer_px: unused gap between blocks.
     """
     rows, cols = (
-        _starts(length, size_px=size_px, block_patches=block_patches, buffer_px=buffer_px) for length in (height, width)
+        _patch_starts(length, size_px=size_px, block_patches=block_patches, buffer_px=buffer_px)
+        for length in (height, width)
     )
-    return tuple(Cell(row, col, (above, left)) for row, above in rows for col, left in cols)
+    return tuple(PatchCell(row, col, (above, left)) for row, above in rows for col, left in cols)
 
 
-def _starts(length: int, *, size_px: int, block_patches: int, buffer_px: int) -> list[tuple[int, int]]:
+def _patch_starts(length: int, *, size_px: int, block_patches: int, buffer_px: int) -> list[tuple[int, int]]:
     """Return (start, number of its block) of the patches along one side."""
     pitch = block_patches * size_px + buffer_px
     starts = (
@@ -106,7 +109,7 @@ def _starts(length: int, *, size_px: int, block_patches: int, buffer_px: int) ->
 
 
 # ------------------------------------------------------------------------------------------------ which side
-def divide(patches: Iterable[Patch], *, val_frac: float, test_frac: float, seed: int) -> Division:
+def split_by_blocks(patches: Iterable[CutPatch], *, val_frac: float, test_frac: float, seed: int) -> SpatialSplit:
     """Give every block to one side.
 
     Blocks with and without change are drawn apart, in an order that a hash of place and seed gives, until a side has
@@ -122,21 +125,21 @@ def divide(patches: Iterable[Patch], *, val_frac: float, test_frac: float, seed:
         DataError: there is no labelled patch, no change, or fewer blocks with change than sides.
     """
     used = [patch for patch in patches if patch.state != SKIPPED]
-    blocks: dict[tuple[int, int], list[Patch]] = defaultdict(list)
+    blocks: dict[tuple[int, int], list[CutPatch]] = defaultdict(list)
     for patch in used:
         if patch.state == LABELLED:
             blocks[patch.cell.block].append(patch)
     with_change = {block for block, inside in blocks.items() if any(patch.changed_px for patch in inside)}
-    enough(with_change, blocks, val=val_frac, test=test_frac)
+    require_enough_blocks(with_change, blocks, val=val_frac, test=test_frac)
     sides = {"test": test_frac, "val": val_frac}
     owner: dict[tuple[int, int], str] = {}
     for stratum in (with_change, blocks.keys() - with_change):
         sizes = {block: len(blocks[block]) for block in stratum}
-        owner |= _drawn(sizes, sides, seed=seed, least=1 if stratum is with_change else 0)
-    return _divided(used, owner)
+        owner |= _draw_blocks(sizes, sides, seed=seed, least=1 if stratum is with_change else 0)
+    return _assign_patches(used, owner)
 
 
-def enough(
+def require_enough_blocks(
     with_change: Collection[tuple[int, int]], blocks: Collection[tuple[int, int]], *, val: float, test: float
 ) -> None:
     """Make sure that each side can have a block with change.
@@ -153,7 +156,7 @@ def enough(
         )
 
 
-def _drawn(
+def _draw_blocks(
     sizes: dict[tuple[int, int], int], sides: dict[str, float], *, seed: int, least: int
 ) -> dict[tuple[int, int], str]:
     """Return the held-out blocks with their sides; `least` blocks at least go to each side, training included."""
@@ -174,23 +177,23 @@ def _drawn(
     return owner
 
 
-def _divided(used: Sequence[Patch], owner: dict[tuple[int, int], str]) -> Division:
+def _assign_patches(used: Sequence[CutPatch], owner: dict[tuple[int, int], str]) -> SpatialSplit:
     """Sort patches by the side of their block."""
-    sides: dict[str, list[Patch]] = {side: [] for side in (*SIDES, "left_out")}
+    sides: dict[str, list[CutPatch]] = {side: [] for side in (*SPATIAL_SUBSETS, "left_out")}
     for patch in used:
         side = owner.get(patch.cell.block, "train")
         sides["left_out" if side != "train" and patch.state == UNLABELLED else side].append(patch)
-    return Division(**{side: tuple(found) for side, found in sides.items()})
+    return SpatialSplit(**{side: tuple(found) for side, found in sides.items()})
 
 
 # ------------------------------------------------------------------------------------------------ leakage
-def leakage(division: Division, *, size_px: int) -> Leakage:
+def measure_leakage(division: SpatialSplit, *, size_px: int) -> Leakage:
     """Measure on the ground how close validation and test patches come to a training patch, labelled or not."""
     touching: dict[str, int] = {}
     nearest: dict[str, int | None] = {}
-    train_N2 = _corners(division.train)
+    train_N2 = _top_left_pixels(division.train)
     for side in ("val", "test"):
-        held_M2 = _corners(getattr(division, side))
+        held_M2 = _top_left_pixels(getattr(division, side))
         if not len(held_M2) or not len(train_N2):
             touching[side], nearest[side] = 0, None
             continue
@@ -200,6 +203,6 @@ def leakage(division: Division, *, size_px: int) -> Leakage:
     return Leakage(touching, nearest)
 
 
-def _corners(patches: Sequence[Patch]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _top_left_pixels(patches: Sequence[CutPatch]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Return the top left pixels, N2."""
     return np.array([(patch.cell.row, patch.cell.col) for patch in patches], np.float64).reshape(-1, 2)

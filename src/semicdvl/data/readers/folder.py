@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from semicdvl.data.images import IMAGE_SUFFIXES
-from semicdvl.data.pairs import SUBSETS, DataSet, refuse_doubles
+from semicdvl.data.pairs import SUBSETS, ChangeDataset, require_unique_names
 from semicdvl.errors import DataError, InputError
 from semicdvl.types import PairFiles
 
@@ -30,7 +30,7 @@ DATE_FOLDERS = (
 LABEL_FOLDERS = ("label", "labels", "Label", "mask", "masks", "gt", "GT", "change", "OUT")
 
 
-def read(root: Path | str, *, name: str | None = None) -> DataSet:
+def read_folder(root: Path | str, *, name: str | None = None) -> ChangeDataset:
     """Return the pairs below `root`.
 
     Args:
@@ -45,16 +45,16 @@ def read(root: Path | str, *, name: str | None = None) -> DataSet:
     name = name or root.resolve().name
     if not root.is_dir():
         raise InputError(root, "is no folder", "Give the folder that holds A, B and label")
-    below = {subset: root / subset for subset in SUBSETS if date_folders(root / subset) is not None}
-    if below and date_folders(root) is None:
+    below = {subset: root / subset for subset in SUBSETS if find_date_folders(root / subset) is not None}
+    if below and find_date_folders(root) is None:
         return _read_subfolders(name, below)
-    pairs = pairs_in(root)
-    return DataSet(name, pairs, read_subset_lists(root))
+    pairs = list_pairs(root)
+    return ChangeDataset(name, pairs, read_subset_lists(root))
 
 
-def _read_subfolders(name: str, below: dict[str, Path]) -> DataSet:
+def _read_subfolders(name: str, below: dict[str, Path]) -> ChangeDataset:
     """Read one folder per subset; names that occur in two of them get the subset in front."""
-    found = {subset: pairs_in(folder) for subset, folder in below.items()}
+    found = {subset: list_pairs(folder) for subset, folder in below.items()}
     names = [pair.name for pairs in found.values() for pair in pairs]
     prefixed = len(set(names)) < len(names)
     if prefixed:
@@ -63,11 +63,11 @@ def _read_subfolders(name: str, below: dict[str, Path]) -> DataSet:
             for subset, pairs in found.items()
         }
     subsets = {subset: tuple(pair.name for pair in pairs) for subset, pairs in found.items()}
-    return DataSet(name, tuple(pair for pairs in found.values() for pair in pairs), subsets)
+    return ChangeDataset(name, tuple(pair for pairs in found.values() for pair in pairs), subsets)
 
 
 # ------------------------------------------------------------------------------------------------ files
-def date_folders(root: Path) -> tuple[Path, Path] | None:
+def find_date_folders(root: Path) -> tuple[Path, Path] | None:
     """Return the folders of date 1 and date 2, or None."""
     for before, after in DATE_FOLDERS:
         if (root / before).is_dir() and (root / after).is_dir():
@@ -75,25 +75,25 @@ def date_folders(root: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def pairs_in(root: Path) -> tuple[PairFiles, ...]:
+def list_pairs(root: Path) -> tuple[PairFiles, ...]:
     """Return the pairs of one folder with two date folders and, perhaps, a label folder, by name.
 
     Raises:
         InputError: there are no date folders.
         DataError: the dates hold different files, or no label fits an image.
     """
-    dates = date_folders(root)
+    dates = find_date_folders(root)
     if dates is None:
         known = ", ".join("/".join(names) for names in DATE_FOLDERS)
         raise InputError(root, f"has no pair of date folders ({known})", "Put the first dates in A, the second in B")
-    before, after = _images(dates[0]), _images(dates[1])
+    before, after = _list_images(dates[0]), _list_images(dates[1])
     if lonely := sorted(before.keys() ^ after.keys()):
         raise DataError(
             f"{root}: {len(lonely)} images are in only one of {dates[0].name} and {dates[1].name}, e.g. '{lonely[0]}'."
             " Both dates of a pair need the same file name (the suffix may differ)."
         )
     folder = next((root / label for label in LABEL_FOLDERS if (root / label).is_dir()), None)
-    labels = _images(folder) if folder else {}
+    labels = _list_images(folder) if folder else {}
     if folder and labels and not labels.keys() & before.keys():
         raise DataError(
             f"{folder}: none of its {len(labels)} labels has the name of an image, e.g. '{min(labels)}' where"
@@ -102,7 +102,7 @@ def pairs_in(root: Path) -> tuple[PairFiles, ...]:
     return tuple(PairFiles(stem, before[stem], after[stem], labels.get(stem)) for stem in sorted(before))
 
 
-def _images(folder: Path) -> dict[str, Path]:
+def _list_images(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by key: the stem, less the folder's own name at its end (`0_pre` in `pre/`)."""
     files = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
@@ -110,7 +110,7 @@ def _images(folder: Path) -> dict[str, Path]:
     ending = f"_{folder.name}".lower()
     strip = bool(files) and all(path.stem.lower().endswith(ending) for path in files)
     keys = [path.stem[: -len(ending)] if strip else path.stem for path in files]
-    refuse_doubles(str(folder), keys)
+    require_unique_names(str(folder), keys)
     return dict(zip(keys, files, strict=True))
 
 
@@ -120,11 +120,11 @@ def read_subset_lists(root: Path) -> dict[str, tuple[str, ...]]:
     for folder in (root / "list", root):
         found = {subset: folder / f"{subset}.txt" for subset in SUBSETS if (folder / f"{subset}.txt").is_file()}
         if found:
-            return {subset: read_list(path) for subset, path in found.items()}
+            return {subset: read_name_list(path) for subset, path in found.items()}
     return {}
 
 
-def read_list(path: Path) -> tuple[str, ...]:
+def read_name_list(path: Path) -> tuple[str, ...]:
     """Return the pair names of a text file, one a line; of several words in a line the first counts.
 
     Folders and image suffixes are dropped (`A/train_1_1.png` -> `train_1_1`), empty lines are skipped.
@@ -137,14 +137,14 @@ def read_list(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "is no list that can be read", "Give a text file with one file name a line") from error
-    names = tuple(names_of(lines))
+    names = tuple(parse_names(lines))
     if not names:
         raise DataError(f"{path}: an empty list. Put one file name on each line.")
-    refuse_doubles(str(path), names)
+    require_unique_names(str(path), names)
     return names
 
 
-def names_of(lines: Iterable[str]) -> Iterable[str]:
+def parse_names(lines: Iterable[str]) -> Iterable[str]:
     """Yield the pair name of each line that has one."""
     for line in lines:
         if words := line.split():

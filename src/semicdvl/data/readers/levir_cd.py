@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from semicdvl.data.images import image_size
-from semicdvl.data.pairs import SUBSETS, DataSet
+from semicdvl.data.images import read_image_size
+from semicdvl.data.pairs import SUBSETS, ChangeDataset
 from semicdvl.data.readers import folder
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles
 
-CROP_NAME = re.compile(r"^((?:train|val|test)_\d+)_(?:\d+|\d{4}_\d{4})$")
+CROP_NAME_PATTERN = re.compile(r"^((?:train|val|test)_\d+)_(?:\d+|\d{4}_\d{4})$")
 """Name of a crop: its tile, then its number, or its first row and column (two ways of cutting are around)."""
 
 
-def read(root: Path | str, *, crop_px: int | None = 256) -> DataSet:
+def read_levir_cd(root: Path | str, *, crop_px: int | None = 256) -> ChangeDataset:
     """Return LEVIR-CD's pairs as crops.
 
     Args:
@@ -30,27 +30,27 @@ def read(root: Path | str, *, crop_px: int | None = 256) -> DataSet:
         crop_px: side of the crops that larger images are cut into, without overlap; None leaves tiles whole.
 
     Raises:
-        InputError, DataError: as in `folder.read`; or an image's sides are no multiple of `crop_px`.
+        InputError, DataError: as in `folder.read_folder`; or an image's sides are no multiple of `crop_px`.
     """
-    found = folder.read(root, name="levir_cd")
-    subsets = found.subsets or _subsets_by_name(found.pairs)
-    sides = {pair.name: image_size(pair.before) for pair in found.pairs} if crop_px else {}
-    crops = {pair.name: tuple(_cut(pair, sides.get(pair.name), crop_px)) for pair in found.pairs}
-    return DataSet(
+    found = folder.read_folder(root, name="levir_cd")
+    subsets = found.subsets or _subsets_from_names(found.pairs)
+    sides = {pair.name: read_image_size(pair.before) for pair in found.pairs} if crop_px else {}
+    crops = {pair.name: tuple(_cut_tile(pair, sides.get(pair.name), crop_px)) for pair in found.pairs}
+    return ChangeDataset(
         "levir_cd",
         tuple(crop for pair in found.pairs for crop in crops[pair.name]),
         {subset: tuple(crop.name for name in names for crop in crops[name]) for subset, names in subsets.items()},
-        {crop.name: source_tile(name) for name, parts in crops.items() for crop in parts},
+        {crop.name: find_source_tile(name) for name, parts in crops.items() for crop in parts},
     )
 
 
-def source_tile(name: str) -> str:
+def find_source_tile(name: str) -> str:
     """Return the tile that a published crop name belongs to; a tile belongs to itself."""
-    match = CROP_NAME.match(name)
+    match = CROP_NAME_PATTERN.match(name)
     return match[1] if match else name
 
 
-def _cut(tile: PairFiles, size_px: tuple[int, int] | None, crop_px: int | None) -> Iterator[PairFiles]:
+def _cut_tile(tile: PairFiles, size_px: tuple[int, int] | None, crop_px: int | None) -> Iterator[PairFiles]:
     """Yield a tile's crops, numbered row by row from 1; an image no larger than a crop stays as it is."""
     if crop_px is None or size_px is None or max(size_px) <= crop_px:
         yield tile
@@ -68,7 +68,7 @@ def _cut(tile: PairFiles, size_px: tuple[int, int] | None, crop_px: int | None) 
         yield PairFiles(f"{tile.name}_{number + 1}", tile.before, tile.after, tile.label, window)
 
 
-def _subsets_by_name(pairs: tuple[PairFiles, ...]) -> dict[str, tuple[str, ...]]:
+def _subsets_from_names(pairs: tuple[PairFiles, ...]) -> dict[str, tuple[str, ...]]:
     """Tell the subsets by the names' first word; none if some name has another."""
     named = {subset: tuple(p.name for p in pairs if p.name.startswith(f"{subset}_")) for subset in SUBSETS}
     if sum(len(names) for names in named.values()) < len(pairs):

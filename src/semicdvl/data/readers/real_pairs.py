@@ -14,37 +14,37 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from semicdvl.atomic_files import whole, write_json
-from semicdvl.data.pairs import DataSet, read_pair
+from semicdvl.atomic_files import write_atomically, write_json
+from semicdvl.data.pairs import ChangeDataset, read_pair
 from semicdvl.data.readers import folder
 from semicdvl.data.splits import SplitNames
 from semicdvl.errors import DataError, InputError
 
-SOURCES = {"fotbcd": 0.5, "fotbcd_instances": 0.5, "levir": 1.0, "levir_crops": 1.0}
+REAL_PAIR_SOURCES = {"fotbcd": 0.5, "fotbcd_instances": 0.5, "levir": 1.0, "levir_crops": 1.0}
 """Folder -> factor by which its images are resized."""
-GSD_M = 0.45
+REAL_PAIRS_GSD_M = 0.45
 """Metres per pixel that the VLM is told: between the 0.4 and 0.5 of the sources."""
-CUT = "cut.json"
+CUT_FILE = "cut.json"
 
 
-def is_there(root: Path) -> bool:
+def has_real_pairs(root: Path) -> bool:
     """Tell whether `root` holds every source."""
-    return all((root / source / "A").is_dir() for source in SOURCES)
+    return all((root / source / "A").is_dir() for source in REAL_PAIR_SOURCES)
 
 
-def cut(root: Path, out: Path, *, crop_px: int) -> DataSet:
+def cut_real_pairs(root: Path, out: Path, *, crop_px: int) -> ChangeDataset:
     """Cut the sources into crops `<source>_<image>-<row>-<col>.png` below `out`, if not done, and read them."""
-    if not (out / CUT).exists():
-        for source, factor in SOURCES.items():
-            for pair in folder.read(root / source).pairs:
+    if not (out / CUT_FILE).exists():
+        for source, factor in REAL_PAIR_SOURCES.items():
+            for pair in folder.read_folder(root / source).pairs:
                 for path, side in ((pair.before, "A"), (pair.after, "B"), (pair.label, "label")):
                     assert path is not None, "the shared pairs all have labels"
-                    _cut_one(path, out / side, name=f"{source}_{pair.name}", factor=factor, crop_px=crop_px)
-        write_json(out / CUT, {"sources": SOURCES, "crop_px": crop_px})
-    return folder.read(out)
+                    _cut_image(path, out / side, name=f"{source}_{pair.name}", factor=factor, crop_px=crop_px)
+        write_json(out / CUT_FILE, {"sources": REAL_PAIR_SOURCES, "crop_px": crop_px})
+    return folder.read_folder(out)
 
 
-def _cut_one(path: Path, out: Path, *, name: str, factor: float, crop_px: int) -> None:
+def _cut_image(path: Path, out: Path, *, name: str, factor: float, crop_px: int) -> None:
     """Resize one image (a label by nearest pixel) and write its crops."""
     is_label = out.name == "label"
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if is_label else cv2.IMREAD_COLOR)
@@ -55,11 +55,11 @@ def _cut_one(path: Path, out: Path, *, name: str, factor: float, crop_px: int) -
     )
     for row in range(0, image.shape[0] - crop_px + 1, crop_px):
         for col in range(0, image.shape[1] - crop_px + 1, crop_px):
-            with whole(out / f"{name}-{row}-{col}.png") as temporary:
+            with write_atomically(out / f"{name}-{row}-{col}.png") as temporary:
                 cv2.imwrite(str(temporary), image[row : row + crop_px, col : col + crop_px])
 
 
-def draw_sides(dataset: DataSet, *, seed: int, labelled_frac: float) -> SplitNames:
+def draw_real_split(dataset: ChangeDataset, *, seed: int, labelled_frac: float) -> SplitNames:
     """Draw test, validation and training images by source, then the crops that keep their label.
 
     Crops that show change come first, so that a few labelled ones always show some; 5 % are among the 10 %.
@@ -79,7 +79,7 @@ def draw_sides(dataset: DataSet, *, seed: int, labelled_frac: float) -> SplitNam
     val = [*french[quarter : 2 * quarter], *small[:2]]
     pool = [crop for image in sorted(set(crops) - set(test) - set(val)) for crop in crops[image]]
     order = [str(name) for name in rng.permutation(pool)]
-    order.sort(key=lambda name: not np.any(read_pair(dataset.by_name[name]).label_HW == 1))
+    order.sort(key=lambda name: not np.any(read_pair(dataset.pairs_by_name[name]).label_HW == 1))
     count = int(labelled_frac * len(pool) + 1e-9)
     if count == 0:
         raise DataError(f"{labelled_frac:g} of {len(pool)} training crops is no crop at all. Raise the fraction.")

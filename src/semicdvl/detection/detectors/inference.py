@@ -27,33 +27,38 @@ from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.types import Outputs
 
 Precision = Literal["fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CHANGE = frozenset({"change"})
-TOLERANCE = 1e-4
+PRECISION_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CHANGE_HEAD_ONLY = frozenset({"change"})
+FOLDING_TOLERANCE = 1e-4
 """Greatest difference of a logit, as a share of the greatest logit (or of 1), that counts as rounding."""
-PLAIN_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
+FOLDABLE_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
 """Convolutions that use their weight as it is: torch's, and timm's that pads as TensorFlow does."""
 PROBE_PX = (64, 96)
 """Height and width of the random pair that a network is tried on."""
 
 
-class FastNetwork(nn.Module):
+class InferenceNetwork(nn.Module):
     """A network's change head; called as the network itself is. Make it with `fast`.
 
     Attributes:
         logits: the folded copy, giving tensors.
-        folded: number of batch norms that are gone.
+        folded_count: number of batch norms that are gone.
         precision: of weights and maps.
         compiled: whether `torch.compile` is used.
         heads: the change head alone.
     """
 
-    heads = CHANGE
+    heads = CHANGE_HEAD_ONLY
 
     def __init__(self, network: nn.Module, *, folded: int, precision: Precision, compiled: bool) -> None:
         """Wrap a network that is ready."""
         super().__init__()
-        self.logits, self.folded, self.precision, self.compiled = ChangeLogits(network), folded, precision, compiled
+        self.logits, self.folded_count, self.precision, self.compiled = (
+            ChangeLogits(network),
+            folded,
+            precision,
+            compiled,
+        )
         # a method of it, so that weights are not listed twice
         self._call = torch.compile(self.logits.forward, options={"freezing": True}) if compiled else self.logits.forward
 
@@ -63,9 +68,9 @@ class FastNetwork(nn.Module):
         return self.logits.network
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What was done, for a report."""
-        done = [self.precision, "channels-last", f"{self.folded} batch norms folded"]
+        done = [self.precision, "channels-last", f"{self.folded_count} batch norms folded"]
         return ", ".join([*done, "compiled"] if self.compiled else done)
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
@@ -74,18 +79,18 @@ class FastNetwork(nn.Module):
         Raises:
             ConfigError: another head is asked for, or compiling failed.
         """
-        if heads is not None and heads != CHANGE:
+        if heads is not None and heads != CHANGE_HEAD_ONLY:
             raise ConfigError(
                 f"a network made fast gives the change head alone, not {sorted(heads)}; use it as it was."
             )
         dates = [
-            date_BCHW.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
+            date_BCHW.to(PRECISION_DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
             for date_BCHW in (t1_BCHW, t2_BCHW)
         ]
         with torch.no_grad():  # without which the compiler would not freeze the weights
-            return Outputs(change_BKHW=(self._compiled(*dates) if self.compiled else self._call(*dates)).float())
+            return Outputs(change_BKHW=(self._call_compiled(*dates) if self.compiled else self._call(*dates)).float())
 
-    def _compiled(self, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Tensor:
+    def _call_compiled(self, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Tensor:
         """Call the compiled network; it is compiled now if this size is new."""
         from torch._dynamo.exc import TorchDynamoException
 
@@ -107,14 +112,16 @@ class ChangeLogits(nn.Module):
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Tensor:
         """Return the change logits BKHW."""
-        return cast(Outputs, self.network(t1_BCHW, t2_BCHW, heads=CHANGE)).change_BKHW
+        return cast(Outputs, self.network(t1_BCHW, t2_BCHW, heads=CHANGE_HEAD_ONLY)).change_BKHW
 
 
-def fast(network: nn.Module, *, precision: Precision = "fp32", compiled: bool = False) -> FastNetwork:
+def prepare_for_inference(
+    network: nn.Module, *, precision: Precision = "fp32", compiled: bool = False
+) -> InferenceNetwork:
     """Return a copy of a network, made ready to find change fast; the network itself stays as it is.
 
     Args:
-        network: with the call of `semicdvl.types.Network`.
+        network: with the call of `semicdvl.types.GraphNetwork`.
         precision: "fp32" is exact to rounding; "bf16" is not.
         compiled: compile it, at its first call.
 
@@ -122,16 +129,16 @@ def fast(network: nn.Module, *, precision: Precision = "fp32", compiled: bool = 
         ConfigError: an unknown precision.
         MissingExtraError: no C++ compiler to compile with.
     """
-    if precision not in DTYPES:
+    if precision not in PRECISION_DTYPES:
         raise ConfigError(f"precision '{precision}' is unknown. Known: {', '.join(get_args(Precision))}.")
     if compiled:
         _check_compiler()
-    ready, count = folded(change_only(network))
-    ready = ready.to(dtype=DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return FastNetwork(ready, folded=count, precision=precision, compiled=compiled).eval()
+    ready, count = fold_batch_norms(keep_change_head(network))
+    ready = ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return InferenceNetwork(ready, folded=count, precision=precision, compiled=compiled).eval()
 
 
-def change_only(network: nn.Module) -> nn.Module:
+def keep_change_head(network: nn.Module) -> nn.Module:
     """Return a copy in eval mode without the parts that only training needs."""
     ready = copy.deepcopy(network).eval().requires_grad_(False)
     drop = getattr(ready, "drop_train_heads", None)
@@ -141,7 +148,7 @@ def change_only(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def folded(network: nn.Module) -> tuple[nn.Module, int]:
+def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
     """Return a network with its batch norms folded into the convolutions before them, and their number.
 
     Which norm follows which convolution is seen by running a random pair through the network. A pair is folded where
@@ -151,30 +158,30 @@ def folded(network: nn.Module) -> tuple[nn.Module, int]:
     Args:
         network: in eval mode; it is not changed.
     """
-    dates = _probe(network)
+    dates = _make_probe_pair(network)
     before_BKHW = ChangeLogits(network)(*dates)
     result = copy.deepcopy(network)
-    pairs = _pairs(result, dates)
+    pairs = _find_foldable_pairs(result, dates)
     for norm_name, convolution_name in pairs.items():
         norm = result.get_submodule(norm_name)
         fused = fuse_conv_bn_eval(result.get_submodule(convolution_name), norm)  # type: ignore[type-var, arg-type]
         result.set_submodule(convolution_name, fused.requires_grad_(False))
-        result.set_submodule(norm_name, _rest(norm))
+        result.set_submodule(norm_name, _keep_activation(norm))
     after_BKHW = ChangeLogits(result)(*dates)
     largest = max(1.0, float(before_BKHW.abs().max()))
-    if not float((after_BKHW - before_BKHW).abs().max()) <= TOLERANCE * largest:
+    if not float((after_BKHW - before_BKHW).abs().max()) <= FOLDING_TOLERANCE * largest:
         return network, 0
     return result, len(pairs)
 
 
-def _probe(network: nn.Module) -> list[Tensor]:
+def _make_probe_pair(network: nn.Module) -> list[Tensor]:
     """Return a random pair on the network's device."""
     parameter = next(network.parameters())
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(1, 3, *PROBE_PX, generator=generator).to(parameter) for _ in range(2)]
 
 
-def _pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, str]:
+def _find_foldable_pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, str]:
     """Return the names of norms and of the convolutions that they can be folded into."""
     names = {module: name for name, module in network.named_modules()}
     results: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that no other gets the same id
@@ -190,9 +197,9 @@ def _pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, str]:
         norms.setdefault(source, set()).add(module)
 
     hooks = [
-        module.register_forward_hook(normed if _is_linear(module) else convolved)
+        module.register_forward_hook(normed if _has_own_statistics(module) else convolved)
         for module in names
-        if _is_linear(module) or type(module).__name__ in PLAIN_CONVOLUTIONS
+        if _has_own_statistics(module) or type(module).__name__ in FOLDABLE_CONVOLUTIONS
     ]
     try:
         ChangeLogits(network)(*dates)
@@ -206,12 +213,12 @@ def _pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, str]:
     }
 
 
-def _is_linear(module: nn.Module) -> bool:
+def _has_own_statistics(module: nn.Module) -> bool:
     """Tell whether a module is a batch norm with statistics of its own."""
     return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
 
 
-def _rest(norm: nn.Module) -> nn.Module:
+def _keep_activation(norm: nn.Module) -> nn.Module:
     """Return what a norm did beside normalising: timm's brings its activation along."""
     activation = getattr(norm, "act", None)
     return activation if isinstance(activation, nn.Module) else nn.Identity()

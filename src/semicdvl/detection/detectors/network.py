@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.detectors.onnx import onnx_detector
-from semicdvl.detection.detectors.vlm_ceg import VLMCEG, vlm_detector
+from semicdvl.detection.detectors.onnx import build_onnx_detector
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, PlaneStrips
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, ScoreStrips
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from semicdvl.detection.detectors.inference import Precision
 
 __all__ = [
-    "VLMCEG",
     "Described",
     "Identified",
     "NetworkDetector",
     "Noting",
-    "identity_of",
-    "network_detector",
-    "vlm_detector",
+    "VLMDetector",
+    "build_network_detector",
+    "build_vlm_detector",
+    "identify_detector",
 ]
 
 
@@ -61,7 +61,7 @@ class Noting(Protocol):
         ...
 
 
-def identity_of(detector: Detector) -> dict[str, Any]:
+def identify_detector(detector: Detector) -> dict[str, Any]:
     """Return what tells a detector from others whose maps would differ: its identity, or as much as it tells.
 
     For a detector without an identity that is its name, its description and its plain fields.
@@ -73,7 +73,7 @@ def identity_of(detector: Detector) -> dict[str, Any]:
     names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
     own = {name: getattr(detector, name) for name in names}
     own = {name: value for name, value in own.items() if isinstance(value, str | int | float | None)}
-    return {"kind": kind, "name": detector.name, "planes": detector.planes_count, "told": told, "own": own}
+    return {"kind": kind, "name": detector.name, "planes": detector.map_count, "told": told, "own": own}
 
 
 # ------------------------------------------------------------------------------------------------ trained
@@ -82,7 +82,7 @@ class NetworkDetector:
     """A trained network: the plane is its probability of change, and changed is from `threshold` on.
 
     Attributes:
-        network: in eval mode, with the call of `semicdvl.types.Network`.
+        network: in eval mode, with the call of `semicdvl.types.GraphNetwork`.
         name: for reports, such as the run's folder.
         threshold: least probability of a changed pixel; 0.5 is the argmax of the two classes.
         details: what else the report should say, label -> text.
@@ -92,7 +92,7 @@ class NetworkDetector:
     name: str = "network"
     threshold: float = 0.5
     details: dict[str, str] = field(default_factory=dict)
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     @property
     def identity(self) -> str:
@@ -109,12 +109,12 @@ class NetworkDetector:
         """Return name, size and threshold."""
         count = sum(parameter.numel() for parameter in self.network.parameters())
         return {
-            "Detector": f"trained network, {_kind(self.network)}, {count / 1e6:.1f} M parameters",
+            "Detector": f"trained network, {_network_class_name(self.network)}, {count / 1e6:.1f} M parameters",
             "Run": self.name,
             "Threshold": f"{self.threshold:g}",
         } | self.details
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return P(changed) as 1HW; the network works at the images' own resolution, `gsd_m` is not used."""
@@ -122,26 +122,26 @@ class NetworkDetector:
 
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            dates_BCHW = [_normalised(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
+            dates_BCHW = [_normalise_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
             logits_BKHW = self.network(*dates_BCHW, heads=frozenset({"change"})).change_BKHW
             changed_BHW = logits_BKHW.float().softmax(dim=1)[:, 1]
         planes_PHW: NDArray[np.float32] = changed_BHW.cpu().numpy()
         return planes_PHW
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give where the probability reaches the threshold; the score is the probability."""
         for strip in strips:
-            probability_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
             yield ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
 
 
-def _kind(network: nn.Module) -> str:
+def _network_class_name(network: nn.Module) -> str:
     """Return the name of a network's class; one made fast is called as it was before."""
     return type(getattr(network, "network", network)).__name__
 
 
-def _normalised(image_HWC: NDArray[np.uint8], device: Any) -> Any:
+def _normalise_image(image_HWC: NDArray[np.uint8], device: Any) -> Any:
     """Return an image as the networks take it: float BCHW, RGB / 255, ImageNet mean and deviation."""
     import torch
 
@@ -150,7 +150,7 @@ def _normalised(image_HWC: NDArray[np.uint8], device: Any) -> Any:
     return ((image_CHW - mean_C11) / std_C11)[None].contiguous(memory_format=torch.channels_last)
 
 
-def network_detector(
+def build_network_detector(
     run: Path, *, device: str = "auto", threshold: float = 0.5, precision: Precision = "fp32", compiled: bool = False
 ) -> Detector:
     """Return the detector of a trained run.
@@ -172,14 +172,14 @@ def network_detector(
             raise ConfigError(
                 f"{run}: an ONNX file runs as it is; leave out --precision and --compile or give the run."
             )
-        return onnx_detector(run, device=device)
+        return build_onnx_detector(run, device=device)
     import torch
 
     from semicdvl.checkpoint import load_network, read_run
-    from semicdvl.detection.detectors.inference import fast
+    from semicdvl.detection.detectors.inference import prepare_for_inference
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     recipe = read_run(run).get("recipe", {})
     details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if key in recipe}
-    network = fast(load_network(run, device=chosen), precision=precision, compiled=compiled)
-    return NetworkDetector(network, str(run), threshold, details | {"Inference": network.words})
+    network = prepare_for_inference(load_network(run, device=chosen), precision=precision, compiled=compiled)
+    return NetworkDetector(network, str(run), threshold, details | {"Inference": network.description})

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import sha256
+from semicdvl.atomic_files import hash_file
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
-from semicdvl.types import IGNORE, ChangeMap, PlaneStrips
+from semicdvl.types import IGNORE, ChangeMap, ScoreStrips
 
-KEY = "semicdvl"
+METADATA_KEY = "semicdvl"
 """Name of the metadata."""
-VERSION = 1
-INPUTS, OUTPUT = ("t1_BCHW", "t2_BCHW"), "change_BKHW"
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+METADATA_VERSION = 1
+INPUT_NAMES, OUTPUT_NAME = ("t1_BCHW", "t2_BCHW"), "change_BKHW"
+ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class OnnxDetector:
     Attributes:
         session: ONNX Runtime's, with the file in it.
         name: the file, for reports.
-        about: the file's metadata.
+        metadata: the file's metadata.
         digest: of the file's bytes.
-        planes_count: one map, the probability.
+        map_count: one map, the probability.
     """
 
     session: Any
     name: str
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     digest: str
-    planes_count: int = field(default=1, init=False)
+    map_count: int = field(default=1, init=False)
 
     @property
     def identity(self) -> str:
@@ -52,53 +52,55 @@ class OnnxDetector:
     @property
     def threshold(self) -> float:
         """Least probability of a changed pixel."""
-        return float(self.about["threshold"])
+        return float(self.metadata["threshold"])
 
     def description(self) -> dict[str, str]:
         """Return name, origin and threshold."""
-        parts = {kind.capitalize(): str(part.get("name")) for kind, part in self.about.get("recipe", {}).items()}
+        parts = {kind.capitalize(): str(part.get("name")) for kind, part in self.metadata.get("recipe", {}).items()}
         return {
             "Detector": f"trained network, ONNX Runtime ({', '.join(self.session.get_providers())})",
             "File": f"{self.name}, SHA-256 {self.digest[:12]}",
-            "Run": str(self.about.get("run")),
+            "Run": str(self.metadata.get("run")),
             "Threshold": f"{self.threshold:g}",
         } | parts
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return P(changed) as 1HW; the network works at the images' own resolution, `gsd_m` is not used."""
         height, width = t1_HWC.shape[:2]
-        dates = {name: self._input(image_HWC) for name, image_HWC in zip(INPUTS, (t1_HWC, t2_HWC), strict=True)}
-        (logits_BKHW,) = self.session.run([OUTPUT], dates)
+        dates = {
+            name: self._prepare_image(image_HWC) for name, image_HWC in zip(INPUT_NAMES, (t1_HWC, t2_HWC), strict=True)
+        }
+        (logits_BKHW,) = self.session.run([OUTPUT_NAME], dates)
         unchanged_HW, changed_HW = logits_BKHW[0, :, :height, :width]
         with np.errstate(over="ignore"):  # exp of a great number is infinite, and 1 / infinite is right
             share_HW = 1 / (1 + np.exp(unchanged_HW - changed_HW))
         planes_PHW: NDArray[np.float32] = share_HW[None].astype(np.float32)
         return planes_PHW
 
-    def _input(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _prepare_image(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return an image as the network takes it: normalised BCHW, mirrored outwards to the sides that it takes."""
-        if image_HWC.shape[2] != len(self.about["mean"]):
+        if image_HWC.shape[2] != len(self.metadata["mean"]):
             raise ConfigError(
-                f"{self.name}: takes {len(self.about['mean'])} bands, got {image_HWC.shape[2]}; name them with --bands."
+                f"{self.name}: takes {len(self.metadata['mean'])} bands, got {image_HWC.shape[2]}; name them with --bands."
             )
-        mean_C, std_C = (np.array(self.about[name], np.float32) for name in ("mean", "std"))
+        mean_C, std_C = (np.array(self.metadata[name], np.float32) for name in ("mean", "std"))
         image = (image_HWC.astype(np.float32) / np.float32(255) - mean_C) / std_C
-        add_px = [-side % self.about["multiple_px"] for side in image.shape[:2]]
+        add_px = [-side % self.metadata["multiple_px"] for side in image.shape[:2]]
         if any(add_px):
             image = np.pad(image, ((0, add_px[0]), (0, add_px[1]), (0, 0)), mode="symmetric")
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give where the probability reaches the threshold; the score is the probability."""
         for strip in strips:
-            probability_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
             yield ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
 
 
-def onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
+def build_onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
     """Return the detector of an ONNX file that `semicdvl export` wrote.
 
     Args:
@@ -113,15 +115,15 @@ def onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. Make it with `semicdvl export RUN --to onnx`.")
     session = open_session(path, device=device)
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{path}: an ONNX file of another program. Give one that `semicdvl export` wrote.")
     about = json.loads(text)
-    if about.get("version") != VERSION:
+    if about.get("version") != METADATA_VERSION:
         raise CheckpointError(
-            f"{path}: an ONNX file of version {about.get('version')}; this program reads {VERSION}. Export it again."
+            f"{path}: an ONNX file of version {about.get('version')}; this program reads {METADATA_VERSION}. Export it again."
         )
-    return OnnxDetector(session, str(path), about, sha256(path))
+    return OnnxDetector(session, str(path), about, hash_file(path))
 
 
 def open_session(path: Path, *, device: str) -> Any:
@@ -139,7 +141,7 @@ def open_session(path: Path, *, device: str) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
     has = onnxruntime.get_available_providers()
-    usable = [name for name, provider in PROVIDERS.items() if provider in has]
+    usable = [name for name, provider in ONNX_PROVIDERS.items() if provider in has]
     if device != "auto" and device not in usable:
         raise ConfigError(f"onnxruntime has no device '{device}' here, only {', '.join(usable)}; give one of them.")
     chosen = list(reversed(usable)) if device == "auto" else [device]
@@ -147,7 +149,7 @@ def open_session(path: Path, *, device: str) -> Any:
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     options.log_severity_level = 4  # nothing: errors are raised
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[name] for name in chosen])
+        return onnxruntime.InferenceSession(str(path), options, providers=[ONNX_PROVIDERS[name] for name in chosen])
     except (refusals.InvalidProtobuf, refusals.InvalidGraph, refusals.Fail, refusals.NotImplemented) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path}: cannot be read as ONNX ({reason}). Export it again.") from error

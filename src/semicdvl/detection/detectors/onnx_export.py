@@ -2,7 +2,7 @@
 
 The file holds the change head with its batch norms folded, for pairs of any number and size, and in its metadata, as
 JSON under the key `semicdvl`, all that a reader must know: how images are normalised, from which probability on a
-pixel is changed, what sizes it takes, what it was trained as. `onnx_detector` reads it.
+pixel is changed, what sizes it takes, what it was trained as. `build_onnx_detector` reads it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from semicdvl.atomic_files import whole
+from semicdvl.atomic_files import write_atomically
 from semicdvl.checkpoint import load_network, read_run
-from semicdvl.detection.detectors.inference import TOLERANCE, ChangeLogits, change_only, folded
-from semicdvl.detection.detectors.onnx import INPUTS, KEY, OUTPUT, VERSION, open_session
+from semicdvl.detection.detectors.inference import FOLDING_TOLERANCE, ChangeLogits, fold_batch_norms, keep_change_head
+from semicdvl.detection.detectors.onnx import INPUT_NAMES, METADATA_KEY, METADATA_VERSION, OUTPUT_NAME, open_session
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 from semicdvl.version import __version__
 
-OPSET = 18
+ONNX_OPSET = 18
 """Version of ONNX's operators; onnxruntime reads it from 1.14 on."""
 TRACED_SHAPE = (2, 3, 64, 96)
-PLAIN_SHAPES = ((1, 3, 96, 64), (3, 3, 160, 128))
+MULTIPLE_SHAPES = ((1, 3, 96, 64), (3, 3, 160, 128))
 ODD_SHAPES = ((1, 3, 101, 77), (2, 3, 70, 131))
 """Shapes that a file must be right for: sides that are multiples of 32; and others, which not every network takes."""
-MULTIPLE_PX = 32
+INPUT_MULTIPLE_PX = 32
 
 
 @dataclass(frozen=True)
-class Exported:
+class OnnxExport:
     """What was written.
 
     Attributes:
@@ -58,7 +58,7 @@ class Exported:
     multiple_px: int
 
 
-def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> Exported:
+def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> OnnxExport:
     """Write the network of a run as an ONNX file.
 
     Args:
@@ -70,7 +70,7 @@ def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> Exported:
         CheckpointError: `run` is no such folder.
         Others: as `export_network`.
     """
-    _check(path)
+    _check_request(path)
     recipe = read_run(run).get("recipe", {})
     parts = {name: recipe[name] for name in ("method", "model") if name in recipe}
     return export_network(load_network(run), path, threshold=threshold, origin={"run": run.name, "recipe": parts})
@@ -78,11 +78,11 @@ def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> Exported:
 
 def export_network(
     network: nn.Module, path: Path, *, threshold: float = 0.5, origin: Mapping[str, Any] | None = None
-) -> Exported:
+) -> OnnxExport:
     """Write a network as an ONNX file, whole, once it was compared with torch.
 
     Args:
-        network: with the call of `semicdvl.types.Network`.
+        network: with the call of `semicdvl.types.GraphNetwork`.
         path: the file to write.
         threshold: least probability of a changed pixel.
         origin: what else the metadata should say of the network.
@@ -92,17 +92,17 @@ def export_network(
         MissingExtraError: onnx or onnxruntime is not installed.
         OutputError: the file cannot be written.
     """
-    _check(path)
-    logits = ChangeLogits(folded(change_only(network))[0]).eval()
-    with whole(path) as temporary:
+    _check_request(path)
+    logits = ChangeLogits(fold_batch_norms(keep_change_head(network))[0]).eval()
+    with write_atomically(path) as temporary:
         _trace(logits, temporary)
-        multiple_px, difference = _compared(logits, temporary)
-        _write_metadata(temporary, _about(threshold, multiple_px) | dict(origin or {}))
+        multiple_px, difference = _compare_with_torch(logits, temporary)
+        _write_metadata(temporary, _build_metadata(threshold, multiple_px) | dict(origin or {}))
         size_mb = temporary.stat().st_size / 1e6
-    return Exported(path, size_mb, OPSET, difference, multiple_px)
+    return OnnxExport(path, size_mb, ONNX_OPSET, difference, multiple_px)
 
 
-def _check(path: Path) -> None:
+def _check_request(path: Path) -> None:
     """Refuse another form, and to begin without the packages.
 
     Raises:
@@ -127,18 +127,18 @@ def _trace(logits: nn.Module, path: Path) -> None:
         ConfigError: the network uses what ONNX has not.
     """
     generator = torch.Generator().manual_seed(0)
-    dates = tuple(torch.randn(TRACED_SHAPE, generator=generator) for _ in INPUTS)
+    dates = tuple(torch.randn(TRACED_SHAPE, generator=generator) for _ in INPUT_NAMES)
     axes = {0: "batch", 2: "height", 3: "width"}
     try:
-        with warnings.catch_warnings(action="ignore"), _nothing_printed(), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"), _silence_stdout(), torch.no_grad():
             torch.onnx.export(
                 logits,
                 dates,
                 path,
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                opset_version=OPSET,
-                dynamic_axes={name: axes for name in (*INPUTS, OUTPUT)},
+                input_names=list(INPUT_NAMES),
+                output_names=[OUTPUT_NAME],
+                opset_version=ONNX_OPSET,
+                dynamic_axes={name: axes for name in (*INPUT_NAMES, OUTPUT_NAME)},
                 dynamo=False,
             )
     except (RuntimeError, ValueError, TypeError) as error:  # UnsupportedOperatorError is a RuntimeError
@@ -147,7 +147,7 @@ def _trace(logits: nn.Module, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_printed() -> Iterator[None]:
+def _silence_stdout() -> Iterator[None]:
     """Keep the exporter from printing its whole graph where it fails; it does so past Python."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -160,34 +160,34 @@ def _nothing_printed() -> Iterator[None]:
         os.close(kept)
 
 
-def _compared(logits: nn.Module, path: Path) -> tuple[int, float]:
+def _compare_with_torch(logits: nn.Module, path: Path) -> tuple[int, float]:
     """Return what sides must be multiples of, and the largest difference from torch.
 
     Raises:
         ConfigError: the file says something else than the network.
     """
     session = open_session(path, device="cpu")
-    plain = max(_difference(logits, session, shape) for shape in PLAIN_SHAPES)
-    if not plain <= TOLERANCE:
+    plain = max(_measure_difference(logits, session, shape) for shape in MULTIPLE_SHAPES)
+    if not plain <= FOLDING_TOLERANCE:
         raise ConfigError(
             f"the ONNX file would differ from the network by {plain:.2g} of the largest logit, more than "
-            f"{TOLERANCE:g}: it computes something that cannot be followed for all sizes. Use the run itself with "
+            f"{FOLDING_TOLERANCE:g}: it computes something that cannot be followed for all sizes. Use the run itself with "
             "`detect --model RUN`."
         )
-    odd = max(_difference(logits, session, shape) for shape in ODD_SHAPES)
-    return (1, max(plain, odd)) if odd <= TOLERANCE else (MULTIPLE_PX, plain)
+    odd = max(_measure_difference(logits, session, shape) for shape in ODD_SHAPES)
+    return (1, max(plain, odd)) if odd <= FOLDING_TOLERANCE else (INPUT_MULTIPLE_PX, plain)
 
 
-def _difference(logits: nn.Module, session: Any, shape: tuple[int, ...]) -> float:
+def _measure_difference(logits: nn.Module, session: Any, shape: tuple[int, ...]) -> float:
     """Return the largest difference of a logit, as a share of the largest one or of 1; infinite where it fails."""
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     generator = torch.Generator().manual_seed(1)
-    dates = [torch.randn(shape, generator=generator) for _ in INPUTS]
+    dates = [torch.randn(shape, generator=generator) for _ in INPUT_NAMES]
     with torch.no_grad():
         wanted_BKHW: NDArray[np.float32] = logits(*dates).numpy()
     try:
-        (found_BKHW,) = session.run(None, {name: date.numpy() for name, date in zip(INPUTS, dates, strict=True)})
+        (found_BKHW,) = session.run(None, {name: date.numpy() for name, date in zip(INPUT_NAMES, dates, strict=True)})
     except (Fail, InvalidArgument, RuntimeException):
         return float("inf")
     if found_BKHW.shape != wanted_BKHW.shape:
@@ -195,12 +195,12 @@ def _difference(logits: nn.Module, session: Any, shape: tuple[int, ...]) -> floa
     return float(np.abs(found_BKHW - wanted_BKHW).max() / max(1.0, np.abs(wanted_BKHW).max()))
 
 
-def _about(threshold: float, multiple_px: int) -> dict[str, Any]:
+def _build_metadata(threshold: float, multiple_px: int) -> dict[str, Any]:
     """Return what a reader of the file must know."""
     return {
-        "version": VERSION,
+        "version": METADATA_VERSION,
         "semicdvl": __version__,
-        "opset": OPSET,
+        "opset": ONNX_OPSET,
         "input": "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std",
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
@@ -216,7 +216,7 @@ def _write_metadata(path: Path, about: dict[str, Any]) -> None:
     import onnx
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(about)})
     model.producer_name, model.producer_version = "semicdvl", __version__
     onnx.checker.check_model(model)
     onnx.save(model, path)

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.detectors.encoder_weights import need_weights
+from semicdvl.detection.detectors.encoder_weights import require_encoder_weights
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.registry import lookup, nearest
+from semicdvl.registry import resolve_builder, suggest_nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector
-from semicdvl.unsupervised import CLASSIC
+from semicdvl.unsupervised import UNSUPERVISED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
-    from semicdvl.unsupervised.common.clip import ClipWords
-    from semicdvl.unsupervised.common.sam import SamMasks
+    from semicdvl.unsupervised.common.clip import ClipClassifier
+    from semicdvl.unsupervised.common.sam import SamMaskGenerator
 
-BACKBONES = {"dino_cva": "vit_small_patch14_dinov2"}
-"""Method -> backbone, where it is not `DEFAULT_BACKBONE`, whose weights come as a package."""
-DEFAULT_BACKBONE = "efficientnet_lite0"
-SAMS = {"any_change": "facebook/sam-vit-huge"}
+METHOD_ENCODERS = {"dino_cva": "vit_small_patch14_dinov2"}
+"""Method -> backbone, where it is not `DEFAULT_ENCODER`, whose weights come as a package."""
+DEFAULT_ENCODER = "efficientnet_lite0"
+METHOD_SAMS = {"any_change": "facebook/sam-vit-huge"}
 """Method -> SAM, where it is not `DEFAULT_SAM`."""
 DEFAULT_SAM = "facebook/sam2.1-hiera-large"
 DEFAULT_CLIP = "openai/clip-vit-base-patch32"
@@ -37,8 +37,8 @@ DEFAULT_CLIP = "openai/clip-vit-base-patch32"
 
 # ------------------------------------------------------------------------------------------------ networks
 @dataclass(frozen=True)
-class BackboneMaps:
-    """All four maps of a backbone, as `unsupervised.common.features.Features`.
+class EncoderMaps:
+    """All four maps of a backbone, as `unsupervised.common.features.FeatureNetwork`.
 
     Attributes:
         identity: name and hash of the weights.
@@ -71,7 +71,7 @@ class BackboneMaps:
 
 
 @dataclass
-class Wishes:
+class NetworkOptions:
     """Options of networks, taken out of a method's as they are used.
 
     Attributes:
@@ -82,7 +82,7 @@ class Wishes:
     method: str
     options: dict[str, Any]
 
-    def take(self, name: str, default: Any) -> Any:
+    def pop(self, name: str, default: Any) -> Any:
         """Return an option and take it out."""
         return self.options.pop(name, default)
 
@@ -91,64 +91,74 @@ class Wishes:
         """Torch device of all networks."""
         from semicdvl.vlms.weights import pick_device
 
-        return pick_device(str(self.take("device", "auto")))
+        return pick_device(str(self.pop("device", "auto")))
 
     @cached_property
     def dtype(self) -> Any:
         """What networks of transformers compute with."""
         from semicdvl.vlms.weights import pick_dtype
 
-        return pick_dtype(str(self.take("dtype", "auto")), self.device)
+        return pick_dtype(str(self.pop("dtype", "auto")), self.device)
 
 
-def features(wishes: Wishes) -> BackboneMaps:
+def load_encoder(requested: NetworkOptions) -> EncoderMaps:
     """Build a backbone: options `backbone` (any of timm) and `weights` ("imagenet", or a file)."""
-    from semicdvl.ceg.features import backbone_features
+    from semicdvl.ceg.features import build_feature_extractor
 
-    name = str(wishes.take("backbone", BACKBONES.get(wishes.method, DEFAULT_BACKBONE)))
-    weights = wishes.take("weights", None)
+    name = str(requested.pop("backbone", METHOD_ENCODERS.get(requested.method, DEFAULT_ENCODER)))
+    weights = requested.pop("weights", None)
     if weights in (None, "imagenet"):
-        chosen = name if name != BACKBONES.get(wishes.method, DEFAULT_BACKBONE) else None
-        need_weights(name, method=wishes.method, chosen=chosen)
-    source = backbone_features(name, weights=weights)
-    return BackboneMaps(source.identity, source.net.to(wishes.device))
+        chosen = name if name != METHOD_ENCODERS.get(requested.method, DEFAULT_ENCODER) else None
+        require_encoder_weights(name, method=requested.method, chosen=chosen)
+    source = build_feature_extractor(name, weights=weights)
+    return EncoderMaps(source.identity, source.net.to(requested.device))
 
 
-def sam(wishes: Wishes) -> SamMasks:
+def load_sam(requested: NetworkOptions) -> SamMaskGenerator:
     """Load a SAM or SAM 2: option `sam` (folder or hub name), and `grid`, `rating`, `stability` of its masks."""
     from semicdvl.atomic_files import read_json
-    from semicdvl.unsupervised.common.sam import SamMasks
+    from semicdvl.unsupervised.common.sam import SamMaskGenerator
     from semicdvl.vlms import weights as vlms_weights
 
-    default = SAMS.get(wishes.method, DEFAULT_SAM)
-    wanted = vlms_weights.Wanted(wishes.method, default, ("sam", "sam2", "sam2_video"), option="--method-set sam=")
-    found = _told(wishes.method, lambda: vlms_weights.find(wishes.take("sam", None), wanted))
+    default = METHOD_SAMS.get(requested.method, DEFAULT_SAM)
+    wanted = vlms_weights.WeightsSpec(
+        requested.method, default, ("sam", "sam2", "sam2_video"), option="--method-set sam="
+    )
+    found = _load_naming_method_options(
+        requested.method, lambda: vlms_weights.find_weights(requested.pop("sam", None), wanted)
+    )
     import transformers
 
     kind = "Sam" if read_json(found.folder / "config.json", remedy="")["model_type"] == "sam" else "Sam2"
-    model = vlms_weights.load_model(
-        getattr(transformers, f"{kind}Model"), found, device=wishes.device, dtype=wishes.dtype
+    model = vlms_weights.load_transformers_model(
+        getattr(transformers, f"{kind}Model"), found, device=requested.device, dtype=requested.dtype
     )
-    processor = vlms_weights.load_part(getattr(transformers, f"{kind}Processor"), found)
-    chosen = {key: wishes.take(key, getattr(SamMasks, key)) for key in ("grid", "rating", "stability")}
+    processor = vlms_weights.load_processor(getattr(transformers, f"{kind}Processor"), found)
+    chosen = {key: requested.pop(key, getattr(SamMaskGenerator, key)) for key in ("grid", "rating", "stability")}
     if not (isinstance(chosen["grid"], int) and 1 <= chosen["grid"] <= 128):
         raise ConfigError(f"grid = {chosen['grid']}: wanted a number of points per side, from 1 to 128.")
-    return SamMasks(model, processor, f"{kind.lower()}-{found.fingerprint()}", **chosen)
+    return SamMaskGenerator(model, processor, f"{kind.lower()}-{found.fingerprint()}", **chosen)
 
 
-def clip(wishes: Wishes) -> ClipWords:
+def load_clip_model(requested: NetworkOptions) -> ClipClassifier:
     """Load a CLIP or SigLIP: option `clip` (folder, hub name, or a file in OpenCLIP's form)."""
-    from semicdvl.unsupervised.common.clip import ClipWords
+    from semicdvl.unsupervised.common.clip import ClipClassifier
     from semicdvl.vlms import weights as vlms_weights
     from semicdvl.vlms.models import clip_file
 
-    source = wishes.take("clip", None) or DEFAULT_CLIP
-    _told(wishes.method, lambda: vlms_weights.need_transformers(wishes.method))
-    parts = _told(wishes.method, lambda: clip_file.load(source, device=wishes.device, dtype=wishes.dtype))
-    return ClipWords(parts.model, parts.tokenizer, parts.normal, f"clip-{parts.fingerprint}")
+    source = requested.pop("clip", None) or DEFAULT_CLIP
+    _load_naming_method_options(requested.method, lambda: vlms_weights.require_transformers(requested.method))
+    parts = _load_naming_method_options(
+        requested.method, lambda: clip_file.load_clip(source, device=requested.device, dtype=requested.dtype)
+    )
+    return ClipClassifier(parts.model, parts.tokenizer, parts.normal, f"clip-{parts.fingerprint}")
 
 
-HANDED: dict[str, Callable[[Wishes], Any]] = {"features": features, "sam": sam, "clip": clip}
+NETWORK_LOADERS: dict[str, Callable[[NetworkOptions], Any]] = {
+    "features": load_encoder,
+    "sam": load_sam,
+    "clip": load_clip_model,
+}
 """Argument of a builder -> what makes it."""
 NETWORK_OPTIONS = {
     "features": ("backbone", "weights", "device"),
@@ -158,7 +168,7 @@ NETWORK_OPTIONS = {
 """Argument of a builder -> the options that speak of it."""
 
 
-def _told(method: str, load: Callable[[], Any]) -> Any:
+def _load_naming_method_options(method: str, load: Callable[[], Any]) -> Any:
     """Load, and have errors name the options of a method, where the loader speaks of a VLM's."""
     try:
         return load()
@@ -171,11 +181,11 @@ def _told(method: str, load: Callable[[], Any]) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ method
-def classic_detector(name: str, options: Mapping[str, Any] | None = None) -> Detector:
+def build_unsupervised_detector(name: str, options: Mapping[str, Any] | None = None) -> Detector:
     """Return a method of `classic/`, or of one's own, ready to look at a pair.
 
     Args:
-        name: a key of `CLASSIC`, or `package.module:builder`.
+        name: a key of `UNSUPERVISED`, or `package.module:builder`.
         options: of the method, and of the networks that it wants (see `NETWORK_OPTIONS`).
 
     Raises:
@@ -183,26 +193,26 @@ def classic_detector(name: str, options: Mapping[str, Any] | None = None) -> Det
         InputError: weights that are missing or damaged; the text says how to get them.
         MissingExtraError: a package is missing that the method needs.
     """
-    builder = lookup("method", name, CLASSIC)
+    builder = resolve_builder("method", name, UNSUPERVISED)
     parameters = inspect.signature(builder).parameters
-    wanted = [argument for argument in HANDED if argument in parameters]
-    own = [argument for argument in parameters if argument not in HANDED]
+    wanted = [argument for argument in NETWORK_LOADERS if argument in parameters]
+    own = [argument for argument in parameters if argument not in NETWORK_LOADERS]
     given = dict(options or {})
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     known = {*own, *(option for argument in wanted for option in NETWORK_OPTIONS[argument])}
     if not open_ended and (unknown := sorted(set(given) - known)):
         raise ConfigError(
-            f"{name} has no option '{unknown[0]}'.{nearest(unknown[0], known)} Known: {', '.join(sorted(known))}."
+            f"{name} has no option '{unknown[0]}'.{suggest_nearest(unknown[0], known)} Known: {', '.join(sorted(known))}."
         )
-    types = _types(builder)
-    checked = {key: _checked(name, key, value, types) if key in own else value for key, value in given.items()}
-    wishes = Wishes(name, {key: value for key, value in checked.items() if key not in own})
-    networks = {argument: HANDED[argument](wishes) for argument in wanted}
+    types = _resolve_types(builder)
+    checked = {key: _check_option(name, key, value, types) if key in own else value for key, value in given.items()}
+    wishes = NetworkOptions(name, {key: value for key, value in checked.items() if key not in own})
+    networks = {argument: NETWORK_LOADERS[argument](wishes) for argument in wanted}
     detector: Detector = builder(**networks, **{key: value for key, value in checked.items() if key in own})
     return detector
 
 
-def _types(builder: Callable[..., Any]) -> dict[str, Any]:
+def _resolve_types(builder: Callable[..., Any]) -> dict[str, Any]:
     """Return the types of a builder's arguments; none where they can't be resolved (a builder from outside)."""
     try:
         return typing.get_type_hints(builder)
@@ -210,7 +220,7 @@ def _types(builder: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _checked(method: str, key: str, value: Any, types: Mapping[str, Any]) -> Any:
+def _check_option(method: str, key: str, value: Any, types: Mapping[str, Any]) -> Any:
     """Return an option's value if it is of its type."""
     from pydantic import TypeAdapter, ValidationError
 
@@ -222,21 +232,21 @@ def _checked(method: str, key: str, value: Any, types: Mapping[str, Any]) -> Any
         raise ConfigError(f"{method}: {key} = {value!r}: {error.errors()[0]['msg'].lower()}.") from None
 
 
-def options_of(texts: list[str] | None) -> dict[str, Any]:
+def parse_method_options(texts: list[str] | None) -> dict[str, Any]:
     """Return `key=value` texts as options; a value is read as TOML, and as text where it is none.
 
     Raises:
         ConfigError: a text is no `key=value`, or says again what another says.
     """
-    from semicdvl.vlms.options import options_of as read
+    from semicdvl.vlms.options import parse_vlm_options as read
 
     try:
-        return read(more=texts or ())
+        return read(assignments=texts or ())
     except ConfigError as error:
         raise ConfigError(str(error).replace("--vlm-set", "--method-set")) from None
 
 
-def refuse_both(*, model: Path | None, method: str | None, options: list[str] | None) -> None:
+def refuse_model_with_method(*, model: Path | None, method: str | None, options: list[str] | None) -> None:
     """Refuse a trained network together with a method, or options without the method that they speak of.
 
     Raises:
@@ -248,16 +258,16 @@ def refuse_both(*, model: Path | None, method: str | None, options: list[str] | 
         raise ConfigError(f"--method-set {options[0]} speaks of no method; give --method, see `semicdvl list classic`.")
 
 
-WITHOUT_LABELS = (
+VLM_OPTIONS = (
     *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
     *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
 )
 """Options of a VLM and of change event generation."""
-OF_NETWORKS = ("precision", "compiled")
+TRAINED_NETWORK_OPTIONS = ("precision", "compiled")
 """Options of a trained network."""
 
 
-def refuse_idle(given: Mapping[str, str], *, model: Path | None, method: str | None) -> None:
+def refuse_unused_options(given: Mapping[str, str], *, model: Path | None, method: str | None) -> None:
     """Refuse an option that the chosen detector does not look at, rather than leave it without effect.
 
     Args:
@@ -269,7 +279,7 @@ def refuse_idle(given: Mapping[str, str], *, model: Path | None, method: str | N
         ConfigError: there is such an option.
     """
     of_networks, of_vlms = (
-        next((given[name] for name in names if name in given), None) for names in (OF_NETWORKS, WITHOUT_LABELS)
+        next((given[name] for name in names if name in given), None) for names in (TRAINED_NETWORK_OPTIONS, VLM_OPTIONS)
     )
     if of_networks is not None and model is None:
         raise ConfigError(f"{of_networks} is for trained networks; give --model, or leave {of_networks} out.")

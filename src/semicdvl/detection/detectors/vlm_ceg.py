@@ -10,20 +10,29 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.features import FeatureSource
-from semicdvl.ceg.instance_events import Events, check_features
-from semicdvl.ceg.instance_merging import given, tile_objects
+from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.instance_events import ChangeEvents, refuse_unusable_features
+from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.streaming_components import JudgedObjects, StripAnswers, judge
-from semicdvl.ceg.streaming_instances import JudgedFinds, judge_finds
-from semicdvl.ceg.transitions import change_score
+from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
+from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
+from semicdvl.ceg.transitions import compute_change_score
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo_labels.generate import TOGETHER
-from semicdvl.types import IGNORE, VLM, ChangeMap, LookedStrips, PlaneStrip, PlaneStrips, Segments, TileAnswer
+from semicdvl.pseudo_labels.generate import FEATURES_AND_MIN_COSINE
+from semicdvl.types import (
+    IGNORE,
+    VLM,
+    ChangeMap,
+    ScoreStrip,
+    ScoreStrips,
+    Segments,
+    StripsWithInstances,
+    TilePrediction,
+)
 
 
 @dataclass(frozen=True)
-class VLMCEG:
+class VLMDetector:
     """Ask a VLM about both dates, tile by tile, and compare the answers over the whole raster.
 
     The planes are the score maps of all prompts at date 1, then at date 2. `decide` runs change event generation on the
@@ -56,7 +65,7 @@ class VLMCEG:
     vlm: VLM
     prompts: Prompts
     settings: CEGSettings = field(default_factory=lambda: CEGSettings(level="instance"))
-    features: FeatureSource | None = None
+    features: FeatureExtractor | None = None
 
     def __post_init__(self) -> None:
         """Refuse one of two things that belong together.
@@ -65,7 +74,7 @@ class VLMCEG:
             ConfigError: `min_cosine` without a source of features, or one without `min_cosine`.
         """
         if (self.settings.min_cosine is None) != (self.features is None):
-            raise ConfigError(TOGETHER)
+            raise ConfigError(FEATURES_AND_MIN_COSINE)
 
     @property
     def name(self) -> str:
@@ -82,7 +91,7 @@ class VLMCEG:
         return asked if self.features is None else f"{asked}; features {self.features.identity}"
 
     @property
-    def planes_count(self) -> int:
+    def map_count(self) -> int:
         """Number of maps: one per prompt and date."""
         return 2 * len(self.prompts.words)
 
@@ -96,28 +105,28 @@ class VLMCEG:
             "Against": ", ".join(self.prompts.background),
             "Thresholds": f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
             f"objects from score {settings.instance_score:g} and {settings.min_area_px} px",
-        } | self._beyond()
+        } | self._describe_options()
 
-    def _beyond(self) -> dict[str, str]:
+    def _describe_options(self) -> dict[str, str]:
         """Return the options beyond the paper that are on."""
-        told = {f"Option {name}": f"{getattr(self.settings, name)}" for name in self.settings.options}
+        told = {f"Option {name}": f"{getattr(self.settings, name)}" for name in self.settings.active_options}
         return told if self.features is None else told | {"Features": self.features.identity}
 
-    def planes(
+    def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the score maps of both dates, PHW."""
         t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
-        return _maps(t1, t2)
+        return _stack_scores(t1, t2)
 
-    def look(
+    def predict_tile(
         self,
         t1_HWC: NDArray[np.uint8],
         t2_HWC: NDArray[np.uint8],
         *,
         valid_HW: NDArray[np.bool_],
         gsd_m: float | None = None,
-    ) -> TileAnswer:
+    ) -> TilePrediction:
         """Return the score maps of both dates, the VLM's own instances, and the features that are wanted.
 
         Raises:
@@ -125,82 +134,84 @@ class VLMCEG:
             DataError: features that are no numbers, or of two shapes.
         """
         t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
-        objects = tile_objects(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
-        return TileAnswer(_maps(t1, t2), valid_HW, objects, self._described(t1_HWC, t2_HWC))
+        objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
+        return TilePrediction(_stack_scores(t1, t2), valid_HW, objects, self._extract_features(t1_HWC, t2_HWC))
 
-    def _described(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    def _extract_features(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """Return the features of both dates, if they are wanted."""
         if self.features is None:
             return None
-        t1_DHW, t2_DHW = (self.features.describe(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
-        check_features(t1_DHW, t2_DHW)
+        t1_DHW, t2_DHW = (self.features.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
+        refuse_unusable_features(t1_DHW, t2_DHW)
         return np.stack([t1_DHW, t2_DHW]).astype(np.float32)
 
-    def decide(self, strips: PlaneStrips) -> Iterator[ChangeMap]:
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give the change map strip by strip; looks at the whole raster before it where it judges objects."""
-        judged = None if self.settings.level == "pixel" else self._judged(strips)
+        judged = None if self.settings.level == "pixel" else self._find_events(strips)
         for strip in strips:
-            answers = _answers(strip)
-            yield self._map(answers, None if judged is None else judged.events(answers))
+            answers = _split_answers(strip)
+            yield self._build_map(answers, None if judged is None else judged.paint_strip(answers))
 
-    def _judged(self, strips: PlaneStrips) -> JudgedObjects | JudgedFinds:
+    def _find_events(self, strips: ScoreStrips) -> StreamedComponentEvents | StreamedInstanceEvents:
         """Find which objects are change events. The only place that says what an object is."""
-        finds = strips.finds if isinstance(strips, LookedStrips) else None
-        if finds is not None and given(finds):
-            return judge_finds(finds, settings=self.settings)
-        return judge(_AnswerStrips(strips), prompts=self.prompts, settings=self.settings, finds=finds)
+        finds = strips.tile_instances if isinstance(strips, StripsWithInstances) else None
+        if finds is not None and has_instances(finds):
+            return find_streamed_instance_events(finds, settings=self.settings)
+        return find_streamed_component_events(
+            _AnswerStripReader(strips), prompts=self.prompts, settings=self.settings, finds=finds
+        )
 
-    def _map(self, strip: StripAnswers, found: Events | None) -> ChangeMap:
+    def _build_map(self, strip: PairScoreStrip, found: ChangeEvents | None) -> ChangeMap:
         """Return the change map of one strip."""
         t1_CHW, t2_CHW, valid_HW, foreground = strip.t1_CHW, strip.t2_CHW, strip.valid_HW, self.prompts.foreground
-        change_HW = np.where(valid_HW, self._changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
-        difference_HW = change_score(t1_CHW, t2_CHW, foreground=foreground)
+        change_HW = np.where(valid_HW, self._decide_changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
+        difference_HW = compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
         score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
         classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
         return ChangeMap(change_HW, score_HW, self.prompts.words, foreground, t1_HW=classes_HW[0], t2_HW=classes_HW[1])
 
-    def _changed(
-        self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: Events | None
+    def _decide_changed(
+        self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: ChangeEvents | None
     ) -> NDArray[np.bool_]:
         """Return where change event generation says changed, unreliable pixels counted as unchanged."""
         if found is not None and self.settings.level == "instance":
-            return found.alone_HW | found.replaced_HW
+            return found.unmatched_HW | found.replaced_HW
         foreground = self.prompts.foreground
         pixel_HW, reliable_HW = rules.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
         if found is None:
             return pixel_HW & reliable_HW
-        changed_HW: NDArray[np.bool_] = rules.mixed(pixel_HW, reliable_HW, found.alone_HW) == 1
+        changed_HW: NDArray[np.bool_] = rules.mixed(pixel_HW, reliable_HW, found.unmatched_HW) == 1
         return changed_HW | (found.replaced_HW & reliable_HW)
 
 
 @dataclass(frozen=True)
-class _AnswerStrips:
+class _AnswerStripReader:
     """The strips of a raster as answers; as often as one likes."""
 
-    strips: PlaneStrips
+    strips: ScoreStrips
 
-    def __iter__(self) -> Iterator[StripAnswers]:
+    def __iter__(self) -> Iterator[PairScoreStrip]:
         """Give them from the top."""
-        return map(_answers, self.strips)
+        return map(_split_answers, self.strips)
 
 
-def _maps(t1: Segments, t2: Segments) -> NDArray[np.float32]:
+def _stack_scores(t1: Segments, t2: Segments) -> NDArray[np.float32]:
     """Return the score maps of both dates as planes."""
     return np.concatenate([np.clip(answer.scores_CHW, 0, 1) for answer in (t1, t2)]).astype(np.float32)
 
 
-def _answers(strip: PlaneStrip) -> StripAnswers:
+def _split_answers(strip: ScoreStrip) -> PairScoreStrip:
     """Return the maps of a strip as the answers for date 1 and date 2: one map per prompt each."""
-    count = len(strip.planes_PHW) // 2
-    return StripAnswers(strip.row, strip.planes_PHW[:count], strip.planes_PHW[count:], strip.valid_HW)
+    count = len(strip.scores_PHW) // 2
+    return PairScoreStrip(strip.row, strip.scores_PHW[:count], strip.scores_PHW[count:], strip.valid_HW)
 
 
-def vlm_detector(
-    vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureSource | None = None
-) -> VLMCEG:
+def build_vlm_detector(
+    vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureExtractor | None = None
+) -> VLMDetector:
     """Return the detector that needs no labels; without `settings` at instance level.
 
     Raises:
         ConfigError: `min_cosine` and a source of features, one without the other.
     """
-    return VLMCEG(vlm, prompts, settings or CEGSettings(level="instance"), features)
+    return VLMDetector(vlm, prompts, settings or CEGSettings(level="instance"), features)

@@ -13,32 +13,32 @@ from rich.table import Table
 
 from semicdvl.atomic_files import write_json
 from semicdvl.detection.pair_check import report
-from semicdvl.detection.pair_check.findings import Checked, DateFacts, Finding, findings_of
+from semicdvl.detection.pair_check.findings import Finding, ImageFacts, PairCheck, derive_findings
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.image_reader import Date
-from semicdvl.raster.io.inputs import Given
+from semicdvl.raster.io.image_reader import ImageReader
+from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
-from semicdvl.raster.registration.estimate import MOST_PX, Shift, measure_shift
-from semicdvl.raster.registration.radiometry import compare
-from semicdvl.raster.registration.warp import Move
+from semicdvl.raster.registration.estimate import MAX_SHIFT_PX, Shift, measure_shift
+from semicdvl.raster.registration.radiometry import compare_radiometry
+from semicdvl.raster.registration.warp import Alignment
 
-FORMAT = "semicdvl-check"
+CHECK_FORMAT = "semicdvl-check"
 
 
-def check(
-    before: Given,
-    after: Given,
+def check_pair(
+    before: ImageInput,
+    after: ImageInput,
     out: Path,
     *,
     bands: Sequence[int] | None = None,
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
-) -> Checked:
+) -> PairCheck:
     """Measure how two images fit and write `check.json` and `check.html` into a folder; its other files stay.
 
     Args:
-        before: date 1, see `raster.io.inputs.named`.
+        before: date 1, see `raster.io.inputs.resolve_input`.
         after: date 2.
         out: the folder; made if it is missing.
         bands: see `raster.io.pair_reader.open_pair`.
@@ -50,27 +50,29 @@ def check(
         OutputError: the folder cannot be written.
     """
     with open_pair(before, after, bands=bands, after_bands=after_bands, grid=grid) as pair:
-        checked = examine(pair)
+        checked = measure_pair(pair)
         out = Path(out).absolute()
-        report.write(out / "check.html", pair.in_colour(), checked)
-        write_json(out / "check.json", record(checked))
+        report.write_check_report(out / "check.html", pair.select_rgb(), checked)
+        write_json(out / "check.json", build_check_record(checked))
     return checked
 
 
-def examine(pair: RasterPair) -> Checked:
+def measure_pair(pair: RasterPair) -> PairCheck:
     """Measure an opened pair.
 
     Raises:
         InputError: a file is damaged.
     """
-    radiometry = compare(pair)
+    radiometry = compare_radiometry(pair)
     shift = measure_shift(pair) if radiometry.common_frac > 0 else Shift()
-    dates = [_facts(date) for date in (pair.before, pair.after)]
+    dates = [_read_image_facts(date) for date in (pair.before, pair.after)]
     overlap_px = pair.grid.height * pair.grid.width
     gsd_m = pair.gsd_m
     overlap_m2 = None if gsd_m is None else overlap_px * gsd_m**2
-    shares = [_share(date, pair, facts) for date, facts in zip((pair.before, pair.after), dates, strict=True)]
-    facts = Checked(
+    shares = [
+        _compute_overlap_share(date, pair, facts) for date, facts in zip((pair.before, pair.after), dates, strict=True)
+    ]
+    facts = PairCheck(
         before=dates[0],
         after=dates[1],
         height_px=pair.grid.height,
@@ -83,10 +85,10 @@ def examine(pair: RasterPair) -> Checked:
         notes=pair.notes,
         findings=(),
     )
-    return facts.judged(findings_of(facts))
+    return facts.with_findings(derive_findings(facts))
 
 
-def _share(date: Date, pair: RasterPair, facts: DateFacts) -> float:
+def _compute_overlap_share(date: ImageReader, pair: RasterPair, facts: ImageFacts) -> float:
     """Return which share of an image lies in the overlap: of its pixels, or of its ground where it is resampled."""
     overlap_px, image_px = pair.grid.height * pair.grid.width, facts.height_px * facts.width_px
     if not date.warped or pair.gsd_m is None or facts.gsd_m is None:
@@ -94,16 +96,16 @@ def _share(date: Date, pair: RasterPair, facts: DateFacts) -> float:
     return min(1.0, overlap_px * pair.gsd_m**2 / (image_px * facts.gsd_m**2))
 
 
-def open_checked(
-    before: Given,
-    after: Given,
+def open_checked_pair(
+    before: ImageInput,
+    after: ImageInput,
     *,
     bands: Sequence[int] | None = None,
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
     normalise: str = "none",
     align: bool = False,
-) -> tuple[RasterPair, Checked, Shift | None]:
+) -> tuple[RasterPair, PairCheck, Shift | None]:
     """Open a pair for a detection and measure it; with `align` the after image is moved onto the before image.
 
     The other arguments are those of `raster.io.pair_reader.open_pair`.
@@ -117,57 +119,57 @@ def open_checked(
     opened = partial(open_pair, before, after, bands=bands, after_bands=after_bands, grid=grid, normalise=normalise)
     pair = opened()
     try:
-        checked = examine(pair)
-        if checked.shift.known and checked.shift.length_px > MOST_PX and checked.shift.agree_frac >= 0.5:
+        checked = measure_pair(pair)
+        if checked.shift.is_known and checked.shift.length_px > MAX_SHIFT_PX and checked.shift.agree_frac >= 0.5:
             far = next(finding for finding in checked.findings if finding.kind == "shift")
             raise InputError(pair.after.path, far.text.rstrip("."), far.remedy.rstrip("."))
-        move = checked.shift.move(pair) if align else None
+        move = checked.shift.to_alignment(pair) if align else None
     except BaseException:
         pair.close()
         raise
     if move is None:
         return pair, checked, None
-    moved = opened(move=move)
+    moved = opened(alignment=move)
     try:
         left = measure_shift(moved)
     except BaseException:
         pair.close()
         moved.close()
         raise
-    if _better(left, checked.shift):
+    if _is_improved(left, checked.shift):
         pair.close()
         return moved, checked, left
     moved.close()
-    return pair, checked.judged((*checked.findings, Finding("align", 1, *_NO_HELP))), None
+    return pair, checked.with_findings((*checked.findings, Finding("align", 1, *_ALIGNMENT_FAILED))), None
 
 
-_NO_HELP = (
+_ALIGNMENT_FAILED = (
     "Moving the after image did not bring the dates closer, so it was left where it is",
     "Look at the arrows of `semicdvl check`; a rubber-sheet of control points may be needed",
 )
 
 
-def _better(left: Shift, was: Shift) -> bool:
+def _is_improved(left: Shift, was: Shift) -> bool:
     """Tell whether an alignment helped: what is left is known and shorter, or varies less."""
-    if not left.known:
+    if not left.is_known:
         return False
     return left.length_px < was.length_px if not was.varies else left.spread_px <= was.spread_px
 
 
-def warnings_left(checked: Checked, move: Move | None, left: Shift | None) -> tuple[str, ...]:
+def collect_remaining_warnings(checked: PairCheck, move: Alignment | None, left: Shift | None) -> tuple[str, ...]:
     """Return the check's warnings as they stand for a detection: an alignment that was made answers for the shift."""
     if move is None or left is None:
         return checked.warnings
-    others = checked.judged([finding for finding in checked.findings if finding.kind != "shift"]).warnings
+    others = checked.with_findings([finding for finding in checked.findings if finding.kind != "shift"]).warnings
     return (f"After alignment {left.length_px:.2f} px of {checked.shift.length_px:.2f} px are left.", *others)
 
 
-def alignment_record(checked: Checked, move: Move | None, left: Shift | None) -> dict[str, Any]:
+def build_alignment_record(checked: PairCheck, move: Alignment | None, left: Shift | None) -> dict[str, Any]:
     """Return what run.json says of how the dates lie on each other: measured, moved by, left."""
     return {
-        "shift_known": checked.shift.known,
-        "measured_px": [checked.shift.row_px, checked.shift.col_px] if checked.shift.known else None,
-        "spread_px": checked.shift.spread_px if checked.shift.known else None,
+        "shift_known": checked.shift.is_known,
+        "measured_px": [checked.shift.row_px, checked.shift.col_px] if checked.shift.is_known else None,
+        "spread_px": checked.shift.spread_px if checked.shift.is_known else None,
         "confidence": round(checked.shift.confidence, 3),
         "moved_px": None if move is None else [move.row_px, move.col_px],
         "offsets_px": None if move is None or move.field is None else move.field.offsets_2HW.round(3).tolist(),
@@ -175,10 +177,10 @@ def alignment_record(checked: Checked, move: Move | None, left: Shift | None) ->
     }
 
 
-def record(checked: Checked) -> dict[str, Any]:
+def build_check_record(checked: PairCheck) -> dict[str, Any]:
     """Return what check.json holds."""
     shift = asdict(checked.shift) | {
-        "known": checked.shift.known,
+        "known": checked.shift.is_known,
         "confidence": round(checked.shift.confidence, 3),
         "length_px": checked.shift.length_px,
         "length_m": checked.shift.length_m,
@@ -186,7 +188,7 @@ def record(checked: Checked) -> dict[str, Any]:
         "varies": checked.shift.varies,
     }
     return {
-        "format": FORMAT,
+        "format": CHECK_FORMAT,
         "verdict": checked.verdict,
         "meaning": checked.meaning,
         **asdict(checked),
@@ -194,47 +196,47 @@ def record(checked: Checked) -> dict[str, Any]:
     }
 
 
-def table(checked: Checked) -> Table:
+def format_check_table(checked: PairCheck) -> Table:
     """Return what was measured as a table for the console."""
     shown = Table("", "before", "after", box=None, header_style="bold")
-    for label, *values in checked.rows():
+    for label, *values in checked.format_rows():
         shown.add_row(label, *values)
     return shown
 
 
-def summary(checked: Checked, out: Path) -> str:
+def format_check_summary(checked: PairCheck, out: Path) -> str:
     """Return what concerns both dates, the findings and the verdict in lines."""
-    lines = [f"{label}: {value}" for label, value in checked.lines()]
+    lines = [f"{label}: {value}" for label, value in checked.format_lines()]
     words = ("note", "warning", "stop")
     lines += [f"{words[finding.level]}: {finding}" for finding in checked.findings]
     return "\n".join([*lines, f"verdict: {checked.meaning}", f"pictures: {out / 'check.html'}"])
 
 
 # ------------------------------------------------------------------------------------------------ facts of a file
-def _facts(date: Date) -> DateFacts:
+def _read_image_facts(date: ImageReader) -> ImageFacts:
     """Return what a date's file says of itself."""
-    source = date.source.src_dataset if date.warped else date.source
+    source = date.dataset.src_dataset if date.warped else date.dataset
     grid = Grid(source.crs, source.transform, source.height, source.width)
-    return DateFacts(
+    return ImageFacts(
         path=str(date.path),
         height_px=source.height,
         width_px=source.width,
-        crs=None if grid.crs is None else _crs_name(grid),
+        crs=None if grid.crs is None else _format_crs(grid),
         gsd_m=grid.gsd_m,
         bands=source.count,
         used_bands=date.bands,
         dtype=str(source.dtypes[date.bands[0] - 1]),
-        no_data=_no_data(source, date.bands[0]),
+        no_data=_describe_no_data(source, date.bands[0]),
         resampled=date.warped,
     )
 
 
-def _crs_name(grid: Grid) -> str:
+def _format_crs(grid: Grid) -> str:
     code = grid.crs.to_epsg() if grid.crs else None
     return f"EPSG:{code}" if code else "a CRS of its own"
 
 
-def _no_data(source: Any, band: int) -> str:
+def _describe_no_data(source: Any, band: int) -> str:
     """Say how a file tells where it has no data."""
     flags = source.mask_flag_enums[band - 1]
     if MaskFlags.alpha in flags:

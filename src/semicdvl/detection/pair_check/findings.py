@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from semicdvl.detection.results import area_text
-from semicdvl.raster.registration.estimate import MOST_PX, Shift
-from semicdvl.raster.registration.radiometry import Radiometry, Seen
+from semicdvl.detection.results import format_area
+from semicdvl.raster.registration.estimate import MAX_SHIFT_PX, Shift
+from semicdvl.raster.registration.radiometry import ImageRadiometry, PairRadiometry
 
 FINE, WARNINGS, UNUSABLE = 0, 1, 2
-MEANING = ("fine", "usable, with warnings", "not usable")
+VERDICTS = ("fine", "usable, with warnings", "not usable")
 
-SHIFT_PX = 1.0
+SHIFT_WARNING_PX = 1.0
 """A longer shift makes outlines of change around everything that stands still."""
-LITTLE_OVERLAP, LITTLE_DATA = 0.3, 0.3
-COARSER = 1.6
-SATURATED = 0.05
-LOW_STD = 6.0
-BLACK = 0.0005
-OTHER_LIGHT_DN = 30.0
-OTHER_CONTRAST = 1.8
-UNLIKE = 0.25
+MIN_OVERLAP_FRAC, MIN_DATA_FRAC = 0.3, 0.3
+MAX_GSD_RATIO = 1.6
+MAX_SATURATED_FRAC = 0.05
+MIN_STD_DN = 6.0
+MAX_BLACK_BORDER_FRAC = 0.0005
+MAX_MEAN_DIFFERENCE_DN = 30.0
+MAX_CONTRAST_RATIO = 1.8
+MIN_PAIR_CORRELATION = 0.25
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class DateFacts:
+class ImageFacts:
     """What one file says of itself; `gsd_m` is None without a CRS, `no_data` how it tells where it has no data."""
 
     path: str
@@ -55,7 +55,7 @@ class DateFacts:
 
 
 @dataclass(frozen=True)
-class Checked:
+class PairCheck:
     """Everything that was measured on a pair.
 
     Attributes:
@@ -69,19 +69,19 @@ class Checked:
         findings: what follows.
     """
 
-    before: DateFacts
-    after: DateFacts
+    before: ImageFacts
+    after: ImageFacts
     height_px: int
     width_px: int
     overlap_m2: float | None
     overlap_before_frac: float
     overlap_after_frac: float
-    radiometry: Radiometry
+    radiometry: PairRadiometry
     shift: Shift
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
 
-    def judged(self, findings: Sequence[Finding]) -> Checked:
+    def with_findings(self, findings: Sequence[Finding]) -> PairCheck:
         """Return the same with findings, the gravest first."""
         return replace(self, findings=tuple(sorted(findings, key=lambda finding: -finding.level)))
 
@@ -93,14 +93,14 @@ class Checked:
     @property
     def meaning(self) -> str:
         """The verdict in words."""
-        return MEANING[self.verdict]
+        return VERDICTS[self.verdict]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Findings that a reader of a result should know and that the pair's own notes don't say already."""
         return tuple(str(finding) for finding in self.findings if finding.level > FINE and finding.kind != "border")
 
-    def rows(self) -> list[tuple[str, str, str]]:
+    def format_rows(self) -> list[tuple[str, str, str]]:
         """Return label, before, after: the facts as one reads them."""
         dates, seen = (self.before, self.after), (self.radiometry.before, self.radiometry.after)
         shares = (self.overlap_before_frac, self.overlap_after_frac)
@@ -112,15 +112,15 @@ class Checked:
             ("in the overlap", [f"{share:.1%}" for share in shares]),
             ("no data there", [f"{1 - s.data_frac:.1%} ({d.no_data})" for d, s in zip(dates, seen, strict=True)]),
             ("black, untagged", [f"{s.black_border_frac:.1%}" for s in seen]),
-            ("range 0.5-99.5 %", [_each(s, "low", "high") for s in seen]),
+            ("range 0.5-99.5 %", [_format_band_values(s, "low", "high") for s in seen]),
             ("saturated", [f"{max((b.saturated_frac for b in s.bands), default=0):.1%}" for s in seen]),
-            ("mean, std", [_each(s, "mean", "std") for s in seen]),
+            ("mean, std", [_format_band_values(s, "mean", "std") for s in seen]),
         ]
         return [(label, *values) for label, values in named]  # type: ignore[misc]
 
-    def lines(self) -> list[tuple[str, str]]:
+    def format_lines(self) -> list[tuple[str, str]]:
         """Return label and value of what concerns both dates."""
-        area = "" if self.overlap_m2 is None else f", {area_text(self.overlap_m2, metric=True)}"
+        area = "" if self.overlap_m2 is None else f", {format_area(self.overlap_m2, metric=True)}"
         common = self.radiometry.common_frac
         light = "; ".join(
             f"{band.mean_difference:+.0f}, x{band.gain:.2f}, r {band.correlation:.2f}" for band in self.radiometry.bands
@@ -128,18 +128,18 @@ class Checked:
         return [
             ("overlap", f"{self.width_px:,} x {self.height_px:,} px{area}; {common:.1%} of it with data at both dates"),
             ("difference in light", f"{light} (R; G; B: grey values, contrast, correlation)" if light else "unknown"),
-            ("shift", shift_text(self.shift)),
+            ("shift", format_shift(self.shift)),
         ]
 
 
-def _each(seen: Seen, first: str, second: str) -> str:
+def _format_band_values(seen: ImageRadiometry, first: str, second: str) -> str:
     join = "-" if first == "low" else "±"
     return " ".join(f"{getattr(band, first):.3g}{join}{getattr(band, second):.3g}" for band in seen.bands) or "unknown"
 
 
-def shift_text(shift: Shift) -> str:
+def format_shift(shift: Shift) -> str:
     """Return a measured shift in words."""
-    if not shift.known:
+    if not shift.is_known:
         return "not known: the dates have too little in common"
     metres = "" if shift.length_m is None else f" = {shift.length_m:.2f} m"
     spread = f"{shift.spread_px:.2f} px" + ("" if shift.spread_m is None else f" = {shift.spread_m:.2f} m")
@@ -152,77 +152,77 @@ def shift_text(shift: Shift) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ findings
-def findings_of(checked: Checked) -> list[Finding]:
+def derive_findings(checked: PairCheck) -> list[Finding]:
     """Return what follows from the numbers."""
-    return [*_grids(checked), *_data(checked), *_light(checked), *_shift(checked)]
+    return [*_check_grids(checked), *_check_data(checked), *_check_radiometry(checked), *_check_shift(checked)]
 
 
-def _grids(checked: Checked) -> Iterator[Finding]:
+def _check_grids(checked: PairCheck) -> Iterator[Finding]:
     before, after = checked.before, checked.after
     if before.crs is None:
         yield Finding("crs", FINE, "The images carry no CRS: results carry none either, and areas are in pixels")
     elif after.resampled:
         yield Finding("grid", FINE, "The grids differ: the after image is resampled onto the before image's pixels")
-    if before.gsd_m and after.gsd_m and max(before.gsd_m, after.gsd_m) / min(before.gsd_m, after.gsd_m) > COARSER:
+    if before.gsd_m and after.gsd_m and max(before.gsd_m, after.gsd_m) / min(before.gsd_m, after.gsd_m) > MAX_GSD_RATIO:
         finer = before if before.gsd_m < after.gsd_m else after
         text = f"Pixels are {before.gsd_m:.3g} m before and {after.gsd_m:.3g} m after: one date shows finer things"
         yield Finding(
-            "resolution", WARNINGS, text, f"Average {_name(finer.path)} to the coarser pixels (`gdalwarp -tr`)"
+            "resolution", WARNINGS, text, f"Average {_shorten_path(finer.path)} to the coarser pixels (`gdalwarp -tr`)"
         )
     share = max(checked.overlap_before_frac, checked.overlap_after_frac)
-    if share < LITTLE_OVERLAP:
+    if share < MIN_OVERLAP_FRAC:
         remedy = "Check that these are the right tiles; only the overlap gets a result"
         yield Finding("overlap", WARNINGS, f"The images share {share:.1%} of the smaller one", remedy)
 
 
-def _data(checked: Checked) -> Iterator[Finding]:
+def _check_data(checked: PairCheck) -> Iterator[Finding]:
     seen = checked.radiometry
     if seen.common_frac == 0:
         remedy = "Check both images' no-data values and that they show the same place"
         yield Finding("data", UNUSABLE, "No pixel has data at both dates", remedy)
         return
-    if seen.common_frac < LITTLE_DATA:
+    if seen.common_frac < MIN_DATA_FRAC:
         text = f"Only {seen.common_frac:.1%} of the overlap has data at both dates"
         yield Finding(
             "data", WARNINGS, text, "Mosaic more tiles of the date that has less, or go on with what there is"
         )
     for facts, date in ((checked.before, seen.before), (checked.after, seen.after)):
-        name = _name(facts.path)
-        if date.black_border_frac > BLACK:
+        name = _shorten_path(facts.path)
+        if date.black_border_frac > MAX_BLACK_BORDER_FRAC:
             share = f"{date.black_border_frac:.1%}"
             text = f"{name} has a black border without a no-data tag ({share}); it is taken as no data"
             yield Finding("border", WARNINGS, text, "`gdal_edit.py -a_nodata 0` says so to other programs, too")
         worst = max((band.saturated_frac for band in date.bands), default=0.0)
-        if worst > SATURATED:
+        if worst > MAX_SATURATED_FRAC:
             text = f"{worst:.1%} of {name} is saturated: bright roofs and ground look alike there"
             yield Finding(
                 "saturated", WARNINGS, text, "Use the original delivery if this one was stretched for display"
             )
-        if facts.dtype == "uint8" and date.bands and max(band.std for band in date.bands) < LOW_STD:
-            text = f"{name} has next to no contrast (standard deviation under {LOW_STD:g} of 255)"
+        if facts.dtype == "uint8" and date.bands and max(band.std for band in date.bands) < MIN_STD_DN:
+            text = f"{name} has next to no contrast (standard deviation under {MIN_STD_DN:g} of 255)"
             yield Finding("contrast", WARNINGS, text, "Look at it: haze, cloud, or a wrong conversion to 8 bit")
 
 
-def _light(checked: Checked) -> Iterator[Finding]:
+def _check_radiometry(checked: PairCheck) -> Iterator[Finding]:
     bands = checked.radiometry.bands
     if not bands:
         return
     offset, correlation = max(abs(band.mean_difference) for band in bands), max(band.correlation for band in bands)
     contrast = max(max(band.gain, 1 / band.gain) for band in bands)
-    if correlation < UNLIKE:
-        why = "another season or sensor, " + ("or much has changed" if checked.shift.known else "or another place")
+    if correlation < MIN_PAIR_CORRELATION:
+        why = "another season or sensor, " + ("or much has changed" if checked.shift.is_known else "or another place")
         text = f"The dates look unlike each other (correlation {correlation:.2f}): {why}"
         remedy = "Look at the swipe; a VLM that judges each date by itself minds less than a difference of pixels"
         yield Finding("unlike", WARNINGS, text, remedy)
-    elif offset > OTHER_LIGHT_DN or contrast > OTHER_CONTRAST:
+    elif offset > MAX_MEAN_DIFFERENCE_DN or contrast > MAX_CONTRAST_RATIO:
         text = f"The light differs: up to {offset:.0f} grey values in the mean, contrast up to {contrast:.1f} times"
         remedy = "A VLM that judges each date by itself minds little; match histograms before methods that subtract"
         yield Finding("light", WARNINGS, text, remedy)
 
 
-def _shift(checked: Checked) -> Iterator[Finding]:
+def _check_shift(checked: PairCheck) -> Iterator[Finding]:
     shift = checked.shift
-    if not shift.known:
+    if not shift.is_known:
         if checked.radiometry.common_frac > 0:
             text = "The shift between the dates could not be measured: too little texture, or too little in common"
             remedy = "Look at the checkerboard: streets and roofs should go on from field to field"
@@ -230,13 +230,13 @@ def _shift(checked: Checked) -> Iterator[Finding]:
         return
     words = f"{shift.length_px:.1f} px" + ("" if shift.length_m is None else f" ({shift.length_m:.1f} m)")
     words += f", by the {shift.agree_frac:.0%} of the windows that agree" if shift.agree_frac < 0.5 else ""
-    if shift.length_px > MOST_PX:
-        text = f"The dates lie apart by {words}, more than the {MOST_PX:g} px that can be put right here"
+    if shift.length_px > MAX_SHIFT_PX:
+        text = f"The dates lie apart by {words}, more than the {MAX_SHIFT_PX:g} px that can be put right here"
         yield Finding("shift", UNUSABLE, text, "Georeference one image anew, or check that its CRS is the one it says")
     elif shift.varies:
         text = f"The dates lie apart by {words}, and it varies from place to place (spread {shift.spread_px:.1f} px)"
         yield Finding("shift", WARNINGS, text, "`semicdvl detect --align` puts it right, place by place")
-    elif shift.length_px >= SHIFT_PX:
+    elif shift.length_px >= SHIFT_WARNING_PX:
         text = f"The dates lie apart by {words}: edges of things that stand still look changed"
         remedy = (
             "`semicdvl detect --align` puts it right; without it, --shift-px makes the comparison of objects lenient"
@@ -244,6 +244,6 @@ def _shift(checked: Checked) -> Iterator[Finding]:
         yield Finding("shift", WARNINGS, text, remedy)
 
 
-def _name(path: str) -> str:
+def _shorten_path(path: str) -> str:
     """Return the last two parts of a path: the dates of a pair often have one file name."""
     return "/".join(path.split("/")[-2:])

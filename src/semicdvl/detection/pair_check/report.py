@@ -9,63 +9,69 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from semicdvl.detection.pair_check.findings import Checked, shift_text
+from semicdvl.detection.pair_check.findings import PairCheck, format_shift
 from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.raster.registration.estimate import Shift
 from semicdvl.reports import colours, html
 
-OVERVIEW_PX, DATE_PX, ZOOM_PX = 1300, 700, 384
-FIELDS = 10
+CHECK_OVERVIEW_PX, IMAGE_PX, ZOOM_PX = 1300, 700, 384
+CHECKERBOARD_FIELDS = 10
 ARROW_PX = 38
 """The longest arrow is drawn this long."""
-AGREES, ALONE = (20, 130, 60), (170, 110, 30)
+AGREES, DISAGREES = (20, 130, 60), (170, 110, 30)
 
 
-def write(path: Path, pair: RasterPair, checked: Checked) -> None:
+def write_check_report(path: Path, pair: RasterPair, checked: PairCheck) -> None:
     """Write check.html.
 
     Raises:
         OutputError: the folder cannot be written.
         InputError: a file is damaged.
     """
-    sections = [_verdict(checked), _together(pair), *_shift(pair, checked.shift), _dates(pair), _numbers(checked)]
+    sections = [
+        _build_verdict(checked),
+        _build_overlay(pair),
+        *_build_shift(pair, checked.shift),
+        _build_images(pair),
+        _build_numbers(checked),
+    ]
     names = ["/".join(date.path.parts[-2:]) for date in (pair.before, pair.after)]
     title = f"Do they fit? {checked.meaning[0].upper()}{checked.meaning[1:]}"
-    html.write(path, title, sections, subtitle=f"{names[0]} and {names[1]}")
+    html.write_page(path, title, sections, subtitle=f"{names[0]} and {names[1]}")
 
 
 # ------------------------------------------------------------------------------------------------ sections
-def _verdict(checked: Checked) -> html.Section:
+def _build_verdict(checked: PairCheck) -> html.Section:
     shift = checked.shift
     headline = [
         (f"{max(checked.overlap_before_frac, checked.overlap_after_frac):.0%}", "of the smaller image in the overlap"),
         (f"{checked.radiometry.common_frac:.0%}", "of the overlap has data at both dates"),
-        (f"{shift.length_px:.1f} px" if shift.known else "?", "shift between the dates"),
+        (f"{shift.length_px:.1f} px" if shift.is_known else "?", "shift between the dates"),
         (f"{max((b.correlation for b in checked.radiometry.bands), default=0):.2f}", "correlation of the dates"),
     ]
     grave = [str(finding) for finding in checked.findings if finding.level]
     rest = [str(finding) for finding in checked.findings if not finding.level]
-    parts = [html.numbers(headline), html.notes(grave), *(html.text(line) for line in rest)]
+    parts = [html.render_headline(headline), html.render_notes(grave), *(html.render_paragraph(line) for line in rest)]
     lead = (
         "What to know before a detection, and what to do about it." if grave else "Nothing stands against a detection."
     )
     return html.Section("At a glance", parts, lead=lead)
 
 
-def _together(pair: RasterPair) -> html.Section:
-    window = pair.overview(most_px=OVERVIEW_PX)
-    before, after = (colours.hatched(image, window.valid_HW) for image in (window.t1_HWC, window.t2_HWC))
-    side = max(12, -(-max(window.valid_HW.shape) // FIELDS))
-    centre = _centre(pair)
+def _build_overlay(pair: RasterPair) -> html.Section:
+    window = pair.read_overview(max_px=CHECK_OVERVIEW_PX)
+    before, after = (colours.hatch_no_data(image, window.valid_HW) for image in (window.t1_HWC, window.t2_HWC))
+    side = max(12, -(-max(window.valid_HW.shape) // CHECKERBOARD_FIELDS))
+    centre = _read_centre(pair)
     wide = centre.valid_HW.shape[1]
     near = f"At the overlap's middle, {wide} px wide: streets and roofs should go on from field to field."
     parts = [
-        html.swipe(before, after, "Move the line to compare the dates; hatched: no data in either."),
+        html.render_swipe(before, after, "Move the line to compare the dates; hatched: no data in either."),
         Markup("<br>"),
-        html.gallery(
+        html.render_gallery(
             [
-                html.picture(_checkerboard(window, side), "Before and after in turn, as on a checkerboard."),
-                html.picture(_enlarged(_checkerboard(centre, max(16, ZOOM_PX // 8))), near),
+                html.render_figure(_draw_checkerboard(window, side), "Before and after in turn, as on a checkerboard."),
+                html.render_figure(_enlarge(_draw_checkerboard(centre, max(16, ZOOM_PX // 8))), near),
             ],
             least_px=420,
         ),
@@ -73,26 +79,26 @@ def _together(pair: RasterPair) -> html.Section:
     return html.Section("The dates on each other", parts)
 
 
-def _shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
+def _build_shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
     if not shift.local:
         return []
-    lead = shift_text(shift)[0].upper() + shift_text(shift)[1:] + "."
-    agreeing = [at for at in shift.local if at.agrees] if shift.known else []
-    parts = [html.picture(_arrows(pair, shift), _arrow_caption(shift))]
-    parts.append(html.legend([("agrees with its neighbours", AGREES), ("does not", ALONE)]))
+    lead = format_shift(shift)[0].upper() + format_shift(shift)[1:] + "."
+    agreeing = [at for at in shift.local if at.agrees] if shift.is_known else []
+    parts = [html.render_figure(_draw_arrows(pair, shift), _describe_arrows(shift))]
+    parts.append(html.render_legend([("agrees with its neighbours", AGREES), ("does not", DISAGREES)]))
     if agreeing:
         away = np.hypot(*np.array([(at.row_px - shift.row_px, at.col_px - shift.col_px) for at in agreeing]).T)
         edges = np.array([0, 0.25, 0.5, 1, 2, 4, 1000])
         names = ["< 0.25", "0.25–0.5", "0.5–1", "1–2", "2–4", "> 4"]
         counts = np.histogram(away, edges)[0]
         values = [(name, float(many)) for name, many in zip(names, counts, strict=True)]
-        parts.append(html.bars(values, x_title="distance from the median shift in px", y_title="windows"))
+        parts.append(html.render_bar_chart(values, x_title="distance from the median shift in px", y_title="windows"))
     return [html.Section("How far they lie apart", parts, lead=lead)]
 
 
-def _arrow_caption(shift: Shift) -> str:
-    longest = _longest(shift)
-    if not shift.known:
+def _describe_arrows(shift: Shift) -> str:
+    longest = _measure_longest_arrow(shift)
+    if not shift.is_known:
         return "One arrow per window, its direction only: they point anywhere, so nothing can be said."
     return (
         "One arrow per window, from where the before image shows a thing to where the after image shows it; "
@@ -100,21 +106,21 @@ def _arrow_caption(shift: Shift) -> str:
     )
 
 
-def _dates(pair: RasterPair) -> html.Section:
+def _build_images(pair: RasterPair) -> html.Section:
     figures = []
     for date, name in ((pair.before, "before"), (pair.after, "after")):
         height, width = date.grid.height, date.grid.width
-        step = max(1.0, max(height, width) / DATE_PX)
+        step = max(1.0, max(height, width) / IMAGE_PX)
         image, valid = date.read(
             0, 0, height, width, shape_hw=(max(1, round(height / step)), max(1, round(width / step)))
         )
         caption = f"{name}: {date.path.name}, {1 - valid.mean():.1%} without data"
-        figures.append(html.picture(colours.hatched(image, valid), caption))
+        figures.append(html.render_figure(colours.hatch_no_data(image, valid), caption))
     lead = "The overlap as each date shows it; hatched where that date has no data."
-    return html.Section("Each by itself", [html.gallery(figures, least_px=420)], lead=lead)
+    return html.Section("Each by itself", [html.render_gallery(figures, least_px=420)], lead=lead)
 
 
-def _numbers(checked: Checked) -> html.Section:
+def _build_numbers(checked: PairCheck) -> html.Section:
     bands = []
     for date, seen in (("before", checked.radiometry.before), ("after", checked.radiometry.after)):
         for band in seen.bands:
@@ -135,31 +141,31 @@ def _numbers(checked: Checked) -> html.Section:
     ]
     light_heads = ["", "after − before", "contrast", "offset", "left after both", "correlation"]
     parts = [
-        html.table(["", "before", "after"], [list(row) for row in checked.rows()]),
-        html.facts(dict(checked.lines())),
-        html.table(heads, bands, caption="Values as they are in the files, at pixels with data."),
+        html.render_table(["", "before", "after"], [list(row) for row in checked.format_rows()]),
+        html.render_facts(dict(checked.format_lines())),
+        html.render_table(heads, bands, caption="Values as they are in the files, at pixels with data."),
     ]
     if light:
         caption = (
             "How the after image differs from the before image, in grey values of 255, at pixels with data in both."
         )
-        parts.append(html.table(light_heads, light, caption=caption))
+        parts.append(html.render_table(light_heads, light, caption=caption))
     return html.Section("In numbers", parts)
 
 
 # ------------------------------------------------------------------------------------------------ pictures
-def _checkerboard(window: PairWindow, side: int) -> NDArray[np.uint8]:
+def _draw_checkerboard(window: PairWindow, side: int) -> NDArray[np.uint8]:
     """Return both dates in fields of `side` px in turn."""
     rows, cols = (np.arange(size) // side for size in window.valid_HW.shape)
     odd_HW = np.add.outer(rows, cols) % 2 == 1
-    return colours.hatched(np.where(odd_HW[..., None], window.t2_HWC, window.t1_HWC), window.valid_HW)
+    return colours.hatch_no_data(np.where(odd_HW[..., None], window.t2_HWC, window.t1_HWC), window.valid_HW)
 
 
-def _centre(pair: RasterPair) -> PairWindow:
+def _read_centre(pair: RasterPair) -> PairWindow:
     """Return the part of the overlap around its middle, or around the middle of what has data."""
     height, width = pair.shape_hw
     tall, wide = min(ZOOM_PX, height), min(ZOOM_PX, width)
-    seen_HW = pair.overview(most_px=256).valid_HW
+    seen_HW = pair.read_overview(max_px=256).valid_HW
     share_HW = cv2.boxFilter(seen_HW.astype(np.float32), -1, (9, 9))
     rows, cols = (np.linspace(-1, 1, size) for size in seen_HW.shape)
     row, col = np.unravel_index(int(np.argmax(share_HW - 0.2 * np.add.outer(rows**2, cols**2))), seen_HW.shape)
@@ -168,33 +174,33 @@ def _centre(pair: RasterPair) -> PairWindow:
     return pair.read(min(max(top, 0), height - tall), min(max(left, 0), width - wide), tall, wide)
 
 
-def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _enlarge(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _longest(shift: Shift) -> float:
+def _measure_longest_arrow(shift: Shift) -> float:
     """Return the length of the longest arrow that counts."""
-    lengths = [np.hypot(at.row_px, at.col_px) for at in shift.local if at.agrees] if shift.known else []
+    lengths = [np.hypot(at.row_px, at.col_px) for at in shift.local if at.agrees] if shift.is_known else []
     return max([0.5, *map(float, lengths)])
 
 
-def _arrows(pair: RasterPair, shift: Shift) -> NDArray[np.uint8]:
+def _draw_arrows(pair: RasterPair, shift: Shift) -> NDArray[np.uint8]:
     """Draw the local shifts, enlarged, over a pale view of the before image."""
-    window = pair.overview(most_px=OVERVIEW_PX)
-    pale = colours.overlay(window.t1_HWC, np.zeros(window.valid_HW.shape, np.int32), [])
-    canvas = np.ascontiguousarray(colours.hatched(pale, window.valid_HW))
+    window = pair.read_overview(max_px=CHECK_OVERVIEW_PX)
+    pale = colours.draw_overlay(window.t1_HWC, np.zeros(window.valid_HW.shape, np.int32), [])
+    canvas = np.ascontiguousarray(colours.hatch_no_data(pale, window.valid_HW))
     grow = 1
-    if max(canvas.shape) < OVERVIEW_PX // 2:
-        grow = OVERVIEW_PX // 2 // max(canvas.shape[:2]) + 1
+    if max(canvas.shape) < CHECK_OVERVIEW_PX // 2:
+        grow = CHECK_OVERVIEW_PX // 2 // max(canvas.shape[:2]) + 1
         canvas = np.ascontiguousarray(cv2.resize(canvas, None, fx=grow, fy=grow, interpolation=cv2.INTER_LINEAR))
     step = pair.shape_hw[0] / canvas.shape[0], pair.shape_hw[1] / canvas.shape[1]
-    scale = ARROW_PX / _longest(shift)
+    scale = ARROW_PX / _measure_longest_arrow(shift)
     for at in shift.local:
         start = round(at.col / step[1]), round(at.row / step[0])
         by = np.array([at.col_px, at.row_px]) * scale
         by = by * min(1.0, 1.2 * ARROW_PX / max(float(np.hypot(*by)), 1e-9))
         end = round(start[0] + by[0]), round(start[1] + by[1])
-        colour = AGREES if at.agrees and shift.known else ALONE
+        colour = AGREES if at.agrees and shift.is_known else DISAGREES
         for width, ink in ((5, (255, 255, 255)), (2, colour)):
             cv2.arrowedLine(canvas, start, end, ink, width, cv2.LINE_AA, tipLength=0.3)
             cv2.circle(canvas, start, width, ink, -1, cv2.LINE_AA)

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from semicdvl.ceg.features import FeatureSource
-from semicdvl.data.images import open_raster
+from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.data.images import open_image_raster
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.evaluation.map_vs_truth import Result
+from semicdvl.evaluation.map_vs_truth import DetectedMap
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import IGNORE
 
-WINDOW_PX = 2**22
+MAX_WINDOW_PX = 2**22
 """About so many pixels are read at a time."""
-LOOK_PX = 64
+APPEARANCE_PX = 64
 """Looks are those of a patch read decimated, so that no side is longer than this."""
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchScores:
     """The patches of a result that show ground at both dates.
 
     Attributes:
@@ -37,7 +37,7 @@ class Patches:
         side_px: their side.
         valid_frac_N: share of the pixels with data in both dates.
         changed_frac_N: share of the pixels that the result calls changed.
-        doubt_N: expected share of wrong pixels, see `doubt`.
+        uncertainty_N: expected share of wrong pixels, see `doubt`.
     """
 
     row_N: NDArray[np.int64]
@@ -45,21 +45,21 @@ class Patches:
     side_px: int
     valid_frac_N: NDArray[np.float64]
     changed_frac_N: NDArray[np.float64]
-    doubt_N: NDArray[np.float64]
+    uncertainty_N: NDArray[np.float64]
 
     def __len__(self) -> int:
         """Return their number."""
         return len(self.row_N)
 
-    def some(self, chosen: NDArray[np.integer | np.bool_]) -> Patches:
+    def select(self, chosen: NDArray[np.integer | np.bool_]) -> PatchScores:
         """Return some of them."""
-        return Patches(
+        return PatchScores(
             self.row_N[chosen], self.col_N[chosen], self.side_px,
-            self.valid_frac_N[chosen], self.changed_frac_N[chosen], self.doubt_N[chosen],
+            self.valid_frac_N[chosen], self.changed_frac_N[chosen], self.uncertainty_N[chosen],
         )  # fmt: skip
 
 
-def doubt(change_HW: NDArray[np.uint8], score_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+def compute_uncertainty(change_HW: NDArray[np.uint8], score_HW: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return per pixel how likely it is wrong, if the score were the probability of change; 0 where there is no data.
 
     That is 1 - score where the map says changed and the score where it says unchanged. Where map and score agree, it
@@ -73,7 +73,7 @@ def doubt(change_HW: NDArray[np.uint8], score_HW: NDArray[np.float32]) -> NDArra
 
 
 # ------------------------------------------------------------------------------------------------ doubt
-def survey(result: Result, *, side_px: int) -> Patches:
+def score_patches(result: DetectedMap, *, side_px: int) -> PatchScores:
     """Measure every patch of a result.
 
     Raises:
@@ -85,31 +85,33 @@ def survey(result: Result, *, side_px: int) -> Patches:
         raise ConfigError(
             f"{result.out}: is {height} x {width} px, where no patch of {side_px} px fits. Give a smaller --patch-px."
         )
-    parts = [_measured(*arrays, side_px=side_px) for arrays in _windows(result, side_px)]
+    parts = [_measure_window(*arrays, side_px=side_px) for arrays in _read_windows(result, side_px)]
     valid_N, changed_N, doubt_N = (np.concatenate([part[at].ravel() for part in parts]) for at in range(3))
     places = [
-        (row, col) for row, cols in _places(height, width, side_px) for col in range(cols.start, cols.stop, side_px)
+        (row, col)
+        for row, cols in _list_windows(height, width, side_px)
+        for col in range(cols.start, cols.stop, side_px)
     ]
     row_N, col_N = np.array(places, np.int64).T
-    return Patches(row_N, col_N, side_px, valid_N, changed_N, doubt_N)
+    return PatchScores(row_N, col_N, side_px, valid_N, changed_N, doubt_N)
 
 
-def _places(height: int, width: int, side_px: int) -> Iterator[tuple[int, slice]]:
+def _list_windows(height: int, width: int, side_px: int) -> Iterator[tuple[int, slice]]:
     """Give the first row and the columns of every window: whole patches of one row of patches."""
     per_row = width // side_px
-    many = max(1, WINDOW_PX // side_px**2)
+    many = max(1, MAX_WINDOW_PX // side_px**2)
     for row in range(0, height - side_px + 1, side_px):
         for first in range(0, per_row, many):
             yield row, slice(first * side_px, min(first + many, per_row) * side_px)
 
 
-def _windows(result: Result, side_px: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+def _read_windows(result: DetectedMap, side_px: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Give change and score of every window."""
     path = result.out / "score.tif"
-    with open_raster(result.out / "change.tif") as change, open_raster(path) as score:
+    with open_image_raster(result.out / "change.tif") as change, open_image_raster(path) as score:
         if (score.height, score.width) != (result.grid.height, result.grid.width):
             raise InputError(path, "has another size than change.tif", "Run `semicdvl detect` again")
-        for row, cols in _places(result.grid.height, result.grid.width, side_px):
+        for row, cols in _list_windows(result.grid.height, result.grid.width, side_px):
             window = Window(cols.start, row, cols.stop - cols.start, side_px)
             try:
                 yield change.read(1, window=window), score.read(1, window=window)
@@ -119,22 +121,22 @@ def _windows(result: Result, side_px: int) -> Iterator[tuple[NDArray[np.uint8], 
                 ) from error
 
 
-def _measured(
+def _measure_window(
     change_HW: NDArray[np.uint8], score_HW: NDArray[np.float32], *, side_px: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the share of valid pixels, of changed ones and the mean doubt of every patch of a window."""
-    maps = (change_HW != IGNORE, change_HW == 1, doubt(change_HW, score_HW))
+    maps = (change_HW != IGNORE, change_HW == 1, compute_uncertainty(change_HW, score_HW))
     many = change_HW.shape[1] // side_px
     means = [each.reshape(side_px, many, side_px).mean(axis=(0, 2), dtype=np.float64) for each in maps]
     return means[0], means[1], means[2]
 
 
 # ------------------------------------------------------------------------------------------------ looks
-def looks(
+def describe_patches(
     pair: RasterPair,
-    patches: Patches,
+    patches: PatchScores,
     *,
-    source: FeatureSource | None = None,
+    source: FeatureExtractor | None = None,
     shown: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> NDArray[np.float64]:
     """Return what every patch looks like at both dates, ND, each column of mean 0 and deviation 1 over the patches.
@@ -152,21 +154,25 @@ def looks(
         InputError: an image is damaged.
     """
     places = list(zip(patches.row_N.tolist(), patches.col_N.tolist(), strict=True))
-    looks_ND = np.stack([_look(pair, *places[at], patches.side_px, source) for at in shown(range(len(places)))])
+    looks_ND = np.stack(
+        [_describe_patch(pair, *places[at], patches.side_px, source) for at in shown(range(len(places)))]
+    )
     standard_ND: NDArray[np.float64] = (looks_ND - looks_ND.mean(axis=0)) / np.maximum(looks_ND.std(axis=0), 1e-6)
     return standard_ND
 
 
-def _look(pair: RasterPair, row: int, col: int, side_px: int, source: FeatureSource | None) -> NDArray[np.float64]:
+def _describe_patch(
+    pair: RasterPair, row: int, col: int, side_px: int, source: FeatureExtractor | None
+) -> NDArray[np.float64]:
     """Return what one patch looks like."""
     if source is not None:
         window = pair.read(row, col, side_px, side_px)
         dates = [
-            source.describe(image_HWC).mean(axis=(1, 2), dtype=np.float64)
+            source.extract_features(image_HWC).mean(axis=(1, 2), dtype=np.float64)
             for image_HWC in (window.t1_HWC, window.t2_HWC)
         ]
         return np.concatenate([dates[0] + dates[1], np.abs(dates[0] - dates[1])])
-    window = pair.read(row, col, side_px, side_px, most_px=LOOK_PX)
+    window = pair.read(row, col, side_px, side_px, max_px=APPEARANCE_PX)
     t1_HWC, t2_HWC = (image_HWC.astype(np.float64) for image_HWC in (window.t1_HWC, window.t2_HWC))
     parts = []
     for image_HWC in (t1_HWC, t2_HWC, np.abs(t1_HWC - t2_HWC)):
@@ -175,9 +181,9 @@ def _look(pair: RasterPair, row: int, col: int, side_px: int, source: FeatureSou
     return np.concatenate(parts)
 
 
-def picture(result: Result, name: str, row: int, col: int, side_px: int) -> NDArray[np.float32]:
+def read_patch(result: DetectedMap, name: str, row: int, col: int, side_px: int) -> NDArray[np.float32]:
     """Return a patch of a raster of the result."""
-    with open_raster(result.out / f"{name}.tif") as raster:
+    with open_image_raster(result.out / f"{name}.tif") as raster:
         window = Window(col, row, side_px, side_px)
         values_HW: NDArray[np.float32] = raster.read(1, window=window)
     return values_HW

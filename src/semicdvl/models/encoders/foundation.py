@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.models.blocks import as_map, resize
+from semicdvl.models.blocks import resize_map, tokens_to_map
 from semicdvl.models.encoders.timm import Backbone, TransformerBackbone, build_backbone
 
-QUARTERS = 3
+KEPT_QUARTERS = 3
 """Quarters of the blocks that are kept."""
 
 
@@ -34,13 +34,13 @@ class TransformersBackbone(Backbone):
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return the blocks' maps (BDHW); tokens before those of the patches (class, registers) are left out."""
-        states = self.net(pixel_values=self.own_scale(image_BCHW), output_hidden_states=True).hidden_states
+        states = self.net(pixel_values=self.convert_normalisation(image_BCHW), output_hidden_states=True).hidden_states
         height, width = (side // self.patch_px for side in image_BCHW.shape[-2:])
         patches = [states[block + 1][:, -height * width :] for block in self.blocks]
-        return [as_map(one, (height, width)) for one in patches]
+        return [tokens_to_map(one, (height, width)) for one in patches]
 
 
-class Foundation(nn.Module):
+class FoundationEncoder(nn.Module):
     """A frozen backbone behind a resizing to the size that it was trained with.
 
     Attributes:
@@ -57,11 +57,11 @@ class Foundation(nn.Module):
     @torch.no_grad()
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return three maps (BDHW), shallow to deep; no gradient flows through."""
-        maps: list[Tensor] = self.backbone(resize(image_BCHW, size_px=(self.size_px, self.size_px)))
+        maps: list[Tensor] = self.backbone(resize_map(image_BCHW, size_px=(self.size_px, self.size_px)))
         return maps
 
 
-def build_foundation(name: str, *, weights: str | Path, size_px: int | None) -> Foundation:
+def build_foundation(name: str, *, weights: str | Path, size_px: int | None) -> FoundationEncoder:
     """Build a foundation model.
 
     Args:
@@ -76,22 +76,22 @@ def build_foundation(name: str, *, weights: str | Path, size_px: int | None) -> 
         InputError: a weights file that is missing or doesn't fit.
     """
     if "/" in name:
-        backbone, own_px = _of_transformers(name, weights=weights)
+        backbone, own_px = _load_from_transformers(name, weights=weights)
         if size_px not in (None, own_px):
             raise ConfigError(f"foundation '{name}' looks at {own_px} px; leave foundation_px out.")
-        return Foundation(backbone, size_px=own_px)
+        return FoundationEncoder(backbone, size_px=own_px)
     timm_weights = "imagenet" if weights == "published" else weights
-    backbone = build_backbone(name, weights=timm_weights, stages=QUARTERS)
+    backbone = build_backbone(name, weights=timm_weights, stages=KEPT_QUARTERS)
     if not isinstance(backbone, TransformerBackbone):
         raise ConfigError(
             f"foundation '{name}' is no plain vision transformer; take one, such as vit_base_patch16_224."
         )
     backbone.net.norm = nn.Identity()
     own_px = int(backbone.net.patch_embed.img_size[0])  # type: ignore[union-attr, index]
-    return Foundation(backbone, size_px=size_px or own_px)
+    return FoundationEncoder(backbone, size_px=size_px or own_px)
 
 
-def _of_transformers(name: str, *, weights: str | Path) -> tuple[Backbone, int]:
+def _load_from_transformers(name: str, *, weights: str | Path) -> tuple[Backbone, int]:
     """Load the vision part of a model of the transformers library, cut after the last block that is read."""
     try:
         import transformers
@@ -104,7 +104,7 @@ def _of_transformers(name: str, *, weights: str | Path) -> tuple[Backbone, int]:
         whole = transformers.AutoConfig.from_pretrained(name)
         config = getattr(whole, "vision_config", whole)
         depth = int(config.num_hidden_layers)
-        blocks = [depth * (quarter + 1) // (QUARTERS + 1) - 1 for quarter in range(QUARTERS)]
+        blocks = [depth * (quarter + 1) // (KEPT_QUARTERS + 1) - 1 for quarter in range(KEPT_QUARTERS)]
         config.num_hidden_layers = blocks[-1] + 1
         kind: Any = transformers.MODEL_MAPPING[type(config)]
         net = kind(config) if weights == "none" else kind.from_pretrained(name, config=config, use_safetensors=True)

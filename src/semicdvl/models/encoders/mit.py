@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import as_map, as_tokens
+from semicdvl.models.blocks import map_to_tokens, tokens_to_map
 
 NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class MiTSettings:
+class MiTConfig:
     """Sizes of the encoder, one number per stage.
 
     Attributes:
@@ -44,9 +44,9 @@ class MiTSettings:
     drop_path: float = 0.1
 
 
-B0 = MiTSettings(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8))
-STRIDES = (4, 2, 2, 2)
-MLP_SHARE = 4
+MIT_B0_CONFIG = MiTConfig(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8))
+PATCH_STRIDES = (4, 2, 2, 2)
+MIT_MLP_RATIO = 4
 
 
 class ReducedAttention(nn.Module):
@@ -67,16 +67,16 @@ class ReducedAttention(nn.Module):
         """Return tokens; `size` is the map's height and width, whose product is N."""
         seen_BMD = tokens_BND
         if self.reduce is not None:
-            smaller = self.reduce(_at_least(as_map(tokens_BND, size), self.reduce.stride[0]))
-            seen_BMD = self.norm(as_tokens(smaller))
-        query = self._split(self.query(tokens_BND))
-        key, value = (self._split(half) for half in self.keys_values(seen_BMD).chunk(2, dim=-1))
+            smaller = self.reduce(_pad_to_size(tokens_to_map(tokens_BND, size), self.reduce.stride[0]))
+            seen_BMD = self.norm(map_to_tokens(smaller))
+        query = self._split_heads(self.query(tokens_BND))
+        key, value = (self._split_heads(half) for half in self.keys_values(seen_BMD).chunk(2, dim=-1))
         drop = self.attention_drop if self.training else 0.0
         found = F.scaled_dot_product_attention(query, key, value, dropout_p=drop)
         result: Tensor = self.drop(self.out(found.transpose(1, 2).flatten(2)))
         return result
 
-    def _split(self, tokens_BND: Tensor) -> Tensor:
+    def _split_heads(self, tokens_BND: Tensor) -> Tensor:
         """Give each head its channels: (B, heads, N, D / heads)."""
         batch, count, depth = tokens_BND.shape
         return tokens_BND.reshape(batch, count, self.heads, depth // self.heads).transpose(1, 2)
@@ -94,15 +94,15 @@ class MixMLP(nn.Module):
 
     def forward(self, tokens_BND: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Return tokens; `size` is the map's height and width."""
-        hidden_BNE = as_tokens(self.depthwise(as_map(self.first(tokens_BND), size)))
+        hidden_BNE = map_to_tokens(self.depthwise(tokens_to_map(self.first(tokens_BND), size)))
         result: Tensor = self.drop(self.second(self.drop(F.gelu(hidden_BNE))))
         return result
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and MLP, each behind a layer norm and beside a residual."""
 
-    def __init__(self, width: int, settings: MiTSettings, *, stage: int, drop_path: float) -> None:
+    def __init__(self, width: int, settings: MiTConfig, *, stage: int, drop_path: float) -> None:
         """Make the layers."""
         super().__init__()
         self.norm_1, self.norm_2 = nn.LayerNorm(width, eps=NORM_EPS), nn.LayerNorm(width, eps=NORM_EPS)
@@ -113,7 +113,7 @@ class Block(nn.Module):
             drop=settings.drop,
             attention_drop=settings.attention_drop,
         )
-        self.mlp = MixMLP(width, hidden=MLP_SHARE * width, drop=settings.drop)
+        self.mlp = MixMLP(width, hidden=MIT_MLP_RATIO * width, drop=settings.drop)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens_BND: Tensor, *, size: tuple[int, int]) -> Tensor:
@@ -123,17 +123,18 @@ class Block(nn.Module):
         return result
 
 
-class Stage(nn.Module):
+class TransformerStage(nn.Module):
     """Patches, blocks, layer norm: a map in, a smaller map out."""
 
-    def __init__(self, before: int, settings: MiTSettings, *, stage: int, drop_paths: Iterator[float]) -> None:
+    def __init__(self, before: int, settings: MiTConfig, *, stage: int, drop_paths: Iterator[float]) -> None:
         """Make the layers."""
         super().__init__()
         width, kernel_px = settings.widths[stage], settings.patch_px[stage]
-        self.patches = nn.Conv2d(before, width, kernel_px, stride=STRIDES[stage], padding=kernel_px // 2)
+        self.patches = nn.Conv2d(before, width, kernel_px, stride=PATCH_STRIDES[stage], padding=kernel_px // 2)
         self.patches_norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(
-            Block(width, settings, stage=stage, drop_path=next(drop_paths)) for _ in range(settings.depths[stage])
+            TransformerBlock(width, settings, stage=stage, drop_path=next(drop_paths))
+            for _ in range(settings.depths[stage])
         )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
@@ -141,10 +142,10 @@ class Stage(nn.Module):
         """Return a map."""
         patches_BDHW = self.patches(map_BDHW)
         size = (patches_BDHW.shape[-2], patches_BDHW.shape[-1])
-        tokens_BND = self.patches_norm(as_tokens(patches_BDHW))
+        tokens_BND = self.patches_norm(map_to_tokens(patches_BDHW))
         for block in self.blocks:
             tokens_BND = block(tokens_BND, size=size)
-        return as_map(self.norm(tokens_BND), size)
+        return tokens_to_map(self.norm(tokens_BND), size)
 
 
 class MiT(nn.Module):
@@ -158,14 +159,14 @@ class MiT(nn.Module):
 
     strides = (4, 8, 16, 32)
 
-    def __init__(self, settings: MiTSettings) -> None:
+    def __init__(self, settings: MiTConfig) -> None:
         """Make the stages; linear layers start from N(0, 0.02), convolutions from He's normal over their outputs."""
         super().__init__()
         self.channels = settings.widths
         drop_paths = iter(torch.linspace(0, settings.drop_path, sum(settings.depths), device="cpu").tolist())
         widths = zip((3, *settings.widths[:-1]), range(len(settings.widths)), strict=True)
         self.stages = nn.ModuleList(
-            Stage(before, settings, stage=stage, drop_paths=drop_paths) for before, stage in widths
+            TransformerStage(before, settings, stage=stage, drop_paths=drop_paths) for before, stage in widths
         )
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -185,7 +186,7 @@ class MiT(nn.Module):
         return maps
 
 
-def _at_least(map_BDHW: Tensor, side: int) -> Tensor:
+def _pad_to_size(map_BDHW: Tensor, side: int) -> Tensor:
     """Repeat the last row and column of a map that is smaller than the convolution's kernel."""
     below, right = max(0, side - map_BDHW.shape[-2]), max(0, side - map_BDHW.shape[-1])
     return F.pad(map_BDHW, (0, right, 0, below), mode="replicate") if below or right else map_BDHW

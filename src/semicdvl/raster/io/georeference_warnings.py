@@ -14,7 +14,7 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def without_place() -> Iterator[None]:
+def ignore_not_georeferenced() -> Iterator[None]:
     """Let no warning of a missing place out of the block."""
     with _LOCK, warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
         yield

@@ -18,12 +18,12 @@ import rasterio
 
 from semicdvl.errors import InputError
 
-Given = str | Path | Sequence[str | Path]
+ImageInput = str | Path | Sequence[str | Path]
 """One image, or several that make a mosaic: see `named`."""
 
-TILE_SUFFIXES = (".tif", ".tiff", ".jp2")
+RASTER_SUFFIXES = (".tif", ".tiff", ".jp2")
 """What is taken of a folder."""
-SCHEMES = {
+URL_SCHEMES = {
     "http": "/vsicurl/http://",
     "https": "/vsicurl/https://",
     "ftp": "/vsicurl/ftp://",
@@ -32,8 +32,18 @@ SCHEMES = {
     "az": "/vsiaz/",
     "file": "/",
 }
-NETWORK = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs", "/vsihdfs")
-PATIENCE = {
+NETWORK_PREFIXES = (
+    "/vsicurl",
+    "/vsis3",
+    "/vsigs",
+    "/vsiaz",
+    "/vsiadls",
+    "/vsioss",
+    "/vsiswift",
+    "/vsiwebhdfs",
+    "/vsihdfs",
+)
+NETWORK_TIMEOUTS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "15",
     "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
@@ -43,33 +53,33 @@ PATIENCE = {
 }
 """How long an address may keep one waiting: 15 s for a connection, 30 s without a byte. GDAL itself would wait for
 ever. A variable of the same name in the environment wins."""
-_SECRET = re.compile(r"//[^/@]*@|\?.*$")
+_CREDENTIALS = re.compile(r"//[^/@]*@|\?.*$")
 _GDAL_PREFIX = re.compile(r"[A-Z][A-Z0-9_]+:")
 
 
 @dataclass(frozen=True)
-class ImageName:
+class ResolvedInput:
     """The name of one date.
 
     Attributes:
-        parts: what GDAL opens, one per file; later ones lie over earlier ones.
-        shown: what the user gave, without what may be secret in an address (passwords, signatures).
+        gdal_names: what GDAL opens, one per file; later ones lie over earlier ones.
+        display_name: what the user gave, without what may be secret in an address (passwords, signatures).
     """
 
-    parts: tuple[str, ...]
-    shown: str
+    gdal_names: tuple[str, ...]
+    display_name: str
 
     def __str__(self) -> str:
         """Return what the user gave."""
-        return self.shown
+        return self.display_name
 
     @property
-    def remote(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether a part of it comes over the network."""
-        return any(is_remote(part) for part in self.parts)
+        return any(is_remote_name(part) for part in self.gdal_names)
 
 
-def named(given: Given) -> ImageName:
+def resolve_input(image: ImageInput) -> ResolvedInput:
     """Return the parts of what was given for one date.
 
     A text is a file, a folder (its GeoTIFF and JPEG 2000 files, sorted by name, make a mosaic), a pattern such as
@@ -80,45 +90,47 @@ def named(given: Given) -> ImageName:
     Raises:
         InputError: nothing was given, a folder or pattern holds no image, or an address is of an unknown kind.
     """
-    several = [given] if isinstance(given, str | Path) else list(given)
-    shown = ",".join(_hidden(_text(one)) for one in several)
-    parts = [part for one in several for text in _split(_text(one)) for part in _parts(text)]
+    several = [image] if isinstance(image, str | Path) else list(image)
+    shown = ",".join(_hide_credentials(_as_text(one)) for one in several)
+    parts = [part for one in several for text in _split_list(_as_text(one)) for part in _resolve_text(text)]
     if not parts:
         raise InputError(shown or "(nothing)", "is no image: nothing was given", "Give one image, or several")
-    return ImageName(tuple(parts), shown)
+    return ResolvedInput(tuple(parts), shown)
 
 
-def is_remote(part: str) -> bool:
+def is_remote_name(gdal_name: str) -> bool:
     """Tell whether GDAL reads a name over the network, also through an archive (`/vsizip//vsicurl/...`)."""
-    return any(system in part for system in NETWORK)
+    return any(system in gdal_name for system in NETWORK_PREFIXES)
 
 
-def is_local(part: str) -> bool:
+def is_local_name(gdal_name: str) -> bool:
     """Tell whether a name is that of a file which the system itself can read."""
-    return not part.startswith("/vsi") and not (_GDAL_PREFIX.match(part) and not Path(part).exists())
+    return not gdal_name.startswith("/vsi") and not (_GDAL_PREFIX.match(gdal_name) and not Path(gdal_name).exists())
 
 
-def patience(name: ImageName) -> AbstractContextManager[Any]:
-    """Return what a remote image is opened and read within, so that a dead address ends in an error; see `PATIENCE`."""
-    if not name.remote:
+def network_timeouts(resolved: ResolvedInput) -> AbstractContextManager[Any]:
+    """Return what a remote image is opened and read within, so that a dead address ends in an error; see
+    `NETWORK_TIMEOUTS`.
+    """
+    if not resolved.is_remote:
         return nullcontext()
     settings: AbstractContextManager[Any] = rasterio.Env(
-        **{key: value for key, value in PATIENCE.items() if key not in os.environ}
+        **{key: value for key, value in NETWORK_TIMEOUTS.items() if key not in os.environ}
     )
     return settings
 
 
-def _text(one: str | Path) -> str:
+def _as_text(one: str | Path) -> str:
     """Return the text of a name, with the slash that `pathlib` took from an address."""
     text = os.fspath(one).strip()
-    return re.sub(rf"\b({'|'.join(SCHEMES)}):/(?=[^/])", r"\1://", text) if isinstance(one, Path) else text
+    return re.sub(rf"\b({'|'.join(URL_SCHEMES)}):/(?=[^/])", r"\1://", text) if isinstance(one, Path) else text
 
 
-def _hidden(text: str) -> str:
-    return _SECRET.sub(lambda found: "//" if found[0].startswith("//") else "", text) if "://" in text else text
+def _hide_credentials(text: str) -> str:
+    return _CREDENTIALS.sub(lambda found: "//" if found[0].startswith("//") else "", text) if "://" in text else text
 
 
-def _split(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     """Split at commas; an existing file may have some in its name, and an address in its query."""
     if "," not in text or Path(text).exists():
         return [text] if text else []
@@ -126,35 +138,37 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in re.split(between, text) if part.strip()]
 
 
-def _parts(text: str) -> list[str]:
+def _resolve_text(text: str) -> list[str]:
     """Return what one text stands for."""
     scheme, found, rest = text.partition("://")
     if found and not text.startswith("/vsi"):
-        if scheme.lower() not in SCHEMES:
-            known = ", ".join(f"{name}://" for name in SCHEMES)
-            raise InputError(_hidden(text), f"unknown kind of address {scheme}://", f"Give one of {known}, or /vsi...")
-        return [SCHEMES[scheme.lower()] + rest.lstrip("/" if scheme.lower() == "file" else "")]
-    if not is_local(text):
+        if scheme.lower() not in URL_SCHEMES:
+            known = ", ".join(f"{name}://" for name in URL_SCHEMES)
+            raise InputError(
+                _hide_credentials(text), f"unknown kind of address {scheme}://", f"Give one of {known}, or /vsi..."
+            )
+        return [URL_SCHEMES[scheme.lower()] + rest.lstrip("/" if scheme.lower() == "file" else "")]
+    if not is_local_name(text):
         return [text]
     path = Path(text)
     if path.is_dir():
-        return _of_folder(path)
+        return _list_folder(path)
     if any(sign in text for sign in "*?[") and not path.exists():
-        return _of_pattern(path)
+        return _expand_pattern(path)
     return [text]
 
 
-def _of_folder(folder: Path) -> list[str]:
+def _list_folder(folder: Path) -> list[str]:
     tiles = [
-        path for path in folder.iterdir() if path.suffix.lower() in TILE_SUFFIXES and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.suffix.lower() in RASTER_SUFFIXES and not path.name.startswith(".")
     ]
     if not tiles:
-        wanted = ", ".join(TILE_SUFFIXES)
+        wanted = ", ".join(RASTER_SUFFIXES)
         raise InputError(folder, f"is a folder without images ({wanted})", "Give an image, or a folder of tiles")
     return [str(path) for path in sorted(tiles)]
 
 
-def _of_pattern(pattern: Path) -> list[str]:
+def _expand_pattern(pattern: Path) -> list[str]:
     anchor = Path(pattern.anchor) if pattern.is_absolute() else Path()
     fitting = anchor.glob(str(pattern.relative_to(anchor)))
     found = sorted(path for path in fitting if path.is_file() and not path.name.startswith("."))

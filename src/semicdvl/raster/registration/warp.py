@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-STEPS_PER_PX = 32
+OFFSET_STEPS_PER_PX = 32
 """Offsets are rounded to this: OpenCV's cubic interpolation knows no finer ones, and rounded before a window's own
 corner is taken off, a pixel gets the same value whatever window it is read in."""
-MARGIN_PX = 3
+INTERPOLATION_MARGIN_PX = 3
 """What cubic interpolation looks at beyond the farthest pixel."""
 
 
 @dataclass(frozen=True)
-class OffsetField:
+class DisplacementField:
     """Offsets on a regular grid of nodes, linear in between, constant beyond the outermost.
 
     Attributes:
@@ -34,27 +34,27 @@ class OffsetField:
     offsets_2HW: NDArray[np.float32]
 
     @property
-    def most_px(self) -> float:
+    def max_offset_px(self) -> float:
         """Greatest offset on either axis."""
         return float(np.abs(self.offsets_2HW).max())
 
-    def seen_from(self, row: int, col: int) -> OffsetField:
+    def relative_to(self, row: int, col: int) -> DisplacementField:
         """Return the same field in the coordinates of a window that starts at (row, col)."""
         return replace(self, row=self.row - row, col=self.col - col)
 
-    def at(self, rows_H: NDArray[Any], cols_W: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the offsets at rows and columns of pixels as 2HW, in whole `STEPS_PER_PX`-ths."""
+    def interpolate(self, rows_H: NDArray[Any], cols_W: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the offsets at rows and columns of pixels as 2HW, in whole `OFFSET_STEPS_PER_PX`-ths."""
         rows = (rows_H - self.row) / self.step_row_px
         cols = (cols_W - self.col) / self.step_col_px
         down_HN, right_WN = (
-            _hats(at, count) for at, count in zip((rows, cols), self.offsets_2HW.shape[1:], strict=True)
+            _linear_weights(at, count) for at, count in zip((rows, cols), self.offsets_2HW.shape[1:], strict=True)
         )
         offsets_2HW = down_HN @ self.offsets_2HW.astype(np.float64) @ right_WN.T
-        return np.asarray(np.rint(offsets_2HW * STEPS_PER_PX) / STEPS_PER_PX, np.float64)
+        return np.asarray(np.rint(offsets_2HW * OFFSET_STEPS_PER_PX) / OFFSET_STEPS_PER_PX, np.float64)
 
 
 @dataclass(frozen=True)
-class Move:
+class Alignment:
     """Where the after image shows what the before image shows at (row, col): at (row + row_px, col + col_px).
 
     Attributes:
@@ -64,32 +64,34 @@ class Move:
 
     row_px: float
     col_px: float
-    field: OffsetField | None = None
+    field: DisplacementField | None = None
 
     def __str__(self) -> str:
         """Return it in words."""
         down = f"{abs(self.row_px):.2f} px {'down' if self.row_px >= 0 else 'up'}"
         right = f"{abs(self.col_px):.2f} px {'right' if self.col_px >= 0 else 'left'}"
         return f"{down} and {right}" + (
-            f", and up to {self.field.most_px:.1f} px more from place to place" if self.field else ""
+            f", and up to {self.field.max_offset_px:.1f} px more from place to place" if self.field else ""
         )
 
 
-def _hats(at_N: NDArray[Any], count: int) -> NDArray[np.float64]:
+def _linear_weights(at_N: NDArray[Any], count: int) -> NDArray[np.float64]:
     """Return linear interpolation between `count` nodes as a matrix of weights."""
     clipped_N = np.clip(at_N, 0, count - 1)
     return np.asarray(np.clip(1 - np.abs(clipped_N[:, None] - np.arange(count)[None, :]), 0, None))
 
 
-def reach(field: OffsetField, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int]) -> list[int]:
+def find_source_window(
+    field: DisplacementField, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int]
+) -> list[int]:
     """Return top, left, bottom, right of what must be read for a window, inside a raster of `shape_hw`."""
-    far = math.ceil(field.most_px) + MARGIN_PX
+    far = math.ceil(field.max_offset_px) + INTERPOLATION_MARGIN_PX
     top, left = min(max(row - far, 0), shape_hw[0] - 1), min(max(col - far, 0), shape_hw[1] - 1)
     bottom, right = min(row + height + far, shape_hw[0]), min(col + width + far, shape_hw[1])
     return [top, left, max(bottom, top + 1), max(right, left + 1)]
 
 
-def moved(
+def warp_window(
     image_HWC: NDArray[np.uint8],
     valid_HW: NDArray[np.bool_],
     offsets_2HW: NDArray[np.float64],

@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def touching(above_W: NDArray[np.integer], below_W: NDArray[np.integer]) -> NDArray[np.int64]:
+def find_touching_labels(above_W: NDArray[np.integer], below_W: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the pairs (2, N) of labels that touch, 8-connected, where one strip's last row meets the next one's first.
 
     0 is no object.
@@ -23,14 +23,14 @@ def touching(above_W: NDArray[np.integer], below_W: NDArray[np.integer]) -> NDAr
     return np.unique(np.concatenate(pairs, axis=1), axis=1)
 
 
-def groups(pairs_2N: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
+def group_labels(pairs_2N: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
     """Return the group of each of `count` things, numbered from 0, if those of every pair belong together."""
     table = coo_array((np.ones(pairs_2N.shape[1], bool), (pairs_2N[0], pairs_2N[1])), shape=(count, count))
     group: NDArray[np.int64] = connected_components(table, directed=False)[1].astype(np.int64)
     return group
 
 
-def first_blocks(
+def find_first_blocks(
     labels_N: NDArray[np.integer], rows_N: NDArray[np.integer], cols_N: NDArray[np.integer], *, width: int, count: int
 ) -> NDArray[np.int64]:
     """Return where each label begins: the first of the raster's blocks of 2 x 2 px, row by row, that it has a pixel in.

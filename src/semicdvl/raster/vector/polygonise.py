@@ -18,14 +18,14 @@ from rasterio.windows import Window
 from shapely import MultiPolygon, get_parts, transform
 from shapely.geometry import shape
 
-from semicdvl.raster.io.georeference_warnings import without_place
+from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 
-MOST_PX = 2**26
+MAX_IN_MEMORY_PX = 2**26
 """An object whose box holds more pixels is traced from a file."""
 
 
 @dataclass(frozen=True)
-class Patch:
+class PackedMask:
     """Pixels of a part of an object, packed."""
 
     row: int
@@ -34,7 +34,7 @@ class Patch:
     packed: bytes
 
     @classmethod
-    def of(cls, mask_HW: NDArray[np.bool_], *, row: int, col: int) -> Patch:
+    def pack(cls, mask_HW: NDArray[np.bool_], *, row: int, col: int) -> PackedMask:
         """Pack a mask that lies at (row, col) of the raster."""
         packed = zlib.compress(np.packbits(mask_HW).tobytes(), 1)
         return cls(row, col, (mask_HW.shape[0], mask_HW.shape[1]), packed)
@@ -47,7 +47,7 @@ class Patch:
         return np.unpackbits(bits, count=height * width).reshape(height, width).view(bool)
 
 
-def outlines_of(
+def polygonise_labels(
     labels_HW: NDArray[np.int32], numbers: NDArray[np.int32], box_N4: NDArray[np.int64], *, row: int
 ) -> list[MultiPolygon]:
     """Return the outlines, in pixels of the raster, of the labels of a strip that `numbers` turns into 1 ... N.
@@ -61,28 +61,28 @@ def outlines_of(
     top, left = box_N4[:, :2].min(axis=0)
     bottom, right = box_N4[:, 2:].max(axis=0)
     part_HW = numbers[labels_HW[top - row : bottom - row, left:right]]
-    return _traced(part_HW, len(box_N4), row=int(top), col=int(left))
+    return _trace_outlines(part_HW, len(box_N4), row=int(top), col=int(left))
 
 
-def outline_of(patches: Sequence[Patch], box: Sequence[int]) -> MultiPolygon:
+def polygonise_masks(masks: Sequence[PackedMask], box: Sequence[int]) -> MultiPolygon:
     """Return the outline, in pixels of the raster, of an object that lies in pieces; `box` holds all of it."""
     top, left, bottom, right = box
     height, width = bottom - top, right - left
-    if height * width > MOST_PX:
-        return _outline_on_disk(patches, row=top, col=left, height=height, width=width)
+    if height * width > MAX_IN_MEMORY_PX:
+        return _polygonise_on_disk(masks, row=top, col=left, height=height, width=width)
     mask_HW = np.zeros((height, width), np.uint8)
-    for patch in patches:
+    for patch in masks:
         tall, wide = patch.shape_hw
         mask_HW[patch.row - top : patch.row - top + tall, patch.col - left : patch.col - left + wide] |= patch.mask_HW
-    return _traced(mask_HW, 1, row=top, col=left)[0]
+    return _trace_outlines(mask_HW, 1, row=top, col=left)[0]
 
 
-def _outline_on_disk(patches: Sequence[Patch], *, row: int, col: int, height: int, width: int) -> MultiPolygon:
+def _polygonise_on_disk(patches: Sequence[PackedMask], *, row: int, col: int, height: int, width: int) -> MultiPolygon:
     """Do the same for a very large object: its mask goes to a file, of which GDAL needs two rows at a time."""
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width, "compress": "LZW"}
     with (
         tempfile.TemporaryDirectory(prefix="semicdvl-") as folder,
-        without_place(),
+        ignore_not_georeferenced(),
         rasterio.open(Path(folder) / "mask.tif", "w+", bigtiff="IF_SAFER", **profile) as mask,
     ):
         for patch in patches:
@@ -94,7 +94,7 @@ def _outline_on_disk(patches: Sequence[Patch], *, row: int, col: int, height: in
     return outline
 
 
-def _traced(numbers_HW: NDArray[Any], count: int, *, row: int, col: int) -> list[MultiPolygon]:
+def _trace_outlines(numbers_HW: NDArray[Any], count: int, *, row: int, col: int) -> list[MultiPolygon]:
     """Trace the outlines of objects 1 ... `count`, 4-connected: see `vector.polygons`."""
     pieces: list[list[Any]] = [[] for _ in range(count)]
     place = Affine.translation(col, row)

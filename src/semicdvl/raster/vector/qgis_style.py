@@ -19,7 +19,7 @@ FILL_ALPHA = 90
 """Of 255: the image below stays to be seen."""
 OUTLINE_MM = "0.5"
 QGIS_VERSION = "3.22.0"
-COLUMNS = {
+LAYER_STYLES_COLUMNS = {
     "id": "INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL",
     "f_table_catalog": "TEXT(256)",
     "f_table_schema": "TEXT(256)",
@@ -37,7 +37,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Style:
+class QgisStyle:
     """How polygons are coloured.
 
     Attributes:
@@ -49,14 +49,14 @@ class Style:
     colours: Mapping[str, Colour]
 
 
-KINDS_STYLE = Style(
+CHANGE_KIND_STYLE = QgisStyle(
     "kind",
     {"appeared": (230, 120, 0), "disappeared": (40, 150, 235), "replaced": (200, 90, 190), "changed": (230, 60, 40)},
 )
 """Told apart also by readers who don't see red and green."""
 
 
-def qml(style: Style) -> str:
+def build_qml(style: QgisStyle) -> str:
     """Return the style as the XML that QGIS reads."""
     root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
     renderer = ET.SubElement(
@@ -69,13 +69,13 @@ def qml(style: Style) -> str:
         ET.SubElement(
             categories, "category", value=value, label=label, symbol=str(number), render="true", type="string"
         )
-        _symbol(symbols, str(number), colour)
+        _add_symbol(symbols, str(number), colour)
     ET.indent(root, " ")
     text = ET.tostring(root, encoding="unicode")
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}\n"
 
 
-def _symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
+def _add_symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
     """Add a see-through fill with a firm outline."""
     symbol = ET.SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
@@ -96,7 +96,7 @@ def _symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
         ET.SubElement(layer, "prop", k=key, v=value)
 
 
-def store_style(path: Path, style: Style, *, layer: str) -> None:
+def store_default_style(path: Path, style: QgisStyle, *, layer: str) -> None:
     """Put the style into a GeoPackage as the default one of a layer.
 
     Raises:
@@ -104,19 +104,19 @@ def store_style(path: Path, style: Style, *, layer: str) -> None:
     """
     try:
         with closing(sqlite3.connect(path)) as database, database:
-            _store(database, style, layer)
+            _insert_style(database, style, layer)
     except sqlite3.Error as error:
         raise OSError(str(error)) from error
 
 
-def _store(database: sqlite3.Connection, style: Style, layer: str) -> None:
+def _insert_style(database: sqlite3.Connection, style: QgisStyle, layer: str) -> None:
     found = database.execute(
         "SELECT g.column_name, c.last_change FROM gpkg_geometry_columns g JOIN gpkg_contents c USING (table_name) "
         "WHERE table_name = ?",
         [layer],
     ).fetchone()
     column, when = found
-    columns = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
+    columns = ", ".join(f'"{name}" {kind}' for name, kind in LAYER_STYLES_COLUMNS.items())
     database.execute(f"CREATE TABLE layer_styles ({columns})")
     database.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
@@ -127,5 +127,5 @@ def _store(database: sqlite3.Connection, style: Style, layer: str) -> None:
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
         "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
         "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '', NULL, ?)",
-        [layer, column, style.column, qml(style), f"coloured by {style.column}", when],
+        [layer, column, style.column, build_qml(style), f"coloured by {style.column}", when],
     )

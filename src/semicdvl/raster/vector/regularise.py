@@ -2,7 +2,7 @@
 
 The outline is simplified, turned by its main direction, its edges are sorted into those along and those across, runs
 of one kind become one line at their mean place, steps shorter than the tolerance vanish, and neighbouring lines are cut
-with each other. A rectangle of the same area is tried first. What fits the plain outline worse than `LEAST_IOU` is
+with each other. A rectangle of the same area is tried first. What fits the plain outline worse than `MIN_IOU` is
 refused.
 """
 
@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import Polygon, affinity
 
-LEAST_IOU = 0.85
+MIN_IOU = 0.85
 """A disc and the square of its area have 0.82: what is round stays round."""
-RECTANGLE_IOU = 0.9
+MIN_RECTANGLE_IOU = 0.9
 """From this IoU on a plain rectangle is taken, which has fewer corners than anything else."""
 
-Line = tuple[bool, float, float]
+AxisLine = tuple[bool, float, float]
 """One side: whether it runs along, its place across its run, and the length of edges that stand behind it."""
 
 
-def regular(outline: Polygon, *, tolerance: float) -> Polygon | None:
-    """Return the outline with right angles only; None where none of them fits it to `LEAST_IOU`.
+def regularise_polygon(outline: Polygon, *, tolerance: float) -> Polygon | None:
+    """Return the outline with right angles only; None where none of them fits it to `MIN_IOU`.
 
     Args:
         outline: a valid polygon, in units that are equally long in x and y.
@@ -33,30 +33,30 @@ def regular(outline: Polygon, *, tolerance: float) -> Polygon | None:
             four times its square stay as they are, and are closed where they are in the way.
     """
     if not outline.interiors:
-        box = _rectangle(outline)
-        if box is not None and _iou(box, outline) >= RECTANGLE_IOU:
+        box = _fit_rectangle(outline)
+        if box is not None and _polygon_iou(box, outline) >= MIN_RECTANGLE_IOU:
             return box
     simple = outline.simplify(tolerance, preserve_topology=True)
     if not isinstance(simple, Polygon):
         return None
-    best, best_iou = None, LEAST_IOU
-    for angle in {_main_direction(simple.exterior.coords), _main_direction(_corners(outline))}:
-        found = _squared(simple, angle, tolerance)
-        if found is not None and _iou(found, outline) >= best_iou:
-            best, best_iou = found, _iou(found, outline)
+    best, best_iou = None, MIN_IOU
+    for angle in {_main_direction(simple.exterior.coords), _main_direction(_rectangle_corners(outline))}:
+        found = _square_polygon(simple, angle, tolerance)
+        if found is not None and _polygon_iou(found, outline) >= best_iou:
+            best, best_iou = found, _polygon_iou(found, outline)
     return best
 
 
-def _iou(first: Polygon, second: Polygon) -> float:
+def _polygon_iou(first: Polygon, second: Polygon) -> float:
     both = float(first.intersection(second).area)
     return both / (first.area + second.area - both)
 
 
-def _corners(outline: Polygon) -> NDArray[np.float64]:
+def _rectangle_corners(outline: Polygon) -> NDArray[np.float64]:
     return np.asarray(outline.minimum_rotated_rectangle.boundary.coords)
 
 
-def _rectangle(outline: Polygon) -> Polygon | None:
+def _fit_rectangle(outline: Polygon) -> Polygon | None:
     """Return the outline's smallest rectangle, shrunk to the outline's own area."""
     box = outline.minimum_rotated_rectangle
     if not isinstance(box, Polygon) or box.area <= 0:
@@ -73,14 +73,14 @@ def _main_direction(ring: object) -> float:
     return float(np.angle((squares_N * np.exp(4j * angles_N)).sum()) / 4)
 
 
-def _squared(simple: Polygon, angle: float, tolerance: float) -> Polygon | None:
+def _square_polygon(simple: Polygon, angle: float, tolerance: float) -> Polygon | None:
     """Return the polygon with every ring squared at one angle; small holes stay as they are."""
     turned = affinity.rotate(simple, -angle, origin=(0, 0), use_radians=True)
-    shell = _ring(np.asarray(turned.exterior.coords), tolerance)
+    shell = _square_ring(np.asarray(turned.exterior.coords), tolerance)
     if shell is None:
         return None
     holes = [
-        _ring(np.asarray(ring.coords), tolerance) if Polygon(ring).area >= 4 * tolerance**2 else None
+        _square_ring(np.asarray(ring.coords), tolerance) if Polygon(ring).area >= 4 * tolerance**2 else None
         for ring in turned.interiors
     ]
     rings = [list(ring.coords) if hole is None else hole for hole, ring in zip(holes, turned.interiors, strict=True)]
@@ -91,30 +91,30 @@ def _squared(simple: Polygon, angle: float, tolerance: float) -> Polygon | None:
     return None
 
 
-def _ring(ring_N2: NDArray[np.float64], tolerance: float) -> list[tuple[float, float]] | None:
+def _square_ring(ring_N2: NDArray[np.float64], tolerance: float) -> list[tuple[float, float]] | None:
     """Return a ring of lines along x and y in turn; None if fewer than four are left."""
-    lines = _merged([_side(start, end) for start, end in pairwise(ring_N2) if (start != end).any()])
+    lines = _merge_parallel([_classify_edge(start, end) for start, end in pairwise(ring_N2) if (start != end).any()])
     while len(lines) > 4:
         lengths = [abs(lines[at - 1][1] - lines[(at + 1) % len(lines)][1]) for at in range(len(lines))]
         shortest = int(np.argmin(lengths))
         if lengths[shortest] >= tolerance:
             break
-        lines = _merged(lines[shortest + 1 :] + lines[:shortest])  # its neighbours are parallel and become one
+        lines = _merge_parallel(lines[shortest + 1 :] + lines[:shortest])  # its neighbours are parallel and become one
     if len(lines) < 4:
         return None
     sides = zip(lines, lines[1:] + lines[:1], strict=True)
     return [(second[1], first[1]) if first[0] else (first[1], second[1]) for first, second in sides]
 
 
-def _side(start: NDArray[np.float64], end: NDArray[np.float64]) -> Line:
+def _classify_edge(start: NDArray[np.float64], end: NDArray[np.float64]) -> AxisLine:
     along = bool(abs(end[0] - start[0]) >= abs(end[1] - start[1]))
     place = (start[1] + end[1]) / 2 if along else (start[0] + end[0]) / 2
     return along, float(place), float(math.dist(start, end))
 
 
-def _merged(lines: list[Line]) -> list[Line]:
+def _merge_parallel(lines: list[AxisLine]) -> list[AxisLine]:
     """Join neighbours of one kind, around the ring, at their mean place."""
-    joined: list[Line] = []
+    joined: list[AxisLine] = []
     turn = next((at for at in range(len(lines)) if lines[at][0] != lines[at - 1][0]), 0)
     for along, place, length in lines[turn:] + lines[:turn]:
         if joined and joined[-1][0] == along:

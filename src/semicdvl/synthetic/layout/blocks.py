@@ -8,48 +8,56 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from semicdvl.synthetic.layout.buildings import MAKERS, Building, terrace
+from semicdvl.synthetic.layout.buildings import BUILDING_MAKERS, Building, make_terrace
 from semicdvl.synthetic.layout.geometry import Points
-from semicdvl.synthetic.layout.scene import FREE, SEALED, WET, CarPlace, Patch, Site, Sketch
-from semicdvl.synthetic.layout.streets import Block
+from semicdvl.synthetic.layout.scene import (
+    FREE_LAND,
+    SEALED_LAND,
+    WATER_LAND,
+    BuildingSite,
+    CarPosition,
+    GroundPatch,
+    ScenePlanner,
+)
+from semicdvl.synthetic.layout.streets import CityBlock
 from semicdvl.synthetic.rendering.palette import HALL_ROOFS, PITCHED_ROOFS
 
 
-def fill_block(sketch: Sketch, number: int) -> None:
+def fill_block(sketch: ScenePlanner, number: int) -> None:
     """Fill one block by its use; blocks must come in their order."""
     block = sketch.plan.blocks[number]
     patches, cars = len(sketch.patches), len(sketch.car_places)
     ground = {"industrial": "yard", "commercial": "yard", "field": "meadow", "park": "meadow", "vacant": "meadow"}
-    sketch.area(block.inner_N2, ground.get(block.use, "lawn"), layer=0)
+    sketch.add_area(block.inner_N2, ground.get(block.use, "lawn"), layer=0)
     short = cv2.minAreaRect(block.inner_N2.astype(np.float32))[1]
     if min(short) < 14:
-        sketch.area(block.inner_N2, "lawn", layer=0)
+        sketch.add_area(block.inner_N2, "lawn", layer=0)
     elif block.use in ("detached", "rows"):
-        _homes(sketch, number, block)
-    elif block.use in LARGE:
-        _large(sketch, number, block)
+        _build_homes(sketch, number, block)
+    elif block.use in LARGE_BUILDINGS:
+        _build_large(sketch, number, block)
     elif block.use == "park":
-        _park(sketch, block)
+        _add_park(sketch, block)
     elif block.use == "vacant":
-        _vacant(sketch, block)
+        _add_vacant_ground(sketch, block)
     sketch.contents.append((slice(patches, len(sketch.patches)), slice(cars, len(sketch.car_places))))
 
 
-def _homes(sketch: Sketch, number: int, block: Block) -> None:
+def _build_homes(sketch: ScenePlanner, number: int, block: CityBlock) -> None:
     """Walk around the block's edge and put up a house wherever one fits, facing the street."""
     rng = sketch.rng
     edge = np.vstack([block.inner_N2, block.inner_N2[:1]])
     lengths = np.hypot(*np.diff(edge, axis=0).T)
     along = np.concatenate([[0], np.cumsum(lengths)])
-    inward = 1.0 if _turn(block.inner_N2) > 0 else -1.0
+    inward = 1.0 if _turn_direction(block.inner_N2) > 0 else -1.0
     taste = str(rng.choice(PITCHED_ROOFS))
     setback, depth = rng.uniform(4.5, 8.0), rng.uniform(24, 31)
     step_m = rng.uniform(14.5, 19.5)
     at = rng.uniform(0, 8)
     while at < along[-1]:
         rows = block.use == "rows"
-        building = terrace(rng, taste, int(rng.integers(3, 8))) if rows else MAKERS["house"](rng, taste)
-        u0, v0, u1, _ = building.bounds
+        building = make_terrace(rng, taste, int(rng.integers(3, 8))) if rows else BUILDING_MAKERS["house"](rng, taste)
+        u0, v0, u1, _ = building.local_bounds
         width = u1 - u0 + 5 if rows else max(step_m * rng.uniform(0.9, 1.15), u1 - u0 + 3.5)
         a, b = (np.array([np.interp(t, along, edge[:, i]) for i in (0, 1)]) for t in (at, at + width))
         chord = b - a
@@ -62,33 +70,35 @@ def _homes(sketch: Sketch, number: int, block: Block) -> None:
         heading = float(np.arctan2(ahead[1], ahead[0])) + (0.0 if inward > 0 else np.pi)
         middle = (a + b) / 2 + back * (setback - v0 + rng.uniform(-0.6, 0.9))
         lot = np.array([a, b, b + back * depth, a + back * depth])
-        site = sketch.try_site(building.moved(middle[0], middle[1], heading), lot=lot, block=number, gap_m=1.2)
+        site = sketch.try_site(building.move_to(middle[0], middle[1], heading), lot=lot, block=number, gap_m=1.2)
         if site is None:
             at += 2.0
             continue
-        _dress_home(sketch, site, a, ahead * width, back, rows=rows)
+        _add_surroundings(sketch, site, a, ahead * width, back, rows=rows)
         at += width
 
 
-def _dress_home(sketch: Sketch, site: Site, corner: Points, ahead: Points, back: Points, *, rows: bool) -> None:
+def _add_surroundings(
+    sketch: ScenePlanner, site: BuildingSite, corner: Points, ahead: Points, back: Points, *, rows: bool
+) -> None:
     """Add garden, drive, path, patio, hedge and pool to a home."""
     rng = sketch.rng
     width = float(np.hypot(*ahead))
     unit = ahead / width
     house = site.building
-    u0, v0, _, v1 = house.bounds
-    site.dressing.append(Patch(site.lot, "lawn", sketch.tint(0.09), layer=2))
+    u0, v0, _, v1 = house.local_bounds
+    site.surroundings.append(GroundPatch(site.lot, "lawn", sketch.draw_tint(0.09), layer=2))
     reach = float((np.array([house.x, house.y]) - corner) @ back) + v0  # from sidewalk to front wall
     if rows:
         for i in range(1, int(width / 6)):
             foot = corner + unit * (i * 6.0)
-            site.dressing.append(
-                Patch(np.array([foot, foot + back * reach]), "concrete", sketch.tint(), layer=3, width_m=1.3)
+            site.surroundings.append(
+                GroundPatch(np.array([foot, foot + back * reach]), "concrete", sketch.draw_tint(), layer=3, width_m=1.3)
             )
             if rng.random() < 0.6:
                 rear = foot + unit * 2.5 + back * (reach + v1 - v0 + 1)
-                site.dressing.append(
-                    Patch(np.array([rear, rear + back * rng.uniform(5, 10)]), "hedge", layer=3, width_m=0.8)
+                site.surroundings.append(
+                    GroundPatch(np.array([rear, rear + back * rng.uniform(5, 10)]), "hedge", layer=3, width_m=0.8)
                 )
         return
     side = 2.8 if rng.random() < 0.5 else width - 2.8
@@ -97,83 +107,89 @@ def _dress_home(sketch: Sketch, site: Site, corner: Points, ahead: Points, back:
     start = corner + unit * side - back * 2.0
     end = corner + unit * side + back * drive_m
     broad = rng.uniform(2.8, 5.4)
-    site.dressing.append(Patch(np.array([start, end]), surface, sketch.tint(0.09), layer=3, width_m=broad))
+    site.surroundings.append(
+        GroundPatch(np.array([start, end]), surface, sketch.draw_tint(0.09), layer=3, width_m=broad)
+    )
     heading = float(np.arctan2(back[1], back[0]))
     for _ in range(1 if broad < 4 else 2):
         spot = (
             corner + unit * (side + rng.uniform(-0.25, 0.25) * broad) + back * rng.uniform(2.8, max(3.0, reach - 1.5))
         )
-        site.cars.append(CarPlace(float(spot[0]), float(spot[1]), heading, 0.42))
+        site.cars.append(CarPosition(float(spot[0]), float(spot[1]), heading, 0.42))
     if rng.random() < 0.55:
-        patio = house.world(np.array([(u0 + 1, v1 - 1), (u0 + 6, v1 - 1), (u0 + 6, v1 + 3), (u0 + 1, v1 + 3)]))
-        site.dressing.append(Patch(patio, "concrete", sketch.tint(0.1), layer=3))
+        patio = house.to_world(np.array([(u0 + 1, v1 - 1), (u0 + 6, v1 - 1), (u0 + 6, v1 + 3), (u0 + 1, v1 + 3)]))
+        site.surroundings.append(GroundPatch(patio, "concrete", sketch.draw_tint(0.1), layer=3))
     if rng.random() < 0.3:  # a vegetable bed
         a, b = rng.uniform(0.1, 0.6) * width, rng.uniform(0.80, 0.92) * 26
         bed = corner + unit * a + back * b
         line = np.array([bed, bed + unit * rng.uniform(2.5, 5)])
-        site.dressing.append(Patch(line, "soil", sketch.tint(0.1), layer=3, width_m=rng.uniform(1.5, 3)))
+        site.surroundings.append(GroundPatch(line, "soil", sketch.draw_tint(0.1), layer=3, width_m=rng.uniform(1.5, 3)))
     if rng.random() < 0.5:
         rear = site.lot[[1, 2, 3, 0]]
-        site.dressing.append(Patch(rear[: int(rng.integers(2, 5))], "hedge", sketch.tint(0.1), layer=3, width_m=1.0))
+        site.surroundings.append(
+            GroundPatch(rear[: int(rng.integers(2, 5))], "hedge", sketch.draw_tint(0.1), layer=3, width_m=1.0)
+        )
     else:
-        site.dressing.append(Patch(site.lot[[1, 2, 3]], "yard", (0.8, 0.75, 0.7), layer=3, width_m=0.35))
+        site.surroundings.append(GroundPatch(site.lot[[1, 2, 3]], "yard", (0.8, 0.75, 0.7), layer=3, width_m=0.35))
 
 
 # use -> (maker, clearance between buildings in metres, attempts per 1000 m2, share of parking lots)
-LARGE = {
+LARGE_BUILDINGS = {
     "apartments": ("apartments", 5.0, 5.0, 0.6),
     "industrial": ("hall", 5.0, 3.0, 0.5),
     "commercial": ("shop", 5.0, 1.6, 1.0),
 }
 
 
-def _large(sketch: Sketch, number: int, block: Block) -> None:
+def _build_large(sketch: ScenePlanner, number: int, block: CityBlock) -> None:
     """Set large buildings square to the block on a loose raster, then parking lots, drives and green between them."""
     rng = sketch.rng
-    maker, gap_m, tries_per_1000m2, parking = LARGE[block.use]
+    maker, gap_m, tries_per_1000m2, parking = LARGE_BUILDINGS[block.use]
     taste = str(rng.choice(HALL_ROOFS if maker == "hall" else PITCHED_ROOFS))
     if block.use != "apartments":  # a green rim towards the street
-        sketch.line(np.vstack([block.inner_N2, block.inner_N2[:1]]), "lawn", rng.uniform(2, 7), layer=1)
-    for _ in range(int(block_area(block) / 1000 * tries_per_1000m2) + 4):
-        site = _try_places(sketch, MAKERS[maker](rng, taste), number, gap_m=gap_m + rng.uniform(0, 3))
+        sketch.add_line(np.vstack([block.inner_N2, block.inner_N2[:1]]), "lawn", rng.uniform(2, 7), layer=1)
+    for _ in range(int(measure_block_area(block) / 1000 * tries_per_1000m2) + 4):
+        site = _try_places(sketch, BUILDING_MAKERS[maker](rng, taste), number, gap_m=gap_m + rng.uniform(0, 3))
         if site is not None and maker != "apartments":
-            site.dressing.append(Patch(site.building.hull(2.2), "concrete", sketch.tint(0.08), layer=2))
+            site.surroundings.append(
+                GroundPatch(site.building.padded_corners(2.2), "concrete", sketch.draw_tint(0.08), layer=2)
+            )
         elif site is not None:
-            u0, v0, u1, _ = site.building.bounds
-            path = site.building.world(np.array([(u0 - 3, v0 - 2.5), (u1 + 3, v0 - 2.5)]))
-            site.dressing.append(Patch(path, "concrete", sketch.tint(), layer=2, width_m=2.2))
-    for _ in range(int(rng.poisson(parking * block_area(block) / 3500)) + 1):
-        _parking(sketch, block)
+            u0, v0, u1, _ = site.building.local_bounds
+            path = site.building.to_world(np.array([(u0 - 3, v0 - 2.5), (u1 + 3, v0 - 2.5)]))
+            site.surroundings.append(GroundPatch(path, "concrete", sketch.draw_tint(), layer=2, width_m=2.2))
+    for _ in range(int(rng.poisson(parking * measure_block_area(block) / 3500)) + 1):
+        _add_parking(sketch, block)
     if block.use == "industrial":
-        _stacks(sketch, block)
+        _add_stacks(sketch, block)
 
 
-def _try_places(sketch: Sketch, building: Building, number: int, *, gap_m: float) -> Site | None:
+def _try_places(sketch: ScenePlanner, building: Building, number: int, *, gap_m: float) -> BuildingSite | None:
     """Try a building at some places and directions of its block."""
     block = sketch.plan.blocks[number]
     for attempt in range(15):
         if attempt in (6, 11):  # too large for what is left: build smaller
-            building = building.scaled(0.8)
-        turned = _turned(sketch, building, block)
+            building = building.scale_by(0.8)
+        turned = _place_at_random(sketch, building, block)
         site = sketch.try_site(turned, lot=None, block=number, gap_m=gap_m)
         if site is not None:
             return site
     return None
 
 
-def _turned(sketch: Sketch, building: Building, block: Block) -> Building:
+def _place_at_random(sketch: ScenePlanner, building: Building, block: CityBlock) -> Building:
     """Return the building at a random place of the block's raster of 5 m, along one of the block's axes."""
     rng = sketch.rng
     axes, low, high = block.axes
     height, width = sketch.taken_HW.shape
     for _ in range(5):  # a few cheap looks for a spot that is not taken
         x, y = ((low + np.floor((high - low) * rng.random(2) / 5) * 5) @ axes).tolist()
-        if 0 <= x < width and 0 <= y < height and sketch.taken_HW.item(int(y), int(x)) == FREE:
+        if 0 <= x < width and 0 <= y < height and sketch.taken_HW.item(int(y), int(x)) == FREE_LAND:
             break
-    return building.moved(x, y, block.heading + np.pi / 2 * int(rng.integers(4)))
+    return building.move_to(x, y, block.heading + np.pi / 2 * int(rng.integers(4)))
 
 
-def _parking(sketch: Sketch, block: Block) -> None:
+def _add_parking(sketch: ScenePlanner, block: CityBlock) -> None:
     """Add a parking lot with marked stalls where one fits: pairs of rows of 5 m on aisles of 6 m."""
     rng = sketch.rng
     bays, stalls = int(rng.integers(1, 4)), int(rng.integers(8, 26))
@@ -182,55 +198,55 @@ def _parking(sketch: Sketch, block: Block) -> None:
             bays, stalls = max(1, bays - 1), max(6, stalls - 4)
         a, b = stalls * 2.6, bays * 16.0
         frame = Building(0, 0, 0, ((-a / 2 - 1.5, -b / 2 - 1, a / 2 + 1.5, b / 2 + 1),), 0, "flat", "bitumen", 1, 0)
-        frame = _turned(sketch, frame, block)
-        if sketch.free(frame.hull(1.0)):
+        frame = _place_at_random(sketch, frame, block)
+        if sketch.is_free(frame.padded_corners(1.0)):
             break
     else:
         return
-    sketch.take(frame.hull(), SEALED)
-    sketch.area(frame.hull(), "yard", layer=2, spread=0.09)
+    sketch.occupy(frame.padded_corners(), SEALED_LAND)
+    sketch.add_area(frame.padded_corners(), "yard", layer=2, spread=0.09)
     busy = rng.uniform(0.15, 0.85)
     for bay in range(bays):
         for row_v, turn in ((-b / 2 + bay * 16.0, 0.0), (-b / 2 + bay * 16.0 + 11.0, np.pi)):
             for i in range(stalls + 1):
                 u = -a / 2 + i * 2.6
-                sketch.line(frame.world(np.array([(u, row_v), (u, row_v + 5)])), "stall", 0.22, layer=4)
+                sketch.add_line(frame.to_world(np.array([(u, row_v), (u, row_v + 5)])), "stall", 0.22, layer=4)
                 if i < stalls:
-                    x, y = frame.world(np.array([(u + 1.3, row_v + 2.5 + rng.uniform(-0.3, 0.3))]))[0]
-                    sketch.car_places.append(CarPlace(x, y, frame.heading + np.pi / 2 + turn, busy))
+                    x, y = frame.to_world(np.array([(u + 1.3, row_v + 2.5 + rng.uniform(-0.3, 0.3))]))[0]
+                    sketch.car_places.append(CarPosition(x, y, frame.heading + np.pi / 2 + turn, busy))
 
 
-def _stacks(sketch: Sketch, block: Block) -> None:
+def _add_stacks(sketch: ScenePlanner, block: CityBlock) -> None:
     """Add rows of containers and heaps of goods to an industrial yard; they are clutter, not buildings."""
     rng = sketch.rng
     colours = ((0.62, 0.36, 0.30), (0.42, 0.56, 0.72), (0.95, 0.95, 0.93), (0.50, 0.60, 0.46), (0.85, 0.66, 0.40))
-    for _ in range(int(block_area(block) / 1500)):
+    for _ in range(int(measure_block_area(block) / 1500)):
         count = int(rng.integers(2, 9))
         half = count * 1.35
         row = Building(0, 0, 0, ((-half, -3.2, half, 3.2),), 0, "flat", "bitumen", 1, 0)
-        frame = _turned(sketch, row, block)
-        if not sketch.free(frame.hull(1.5)):
+        frame = _place_at_random(sketch, row, block)
+        if not sketch.is_free(frame.padded_corners(1.5)):
             continue
-        sketch.take(frame.hull(), SEALED)
+        sketch.occupy(frame.padded_corners(), SEALED_LAND)
         for i in range(count):
             u = -half + 2.7 * i
-            box = frame.world(np.array([(u, -3.0), (u + 2.4, -3.0), (u + 2.4, 3.0), (u, 3.0)]))
-            sketch.patches.append(Patch(box + np.array([0.7, 0.7]), "yard", (0.5, 0.5, 0.5), layer=3))
-            sketch.patches.append(Patch(box, "yard", colours[int(rng.integers(5))], layer=4))
+            box = frame.to_world(np.array([(u, -3.0), (u + 2.4, -3.0), (u + 2.4, 3.0), (u, 3.0)]))
+            sketch.patches.append(GroundPatch(box + np.array([0.7, 0.7]), "yard", (0.5, 0.5, 0.5), layer=3))
+            sketch.patches.append(GroundPatch(box, "yard", colours[int(rng.integers(5))], layer=4))
 
 
-def _park(sketch: Sketch, block: Block) -> None:
+def _add_park(sketch: ScenePlanner, block: CityBlock) -> None:
     """Add winding paths, a pond and a sports pitch to a park."""
     rng = sketch.rng
     low, high = block.inner_N2.min(axis=0), block.inner_N2.max(axis=0)
-    sketch.area(block.inner_N2, str(rng.choice(["lawn", "meadow"])), layer=0)
+    sketch.add_area(block.inner_N2, str(rng.choice(["lawn", "meadow"])), layer=0)
     extent = float(np.hypot(*(high - low)))
     if extent > 110:
         for _ in range(6):
-            _pitch(sketch, block)
+            _add_pitch(sketch, block)
     middle = block.inner_N2.mean(axis=0)
     if rng.random() < 0.75 and extent > 90:
-        _pond(sketch, middle + rng.uniform(-0.15, 0.15, 2) * (high - low), rng.uniform(0.07, 0.12) * extent)
+        _add_pond(sketch, middle + rng.uniform(-0.15, 0.15, 2) * (high - low), rng.uniform(0.07, 0.12) * extent)
     for _ in range(int(extent / 45)):
         i, j = rng.integers(0, len(block.inner_N2), 2)
         a, b = block.inner_N2[i], block.inner_N2[j]
@@ -238,42 +254,42 @@ def _park(sketch: Sketch, block: Block) -> None:
         sway = (b - a)[::-1] * (-1, 1) * np.sin(t * np.pi) * rng.uniform(-0.25, 0.25)
         path = a + (b - a) * t + sway
         cells = np.clip(path[1:-1].astype(int), 0, np.array(sketch.taken_HW.shape[::-1]) - 1)
-        if (sketch.taken_HW[cells[:, 1], cells[:, 0]] == FREE).all():
-            sketch.line(path, "gravel", 2.2, layer=2)
+        if (sketch.taken_HW[cells[:, 1], cells[:, 0]] == FREE_LAND).all():
+            sketch.add_line(path, "gravel", 2.2, layer=2)
 
 
-def _pitch(sketch: Sketch, block: Block) -> None:
+def _add_pitch(sketch: ScenePlanner, block: CityBlock) -> None:
     """Add a football or tennis pitch with its lines, where one fits."""
     a, b = [(92.0, 58.0), (64.0, 42.0), (24.0, 12.0)][int(sketch.rng.integers(3))]
     frame = Building(0, 0, 0, ((-a / 2 - 4, -b / 2 - 4, a / 2 + 4, b / 2 + 4),), 0, "flat", "bitumen", 1, 0)
-    frame = _turned(sketch, frame, block)
-    if not sketch.free(frame.hull()):
+    frame = _place_at_random(sketch, frame, block)
+    if not sketch.is_free(frame.padded_corners()):
         return
-    sketch.take(frame.hull(), SEALED)
-    u0, v0, u1, v1 = frame.bounds
-    sketch.area(frame.hull(), "pitch" if b > 20 else "yard", layer=2)
+    sketch.occupy(frame.padded_corners(), SEALED_LAND)
+    u0, v0, u1, v1 = frame.local_bounds
+    sketch.add_area(frame.padded_corners(), "pitch" if b > 20 else "yard", layer=2)
     ring = np.array([(u0 + 4, v0 + 4), (u1 - 4, v0 + 4), (u1 - 4, v1 - 4), (u0 + 4, v1 - 4), (u0 + 4, v0 + 4)])
-    sketch.line(frame.world(ring), "stall", 0.3)
-    sketch.line(frame.world(np.array([(0, v0 + 4), (0, v1 - 4)])), "stall", 0.3)
+    sketch.add_line(frame.to_world(ring), "stall", 0.3)
+    sketch.add_line(frame.to_world(np.array([(0, v0 + 4), (0, v1 - 4)])), "stall", 0.3)
     angle = np.linspace(0, 2 * np.pi, 25)
-    sketch.line(frame.world(np.stack([np.cos(angle), np.sin(angle)], 1) * min(9.0, b / 4)), "stall", 0.3)
+    sketch.add_line(frame.to_world(np.stack([np.cos(angle), np.sin(angle)], 1) * min(9.0, b / 4)), "stall", 0.3)
 
 
-def _pond(sketch: Sketch, centre: Points, radius_m: float) -> None:
+def _add_pond(sketch: ScenePlanner, centre: Points, radius_m: float) -> None:
     """Add a pond with a wavering shore."""
     angle = np.linspace(0, 2 * np.pi, 72)[:-1]
     waver = np.zeros_like(angle)
     for k in (1, 2, 3, 5, 8):
         waver += sketch.rng.normal(0, 0.16 / k) * np.cos(k * angle + sketch.rng.uniform(0, 6))
     shore = np.stack([np.cos(angle) * 1.25, np.sin(angle)], 1) * (radius_m * (1 + waver))[:, None]
-    if not sketch.free(cv2.convexHull((shore * 1.2 + centre).astype(np.float32))[:, 0].astype(np.float64)):
+    if not sketch.is_free(cv2.convexHull((shore * 1.2 + centre).astype(np.float32))[:, 0].astype(np.float64)):
         return
-    sketch.take(shore + centre, WET)
-    sketch.area(shore * 1.10 + centre, "soil", layer=2)
-    sketch.area(shore + centre, "water", layer=3)
+    sketch.occupy(shore + centre, WATER_LAND)
+    sketch.add_area(shore * 1.10 + centre, "soil", layer=2)
+    sketch.add_area(shore + centre, "water", layer=3)
 
 
-def _vacant(sketch: Sketch, block: Block) -> None:
+def _add_vacant_ground(sketch: ScenePlanner, block: CityBlock) -> None:
     """Add bare patches and a trodden path to a plot that nobody uses."""
     rng = sketch.rng
     low, high = block.inner_N2.min(axis=0), block.inner_N2.max(axis=0)
@@ -283,15 +299,15 @@ def _vacant(sketch: Sketch, block: Block) -> None:
         blob = (
             low + (high - low) * rng.uniform(0.3, 0.7, 2) + np.stack([np.cos(angle), np.sin(angle)], 1) * size[:, None]
         )
-        sketch.area(blob, str(rng.choice(["soil", "sand", "gravel"])), layer=1, spread=0.1)
+        sketch.add_area(blob, str(rng.choice(["soil", "sand", "gravel"])), layer=1, spread=0.1)
 
 
-def block_area(block: Block) -> float:
+def measure_block_area(block: CityBlock) -> float:
     """Return the area of a block in square metres."""
     return float(cv2.contourArea(block.inner_N2.astype(np.float32)))
 
 
-def _turn(poly_N2: Points) -> float:
+def _turn_direction(poly_N2: Points) -> float:
     """Return a number > 0 where the land lies on the (-y, x) side of a step (x, y) along the outline."""
     x, y = poly_N2.T
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))

@@ -41,49 +41,49 @@ class Building:
     tint: float
     seed: int
 
-    def world(self, uv_N2: Points) -> Points:
+    def to_world(self, uv_N2: Points) -> Points:
         """Return points of the building's frame in metres of the world."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         out: Points = np.asarray(uv_N2, float) @ np.array([[c, s], [-s, c]]) + (self.x, self.y)
         return out
 
     @cached_property
-    def bounds(self) -> Wing:
+    def local_bounds(self) -> Wing:
         """The rectangle around all wings, in the building's frame."""
         u0, v0, u1, v1 = zip(*self.wings, strict=True)
         return min(u0), min(v0), max(u1), max(v1)
 
-    def hull(self, margin_m: float = 0.0) -> Points:
+    def padded_corners(self, margin_m: float = 0.0) -> Points:
         """Return the four corners, in the world, of `bounds` grown by a margin."""
-        u0, v0, u1, v1 = self.bounds
+        u0, v0, u1, v1 = self.local_bounds
         m = margin_m
-        return self.world(np.array([(u0 - m, v0 - m), (u1 + m, v0 - m), (u1 + m, v1 + m), (u0 - m, v1 + m)]))
+        return self.to_world(np.array([(u0 - m, v0 - m), (u1 + m, v0 - m), (u1 + m, v1 + m), (u0 - m, v1 + m)]))
 
     @cached_property
     def rings(self) -> list[Points]:
         """The outer outline and the outlines of courtyards, in the world."""
         if len(self.wings) == 1:
-            return [self.hull()]
+            return [self.padded_corners()]
         union = unary_union([box(*wing) for wing in self.wings])
         assert isinstance(union, Polygon), "wings touch each other"
-        return [self.world(np.array(r.coords)[:-1]) for r in (union.exterior, *union.interiors)]
+        return [self.to_world(np.array(r.coords)[:-1]) for r in (union.exterior, *union.interiors)]
 
-    def polygon(self) -> Polygon:
+    def to_polygon(self) -> Polygon:
         """Return the footprint in metres of the world."""
         shell, *holes = self.rings
         return Polygon(shell, holes)
 
-    def moved(self, x: float, y: float, heading: float) -> Building:
+    def move_to(self, x: float, y: float, heading: float) -> Building:
         """Return the same building elsewhere."""
         return replace(self, x=float(x), y=float(y), heading=float(heading))
 
-    def scaled(self, factor: float) -> Building:
+    def scale_by(self, factor: float) -> Building:
         """Return the building with a footprint that is smaller or larger by this factor in both directions."""
         wings = tuple((u0 * factor, v0 * factor, u1 * factor, v1 * factor) for u0, v0, u1, v1 in self.wings)
         return replace(self, wings=wings)
 
 
-def house(rng: np.random.Generator, taste: str) -> Building:
+def make_house(rng: np.random.Generator, taste: str) -> Building:
     """Return a detached house of 75-260 m2; `taste` is the roof material its neighbourhood mostly has."""
     a, b = rng.uniform(9.5, 16.0), rng.uniform(8.0, 12.5)
     main: Wing = (-a / 2, -b / 2, a / 2, b / 2)
@@ -102,20 +102,20 @@ def house(rng: np.random.Generator, taste: str) -> Building:
         shift = rng.uniform(1.5, 3.5)
         wings = ((-a / 2, -b / 2, a * 0.1, b / 2), (-a * 0.1, -b / 2 + shift, a / 2, b / 2 + shift))
     modern = rng.random() < 0.07
-    material = str(rng.choice(FLAT_ROOFS)) if modern else _pick(rng, taste, PITCHED_ROOFS, 0.72)
+    material = str(rng.choice(FLAT_ROOFS)) if modern else _pick_material(rng, taste, PITCHED_ROOFS, 0.72)
     roof = "flat" if modern else ("hip" if rng.random() < 0.45 else "gable")
-    return _build(rng, wings, rng.uniform(3.2, 6.8), roof, material)
+    return _make_building(rng, wings, rng.uniform(3.2, 6.8), roof, material)
 
 
-def terrace(rng: np.random.Generator, taste: str, units: int) -> Building:
+def make_terrace(rng: np.random.Generator, taste: str, units: int) -> Building:
     """Return a row of `units` joined houses under one ridge."""
     unit, depth = rng.uniform(5.4, 6.6), rng.uniform(9.0, 11.5)
     a = unit * units
-    material = _pick(rng, taste, PITCHED_ROOFS, 0.85)
-    return _build(rng, ((-a / 2, -depth / 2, a / 2, depth / 2),), rng.uniform(5.5, 8.0), "gable", material)
+    material = _pick_material(rng, taste, PITCHED_ROOFS, 0.85)
+    return _make_building(rng, ((-a / 2, -depth / 2, a / 2, depth / 2),), rng.uniform(5.5, 8.0), "gable", material)
 
 
-def apartments(rng: np.random.Generator, taste: str) -> Building:
+def make_apartments(rng: np.random.Generator, taste: str) -> Building:
     """Return a slab, an L, a U, a courtyard block or a tower, 9-30 m high."""
     t = rng.uniform(11.5, 14.5)
     a, b = rng.uniform(28, 58), rng.uniform(26, 42)
@@ -143,23 +143,25 @@ def apartments(rng: np.random.Generator, taste: str) -> Building:
         side = rng.uniform(17, 23)
         wings, height = ((-side / 2, -side / 2, side / 2, side / 2),), rng.uniform(18, 30)
     pitched = rng.random() < 0.3 and height < 15
-    material = _pick(rng, taste, PITCHED_ROOFS, 0.8) if pitched else str(rng.choice(FLAT_ROOFS, p=[0.5, 0.2, 0.3]))
-    return _build(rng, wings, height, "hip" if pitched else "flat", material)
+    material = (
+        _pick_material(rng, taste, PITCHED_ROOFS, 0.8) if pitched else str(rng.choice(FLAT_ROOFS, p=[0.5, 0.2, 0.3]))
+    )
+    return _make_building(rng, wings, height, "hip" if pitched else "flat", material)
 
 
-def hall(rng: np.random.Generator, taste: str) -> Building:
+def make_hall(rng: np.random.Generator, taste: str) -> Building:
     """Return a warehouse or factory hall, some with an office wing."""
     a, b = rng.uniform(24, 78), rng.uniform(18, 46)
     wings: tuple[Wing, ...] = ((-a / 2, -b / 2, a / 2, b / 2),)
     if rng.random() < 0.35:
         w = rng.uniform(9, 14)
         wings = (*wings, (-a / 2, -b / 2 - w, -a / 2 + rng.uniform(0.3, 0.7) * a, -b / 2))
-    material = _pick(rng, taste, HALL_ROOFS, 0.4)
+    material = _pick_material(rng, taste, HALL_ROOFS, 0.4)
     roof = "hall" if material.startswith("metal") else "flat"
-    return _build(rng, wings, rng.uniform(6, 11.5), roof, material)
+    return _make_building(rng, wings, rng.uniform(6, 11.5), roof, material)
 
 
-def shop(rng: np.random.Generator, taste: str) -> Building:
+def make_shop(rng: np.random.Generator, taste: str) -> Building:
     """Return a supermarket, school or office: flat, broad, sometimes L, T or U."""
     a, b = rng.uniform(26, 56), rng.uniform(18, 34)
     t = rng.uniform(12, 16)
@@ -170,16 +172,18 @@ def shop(rng: np.random.Generator, taste: str) -> Building:
         wings = ((-a / 2, -b / 2, a / 2, -b / 2 + t), (-a / 2, -b / 2, -a / 2 + t, b / 2))
     elif form < 0.4:
         wings = ((-a / 2, -b / 2, a / 2, -b / 2 + t), (-t / 2, -b / 2, t / 2, b / 2))
-    return _build(rng, wings, rng.uniform(4.5, 11), "flat", str(rng.choice(FLAT_ROOFS, p=[0.4, 0.4, 0.2])))
+    return _make_building(rng, wings, rng.uniform(4.5, 11), "flat", str(rng.choice(FLAT_ROOFS, p=[0.4, 0.4, 0.2])))
 
 
-MAKERS = {"house": house, "apartments": apartments, "hall": hall, "shop": shop}
+BUILDING_MAKERS = {"house": make_house, "apartments": make_apartments, "hall": make_hall, "shop": make_shop}
 
 
-def _pick(rng: np.random.Generator, taste: str, others: tuple[str, ...], loyal: float) -> str:
+def _pick_material(rng: np.random.Generator, taste: str, others: tuple[str, ...], loyal: float) -> str:
     return taste if taste in others and rng.random() < loyal else str(rng.choice(others))
 
 
-def _build(rng: np.random.Generator, wings: tuple[Wing, ...], height_m: float, roof: str, material: str) -> Building:
+def _make_building(
+    rng: np.random.Generator, wings: tuple[Wing, ...], height_m: float, roof: str, material: str
+) -> Building:
     tint = float(np.clip(rng.normal(1.0, 0.10), 0.75, 1.28))
     return Building(0.0, 0.0, 0.0, wings, float(height_m), roof, material, tint, int(rng.integers(1 << 31)))

@@ -15,21 +15,21 @@ Points = NDArray[np.float64]
 """Vertices N2 (x, y) in metres."""
 
 
-def inset(poly_N2: Points, margin_m: float) -> Points:
+def inset_polygon(poly_N2: Points, margin_m: float) -> Points:
     """Return a convex outline moved inwards by `margin_m`; empty (0, 2) where nothing is left."""
     out = poly_N2
-    sign = 1.0 if signed_area(poly_N2) > 0 else -1.0
+    sign = 1.0 if measure_signed_area(poly_N2) > 0 else -1.0
     for a, b in zip(poly_N2, np.roll(poly_N2, -1, axis=0), strict=True):
         edge = b - a
         length = np.hypot(*edge)
         if length < 1e-6 or len(out) < 3:
             continue
         normal = sign * np.array([-edge[1], edge[0]]) / length
-        out = clip(out, a, normal, margin_m)
+        out = clip_polygon(out, a, normal, margin_m)
     return out
 
 
-def densify(line_N2: Points, step_m: float = 6.0, *, closed: bool = False) -> Points:
+def densify_line(line_N2: Points, step_m: float = 6.0, *, closed: bool = False) -> Points:
     """Return the line with a vertex at least every `step_m`, so that bending it leaves no corners."""
     ends = np.vstack([line_N2, line_N2[:1]]) if closed else line_N2
     pieces = []
@@ -39,12 +39,12 @@ def densify(line_N2: Points, step_m: float = 6.0, *, closed: bool = False) -> Po
     return np.vstack(pieces if closed else [*pieces, ends[-1:]])
 
 
-def rectangle(size: Points) -> Points:
+def make_rectangle(size: Points) -> Points:
     """Return the outline from (0, 0) to `size`."""
     return np.array([[0.0, 0.0], [size[0], 0.0], [size[0], size[1]], [0.0, size[1]]])
 
 
-def clip(poly_N2: Points, point: Points, normal: Points, offset: float) -> Points:
+def clip_polygon(poly_N2: Points, point: Points, normal: Points, offset: float) -> Points:
     """Return the part of a convex outline with (p - point) . normal >= offset (Sutherland-Hodgman)."""
     side = (poly_N2 - point) @ normal - offset
     out = []
@@ -57,17 +57,17 @@ def clip(poly_N2: Points, point: Points, normal: Points, offset: float) -> Point
     return np.array(out).reshape(-1, 2)
 
 
-def cut(poly_N2: Points, point: Points, angle: float, gap_m: float) -> list[Points]:
+def cut_polygon(poly_N2: Points, point: Points, angle: float, gap_m: float) -> list[Points]:
     """Return the one or two parts of a convex outline beside a band of width `gap_m`."""
     normal = np.array([-np.sin(angle), np.cos(angle)])
-    parts = [clip(poly_N2, point, sign * normal, gap_m / 2) for sign in (1, -1)]
+    parts = [clip_polygon(poly_N2, point, sign * normal, gap_m / 2) for sign in (1, -1)]
     return [part for part in parts if len(part) >= 3]
 
 
-def reach(poly_N2: Points, point: Points, angle: float) -> Points:
+def find_chord(poly_N2: Points, point: Points, angle: float) -> Points:
     """Return the two ends (22) of the line through `point` within a convex outline."""
     direction, normal = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-    cut = clip(poly_N2, point, normal, 0.0)
+    cut = clip_polygon(poly_N2, point, normal, 0.0)
     t = (cut if len(cut) else poly_N2) @ direction
     on_line = t if not len(cut) else t[np.abs((cut - point) @ normal) < 1e-6]
     on_line = on_line if len(on_line) >= 2 else t
@@ -75,7 +75,7 @@ def reach(poly_N2: Points, point: Points, angle: float) -> Points:
     return np.stack([base + direction * on_line.min(), base + direction * on_line.max()])
 
 
-def smallest_box(poly_N2: Points) -> tuple[Points, tuple[float, float], float]:
+def fit_smallest_box(poly_N2: Points) -> tuple[Points, tuple[float, float], float]:
     """Return centre, (long, short) side and heading of the long side of the smallest rectangle around an outline."""
     corners = cv2.boxPoints(cv2.minAreaRect(poly_N2.astype(np.float32))).astype(np.float64)
     a, b = corners[1] - corners[0], corners[2] - corners[1]
@@ -84,7 +84,7 @@ def smallest_box(poly_N2: Points) -> tuple[Points, tuple[float, float], float]:
     return corners.mean(axis=0), (float(np.hypot(*a)), float(np.hypot(*b))), float(np.arctan2(a[1], a[0]))
 
 
-def rounded(poly_N2: Points, radius_m: float) -> Points:
+def round_corners(poly_N2: Points, radius_m: float) -> Points:
     """Return an outline whose corners are replaced by short curves, as kerbs have them."""
     before, after = np.roll(poly_N2, 1, axis=0) - poly_N2, np.roll(poly_N2, -1, axis=0) - poly_N2
     out = []
@@ -96,12 +96,12 @@ def rounded(poly_N2: Points, radius_m: float) -> Points:
     return np.vstack(out)
 
 
-def signed_area(poly_N2: Points) -> float:
+def measure_signed_area(poly_N2: Points) -> float:
     """Return the area, positive where land lies on the (-y, x) side of each step (x, y) along the outline."""
     x, y = poly_N2.T
     return float(0.5 * np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
 
 
-def area(poly_N2: Points) -> float:
+def measure_area(poly_N2: Points) -> float:
     """Return the area; 0 for what is no outline."""
-    return abs(signed_area(poly_N2)) if len(poly_N2) >= 3 else 0.0
+    return abs(measure_signed_area(poly_N2)) if len(poly_N2) >= 3 else 0.0

@@ -12,15 +12,15 @@ from semicdvl.synthetic.layout.buildings import Building
 from semicdvl.synthetic.layout.geometry import Points
 from semicdvl.synthetic.layout.streets import StreetPlan
 
-FIRST, SECOND, BOTH = 1, 2, 3
+FIRST_DATE, SECOND_DATE, BOTH_DATES = 1, 2, 3
 """Dates on which a thing is there, as bits."""
 
-FREE, SEALED, BUILT, WET = 0, 1, 2, 3
+FREE_LAND, SEALED_LAND, BUILT_LAND, WATER_LAND = 0, 1, 2, 3
 """Values of the occupancy grid: free to plant or build, street or yard, building, water."""
 
 
 @dataclass(frozen=True)
-class Patch:
+class GroundPatch:
     """A piece of ground, or a line on it.
 
     Attributes:
@@ -36,53 +36,53 @@ class Patch:
     points_N2: Points
     material: str
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    dates: int = BOTH
+    dates: int = BOTH_DATES
     layer: int = 1
     width_m: float | None = None
     furrows: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
-class CarPlace:
+class CarPosition:
     """Where a car may stand: centre, direction, chance that one does, and the dates on which the place exists."""
 
     x: float
     y: float
     heading: float
     chance: float
-    dates: int = BOTH
+    dates: int = BOTH_DATES
     length_m: float = 4.4
 
 
 @dataclass
-class Site:
+class BuildingSite:
     """A plot with a building, before it is decided on which dates the building stands.
 
     Attributes:
         building: the building of date 1 (and 2, unless replaced).
         lot: the plot.
         block: number of its block.
-        dressing: drive, garden, patio: there only while a building is.
+        surroundings: drive, garden, patio: there only while a building is.
         cars: places for cars that come with the building.
         vacant: material of the plot while no building is on it.
-        fate: unchanged, appeared, disappeared or replaced.
+        change_kind: unchanged, appeared, disappeared or replaced.
         successor: the building of date 2 of a replaced one, or the same one under a new roof covering.
     """
 
     building: Building
     lot: Points
     block: int
-    dressing: list[Patch] = field(default_factory=list)
-    cars: list[CarPlace] = field(default_factory=list)
+    surroundings: list[GroundPatch] = field(default_factory=list)
+    cars: list[CarPosition] = field(default_factory=list)
     vacant: str = "soil"
-    fate: str = "unchanged"
+    change_kind: str = "unchanged"
     successor: Building | None = None
 
-    def on(self, date: int) -> Building | None:
+    def building_on(self, date: int) -> Building | None:
         """Return the building that stands here on date FIRST or SECOND, if any."""
-        if self.successor is not None and date == SECOND:
+        if self.successor is not None and date == SECOND_DATE:
             return self.successor
-        gone = {"appeared": FIRST, "disappeared": SECOND}.get(self.fate)
+        gone = {"appeared": FIRST_DATE, "disappeared": SECOND_DATE}.get(self.change_kind)
         return None if gone == date else self.building
 
 
@@ -110,44 +110,44 @@ class Scene:
     """The whole plan: what both dates are drawn from."""
 
     plan: StreetPlan
-    patches: tuple[Patch, ...]
-    sites: tuple[Site, ...]
+    patches: tuple[GroundPatch, ...]
+    sites: tuple[BuildingSite, ...]
     trees: Trees
     cars: tuple[Cars, Cars]
 
-    def buildings(self, date: int) -> list[tuple[Site, Building]]:
+    def buildings(self, date: int) -> list[tuple[BuildingSite, Building]]:
         """Return the buildings that stand on date FIRST or SECOND, with their sites."""
-        found = [(site, site.on(date)) for site in self.sites]
+        found = [(site, site.building_on(date)) for site in self.sites]
         return [(site, building) for site, building in found if building is not None]
 
 
-class Sketch:
+class ScenePlanner:
     """A plan in the making: patches, sites and car places, and a 1 m grid of what is taken."""
 
     def __init__(self, rng: np.random.Generator, plan: StreetPlan) -> None:
         """Start with streets and water taken and all blocks free."""
         self.rng, self.plan = rng, plan
-        self.patches: list[Patch] = []
-        self.sites: list[Site] = []
-        self.car_places: list[CarPlace] = []
+        self.patches: list[GroundPatch] = []
+        self.sites: list[BuildingSite] = []
+        self.car_places: list[CarPosition] = []
         self.contents: list[tuple[slice, slice]] = []  # per block: its patches, its car places
         width, height = (int(np.ceil(v)) for v in plan.size_m)
-        self.taken_HW = np.full((height, width), SEALED, np.uint8)
+        self.taken_HW = np.full((height, width), SEALED_LAND, np.uint8)
         self.block_HW = np.full((height, width), -1, np.int32)
         if plan.banks is not None and plan.river is not None:
-            self.take(plan.banks.outline_N2, FREE)
-            self.take(plan.river.outline_N2, WET)
+            self.occupy(plan.banks.outline_N2, FREE_LAND)
+            self.occupy(plan.river.outline_N2, WATER_LAND)
         for street in plan.streets:
-            self.take(street.outline_N2, SEALED)
+            self.occupy(street.outline_N2, SEALED_LAND)
         for number, block in enumerate(plan.blocks):
-            self.take(block.inner_N2, FREE)
+            self.occupy(block.inner_N2, FREE_LAND)
             cv2.fillPoly(self.block_HW, [np.round(block.inner_N2).astype(np.int32)], number)
 
-    def take(self, poly_N2: Points, value: int) -> None:
+    def occupy(self, poly_N2: Points, value: int) -> None:
         """Mark an area of the grid."""
         cv2.fillPoly(self.taken_HW, [np.round(poly_N2 - 0.5).astype(np.int32)], value)
 
-    def free(self, poly_N2: Points) -> bool:
+    def is_free(self, poly_N2: Points) -> bool:
         """Tell whether a convex area lies wholly on free land."""
         grid = np.rint(poly_N2 - 0.5).astype(np.int32)
         corners = grid.tolist()
@@ -161,34 +161,36 @@ class Sketch:
         cv2.fillConvexPoly(mask, grid - (left, top), 255)
         return not cv2.countNonZero(cv2.bitwise_and(self.taken_HW[top:bottom, left:right], mask))
 
-    def try_site(self, building: Building, *, lot: Points | None, block: int, gap_m: float) -> Site | None:
+    def try_site(self, building: Building, *, lot: Points | None, block: int, gap_m: float) -> BuildingSite | None:
         """Put a building up if it and `gap_m` around it are free; return its site, or None."""
-        if not self.free(building.hull(gap_m)):
+        if not self.is_free(building.padded_corners(gap_m)):
             return None
         for ring in building.rings[:1]:
-            self.take(ring, BUILT)
+            self.occupy(ring, BUILT_LAND)
         vacant = str(self.rng.choice(["soil", "meadow", "lawn", "yard", "gravel"], p=[0.42, 0.3, 0.1, 0.1, 0.08]))
-        site = Site(building, building.hull(3.0) if lot is None else lot, block, vacant=vacant)
+        site = BuildingSite(building, building.padded_corners(3.0) if lot is None else lot, block, vacant=vacant)
         self.sites.append(site)
         return site
 
-    def tint(self, spread: float = 0.06) -> tuple[float, float, float]:
+    def draw_tint(self, spread: float = 0.06) -> tuple[float, float, float]:
         """Return a random brightness with a little random hue."""
         light = 1 + spread * float(self.rng.standard_normal())
         r, g, b = light * (1 + 0.12 * spread * self.rng.standard_normal(3))
         return float(r), float(g), float(b)
 
-    def area(
-        self, points_N2: Points, material: str, *, layer: int = 1, spread: float = 0.06, dates: int = BOTH
+    def add_area(
+        self, points_N2: Points, material: str, *, layer: int = 1, spread: float = 0.06, dates: int = BOTH_DATES
     ) -> None:
         """Add an area of ground."""
-        self.patches.append(Patch(points_N2, material, self.tint(spread), dates, layer))
+        self.patches.append(GroundPatch(points_N2, material, self.draw_tint(spread), dates, layer))
 
-    def line(self, points_N2: Points, material: str, width_m: float, *, layer: int = 3, dates: int = BOTH) -> None:
+    def add_line(
+        self, points_N2: Points, material: str, width_m: float, *, layer: int = 3, dates: int = BOTH_DATES
+    ) -> None:
         """Add a line on the ground."""
-        self.patches.append(Patch(points_N2, material, self.tint(0.04), dates, layer, width_m))
+        self.patches.append(GroundPatch(points_N2, material, self.draw_tint(0.04), dates, layer, width_m))
 
 
-def only_on(patch: Patch, dates: int) -> Patch:
+def restrict_to_dates(patch: GroundPatch, dates: int) -> GroundPatch:
     """Return the patch restricted to some dates."""
     return replace(patch, dates=patch.dates & dates)

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.layout.geometry import Points
 from semicdvl.synthetic.layout.scene import (
-    BUILT,
-    FIRST,
-    FREE,
-    SEALED,
-    SECOND,
-    WET,
-    CarPlace,
+    BUILT_LAND,
+    FIRST_DATE,
+    FREE_LAND,
+    SEALED_LAND,
+    SECOND_DATE,
+    WATER_LAND,
+    CarPosition,
     Cars,
-    Patch,
-    Sketch,
+    GroundPatch,
+    ScenePlanner,
     Trees,
 )
 from semicdvl.synthetic.layout.streets import Street
@@ -37,38 +37,38 @@ TREES_PER_M2 = {
 BANK_TREES_PER_M2 = 0.016
 
 
-def street_details(sketch: Sketch, rng: np.random.Generator) -> None:
+def add_street_details(sketch: ScenePlanner, rng: np.random.Generator) -> None:
     """Give streets their own tarmac, markings, repairs and parking places along the kerb."""
     for street in sketch.plan.streets:
         surface = "gravel" if street.kind == "lane" else "asphalt"
-        sketch.area(street.outline_N2, surface, layer=0, spread=0.08)
+        sketch.add_area(street.outline_N2, surface, layer=0, spread=0.08)
         if street.kind == "lane":
             continue
-        _markings(sketch, rng, street)
-        _repairs(sketch, rng, street)
+        _add_markings(sketch, rng, street)
+        _add_repairs(sketch, rng, street)
         if street.kind == "side":
-            _kerb_places(sketch, rng, street)
+            _add_kerb_places(sketch, rng, street)
         else:
-            _traffic(sketch, rng, street)
+            _add_traffic(sketch, rng, street)
 
 
-def _markings(sketch: Sketch, rng: np.random.Generator, street: Street) -> None:
+def _add_markings(sketch: ScenePlanner, rng: np.random.Generator, street: Street) -> None:
     """Paint lane lines: dashes in the middle, for wide roads a solid middle and dashes on both sides."""
     if street.kind == "side" and rng.random() < 0.5:
         return
     wide = street.width_m > 15
     for offset in (-street.width_m / 4, street.width_m / 4) if wide else (0.0,):
         line = offset_line(street.line_N2, offset)
-        for a, b in _dashes(line, 3.0, 9.0 if street.kind == "main" else 7.0):
-            sketch.line(np.array([a, b]), "marking", 0.22, layer=4)
+        for a, b in _split_into_dashes(line, 3.0, 9.0 if street.kind == "main" else 7.0):
+            sketch.add_line(np.array([a, b]), "marking", 0.22, layer=4)
     if wide:
-        sketch.line(street.line_N2, "marking", 0.5, layer=4)
+        sketch.add_line(street.line_N2, "marking", 0.5, layer=4)
     if street.kind == "main":
         for sign in (-1, 1):
-            sketch.line(offset_line(street.line_N2, sign * (street.width_m / 2 - 0.5)), "marking", 0.15, layer=4)
+            sketch.add_line(offset_line(street.line_N2, sign * (street.width_m / 2 - 0.5)), "marking", 0.15, layer=4)
 
 
-def _repairs(sketch: Sketch, rng: np.random.Generator, street: Street) -> None:
+def _add_repairs(sketch: ScenePlanner, rng: np.random.Generator, street: Street) -> None:
     """Add darker and lighter pieces where the street was dug up."""
     length = float(np.hypot(*np.diff(street.line_N2, axis=0).T).sum())
     for _ in range(rng.poisson(length / 90)):
@@ -79,34 +79,34 @@ def _repairs(sketch: Sketch, rng: np.random.Generator, street: Street) -> None:
             light = float(rng.choice([0.86, 0.92, 1.08]))
             tint = (light, light, light)
             sketch.patches.append(
-                Patch(offset_line(piece, side), "asphalt", tint, layer=2, width_m=rng.uniform(0.8, 2.6))
+                GroundPatch(offset_line(piece, side), "asphalt", tint, layer=2, width_m=rng.uniform(0.8, 2.6))
             )
 
 
-def _kerb_places(sketch: Sketch, rng: np.random.Generator, street: Street) -> None:
+def _add_kerb_places(sketch: ScenePlanner, rng: np.random.Generator, street: Street) -> None:
     chance = rng.uniform(0.05, 0.35)
     for sign in (-1, 1):
         line = offset_line(street.line_N2, sign * (street.width_m / 2 - 1.3))
-        for a, b in _dashes(line, 4.5, 6.3):
+        for a, b in _split_into_dashes(line, 4.5, 6.3):
             heading = float(np.arctan2(*(b - a)[::-1])) + (np.pi if sign > 0 else 0.0)
             x, y = (a + b) / 2
-            sketch.car_places.append(CarPlace(float(x), float(y), heading, chance))
+            sketch.car_places.append(CarPosition(float(x), float(y), heading, chance))
 
 
-def _traffic(sketch: Sketch, rng: np.random.Generator, street: Street) -> None:
+def _add_traffic(sketch: ScenePlanner, rng: np.random.Generator, street: Street) -> None:
     """Add places for moving cars and lorries, both ways."""
     for sign in (-1, 1):
         for share in (0.25,) if street.width_m < 15 else (0.13, 0.36):
             line = offset_line(street.line_N2, sign * share * street.width_m)
-            for a, b in _dashes(line, 10.0, 16.0):
+            for a, b in _split_into_dashes(line, 10.0, 16.0):
                 heading = float(np.arctan2(*(b - a)[::-1])) + (np.pi if sign > 0 else 0.0)
                 x, y = a + (b - a) * rng.random()
                 length = 9.5 if rng.random() < 0.07 else 4.5
-                sketch.car_places.append(CarPlace(float(x), float(y), heading, 0.17, length_m=length))
+                sketch.car_places.append(CarPosition(float(x), float(y), heading, 0.17, length_m=length))
 
 
 def park_cars(
-    sketch: Sketch, rng: np.random.Generator, nuisance: np.random.Generator, spec: CitySpec
+    sketch: ScenePlanner, rng: np.random.Generator, nuisance: np.random.Generator, spec: CitySpec
 ) -> tuple[Cars, Cars]:
     """Decide for each place and date whether a car stands there; `car_turnover` is the share decided anew."""
     places = np.array([(c.x, c.y, c.heading, c.length_m) for c in sketch.car_places]).reshape(-1, 4)
@@ -118,22 +118,24 @@ def park_cars(
     anew = nuisance.random(count) < spec.car_turnover
     second = np.where(anew, nuisance.random(count) < chance, first)
     other = np.where(anew, nuisance.integers(0, 1 << 20, count), colour)
-    one, two = first & (dates & FIRST > 0), second & (dates & SECOND > 0)
+    one, two = first & (dates & FIRST_DATE > 0), second & (dates & SECOND_DATE > 0)
     return Cars(places[one], colour[one]), Cars(places[two], other[two])
 
 
-def grow_trees(sketch: Sketch, rng: np.random.Generator, nuisance: np.random.Generator, spec: CitySpec) -> Trees:
+def grow_trees(sketch: ScenePlanner, rng: np.random.Generator, nuisance: np.random.Generator, spec: CitySpec) -> Trees:
     """Plant gardens, parks, streets, banks and hedgerows; fell, plant and grow between the dates."""
     coarse = rng.random([n // 22 + 2 for n in sketch.taken_HW.shape], dtype=np.float32)
     clumps = np.asarray(cv2.resize(coarse, sketch.taken_HW.shape[::-1]), np.float32)
-    xy = np.vstack([_scattered(sketch, rng, clumps), _lined(sketch, rng)])
+    xy = np.vstack([_scatter_trees(sketch, rng, clumps), _line_up_trees(sketch, rng)])
     count = len(xy)
     radius = np.exp(rng.normal(np.log(2.5), 0.36, count)).clip(1.1, 6.0)
     row, col = np.clip(xy[:, ::-1].astype(int), 0, np.array(clumps.shape) - 1).T
     conifer = (rng.random(count) < 0.12 + 0.5 * (clumps[row, col] > 0.72)).astype(np.uint8)
     tint, shape = rng.normal(1, 0.13, count).clip(0.6, 1.5), rng.integers(0, 256, count)
     keep = rng.random(count)
-    room = [_distance_to_buildings(sketch, date)[row, col] > 0.65 * radius for date in (FIRST, SECOND)]
+    room = [
+        _measure_distance_to_buildings(sketch, date)[row, col] > 0.65 * radius for date in (FIRST_DATE, SECOND_DATE)
+    ]
     # A tree that stands where a house will come is there before; one on a cleared plot has not had time to grow.
     there = [room[0] & (room[1] | (keep < 0.75)), room[1] & (room[0] | (keep < 0.1))]
     luck, sizes = nuisance.random(count), nuisance.random(count)
@@ -147,7 +149,7 @@ def grow_trees(sketch: Sketch, rng: np.random.Generator, nuisance: np.random.Gen
     return Trees(xy[pick], radii[pick], conifer[pick], tint[pick].astype(np.float32), shape[pick].astype(np.uint8))
 
 
-def _scattered(sketch: Sketch, rng: np.random.Generator, clumps: NDArray[np.float32]) -> Points:
+def _scatter_trees(sketch: ScenePlanner, rng: np.random.Generator, clumps: NDArray[np.float32]) -> Points:
     """Return trees strewn over free ground, denser where the noise field is high."""
     height, width = sketch.taken_HW.shape
     density = np.array([TREES_PER_M2.get(b.use, 0.01) for b in sketch.plan.blocks] + [BANK_TREES_PER_M2])
@@ -156,20 +158,20 @@ def _scattered(sketch: Sketch, rng: np.random.Generator, clumps: NDArray[np.floa
     row, col = xy[:, 1].astype(int), xy[:, 0].astype(int)
     here = density[sketch.block_HW[row, col]]  # -1, outside all blocks, is the river bank
     near = sketch.taken_HW[row, col]
-    open_ground = (near == FREE) | (near == BUILT)
+    open_ground = (near == FREE_LAND) | (near == BUILT_LAND)
     wish = here * 3.2 * np.clip(2.2 * clumps[row, col] - 0.45, 0.05, 1.6) ** 2 / 1.4
     planted: Points = xy[open_ground & (rng.random(count) * density.max() * 3.2 < wish)]
     return planted
 
 
-def _lined(sketch: Sketch, rng: np.random.Generator) -> Points:
+def _line_up_trees(sketch: ScenePlanner, rng: np.random.Generator) -> Points:
     """Return trees in lines: along some sidewalks, and hedgerows around fields."""
     rows = [np.zeros((0, 2))]
     for block in sketch.plan.blocks:
         spacing = {"field": 6.0, "park": 10.0}.get(block.use, float(rng.uniform(9, 14)))
         if rng.random() < {"field": 0.6, "park": 0.8, "industrial": 0.2}.get(block.use, 0.5):
             ring = np.vstack([block.inner_N2, block.inner_N2[:1]])
-            spots = np.array([a for a, _ in _dashes(offset_line(ring, 0.0), 1.0, spacing)]).reshape(-1, 2)
+            spots = np.array([a for a, _ in _split_into_dashes(offset_line(ring, 0.0), 1.0, spacing)]).reshape(-1, 2)
             middle = block.inner_N2.mean(axis=0)
             inward = (middle - spots) / np.maximum(np.hypot(*(middle - spots).T), 1)[:, None]
             spots = spots + inward * 0.8 + rng.normal(0, 0.9 if block.use == "field" else 0.25, spots.shape)
@@ -178,15 +180,15 @@ def _lined(sketch: Sketch, rng: np.random.Generator) -> Points:
     inside = ((xy > 0) & (xy < sketch.taken_HW.shape[::-1])).all(axis=1)
     xy = xy[inside]
     ground = sketch.taken_HW[xy[:, 1].astype(int), xy[:, 0].astype(int)]
-    planted: Points = xy[(ground != SEALED) & (ground != WET)]
+    planted: Points = xy[(ground != SEALED_LAND) & (ground != WATER_LAND)]
     return planted
 
 
-def _distance_to_buildings(sketch: Sketch, date: int) -> NDArray[np.float32]:
+def _measure_distance_to_buildings(sketch: ScenePlanner, date: int) -> NDArray[np.float32]:
     """Return the distance of each 1 m cell to the next building of a date, in metres."""
     free = np.ones(sketch.taken_HW.shape, np.uint8)
     for site in sketch.sites:
-        building = site.on(date)
+        building = site.building_on(date)
         if building is not None:
             cv2.fillPoly(free, [np.round(building.rings[0] - 0.5).astype(np.int32)], 0)
     return np.asarray(cv2.distanceTransform(free, cv2.DIST_L2, 3), np.float32)
@@ -199,7 +201,7 @@ def offset_line(line_N2: Points, offset_m: float) -> Points:
     return line_N2 + np.stack([-ahead[:, 1], ahead[:, 0]], 1) * offset_m
 
 
-def _dashes(line_N2: Points, dash_m: float, period_m: float) -> list[tuple[Points, Points]]:
+def _split_into_dashes(line_N2: Points, dash_m: float, period_m: float) -> list[tuple[Points, Points]]:
     """Return start and end of each dash along a line."""
     lengths = np.hypot(*np.diff(line_N2, axis=0).T)
     along = np.concatenate([[0.0], np.cumsum(lengths)])

@@ -5,7 +5,8 @@ and is cut on by side streets along its own axis until its blocks have the size 
 leaves a gap of the width of its street, so blocks and streets tile the plane exactly. A smooth warp then bends all
 of it at once, which turns straight cuts into the curved, slightly irregular streets of real places.
 
-Coordinates are metres, x to the right and y down, from the corner of a world that is larger than the image by `PAD_M`.
+Coordinates are metres, x to the right and y down, from the corner of a world that is larger than the image by
+`WORLD_PADDING_M`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import numpy as np
 
 from semicdvl.synthetic.layout.geometry import (
     Points,
-    area,
-    cut,
-    densify,
-    inset,
-    reach,
-    rectangle,
-    rounded,
-    smallest_box,
+    cut_polygon,
+    densify_line,
+    find_chord,
+    fit_smallest_box,
+    inset_polygon,
+    make_rectangle,
+    measure_area,
+    round_corners,
 )
 
-PAD_M = 60.0
+WORLD_PADDING_M = 60.0
 """The world is larger than the image by this much on each side: its cut edge and half blocks stay out of sight."""
 
 SIDEWALK_M = 2.0
@@ -72,7 +73,7 @@ class Street:
 
 
 @dataclass(frozen=True)
-class Block:
+class CityBlock:
     """Land between streets: outlines at the kerb and inside the sidewalk, use, direction of the long axis (radians)."""
 
     kerb_N2: Points
@@ -94,32 +95,36 @@ class StreetPlan:
     """Everything that `plan_streets` lays out; `river` and `banks` are None in a city without a river."""
 
     size_m: tuple[float, float]
-    blocks: tuple[Block, ...]
+    blocks: tuple[CityBlock, ...]
     streets: tuple[Street, ...]
     banks: Street | None
     river: Street | None
 
 
 def plan_streets(rng: np.random.Generator, *, width_m: float, height_m: float) -> StreetPlan:
-    """Lay out streets and blocks for an image of this size; the world around it is `PAD_M` wider on each side."""
-    size = np.array([width_m, height_m]) + 2 * PAD_M
-    bend = _warp(rng)
+    """Lay out streets and blocks for an image of this size; the world around it is `WORLD_PADDING_M` wider on each
+    side.
+    """
+    size = np.array([width_m, height_m]) + 2 * WORLD_PADDING_M
+    bend = _draw_bend(rng)
     theta = rng.uniform(0, np.pi)
-    districts = [rectangle(size)]
+    districts = [make_rectangle(size)]
     banks = river = None
     if rng.random() < 0.65 and min(width_m, height_m) > 250:
         districts, banks, river = _cut_river(rng, districts, size, theta=theta + rng.uniform(-0.3, 0.3), bend=bend)
     streets: list[Street] = []
-    for point, angle, gap in _main_lines(rng, size, theta):
-        districts = [part for old in districts for part in cut(old, point, angle, gap) if area(part) > 150]
-        streets.append(_street(angle, reach(rectangle(size), point, angle), gap, "main", bend))
-    blocks: list[Block] = []
-    for district, use in zip(districts, _uses(rng, districts, size), strict=True):
+    for point, angle, gap in _draw_main_roads(rng, size, theta):
+        districts = [
+            part for old in districts for part in cut_polygon(old, point, angle, gap) if measure_area(part) > 150
+        ]
+        streets.append(_make_street(angle, find_chord(make_rectangle(size), point, angle), gap, "main", bend))
+    blocks: list[CityBlock] = []
+    for district, use in zip(districts, _assign_uses(rng, districts, size), strict=True):
         _split_district(rng, district, use, bend, blocks, streets)
     return StreetPlan((float(size[0]), float(size[1])), tuple(blocks), tuple(streets), banks, river)
 
 
-def _warp(rng: np.random.Generator) -> Callable[[Points], Points]:
+def _draw_bend(rng: np.random.Generator) -> Callable[[Points], Points]:
     """Return a smooth bend of the plane: a few sine waves of 300-900 m length and together some 20 m height."""
     count = 5
     waves_m = rng.uniform(320, 900, count)
@@ -129,7 +134,7 @@ def _warp(rng: np.random.Generator) -> Callable[[Points], Points]:
     return lambda points_N2: points_N2 + np.sin(points_N2 @ k + phases) @ push
 
 
-def _main_lines(rng: np.random.Generator, size: Points, theta: float) -> list[tuple[Points, float, float]]:
+def _draw_main_roads(rng: np.random.Generator, size: Points, theta: float) -> list[tuple[Points, float, float]]:
     """Return (point, angle, width) of the main roads: two families, roughly square to each other, some 280 m apart."""
     lines = []
     for family in (0.0, np.pi / 2):
@@ -150,9 +155,9 @@ def _cut_river(
     point = size * rng.uniform(0.2, 0.8, 2)
     width = rng.uniform(18, 34)
     gap = width * 1.15 + 26
-    ends = reach(rectangle(size), point, theta)
-    banks = _street(theta, ends, gap, "river", bend)
-    along = densify(ends)
+    ends = find_chord(make_rectangle(size), point, theta)
+    banks = _make_street(theta, ends, gap, "river", bend)
+    along = densify_line(ends)
     direction = np.array([np.cos(theta), np.sin(theta)])
     normal = np.array([-direction[1], direction[0]])
     t = along @ direction
@@ -162,10 +167,10 @@ def _cut_river(
         sides.append(along + normal * (sign * width / 2 + waver + rng.uniform(-2, 2))[:, None])
     water = bend(np.vstack([sides[0], sides[1][::-1]]))
     river = Street(bend(along), water, width, "river")
-    return [part for old in districts for part in cut(old, point, theta, gap)], banks, river
+    return [part for old in districts for part in cut_polygon(old, point, theta, gap)], banks, river
 
 
-def _uses(rng: np.random.Generator, districts: list[Points], size: Points) -> list[str]:
+def _assign_uses(rng: np.random.Generator, districts: list[Points], size: Points) -> list[str]:
     """Give each district a use: dense ones in the middle, works and fields outside, with luck enough to differ."""
     middle = size * rng.uniform(0.35, 0.65, 2)
     far = np.array([np.hypot(*(d.mean(axis=0) - middle)) for d in districts])
@@ -182,7 +187,7 @@ def _split_district(
     district: Points,
     use: str,
     bend: Callable[[Points], Points],
-    blocks: list[Block],
+    blocks: list[CityBlock],
     streets: list[Street],
 ) -> None:
     """Cut a district into blocks along its own axes, with streets that are only nearly parallel."""
@@ -190,41 +195,45 @@ def _split_district(
     todo = [district]
     while todo:
         poly = todo.pop()
-        if area(poly) < 120:
+        if measure_area(poly) < 120:
             continue
-        centre, extent, heading = smallest_box(poly)
+        centre, extent, heading = fit_smallest_box(poly)
         if extent[1] > short_m:
             angle = heading
         elif extent[0] > long_m:
             angle = heading + np.pi / 2
         else:
-            blocks.append(_block(rng, poly, use, heading, bend))
+            blocks.append(_make_block(rng, poly, use, heading, bend))
             continue
         angle += rng.uniform(-0.05, 0.05)
         normal = np.array([-np.sin(angle), np.cos(angle)])
         span = extent[1] if extent[1] > short_m else extent[0]
         point = centre + normal * span * rng.uniform(-0.09, 0.09)
         kind = "lane" if use == "field" else "side"
-        streets.append(_street(angle, reach(poly, point, angle), gap, kind, bend))
-        todo += cut(poly, point, angle, gap)
+        streets.append(_make_street(angle, find_chord(poly, point, angle), gap, kind, bend))
+        todo += cut_polygon(poly, point, angle, gap)
 
 
-def _block(rng: np.random.Generator, poly: Points, use: str, heading: float, bend: Callable[[Points], Points]) -> Block:
+def _make_block(
+    rng: np.random.Generator, poly: Points, use: str, heading: float, bend: Callable[[Points], Points]
+) -> CityBlock:
     """Round the corners, set the sidewalk in, bend; now and then a block has another use than its district."""
     if use in ("detached", "rows", "apartments") and rng.random() < 0.08:
         use = str(rng.choice(["park", "commercial", "apartments", "apartments", "vacant"]))
     sidewalk = 0.3 if use == "field" else SIDEWALK_M
-    inner = inset(poly, sidewalk)
+    inner = inset_polygon(poly, sidewalk)
     inner = inner if len(inner) >= 3 else poly
     middle = poly.mean(axis=0)
     centre, ahead = bend(np.stack([middle, middle + np.array([np.cos(heading), np.sin(heading)])]))
     turned = float(np.arctan2(*(ahead - centre)[::-1]))
-    kerb, edge = (bend(densify(rounded(ring, radius), closed=True)) for ring, radius in ((poly, 5.0), (inner, 3.5)))
-    return Block(kerb, edge, use, turned)
+    kerb, edge = (
+        bend(densify_line(round_corners(ring, radius), closed=True)) for ring, radius in ((poly, 5.0), (inner, 3.5))
+    )
+    return CityBlock(kerb, edge, use, turned)
 
 
-def _street(angle: float, ends_22: Points, width_m: float, kind: str, bend: Callable[[Points], Points]) -> Street:
+def _make_street(angle: float, ends_22: Points, width_m: float, kind: str, bend: Callable[[Points], Points]) -> Street:
     """Return the bent street between two points; `angle` is the direction from one to the other."""
-    along = densify(ends_22)
+    along = densify_line(ends_22)
     side = np.array([-np.sin(angle), np.cos(angle)]) * width_m / 2
     return Street(bend(along), bend(np.vstack([along - side, (along + side)[::-1]])), width_m, kind)

@@ -9,34 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.synthetic.config import CitySpec
-from semicdvl.synthetic.layout.scene import Patch, Scene
-from semicdvl.synthetic.layout.streets import PAD_M
-from semicdvl.synthetic.rendering.draw import Canvas, Look, paint_cars, paint_ground
-from semicdvl.synthetic.rendering.palette import CLASS_OF_MATERIAL, GRAIN_M4, INDEX, colours
-from semicdvl.synthetic.rendering.roofs import cast_shadow, paint_building
+from semicdvl.synthetic.layout.scene import GroundPatch, Scene
+from semicdvl.synthetic.layout.streets import WORLD_PADDING_M
+from semicdvl.synthetic.rendering.draw import AcquisitionConditions, Canvas, paint_cars, paint_ground
+from semicdvl.synthetic.rendering.palette import MATERIAL_CLASS, MATERIAL_INDEX, MATERIAL_TEXTURE_M4, seasonal_colours
+from semicdvl.synthetic.rendering.roofs import add_building_shadow, paint_building
 from semicdvl.synthetic.rendering.trees import paint_trees
 
-MARGIN_PX = 20
+RENDER_MARGIN_PX = 20
 """The canvas is larger than the image by this on each side, so that a shifted picture has no empty edge."""
 
 _STRIP = 256  # rows toned at a time: what is needed of them stays in the processor's cache
-LENS_PX = 0.45
+LENS_BLUR_PX = 0.45
 """Blur that every picture has: edges at 0.5 m are never one pixel sharp."""
 
-Grain = NDArray[np.int8]
+NoiseField = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
-class Grains:
+class TextureNoise:
     """Noise of the ground, the same on both dates, as int8: grain of about 1 px, 5 px and 50 px, and one for hue."""
 
-    fine_HW: Grain
-    mid_HW: Grain
-    coarse_HW: Grain
-    green_HW: Grain
+    fine_HW: NoiseField
+    mid_HW: NoiseField
+    coarse_HW: NoiseField
+    green_HW: NoiseField
 
 
-def make_looks(spec: CitySpec) -> tuple[Look, Look]:
+def draw_acquisitions(spec: CitySpec) -> tuple[AcquisitionConditions, AcquisitionConditions]:
     """Draw sun, view, season, air and camera of both dates; a nuisance that is 0 is the same on both."""
     rng = np.random.default_rng([spec.seed, 77])
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(38, 52))
@@ -57,46 +57,48 @@ def make_looks(spec: CitySpec) -> tuple[Look, Look]:
         winter = base_winter + spec.season * (0.95 - base_winter) * float(winter_second == bool(i))
         shift = spec.shift_px * i
         looks.append(
-            Look(
+            AcquisitionConditions(
                 sun_azimuth=float(azimuth + half * turn),
                 sun_elevation=float(elevation + 0.4 * half * lift),
-                view=_polar(spec.parallax * tilt, toward[i]),
+                view=_from_polar(spec.parallax * tilt, toward[i]),
                 winter_frac=float(winter),
                 haze=float(spec.haze * haze),
-                gain=_gain(
+                gain=_to_gain(
                     spec.white_balance * (gain * (1.0, 0.0, 0.3) + gain[0] * np.array((0, 0.15, -0.9)) + 2.0 * exposure)
                 ),
                 noise_dn=spec.noise_dn,
                 blur_px=float(spec.blur_px * blur),
-                shift_px=_polar(shift, toward[2]),
+                shift_px=_from_polar(shift, toward[2]),
             )
         )
     return looks[0], looks[1]
 
 
-def _polar(length: float, angle: float) -> tuple[float, float]:
+def _from_polar(length: float, angle: float) -> tuple[float, float]:
     return float(length * np.cos(angle)), float(length * np.sin(angle))
 
 
-def _gain(log_gain_C: NDArray[np.float64]) -> tuple[float, float, float]:
+def _to_gain(log_gain_C: NDArray[np.float64]) -> tuple[float, float, float]:
     r, g, b = np.exp(np.clip(log_gain_C, -0.5, 0.4))
     return float(r), float(g), float(b)
 
 
-def make_grains(spec: CitySpec, shape_px: tuple[int, int]) -> Grains:
+def draw_texture_noise(spec: CitySpec, shape_px: tuple[int, int]) -> TextureNoise:
     """Draw the noise fields; their grain has a size in metres, so it looks the same at every resolution."""
     rng = np.random.default_rng([spec.seed, 78])
     scale = 0.5 / spec.gsd_m
     white = rng.integers(-96, 97, shape_px, dtype=np.int8)
-    return Grains(
+    return TextureNoise(
         fine_HW=white,
-        mid_HW=_field(rng, shape_px, (3 * scale, 8 * scale), 32),
-        coarse_HW=_field(rng, shape_px, (30 * scale, 110 * scale), 32),
-        green_HW=_field(rng, shape_px, (14 * scale, 60 * scale), 32),
+        mid_HW=_draw_smooth_noise(rng, shape_px, (3 * scale, 8 * scale), 32),
+        coarse_HW=_draw_smooth_noise(rng, shape_px, (30 * scale, 110 * scale), 32),
+        green_HW=_draw_smooth_noise(rng, shape_px, (14 * scale, 60 * scale), 32),
     )
 
 
-def _field(rng: np.random.Generator, shape_px: tuple[int, int], sizes_px: tuple[float, ...], deviation: float) -> Grain:
+def _draw_smooth_noise(
+    rng: np.random.Generator, shape_px: tuple[int, int], sizes_px: tuple[float, ...], deviation: float
+) -> NoiseField:
     """Return smooth noise: random numbers on coarse rasters, enlarged and added."""
     out = np.zeros(shape_px, np.float32)
     for size in sizes_px:
@@ -106,91 +108,95 @@ def _field(rng: np.random.Generator, shape_px: tuple[int, int], sizes_px: tuple[
     return np.clip(out, -127, 127, out=out).astype(np.int8)
 
 
-def render(
-    scene: Scene, spec: CitySpec, date: int, look: Look, grains: Grains
+def render_acquisition(
+    scene: Scene, spec: CitySpec, date: int, look: AcquisitionConditions, grains: TextureNoise
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the photograph of one date (HWC uint8) and the truth classes (HW uint8) on date 1's ideal grid."""
-    height, width = (n + 2 * MARGIN_PX for n in spec.shape_px)
+    height, width = (n + 2 * RENDER_MARGIN_PX for n in spec.shape_px)
     canvas = Canvas(
         (height, width),
-        origin_m=PAD_M - MARGIN_PX * spec.gsd_m,
+        origin_m=WORLD_PADDING_M - RENDER_MARGIN_PX * spec.gsd_m,
         gsd_m=spec.gsd_m,
-        palette=colours(look.winter_frac),
+        palette=seasonal_colours(look.winter_frac),
     )
-    paint_ground(canvas, _ground(scene, date))
+    paint_ground(canvas, _order_ground(scene, date))
     buildings = sorted((b for _, b in scene.buildings(date)), key=lambda b: b.height_m)
     for building in buildings:
-        cast_shadow(canvas, building, look)
+        add_building_shadow(canvas, building, look)
     paint_trees(canvas, scene.trees, date, look, shadows=True)
-    canvas.darken()
+    canvas.apply_shadows()
     paint_cars(canvas, scene.cars[date - 1], look)
-    classes_HW = _classes(canvas, scene, date, spec)
+    classes_HW = _paint_classes(canvas, scene, date, spec)
     for building in buildings:
         paint_building(canvas, building, look)
     paint_trees(canvas, scene.trees, date, look, shadows=False)
-    _grain(canvas, grains)
-    return _photograph(canvas.rgb_HWC, look, spec, date), classes_HW
+    _apply_texture(canvas, grains)
+    return _simulate_camera(canvas.rgb_HWC, look, spec, date), classes_HW
 
 
-def _ground(scene: Scene, date: int) -> list[Patch]:
+def _order_ground(scene: Scene, date: int) -> list[GroundPatch]:
     """Return the date's patches in painting order: street surface, water, blocks from the kerb inwards, all else."""
     plan, water = scene.plan, []
     if plan.banks is not None and plan.river is not None:
-        water = [Patch(plan.banks.outline_N2, "meadow", layer=-2)]
+        water = [GroundPatch(plan.banks.outline_N2, "meadow", layer=-2)]
         water += [
-            Patch(plan.river.outline_N2, "soil", layer=-2, width_m=4.0),
-            Patch(plan.river.outline_N2, "water", layer=-2),
+            GroundPatch(plan.river.outline_N2, "soil", layer=-2, width_m=4.0),
+            GroundPatch(plan.river.outline_N2, "water", layer=-2),
         ]
-    kerbs = [Patch(b.kerb_N2, "meadow" if b.use == "field" else "concrete") for b in plan.blocks]
+    kerbs = [GroundPatch(b.kerb_N2, "meadow" if b.use == "field" else "concrete") for b in plan.blocks]
     mine = [p for p in scene.patches if p.dates & date]
     streets = [p for p in mine if p.layer == 0 and p.material in ("asphalt", "gravel")]
     blocks = [p for p in mine if p.layer == 0 and p.material not in ("asphalt", "gravel")]
     return [*water, *streets, *kerbs, *blocks, *(p for p in mine if p.layer > 0)]
 
 
-def _classes(canvas: Canvas, scene: Scene, date: int, spec: CitySpec) -> NDArray[np.uint8]:
+def _paint_classes(canvas: Canvas, scene: Scene, date: int, spec: CitySpec) -> NDArray[np.uint8]:
     """Return the classes without parallax: ground and cars as painted, then crowns; buildings are burnt in later."""
-    inner = slice(MARGIN_PX, -MARGIN_PX)
-    classes: NDArray[np.uint8] = CLASS_OF_MATERIAL[canvas.material_HW[inner, inner]]
-    tree = int(CLASS_OF_MATERIAL[INDEX["tree"]])
+    inner = slice(RENDER_MARGIN_PX, -RENDER_MARGIN_PX)
+    classes: NDArray[np.uint8] = MATERIAL_CLASS[canvas.material_HW[inner, inner]]
+    tree = int(MATERIAL_CLASS[MATERIAL_INDEX["tree"]])
     radius_m = scene.trees.radius_m_N2[:, date - 1]
     for i in np.flatnonzero(radius_m > 0):
-        x, y = (scene.trees.xy_N2[i] - PAD_M) / spec.gsd_m - 0.5
+        x, y = (scene.trees.xy_N2[i] - WORLD_PADDING_M) / spec.gsd_m - 0.5
         centre = (round(float(x) * 16), round(float(y) * 16))
         cv2.circle(classes, centre, round(float(radius_m[i]) / spec.gsd_m * 16), tree, -1, cv2.LINE_8, 4)
     return classes
 
 
-def _grain(canvas: Canvas, grains: Grains) -> None:
+def _apply_texture(canvas: Canvas, grains: TextureNoise) -> None:
     """Give every surface its texture, by material."""
-    strength = (GRAIN_M4 / np.array([55, 32, 32, 32], np.float32)).astype(np.float32)
+    strength = (MATERIAL_TEXTURE_M4 / np.array([55, 32, 32, 32], np.float32)).astype(np.float32)
     for top in range(0, len(canvas.rgb_HWC), _STRIP):
         rows = slice(top, top + _STRIP)
         material = canvas.material_HW[rows]
-        bright = cv2.LUT(material, _table(strength[:, 0])) * grains.fine_HW[rows]
-        bright += cv2.LUT(material, _table(strength[:, 1])) * grains.mid_HW[rows]
-        bright += cv2.LUT(material, _table(strength[:, 2])) * grains.coarse_HW[rows]
+        bright = cv2.LUT(material, _to_lookup_table(strength[:, 0])) * grains.fine_HW[rows]
+        bright += cv2.LUT(material, _to_lookup_table(strength[:, 1])) * grains.mid_HW[rows]
+        bright += cv2.LUT(material, _to_lookup_table(strength[:, 2])) * grains.coarse_HW[rows]
         bright += 1
-        green = cv2.LUT(material, _table(strength[:, 3])) * grains.green_HW[rows]
+        green = cv2.LUT(material, _to_lookup_table(strength[:, 3])) * grains.green_HW[rows]
         factor = cv2.merge([bright + green, bright, bright + 0.4 * green])
         part = canvas.rgb_HWC[rows]
         cv2.multiply(part, factor, dst=part, dtype=cv2.CV_8U)
 
 
-def _table(values_M: NDArray[np.float32]) -> NDArray[np.float32]:
+def _to_lookup_table(values_M: NDArray[np.float32]) -> NDArray[np.float32]:
     table = np.zeros(256, np.float32)
     table[: len(values_M)] = values_M
     return table
 
 
-def _photograph(rgb_HWC: NDArray[np.uint8], look: Look, spec: CitySpec, date: int) -> NDArray[np.uint8]:
+def _simulate_camera(
+    rgb_HWC: NDArray[np.uint8], look: AcquisitionConditions, spec: CitySpec, date: int
+) -> NDArray[np.uint8]:
     """Shift, blur, haze, colour and noise; cut the margin off."""
     if any(look.shift_px):
         move = np.array([[1, 0, look.shift_px[0]], [0, 1, look.shift_px[1]]], np.float32)
         size = rgb_HWC.shape[1::-1]
         rgb_HWC = np.asarray(cv2.warpAffine(rgb_HWC, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
-    sigma = float(np.hypot(LENS_PX, look.blur_px))
-    sharp = cv2.GaussianBlur(rgb_HWC, (0, 0), sigma)[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+    sigma = float(np.hypot(LENS_BLUR_PX, look.blur_px))
+    sharp = cv2.GaussianBlur(rgb_HWC, (0, 0), sigma)[
+        RENDER_MARGIN_PX:-RENDER_MARGIN_PX, RENDER_MARGIN_PX:-RENDER_MARGIN_PX
+    ]
     rng = np.random.default_rng([spec.seed, 79, date])
     height, width = sharp.shape[:2]
     veil = cv2.resize(rng.random((4, 4), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -203,12 +209,12 @@ def _photograph(rgb_HWC: NDArray[np.uint8], look: Look, spec: CitySpec, date: in
         strip = sharp[rows] * ((1 - haze) * gain)
         strip += haze * (air * gain)
         if look.noise_dn:
-            strip += _sensor(rng, strip.shape, look.noise_dn)
+            strip += _draw_sensor_noise(rng, strip.shape, look.noise_dn)
         out[rows] = np.clip(np.rint(strip, out=strip), 0, 255, out=strip)
     return out
 
 
-def _sensor(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
+def _draw_sensor_noise(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
     """Return noise that is mostly common to the bands, as pan-sharpened pictures have it, and a little red to blue."""
     common = rng.standard_normal(shape[:2], dtype=np.float32) * np.float32(0.88 * deviation)
     hue = rng.standard_normal(shape[:2], dtype=np.float32) * np.float32(0.47 * deviation)

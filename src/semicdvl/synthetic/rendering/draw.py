@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.synthetic.layout.geometry import Points
-from semicdvl.synthetic.layout.scene import Cars, Patch
-from semicdvl.synthetic.rendering.palette import CAR_RGB, INDEX
+from semicdvl.synthetic.layout.scene import Cars, GroundPatch
+from semicdvl.synthetic.rendering.palette import CAR_RGB, MATERIAL_INDEX
 
 _SHIFT = 4  # cv2 takes vertices in sixteenths of a pixel
-SHADOW_RGB = (0.36, 0.40, 0.48)
+SHADOW_FACTORS = (0.36, 0.40, 0.48)
 """What a shadow leaves of the light: the sky's, which is blue."""
 
 
 @dataclass(frozen=True)
-class Look:
+class AcquisitionConditions:
     """How one date was photographed.
 
     Attributes:
@@ -47,12 +47,12 @@ class Look:
     blur_px: float
     shift_px: tuple[float, float]
 
-    def shadow(self) -> Points:
+    def shadow_per_metre(self) -> Points:
         """Return the (x, y) shift in metres of a shadow's tip per metre of height."""
         away: Points = -np.array([np.cos(self.sun_azimuth), np.sin(self.sun_azimuth)])
         return away / float(np.tan(self.sun_elevation))
 
-    def light(self, slope: float, facing: float) -> float:
+    def illumination(self, slope: float, facing: float) -> float:
         """Return the light on a plane of this slope that faces this direction, against level ground (1)."""
         sun_z, sun_xy = np.sin(self.sun_elevation), np.cos(self.sun_elevation)
         direct = np.cos(slope) * sun_z + np.sin(slope) * sun_xy * np.cos(facing - self.sun_azimuth)
@@ -68,22 +68,22 @@ class Canvas:
         """Start with tarmac everywhere; `origin_m` is where the canvas's corner lies in the world, on both axes."""
         self.origin_m, self.gsd_m, self.palette = origin_m, gsd_m, palette
         self.rgb_HWC = np.empty((*shape_px, 3), np.uint8)
-        self.rgb_HWC[:] = palette[INDEX["asphalt"]].astype(np.uint8)
-        self.material_HW = np.full(shape_px, INDEX["asphalt"], np.uint8)
+        self.rgb_HWC[:] = palette[MATERIAL_INDEX["asphalt"]].astype(np.uint8)
+        self.material_HW = np.full(shape_px, MATERIAL_INDEX["asphalt"], np.uint8)
         self.shade_HW = np.zeros(shape_px, np.uint8)
 
-    def px(self, points_N2: Points) -> Points:
+    def to_pixels(self, points_N2: Points) -> Points:
         """Return pixel coordinates in which whole numbers are pixel centres."""
         out: Points = (points_N2 - self.origin_m) / self.gsd_m - 0.5
         return out
 
-    def fixed(self, points_N2: Points) -> NDArray[np.int32]:
+    def to_fixed_point(self, points_N2: Points) -> NDArray[np.int32]:
         """Return pixel coordinates in cv2's fixed point."""
         scale = (1 << _SHIFT) / self.gsd_m
         fixed: NDArray[np.float64] = np.rint(points_N2 * scale - (self.origin_m * scale + (1 << _SHIFT) / 2))
         return fixed.astype(np.int32)
 
-    def outside(self, points_N2: Points, margin_m: float = 0.0) -> bool:
+    def is_outside(self, points_N2: Points, margin_m: float = 0.0) -> bool:
         """Tell whether a thing misses the canvas."""
         (x0, y0), (x1, y1) = points_N2.min(axis=0).tolist(), points_N2.max(axis=0).tolist()
         height, width = self.material_HW.shape
@@ -93,77 +93,79 @@ class Canvas:
 
     def fill(self, rings: list[Points], rgb: Points, material: str | None = None) -> None:
         """Paint an area, with holes where several rings are given."""
-        fixed = [self.fixed(ring) for ring in rings]
-        cv2.fillPoly(self.rgb_HWC, fixed, _colour(rgb), cv2.LINE_AA, _SHIFT)
+        fixed = [self.to_fixed_point(ring) for ring in rings]
+        cv2.fillPoly(self.rgb_HWC, fixed, _to_cv2_colour(rgb), cv2.LINE_AA, _SHIFT)
         if material is not None:
-            cv2.fillPoly(self.material_HW, fixed, INDEX[material], cv2.LINE_8, _SHIFT)
+            cv2.fillPoly(self.material_HW, fixed, MATERIAL_INDEX[material], cv2.LINE_8, _SHIFT)
 
     def stroke(self, line_N2: Points, width_m: float, rgb: Points, material: str | None = None) -> None:
         """Paint a line of this width; thinner than a pixel, it is mixed with what lies below."""
         width_px = width_m / self.gsd_m
         if width_px >= 2.5:
-            for band in _bands(line_N2, width_m):
+            for band in _outline_band(line_N2, width_m):
                 self.fill([band], rgb, material)
             return
-        fixed = self.fixed(line_N2)
+        fixed = self.to_fixed_point(line_N2)
         if width_px < 0.8:
             x, y = np.clip(
-                self.px(line_N2[len(line_N2) // 2]).astype(int), 0, np.array(self.material_HW.shape[::-1]) - 1
+                self.to_pixels(line_N2[len(line_N2) // 2]).astype(int), 0, np.array(self.material_HW.shape[::-1]) - 1
             )
             rgb = self.rgb_HWC[y, x] + (np.asarray(rgb) - self.rgb_HWC[y, x]) * (width_px / 0.8)
-        cv2.polylines(self.rgb_HWC, [fixed], False, _colour(rgb), max(1, round(width_px)), cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self.rgb_HWC, [fixed], False, _to_cv2_colour(rgb), max(1, round(width_px)), cv2.LINE_AA, _SHIFT)
         if material is not None and width_px >= 0.8:
-            cv2.polylines(self.material_HW, [fixed], False, INDEX[material], round(width_px), cv2.LINE_8, _SHIFT)
+            cv2.polylines(
+                self.material_HW, [fixed], False, MATERIAL_INDEX[material], round(width_px), cv2.LINE_8, _SHIFT
+            )
 
-    def cast(self, ring_N2: Points, reach_m: Points) -> None:
+    def add_shadow(self, ring_N2: Points, reach_m: Points) -> None:
         """Add the shadow of an upright prism whose top is displaced by `reach_m` in the shadow's direction."""
         far = ring_N2 + reach_m
         if len(ring_N2) == 4:
-            hull = cv2.convexHull(self.fixed(np.vstack([ring_N2, far])))
+            hull = cv2.convexHull(self.to_fixed_point(np.vstack([ring_N2, far])))
             cv2.fillConvexPoly(self.shade_HW, hull, 255, cv2.LINE_AA, _SHIFT)
             return
         for i in range(len(ring_N2)):
             quad = np.array([ring_N2[i - 1], ring_N2[i], far[i], far[i - 1]])
-            cv2.fillConvexPoly(self.shade_HW, self.fixed(quad), 255, cv2.LINE_AA, _SHIFT)
-        cv2.fillPoly(self.shade_HW, [self.fixed(far)], 255, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(self.shade_HW, self.to_fixed_point(quad), 255, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.shade_HW, [self.to_fixed_point(far)], 255, cv2.LINE_AA, _SHIFT)
 
-    def darken(self) -> None:
+    def apply_shadows(self) -> None:
         """Lay the collected shadows over what is painted so far."""
         cv2.blur(self.shade_HW, (3, 3), dst=self.shade_HW)
-        left = np.arange(256)[:, None] * (1 - np.array(SHADOW_RGB)) / 255
+        left = np.arange(256)[:, None] * (1 - np.array(SHADOW_FACTORS)) / 255
         table = np.round(255 * (1 - left)).astype(np.uint8)[None]
         for top in range(0, len(self.rgb_HWC), 256):
             part = self.rgb_HWC[top : top + 256]
             factor = cv2.LUT(cv2.merge([self.shade_HW[top : top + 256]] * 3), table)
             cv2.multiply(part, factor, dst=part, scale=1 / 255)
 
-    def light_at(self, xy: Points) -> float:
+    def illumination_at(self, xy: Points) -> float:
         """Return the light that falls on a spot of ground: 1 in the sun, less in a shadow."""
-        x, y = self.px(xy).astype(int)
+        x, y = self.to_pixels(xy).astype(int)
         height, width = self.shade_HW.shape
         if not (0 <= x < width and 0 <= y < height):
             return 1.0
         return 1.0 - 0.52 * float(self.shade_HW[y, x]) / 255
 
 
-def paint_ground(canvas: Canvas, patches: list[Patch]) -> None:
+def paint_ground(canvas: Canvas, patches: list[GroundPatch]) -> None:
     """Paint patches in their order."""
     for patch in patches:
-        if canvas.outside(patch.points_N2, patch.width_m or 0.0):
+        if canvas.is_outside(patch.points_N2, patch.width_m or 0.0):
             continue
-        rgb = canvas.palette[INDEX[patch.material]] * np.array(patch.tint)
+        rgb = canvas.palette[MATERIAL_INDEX[patch.material]] * np.array(patch.tint)
         if patch.width_m is not None:
             canvas.stroke(patch.points_N2, patch.width_m, rgb, patch.material)
         else:
             canvas.fill([patch.points_N2], rgb, patch.material)
         if patch.furrows is not None:
-            _furrow(canvas, patch.points_N2, patch.furrows)
+            _draw_furrows(canvas, patch.points_N2, patch.furrows)
 
 
-def _furrow(canvas: Canvas, ring_N2: Points, furrows: tuple[float, float, float]) -> None:
+def _draw_furrows(canvas: Canvas, ring_N2: Points, furrows: tuple[float, float, float]) -> None:
     """Draw rows over a field: a wave across, of uneven strength along."""
     turn, spacing_m, strength = furrows
-    outline = np.round(canvas.px(ring_N2)).astype(np.int32)
+    outline = np.round(canvas.to_pixels(ring_N2)).astype(np.int32)
     low = np.maximum(outline.min(axis=0), 0)
     high = np.minimum(outline.max(axis=0) + 1, canvas.material_HW.shape[::-1])
     if (high <= low).any():
@@ -180,20 +182,20 @@ def _furrow(canvas: Canvas, ring_N2: Points, furrows: tuple[float, float, float]
     part[:] = np.clip(part * factor[..., None], 0, 255)
 
 
-def paint_cars(canvas: Canvas, cars: Cars, look: Look) -> None:
+def paint_cars(canvas: Canvas, cars: Cars, look: AcquisitionConditions) -> None:
     """Paint cars: a small shadow, body, windows; a lorry is a box behind a cab."""
-    reach = look.shadow() * 1.3
+    reach = look.shadow_per_metre() * 1.3
     for (x, y, heading, length), number in zip(cars.place_N4, cars.colour_N, strict=True):
         spot = np.array([x, y])
-        if canvas.outside(spot[None], 6.0):
+        if canvas.is_outside(spot[None], 6.0):
             continue
-        light = canvas.light_at(spot)
+        light = canvas.illumination_at(spot)
         c, s = np.cos(heading), np.sin(heading)
         turn = np.array([[c, s], [-s, c]])
         half_u, half_v = length / 2, 0.92 if length < 6 else 1.25
         body = np.array([(-half_u, -half_v), (half_u, -half_v), (half_u, half_v), (-half_u, half_v)])
         ground = spot + body @ turn
-        under = cv2.convexHull(canvas.fixed(np.vstack([ground, ground + reach])))
+        under = cv2.convexHull(canvas.to_fixed_point(np.vstack([ground, ground + reach])))
         cv2.fillConvexPoly(
             canvas.rgb_HWC, under, (int(46 * light), int(47 * light), int(50 * light)), cv2.LINE_AA, _SHIFT
         )
@@ -208,19 +210,19 @@ def paint_cars(canvas: Canvas, cars: Cars, look: Look) -> None:
             canvas.fill([spot + cab @ turn], colour)
 
 
-def _bands(line_N2: Points, width_m: float) -> list[Points]:
+def _outline_band(line_N2: Points, width_m: float) -> list[Points]:
     """Return the outline of a broad line, with square ends, piece by piece where it turns sharply."""
     if len(line_N2) > 2:
         ahead = np.diff(line_N2, axis=0)
         turn = np.abs(np.diff(np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0]))))
         if turn.max() > 0.9:
-            return [band for i in range(len(line_N2) - 1) for band in _bands(line_N2[i : i + 2], width_m)]
+            return [band for i in range(len(line_N2) - 1) for band in _outline_band(line_N2[i : i + 2], width_m)]
     ahead = np.gradient(line_N2, axis=0)
     ahead /= np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
     side = np.stack([-ahead[:, 1], ahead[:, 0]], 1) * width_m / 2
     return [np.vstack([line_N2 - side, (line_N2 + side)[::-1]])]
 
 
-def _colour(rgb: Points) -> tuple[int, int, int]:
+def _to_cv2_colour(rgb: Points) -> tuple[int, int, int]:
     r, g, b = np.asarray(rgb).tolist()
     return min(max(round(r), 0), 255), min(max(round(g), 0), 255), min(max(round(b), 0), 255)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES = ("building", "road", "pavement", "grass", "tree", "water", "soil", "field", "car")
+LAND_COVER_CLASSES = ("building", "road", "pavement", "grass", "tree", "water", "soil", "field", "car")
 """Names of the truth classes; the index is the value in the class maps.
 
 `pavement` is what is sealed but no street (sidewalk, drive, yard, parking lot), `field` is farmed land in any state.
 """
 
-RGB = tuple[int, int, int]
+Rgb = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Material:
 
     Attributes:
         name: key.
-        kind: one of `CLASSES`.
+        kind: one of `LAND_COVER_CLASSES`.
         summer: colour in full leaf.
         winter: colour in the leafless season (the same for what does not grow).
         fine, mid, coarse: relative strength of brightness noise of about 1 px, 5 px and 50 px.
@@ -35,8 +35,8 @@ class Material:
 
     name: str
     kind: str
-    summer: RGB
-    winter: RGB
+    summer: Rgb
+    winter: Rgb
     fine: float
     mid: float
     coarse: float
@@ -76,10 +76,10 @@ MATERIALS = (
     Material("metal_blue", "building", (112, 134, 152), (112, 134, 152), 0.019, 0.05, 0.05),
     Material("metal_rust", "building", (138, 110, 94), (138, 110, 94), 0.031, 0.09, 0.08),
 )
-INDEX = {material.name: index for index, material in enumerate(MATERIALS)}
+MATERIAL_INDEX = {material.name: index for index, material in enumerate(MATERIALS)}
 
-CLASS_OF_MATERIAL: NDArray[np.uint8] = np.array([CLASSES.index(m.kind) for m in MATERIALS], np.uint8)
-GRAIN_M4: NDArray[np.float32] = np.array([(m.fine, m.mid, m.coarse, m.green) for m in MATERIALS], np.float32)
+MATERIAL_CLASS: NDArray[np.uint8] = np.array([LAND_COVER_CLASSES.index(m.kind) for m in MATERIALS], np.uint8)
+MATERIAL_TEXTURE_M4: NDArray[np.float32] = np.array([(m.fine, m.mid, m.coarse, m.green) for m in MATERIALS], np.float32)
 """Noise strengths per material: fine, mid, coarse, green."""
 
 PITCHED_ROOFS = ("tile_red", "tile_brown", "tile_grey", "shingle")
@@ -98,7 +98,7 @@ CAR_RGB = (
 )
 
 
-def colours(winter_frac: float) -> NDArray[np.float32]:
+def seasonal_colours(winter_frac: float) -> NDArray[np.float32]:
     """Return the colour of every material (M3, 0-255) when the season is this far into winter (0 summer, 1 winter)."""
     summer = np.array([m.summer for m in MATERIALS], np.float32)
     winter = np.array([m.winter for m in MATERIALS], np.float32)

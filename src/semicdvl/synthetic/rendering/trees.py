@@ -10,39 +10,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.synthetic.layout.scene import Trees
-from semicdvl.synthetic.rendering.draw import Canvas, Look
-from semicdvl.synthetic.rendering.palette import INDEX
+from semicdvl.synthetic.rendering.draw import AcquisitionConditions, Canvas
+from semicdvl.synthetic.rendering.palette import MATERIAL_INDEX
 
-SHAPES = 6
+CROWN_SHAPES = 6
 """Different crowns per species and size."""
 
-Stamp = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
+CrownStamp = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
 """Colour times cover (HWC), 1 - cover (HW1), cover 0-255 (HW)."""
 
 HEIGHT_PER_RADIUS = (2.3, 3.4)
 """Height of a deciduous tree and of a conifer against the radius of its crown."""
 
 
-def paint_trees(canvas: Canvas, trees: Trees, date: int, look: Look, *, shadows: bool) -> None:
+def paint_trees(canvas: Canvas, trees: Trees, date: int, look: AcquisitionConditions, *, shadows: bool) -> None:
     """Stamp all crowns of a date, or only their shadows, which must be down before buildings are painted."""
     radius_m = trees.radius_m_N2[:, date - 1]
-    stock = _stock(look, canvas.palette[INDEX["tree"]])
-    reach_m = look.shadow()
+    stock = _make_crown_stock(look, canvas.palette[MATERIAL_INDEX["tree"]])
+    reach_m = look.shadow_per_metre()
     aside = np.array(look.view)
     here = np.flatnonzero(radius_m > 0)
-    centres = canvas.px(trees.xy_N2)
+    centres = canvas.to_pixels(trees.xy_N2)
     for i in here:
         species, r_px = int(trees.species_N[i]), float(radius_m[i]) / canvas.gsd_m
-        cover_px, drawn = stock(species, max(2, round(r_px * 2)), int(trees.shape_N[i]) % SHAPES)
+        cover_px, drawn = stock(species, max(2, round(r_px * 2)), int(trees.shape_N[i]) % CROWN_SHAPES)
         height = HEIGHT_PER_RADIUS[species] * r_px
         if shadows:
             for share in (0.35, 0.65):
-                _shade(canvas, drawn[2], centres[i] + reach_m * height * share, cover_px)
+                _paint_crown_shadow(canvas, drawn[2], centres[i] + reach_m * height * share, cover_px)
             continue
-        _stamp(canvas, drawn, centres[i] + aside * height * 0.7, cover_px, float(trees.tint_N[i]))
+        _paint_crown(canvas, drawn, centres[i] + aside * height * 0.7, cover_px, float(trees.tint_N[i]))
 
 
-def _window(canvas: Canvas, centre_px: NDArray[np.float64], half: int) -> tuple[slice, slice, slice, slice] | None:
+def _overlap_with_canvas(
+    canvas: Canvas, centre_px: NDArray[np.float64], half: int
+) -> tuple[slice, slice, slice, slice] | None:
     """Return the rows and columns of the canvas and of the stamp that overlap."""
     height, width = canvas.material_HW.shape
     x, y = round(float(centre_px[0])) - half, round(float(centre_px[1])) - half
@@ -53,39 +55,41 @@ def _window(canvas: Canvas, centre_px: NDArray[np.float64], half: int) -> tuple[
     return slice(y0, y1), slice(x0, x1), slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
 
 
-def _stamp(canvas: Canvas, drawn: Stamp, centre_px: NDArray[np.float64], half: int, tint: float) -> None:
-    at = _window(canvas, centre_px, half)
+def _paint_crown(canvas: Canvas, drawn: CrownStamp, centre_px: NDArray[np.float64], half: int, tint: float) -> None:
+    at = _overlap_with_canvas(canvas, centre_px, half)
     if at is None:
         return
     rows, cols, srows, scols = at
     colour, rest, cover = drawn
     part = canvas.rgb_HWC[rows, cols]
     np.add(part * rest[srows, scols], colour[srows, scols] * np.float32(tint), out=part, casting="unsafe")
-    canvas.material_HW[rows, cols][cover[srows, scols] > 110] = INDEX["tree"]
+    canvas.material_HW[rows, cols][cover[srows, scols] > 110] = MATERIAL_INDEX["tree"]
 
 
-def _shade(canvas: Canvas, cover: NDArray[np.uint8], centre_px: NDArray[np.float64], half: int) -> None:
-    at = _window(canvas, centre_px, half)
+def _paint_crown_shadow(canvas: Canvas, cover: NDArray[np.uint8], centre_px: NDArray[np.float64], half: int) -> None:
+    at = _overlap_with_canvas(canvas, centre_px, half)
     if at is not None:
         rows, cols, srows, scols = at
         part = canvas.shade_HW[rows, cols]
         np.maximum(part, cover[srows, scols], out=part)
 
 
-def _stock(look: Look, rgb: NDArray[np.float32]) -> Callable[[int, int, int], tuple[int, Stamp]]:
+def _make_crown_stock(
+    look: AcquisitionConditions, rgb: NDArray[np.float32]
+) -> Callable[[int, int, int], tuple[int, CrownStamp]]:
     """Return a function (species, diameter in px, shape) -> (half side, stamp) that draws each stamp once."""
 
     @cache
-    def draw(species: int, diameter: int, shape: int) -> tuple[int, Stamp]:
+    def draw(species: int, diameter: int, shape: int) -> tuple[int, CrownStamp]:
         rng = np.random.default_rng([species, diameter, shape])
-        return _crown(rng, diameter / 2, species, look, rgb)
+        return _draw_crown(rng, diameter / 2, species, look, rgb)
 
     return draw
 
 
-def _crown(
-    rng: np.random.Generator, radius: float, species: int, look: Look, rgb: NDArray[np.float32]
-) -> tuple[int, Stamp]:
+def _draw_crown(
+    rng: np.random.Generator, radius: float, species: int, look: AcquisitionConditions, rgb: NDArray[np.float32]
+) -> tuple[int, CrownStamp]:
     """Draw one crown: lumpy outline, clumps of leaves, lit from the sun's side; half see-through when bare."""
     half = int(np.ceil(radius * 1.25)) + 1
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)

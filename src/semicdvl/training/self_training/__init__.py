@@ -4,6 +4,6 @@ BEFORE, AFTER -> patches -> VLM + change event generation -> store of labels -> 
 """
 
 from semicdvl.training.self_training.config import AdaptSettings
-from semicdvl.training.self_training.run import Adapted, adapt
+from semicdvl.training.self_training.run import AdaptResult, adapt
 
-__all__ = ["AdaptSettings", "Adapted", "adapt"]
+__all__ = ["AdaptResult", "AdaptSettings", "adapt"]

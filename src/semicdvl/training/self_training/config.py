@@ -7,7 +7,7 @@ from typing import Any
 
 from semicdvl.errors import ConfigError
 
-LEAST_PX = 32
+MIN_PATCH_PX = 32
 """Smallest side of a patch; networks halve it five times."""
 
 
@@ -28,7 +28,7 @@ class AdaptSettings:
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.
         gsd_m: metres per pixel where the files don't say; handed to the VLM.
-        bands, after_bands, grid, normalise, align: how the pair is read, as in `detection.pipeline.DetectSettings`.
+        bands, after_bands, grid, normalise, align: how the pair is read, as in `detection.pipeline.DetectionConfig`.
         device: where the network trains; "auto" takes a GPU where there is one.
     """
 
@@ -58,9 +58,9 @@ class AdaptSettings:
         for name in ("patches", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; wanted 1 or more.")
-        if not LEAST_PX <= self.crop_px <= self.patch_px:
+        if not MIN_PATCH_PX <= self.crop_px <= self.patch_px:
             raise ConfigError(
-                f"crops of {self.crop_px} px of patches of {self.patch_px} px: a crop has at least {LEAST_PX} px and "
+                f"crops of {self.crop_px} px of patches of {self.patch_px} px: a crop has at least {MIN_PATCH_PX} px and "
                 "is no larger than the patch."
             )
         for bands in (self.bands or (), self.after_bands or ()):
@@ -68,7 +68,7 @@ class AdaptSettings:
                 asked = ",".join(map(str, bands))
                 raise ConfigError(f"a VLM looks at red, green and blue; asked for bands {asked}. Name three.")
 
-    def reading(self) -> dict[str, Any]:
-        """Return how the pair is read: arguments of `open_checked` and of `DetectSettings`."""
+    def reading_options(self) -> dict[str, Any]:
+        """Return how the pair is read: arguments of `open_checked_pair` and of `DetectionConfig`."""
         names = ("bands", "after_bands", "grid", "normalise", "align")
         return {name: getattr(self, name) for name in names}

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from semicdvl.ceg.config import STEPS, CEGSettings
+from semicdvl.ceg.config import SCORE_STEPS, CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.pseudo_labels.quality import fill, spread
-from semicdvl.pseudo_labels.store import PseudoStore
-from semicdvl.training.self_training.patches import no_data_HW
+from semicdvl.pseudo_labels.quality import fill_store, select_evenly
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.training.self_training.patches import find_nodata_pixels
 from semicdvl.types import IGNORE, VLM, PairFiles
 
-MOST_CHANGED_FRAC = 0.75
+MAX_CHANGED_FRAC = 0.75
 """Share of the patches that may show change where there are more than are wanted: quiet ground must be seen, too."""
 
 
@@ -25,13 +25,13 @@ GAMMA_SHARE = 0.4
 network learns blobs (`docs/adapt.md`)."""
 
 
-def gamma_of(vlm: VLM) -> float:
+def default_gamma_of(vlm: VLM) -> float:
     """Return the score from which an answer becomes a label, where the user names none."""
-    return round(GAMMA_SHARE * vlm.gamma * STEPS) / STEPS
+    return round(GAMMA_SHARE * vlm.gamma * SCORE_STEPS) / SCORE_STEPS
 
 
 @dataclass(frozen=True)
-class Taught:
+class LabelledPatches:
     """The patches that are trained on, and what their labels cover.
 
     Attributes:
@@ -47,7 +47,7 @@ class Taught:
     with_change: int
 
 
-def teach(
+def label_patches(
     pairs: Sequence[PairFiles],
     *,
     vlm: VLM,
@@ -55,8 +55,8 @@ def teach(
     ceg: CEGSettings,
     store: Path,
     gsd_m: float | None,
-    most: int,
-) -> Taught:
+    max_patches: int,
+) -> LabelledPatches:
     """Fill the store for all patches and choose the ones to train on.
 
     Args:
@@ -66,22 +66,24 @@ def teach(
         ceg: how its answers become labels.
         store: folder of the store; what it holds is not asked again.
         gsd_m: metres per pixel, handed to the VLM.
-        most: patches to choose.
+        max_patches: patches to choose.
 
     Raises:
         DataError: no patch has a pixel that is labelled as changed: there is nothing to learn.
-        SemicdvlError: see `pseudo_labels.quality.fill`.
+        SemicdvlError: see `pseudo_labels.quality.fill_store`.
     """
-    fill(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=gsd_m)
-    kept = PseudoStore.open(store)
-    records = [_without_no_data(pair, kept) for pair in pairs]
+    fill_store(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=gsd_m)
+    kept = PseudoLabelStore.open(store)
+    records = [_ignore_nodata(pair, kept) for pair in pairs]
     changed = [record["changed_frac"] for record in records]
     if not any(changed):
-        raise DataError(_nothing(len(pairs), prompts, ceg, float(np.mean([each["reliable_frac"] for each in records]))))
-    chosen = choose(pairs, changed, most=most)
+        raise DataError(
+            _explain_no_change(len(pairs), prompts, ceg, float(np.mean([each["reliable_frac"] for each in records])))
+        )
+    chosen = select_training_patches(pairs, changed, max_patches=max_patches)
     names = {pair.name for pair in chosen}
     of_chosen = [record for pair, record in zip(pairs, records, strict=True) if pair.name in names]
-    return Taught(
+    return LabelledPatches(
         chosen,
         float(np.mean([record["reliable_frac"] for record in of_chosen])),
         float(np.mean([record["changed_frac"] for record in of_chosen])),
@@ -89,34 +91,36 @@ def teach(
     )
 
 
-def _without_no_data(pair: PairFiles, store: PseudoStore) -> dict[str, float]:
+def _ignore_nodata(pair: PairFiles, store: PseudoLabelStore) -> dict[str, float]:
     """Take the labels away where a patch has no data; return the record of what is left."""
-    none_HW = no_data_HW(pair)
+    none_HW = find_nodata_pixels(pair)
     if none_HW.any():
-        labels = store.labels(pair)
+        labels = store.read_labels(pair)
         maps = {name: np.where(none_HW, np.uint8(IGNORE), map_HW) for name, map_HW in vars(labels).items()}
-        return store.keep_labels(pair, replace(labels, **maps))
-    return store.record(pair)
+        return store.write_labels(pair, replace(labels, **maps))
+    return store.read_record(pair)
 
 
-def choose(pairs: Sequence[PairFiles], changed_frac: Sequence[float], *, most: int) -> tuple[PairFiles, ...]:
-    """Return at most `most` patches: those that show change first, evenly over the raster, then others likewise.
+def select_training_patches(
+    pairs: Sequence[PairFiles], changed_frac: Sequence[float], *, max_patches: int
+) -> tuple[PairFiles, ...]:
+    """Return at most `max_patches` patches: those that show change first, evenly over the raster, then others likewise.
 
     Args:
         pairs: all patches, row by row.
         changed_frac: share of each patch that is labelled as changed.
-        most: patches wanted.
+        max_patches: patches wanted.
     """
-    if len(pairs) <= most:
+    if len(pairs) <= max_patches:
         return tuple(pairs)
     loud = [pair for pair, frac in zip(pairs, changed_frac, strict=True) if frac > 0]
     quiet = [pair for pair, frac in zip(pairs, changed_frac, strict=True) if frac == 0]
-    wanted = max(most - len(quiet), min(len(loud), max(1, int(MOST_CHANGED_FRAC * most))))
-    taken = {pair.name for pair in (*spread(loud, wanted), *spread(quiet, most - wanted))}
+    wanted = max(max_patches - len(quiet), min(len(loud), max(1, int(MAX_CHANGED_FRAC * max_patches))))
+    taken = {pair.name for pair in (*select_evenly(loud, wanted), *select_evenly(quiet, max_patches - wanted))}
     return tuple(pair for pair in pairs if pair.name in taken)
 
 
-def _nothing(count: int, prompts: Prompts, ceg: CEGSettings, reliable_frac: float) -> str:
+def _explain_no_change(count: int, prompts: Prompts, ceg: CEGSettings, reliable_frac: float) -> str:
     """Say that there is nothing to learn from, and what may help."""
     unsure = (
         f"only {reliable_frac:.0%} of the pixels have a reliable answer: lower --gamma ({ceg.gamma:g}), or check --gsd"

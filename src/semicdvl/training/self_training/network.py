@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import ConvBNReLU, resize, wanted_heads
+from semicdvl.models.blocks import ConvBNReLU, resize_map, resolve_heads
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Outputs
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial.net import INPUT_MEAN, INPUT_STD, AerialNet
@@ -65,21 +65,21 @@ class SiamAerial(nn.Module):
         Raises:
             ConfigError: a head that this network doesn't have.
         """
-        heads, size_px = wanted_heads(heads, has=self.heads), t1_BCHW.shape[-2:]
-        t1_BDHW, t2_BDHW = self._map(t1_BCHW), self._map(t2_BCHW)
-        change_BKHW = resize(self.change((t1_BDHW - t2_BDHW).abs()).float(), size_px=size_px)
+        heads, size_px = resolve_heads(heads, has=self.heads), t1_BCHW.shape[-2:]
+        t1_BDHW, t2_BDHW = self._extract_features(t1_BCHW), self._extract_features(t2_BCHW)
+        change_BKHW = resize_map(self.change((t1_BDHW - t2_BDHW).abs()).float(), size_px=size_px)
         if self.segmentation is None or "segmentation" not in heads:
             return Outputs(change_BKHW)
-        dates = [resize(self.segmentation(map_BDHW).float(), size_px=size_px) for map_BDHW in (t1_BDHW, t2_BDHW)]
+        dates = [resize_map(self.segmentation(map_BDHW).float(), size_px=size_px) for map_BDHW in (t1_BDHW, t2_BDHW)]
         return Outputs(change_BKHW, t1_BKHW=dates[0], t2_BKHW=dates[1])
 
-    def _map(self, image_BCHW: Tensor) -> Tensor:
+    def _extract_features(self, image_BCHW: Tensor) -> Tensor:
         """Return the finest map of one date's pyramid."""
-        map_BDHW: Tensor = self.encoder.pyramid(self.encoder.encoder(image_BCHW * self.scale_C11 + self.shift_C11))
+        map_BDHW: Tensor = self.encoder.fuse_pyramid(self.encoder.encoder(image_BCHW * self.scale_C11 + self.shift_C11))
         return map_BDHW
 
 
-def build(
+def build_siam_aerial(
     *, pretrained: bool | str | Path = True, backbone: str = "tf_efficientnet_lite2", train_heads: bool = True
 ) -> SiamAerial:
     """Build the network.
@@ -101,7 +101,7 @@ def build(
                 f"backbone '{backbone}' cannot be built ({error}). Give the name of a timm network."
             ) from error
     else:
-        encoder = model.build(weights=None if pretrained in (True, "aerial") else Path(str(pretrained))).net
+        encoder = model.build_aerial(weights=None if pretrained in (True, "aerial") else Path(str(pretrained))).net
     for layer in (*encoder.head.parameters(), encoder.log_scale):
         layer.requires_grad_(False)  # the layer of words, which nothing here asks
     return SiamAerial(encoder.train(), train_heads=train_heads)

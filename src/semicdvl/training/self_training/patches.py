@@ -15,59 +15,59 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.atomic_files import whole, write_json
+from semicdvl.atomic_files import write_atomically, write_json
 from semicdvl.data.pairs import read_pair
-from semicdvl.data.patch_files import files_of, write_patch
-from semicdvl.data.prepare.spatial_split import Cell
+from semicdvl.data.patch_files import list_patch_files, write_patch
+from semicdvl.data.prepare.spatial_split import PatchCell
 from semicdvl.errors import DataError, InputError
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.training.self_training.config import LEAST_PX
+from semicdvl.training.self_training.config import MIN_PATCH_PX
 from semicdvl.types import PairFiles
 
 
-def cells_of(height: int, width: int, *, side_px: int, most: int) -> tuple[Cell, ...]:
+def place_patches(height: int, width: int, *, side_px: int, max_patches: int) -> tuple[PatchCell, ...]:
     """Return where patches lie: evenly over the raster, edges included, neighbours overlapping by half at most.
 
     Args:
         height: of the raster.
         width: of the raster.
         side_px: of a patch; not longer than either.
-        most: patches; where that many would overlap by more than half there are fewer.
+        max_patches: patches; where that many would overlap by more than half there are fewer.
     """
     counts = [math.ceil((length - side_px) / (side_px / 2)) + 1 for length in (height, width)]
-    if counts[0] * counts[1] > most:
-        share = math.sqrt(most / (counts[0] * counts[1]))
+    if counts[0] * counts[1] > max_patches:
+        share = math.sqrt(max_patches / (counts[0] * counts[1]))
         # the shorter side first: it may have a single row of patches, and the other one then has all of them
         short = 0 if counts[0] <= counts[1] else 1
         counts[short] = max(1, int(counts[short] * share))
-        counts[1 - short] = max(1, min(counts[1 - short], most // counts[short]))
-    rows, cols = (_starts(length - side_px, count) for length, count in zip((height, width), counts, strict=True))
-    return tuple(Cell(row, col, (0, 0)) for row in rows for col in cols)
+        counts[1 - short] = max(1, min(counts[1 - short], max_patches // counts[short]))
+    rows, cols = (_space_evenly(length - side_px, count) for length, count in zip((height, width), counts, strict=True))
+    return tuple(PatchCell(row, col, (0, 0)) for row in rows for col in cols)
 
 
-def _starts(last: int, count: int) -> list[int]:
+def _space_evenly(last: int, count: int) -> list[int]:
     """Return `count` even steps from 0 to `last`; one alone lies in the middle."""
     return [last // 2] if count == 1 else sorted({round(at * last / (count - 1)) for at in range(count)})
 
 
-def side_of(pair: RasterPair, patch_px: int) -> int:
+def choose_patch_size(pair: RasterPair, patch_px: int) -> int:
     """Return the side of the patches of a pair.
 
     Raises:
         DataError: the overlap is too small for any.
     """
     side = min(patch_px, *pair.shape_hw)
-    if side < LEAST_PX:
+    if side < MIN_PATCH_PX:
         height, width = pair.shape_hw
         raise DataError(
-            f"the images overlap on {height} x {width} px, too little to train on: at least {LEAST_PX} px each way are "
+            f"the images overlap on {height} x {width} px, too little to train on: at least {MIN_PATCH_PX} px each way are "
             "wanted. Use `semicdvl detect` without a model."
         )
     return side
 
 
-def cut(
-    pair: RasterPair, cells: Sequence[Cell], root: Path, *, side_px: int, min_valid_frac: float, console: Console
+def cut_pair_patches(
+    pair: RasterPair, cells: Sequence[PatchCell], root: Path, *, side_px: int, min_valid_frac: float, console: Console
 ) -> tuple[PairFiles, ...]:
     """Write the patches that hold enough data and return them, row by row.
 
@@ -80,7 +80,7 @@ def cut(
     pairs = []
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as shown:
         for cell in shown.track(cells, description="cutting"):
-            before, after, _ = files_of(root, cell.name)
+            before, after, _ = list_patch_files(root, cell.name)
             if not after.is_file() and not (skipped / f"{cell.name}.json").is_file():
                 window = pair.read(cell.row, cell.col, side_px, side_px)
                 if window.valid_HW.mean() >= max(min_valid_frac, 1 / side_px**2):
@@ -98,14 +98,14 @@ def cut(
     return tuple(pairs)
 
 
-def no_data_HW(pair: PairFiles) -> NDArray[np.bool_]:
+def find_nodata_pixels(pair: PairFiles) -> NDArray[np.bool_]:
     """Return where a patch has no data: there both dates are black."""
     arrays = read_pair(pair, with_label=False)
     none_HW: NDArray[np.bool_] = (arrays.t1_HWC.max(axis=-1) == 0) & (arrays.t2_HWC.max(axis=-1) == 0)
     return none_HW
 
 
-def write_list(root: Path, pairs: Sequence[PairFiles]) -> None:
+def write_train_list(root: Path, pairs: Sequence[PairFiles]) -> None:
     """Write which patches are trained on."""
-    with whole(root / "list" / "train.txt") as temporary:
+    with write_atomically(root / "list" / "train.txt") as temporary:
         temporary.write_text("".join(f"{pair.name}\n" for pair in pairs), encoding="utf-8")

@@ -16,7 +16,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class ClipWords:
+class ClipClassifier:
     """A CLIP or SigLIP of transformers.
 
     Attributes:
@@ -32,7 +32,7 @@ class ClipWords:
     identity: str = "clip"
 
     @torch.inference_mode()
-    def probabilities(self, pictures: Sequence[NDArray[np.uint8]], sentences: Sequence[str]) -> NDArray[np.float32]:
+    def classify(self, pictures: Sequence[NDArray[np.uint8]], sentences: Sequence[str]) -> NDArray[np.float32]:
         """Return for each picture (uint8 HWC, any size; one or more) a distribution over the sentences, NS."""
         length = self.model.config.text_config.max_position_embeddings
         asked = self.tokenizer(

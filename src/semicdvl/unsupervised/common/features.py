@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.types import PairTiles
-from semicdvl.unsupervised.common.statistics import placed
+from semicdvl.unsupervised.common.statistics import locate_tiles
 
 Map = NDArray[np.float32]
 
@@ -22,7 +22,7 @@ MULTIPLE_PX = 32
 """Images are padded to whole multiples of this before a network sees them: the coarsest step of the usual ones."""
 
 
-class Features(Protocol):
+class FeatureNetwork(Protocol):
     """A pretrained network: an image in, feature maps out."""
 
     @property
@@ -35,43 +35,43 @@ class Features(Protocol):
         """Channels of the maps."""
         ...
 
-    def maps(self, image_HWC: NDArray[np.uint8]) -> list[Map]:
+    def extract_maps(self, image_HWC: NDArray[np.uint8]) -> list[Map]:
         """Return maps DHW, fine to coarse, of a uint8 RGB image with sides of multiples of 32; each spans the image."""
         ...
 
 
-def feature_maps(features: Features, image_HWC: NDArray[np.uint8], *, layers: Sequence[int]) -> list[Map]:
+def extract_feature_maps(features: FeatureNetwork, image_HWC: NDArray[np.uint8], *, layers: Sequence[int]) -> list[Map]:
     """Return some of the maps of an image of any size, of its first three bands, padded by repeating the edge.
 
-    The maps span the padded image; see `at_size` and `cells`.
+    The maps span the padded image; see `resize_to_image` and `cells`.
     """
     height, width = image_HWC.shape[:2]
     padding = ((0, -height % MULTIPLE_PX), (0, -width % MULTIPLE_PX), (0, 0))
-    maps = features.maps(np.ascontiguousarray(np.pad(image_HWC[..., :3], padding, mode="edge")))
+    maps = features.extract_maps(np.ascontiguousarray(np.pad(image_HWC[..., :3], padding, mode="edge")))
     return [maps[layer] for layer in layers]
 
 
-def unit(features_DHW: Map) -> Map:
+def normalise_features(features_DHW: Map) -> Map:
     """Return features scaled to length 1 at every place."""
     length_HW = np.sqrt(np.square(features_DHW).sum(axis=0))
     unit_DHW: Map = features_DHW / np.maximum(length_HW, np.float32(1e-12))
     return unit_DHW
 
 
-def at_size(coarse_HW: Map, shape_hw: tuple[int, int]) -> Map:
+def resize_to_image(coarse_HW: Map, shape_hw: tuple[int, int]) -> Map:
     """Return a map of a padded image at the image's own size (bilinear)."""
-    padded_hw = _padded(shape_hw)
+    padded_hw = _padded_shape(shape_hw)
     full_HW = cv2.resize(coarse_HW, padded_hw[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(full_HW[: shape_hw[0], : shape_hw[1]], np.float32)
 
 
-def _padded(shape_hw: tuple[int, int]) -> tuple[int, int]:
+def _padded_shape(shape_hw: tuple[int, int]) -> tuple[int, int]:
     return shape_hw[0] + -shape_hw[0] % MULTIPLE_PX, shape_hw[1] + -shape_hw[1] % MULTIPLE_PX
 
 
 # ------------------------------------------------------------------------------------------------ cells of the raster
 @dataclass(frozen=True)
-class Cells:
+class FeatureCells:
     """One map's cells that lie on valid ground of a tile.
 
     Attributes:
@@ -85,27 +85,29 @@ class Cells:
     col_N: NDArray[np.int64]
 
 
-def cells(tiles: PairTiles, features: Features, *, layers: Sequence[int]) -> Iterator[list[Cells]]:
+def iterate_feature_cells(
+    tiles: PairTiles, features: FeatureNetwork, *, layers: Sequence[int]
+) -> Iterator[list[FeatureCells]]:
     """Go through a pair and give, tile by tile, the cells of each layer that lie on valid ground as a whole."""
-    for at in placed(tiles):
+    for at in locate_tiles(tiles):
         valid_HW = at.tile.valid_HW
         if not valid_HW.any():
             continue
-        dates = [feature_maps(features, image, layers=layers) for image in (at.tile.t1_HWC, at.tile.t2_HWC)]
+        dates = [extract_feature_maps(features, image, layers=layers) for image in (at.tile.t1_HWC, at.tile.t2_HWC)]
         found = []
         for t1_DHW, t2_DHW in zip(*dates, strict=True):
-            whole_HW, row_H, col_W = _whole(valid_HW, (t1_DHW.shape[1], t1_DHW.shape[2]))
+            whole_HW, row_H, col_W = _find_valid_cells(valid_HW, (t1_DHW.shape[1], t1_DHW.shape[2]))
             row_HW, col_HW = np.broadcast_arrays(row_H[:, None] + at.row, col_W + at.col)
             parts = (t1_DHW[:, whole_HW].T, t2_DHW[:, whole_HW].T, row_HW[whole_HW], col_HW[whole_HW])
-            found.append(Cells(*parts))
+            found.append(FeatureCells(*parts))
         yield found
 
 
-def _whole(
+def _find_valid_cells(
     valid_HW: NDArray[np.bool_], grid_hw: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
     """Return which cells of a grid over the padded tile are all valid, and the rows and columns of their middles."""
-    padded_hw = _padded((valid_HW.shape[0], valid_HW.shape[1]))
+    padded_hw = _padded_shape((valid_HW.shape[0], valid_HW.shape[1]))
     ground_HW = np.zeros(padded_hw, np.float32)
     ground_HW[: valid_HW.shape[0], : valid_HW.shape[1]] = valid_HW
     share_HW = cv2.resize(ground_HW, grid_hw[::-1], interpolation=cv2.INTER_AREA)

@@ -20,13 +20,13 @@ UNCERTAIN = 2
 WIDTH = 32
 MARGIN = 1.0
 METRIC_WEIGHT = 0.5
-RATE = 5e-3
-MOST_WEIGHT = 10.0
+LEARNING_RATE = 5e-3
+MAX_CHANGED_WEIGHT = 10.0
 """Of a changed node against an unchanged one, where changed ones are few."""
 PLACES_AT_ONCE = 2**13
 
 
-class Network(nn.Module):
+class GraphNetwork(nn.Module):
     """What is said of both dates at a node, spread over its neighbours, to the log odds of change."""
 
     def __init__(self, channels: int, *, neighbours: int) -> None:
@@ -38,13 +38,13 @@ class Network(nn.Module):
         self.second = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
         self.head = nn.Linear(2 * WIDTH, 1)
 
-    def described(self, t1_ND: Tensor, t2_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def embed_nodes(self, t1_ND: Tensor, t2_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Return what enters the graph, and the distance of the dates in the learned space."""
         z1_NE, z2_NE = self.project(t1_ND), self.project(t2_ND)
         away_NE = (z1_NE - z2_NE).abs()
         return torch.cat([away_NE, z1_NE, z2_NE], dim=1), away_NE.square().sum(dim=1).clamp_min(1e-12).sqrt()
 
-    def spread(self, layer: nn.Module, nodes_NE: Tensor, bank_ME: Tensor) -> Tensor:
+    def convolve_edges(self, layer: nn.Module, nodes_NE: Tensor, bank_ME: Tensor) -> Tensor:
         """Return one edge convolution of nodes over their nearest in the bank."""
         with torch.no_grad():
             nearest_NK = torch.cdist(nodes_NE, bank_ME).topk(self.neighbours, dim=1, largest=False).indices
@@ -53,14 +53,14 @@ class Network(nn.Module):
         spread_NE: Tensor = layer(edges_NKE).amax(dim=1)
         return spread_NE
 
-    def logits(self, first_NE: Tensor, second_NE: Tensor) -> Tensor:
+    def classify_nodes(self, first_NE: Tensor, second_NE: Tensor) -> Tensor:
         """Return the log odds of change from what both layers say."""
         logit_N: Tensor = self.head(torch.cat([first_NE, second_NE], dim=1))[:, 0]
         return logit_N
 
 
 @dataclass(frozen=True)
-class Graph:
+class TrainedGraph:
     """A trained network and the nodes that other places are joined to.
 
     Attributes:
@@ -69,25 +69,25 @@ class Graph:
         first_ME: what the first layer makes of it.
     """
 
-    network: Network
+    network: GraphNetwork
     bank_ME: Tensor
     first_ME: Tensor
 
-    def probability(self, t1_ND: NDArray[np.float32], t2_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict_probability(self, t1_ND: NDArray[np.float32], t2_ND: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability of change of places."""
         parts = []
         with torch.inference_mode():
             for at in range(0, len(t1_ND), PLACES_AT_ONCE):
                 dates = (torch.from_numpy(np.ascontiguousarray(x[at : at + PLACES_AT_ONCE])) for x in (t1_ND, t2_ND))
-                nodes_NE, _ = self.network.described(*dates)
-                first_NE = self.network.spread(self.network.first, nodes_NE, self.bank_ME)
-                second_NE = self.network.spread(self.network.second, first_NE, self.first_ME)
-                parts.append(self.network.logits(first_NE, second_NE).sigmoid())
+                nodes_NE, _ = self.network.embed_nodes(*dates)
+                first_NE = self.network.convolve_edges(self.network.first, nodes_NE, self.bank_ME)
+                second_NE = self.network.convolve_edges(self.network.second, first_NE, self.first_ME)
+                parts.append(self.network.classify_nodes(first_NE, second_NE).sigmoid())
         changed_N: NDArray[np.float32] = torch.cat(parts).numpy()
         return changed_N
 
 
-def train(
+def train_graph(
     t1_ND: NDArray[np.float32],
     t2_ND: NDArray[np.float32],
     label_N: NDArray[np.int64],
@@ -95,7 +95,7 @@ def train(
     neighbours: int,
     steps: int,
     seed: int,
-) -> Graph:
+) -> TrainedGraph:
     """Train on nodes labelled 0, 1 and UNCERTAIN.
 
     The loss is the cross-entropy of the certain nodes plus half a contrastive one on the learned distance of the dates
@@ -103,16 +103,16 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(t1_ND.shape[1], neighbours=neighbours)
+        network = GraphNetwork(t1_ND.shape[1], neighbours=neighbours)
     dates = [torch.from_numpy(np.ascontiguousarray(x)) for x in (t1_ND, t2_ND)]
     certain_N = torch.from_numpy(label_N != UNCERTAIN)
     target_C = torch.from_numpy((label_N == 1).astype(np.float32))[certain_N]
-    weight = ((1 - target_C).sum() / target_C.sum()).clamp(1.0, MOST_WEIGHT)
-    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    weight = ((1 - target_C).sum() / target_C.sum()).clamp(1.0, MAX_CHANGED_WEIGHT)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     for _ in range(steps):
-        nodes_NE, distance_N = network.described(*dates)
-        first_NE = network.spread(network.first, nodes_NE, nodes_NE)
-        logit_N = network.logits(first_NE, network.spread(network.second, first_NE, first_NE))
+        nodes_NE, distance_N = network.embed_nodes(*dates)
+        first_NE = network.convolve_edges(network.first, nodes_NE, nodes_NE)
+        logit_N = network.classify_nodes(first_NE, network.convolve_edges(network.second, first_NE, first_NE))
         told = F.binary_cross_entropy_with_logits(logit_N[certain_N], target_C, pos_weight=weight)
         away_C = distance_N[certain_N]
         metric = torch.where(target_C > 0, (MARGIN - away_C).clamp_min(0), away_C).square().mean()
@@ -121,6 +121,6 @@ def train(
         optimiser.step()
     network.eval()
     with torch.no_grad():
-        nodes_NE, _ = network.described(*dates)
-        first_NE = network.spread(network.first, nodes_NE, nodes_NE)
-    return Graph(network, nodes_NE, first_NE)
+        nodes_NE, _ = network.embed_nodes(*dates)
+        first_NE = network.convolve_edges(network.first, nodes_NE, nodes_NE)
+    return TrainedGraph(network, nodes_NE, first_NE)

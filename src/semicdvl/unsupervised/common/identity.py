@@ -8,16 +8,16 @@ from typing import Any
 PLAIN = (str, int, float, bool, tuple)
 
 
-class Told:
+class IdentityFromOptions:
     """A detector (a dataclass) that tells its options; what it has learned of a pair is no part of that."""
 
     @property
     def identity(self) -> str:
         """Name and options, those of networks included: equal identity means equal maps of equal images."""
-        return _told(self)
+        return _list_options(self)
 
 
-def _told(part: Any) -> str:
+def _list_options(part: Any) -> str:
     """Return the options of a dataclass, and of what it was handed."""
     words = []
     for item in fields(part):
@@ -25,7 +25,7 @@ def _told(part: Any) -> str:
         if isinstance(value, PLAIN):
             words.append(f"{item.name}={value!r}")
         elif is_dataclass(value) and (hasattr(value, "identity") or item.name == "rule"):
-            words.append(f"{item.name}=({_told(value)})")
+            words.append(f"{item.name}=({_list_options(value)})")
         elif hasattr(value, "identity"):
             words.append(f"{item.name}={value.identity}")
     return ", ".join(words)

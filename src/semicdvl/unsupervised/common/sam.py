@@ -23,11 +23,11 @@ from torchvision.ops import masks_to_boxes, nms  # type: ignore[import-untyped]
 
 STABILITY_OFFSET = 1.0
 """Log odds by which the threshold is moved either way to measure a mask's stability."""
-PAINT_AT_ONCE = 16
+MASKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Seen:
+class SamEmbedding:
     """What the network saw of one image.
 
     Attributes:
@@ -42,7 +42,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Masks:
+class SamInstances:
     """Objects of one image.
 
     Attributes:
@@ -57,22 +57,22 @@ class Masks:
         """Return their number."""
         return len(self.rating_N)
 
-    def with_others(self, others: Masks) -> Masks:
+    def concatenate(self, others: SamInstances) -> SamInstances:
         """Return these and other objects of an image of the same size."""
         logits_NHW = torch.cat([self.logits_NHW, others.logits_NHW])
-        return Masks(logits_NHW, torch.cat([self.rating_N, others.rating_N]))
+        return SamInstances(logits_NHW, torch.cat([self.rating_N, others.rating_N]))
 
-    def painted(self, value_N: Tensor, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    def paint_maximum(self, value_N: Tensor, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
         """Return a map of the greatest value of the objects that cover each pixel; 0 where there is none."""
         map_HW = torch.zeros(shape_hw)
-        for at in range(0, len(self), PAINT_AT_ONCE):
-            full_NHW = _enlarged(self.logits_NHW[at : at + PAINT_AT_ONCE], shape_hw) > 0
-            values_NHW = full_NHW * value_N[at : at + PAINT_AT_ONCE, None, None].cpu()
+        for at in range(0, len(self), MASKS_AT_ONCE):
+            full_NHW = _upsample(self.logits_NHW[at : at + MASKS_AT_ONCE], shape_hw) > 0
+            values_NHW = full_NHW * value_N[at : at + MASKS_AT_ONCE, None, None].cpu()
             map_HW = torch.maximum(map_HW, values_NHW.amax(dim=0))
         painted_HW: NDArray[np.float32] = map_HW.numpy()
         return painted_HW
 
-    def means(self, embedding_DHW: Tensor) -> Tensor:
+    def mean_embeddings(self, embedding_DHW: Tensor) -> Tensor:
         """Return the mean embedding under each object, ND; objects smaller than a cell weigh by their share of it."""
         _, rows, cols = embedding_DHW.shape
         share_NHW = F.adaptive_avg_pool2d((self.logits_NHW > 0).float(), (rows, cols))
@@ -80,12 +80,12 @@ class Masks:
         return torch.einsum("nhw,dhw->nd", share_NHW, embedding_DHW.float()) / total_N[:, None]
 
 
-def _enlarged(logits_NHW: Tensor, shape_hw: tuple[int, int]) -> Tensor:
+def _upsample(logits_NHW: Tensor, shape_hw: tuple[int, int]) -> Tensor:
     return F.interpolate(logits_NHW[:, None].float().cpu(), size=shape_hw, mode="bilinear", align_corners=False)[:, 0]
 
 
 @dataclass(frozen=True)
-class SamMasks:
+class SamMaskGenerator:
     """A SAM or SAM 2; see the module.
 
     Attributes:
@@ -113,26 +113,26 @@ class SamMasks:
     batch: int = 64
 
     @property
-    def is_second(self) -> bool:
+    def is_sam2(self) -> bool:
         """Whether it is a SAM 2, whose embeddings come in several levels and without a norm."""
         return str(self.model.config.model_type).startswith("sam2")
 
     # -------------------------------------------------------------------------------------------- seeing
     @torch.inference_mode()
-    def look(self, image_HWC: NDArray[np.uint8]) -> Seen:
+    def embed_image(self, image_HWC: NDArray[np.uint8]) -> SamEmbedding:
         """Return the embeddings of one image, of its first three bands."""
         picture = Image.fromarray(np.ascontiguousarray(image_HWC[..., :3]))
         pixels = self.processor.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
         found = self.model.get_image_embeddings(pixels.to(self.model.device, self.model.dtype))
-        if self.is_second:
-            return Seen(list(found), (1.0, 1.0), found[-1][0].float().cpu())
+        if self.is_sam2:
+            return SamEmbedding(list(found), (1.0, 1.0), found[-1][0].float().cpu())
         height, width = image_HWC.shape[:2]
         extent_hw = height / max(height, width), width / max(height, width)
-        return Seen([found], extent_hw, _cut(self._without_affine(found[0].float()), extent_hw).cpu())
+        return SamEmbedding([found], extent_hw, _crop_to_image(self._without_affine(found[0].float()), extent_hw).cpu())
 
-    def levels(self, seen: Seen) -> list[Tensor]:
+    def embedding_levels(self, seen: SamEmbedding) -> list[Tensor]:
         """Return all levels DHW, cut to the image, finest first."""
-        return [_cut(level[0].float(), seen.extent_hw).cpu() for level in seen.levels]
+        return [_crop_to_image(level[0].float(), seen.extent_hw).cpu() for level in seen.levels]
 
     def _without_affine(self, embedding_DHW: Tensor) -> Tensor:
         """Return SAM's embedding before scale and shift of its last norm, where angles mean something."""
@@ -143,50 +143,52 @@ class SamMasks:
 
     # -------------------------------------------------------------------------------------------- objects
     @torch.inference_mode()
-    def masks(self, seen: Seen) -> Masks:
+    def generate_masks(self, seen: SamEmbedding) -> SamInstances:
         """Return every object of an image, best rated first."""
         steps = (torch.arange(self.grid) + 0.5) / self.grid
         points_N2 = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
         asked = (points_N2[at : at + self.batch] for at in range(0, len(points_N2), self.batch))
-        parts = [self._good(*self._ask(seen, some_N2)) for some_N2 in asked]
-        found = Masks(torch.cat([part.logits_NHW for part in parts]), torch.cat([part.rating_N for part in parts]))
+        parts = [self._select_good(*self._decode_points(seen, some_N2)) for some_N2 in asked]
+        found = SamInstances(
+            torch.cat([part.logits_NHW for part in parts]), torch.cat([part.rating_N for part in parts])
+        )
         boxes_N4 = masks_to_boxes(found.logits_NHW > 0) if len(found) else torch.zeros(0, 4)
         kept = nms(boxes_N4 + boxes_N4.new_tensor([0, 0, 1, 1]), found.rating_N, self.same_iou)[: self.most]
-        return Masks(found.logits_NHW[kept], found.rating_N[kept])
+        return SamInstances(found.logits_NHW[kept], found.rating_N[kept])
 
     @torch.inference_mode()
-    def at(self, seen: Seen, *, x_frac: float, y_frac: float) -> Masks:
+    def mask_at_point(self, seen: SamEmbedding, *, x_frac: float, y_frac: float) -> SamInstances:
         """Return the best rated object at one point, given as shares of the image's width and height."""
-        logits_NHW, rating_N = self._ask(seen, torch.tensor([[x_frac, y_frac]]))
+        logits_NHW, rating_N = self._decode_points(seen, torch.tensor([[x_frac, y_frac]]))
         best = rating_N.argmax()[None]
-        return Masks(logits_NHW[best], rating_N[best])
+        return SamInstances(logits_NHW[best], rating_N[best])
 
-    def _ask(self, seen: Seen, points_N2: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode_points(self, seen: SamEmbedding, points_N2: Tensor) -> tuple[Tensor, Tensor]:
         """Return log odds (cut to the image) and rating of the three masks of each point (x, y as shares)."""
         side = self.model.config.vision_config
-        side_px = side.image_size if not self.is_second else side.backbone_config.image_size[0]
+        side_px = side.image_size if not self.is_sam2 else side.backbone_config.image_size[0]
         extent = torch.tensor(seen.extent_hw[::-1])
         asked = (points_N2 * extent * side_px)[None, :, None].to(self.model.device, self.model.dtype)
         out = self.model(
-            image_embeddings=seen.levels if self.is_second else seen.levels[0],
+            image_embeddings=seen.levels if self.is_sam2 else seen.levels[0],
             input_points=asked,
             input_labels=torch.ones(asked.shape[:3], dtype=torch.long, device=asked.device),
             multimask_output=True,
         )
         logits_NHW = out.pred_masks[0].flatten(0, 1).float()
-        return _cut(logits_NHW, seen.extent_hw).cpu(), out.iou_scores[0].flatten().float().cpu()
+        return _crop_to_image(logits_NHW, seen.extent_hw).cpu(), out.iou_scores[0].flatten().float().cpu()
 
-    def _good(self, logits_NHW: Tensor, rating_N: Tensor) -> Masks:
+    def _select_good(self, logits_NHW: Tensor, rating_N: Tensor) -> SamInstances:
         """Keep masks that are rated well, stable, neither empty nor of nearly the whole image."""
         sure_N = (logits_NHW > STABILITY_OFFSET).sum(dim=(1, 2))
         wide_N = (logits_NHW > -STABILITY_OFFSET).sum(dim=(1, 2))
         frac_N = (logits_NHW > 0).float().mean(dim=(1, 2))
         good_N = (rating_N > self.rating) & (sure_N >= self.stability * wide_N.clamp_min(1))
         good_N &= (frac_N > 0) & (frac_N <= self.most_frac)
-        return Masks(logits_NHW[good_N], rating_N[good_N])
+        return SamInstances(logits_NHW[good_N], rating_N[good_N])
 
 
-def _cut(maps_DHW: Tensor, extent_hw: tuple[float, float]) -> Tensor:
+def _crop_to_image(maps_DHW: Tensor, extent_hw: tuple[float, float]) -> Tensor:
     """Return the part of maps over the network's input that shows the image."""
     rows, cols = (max(1, round(size * frac)) for size, frac in zip(maps_DHW.shape[-2:], extent_hw, strict=True))
     return maps_DHW[..., :rows, :cols]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semicdvl.errors import DataError
 from semicdvl.types import PairTile, PairTiles
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 NOISE_RATIO = 0.5
 """Of steps to spread: 1 in white noise, near 0 where areas differ. Half of it leaves room for noise that compression
@@ -26,7 +26,7 @@ has smeared (0.64 to 0.75 in photographs with noise of 4 grey values, saved as J
 
 # ------------------------------------------------------------------------------------------------ where a tile lies
 @dataclass(frozen=True)
-class Placed:
+class PlacedTile:
     """A tile and the raster's row and column that it begins with."""
 
     row: int
@@ -34,11 +34,11 @@ class Placed:
     tile: PairTile
 
 
-def placed(tiles: PairTiles) -> Iterator[Placed]:
+def locate_tiles(tiles: PairTiles) -> Iterator[PlacedTile]:
     """Give the tiles with their places, which follow from their order: row by row, without gap or overlap."""
     row = col = 0
     for tile in tiles:
-        yield Placed(row, col, tile)
+        yield PlacedTile(row, col, tile)
         height, width = tile.valid_HW.shape
         col += width
         assert col <= tiles.shape_hw[1], "tiles go beyond the raster's width"
@@ -46,12 +46,12 @@ def placed(tiles: PairTiles) -> Iterator[Placed]:
             row, col = row + height, 0
 
 
-def pixels(tile: PairTile) -> tuple[Floats, Floats]:
+def valid_pixels(tile: PairTile) -> tuple[FloatArray, FloatArray]:
     """Return the valid pixels of both dates as float64 NC."""
     return tile.t1_HWC[tile.valid_HW].astype(np.float64), tile.t2_HWC[tile.valid_HW].astype(np.float64)
 
 
-def cell_pixels(valid_HW: NDArray[np.bool_], grid_hw: tuple[int, int]) -> Floats:
+def count_valid_pixels(valid_HW: NDArray[np.bool_], grid_hw: tuple[int, int]) -> FloatArray:
     """Return how many valid pixels lie under each cell of a grid over a tile, row by row."""
     share_HW = cv2.resize(valid_HW.astype(np.float64), grid_hw[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(share_HW * (valid_HW.size / (grid_hw[0] * grid_hw[1])), np.float64).ravel()
@@ -64,10 +64,10 @@ class Moments:
     def __init__(self, size: int) -> None:
         """Begin with nothing seen of vectors of this size."""
         self.weight = 0.0
-        self._sum_V: Floats = np.zeros(size)
-        self._products_VV: Floats = np.zeros((size, size))
+        self._sum_V: FloatArray = np.zeros(size)
+        self._products_VV: FloatArray = np.zeros((size, size))
 
-    def add(self, values_NV: NDArray[np.floating], weight_N: Floats | None = None) -> None:
+    def add(self, values_NV: NDArray[np.floating], weight_N: FloatArray | None = None) -> None:
         """Add vectors, each with a weight (none: 1)."""
         values_NV = values_NV.astype(np.float64, copy=False)
         heavy_NV = values_NV if weight_N is None else values_NV * weight_N[:, None]
@@ -76,17 +76,17 @@ class Moments:
         self._products_VV += heavy_NV.T @ values_NV
 
     @property
-    def mean_V(self) -> Floats:
+    def mean_V(self) -> FloatArray:
         """Mean of what was added."""
         return self._sum_V / self.weight
 
     @property
-    def second_VV(self) -> Floats:
+    def second_VV(self) -> FloatArray:
         """Second moment about 0 of what was added; 0 where nothing was."""
         return self._products_VV / max(self.weight, 1e-300)
 
     @property
-    def cov_VV(self) -> Floats:
+    def cov_VV(self) -> FloatArray:
         """Covariance of what was added, divided by the sum of weights."""
         mean_V = self.mean_V
         return self.second_VV - np.outer(mean_V, mean_V)
@@ -104,9 +104,9 @@ class PairMoments:
     """
 
     count: int
-    mean_V: Floats
-    cov_VV: Floats
-    step_VV: Floats
+    mean_V: FloatArray
+    cov_VV: FloatArray
+    step_VV: FloatArray
 
     @property
     def bands(self) -> int:
@@ -114,18 +114,18 @@ class PairMoments:
         return len(self.mean_V) // 2
 
     @property
-    def std_V(self) -> Floats:
+    def std_V(self) -> FloatArray:
         """Deviation of each band; 1 for a band that is constant, which says nothing and must not be divided by."""
         std_V = np.sqrt(np.maximum(self.cov_VV.diagonal(), 0))
         return np.where(std_V > 1e-6, std_V, 1.0)
 
     @property
-    def matched_VC(self) -> Floats:
+    def matched_VC(self) -> FloatArray:
         """Return what turns the bands of both dates into their matched difference, in deviations."""
         scale_VV = np.diag(1 / self.std_V)
         return scale_VV[:, self.bands :] - scale_VV[:, : self.bands]
 
-    def is_noise(self, difference_VC: Floats | None = None) -> bool:
+    def is_noise(self, difference_VC: FloatArray | None = None) -> bool:
         """Tell whether the dates differ by noise alone: whether their difference has no shape.
 
         Steps between neighbours are compared with the whole spread (von Neumann's ratio, 1941): it is 1 where
@@ -138,7 +138,7 @@ class PairMoments:
         traces = [np.trace(difference_VC.T @ part_VV @ difference_VC) for part_VV in (self.cov_VV, self.step_VV)]
         return bool(traces[1] >= NOISE_RATIO * 2 * traces[0])
 
-    def standardised(self, image_HWC: NDArray[np.uint8], *, date: int) -> NDArray[np.float32]:
+    def standardise(self, image_HWC: NDArray[np.uint8], *, date: int) -> NDArray[np.float32]:
         """Return an image of date 0 or 1 with mean 0 and deviation 1 of each band over the raster."""
         part = slice(date * self.bands, (date + 1) * self.bands)
         scaled_HWC: NDArray[np.float32] = (
@@ -147,7 +147,7 @@ class PairMoments:
         return scaled_HWC
 
 
-def pair_moments(tiles: PairTiles, *, method: str, bands: int = 1, different: int | None = 1) -> PairMoments:
+def measure_moments(tiles: PairTiles, *, method: str, bands: int = 1, different: int | None = 1) -> PairMoments:
     """Go through a pair once; return its moments, and refuse what no method can work with.
 
     Args:
@@ -161,24 +161,24 @@ def pair_moments(tiles: PairTiles, *, method: str, bands: int = 1, different: in
         DataError: no pixel has data in both dates, too few bands, or a date is one colour everywhere.
     """
     moments: Moments | None = None
-    for at in placed(tiles):
+    for at in locate_tiles(tiles):
         tile, have = at.tile, at.tile.t1_HWC.shape[2]
         if have < bands:
             raise DataError(f"{method} needs {bands} bands, the pair has {have}. Take pca_km or cva, which need one.")
         if moments is None:
             moments, steps = Moments(2 * have), Moments(2 * have)
-        moments.add(np.hstack(pixels(tile)))
-        steps.add(_steps(at))
+        moments.add(np.hstack(valid_pixels(tile)))
+        steps.add(_neighbour_steps(at))
     if moments is None or moments.weight == 0:
         raise DataError(
             f"{method}: no pixel has data in both dates. Check the no-data values, and that both show the same place."
         )
     found = PairMoments(int(moments.weight), moments.mean_V, moments.cov_VV, steps.second_VV)
-    _refuse_flat(found, method=method, different=found.bands if different is None else different)
+    _refuse_uninformative(found, method=method, different=found.bands if different is None else different)
     return found
 
 
-def _steps(at: Placed) -> Floats:
+def _neighbour_steps(at: PlacedTile) -> FloatArray:
     """Return the steps between the pixels of every other couple of neighbours of a row, of both dates, NV.
 
     Couples begin at the raster's even columns, so that tiles of even size give those of the whole raster.
@@ -193,7 +193,7 @@ def _steps(at: Placed) -> Floats:
     return np.hstack(steps)
 
 
-def _refuse_flat(found: PairMoments, *, method: str, different: int) -> None:
+def _refuse_uninformative(found: PairMoments, *, method: str, different: int) -> None:
     """Refuse a date that is one colour, or bands that repeat each other."""
     for date in (0, 1):
         part = slice(date * found.bands, (date + 1) * found.bands)
@@ -203,7 +203,7 @@ def _refuse_flat(found: PairMoments, *, method: str, different: int) -> None:
                 f"{method}: date {date + 1} has the same colour everywhere, so there is nothing to compare. "
                 "Check that it is the image that was meant, and its no-data value."
             )
-        own = independent_bands(cov_CC)
+        own = count_independent_bands(cov_CC)
         if own < different:
             raise DataError(
                 f"{method} compares what bands say together and needs {different} different ones; of date {date + 1}'s "
@@ -211,7 +211,7 @@ def _refuse_flat(found: PairMoments, *, method: str, different: int) -> None:
             )
 
 
-def independent_bands(cov_CC: Floats) -> int:
+def count_independent_bands(cov_CC: FloatArray) -> int:
     """Return how many bands are no mixture of the others: the rank of their correlation, up to rounding of pixels."""
     std_C = np.sqrt(np.maximum(cov_CC.diagonal(), 0))
     alive_C = std_C > 1e-6
@@ -221,7 +221,7 @@ def independent_bands(cov_CC: Floats) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ samples
-def drawn(number_N: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.bool_]:
+def draw_by_hash(number_N: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.bool_]:
     """Tell which of these numbered things belong to a random share of all.
 
     A hash of number and seed decides (the finaliser of SplitMix64, Steele et al. 2014), not the order in which they
@@ -238,7 +238,7 @@ def drawn(number_N: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np
     return chosen
 
 
-class Sample:
+class HashedSample:
     """A share of numbered vectors, gathered in parts and given in the order of their numbers."""
 
     def __init__(self, *, share: float, seed: int) -> None:
@@ -247,9 +247,9 @@ class Sample:
         self._numbers: list[NDArray[np.int64]] = []
         self._values: list[NDArray[Any]] = []
 
-    def offer(self, number_N: NDArray[np.int64], values_NV: NDArray[Any]) -> None:
+    def add(self, number_N: NDArray[np.int64], values_NV: NDArray[Any]) -> None:
         """Keep those that are drawn."""
-        kept_N = drawn(number_N, share=self.share, seed=self.seed)
+        kept_N = draw_by_hash(number_N, share=self.share, seed=self.seed)
         self._numbers.append(number_N[kept_N])
         self._values.append(values_NV[kept_N])
 
@@ -261,7 +261,7 @@ class Sample:
         return values_NV
 
 
-def numbers_HW(at: Placed, *, raster_width: int) -> NDArray[np.int64]:
+def number_pixels(at: PlacedTile, *, raster_width: int) -> NDArray[np.int64]:
     """Return each pixel's number in the raster, counted row by row."""
     height, width = at.tile.valid_HW.shape
     rows, cols = np.arange(at.row, at.row + height), np.arange(at.col, at.col + width)

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import IGNORE, ChangeMap, PlaneStrips
+from semicdvl.types import IGNORE, ChangeMap, ScoreStrips
 from semicdvl.unsupervised.common.statistics import PairMoments
 
-STANDS_OUT = 4.5
-OUTLIER = 4.0
+MIN_SEPARATION = 4.5
+OUTLIER_DEVIATIONS = 4.0
 NORMAL_PER_MAD = 1.4826
 """Deviation of a normal distribution whose median absolute deviation is 1."""
 _DROPPED_BITS = 12
@@ -52,7 +52,7 @@ class Histogram:
         """How many values were counted."""
         return int(self.counts_N.sum())
 
-    def filled(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def nonempty_bins(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return counts and centres of the bins that hold something."""
         index_N = np.flatnonzero(self.counts_N)
         bits_N = (index_N << _DROPPED_BITS) + np.where(index_N > 0, 1 << (_DROPPED_BITS - 1), 0)
@@ -60,25 +60,25 @@ class Histogram:
 
     def quantile(self, share: float) -> float:
         """Return the value below which this share of the counted values lies."""
-        counts_N, centres_N = self.filled()
+        counts_N, centres_N = self.nonempty_bins()
         return _weighted_quantile(centres_N, counts_N, share)
 
     def deviation(self, centre: float) -> float:
         """Return the robust deviation about a centre: 1.4826 x the median distance from it."""
-        counts_N, centres_N = self.filled()
+        counts_N, centres_N = self.nonempty_bins()
         away_N = np.abs(centres_N - centre)
         order = np.argsort(away_N, kind="stable")
         return NORMAL_PER_MAD * _weighted_quantile(away_N[order], counts_N[order], 0.5)
 
     def mean_above(self, threshold: float) -> float:
         """Return the mean of the values above a threshold; the threshold itself where there are none."""
-        counts_N, centres_N = self.filled()
+        counts_N, centres_N = self.nonempty_bins()
         above_N = centres_N > threshold
         return float(np.average(centres_N[above_N], weights=counts_N[above_N])) if above_N.any() else threshold
 
-    def up_to(self, threshold: float) -> Histogram:
+    def restrict_to(self, threshold: float) -> Histogram:
         """Return the histogram of the values up to a threshold."""
-        counts_N, centres_N = self.filled()
+        counts_N, centres_N = self.nonempty_bins()
         lower = Histogram()
         lower.counts_N[np.flatnonzero(self.counts_N)] = np.where(centres_N <= threshold, counts_N, 0)
         return lower
@@ -87,16 +87,16 @@ class Histogram:
         """Return Otsu's threshold (1979): the border of the two groups with the least variance within."""
         from skimage.filters import threshold_otsu
 
-        counts_N, centres_N = self.filled()
+        counts_N, centres_N = self.nonempty_bins()
         if len(centres_N) == 1:
             return float(centres_N[0])
         return float(threshold_otsu(hist=(counts_N, centres_N)))  # type: ignore[no-untyped-call]
 
-    def three_groups(self) -> tuple[float, float]:
+    def otsu_three_classes(self) -> tuple[float, float]:
         """Return the two borders of three groups: Otsu's criterion for three (Liao et al. 2001), on 256 equal bins."""
         from skimage.filters import threshold_multiotsu
 
-        counts_N, centres_N = self.filled()
+        counts_N, centres_N = self.nonempty_bins()
         if len(centres_N) < 3:
             return float(centres_N[0]), float(centres_N[-1])
         equal_M, edges = np.histogram(centres_N, bins=256, weights=counts_N.astype(np.float64))
@@ -111,7 +111,7 @@ def _weighted_quantile(values_N: NDArray[np.float64], counts_N: NDArray[np.int64
     return float(values_N[min(int(np.searchsorted(reached_N, share * reached_N[-1])), len(values_N) - 1)])
 
 
-def histogram_of(parts: Iterable[NDArray[np.floating]]) -> Histogram:
+def build_histogram(parts: Iterable[NDArray[np.floating]]) -> Histogram:
     """Count the values of all parts."""
     histogram = Histogram()
     for values in parts:
@@ -121,7 +121,7 @@ def histogram_of(parts: Iterable[NDArray[np.floating]]) -> Histogram:
 
 # ------------------------------------------------------------------------------------------------ threshold
 @dataclass(frozen=True)
-class Rule:
+class ThresholdRule:
     """How a threshold is found.
 
     Attributes:
@@ -145,21 +145,21 @@ class Rule:
             raise ConfigError(f"threshold = {value!r}: wanted 'otsu', or a number from 0 on in the method's own unit.")
 
     @property
-    def guards(self) -> bool:
+    def uses_guard(self) -> bool:
         """Whether the guard has a say: a given number is taken as it is."""
         return self.guard and self.shapeless and self.threshold == "otsu"
 
-    def on(self, moments: PairMoments) -> Rule:
+    def for_pair(self, moments: PairMoments) -> ThresholdRule:
         """Return the rule for a pair: the guard has a say where the dates differ like noise."""
         return replace(self, shapeless=moments.is_noise())
 
-    def border(self, histogram: Histogram) -> float:
+    def find_threshold(self, histogram: Histogram) -> float:
         """Return the score above which a pixel is changed; infinite where nothing is."""
         if not isinstance(self.threshold, str):
             return float(self.threshold)
         if histogram.total == 0:
             return np.inf
-        return guarded(histogram, histogram.otsu()) if self.guards else histogram.otsu()
+        return apply_guard(histogram, histogram.otsu()) if self.uses_guard else histogram.otsu()
 
     def __str__(self) -> str:
         """Say it in the report."""
@@ -171,13 +171,13 @@ class Rule:
         return f"Otsu's, over the whole raster{guard}"
 
 
-def guarded(histogram: Histogram, threshold: float) -> float:
+def apply_guard(histogram: Histogram, threshold: float) -> float:
     """Return the threshold where its upper group stands out from the rest, else one that only outliers pass."""
     changed = histogram.mean_above(threshold)
-    return max(threshold, least_of(histogram, histogram.up_to(threshold), mean_changed=changed))
+    return max(threshold, compute_guard(histogram, histogram.restrict_to(threshold), mean_changed=changed))
 
 
-def least_of(every: Histogram, unchanged: Histogram, *, mean_changed: float) -> float:
+def compute_guard(every: Histogram, unchanged: Histogram, *, mean_changed: float) -> float:
     """Return the guard: 0 where the changed group stands out from the unchanged one, else the border of outliers.
 
     Args:
@@ -186,26 +186,26 @@ def least_of(every: Histogram, unchanged: Histogram, *, mean_changed: float) -> 
         mean_changed: the mean of the other.
     """
     low, median = unchanged.quantile(0.5), every.quantile(0.5)
-    if mean_changed - low >= STANDS_OUT * unchanged.deviation(low):
+    if mean_changed - low >= MIN_SEPARATION * unchanged.deviation(low):
         return 0.0
-    return median + OUTLIER * every.deviation(median)
+    return median + OUTLIER_DEVIATIONS * every.deviation(median)
 
 
-def pooled(rasters: Iterable[PlaneStrips], rule: Rule | None = None) -> float:
+def pool_threshold(rasters: Iterable[ScoreStrips], rule: ThresholdRule | None = None) -> float:
     """Return one threshold for the first planes of several pairs, to be given to each as a number."""
-    every = (strip.planes_PHW[0][strip.valid_HW] for strips in rasters for strip in strips)
-    return (rule or Rule()).border(histogram_of(every))
+    every = (strip.scores_PHW[0][strip.valid_HW] for strips in rasters for strip in strips)
+    return (rule or ThresholdRule()).find_threshold(build_histogram(every))
 
 
 # ------------------------------------------------------------------------------------------------ maps
-def by_rule(strips: PlaneStrips, rule: Rule) -> Iterator[ChangeMap]:
+def decide_by_threshold(strips: ScoreStrips, rule: ThresholdRule) -> Iterator[ChangeMap]:
     """Decide on a detector's first plane by one threshold; the score is s / (s + threshold), 0.5 on the border."""
-    border = rule.border(histogram_of(strip.planes_PHW[0][strip.valid_HW] for strip in strips))
+    border = rule.find_threshold(build_histogram(strip.scores_PHW[0][strip.valid_HW] for strip in strips))
     for strip in strips:
-        yield as_map(share_of(strip.planes_PHW[0], border), strip.valid_HW)
+        yield make_change_map(normalise_by_threshold(strip.scores_PHW[0], border), strip.valid_HW)
 
 
-def share_of(value_HW: NDArray[np.float32], border: float) -> NDArray[np.float32]:
+def normalise_by_threshold(value_HW: NDArray[np.float32], border: float) -> NDArray[np.float32]:
     """Return value / (value + border) in [0, 1]: 0.5 on the border, 0 everywhere if the border is infinite."""
     if np.isinf(border):
         return np.zeros_like(value_HW)
@@ -214,7 +214,7 @@ def share_of(value_HW: NDArray[np.float32], border: float) -> NDArray[np.float32
     return np.asarray(value_HW / whole_HW, np.float32)
 
 
-def as_map(score_HW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> ChangeMap:
+def make_change_map(score_HW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> ChangeMap:
     """Return a change map: changed where the score is above 0.5."""
     change_HW = np.where(valid_HW, score_HW > 0.5, np.uint8(IGNORE)).astype(np.uint8)
     return ChangeMap(change_HW, np.where(valid_HW, score_HW, np.float32(np.nan)).astype(np.float32))

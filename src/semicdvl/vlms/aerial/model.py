@@ -29,49 +29,49 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from semicdvl.atomic_files import sha256
+from semicdvl.atomic_files import hash_file
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import Segments
-from semicdvl.vlms.aerial.net import AerialNet, normalise, project_words
-from semicdvl.vlms.aerial.text import WordTable, clean_word, load_table
-from semicdvl.vlms.tiling import ramp, resample, windows
+from semicdvl.vlms.aerial.net import AerialNet, normalise_image, project_embeddings
+from semicdvl.vlms.aerial.text import WordTable, load_word_table, normalise_word
+from semicdvl.vlms.tiling import blending_ramp, resample_tile, tile_windows
 from semicdvl.vlms.weights import pick_device
 
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5
 """Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network sees it;
 an image without one is taken as it is."""
-FACTOR_RANGE = (0.1, 4.0)
+RESAMPLING_RANGE = (0.1, 4.0)
 """Bounds of that resampling: an image of 10 m per pixel would otherwise grow 400-fold and show nothing new."""
 TILE_PX, OVERLAP_PX, STRIDE_PX = 768, 96, 32
 """Larger images are seen in tiles of this size at native resolution, whose scores are blended over the overlap."""
-NEAR_COSINE = (0.15, 0.30)
+COMPETITION_COSINE_RANGE = (0.15, 0.30)
 """A concept competes with an untrained word fully below the first, not at all above the second cosine."""
 
 
 @dataclass(frozen=True)
-class View:
+class TestTimeView:
     """One way of looking at a tile: magnification and mirroring; the scores of all views are averaged."""
 
-    zoom: float
+    magnification: float
     mirrored: bool
 
 
-VIEWS = {
-    1: (View(1.0, False),),
-    2: (View(1.0, False), View(1.25, True)),
-    4: (View(1.0, False), View(1.0, True), View(1.3, False), View(0.8, True)),
+TEST_TIME_VIEWS = {
+    1: (TestTimeView(1.0, False),),
+    2: (TestTimeView(1.0, False), TestTimeView(1.25, True)),
+    4: (TestTimeView(1.0, False), TestTimeView(1.0, True), TestTimeView(1.3, False), TestTimeView(0.8, True)),
 }
 """Test-time views by their number."""
 
 
 @dataclass(frozen=True)
-class Question:
+class EncodedPrompts:
     """Words made ready for one call: their vectors, and how much each concept competes with each word."""
 
     words: tuple[str, ...]
     vectors_NE: Tensor
-    rivals_NK: Tensor
+    competition_NK: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class AerialVLM:
         anchors_KE: one vector per concept, what a word competes with.
         slope: calibration of the log odds.
         bias: calibration of the log odds.
-        views: test-time views.
+        test_time_views: test-time views.
         device: where the network runs.
         gamma: score from which answers are worth believing. The paper's 0.8 leaves a tenth to a fifth of the pixels
             with a label here, 0.5 about a third, as the paper has with its VLM at 0.8.
@@ -103,7 +103,7 @@ class AerialVLM:
     anchors_KE: Tensor
     slope: float
     bias: float
-    views: tuple[View, ...]
+    test_time_views: tuple[TestTimeView, ...]
     device: torch.device
     gamma: float = 0.5
 
@@ -123,33 +123,39 @@ class AerialVLM:
             MissingExtraError: a word is neither in the shipped table nor is the text encoder installed.
         """
         _check_image(image_HWC)
-        question = self.ask(prompts)
-        factor = _factor(gsd_m)
+        question = self.encode_prompts(prompts)
+        factor = _resampling_factor(gsd_m)
         height, width = image_HWC.shape[:2]
         scores_CHW = np.zeros((len(question.words), height, width), np.float32)
         weight_HW = np.zeros((height, width), np.float32)
-        for rows, cols in windows(
+        for rows, cols in tile_windows(
             height, width, tile_px=round(TILE_PX / factor), overlap_px=round(OVERLAP_PX / factor)
         ):
-            ramp_HW = ramp(rows, height, OVERLAP_PX / factor)[:, None] * ramp(cols, width, OVERLAP_PX / factor)
-            scores_CHW[:, rows, cols] += self._tile(image_HWC[rows, cols], question, factor=factor) * ramp_HW
+            ramp_HW = blending_ramp(rows, height, OVERLAP_PX / factor)[:, None] * blending_ramp(
+                cols, width, OVERLAP_PX / factor
+            )
+            scores_CHW[:, rows, cols] += self._score_tile(image_HWC[rows, cols], question, factor=factor) * ramp_HW
             weight_HW[rows, cols] += ramp_HW
         scores_CHW /= weight_HW
         return Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts))
 
-    def ask(self, prompts: Sequence[str]) -> Question:
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Turn words into vectors and find which concepts compete with each."""
         if isinstance(prompts, str) or not prompts:
             raise ConfigError(
                 f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road']."
             )
-        words = tuple(clean_word(word) for word in prompts)
-        vectors_NE = project_words(self.table.embed(words), mean_D=self.mean_D, projection_DE=self.projection_DE)
-        return Question(words, vectors_NE.to(self.device), self._rivals(words, vectors_NE).to(self.device))
+        words = tuple(normalise_word(word) for word in prompts)
+        vectors_NE = project_embeddings(
+            self.table.embed_words(words), mean_D=self.mean_D, projection_DE=self.projection_DE
+        )
+        return EncodedPrompts(
+            words, vectors_NE.to(self.device), self._competition_weights(words, vectors_NE).to(self.device)
+        )
 
-    def _rivals(self, words: Sequence[str], vectors_NE: Tensor) -> Tensor:
+    def _competition_weights(self, words: Sequence[str], vectors_NE: Tensor) -> Tensor:
         """Return the weight of each concept as a rival of each word: all but its own, or all but the near ones."""
-        near, same = NEAR_COSINE
+        near, same = COMPETITION_COSINE_RANGE
         rivals_NK = ((same - vectors_NE @ self.anchors_KE.T) / (same - near)).clamp(0, 1)
         for row, word in enumerate(words):
             own = [index for index, trained in enumerate(self.concepts.values()) if word in trained]
@@ -158,41 +164,45 @@ class AerialVLM:
                 rivals_NK[row, own] = 0.0
         return rivals_NK
 
-    def _tile(self, tile_HWC: NDArray[np.uint8], question: Question, *, factor: float) -> NDArray[np.float32]:
+    def _score_tile(
+        self, tile_HWC: NDArray[np.uint8], question: EncodedPrompts, *, factor: float
+    ) -> NDArray[np.float32]:
         """Return the scores of one tile at its own size, averaged over the views."""
         height, width = tile_HWC.shape[:2]
         total_CHW = np.zeros((len(question.words), height, width), np.float32)
-        for view in self.views:
-            scores_CHW = self._view(resample(tile_HWC, factor * view.zoom, mirrored=view.mirrored), question)
+        for view in self.test_time_views:
+            scores_CHW = self._score_view(
+                resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored), question
+            )
             scores_HWC = cv2.resize(scores_CHW.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
             scores_HWC = scores_HWC.reshape(height, width, -1)  # OpenCV drops an axis of length one
             total_CHW += (scores_HWC[:, ::-1] if view.mirrored else scores_HWC).transpose(2, 0, 1)
-        total_CHW /= len(self.views)
+        total_CHW /= len(self.test_time_views)
         return total_CHW
 
     @torch.inference_mode()
-    def _view(self, tile_HWC: NDArray[np.uint8], question: Question) -> NDArray[np.float32]:
+    def _score_view(self, tile_HWC: NDArray[np.uint8], question: EncodedPrompts) -> NDArray[np.float32]:
         """Return the scores of a resampled tile, at its size."""
         height, width = tile_HWC.shape[:2]
         pad = [(0, max(-size % STRIDE_PX, 2 * STRIDE_PX - size)) for size in (height, width)]
         padded = np.pad(tile_HWC, (*pad, (0, 0)), mode="symmetric")
-        image_BCHW = normalise(torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None])
+        image_BCHW = normalise_image(torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None])
         features_BEHW = self.net(image_BCHW.contiguous(memory_format=torch.channels_last))
-        scores_BCHW = self._scores(features_BEHW, question)
+        scores_BCHW = self._compute_scores(features_BEHW, question)
         full_BCHW = F.interpolate(scores_BCHW, size=padded.shape[:2], mode="bilinear", align_corners=False)
         scores_CHW: NDArray[np.float32] = full_BCHW[0, :, :height, :width].cpu().numpy()
         return scores_CHW
 
-    def _scores(self, features_BEHW: Tensor, question: Question) -> Tensor:
+    def _compute_scores(self, features_BEHW: Tensor, question: EncodedPrompts) -> Tensor:
         """Return calibrated scores BCHW of every word, each against its own rivals."""
-        word_BCHW = self.net.logits(features_BEHW, question.vectors_NE)
-        rival_BKHW = self.net.logits(features_BEHW, self.anchors_KE)
+        word_BCHW = self.net.compute_logits(features_BEHW, question.vectors_NE)
+        rival_BKHW = self.net.compute_logits(features_BEHW, self.anchors_KE)
         # Scaled cosines are bounded by 40: the sum of exponentials needs no shift, and becomes one matrix product.
-        against_BCHW = torch.einsum("bkhw,nk->bnhw", rival_BKHW.exp(), question.rivals_NK).clamp_min(1e-20).log()
+        against_BCHW = torch.einsum("bkhw,nk->bnhw", rival_BKHW.exp(), question.competition_NK).clamp_min(1e-20).log()
         return torch.sigmoid(self.slope * (word_BCHW - against_BCHW) + self.bias)
 
 
-def build(*, weights: Path | str | None = None, device: str = "cpu", views: int = 4) -> AerialVLM:
+def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", views: int = 4) -> AerialVLM:
     """Load the embedded model.
 
     Args:
@@ -204,24 +214,24 @@ def build(*, weights: Path | str | None = None, device: str = "cpu", views: int 
         ConfigError: `views` is none of these, or there is no such device.
         InputError: the file is missing, unreadable, or holds something else.
     """
-    if views not in VIEWS:
+    if views not in TEST_TIME_VIEWS:
         raise ConfigError(
-            f"the embedded model was asked for {views} views; choose one of {', '.join(map(str, VIEWS))}."
+            f"the embedded model was asked for {views} views; choose one of {', '.join(map(str, TEST_TIME_VIEWS))}."
         )
     path = WEIGHTS_PATH if weights is None else Path(weights)
-    tensors, facts = _read(path)
+    tensors, facts = _read_weights_file(path)
     net = AerialNet(backbone=facts["backbone"])
-    _fill(net, tensors, path)
-    table = load_table()
+    _load_net_weights(net, tensors, path)
+    table = load_word_table()
     mean_D, projection_DE = tensors["words.mean_D"], tensors["words.projection_DE"]
     concepts = {name: tuple(words) for name, words in json.loads(facts["concepts"]).items()}
     anchors = [
-        project_words(table.embed(words), mean_D=mean_D, projection_DE=projection_DE).mean(0)
+        project_embeddings(table.embed_words(words), mean_D=mean_D, projection_DE=projection_DE).mean(0)
         for words in concepts.values()
     ]
     target = pick_device(device)
     return AerialVLM(
-        identity=f"aerial-{sha256(path)[:12]}-{views}",
+        identity=f"aerial-{hash_file(path)[:12]}-{views}",
         net=net.eval().to(memory_format=torch.channels_last).to(target),
         table=table,
         mean_D=mean_D,
@@ -230,12 +240,12 @@ def build(*, weights: Path | str | None = None, device: str = "cpu", views: int 
         anchors_KE=F.normalize(torch.stack(anchors), dim=1).to(target),
         slope=float(facts["slope"]),
         bias=float(facts["bias"]),
-        views=VIEWS[views],
+        test_time_views=TEST_TIME_VIEWS[views],
         device=target,
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and metadata of a weights file."""
     remedy = "Give a file written by tools/train_aerial_vlm.py, or none for the shipped weights"
     if not path.is_file():
@@ -252,7 +262,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, facts
 
 
-def _fill(net: AerialNet, tensors: dict[str, Tensor], path: Path) -> None:
+def _load_net_weights(net: AerialNet, tensors: dict[str, Tensor], path: Path) -> None:
     """Load fp16 weights into the float32 network."""
     own = {name.removeprefix("net."): value.float() for name, value in tensors.items() if name.startswith("net.")}
     expected = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
@@ -274,10 +284,10 @@ def _check_image(image_HWC: NDArray[Any]) -> None:
         )
 
 
-def _factor(gsd_m: float | None) -> float:
+def _resampling_factor(gsd_m: float | None) -> float:
     """Return the magnification that brings an image to the native resolution."""
     if gsd_m is None:
         return 1.0
     if not (np.isfinite(gsd_m) and gsd_m > 0):
         raise ConfigError(f"gsd_m is {gsd_m}; wanted metres per pixel, greater than 0, or None if unknown.")
-    return float(np.clip(gsd_m / NATIVE_GSD_M, *FACTOR_RANGE))
+    return float(np.clip(gsd_m / NATIVE_GSD_M, *RESAMPLING_RANGE))

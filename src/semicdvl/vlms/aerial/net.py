@@ -20,22 +20,22 @@ INPUT_MEAN = 127.0
 INPUT_STD = 128.0
 """EfficientNet-Lite takes (x - 127) / 128, not the ImageNet mean and deviation of the rest of this package."""
 
-WORD_DIM = 96
+WORD_DIMENSIONS = 96
 MAX_SCALE = 40.0
 
 
-def normalise(image_BCHW: Tensor) -> Tensor:
+def normalise_image(image_BCHW: Tensor) -> Tensor:
     """Return uint8 RGB as the float input that the network was trained on."""
     return (image_BCHW.float() - INPUT_MEAN) / INPUT_STD
 
 
-def project_words(embeddings_ND: Tensor, *, mean_D: Tensor, projection_DE: Tensor) -> Tensor:
+def project_embeddings(embeddings_ND: Tensor, *, mean_D: Tensor, projection_DE: Tensor) -> Tensor:
     """Return unit vectors in the word space for sentence embeddings (any scale)."""
     unit_ND = F.normalize(embeddings_ND.float(), dim=1)
     return F.normalize((unit_ND - mean_D) @ projection_DE, dim=1)
 
 
-def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIM) -> tuple[Tensor, Tensor]:
+def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tuple[Tensor, Tensor]:
     """Return (mean_D, projection_DE) of a noun table: principal axes, each scaled by its variance to the power -1/4.
 
     Full whitening (-1/2) blows up axes that are noise, none (0) leaves the many nouns of one topic nearly parallel.
@@ -62,7 +62,9 @@ class AerialNet(nn.Module):
         word_dim: dimensions of the word space.
     """
 
-    def __init__(self, *, backbone: str = "tf_efficientnet_lite2", width: int = 96, word_dim: int = WORD_DIM) -> None:
+    def __init__(
+        self, *, backbone: str = "tf_efficientnet_lite2", width: int = 96, word_dim: int = WORD_DIMENSIONS
+    ) -> None:
         """Build with random weights; a caller loads trained ones."""
         super().__init__()
         self.backbone = backbone
@@ -87,10 +89,10 @@ class AerialNet(nn.Module):
 
     def decode(self, stages: list[Tensor]) -> Tensor:
         """Return unit vectors BEHW of the encoder's five feature maps."""
-        vectors_BEHW: Tensor = self.head(self.pyramid(stages))
+        vectors_BEHW: Tensor = self.head(self.fuse_pyramid(stages))
         return F.normalize(vectors_BEHW.float(), dim=1)
 
-    def pyramid(self, stages: list[Tensor]) -> Tensor:
+    def fuse_pyramid(self, stages: list[Tensor]) -> Tensor:
         """Return the features BDHW that the vectors are made of, at the size of the finest map."""
         x_BDHW: Tensor = self.lateral[-1](stages[-1])
         for level in range(len(stages) - 2, -1, -1):
@@ -100,6 +102,6 @@ class AerialNet(nn.Module):
             x_BDHW = self.smooth[level](self.lateral[level](stages[level]) + up_BDHW)
         return x_BDHW
 
-    def logits(self, features_BEHW: Tensor, words_NE: Tensor) -> Tensor:
+    def compute_logits(self, features_BEHW: Tensor, words_NE: Tensor) -> Tensor:
         """Return scaled cosines BNHW of every pixel with every word."""
         return torch.einsum("behw,ne->bnhw", features_BEHW, words_NE) * self.scale

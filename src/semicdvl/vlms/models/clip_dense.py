@@ -31,10 +31,10 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.vlms import weights as vlms_weights
-from semicdvl.vlms.huggingface import PromptedVLM, identity_of, resized
+from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, resize_maps
 from semicdvl.vlms.models import clip_file
 
-TEMPLATES = (
+AERIAL_TEMPLATES = (
     "a satellite photo of a {}.",
     "a satellite photo of the {}.",
     "an aerial photo of a {}.",
@@ -46,7 +46,7 @@ TEMPLATES = (
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchFeatures:
     """What was seen of one image, on the grid of patches.
 
     Attributes:
@@ -67,7 +67,7 @@ class ClipDense:
     Attributes:
         model: `CLIPModel` or `SiglipModel`.
         tokenizer: its tokenizer.
-        normal: mean and deviation of its pixels, RGB in [0, 1].
+        normalisation: mean and deviation of its pixels, RGB in [0, 1].
         templates: sentences whose vectors are averaged.
         side_px: longest side that the network sees.
         smooth_below: best score below which a patch is smoothed; 0: none.
@@ -76,7 +76,7 @@ class ClipDense:
 
     model: Any
     tokenizer: Any
-    normal: tuple[tuple[float, ...], tuple[float, ...]]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
     templates: tuple[str, ...]
     side_px: int
     smooth_below: float
@@ -87,7 +87,7 @@ class ClipDense:
         """Whether the model is a CLIP; else it is a SigLIP, which pools by a head of its own."""
         return hasattr(self.model, "visual_projection")
 
-    def question(self, words: tuple[str, ...]) -> Tensor:
+    def encode_prompts(self, words: tuple[str, ...]) -> Tensor:
         """Return one unit vector per word: the mean over the templates."""
         if len(words) < 2:
             raise ConfigError("clip_dense compares words with each other; ask for two or more, background included.")
@@ -103,18 +103,20 @@ class ClipDense:
         text_PTE = F.normalize(text_ND.float(), dim=-1).view(len(words), len(self.templates), -1)
         return F.normalize(text_PTE.mean(dim=1), dim=-1)
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Patches]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> list[PatchFeatures]:
         """Return values and keys of every patch; images keep their shape, and need not be square."""
-        pixels_BCHW = self._pixels(images)
+        pixels_BCHW = self._preprocess_images(images)
         patch = self.model.config.vision_config.patch_size
         grid_hw = (pixels_BCHW.shape[2] // patch, pixels_BCHW.shape[3] // patch)
         vision = self.model.vision_model
         hidden_BND = vision.embeddings(pixels_BCHW, interpolate_pos_encoding=True)
-        values_BNE, keys_BND = (self._clip if self.is_clip else self._siglip)(vision, hidden_BND)
+        values_BNE, keys_BND = (self._encode_with_clip if self.is_clip else self._encode_with_siglip)(
+            vision, hidden_BND
+        )
         values_BNE, keys_BND = (F.normalize(part.float(), dim=-1) for part in (values_BNE, keys_BND))
-        return [Patches(values, keys, grid_hw) for values, keys in zip(values_BNE, keys_BND, strict=True)]
+        return [PatchFeatures(values, keys, grid_hw) for values, keys in zip(values_BNE, keys_BND, strict=True)]
 
-    def answer(self, seen: Patches, question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
+    def predict(self, seen: PatchFeatures, question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
         """Return scores of every word."""
         logits_NP = self.model.logit_scale.float().exp() * seen.values_NE @ question.T
         scores_NP = logits_NP.softmax(dim=1)
@@ -126,9 +128,9 @@ class ClipDense:
             weight_NN = (seen.keys_ND @ seen.keys_ND.T).clamp_min(0)
             mean_NP = (weight_NN / weight_NN.sum(dim=1, keepdim=True)) @ scores_NP
             scores_NP = torch.where(scores_NP.amax(dim=1, keepdim=True) < self.smooth_below, mean_NP, scores_NP)
-        return resized(scores_NP.T.reshape(-1, *seen.grid_hw), shape_hw), None
+        return resize_maps(scores_NP.T.reshape(-1, *seen.grid_hw), shape_hw), None
 
-    def _pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _preprocess_images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return images of whole patches, the longest side near `side_px`."""
         patch = self.model.config.vision_config.patch_size
         factor = self.side_px / max(images[0].shape[:2])
@@ -137,30 +139,30 @@ class ClipDense:
         pixels_BCHW = F.interpolate(
             batch_BHWC.permute(0, 3, 1, 2).float() / 255, size=size, mode="bicubic", antialias=True, align_corners=False
         )
-        mean, deviation = (pixels_BCHW.new_tensor(values)[:, None, None] for values in self.normal)
+        mean, deviation = (pixels_BCHW.new_tensor(values)[:, None, None] for values in self.normalisation)
         ready: Tensor = ((pixels_BCHW.clamp(0, 1) - mean) / deviation).to(self.model.dtype)
         return ready
 
     @staticmethod
-    def _through(layers: Sequence[Any], hidden_BND: Tensor) -> Tensor:
+    def _apply_layers(layers: Sequence[Any], hidden_BND: Tensor) -> Tensor:
         """Run encoder layers."""
         for layer in layers:
             out = layer(hidden_BND, attention_mask=None)
             hidden_BND = out[0] if isinstance(out, tuple) else out
         return hidden_BND
 
-    def _clip(self, vision: Any, hidden_BND: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_with_clip(self, vision: Any, hidden_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and keys of the last block's attention, the values as CLIP would project them."""
         *layers, last = vision.encoder.layers
-        hidden_BND = self._through(layers, vision.pre_layrnorm(hidden_BND))[:, 1:]  # without the class token
+        hidden_BND = self._apply_layers(layers, vision.pre_layrnorm(hidden_BND))[:, 1:]  # without the class token
         inner_BND, attention = last.layer_norm1(hidden_BND), last.self_attn
         value_BND = hidden_BND + attention.out_proj(attention.v_proj(inner_BND))
         value_BND = value_BND + last.mlp(last.layer_norm2(value_BND))
         return self.model.visual_projection(vision.post_layernorm(value_BND)), attention.k_proj(inner_BND)
 
-    def _siglip(self, vision: Any, hidden_BND: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_with_siglip(self, vision: Any, hidden_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the pooling head makes of each patch alone, and the head's keys."""
-        hidden_BND = vision.post_layernorm(self._through(vision.encoder.layers, hidden_BND))
+        hidden_BND = vision.post_layernorm(self._apply_layers(vision.encoder.layers, hidden_BND))
         batch, width = len(hidden_BND), hidden_BND.shape[-1]
         value_ND = vision.head(hidden_BND.reshape(-1, 1, width))
         attention = vision.head.attention
@@ -170,17 +172,17 @@ class ClipDense:
         return value_ND.view(batch, -1, width), key_BND
 
 
-def build(
+def build_clip_dense(
     *,
     weights: Path | str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    templates: Sequence[str] = TEMPLATES,
+    templates: Sequence[str] = AERIAL_TEMPLATES,
     key_smoothing: float = 0.0,
     prompt_denoising: float = 0.0,
     tile_px: int = 448,
     batch: int = 4,
-) -> PromptedVLM:
+) -> HuggingFaceVLM:
     """Load a CLIP or SigLIP for dense answers.
 
     Args:
@@ -205,9 +207,11 @@ def build(
             raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
     where = vlms_weights.pick_device(device)
     kind = vlms_weights.pick_dtype(dtype, where)
-    vlms_weights.need_transformers("clip_dense")
-    parts = clip_file.load(weights, device=where, dtype=kind)
-    looker = ClipDense(parts.model, parts.tokenizer, parts.normal, templates, tile_px, key_smoothing, prompt_denoising)
+    vlms_weights.require_transformers("clip_dense")
+    parts = clip_file.load_clip(weights, device=where, dtype=kind)
+    looker = ClipDense(
+        parts.model, parts.tokenizer, parts.normalisation, templates, tile_px, key_smoothing, prompt_denoising
+    )
     settings = {
         "dtype": str(kind),
         "templates": templates,
@@ -215,4 +219,4 @@ def build(
         "denoising": prompt_denoising,
         "tile_px": tile_px,
     }
-    return PromptedVLM(identity_of("clip_dense", parts.fingerprint, **settings), 0.5, looker, tile_px, batch)
+    return HuggingFaceVLM(build_identity("clip_dense", parts.fingerprint, **settings), 0.5, looker, tile_px, batch)

@@ -21,11 +21,11 @@ from torch import Tensor
 from semicdvl.errors import InputError
 from semicdvl.vlms import weights
 
-WANTED = weights.Wanted("clip_dense", "openai/clip-vit-base-patch16", ("clip", "siglip"))
+WEIGHTS_SPEC = weights.WeightsSpec("clip_dense", "openai/clip-vit-base-patch16", ("clip", "siglip"))
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 """Pixels of OpenAI's CLIP and what was trained from it."""
-VOCABULARY = "openai/clip-vit-base-patch32"
+TOKENIZER_SOURCE = "openai/clip-vit-base-patch32"
 """Whose tokenizer a file without one is given; all of OpenAI's CLIPs share it."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 HEAD_WIDTH = 64
@@ -33,88 +33,88 @@ HEAD_WIDTH = 64
 
 
 @dataclass(frozen=True)
-class ClipParts:
+class LoadedClip:
     """A CLIP or SigLIP, ready to be asked.
 
     Attributes:
         model: `CLIPModel` or `SiglipModel` of transformers.
         tokenizer: its tokenizer.
-        normal: mean and deviation of its pixels.
+        normalisation: mean and deviation of its pixels.
         fingerprint: hash of what was loaded.
     """
 
     model: Any
     tokenizer: Any
-    normal: tuple[tuple[float, ...], tuple[float, ...]]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
     fingerprint: str
 
 
-def load(source: Path | str | None, *, device: torch.device, dtype: torch.dtype) -> ClipParts:
+def load_clip(source: Path | str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedClip:
     """Load a CLIP or SigLIP from a folder, a hub name (None: the default) or an OpenCLIP file.
 
     Raises:
         InputError: missing, damaged, or another model.
     """
     if source is not None and Path(source).is_file():
-        return _from_file(Path(source), device=device, dtype=dtype)
+        return _load_openclip_file(Path(source), device=device, dtype=dtype)
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    found = weights.find(source, WANTED)
-    model = weights.load_model(AutoModel, found, device=device, dtype=dtype)
-    pixels = weights.load_part(AutoImageProcessor, found)
+    found = weights.find_weights(source, WEIGHTS_SPEC)
+    model = weights.load_transformers_model(AutoModel, found, device=device, dtype=dtype)
+    pixels = weights.load_processor(AutoImageProcessor, found)
     normal = (tuple(pixels.image_mean), tuple(pixels.image_std))
-    return ClipParts(model, weights.load_part(AutoTokenizer, found), normal, found.fingerprint())
+    return LoadedClip(model, weights.load_processor(AutoTokenizer, found), normal, found.compute_fingerprint())
 
 
-def _from_file(path: Path, *, device: torch.device, dtype: torch.dtype) -> ClipParts:
+def _load_openclip_file(path: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedClip:
     """Load a file in OpenAI's naming."""
     from transformers import AutoTokenizer, CLIPModel
 
-    tensors = _tensors(path)
-    config = _config(tensors, path)
+    tensors = _read_tensors(path)
+    config = _infer_config(tensors, path)
     model: Any = CLIPModel(config)
     try:
-        model.load_state_dict(renamed(tensors))
+        model.load_state_dict(rename_tensors(tensors))
     except (RuntimeError, KeyError) as error:
         raise InputError(path, f"does not fit the CLIP that its shapes speak of ({error})", _REMEDY) from error
-    words = path.parent if _has_words(path.parent) else _vocabulary(path)
-    tokenizer = weights.load_part(AutoTokenizer, weights.Weights(words))
+    words = path.parent if _has_tokenizer(path.parent) else _download_tokenizer(path)
+    tokenizer = weights.load_processor(AutoTokenizer, weights.WeightsFolder(words))
     used = [words / name for name in TOKENIZER_FILES if (words / name).is_file()]
     model = model.eval().requires_grad_(False).to(device, dtype)
-    return ClipParts(model, tokenizer, (OPENAI_MEAN, OPENAI_STD), weights.fingerprint([path, *used]))
+    return LoadedClip(model, tokenizer, (OPENAI_MEAN, OPENAI_STD), weights.fingerprint_files([path, *used]))
 
 
 _REMEDY = "Give a ViT CLIP in OpenCLIP's form (RemoteCLIP-ViT-L-14.pt, RS5M_ViT-B-32.pt), or a folder of transformers"
 
 
-def _vocabulary(path: Path) -> Path:
+def _download_tokenizer(path: Path) -> Path:
     """Return a folder with CLIP's vocabulary: downloaded before, or now."""
     from huggingface_hub import HfApi, snapshot_download
 
     names = list(TOKENIZER_FILES)
     with contextlib.suppress(OSError):
-        folder = Path(snapshot_download(VOCABULARY, local_files_only=True, allow_patterns=names))
-        if _has_words(folder):
+        folder = Path(snapshot_download(TOKENIZER_SOURCE, local_files_only=True, allow_patterns=names))
+        if _has_tokenizer(folder):
             return folder
     try:
         HfApi().model_info(
-            VOCABULARY, timeout=weights.ASK_TIMEOUT_S
+            TOKENIZER_SOURCE, timeout=weights.HUB_TIMEOUT_S
         )  # fails soon where the download would try for long
-        return Path(snapshot_download(VOCABULARY, allow_patterns=names, etag_timeout=weights.ASK_TIMEOUT_S))
+        return Path(snapshot_download(TOKENIZER_SOURCE, allow_patterns=names, etag_timeout=weights.HUB_TIMEOUT_S))
     except Exception as error:  # whatever a network can do wrong
         raise InputError(
             path,
             "holds no vocabulary, and the model hub can't be reached for it",
-            f"Put tokenizer.json, or vocab.json and merges.txt, of {VOCABULARY} beside the file",
+            f"Put tokenizer.json, or vocab.json and merges.txt, of {TOKENIZER_SOURCE} beside the file",
         ) from error
 
 
-def _has_words(folder: Path) -> bool:
+def _has_tokenizer(folder: Path) -> bool:
     """Tell whether a folder has a vocabulary."""
     return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of tensors."""
     try:
         if path.suffix == ".safetensors":
@@ -132,7 +132,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def _config(tensors: Mapping[str, Tensor], path: Path) -> Any:
+def _infer_config(tensors: Mapping[str, Tensor], path: Path) -> Any:
     """Return the configuration that the tensors' shapes speak of."""
     from transformers import CLIPConfig
 
@@ -149,7 +149,7 @@ def _config(tensors: Mapping[str, Tensor], path: Path) -> Any:
     vision = {
         "hidden_size": len(patches),
         "intermediate_size": visual_mlp,
-        "num_hidden_layers": _depth(tensors, "visual.transformer"),
+        "num_hidden_layers": _count_blocks(tensors, "visual.transformer"),
         "num_attention_heads": max(1, len(patches) // HEAD_WIDTH),
         "patch_size": patches.shape[-1],
         "image_size": patches.shape[-1] * grid,
@@ -157,7 +157,7 @@ def _config(tensors: Mapping[str, Tensor], path: Path) -> Any:
     text = {
         "hidden_size": text_width,
         "intermediate_size": text_mlp,
-        "num_hidden_layers": _depth(tensors, "transformer"),
+        "num_hidden_layers": _count_blocks(tensors, "transformer"),
         "num_attention_heads": max(1, text_width // HEAD_WIDTH),
         "max_position_embeddings": length,
         "vocab_size": words,
@@ -166,13 +166,13 @@ def _config(tensors: Mapping[str, Tensor], path: Path) -> Any:
     return CLIPConfig(text_config=text | shared, vision_config=vision | shared, projection_dim=joint)
 
 
-def _depth(tensors: Mapping[str, Tensor], tower: str) -> int:
+def _count_blocks(tensors: Mapping[str, Tensor], tower: str) -> int:
     """Return the number of blocks of a tower."""
     block = re.compile(rf"{re.escape(tower)}\.resblocks\.(\d+)\.")
     return 1 + max(int(match[1]) for name in tensors if (match := block.match(name)))
 
 
-OUTSIDE = {
+NAMES_OUTSIDE_BLOCKS = {
     "positional_embedding": "text_model.embeddings.position_embedding.weight",
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
     "ln_final.weight": "text_model.final_layer_norm.weight",
@@ -186,20 +186,20 @@ OUTSIDE = {
     "visual.ln_post.weight": "vision_model.post_layernorm.weight",
     "visual.ln_post.bias": "vision_model.post_layernorm.bias",
 }
-TURNED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+TRANSPOSED_NAMES = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
 """OpenAI multiplies from the right, `nn.Linear` from the left."""
-INSIDE = {
+NAMES_INSIDE_BLOCKS = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)")
-ATTENTION_IN = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
+BLOCK_PATTERN = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)")
+ATTENTION_INPUT_PATTERN = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
 
 
-def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a CLIP in the names of transformers; what is no weight is left out.
 
     Raises:
@@ -207,18 +207,18 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     out = {}
     for name, value in tensors.items():
-        if name in OUTSIDE:
-            out[OUTSIDE[name]] = value
-        elif name in TURNED:
-            out[TURNED[name]] = value.T.contiguous()
-        elif match := ATTENTION_IN.fullmatch(name):
+        if name in NAMES_OUTSIDE_BLOCKS:
+            out[NAMES_OUTSIDE_BLOCKS[name]] = value
+        elif name in TRANSPOSED_NAMES:
+            out[TRANSPOSED_NAMES[name]] = value.T.contiguous()
+        elif match := ATTENTION_INPUT_PATTERN.fullmatch(name):
             for part, chunk in zip("qkv", value.chunk(3), strict=True):
-                out[f"{_layer(match)}.self_attn.{part}_proj.{match[3]}"] = chunk.contiguous()
-        elif match := BLOCK.fullmatch(name):
-            out[f"{_layer(match)}.{INSIDE[match[3]]}.{match[4]}"] = value
+                out[f"{_layer_name(match)}.self_attn.{part}_proj.{match[3]}"] = chunk.contiguous()
+        elif match := BLOCK_PATTERN.fullmatch(name):
+            out[f"{_layer_name(match)}.{NAMES_INSIDE_BLOCKS[match[3]]}.{match[4]}"] = value
     return out
 
 
-def _layer(match: re.Match[str]) -> str:
+def _layer_name(match: re.Match[str]) -> str:
     """Return the name of an encoder layer."""
     return f"{'vision' if match[1] else 'text'}_model.encoder.layers.{match[2]}"

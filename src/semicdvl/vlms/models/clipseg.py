@@ -20,9 +20,9 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.vlms import weights as vlms_weights
-from semicdvl.vlms.huggingface import PromptedVLM, identity_of, pictures, resized
+from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, resize_maps, to_pil_images
 
-WANTED = vlms_weights.Wanted("clipseg", "CIDAS/clipseg-rd64-refined", ("clipseg",))
+WEIGHTS_SPEC = vlms_weights.WeightsSpec("clipseg", "CIDAS/clipseg-rd64-refined", ("clipseg",))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ClipSeg:
     template: str
     batch: int
 
-    def question(self, words: tuple[str, ...]) -> Tensor:
+    def encode_prompts(self, words: tuple[str, ...]) -> Tensor:
         """Return one text vector per word."""
         length = self.model.config.text_config.max_position_embeddings
         asked = [self.template.format(word) for word in words]
@@ -53,26 +53,26 @@ class ClipSeg:
         vectors_PD: Tensor = clip.text_projection(text.pooler_output)
         return vectors_PD
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Tensor]]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Tensor]]:
         """Return the activations of each image that the decoder reads."""
-        pixels = self.processor.image_processor(images=pictures(images), return_tensors="pt")["pixel_values"]
+        pixels = self.processor.image_processor(images=to_pil_images(images), return_tensors="pt")["pixel_values"]
         seen = self.model.clip.vision_model(
             pixels.to(self.model.device, self.model.dtype), output_hidden_states=True, interpolate_pos_encoding=True
         )
         levels = [seen.hidden_states[layer + 1] for layer in self.model.extract_layers]  # 0 is the embedding
         return [[level[at : at + 1] for level in levels] for at in range(len(images))]
 
-    def answer(self, seen: list[Tensor], question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
+    def predict(self, seen: list[Tensor], question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
         """Return scores of every word."""
         maps = []
         for start in range(0, len(question), self.batch):
             vectors_PD = question[start : start + self.batch]
             levels = [level.expand(len(vectors_PD), -1, -1) for level in seen]
             maps.append(self.model.decoder(levels, vectors_PD).logits.float().sigmoid())
-        return resized(torch.cat(maps), shape_hw), None
+        return resize_maps(torch.cat(maps), shape_hw), None
 
 
-def build(
+def build_clipseg(
     *,
     weights: Path | str | None = None,
     device: str = "auto",
@@ -80,7 +80,7 @@ def build(
     template: str = "{}",
     tile_px: int = 352,
     batch: int = 8,
-) -> PromptedVLM:
+) -> HuggingFaceVLM:
     """Load CLIPSeg.
 
     Args:
@@ -100,10 +100,12 @@ def build(
         raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
     where = vlms_weights.pick_device(device)
     kind = vlms_weights.pick_dtype(dtype, where)
-    found = vlms_weights.find(weights, WANTED)
+    found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
     from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-    model = vlms_weights.load_model(CLIPSegForImageSegmentation, found, device=where, dtype=kind)
-    looker = ClipSeg(model, vlms_weights.load_part(CLIPSegProcessor, found), template, batch)
+    model = vlms_weights.load_transformers_model(CLIPSegForImageSegmentation, found, device=where, dtype=kind)
+    looker = ClipSeg(model, vlms_weights.load_processor(CLIPSegProcessor, found), template, batch)
     settings = {"dtype": str(kind), "template": template, "tile_px": tile_px}
-    return PromptedVLM(identity_of("clipseg", found.fingerprint(), **settings), 0.5, looker, tile_px, batch)
+    return HuggingFaceVLM(
+        build_identity("clipseg", found.compute_fingerprint(), **settings), 0.5, looker, tile_px, batch
+    )

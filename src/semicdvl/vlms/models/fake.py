@@ -22,7 +22,7 @@ COLOURS = {
     "tree": ((40, 90, 40),),
     "water": ((40, 70, 150),),
 }
-REACH = 60.0
+DECAY_DISTANCE = 60.0
 """Distance in RGB at which a score has fallen to 1/e."""
 
 
@@ -48,10 +48,10 @@ class FakeVLM:
         for channel, word in enumerate(prompts):
             for colour in COLOURS.get(word.strip().lower(), ()):
                 distance_HW = np.linalg.norm(pixels_HWC - np.array(colour, np.float32), axis=-1)
-                np.maximum(scores_CHW[channel], np.exp(-distance_HW / REACH), out=scores_CHW[channel])
+                np.maximum(scores_CHW[channel], np.exp(-distance_HW / DECAY_DISTANCE), out=scores_CHW[channel])
         return Segments(scores_CHW, tuple(prompts))
 
 
-def build(*, weights: object = None, device: str = "cpu") -> FakeVLM:
+def build_fake(*, weights: object = None, device: str = "cpu") -> FakeVLM:
     """Return the fake; `weights` and `device` are there for its betters."""
     return FakeVLM()

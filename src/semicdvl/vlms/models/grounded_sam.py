@@ -24,26 +24,26 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
 from semicdvl.vlms import weights as vlms_weights
-from semicdvl.vlms.huggingface import PromptedVLM, identity_of, pictures
+from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, to_pil_images
 from semicdvl.vlms.models import sam2_boxes
-from semicdvl.vlms.models.sam2_boxes import Boxes, BoxMasks
+from semicdvl.vlms.models.sam2_boxes import BoxSegmenter, ScoredBoxes
 
-WANTED = vlms_weights.Wanted("grounded_sam", "IDEA-Research/grounding-dino-base", ("grounding-dino",))
-SAME_IOU = 0.8
+WEIGHTS_SPEC = vlms_weights.WeightsSpec("grounded_sam", "IDEA-Research/grounding-dino-base", ("grounding-dino",))
+NMS_IOU = 0.8
 """Boxes of one word from this IoU on are one object; the detector itself was trained to give each object once."""
 
 
 @dataclass(frozen=True)
-class Text:
+class TokenizedPrompts:
     """Words as one text.
 
     Attributes:
         tokens: inputs of the model, one row.
-        places: for each word the positions of its tokens.
+        token_positions: for each word the positions of its tokens.
     """
 
     tokens: dict[str, Tensor]
-    places: tuple[tuple[int, ...], ...]
+    token_positions: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ class GroundedSam:
     Attributes:
         model: `GroundingDinoForObjectDetection`.
         processor: `GroundingDinoProcessor`.
-        masks: SAM 2.
+        box_segmenter: SAM 2.
         threshold: least score of a box.
     """
 
     model: Any
     processor: Any
-    masks: BoxMasks
+    box_segmenter: BoxSegmenter
     threshold: float
 
-    def question(self, words: tuple[str, ...]) -> Text:
+    def encode_prompts(self, words: tuple[str, ...]) -> TokenizedPrompts:
         """Return the words as one text with each word's tokens known."""
         tokens = self.processor.tokenizer(". ".join(words) + ".", return_token_type_ids=True, return_tensors="pt").to(
             self.model.device
@@ -83,31 +83,35 @@ class GroundedSam:
         if len(places) != len(words) or not all(places):
             raise ConfigError(f"Grounding DINO's tokenizer cannot part the prompts {list(words)}; use plain words.")
         names = ("input_ids", "token_type_ids", "attention_mask")
-        return Text({name: tokens[name] for name in names}, tuple(places))
+        return TokenizedPrompts({name: tokens[name] for name in names}, tuple(places))
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
         """Return pixels for the detector, which fuses text and image early, and SAM 2's embeddings."""
         ready = []
-        for image, embeddings in zip(pictures(images), self.masks.look(images), strict=True):
+        for image, embeddings in zip(to_pil_images(images), self.box_segmenter.encode_images(images), strict=True):
             inputs = self.processor.image_processor(images=[image], return_tensors="pt")
             pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
             ready.append((pixels, inputs["pixel_mask"].to(self.model.device), embeddings))
         return ready
 
-    def answer(self, seen: Any, question: Text, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
+    def predict(
+        self, seen: Any, question: TokenizedPrompts, *, shape_hw: tuple[int, int]
+    ) -> tuple[Tensor, list[Instance]]:
         """Return scores and instances of every word."""
         pixels, pixel_mask, embeddings = seen
         out = self.model(pixel_values=pixels, pixel_mask=pixel_mask, **question.tokens)
         tokens_NT = out.logits[0].float().sigmoid()
-        scores_NP = torch.stack([tokens_NT[:, list(place)].amax(dim=1) for place in question.places], dim=1)
+        scores_NP = torch.stack([tokens_NT[:, list(place)].amax(dim=1) for place in question.token_positions], dim=1)
         height, width = shape_hw
         scale = (width, height)
-        boxes = Boxes.around(out.pred_boxes[0], scale_xy=scale, scores_NP=scores_NP, vlm="grounded_sam")
-        best = boxes.best(threshold=self.threshold, same_iou=SAME_IOU, shape_hw=shape_hw)
-        return self.masks.paint(embeddings, best, shape_hw=shape_hw)
+        boxes = ScoredBoxes.from_centre_and_size(
+            out.pred_boxes[0], scale_xy=scale, scores_NP=scores_NP, vlm="grounded_sam"
+        )
+        best = boxes.select_best(threshold=self.threshold, same_iou=NMS_IOU, shape_hw=shape_hw)
+        return self.box_segmenter.segment_boxes(embeddings, best, shape_hw=shape_hw)
 
 
-def build(
+def build_grounded_sam(
     *,
     weights: Path | str | None = None,
     sam: Path | str | None = None,
@@ -115,7 +119,7 @@ def build(
     dtype: str = "auto",
     threshold: float = 0.25,
     tile_px: int = 1024,
-) -> PromptedVLM:
+) -> HuggingFaceVLM:
     """Load Grounding DINO and SAM 2.
 
     Args:
@@ -133,11 +137,13 @@ def build(
     """
     where = vlms_weights.pick_device(device)
     kind = vlms_weights.pick_dtype(dtype, where)
-    found = vlms_weights.find(weights, WANTED)
-    masks, sam_hash = sam2_boxes.load(sam, vlm="grounded_sam", device=where, dtype=kind)
+    found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
+    masks, sam_hash = sam2_boxes.load_box_segmenter(sam, vlm="grounded_sam", device=where, dtype=kind)
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
-    model = vlms_weights.load_model(GroundingDinoForObjectDetection, found, device=where, dtype=kind)
-    looker = GroundedSam(model, vlms_weights.load_part(GroundingDinoProcessor, found), masks, threshold)
+    model = vlms_weights.load_transformers_model(GroundingDinoForObjectDetection, found, device=where, dtype=kind)
+    looker = GroundedSam(model, vlms_weights.load_processor(GroundingDinoProcessor, found), masks, threshold)
     settings = {"sam": sam_hash, "dtype": str(kind), "threshold": threshold, "tile_px": tile_px}
-    return PromptedVLM(identity_of("grounded_sam", found.fingerprint(), **settings), 0.35, looker, tile_px)
+    return HuggingFaceVLM(
+        build_identity("grounded_sam", found.compute_fingerprint(), **settings), 0.35, looker, tile_px
+    )

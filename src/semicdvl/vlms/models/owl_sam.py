@@ -22,12 +22,12 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
 from semicdvl.vlms import weights as vlms_weights
-from semicdvl.vlms.huggingface import PromptedVLM, identity_of, pictures
+from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, to_pil_images
 from semicdvl.vlms.models import sam2_boxes
-from semicdvl.vlms.models.sam2_boxes import Boxes, BoxMasks
+from semicdvl.vlms.models.sam2_boxes import BoxSegmenter, ScoredBoxes
 
-WANTED = vlms_weights.Wanted("owl_sam", "google/owlv2-base-patch16-ensemble", ("owlv2",))
-SAME_IOU = 0.5
+WEIGHTS_SPEC = vlms_weights.WeightsSpec("owl_sam", "google/owlv2-base-patch16-ensemble", ("owlv2",))
+NMS_IOU = 0.5
 """Boxes of one word from this IoU on are one object: every patch answers by itself, so objects come several times."""
 
 
@@ -38,18 +38,18 @@ class OwlSam:
     Attributes:
         model: `Owlv2ForObjectDetection`.
         processor: `Owlv2Processor`.
-        masks: SAM 2.
+        box_segmenter: SAM 2.
         threshold: least score of a box.
         template: sentence that a word is put into.
     """
 
     model: Any
     processor: Any
-    masks: BoxMasks
+    box_segmenter: BoxSegmenter
     threshold: float
     template: str
 
-    def question(self, words: tuple[str, ...]) -> Tensor:
+    def encode_prompts(self, words: tuple[str, ...]) -> Tensor:
         """Return unit text vectors, one row per word."""
         length = self.model.config.text_config.max_position_embeddings
         asked = [self.template.format(word) for word in words]
@@ -60,13 +60,13 @@ class OwlSam:
         text = owl.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
         return F.normalize(owl.text_projection(text.pooler_output), dim=-1)
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
         """Return the detector's feature map and SAM 2's embeddings of each image."""
-        pixels = self.processor.image_processor(images=pictures(images), return_tensors="pt")["pixel_values"]
+        pixels = self.processor.image_processor(images=to_pil_images(images), return_tensors="pt")["pixel_values"]
         features_BHWD = self.model.image_embedder(pixels.to(self.model.device, self.model.dtype))[0]
-        return list(zip(features_BHWD.chunk(len(images)), self.masks.look(images), strict=True))
+        return list(zip(features_BHWD.chunk(len(images)), self.box_segmenter.encode_images(images), strict=True))
 
-    def answer(self, seen: Any, question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
+    def predict(self, seen: Any, question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
         """Return scores and instances of every word."""
         features_BHWD, embeddings = seen
         features_BND = features_BHWD.flatten(1, 2)
@@ -74,12 +74,12 @@ class OwlSam:
         centre_size_N4 = self.model.box_predictor(features_BND, features_BHWD)[0]
         scale = (max(shape_hw), max(shape_hw))
         scores_NP = logits_BNP[0].float().sigmoid()
-        boxes = Boxes.around(centre_size_N4, scale_xy=scale, scores_NP=scores_NP, vlm="owl_sam")
-        best = boxes.best(threshold=self.threshold, same_iou=SAME_IOU, shape_hw=shape_hw)
-        return self.masks.paint(embeddings, best, shape_hw=shape_hw)
+        boxes = ScoredBoxes.from_centre_and_size(centre_size_N4, scale_xy=scale, scores_NP=scores_NP, vlm="owl_sam")
+        best = boxes.select_best(threshold=self.threshold, same_iou=NMS_IOU, shape_hw=shape_hw)
+        return self.box_segmenter.segment_boxes(embeddings, best, shape_hw=shape_hw)
 
 
-def build(
+def build_owl_sam(
     *,
     weights: Path | str | None = None,
     sam: Path | str | None = None,
@@ -88,7 +88,7 @@ def build(
     threshold: float = 0.1,
     template: str = "a satellite photo of a {}",
     tile_px: int = 960,
-) -> PromptedVLM:
+) -> HuggingFaceVLM:
     """Load OWLv2 and SAM 2.
 
     Args:
@@ -109,11 +109,11 @@ def build(
         raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
     where = vlms_weights.pick_device(device)
     kind = vlms_weights.pick_dtype(dtype, where)
-    found = vlms_weights.find(weights, WANTED)
-    masks, sam_hash = sam2_boxes.load(sam, vlm="owl_sam", device=where, dtype=kind)
+    found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
+    masks, sam_hash = sam2_boxes.load_box_segmenter(sam, vlm="owl_sam", device=where, dtype=kind)
     from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
-    model = vlms_weights.load_model(Owlv2ForObjectDetection, found, device=where, dtype=kind)
-    looker = OwlSam(model, vlms_weights.load_part(Owlv2Processor, found), masks, threshold, template)
+    model = vlms_weights.load_transformers_model(Owlv2ForObjectDetection, found, device=where, dtype=kind)
+    looker = OwlSam(model, vlms_weights.load_processor(Owlv2Processor, found), masks, threshold, template)
     settings = {"sam": sam_hash, "dtype": str(kind), "threshold": threshold, "template": template, "tile_px": tile_px}
-    return PromptedVLM(identity_of("owl_sam", found.fingerprint(), **settings), 0.2, looker, tile_px)
+    return HuggingFaceVLM(build_identity("owl_sam", found.compute_fingerprint(), **settings), 0.2, looker, tile_px)

@@ -19,15 +19,15 @@ from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
 from semicdvl.types import Instance
 from semicdvl.vlms import weights
-from semicdvl.vlms.huggingface import as_instances, pictures, resized
+from semicdvl.vlms.huggingface import masks_to_instances, resize_maps, to_pil_images
 from semicdvl.vlms.validation import check_scores
 
-DEFAULT = "facebook/sam2.1-hiera-large"
+DEFAULT_WEIGHTS = "facebook/sam2.1-hiera-large"
 MODEL_TYPES = ("sam2", "sam2_video")
 
 
 @dataclass(frozen=True)
-class Boxes:
+class ScoredBoxes:
     """What a detector found in an image.
 
     Attributes:
@@ -39,7 +39,9 @@ class Boxes:
     scores_NP: Tensor
 
     @staticmethod
-    def around(centre_size_N4: Tensor, *, scale_xy: tuple[float, float], scores_NP: Tensor, vlm: str) -> Boxes:
+    def from_centre_and_size(
+        centre_size_N4: Tensor, *, scale_xy: tuple[float, float], scores_NP: Tensor, vlm: str
+    ) -> ScoredBoxes:
         """Return boxes from the detectors' own form: centre x, y and width, height as shares of `scale_xy` pixels.
 
         Raises:
@@ -49,9 +51,9 @@ class Boxes:
             check_scores(part.float().cpu().numpy(), vlm=vlm)
         centre_N2, size_N2 = centre_size_N4.float().chunk(2, dim=1)
         corners_N4 = torch.cat([centre_N2 - size_N2 / 2, centre_N2 + size_N2 / 2], dim=1)
-        return Boxes(corners_N4 * corners_N4.new_tensor(scale_xy * 2), scores_NP.float())
+        return ScoredBoxes(corners_N4 * corners_N4.new_tensor(scale_xy * 2), scores_NP.float())
 
-    def best(self, *, threshold: float, same_iou: float, shape_hw: tuple[int, int]) -> Boxes:
+    def select_best(self, *, threshold: float, same_iou: float, shape_hw: tuple[int, int]) -> ScoredBoxes:
         """Return the boxes with a score from `threshold` on, inside the image, each object once per prompt."""
         height, width = shape_hw
         limit_4 = self.corners_N4.new_tensor([width, height, width, height])
@@ -60,11 +62,11 @@ class Boxes:
         real_N = (corners_N4[:, 2:] - corners_N4[:, :2] >= 1).all(dim=1) & (best_N >= threshold)
         index = torch.nonzero(real_N)[:, 0]
         kept = index[batched_nms(corners_N4[index], best_N[index], prompt_N[index], same_iou)]
-        return Boxes(corners_N4[kept], self.scores_NP[kept])
+        return ScoredBoxes(corners_N4[kept], self.scores_NP[kept])
 
 
 @dataclass(frozen=True)
-class BoxMasks:
+class BoxSegmenter:
     """SAM 2, asked with boxes.
 
     Attributes:
@@ -77,13 +79,15 @@ class BoxMasks:
     processor: Any
     batch: int = 32
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Tensor]]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Tensor]]:
         """Return the image embeddings of each image, finest first."""
-        pixels = self.processor.image_processor(images=pictures(images), return_tensors="pt")["pixel_values"]
+        pixels = self.processor.image_processor(images=to_pil_images(images), return_tensors="pt")["pixel_values"]
         levels = self.model.get_image_embeddings(pixels.to(self.model.device, self.model.dtype))
         return [[level[at : at + 1] for level in levels] for at in range(len(images))]
 
-    def paint(self, seen: list[Tensor], boxes: Boxes, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
+    def segment_boxes(
+        self, seen: list[Tensor], boxes: ScoredBoxes, *, shape_hw: tuple[int, int]
+    ) -> tuple[Tensor, list[Instance]]:
         """Return score maps of every prompt, and one instance per box, for the prompt that fits it best."""
         prompts = boxes.scores_NP.shape[1]
         if not len(boxes.corners_N4):
@@ -91,7 +95,7 @@ class BoxMasks:
         maps_PHW: Tensor | None = None
         found: list[Instance] = []
         for at in range(0, len(boxes.corners_N4), self.batch):
-            logits_NHW = self._logits(seen, boxes.corners_N4[at : at + self.batch], shape_hw)
+            logits_NHW = self._mask_logits(seen, boxes.corners_N4[at : at + self.batch], shape_hw)
             masks_NHW = logits_NHW.sigmoid()
             scores_NP = boxes.scores_NP[at : at + self.batch].to(masks_NHW.device)
             more_PHW = torch.stack(
@@ -99,13 +103,13 @@ class BoxMasks:
             )
             maps_PHW = more_PHW if maps_PHW is None else torch.maximum(maps_PHW, more_PHW)
             score_N, prompt_N = scores_NP.max(dim=1)
-            found += as_instances(
+            found += masks_to_instances(
                 logits_NHW, above=0.0, prompts=prompt_N.tolist(), scores=score_N.tolist(), shape_hw=shape_hw
             )
         assert maps_PHW is not None
-        return resized(maps_PHW, shape_hw), found
+        return resize_maps(maps_PHW, shape_hw), found
 
-    def _logits(self, seen: list[Tensor], corners_N4: Tensor, shape_hw: tuple[int, int]) -> Tensor:
+    def _mask_logits(self, seen: list[Tensor], corners_N4: Tensor, shape_hw: tuple[int, int]) -> Tensor:
         """Return the log odds of each box's object on the decoder's grid."""
         asked = self.processor(
             original_sizes=[list(shape_hw)], input_boxes=[corners_N4.float().cpu().tolist()], return_tensors="pt"
@@ -119,14 +123,18 @@ class BoxMasks:
         return logits_NHW
 
 
-def load(source: Path | str | None, *, vlm: str, device: torch.device, dtype: torch.dtype) -> tuple[BoxMasks, str]:
+def load_box_segmenter(
+    source: Path | str | None, *, vlm: str, device: torch.device, dtype: torch.dtype
+) -> tuple[BoxSegmenter, str]:
     """Load SAM 2 for another VLM; return it and the hash of its weights.
 
     Raises:
         InputError: the weights are missing, damaged or another model's.
     """
-    found = weights.find(source, weights.Wanted(vlm, DEFAULT, MODEL_TYPES, option="--vlm-set sam="))
+    found = weights.find_weights(
+        source, weights.WeightsSpec(vlm, DEFAULT_WEIGHTS, MODEL_TYPES, option="--vlm-set sam=")
+    )
     from transformers import Sam2Model, Sam2Processor
 
-    model = weights.load_model(Sam2Model, found, device=device, dtype=dtype)
-    return BoxMasks(model, weights.load_part(Sam2Processor, found)), found.fingerprint()
+    model = weights.load_transformers_model(Sam2Model, found, device=device, dtype=dtype)
+    return BoxSegmenter(model, weights.load_processor(Sam2Processor, found)), found.compute_fingerprint()

@@ -27,10 +27,10 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
 from semicdvl.vlms import weights as vlms_weights
-from semicdvl.vlms.huggingface import PromptedVLM, as_instances, identity_of, pictures, resized
+from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, masks_to_instances, resize_maps, to_pil_images
 
-WANTED = vlms_weights.Wanted("sam3", "facebook/sam3", ("sam3", "sam3_video"), gated=True)
-MAPS = ("fused", "semantic", "instances")
+WEIGHTS_SPEC = vlms_weights.WeightsSpec("sam3", "facebook/sam3", ("sam3", "sam3_video"), gated=True)
+MAP_SOURCES = ("fused", "semantic", "instances")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sam3:
     maps: str
     batch: int
 
-    def question(self, words: tuple[str, ...]) -> dict[str, Tensor]:
+    def encode_prompts(self, words: tuple[str, ...]) -> dict[str, Tensor]:
         """Return token ids of all words, padded to the length that the model was trained with."""
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.processor.tokenizer(list(words), padding="max_length", max_length=length, return_tensors=None)
@@ -60,29 +60,32 @@ class Sam3:
             raise ConfigError(f"SAM 3 reads {length} tokens a prompt; shorten: {', '.join(long)}.")
         return {key: torch.tensor(tokens[key], device=self.model.device) for key in ("input_ids", "attention_mask")}
 
-    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
         """Return the vision encoder's output of each image."""
-        pixels = self.processor.image_processor(images=pictures(images), return_tensors="pt")["pixel_values"]
+        pixels = self.processor.image_processor(images=to_pil_images(images), return_tensors="pt")["pixel_values"]
         seen = self.model.get_vision_features(pixels.to(self.model.device, self.model.dtype))
         levels = ("fpn_hidden_states", "fpn_position_encoding")
         return [{name: [level[at : at + 1] for level in seen[name]] for name in levels} for at in range(len(images))]
 
-    def answer(self, seen: Any, question: Any, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
+    def predict(self, seen: Any, question: Any, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
         """Return scores and instances of every word."""
         maps, found = [], list[Instance]()
         count = len(question["input_ids"])
         for start in range(0, count, self.batch):
             words = slice(start, min(start + self.batch, count))
             out = self.model(
-                vision_embeds=_for_each(seen, words.stop - start), **{key: ids[words] for key, ids in question.items()}
+                vision_embeds=_repeat_features(seen, words.stop - start),
+                **{key: ids[words] for key, ids in question.items()},
             )
             for at in range(words.stop - start):
-                map_HW, objects = self._word(out, at, prompt=start + at, shape_hw=shape_hw)
+                map_HW, objects = self._predict_prompt(out, at, prompt=start + at, shape_hw=shape_hw)
                 maps.append(map_HW)
                 found += objects
-        return resized(torch.stack(maps), shape_hw), found
+        return resize_maps(torch.stack(maps), shape_hw), found
 
-    def _word(self, out: Any, at: int, *, prompt: int, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance]]:
+    def _predict_prompt(
+        self, out: Any, at: int, *, prompt: int, shape_hw: tuple[int, int]
+    ) -> tuple[Tensor, list[Instance]]:
         """Return one word's scores on the model's own grid, and its instances at the image's size."""
         presence = out.presence_logits[at].float().sigmoid()
         scores_Q = presence * out.pred_logits[at].float().sigmoid()
@@ -97,10 +100,10 @@ class Sam3:
         keep = scores_Q >= self.threshold
         kept = scores_Q[keep].tolist()
         asked = [prompt] * len(kept)
-        return map_HW, as_instances(masks_QHW[keep], above=0.5, prompts=asked, scores=kept, shape_hw=shape_hw)
+        return map_HW, masks_to_instances(masks_QHW[keep], above=0.5, prompts=asked, scores=kept, shape_hw=shape_hw)
 
 
-def _for_each(seen: dict[str, list[Tensor]], count: int) -> Any:
+def _repeat_features(seen: dict[str, list[Tensor]], count: int) -> Any:
     """Return an image's features as often as words are asked of it, without copying them."""
     from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
@@ -111,7 +114,7 @@ def _for_each(seen: dict[str, list[Tensor]], count: int) -> Any:
 
 
 @functools.cache
-def _notice() -> None:
+def _print_licence_notice() -> None:
     """Say once in a program's life under which licence SAM 3 comes."""
     Console(stderr=True).print(
         "SAM 3 comes under Meta's SAM License: commercial use is allowed, some uses are not, and whoever passes it or "
@@ -120,7 +123,7 @@ def _notice() -> None:
     )
 
 
-def build(
+def build_sam3(
     *,
     weights: Path | str | None = None,
     device: str = "auto",
@@ -129,7 +132,7 @@ def build(
     maps: str = "fused",
     tile_px: int = 1008,
     batch: int = 4,
-) -> PromptedVLM:
+) -> HuggingFaceVLM:
     """Load SAM 3.
 
     Args:
@@ -146,15 +149,15 @@ def build(
         InputError: the weights are missing, damaged or another model's.
         MissingExtraError: `transformers` is not installed.
     """
-    if maps not in MAPS:
-        raise ConfigError(f"SAM 3 has no maps '{maps}'. Known: {', '.join(MAPS)}.")
+    if maps not in MAP_SOURCES:
+        raise ConfigError(f"SAM 3 has no maps '{maps}'. Known: {', '.join(MAP_SOURCES)}.")
     where = vlms_weights.pick_device(device)
     kind = vlms_weights.pick_dtype(dtype, where)
-    found = vlms_weights.find(weights, WANTED)
+    found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
     from transformers import Sam3Model, Sam3Processor
 
-    model = vlms_weights.load_model(Sam3Model, found, device=where, dtype=kind)
-    looker = Sam3(model, vlms_weights.load_part(Sam3Processor, found), threshold, maps, batch)
-    _notice()
+    model = vlms_weights.load_transformers_model(Sam3Model, found, device=where, dtype=kind)
+    looker = Sam3(model, vlms_weights.load_processor(Sam3Processor, found), threshold, maps, batch)
+    _print_licence_notice()
     settings = {"dtype": str(kind), "threshold": threshold, "maps": maps, "tile_px": tile_px}
-    return PromptedVLM(identity_of("sam3", found.fingerprint(), **settings), 0.5, looker, tile_px)
+    return HuggingFaceVLM(build_identity("sam3", found.compute_fingerprint(), **settings), 0.5, looker, tile_px)

@@ -12,9 +12,9 @@ from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
 from semicdvl.types import Instance
 
-Channels = Callable[[int], int | None]
+ChannelLookup = Callable[[int], int | None]
 """Place of a prompt by a file's own class number; None for a class that is no prompt."""
-Reader = Callable[..., list[Instance]]
+InstanceReader = Callable[..., list[Instance]]
 """Reads one file of instances: (path, shape_hw=, note=, prompts=) -> instances with the prompts' places."""
 
 
@@ -26,12 +26,12 @@ def read_coco(
     entries = content.get("annotations", []) if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise InputError(path, "is neither a list of instances nor COCO annotations", "Make this answer again")
-    channels = _channels(path, content, prompts)
-    found = (_instance(path, entry, number, shape_hw, channels) for number, entry in enumerate(entries))
+    channels = _make_channel_lookup(path, content, prompts)
+    found = (_read_instance(path, entry, number, shape_hw, channels) for number, entry in enumerate(entries))
     return [instance for instance in found if instance is not None]
 
 
-def _channels(path: Path, content: Any, prompts: Sequence[str]) -> Channels:
+def _make_channel_lookup(path: Path, content: Any, prompts: Sequence[str]) -> ChannelLookup:
     """Return how a file's category ids become prompts: by its own categories' names, or as they are."""
     if not isinstance(content, dict) or not content.get("categories"):
 
@@ -50,7 +50,9 @@ def _channels(path: Path, content: Any, prompts: Sequence[str]) -> Channels:
     return places.get
 
 
-def _instance(path: Path, entry: Any, number: int, shape_hw: tuple[int, ...], channels: Channels) -> Instance | None:
+def _read_instance(
+    path: Path, entry: Any, number: int, shape_hw: tuple[int, ...], channels: ChannelLookup
+) -> Instance | None:
     try:
         category, score = int(entry["category_id"]), float(entry.get("score", 1.0))
         mask: Any = entry["segmentation"]
@@ -59,11 +61,11 @@ def _instance(path: Path, entry: Any, number: int, shape_hw: tuple[int, ...], ch
             path, f"instance {number} lacks category_id, score or a segmentation ({error!r})", "Write COCO RLE"
         ) from error
     prompt = channels(category)
-    checked = checked_instance(path, number, mask=mask, prompt=prompt or 0, score=score, shape_hw=shape_hw)
+    checked = validate_instance(path, number, mask=mask, prompt=prompt or 0, score=score, shape_hw=shape_hw)
     return None if prompt is None else checked
 
 
-def checked_instance(
+def validate_instance(
     path: Path, number: int, *, mask: Any, prompt: int, score: float, shape_hw: tuple[int, ...]
 ) -> Instance:
     """Return an instance from a file, whose mask must fill the image and whose score must be a number.
@@ -79,12 +81,12 @@ def checked_instance(
         raise InputError(path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", "Redo it")
     if not np.isfinite(score):
         raise InputError(path, f"instance {number} has the score {score}", "Make this answer again")
-    if not _runs_fit(counts, size):
+    if not _rle_fills_image(counts, size):
         raise InputError(path, f"instance {number} has an RLE that does not fill {size}", "Make this answer again")
     return Instance({"size": list(size), "counts": counts}, prompt, float(np.clip(score, 0.0, 1.0)))
 
 
-def _runs_fit(counts: Any, size: tuple[int, ...]) -> bool:
+def _rle_fills_image(counts: Any, size: tuple[int, ...]) -> bool:
     """Tell whether run lengths cover the image exactly; the decoder itself would read past the end."""
     if isinstance(counts, list):
         return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]

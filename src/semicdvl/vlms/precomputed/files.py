@@ -15,7 +15,7 @@ whose names are then prompts; instances of other categories are left out.
 `.npy` alone gives maps and no instances; `.json` alone gives instances, and maps in which a pixel has the score of the
 best instance that covers it; both are used together. An image arrives here as pixels, so its file is found by their
 hash: with `images` set, the image files below that folder are hashed and ANSWERS mirrors their paths without suffix.
-Without it, answers lie flat and are named by `pixel_key` of the image: ANSWERS/<64 hex digits>.npy.
+Without it, answers lie flat and are named by `hash_pixels` of the image: ANSWERS/<64 hex digits>.npy.
 
 The public scripts take the argmax over the sums as they are. So that clamping makes no ties, where the foreground would
 win, only the prompt with the highest sum of a pixel gets 1; others that reach 1 get the number just below.
@@ -36,19 +36,19 @@ from PIL import Image, UnidentifiedImageError
 
 from semicdvl.atomic_files import read_json
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.registry import nearest
+from semicdvl.registry import suggest_nearest
 from semicdvl.types import Instance, Segments
-from semicdvl.vlms.instance_stitching import boolean
-from semicdvl.vlms.precomputed.coco import Reader, read_coco
+from semicdvl.vlms.instance_stitching import decode_mask
+from semicdvl.vlms.precomputed.coco import InstanceReader, read_coco
 from semicdvl.vlms.validation import check_image
 
-NOTE = "answers.json"
-READING = 2
+ANSWERS_FILE = "answers.json"
+READER_VERSION = 2
 """How files become scores; part of the identity. 2: sums above 1 keep their winner. 1: they were all 1."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
-def pixel_key(image_HWC: NDArray[np.uint8]) -> str:
+def hash_pixels(image_HWC: NDArray[np.uint8]) -> str:
     """Return the SHA-256 in hex of an image's shape and pixels: what an answer without a file name is named by."""
     digest = hashlib.sha256(repr(image_HWC.shape).encode())
     digest.update(np.ascontiguousarray(image_HWC).tobytes())
@@ -56,21 +56,21 @@ def pixel_key(image_HWC: NDArray[np.uint8]) -> str:
 
 
 @dataclass(frozen=True)
-class Form:
+class AnswerFormat:
     """How one VLM's answers are written.
 
     Attributes:
         name: of the VLM.
         gamma: score from which its answers are worth believing.
         reader: reads a file of instances.
-        below: folder that its instance files lie in, beside the arrays; empty: none.
-        clamp: sums above 1 and noise below 0 are clamped (see `in_range`); else scores outside [0, 1] are refused.
+        instances_folder: folder that its instance files lie in, beside the arrays; empty: none.
+        clamp: sums above 1 and noise below 0 are clamped (see `clamp_scores`); else scores outside [0, 1] are refused.
     """
 
     name: str = "precomputed"
     gamma: float = 0.8
-    reader: Reader = read_coco
-    below: str = ""
+    reader: InstanceReader = read_coco
+    instances_folder: str = ""
     clamp: bool = True
 
 
@@ -84,8 +84,8 @@ class PrecomputedVLM:
         prompts: the words that were asked, in channel order.
         images: folder of the images, or None where answers are named by pixel hash.
         gamma: score from which answers are worth believing; the paper's, for APE.
-        note: the content of answers.json.
-        form: how the answers of this VLM are written.
+        manifest: the content of answers.json.
+        answer_format: how the answers of this VLM are written.
     """
 
     identity: str
@@ -93,9 +93,9 @@ class PrecomputedVLM:
     prompts: tuple[str, ...]
     images: Path | None = None
     gamma: float = 0.8
-    note: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    form: Form = field(default_factory=Form, repr=False)
-    _names: dict[str, str] = field(default_factory=dict, repr=False)
+    manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    answer_format: AnswerFormat = field(default_factory=AnswerFormat, repr=False)
+    _stems_by_pixels: dict[str, str] = field(default_factory=dict, repr=False)
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
         """Return the stored answer for this very image; `gsd_m` changes nothing.
@@ -109,50 +109,53 @@ class PrecomputedVLM:
             raise ConfigError(
                 f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road']."
             )
-        channels = [self._channel(word) for word in prompts]
-        check_image(image_HWC, vlm=self.form.name)
-        stem = self.folder / self._name(image_HWC)
-        maps, objects = stem.with_name(stem.name + ".npy"), stem.parent / self.form.below / f"{stem.name}.json"
+        channels = [self._find_channel(word) for word in prompts]
+        check_image(image_HWC, vlm=self.answer_format.name)
+        stem = self.folder / self._find_stem(image_HWC)
+        maps, objects = (
+            stem.with_name(stem.name + ".npy"),
+            stem.parent / self.answer_format.instances_folder / f"{stem.name}.json",
+        )
         shape_hw = image_HWC.shape[:2]
         found = None
         if objects.is_file():
-            found = self.form.reader(objects, shape_hw=shape_hw, note=self.note, prompts=self.prompts)
+            found = self.answer_format.reader(objects, shape_hw=shape_hw, note=self.manifest, prompts=self.prompts)
         if maps.is_file():
-            raw_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts), clamp=self.form.clamp)
-            scores_CHW = in_range(raw_CHW[channels])
+            raw_CHW = _read_maps(maps, shape_hw=shape_hw, count=len(self.prompts), clamp=self.answer_format.clamp)
+            scores_CHW = clamp_scores(raw_CHW[channels])
         elif found is not None:
-            scores_CHW = _paint(found, shape_hw=shape_hw, count=len(self.prompts))[channels]
+            scores_CHW = _maps_from_instances(found, shape_hw=shape_hw, count=len(self.prompts))[channels]
         else:
             raise InputError(maps, "no answer for this image, neither .npy nor .json", "Make answers for all images")
-        return Segments(scores_CHW, tuple(prompts), _select(found, channels))
+        return Segments(scores_CHW, tuple(prompts), _select_prompts(found, channels))
 
-    def _channel(self, word: str) -> int:
+    def _find_channel(self, word: str) -> int:
         cleaned = word.strip().lower()
         if cleaned not in self.prompts:
             raise InputError(
-                self.folder / NOTE,
-                f"does not answer '{word}'.{nearest(cleaned, self.prompts)} It answers: {', '.join(self.prompts)}",
+                self.folder / ANSWERS_FILE,
+                f"does not answer '{word}'.{suggest_nearest(cleaned, self.prompts)} It answers: {', '.join(self.prompts)}",
                 "Ask for these words only, or make the answers again",
             )
         return self.prompts.index(cleaned)
 
-    def _name(self, image_HWC: NDArray[np.uint8]) -> str:
+    def _find_stem(self, image_HWC: NDArray[np.uint8]) -> str:
         """Return the path of an image's answer below the folder, without suffix."""
-        key = pixel_key(image_HWC)
+        key = hash_pixels(image_HWC)
         if self.images is None:
             return key
-        if not self._names:
-            self._names.update(_index(self.images))
-        if key not in self._names:
+        if not self._stems_by_pixels:
+            self._stems_by_pixels.update(_index_images(self.images))
+        if key not in self._stems_by_pixels:
             raise InputError(
                 self.images,
                 f"holds no image with these very pixels ({image_HWC.shape[0]} x {image_HWC.shape[1]})",
-                f"Correct 'images' in {self.folder / NOTE}; tiles must be cut as they were when the answers were made",
+                f"Correct 'images' in {self.folder / ANSWERS_FILE}; tiles must be cut as they were when the answers were made",
             )
-        return self._names[key]
+        return self._stems_by_pixels[key]
 
 
-def build(
+def build_precomputed(
     *, weights: Path | str | None = None, images: Path | str | None = None, device: str = "cpu"
 ) -> PrecomputedVLM:
     """Open a folder of answers.
@@ -166,10 +169,10 @@ def build(
         ConfigError: no folder was given.
         InputError: the folder has no valid answers.json.
     """
-    return open_answers(weights, images=images, form=Form())
+    return open_answers(weights, images=images, form=AnswerFormat())
 
 
-def open_answers(weights: Path | str | None, *, images: Path | str | None, form: Form) -> PrecomputedVLM:
+def open_answers(weights: Path | str | None, *, images: Path | str | None, form: AnswerFormat) -> PrecomputedVLM:
     """Open a folder of answers that are written in a certain form.
 
     Raises:
@@ -179,7 +182,7 @@ def open_answers(weights: Path | str | None, *, images: Path | str | None, form:
     if weights is None:
         raise ConfigError(f"the VLM '{form.name}' needs the folder of its answers; give it with --weights FOLDER.")
     folder = Path(weights)
-    note_path = folder / NOTE
+    note_path = folder / ANSWERS_FILE
     note = read_json(note_path, remedy='Write {"prompts": [the words in channel order]} into it')
     words = note.get("prompts") if isinstance(note, dict) else None
     if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):
@@ -191,12 +194,12 @@ def open_answers(weights: Path | str | None, *, images: Path | str | None, form:
     where = None if place is None else folder / place  # an absolute path stays as it is
     if where is not None and not where.is_dir():
         raise InputError(where, "no such folder of images", f"Correct 'images' in {note_path}, or leave it out")
-    identity = f"{form.name}-{_fingerprint(folder, note)}"
+    identity = f"{form.name}-{_fingerprint_answers(folder, note)}"
     return PrecomputedVLM(identity, folder, prompts, where, form.gamma, note, form)
 
 
-def _fingerprint(folder: Path, note: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps({**note, "images": None, "reading": READING}, sort_keys=True).encode())
+def _fingerprint_answers(folder: Path, note: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps({**note, "images": None, "reading": READER_VERSION}, sort_keys=True).encode())
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".npy", ".json"):
             stat = path.stat()
@@ -204,7 +207,7 @@ def _fingerprint(folder: Path, note: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _index(images: Path) -> dict[str, str]:
+def _index_images(images: Path) -> dict[str, str]:
     """Return pixel key -> path without suffix of every image below a folder."""
     names = {}
     for path in sorted(images.rglob("*")):
@@ -215,7 +218,7 @@ def _index(images: Path) -> dict[str, str]:
                 pixels_HWC = np.asarray(picture.convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
             raise InputError(path, f"cannot be read as an image ({error})", "Repair or remove it") from error
-        names[pixel_key(pixels_HWC)] = path.relative_to(images).with_suffix("").as_posix()
+        names[hash_pixels(pixels_HWC)] = path.relative_to(images).with_suffix("").as_posix()
     return names
 
 
@@ -242,7 +245,7 @@ def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool
     return raw_CHW
 
 
-def in_range(raw_CHW: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def clamp_scores(raw_CHW: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return scores in [0, 1] with the winners of the raw ones.
 
     Where a prompt's score is above 1, every prompt that has the pixel's highest score gets 1 and all others that reach
@@ -255,17 +258,17 @@ def in_range(raw_CHW: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return scores_CHW
 
 
-def _paint(found: Sequence[Instance], *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
+def _maps_from_instances(found: Sequence[Instance], *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
     """Return maps in which a pixel has the score of the best instance of the prompt that covers it."""
     scores_CHW = np.zeros((count, *shape_hw), np.float32)
     for instance in found:
-        covered_HW = boolean(instance.mask)
+        covered_HW = decode_mask(instance.mask)
         channel_HW = scores_CHW[instance.prompt]
         channel_HW[covered_HW] = np.maximum(channel_HW[covered_HW], instance.score)
     return scores_CHW
 
 
-def _select(found: Sequence[Instance] | None, channels: Sequence[int]) -> tuple[Instance, ...] | None:
+def _select_prompts(found: Sequence[Instance] | None, channels: Sequence[int]) -> tuple[Instance, ...] | None:
     """Return the instances of the asked prompts, numbered as they were asked."""
     if found is None:
         return None

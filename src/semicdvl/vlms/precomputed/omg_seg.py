@@ -22,11 +22,11 @@ from typing import Any
 from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
 from semicdvl.types import Instance
-from semicdvl.vlms.precomputed.coco import checked_instance
-from semicdvl.vlms.precomputed.files import NOTE, Form, PrecomputedVLM, open_answers
+from semicdvl.vlms.precomputed.coco import validate_instance
+from semicdvl.vlms.precomputed.files import ANSWERS_FILE, AnswerFormat, PrecomputedVLM, open_answers
 
 
-def read_mmdet(
+def read_mmdetection(
     path: Path, *, shape_hw: tuple[int, ...], note: Mapping[str, Any], prompts: Sequence[str]
 ) -> list[Instance]:
     """Read one prediction file of mmdetection's `DetInferencer`.
@@ -47,11 +47,11 @@ def read_mmdet(
             raise InputError(path, f"instance {number} has the label {label!r} and the score {score!r}", remedy)
         if label in place:
             prompt = place[label]
-            found.append(checked_instance(path, number, mask=mask, prompt=prompt, score=score, shape_hw=shape_hw))
+            found.append(validate_instance(path, number, mask=mask, prompt=prompt, score=score, shape_hw=shape_hw))
     return found
 
 
-def build(
+def build_omg_seg(
     *, weights: Path | str | None = None, images: Path | str | None = None, device: str = "cpu"
 ) -> PrecomputedVLM:
     """Open a folder of OMG-Seg's answers.
@@ -65,17 +65,19 @@ def build(
         ConfigError: no folder was given.
         InputError: answers.json is not valid, or does not say which classes answer which prompt.
     """
-    form = Form("omg_seg", gamma=0.5, reader=read_mmdet, below="preds")
+    form = AnswerFormat("omg_seg", gamma=0.5, reader=read_mmdetection, instances_folder="preds")
     vlm = open_answers(weights, images=images, form=form)
-    classes = vlm.note.get("classes")
+    classes = vlm.manifest.get("classes")
     wanted = 'Write {"classes": {"house": [numbers of the model\'s classes], ...}} for every prompt'
     if not isinstance(classes, dict) or set(classes) != set(vlm.prompts):
-        raise InputError(vlm.folder / NOTE, "doesn't say in 'classes' which class numbers answer which prompt", wanted)
+        raise InputError(
+            vlm.folder / ANSWERS_FILE, "doesn't say in 'classes' which class numbers answer which prompt", wanted
+        )
     numbers = [number for group in classes.values() if isinstance(group, list) for number in group]
     if not all(isinstance(group, list) and group for group in classes.values()) or not all(
         isinstance(number, int) for number in numbers
     ):
-        raise InputError(vlm.folder / NOTE, "has classes that are no lists of numbers", wanted)
+        raise InputError(vlm.folder / ANSWERS_FILE, "has classes that are no lists of numbers", wanted)
     if len(set(numbers)) != len(numbers):
-        raise InputError(vlm.folder / NOTE, "gives one class number to two prompts", wanted)
+        raise InputError(vlm.folder / ANSWERS_FILE, "gives one class number to two prompts", wanted)
     return vlm

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semicdvl.vlms.precomputed.files import Form, PrecomputedVLM, open_answers
+from semicdvl.vlms.precomputed.files import AnswerFormat, PrecomputedVLM, open_answers
 
 
-def build(
+def build_zegclip(
     *, weights: Path | str | None = None, images: Path | str | None = None, device: str = "cpu"
 ) -> PrecomputedVLM:
     """Open a folder of ZegCLIP's answers.
@@ -27,4 +27,4 @@ def build(
         ConfigError: no folder was given.
         InputError: the folder has no valid answers.json.
     """
-    return open_answers(weights, images=images, form=Form("zegclip", gamma=0.5, clamp=False))
+    return open_answers(weights, images=images, form=AnswerFormat("zegclip", gamma=0.5, clamp=False))
