@@ -79,7 +79,7 @@ class Timed:
     def __init__(self, inner: Detector) -> None:
         """Wrap a detector."""
         self.inner, self.inside_s = inner, 0.0
-        self.name, self.planes_count, self.decide = inner.name, inner.map_count, inner.decide
+        self.name, self.map_count, self.decide = inner.name, inner.map_count, inner.decide
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None

@@ -63,11 +63,11 @@ class Setup:
     def pairs(self) -> tuple[LabelledBatch, UnlabelledBatch]:
         """Return made-up pairs as the loader gives them; every call gives the same."""
         draw = torch.Generator().manual_seed(0)
-        maps = (self.batch, self.px, self.px)
+        maps = (self.batch, self.to_pixels, self.to_pixels)
 
         def image() -> Tensor:
-            coarse = torch.rand((self.batch, 3, self.px // 8, self.px // 8), generator=draw)
-            return (F.interpolate(coarse, size=(self.px, self.px), mode="bilinear") * 255).to(torch.uint8)
+            coarse = torch.rand((self.batch, 3, self.to_pixels // 8, self.to_pixels // 8), generator=draw)
+            return (F.interpolate(coarse, size=(self.to_pixels, self.to_pixels), mode="bilinear") * 255).to(torch.uint8)
 
         def classes(ignored: float) -> Tensor:
             label = (torch.rand(maps, generator=draw) < 0.2).long()
@@ -79,7 +79,7 @@ class Setup:
         labelled = LabelledBatch(image(), image(), classes(0.05), vlm())
         valid = torch.rand(maps, generator=draw) > 0.05
         box = torch.zeros(maps, dtype=torch.bool)
-        box[:, self.px // 4 : self.px // 2, self.px // 8 : self.px // 2] = True
+        box[:, self.to_pixels // 4 : self.to_pixels // 2, self.to_pixels // 8 : self.to_pixels // 2] = True
         return labelled, UnlabelledBatch(image(), image(), image(), image(), valid, box, vlm())
 
 
@@ -316,7 +316,7 @@ def compare(setup: Setup, precisions: list[str]) -> None:
     """Measure all variants at one size and print the table."""
     plain = in_own_process(setup, "plain")
     name = torch.cuda.get_device_name() if setup.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"\n{setup.backbone}, {setup.px} px, {setup.batch} + {setup.batch} pairs, {name}")
+    print(f"\n{setup.backbone}, {setup.to_pixels} px, {setup.batch} + {setup.batch} pairs, {name}")
     print("| | s/step | ratio | CPU s/step | ratio | peak MiB | of plain | largest difference of a loss term |")
     print("|---|---|---|---|---|---|---|---|")
     print(f"| plain fp32 | {plain.step_s:.3f} | | {plain.cpu_s:.3f} | | {plain.peak_mib:.0f} | | |", flush=True)
@@ -346,7 +346,7 @@ def main() -> None:
         measured = measure_plain(setup) if options.variant == "plain" else measure_ours(setup, options.variant)
         print(json.dumps(vars(measured)))
         return
-    for px in options.px:
+    for px in options.to_pixels:
         setup = Setup(options.backbone, options.channels, px, options.batch, options.steps, options.device)
         compare(setup, options.precision)
 

@@ -260,7 +260,7 @@ def reliability(every: list[Case], out: Path) -> str:
     from semicdvl.detection.detectors.calibrated import add_calibration
 
     row = Row()
-    detector = replace(add_calibration(detector_of(row)), least_probability=0.0)
+    detector = replace(add_calibration(detector_of(row)), min_probability=0.0)
     found: dict[str, list[tuple[float, bool]]] = {}
     for case in every:
         store, pair, _ = ask(row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}")

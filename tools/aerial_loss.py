@@ -66,7 +66,7 @@ class Losses:
                  rng: np.random.Generator) -> dict[str, Tensor]:  # fmt: skip
         """Return the weighted terms; labels come at full size and are read at the features' stride of 2."""
         label_BHW = label_BHW[:, ::2, ::2]
-        logits_BKHW = net.compute_logits(features_BEHW, self._draw(self.fine, rng))
+        logits_BKHW = net.compute_logits(features_BEHW, self._write_scalars(self.fine, rng))
         known_BHW = label_BHW != UNLABELLED
         log_p_NK = logits_BKHW.permute(0, 2, 3, 1)[known_BHW].log_softmax(1)
         label_N = label_BHW[known_BHW]
@@ -78,7 +78,7 @@ class Losses:
         }
         return {name: WEIGHTS[name] * value for name, value in terms.items()}
 
-    def _draw(self, synonyms: list[tuple[str, ...]], rng: np.random.Generator) -> Tensor:
+    def _write_scalars(self, synonyms: list[tuple[str, ...]], rng: np.random.Generator) -> Tensor:
         vectors_KE = self.space.vectors(draw_words(synonyms, rng))
         noise_KE = torch.from_numpy(rng.normal(0, WORD_NOISE, vectors_KE.shape).astype(np.float32))
         return F.normalize(vectors_KE + noise_KE, dim=1)
@@ -90,7 +90,7 @@ class Losses:
         chosen_NE = features_BEHW.permute(0, 2, 3, 1)[known_BHW][target_N >= 0]
         if not len(chosen_NE):
             return features_BEHW.sum() * 0
-        logits_NK = chosen_NE @ self._draw(self.coarse, rng).T * net.scale
+        logits_NK = chosen_NE @ self._write_scalars(self.coarse, rng).T * net.scale
         return F.cross_entropy(logits_NK, target_N[target_N >= 0])
 
     def _overlap_term(self, log_p_NK: Tensor, label_N: Tensor) -> Tensor:

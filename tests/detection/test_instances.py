@@ -109,7 +109,7 @@ def decided(folder: Path, dates, detector, *, tile_px: int, overlap_px: int = 32
     with open_pair(*map(str, save(folder, *dates))) as pair:
         cut = plan_tiles(*pair.shape_hw, tile_px=tile_px, overlap_px=overlap_px)
         (folder / f"{tile_px}").mkdir()
-        store = ScoreStore(folder / f"{tile_px}", cut, map_count=detector.planes_count, strip_bytes=strip_bytes)
+        store = ScoreStore(folder / f"{tile_px}", cut, map_count=detector.map_count, strip_bytes=strip_bytes)
         run_tiles(store, pair, detector, gsd_m=None, console=QUIET)
         assert isinstance(store, StripsWithInstances) and isinstance(detector, Looks)
         return np.concatenate([part.change_HW for part in detector.decide(store)])
@@ -155,7 +155,7 @@ def as_pseudo(dates, detector: VLMDetector) -> np.ndarray:
 def test_one_tile_is_what_pseudo_says(tmp_path, options, own):
     detector = detector_of(BitVLM(own=own), **options)
     for seed in (0, 1):
-        dates = town(seed, 96, 128, most_px=20, count=15)
+        dates = town(seed, 96, 128, max_offset_px=20, count=15)
         found = decided(tmp_path / str(seed), dates, detector, tile_px=128)
         assert 0.005 < (found == 1).mean() < 0.7
         np.testing.assert_array_equal(found == 1, as_pseudo(dates, detector))

@@ -35,7 +35,9 @@ def unlabelled_of(weak, first, second, **changes) -> UnlabelledBatch:
     weak, first, second = (torch.tensor(values) for values in (weak, first, second))
     black, none = image(torch.zeros_like(weak)), torch.zeros(weak.shape, dtype=torch.bool)
     batch = UnlabelledBatch(black, image(weak), black, image(first), ~none, none)
-    return replace(batch, second_t1_BCHW=black, second_t2_BCHW=image(second), second_box_BHW=none, **changes)
+    return replace(
+        batch, second_strong_t1_BCHW=black, second_strong_t2_BCHW=image(second), second_cutmix_box_BHW=none, **changes
+    )
 
 
 LABELLED = LabelledBatch(torch.zeros(1, 3, 1, 3), torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 1, IGNORE]]]))
@@ -65,7 +67,7 @@ def test_each_strong_view_has_its_own_box() -> None:
     box_BHW = torch.zeros(2, 1, 3, dtype=torch.bool)
     box_BHW[1, 0, 1] = True
     second = [[[9.0, 9.0, 9.0]], [[-9.0, -9.0, -9.0]]]  # agrees with the pseudo labels where they go along
-    batch = replace(unlabelled_of(weak, zero, second), second_box_BHW=box_BHW)
+    batch = replace(unlabelled_of(weak, zero, second), second_cutmix_box_BHW=box_BHW)
     terms = UniMatch(perturbed_weight=0).step(PixelNetwork(), PixelNetwork(), LABELLED, batch, START)
     assert terms["consistency"].item() == pytest.approx((math.log(2) + softplus(-9.0)) / 4 / 2)
     assert torch.equal(use_second_view(batch).cutmix_box_BHW, box_BHW) and not batch.cutmix_box_BHW.any()
@@ -162,7 +164,7 @@ def test_guidance_goes_along_with_cutmix() -> None:
     box_BHW[1] = True  # pair 1 is pair 0 altogether
     plain, mixed = (
         SemiVL(perturbed_weight=0).step(PixelNetwork(), PixelNetwork(), LABELLED, one, START)["guidance_strong"].item()
-        for one in (two, replace(two, second_box_BHW=box_BHW))
+        for one in (two, replace(two, second_cutmix_box_BHW=box_BHW))
     )
     yes, no = softplus(-2.0), softplus(2.0)
     assert plain - mixed == pytest.approx(0.1 * (no - yes) / 2 / 4, rel=1e-4)

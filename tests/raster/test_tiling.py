@@ -17,7 +17,7 @@ def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.
         detector(pad_tile(image_HW[t.row : t.row + t.height, t.col : t.col + t.width], tile_hw=cut.tile_hw))
         for t in cut
     )
-    return blend(cut, tiles, planes_count=2)
+    return blend(cut, tiles, map_count=2)
 
 
 def blend(cut: Tiling, tiles, *, planes_count: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_blend_moves_from_one_tile_to_the_next():
     cut = plan_tiles(64, 160, tile_px=96, overlap_px=32)
     assert cut.cols == (0, 64) and cut.rows == (0,)
     tiles = (np.full((1, *cut.tile_hw), value, np.float32) for value in (0.0, 1.0))
-    row = blend(cut, tiles, planes_count=1)[0, 7]
+    row = blend(cut, tiles, map_count=1)[0, 7]
     assert (row[:64] == 0).all() and (row[96:] == 1).all()
     assert row[64:96] == pytest.approx(hann_ramp(32)) and (np.diff(row[64:96]) > 0).all()
 

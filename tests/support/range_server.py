@@ -15,12 +15,12 @@ class Handler(BaseHTTPRequestHandler):
     folder: Path
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._get_answer(body=False)
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._get_answer(body=True)
 
-    def _answer(self, *, body: bool) -> None:
+    def _get_answer(self, *, body: bool) -> None:
         path = self.folder / self.path.split("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)

@@ -23,10 +23,10 @@ def _handler(name: str, folder: Path, asked: list[str]) -> type[BaseHTTPRequestH
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self) -> None:
-            self._answer(body=False)
+            self._get_answer(body=False)
 
         def do_GET(self) -> None:
-            self._answer(body=True)
+            self._get_answer(body=True)
 
         def _answer(self, *, body: bool) -> None:
             path = unquote(urlparse(self.path).path)

@@ -84,7 +84,7 @@ class BlueIsBuilding:
 
     identity: str = "blue"
 
-    def probabilities(self, pictures, sentences):
+    def classify(self, pictures, sentences):
         assert sentences[0] == "satellite image of building" and len(pictures) == 2
         blue_N = np.array([p.reshape(-1, 3).mean(axis=0).argmax() == 2 for p in pictures], np.float32)
         rest_N = (1 - blue_N) / (len(sentences) - 1)

@@ -138,9 +138,9 @@ def test_points_are_asked_where_they_lie(images, networks):
         seen = sam.look(images[0])
         assert seen.extent_hw == ((64 / 96, 1.0) if kind == "sam" else (1.0, 1.0))
         asked = torch.tensor([[0.1, 0.9], [0.8, 0.2]])
-        logits_NHW, rating_N = sam._ask(seen, asked)
+        logits_NHW, rating_N = sam._decode_points(seen, asked)
         assert len(logits_NHW) == len(rating_N) == 6 and not torch.equal(logits_NHW[0], logits_NHW[3])
-        alone_NHW, _ = sam._ask(seen, asked[1:])
+        alone_NHW, _ = sam._decode_points(seen, asked[1:])
         torch.testing.assert_close(alone_NHW, logits_NHW[3:], rtol=1e-3, atol=1e-4)
 
 

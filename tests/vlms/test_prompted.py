@@ -51,7 +51,7 @@ def builders(folders: dict[str, Path]) -> dict[str, Build]:
             if fresh or key not in built:
                 built[key] = module.build(**given)
             vlm = built.pop(key) if fresh else built[key]
-            return replace(vlm, _seen=OrderedDict(), _asked={})
+            return replace(vlm, _image_features=OrderedDict(), _asked={})
 
         return build
 
@@ -323,7 +323,7 @@ def test_sam2_cuts_out_what_the_class_does(builders: dict[str, Build]) -> None:
     scores_NP = torch.tensor([[0.2, 0.9], [0.8, 0.1], [0.3, 0.4]])
     seen = masks.look([IMAGE])[0]
     small = replace(masks, batch=2)
-    maps_PHW, found = small.paint(seen, ScoredBoxes(torch.tensor(corners), scores_NP), shape_hw=SHAPE)
+    maps_PHW, found = small.segment_boxes(seen, ScoredBoxes(torch.tensor(corners), scores_NP), shape_hw=SHAPE)
     inputs = masks.processor(images=IMAGE, input_boxes=[corners], return_tensors="pt")
     out = masks.model(**{k: v for k, v in inputs.items() if k != "original_sizes"}, multimask_output=False)
     full = masks.processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][:, 0].numpy()
