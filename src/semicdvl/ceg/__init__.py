@@ -1,1 +1,1 @@
-"""TODO."""
+"""Change event generation: the segments of two dates become change events."""

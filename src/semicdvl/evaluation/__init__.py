@@ -1,1 +1,1 @@
-"""TODO."""
+"""Scores of change maps and of trained runs against reference data."""

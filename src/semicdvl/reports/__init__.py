@@ -1,1 +1,1 @@
-"""TODO."""
+"""HTML pages, colours and charts, knowing nothing of what they show."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Detectors: a trained network, an ONNX file, an unsupervised method, or a VLM with change event generation."""

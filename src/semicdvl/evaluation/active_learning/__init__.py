@@ -1,1 +1,1 @@
-"""TODO."""
+"""Choice of the patches whose labels would help most."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Encoders: feature pyramids of pretrained backbones, shared by the networks."""

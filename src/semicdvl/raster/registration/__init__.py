@@ -1,1 +1,1 @@
-"""TODO."""
+"""Co-registration and radiometric normalisation of image pairs."""

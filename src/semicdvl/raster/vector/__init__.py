@@ -1,1 +1,1 @@
-"""TODO."""
+"""Change maps to polygons: connected components, polygonising, simplifying, vector files and their styles."""

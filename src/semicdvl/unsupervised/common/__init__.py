@@ -1,1 +1,1 @@
-"""TODO."""
+"""Parts that several unsupervised methods share: features, streaming statistics, thresholds."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""VLMs with weights from libraries: one file per model family."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""VLM answers computed elsewhere and read from files."""
