@@ -1,13 +1,16 @@
 # Everything a fresh machine needs is Python 3.11 or newer, make and git.
 #   make demo    the whole way on a made-up city: detect, pseudo-label, train, evaluate, one report (offline)
 #   make test    the tests
+#   make test-slow   the tests that take minutes: tutorials, notebooks, pinned outputs
 #   make check   format, lint, types, tests: what CI runs
+#   make docs    the documentation site, into site/
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: demo test check format lint types setup clean
+.PHONY: demo test test-slow check docs format lint types setup clean
 
 setup: $(READY)
 
@@ -17,22 +20,32 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
+$(DOCS_READY): $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[docs]"
+	touch $(DOCS_READY)
+
 demo: $(READY)
 	$(BIN)/semicdvl demo --output demo
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
 check: format lint types test
 
+docs: $(DOCS_READY)
+	$(BIN)/mkdocs build --strict --quiet
+
 format: $(READY)
-	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff format --check src tests tools benchmarks docs/hooks
 
 lint: $(READY)
-	$(BIN)/ruff check src tests tools benchmarks
+	$(BIN)/ruff check src tests tools benchmarks docs/hooks
 
 types: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo site .mypy_cache .ruff_cache .pytest_cache

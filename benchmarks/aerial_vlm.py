@@ -1,4 +1,4 @@
-"""Measure the embedded vision-language model: the figures of docs/aerial-vlm.md.
+"""Measure the embedded vision-language model: the figures of docs/models/aerial-vlm.md.
 
     python benchmarks/aerial_vlm.py --data ../shared/data            all of it, some minutes
     python benchmarks/aerial_vlm.py --only footprints --views 1      one part

@@ -9,7 +9,7 @@ resized to full size and concatenated before the fusing convolution, fp32, conti
 parameter.
 `ours` is the package's own training loop (`training.loop.run_training_loop`), fed with the same pairs. Both do the
 maths that
-docs/reproduce.md settles on; before anything is timed, their losses are compared by name, at the first step and at the
+docs/benchmarks/reproduce.md settles on; before anything is timed, their losses are compared by name, at the first step and at the
 second one, which sees the first one's gradients. Every variant runs in a process of its own: its peak memory is that
 of the whole process (CPU) or what was allocated at most (GPU). On a machine that others use, compare the CPU seconds.
 """

@@ -5,7 +5,7 @@
 What a batch holds: Dubai crops (every pixel has one of five classes, each class a set of concepts), UC Merced scenes
 (every pixel shows one of the concepts that its scene may show; some concepts certainly cover a share of it) and drawn
 settlements on scenes without buildings. The loss of a pixel is the negative log of the probability of its allowed set;
-the words that stand for the concepts are drawn anew in every step. docs/aerial-vlm.md tells more.
+the words that stand for the concepts are drawn anew in every step. docs/models/aerial-vlm.md tells more.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def test_categories_are_found_by_their_names(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the list and the page
-PAGE = (ROOT / "docs" / "vlms.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "models" / "vlms.md").read_text(encoding="utf-8")
 
 
 def test_the_pages_own_vlm_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
     SEMICDVL_SAM3=sam3 SEMICDVL_CLIPSEG=clipseg-rd64-refined pytest tests/weights -rs
 
-A folder (or hub name) per variable; see `docs/vlms.md` for what to download. Every VLM is asked where the houses of a
+A folder (or hub name) per variable; see `docs/models/vlms.md` for what to download. Every VLM is asked where the houses of a
 drawn town are, must find them better than by chance, and must say the same again for the image turned by a quarter.
 """
 

@@ -22,7 +22,7 @@ MAX_CHANGED_FRAC = 0.75
 
 GAMMA_SHARE = 0.4
 """Part of a VLM's own gamma from which answers are labels here. A VLM is unsure along outlines: without a label there a
-network learns blobs (`docs/adapt.md`)."""
+network learns blobs (`docs/guides/self-training.md`)."""
 
 
 def default_gamma_of(vlm: VLM) -> float:

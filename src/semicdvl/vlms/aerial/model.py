@@ -1,7 +1,7 @@
 """The embedded model: asks an aerial image for any noun, offline, on a CPU; its weights ship with the package.
 
 An open-vocabulary segmenter in the way of LSeg (`aerial_net`), trained on public-domain images only; see
-`docs/aerial-vlm.md` for what it was trained on, how well it does and what it cannot do.
+`docs/models/aerial-vlm.md` for what it was trained on, how well it does and what it cannot do.
 
 From cosines to scores. A softmax over the asked words (LSeg) makes a word's score depend on what else was asked, and
 synonyms ("house", "building") share what should be theirs together. Here every word competes, by itself, with a fixed

@@ -1,7 +1,7 @@
 """OMG-Seg's answers, computed elsewhere: panoptic segmentation with instances, read as mmdetection 3 saves them.
 
 OMG-Seg needs mmdetection 3. Run its image demo with `--out-dir ANSWERS/A` for the first dates and `ANSWERS/B` for the
-second (`docs/vlms.md` has the commands); it leaves
+second (`docs/models/vlms.md` has the commands); it leaves
 
     ANSWERS/A/preds/test_1.json     {"labels": [129, ...], "scores": [0.93, ...], "masks": [{"size", "counts"}, ...]}
 

@@ -1,7 +1,7 @@
 """ZegCLIP's answers, computed elsewhere: zero-shot semantic segmentation, strong on ground cover, one map per class.
 
 ZegCLIP needs mmsegmentation 0.x, which is not installed beside this package. Run it where it is, save the class
-probabilities of every image (C x H x W, 0 to 1) as `.npy`, and give the folder: `docs/vlms.md` has the commands. The
+probabilities of every image (C x H x W, 0 to 1) as `.npy`, and give the folder: `docs/models/vlms.md` has the commands. The
 layout is that of `precomputed`; the difference is that scores outside [0, 1] are refused instead of clamped, because
 ZegCLIP's head gives logits of which only the sigmoid is a score. Gamma is 0.5, "more likely than not".
 """

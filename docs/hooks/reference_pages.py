@@ -1,0 +1,36 @@
+"""Write the pages that are made from the code: the command line from typer, contributing and changelog from the root."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+"""Page -> the file at the top of the repository whose text it shows."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to the site."""
+    pages = {"reference/cli.md": command_line_reference()}
+    pages |= {page: localise_links((ROOT / source).read_text(encoding="utf-8")) for page, source in COPIED.items()}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def command_line_reference() -> str:
+    """Return the reference of all commands and options as Markdown, as typer writes it."""
+    command = [sys.executable, "-m", "typer", "semicdvl.cli", "utils", "docs", "--name", "semicdvl"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return re.sub(r"^# .*$", "# Command line", text, count=1, flags=re.MULTILINE)
+
+
+def localise_links(text: str) -> str:
+    """Return text from the top of the repository with its links into docs/ as the site has them."""
+    return re.sub(r"\]\(docs/", "](", text)
