@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: the command line from typer, contributing and changelog from the root."""
+"""Write the pages made from the code: the command line from typer, contributing and changelog from the root."""
 
 from __future__ import annotations
 
