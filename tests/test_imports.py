@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1] / "src" / "semicdvl"
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"demo", "benchmark", "catalog"},
+    {"api"},
+    {"demo", "benchmarking", "catalog"},
     {"training", "evaluation", "official"},
     {"detection"},
     {"pseudo_labels"},

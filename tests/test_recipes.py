@@ -9,8 +9,8 @@ import pytest
 from tests.support.paths import ROOT
 from torch import nn
 
-from semicdvl.benchmark.config import load_suite
-from semicdvl.benchmark.jobs import check_suite
+from semicdvl.benchmarking.config import load_suite
+from semicdvl.benchmarking.jobs import check_suite
 from semicdvl.config import Recipe, load_recipe, merge_recipes, parse_recipe, read_with_base
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS

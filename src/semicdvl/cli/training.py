@@ -196,8 +196,8 @@ def benchmark(
 
     Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
     """
-    from semicdvl.benchmark.config import load_suite
-    from semicdvl.benchmark.run import run_benchmark
+    from semicdvl.benchmarking.config import load_suite
+    from semicdvl.benchmarking.run import run_benchmark
 
     checked = load_suite(suite).replace_data_root(data)
     named = devices.split(",") if devices else None

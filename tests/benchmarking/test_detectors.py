@@ -13,14 +13,14 @@ from test_suite import TINY, write
 from tests.support.pairs_in_memory import detect as detected_in_memory
 from tests.support.pairs_in_memory import pair as pair_in_memory
 
-from semicdvl.benchmark.config import DetectorEntry, Suite, load_suite
-from semicdvl.benchmark.data import prepare_data
-from semicdvl.benchmark.detectors import build_detector
-from semicdvl.benchmark.jobs import plan_jobs
-from semicdvl.benchmark.pair_mosaic import MosaicStrips, PairMosaic
-from semicdvl.benchmark.plot import write_plot
-from semicdvl.benchmark.results import build_difference_table, compare_methods
-from semicdvl.benchmark.run import BenchmarkResult, run_benchmark
+from semicdvl.benchmarking.config import DetectorEntry, Suite, load_suite
+from semicdvl.benchmarking.data import prepare_data
+from semicdvl.benchmarking.detectors import build_detector
+from semicdvl.benchmarking.jobs import plan_jobs
+from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
+from semicdvl.benchmarking.plot import write_plot
+from semicdvl.benchmarking.results import build_difference_table, compare_methods
+from semicdvl.benchmarking.run import BenchmarkResult, run_benchmark
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import ImageCache

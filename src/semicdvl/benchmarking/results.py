@@ -14,14 +14,14 @@ from statistics import mean, stdev
 from typing import Any
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.benchmark.significance import PairedTests
+from semicdvl.benchmarking.significance import PairedTests
 
 SCORE_COLUMNS = ("iou", "f1", "precision", "recall")
 SCORE_TITLES = {"iou": "IoU^c", "f1": "F1", "precision": "precision", "recall": "recall"}
 SELECTED_STEPS = {"test": "val-best", "test_last": "last", "test_best": "test-best"}
 """Key of an outcome's test scores -> which step they are of."""
 Outcome = dict[str, Any]
-"""What `benchmark.worker` wrote: place in the suite, status, scores, cost."""
+"""What `benchmarking.worker` wrote: place in the suite, status, scores, cost."""
 
 
 @dataclass(frozen=True)

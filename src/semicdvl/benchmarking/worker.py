@@ -1,6 +1,6 @@
 """One run of a suite, in a process of its own: its peak memory is its own, and whatever befalls it, it alone falls.
 
-python -m semicdvl.benchmark.worker JOB.json
+python -m semicdvl.benchmarking.worker JOB.json
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run_benchmark_job(job_file: Path) -> dict[str, Any]:
     outcome = dict(content["job"])
     try:
         if "detector" in content:
-            from semicdvl.benchmark.detectors import (
+            from semicdvl.benchmarking.detectors import (
                 run_detector_job,  # here: a training run has no use for it, nor memory
             )
 

@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from semicdvl.atomic_files import make_output_error, read_json, write_atomically
-from semicdvl.benchmark.config import Suite
-from semicdvl.benchmark.cost_plot import write_cost_plot
-from semicdvl.benchmark.data import PreparedData, prepare_data
-from semicdvl.benchmark.detectors import DETECTORS_NOTE, DetectorJob
-from semicdvl.benchmark.jobs import BenchmarkJob, JobPlan, check_suite, plan_jobs
-from semicdvl.benchmark.plot import write_plot
-from semicdvl.benchmark.report import write_report
-from semicdvl.benchmark.results import Outcome, describe_status, render_markdown, write_csv
-from semicdvl.benchmark.worker import run_benchmark_job
+from semicdvl.benchmarking.config import Suite
+from semicdvl.benchmarking.cost_plot import write_cost_plot
+from semicdvl.benchmarking.data import PreparedData, prepare_data
+from semicdvl.benchmarking.detectors import DETECTORS_NOTE, DetectorJob
+from semicdvl.benchmarking.jobs import BenchmarkJob, JobPlan, check_suite, plan_jobs
+from semicdvl.benchmarking.plot import write_plot
+from semicdvl.benchmarking.report import write_report
+from semicdvl.benchmarking.results import Outcome, describe_status, render_markdown, write_csv
+from semicdvl.benchmarking.worker import run_benchmark_job
 from semicdvl.errors import DataError
 from semicdvl.version import __version__
 
@@ -131,7 +131,7 @@ class _RunningJob:
             environment["CUDA_VISIBLE_DEVICES"] = device
         try:
             with path.with_suffix(".log").open("ab") as log:
-                command = [sys.executable, "-m", "semicdvl.benchmark.worker", str(path)]
+                command = [sys.executable, "-m", "semicdvl.benchmarking.worker", str(path)]
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         except OSError as error:
             raise make_output_error(path, error) from error

@@ -12,10 +12,10 @@ from tests.support.dataset_files import folder_of_pairs
 from tests.support.paths import ROOT
 from typer.testing import CliRunner
 
-from semicdvl.benchmark.config import Suite, load_suite
-from semicdvl.benchmark.data import UNLABELLED_COPY_SUFFIX, prepare_data
-from semicdvl.benchmark.jobs import plan_jobs
-from semicdvl.benchmark.run import BenchmarkResult, choose_least_busy, run_benchmark
+from semicdvl.benchmarking.config import Suite, load_suite
+from semicdvl.benchmarking.data import UNLABELLED_COPY_SUFFIX, prepare_data
+from semicdvl.benchmarking.jobs import plan_jobs
+from semicdvl.benchmarking.run import BenchmarkResult, choose_least_busy, run_benchmark
 from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import ConfigError, DataError, InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from semicdvl.benchmark.results import (
+from semicdvl.benchmarking.results import (
     DIFFERENCES_NOTE,
     SCORES_NOTE,
     SELECTED_STEPS,

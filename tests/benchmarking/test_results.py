@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semicdvl.benchmark.cost_plot import _draw_cost_panel, write_cost_plot
-from semicdvl.benchmark.plot import write_plot
-from semicdvl.benchmark.report import write_report
-from semicdvl.benchmark.results import Spread, compare_methods, group_over_seeds, render_markdown, write_csv
-from semicdvl.benchmark.significance import PairedTests
+from semicdvl.benchmarking.cost_plot import _draw_cost_panel, write_cost_plot
+from semicdvl.benchmarking.plot import write_plot
+from semicdvl.benchmarking.report import write_report
+from semicdvl.benchmarking.results import Spread, compare_methods, group_over_seeds, render_markdown, write_csv
+from semicdvl.benchmarking.significance import PairedTests
 
 
 def outcome(method: str, labelled: float, seed: int, iou: float | None, **other: Any) -> dict[str, Any]:

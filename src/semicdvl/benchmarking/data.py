@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import hash_values, write_atomically, write_json
-from semicdvl.benchmark.config import CEGConfig, CityEntry, FolderEntry, RealEntry
+from semicdvl.benchmarking.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.checkpoint import build_registered
 from semicdvl.config import DataConfig

@@ -23,10 +23,10 @@ from PIL import Image
 from rich.console import Console
 
 from semicdvl.atomic_files import hash_values, write_json
-from semicdvl.benchmark.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
-from semicdvl.benchmark.data import PreparedData
-from semicdvl.benchmark.job_files import JobFiles, build_file_name
-from semicdvl.benchmark.pair_mosaic import MosaicStrips, PairMosaic
+from semicdvl.benchmarking.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
+from semicdvl.benchmarking.data import PreparedData
+from semicdvl.benchmarking.job_files import JobFiles, build_file_name
+from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
 from semicdvl.checkpoint import build_registered
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
@@ -109,7 +109,7 @@ class DetectorJob(JobFiles):
         return {"detector": detector, "split": str(self.split), "gsd_m": self.gsd_m, "label_values": values}
 
     def write(self) -> Path:
-        """Write the file that `benchmark.worker` starts from, and return it."""
+        """Write the file that `benchmarking.worker` starts from, and return it."""
         path = self.out / "jobs" / f"{self.name}.json"
         write_json(
             path, {"job": self.place, **self._describe_inputs(), "run": str(self.run), "result": str(self.result)}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.benchmark.plot import LINE_COLORS, MARKERS
-from semicdvl.benchmark.results import Outcome, ResultGroup, format_percent, group_over_seeds
+from semicdvl.benchmarking.plot import LINE_COLORS, MARKERS
+from semicdvl.benchmarking.results import Outcome, ResultGroup, format_percent, group_over_seeds
 
 MEMORY_AXES = {"peak_gpu_mib": "peak memory of the GPU, MiB", "peak_mib": "peak memory of the process, MiB"}
 """What is drawn of memory: the first of them that was measured."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.benchmark.results import Outcome, ResultGroup, group_over_seeds
+from semicdvl.benchmarking.results import Outcome, ResultGroup, group_over_seeds
 
 LINE_COLORS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#777777")
 """Distinct to the colour-blind (Paul Tol's bright scheme)."""

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from semicdvl.atomic_files import write_json
-from semicdvl.benchmark.config import FolderEntry, MethodEntry, ModelEntry, Suite
-from semicdvl.benchmark.data import PreparedData
-from semicdvl.benchmark.detectors import NO_NETWORK, DetectorJob, plan_detector_jobs
-from semicdvl.benchmark.job_files import JobFiles, build_file_name
+from semicdvl.benchmarking.config import FolderEntry, MethodEntry, ModelEntry, Suite
+from semicdvl.benchmarking.data import PreparedData
+from semicdvl.benchmarking.detectors import NO_NETWORK, DetectorJob, plan_detector_jobs
+from semicdvl.benchmarking.job_files import JobFiles, build_file_name
 from semicdvl.config import Recipe, merge_recipes, parse_recipe, read_with_base
 from semicdvl.errors import ConfigError
 from semicdvl.training.compatibility import build_meta_network, check_compatibility
@@ -70,7 +70,7 @@ class TrainingJob(JobFiles):
         }
 
     def write(self) -> Path:
-        """Write the file that `benchmark.worker` starts from, and return it."""
+        """Write the file that `benchmarking.worker` starts from, and return it."""
         path = self.out / "jobs" / f"{self.name}.json"
         content = {"job": self.place, "recipe": self.recipe.model_dump(mode="json")}
         write_json(path, content | {"run": str(self.run), "result": str(self.result)})

@@ -9,8 +9,8 @@ import pytest
 from tests.support.command import command
 from tests.support.paths import ROOT
 
-from semicdvl.benchmark import run as suite_run
-from semicdvl.benchmark.jobs import TrainingJob
+from semicdvl.benchmarking import run as suite_run
+from semicdvl.benchmarking.jobs import TrainingJob
 
 RECIPES = ROOT / "recipes"
 SUITE = f"""
