@@ -12,16 +12,13 @@ Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
 from semicdvl import models
 from semicdvl.atomic_files import read_json, write_atomically
-from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.registry import resolve_builder, suggest_nearest
+from semicdvl.errors import CheckpointError
+from semicdvl.registry import Origin, build_part, list_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,61 +26,19 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RUN_FORMAT = "semicdvl-run"
-_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
-def build_registered(kind: str, name: str, table: dict[str, str], options: dict[str, Any]) -> Any:
-    """Build a part by name; an option that its builder does not know is refused.
-
-    Raises:
-        ConfigError: unknown name or option, or a value that the builder refuses.
-    """
-    builder = resolve_builder(kind, name, table)
-    known = [key for key in inspect.signature(builder).parameters if key != "name"]
-    for key in options:
-        if key not in known:
-            raise ConfigError(
-                f"{kind} '{name}' has no option '{key}'.{suggest_nearest(key, known)} Known: {', '.join(known)}."
-            )
-    try:
-        return builder(**_convert_options(f"{kind} '{name}'", builder, options))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{kind} '{name}' cannot be built from {options}: {error}") from error
-
-
-def _convert_options(what: str, builder: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return options as their builder's annotations have them: the words of a command line as numbers and truths.
-
-    Raises:
-        ConfigError: a value is not of its option's type.
-    """
-    try:
-        parameters = inspect.signature(builder, eval_str=True).parameters
-    except NameError:  # an annotation that is there for type checkers alone
-        return options
-    typed = dict(options)
-    for key in options.keys() & {name for name, one in parameters.items() if one.annotation is not one.empty}:
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(parameters[key].annotation, config=_ANY_TYPE)
-            typed[key] = adapter.validate_python(options[key])
-        except PydanticUserError:  # a type that brings its own rules
-            continue
-        except ValidationError as error:
-            raise ConfigError(f"{what}, {key} = {options[key]!r}: {error.errors()[0]['msg']}.") from error
-    return typed
-
-
-def build_network(part: dict[str, Any], **overrides: Any) -> nn.Module:
-    """Build the network that a recipe's `model` section describes."""
+def build_network(part: dict[str, Any], *, origin: Origin = Origin.USER, **overrides: Any) -> nn.Module:
+    """Build the network that a recipe's `model` section describes; `origin` says whose recipe it is."""
     options = {key: value for key, value in part.items() if key != "name"} | overrides
-    network: nn.Module = build_registered("model", part["name"], models.MODELS, options)
+    network: nn.Module = build_part("model", part["name"], models.MODELS, options, origin=origin)
     return network
 
 
-def build_untrained_network(part: dict[str, Any]) -> nn.Module:
+def build_untrained_network(part: dict[str, Any], *, origin: Origin = Origin.USER) -> nn.Module:
     """Build the network of a recipe's `model` section without pretrained weights, which are about to be replaced."""
-    takes = inspect.signature(resolve_builder("model", part["name"], models.MODELS)).parameters
-    return build_network(part, **({"pretrained": "none"} if "pretrained" in takes else {}))
+    takes = list_options("model", part["name"], models.MODELS, origin=origin)
+    return build_network(part, origin=origin, **({"pretrained": "none"} if "pretrained" in takes else {}))
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
@@ -139,7 +94,7 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -
         CheckpointError: no run, or weights of another model.
     """
     content = read_run(run)
-    network = build_untrained_network(content["recipe"]["model"])
+    network = build_untrained_network(content["recipe"]["model"], origin=Origin.STORED)
     load_weights_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
     if not train_heads and drop is not None:

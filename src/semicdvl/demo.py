@@ -27,13 +27,13 @@ from rich.table import Table
 
 from semicdvl.atomic_files import write_atomically, write_json
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.checkpoint import build_registered
 from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
 from semicdvl.detection.pipeline import DetectionConfig, build_network_detector, build_vlm_detector, detect_to_folder
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
+from semicdvl.registry import build_part
 from semicdvl.reports import html
 from semicdvl.synthetic.generate import CitySpec, SyntheticCity, generate_city, write_city, write_city_patches
 from semicdvl.training.run import train
@@ -86,7 +86,7 @@ def run_demo(
     console.print(f"{size.width_px} x {size.height_px} px at {city.spec.gsd_m} m: {files.before} and {files.after}")
 
     console.rule("2/5  detect without labels: vision-language model and change event generation")
-    vlm: VLM = build_registered("VLM", "aerial", VLMS, {})
+    vlm: VLM = build_part("VLM", "aerial", VLMS, {})
     detectors = [("No labels (VLM + CEG)", "no-labels", build_vlm_detector(vlm, prompts=PROMPT_SETS["buildings"]))]
     rows = [_detect_and_score(city, split_col, out, *detectors[0], console=console)]
 

@@ -1,17 +1,35 @@
 """The only place where a string becomes code.
 
-Each room (`models`, `methods`, `vlms`, `data`, `classic`) has one dict `name -> "module:builder"` in its `__init__`.
-`lookup` turns a name of such a dict, or a user's own `package.module:builder`, into the callable.
+Each room of parts (`models`, `methods`, `vlms`, `data`, `unsupervised`) has one dict `name -> "module:builder"` in its
+`__init__`. `resolve_builder` turns a name of such a dict, or a user's own `package.module:builder`, into the callable;
+`build_part` also checks the options and calls it.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import Any
 
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
 from semicdvl.errors import ConfigError
+
+MOVED_BUILDERS = {
+    "semicdvl.adapt.network:build": "semicdvl.training.self_training.network:build_siam_aerial",
+}
+"""Builders of this package that files on disk name by an earlier place -> where they are."""
+ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
+
+
+class Origin(Enum):
+    """Where a name comes from: a user who runs this command, or a file that somebody may have sent."""
+
+    USER = "user"
+    STORED = "stored"
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
@@ -20,25 +38,28 @@ def suggest_nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def resolve_builder(kind: str, name: str, table: Mapping[str, str]) -> Callable[..., Any]:
+def resolve_builder(
+    kind: str, name: str, table: Mapping[str, str], *, origin: Origin = Origin.USER
+) -> Callable[..., Any]:
     """Return the builder called `name`.
 
     Args:
         kind: what is looked up, for the error text ("model", "VLM", ...).
         name: a key of `table`, or `package.module:builder` for code outside this package.
         table: the room's dict of `name -> "module:builder"`.
+        origin: who names it. Both may name any code so far: a stored run is trusted as the command line is.
 
     Raises:
         ConfigError: the name is unknown (the nearest known one is suggested) or the module cannot be imported.
     """
-    target = table.get(name, name if ":" in name else None)
+    target = table.get(name, MOVED_BUILDERS.get(name, name if ":" in name else None))
     if target is None:
         raise ConfigError(f"unknown {kind} '{name}'.{suggest_nearest(name, table)} Known: {', '.join(sorted(table))}.")
     module_name, _, attribute = target.partition(":")
     try:
         builder = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        if name in table:
+        if target != name:  # a fault of this package, or of an optional one that its module needs
             raise
         raise ConfigError(
             f"{kind} '{name}' cannot be imported ({error}); write it as package.module:builder."
@@ -47,3 +68,58 @@ def resolve_builder(kind: str, name: str, table: Mapping[str, str]) -> Callable[
         raise ConfigError(f"{kind} '{name}' is not callable; write it as package.module:builder.")
     result: Callable[..., Any] = builder
     return result
+
+
+def list_options(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = Origin.USER) -> tuple[str, ...]:
+    """Return the names of the options that a builder takes. Arguments and errors as `resolve_builder`."""
+    return tuple(inspect.signature(resolve_builder(kind, name, table, origin=origin)).parameters)
+
+
+def build_part(
+    kind: str, name: str, table: Mapping[str, str], options: Mapping[str, Any], *, origin: Origin = Origin.USER
+) -> Any:
+    """Build a part by name; an option that its builder does not know is refused.
+
+    Args:
+        kind: what is built, for the error text.
+        name: as in `resolve_builder`.
+        table: as in `resolve_builder`.
+        options: arguments of the builder; words of a command line become numbers and truth values by its annotations.
+        origin: as in `resolve_builder`.
+
+    Raises:
+        ConfigError: unknown name or option, or a value that the builder refuses.
+    """
+    builder = resolve_builder(kind, name, table, origin=origin)
+    known = [key for key in inspect.signature(builder).parameters if key != "name"]
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"{kind} '{name}' has no option '{key}'.{suggest_nearest(key, known)} Known: {', '.join(known)}."
+            )
+    try:
+        return builder(**_convert_options(f"{kind} '{name}'", builder, options))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind} '{name}' cannot be built from {dict(options)}: {error}") from error
+
+
+def _convert_options(what: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the types that their builder's annotations name.
+
+    Raises:
+        ConfigError: a value is not of its option's type.
+    """
+    converted = dict(options)
+    try:
+        parameters = inspect.signature(builder, eval_str=True).parameters
+    except NameError:  # an annotation that is there for type checkers alone
+        return converted
+    for key in options.keys() & {name for name, one in parameters.items() if one.annotation is not one.empty}:
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(parameters[key].annotation, config=ANY_TYPE)
+            converted[key] = adapter.validate_python(options[key])
+        except PydanticUserError:  # a type that brings its own rules
+            continue
+        except ValidationError as error:
+            raise ConfigError(f"{what}, {key} = {options[key]!r}: {error.errors()[0]['msg']}.") from error
+    return converted

@@ -10,7 +10,6 @@ from typing import Any
 from semicdvl.atomic_files import hash_values, write_atomically, write_json
 from semicdvl.benchmarking.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.checkpoint import build_registered
 from semicdvl.config import DataConfig
 from semicdvl.data import splits
 from semicdvl.data.pairs import ChangeDataset
@@ -19,7 +18,7 @@ from semicdvl.data.split_file import write_split
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.pseudo_labels.store import STORE_VERSION
-from semicdvl.registry import suggest_nearest
+from semicdvl.registry import build_part, suggest_nearest
 from semicdvl.synthetic.generate import CitySpec, generate_city, write_city_patches
 from semicdvl.synthetic.vlm_answers import AnswerErrors, write_answers
 from semicdvl.training.run import make_split
@@ -129,7 +128,7 @@ def _prepare_real_pairs(entry: RealEntry, home: Path) -> PreparedData | None:
         return None
     dataset = real_pairs.cut_real_pairs(entry.root, home / "pairs", crop_px=entry.crop_px)
     if not (home / READY_FILE).exists():
-        vlm: VLM = build_registered("VLM", entry.vlm, VLMS, {})
+        vlm: VLM = build_part("VLM", entry.vlm, VLMS, {})
         _fill_store(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real_pairs.REAL_PAIRS_GSD_M)
         write_json(home / READY_FILE, entry.model_dump(mode="json"))
 

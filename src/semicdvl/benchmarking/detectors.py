@@ -8,7 +8,6 @@ pair is a raster of its own and goes the way that `semicdvl detect` takes.
 
 from __future__ import annotations
 
-import inspect
 import resource
 import tempfile
 import time
@@ -27,7 +26,6 @@ from semicdvl.benchmarking.config import CityEntry, DetectorEntry, RealEntry, Su
 from semicdvl.benchmarking.data import PreparedData
 from semicdvl.benchmarking.job_files import JobFiles, build_file_name
 from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
-from semicdvl.checkpoint import build_registered
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
@@ -37,7 +35,7 @@ from semicdvl.detection.detectors.network import build_vlm_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.registry import resolve_builder
+from semicdvl.registry import build_part, list_options
 from semicdvl.synthetic.generate import CitySpec
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
 from semicdvl.unsupervised import UNSUPERVISED
@@ -165,7 +163,7 @@ def _add_seed(entry: DetectorEntry, seed: int) -> DetectorEntry:
     """Return a detector with the run's seed, where its method has one and the suite does not say another."""
     if entry.method is None or "seed" in entry.options:
         return entry
-    if "seed" not in inspect.signature(resolve_builder("method", entry.method, UNSUPERVISED)).parameters:
+    if "seed" not in list_options("method", entry.method, UNSUPERVISED):
         return entry
     return entry.model_copy(update={"options": entry.options | {"seed": seed}})
 
@@ -228,7 +226,7 @@ def build_detector(entry: DetectorEntry) -> Detector:
     from semicdvl.detection.detectors.calibrated import add_calibration
     from semicdvl.vlms import VLMS
 
-    vlm = build_registered("VLM", str(entry.vlm), VLMS, entry.options)
+    vlm = build_part("VLM", str(entry.vlm), VLMS, entry.options)
     ceg = entry.ceg or ZeroLabelConfig()
     gamma = vlm.gamma if ceg.gamma is None else ceg.gamma
     own = ceg.model_dump(exclude={"gamma", "features", "calibrate", "prompts"})

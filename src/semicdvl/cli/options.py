@@ -127,12 +127,12 @@ def prompts_from(find: str | None, background: str | None, name: str) -> Prompts
 
 def build_vlm(name: str, weights: Path | None, device: str | None, dtype: str | None, more: list[str] | None) -> VLM:
     """Build a VLM by name, with the options that were given."""
-    from semicdvl.checkpoint import build_registered
+    from semicdvl.registry import build_part
     from semicdvl.vlms import VLMS
     from semicdvl.vlms.options import parse_vlm_options
 
     options = parse_vlm_options(weights=weights, device=device, dtype=dtype, assignments=more or ())
-    vlm: VLM = build_registered("VLM", name, VLMS, options)
+    vlm: VLM = build_part("VLM", name, VLMS, options)
     return vlm
 
 
@@ -162,11 +162,11 @@ def refuse_idle(context: typer.Context, *, model: Path | None, method: str | Non
 
 def read_dataset(name: str, root: Path, tile_px: int | None) -> ChangeDataset:
     """Read a data set."""
-    from semicdvl.checkpoint import build_registered
     from semicdvl.data import DATASETS
+    from semicdvl.registry import build_part
 
     options: dict[str, Any] = {"root": root} if tile_px is None else {"root": root, "crop_px": tile_px}
-    dataset: ChangeDataset = build_registered("data set", name, DATASETS, options)
+    dataset: ChangeDataset = build_part("data set", name, DATASETS, options)
     return dataset
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from semicdvl.atomic_files import write_json
-from semicdvl.checkpoint import build_network, build_registered, load_network, load_weights, load_weights_into, read_run
+from semicdvl.checkpoint import build_network, load_network, load_weights, load_weights_into, read_run
 from semicdvl.config import DataConfig, Recipe, TrainConfig
 from semicdvl.data import DATASETS
 from semicdvl.data.augment import StrongAugmentation, WeakAugmentation
@@ -22,6 +22,7 @@ from semicdvl.data.splits import combine_splits, read_published_lists, select_sp
 from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.methods import METHODS
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.registry import build_part
 from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.training.evaluate import Validator, build_validator, evaluate_network
@@ -108,13 +109,13 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
 # ------------------------------------------------------------------------------------------------ recipe -> parts
 def build_method(recipe: Recipe) -> Method:
     """Build the method of a recipe."""
-    method: Method = build_registered("method", recipe.method.name, METHODS, recipe.method.options)
+    method: Method = build_part("method", recipe.method.name, METHODS, recipe.method.options)
     return method
 
 
 def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
     """Read the data set at `root` with the recipe's reader."""
-    dataset: ChangeDataset = build_registered("data set", config.dataset, DATASETS, {"root": root, **config.options})
+    dataset: ChangeDataset = build_part("data set", config.dataset, DATASETS, {"root": root, **config.options})
     return dataset
 
 

@@ -5,7 +5,7 @@
 
 It starts where the embedded model ends: it knows roofs, roads and trees in fine outlines and needs hundreds of steps,
 not tens of thousands, to learn what change is. The layer of words is left out, so it is no longer open to any noun.
-Named in a recipe as "semicdvl.training.self_training.network:build"; the weights ship with this package. Ours alone.
+A recipe names it "semicdvl.adapt.network:build", as runs on disk do; the weights ship with this package. Ours alone.
 """
 
 from __future__ import annotations

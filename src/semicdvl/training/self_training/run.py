@@ -250,7 +250,7 @@ def build_adapt_recipe(run: Path, settings: AdaptSettings, *, side_px: int) -> R
 
 
 AERIAL_MODEL, AERIAL_RATES = (
-    {"name": "semicdvl.training.self_training.network:build"},
+    {"name": "semicdvl.adapt.network:build"},  # as run.json has it, see `registry.MOVED_BUILDERS`
     {"lr": 0.0002, "head_lr_multiplier": 10},
 )
 """The embedded model's network, which has seen the ground from above: it is changed little, its new heads are not."""
