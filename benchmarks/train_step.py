@@ -32,10 +32,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semicdvl.config import DataConfig, PartConfig, Recipe, TrainConfig
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import siam_light
-from semicdvl.training.loop import Plan, run_training_loop
-from semicdvl.training.optim import OptimSettings
+from semicdvl.training.length import TrainingLength
+from semicdvl.training.loop import run_training_loop
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, LabelledBatch, UnlabelledBatch, VLMTargets
 
 METHOD = SemiCDVL(confidence_min=0.5)  # an untrained network is not surer; at 0.95 no pixel would count
@@ -83,7 +84,7 @@ class Setup:
         return labelled, UnlabelledBatch(image(), image(), image(), image(), valid, box, vlm())
 
 
-OPTIM = OptimSettings(lr=0.002)
+TRAIN = TrainConfig(lr=0.002)
 
 
 # ------------------------------------------------------------------------------------------------ the public code's way
@@ -220,9 +221,9 @@ def measure_plain(setup: Setup) -> Measured:
     encoder = list(net.encoder.parameters())
     known = {id(parameter) for parameter in encoder}
     rest = [parameter for parameter in net.parameters() if id(parameter) not in known]
-    heads_lr = OPTIM.lr * OPTIM.head_lr_multiplier
-    groups = [{"params": encoder, "lr": OPTIM.lr}, {"params": rest, "lr": heads_lr}]
-    optimizer = torch.optim.SGD(groups, momentum=OPTIM.momentum, weight_decay=OPTIM.weight_decay, foreach=False)
+    heads_lr = TRAIN.lr * TRAIN.head_lr_multiplier
+    groups = [{"params": encoder, "lr": TRAIN.lr}, {"params": rest, "lr": heads_lr}]
+    optimizer = torch.optim.SGD(groups, momentum=TRAIN.momentum, weight_decay=TRAIN.weight_decay, foreach=False)
     base = [group["lr"] for group in optimizer.param_groups]
     x, u = (_moved(part, setup.device) for part in setup.pairs())
     meter, losses = Meter(setup.device), Losses()
@@ -230,7 +231,7 @@ def measure_plain(setup: Setup) -> Measured:
         meter.mark()
         frac = step / (setup.steps + 1)
         for group, lr in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = lr * (1 - frac) ** OPTIM.power
+            group["lr"] = lr * (1 - frac) ** TRAIN.power
         terms = plain_terms(net, x, u, lambda_vl=METHOD.lambda_vl * (1 - frac))
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
@@ -266,12 +267,14 @@ def measure_ours(setup: Setup, precision: str) -> Measured:
         return {"iou": 0.0}
 
     steps = setup.steps + 1  # the last one is not timed: weights are saved after it
-    plan = Plan(steps=steps, eval_every=steps, precision=precision, device=setup.device, optim=OPTIM)
+    config = TRAIN.model_copy(update={"precision": precision, "device": setup.device})
+    recipe = Recipe(data=DataConfig(root=Path("unused")), method=PartConfig(name="semicd_vl"), train=config)
     with tempfile.TemporaryDirectory() as folder:
         run_training_loop(
             setup.network(),
             METHOD,
-            plan=plan,
+            recipe,
+            length=TrainingLength(steps, steps, eval_every=steps),
             batches=batches,
             validate=no_validation,
             run=Path(folder) / "run",

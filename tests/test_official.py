@@ -19,7 +19,7 @@ from semicdvl.data.readers import folder
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.official import extract_tensors, import_official
-from semicdvl.training.run import evaluate_run
+from semicdvl.training.evaluate import evaluate_run
 from semicdvl.training.run_record import name_score_column
 
 State = dict[str, Tensor]

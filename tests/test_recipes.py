@@ -18,7 +18,8 @@ from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.models import MODELS
 from semicdvl.registry import resolve_builder
 from semicdvl.training.compatibility import build_meta_network, check_compatibility
-from semicdvl.training.run import build_method, compute_training_length
+from semicdvl.training.length import compute_training_length
+from semicdvl.training.parts import build_method
 from semicdvl.types import PairFiles, Split
 
 FOLDER = ROOT / "recipes"

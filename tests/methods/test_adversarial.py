@@ -11,6 +11,7 @@ from tests.support.tiny_models import tiny
 from torch import Tensor, nn
 
 from semicdvl import losses
+from semicdvl.config import TrainConfig
 from semicdvl.methods.advent import Advent
 from semicdvl.methods.discriminators import (
     PatchDiscriminator,
@@ -25,7 +26,7 @@ from semicdvl.methods.discriminators import (
 )
 from semicdvl.methods.s4gan import S4GAN, MapDiscriminator
 from semicdvl.methods.semicdnet import SemiCDNet
-from semicdvl.training.optim import OptimSettings, build_discriminator_optimizer, set_lr
+from semicdvl.training.optim import build_discriminator_optimizer, compute_lr_factor, set_lr
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 METHODS = [
@@ -150,7 +151,7 @@ def test_critics_have_an_adam_of_their_own_whose_rate_decays_with_the_networks()
         optimizer = build_discriminator_optimizer(method.critics(), lr=method.critic_lr)
         assert type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
         assert optimizer.param_groups[0]["betas"] == (0.9, 0.99) and optimizer.param_groups[0]["lr"] == 1e-4
-        set_lr(optimizer, OptimSettings(power=0.9).compute_lr_factor(5, 10))
+        set_lr(optimizer, compute_lr_factor(TrainConfig(power=0.9), 5, 10))
         assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 

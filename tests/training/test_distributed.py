@@ -23,7 +23,7 @@ from torch import nn
 from semicdvl.atomic_files import write_json
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_weights
-from semicdvl.config import parse_recipe
+from semicdvl.config import TrainConfig, parse_recipe
 from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.methods.semicd_vl import SemiCDVL
@@ -196,7 +196,7 @@ def test_weights_without_gradients_are_looked_for_only_where_a_head_with_weights
     """The walk over the graph costs time at each step, and torch complains where it finds none."""
     network = siam_light.build_siam_light(backbone="resnet18", pretrained=False, decoder_channels=8)
     for method, looks in ((SemiCDVL(), False), (Supervised(), True)):
-        handler = loop._build_accelerator(loop.Plan(steps=1, eval_every=1, device="cpu"), method, network).ddp_handler
+        handler = loop._build_accelerator(TrainConfig(device="cpu"), method, network).ddp_handler
         assert handler is not None and handler.find_unused_parameters is looks
 
 

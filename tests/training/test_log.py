@@ -11,13 +11,13 @@ from PIL import Image
 from tests.support.dataset_files import folder_of_pairs
 from torch import Tensor, nn
 
-from semicdvl.config import parse_recipe
+from semicdvl.config import TrainConfig, parse_recipe
 from semicdvl.methods.fixmatch import FixMatch
 from semicdvl.methods.supervised import Supervised
 from semicdvl.training import image_sheets
+from semicdvl.training.batches import normalise_images
 from semicdvl.training.image_sheets import CLASS_COLORS, PADDING, build_sheet, write_sheet
-from semicdvl.training.log import LogSettings, TrainingLog
-from semicdvl.training.loop import normalise_images
+from semicdvl.training.log import TrainingLog
 from semicdvl.training.run import train
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, UnlabelledBatch, VLMTargets
 
@@ -25,11 +25,11 @@ HEIGHT, WIDTH = 24, 40
 
 
 # ------------------------------------------------------------------------------------------------ log
-def _logged(run: Path, *, start: int = 0, **settings: object) -> list[dict]:
-    chosen = LogSettings(title="run", total=4, quiet=True, **settings)  # type: ignore[arg-type]
-    with TrainingLog(run / "log.jsonl", chosen, start=start) as log:
+def _logged(run: Path, *, start: int = 0, is_main: bool = True, **settings: object) -> list[dict]:
+    config = TrainConfig(**settings)  # type: ignore[arg-type]
+    with TrainingLog(run, config, total_steps=4, start_step=start, is_main=is_main, quiet=True) as log:
         for step in range(start + 1, 4):
-            log.log_step(step, terms={"fit": 0.5, "odd": 0.25}, health={"sure": 0.125}, pairs=3)
+            log.log_step(step, terms={"fit": 0.5, "odd": 0.25}, diagnostics={"sure": 0.125}, pairs=3)
         log.log_validation(3, scores={"iou": 0.75}, best=True)
     lines = (run / "log.jsonl").read_text().splitlines() if (run / "log.jsonl").exists() else []
     return [json.loads(line) for line in lines]
@@ -54,21 +54,21 @@ def test_a_terminal_shows_the_bar_and_the_loss_by_kind(
     monkeypatch.setenv("FORCE_COLOR", "1")  # takes standard error for a terminal
     monkeypatch.setenv("COLUMNS", "80")
     terms = {"supervised": 0.5, "vlm_change_weak": 0.25, "vlm_change_strong": 0.125}
-    with TrainingLog(tmp_path / "log.jsonl", LogSettings(title="run", total=4)) as log:
-        log.log_step(1, terms=terms, health={}, pairs=3)
+    with TrainingLog(tmp_path, TrainConfig(), total_steps=4) as log:
+        log.log_step(1, terms=terms, diagnostics={}, pairs=3)
     shown = capsys.readouterr().err
     assert "supervised 0.500 + vlm 0.375" in shown and "loss 0.875" in shown and "1/4" in shown
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
-    assert _logged(tmp_path / "run", main=False) == [] and not (tmp_path / "run").exists()
+    assert _logged(tmp_path / "run", is_main=False) == [] and not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs semicdvl[track]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    _logged(tmp_path, tensorboard=True, selected_on="test")
+    _logged(tmp_path, tensorboard=True, select="test")
     read = EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
     found = {name: [(event.step, event.value) for event in read.Scalars(name)] for name in read.Tags()["scalars"]}
@@ -80,8 +80,8 @@ def test_a_killed_process_leaves_tensorboard_what_was_flushed(tmp_path: Path) ->
     pytest.importorskip("tensorboard", reason="needs semicdvl[track]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with TrainingLog(tmp_path / "log.jsonl", LogSettings(title="run", total=4, tensorboard=True, quiet=True)) as log:
-        log.log_step(1, terms={"fit": 0.5}, health={}, pairs=3)
+    with TrainingLog(tmp_path, TrainConfig(tensorboard=True), total_steps=4, quiet=True) as log:
+        log.log_step(1, terms={"fit": 0.5}, diagnostics={}, pairs=3)
         log.flush()
         read = EventAccumulator(str(tmp_path / "tensorboard"))
         read.Reload()  # the file is still open, as when the process is killed now

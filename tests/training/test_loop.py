@@ -3,19 +3,22 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from semicdvl.checkpoint import load_weights
+from semicdvl.config import DataConfig, PartConfig, Recipe, TrainConfig
 from semicdvl.errors import DivergedError
 from semicdvl.methods.discriminators import adversarial_loss, discriminator_loss, one_hot_label
-from semicdvl.training import loop
+from semicdvl.training.batches import normalise_images
 from semicdvl.training.checkpoint import TrainingCheckpoint
+from semicdvl.training.length import TrainingLength
 from semicdvl.training.log import TrainingLog
-from semicdvl.training.loop import FitResult, Plan, run_training_loop
-from semicdvl.training.optim import OptimSettings, build_optimizer, set_lr
+from semicdvl.training.loop import FitResult, run_training_loop
+from semicdvl.training.optim import build_optimizer, compute_lr_factor, set_lr
 from semicdvl.types import LabelledBatch, Outputs
 
 STEPS = 8
@@ -47,7 +50,7 @@ class CrossEntropy:
     def step(self, model, teacher, labelled, unlabelled, progress) -> dict[str, Tensor]:
         out = model(labelled.t1_BCHW, labelled.t2_BCHW)
         loss = nn.functional.cross_entropy(out.change_BKHW, labelled.label_BHW)
-        progress.health["drawn"] = torch.rand(()).item()
+        progress.diagnostics["drawn"] = torch.rand(()).item()
         return {"fit": loss, "odd": loss * (float("nan") if progress.step == self.nan_at else 0.0)}
 
 
@@ -68,11 +71,18 @@ def _validate(model: nn.Module, device: torch.device) -> dict[str, float]:
     return {"iou": [0.1, 0.5, 0.3, 0.2][_validate.calls - 1], "predicted_changed_frac": 0.1}  # type: ignore[attr-defined]
 
 
-def _fit(run: Path, *, stop_at: int = -1, plan: Plan | None = None, method: CrossEntropy | None = None) -> FitResult:
+def make_recipe(**train: Any) -> Recipe:
+    """A recipe of which the loop reads nothing but the section on training."""
+    config = TrainConfig(device="cpu", **train)
+    return Recipe(data=DataConfig(root=Path("unused")), method=PartConfig(name="unused"), train=config)
+
+
+def _fit(run: Path, *, stop_at: int = -1, method: CrossEntropy | None = None, **train: Any) -> FitResult:
     return run_training_loop(
         Tiny(),
         method or CrossEntropy(),
-        plan=plan or Plan(steps=STEPS, eval_every=2, device="cpu"),
+        make_recipe(**train),
+        length=TrainingLength(STEPS, STEPS, eval_every=2),
         batches=lambda start: _batches(start, stop_at=stop_at),
         validate=_validate,
         run=run,
@@ -93,14 +103,13 @@ def _losses(run: Path) -> list[dict]:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, ema: float, optimizer: str) -> None:
-    settings = OptimSettings(optimizer=optimizer, lr=0.05)  # type: ignore[arg-type]
-    plan = Plan(steps=STEPS, eval_every=2, device="cpu", ema=ema, optim=settings)
-    whole = _fit(tmp_path / "whole", plan=plan)
+    train = {"optimizer": optimizer, "lr": 0.05, "ema": ema}
+    whole = _fit(tmp_path / "whole", **train)
     _validate.calls = 0  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path / "killed", plan=plan, stop_at=5)
+        _fit(tmp_path / "killed", **train, stop_at=5)
     _validate.calls = 2  # type: ignore[attr-defined]
-    assert _fit(tmp_path / "killed", plan=plan) == whole
+    assert _fit(tmp_path / "killed", **train) == whole
     assert _losses(tmp_path / "killed") == _losses(tmp_path / "whole")
     assert [event["step"] for event in _losses(tmp_path / "killed")] == list(range(1, STEPS + 1))
     for name in ("model.safetensors", f"state/{STEPS:08d}/model.safetensors"):
@@ -226,7 +235,8 @@ def test_a_network_that_finds_no_change_is_told_of_once_a_spell(
     run_training_loop(
         Tiny(),
         CrossEntropy(),
-        plan=Plan(steps=steps, eval_every=2, device="cpu"),
+        make_recipe(),
+        length=TrainingLength(steps, steps, eval_every=2),
         batches=_batches,
         validate=lambda model, device: {"iou": 0.0, "predicted_changed_frac": next(found)},
         run=tmp_path / "run",
@@ -271,7 +281,7 @@ def test_running_statistics_that_are_no_numbers_are_not_kept(tmp_path: Path) -> 
 
 
 def test_bf16_trains(tmp_path: Path) -> None:
-    _fit(tmp_path / "run", plan=Plan(steps=STEPS, eval_every=2, device="cpu", precision="bf16"))
+    _fit(tmp_path / "run", precision="bf16")
     assert all(event["loss"] == event["loss"] for event in _losses(tmp_path / "run"))
     _validate.calls = 0  # type: ignore[attr-defined]
     _fit(tmp_path / "fp32")  # one process, another precision
@@ -280,30 +290,30 @@ def test_bf16_trains(tmp_path: Path) -> None:
 
 def test_groups_and_schedule() -> None:
     model = Tiny()
-    settings = OptimSettings(lr=0.02, head_lr_multiplier=10, power=0.9)
+    settings = TrainConfig(lr=0.02, head_lr_multiplier=10, power=0.9)
     optimizer = build_optimizer(model, settings)
     assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
-    set_lr(optimizer, settings.compute_lr_factor(5, 10))
+    set_lr(optimizer, compute_lr_factor(settings, 5, 10))
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.2 * 0.5**0.9)
-    assert settings.compute_lr_factor(0, 10) == 1
-    assert OptimSettings(warmup_steps=3).compute_lr_factor(0, 10) == 0.25
+    assert compute_lr_factor(settings, 0, 10) == 1
+    assert compute_lr_factor(TrainConfig(warmup_steps=3), 0, 10) == 0.25
 
 
 def test_published_schedules() -> None:
     """STANet: 100 epochs at the full rate, 100 linearly to 0. SNUNet: halved after every 8 of 100 epochs."""
-    stanet = OptimSettings(power=1.0, hold_frac=0.5)
-    assert [stanet.compute_lr_factor(step, 200) for step in (0, 100, 150, 199)] == pytest.approx([1, 1, 0.5, 0.01])
-    snunet = OptimSettings(power=0.0, halve_frac=0.08)
-    assert [snunet.compute_lr_factor(step, 100) for step in (0, 7, 8, 15, 16, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
+    stanet = TrainConfig(power=1.0, hold_frac=0.5)
+    assert [compute_lr_factor(stanet, step, 200) for step in (0, 100, 150, 199)] == pytest.approx([1, 1, 0.5, 0.01])
+    snunet = TrainConfig(power=0.0, halve_frac=0.08)
+    assert [compute_lr_factor(snunet, step, 100) for step in (0, 7, 8, 15, 16, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
 
 
 def test_adam_is_adam_and_momentum_its_first_beta() -> None:
-    optimizer = build_optimizer(Tiny(), OptimSettings(optimizer="adam", momentum=0.5))
+    optimizer = build_optimizer(Tiny(), TrainConfig(optimizer="adam", momentum=0.5))
     assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["betas"] == (0.5, 0.999)
-    assert build_optimizer(Tiny(), OptimSettings(optimizer="adamw")).param_groups[0]["betas"] == (0.9, 0.999)
+    assert build_optimizer(Tiny(), TrainConfig(optimizer="adamw")).param_groups[0]["betas"] == (0.9, 0.999)
 
 
 def test_images_are_normalised_as_imagenet() -> None:
     images = torch.full((2, 3, 5, 7), 255, dtype=torch.uint8)
-    assert torch.allclose(loop.normalise_images(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
+    assert torch.allclose(normalise_images(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))

@@ -24,7 +24,9 @@ from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training import run
 from semicdvl.training.distributed import join_process_group
-from semicdvl.training.run import evaluate_run, make_split, train
+from semicdvl.training.evaluate import evaluate_run
+from semicdvl.training.parts import make_split
+from semicdvl.training.run import train
 from semicdvl.training.vlm_baseline import score_vlm_alone
 from semicdvl.types import Segments
 

@@ -10,7 +10,9 @@ from tests.support.dataset_files import folder_of_pairs
 
 from semicdvl.config import TrainConfig, load_recipe, parse_recipe
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.training.run import compute_training_length, make_split, train
+from semicdvl.training.length import compute_training_length
+from semicdvl.training.parts import make_split
+from semicdvl.training.run import train
 from semicdvl.types import PairFiles, Split
 
 RECIPE = """

@@ -26,7 +26,7 @@ from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError,
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.store import PseudoLabelStore
-from semicdvl.training.loop import normalise_images
+from semicdvl.training.batches import normalise_images
 from semicdvl.training.run import train
 from semicdvl.training.self_training import AdaptSettings, adapt
 from semicdvl.training.self_training.labels import default_gamma_of, select_training_patches

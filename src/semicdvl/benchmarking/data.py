@@ -21,7 +21,7 @@ from semicdvl.pseudo_labels.store import STORE_VERSION
 from semicdvl.registry import build_part, suggest_nearest
 from semicdvl.synthetic.generate import CitySpec, generate_city, write_city_patches
 from semicdvl.synthetic.vlm_answers import AnswerErrors, write_answers
-from semicdvl.training.run import make_split
+from semicdvl.training.parts import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.precomputed import files

@@ -20,7 +20,8 @@ from semicdvl.benchmarking.job_files import JobFiles, build_file_name
 from semicdvl.config import Recipe, merge_recipes, parse_recipe, read_with_base
 from semicdvl.errors import ConfigError
 from semicdvl.training.compatibility import build_meta_network, check_compatibility
-from semicdvl.training.run import build_method, compute_training_length, make_split
+from semicdvl.training.length import compute_training_length
+from semicdvl.training.parts import build_method, make_split
 
 RECIPE_MODEL = "recipe's"
 """Name of the network where the suite names none: the one of each method's recipe."""

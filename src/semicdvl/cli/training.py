@@ -147,7 +147,7 @@ def evaluate(
         options = {"layer": layer, "area": area, "area_layer": area_layer, "seed": seed}
         _evaluate_result(run, data, truth, sample=sample, **options)
         return
-    from semicdvl.training.run import evaluate_run
+    from semicdvl.training.evaluate import evaluate_run
     from semicdvl.training.run_record import name_score_column
 
     scores = evaluate_run(run, read_dataset(dataset, data, tile), subset=split.value)

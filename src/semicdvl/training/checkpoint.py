@@ -1,4 +1,4 @@
-"""What a training goes on from when it was interrupted, and what it ended with."""
+"""The checkpoint that an interrupted training resumes from, and what a training ended with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from semicdvl.atomic_files import TEMPORARY_PREFIX, read_json, write_folder_atom
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 
 STATE_FOLDER = "state"
-"""Folder of a run that holds its states."""
+"""Folder of a run that holds its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class FitResult:
 
 
 def find_last_checkpoint(run: Path) -> Path | None:
-    """Return the folder of a run's newest state, named after its step; None if none was saved."""
+    """Return the folder of a run's newest checkpoint, named after its step; None if none was saved."""
     return max((run / STATE_FOLDER).glob("[0-9]*"), default=None)
 
 
 class TrainingCheckpoint:
-    """What an interrupted training goes on from: RUN/state/<step>/, written whole, the older ones removed after it."""
+    """The checkpoint that an interrupted training resumes from: RUN/state/<step>/; older ones are removed after it."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class TrainingCheckpoint:
         optimizers: Sequence[torch.optim.Optimizer],
         *,
         ema: float = 0.0,
-        critics: nn.Module | None = None,
-        writes: bool = True,
+        discriminators: nn.Module | None = None,
+        is_writer: bool = True,
     ) -> None:
-        """Remember the parts; with a moving average, make the teacher. Of several processes only one writes."""
-        self.folder, self.run, self.is_writer = run / STATE_FOLDER, run, writes
-        self.model, self.discriminators = model, critics
+        """Take the parts; with a moving average, make the teacher. Of several processes only `is_writer` writes."""
+        self.folder, self.run, self.is_writer = run / STATE_FOLDER, run, is_writer
+        self.model, self.discriminators = model, discriminators
         self.optimizers = dict(zip(("optimizer", "critic_optimizer"), optimizers, strict=False))
         self.ema_model: AveragedModel | None = None
         if ema > 0:
@@ -66,7 +66,7 @@ class TrainingCheckpoint:
         return averaged
 
     def resume(self) -> int:
-        """Load the newest state, if there is one, and return the step to go on from."""
+        """Load the newest checkpoint, if there is one, and return the step to resume from."""
         if self.is_writer:
             self._remove_unfinished()
         newest = find_last_checkpoint(self.run)
@@ -107,7 +107,7 @@ class TrainingCheckpoint:
         return better
 
     def has_just_become_unchanged(self) -> bool:
-        """Tell, once per spell, that two validations in a row found no change at all."""
+        """Tell, once per series of them, that two validations in a row found no change at all."""
         return self.unchanged_validations == 2
 
     def to_result(self) -> FitResult:
@@ -115,7 +115,7 @@ class TrainingCheckpoint:
         return FitResult(self.best_step, self.best, self.last)
 
     def save(self, step: int) -> None:
-        """Write the state, then remove the older ones; of several processes only one does."""
+        """Write a checkpoint, then remove the older ones; of several processes only one does."""
         if not self.is_writer:
             return
         with write_folder_atomically(self.folder / f"{step:08d}") as folder:

@@ -1,4 +1,4 @@
-"""Several processes that train one network: who is who, and what they tell each other.
+"""Several processes that train one network: their ranks, and the exchange of numbers between them.
 
 `accelerate launch -m semicdvl train ...` and `torchrun --nproc-per-node N -m semicdvl train ...` start the processes;
 each works on its own part of every batch, gradients are averaged (DistributedDataParallel), and the first one writes.
@@ -23,7 +23,7 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among all that train together.
+    """The processes that train together, and the rank of this one among them.
 
     Attributes:
         rank: its number, from 0.
@@ -37,11 +37,11 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and shows."""
+        """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
     def wait_for_all(self) -> None:
-        """Go on when all have come here."""
+        """Block until all processes have reached this point."""
         if self.count > 1:
             distributed.barrier()
 
@@ -95,9 +95,9 @@ def join_process_group(device: str) -> ProcessGroup:
     if device not in ("auto", "cpu") and (here is None or here.type != device):
         raise ConfigError(
             f"train.device = '{device}': this machine has {here.type if here else 'no GPU'}. Give auto or cpu"
-            f"{f', or {here.type}' if here else ''}; which GPUs are used says CUDA_VISIBLE_DEVICES."
+            f"{f', or {here.type}' if here else ''}; CUDA_VISIBLE_DEVICES chooses the GPUs."
         )
-    # One process after the other may train with another precision and device; a group of processes stays together.
+    # Successive trainings of one process may differ in precision and device; a launched group stays as it is.
     AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
     if not distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         atexit.register(_leave_process_group)
@@ -106,10 +106,10 @@ def join_process_group(device: str) -> ProcessGroup:
 
 
 def _leave_process_group() -> None:
-    """Part from the other processes in order.
+    """Leave the process group in order.
 
-    What holds the group is let go of first: threads of a group that outlives this are cut off while Python shuts down,
-    and now and then take the process with them (SIGABRT after all work was done).
+    What refers to the group is collected first: threads of a group that still exists when Python shuts down are cut
+    off, which sometimes ends the process by SIGABRT after all work was done.
     """
     if distributed.is_initialized():
         gc.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,11 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from semicdvl.checkpoint import load_network, read_run
+from semicdvl.config import DataConfig
 from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import load_eval_batches
+from semicdvl.data.pairs import ChangeDataset
+from semicdvl.data.split_file import read_split
+from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts, ObjectCounts, count_objects
-from semicdvl.training.distributed import ProcessGroup
-from semicdvl.training.loop import normalise_images
+from semicdvl.training.batches import normalise_images
+from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.types import PairFiles
 
 LabelValues = Mapping[int, int] | None
@@ -114,3 +120,35 @@ def _predict_pairs(
         with torch.inference_mode():
             change_BHW = model(t1_BCHW, t2_BCHW, heads=CHANGE_HEAD).change_BKHW.argmax(dim=1).to(torch.uint8).cpu()
         yield from zip(change_BHW.numpy(), batch.label_BHW.to(torch.uint8).numpy(), strict=True)
+
+
+# ------------------------------------------------------------------------------------------------ a trained run
+def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str) -> dict[str, float]:
+    """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
+
+    Raises:
+        DataError: the subset is not known for this data.
+    """
+    processes = join_process_group("auto")
+    model = load_network(run, device=str(processes.device))
+    pairs = _select_pairs(run, dataset, subset)
+    if not pairs:
+        raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
+    data = read_run(run)["recipe"].get("data")  # an imported run has none
+    values = None if data is None else DataConfig.model_validate(data).label_values
+    return evaluate_network(
+        model, pairs, device=processes.device, label_values=values, processes=processes
+    ).compute_scores()
+
+
+def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairFiles, ...]:
+    """Return the pairs of a subset, in the run's own split where the data is what the run was trained with."""
+    labelled = tuple(pair for pair in dataset.pairs if pair.label is not None)
+    if subset == "all":
+        return labelled
+    if (run / "split.json").exists():
+        own: tuple[PairFiles, ...] = getattr(read_split(run / "split.json"), subset)
+        there = {(pair.before.resolve(), pair.window_px) for pair in labelled}
+        if own and all((pair.before.resolve(), pair.window_px) in there for pair in own):
+            return own
+    return tuple(pair for pair in dataset.select_subset(subset) if pair.label is not None)

@@ -1,14 +1,13 @@
-"""What a person and a program can follow of a training: a progress bar, one JSON line per event, and TensorBoard."""
+"""The log of a training, for people and programs: a progress bar, one JSON line per event, and TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from semicdvl.atomic_files import make_output_error, write_atomically
+from semicdvl.config import TrainConfig
 
 SCORE_NAMES = {"val": "validation", "test": "test_selected", "last": "validation"}
 """What the scores that choose the weights are called, by the pairs that they are of."""
@@ -26,42 +26,47 @@ NO_TENSORBOARD_WARNING = (
 )
 
 
-@dataclass(frozen=True)
-class LogSettings:
-    """What is written and shown.
-
-    Attributes:
-        title: what the progress bar calls the run.
-        total: steps in all.
-        selected_on: `val`; `test`: then every such score is written as test-selected; `last`: no score chooses.
-        tensorboard: also write RUN/tensorboard/.
-        main: False in all processes but the first, which write and show nothing.
-        quiet: show nothing.
-    """
-
-    title: str
-    total: int
-    selected_on: Literal["val", "test", "last"] = "val"
-    tensorboard: bool = False
-    main: bool = True
-    quiet: bool = False
-
-
 class TrainingLog:
     """Writes RUN/log.jsonl and shows progress on standard error."""
 
-    def __init__(self, path: Path, settings: LogSettings, *, start: int = 0) -> None:
-        """Go on with the log at `path`; events of a lost end (step > start) are dropped from it."""
-        self.path, self.settings, self.start = path, settings, start
-        title, total, quiet = settings.title, settings.total, settings.quiet or not settings.main
-        self._console = Console(stderr=True, quiet=quiet)
+    def __init__(
+        self,
+        run: Path,
+        config: TrainConfig,
+        *,
+        total_steps: int,
+        start_step: int = 0,
+        is_main: bool = True,
+        quiet: bool = False,
+    ) -> None:
+        """Continue the log of a run; events after `start_step` are dropped from it, since they are logged again.
+
+        Args:
+            run: the run directory.
+            config: says which pairs choose the weights, and whether TensorBoard's files are written too.
+            total_steps: length of the training.
+            start_step: number of steps that are done.
+            is_main: False in all processes but the first: they write and show nothing.
+            quiet: show nothing.
+        """
+        self.path, self.config, self.start_step = run / "log.jsonl", config, start_step
+        self.title, self.total_steps, self.is_main = run.name, total_steps, is_main
+        self._console = Console(stderr=True, quiet=quiet or not is_main)
         self._tensorboard: Any = None
-        if settings.main:
+        if is_main:
             self._make_folder()
-            self._drop_events_after(start)
-            if settings.tensorboard:
+            self._drop_events_after(start_step)
+            if config.tensorboard:
                 self._open_tensorboard()
-        self._bar = Progress(
+        self._bar, self._losses = self._build_bar(), Text(style="dim", no_wrap=True, overflow="ellipsis")
+        self._task = self._bar.add_task(self.title, total=total_steps, completed=start_step, note="")
+        shown = is_main and not quiet and self._console.is_terminal
+        self._live = Live(Group(self._bar, self._losses), console=self._console, transient=True) if shown else None
+        self._began, self._pairs = time.monotonic(), 0
+
+    def _build_bar(self) -> Progress:
+        """Return the progress bar."""
+        return Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -69,11 +74,6 @@ class TrainingLog:
             TimeRemainingColumn(),
             console=self._console,
         )
-        self._task = self._bar.add_task(title, total=total, completed=start, note="")
-        self._losses = Text(style="dim", no_wrap=True, overflow="ellipsis")
-        shown = not quiet and self._console.is_terminal
-        self._live = Live(Group(self._bar, self._losses), console=self._console, transient=True) if shown else None
-        self._began, self._pairs = time.monotonic(), 0
 
     def __enter__(self) -> TrainingLog:
         """Start the bar."""
@@ -90,47 +90,47 @@ class TrainingLog:
         if self._tensorboard is not None:
             self._tensorboard.close()
 
-    def log_step(self, step: int, *, terms: Mapping[str, float], health: Mapping[str, float], pairs: int) -> None:
-        """Note one finished step (counted from 1): its loss terms by name and health numbers."""
+    def log_step(self, step: int, *, terms: Mapping[str, float], diagnostics: Mapping[str, float], pairs: int) -> None:
+        """Note one finished step (counted from 1): its loss terms by name, and diagnostics."""
         self._pairs += pairs
         rate = self._pairs / max(time.monotonic() - self._began, 1e-9)
         total = sum(terms.values())
         self._bar.update(self._task, completed=step, note=f"loss {total:.3f}  {rate:.1f} pairs/s")
         self._losses.plain = "  " + _summarise_terms(terms)
-        self._append_event({"step": step, "loss": total, **terms, **health, "pairs_per_s": round(rate, 2)})
+        self._append_event({"step": step, "loss": total, **terms, **diagnostics, "pairs_per_s": round(rate, 2)})
         named = {f"loss/{name}": value for name, value in terms.items()}
-        named |= {f"health/{name}": value for name, value in health.items()}
+        named |= {f"health/{name}": value for name, value in diagnostics.items()}
         self._write_scalars(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
 
     def log_validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
-        """Note the scores that choose the weights; without any, that the state was saved."""
-        name = SCORE_NAMES[self.settings.selected_on]
+        """Note the scores that choose the weights; without any, that a checkpoint was saved."""
+        name = SCORE_NAMES[self.config.select]
         self._append_event({"step": step, name: dict(scores), "best": best})
         self._write_scalars(step, {f"{name}/{score}": value for score, value in scores.items()})
         shown = "  ".join(f"{score} {value:.3f}" for score, value in scores.items() if score in ("iou", "f1"))
         what = name.replace("_", "-")
-        place = f"{self.settings.title}: step {step}/{self.settings.total}"
-        chosen = "  (best)" if best and self.settings.selected_on != "last" else ""
+        place = f"{self.title}: step {step}/{self.total_steps}"
+        chosen = "  (best)" if best and self.config.select != "last" else ""
         self._console.print(f"{place}  {what} {shown}{chosen}" if scores else f"{place}  saved", highlight=False)
 
     def flush(self) -> None:
-        """Have TensorBoard write what it holds back and a killed process would lose; lines are never held back."""
+        """Have TensorBoard write what it buffers, which a killed process would lose; JSON lines are never buffered."""
         if self._tensorboard is not None:
             self._tensorboard.flush()
 
     def log_warning(self, step: int, text: str) -> None:
         """Note something the user should look at."""
         self._append_event({"step": step, "warning": text})
-        self._console.print(f"{self.settings.title}: step {step}: {text}", style="yellow", markup=False)
+        self._console.print(f"{self.title}: step {step}: {text}", style="yellow", markup=False)
 
     def _open_tensorboard(self) -> None:
         """Start TensorBoard's files; without TensorBoard, say so and go on."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.log_warning(self.start, NO_TENSORBOARD_WARNING)
+            self.log_warning(self.start_step, NO_TENSORBOARD_WARNING)
             return
-        folder, lost = self.path.parent / "tensorboard", self.start + 1
+        folder, lost = self.path.parent / "tensorboard", self.start_step + 1
         self._tensorboard = SummaryWriter(str(folder), purge_step=lost)
 
     def _write_scalars(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -142,7 +142,7 @@ class TrainingLog:
 
     def _append_event(self, event: Mapping[str, object]) -> None:
         """Append one line."""
-        if not self.settings.main:
+        if not self.is_main:
             return
         try:
             with self.path.open("a", encoding="utf-8") as handle:

@@ -1,4 +1,4 @@
-"""The record of a run, RUN/run.json: what was asked for, what it was done with, and how it ended."""
+"""The record of a run, RUN/run.json: its recipe, the versions it was trained with, and its scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEST_SELECTED_MARK = "(test-selected)"
 """Mark of scores whose weights were chosen by looking at test pairs."""
 
 TEST_SCORE_PREFIX = "test_"
-"""Beginning of the names of test scores that are noted at each validation (`train.score_test`)."""
+"""Prefix of the names of test scores that are logged at each validation (`train.score_test`)."""
 
 
 SELF_TRAINING_FOLDER = "adapt"
@@ -40,11 +40,11 @@ class TrainedRun:
     Attributes:
         run: its directory.
         fit_result: selected step, and scores of the pairs that selected it.
-        val: validation scores of the selected step; empty where the test pairs selected it, or no pair is validated on.
-        test: test scores of the selected step. They chose nothing, unless `selected_on` is "test".
+        val: validation scores of the selected step; empty where the test pairs selected it, or there are none.
+        test: test scores of the selected step. They selected nothing, unless `selected_on` is "test".
         seconds: how long it took.
         selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
-        vlm_scores: validation scores of the VLM alone, where it guided the training and is known there (`vlm_scores`).
+        vlm_scores: validation scores of the VLM alone, where it guided the training (see `score_vlm_alone`).
     """
 
     run: Path
@@ -87,12 +87,13 @@ def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str
         then = record.get("processes", 1)
         if record["status"] != "finished" and then != processes.count:
             raise CheckpointError(
-                f"{run}: was begun by {then} process(es), now there are {processes.count}; a step would hold another "
-                "number of pairs. Launch as many, or give another folder with -o."
+                f"{run}: was started by {_count_processes(then)}, and is now resumed by "
+                f"{_count_processes(processes.count)}: a step would have another number of pairs. Launch as many "
+                "processes as before, or give another folder with -o."
             )
         return record
     if run.exists() and (not run.is_dir() or any(not _may_precede_run(path) for path in run.iterdir())):
-        raise CheckpointError(f"{run}: exists and is no run directory. Give another folder with -o.")
+        raise CheckpointError(f"{run}: exists and is not a run directory. Give another folder with -o.")
     return {
         "format": RUN_FORMAT,
         "status": "started",
@@ -102,8 +103,13 @@ def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str
     }
 
 
+def _count_processes(count: int) -> str:
+    """Return `1 process`, `2 processes`."""
+    return f"{count} process" if count == 1 else f"{count} processes"
+
+
 def _may_precede_run(path: Path) -> bool:
-    """Tell whether a directory with this in it can become a run: nobody's work, or what a killed process began."""
+    """Tell whether a directory with this in it can become a run: it is of `adapt`, or left by a killed process."""
     return path.name == SELF_TRAINING_FOLDER or path.name.startswith(TEMPORARY_PREFIX)
 
 
@@ -127,16 +133,19 @@ def record_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
 
 
 def finish_record(
-    record: dict[str, Any], run: Path, *, fitted: FitResult, test: dict[str, float], seconds: float, main: bool
+    record: dict[str, Any], run: Path, *, result: FitResult, test: dict[str, float], seconds: float, is_main: bool
 ) -> TrainedRun:
-    """Complete the record. Where the test pairs selected the step, no score of theirs stands under a plain name."""
+    """Complete the record and return the result.
+
+    Where the test pairs selected the step, none of their scores has a plain name.
+    """
     if record["recipe"]["train"]["select"] == "test":
-        scores = {"test_selected": test, "test_selection": fitted.best, "test_last": fitted.last}
+        scores = {"test_selected": test, "test_selection": result.best, "test_last": result.last}
     else:
-        val, val_last = (_select_validation_scores(given) for given in (fitted.best, fitted.last))
-        scores = {"val": val, "val_last": val_last, "test": test} | _read_test_scores(run, fitted)
-    record |= {"status": "finished", "best_step": fitted.best_step, **scores, "seconds": seconds}
-    if main:
+        val, val_last = (_select_validation_scores(given) for given in (result.best, result.last))
+        scores = {"val": val, "val_last": val_last, "test": test} | _read_test_scores(run, result)
+    record |= {"status": "finished", "best_step": result.best_step, **scores, "seconds": seconds}
+    if is_main:
         write_json(run / "run.json", record)
     return read_training_result(record, run)
 
@@ -146,9 +155,9 @@ def _select_validation_scores(scores: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if not name.startswith(TEST_SCORE_PREFIX)}
 
 
-def _read_test_scores(run: Path, fitted: FitResult) -> dict[str, Any]:
+def _read_test_scores(run: Path, result: FitResult) -> dict[str, Any]:
     """Return test scores of the last step, and of the step where they were best: nobody could have chosen that one."""
-    if f"{TEST_SCORE_PREFIX}iou" not in fitted.last:
+    if f"{TEST_SCORE_PREFIX}iou" not in result.last:
         return {}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     noted = [(line["step"], line["validation"]) for line in lines if "validation" in line]
@@ -159,7 +168,7 @@ def _read_test_scores(run: Path, fitted: FitResult) -> dict[str, Any]:
             for name, value in scores.items()
             if name.startswith(TEST_SCORE_PREFIX)
         }
-        for scores in (fitted.last, best)
+        for scores in (result.last, best)
     )
     return {"test_last": last, "test_best": picked | {"step": step}}
 
@@ -168,10 +177,10 @@ def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
     """Return the result that a record tells of."""
     step, seconds, select = record["best_step"], record["seconds"], record["recipe"]["train"]["select"]
     if select == "test":
-        fitted = FitResult(step, record["test_selection"], record["test_last"])
-        return TrainedRun(run, fitted, {}, record["test_selected"], seconds, select)
-    fitted = FitResult(step, record["val"], record["val_last"])
-    return TrainedRun(run, fitted, record["val"], record["test"], seconds, select, record.get("guide"))
+        result = FitResult(step, record["test_selection"], record["test_last"])
+        return TrainedRun(run, result, {}, record["test_selected"], seconds, select)
+    result = FitResult(step, record["val"], record["val_last"])
+    return TrainedRun(run, result, record["val"], record["test"], seconds, select, record.get("guide"))
 
 
 def name_score_column(run: Path, subset: str) -> str:

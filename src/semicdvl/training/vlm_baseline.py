@@ -1,4 +1,4 @@
-"""The VLM that guides a training, scored by itself: what a student should be better than."""
+"""The scores of the VLM alone, which a network trained under its guidance should exceed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from semicdvl.training.evaluate import compute_pixel_scores
 from semicdvl.types import PairFiles
 
 VLM_ALONE_SETTINGS = CEGSettings(level="instance")
-"""What makes the VLM's answers a map without any training: the instance level, as `detect` takes it."""
+"""How the VLM's answers become a map without any training: the instance level, as in `detect`."""
 
 
 def score_vlm_alone(
@@ -27,28 +27,24 @@ def score_vlm_alone(
     label_values: Mapping[int, int] | None = None,
     quiet: bool = False,
 ) -> dict[str, float] | None:
-    """Score what the VLM alone says of labelled pairs, from its kept answers; it is not asked again.
+    """Score the VLM alone on labelled pairs, from its stored answers; it is not run again.
 
     Args:
-        store: where the answers are.
+        store: holds the answers.
         pairs: those without a label don't count.
         label_values: as in `data.images.read_mask`.
         quiet: show no progress.
 
     Returns:
         As `evaluate.compute_pixel_scores`. None where no pair has a label, the store lacks answers (it need only have
-        labels of
-        the training pairs), or they make no instances (of a store at the pixel level).
+        labels of the training pairs), or the answers give no instances (in a store at the pixel level).
     """
     counts, console = ConfusionCounts(), Console(stderr=True, quiet=quiet)
     for pair in track(pairs, description="the VLM alone", console=console, transient=True, disable=quiet):
         try:
-            change_HW = (
-                read_answered_pair(pair, store, settings=VLM_ALONE_SETTINGS)
-                .make_labels(store.spec.prompts, VLM_ALONE_SETTINGS)
-                .change_HW
-            )
-        except SemicdvlError:  # this is a comparison: a training that has ended well does not fail for it
+            answered = read_answered_pair(pair, store, settings=VLM_ALONE_SETTINGS)
+            change_HW = answered.make_labels(store.spec.prompts, VLM_ALONE_SETTINGS).change_HW
+        except SemicdvlError:  # a comparison only: a training that has ended well must not fail because of it
             return None
         truth_HW = read_pair(pair, label_values=label_values).label_HW
         if truth_HW is not None:

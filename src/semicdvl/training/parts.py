@@ -1,0 +1,106 @@
+"""A recipe -> the parts of a training: method, data set, split, pseudo-label store, loader options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semicdvl.config import DataConfig, Recipe
+from semicdvl.data import DATASETS
+from semicdvl.data.augment import StrongAugmentation, WeakAugmentation
+from semicdvl.data.pairs import ChangeDataset
+from semicdvl.data.samples import LoaderOptions
+from semicdvl.data.split_file import read_split
+from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
+from semicdvl.errors import ConfigError, DataError, StoreError
+from semicdvl.methods import METHODS
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.registry import build_part
+from semicdvl.training.distributed import ProcessGroup
+from semicdvl.types import Method, Split
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Build the method of a recipe."""
+    method: Method = build_part("method", recipe.method.name, METHODS, recipe.method.options)
+    return method
+
+
+def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
+    """Read the data set at `root` with the recipe's reader."""
+    dataset: ChangeDataset = build_part("data set", config.dataset, DATASETS, {"root": root, **config.options})
+    return dataset
+
+
+def make_split(config: DataConfig, *, select: str = "val") -> Split:
+    """Return the split that the recipe describes: a written one, published lists, or by fraction and seed.
+
+    Args:
+        config: the recipe's section.
+        select: the pairs that select the best step, which must not be empty; "last": none do.
+
+    Raises:
+        DataError: no labelled pair is left where some were wanted, or none to select with.
+    """
+    if config.split is not None:
+        split = read_split(config.split)
+    else:
+        split = _split_dataset(config, config.root)
+        if config.unlabelled is not None:
+            # published lists are of one data set; of the other one all training pairs are taken
+            other = config.model_copy(update={"labelled": 1.0})
+            split = combine_splits(split, _split_dataset(other, config.unlabelled))
+    needed = ["labelled"] if config.labelled != 0 else []
+    for subset in (*needed, *([select] if select != "last" else [])):
+        if not getattr(split, subset):
+            field = "labelled" if subset == "labelled" else f"{subset}_frac"
+            raise DataError(f"{config.root}: the split has no {subset} pair. Raise data.{field}, or take other lists.")
+    return split
+
+
+def _split_dataset(config: DataConfig, root: Path) -> Split:
+    """Split one data set."""
+    dataset = read_dataset(config, root)
+    if isinstance(config.labelled, Path):
+        lists = config.labelled
+        return select_split(dataset, read_published_lists(lists.parent, part=lists.name))
+    return split_by_fraction(
+        dataset, labelled=config.labelled, seed=config.split_seed, val=config.val_frac, test=config.test_frac
+    )
+
+
+def open_label_store(recipe: Recipe, method: Method, split: Split) -> PseudoLabelStore | None:
+    """Open the store if the method learns from a VLM, and check that it holds the labels of every training pair.
+
+    Raises:
+        ConfigError: the recipe names no store.
+        StoreError: labels are missing.
+    """
+    if not method.uses_vlm:
+        return None
+    if recipe.pseudo is None:
+        raise ConfigError(
+            f"method '{recipe.method.name}' learns from a VLM's labels; make them with `semicdvl pseudo "
+            f'{recipe.data.root} -o STORE` and add pseudo.store = "STORE" to the recipe.'
+        )
+    store = PseudoLabelStore.open(recipe.pseudo.store)
+    pairs = split.labelled + split.unlabelled
+    missing = [pair.name for pair in pairs if not store.has_labels(pair)]
+    if missing:
+        raise StoreError(
+            f"{recipe.pseudo.store}: holds no labels for {len(missing)} of {len(pairs)} training pairs, such as "
+            f"'{missing[0]}'. Run `semicdvl pseudo {recipe.data.root} -o {recipe.pseudo.store}` (with the same reader)."
+        )
+    return store
+
+
+def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup) -> LoaderOptions:
+    """Return how the recipe's pairs are loaded and augmented."""
+    return LoaderOptions(
+        weak=WeakAugmentation(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        strong=StrongAugmentation(paired=recipe.data.paired_looks),
+        strong_views=getattr(method, "strong_views", 1),
+        label_values=recipe.data.label_values,
+        rank=processes.rank,
+        world_size=processes.count,
+        accumulate=recipe.train.accumulate,
+    )
