@@ -91,7 +91,7 @@ def test_a_run_that_diverges_is_a_line_that_says_where_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     breaks = SUITE.split("[[methods]]")[1].split("[[data]]")[0].replace('"Sup-only"', '"Breaks"')
-    breaks += '[methods.set.method]\nname = "plain_network:BreaksAt"\nstep_number = 2\n'
+    breaks += '[methods.set.method]\nname = "tests.support.plain_network:BreaksAt"\nstep_number = 2\n'
     text = SUITE.replace("[[methods]]", f"[[methods]]{breaks}[[methods]]")  # the one that breaks comes first
     (tmp_path / "suite.toml").write_text(text, encoding="utf-8")
     arguments = ("benchmark", tmp_path / "suite.toml", "-o", tmp_path / "out", "--jobs", 0)

@@ -241,7 +241,7 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_what_was_good(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Steps 2 and 4 are validated and kept; step 5 breaks."""
-    change = ("--set", "method.name=plain_network:BreaksAt", "--set", "method.step_number=5")
+    change = ("--set", "method.name=tests.support.plain_network:BreaksAt", "--set", "method.step_number=5")
     code, _, complaint = command(capsys, "train", root / "recipe.toml", "-o", root / "run", *change)
     assert code == 2 and "Traceback" not in complaint
     assert "not a number at step 5 (broken)" in complaint and "train.lr" in complaint

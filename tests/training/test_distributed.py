@@ -92,7 +92,7 @@ def _recipe(parts: dict[str, str], **train_options: Any) -> dict[str, Any]:
     return {
         "data": {"root": parts["root"], "labelled": 0.5, "crop_px": 48, "val_frac": 0.3},
         "pseudo": {"store": parts["store"]},
-        "model": {"name": "plain_network:build"},
+        "model": {"name": "tests.support.plain_network:build"},
         "method": method | {"decoupled": False},  # its decoder gets no gradient, and nobody may wait for one
         "train": settings | train_options,
     }

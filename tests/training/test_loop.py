@@ -215,14 +215,14 @@ def test_the_best_validation_decides_which_weights_are_kept(tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 6 \(odd\)\. The last good state, of step 4, is kept"):
+    with pytest.raises(DivergedError, match=r"step 6 \(odd\)\. The last good checkpoint, of step 4, is kept"):
         _fit(tmp_path / "run", method=CrossEntropy(nan_at=5))
     weights = load_weights(tmp_path / "run" / "state" / "00000004" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
 def test_a_loss_that_is_no_number_before_anything_was_saved_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 2 \(odd\)\. No state was saved before it"):
+    with pytest.raises(DivergedError, match=r"step 2 \(odd\)\. No checkpoint was saved before"):
         _fit(tmp_path / "run", method=CrossEntropy(nan_at=1))
 
 

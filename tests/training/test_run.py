@@ -154,14 +154,14 @@ def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tm
     assert not run.exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("mine")
-    with pytest.raises(CheckpointError, match="no run directory"):
+    with pytest.raises(CheckpointError, match="not a run directory"):
         train(_recipe(data, store), tmp_path / "full", quiet=True)
 
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_the_recipe_says_whether_both_dates_share_colour_and_blur(data: Path, paired: bool) -> None:
     recipe = _recipe(data, None, data__paired_looks=paired)
-    assert run._build_sample_options(recipe, Supervised(), join_process_group("cpu")).strong.paired is paired
+    assert parts.build_loader_options(recipe, Supervised(), join_process_group("cpu")).strong.paired is paired
 
 
 def test_a_run_killed_before_it_was_one_can_be_begun(data: Path, tmp_path: Path) -> None:

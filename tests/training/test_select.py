@@ -22,7 +22,7 @@ root = "{data}"
 labelled = 0.5
 crop_px = 32
 [model]
-name = "plain_network:build"
+name = "tests.support.plain_network:build"
 [method]
 name = "supervised"
 [train]

@@ -108,7 +108,7 @@ crop_px = 32
 val_frac = {val}
 test_frac = 0
 [model]
-name = "plain_network:build"
+name = "tests.support.plain_network:build"
 [method]
 name = "supervised"
 [train]

@@ -194,7 +194,7 @@ def test_the_patches_train(made: PreparedPatches, tmp_path: Path) -> None:
     assert "semicdvl train recipes/small-semicd_vl.toml" in command_line and "data.label_values" in command_line
     recipe = {
         "data": {"root": str(made.out), "crop_px": 32, "label_values": {"0": 0, "128": 255, "255": 1}},
-        "model": {"name": "plain_network:build"},
+        "model": {"name": "tests.support.plain_network:build"},
         "method": {"name": "fixmatch"},
         "train": {"steps": 2, "labelled_batch": 2, "unlabelled_batch": 2, "eval_every": 2, "device": "cpu"},
     }
