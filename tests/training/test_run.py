@@ -22,10 +22,9 @@ from semicdvl.methods.supervised import Supervised
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
-from semicdvl.training import run
 from semicdvl.training.distributed import join_process_group
 from semicdvl.training.evaluate import evaluate_run
-from semicdvl.training.parts import make_split
+from semicdvl.training.parts import build_loader_options, make_split
 from semicdvl.training.run import train
 from semicdvl.training.vlm_baseline import score_vlm_alone
 from semicdvl.types import Segments
@@ -161,7 +160,7 @@ def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tm
 @pytest.mark.parametrize("paired", [False, True])
 def test_the_recipe_says_whether_both_dates_share_colour_and_blur(data: Path, paired: bool) -> None:
     recipe = _recipe(data, None, data__paired_looks=paired)
-    assert parts.build_loader_options(recipe, Supervised(), join_process_group("cpu")).strong.paired is paired
+    assert build_loader_options(recipe, Supervised(), join_process_group("cpu")).strong.paired is paired
 
 
 def test_a_run_killed_before_it_was_one_can_be_begun(data: Path, tmp_path: Path) -> None:
