@@ -74,7 +74,7 @@ def test_batches_keep_the_contract(split: Split) -> None:
             if name.endswith("BCHW"):
                 assert value.shape == (pairs, 3, 32, 32) and value.dtype == torch.uint8, name
                 assert value.is_contiguous(memory_format=torch.channels_last)
-            elif name in ("valid_BHW", "box_BHW"):
+            elif name in ("valid_BHW", "cutmix_box_BHW"):
                 assert value.shape == (pairs, 32, 32) and value.dtype == torch.bool, name
             else:
                 assert value.shape == (pairs, 32, 32) and value.dtype == torch.int64, name
@@ -152,7 +152,7 @@ def test_a_second_strong_view_leaves_everything_else_as_it_was(split: Split) -> 
         assert two.second_strong_t1_BCHW is not None and two.second_strong_t1_BCHW.shape == two.strong_t1_BCHW.shape
         assert two.second_strong_t1_BCHW.dtype == torch.uint8 and two.second_cutmix_box_BHW is not None
     many = [two for _, two in _batches(split, steps=20, options=LoaderOptions(strong_views=2))]
-    for first, second in (("strong_t1_BCHW", "second_t1_BCHW"), ("box_BHW", "second_box_BHW")):
+    for first, second in (("strong_t1_BCHW", "second_strong_t1_BCHW"), ("cutmix_box_BHW", "second_cutmix_box_BHW")):
         alike = [torch.equal(getattr(part, first), getattr(part, second)) for part in many]
         assert sum(alike) < len(alike) / 2  # a draw of its own
     again = [two for _, two in _batches(split, steps=20, start_step=11, options=LoaderOptions(strong_views=2))]

@@ -120,7 +120,9 @@ def test_a_pair_in_eval_mode_does_not_depend_on_its_neighbours(name: str) -> Non
     net, (t1_BCHW, t2_BCHW) = tiny(name).eval(), images()
     with torch.no_grad():
         both, alone = net(t1_BCHW, t2_BCHW), net(t1_BCHW[1:], t2_BCHW[1:])
-    for (output, value), other in zip(tensors(both.part(slice(1, 2))).items(), tensors(alone).values(), strict=True):
+    for (output, value), other in zip(
+        tensors(both.select_pairs(slice(1, 2))).items(), tensors(alone).values(), strict=True
+    ):
         torch.testing.assert_close(value, other, atol=2e-4, rtol=1e-3, msg=lambda text, at=output: f"{at}: {text}")
 
 

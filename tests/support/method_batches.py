@@ -61,7 +61,11 @@ def random_batches(
     valid_BHW[-1, :, -9:] = False
     with_labels = LabelledBatch(image(labelled), image(labelled), classes(labelled), vlm(labelled))
     views = [image(unlabelled) for _ in range(4)]
-    second = {"second_t1_BCHW": image(unlabelled), "second_t2_BCHW": image(unlabelled), "second_box_BHW": boxes[1]}
+    second = {
+        "second_strong_t1_BCHW": image(unlabelled),
+        "second_strong_t2_BCHW": image(unlabelled),
+        "second_cutmix_box_BHW": boxes[1],
+    }
     return with_labels, UnlabelledBatch(*views, valid_BHW, boxes[0], vlm(unlabelled), classes(unlabelled), **second)
 
 

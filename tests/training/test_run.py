@@ -26,7 +26,7 @@ from semicdvl.training.distributed import join_process_group
 from semicdvl.training.evaluate import evaluate_run
 from semicdvl.training.parts import build_loader_options, make_split
 from semicdvl.training.run import train
-from semicdvl.training.vlm_baseline import score_vlm_alone
+from semicdvl.training.validation import score_vlm_alone
 from semicdvl.types import Segments
 
 PAIRS = 12

@@ -75,7 +75,7 @@ class FixMatch:
         if self.weak_in_batch:
             t1_BCHW = torch.cat([t1_BCHW, unlabelled.weak_t1_BCHW])
             t2_BCHW = torch.cat([t2_BCHW, unlabelled.weak_t2_BCHW])
-        out_x = model(t1_BCHW, t2_BCHW, heads=self.heads).part(slice(len(labelled.label_BHW)))
+        out_x = model(t1_BCHW, t2_BCHW, heads=self.heads).select_pairs(slice(len(labelled.label_BHW)))
         out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
 
         loss_x = losses.supervised_loss(

@@ -138,7 +138,7 @@ class SemiCDVL:
             torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
             heads=self.heads,
         )
-        out_x, out_w = out.part(slice(count_x)), out.part(slice(count_x, None))
+        out_x, out_w = out.select_pairs(slice(count_x)), out.select_pairs(slice(count_x, None))
         own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabelMaps.from_logits(out_w.change_BKHW)
         progress.diagnostics.update(compute_pseudo_label_diagnostics(own, unlabelled, **self._confidence_bounds))
 

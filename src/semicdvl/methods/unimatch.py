@@ -108,7 +108,7 @@ class UniMatch(SupervisedTerm):
             torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
             heads=self.heads,
         )
-        out_x, out_w = out.part(slice(count_x)), out.part(slice(count_x, None))
+        out_x, out_w = out.select_pairs(slice(count_x)), out.select_pairs(slice(count_x, None))
         own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabelMaps.from_logits(out_w.change_BKHW)
         progress.diagnostics.update(compute_pseudo_label_diagnostics(own, unlabelled, **self._confidence_bounds))
 
@@ -122,7 +122,7 @@ class UniMatch(SupervisedTerm):
             heads=frozenset({"change"}),
         )
         count_u = len(unlabelled.weak_t1_BCHW)
-        halves = out_s.part(slice(count_u)), out_s.part(slice(count_u, None))
+        halves = out_s.select_pairs(slice(count_u)), out_s.select_pairs(slice(count_u, None))
         return ForwardPasses(out_x, out_w, own, tuple(zip(views, halves, strict=True)))
 
     def _loss_terms(

@@ -23,8 +23,7 @@ from semicdvl.training.length import TrainingLength, compute_training_length
 from semicdvl.training.loop import run_training_loop
 from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_store
 from semicdvl.training.run_record import TrainedRun, finish_record, read_training_result, record_split, start_record
-from semicdvl.training.validation import build_run_validator, score_test_pairs
-from semicdvl.training.vlm_baseline import score_vlm_alone
+from semicdvl.training.validation import build_run_validator, score_test_pairs, score_vlm_alone
 from semicdvl.types import Method, Split
 
 

@@ -1,18 +1,30 @@
-"""What a run is validated with during training, and its test scores afterwards."""
+"""Scores of a run: by validation during training, on the test pairs afterwards, and of the VLM alone beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import nn
 
+from semicdvl.ceg.config import CEGSettings
 from semicdvl.checkpoint import load_weights, load_weights_into
 from semicdvl.config import Recipe
+from semicdvl.data.pairs import read_pair
+from semicdvl.errors import SemicdvlError
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.pseudo_labels.quality import read_answered_pair
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.distributed import ProcessGroup
-from semicdvl.training.evaluate import Validator, build_validator, evaluate_network
+from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network
 from semicdvl.training.run_record import TEST_SCORE_PREFIX
 from semicdvl.types import PairFiles, Split
+
+VLM_ALONE_SETTINGS = CEGSettings(level="instance")
+"""How the VLM's answers become a map without any training: the instance level, as in `detect`."""
 
 
 def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -> Validator:
@@ -49,3 +61,35 @@ def score_test_pairs(
     return evaluate_network(
         model.eval(), pairs, device=processes.device, label_values=values, processes=processes
     ).compute_scores()
+
+
+def score_vlm_alone(
+    store: PseudoLabelStore,
+    pairs: Sequence[PairFiles],
+    *,
+    label_values: Mapping[int, int] | None = None,
+    quiet: bool = False,
+) -> dict[str, float] | None:
+    """Score the VLM alone on labelled pairs, from its stored answers; it is not run again.
+
+    Args:
+        store: holds the answers.
+        pairs: those without a label don't count.
+        label_values: as in `data.images.read_mask`.
+        quiet: show no progress.
+
+    Returns:
+        As `evaluate.compute_pixel_scores`. None where no pair has a label, the store lacks answers (it need only have
+        labels of the training pairs), or the answers give no instances (in a store at the pixel level).
+    """
+    counts, console = ConfusionCounts(), Console(stderr=True, quiet=quiet)
+    for pair in track(pairs, description="the VLM alone", console=console, transient=True, disable=quiet):
+        try:
+            answered = read_answered_pair(pair, store, settings=VLM_ALONE_SETTINGS)
+            change_HW = answered.make_labels(store.spec.prompts, VLM_ALONE_SETTINGS).change_HW
+        except SemicdvlError:  # a comparison only: a training that has ended well must not fail because of it
+            return None
+        truth_HW = read_pair(pair, label_values=label_values).label_HW
+        if truth_HW is not None:
+            counts += ConfusionCounts.from_maps(change_HW, truth_HW)
+    return compute_pixel_scores(counts) if counts.total else None
