@@ -19,7 +19,7 @@ from pycocotools import mask as rle
 from semicdvl.ceg import instance_events
 from semicdvl.ceg.feature_similarity import TileIndex, Window, intersect_windows
 from semicdvl.errors import ConfigError
-from semicdvl.raster.vector.connected_components import group_labels
+from semicdvl.raster.connected_components import group_labels
 from semicdvl.types import Instance, Segments, TileInstance, TileInstanceReader
 from semicdvl.vlms.instance_stitching import InstanceFragment, decode_mask, find_same_instances
 

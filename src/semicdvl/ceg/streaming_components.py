@@ -21,7 +21,7 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.feature_similarity import FeatureSimilarity, MosaickedFeatures
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
-from semicdvl.raster.vector.connected_components import find_first_blocks, find_touching_labels, group_labels
+from semicdvl.raster.connected_components import find_first_blocks, find_touching_labels, group_labels
 from semicdvl.types import TileInstanceReader
 
 

@@ -20,7 +20,7 @@ from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
-from semicdvl.raster.registration.warp import Alignment
+from semicdvl.raster.warp import Alignment
 
 WHOLE = city(60, 90)
 

@@ -18,7 +18,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration import estimate
 from semicdvl.raster.registration.estimate import MAX_WINDOWS, measure_shift
-from semicdvl.raster.registration.warp import Alignment, DisplacementField
+from semicdvl.raster.warp import Alignment, DisplacementField
 
 UTM = rasterio.CRS.from_epsg(32615)
 SIZE = 260, 330

@@ -22,7 +22,7 @@ from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.detectors.network import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
-from semicdvl.raster.vector.connected_components import find_touching_labels, group_labels
+from semicdvl.raster.connected_components import find_touching_labels, group_labels
 from semicdvl.types import VLM, ChangeMap, ScoreStrip, ScoreStrips
 
 MIN_PROBABILITY = 0.5

@@ -21,7 +21,7 @@ from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration.estimate import MAX_SHIFT_PX, Shift, measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
-from semicdvl.raster.registration.warp import Alignment
+from semicdvl.raster.warp import Alignment
 
 CHECK_FORMAT = "semicdvl-check"
 

@@ -22,7 +22,7 @@ from semicdvl.raster.grid import Grid, find_pixel_offset
 from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
-from semicdvl.raster.registration.warp import DisplacementField, find_source_window, warp_window
+from semicdvl.raster.warp import DisplacementField, find_source_window, warp_window
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 MAX_SAMPLE_PX = 1024

@@ -16,8 +16,8 @@ from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
 from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.registration.radiometric_normalisation import RadiometricMatch, match_radiometry
-from semicdvl.raster.registration.warp import Alignment
+from semicdvl.raster.radiometric_normalisation import RadiometricMatch, match_radiometry
+from semicdvl.raster.warp import Alignment
 
 GRID_CHOICES = ("before", "after", "finest")
 """Whose pixels the result has, beside those of a raster file."""
@@ -150,7 +150,7 @@ def open_pair(
         grid: whose pixels the result has: "before", "after", "finest" (the date with the smaller pixels), or a raster
             file.
         normalise: "match" brings the after image to the before image's light
-        (`raster.registration.radiometric_normalisation`), "none" does not.
+        (`raster.radiometric_normalisation`), "none" does not.
         alignment: how far the after image lies beside the before image (`raster.registration.estimate` measures it):
         it is
         read from there.

@@ -32,7 +32,7 @@ from semicdvl.raster.registration.phase_correlation import (
     find_peak,
     measure_texture,
 )
-from semicdvl.raster.registration.warp import Alignment, DisplacementField
+from semicdvl.raster.warp import Alignment, DisplacementField
 
 MAX_SHIFT_PX = 100.0
 """Images that lie farther apart are not the same place, or not placed at all."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.raster.vector.connected_components import find_first_blocks
+from semicdvl.raster.connected_components import find_first_blocks
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shapely import MultiPolygon
 
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.connected_components import find_touching_labels, group_labels
+from semicdvl.raster.connected_components import find_touching_labels, group_labels
 from semicdvl.raster.vector.files import (
     NO_SIMPLIFICATION,
     ObjectAttributes,
