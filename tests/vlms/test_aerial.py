@@ -1,7 +1,6 @@
 """The embedded model: contract of `segment`, words, tiles, bad input, and real images where they are at hand."""
 
 import builtins
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 from safetensors.torch import save_file
 from tests.support.paths import SHARED
 
@@ -18,7 +16,6 @@ from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
-from semicdvl.vlms.tiling import blending_ramp, resample_tile, tile_windows
 
 DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
@@ -195,26 +192,10 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ tiles
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 500), st.integers(1, 400), st.integers(48, 200), st.integers(1, 40))
-def test_windows_cover_everything_with_overlap(height: int, width: int, tile_px: int, overlap_px: int) -> None:
-    weight_HW = np.zeros((height, width), np.float32)
-    for rows, cols in tile_windows(height, width, tile_px=tile_px, overlap_px=overlap_px):
-        assert rows.stop - rows.start <= tile_px and cols.stop - cols.start <= tile_px
-        weight_HW[rows, cols] += blending_ramp(rows, height, overlap_px)[:, None] * blending_ramp(
-            cols, width, overlap_px
-        )
-    assert weight_HW.min() > 0
-    spans = sorted({(c.start, c.stop) for _, c in tile_windows(height, width, tile_px=tile_px, overlap_px=overlap_px)})
-    assert all(a[1] - b[0] >= overlap_px - 1 for a, b in itertools.pairwise(spans))
-    seen_px = sum(stop - start for start, stop in spans)
-    assert seen_px < width + len(spans) * (overlap_px + 1)  # nothing is seen twice without need
-
-
 def test_resample_mirrors_and_scales() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    np.testing.assert_array_equal(resample_tile(image, 1.0, mirrored=True), image[:, ::-1])
-    assert resample_tile(image, 0.5).shape == (2, 3, 3) and resample_tile(image, 0.01).shape == (1, 1, 3)
+    np.testing.assert_array_equal(model.resample_tile(image, 1.0, mirrored=True), image[:, ::-1])
+    assert model.resample_tile(image, 0.5).shape == (2, 3, 3) and model.resample_tile(image, 0.01).shape == (1, 1, 3)
 
 
 # ------------------------------------------------------------------------------------------------ real images

@@ -1,12 +1,17 @@
-"""Tiles with overlap, and their results blended into one seamless map tile by tile.
+"""Cut a raster into overlapping tiles, and blend the tiles' maps into one seamless map.
 
-Two rules make the seams invisible. Between neighbours a result moves from the one to the other over `overlap_px` along
-half a Hann window (sin^2), as `old + weight * (new - old)`: where two tiles agree on a pixel the result is that value
-to the last bit, so a detector that looks at single pixels gives the same bytes whatever the tile size. And tiles start
-at multiples of `TILE_ALIGNMENT_PX` with sizes that are multiples of it, so a network of that stride or less sees every
-pixel in
-the phase in which it would see it in one big tile. The usual way, a sum of weighted values over a sum of weights, has
-neither the first property nor the memory of one plane less.
+There are two ways to place tiles, each with the blending that its detector needs:
+
+`plan_tiles` and `blend_tile_row` serve change detection on rasters of any size. Tiles start at multiples of
+`TILE_ALIGNMENT_PX` and their sizes are multiples of it, so that a network whose stride divides it sees every pixel in
+the same phase as in one large tile. From one tile to the next a map moves over `overlap_px` along half a Hann window
+(sin^2), as `old + weight * (new - old)`: where both tiles agree on a pixel, the result is that value to the last bit.
+A per-pixel detector therefore gives the same bytes for any tile size. The usual weighted mean (a sum of weighted values
+over a sum of weights) does not have this property and needs one map more in memory.
+
+`plan_even_tiles` and `WeightedMean` serve vision-language models on single images. Tiles end at the image's edge, need
+no padding, and are as small as their number allows, because every pixel that is seen twice costs time. Their scores are
+averaged with weights that fall towards the tiles' borders.
 """
 
 from __future__ import annotations
@@ -20,28 +25,35 @@ from numpy.typing import NDArray
 from semicdvl.errors import ConfigError
 
 TILE_ALIGNMENT_PX = 32
-"""Greatest stride of the networks; tiles start at and have sizes of multiples of it."""
+"""Starts and sizes of the tiles of `plan_tiles` are multiples of this: the greatest stride of the networks."""
+MIN_WEIGHT = 1e-3
+"""Weight of a tile's outermost pixels in a weighted mean."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: where it starts and how much of it lies on the raster; the rest of its full size is padding."""
+    """A tile: its first row and column, and its size on the raster (without padding)."""
 
     row: int
     col: int
     height: int
     width: int
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Its rows and columns, to index an array of the whole raster."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a raster is cut.
+    """How a raster is cut into tiles.
 
     Attributes:
-        height, width: size of the raster.
-        tile_hw: full size of every tile.
-        rows, cols: where tiles start, ascending from 0.
-        overlap_px: length of the blend between neighbours.
+        height, width: size of the raster in pixels.
+        tile_hw: full size of every tile, padding included.
+        rows, cols: where the tiles start, ascending from 0.
+        overlap_px: over how many pixels neighbouring tiles are blended.
     """
 
     height: int
@@ -56,33 +68,33 @@ class Tiling:
         return len(self.rows) * len(self.cols)
 
     def __iter__(self) -> Iterator[Tile]:
-        """Give the tiles row by row, each row from the left."""
+        """Yield the tiles row by row, each row from the left."""
         for index in range(len(self.rows)):
             yield from self.tiles_in_row(index)
 
     def tiles_in_row(self, index: int) -> list[Tile]:
-        """Return the tiles of one row, from the left."""
+        """Return the tiles of one row of tiles, from the left."""
         height = min(self.tile_hw[0], self.height - self.rows[index])
         return [Tile(self.rows[index], col, height, min(self.tile_hw[1], self.width - col)) for col in self.cols]
 
     def finished_rows(self, index: int) -> int:
-        """Return how many rows of the raster a row of tiles finishes."""
+        """Return how many rows of the raster are final once a row of tiles is blended."""
         return (*self.rows, self.height)[index + 1] - self.rows[index]
 
-    def finished_cols(self, at: int) -> int:
-        """Return how many columns of the raster a column of tiles finishes."""
-        return (*self.cols, self.width)[at + 1] - self.cols[at]
+    def finished_cols(self, index: int) -> int:
+        """Return how many columns of the raster are final once a column of tiles is blended."""
+        return (*self.cols, self.width)[index + 1] - self.cols[index]
 
 
 @dataclass(frozen=True)
 class BlendedTile:
-    """What one tile finishes: maps blended with the tiles to its left and above it.
+    """The maps that are final once a tile has been blended with the tiles to its left and above it.
 
     Attributes:
-        row: the raster's row of the first row.
-        col: the raster's column of the first column.
-        finished_rows: how many of the rows are finished; those below will be blended with the next row of tiles.
-        maps_PHW: the maps, down to the tile's end on the raster and across up to the next tile's first column.
+        row: first row on the raster.
+        col: first column on the raster.
+        finished_rows: how many of the rows are final; those below are blended with the next row of tiles.
+        maps_PHW: the maps, down to the tile's last row on the raster and across to the next tile's first column.
     """
 
     row: int
@@ -91,38 +103,40 @@ class BlendedTile:
     maps_PHW: NDArray[np.float32]
 
 
+# ------------------------------------------------------------------------------------------------ aligned tiles
 def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Tiling:
     """Cut a raster into tiles of `tile_px` that overlap by at least `overlap_px`.
 
     Both are rounded up to multiples of `TILE_ALIGNMENT_PX`; a raster smaller than a tile becomes one smaller tile.
 
     Raises:
-        ConfigError: a tile is not positive, or the overlap is more than half of it.
+        ConfigError: the tile size is not positive, or the overlap is negative or more than half a tile.
     """
     if tile_px < 1 or overlap_px < 0 or overlap_px > tile_px // 2:
         raise ConfigError(
-            f"tiles of {tile_px} px with an overlap of {overlap_px} px; "
-            "a tile must be positive and its overlap at most half of it, like 1024 and 128."
+            f"Tiles of {tile_px} px with an overlap of {overlap_px} px are not possible. "
+            "Give a positive tile size and an overlap of at most half of it, for example 1024 and 128."
         )
     tile_px, overlap_px = _round_up(tile_px), _round_up(overlap_px)
     overlap_px = min(overlap_px, tile_px - TILE_ALIGNMENT_PX)
     size_hw = min(tile_px, _round_up(height)), min(tile_px, _round_up(width))
-    rows = _tile_starts(height, tile_px, overlap_px)
-    return Tiling(height, width, size_hw, rows, _tile_starts(width, tile_px, overlap_px), overlap_px)
+    rows, cols = (_align_starts(length_px, tile_px, overlap_px) for length_px in (height, width))
+    return Tiling(height, width, size_hw, rows, cols, overlap_px)
 
 
 def _round_up(length_px: int) -> int:
+    """Return the next multiple of `TILE_ALIGNMENT_PX`."""
     return -(-length_px // TILE_ALIGNMENT_PX) * TILE_ALIGNMENT_PX
 
 
-def _tile_starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[int, ...]:
-    """Return where tiles start; the last is moved back until it ends less than `TILE_ALIGNMENT_PX` after the raster."""
+def _align_starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[int, ...]:
+    """Return where tiles start; the last one ends at most `TILE_ALIGNMENT_PX` - 1 pixels beyond the raster."""
     last = _round_up(max(0, length_px - tile_px))
     return (*range(0, last, tile_px - overlap_px), last)
 
 
 def pad_tile(image: NDArray[np.uint8], *, tile_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Fill an HWC or HW tile up to its full size at the bottom and right by reflection of its own pixels."""
+    """Pad an HWC or HW tile at the bottom and right to its full size, by reflection."""
     missing = [(0, tile_hw[0] - image.shape[0]), (0, tile_hw[1] - image.shape[1])]
     if missing == [(0, 0), (0, 0)]:
         return image
@@ -130,49 +144,112 @@ def pad_tile(image: NDArray[np.uint8], *, tile_hw: tuple[int, int]) -> NDArray[n
 
 
 def hann_ramp(overlap_px: int) -> NDArray[np.float32]:
-    """Return the rising half of a Hann window: the weight of the later tile over the first pixels of its own."""
+    """Return the rising half of a Hann window: the weights of the later tile over the overlap."""
     return np.sin(np.pi / 2 * (np.arange(overlap_px) + 0.5) / max(overlap_px, 1)).astype(np.float32) ** 2
 
 
 ReadRowsAbove = Callable[[int, int], NDArray[np.float32]]
-"""Gives the unfinished rows of the row of tiles above: maps from a column on, so many columns wide."""
+"""(first column, number of columns) -> the maps of the rows that the row of tiles above left to be blended."""
 
 
 def blend_tile_row(
     tiling: Tiling, index: int, maps_PHW: Iterable[NDArray[np.float32]], *, read_above: ReadRowsAbove | None = None
 ) -> Iterator[BlendedTile]:
-    """Blend one row of tiles and give, after every tile, what it has finished.
+    """Blend one row of tiles and yield, after every tile, the maps that are final.
 
-    Memory holds one tile and the overlap with its left neighbour, however large the raster is.
+    Memory holds one tile and its overlap with the left neighbour, whatever the size of the raster.
 
     Args:
-        tiling: the tiling.
-        index: number of the row of tiles.
-        maps_PHW: the maps of its tiles from the left, of the tiles' full size.
-        read_above: the rows that the row of tiles above left unfinished; None for the first row.
+        tiling: how the raster is cut.
+        index: number of the row of tiles, from 0.
+        maps_PHW: the maps of its tiles from the left, each of the tiles' full size.
+        read_above: reads the rows that the row of tiles above left to be blended; None for the first row.
     """
     row = tiling.rows[index]
-    height, done = min(tiling.tile_hw[0], tiling.height - row), tiling.finished_rows(index)
+    height, finished_rows = min(tiling.tile_hw[0], tiling.height - row), tiling.finished_rows(index)
     left_PHW: NDArray[np.float32] | None = None
-    for at, planes_PHW in enumerate(maps_PHW):
-        if planes_PHW.shape[1:] != tiling.tile_hw:
-            raise AssertionError(f"a tile's maps are {planes_PHW.shape[1:]}, wanted {tiling.tile_hw}")
-        col = tiling.cols[at]
-        new_PHW = planes_PHW[:, :height, : tiling.width - col].astype(np.float32, copy=True)
+    for number, tile_PHW in enumerate(maps_PHW):
+        if tile_PHW.shape[1:] != tiling.tile_hw:
+            raise AssertionError(f"a tile's maps have the size {tile_PHW.shape[1:]} instead of {tiling.tile_hw}")
+        col = tiling.cols[number]
+        new_PHW = tile_PHW[:, :height, : tiling.width - col].astype(np.float32, copy=True)
         if left_PHW is not None:
             _blend_into(left_PHW, new_PHW, hann_ramp(tiling.overlap_px), axis=2)
-        finished = tiling.finished_cols(at)
-        new_PHW, left_PHW = new_PHW[:, :, :finished], new_PHW[:, :, finished:]
+        finished_cols = tiling.finished_cols(number)
+        new_PHW, left_PHW = new_PHW[:, :, :finished_cols], new_PHW[:, :, finished_cols:]
         if read_above is not None:
-            _blend_into(read_above(col, finished), new_PHW, hann_ramp(tiling.overlap_px)[:, None], axis=1)
-        yield BlendedTile(row, col, done, new_PHW)
+            _blend_into(read_above(col, finished_cols), new_PHW, hann_ramp(tiling.overlap_px)[:, None], axis=1)
+        yield BlendedTile(row, col, finished_rows, new_PHW)
 
 
 def _blend_into(
     old_PHW: NDArray[np.float32], new_PHW: NDArray[np.float32], weight: NDArray[np.float32], *, axis: int
 ) -> None:
-    """Move from the old maps to the new ones over the first pixels of the new, in place of the new."""
+    """Blend from the old maps to the new ones over the first pixels of the new maps, in place."""
     count = min(old_PHW.shape[axis], new_PHW.shape[axis], weight.shape[0])
     part = (slice(None), slice(count)) if axis == 1 else (slice(None), slice(None), slice(count))
     old, new = old_PHW[part], new_PHW[part]
     new_PHW[part] = old + weight[:count] * (new - old)
+
+
+# ------------------------------------------------------------------------------------------------ evenly spread tiles
+def plan_even_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Tiling:
+    """Cut an image into evenly spread tiles of one size that end at its edge and overlap by at least `overlap_px`.
+
+    No side is longer than `tile_px`; within that, tiles are as small as their number allows.
+
+    Raises:
+        ConfigError: the overlap is negative, or not smaller than a tile.
+    """
+    if not 0 <= overlap_px < tile_px:
+        raise ConfigError(
+            f"Tiles of {tile_px} px cannot overlap by {overlap_px} px. Give an overlap that is smaller than the tile."
+        )
+    (rows, tile_height), (cols, tile_width) = (_spread_starts(size, tile_px, overlap_px) for size in (height, width))
+    return Tiling(height, width, (tile_height, tile_width), rows, cols, overlap_px)
+
+
+def _spread_starts(size_px: int, tile_px: int, overlap_px: int) -> tuple[tuple[int, ...], int]:
+    """Return where evenly spread tiles start along an axis, and their length."""
+    if size_px <= tile_px:
+        return (0,), size_px
+    count = -(-(size_px - overlap_px) // (tile_px - overlap_px))
+    length_px = -(-(size_px + (count - 1) * overlap_px) // count)
+    return tuple(round(number * (size_px - length_px) / (count - 1)) for number in range(count)), length_px
+
+
+class WeightedMean:
+    """The mean of the maps of overlapping tiles, with weights that fall linearly towards the tiles' inner borders."""
+
+    def __init__(self, tiling: Tiling, *, map_count: int, ramp_px: float) -> None:
+        """Start with no tile.
+
+        Args:
+            tiling: how the image is cut.
+            map_count: number of maps.
+            ramp_px: over how many pixels a weight rises from `MIN_WEIGHT` at a tile's border to 1.
+        """
+        self._tiling, self._ramp_px = tiling, ramp_px
+        self._sum_PHW = np.zeros((map_count, tiling.height, tiling.width), np.float32)
+        self._weight_HW = np.zeros((tiling.height, tiling.width), np.float32)
+
+    def add(self, tile: Tile, maps_PHW: NDArray[np.float32]) -> None:
+        """Add the maps of one tile."""
+        rows, cols = tile.window
+        weight_H = self._ramp(tile.row, tile.height, self._tiling.height)
+        weight_HW = weight_H[:, None] * self._ramp(tile.col, tile.width, self._tiling.width)
+        self._sum_PHW[:, rows, cols] += maps_PHW * weight_HW
+        self._weight_HW[rows, cols] += weight_HW
+
+    def finish(self) -> NDArray[np.float32]:
+        """Return the mean; every tile must have been added. No tile can be added any more."""
+        self._sum_PHW /= self._weight_HW
+        return self._sum_PHW
+
+    def _ramp(self, start: int, length: int, size: int) -> NDArray[np.float32]:
+        """Return the weights along one axis: 1 inside, falling towards the borders that lie inside the image."""
+        centres = np.arange(start, start + length, dtype=np.float32) + 0.5
+        from_start = np.inf if start == 0 else (centres - start) / self._ramp_px
+        from_end = np.inf if start + length == size else (start + length - centres) / self._ramp_px
+        weights: NDArray[np.float32] = np.clip(np.minimum(from_start, from_end), MIN_WEIGHT, 1.0).astype(np.float32)
+        return np.broadcast_to(weights, centres.shape)

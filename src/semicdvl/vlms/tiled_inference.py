@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.errors import ConfigError
+from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
 from semicdvl.types import VLM, Segments
 from semicdvl.vlms.instance_stitching import InstanceFragment, TileWindow, make_fragment, stitch_instances
-from semicdvl.vlms.tiling import blending_ramp, tile_windows
 
 SegmentTiles = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segments]]
 """Answers several images of one size at once."""
@@ -47,26 +46,20 @@ def segment_in_tiles(
     Raises:
         ConfigError: tile and overlap don't fit each other.
     """
-    if not 0 <= overlap_px < tile_px:
-        raise ConfigError(f"tiles of {tile_px} px cannot overlap by {overlap_px} px; give an overlap below the side.")
     height, width = image_HWC.shape[:2]
     shape_hw = (height, width)
     side_px = min(tile_px, max(MAX_ASPECT_RATIO * min(shape_hw), overlap_px + 1))
-    places = list(tile_windows(height, width, tile_px=side_px, overlap_px=overlap_px))
+    tiling = plan_even_tiles(height, width, tile_px=side_px, overlap_px=overlap_px)
+    places = [tile.window for tile in tiling]
     if len(places) == 1:
         return segment_tiles([image_HWC])[0]
-    scores_CHW = np.zeros((len(prompts), height, width), np.float32)
-    weight_HW = np.zeros(shape_hw, np.float32)
+    mean = WeightedMean(tiling, map_count=len(prompts), ramp_px=max(overlap_px, 1))
     pieces: list[InstanceFragment] | None = []
-    for tile, answer in enumerate(_segment_batches(image_HWC, places, segment_tiles, batch)):
-        rows, cols = places[tile]
-        ramp_HW = blending_ramp(rows, height, max(overlap_px, 1))[:, None] * blending_ramp(
-            cols, width, max(overlap_px, 1)
-        )
-        scores_CHW[:, rows, cols] += answer.scores_CHW * ramp_HW
-        weight_HW[rows, cols] += ramp_HW
-        pieces = _add_fragments(pieces, answer, tile=tile, window=places[tile], shape_hw=shape_hw)
-    scores_CHW /= weight_HW
+    answers = _segment_batches(image_HWC, places, segment_tiles, batch)
+    for number, (tile, answer) in enumerate(zip(tiling, answers, strict=True)):
+        mean.add(tile, answer.scores_CHW)
+        pieces = _add_fragments(pieces, answer, tile=number, window=tile.window, shape_hw=shape_hw)
+    scores_CHW = mean.finish()
     instances = None if pieces is None else stitch_instances(pieces, windows=places, shape_hw=shape_hw)
     return Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts), instances)
 

@@ -31,10 +31,10 @@ from torch import Tensor
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
 from semicdvl.types import Segments
 from semicdvl.vlms.aerial.net import AerialNet, normalise_image, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table, normalise_word
-from semicdvl.vlms.tiling import blending_ramp, resample_tile, tile_windows
 from semicdvl.vlms.weights import pick_device
 
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
@@ -126,17 +126,11 @@ class AerialVLM:
         question = self.encode_prompts(prompts)
         factor = _resampling_factor(gsd_m)
         height, width = image_HWC.shape[:2]
-        scores_CHW = np.zeros((len(question.words), height, width), np.float32)
-        weight_HW = np.zeros((height, width), np.float32)
-        for rows, cols in tile_windows(
-            height, width, tile_px=round(TILE_PX / factor), overlap_px=round(OVERLAP_PX / factor)
-        ):
-            ramp_HW = blending_ramp(rows, height, OVERLAP_PX / factor)[:, None] * blending_ramp(
-                cols, width, OVERLAP_PX / factor
-            )
-            scores_CHW[:, rows, cols] += self._score_tile(image_HWC[rows, cols], question, factor=factor) * ramp_HW
-            weight_HW[rows, cols] += ramp_HW
-        scores_CHW /= weight_HW
+        tiling = plan_even_tiles(height, width, tile_px=round(TILE_PX / factor), overlap_px=round(OVERLAP_PX / factor))
+        mean = WeightedMean(tiling, map_count=len(question.words), ramp_px=OVERLAP_PX / factor)
+        for tile in tiling:
+            mean.add(tile, self._score_tile(image_HWC[tile.window], question, factor=factor))
+        scores_CHW = mean.finish()
         return Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts))
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
@@ -282,6 +276,15 @@ def _check_image(image_HWC: NDArray[Any]) -> None:
             f"the embedded model takes uint8 RGB images (height, width, 3), got {image_HWC.dtype} "
             f"{image_HWC.shape}; choose three bands and stretch them to 0..255 first."
         )
+
+
+def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool = False) -> NDArray[np.uint8]:
+    """Resample a tile by a factor (cubic where it grows, averaged where it shrinks) and mirror it if asked."""
+    size = max(1, round(tile_HWC.shape[1] * factor)), max(1, round(tile_HWC.shape[0] * factor))
+    if size != tile_HWC.shape[1::-1]:
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        tile_HWC = np.asarray(cv2.resize(tile_HWC, size, interpolation=interpolation), np.uint8)
+    return np.ascontiguousarray(tile_HWC[:, ::-1] if mirrored else tile_HWC)
 
 
 def _resampling_factor(gsd_m: float | None) -> float:
