@@ -16,7 +16,8 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.raster.registration.estimate import Shift, measure_shift
+from semicdvl.raster.registration.estimate import measure_shift
+from semicdvl.raster.registration.shift import Shift
 
 FOLDERS = ("levir", "fotbcd", "oscd", "xbd", "dsifn", "sztaki")
 MOST = 6

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.tiling import TILE_ALIGNMENT_PX, Tiling, blend_tile_row, hann_ramp, pad_tile, plan_tiles
+from semicdvl.raster.tiling import (
+    TILE_ALIGNMENT_PX,
+    Tiling,
+    WeightedMean,
+    blend_tile_row,
+    hann_ramp,
+    pad_tile,
+    plan_even_tiles,
+    plan_tiles,
+)
 
 
 def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.ndarray:
@@ -116,3 +125,45 @@ def test_pad_reflects():
 def test_impossible_tiles_are_refused(tile_px, overlap_px):
     with pytest.raises(ConfigError, match="overlap"):
         plan_tiles(100, 100, tile_px=tile_px, overlap_px=overlap_px)
+
+
+# ------------------------------------------------------------------------------------------------ evenly spread tiles
+@given(
+    height=st.integers(1, 500), width=st.integers(1, 400), tile_px=st.integers(48, 200), overlap_px=st.integers(1, 40)
+)
+@settings(max_examples=100, deadline=None)
+def test_even_tiles_cover_the_image_with_the_overlap_and_no_more(height, width, tile_px, overlap_px):
+    tiling = plan_even_tiles(height, width, tile_px=tile_px, overlap_px=overlap_px)
+    covered = np.zeros((height, width), int)
+    for tile in tiling:
+        assert (tile.height, tile.width) == tiling.tile_hw and max(tiling.tile_hw) <= max(tile_px, 0)
+        covered[tile.window] += 1
+    assert covered.min() == 1
+    ends = [col + tiling.tile_hw[1] for col in tiling.cols]
+    assert all(end - col >= overlap_px - 1 for end, col in zip(ends, tiling.cols[1:], strict=False))
+    assert len(tiling.cols) * tiling.tile_hw[1] < width + len(tiling.cols) * (overlap_px + 1)
+
+
+def test_even_tiles_of_known_sizes():
+    tiling = plan_even_tiles(100, 250, tile_px=120, overlap_px=20)
+    assert tiling.tile_hw == (100, 97) and tiling.rows == (0,) and tiling.cols == (0, 76, 153)
+
+
+def test_weighted_mean_of_equal_maps_is_that_map_and_of_two_falls_linearly():
+    tiling = plan_even_tiles(5, 20, tile_px=12, overlap_px=4)
+    assert tiling.cols == (0, 8) and tiling.tile_hw == (5, 12)
+    ramp = np.arange(5, 20, 3, dtype=np.float32)[:, None] + np.arange(20, dtype=np.float32)
+    same, two = (WeightedMean(tiling, map_count=1, ramp_px=4) for _ in range(2))
+    for value, tile in enumerate(tiling):
+        same.add(tile, ramp[None][(slice(None), *tile.window)])
+        two.add(tile, np.full((1, tile.height, tile.width), value, np.float32))
+    assert same.finish()[0] == pytest.approx(ramp)
+    row = two.finish()[0, 2]
+    assert (row[:8] == 0).all() and (row[12:] == 1).all()
+    assert row[8:12] == pytest.approx([0.125, 0.375, 0.625, 0.875])
+
+
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 64), (64, -1)])
+def test_impossible_even_tiles_are_refused(tile_px, overlap_px):
+    with pytest.raises(ConfigError, match="smaller than the tile"):
+        plan_even_tiles(100, 100, tile_px=tile_px, overlap_px=overlap_px)

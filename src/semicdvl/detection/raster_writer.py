@@ -15,10 +15,9 @@ from semicdvl.detection.background_io import BackgroundWriter
 from semicdvl.detection.results import DetectedChanges
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
-from semicdvl.raster.vector.files import NO_SIMPLIFICATION
 from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.polygonise import PackedMask
-from semicdvl.raster.vector.simplify import SimplifySettings
+from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
 from semicdvl.reports import colours
 from semicdvl.types import IGNORE, ChangeMap
@@ -63,7 +62,7 @@ def write_rasters(
                 tally.add(strip, classes=len(stream.classes))
                 writer.put(_RasterRows(strip, stream.add_strip(strip)))
         on_decided()
-    table = stream.build_table(gsd_m=gsd_m, shaping=shaping)
+    table = stream.build_table(gsd_m=gsd_m, simplify=shaping)
     return DetectedChanges(
         objects=table.frame,
         box_N4=table.box_N4,

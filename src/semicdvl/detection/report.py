@@ -25,7 +25,7 @@ from semicdvl.detection.results import (
 )
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.vector.files import CHANGE_KINDS
+from semicdvl.raster.vector.change_kinds import CHANGE_KINDS
 from semicdvl.reports import colours as reports_colours
 from semicdvl.reports import html
 

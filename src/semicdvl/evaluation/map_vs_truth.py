@@ -28,8 +28,9 @@ from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, r
 from semicdvl.detection.results import DETECTION_FORMAT
 from semicdvl.errors import InputError
 from semicdvl.metrics.change import ConfusionCounts, ObjectMatches, ObjectOverlaps
+from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.files import CHANGES_LAYER, find_objects
+from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23

@@ -1,17 +1,56 @@
-"""Objects of a mask that is seen strip by strip: which of one strip's are the same as the next strip's."""
+"""Connected components (8-connected), of a whole mask and of a mask that comes strip by strip.
+
+A strip's components are labelled by themselves. `find_touching_labels` tells which labels meet across the edge between
+two strips, `group_labels` which of all labels are one component, and `find_first_blocks` gives the order in which the
+components of the whole mask would have been numbered.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def find_touching_labels(above_W: NDArray[np.integer], below_W: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the pairs (2, N) of labels that touch, 8-connected, where one strip's last row meets the next one's first.
+@dataclass(frozen=True)
+class LabelledObjects:
+    """The changed objects of a change map.
 
-    0 is no object.
+    Attributes:
+        labels_HW: int32, 0 = unchanged, 1 ... N = the objects, 8-connected, numbered from the top left.
+        area_px: int64 N+1, pixels of each label; index 0 is the unchanged rest.
+    """
+
+    labels_HW: NDArray[np.int32]
+    area_px: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.area_px) - 1
+
+
+def find_objects(change_HW: NDArray[np.uint8], *, min_area_px: float = 0) -> LabelledObjects:
+    """Label the 8-connected objects (value 1) of a change map and leave out those smaller than `min_area_px`."""
+    changed_HW = (change_HW == 1).astype(np.uint8)
+    count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(changed_HW, connectivity=8)
+    area_px = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    keep = area_px >= min_area_px
+    keep[0] = False
+    renumbered = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    kept_HW: NDArray[np.int32] = renumbered[labels_HW] if count > 1 else np.zeros(change_HW.shape, np.int32)
+    return LabelledObjects(kept_HW, np.concatenate([[change_HW.size - area_px[keep].sum()], area_px[keep]]))
+
+
+def find_touching_labels(above_W: NDArray[np.integer], below_W: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the pairs (2, N) of labels that touch across the edge between two strips, corners included.
+
+    Args:
+        above_W: labels of the upper strip's last row; 0 is no object.
+        below_W: labels of the lower strip's first row.
     """
     pairs = []
     width = len(above_W)
@@ -24,7 +63,7 @@ def find_touching_labels(above_W: NDArray[np.integer], below_W: NDArray[np.integ
 
 
 def group_labels(pairs_2N: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
-    """Return the group of each of `count` things, numbered from 0, if those of every pair belong together."""
+    """Return the group (numbered from 0) of each of `count` labels, where both labels of a pair are in one group."""
     table = coo_array((np.ones(pairs_2N.shape[1], bool), (pairs_2N[0], pairs_2N[1])), shape=(count, count))
     group: NDArray[np.int64] = connected_components(table, directed=False)[1].astype(np.int64)
     return group
@@ -33,16 +72,16 @@ def group_labels(pairs_2N: NDArray[np.int64], *, count: int) -> NDArray[np.int64
 def find_first_blocks(
     labels_N: NDArray[np.integer], rows_N: NDArray[np.integer], cols_N: NDArray[np.integer], *, width: int, count: int
 ) -> NDArray[np.int64]:
-    """Return where each label begins: the first of the raster's blocks of 2 x 2 px, row by row, that it has a pixel in.
+    """Return the first of the raster's blocks of 2 x 2 px, row by row, in which each label has a pixel.
 
-    That is the order in which OpenCV numbers the objects of a whole mask, and no two 8-connected objects share a block.
-    So objects numbered by it have the same numbers however the raster was cut into strips.
+    OpenCV numbers the objects of a whole mask in the order of these blocks, and no two 8-connected objects share one.
+    Objects that are sorted by it have the same numbers however the raster was cut into strips.
 
     Args:
         labels_N: label of each pixel of an object.
-        rows_N: the raster's row of each.
-        cols_N: its column.
-        width: of the raster.
+        rows_N: row of each pixel on the raster.
+        cols_N: column of each pixel.
+        width: width of the raster.
         count: number of labels, 0 included.
     """
     first = np.full(count, np.iinfo(np.int64).max)

@@ -1,4 +1,4 @@
-"""Where pixels lie on the ground: the grid of a raster, its size in metres, and what two grids have in common."""
+"""Pixel grids: their CRS, their ground sampling distance in metres, and how two of them relate."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rasterio.warp import transform, transform_bounds
 
 WGS84 = CRS.from_epsg(4326)
 GRID_TOLERANCE_PX = 0.02
-"""Grids that agree to this many pixels at every corner are taken as one grid: no resampling, no loss."""
+"""Grids whose corners agree to this many pixels count as the same grid and are read without resampling."""
 MAX_SCALE_DISTORTION = 0.01
-"""Map units are metres on the ground if they agree with the ellipsoid to this share (Web Mercator's don't)."""
+"""Map units count as metres on the ground if they agree with the ellipsoid to this fraction (Web Mercator does not)."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Grid:
     """A north-up pixel grid.
 
     Attributes:
-        crs: coordinate reference system, None for a plain image.
-        transform: (col, row) -> (x, y) of the top left corner of a pixel.
-        height: rows.
-        width: columns.
+        crs: coordinate reference system; None for a plain image.
+        transform: affine transform from (col, row) of a pixel's top left corner to map coordinates (x, y).
+        height: number of rows.
+        width: number of columns.
     """
 
     crs: CRS | None
@@ -36,78 +36,62 @@ class Grid:
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """Left, bottom, right, top in map units."""
+        """Left, bottom, right and top in map units."""
         left, top = self.transform @ (0, 0)
         right, bottom = self.transform @ (self.width, self.height)
         return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
 
     @property
     def has_true_scale(self) -> bool:
-        """Whether lengths and areas in map units are lengths and areas on the ground (to `MAX_SCALE_DISTORTION`)."""
+        """Whether lengths and areas in map units hold on the ground, to `MAX_SCALE_DISTORTION`."""
         if self.crs is None or not self.crs.is_projected:
             return False
-        on_map = math.sqrt(abs(self.transform.a * self.transform.e)) * _crs_unit_m(self.crs)
-        return abs(_pixel_size_on_ellipsoid_m(self) / on_map - 1) <= MAX_SCALE_DISTORTION
+        return abs(_measure_pixel_on_ellipsoid_m(self) / self._pixel_size_on_map_m - 1) <= MAX_SCALE_DISTORTION
 
     @property
     def gsd_m(self) -> float | None:
         """Ground sampling distance in metres: geometric mean of a pixel's height and width; None without a CRS.
 
-        From the map units where these are metres on the ground, otherwise (degrees, Web Mercator) measured on the
-        ellipsoid at the centre.
+        Taken from the map units where these hold on the ground, otherwise (degrees, Web Mercator) measured on the
+        ellipsoid at the centre of the grid.
         """
         if self.crs is None:
             return None
-        if self.has_true_scale:
-            return math.sqrt(abs(self.transform.a * self.transform.e)) * _crs_unit_m(self.crs)
-        return _pixel_size_on_ellipsoid_m(self)
+        return self._pixel_size_on_map_m if self.has_true_scale else _measure_pixel_on_ellipsoid_m(self)
+
+    @property
+    def _pixel_size_on_map_m(self) -> float:
+        """Geometric mean of a pixel's height and width as the map units give it, in metres."""
+        assert self.crs is not None
+        return math.sqrt(abs(self.transform.a * self.transform.e)) * _metres_per_crs_unit(self.crs)
 
     def window(self, row: float, col: float, height: int, width: int) -> Grid:
-        """Return the grid of a window."""
+        """Return the grid of a window, which may reach over the edges."""
         return Grid(self.crs, self.transform @ Affine.translation(col, row), height, width)
 
     def resize(self, height: int, width: int) -> Grid:
-        """Return a grid of fewer pixels over the same ground."""
+        """Return a grid of another number of pixels over the same ground."""
         scale = Affine.scale(self.width / width, self.height / height)
         return Grid(self.crs, self.transform @ scale, height, width)
 
 
-def _crs_unit_m(crs: CRS) -> float:
-    """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
-    try:
-        return float(crs.linear_units_factor[1])
-    except CRSError:
-        return 1.0
-
-
-def _pixel_size_on_ellipsoid_m(grid: Grid) -> float:
-    """Measure the centre pixel's height and width along geodesics."""
-    row, col = grid.height / 2, grid.width / 2
-    corners = [grid.transform @ at for at in ((col, row), (col + 1, row), (col, row + 1))]
-    lon, lat = transform(grid.crs, WGS84, [x for x, _ in corners], [y for _, y in corners])[:2]
-    geod = Geod(ellps="WGS84")
-    across = geod.inv(lon[0], lat[0], lon[1], lat[1])[2]
-    down = geod.inv(lon[0], lat[0], lon[2], lat[2])[2]
-    return math.sqrt(across * down)
-
-
 def find_pixel_offset(grid: Grid, other: Grid) -> tuple[int, int] | None:
-    """Return (row, col) of `other`'s corner on `grid` if their pixels coincide to `GRID_TOLERANCE_PX`, else None."""
+    """Return (row, col) of the top left corner of `other` on `grid`; None if their pixels do not coincide."""
     if grid.crs != other.crs:
         return None
     to_grid = ~grid.transform @ other.transform
     corners = [(0, 0), (other.width, 0), (0, other.height), (other.width, other.height)]
     col, row = (round(value) for value in to_grid @ (0, 0))
-    for at in corners:
-        there = to_grid @ at
-        if max(abs(there[0] - at[0] - col), abs(there[1] - at[1] - row)) > GRID_TOLERANCE_PX:
+    for corner in corners:
+        on_grid = to_grid @ corner
+        if max(abs(on_grid[0] - corner[0] - col), abs(on_grid[1] - corner[1] - row)) > GRID_TOLERANCE_PX:
             return None
     return row, col
 
 
 def intersect_grids(grid: Grid, other: Grid) -> Grid | None:
-    """Return the part of `grid` (whole pixels) that `other` covers, or None if they have no whole pixel in common."""
-    edges = _bounds_px(grid, other)
+    """Return the part of `grid` (whole pixels) that `other` covers, or None if there is no such pixel."""
+    edges = _find_edges_px(grid, other)
     if edges is None:
         return None
     top, left, bottom, right = edges
@@ -118,25 +102,22 @@ def intersect_grids(grid: Grid, other: Grid) -> Grid | None:
 
 
 def find_covering_window(grid: Grid, other: Grid) -> tuple[int, int, int, int] | None:
-    """Return row, col, height and width of the pixels of `grid`, carried on beyond its edges, that cover `other`.
+    """Return row, col, height and width of the window of `grid` that covers all of `other`.
 
-    None if `other` cannot be placed in the CRS of `grid` at all.
+    The window may reach over the edges of `grid`. None if `other` cannot be projected into the CRS of `grid`.
     """
-    edges = _bounds_px(grid, other)
+    edges = _find_edges_px(grid, other)
     if edges is None:
         return None
     top, left, bottom, right = edges
     row, col = math.floor(top + GRID_TOLERANCE_PX), math.floor(left + GRID_TOLERANCE_PX)
-    return (
-        row,
-        col,
-        max(1, math.ceil(bottom - GRID_TOLERANCE_PX) - row),
-        max(1, math.ceil(right - GRID_TOLERANCE_PX) - col),
-    )
+    height = max(1, math.ceil(bottom - GRID_TOLERANCE_PX) - row)
+    width = max(1, math.ceil(right - GRID_TOLERANCE_PX) - col)
+    return row, col, height, width
 
 
-def _bounds_px(grid: Grid, other: Grid) -> tuple[float, float, float, float] | None:
-    """Return top, left, bottom and right of `other` in pixels of `grid`; None where they cannot be told."""
+def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float] | None:
+    """Return top, left, bottom and right of `other` in pixels of `grid`; None where the projection fails."""
     if grid.crs == other.crs:
         bounds = other.bounds
     else:
@@ -146,5 +127,48 @@ def _bounds_px(grid: Grid, other: Grid) -> tuple[float, float, float, float] | N
     right, bottom = to_pixel @ (bounds[2], bounds[1])
     if not all(math.isfinite(value) for value in (left, top, right, bottom)):
         return None
-    (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # rows of a plain image go up the map
+    (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # a plain image has y pointing up
     return top, left, bottom, right
+
+
+def measure_map_unit_m(grid: Grid, *, gsd_m: float | None = None) -> tuple[float, float]:
+    """Return the metres on the ground per map unit in x and y, at the centre of the grid.
+
+    Args:
+        grid: the grid.
+        gsd_m: metres per pixel of a grid without a CRS; None: a pixel counts as 1.
+    """
+    if grid.crs is None:
+        return (1.0, 1.0) if gsd_m is None else (gsd_m, gsd_m)
+    if grid.has_true_scale:
+        unit_m = float(grid.crs.linear_units_factor[1])
+        return unit_m, unit_m
+    width_m, height_m = measure_offset_m(grid, 1.0, 1.0)
+    return width_m / abs(grid.transform.a), height_m / abs(grid.transform.e)
+
+
+def measure_offset_m(grid: Grid, row_px: float, col_px: float) -> tuple[float, float]:
+    """Return the geodesic lengths of an offset along the columns and along the rows (x, y), from the grid's centre.
+
+    Both are positive, in metres on the WGS 84 ellipsoid. The grid must have a CRS.
+    """
+    row, col = grid.height / 2, grid.width / 2
+    points = [grid.transform @ point for point in ((col, row), (col + col_px, row), (col, row + row_px))]
+    lon, lat = transform(grid.crs, WGS84, [x for x, _ in points], [y for _, y in points])[:2]
+    geod = Geod(ellps="WGS84")
+    across_m, down_m = (float(geod.inv(lon[0], lat[0], lon[end], lat[end])[2]) for end in (1, 2))
+    return across_m, down_m
+
+
+def _metres_per_crs_unit(crs: CRS) -> float:
+    """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
+    try:
+        return float(crs.linear_units_factor[1])
+    except CRSError:
+        return 1.0
+
+
+def _measure_pixel_on_ellipsoid_m(grid: Grid) -> float:
+    """Return the geometric mean of the centre pixel's height and width on the ellipsoid."""
+    across_m, down_m = measure_offset_m(grid, 1.0, 1.0)
+    return math.sqrt(across_m * down_m)

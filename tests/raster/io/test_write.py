@@ -17,9 +17,11 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from semicdvl.errors import ConfigError, OutputError
+from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, create_cog
-from semicdvl.raster.vector.files import build_object_frame, find_objects, write_vector
+from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.object_table import build_object_frame
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 70, 90)
 DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, -94.5, 0, -6e-6, 37.07), 70, 90)

@@ -18,6 +18,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration import estimate
 from semicdvl.raster.registration.estimate import MAX_WINDOWS, measure_shift
+from semicdvl.raster.registration.shift import Shift
 from semicdvl.raster.warp import Alignment, DisplacementField
 
 UTM = rasterio.CRS.from_epsg(32615)
@@ -43,7 +44,7 @@ def pair_of(tmp_path, before: np.ndarray, after: np.ndarray, *, move: Alignment 
     return open_pair(tif(tmp_path / "a.tif", before, **place), tif(tmp_path / "b.tif", after, **place), alignment=move)
 
 
-def shift_of(tmp_path, before: np.ndarray, after: np.ndarray, **place) -> estimate.Shift:
+def shift_of(tmp_path, before: np.ndarray, after: np.ndarray, **place) -> Shift:
     with pair_of(tmp_path, before, after, **place) as pair:
         return measure_shift(pair)
 
@@ -136,7 +137,7 @@ def test_what_cannot_be_measured_is_not_made_up(tmp_path, kind):
 )
 @settings(max_examples=80, deadline=None)
 def test_windows_are_few_inside_and_spread(rows, cols, side, start):
-    places = estimate._spread_windows((start, start + rows), (0, cols), side=side, most=MAX_WINDOWS)
+    places = estimate._spread_windows((start, start + rows), (0, cols), side_px=side, max_windows=MAX_WINDOWS)
     assert 1 <= len(places) <= MAX_WINDOWS and len(set(places)) == len(places)
     assert all(start <= row <= start + rows and 0 <= col <= cols for row, col in places)
     if min(rows, cols) > 20 * side and max(rows, cols) < 3 * min(rows, cols):
@@ -163,7 +164,7 @@ class Endless:
 def test_reads_don_t_grow_with_the_raster():
     grid = Grid(UTM, Affine(0.5, 0, 0, 0, -0.5, 0), 50_000, 48_000)
     before, after = Endless(grid), Endless(grid)
-    shift = measure_shift(RasterPair(before, after, grid, ()))
+    shift = measure_shift(RasterPair(before, after, grid, (), grid))
     assert shift.is_known and shift.length_px < 0.01 and len(shift.local) <= MAX_WINDOWS
     assert sum(before.read_px) < 10e6 and max(before.read_px) <= 512 * 512
 

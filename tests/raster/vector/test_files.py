@@ -15,8 +15,11 @@ import rasterio
 from affine import Affine
 
 from semicdvl.errors import MissingExtraError, OutputError
+from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.files import CHANGE_KINDS, build_object_frame, find_objects, write_vector
+from semicdvl.raster.vector.change_kinds import CHANGE_KINDS
+from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.object_table import build_object_frame
 from semicdvl.raster.vector.qgis_style import (
     CHANGE_KIND_STYLE,
     FILL_ALPHA,

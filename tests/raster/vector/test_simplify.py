@@ -11,16 +11,16 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from shapely import MultiPolygon, Polygon, affinity, box
 
-from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.files import (
+from semicdvl.raster.connected_components import LabelledObjects, find_objects
+from semicdvl.raster.grid import Grid, measure_map_unit_m
+from semicdvl.raster.vector.object_table import (
     ObjectAttributes,
-    _polygonise_objects,
     assemble_object_frame,
-    find_objects,
     measure_polygons,
 )
+from semicdvl.raster.vector.polygonise import trace_outlines
 from semicdvl.raster.vector.regularise import MIN_IOU, regularise_polygon
-from semicdvl.raster.vector.simplify import SimplifySettings, measure_map_unit_m, simplify_polygons
+from semicdvl.raster.vector.simplify import SimplifySettings, simplify_polygons
 
 UTM = Grid(rasterio.CRS.from_epsg(32615), Affine(0.5, 0, 366676, 0, -0.5, 4104256), 120, 130)
 DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, 10.5, 0, -6e-6, 60.07), 120, 130)
@@ -29,10 +29,14 @@ L = Polygon([(0, 0), (40, 0), (40, 18), (18, 18), (18, 44), (0, 44)])
 COURT = box(0, 0, 50, 44).difference(box(14, 12, 34, 30))
 
 
+def outlines_of(objects: LabelledObjects, grid: Grid) -> list[MultiPolygon]:
+    return trace_outlines(objects.labels_HW, len(objects), grid.transform)
+
+
 def drawn_on(grid: Grid, *things: Polygon) -> list[MultiPolygon]:
     """Rasterise things given in pixels, and return the outlines of their pixels."""
     mask = rasterize(things, out_shape=(grid.height, grid.width), dtype="uint8")
-    return _polygonise_objects(find_objects(mask), grid)
+    return outlines_of(find_objects(mask), grid)
 
 
 def on_map(thing: Polygon, grid: Grid) -> Polygon:
@@ -69,7 +73,7 @@ def test_turned_buildings_get_their_corners_back(grid, angle, thing, corners):
     (part,) = square.geoms
     assert len(part.exterior.coords) - 1 == corners and len(part.interiors) == len(thing.interiors)
     assert square.is_valid and iou(square, meant) > 0.93
-    scale = measure_map_unit_m(grid)
+    scale = np.array(measure_map_unit_m(grid))
     assert turns(shapely.transform(part, lambda xy: xy * scale)).max() < 0.01
 
 
@@ -84,7 +88,7 @@ def test_round_things_stay_round_and_noise_stays_valid():
 def test_shaped_outlines_are_valid_apart_and_keep_what_they_had(seed, regularise, simplify_m):
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.normal(size=(70, 80)), rng.uniform(0.8, 3)) > rng.uniform(-0.05, 0.1)
-    plain = _polygonise_objects(find_objects(mask.astype(np.uint8)), UTM)
+    plain = outlines_of(find_objects(mask.astype(np.uint8)), UTM)
     found = simplify_polygons(plain, SimplifySettings(simplify_m, regularise), grid=UTM)
     assert len(found) == len(plain) and all(outline.is_valid and not outline.is_empty for outline in found)
     assert all(isinstance(outline, MultiPolygon) for outline in found)
@@ -111,7 +115,7 @@ def test_simplify_is_in_metres_whatever_the_map_says():
         counts, apart = [], []
         for simplify_m in (0.0, 0.6, 3.0):
             (simple,) = simplify_polygons([plain], SimplifySettings(simplify_m), grid=grid, gsd_m=gsd_m)
-            scale = measure_map_unit_m(grid, gsd_m=gsd_m)
+            scale = np.array(measure_map_unit_m(grid, gsd_m=gsd_m))
             here, there = (shapely.transform(outline, lambda xy, s=scale: xy * s) for outline in (simple, plain))
             counts.append(shapely.get_num_coordinates(simple))
             apart.append(shapely.hausdorff_distance(here, there))
@@ -124,7 +128,7 @@ def test_an_outline_that_would_swallow_its_neighbour_stays_as_it_is():
     change[5:35, 5:45] = 1
     change[18:24, 41:45] = 0  # a notch, shallower than the tolerance ...
     change[20:22, 43:45] = 1  # ... with something in it
-    plain = _polygonise_objects(find_objects(change), UTM)
+    plain = outlines_of(find_objects(change), UTM)
     alone = simplify_polygons(plain[:1], SimplifySettings(3.0), grid=UTM)
     assert len(plain) == 2 and alone[0].intersects(plain[1])
     found = simplify_polygons(plain, SimplifySettings(3.0), grid=UTM)

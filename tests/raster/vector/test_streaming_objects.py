@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector import polygonise
-from semicdvl.raster.vector.files import build_object_frame, find_objects
 from semicdvl.raster.vector.object_stats import MapStrip
+from semicdvl.raster.vector.object_table import build_object_frame
 from semicdvl.raster.vector.polygonise import PackedMask
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
 

@@ -19,8 +19,9 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
-from semicdvl.raster.registration.estimate import MAX_SHIFT_PX, Shift, measure_shift
+from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
+from semicdvl.raster.registration.shift import MAX_SHIFT_PX, Shift
 from semicdvl.raster.warp import Alignment
 
 CHECK_FORMAT = "semicdvl-check"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from semicdvl.detection.results import format_area
-from semicdvl.raster.registration.estimate import MAX_SHIFT_PX, Shift
 from semicdvl.raster.registration.radiometry import ImageRadiometry, PairRadiometry
+from semicdvl.raster.registration.shift import MAX_SHIFT_PX, Shift
 
 FINE, WARNINGS, UNUSABLE = 0, 1, 2
 VERDICTS = ("fine", "usable, with warnings", "not usable")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semicdvl.detection.pair_check.findings import PairCheck, format_shift
 from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
-from semicdvl.raster.registration.estimate import Shift
+from semicdvl.raster.registration.shift import Shift
 from semicdvl.reports import colours, html
 
 CHECK_OVERVIEW_PX, IMAGE_PX, ZOOM_PX = 1300, 700, 384

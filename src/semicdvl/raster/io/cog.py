@@ -1,4 +1,4 @@
-"""Rows of arrays -> cloud-optimised GeoTIFF, written whole: under a temporary name first, then renamed."""
+"""Write cloud-optimised GeoTIFFs rows by rows: under a temporary name first, renamed once complete."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 
 COG_BLOCK_PX = 512
-Colour = tuple[int, int, int]
+"""Side of the internal tiles."""
 
 
 @dataclass(frozen=True)
 class BandDescription:
-    """What a raster of one band says of itself.
+    """The metadata of a raster with one band.
 
     Attributes:
-        dtype: "uint8" for classes (overviews by majority, no predictor, which would only widen them) or "float32" for
+        dtype: "uint8" for classes (overviews by majority, no predictor, which would only enlarge them) or "float32" for
             values (overviews by mean, floating-point predictor).
-        nodata: value that means no data (NaN for floats).
-        tags: further metadata of the file, such as names of classes.
+        nodata: the no-data value (NaN for floats).
+        tags: further metadata of the file, such as the names of classes.
         colours: RGB of the values 0, 1, ... of a uint8 band.
         description: name of the band.
     """
@@ -43,15 +43,20 @@ class BandDescription:
     dtype: str
     nodata: float
     tags: Mapping[str, str] = field(default_factory=dict)
-    colours: Sequence[Colour] | None = None
+    colours: Sequence[tuple[int, int, int]] | None = None
     description: str = ""
 
 
 class CogWriter:
-    """A cloud-optimised GeoTIFF in the making, written rows by rows; see `create_cog`."""
+    """Writes the pixels of a cloud-optimised GeoTIFF; see `create_cog`."""
 
     def __init__(self, path: Path, target: Any) -> None:
-        """Keep where it goes to and the opened plain file."""
+        """Write to an open dataset.
+
+        Args:
+            path: the final file, for messages.
+            target: the temporary plain GeoTIFF, open for reading and writing.
+        """
         self._path, self._target = path, target
 
     def write_rows(self, row: int, rows_HW: NDArray[Any]) -> None:
@@ -64,7 +69,7 @@ class CogWriter:
             self._target.write(rows_HW, 1, window=Window(0, row, rows_HW.shape[1], rows_HW.shape[0]))
 
     def clear_pixels(self, row: int, col: int, mask_HW: NDArray[np.bool_]) -> None:
-        """Set the pixels of a mask that lies at (row, col) to 0; they must have been written.
+        """Set the pixels of a mask at (row, col) to 0; they must have been written before.
 
         Raises:
             OutputError: the disk is full.
@@ -78,18 +83,18 @@ class CogWriter:
 
 @contextmanager
 def create_cog(path: Path, *, grid: Grid, band: BandDescription) -> Iterator[CogWriter]:
-    """Open a cloud-optimised GeoTIFF (deflate, internal tiles, overviews) for writing rows by rows.
+    """Create a cloud-optimised GeoTIFF (deflate, internal tiles, overviews) that is written rows by rows.
 
-    The rows go to a plain file beside it, from which GDAL makes the final one when the block ends well. Memory does not
-    grow with the raster.
+    The rows go to a temporary plain GeoTIFF beside it, from which GDAL makes the final file when the block ends without
+    an error. Memory does not grow with the raster.
 
     Args:
-        path: the file; an older one of that name is replaced.
-        grid: where the pixels lie; without a CRS the file carries none, and its tag `NOTE` says so.
-        band: what the pixels mean.
+        path: the file; an existing file of that name is replaced.
+        grid: position of the pixels; without a CRS the file has none, and its tag `NOTE` says so.
+        band: metadata of the band.
 
     Raises:
-        OutputError: the folder is read-only or missing, or the disk is full. No part of the file stays behind.
+        OutputError: the folder is read-only or missing, or the disk is full. No part of the file is left behind.
     """
     floating = np.dtype(band.dtype).kind == "f"
     options = {
@@ -101,21 +106,21 @@ def create_cog(path: Path, *, grid: Grid, band: BandDescription) -> Iterator[Cog
         "bigtiff": "IF_SAFER",
     }
     with write_atomically(path) as part:
-        rough = part.with_name(f"{part.stem}.rough.tif")
+        plain = part.with_name(f"{part.stem}.rough.tif")
         try:
-            with _create_plain_geotiff(rough, path, grid=grid, band=band) as target:
+            with _create_plain_geotiff(plain, path, grid=grid, band=band) as target:
                 yield CogWriter(path, target)
             with translate_gdal_errors(path), ignore_not_georeferenced():
-                _check_file_size(rough, grid, band)
-                rasterio.shutil.copy(rough, part, driver="COG", **options)
-                _check_identical_pixels(rough, part)
+                _check_file_size(plain, grid, band)
+                rasterio.shutil.copy(plain, part, driver="COG", **options)
+                _check_identical_pixels(plain, part)
         finally:
-            rough.unlink(missing_ok=True)
+            plain.unlink(missing_ok=True)
 
 
 @contextmanager
-def _create_plain_geotiff(rough: Path, path: Path, *, grid: Grid, band: BandDescription) -> Iterator[Any]:
-    """Open the plain tiled GeoTIFF that GDAL's COG driver, which needs a finished file, copies from."""
+def _create_plain_geotiff(plain: Path, path: Path, *, grid: Grid, band: BandDescription) -> Iterator[Any]:
+    """Create the plain tiled GeoTIFF that GDAL's COG driver, which needs a complete file, copies from."""
     profile = {
         "driver": "GTiff",
         "dtype": band.dtype,
@@ -132,7 +137,7 @@ def _create_plain_geotiff(rough: Path, path: Path, *, grid: Grid, band: BandDesc
         profile |= {"crs": grid.crs, "transform": grid.transform}
     note = {} if grid.crs is not None else {"NOTE": "no CRS: the images had none; row and column are theirs"}
     with translate_gdal_errors(path), ignore_not_georeferenced():
-        target = rasterio.open(rough, "w+", **profile)
+        target = rasterio.open(plain, "w+", **profile)
     try:
         with translate_gdal_errors(path):
             target.update_tags(**{**note, **band.tags})
@@ -146,35 +151,36 @@ def _create_plain_geotiff(rough: Path, path: Path, *, grid: Grid, band: BandDesc
             target.close()
 
 
-def _check_file_size(rough: Path, grid: Grid, band: BandDescription) -> None:
-    """Make sure that every block was written: GDAL tells of a full disk late or not at all."""
+def _check_file_size(plain: Path, grid: Grid, band: BandDescription) -> None:
+    """Make sure that every block was written: GDAL reports a full disk late or not at all."""
     blocks = -(-grid.height // COG_BLOCK_PX) * -(-grid.width // COG_BLOCK_PX)
-    if rough.stat().st_size < blocks * COG_BLOCK_PX**2 * np.dtype(band.dtype).itemsize:
+    if plain.stat().st_size < blocks * COG_BLOCK_PX**2 * np.dtype(band.dtype).itemsize:
         raise OSError("No space left on device")
 
 
-def _check_identical_pixels(rough: Path, finished: Path) -> None:
-    """Make sure that what lies on the disk is what was meant, for the same reason; both files are read at once."""
-    with ThreadPoolExecutor(2) as both:
-        first, second = both.map(_pixel_checksum, (rough, finished))
+def _check_identical_pixels(plain: Path, finished: Path) -> None:
+    """Make sure that the final file holds the pixels of the plain one, for the same reason; both are read at once."""
+    with ThreadPoolExecutor(2) as executor:
+        first, second = executor.map(_compute_checksum, (plain, finished))
     if first != second:
-        raise OSError("what was written does not read back as it was")
+        raise OSError("the pixels on the disk differ from those that were written")
 
 
-def _pixel_checksum(path: Path) -> int:
-    """Return the check sum of a raster's pixels, block by block; GDAL's own would keep the other thread waiting."""
-    found = 0
-    with rasterio.open(path) as source:
-        for row in range(0, source.height, COG_BLOCK_PX):
-            for col in range(0, source.width, COG_BLOCK_PX):
-                window = Window(col, row, min(COG_BLOCK_PX, source.width - col), min(COG_BLOCK_PX, source.height - row))
-                found = zlib.crc32(source.read(1, window=window).tobytes(), found)
-    return found
+def _compute_checksum(path: Path) -> int:
+    """Return the CRC-32 of a raster's pixels, block by block; GDAL's own checksum would block the other thread."""
+    checksum = 0
+    with rasterio.open(path) as dataset:
+        for row in range(0, dataset.height, COG_BLOCK_PX):
+            for col in range(0, dataset.width, COG_BLOCK_PX):
+                width, height = min(COG_BLOCK_PX, dataset.width - col), min(COG_BLOCK_PX, dataset.height - row)
+                block_HW = dataset.read(1, window=Window(col, row, width, height))
+                checksum = zlib.crc32(block_HW.tobytes(), checksum)
+    return checksum
 
 
 @contextmanager
 def translate_gdal_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of GDAL and of the system while `path` is written into an `OutputError`."""
+    """Raise an `OutputError` in place of the errors of GDAL and of the system while `path` is written."""
     try:
         yield
     except (RasterioError, CPLE_BaseError, DataSourceError, DataLayerError) as error:

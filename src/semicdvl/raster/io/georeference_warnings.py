@@ -1,4 +1,4 @@
-"""Plain images without rasterio's warning that they lie nowhere, also where several threads open some at once."""
+"""Open plain images without rasterio's warning that they are not georeferenced, from any number of threads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from rasterio.errors import NotGeoreferencedWarning
 
 _LOCK = threading.RLock()
-"""Python's filters of warnings belong to the process: two threads that change them at once undo each other's."""
+"""Python's warning filters belong to the process: two threads that change them at once undo each other's change."""
 
 
 @contextmanager
 def ignore_not_georeferenced() -> Iterator[None]:
-    """Let no warning of a missing place out of the block."""
+    """Suppress `NotGeoreferencedWarning` inside the block."""
     with _LOCK, warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
         yield

@@ -1,7 +1,7 @@
-"""What a user gives for one date -> the names that GDAL opens: files, folders, lists, addresses.
+"""Resolve what a user names as an image (files, folders, patterns, addresses, lists) into the names that GDAL opens.
 
-Addresses stay text from the command line to GDAL: as `pathlib.Path`, `https://host/a.tif` loses a slash (it gets it
-back here, for callers that made one).
+Addresses stay strings from the command line to GDAL. As a `pathlib.Path`, `https://host/a.tif` loses a slash, which is
+put back here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import rasterio
 from semicdvl.errors import InputError
 
 ImageInput = str | Path | Sequence[str | Path]
-"""One image, or several that make a mosaic: see `named`."""
+"""One image, or several files that make a mosaic: see `resolve_input`."""
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2")
-"""What is taken of a folder."""
+"""Suffixes of the files of a folder that make its mosaic."""
 URL_SCHEMES = {
     "http": "/vsicurl/http://",
     "https": "/vsicurl/https://",
@@ -32,6 +32,7 @@ URL_SCHEMES = {
     "az": "/vsiaz/",
     "file": "/",
 }
+"""Scheme of an address -> prefix of GDAL's virtual file system."""
 NETWORK_PREFIXES = (
     "/vsicurl",
     "/vsis3",
@@ -51,66 +52,67 @@ NETWORK_TIMEOUTS = {
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
 }
-"""How long an address may keep one waiting: 15 s for a connection, 30 s without a byte. GDAL itself would wait for
-ever. A variable of the same name in the environment wins."""
+"""GDAL settings for remote images: 15 s for a connection, 30 s without a byte. GDAL's own defaults wait for ever.
+A variable of the same name in the environment takes precedence."""
 _CREDENTIALS = re.compile(r"//[^/@]*@|\?.*$")
 _GDAL_PREFIX = re.compile(r"[A-Z][A-Z0-9_]+:")
 
 
 @dataclass(frozen=True)
 class ResolvedInput:
-    """The name of one date.
+    """An image as GDAL opens it.
 
     Attributes:
-        gdal_names: what GDAL opens, one per file; later ones lie over earlier ones.
-        display_name: what the user gave, without what may be secret in an address (passwords, signatures).
+        gdal_names: what GDAL opens, one name per file; later files lie over earlier ones.
+        display_name: what the user gave, without the credentials in an address (passwords, signatures).
     """
 
     gdal_names: tuple[str, ...]
     display_name: str
 
     def __str__(self) -> str:
-        """Return what the user gave."""
+        """Return the display name."""
         return self.display_name
 
     @property
     def is_remote(self) -> bool:
-        """Whether a part of it comes over the network."""
-        return any(is_remote_name(part) for part in self.gdal_names)
+        """Whether a part of it is read over the network."""
+        return any(is_remote_name(name) for name in self.gdal_names)
 
 
 def resolve_input(image: ImageInput) -> ResolvedInput:
-    """Return the parts of what was given for one date.
+    """Resolve what was given for one image into the names that GDAL opens.
 
-    A text is a file, a folder (its GeoTIFF and JPEG 2000 files, sorted by name, make a mosaic), a pattern such as
-    `tiles/*.tif`, an address (`https://`, `s3://`, `gs://`, `az://`), a path of GDAL's own file systems (`/vsicurl/`,
-    `/vsizip/`, `/vsimem/`, ...), a name with a driver's prefix (`GTIFF_DIR:2:a.tif`), or several of these with commas
-    in between.
+    A string is a file, a folder (its GeoTIFF and JPEG 2000 files, sorted by name, make a mosaic), a pattern such as
+    `tiles/*.tif`, an address (`https://`, `s3://`, `gs://`, `az://`), a path of GDAL's virtual file systems
+    (`/vsicurl/`, `/vsizip/`, `/vsimem/`, ...), a name with a driver's prefix (`GTIFF_DIR:2:a.tif`), or several of these
+    separated by commas.
 
     Raises:
-        InputError: nothing was given, a folder or pattern holds no image, or an address is of an unknown kind.
+        InputError: nothing was given, a folder or pattern holds no image, or the scheme of an address is unknown.
     """
     several = [image] if isinstance(image, str | Path) else list(image)
-    shown = ",".join(_hide_credentials(_as_text(one)) for one in several)
-    parts = [part for one in several for text in _split_list(_as_text(one)) for part in _resolve_text(text)]
-    if not parts:
-        raise InputError(shown or "(nothing)", "is no image: nothing was given", "Give one image, or several")
-    return ResolvedInput(tuple(parts), shown)
+    display_name = ",".join(_hide_credentials(_to_text(one)) for one in several)
+    names = [name for one in several for text in _split_list(_to_text(one)) for name in _resolve_text(text)]
+    if not names:
+        raise InputError(display_name or "(nothing)", "No image was given", "Give the path of an image, or of several")
+    return ResolvedInput(tuple(names), display_name)
 
 
 def is_remote_name(gdal_name: str) -> bool:
     """Tell whether GDAL reads a name over the network, also through an archive (`/vsizip//vsicurl/...`)."""
-    return any(system in gdal_name for system in NETWORK_PREFIXES)
+    return any(prefix in gdal_name for prefix in NETWORK_PREFIXES)
 
 
 def is_local_name(gdal_name: str) -> bool:
-    """Tell whether a name is that of a file which the system itself can read."""
+    """Tell whether a name is that of a file on the local file system."""
     return not gdal_name.startswith("/vsi") and not (_GDAL_PREFIX.match(gdal_name) and not Path(gdal_name).exists())
 
 
 def network_timeouts(resolved: ResolvedInput) -> AbstractContextManager[Any]:
-    """Return what a remote image is opened and read within, so that a dead address ends in an error; see
-    `NETWORK_TIMEOUTS`.
+    """Return the context in which a remote image is opened and read, so that a dead address ends in an error.
+
+    It sets `NETWORK_TIMEOUTS`; for a local image it does nothing.
     """
     if not resolved.is_remote:
         return nullcontext()
@@ -120,58 +122,66 @@ def network_timeouts(resolved: ResolvedInput) -> AbstractContextManager[Any]:
     return settings
 
 
-def _as_text(one: str | Path) -> str:
-    """Return the text of a name, with the slash that `pathlib` took from an address."""
-    text = os.fspath(one).strip()
-    return re.sub(rf"\b({'|'.join(URL_SCHEMES)}):/(?=[^/])", r"\1://", text) if isinstance(one, Path) else text
+def _to_text(name: str | Path) -> str:
+    """Return a name as a string, with the slash that `pathlib` took from an address."""
+    text = os.fspath(name).strip()
+    return re.sub(rf"\b({'|'.join(URL_SCHEMES)}):/(?=[^/])", r"\1://", text) if isinstance(name, Path) else text
 
 
 def _hide_credentials(text: str) -> str:
-    return _CREDENTIALS.sub(lambda found: "//" if found[0].startswith("//") else "", text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return _CREDENTIALS.sub(lambda match: "//" if match[0].startswith("//") else "", text)
 
 
 def _split_list(text: str) -> list[str]:
-    """Split at commas; an existing file may have some in its name, and an address in its query."""
+    """Split a list at its commas; the name of an existing file may contain some, and so may the query of an address."""
     if "," not in text or Path(text).exists():
         return [text] if text else []
-    between = r",(?=/vsi|[a-z0-9]+://)" if "://" in text or text.startswith("/vsi") else ","
-    return [part.strip() for part in re.split(between, text) if part.strip()]
+    separator = r",(?=/vsi|[a-z0-9]+://)" if "://" in text or text.startswith("/vsi") else ","
+    return [part.strip() for part in re.split(separator, text) if part.strip()]
 
 
 def _resolve_text(text: str) -> list[str]:
-    """Return what one text stands for."""
-    scheme, found, rest = text.partition("://")
-    if found and not text.startswith("/vsi"):
-        if scheme.lower() not in URL_SCHEMES:
-            known = ", ".join(f"{name}://" for name in URL_SCHEMES)
-            raise InputError(
-                _hide_credentials(text), f"unknown kind of address {scheme}://", f"Give one of {known}, or /vsi..."
-            )
-        return [URL_SCHEMES[scheme.lower()] + rest.lstrip("/" if scheme.lower() == "file" else "")]
+    """Return the names that GDAL opens for one file, folder, pattern or address."""
+    scheme, separator, rest = text.partition("://")
+    if separator and not text.startswith("/vsi"):
+        return [_resolve_address(text, scheme.lower(), rest)]
     if not is_local_name(text):
         return [text]
     path = Path(text)
     if path.is_dir():
         return _list_folder(path)
-    if any(sign in text for sign in "*?[") and not path.exists():
+    if any(wildcard in text for wildcard in "*?[") and not path.exists():
         return _expand_pattern(path)
     return [text]
 
 
+def _resolve_address(text: str, scheme: str, rest: str) -> str:
+    if scheme not in URL_SCHEMES:
+        known = ", ".join(f"{name}://" for name in URL_SCHEMES)
+        remedy = f"Use {known}, or a path of GDAL's virtual file systems (/vsi...)"
+        raise InputError(_hide_credentials(text), f"The address scheme {scheme}:// is unknown", remedy)
+    return URL_SCHEMES[scheme] + rest.lstrip("/" if scheme == "file" else "")
+
+
 def _list_folder(folder: Path) -> list[str]:
-    tiles = [
+    """Return the rasters of a folder, sorted by name."""
+    rasters = [
         path for path in folder.iterdir() if path.suffix.lower() in RASTER_SUFFIXES and not path.name.startswith(".")
     ]
-    if not tiles:
-        wanted = ", ".join(RASTER_SUFFIXES)
-        raise InputError(folder, f"is a folder without images ({wanted})", "Give an image, or a folder of tiles")
-    return [str(path) for path in sorted(tiles)]
+    if not rasters:
+        suffixes = ", ".join(RASTER_SUFFIXES)
+        problem = f"The folder contains no raster ({suffixes})"
+        raise InputError(folder, problem, "Give an image file, or a folder that contains the tiles of one")
+    return [str(path) for path in sorted(rasters)]
 
 
 def _expand_pattern(pattern: Path) -> list[str]:
+    """Return the files that match a pattern, sorted by name."""
     anchor = Path(pattern.anchor) if pattern.is_absolute() else Path()
-    fitting = anchor.glob(str(pattern.relative_to(anchor)))
-    found = sorted(path for path in fitting if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise InputError(pattern, "no file fits this pattern", "Check the spelling and the folder")
-    return [str(path) for path in found]
+    matches = anchor.glob(str(pattern.relative_to(anchor)))
+    files = sorted(path for path in matches if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise InputError(pattern, "No file matches this pattern", "Check the spelling and the folder")
+    return [str(path) for path in files]

@@ -1,27 +1,29 @@
-"""Solid black borders that no tag declares as no-data: the corners of a rotated scene, the end of a strip.
+"""Find solid black borders that no tag declares as no-data: the corners of a rotated scene, the end of an image strip.
 
 A black border is an 8-connected region of pixels that are exactly 0 in every band, touches the edge of the image and is
-larger than `LEAST_PX`. A shadow is not black in that sense, and a black roof does not touch the edge. The search is
-exact and needs one pass over the pixels, but only where the outermost pixels hold zeros; strips are labelled one by
-one and kept compressed, so memory does not grow with the raster.
+larger than `MIN_BORDER_PX`. Shadows are not exactly 0, and black roofs do not touch the edge. The search is exact and
+takes one pass over the pixels, but only where the outermost pixels hold zeros. The image is labelled strip by strip and
+the strips are kept compressed, so memory does not grow with the raster.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.raster.connected_components import find_touching_labels, group_labels
+
 MIN_BORDER_PX = 64 * 64
-"""Smaller black regions at the edge are taken for dark ground."""
+"""Smaller black regions at the edge of an image count as dark ground."""
 STRIP_ROWS = 512
 
 ReadBlackMask = Callable[[int, int, int, int], NDArray[np.bool_]]
-"""(row, col, height, width) -> where the window's pixels are exactly 0 in every band."""
+"""(row, col, height, width) -> where the pixels of a window are exactly 0 in every band."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class BlackBorder:
     strips: tuple[bytes, ...] = ()
 
     def read_window(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Return where a window (which may reach over the image's edge) is border; outside the image it is not."""
+        """Return where a window (which may reach over the image's edges) is border; outside the image it is not."""
         border_HW = np.zeros((height, width), bool)
         if not self.strips:
             return border_HW
@@ -48,13 +50,13 @@ class BlackBorder:
     def read_dilated(
         self, row: int, col: int, height: int, width: int, *, radius_px: int, shape_hw: tuple[int, int]
     ) -> NDArray[np.bool_]:
-        """Return the border grown by `radius_px` in a window, decimated by nearest neighbour to `shape_hw`.
+        """Return the border of a window, dilated by `radius_px` and decimated by nearest neighbour to `shape_hw`.
 
-        Memory holds one strip of the window, however high it is.
+        Memory holds one strip of the window, however high the window is.
         """
-        rows, cols = (_nearest_indices(size, count) for size, count in zip((height, width), shape_hw, strict=True))
+        rows, cols = (_find_nearest(size, count) for size, count in zip((height, width), shape_hw, strict=True))
         kernel_HW = np.ones((2 * radius_px + 1, 2 * radius_px + 1), np.uint8)
-        grown_HW = np.zeros(shape_hw, bool)
+        dilated_HW = np.zeros(shape_hw, bool)
         for start in range(0, height, STRIP_ROWS):
             first, last = np.searchsorted(rows, (start, start + STRIP_ROWS))
             if first == last:
@@ -65,97 +67,81 @@ class BlackBorder:
             )
             if wide_HW.any():
                 near_HW = cv2.dilate(wide_HW.view(np.uint8), kernel_HW)[radius_px:-radius_px, radius_px:-radius_px]
-                picked_HW = near_HW if near_HW.shape[1] == len(cols) else near_HW[:, cols]
-                grown_HW[first:last] = picked_HW[rows[first:last] - top] > 0
-        return grown_HW
+                sampled_HW = near_HW if near_HW.shape[1] == len(cols) else near_HW[:, cols]
+                dilated_HW[first:last] = sampled_HW[rows[first:last] - top] > 0
+        return dilated_HW
 
 
 def find_black_border(
     read_black: ReadBlackMask, *, height: int, width: int, min_area_px: int = MIN_BORDER_PX
 ) -> BlackBorder:
-    """Return the black border of an image that is read through `read_black`, window by window."""
+    """Find the black border of an image that is read window by window.
+
+    Args:
+        read_black: tells where a window is exactly 0 in every band.
+        height: rows of the image.
+        width: columns of the image.
+        min_area_px: regions up to this size are no border.
+    """
     frame = [(0, 0, 1, width), (height - 1, 0, 1, width), (0, 0, height, 1), (0, width - 1, height, 1)]
     if not any(read_black(*window).any() for window in frame):
         return BlackBorder(height, width)
-    black, regions = _label_strips(read_black, height, width)
-    wanted = regions.select_borders(min_area_px)
-    if not wanted.any():
+    regions = _BlackRegions()
+    for row in range(0, height, STRIP_ROWS):
+        rows = min(STRIP_ROWS, height - row)
+        regions.add_strip(read_black(row, 0, rows, width), is_first=row == 0, is_last=row + rows == height)
+    is_border_N = regions.select_borders(min_area_px)
+    if not is_border_N.any():
         return BlackBorder(height, width)
     strips = []
-    for labels_HW, offset, count in _iterate_strip_labels(black, width):
-        table = np.concatenate([[False], wanted[offset + 1 : offset + count]])
-        strips.append(_pack_mask(table[labels_HW]))
+    for packed, offset in zip(regions.strips, regions.offsets, strict=True):
+        count, labels_HW = cv2.connectedComponents(_unpack_mask(packed, width).astype(np.uint8), connectivity=8)
+        in_border = np.concatenate([[False], is_border_N[offset : offset + count - 1]])
+        strips.append(_pack_mask(in_border[labels_HW]))
     return BlackBorder(height, width, tuple(strips))
 
 
-class _RegionUnion:
-    """Union-find over the strips' labels; a label's number is its place in its strip plus the strip's offset."""
+class _BlackRegions:
+    """The black regions of an image, labelled strip by strip; regions of all strips are numbered on from 0.
+
+    Attributes:
+        strips: the black pixels of each strip, compressed.
+        offsets: number of the first region of each strip.
+    """
 
     def __init__(self) -> None:
-        self.parent, self.area_px, self.at_edge = [0], [0], [False]
+        self.strips: list[bytes] = []
+        self.offsets: list[int] = []
+        self._count = 0
+        self._area_px: list[NDArray[np.int64]] = []
+        self._at_edge: list[NDArray[np.bool_]] = []
+        self._pairs: list[NDArray[np.int64]] = [np.zeros((2, 0), np.int64)]
+        self._last_row_W: NDArray[np.int64] | None = None
 
-    def add(self, area_px: int, at_edge: bool) -> None:
-        self.parent.append(len(self.parent))
-        self.area_px.append(area_px)
-        self.at_edge.append(at_edge)
-
-    def find_root(self, label: int) -> int:
-        while self.parent[label] != label:
-            self.parent[label] = self.parent[self.parent[label]]
-            label = self.parent[label]
-        return label
-
-    def merge(self, label: int, other: int) -> None:
-        keep, gone = sorted((self.find_root(label), self.find_root(other)))
-        if keep != gone:
-            self.parent[gone] = keep
-            self.area_px[keep] += self.area_px[gone]
-            self.at_edge[keep] |= self.at_edge[gone]
-
-    def select_borders(self, least_px: int) -> NDArray[np.bool_]:
-        roots = [self.find_root(label) for label in range(len(self.parent))]
-        return np.array([self.at_edge[root] and self.area_px[root] > least_px for root in roots])
-
-
-def _label_strips(is_black: ReadBlackMask, height: int, width: int) -> tuple[list[bytes], _RegionUnion]:
-    """Label strip by strip and join what touches across a strip's edge; return the packed zeros and the regions."""
-    packed, regions = [], _RegionUnion()
-    above_W: NDArray[np.int64] | None = None
-    for row in range(0, height, STRIP_ROWS):
-        black_HW = is_black(row, 0, min(STRIP_ROWS, height - row), width)
+    def add_strip(self, black_HW: NDArray[np.bool_], *, is_first: bool, is_last: bool) -> None:
+        """Label the regions of the next strip."""
         count, labels_HW = cv2.connectedComponents(black_HW.astype(np.uint8), connectivity=8)
+        edges = [labels_HW[:, 0], labels_HW[:, -1]] + [labels_HW[0]] * is_first + [labels_HW[-1]] * is_last
+        at_edge = np.zeros(count, bool)
+        at_edge[np.concatenate(edges)] = True
         area_px = np.bincount(labels_HW.ravel(), minlength=count)  # OpenCV's own statistics take ten times as long
-        offset = len(regions.parent) - 1
-        at_edge = set(np.unique(np.concatenate([labels_HW[:, 0], labels_HW[:, -1]])).tolist())
-        at_edge |= set(np.unique(labels_HW[0]).tolist()) if row == 0 else set()
-        at_edge |= set(np.unique(labels_HW[-1]).tolist()) if row + STRIP_ROWS >= height else set()
-        for label in range(1, count):
-            regions.add(int(area_px[label]), label in at_edge)
-        first_W = np.where(labels_HW[0] > 0, labels_HW[0] + np.int64(offset), 0)
-        if above_W is not None:
-            for upper, lower in _touching_labels(above_W, first_W):
-                regions.merge(upper, lower)
-        above_W = np.where(labels_HW[-1] > 0, labels_HW[-1] + np.int64(offset), 0)
-        packed.append(_pack_mask(black_HW))
-    return packed, regions
+        first_row_W, last_row_W = (
+            np.where(row_W > 0, row_W + np.int64(self._count), 0) for row_W in (labels_HW[0], labels_HW[-1])
+        )
+        if self._last_row_W is not None:
+            self._pairs.append(find_touching_labels(self._last_row_W, first_row_W) - 1)
+        self.strips.append(_pack_mask(black_HW))
+        self.offsets.append(self._count)
+        self._area_px.append(area_px[1:])
+        self._at_edge.append(at_edge[1:])
+        self._last_row_W, self._count = last_row_W, self._count + count - 1
 
-
-def _touching_labels(above_W: NDArray[np.int64], below_W: NDArray[np.int64]) -> set[tuple[int, int]]:
-    """Return the pairs of labels that touch, corners included, between the last row above and the first below."""
-    pairs: set[tuple[int, int]] = set()
-    for upper, lower in ((above_W, below_W), (above_W[:-1], below_W[1:]), (above_W[1:], below_W[:-1])):
-        both = (upper > 0) & (lower > 0)
-        pairs |= set(zip(upper[both].tolist(), lower[both].tolist(), strict=True))
-    return pairs
-
-
-def _iterate_strip_labels(packed: list[bytes], width: int) -> Iterator[tuple[NDArray[np.int32], int, int]]:
-    """Give each strip's labels again, the offset that makes them numbers of `_RegionUnion`, and how many there are."""
-    offset = 0
-    for strip in packed:
-        count, labels_HW = cv2.connectedComponents(_unpack_mask(strip, width).astype(np.uint8), connectivity=8)
-        yield np.asarray(labels_HW, np.int32), offset, count
-        offset += count - 1
+    def select_borders(self, min_area_px: int) -> NDArray[np.bool_]:
+        """Tell of each region whether it belongs to a border: at the edge, and larger than `min_area_px`."""
+        group_N = group_labels(np.concatenate(self._pairs, axis=1), count=self._count)
+        group_area_px = np.bincount(group_N, weights=np.concatenate(self._area_px))
+        group_at_edge = np.bincount(group_N, weights=np.concatenate(self._at_edge)) > 0
+        return np.asarray((group_at_edge & (group_area_px > min_area_px))[group_N])
 
 
 def _pack_mask(mask_HW: NDArray[np.bool_]) -> bytes:
@@ -163,13 +149,13 @@ def _pack_mask(mask_HW: NDArray[np.bool_]) -> bytes:
 
 
 def _unpack_mask(packed: bytes, width: int, *, left: int = 0, right: int | None = None) -> NDArray[np.bool_]:
-    """Return a strip's columns from `left` to `right`; only their bytes are unpacked."""
+    """Return the columns of a strip from `left` to `right`; only their bytes are unpacked."""
     right = width if right is None else right
     bits = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(-1, (width + 7) // 8)
     part_HW = np.unpackbits(bits[:, left // 8 : (right + 7) // 8], axis=1)
     return part_HW[:, left % 8 : left % 8 + right - left].astype(bool)
 
 
-def _nearest_indices(size: int, count: int) -> NDArray[np.intp]:
-    """Return which of `size` places a nearest-neighbour decimation to `count` takes, as GDAL does."""
+def _find_nearest(size: int, count: int) -> NDArray[np.intp]:
+    """Return which of `size` pixels a nearest-neighbour decimation to `count` takes, as GDAL does."""
     return np.minimum(((np.arange(count) + 0.5) * (size / count)).astype(np.intp), size - 1)

@@ -1,4 +1,4 @@
-"""Opening one date: a file, or several that make a mosaic, and the bands of it that are read."""
+"""Open one image of a pair: a file, or several files that make a mosaic, and the bands of it that are read."""
 
 from __future__ import annotations
 
@@ -11,61 +11,54 @@ from semicdvl.errors import InputError
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_timeouts, resolve_input
 from semicdvl.raster.io.mosaic import open_mosaic
-from semicdvl.raster.io.open_dataset import open_dataset, read_grid
+from semicdvl.raster.io.open_dataset import list_files, open_dataset, read_grid
 
 
 def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None) -> ImageReader:
-    """Open one date.
+    """Open one image for reading.
 
     Args:
-        image: a file, a folder, an address, ... or several of them: see `raster.io.inputs.resolve_input`. Several make
-        a
-        mosaic,
-            see `raster.io.mosaic`.
-        bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged, or the first
-            three.
+        image: a file, folder, address, ... or several of them, which make a mosaic (`raster.io.mosaic`): see
+            `raster.io.inputs.resolve_input`.
+        bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged in the file, or
+            the first three.
 
     Raises:
-        InputError: a file is missing, out of reach, no image, damaged, has fewer than 3 bands, or its grid is rotated
-            or given by ground control points only; or the files of a mosaic don't fit.
+        InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, or its grid is rotated or
+            given by ground control points only; or the files of a mosaic do not fit together.
     """
-    name = image if isinstance(image, ResolvedInput) else resolve_input(image)
-    with network_timeouts(name):
-        if len(name.gdal_names) == 1:
-            source, held = open_dataset(name.gdal_names[0], display_name=name.display_name), None
+    resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
+    with network_timeouts(resolved):
+        if len(resolved.gdal_names) == 1:
+            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), None
+            files = list_files(dataset, resolved.gdal_names[0])
         else:
-            source, held = open_mosaic(name)
+            dataset, views, files = open_mosaic(resolved)
         try:
-            grid = read_grid(source)
-            return ImageReader(
-                name, source, _select_bands(name, source, bands), grid, file_grid=grid, mosaic_views=held
-            )
+            grid = read_grid(dataset)
+            selected = _select_bands(resolved, dataset, bands)
+            return ImageReader(resolved, dataset, selected, grid, file_grid=grid, files=files, mosaic_views=views)
         except BaseException:
-            source.close()
-            if held is not None:
-                held.close()
+            dataset.close()
+            if views is not None:
+                views.close()
             raise
 
 
-def _select_bands(name: ResolvedInput, source: Any, bands: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the bands to read: those asked for, those tagged red, green and blue, or the first three."""
+def _select_bands(resolved: ResolvedInput, dataset: Any, bands: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the bands to read: the requested ones, those tagged red, green and blue, or the first three."""
+    has = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
     if bands is not None:
-        if len(bands) < 3 or not all(1 <= band <= source.count for band in bands):
-            text = ",".join(str(band) for band in bands)
-            remedy = "Give three or more numbers from 1, like 4,3,2"
-            raise InputError(name.display_name, f"has {_describe_band_count(source.count)}, asked for {text}", remedy)
+        if len(bands) < 3 or not all(1 <= band <= dataset.count for band in bands):
+            numbers = ",".join(str(band) for band in bands)
+            problem = f"The image has {has}, but the bands {numbers} were requested"
+            raise InputError(resolved.display_name, problem, "Give three or more band numbers from 1, like 4,3,2")
         return tuple(bands)
-    if source.count < 3 or (source.count == 3 and ColorInterp.alpha in source.colorinterp):
-        remedy = "Give a colour image of 3 or more bands, or say which to take as red, green and blue"
-        remedy += " (--bands 1,1,1 for grey)"
-        raise InputError(
-            name.display_name, f"has {_describe_band_count(source.count)}, wanted red, green and blue", remedy
-        )
-    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in source.colorinterp for colour in wanted):
-        return tuple(source.colorinterp.index(colour) + 1 for colour in wanted)
+    if dataset.count < 3 or (dataset.count == 3 and ColorInterp.alpha in dataset.colorinterp):
+        problem = f"The image has {has}, but red, green and blue are needed"
+        remedy = "Give an image of 3 or more bands, or name the bands to read with --bands (1,1,1 for a grey image)"
+        raise InputError(resolved.display_name, problem, remedy)
+    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in dataset.colorinterp for colour in rgb):
+        return tuple(dataset.colorinterp.index(colour) + 1 for colour in rgb)
     return 1, 2, 3
-
-
-def _describe_band_count(count: int) -> str:
-    return "1 band" if count == 1 else f"{count} bands"

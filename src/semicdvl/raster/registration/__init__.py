@@ -1,1 +1,5 @@
-"""Co-registration and radiometric normalisation of image pairs."""
+"""Measurements on an open pair: how the images are misregistered, and how their radiometry differs.
+
+`phase_correlation` finds the shift between two windows, `estimate` that of a pair (a `shift.Shift`, which gives the
+alignment that co-registers it), and `radiometry` compares the bands.
+"""

@@ -1,6 +1,6 @@
-"""How bright the dates are: range and clipping of each band, and how far the two dates differ in light.
+"""Measure the radiometry of a pair: range and saturation of each band, and how the two images differ.
 
-Everything is measured on one decimated read (nearest neighbour) of the whole overlap, at the pixels that count.
+Everything is measured on one decimated read (nearest neighbour) of the whole overlap, at the pixels with data.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.pair_reader import RasterPair
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
-"""Percentiles that are shown as a band's range."""
+"""Percentiles that are given as the range of a band."""
 
 
 @dataclass(frozen=True)
 class BandStatistics:
-    """Values of one band, in the units of the file.
+    """Statistics of one band, in the units of the file.
 
     Attributes:
         band: its 1-based number in the file.
         low, median, high: percentiles 0.5, 50 and 99.5.
         mean, std: mean and standard deviation.
-        saturated_frac: share of pixels at the greatest value that the data can take or that occurs.
+        saturated_frac: share of pixels at the greatest value of the data type or the greatest one that occurs.
         dark_frac: share of pixels at 0.
     """
 
@@ -42,13 +42,13 @@ class BandStatistics:
 
 @dataclass(frozen=True)
 class BandDifference:
-    """How one band differs between the dates, in grey values of 255.
+    """How one band differs between the images, in grey values of 255.
 
     Attributes:
         gain, offset: `gain * before + offset` has the median and the 5-95 % range of the after image.
-        residual: median absolute difference that is left then: what no global correction removes.
-        correlation: of the two dates' pixels, from -1 to 1.
-        mean_difference: mean of the after image less that of the before image.
+        residual: median absolute difference that remains: what no global correction removes.
+        correlation: of the two images' pixels, from -1 to 1.
+        mean_difference: mean of the after image minus that of the before image.
     """
 
     gain: float
@@ -60,7 +60,13 @@ class BandDifference:
 
 @dataclass(frozen=True)
 class ImageRadiometry:
-    """What one date holds on the overlap: share with data, share that is an untagged black border, and its bands."""
+    """One image on the overlap.
+
+    Attributes:
+        data_frac: share of the overlap with data.
+        black_border_frac: share that is a black border without a no-data tag.
+        bands: statistics of its bands; none where no pixel has data.
+    """
 
     data_frac: float
     black_border_frac: float
@@ -69,7 +75,13 @@ class ImageRadiometry:
 
 @dataclass(frozen=True)
 class PairRadiometry:
-    """Both dates, what they have in common, and their difference (none if they have no pixel in common)."""
+    """Both images on the overlap.
+
+    Attributes:
+        before, after: each image by itself.
+        common_frac: share of the overlap with data in both.
+        bands: difference of each band; none where no pixel has data in both.
+    """
 
     before: ImageRadiometry
     after: ImageRadiometry
@@ -78,51 +90,57 @@ class PairRadiometry:
 
 
 def compare_radiometry(pair: RasterPair) -> PairRadiometry:
-    """Measure both dates of an opened pair and their difference.
+    """Measure the radiometry of both images of an open pair and their difference.
 
     Raises:
-        InputError: a file is damaged.
+        InputError: the pixels of a file cannot be read.
     """
-    samples = [(date.read_sample().data_CHW, date.read_sample().usable_HW) for date in (pair.before, pair.after)]
+    readers = pair.before, pair.after
+    samples = [(reader.read_sample().data_CHW, reader.read_sample().usable_HW) for reader in readers]
     both_HW = samples[0][1] & samples[1][1]
-    seen = [
-        ImageRadiometry(float(valid_HW.mean()), date.measure_border_frac(), _measure_bands(date, data_CHW[:, valid_HW]))
-        for date, (data_CHW, valid_HW) in zip((pair.before, pair.after), samples, strict=True)
-    ]
+    before, after = (
+        ImageRadiometry(
+            float(usable_HW.mean()), reader.measure_border_frac(), _measure_bands(reader, data_CHW[:, usable_HW])
+        )
+        for reader, (data_CHW, usable_HW) in zip(readers, samples, strict=True)
+    )
     grey_CN = [
-        (data_CHW if date.stretch is None else date.stretch(data_CHW))[:, both_HW].astype(np.float64)
-        for date, (data_CHW, _) in zip((pair.before, pair.after), samples, strict=True)
+        (data_CHW if reader.stretch is None else reader.stretch(data_CHW))[:, both_HW].astype(np.float64)
+        for reader, (data_CHW, _) in zip(readers, samples, strict=True)
     ]
     bands = tuple(_compare_band(*band) for band in zip(*grey_CN, strict=True)) if both_HW.any() else ()
-    return PairRadiometry(seen[0], seen[1], float(both_HW.mean()), bands)
+    return PairRadiometry(before, after, float(both_HW.mean()), bands)
 
 
-def _measure_bands(date: ImageReader, values_CN: NDArray[Any]) -> tuple[BandStatistics, ...]:
+def _measure_bands(reader: ImageReader, values_CN: NDArray[Any]) -> tuple[BandStatistics, ...]:
     if values_CN.shape[1] == 0:
         return ()
-    whole = values_CN.dtype.kind in "ui"
-    found = []
-    for band, values_N in zip(date.bands, values_CN, strict=True):
-        low, median, high = (float(value) for value in np.percentile(values_N, (LOW_PERCENTILE, 50, HIGH_PERCENTILE)))
-        # 12-bit data in 16 bits saturate at the greatest value that occurs, not at that of the type.
-        top = min(np.iinfo(values_N.dtype).max, int(values_N.max())) if whole else float(values_N.max())
-        clipped = float((values_N == top).mean()) if whole and (top == 255 or values_N.dtype != np.uint8) else 0.0
-        mean, std = float(values_N.mean(dtype=np.float64)), float(values_N.std(dtype=np.float64))
-        found.append(BandStatistics(band, low, median, high, mean, std, clipped, float((values_N == 0).mean())))
-    return tuple(found)
+    return tuple(_measure_band(band, values_N) for band, values_N in zip(reader.bands, values_CN, strict=True))
 
 
-def _compare_band(first_N: NDArray[Any], second_N: NDArray[Any]) -> BandDifference:
-    centres = [float(np.median(values_N)) for values_N in (first_N, second_N)]
-    spreads = [float(np.subtract(*np.percentile(values_N, (95, 5)))) for values_N in (first_N, second_N)]
+def _measure_band(band: int, values_N: NDArray[Any]) -> BandStatistics:
+    low, median, high = (float(value) for value in np.percentile(values_N, (LOW_PERCENTILE, 50, HIGH_PERCENTILE)))
+    saturated_frac = 0.0
+    if values_N.dtype.kind in "ui":
+        # 12-bit data in 16 bits saturate at the greatest value that occurs, not at that of the data type.
+        top = min(np.iinfo(values_N.dtype).max, int(values_N.max()))
+        if top == 255 or values_N.dtype != np.uint8:
+            saturated_frac = float((values_N == top).mean())
+    mean, std = float(values_N.mean(dtype=np.float64)), float(values_N.std(dtype=np.float64))
+    return BandStatistics(band, low, median, high, mean, std, saturated_frac, float((values_N == 0).mean()))
+
+
+def _compare_band(before_N: NDArray[Any], after_N: NDArray[Any]) -> BandDifference:
+    medians = [float(np.median(values_N)) for values_N in (before_N, after_N)]
+    spreads = [float(np.subtract(*np.percentile(values_N, (95, 5)))) for values_N in (before_N, after_N)]
     gain = spreads[1] / spreads[0] if min(spreads) > 0 else 1.0
-    offset = centres[1] - gain * centres[0]
-    stds = first_N.std(), second_N.std()
-    mixed = float(np.mean((first_N - first_N.mean()) * (second_N - second_N.mean())))
+    offset = medians[1] - gain * medians[0]
+    stds = before_N.std(), after_N.std()
+    covariance = float(np.mean((before_N - before_N.mean()) * (after_N - after_N.mean())))
     return BandDifference(
         gain=gain,
         offset=offset,
-        residual=float(np.median(np.abs(gain * first_N + offset - second_N))),
-        correlation=mixed / float(stds[0] * stds[1]) if min(stds) > 0 else 0.0,
-        mean_difference=float(second_N.mean() - first_N.mean()),
+        residual=float(np.median(np.abs(gain * before_N + offset - after_N))),
+        correlation=covariance / float(stds[0] * stds[1]) if min(stds) > 0 else 0.0,
+        mean_difference=float(after_N.mean() - before_N.mean()),
     )

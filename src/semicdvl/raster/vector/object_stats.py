@@ -1,4 +1,4 @@
-"""What is added up over the pixels of changed objects, part by part where an object goes through several strips."""
+"""Statistics of changed objects, summed over their pixels: in parts where an object crosses several strips of a map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.raster.connected_components import find_first_blocks
+from semicdvl.raster.connected_components import LabelledObjects, find_first_blocks
 
 
 @dataclass(frozen=True)
 class MapStrip:
-    """Rows of a change map: see `types.ChangeMap` for the arrays."""
+    """Consecutive rows of a change map.
+
+    Attributes:
+        row: first row on the raster.
+        change_HW, score_HW, t1_HW, t2_HW, probability_HW: see `types.ChangeMap`.
+    """
 
     row: int
     change_HW: NDArray[np.uint8]
@@ -26,16 +31,16 @@ class MapStrip:
 
 @dataclass(frozen=True)
 class ObjectStats:
-    """What is added up over the pixels of N objects or parts of objects.
+    """Statistics of N objects, or of parts of objects.
 
     Attributes:
-        first_block_N: where each begins, see `strips.find_first_blocks`.
+        first_block_N: position of each one's beginning, see `connected_components.find_first_blocks`.
         area_N: pixels.
         score_sum_N: sum of the scores.
         score_max_N: greatest score.
-        class_px_2NK: pixels of each class at either date; K is 0 for a route without classes.
+        class_px_2NK: pixels of each of K classes at either date; K is 0 for a method without classes.
         box_N4: top, left, bottom, right, ends excluded.
-        probability_sum_N: sum of the probabilities of change; NaN where it is not known, 0 for a route without.
+        probability_sum_N: sum of the probabilities of change; NaN where unknown, 0 for a method without them.
     """
 
     first_block_N: NDArray[np.int64]
@@ -47,75 +52,104 @@ class ObjectStats:
     probability_sum_N: NDArray[np.float64]
 
     def select(self, chosen: NDArray[Any]) -> ObjectStats:
-        """Return the facts of some of them."""
+        """Return the statistics of some of the objects, by a mask or by indices."""
         return ObjectStats(
             self.first_block_N[chosen], self.area_N[chosen], self.score_sum_N[chosen], self.score_max_N[chosen],
             self.class_px_2NK[:, chosen], self.box_N4[chosen], self.probability_sum_N[chosen],
         )  # fmt: skip
 
     def merge(self) -> ObjectStats:
-        """Return the facts of all of them taken as one object."""
+        """Return the statistics of all parts taken as one object."""
         box_N4 = self.box_N4
         return ObjectStats(
-            self.first_block_N.min(keepdims=True), self.area_N.sum(keepdims=True), self.score_sum_N.sum(keepdims=True),
-            self.score_max_N.max(keepdims=True), self.class_px_2NK.sum(axis=1, keepdims=True),
+            self.first_block_N.min(keepdims=True), self.area_N.sum(keepdims=True),
+            self.score_sum_N.sum(keepdims=True), self.score_max_N.max(keepdims=True),
+            self.class_px_2NK.sum(axis=1, keepdims=True),
             np.concatenate([box_N4[:, :2].min(axis=0), box_N4[:, 2:].max(axis=0)])[None],
             self.probability_sum_N.sum(keepdims=True),
         )  # fmt: skip
 
 
 def concatenate_stats(parts: Sequence[ObjectStats], *, classes: int) -> ObjectStats:
-    """Put the facts of several one after another."""
+    """Concatenate statistics; `classes` is the number of classes, needed where there is no part."""
     none = np.zeros(0, np.int64)
     empty = ObjectStats(
         none, none, np.zeros(0), np.zeros(0), np.zeros((2, 0, classes), np.int64), none.reshape(0, 4), np.zeros(0)
     )
     every = [empty, *parts]
     return ObjectStats(
-        np.concatenate([one.first_block_N for one in every]), np.concatenate([one.area_N for one in every]),
-        np.concatenate([one.score_sum_N for one in every]), np.concatenate([one.score_max_N for one in every]),
-        np.concatenate([one.class_px_2NK for one in every], axis=1), np.concatenate([one.box_N4 for one in every]),
-        np.concatenate([one.probability_sum_N for one in every]),
+        np.concatenate([part.first_block_N for part in every]), np.concatenate([part.area_N for part in every]),
+        np.concatenate([part.score_sum_N for part in every]), np.concatenate([part.score_max_N for part in every]),
+        np.concatenate([part.class_px_2NK for part in every], axis=1),
+        np.concatenate([part.box_N4 for part in every]),
+        np.concatenate([part.probability_sum_N for part in every]),
     )  # fmt: skip
 
 
 def measure_objects(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: int) -> ObjectStats:
-    """Add up what is known of every label of a strip (0 is none)."""
+    """Measure every label of a strip.
+
+    Args:
+        labels_HW: labels 1 ... N of the strip's pixels; 0 is no object.
+        strip: the rows of the map.
+        classes: number of classes.
+    """
     rows, cols = np.nonzero(labels_HW)
     labels = labels_HW[rows, cols]
     count, width = int(labels.max(initial=0)) + 1, labels_HW.shape[1]
-    values = np.nan_to_num(strip.score_HW[rows, cols]).astype(np.float64)
-    sure = np.zeros(count)
+    scores = np.nan_to_num(strip.score_HW[rows, cols]).astype(np.float64)
+    probability_sum = np.zeros(count)
     if strip.probability_HW is not None:
-        sure = np.bincount(labels, weights=strip.probability_HW[rows, cols], minlength=count).astype(np.float64)
-    most = np.zeros(count)
-    np.maximum.at(most, labels, values)
-    tables = [
-        _count_classes(labels, None if date_HW is None else date_HW[rows, cols], count=count, classes=classes)
-        for date_HW in (strip.t1_HW, strip.t2_HW)
+        probabilities = strip.probability_HW[rows, cols]
+        probability_sum = np.bincount(labels, weights=probabilities, minlength=count).astype(np.float64)
+    score_max = np.zeros(count)
+    np.maximum.at(score_max, labels, scores)
+    class_px = [
+        count_classes(labels, None if classes_HW is None else classes_HW[rows, cols], count=count, classes=classes)
+        for classes_HW in (strip.t1_HW, strip.t2_HW)
     ]
     box_4N = np.array([np.full(count, labels_HW.size)] * 2 + [np.zeros(count, np.int64)] * 2)
-    for axis, at in enumerate((rows, cols)):
-        np.minimum.at(box_4N[axis], labels, at)
-        np.maximum.at(box_4N[2 + axis], labels, at + 1)
+    for axis, positions in enumerate((rows, cols)):
+        np.minimum.at(box_4N[axis], labels, positions)
+        np.maximum.at(box_4N[2 + axis], labels, positions + 1)
     box_4N[[0, 2]] += strip.row
     return ObjectStats(
         find_first_blocks(labels, rows + strip.row, cols, width=width, count=count)[1:],
         np.bincount(labels, minlength=count)[1:],
-        np.bincount(labels, weights=values, minlength=count)[1:].astype(np.float64),
-        most[1:],
-        np.stack(tables)[:, 1:],
+        np.bincount(labels, weights=scores, minlength=count)[1:].astype(np.float64),
+        score_max[1:],
+        np.stack(class_px)[:, 1:],
         box_4N.T[1:],
-        sure[1:],
+        probability_sum[1:],
     )
 
 
-def _count_classes(
-    labels: NDArray[np.int32], found: NDArray[np.uint8] | None, *, count: int, classes: int
+def count_classes(
+    labels_N: NDArray[np.int32], classes_N: NDArray[np.uint8] | None, *, count: int, classes: int
 ) -> NDArray[np.int64]:
-    """Count the pixels that each label has of each class."""
-    if found is None or not classes:
+    """Count the pixels that each label (0 included) has of each class.
+
+    Args:
+        labels_N: label of each pixel.
+        classes_N: class of each pixel; values from `classes` on are ignored. None: no class is known.
+        count: number of labels.
+        classes: number of classes.
+    """
+    if classes_N is None or not classes:
         return np.zeros((count, classes), np.int64)
-    known = found < classes
-    codes = labels[known].astype(np.int64) * classes + found[known]
+    known = classes_N < classes
+    codes = labels_N[known].astype(np.int64) * classes + classes_N[known]
     return np.bincount(codes, minlength=count * classes).reshape(count, classes)
+
+
+def score_objects(
+    objects: LabelledObjects, score_HW: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean and the greatest score of each object, rounded to 4 decimals; NaN counts as 0."""
+    inside_HW = objects.labels_HW > 0
+    labels = objects.labels_HW[inside_HW]
+    scores = np.nan_to_num(score_HW[inside_HW]).astype(np.float64)
+    mean = np.bincount(labels, weights=scores, minlength=len(objects) + 1)[1:] / np.maximum(objects.area_px[1:], 1)
+    greatest = np.zeros(len(objects) + 1)
+    np.maximum.at(greatest, labels, scores)
+    return np.round(mean, 4), np.round(greatest[1:], 4)

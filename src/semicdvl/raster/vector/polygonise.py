@@ -1,4 +1,8 @@
-"""Masks of objects, packed while they wait to be whole, and their outlines along the pixels' edges."""
+"""Polygonise objects along the edges of their pixels, and keep the masks of unfinished objects compressed.
+
+Outlines are traced 4-connected, because 8-connected outlines touch themselves at corners and are invalid in every GIS;
+the parts of an 8-connected object form one multi-polygon.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,18 @@ from shapely.geometry import shape
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 
 MAX_IN_MEMORY_PX = 2**26
-"""An object whose box holds more pixels is traced from a file."""
+"""An object whose bounding box has more pixels is polygonised from a file."""
 
 
 @dataclass(frozen=True)
 class PackedMask:
-    """Pixels of a part of an object, packed."""
+    """A compressed mask of an object, or of a part of one.
+
+    Attributes:
+        row, col: position of its top left corner on the raster.
+        shape_hw: its height and width.
+        packed: the pixels, one bit each, compressed.
+    """
 
     row: int
     col: int
@@ -35,69 +45,80 @@ class PackedMask:
 
     @classmethod
     def pack(cls, mask_HW: NDArray[np.bool_], *, row: int, col: int) -> PackedMask:
-        """Pack a mask that lies at (row, col) of the raster."""
+        """Compress a mask whose top left corner lies at (row, col) of the raster."""
         packed = zlib.compress(np.packbits(mask_HW).tobytes(), 1)
         return cls(row, col, (mask_HW.shape[0], mask_HW.shape[1]), packed)
 
     @property
     def mask_HW(self) -> NDArray[np.bool_]:
-        """The pixels, in the patch's box."""
+        """The mask, decompressed."""
         bits = np.frombuffer(zlib.decompress(self.packed), np.uint8)
         height, width = self.shape_hw
         return np.unpackbits(bits, count=height * width).reshape(height, width).view(bool)
 
 
+def trace_outlines(labels_HW: NDArray[Any], count: int, transform: Affine) -> list[MultiPolygon]:
+    """Trace the outlines of the labels 1 ... `count`.
+
+    Args:
+        labels_HW: labels of an integer type that GDAL knows; 0 is no object.
+        count: number of labels; every one must occur.
+        transform: (col, row) of the array -> coordinates of the outlines.
+    """
+    parts: list[list[Any]] = [[] for _ in range(count)]
+    for outline, label in shapes(labels_HW, mask=labels_HW > 0, connectivity=4, transform=transform):
+        parts[int(label) - 1].append(shape(outline))
+    return [MultiPolygon(list(get_parts(polygons))) for polygons in parts]
+
+
 def polygonise_labels(
     labels_HW: NDArray[np.int32], numbers: NDArray[np.int32], box_N4: NDArray[np.int64], *, row: int
 ) -> list[MultiPolygon]:
-    """Return the outlines, in pixels of the raster, of the labels of a strip that `numbers` turns into 1 ... N.
+    """Polygonise some labels of a strip, in pixel coordinates (col, row) of the raster.
 
     Args:
-        labels_HW: of the strip.
-        numbers: for every label 1 ... N, or 0 for those that are not wanted.
-        box_N4: top, left, bottom, right of each of the N on the raster.
-        row: the raster's row that the strip begins with.
+        labels_HW: labels of the strip.
+        numbers: for every label a number 1 ... N, or 0 for one that is left out.
+        box_N4: top, left, bottom, right of each of the N objects on the raster.
+        row: first row of the strip on the raster.
     """
     top, left = box_N4[:, :2].min(axis=0)
     bottom, right = box_N4[:, 2:].max(axis=0)
-    part_HW = numbers[labels_HW[top - row : bottom - row, left:right]]
-    return _trace_outlines(part_HW, len(box_N4), row=int(top), col=int(left))
+    numbers_HW = numbers[labels_HW[top - row : bottom - row, left:right]]
+    return trace_outlines(numbers_HW, len(box_N4), Affine.translation(int(left), int(top)))
 
 
 def polygonise_masks(masks: Sequence[PackedMask], box: Sequence[int]) -> MultiPolygon:
-    """Return the outline, in pixels of the raster, of an object that lies in pieces; `box` holds all of it."""
+    """Polygonise one object that consists of several masks, in pixel coordinates (col, row) of the raster.
+
+    Args:
+        masks: the parts of the object.
+        box: top, left, bottom, right of all of it.
+    """
     top, left, bottom, right = box
     height, width = bottom - top, right - left
     if height * width > MAX_IN_MEMORY_PX:
         return _polygonise_on_disk(masks, row=top, col=left, height=height, width=width)
     mask_HW = np.zeros((height, width), np.uint8)
-    for patch in masks:
-        tall, wide = patch.shape_hw
-        mask_HW[patch.row - top : patch.row - top + tall, patch.col - left : patch.col - left + wide] |= patch.mask_HW
-    return _trace_outlines(mask_HW, 1, row=top, col=left)[0]
+    for part in masks:
+        tall, wide = part.shape_hw
+        mask_HW[part.row - top : part.row - top + tall, part.col - left : part.col - left + wide] |= part.mask_HW
+    return trace_outlines(mask_HW, 1, Affine.translation(left, top))[0]
 
 
-def _polygonise_on_disk(patches: Sequence[PackedMask], *, row: int, col: int, height: int, width: int) -> MultiPolygon:
-    """Do the same for a very large object: its mask goes to a file, of which GDAL needs two rows at a time."""
+def _polygonise_on_disk(masks: Sequence[PackedMask], *, row: int, col: int, height: int, width: int) -> MultiPolygon:
+    """Polygonise a very large object from a file, of which GDAL holds two rows at a time."""
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width, "compress": "LZW"}
     with (
         tempfile.TemporaryDirectory(prefix="semicdvl-") as folder,
         ignore_not_georeferenced(),
-        rasterio.open(Path(folder) / "mask.tif", "w+", bigtiff="IF_SAFER", **profile) as mask,
+        rasterio.open(Path(folder) / "mask.tif", "w+", bigtiff="IF_SAFER", **profile) as dataset,
     ):
-        for patch in patches:
-            window = Window(patch.col - col, patch.row - row, patch.shape_hw[1], patch.shape_hw[0])
-            mask.write(mask.read(1, window=window) | patch.mask_HW, 1, window=window)
-        band = rasterio.band(mask, 1)
-        pieces = [shape(outline) for outline, _ in shapes(band, mask=band, connectivity=4)]
-    outline: MultiPolygon = transform(MultiPolygon(list(get_parts(pieces))), lambda at_N2: at_N2 + np.array([col, row]))
+        for part in masks:
+            window = Window(part.col - col, part.row - row, part.shape_hw[1], part.shape_hw[0])
+            dataset.write(dataset.read(1, window=window) | part.mask_HW, 1, window=window)
+        band = rasterio.band(dataset, 1)
+        polygons = [shape(outline) for outline, _ in shapes(band, mask=band, connectivity=4)]
+    offset = np.array([col, row])
+    outline: MultiPolygon = transform(MultiPolygon(list(get_parts(polygons))), lambda points_N2: points_N2 + offset)
     return outline
-
-
-def _trace_outlines(numbers_HW: NDArray[Any], count: int, *, row: int, col: int) -> list[MultiPolygon]:
-    """Trace the outlines of objects 1 ... `count`, 4-connected: see `vector.polygons`."""
-    pieces: list[list[Any]] = [[] for _ in range(count)]
-    place = Affine.translation(col, row)
-    for outline, number in shapes(numbers_HW, mask=numbers_HW > 0, connectivity=4, transform=place):
-        pieces[int(number) - 1].append(shape(outline))
-    return [MultiPolygon(list(get_parts(parts))) for parts in pieces]

@@ -1,8 +1,8 @@
-"""QGIS styles: polygons coloured by one column, as a .qml file beside them and as the default style in a GeoPackage.
+"""Style polygons for QGIS by one column: as a .qml file beside them, and as the default style in a GeoPackage.
 
-What QGIS looks for: in the XML a categorised renderer whose symbols carry their properties as `Option` (older versions:
-as `prop`, so both are there); in a GeoPackage a table `layer_styles` with a row of empty schema, the layer's name, its
-geometry column and `useAsDefault`.
+QGIS reads a categorised renderer whose symbols have their properties as `Option` (older versions: as `prop`, so both
+are written), and in a GeoPackage a table `layer_styles` with a row of empty schema, the layer's name, its geometry
+column and `useAsDefault`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 Colour = tuple[int, int, int]
 FILL_ALPHA = 90
-"""Of 255: the image below stays to be seen."""
+"""Of 255: the image below remains visible."""
 OUTLINE_MM = "0.5"
 QGIS_VERSION = "3.22.0"
 LAYER_STYLES_COLUMNS = {
@@ -41,7 +41,7 @@ class QgisStyle:
     """How polygons are coloured.
 
     Attributes:
-        column: by whose values.
+        column: the column whose values decide.
         colours: value -> RGB, in the order of the legend; other values are grey.
     """
 
@@ -53,11 +53,11 @@ CHANGE_KIND_STYLE = QgisStyle(
     "kind",
     {"appeared": (230, 120, 0), "disappeared": (40, 150, 235), "replaced": (200, 90, 190), "changed": (230, 60, 40)},
 )
-"""Told apart also by readers who don't see red and green."""
+"""Colours that readers with red-green colour blindness can distinguish."""
 
 
 def build_qml(style: QgisStyle) -> str:
-    """Return the style as the XML that QGIS reads."""
+    """Return the style as QML, the XML that QGIS reads."""
     root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
     renderer = ET.SubElement(
         root, "renderer-v2", type="categorizedSymbol", attr=style.column, symbollevels="0", enableorderby="0",
@@ -76,7 +76,7 @@ def build_qml(style: QgisStyle) -> str:
 
 
 def _add_symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
-    """Add a see-through fill with a firm outline."""
+    """Add a translucent fill with an opaque outline."""
     symbol = ET.SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
     red, green, blue = colour
@@ -97,7 +97,7 @@ def _add_symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
 
 
 def store_default_style(path: Path, style: QgisStyle, *, layer: str) -> None:
-    """Put the style into a GeoPackage as the default one of a layer.
+    """Store the style in a GeoPackage as the default style of a layer.
 
     Raises:
         OSError: the file cannot be written.
@@ -110,22 +110,21 @@ def store_default_style(path: Path, style: QgisStyle, *, layer: str) -> None:
 
 
 def _insert_style(database: sqlite3.Connection, style: QgisStyle, layer: str) -> None:
-    found = database.execute(
+    geometry_column, changed = database.execute(
         "SELECT g.column_name, c.last_change FROM gpkg_geometry_columns g JOIN gpkg_contents c USING (table_name) "
         "WHERE table_name = ?",
         [layer],
     ).fetchone()
-    column, when = found
     columns = ", ".join(f'"{name}" {kind}' for name, kind in LAYER_STYLES_COLUMNS.items())
     database.execute(f"CREATE TABLE layer_styles ({columns})")
     database.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
         "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
-        [when],
+        [changed],
     )
     database.execute(
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
         "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
         "VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '', NULL, ?)",
-        [layer, column, style.column, build_qml(style), f"coloured by {style.column}", when],
+        [layer, geometry_column, style.column, build_qml(style), f"coloured by {style.column}", changed],
     )

@@ -1,8 +1,9 @@
-"""The changed objects of a map that comes strip by strip: each whole, however many strips it goes through.
+"""Extract the changed objects of a map that comes strip by strip, each one whole, however many strips it crosses.
 
-The objects are those of `vector.find_objects` and `vector.polygons` on the whole map, with the same numbers, outlines
-and attributes. What is held at any time is a strip, what is finished, and the masks of the objects that reach the
-strip's last row. An outline is traced on the object's whole mask, so it carries no trace of the strips.
+The objects are those of `connected_components.find_objects` and `object_table.build_object_frame` on the whole map,
+with the same numbers, outlines and attributes. Memory holds one strip, the finished objects, and the masks of the
+objects that reach the last row of the strip. An outline is traced on the whole mask of its object, so it has no corners
+where strips meet.
 """
 
 from __future__ import annotations
@@ -16,22 +17,18 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon
 
-from semicdvl.raster.grid import Grid
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
-from semicdvl.raster.vector.files import (
-    NO_SIMPLIFICATION,
-    ObjectAttributes,
-    assemble_object_frame,
-    pick_majority_classes,
-)
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.change_kinds import pick_majority_classes
 from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats, concatenate_stats, measure_objects
+from semicdvl.raster.vector.object_table import ObjectAttributes, assemble_object_frame
 from semicdvl.raster.vector.polygonise import PackedMask, polygonise_labels, polygonise_masks
-from semicdvl.raster.vector.simplify import SimplifySettings
+from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings
 
 
 @dataclass(frozen=True)
 class _OpenObject:
-    """An object that reaches the last row that was seen: it may go on."""
+    """An object that reaches the last row so far and may continue in the next strip."""
 
     stats: ObjectStats
     masks: list[PackedMask]
@@ -42,7 +39,7 @@ class ObjectTable:
     """The objects of a whole map.
 
     Attributes:
-        frame: one row per object, as `vector.polygons` gives it.
+        frame: one row per object, as `object_table.build_object_frame` gives it.
         box_N4: top, left, bottom, right in pixels, ends excluded; of the object with `id` n at n - 1.
         area_px: pixels of all objects together.
     """
@@ -54,14 +51,14 @@ class ObjectTable:
 
 @dataclass
 class ObjectCollector:
-    """Takes a change map from the top and gathers its 8-connected objects.
+    """Collects the 8-connected objects of a change map that comes strip by strip from the top.
 
     Attributes:
-        grid: the raster's.
+        grid: grid of the raster.
         classes: names of the single-date classes, if there are any.
-        foreground: which of them were looked for.
+        foreground: the classes of interest.
         min_area_px: smaller objects are left out.
-        has_probability: whether the map says how probably each object changed.
+        has_probability: whether the map has probabilities of change.
     """
 
     grid: Grid
@@ -71,14 +68,17 @@ class ObjectCollector:
     has_probability: bool = False
     _open: list[_OpenObject] = field(default_factory=list)
     _edge_W: NDArray[np.int64] | None = None
-    _facts: list[ObjectStats] = field(default_factory=list)
+    _stats: list[ObjectStats] = field(default_factory=list)
     _outlines: list[MultiPolygon] = field(default_factory=list)
 
     def add_strip(self, strip: MapStrip) -> list[PackedMask]:
-        """Take the next rows.
+        """Add the next rows.
 
-        Objects that are too small are set to 0 in `strip.change_HW`. Where one of them reaches over an edge of the
-        strip, its pixels are returned once it is known to be too small, to be set to 0 in what was written.
+        Objects that are too small are set to 0 in `strip.change_HW`.
+
+        Returns:
+            The pixels of small objects that reach over an edge of the strip, once they are known to be small; they must
+            be set to 0 in what has been written already.
         """
         height, width = strip.change_HW.shape
         if self._edge_W is None:
@@ -86,124 +86,149 @@ class ObjectCollector:
         changed_HW = (strip.change_HW == 1).view(np.uint8)
         if not changed_HW.any():
             labels_HW = np.zeros((height, width), np.int32)
-            facts = concatenate_stats([], classes=len(self.classes))
+            stats = concatenate_stats([], classes=len(self.classes))
         else:
             labels_HW = cv2.connectedComponents(changed_HW, connectivity=8)[1]
-            facts = measure_objects(labels_HW, strip, classes=len(self.classes))
-        at_edges = self._link_labels(labels_HW, last=strip.row + height >= self.grid.height)
-        inside_N = np.ones(len(facts.area_N), bool)
-        inside_N[at_edges.label_N - 1] = False
-        self._finish_inner_objects(labels_HW, facts, inside_N, strip)
-        return self._continue_edge_objects(labels_HW, facts, at_edges, row=strip.row)
+            stats = measure_objects(labels_HW, strip, classes=len(self.classes))
+        edge_labels = self._link_labels(labels_HW, is_last=strip.row + height >= self.grid.height)
+        inside_N = np.ones(len(stats.area_N), bool)
+        inside_N[edge_labels.label_N - 1] = False
+        self._finish_inner_objects(labels_HW, stats, inside_N, strip)
+        return self._continue_edge_objects(labels_HW, stats, edge_labels, row=strip.row)
 
-    def build_table(self, *, gsd_m: float | None = None, shaping: SimplifySettings = NO_SIMPLIFICATION) -> ObjectTable:
-        """Return the objects, outlined as `shaping` says; every row of the map must have been added."""
+    def build_table(self, *, gsd_m: float | None = None, simplify: SimplifySettings = NO_SIMPLIFICATION) -> ObjectTable:
+        """Return the objects, once every row of the map has been added.
+
+        Args:
+            gsd_m: metres per pixel of a grid without a CRS.
+            simplify: how the outlines are simplified.
+        """
         assert not self._open, "rows are missing"
-        facts = concatenate_stats(self._facts, classes=len(self.classes))
-        order = np.argsort(facts.first_block_N, kind="stable")
-        facts = facts.select(order)
-        known = ObjectAttributes(
-            facts.area_N,
-            np.round(facts.score_sum_N / np.maximum(facts.area_N, 1), 4),
-            np.round(facts.score_max_N, 4),
-            self._majority_classes(facts.class_px_2NK[0]),
-            self._majority_classes(facts.class_px_2NK[1]),
-            np.round(facts.probability_sum_N / np.maximum(facts.area_N, 1), 4) if self.has_probability else None,
+        stats = concatenate_stats(self._stats, classes=len(self.classes))
+        order = np.argsort(stats.first_block_N, kind="stable")
+        stats = stats.select(order)
+        area_N = np.maximum(stats.area_N, 1)
+        attributes = ObjectAttributes(
+            stats.area_N,
+            np.round(stats.score_sum_N / area_N, 4),
+            np.round(stats.score_max_N, 4),
+            self._find_majority_classes(stats.class_px_2NK[0]),
+            self._find_majority_classes(stats.class_px_2NK[1]),
+            np.round(stats.probability_sum_N / area_N, 4) if self.has_probability else None,
         )
         outlines = np.array(self._outlines, object)[order]
-        placed = shapely.transform(outlines, self._to_map_coordinates) if len(outlines) else outlines
+        on_map = shapely.transform(outlines, self._to_map_coordinates) if len(outlines) else outlines
         frame = assemble_object_frame(
-            list(placed),
-            known,
+            list(on_map),
+            attributes,
             grid=self.grid,
             classes=self.classes,
             foreground=self.foreground,
             gsd_m=gsd_m,
-            simplify=shaping,
+            simplify=simplify,
         )
-        return ObjectTable(frame, facts.box_N4, int(facts.area_N.sum()))
+        return ObjectTable(frame, stats.box_N4, int(stats.area_N.sum()))
 
-    def _majority_classes(self, table_NK: NDArray[np.int64]) -> list[int | None]:
-        return pick_majority_classes(table_NK, self.foreground) if self.classes else [None] * len(table_NK)
+    def _find_majority_classes(self, class_px_NK: NDArray[np.int64]) -> list[int | None]:
+        return pick_majority_classes(class_px_NK, self.foreground) if self.classes else [None] * len(class_px_NK)
 
     def _to_map_coordinates(self, cols_rows_N2: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Turn columns and rows into map coordinates, in the order of operations that GDAL has."""
+        """Convert columns and rows to map coordinates, in GDAL's order of operations."""
         col, row = cols_rows_N2.T
-        place = self.grid.transform
-        return np.stack([place.c + col * place.a + row * place.b, place.f + col * place.d + row * place.e], axis=1)
+        to_map = self.grid.transform
+        x, y = to_map.c + col * to_map.a + row * to_map.b, to_map.f + col * to_map.d + row * to_map.e
+        return np.stack([x, y], axis=1)
 
     # -------------------------------------------------------------------------------------------- one strip
-    def _link_labels(self, labels_HW: NDArray[np.int32], *, last: bool) -> _EdgeLabels:
-        """Find the labels that continue an open object or may continue in the next strip, and what belongs together."""
+    def _link_labels(self, labels_HW: NDArray[np.int32], *, is_last: bool) -> _EdgeLabels:
+        """Find the labels that continue an open object or may continue in the next strip, and group what is joined."""
         assert self._edge_W is not None
         links_2N = find_touching_labels(self._edge_W, labels_HW[0])
-        lower_W = np.zeros_like(labels_HW[-1]) if last else labels_HW[-1]
-        label_N = np.unique(np.concatenate([links_2N[1], lower_W[lower_W > 0]])).astype(np.int64)
-        many = len(self._open)
-        pairs_2N = np.stack([links_2N[0] - 1, many + np.searchsorted(label_N, links_2N[1])])
-        group = group_labels(pairs_2N, count=many + len(label_N))
-        return _EdgeLabels(label_N, group[:many], group[many:], lower_W)
+        last_row_W = np.zeros_like(labels_HW[-1]) if is_last else labels_HW[-1]
+        label_N = np.unique(np.concatenate([links_2N[1], last_row_W[last_row_W > 0]])).astype(np.int64)
+        open_count = len(self._open)
+        pairs_2N = np.stack([links_2N[0] - 1, open_count + np.searchsorted(label_N, links_2N[1])])
+        group = group_labels(pairs_2N, count=open_count + len(label_N))
+        return _EdgeLabels(label_N, group[:open_count], group[open_count:], last_row_W)
 
     def _finish_inner_objects(
-        self, labels_HW: NDArray[np.int32], facts: ObjectStats, inside_N: NDArray[np.bool_], strip: MapStrip
+        self, labels_HW: NDArray[np.int32], stats: ObjectStats, inside_N: NDArray[np.bool_], strip: MapStrip
     ) -> None:
-        """Finish the objects that touch neither edge of the strip, or drop them."""
-        kept_N = inside_N & (facts.area_N >= self.min_area_px)
-        dropped_N = inside_N & ~kept_N
-        if dropped_N.any():
-            strip.change_HW[np.concatenate([[False], dropped_N])[labels_HW]] = 0
+        """Finish the objects that touch neither edge of the strip, or erase them from the strip if too small."""
+        kept_N = inside_N & (stats.area_N >= self.min_area_px)
+        erased_N = inside_N & ~kept_N
+        if erased_N.any():
+            strip.change_HW[np.concatenate([[False], erased_N])[labels_HW]] = 0
         if kept_N.any():
-            kept = facts.select(kept_N)
+            kept = stats.select(kept_N)
             numbers = np.concatenate([[0], np.where(kept_N, np.cumsum(kept_N), 0)]).astype(np.int32)
-            self._facts.append(kept)
+            self._stats.append(kept)
             self._outlines += polygonise_labels(labels_HW, numbers, kept.box_N4, row=strip.row)
 
     def _continue_edge_objects(
-        self, labels_HW: NDArray[np.int32], facts: ObjectStats, at_edges: _EdgeLabels, *, row: int
+        self, labels_HW: NDArray[np.int32], stats: ObjectStats, edge_labels: _EdgeLabels, *, row: int
     ) -> list[PackedMask]:
-        """Join what belongs together over the strip's edges; finish what ends, drop what is too small."""
-        members: dict[int, list[_OpenObject]] = {}
-        for group, one in zip(at_edges.group_of_open.tolist(), self._open, strict=True):
-            members.setdefault(group, []).append(one)
-        for group, label in zip(at_edges.group_of_label.tolist(), at_edges.label_N.tolist(), strict=True):
-            own = facts.select(np.array([label - 1]))
-            top, left, bottom, right = own.box_N4[0].tolist()
-            mask_HW = labels_HW[top - row : bottom - row, left:right] == label
-            members.setdefault(group, []).append(_OpenObject(own, [PackedMask.pack(mask_HW, row=top, col=left)]))
-        onward = {int(group) for group in at_edges.group_of_label[np.isin(at_edges.label_N, at_edges.last_row_W)]}
+        """Join what is connected across the strip's edges; finish what ends, and return the masks of what is small."""
+        continuing = edge_labels.find_continuing_groups()
         small: list[PackedMask] = []
         still_open: list[_OpenObject] = []
         number_of_group: dict[int, int] = {}
-        for group, parts in members.items():
-            facts_of_all = concatenate_stats([part.stats for part in parts], classes=len(self.classes)).merge()
-            whole = _OpenObject(facts_of_all, [patch for part in parts for patch in part.masks])
-            if group in onward:
-                still_open.append(whole)
+        for group, parts in self._collect_parts(labels_HW, stats, edge_labels, row=row).items():
+            joined = self._join_parts(parts)
+            if group in continuing:
+                still_open.append(joined)
                 number_of_group[group] = len(still_open)
-            elif whole.stats.area_N[0] < self.min_area_px:
-                small += whole.masks
+            elif joined.stats.area_N[0] < self.min_area_px:
+                small += joined.masks
             else:
-                self._facts.append(whole.stats)
-                self._outlines.append(polygonise_masks(whole.masks, whole.stats.box_N4[0].tolist()))
+                self._stats.append(joined.stats)
+                self._outlines.append(polygonise_masks(joined.masks, joined.stats.box_N4[0].tolist()))
         numbers = np.zeros(int(labels_HW.max(initial=0)) + 1, np.int64)
-        for group, label in zip(at_edges.group_of_label.tolist(), at_edges.label_N.tolist(), strict=True):
+        for group, label in edge_labels.grouped_labels():
             numbers[label] = number_of_group.get(group, 0)
-        self._open, self._edge_W = still_open, numbers[at_edges.last_row_W]
+        self._open, self._edge_W = still_open, numbers[edge_labels.last_row_W]
         return small
+
+    def _collect_parts(
+        self, labels_HW: NDArray[np.int32], stats: ObjectStats, edge_labels: _EdgeLabels, *, row: int
+    ) -> dict[int, list[_OpenObject]]:
+        """Return the parts of each group: the open objects of earlier strips and the labels of this one."""
+        members: dict[int, list[_OpenObject]] = {}
+        for group, one in zip(edge_labels.group_of_open.tolist(), self._open, strict=True):
+            members.setdefault(group, []).append(one)
+        for group, label in edge_labels.grouped_labels():
+            own = stats.select(np.array([label - 1]))
+            top, left, bottom, right = own.box_N4[0].tolist()
+            mask_HW = labels_HW[top - row : bottom - row, left:right] == label
+            part = _OpenObject(own, [PackedMask.pack(mask_HW, row=top, col=left)])
+            members.setdefault(group, []).append(part)
+        return members
+
+    def _join_parts(self, parts: list[_OpenObject]) -> _OpenObject:
+        stats = concatenate_stats([part.stats for part in parts], classes=len(self.classes)).merge()
+        return _OpenObject(stats, [mask for part in parts for mask in part.masks])
 
 
 @dataclass(frozen=True)
 class _EdgeLabels:
-    """What happens at a strip's edges.
+    """The labels at the edges of a strip.
 
     Attributes:
         label_N: labels that continue an open object or reach the last row.
-        group_of_open: which group each open object belongs to.
-        group_of_label: the same of the labels.
-        last_row_W: labels of the last row; none where the map ends.
+        group_of_open: the group of each open object.
+        group_of_label: the group of each label.
+        last_row_W: labels of the last row; 0 everywhere where the map ends.
     """
 
     label_N: NDArray[np.int64]
     group_of_open: NDArray[np.int64]
     group_of_label: NDArray[np.int64]
     last_row_W: NDArray[np.int32]
+
+    def grouped_labels(self) -> list[tuple[int, int]]:
+        """Return (group, label) of every label."""
+        return list(zip(self.group_of_label.tolist(), self.label_N.tolist(), strict=True))
+
+    def find_continuing_groups(self) -> set[int]:
+        """Return the groups that reach the last row."""
+        return set(self.group_of_label[np.isin(self.label_N, self.last_row_W)].tolist())

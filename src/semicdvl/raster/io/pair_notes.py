@@ -1,0 +1,89 @@
+"""Describe in sentences what was done to the images of a pair when they were read."""
+
+from __future__ import annotations
+
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.image_reader import ImageReader
+from semicdvl.raster.radiometric_normalisation import RadiometricMatch
+from semicdvl.raster.warp import Alignment
+
+FULL_OVERLAP_FRAC = 0.995
+"""An overlap of at least this share of the before image is not worth a note."""
+
+
+def describe_processing(
+    before: ImageReader,
+    after: ImageReader,
+    *,
+    alignment: Alignment | None,
+    match: RadiometricMatch | None,
+    normalised: bool,
+) -> tuple[str, ...]:
+    """Return a note for everything that was done to the images.
+
+    Args:
+        before: the before image on the grid of the pair.
+        after: the after image.
+        alignment: how the after image was co-registered, None: not at all.
+        match: how its radiometry was matched; None where that was not possible or not requested.
+        normalised: whether it was requested.
+    """
+    notes = []
+    if before.grid.crs is None:
+        notes.append(
+            "The images have no CRS: they are assumed to be co-registered, and the results have no CRS either."
+        )
+    if alignment is not None:
+        notes.append(f"The after image was co-registered: it was misregistered by {alignment}.")
+    notes += _describe_resampling(before, after, aligned=alignment is not None)
+    before_frac = before.grid.height * before.grid.width / (before.file_grid.height * before.file_grid.width)
+    if not before.warped and before_frac < FULL_OVERLAP_FRAC:
+        notes.append(f"The images overlap on {before_frac:.0%} of {before.path.name}; the rest has no result.")
+    for reader in (before, after):
+        if reader.stretch is not None:
+            dtype = reader.file_dataset.dtypes[0]
+            notes.append(
+                f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
+                "whole overlap."
+            )
+        border_frac = reader.measure_border_frac()
+        if border_frac > 0:
+            notes.append(
+                f"{reader.path.name} has a black border without a no-data tag ({border_frac:.1%} of the overlap); it "
+                "is treated as no-data."
+            )
+    if normalised:
+        notes.append(_describe_match(match))
+    return tuple(notes)
+
+
+def _describe_resampling(before: ImageReader, after: ImageReader, *, aligned: bool) -> list[str]:
+    """Say which images were resampled; the note of an alignment covers the after image."""
+    if before.warped and after.warped and not aligned:
+        return ["Both images were resampled (cubic) onto the requested grid."]
+    if before.warped:
+        return ["The before image was resampled (cubic) onto the requested grid."]
+    if after.warped and not aligned:
+        return ["The grids of the two images differ: the after image was resampled (cubic) onto the before image."]
+    return []
+
+
+def _describe_match(match: RadiometricMatch | None) -> str:
+    if match is None:
+        return "The radiometry of the after image could not be matched to the before image: they correlate too little."
+    return (
+        "The radiometry of the after image was matched to the before image, with gain and offset per band (in grey "
+        f"values of 255): {match}."
+    )
+
+
+def describe_crs(grid: Grid) -> str:
+    """Return `EPSG:32615`, or that the CRS has no EPSG code."""
+    code = grid.crs.to_epsg() if grid.crs else None
+    return f"EPSG:{code}" if code else "a CRS without an EPSG code"
+
+
+def describe_extent(grid: Grid) -> str:
+    """Return CRS and bounds of a grid in words."""
+    left, bottom, right, top = (f"{value:.6g}" for value in grid.bounds)
+    return f"{describe_crs(grid)} x {left}..{right}, y {bottom}..{top}"
