@@ -86,7 +86,7 @@ def test_grid_of_the_after_image(dates, tmp_path):
 
 
 def test_what_would_only_fail_at_the_end_fails_at_once(dates, tmp_path):
-    with pytest.raises(ConfigError, match=r"unknown kind of vector file"):
+    with pytest.raises(ConfigError, match="vector format is unknown"):
         run(dates, tmp_path / "out", polygons=("shp",))
     network = object.__new__(NetworkDetector)
     object.__setattr__(network, "name", "a network")

@@ -66,9 +66,9 @@ def test_pair_is_matched_once_for_all_windows(tmp_path, deep):
         apart = [np.abs(w.t1_HWC.astype(int) - w.t2_HWC)[:, 45:].mean() for w in (window, untouched)]
         assert apart[0] < 1.5 < 5 < apart[1]
         assert (pair.read(30, 40, 50, 60).t2_HWC == window.t2_HWC[30:80, 40:100]).all()
-        assert pair.radiometric_match is not None and "matched to the before image's light" in pair.notes[-1]
+        assert pair.radiometric_match is not None and "radiometry of the after image was matched" in pair.notes[-1]
         assert deep or pair.radiometric_match.gain_C == pytest.approx(np.full(3, 1 / 0.6), rel=0.02)
-        assert not deep or "stretched once" in pair.notes[0]
+        assert not deep or "was stretched to 8 bits" in pair.notes[0]
         assert deep or not any("stretched" in note for note in pair.notes)
 
 

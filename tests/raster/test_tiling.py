@@ -29,9 +29,9 @@ def run(image_HW: np.ndarray, detector, *, tile_px: int, overlap_px: int) -> np.
     return blend(cut, tiles, map_count=2)
 
 
-def blend(cut: Tiling, tiles, *, planes_count: int) -> np.ndarray:
+def blend(cut: Tiling, tiles, *, map_count: int) -> np.ndarray:
     """Blend all rows of tiles in memory; check on the way that every pixel is finished once."""
-    result = np.full((planes_count, cut.height, cut.width), np.nan, np.float32)
+    result = np.full((map_count, cut.height, cut.width), np.nan, np.float32)
     source, unfinished = iter(tiles), None
     for index in range(len(cut.rows)):
         below = {}

@@ -80,7 +80,7 @@ def test_known_resolution_is_resampled_to_native(vlm: model.AerialVLM) -> None:
 
 def test_views_are_averaged_and_mirrored_back() -> None:
     one, both = model.build_aerial(views=1), model.build_aerial(views=1)
-    both = replace(both, views=(model.TestTimeView(1.0, False), model.TestTimeView(1.0, True)))
+    both = replace(both, test_time_views=(model.TestTimeView(1.0, False), model.TestTimeView(1.0, True)))
     image = noise(64, 96)
     there, back = (one.segment(np.ascontiguousarray(i), PROMPTS).scores_CHW for i in (image, image[:, ::-1]))
     np.testing.assert_allclose(both.segment(image, PROMPTS).scores_CHW, (there + back[:, :, ::-1]) / 2, atol=1e-5)

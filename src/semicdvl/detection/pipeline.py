@@ -31,6 +31,7 @@ from semicdvl.detection.resume import WorkFolder, open_work_folder
 from semicdvl.detection.score_store import ScoreStore
 from semicdvl.detection.tile_runner import TileExecutor, fit_detector, run_tiles
 from semicdvl.errors import ConfigError
+from semicdvl.raster.io.fingerprint import fingerprint_pair
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import plan_tiles
@@ -272,7 +273,7 @@ def _list_resume_parts(
     """Return all that the maps of the tiles depend on: an interrupted run goes on only where all of it is the same."""
     grid = pair.grid
     return {
-        "inputs": results.fingerprint_inputs(pair),
+        "inputs": fingerprint_pair(pair),
         "grid": [None if grid.crs is None else grid.crs.to_wkt(), list(grid.transform)[:6], grid.height, grid.width],
         "settings": {key: value for key, value in asdict(settings).items() if key not in POSTPROCESSING_SETTINGS},
         "alignment": {key: alignment[key] for key in ("moved_px", "offsets_px")},

@@ -6,8 +6,7 @@ import json
 import platform
 import resource
 import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,11 +17,11 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 
-from semicdvl.atomic_files import hash_file, hash_values, write_json
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.detection.detectors.network import Described, identify_detector
-from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts, resolve_input
+from semicdvl.raster.io.fingerprint import fingerprint_input, fingerprint_pair
+from semicdvl.raster.io.inputs import ResolvedInput, resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import Detector
 from semicdvl.version import __version__
@@ -153,7 +152,7 @@ def write_record(path: Path, pair: RasterPair, found: DetectedChanges, run: RunR
         "key": run.key,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": list_versions(),
-        "inputs": fingerprint_inputs(pair),
+        "inputs": fingerprint_pair(pair),
         "grid": {
             "crs": None if pair.grid.crs is None else pair.grid.crs.to_string(),
             "transform": list(pair.grid.transform)[:6],
@@ -199,11 +198,6 @@ def measure_peak_memory_mib() -> int:
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
 
 
-def fingerprint_inputs(pair: RasterPair) -> dict[str, Any]:
-    """Return name, size and hash of both images, and of the files that belong to them (parts of a mosaic, masks)."""
-    return {"before": _fingerprint_image(pair.before.input), "after": _fingerprint_image(pair.after.input)}
-
-
 def compute_result_key(
     before: ResolvedInput, after: ResolvedInput, *, detector: Detector, settings: DetectionConfig
 ) -> str:
@@ -223,35 +217,13 @@ def compute_result_key(
     """
     grid = settings.grid
     parts = {
-        "inputs": [_fingerprint_image(before), _fingerprint_image(after)],
+        "inputs": [fingerprint_input(before), fingerprint_input(after)],
         "settings": {name: value for name, value in asdict(settings).items() if name != "overwrite"},
-        "grid": _fingerprint_image(resolve_input(grid)) if grid not in ("before", "after", "finest") else None,
+        "grid": fingerprint_input(resolve_input(grid)) if grid not in ("before", "after", "finest") else None,
         "detector": [identify_detector(detector), describe_detector(detector)],
         "versions": list_versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
     }
     return hash_values(DETECTION_FORMAT, json.loads(json.dumps(parts, default=str)))
-
-
-def _fingerprint_image(name: ResolvedInput) -> dict[str, Any]:
-    with network_timeouts(name):
-        paths = _list_files(name.gdal_names)
-    if len(name.gdal_names) > 1 or not paths:
-        return {"path": name.display_name, "files": [_fingerprint_file(path) for path in paths]}
-    beside = [_fingerprint_file(path) for path in paths[1:]]
-    return _fingerprint_file(paths[0]) | ({"files": beside} if beside else {})
-
-
-def _list_files(parts: Sequence[str]) -> list[Path]:
-    """Return the local files that GDAL reads for an image, the image's own first."""
-    found = []
-    for part in parts:
-        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(part) as source:
-            found += [Path(name) for name in source.files]
-    return [path for path in dict.fromkeys(found) if path.is_file()]
-
-
-def _fingerprint_file(path: Path) -> dict[str, Any]:
-    return {"path": str(path.absolute()), "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 # ------------------------------------------------------------------------------------------------ words

@@ -261,11 +261,11 @@ CASES = {
     "gcps": "ground control points",
     "truncated": "truncated",
     "no data": "data",
-    "black": "no pixel with data",
+    "black": "has no data where",
     "nan": "data",
     "header": "without pixels behind it",
     "sparse": "without pixels behind it",
-    "vrt": "no pixel with data",
+    "vrt": "has no data where",
 }
 
 

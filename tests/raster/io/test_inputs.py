@@ -80,8 +80,8 @@ def test_folders_patterns_and_commas_in_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [("", "nothing was given"), ([], "nothing was given"), ("hdfs2://a/b.tif", "unknown kind of address"),
-     ("nowhere/*.tif", "no file fits")],
+    [("", "No image was given"), ([], "No image was given"), ("hdfs2://a/b.tif", "address scheme hdfs2:// is unknown"),
+     ("nowhere/*.tif", "No file matches")],
 )  # fmt: skip
 def test_names_that_mean_nothing(given, words):
     with pytest.raises(InputError, match=words):
@@ -90,7 +90,7 @@ def test_names_that_mean_nothing(given, words):
 
 def test_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(InputError, match="folder without images"):
+    with pytest.raises(InputError, match="folder contains no raster"):
         open_image_reader(tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_tiles_that_do_not_fit_are_named(tmp_path, case):
     with pytest.raises(InputError) as caught:
         date = open_image_reader([*files, bad])
         whole(date)
-    words = {"bands": "5 bands", "type": "UInt16", "missing": "no such file", "truncated": "truncated"}
+    words = {"bands": "5 bands", "type": "UInt16", "missing": "does not exist", "truncated": "truncated"}
     assert "bad.tif" in str(caught.value) and words.get(case, "has no CRS") in str(caught.value)
 
 
@@ -277,8 +277,13 @@ def test_grid_of_a_file(tmp_path):
         assert pair.grid.transform == at(4, 86, 0.75) and pair.shape_hw == (30, 36)
         assert "Both images were resampled" in pair.notes[0] and pair.read(0, 0, 30, 36).valid_HW.all()
     far = tif(tmp_path / "far.tif", city(30, 36), at(4000, 86, 0.75))
-    for grid, words in ((far, "does not overlap the grid"), (png(tmp_path / "p.png", city(8, 9)), "has no CRS"),
-                        (tmp_path / "none.tif", "no such file"), ([before, after], "no single raster")):  # fmt: skip
+    cases = [
+        (far, "does not overlap the reference grid"),
+        (png(tmp_path / "p.png", city(8, 9)), "has no CRS"),
+        (tmp_path / "none.tif", "does not exist"),
+        ([before, after], "a single raster"),
+    ]
+    for grid, words in cases:
         with pytest.raises(InputError, match=words):
             open_pair(before, after, grid=grid)
 
@@ -309,7 +314,7 @@ def test_four_bands(tmp_path):
         assert pair.read_overview(max_px=10).t1_HWC.shape == (8, 10, 4)
         coloured = pair.select_rgb().read(2, 3, 20, 25)
         assert (coloured.t1_HWC == window.t1_HWC[..., :3]).all() and (coloured.t2_HWC == window.t2_HWC[..., :3]).all()
-    with pytest.raises(ConfigError, match="4 bands of the before image, 3 of the after"):
+    with pytest.raises(ConfigError, match="4 bands of the before image cannot be compared with 3 bands"):
         open_pair(*files, bands=(1, 2, 3, 5), after_bands=(3, 2, 1))
 
 

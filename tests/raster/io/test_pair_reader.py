@@ -157,7 +157,7 @@ def test_16_bit_gets_one_stretch_for_all_windows(tmp_path):
         parts = np.concatenate([pair.read(0, col, 90, 25).t1_HWC for col in range(0, 100, 25)], axis=1)
         assert (whole == parts).all() and whole.dtype == np.uint8
         assert whole.min() == 0 and whole.max() == 255 and whole[:, 60:].mean() > whole[:, :60].mean() + 20
-        assert any("stretched once" in note for note in pair.notes)
+        assert any("was stretched to 8 bits, once for the whole overlap" in note for note in pair.notes)
 
 
 def test_float_nan_is_no_data(tmp_path):
@@ -223,11 +223,11 @@ def _bad(tmp_path: Path, case: str) -> tuple[Path, Path]:
 
 
 CASES = {
-    "missing": ("nowhere.tif", "no such file"),
-    "folder": ("empty", "is a folder without images"),
-    "text": ("broken", "not an image"),
+    "missing": ("nowhere.tif", "does not exist"),
+    "folder": ("empty", "folder contains no raster"),
+    "text": ("broken", "cannot be opened as an image"),
     "truncated tif": ("broken", "truncated"),
-    "truncated png": ("broken", "damaged PNG"),
+    "truncated png": ("broken", "PNG file is damaged"),
     "grey": ("broken", "1 band"),
     "no overlap": ("broken", "does not overlap"),
     "far away": ("broken", "does not overlap"),
@@ -250,7 +250,7 @@ def test_bad_input_names_file_and_remedy(tmp_path, case):
 
 def test_wrong_band_numbers(tmp_path):
     file = tif(tmp_path / "a.tif", city(30, 40), at(0, 90))
-    with pytest.raises(InputError, match="asked for 1,2,9"):
+    with pytest.raises(InputError, match="bands 1,2,9 were requested"):
         open_pair(file, file, bands=(1, 2, 9))
 
 

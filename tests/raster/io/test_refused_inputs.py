@@ -59,7 +59,7 @@ def test_truncated_jpeg(tmp_path):
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
     Image.fromarray(city(64, 96).transpose(1, 2, 0)).save(good)
     bad.write_bytes(good.read_bytes()[:1500])
-    assert "damaged JPEG" in refused(good, bad).problem
+    assert "JPEG file is damaged" in refused(good, bad).problem
     with open_pair(good, good) as pair:
         assert pair.shape_hw == (64, 96)
 
@@ -71,7 +71,7 @@ def test_placed_by_control_points_or_polynomials_only(tmp_path):
     one = [1.0] + [0.0] * 19
     model = RPC(0.0, 1.0, 37.0, 1.0, one, one, 0.0, 1.0, -94.0, 1.0, one, one, 0.0, 1.0)
     tif(rpc, city(40, 50), crs=None, rpcs=model)
-    for file, words in ((points, "ground control points"), (rpc, "rational polynomials")):
+    for file, words in ((points, "ground control points"), (rpc, "rational polynomial coefficients")):
         error = refused(good, file)
         assert error.path == str(file) and words in error.problem and "gdalwarp" in error.remedy
 
@@ -86,8 +86,8 @@ def test_no_data_at_all(tmp_path, way, warped):
               at(0.2 if warped else 0, 90), **extra)  # fmt: skip
     for pair in ((good, bad), (bad, good)):
         error = refused(*pair)
-        assert error.path == str(bad) and "no pixel with data" in error.problem
-        assert ("black all over" in error.problem) == (way == "black")
+        assert error.path == str(bad) and "has no data where the other image lies" in error.problem
+        assert ("all of it is black" in error.problem) == (way == "black")
 
 
 def test_nan_of_a_warped_date_stays_no_data(tmp_path):

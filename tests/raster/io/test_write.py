@@ -186,8 +186,10 @@ def test_class_is_taken_within_the_winning_concept():
     change = np.ones((1, 20), np.uint8)
     t1 = np.full((1, 20), 3, np.uint8)
     t2 = np.array([[0] * 7 + [1] * 5 + [2] * 8], np.uint8)  # 35 % house, 25 % building, 40 % road
-    frame = build_object_frame(find_objects(change), grid=UTM, score_HW=np.ones((1, 20), np.float32), t1_HW=t1, t2_HW=t2,
-                     classes=CLASSES, foreground=(0, 1))  # fmt: skip
+    score = np.ones((1, 20), np.float32)
+    frame = build_object_frame(
+        find_objects(change), grid=UTM, score_HW=score, t1_HW=t1, t2_HW=t2, classes=CLASSES, foreground=(0, 1)
+    )
     assert frame.loc[0, ["kind", "to_class"]].tolist() == ["appeared", "house"]
 
 

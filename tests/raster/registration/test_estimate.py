@@ -175,7 +175,7 @@ def test_reads_don_t_grow_with_the_raster():
 def test_a_moved_image_lies_on_the_other(tmp_path, town, crs, by):
     before, after = photograph(town), photograph(town, row_px=by[0], col_px=by[1])
     with pair_of(tmp_path, before, after, crs=crs, move=Alignment(*by)) as pair:
-        assert pair.grid.crs == crs and any("Aligned" in note for note in pair.notes)
+        assert pair.grid.crs == crs and any("was co-registered" in note for note in pair.notes)
         assert pair.after.warped == (by[0] % 1 != 0), "whole pixels are not resampled"
         assert SIZE[0] - 4 <= pair.grid.height < SIZE[0] and SIZE[1] - 6 <= pair.grid.width < SIZE[1]
         window = pair.read(0, 0, *pair.shape_hw)

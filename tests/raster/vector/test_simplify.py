@@ -156,8 +156,8 @@ def test_rows_have_compactness_and_the_drawn_outlines_perimeter():
         outlines = drawn_on(grid, square, box(2, 2, 4, 60), shapely.Point(100, 90).buffer(18))
         area_px = np.array([round(outline.area / abs(grid.transform.a * grid.transform.e)) for outline in outlines])
         known = ObjectAttributes(area_px, np.full(3, 0.5), np.full(3, 0.9), [None] * 3, [None] * 3)
-        rows = [assemble_object_frame(outlines, known, grid=grid, simplify=shaping).set_index("id")
-                for shaping in (SimplifySettings(), SimplifySettings(regularise=grid is UTM, simplify_m=0.5))]  # fmt: skip
+        settings = SimplifySettings(), SimplifySettings(regularise=grid is UTM, simplify_m=0.5)
+        rows = [assemble_object_frame(outlines, known, grid=grid, simplify=one).set_index("id") for one in settings]
         assert (rows[0]["area_m2"] == rows[1]["area_m2"]).all()
         assert (rows[1]["perimeter_m"] <= rows[0]["perimeter_m"]).all()
         compact = rows[0]["compactness"]

@@ -111,6 +111,6 @@ def test_very_large_objects_are_traced_from_a_file(monkeypatch):
     grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, 60, 75)
     wanted, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
     assert max(len(one.interiors) for shape in wanted.frame.geometry for one in shape.geoms) > 3
-    monkeypatch.setattr(polygonise, "MOST_PX", 50)
+    monkeypatch.setattr(polygonise, "MAX_IN_MEMORY_PX", 50)
     found, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
     assert shapely.equals_exact(found.frame.geometry.values, wanted.frame.geometry.values, tolerance=0).all()

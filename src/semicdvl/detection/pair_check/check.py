@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,30 +116,24 @@ def open_checked_pair(
     Raises:
         InputError: an image cannot be used, or the images lie more than `MOST_PX` apart.
     """
-    opened = partial(open_pair, before, after, bands=bands, after_bands=after_bands, grid=grid, normalise=normalise)
-    pair = opened()
+    pair = open_pair(before, after, bands=bands, after_bands=after_bands, grid=grid, normalise=normalise)
     try:
         checked = measure_pair(pair)
         if checked.shift.is_known and checked.shift.length_px > MAX_SHIFT_PX and checked.shift.agree_frac >= 0.5:
             far = next(finding for finding in checked.findings if finding.kind == "shift")
             raise InputError(pair.after.path, far.text.rstrip("."), far.remedy.rstrip("."))
-        move = checked.shift.to_alignment(pair) if align else None
+        alignment = checked.shift.to_alignment(pair) if align else None
+        if alignment is None:
+            return pair, checked, None
+        aligned = pair.align(alignment)
+        left = measure_shift(aligned)
     except BaseException:
         pair.close()
-        raise
-    if move is None:
-        return pair, checked, None
-    moved = opened(alignment=move)
-    try:
-        left = measure_shift(moved)
-    except BaseException:
-        pair.close()
-        moved.close()
         raise
     if _is_improved(left, checked.shift):
-        pair.close()
-        return moved, checked, left
-    moved.close()
+        pair.close_views()
+        return aligned, checked, left
+    aligned.close_views()
     return pair, checked.with_findings((*checked.findings, Finding("align", 1, *_ALIGNMENT_FAILED))), None
 
 

@@ -31,9 +31,9 @@ from semicdvl.detection.pipeline import (
     build_network_detector,
     detect_to_folder,
 )
-from semicdvl.detection.results import fingerprint_inputs
 from semicdvl.errors import OutputError
 from semicdvl.pseudo_labels.generate import build_store_spec
+from semicdvl.raster.io.fingerprint import fingerprint_pair
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.training.run import train
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
@@ -133,7 +133,7 @@ def adapt(
             recipe = build_adapt_recipe(run, settings, side_px=side)
             build_network(recipe.model.model_dump())  # what is wrong with it shows now, and not after hours of a VLM
             cut_from = {
-                "inputs": fingerprint_inputs(pair),
+                "inputs": fingerprint_pair(pair),
                 "reading": settings.reading_options(),
                 "cut": [side, settings.patches],
             }
