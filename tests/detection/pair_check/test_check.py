@@ -263,8 +263,8 @@ CASES = {
     "no data": "data",
     "black": "has no data where",
     "nan": "data",
-    "header": "without pixels behind it",
-    "sparse": "without pixels behind it",
+    "header": "contains no pixels",
+    "sparse": "contains no pixels",
     "vrt": "has no data where",
 }
 
