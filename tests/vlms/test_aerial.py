@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from safetensors.torch import save_file
 from tests.support.paths import SHARED
 

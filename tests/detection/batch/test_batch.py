@@ -148,7 +148,7 @@ BAD = {
     "too many cells": ([("A/one.png", "B/one.png", "x", "y")], "before,after,name", "line 2 has 4 cells"),
     "an empty cell": ([("A/one.png", "", "x")], "before,after,name", "line 2: after is empty"),
     "a missing file": ([(*ONE, "x"), ("A/no.png", "B/one.png", "y")], "before,after,name", "line 3: before .*A/no.png"),
-    "an empty folder": ([("A/one.png", "empty", "x")], "before,after,name", "line 2: after .*The folder contains no raster"),
+    "an empty folder": ([("A/one.png", "empty", "x")], "before,after,name", "line 2: after .*The folder contains no"),
     "a pattern that fits nothing": ([("A/one.png", "B/*.jp2", "x")], "before,after,name", "No file matches"),
     "a name twice": ([(*ONE, "x"), (*ONE, "y"), (*ONE, "X")], "before,after,name", "line 4: .*'X' is that of line 2"),
     "files of one name": ([ONE, ONE], "before,after", "'one' is that of line 2, too .made from the file names"),

@@ -206,7 +206,7 @@ def _find_image_fault(given: str) -> str | None:
     try:
         parts = resolve_input(given).gdal_names
     except InputError as error:
-        return f"{error.path} {error.problem}"
+        return f"{error.path}: {error.problem}"
     missing = [part for part in parts if is_local_name(part) and not Path(part).exists()]
     return f"{missing[0]} does not exist" if missing else None
 
