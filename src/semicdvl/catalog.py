@@ -11,6 +11,7 @@ from semicdvl.checkpoint import build_untrained_network
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
+from semicdvl.models.heads import drop_train_heads
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.model_cards import MODEL_CARDS
@@ -54,9 +55,7 @@ def count_parameters(name: str) -> tuple[str, str]:
     with torch.device("meta"):  # shapes alone: a foundation model need not fit into memory to be counted
         network = build_untrained_network({"name": name})
     training = sum(parameter.numel() for parameter in network.parameters())
-    drop = getattr(network, "drop_train_heads", None)
-    if drop is not None:
-        drop()
+    drop_train_heads(network)
     return f"{training:,}", f"{sum(parameter.numel() for parameter in network.parameters()):,}"
 
 

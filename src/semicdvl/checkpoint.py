@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 from semicdvl import models
 from semicdvl.atomic_files import read_json, write_atomically
 from semicdvl.errors import CheckpointError
+from semicdvl.models.heads import drop_train_heads
 from semicdvl.registry import Origin, build_part, list_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor, nn
 
 RUN_FORMAT = "semicdvl-run"
@@ -96,9 +95,8 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -
     content = read_run(run)
     network = build_untrained_network(content["recipe"]["model"], origin=Origin.STORED)
     load_weights_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
-    drop: Callable[[], None] | None = getattr(network, "drop_train_heads", None)
-    if not train_heads and drop is not None:
-        drop()
+    if not train_heads:
+        drop_train_heads(network)
     return network.eval().to(device)
 
 

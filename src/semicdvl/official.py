@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from semicdvl.atomic_files import hash_file, write_folder_atomically, write_json
 from semicdvl.checkpoint import RUN_FORMAT, build_network, save_weights
 from semicdvl.errors import CheckpointError, InputError
+from semicdvl.models.heads import read_heads
 from semicdvl.models.siam_light import OFFICIAL_PREFIXES
 from semicdvl.version import __version__
 
@@ -201,6 +202,6 @@ def _make_record(checkpoint: Path, part: dict[str, Any], network: nn.Module, con
         "recipe": {"name": checkpoint.stem, "model": part, "method": {"name": "semicd_vl"}},
         "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
         "imported": {"file": checkpoint.name, "sha256": hash_file(checkpoint), **numbers},
-        "heads": sorted(getattr(network, "heads", ())),
+        "heads": sorted(read_heads(network)),
         "selected_on": "test",
     }

@@ -1,4 +1,4 @@
-"""Critics: gradients that stay on one side, terms by hand, and the faults of public code that are not ours."""
+"""Adversarial methods: gradients that stay on one side, terms by hand, and the faults of public code that are not ours."""
 
 import math
 from copy import deepcopy
@@ -45,23 +45,23 @@ def grads(module: nn.Module) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{type(method).__name__}-{len(method.heads)}")
 def test_each_term_teaches_one_side_only(method) -> None:
     """One backward pass over the sum is the published two: each side's gradient is that of its own terms."""
-    model, critics, batches = AllHeads(), method.critics(), random_batches()
+    model, discriminators, batches = AllHeads(), method.build_discriminators(), random_batches()
     torch.manual_seed(1)
-    terms = method.step(model, model, *batches, TrainingProgress(3, 10), critics)
+    terms = method.step(model, model, *batches, TrainingProgress(3, 10), discriminators)
     network_side = [term for name, term in terms.items() if not name.startswith("critic")]
-    critic_side = [term for name, term in terms.items() if name.startswith("critic")]
-    assert len(network_side) >= 2 and critic_side
+    discriminator_side = [term for name, term in terms.items() if name.startswith("critic")]
+    assert len(network_side) >= 2 and discriminator_side
 
     sum(network_side).backward(retain_graph=True)
-    assert all(grad is None for grad in grads(critics).values())
+    assert all(grad is None for grad in grads(discriminators).values())
     of_network = deepcopy(grads(model))
     model.zero_grad(set_to_none=True)
-    sum(critic_side).backward(retain_graph=True)
+    sum(discriminator_side).backward(retain_graph=True)
     assert all(grad is None for grad in grads(model).values())
-    of_critics = deepcopy(grads(critics))
-    critics.zero_grad(set_to_none=True)
+    of_discriminators = deepcopy(grads(discriminators))
+    discriminators.zero_grad(set_to_none=True)
     sum(terms.values()).backward()
-    for together, alone in ((grads(model), of_network), (grads(critics), of_critics)):
+    for together, alone in ((grads(model), of_network), (grads(discriminators), of_discriminators)):
         assert any(grad is not None for grad in alone.values())
         for name, grad in alone.items():
             assert (grad is None) == (together[name] is None), name
@@ -69,27 +69,27 @@ def test_each_term_teaches_one_side_only(method) -> None:
                 torch.testing.assert_close(together[name], grad)
 
 
-def test_constants_say_the_same_as_the_live_critic() -> None:
-    critic, maps = PatchDiscriminator(2, channels=4), torch.rand(3, 2, 37, 45)
-    torch.testing.assert_close(discriminate_frozen(critic, maps)[0], critic(maps))
-    torch.testing.assert_close(discriminate_detached(critic, maps)[0], critic(maps))
+def test_constants_say_the_same_as_the_live_discriminator() -> None:
+    discriminator, maps = PatchDiscriminator(2, channels=4), torch.rand(3, 2, 37, 45)
+    torch.testing.assert_close(discriminate_frozen(discriminator, maps)[0], discriminator(maps))
+    torch.testing.assert_close(discriminate_detached(discriminator, maps)[0], discriminator(maps))
 
 
-def test_a_critic_learns_and_its_verdict_is_the_network_s_term() -> None:
-    """The critic learns to tell two kinds of maps apart; the other side's term is small where it is taken in."""
+def test_a_discriminator_learns_and_its_verdict_is_the_network_s_term() -> None:
+    """The discriminator learns to tell two kinds of maps apart; the other side's term is small where it is taken in."""
     torch.manual_seed(0)
-    critic = PatchDiscriminator(2, channels=4)
+    discriminator = PatchDiscriminator(2, channels=4)
     true, false = torch.rand(4, 2, 37, 45), torch.rand(4, 2, 37, 45) * 0.5
-    optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):
-        loss, right = discriminator_loss(critic, true, false)
+        loss, right = discriminator_loss(discriminator, true, false)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(math.log(2), abs=0.05) and losses[-1] < 0.1 and right == 1.0
-    assert adversarial_loss(critic, false) > 2 > 0.2 > adversarial_loss(critic, true)
+    assert adversarial_loss(discriminator, false) > 2 > 0.2 > adversarial_loss(discriminator, true)
 
 
 def test_judgements_by_hand() -> None:
@@ -103,37 +103,39 @@ def test_judgements_by_hand() -> None:
     assert discriminator_cross_entropy(logits[:0], as_labelled=True) == 0
 
 
-@pytest.mark.parametrize(("critic", "weights"), [(PatchDiscriminator(2), 2_763_713), (MapDiscriminator(8), 2_762_177)])
-def test_critics_have_the_published_size(critic: nn.Module, weights: int) -> None:
-    assert sum(weight.numel() for weight in critic.parameters()) == weights
+@pytest.mark.parametrize(
+    ("discriminator", "weights"), [(PatchDiscriminator(2), 2_763_713), (MapDiscriminator(8), 2_762_177)]
+)
+def test_discriminators_have_the_published_size(discriminator: nn.Module, weights: int) -> None:
+    assert sum(weight.numel() for weight in discriminator.parameters()) == weights
 
 
-def critic_with(logit: float) -> tuple[float, float]:
-    """What a critic of one opinion gives: the cross entropy to "labelled", and its own term, half for either kind."""
+def losses_of_constant_logit(logit: float) -> tuple[float, float]:
+    """Return the cross entropy of a constant logit to "labelled", and the discriminator's own term."""
     yes, no = math.log1p(math.exp(-logit)), math.log1p(math.exp(logit))
     return yes, (yes + no) / 2
 
 
 def test_adversarial_terms_have_the_published_weights() -> None:
-    """ADVENT: 0.001 on the main map, 0.0002 on the auxiliary one; SemiCDNet: ours, 0.001 each; critics: 1/2 + 1/2."""
+    """ADVENT: 0.001 on the main map, 0.0002 on the auxiliary one; SemiCDNet: ours, 0.001 each."""
     model, batches, opinions = AllHeads(), random_batches(), {"main": 0.5, "auxiliary": -1.0}
-    critics = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
-    terms = Advent(auxiliary=True).step(model, model, *batches, TrainingProgress(0, 1), critics)
+    discriminators = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
+    terms = Advent(auxiliary=True).step(model, model, *batches, TrainingProgress(0, 1), discriminators)
     for name, ending, weight in (("main", "", 0.001), ("auxiliary", "_auxiliary", 0.0002)):
-        fooled, told = critic_with(opinions[name])
+        fooled, told = losses_of_constant_logit(opinions[name])
         assert terms[f"adversarial{ending}"].item() == pytest.approx(weight * fooled, rel=1e-5)
         assert terms[f"critic{ending}"].item() == pytest.approx(told, rel=1e-5)
 
     opinions = {"map": 0.5, "entropy": -1.0}
-    critics = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
-    terms = SemiCDNet().step(model, model, *batches, TrainingProgress(0, 1), critics)
+    discriminators = nn.ModuleDict({name: Seen(logit) for name, logit in opinions.items()})
+    terms = SemiCDNet().step(model, model, *batches, TrainingProgress(0, 1), discriminators)
     for name, logit in opinions.items():
-        fooled, told = critic_with(logit)
+        fooled, told = losses_of_constant_logit(logit)
         assert terms[f"adversarial_{name}"].item() == pytest.approx(0.001 * fooled, rel=1e-5)
         assert terms[f"critic_{name}"].item() == pytest.approx(told, rel=1e-5)
 
     terms = S4GAN().step(model, model, *batches, TrainingProgress(0, 1), Seen(0.5))
-    assert terms["critic"].item() == pytest.approx(critic_with(0.5)[1], rel=1e-5)
+    assert terms["critic"].item() == pytest.approx(losses_of_constant_logit(0.5)[1], rel=1e-5)
 
 
 def test_the_supervised_terms_are_cross_entropy_and_in_semicdnet_dice_too() -> None:
@@ -145,10 +147,10 @@ def test_the_supervised_terms_are_cross_entropy_and_in_semicdnet_dice_too() -> N
         torch.testing.assert_close(terms["supervised"], expected)
 
 
-def test_critics_have_an_adam_of_their_own_whose_rate_decays_with_the_networks() -> None:
+def test_discriminators_have_an_adam_of_their_own_whose_rate_decays_with_the_networks() -> None:
     """ADVENT's and s4GAN's: 1e-4, betas .9 and .99, the network's polynomial decay."""
     for method in METHODS:
-        optimizer = build_discriminator_optimizer(method.critics(), lr=method.critic_lr)
+        optimizer = build_discriminator_optimizer(method.build_discriminators(), lr=method.critic_lr)
         assert type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
         assert optimizer.param_groups[0]["betas"] == (0.9, 0.99) and optimizer.param_groups[0]["lr"] == 1e-4
         set_lr(optimizer, compute_lr_factor(TrainConfig(power=0.9), 5, 10))
@@ -157,18 +159,25 @@ def test_critics_have_an_adam_of_their_own_whose_rate_decays_with_the_networks()
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{type(method).__name__}-{len(method.heads)}")
 def test_one_step_of_the_loop_is_the_published_two(method) -> None:
-    """The network, critics frozen; the critics; then both optimisers. One pass over the sum gives the same weights."""
-    batches, start, opponents = random_batches(), AllHeads(), method.critics().eval()  # no dropout: one draw for both
+    """First the network, discriminators frozen, then the discriminators: one pass over the sum gives the same weights."""
+    batches, start, opponents = (
+        random_batches(),
+        AllHeads(),
+        method.build_discriminators().eval(),
+    )  # no dropout: one draw for both
     results = []
     for published in (False, True):
-        model, critics = deepcopy(start), deepcopy(opponents)
-        optimizers = [torch.optim.SGD(model.parameters(), lr=0.1), build_discriminator_optimizer(critics, lr=0.01)]
-        terms = method.step(model, model, *batches, TrainingProgress(0, 1), critics)
+        model, discriminators = deepcopy(start), deepcopy(opponents)
+        optimizers = [
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            build_discriminator_optimizer(discriminators, lr=0.01),
+        ]
+        terms = method.step(model, model, *batches, TrainingProgress(0, 1), discriminators)
         if published:
-            critics.requires_grad_(False)
+            discriminators.requires_grad_(False)
             sum(term for name, term in terms.items() if not name.startswith("critic")).backward()
-            critics.requires_grad_(True)
-            terms = method.step(model, model, *batches, TrainingProgress(0, 1), critics)
+            discriminators.requires_grad_(True)
+            terms = method.step(model, model, *batches, TrainingProgress(0, 1), discriminators)
             sum(term for name, term in terms.items() if name.startswith("critic")).backward()
         else:
             sum(terms.values()).backward()
@@ -177,7 +186,7 @@ def test_one_step_of_the_loop_is_the_published_two(method) -> None:
         results.append(
             {
                 f"{side} {key}": value
-                for side, net in (("model", model), ("critic", critics))
+                for side, net in (("model", model), ("critic", discriminators))
                 for key, value in net.state_dict().items()
             }
         )
@@ -213,7 +222,7 @@ def test_the_truth_is_two_maps_smoothed_and_blank_where_ignored() -> None:
 
 
 class Seen(nn.Module):
-    """A critic that notes what it is shown and believes everything it is told to."""
+    """A discriminator that notes what it is shown and believes everything it is told to."""
 
     def __init__(self, logit: float = 0.0) -> None:
         super().__init__()
@@ -225,13 +234,13 @@ class Seen(nn.Module):
         return self.weight + 0 * flat_BD[:, 0], flat_BD
 
 
-def test_padding_is_blank_to_critics() -> None:
+def test_padding_is_blank_to_discriminators() -> None:
     labelled, unlabelled = random_batches()
     for method, names in ((Advent(), ("main",)), (SemiCDNet(), ("map", "entropy")), (S4GAN(), ())):
-        critics: nn.Module = nn.ModuleDict({name: Seen() for name in names}) if names else Seen()
-        method.step(AllHeads(), AllHeads(), labelled, unlabelled, TrainingProgress(0, 1), critics)
-        for critic in critics.children() if names else (critics,):
-            for shown_BDHW in critic.shown:
+        discriminators: nn.Module = nn.ModuleDict({name: Seen() for name in names}) if names else Seen()
+        method.step(AllHeads(), AllHeads(), labelled, unlabelled, TrainingProgress(0, 1), discriminators)
+        for discriminator in discriminators.children() if names else (discriminators,):
+            for shown_BDHW in discriminator.shown:
                 hidden_BHW = labelled.label_BHW == IGNORE if len(shown_BDHW) == 2 else ~unlabelled.valid_BHW
                 assert hidden_BHW.any() and not (shown_BDHW * hidden_BHW[:, None]).any()
                 assert shown_BDHW.any()
@@ -241,7 +250,7 @@ def test_padding_is_blank_to_critics() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ ADVENT
-def test_min_entropy_needs_no_critic() -> None:
+def test_min_entropy_needs_no_discriminator() -> None:
     method, model, (labelled, unlabelled) = Advent(form="min_entropy"), AllHeads(), random_batches()
     assert method.build_discriminators() is None
     terms = method.step(model, model, labelled, unlabelled, TrainingProgress(0, 1))
@@ -268,14 +277,14 @@ def test_the_second_classifier_has_the_published_weights() -> None:
 
 
 def test_the_second_classifier_of_deeplab_is_taught_and_judged() -> None:
-    """The network of the recipe, small: gradients come to both classifiers and to every critic."""
+    """The network of the recipe, small: gradients come to both classifiers and to every discriminator."""
     model, method = tiny("deeplab", auxiliary=True).train(), Advent(auxiliary=True, critic_channels=4)
-    critics = method.build_discriminators()
-    assert critics is not None and method.heads == {"change", "auxiliary"}
-    terms = method.step(model, model, *random_batches(2, 2), TrainingProgress(0, 1), critics)
+    discriminators = method.build_discriminators()
+    assert discriminators is not None and method.heads == {"change", "auxiliary"}
+    terms = method.step(model, model, *random_batches(2, 2), TrainingProgress(0, 1), discriminators)
     assert all(term.isfinite() for term in terms.values())
     sum(terms.values()).backward()
-    for part in (model.classify, model.auxiliary, critics):
+    for part in (model.classify, model.auxiliary, discriminators):
         assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in part.parameters())
         assert any(weight.grad.any() for weight in part.parameters())
 
@@ -306,7 +315,7 @@ def still_batches(count: int = 2) -> tuple[LabelledBatch, UnlabelledBatch]:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_map_without_change_is_not_learnt_from_unless_strict(strict: bool) -> None:
-    """The published collapse: the critic believes "unchanged everywhere" and self-training makes it surer."""
+    """The published collapse: the discriminator believes "unchanged everywhere" and self-training makes it surer."""
     silent, method, believing = Says(torch.full((37, 45), -1.0)), S4GAN(strict=strict), Seen(logit=3.0)
     progress = TrainingProgress(0, 1)
     terms = method.step(silent, silent, *still_batches(), progress, believing)
@@ -317,7 +326,7 @@ def test_a_map_without_change_is_not_learnt_from_unless_strict(strict: bool) -> 
         assert silent.logits_BHW.grad is not None and (silent.logits_BHW.grad >= 0).all()
 
 
-def test_a_map_with_change_is_learnt_from_if_the_critic_believes_it() -> None:
+def test_a_map_with_change_is_learnt_from_if_the_discriminator_believes_it() -> None:
     some = torch.full((37, 45), -1.0)
     some[:10, :10] = 2.0
     for logit, taken in ((3.0, 1.0), (0.3, 0.0)):  # probabilities .95 and .57 against .6
@@ -341,22 +350,22 @@ def test_whole_images_are_gated_not_pixels() -> None:
     ]
 
 
-def test_the_critic_gets_no_cue_from_how_images_are_scaled() -> None:
+def test_the_discriminator_gets_no_cue_from_how_images_are_scaled() -> None:
     """Public code divides the labelled images by the range of another batch."""
     labelled, unlabelled = still_batches()
     same = replace(unlabelled, weak_t1_BCHW=labelled.t1_BCHW, weak_t2_BCHW=labelled.t2_BCHW)
-    critic = Seen()
-    S4GAN().step(AllHeads(), AllHeads(), labelled, same, TrainingProgress(0, 1), critic)
-    true, false, also_false = critic.shown
+    discriminator = Seen()
+    S4GAN().step(AllHeads(), AllHeads(), labelled, same, TrainingProgress(0, 1), discriminator)
+    true, false, also_false = discriminator.shown
     assert true.shape[1] == 8 and torch.equal(true[:, 2:], false[:, 2:]) and torch.equal(false, also_false)
     assert torch.equal(true[:, 2:], torch.cat([labelled.t1_BCHW, labelled.t2_BCHW], dim=1))
 
 
-def test_any_size_fits_the_map_critic() -> None:
+def test_any_size_fits_the_map_discriminator() -> None:
     """Public code pools 20 x 20 px."""
-    critic = MapDiscriminator(8, channels=4).eval()
+    discriminator = MapDiscriminator(8, channels=4).eval()
     for size_px in ((37, 45), (64, 32)):
-        logits_B, features_BD = critic(torch.rand(3, 2, *size_px), torch.rand(3, 6, *size_px))
+        logits_B, features_BD = discriminator(torch.rand(3, 2, *size_px), torch.rand(3, 6, *size_px))
         assert logits_B.shape == (3,) and features_BD.shape == (3, 32)
 
 
@@ -374,11 +383,11 @@ def test_feature_matching_by_hand() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ SemiCDNet
-def test_the_map_critic_sees_a_smoothed_truth() -> None:
+def test_the_map_discriminator_sees_a_smoothed_truth() -> None:
     """Zeros and ones against a soft map are told apart by anything."""
     labelled, unlabelled = still_batches()
-    critics = nn.ModuleDict({"map": Seen(), "entropy": Seen()})
-    SemiCDNet().step(AllHeads(), AllHeads(), labelled, unlabelled, TrainingProgress(0, 1), critics)
+    discriminators = nn.ModuleDict({"map": Seen(), "entropy": Seen()})
+    SemiCDNet().step(AllHeads(), AllHeads(), labelled, unlabelled, TrainingProgress(0, 1), discriminators)
     expected = one_hot_label(labelled.label_BHW, smoothing=0.1)
-    assert sum(torch.equal(shown, expected) for shown in critics["map"].shown) == 1
+    assert sum(torch.equal(shown, expected) for shown in discriminators["map"].shown) == 1
     assert 0.0999 < expected.min() < expected.max() < 0.9001

@@ -21,7 +21,7 @@ NARROW = {"critic_channels": 4}
 
 
 def method_called(name: str, **settings: Any) -> Any:
-    """Build a method; one with critics gets narrow ones."""
+    """Build a method; one with discriminators gets narrow ones."""
     build = resolve_builder("method", name, METHODS)
     known = {field.name for field in fields(build)}
     return build(**{key: value for key, value in NARROW.items() if key in known} | settings)
@@ -42,7 +42,7 @@ def network(name: str) -> nn.Module:
     return net
 
 
-def critics_of(method: Any) -> nn.Module | None:
+def build_discriminators_of(method: Any) -> nn.Module | None:
     torch.manual_seed(3)
     return method.build_discriminators() if isinstance(method, AdversarialMethod) else None
 
@@ -55,12 +55,12 @@ def step(
     unlabelled: UnlabelledBatch | None,
     progress: TrainingProgress | None = None,
     *,
-    critics: nn.Module | None = None,
+    discriminators: nn.Module | None = None,
     seed: int = 7,
 ) -> dict[str, Tensor]:
-    """One step with a fixed seed; an adversarial method gets critics."""
-    critics = critics_of(method) if critics is None else critics
-    extra = {} if critics is None else {"critics": critics}
+    """One step with a fixed seed; an adversarial method gets discriminators."""
+    discriminators = build_discriminators_of(method) if discriminators is None else discriminators
+    extra = {} if discriminators is None else {"discriminators": discriminators}
     torch.manual_seed(seed)
     return method.step(model, teacher, labelled, unlabelled, progress or TrainingProgress(step=3, total=10), **extra)
 
@@ -86,11 +86,11 @@ def reached_by_outputs(model: nn.Module, labelled: LabelledBatch, heads: frozens
 # ------------------------------------------------------------------------------------------------ every pair
 @pytest.mark.parametrize(("method_name", "model_name"), PAIRS)
 def test_a_step_is_finite_and_reaches_every_weight(method_name: str, model_name: str) -> None:
-    """Odd sizes; the gradient comes to every weight that the asked heads depend on, and to the critics' too."""
+    """Odd sizes; the gradient comes to every weight that the asked heads depend on, and to the discriminators' too."""
     method, model, (labelled, unlabelled) = method_called(method_name), network(model_name), random_batches(2, 2)
-    critics, progress = critics_of(method), TrainingProgress(step=3, total=10)
+    discriminators, progress = build_discriminators_of(method), TrainingProgress(step=3, total=10)
     wanted = reached_by_outputs(deepcopy(model), labelled, method.heads)
-    terms = step(method, model, model, labelled, unlabelled, progress, critics=critics)
+    terms = step(method, model, model, labelled, unlabelled, progress, discriminators=discriminators)
     assert terms
     for name, term in terms.items():
         assert term.ndim == 0 and term.dtype == torch.float32 and term.isfinite() and term >= 0, name
@@ -98,7 +98,7 @@ def test_a_step_is_finite_and_reaches_every_weight(method_name: str, model_name:
 
     sum(terms.values()).backward()
     weights = dict(model.named_parameters()) | {
-        f"critic.{n}": p for n, p in (critics or nn.Module()).named_parameters()
+        f"critic.{n}": p for n, p in (discriminators or nn.Module()).named_parameters()
     }
     for name, weight in weights.items():
         if name in wanted or name.startswith("critic."):
@@ -187,12 +187,14 @@ def test_a_handful_of_steps_learns_squares(method_name: str) -> None:
     """On two labelled pairs and unlabelled ones of the same kind the supervised term falls by half."""
     torch.manual_seed(0)
     model, method = AllHeads().train(), method_called(method_name)
-    critics = critics_of(method)
+    discriminators = build_discriminators_of(method)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=0.02)]
-    optimizers += [] if critics is None else [torch.optim.Adam(critics.parameters(), lr=1e-3)]
+    optimizers += [] if discriminators is None else [torch.optim.Adam(discriminators.parameters(), lr=1e-3)]
     curve = []
     for at in range(30):
-        terms = step(method, model, model, *square_batches(at), TrainingProgress(at, 30), critics=critics, seed=at)
+        terms = step(
+            method, model, model, *square_batches(at), TrainingProgress(at, 30), discriminators=discriminators, seed=at
+        )
         for optimizer in optimizers:
             optimizer.zero_grad()
         sum(terms.values()).backward()

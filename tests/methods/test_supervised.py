@@ -69,7 +69,7 @@ def test_deep_supervision_takes_the_label_to_each_map_s_size() -> None:
         fine, LABELLED.label_BHW
     )
     torch.testing.assert_close(terms["auxiliary"], expected)
-    with pytest.raises(ConfigError, match="has 1 numbers, the network has 2 auxiliary maps"):
+    with pytest.raises(ConfigError, match="one number per auxiliary map of the network, which has 2; got 1"):
         Supervised(auxiliary_weights=(1.0,)).step(model, model, LABELLED, None, START)
 
 

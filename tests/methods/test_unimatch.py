@@ -178,5 +178,5 @@ def test_without_the_vlm_it_is_unimatch() -> None:
     torch.manual_seed(1)
     guided_terms = SemiVL().step(model, model, *batches, START)
     assert all(torch.equal(guided_terms[name], term) for name, term in plain.items())
-    with pytest.raises(DataError, match="'semivl' got no VLM labels"):
+    with pytest.raises(DataError, match="'semivl' learns from a VLM's labels"):
         SemiVL().step(model, model, batches[0], replace(batches[1], vlm=None), START)

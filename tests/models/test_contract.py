@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from semicdvl import models
 from semicdvl.catalog import count_parameters
 from semicdvl.errors import ConfigError
-from semicdvl.models import MODELS, SPECIAL_HEADS, models_with_heads
+from semicdvl.models import MODELS
 from semicdvl.models.encoders.timm import build_backbone
+from semicdvl.models.heads import models_with_heads, read_heads
 from semicdvl.registry import resolve_builder
 from semicdvl.types import HEADS, Outputs
 
@@ -84,7 +85,7 @@ def test_parameters_as_published(name: str) -> None:
 
 @every_model
 def test_heads_are_those_that_the_table_says(name: str) -> None:
-    assert tiny(name).heads == CHANGE | set(SPECIAL_HEADS.get(name, ())) <= frozenset(HEADS)
+    assert tiny(name).heads == read_heads(resolve_builder("model", name, MODELS)) <= frozenset(HEADS)
     for head in HEADS:
         assert (name in models_with_heads(frozenset({head}))) == (head in tiny(name).heads)
 

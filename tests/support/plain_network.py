@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.types import LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
+from semicdvl.types import LabelledBatch, Method, Outputs, TrainingProgress, UnlabelledBatch
 
 
 class PlainNetwork(nn.Module):
@@ -47,14 +46,10 @@ def build() -> PlainNetwork:
 
 
 @dataclass(frozen=True)
-class BreaksAt:
+class BreaksAt(Method):
     """Supervised training whose loss is no number at one step (counted from 1)."""
 
     step_number: int = 1
-
-    uses_unlabelled: ClassVar[bool] = False
-    uses_vlm: ClassVar[bool] = False
-    heads: ClassVar[frozenset[str]] = frozenset({"change"})
 
     def step(
         self,

@@ -19,7 +19,7 @@ from semicdvl.training.length import TrainingLength
 from semicdvl.training.log import TrainingLog
 from semicdvl.training.loop import FitResult, run_training_loop
 from semicdvl.training.optim import build_optimizer, compute_lr_factor, set_lr
-from semicdvl.types import LabelledBatch, Outputs
+from semicdvl.types import AdversarialMethod, LabelledBatch, Method, Outputs
 
 STEPS = 8
 
@@ -39,10 +39,8 @@ class Tiny(nn.Module):
         return Outputs(self.head((self.encoder(t1_BCHW) - self.encoder(t2_BCHW)).abs()))
 
 
-class CrossEntropy:
+class CrossEntropy(Method):
     """Supervised, with a noise of its own and a loss that breaks when told so."""
-
-    uses_unlabelled, uses_vlm, heads = False, False, frozenset({"change"})
 
     def __init__(self, *, nan_at: int = -1) -> None:
         self.nan_at = nan_at
@@ -159,26 +157,26 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == [f"{STEPS:08d}"]
 
 
-class Plays(CrossEntropy):
-    """A supervised method with a critic that has dropout and an optimiser with momentum."""
+class Plays(CrossEntropy, AdversarialMethod):
+    """A supervised method with a discriminator that has dropout and an optimiser with momentum."""
 
     critic_lr = 0.01
 
     def build_discriminators(self) -> nn.Module:
         return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
 
-    def step(self, model, teacher, labelled, unlabelled, progress, critics=None) -> dict[str, Tensor]:
+    def step(self, model, teacher, labelled, unlabelled, progress, discriminators=None) -> dict[str, Tensor]:
         maps_BKHW = model(labelled.t1_BCHW, labelled.t2_BCHW).change_BKHW.softmax(dim=1)
         fit_one = nn.functional.nll_loss(maps_BKHW.log(), labelled.label_BHW)
         return {
             "fit": fit_one,
-            "adversarial": adversarial_loss(critics, maps_BKHW),
-            "critic": discriminator_loss(critics, one_hot_label(labelled.label_BHW), maps_BKHW)[0],
+            "adversarial": adversarial_loss(discriminators, maps_BKHW),
+            "critic": discriminator_loss(discriminators, one_hot_label(labelled.label_BHW), maps_BKHW)[0],
         }
 
 
 def test_a_killed_game_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """Critics, their optimiser's moments and its rate are part of the state."""
+    """Discriminators, their optimiser's moments and its rate are part of the state."""
     _fit(tmp_path / "whole", method=Plays())
     _validate.calls = 0  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
@@ -195,7 +193,7 @@ def test_a_killed_game_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
     assert not torch.equal(moved["0.weight"], Plays().build_discriminators()[0].weight)
 
 
-def test_critics_start_the_same_whatever_came_before(tmp_path: Path) -> None:
+def test_discriminators_start_the_same_whatever_came_before(tmp_path: Path) -> None:
     weights = []
     for name, seed in (("one", 5), ("two", 6)):
         torch.manual_seed(seed)

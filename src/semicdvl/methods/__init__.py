@@ -1,8 +1,16 @@
 """Methods: how a batch becomes a loss. One file per paper, one frozen dataclass of settings per method.
 
 `step(model, teacher, labelled, unlabelled, progress)` returns named loss terms, already weighted: their sum is the loss
-and the dict is the log. A method is handed a network and never imports one.
+and the dict is the log. A method is handed a network and never imports one. Its base class is `types.Method`.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from semicdvl.errors import ConfigError
+from semicdvl.registry import build_part
+from semicdvl.types import Method
 
 METHODS: dict[str, str] = {
     "supervised": "semicdvl.methods.supervised:Supervised",
@@ -16,4 +24,34 @@ METHODS: dict[str, str] = {
     "semivl": "semicdvl.methods.semivl:SemiVL",
     "mean_teacher": "semicdvl.methods.mean_teacher:MeanTeacher",
 }
-"""Name -> class. One more method: one more file and one line here."""
+"""Name -> class. Adding a method takes one file and one line here."""
+
+
+def list_methods() -> tuple[str, ...]:
+    """Return the names of all training methods.
+
+    >>> "semicd_vl" in list_methods()
+    True
+    """
+    return tuple(METHODS)
+
+
+def create_method(name: str, **options: Any) -> Method:
+    """Build a training method by its name.
+
+    >>> method = create_method("fixmatch", confidence_min=0.9)
+    >>> method.uses_unlabelled, sorted(method.heads)
+    (True, ['change'])
+
+    Args:
+        name: a name of `list_methods()`, or `package.module:Class` for a method of your own, a subclass of
+            `types.Method`.
+        options: its fields, which are the keys of a recipe's `[method]` section.
+
+    Raises:
+        ConfigError: an unknown name or option, a value out of range, or a class that is no method.
+    """
+    method = build_part("method", name, METHODS, options)
+    if not isinstance(method, Method):
+        raise ConfigError(f"method '{name}' is no training method. Derive its class from semicdvl.types.Method.")
+    return method

@@ -1,42 +1,45 @@
-"""Mean teacher: the student, on a strong view, shall say what its moving average says of the weak view.
+"""Mean teacher: consistency of the student on a strong view with its moving average on the weak view.
 
     L = CE_x + w(t) MSE(softmax(student(strong)), softmax(teacher(weak)))
 
 Source: Tarvainen and Valpola, Mean teachers are better role models (2017); CutMix as in French et al. (2020). Neither
-is about change detection: re-implementation, constants ours but the ramp's form.
+is about change detection: this is a re-implementation, with the published form of the ramp-up and constants of ours.
+
+Differs from the source: the teacher predicts in eval mode (there in train mode with noise of its own). Both kinds of
+pairs pass the student in one batch, as there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from semicdvl.methods.soft_targets import probability_mse, sigmoid_ramp_up
 from semicdvl.methods.terms import SupervisedTerm
-from semicdvl.methods.weak_to_strong import CutMixPartner, cutmix, eval_mode, require_unlabelled
-from semicdvl.types import LabelledBatch, TrainingProgress, UnlabelledBatch
+from semicdvl.methods.weak_to_strong import cutmix, eval_mode, require_unlabelled
+from semicdvl.types import CutMixPartner, LabelledBatch, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
 class MeanTeacher(SupervisedTerm):
-    """Settings of the method; the decay of the average is `train.ema`.
+    """Train on labels, and on the probabilities that the moving average predicts; its decay is `train.ema`."""
 
-    The teacher answers in eval mode (there: in train mode with noise of its own). Both kinds of pairs pass the student
-    in one batch, as there.
-    """
+    consistency_weight: float = 10.0  # w after its ramp-up
+    ramp_frac: float = 0.2  # share of training in which w is ramped up
+    cut_and_mix: bool = False  # apply CutMix to images and predictions alike
+    cutmix_partner: CutMixPartner = "other"  # the pair that CutMix pastes from
 
-    consistency_weight: float = 10.0  # w at its top
-    ramp_frac: float = 0.2  # share of training in which w gets there
-    cut_and_mix: bool = False  # CutMix images and answers alike
-    cutmix_partner: CutMixPartner = "other"  # whom CutMix pastes from
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether `step` needs unlabelled pairs: yes."""
+        return True
 
-    uses_unlabelled: ClassVar[bool] = True
-    uses_vlm: ClassVar[bool] = False
-    needs_average: ClassVar[bool] = True
-    heads: ClassVar[frozenset[str]] = frozenset({"change"})
+    @property
+    def needs_average(self) -> bool:
+        """Whether the teacher must be a moving average of the network: yes."""
+        return True
 
     def step(
         self,

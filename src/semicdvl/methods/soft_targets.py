@@ -1,4 +1,6 @@
-"""What methods share whose targets are probabilities and not classes: mean squared difference, and a ramp.
+"""Soft targets: the mean squared error of probabilities, and the ramp-up of its weight.
+
+Mean teacher and SemiCD, whose targets are probabilities and not classes, share them.
 
 Source: Laine and Aila, Temporal Ensembling (2017), for both.
 """
@@ -21,10 +23,10 @@ def sigmoid_ramp_up(frac: float, *, until_frac: float) -> float:
 
 
 def probability_mse(logits_BKHW: Tensor, target_BKHW: Tensor, valid_BHW: Tensor) -> Tensor:
-    """Return the mean squared difference of probabilities, over classes and valid pixels.
+    """Return the mean squared error of probabilities, over classes and valid pixels.
 
     Args:
-        logits_BKHW: of what is taught; resized to the target where their sizes differ.
+        logits_BKHW: predictions of the student; resized to the target where their sizes differ.
         target_BKHW: probabilities; no gradient flows to them.
         valid_BHW: bool, False on padding.
     """

@@ -1,4 +1,7 @@
-"""The supervised term, the same in every method: cross entropy on labels, and what helps where change is rare."""
+"""The loss terms that several methods share, each with its settings: on labels, and on confident pseudo-labels.
+
+Source: Sohn et al., FixMatch (2020), for the confidence threshold; the options for rare change are ours.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from torch import Tensor
 
 from semicdvl import losses
 from semicdvl.methods.validation import check_method_options
+from semicdvl.methods.weak_to_strong import PseudoLabelMaps
+from semicdvl.types import CutMixPartner, Method, TrainingProgress
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedTerm:
-    """Settings of the supervised term; a method inherits them."""
+class SupervisedTerm(Method):
+    """Hold the settings of the supervised term; a method inherits them."""
 
-    change_weight: float = 1.0  # weight of changed pixels in cross entropies to labels (and pseudo labels, if any)
+    change_weight: float = 1.0  # weight of changed pixels in cross entropies to labels and, if any, to pseudo-labels
     dice_weight: float = 0.0  # weight of a supervised Dice term; 0: none
     hard_frac: float = 1.0  # share of the pixels, the hardest, that the supervised cross entropy keeps; 1: all
 
@@ -35,8 +40,45 @@ class SupervisedTerm:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelTerm(SupervisedTerm):
+    """Hold the settings of the consistency to confident pseudo-labels; a method inherits them."""
+
+    confidence_min: float = 0.95  # tau: probability from which a pseudo-label counts
+    confidence_min_changed: float | None = None  # tau of pixels labelled as changed, which are rarer; None: the same
+    pseudo_start_frac: float = 0.0  # share of training before which pseudo-labels are not used; published: 0
+    cutmix_partner: CutMixPartner = "other"  # the pair that CutMix pastes from
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether `step` needs unlabelled pairs: yes."""
+        return True
+
+    @property
+    def confidence_bounds(self) -> losses.ConfidenceBounds:
+        """The confidence thresholds of pseudo-labels, as arguments of the losses."""
+        return losses.ConfidenceBounds(
+            confidence_min=self.confidence_min, confidence_min_changed=self.confidence_min_changed
+        )
+
+    def consistency_term(self, logits_BKHW: Tensor, pseudo: PseudoLabelMaps, valid_BHW: Tensor) -> Tensor:
+        """Return the cross entropy to confident pseudo-labels."""
+        return losses.consistency_loss(
+            logits_BKHW,
+            pseudo.label_BHW,
+            pseudo.confidence_BHW,
+            valid_BHW,
+            **self.confidence_bounds,
+            change_weight=self.change_weight,
+        )
+
+    def uses_pseudo_labels(self, progress: TrainingProgress) -> bool:
+        """Tell whether training has reached the step from which pseudo-labels are used."""
+        return progress.frac >= self.pseudo_start_frac
+
+
 def resize_nearest(map_BHW: Tensor, size_px: Sequence[int]) -> Tensor:
-    """Return labels, or a mask, at another size, by nearest neighbour."""
+    """Resize labels, or a mask, by nearest neighbour."""
     if tuple(map_BHW.shape[-2:]) == tuple(size_px):
         return map_BHW
     resized: Tensor = F.interpolate(map_BHW[:, None].float(), size=tuple(size_px), mode="nearest")

@@ -1,4 +1,6 @@
-"""What FixMatch and everything built on it shares: a network's own labels for the weak view, and CutMix.
+"""Weak-to-strong consistency: pseudo-labels of the weak view, and CutMix of the strong one.
+
+FixMatch and all methods built on it share this.
 
 Source: Sohn et al., FixMatch (2020); Yun et al., CutMix (2019); for change detection the public code of UniMatch and
 SemiCD-VL, which mixes both dates with one box.
@@ -9,24 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.types import IGNORE, UnlabelledBatch, VLMTargets
-
-CutMixPartner = Literal["other", "official_self"]
-"""Whom CutMix pastes from. `other`: the previous pair of the batch. `official_self`: the same pair again, which is what
-the public code does without meaning to (both of its loaders are shuffled alike). There it is another random crop of the
-pair, here the pair mirrored left-right: a second crop would cost a second loader, and the authors saw no difference."""
+from semicdvl.types import IGNORE, CutMixPartner, LabelledBatch, Outputs, UnlabelledBatch, VLMTargets
 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode and every one of its modules back as it was afterwards (frozen ones stay frozen)."""
+    """Put a network into eval mode, and restore the mode of each of its modules afterwards (frozen stays frozen)."""
     was_training = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -38,28 +34,45 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PseudoLabelMaps:
-    """The class a network gives each pixel (int64, 0 or 1), and its probability."""
+    """Hold the most probable class of each pixel (int64, 0 or 1), and its probability."""
 
     label_BHW: Tensor
     confidence_BHW: Tensor
 
     @classmethod
     def from_logits(cls, logits_BKHW: Tensor) -> PseudoLabelMaps:
-        """Return the most probable class; no gradient flows through it."""
+        """Return the most probable class of each pixel, detached from the graph."""
         confidence_BHW, label_BHW = logits_BKHW.detach().float().softmax(dim=1).max(dim=1)
         return cls(label_BHW, confidence_BHW)
 
 
 def label_weak_view(teacher: nn.Module, unlabelled: UnlabelledBatch) -> PseudoLabelMaps:
-    """Label the weak views: eval mode, no gradient, batch-norm statistics untouched."""
+    """Predict pseudo-labels of the weak views in eval mode: no gradient, batch-norm statistics untouched."""
     with torch.no_grad(), eval_mode(teacher):
         out = teacher(unlabelled.weak_t1_BCHW, unlabelled.weak_t2_BCHW, heads=frozenset({"change"}))
     return PseudoLabelMaps.from_logits(out.change_BKHW)
 
 
+def forward_labelled_and_weak(
+    model: nn.Module, labelled: LabelledBatch, unlabelled: UnlabelledBatch, *, heads: frozenset[str]
+) -> tuple[Outputs, Outputs]:
+    """Return the outputs of labelled pairs and of weak views, from one pass: they share batch norm.
+
+    Adversarial methods differ in this from their published code, which makes two passes, of which each normalises its
+    own kind: at test time neither statistics fit.
+    """
+    count = len(labelled.label_BHW)
+    out: Outputs = model(
+        torch.cat([labelled.t1_BCHW, unlabelled.weak_t1_BCHW]),
+        torch.cat([labelled.t2_BCHW, unlabelled.weak_t2_BCHW]),
+        heads=heads,
+    )
+    return out.select_pairs(slice(count)), out.select_pairs(slice(count, None))
+
+
 @dataclass(frozen=True)
 class StrongView:
-    """The strong view after CutMix, with everything that was mixed by the same box."""
+    """Hold the strong view after CutMix, with all maps that were mixed by the same box."""
 
     t1_BCHW: Tensor
     t2_BCHW: Tensor
@@ -73,9 +86,9 @@ def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: CutMixPartn
 
     Args:
         own: BCHW or BHW.
-        pasted: like `own`, in the batch's order; the partner is looked up in here.
+        pasted: like `own`, in the batch's order; the partner's pixels come from here.
         box_BHW: bool, the pixels to paste.
-        partner: whom pair b takes from.
+        partner: the pair that each pair's pixels are pasted from.
     """
     partners = pasted.roll(1, dims=0) if partner == "other" else pasted.flip(-1)
     return torch.where(box_BHW if own.ndim == 3 else box_BHW[:, None], partners, own)
@@ -84,13 +97,13 @@ def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: CutMixPartn
 def cutmix_strong_view(
     unlabelled: UnlabelledBatch, *, own: PseudoLabelMaps, pasted: PseudoLabelMaps, partner: CutMixPartner = "other"
 ) -> StrongView:
-    """Apply CutMix to the strong view: images, pseudo labels, padding and VLM labels alike.
+    """Apply CutMix to the strong view: images, pseudo-labels, padding and VLM labels alike.
 
     Args:
         unlabelled: the batch.
-        own: pseudo labels that the pixels outside the box keep.
-        pasted: pseudo labels that pasted pixels bring along.
-        partner: whom pair b takes from.
+        own: pseudo-labels of the pixels outside the box.
+        pasted: pseudo-labels of the pasted pixels.
+        partner: the pair that each pair's pixels are pasted from.
     """
 
     def mix(value: Tensor, from_partner: Tensor) -> Tensor:
@@ -118,7 +131,10 @@ def require_unlabelled(unlabelled: UnlabelledBatch | None, *, method: str) -> Un
         DataError: there is none.
     """
     if unlabelled is None:
-        raise DataError(f"method '{method}' learns from unlabelled pairs and got none; add some or use 'supervised'.")
+        raise DataError(
+            f"method '{method}' learns from unlabelled pairs, and the batch has none. Add unlabelled pairs, or use "
+            "method 'supervised'."
+        )
     return unlabelled
 
 
@@ -129,13 +145,13 @@ def compute_pseudo_label_diagnostics(
     confidence_min: float,
     confidence_min_changed: float | None = None,
 ) -> dict[str, float]:
-    """Return the numbers that tell whether training on pseudo labels goes well, all in [0, 1].
+    """Compute the numbers that show whether training on pseudo-labels goes well, all in [0, 1].
 
-    `confident_frac` is the share of pixels that the consistency term learns from, `pseudo_changed_frac` the share that
-    is called changed (0 for long: the network has collapsed to "unchanged"). Where the truth is known also the share of
-    confident labels that are right, of all (`confident_precision`) and of those that say "changed"
-    (`confident_changed_precision`; change is rare, so the first is high even for a network that never finds any).
-    A number over no pixels is left out. One transfer from the device in all.
+    `confident_frac` is the share of pixels that the consistency term uses, `pseudo_changed_frac` the share labelled as
+    changed (0 for many steps: the network has collapsed to "unchanged"). Where the truth is known, also the share of
+    confident pseudo-labels that are correct: of all (`confident_precision`) and of those labelled as changed
+    (`confident_changed_precision`; change is rare, so the first is high even for a network that detects none).
+    A number over no pixels is left out. All numbers need one transfer from the device.
     """
     valid_BHW = unlabelled.valid_BHW
     bounds = losses.ConfidenceBounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)

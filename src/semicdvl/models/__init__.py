@@ -2,16 +2,25 @@
 
 A builder takes its settings by keyword and returns an `nn.Module` with
 
-    heads       which of `types.HEADS` it has
-    symmetric   whether change stays as it is when the dates are swapped
+    heads       which of `types.HEADS` it has; without it: `change` alone
+    symmetric   whether the change logits stay as they are when the dates are swapped
     encoder     the part that starts from pretrained weights (its own learning rate); everything else is "head".
-                Networks that start from nothing have none.
+                Networks that are trained from scratch have none.
     forward(t1_BCHW, t2_BCHW, *, heads=None) -> Outputs
 
 A network with parts that only training needs has `drop_train_heads()`, which removes them and returns the network.
 
 Images are RGB, normalised with the ImageNet mean and deviation, and of any size; the outputs have the input's size.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from semicdvl.registry import build_part
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODELS: dict[str, str] = {
     "siam_light": "semicdvl.models.siam_light:build_siam_light",
@@ -28,20 +37,33 @@ MODELS: dict[str, str] = {
     "ban": "semicdvl.models.ban:build_ban",
     "siam_unet": "semicdvl.models.siam_unet:build_siam_unet",
 }
-"""Name -> builder. One more network: one more file and one line here."""
-
-SPECIAL_HEADS: dict[str, tuple[str, ...]] = {
-    "siam_light": ("vlm_change", "segmentation", "features", "perturbed"),
-    "deeplab": ("perturbed",),  # and `auxiliary`, where it is built with one
-    "psp": ("perturbed",),
-    "cct": ("auxiliary",),
-    "stanet": ("distance",),
-    "changeformer": ("auxiliary",),
-    "siam_unet": ("perturbed",),
-}
-"""What a network, as it is by default, has besides `change`: known without building it."""
+"""Name -> builder. Adding a network takes one file and one line here; its heads are declared in its own file."""
 
 
-def models_with_heads(heads: frozenset[str]) -> tuple[str, ...]:
-    """Return the names of the networks that have all of these heads, for the sentence that refuses one without."""
-    return tuple(name for name in MODELS if heads <= {"change", *SPECIAL_HEADS.get(name, ())})
+def list_models() -> tuple[str, ...]:
+    """Return the names of all networks.
+
+    >>> "siam_light" in list_models()
+    True
+    """
+    return tuple(MODELS)
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Build a network by its name.
+
+    >>> model = create_model("siam_light", backbone="test_resnet", pretrained=False, decoder_channels=8)
+    >>> sorted(model.heads)
+    ['change', 'features', 'perturbed', 'segmentation', 'vlm_change']
+
+    Args:
+        name: a name of `list_models()`, or `package.module:builder` for a network of your own.
+        options: keyword arguments of its builder, such as `backbone` and `pretrained`.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value out of range.
+        MissingExtraError: the package with the pretrained weights is not installed.
+        InputError: a weights file is missing or does not fit.
+    """
+    model: nn.Module = build_part("model", name, MODELS, options)
+    return model

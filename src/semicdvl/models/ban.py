@@ -31,13 +31,13 @@ from semicdvl.models.blocks import (
     check_positive,
     map_to_tokens,
     resize_map,
-    resolve_heads,
     resolve_weights,
     tokens_to_map,
 )
 from semicdvl.models.encoders.foundation import FoundationEncoder, build_foundation
 from semicdvl.models.encoders.mit import MIT_B0_CONFIG, MiT, MixMLP
 from semicdvl.models.encoders.timm import PyramidBackbone, build_backbone, load_weights_file
+from semicdvl.models.heads import resolve_heads
 from semicdvl.types import Outputs
 
 MIT_B0 = "mit_b0"

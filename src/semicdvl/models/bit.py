@@ -29,11 +29,11 @@ from semicdvl.models.blocks import (
     check_positive,
     map_to_tokens,
     resize_map,
-    resolve_heads,
     resolve_weights,
     tokens_to_map,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
+from semicdvl.models.heads import resolve_heads
 from semicdvl.types import Outputs
 
 ATTENTION_HEADS = 8

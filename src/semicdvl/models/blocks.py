@@ -10,27 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models import models_with_heads
 
 CHANNEL_DROPOUT = 0.5
 """Share of the channels that feature perturbation drops (UniMatch)."""
-
-
-def resolve_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozenset[str]:
-    """Return the heads to compute: those asked for, or all that the network has.
-
-    Raises:
-        ConfigError: a head that the network doesn't have.
-    """
-    if heads is None:
-        return has
-    if not heads <= has:
-        others = ", ".join(models_with_heads(heads)) or "none of this package's"
-        raise ConfigError(
-            f"the network has no head {sorted(heads - has)}, only {sorted(has)}; build it with train_heads=True, take "
-            f"a network that has (as it is by default: {others}), or a method that does without."
-        )
-    return heads
 
 
 def resolve_weights(pretrained: bool | str | Path) -> str | Path:

@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_positive, resize_map, resolve_heads, resolve_weights
+from semicdvl.models.blocks import check_positive, resize_map, resolve_weights
 from semicdvl.models.cct_perturbations import AUXILIARY_DECODERS, PerturbationContext
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.models.psp import PyramidPooling
 from semicdvl.types import Outputs
 
@@ -111,6 +112,7 @@ class CCT(nn.Module):
         return found
 
 
+@declare_heads("auxiliary")
 def build_cct(
     *,
     backbone: str = "resnet50s",

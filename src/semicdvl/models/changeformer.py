@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_positive, pad_to_multiple, resize_map, resolve_heads, resolve_weights
+from semicdvl.models.blocks import check_positive, pad_to_multiple, resize_map, resolve_weights
 from semicdvl.models.encoders.mit import MiT, MiTConfig
 from semicdvl.models.encoders.timm import Backbone, build_backbone, load_weights_file
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.types import Outputs
 
 OWN_ENCODER = "changeformer_v6"
@@ -156,6 +157,7 @@ def _make_prediction_head(channels: int, classes: int) -> nn.Module:
     )
 
 
+@declare_heads("auxiliary")
 def build_changeformer(
     *,
     backbone: str = OWN_ENCODER,

@@ -26,10 +26,10 @@ from semicdvl.models.blocks import (
     append_channel_dropout,
     check_positive,
     resize_map,
-    resolve_heads,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.types import Outputs
 
 ATROUS_RATES = (6, 12, 18)
@@ -139,6 +139,7 @@ class DeepLab(nn.Module):
         return resize_map(self.classify(fused_BDHW).float(), size_px=size_px, align_corners=True)
 
 
+@declare_heads("perturbed")
 def build_deeplab(
     *,
     backbone: str = "resnet50s",

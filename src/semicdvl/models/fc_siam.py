@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_positive, resolve_heads
+from semicdvl.models.blocks import check_positive
+from semicdvl.models.heads import resolve_heads
 from semicdvl.types import Outputs
 
 CONVS_PER_LEVEL = (2, 2, 3, 3)

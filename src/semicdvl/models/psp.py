@@ -23,10 +23,10 @@ from semicdvl.models.blocks import (
     append_channel_dropout,
     check_positive,
     resize_map,
-    resolve_heads,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.types import Outputs
 
 POOLING_BINS = (1, 2, 3, 6)
@@ -95,6 +95,7 @@ class PSPNet(nn.Module):
         return Outputs(change_BKHW=logits_BKHW[:count], perturbed_change_BKHW=perturbed_BKHW)
 
 
+@declare_heads("perturbed")
 def build_psp(
     *,
     backbone: str = "resnet50s",

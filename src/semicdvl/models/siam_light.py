@@ -26,10 +26,10 @@ from semicdvl.models.blocks import (
     append_channel_dropout,
     check_positive,
     resize_map,
-    resolve_heads,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.types import Outputs
 
 INFERENCE_HEADS = frozenset({"change"})
@@ -163,6 +163,7 @@ class SiamLight(nn.Module):
         return resize_map(logits_BKHW.float(), size_px=size_px)
 
 
+@declare_heads("vlm_change", "segmentation", "features", "perturbed")
 def build_siam_light(
     *,
     backbone: str = "resnet50s",

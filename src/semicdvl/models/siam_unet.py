@@ -25,10 +25,10 @@ from semicdvl.models.blocks import (
     append_channel_dropout,
     check_positive,
     resize_map,
-    resolve_heads,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import Outputs
 
@@ -113,6 +113,7 @@ class SiamUNet(nn.Module):
         return resize_map(self.classify(map_BDHW).float(), size_px=size_px)
 
 
+@declare_heads("perturbed")
 def build_siam_unet(
     *,
     backbone: str = "resnet34",

@@ -31,10 +31,10 @@ from semicdvl.models.blocks import (
     check_positive,
     pad_to_multiple,
     resize_map,
-    resolve_heads,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
+from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import Outputs
 
@@ -186,6 +186,7 @@ class STANet(nn.Module):
         return fused_BDHW
 
 
+@declare_heads("distance")
 def build_stanet(
     *,
     backbone: str = "resnet18",

@@ -10,7 +10,7 @@ from torch import nn
 from semicdvl.checkpoint import build_untrained_network
 from semicdvl.config import Recipe
 from semicdvl.errors import ConfigError
-from semicdvl.models import models_with_heads
+from semicdvl.models.heads import models_with_heads, read_heads
 from semicdvl.types import Method
 
 HEAD_REMEDIES = {
@@ -28,7 +28,7 @@ def check_compatibility(recipe: Recipe, method: Method, model: nn.Module) -> Non
     Raises:
         ConfigError: saying which networks have the heads.
     """
-    has: frozenset[str] = getattr(model, "heads", frozenset({"change"}))
+    has = read_heads(model)
     if missing := method.heads - has:
         name, able = recipe.model.name, models_with_heads(method.heads)
         named = [f"'{one}'" + (" as it is by default" if one == name else "") for one in able]
@@ -38,14 +38,14 @@ def check_compatibility(recipe: Recipe, method: Method, model: nn.Module) -> Non
             f"method '{recipe.method.name}' needs the heads {', '.join(sorted(missing))}, which model "
             f"'{name}' has not. {', '.join([found, *remedies])}; or take another method."
         )
-    if recipe.data.labelled == 0 and not getattr(method, "learns_without_labels", False):
+    if recipe.data.labelled == 0 and not method.learns_without_labels:
         remedy = "Set method.dual_head = false, so that the VLM teaches the head that is used"
         raise ConfigError(
             f"method '{recipe.method.name}' needs labelled pairs, and data.labelled = 0 leaves none. "
             + (remedy if recipe.method.name == "semicd_vl" else "Take method 'semicd_vl' with dual_head = false")
             + ", or keep some labels."
         )
-    if getattr(method, "needs_average", False) and not recipe.train.ema:
+    if method.needs_average and not recipe.train.ema:
         raise ConfigError(
             f"method '{recipe.method.name}' learns from a moving average of the network, and train.ema = 0 keeps none. "
             "Set train.ema = 0.99, or 0.999 for tens of thousands of steps."

@@ -108,12 +108,12 @@ def _build_unlabelled_rows(
 ) -> Iterator[SheetRow]:
     """Yield the rows of unlabelled pairs."""
     pseudo = label_weak_view(teacher, batch)
-    strong = cutmix_strong_view(batch, own=pseudo, pasted=pseudo, partner=getattr(method, "cutmix_partner", "other"))
+    strong = cutmix_strong_view(batch, own=pseudo, pasted=pseudo, partner=method.cutmix_partner)
     confident_BHW = losses.is_confident(
         pseudo.label_BHW,
         pseudo.confidence_BHW,
-        confidence_min=getattr(method, "confidence_min", 0.0),
-        confidence_min_changed=getattr(method, "confidence_min_changed", None),
+        confidence_min=method.confidence_min,
+        confidence_min_changed=method.confidence_min_changed,
     )
     found_BHW = _predict_classes(student, batch.weak_t1_BCHW[:ROWS_PER_PART], batch.weak_t2_BCHW[:ROWS_PER_PART])
     for index, found_HW in enumerate(found_BHW):

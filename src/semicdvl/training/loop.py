@@ -18,6 +18,7 @@ from torch import nn
 
 from semicdvl.config import Recipe, TrainConfig
 from semicdvl.errors import DivergedError
+from semicdvl.models.heads import read_heads
 from semicdvl.training.batches import TrainingBatch
 from semicdvl.training.checkpoint import FitResult, TrainingCheckpoint, find_last_checkpoint
 from semicdvl.training.distributed import has_batch_norm, join_process_group, synchronise_batch_norm
@@ -132,7 +133,7 @@ def _build_accelerator(config: TrainConfig, method: Method, model: nn.Module) ->
     """Return accelerate's front for device, precision and processes."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    has: frozenset[str] = getattr(model, "heads", method.heads)
+    has = read_heads(model)
     # Looking for weights without a gradient costs a walk over the graph at each step: only where some head is not read.
     exchange = DistributedDataParallelKwargs(find_unused_parameters=bool(has - method.heads - HEADS_WITHOUT_WEIGHTS))
     return Accelerator(

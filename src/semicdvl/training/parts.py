@@ -12,7 +12,7 @@ from semicdvl.data.samples import LoaderOptions
 from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
 from semicdvl.errors import ConfigError, DataError, StoreError
-from semicdvl.methods import METHODS
+from semicdvl.methods import create_method
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.registry import build_part
 from semicdvl.training.distributed import ProcessGroup
@@ -21,8 +21,7 @@ from semicdvl.types import Method, Split
 
 def build_method(recipe: Recipe) -> Method:
     """Build the method of a recipe."""
-    method: Method = build_part("method", recipe.method.name, METHODS, recipe.method.options)
-    return method
+    return create_method(recipe.method.name, **recipe.method.options)
 
 
 def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
@@ -98,7 +97,7 @@ def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup
     return LoaderOptions(
         weak=WeakAugmentation(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
         strong=StrongAugmentation(paired=recipe.data.paired_looks),
-        strong_views=getattr(method, "strong_views", 1),
+        strong_views=method.strong_views,
         label_values=recipe.data.label_values,
         rank=processes.rank,
         world_size=processes.count,

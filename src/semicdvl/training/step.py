@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from semicdvl.training.batches import TrainingBatch, move_to_device
 from semicdvl.training.distributed import average_by_name
-from semicdvl.types import LabelledBatch, Method, TrainingProgress, UnlabelledBatch
+from semicdvl.types import AdversarialMethod, LabelledBatch, Method, TrainingProgress, UnlabelledBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,9 +47,11 @@ class TrainingStep(nn.Module):
     def forward(
         self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None, progress: TrainingProgress
     ) -> dict[str, Tensor]:
-        """Return the method's loss terms: of the network and of the discriminators, where it has any."""
-        extra = {} if self.discriminators is None else {"critics": self.discriminators}
-        return self.method.step(self.model, self._teacher[0], labelled, unlabelled, progress, **extra)
+        """Return the method's loss terms: of the network and, in an adversarial method, of the discriminators."""
+        inputs = (self.model, self._teacher[0], labelled, unlabelled, progress)
+        if isinstance(self.method, AdversarialMethod):
+            return self.method.step(*inputs, discriminators=self.discriminators)
+        return self.method.step(*inputs)
 
 
 def accumulate_gradients(

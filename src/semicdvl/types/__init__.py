@@ -24,15 +24,8 @@ from semicdvl.types.detectors import (
     TileInstanceReader,
     TilePrediction,
 )
-from semicdvl.types.networks import (
-    HEADS,
-    HEADS_WITHOUT_WEIGHTS,
-    AdversarialMethod,
-    Method,
-    Network,
-    Outputs,
-    TrainingProgress,
-)
+from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
+from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
 from semicdvl.types.vlm import VLM, Instance, Segments, VLMLabels, VLMLabelSource
 
@@ -45,6 +38,7 @@ __all__ = [
     "VLM",
     "AdversarialMethod",
     "ChangeMap",
+    "CutMixPartner",
     "Detector",
     "Fits",
     "Instance",
