@@ -43,7 +43,7 @@ def unlabelled_of(weak_BHW: torch.Tensor, strong_BHW: torch.Tensor, **changes) -
         "strong_t1_BCHW": image(torch.zeros_like(strong_BHW)),
         "strong_t2_BCHW": image(strong_BHW),
         "valid_BHW": torch.ones(weak_BHW.shape, dtype=torch.bool),
-        "box_BHW": torch.zeros(weak_BHW.shape, dtype=torch.bool),
+        "cutmix_box_BHW": torch.zeros(weak_BHW.shape, dtype=torch.bool),
     }
     return UnlabelledBatch(**defaults | changes)
 
@@ -165,7 +165,7 @@ def test_one_box_mixes_images_labels_padding_and_vlm_alike():
     box_BHW = torch.rand(3, 5, 7, generator=generator) < 0.4
     whole = tag_BHW.long()
     batch = unlabelled_of(
-        tag_BHW, tag_BHW, box_BHW=box_BHW, valid_BHW=whole == 0, vlm=VLMTargets(whole, whole + 10, whole + 20)
+        tag_BHW, tag_BHW, cutmix_box_BHW=box_BHW, valid_BHW=whole == 0, vlm=VLMTargets(whole, whole + 10, whole + 20)
     )
     strong = cutmix_strong_view(batch, own=PseudoLabelMaps(whole, tag_BHW), pasted=PseudoLabelMaps(whole + 5, tag_BHW))
     source_BHW = torch.where(box_BHW, (whole - 1) % 3, whole)

@@ -107,7 +107,7 @@ def test_cutmix_takes_images_and_answers_alike() -> None:
     model, (labelled, unlabelled) = AllHeads().eval(), random_batches()
     same = replace(unlabelled, strong_t1_BCHW=unlabelled.weak_t1_BCHW, strong_t2_BCHW=unlabelled.weak_t2_BCHW)
     none_BHW = torch.zeros_like(same.cutmix_box_BHW)
-    own, partner = (replace(same, valid_BHW=~none_BHW, box_BHW=box_BHW) for box_BHW in (none_BHW, ~none_BHW))
+    own, partner = (replace(same, valid_BHW=~none_BHW, cutmix_box_BHW=box_BHW) for box_BHW in (none_BHW, ~none_BHW))
     for batch in (own, partner):  # in the second one each pair is its partner altogether
         terms = MeanTeacher(cut_and_mix=True).step(model, deepcopy(model), labelled, batch, TrainingProgress(5, 10))
         assert terms["consistency"].item() == pytest.approx(0, abs=1e-10)

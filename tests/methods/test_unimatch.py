@@ -110,7 +110,7 @@ def test_official_takes_train_mode_labels_and_the_pair_itself() -> None:
             return super().forward(t1_BCHW, t2_BCHW if self.training else -t2_BCHW, heads=heads)
 
     box_BHW = torch.tensor([[[False, False, True]]])
-    batch = unlabelled_of([[[SURE] * 3]], [[[1.0] * 3]], [[[1.0] * 3]], box_BHW=box_BHW)
+    batch = unlabelled_of([[[SURE] * 3]], [[[1.0] * 3]], [[[1.0] * 3]], cutmix_box_BHW=box_BHW)
     ours = UniMatch(perturbed_weight=0).step(Moody(), Moody(), LABELLED, batch, START)
     official = UniMatch.official(perturbed_weight=0).step(Moody(), Moody(), LABELLED, batch, START)
     yes, no = softplus(-1.0), softplus(1.0)
