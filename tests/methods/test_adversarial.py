@@ -1,4 +1,4 @@
-"""Adversarial methods: gradients that stay on one side, terms by hand, and the faults of public code that are not ours."""
+"""Adversarial methods: gradients that stay on one side, terms by hand, and faults of public code that are not ours."""
 
 import math
 from copy import deepcopy
@@ -159,7 +159,7 @@ def test_discriminators_have_an_adam_of_their_own_whose_rate_decays_with_the_net
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{type(method).__name__}-{len(method.heads)}")
 def test_one_step_of_the_loop_is_the_published_two(method) -> None:
-    """First the network, discriminators frozen, then the discriminators: one pass over the sum gives the same weights."""
+    """Two passes, first of the network, then of the discriminators, give the weights of one pass over the sum."""
     batches, start, opponents = (
         random_batches(),
         AllHeads(),

@@ -221,7 +221,7 @@ def test_bfloat16_gives_float32_logits_that_train(name: str) -> None:
 def test_a_head_that_it_has_not_is_refused_with_the_networks_that_have(name: str) -> None:
     net = tiny(name)
     for head in sorted(frozenset(HEADS) - net.heads):
-        with pytest.raises(ConfigError, match=rf"no head \['{head}'\], only .*take a network that has") as refused:
+        with pytest.raises(ConfigError, match=rf"no head \['{head}'\], only .*use a network that has") as refused:
             net(*images(), heads=frozenset({"change", head}))
         for other in models_with_heads(frozenset({head})):
             assert other in str(refused.value)

@@ -40,8 +40,8 @@ class Supervised(SupervisedTerm):
         super().__post_init__()
         if not (self.cross_entropy_weight or self.dice_weight or self.contrastive_weight):
             raise ConfigError(
-                "method 'supervised' has no loss term: cross_entropy_weight, dice_weight and contrastive_weight are all "
-                "0. Set one of them above 0."
+                "method 'supervised' has no loss term: cross_entropy_weight, dice_weight and contrastive_weight are "
+                "all 0. Set one of them above 0."
             )
 
     @property
@@ -58,7 +58,7 @@ class Supervised(SupervisedTerm):
         unlabelled: UnlabelledBatch | None,
         progress: TrainingProgress,
     ) -> dict[str, Tensor]:
-        """Return {"supervised"} and, if their weights are set, "auxiliary" and "contrastive"; reads `labelled` alone."""
+        """Return {"supervised"} and, if their weights are set, "auxiliary" and "contrastive", from labels alone."""
         out: Outputs = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=self.heads)
         terms: dict[str, Tensor] = {}
         if self.cross_entropy_weight or self.dice_weight:

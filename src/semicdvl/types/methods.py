@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CutMixPartner = Literal["other", "official_self"]
-"""The pair that CutMix pastes from. `other`: the previous pair of the batch. `official_self`: the same pair again, as in
-the public code, unintentionally (both of its loaders are shuffled alike). There it is another random crop of the pair,
-here the pair mirrored left to right: a second crop would cost a second loader, and the authors saw no difference."""
+"""The pair that CutMix pastes from. `other`: the previous pair of the batch. `official_self`: the same pair again, as
+in the public code, unintentionally (both of its loaders are shuffled alike). There it is another random crop of the
+pair, here the pair mirrored left to right: a second crop would cost a second loader, and the authors saw no
+difference."""
 
 
 @dataclass(frozen=True)
