@@ -1,0 +1,73 @@
+"""Settings of a preparation: how two rasters are cut into patches and divided into subsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semicdvl.errors import ConfigError
+
+PrepareInputs = dict[str, Path | None]
+"""The files of a preparation: `before`, `after`, `labels` and `labelled_area`."""
+
+MIN_PATCH_PX = 32
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How rasters are cut into patches.
+
+    Attributes:
+        size_px: side of a patch.
+        val_frac: share of the labelled patches for validation; 0: none.
+        test_frac: share of the labelled patches for test; 0: none.
+        block_m: side of the blocks of ground that are assigned to one subset as a whole; None: the largest blocks of
+            which enough hold a change, see `run.MIN_BLOCKS_WITH_CHANGE`.
+        buffer_px: unused gap between blocks; None: a quarter of a patch.
+        seed: of the draw of blocks.
+        min_valid_frac: patches with a smaller share of pixels with data (on both dates) are skipped.
+        min_known_frac: share of a patch on which the label must be known (inside the labelled area, data on both
+            dates); patches with less are unlabelled. Below 1, labels hold 128 where nothing is known, and a recipe has
+            to set `data.label_values`.
+        layer: layer of the file of labels, needed where it has several.
+        area_layer: layer of the file of the labelled area, needed where it has several.
+        bands: 1-based numbers of red, green and blue; None: as tagged in the file, or the first three.
+    """
+
+    size_px: int = 256
+    val_frac: float = 0.15
+    test_frac: float = 0.25
+    block_m: float | None = None
+    buffer_px: int | None = None
+    seed: int = 0
+    min_valid_frac: float = 0.5
+    min_known_frac: float = 1.0
+    layer: str | None = None
+    area_layer: str | None = None
+    bands: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings by which nothing can be cut.
+
+        Raises:
+            ConfigError: a size or a share is out of range.
+        """
+        if self.size_px < MIN_PATCH_PX or self.gap_px < 0:
+            raise ConfigError(
+                f"Patches of {self.size_px} px with gaps of {self.gap_px} px cannot be cut."
+                f" Give a patch size of at least {MIN_PATCH_PX} px and a gap of at least 0 px."
+            )
+        if min(self.val_frac, self.test_frac) < 0 or self.val_frac + self.test_frac >= 1:
+            raise ConfigError(
+                f"Shares of {self.val_frac:g} for validation and {self.test_frac:g} for test leave nothing to train"
+                " with. Give shares from 0 whose sum is below 1."
+            )
+        if not 0 < self.min_known_frac <= 1:
+            raise ConfigError(f"min_known_frac is {self.min_known_frac:g}. Give a share above 0 and up to 1.")
+        if self.block_m is not None and self.block_m <= 0:
+            raise ConfigError(f"Blocks of {self.block_m:g} m are not possible. Give a positive length.")
+
+    @property
+    def gap_px(self) -> int:
+        """The gap between blocks in pixels."""
+        return self.size_px // 4 if self.buffer_px is None else self.buffer_px
