@@ -13,7 +13,8 @@ from rasterio.transform import Affine
 from tests.support.dataset_files import folder_of_pairs, save
 
 from semicdvl.data.images import ImageCache, read_image_size, read_mask, read_rgb
-from semicdvl.data.pairs import check_all_pair_files, check_pair_files, read_pair
+from semicdvl.data.pair_checks import check_all_pair_files, check_pair_files
+from semicdvl.data.pairs import read_pair
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.types import IGNORE, PairFiles
 
@@ -157,7 +158,7 @@ def test_rasters_of_other_ground_are_refused(tmp_path: Path) -> None:
     here = _tiff(tmp_path / "here.tif", bands_CHW)
     check_pair_files(PairFiles("near", here, _tiff(tmp_path / "near.tif", bands_CHW, x=500_000.4)))
     check_pair_files(PairFiles("nowhere", here, save(tmp_path / "nowhere.tif", _rgb())))
-    with pytest.raises(InputError, match=r"far\.tif: lies 20\.0 px beside here"):
+    with pytest.raises(InputError, match=r"far\.tif: is offset by 20\.0 px from here"):
         check_pair_files(PairFiles("far", here, _tiff(tmp_path / "far.tif", bands_CHW, x=500_010.0)))
     with pytest.raises(InputError, match="another CRS"):
         check_pair_files(PairFiles("crs", here, _tiff(tmp_path / "crs.tif", bands_CHW, crs="EPSG:32616")))
@@ -170,7 +171,7 @@ def test_pairs_without_change_or_label_cannot_be_learnt_from(tmp_path: Path) -> 
     check_all_pair_files([pair], read_masks=False)
     with pytest.raises(DataError, match="changed pixel"):
         check_all_pair_files([pair])
-    with pytest.raises(DataError, match="single labelled pixel"):
+    with pytest.raises(DataError, match="has a labelled pixel"):
         check_all_pair_files([pair], label_values={0: IGNORE})
 
 

@@ -11,7 +11,9 @@ from tests.support.dataset_files import folder_of_pairs, save
 from tests.support.paths import SHARED
 
 from semicdvl.data import DATASETS
-from semicdvl.data.pairs import ChangeDataset, check_pair_files, merge_datasets, read_pair
+from semicdvl.data.change_dataset import ChangeDataset
+from semicdvl.data.pair_checks import check_pair_files
+from semicdvl.data.pairs import read_pair
 from semicdvl.data.readers import folder, levir_cd, whu_cd
 from semicdvl.errors import DataError, InputError
 from semicdvl.registry import resolve_builder
@@ -68,7 +70,7 @@ def test_dates_named_in_files_and_folders(tmp_path: Path) -> None:
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         folder.read_folder(tmp_path / "none")
     with pytest.raises(InputError, match="date folders"):
         folder.read_folder(tmp_path)
@@ -82,7 +84,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of its 2 labels"):
         folder.read_folder(root)
     save(root / "B" / "b.tif", np.zeros((4, 5, 3), np.uint8))
-    with pytest.raises(DataError, match=r"B: 1 names occur twice, e\.g\. 'b'"):
+    with pytest.raises(DataError, match=r"B: 1 name occurs twice, e\.g\. 'b'"):
         folder.read_folder(root)
     (root / "B" / "b.tif").unlink()
     (root / "B" / "b.png").unlink()
@@ -102,21 +104,16 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="empty list"):
         folder.read_folder(root)
     (root / "train.txt").write_bytes(b"\xff\xfe\x00broken")
-    with pytest.raises(InputError, match="no list"):
+    with pytest.raises(InputError, match="not a list"):
         folder.read_folder(root)
 
 
-def test_merging_keeps_subsets_and_refuses_equal_names(tmp_path: Path) -> None:
-    one, two = (
-        ChangeDataset(name, (PairFiles(pair, tmp_path, tmp_path),), {"train": (pair,)}, {pair: "tile"})
-        for name, pair in (("one", "a"), ("two", "b"))
-    )
-    both = merge_datasets(one, two, name="both")
-    assert both.subsets == {"train": ("a", "b")} and both.source_tiles == {"a": "one/tile", "b": "two/tile"}
-    with pytest.raises(DataError, match="twice"):
-        merge_datasets(one, one, name="both")
+def test_data_sets_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    pair = PairFiles("a", tmp_path, tmp_path)
+    with pytest.raises(DataError, match="1 name occurs twice"):
+        ChangeDataset("mine", (pair, pair))
     with pytest.raises(DataError, match="no subset 'val'"):
-        both.select_subset("val")
+        ChangeDataset("mine", (pair,), {"train": ("a",)}).select_subset("val")
 
 
 # ------------------------------------------------------------------------------------------------ LEVIR-CD
@@ -150,7 +147,7 @@ def test_levir_crops_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_levir_crops_must_fit(tmp_path: Path) -> None:
     folder_of_pairs(tmp_path, ["train_1"], size_px=(40, 56))
-    with pytest.raises(DataError, match="without a rest"):
+    with pytest.raises(DataError, match="whole crops"):
         levir_cd.read_levir_cd(tmp_path, crop_px=16)
     assert len(levir_cd.read_levir_cd(tmp_path, crop_px=None).pairs) == 1
 
@@ -160,9 +157,9 @@ def test_whu_reads_lists_and_knows_neighbours(tmp_path: Path) -> None:
     root = folder_of_pairs(tmp_path, ["whucd_00001", "whucd_00002", "whucd_00009"])
     (root / "train.txt").write_text("whucd_00009.png\n")
     assert whu_cd.read_whu_cd(root).subsets == {"train": ("whucd_00009",)}
-    assert whu_cd.find_borders("whucd_00001") & whu_cd.find_borders("whucd_00002")
-    assert not whu_cd.find_borders("whucd_00001") & whu_cd.find_borders("whucd_00003")
-    assert not whu_cd.find_borders("train_1_2")
+    assert whu_cd.list_borders("whucd_00001") & whu_cd.list_borders("whucd_00002")
+    assert not whu_cd.list_borders("whucd_00001") & whu_cd.list_borders("whucd_00003")
+    assert not whu_cd.list_borders("train_1_2")
     assert (
         whu_cd.find_mosaic_strip("whucd_00126")
         == whu_cd.find_mosaic_strip("whucd_00001")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.dataset_files import folder_of_pairs
 from tests.support.paths import SHARED
 
-from semicdvl.data.pairs import ChangeDataset
+from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.readers import folder
 from semicdvl.data.split_file import read_split, write_split
 from semicdvl.data.splits import (
@@ -95,19 +95,19 @@ def test_crops_of_a_tile_stay_together() -> None:
     made = split_by_fraction(ChangeDataset("windows", windows), labelled=0.5, seed=3)
     assert len(made.test) == 8 and count_leaks(made) == 0
     sources = {f"p{i}": f"tile{i // 5}" for i in range(50)}
-    made = split_by_fraction(_set(50, sources=sources), labelled=0.5, seed=3)
+    made = split_by_fraction(_set(50, source_tiles=sources), labelled=0.5, seed=3)
     assert len(made.test) == 10 and count_leaks(made, source_tiles=sources) == 0
 
 
 def test_shares_without_a_pair_are_refused() -> None:
-    with pytest.raises(DataError, match=r"0\.05 of 14 training pairs .* no pair at all\. Give at least 0\.0714"):
+    with pytest.raises(DataError, match=r"0\.05 of 14 training pairs .* less than one pair\. Give at least 0\.0714"):
         split_by_fraction(_set(20), labelled=0.05, seed=0)
     with pytest.raises(DataError, match="Add label files"):
         split_by_fraction(_set(20, labelled=0), labelled=0.5, seed=0, val=0, test=0)
-    with pytest.raises(DataError, match=r"labelled = 1\.5 is no share"):
+    with pytest.raises(DataError, match=r"labelled = 1\.5 is not a share"):
         split_by_fraction(_set(20), labelled=1.5, seed=0)
     with pytest.raises(DataError, match="too few"):
-        split_by_fraction(_set(20, sources={f"p{i}": "one tile" for i in range(20)}), labelled=0.5, seed=0)
+        split_by_fraction(_set(20, source_tiles={f"p{i}": "one tile" for i in range(20)}), labelled=0.5, seed=0)
     bare = _set(20, labelled=10, subsets={"test": ("p3", "p13")})
     with pytest.raises(DataError, match=r"1 of 2 test pairs have no label file, e\.g\. 'p13'"):
         split_by_fraction(bare, labelled=0.5, seed=0)
@@ -139,11 +139,11 @@ def test_lists_are_read_and_picked(tmp_path: Path) -> None:
 
 def test_lists_that_contradict_are_refused(tmp_path: Path) -> None:
     root = _lists(tmp_path, half__labeled="p1 p2", half__unlabeled="p3", val="p4", test="p5", train="p1 p2 p3 p9")
-    with pytest.raises(DataError, match=r"differ from train\.txt in 1 names, e\.g\. 'p9'"):
+    with pytest.raises(DataError, match=r"differ from train\.txt in 1 name, e\.g\. 'p9'"):
         read_published_lists(root, part="half")
     (root / "train.txt").unlink()
     _lists(root, test="p5 p1")
-    with pytest.raises(DataError, match=r"'labelled' and 'test' have 1 names in common, e\.g\. 'p1'"):
+    with pytest.raises(DataError, match=r"'labelled' and 'test' have 1 name in common, e\.g\. 'p1'"):
         read_published_lists(root, part="half")
     _lists(root, test="p5 p5")
     with pytest.raises(DataError, match="twice"):

@@ -12,15 +12,17 @@ from semicdvl.benchmarking.config import CEGConfig, CityEntry, FolderEntry, Real
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import DataConfig
 from semicdvl.data import splits
-from semicdvl.data.pairs import ChangeDataset
+from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.readers import folder, real_pairs
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.pseudo_labels.store import STORE_VERSION
 from semicdvl.registry import build_part, suggest_nearest
-from semicdvl.synthetic.generate import CitySpec, generate_city, write_city_patches
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.vlm_answers import AnswerErrors, write_answers
+from semicdvl.synthetic.write import write_city_patches
 from semicdvl.training.parts import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS
@@ -126,7 +128,7 @@ def _prepare_real_pairs(entry: RealEntry, home: Path) -> PreparedData | None:
     """Cut the real pairs and have the VLM answer."""
     if not real_pairs.has_real_pairs(entry.root):
         return None
-    dataset = real_pairs.cut_real_pairs(entry.root, home / "pairs", crop_px=entry.crop_px)
+    dataset = real_pairs.read_real_pairs(entry.root, crops=home / "pairs", crop_px=entry.crop_px)
     if not (home / READY_FILE).exists():
         vlm: VLM = build_part("VLM", entry.vlm, VLMS, {})
         _fill_store(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real_pairs.REAL_PAIRS_GSD_M)

@@ -36,7 +36,7 @@ from semicdvl.detection.detectors.unsupervised import build_unsupervised_detecto
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.registry import build_part, list_options
-from semicdvl.synthetic.generate import CitySpec
+from semicdvl.synthetic.config import CitySpec
 from semicdvl.types import IGNORE, Detector, Fits, PairFiles
 from semicdvl.unsupervised import UNSUPERVISED
 

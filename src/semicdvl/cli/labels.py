@@ -177,8 +177,9 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Another seed draws other blocks")] = 0,
 ) -> None:
     """Cut two rasters into training patches."""
-    from semicdvl.data.prepare.run import PrepareSettings, require_paths
+    from semicdvl.data.prepare.config import PrepareSettings
     from semicdvl.data.prepare.run import prepare_patches as cut
+    from semicdvl.data.prepare.run import require_paths
 
     if context.invoked_subcommand is not None:
         return

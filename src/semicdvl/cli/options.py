@@ -14,7 +14,7 @@ from semicdvl.cli.app import out
 
 if TYPE_CHECKING:
     from semicdvl.ceg.prompts import Prompts
-    from semicdvl.data.pairs import ChangeDataset
+    from semicdvl.data.change_dataset import ChangeDataset
     from semicdvl.pseudo_labels.generate import CEGSettings
     from semicdvl.types import VLM
 

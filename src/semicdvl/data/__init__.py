@@ -1,22 +1,20 @@
-"""Pairs -> batches.
+"""Pairs of images on disk -> batches of tensors.
 
-folder.py       A/ B/ label/ and lists -> DataSet
-levir_cd.py     LEVIR-CD: tiles of 1024 px, cut while reading, or crops
-whu_cd.py       WHU-CD: numbered patches and lists
-synthetic.py    a made-up city with exact truth (and its parts, synthetic_*.py)
-images.py       one file -> one array
-pairs.py        what a data set holds, what is in one pair
-prepare.py      two rasters and GIS labels -> patches (polygons.py, blocks.py, cut.py, patches.py, prepare_files.py)
-published.py    the published data sets -> patches of 256 px, and their lists checked
-splits.py       which pair is for what; split_file.py keeps it
-augment.py      a pair -> its training views
-samples.py      pairs -> the tensors of one batch
-loaders.py      a split -> endless batches
+pairs.py            one pair as arrays; images.py one file as an array; pair_checks.py whether the files fit
+change_dataset.py   what a reader returns; publication.py what its module may declare of published names and lists
+readers/            a folder of any layout -> ChangeDataset, one file per data set
+splits.py           which pair is used for what; split_file.py keeps it, name_lists.py reads published lists
+augment.py          a pair -> its weak and strong training views
+samples.py          pairs -> the tensors of one batch
+loaders.py          a split -> endless batches
+patch_files.py      patches as PNG files
+prepare/            two rasters and GIS labels, or a published data set -> patches
 """
 
 DATASETS = {
     "folder": "semicdvl.data.readers.folder:read_folder",
     "levir_cd": "semicdvl.data.readers.levir_cd:read_levir_cd",
     "whu_cd": "semicdvl.data.readers.whu_cd:read_whu_cd",
+    "real_pairs": "semicdvl.data.readers.real_pairs:read_real_pairs",
 }
-"""Name -> reader `read(root, ...) -> DataSet`."""
+"""Name -> reader `read(root, **options) -> ChangeDataset`."""

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from semicdvl.data.images import ImageCache
-from semicdvl.data.pairs import check_all_pair_files, read_pair, read_pair_size
+from semicdvl.data.pair_checks import check_all_pair_files
+from semicdvl.data.pairs import read_pair, read_pair_size
 from semicdvl.data.samples import BatchBuilder, LoaderOptions, stack_images
 from semicdvl.errors import DataError, SemicdvlError
 from semicdvl.types import IGNORE, LabelledBatch, PairFiles, Split, UnlabelledBatch, VLMLabelSource

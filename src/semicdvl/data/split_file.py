@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.atomic_files import hash_values, read_json, write_json
-from semicdvl.data.pairs import require_unique_names
+from semicdvl.data.change_dataset import require_unique_names
 from semicdvl.errors import DataError, InputError
 from semicdvl.types import PairFiles, Split
 

@@ -1,7 +1,7 @@
-"""Which pair is for what: by fraction and seed, by published lists, or across data sets; kept in a hashed file.
+"""Which pair is used for what: a split by fraction and seed, by published lists, or across data sets.
 
 A split by fraction is nested: with the same seed the labelled pairs of 5 % are among those of 10 %. A pair's rank comes
-from a hash of its name, so the split is the same on every machine and hardly moves when pairs are added.
+from a hash of its name, so the split is the same on every machine and hardly changes when pairs are added.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semicdvl.data.pairs import ChangeDataset, require_unique_names
-from semicdvl.data.readers import levir_cd, whu_cd
-from semicdvl.data.readers.folder import read_name_list
+from semicdvl.data.change_dataset import ChangeDataset, require_unique_names
+from semicdvl.data.name_lists import read_name_list
+from semicdvl.data.publication import Publication, list_publications
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles, Split
 
@@ -23,9 +23,9 @@ from semicdvl.types import PairFiles, Split
 def split_by_fraction(
     dataset: ChangeDataset, *, labelled: float, seed: int, val: float = 0.1, test: float = 0.2
 ) -> Split:
-    """Divide a data set; published subsets are kept, what is missing is drawn.
+    """Divide a data set; published subsets are kept, missing ones are drawn.
 
-    All crops of one tile go to the same side of train | val | test. The labelled pairs are drawn pair by pair, as in
+    All crops of one tile are put into the same of train, val and test. The labelled pairs are drawn pair by pair, as in
     the published lists, and their number is rounded down, as there (5 % of 5947 = 297).
 
     Args:
@@ -41,60 +41,63 @@ def split_by_fraction(
     """
     for what, share in {"labelled": labelled, "val": val, "test": test}.items():
         if not 0 <= share <= 1:
-            raise DataError(f"{dataset.name}: {what} = {share} is no share. Give a number between 0 and 1.")
+            raise DataError(f"{dataset.name}: {what} = {share} is not a share. Give a number between 0 and 1.")
     named = {name for names in dataset.subsets.values() for name in names}
     pool = dataset.select_subset("train") if "train" in dataset.subsets else _exclude_names(dataset.pairs, named)
-    able = sum(pair.label is not None for pair in pool)
-    sides: dict[str, tuple[PairFiles, ...]] = {}
-    for side, share in (("test", test), ("val", val)):
-        if side in dataset.subsets:
-            sides[side] = _require_labels(dataset, dataset.select_subset(side), side)
+    with_label = sum(pair.label is not None for pair in pool)
+    held_out: dict[str, tuple[PairFiles, ...]] = {}
+    for subset, share in (("test", test), ("val", val)):
+        if subset in dataset.subsets:
+            held_out[subset] = _require_labels(dataset, dataset.select_subset(subset), subset)
         else:
-            count = max(1, round(share * able)) if share > 0 else 0
-            sides[side], pool = _draw_subset(dataset, pool, count=count, key=f"{seed}:{side}")
+            count = max(1, round(share * with_label)) if share > 0 else 0
+            held_out[subset], pool = _draw_subset(dataset, pool, count=count, key=f"{seed}:{subset}")
     kept = _draw_labelled(dataset, pool, share=labelled, seed=seed)
-    return Split(kept, _exclude_names(pool, {pair.name for pair in kept}), sides["val"], sides["test"])
+    return Split(kept, _exclude_names(pool, {pair.name for pair in kept}), held_out["val"], held_out["test"])
 
 
 def _draw_labelled(
     dataset: ChangeDataset, pool: tuple[PairFiles, ...], *, share: float, seed: int
 ) -> tuple[PairFiles, ...]:
     """Draw the pairs that keep their label."""
-    able = [pair for pair in pool if pair.label is not None]
-    count = math.floor(share * len(able) + 1e-9)
+    with_label = [pair for pair in pool if pair.label is not None]
+    count = math.floor(share * len(with_label) + 1e-9)
     if share > 0 and count == 0:
-        least = f"Give at least {1 / len(able):.4f}" if able else "Add label files to some pairs"
+        remedy = f"Give at least {1 / len(with_label):.4f}" if with_label else "Add label files to some of the pairs"
         raise DataError(
-            f"{dataset.name}: {share:.4g} of {len(able)} training pairs with a label is no pair at all. {least}."
+            f"{dataset.name}: {share:.4g} of {len(with_label)} training pairs with a label is less than one pair."
+            f" {remedy}."
         )
-    return tuple(sorted(able, key=lambda pair: _hash_rank(f"{seed}:labelled", pair.name))[:count])
+    return tuple(sorted(with_label, key=lambda pair: _hash_rank(f"{seed}:labelled", pair.name))[:count])
 
 
 def _draw_subset(
     dataset: ChangeDataset, pool: tuple[PairFiles, ...], *, count: int, key: str
 ) -> tuple[tuple[PairFiles, ...], tuple[PairFiles, ...]]:
     """Draw whole tiles for validation or test; return their labelled pairs, and the pairs of all other tiles."""
+    publications = list_publications()
+    tile_of = {pair.name: _find_tile(pair, dataset.source_tiles, publications) for pair in pool}
     tiles: dict[str, list[PairFiles]] = {}
     for pair in pool:
         if pair.label is not None:
-            tiles.setdefault(_find_tile(pair, dataset.source_tiles), []).append(pair)
+            tiles.setdefault(tile_of[pair.name], []).append(pair)
+    remaining = sorted(tiles, key=lambda tile: _hash_rank(key, tile), reverse=True)
     drawn: list[PairFiles] = []
-    left = sorted(tiles, key=lambda tile: _hash_rank(key, tile), reverse=True)
-    gone: set[str] = set()
-    while left and len(drawn) < count:
-        tile = left.pop()
-        gone.add(tile)
+    drawn_tiles: set[str] = set()
+    while remaining and len(drawn) < count:
+        tile = remaining.pop()
+        drawn_tiles.add(tile)
         drawn += tiles[tile]
-    if len(drawn) < count or (drawn and not left):
+    if len(drawn) < count or (drawn and not remaining):
         raise DataError(
             f"{dataset.name}: {len(pool)} pairs, with labels on {len(tiles)} tiles, are too few to draw {count} pairs"
-            f" by whole tiles for {key.partition(':')[2]} and have some left. Give smaller shares, or lists."
+            f" by whole tiles for {key.partition(':')[2]} and to keep some for training. Give smaller shares, or lists."
         )
-    return tuple(drawn), tuple(pair for pair in pool if _find_tile(pair, dataset.source_tiles) not in gone)
+    return tuple(drawn), tuple(pair for pair in pool if tile_of[pair.name] not in drawn_tiles)
 
 
 def _hash_rank(key: str, name: str) -> bytes:
-    """Return the place of a name in the order of a key: a hash, equal on every machine."""
+    """Return the rank of a name in the order of a key: a hash, equal on every machine."""
     return hashlib.sha256(f"{key}:{name}".encode()).digest()
 
 
@@ -105,11 +108,11 @@ def _exclude_names(pairs: Iterable[PairFiles], names: set[str]) -> tuple[PairFil
 
 def _require_labels(dataset: ChangeDataset, pairs: tuple[PairFiles, ...], what: str) -> tuple[PairFiles, ...]:
     """Return the pairs, all of which must have a label file."""
-    bare = [pair.name for pair in pairs if pair.label is None]
-    if bare:
+    unlabelled = [pair.name for pair in pairs if pair.label is None]
+    if unlabelled:
         raise DataError(
-            f"{dataset.name}: {len(bare)} of {len(pairs)} {what} pairs have no label file, e.g. '{bare[0]}'."
-            " Add the file to the label folder, or take the pair out of the list."
+            f"{dataset.name}: {len(unlabelled)} of {len(pairs)} {what} pairs have no label file, e.g."
+            f" '{unlabelled[0]}'. Add the file to the label folder, or remove the pair from the list."
         )
     return pairs
 
@@ -117,7 +120,11 @@ def _require_labels(dataset: ChangeDataset, pairs: tuple[PairFiles, ...], what: 
 # ------------------------------------------------------------------------------------------------ by published lists
 @dataclass(frozen=True)
 class SplitNames:
-    """A split as names alone; no name may occur twice."""
+    """A split as names alone.
+
+    Raises:
+        DataError: a name occurs twice, in one list or in two.
+    """
 
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
@@ -126,14 +133,15 @@ class SplitNames:
 
     def __post_init__(self) -> None:
         """Refuse a pair that is used twice."""
-        sides = vars(self)
-        for side, names in sides.items():
-            require_unique_names(f"list '{side}'", names)
-        for first, second in [(a, b) for a in sides for b in sides if a < b]:
-            if common := set(sides[first]) & set(sides[second]):
+        lists = vars(self)
+        for what, names in lists.items():
+            require_unique_names(f"list '{what}'", names)
+        for first, second in [(a, b) for a in lists for b in lists if a < b]:
+            if common := set(lists[first]) & set(lists[second]):
+                number = f"{len(common)} names" if len(common) > 1 else "1 name"
                 raise DataError(
-                    f"lists '{first}' and '{second}' have {len(common)} names in common, e.g. '{min(common)}'."
-                    " A pair has one use only: take it out of one of them."
+                    f"The lists '{first}' and '{second}' have {number} in common, e.g. '{min(common)}'."
+                    " A pair has one use only: remove it from one of them."
                 )
 
 
@@ -141,7 +149,7 @@ def read_published_lists(folder: Path | str, *, part: str | float | None) -> Spl
     """Read the published lists: `5%/labeled.txt`, `5%/unlabeled.txt`, `val.txt`, `test.txt`, and `train.txt` as check.
 
     Args:
-        folder: that holds the lists.
+        folder: holds the lists.
         part: folder of the labelled and unlabelled list ("5%", or 0.05 for it); None: all of train.txt is labelled.
 
     Raises:
@@ -160,11 +168,12 @@ def read_published_lists(folder: Path | str, *, part: str | float | None) -> Spl
         read_name_list(_find_list(below, "labeled")), read_name_list(_find_list(below, "unlabeled")), val, test
     )
     if (folder / "train.txt").is_file():
-        odd = set(names.labelled + names.unlabelled) ^ set(read_name_list(folder / "train.txt"))
-        if odd:
+        differing = set(names.labelled + names.unlabelled) ^ set(read_name_list(folder / "train.txt"))
+        if differing:
+            number = f"{len(differing)} names" if len(differing) > 1 else "1 name"
             raise DataError(
-                f"{below}: labelled and unlabelled pairs differ from train.txt in {len(odd)} names, e.g. '{min(odd)}'."
-                " Take the lists of one source."
+                f"{below}: labelled and unlabelled pairs differ from train.txt in {number}, e.g. '{min(differing)}'."
+                " Use the lists of one source."
             )
     return names
 
@@ -181,18 +190,18 @@ def select_split(dataset: ChangeDataset, names: SplitNames) -> Split:
     Raises:
         DataError: a name is not in the data set, or a labelled, validation or test pair has no label file.
     """
-    sides = {side: dataset.select_pairs(listed, what=f"list '{side}'") for side, listed in vars(names).items()}
-    for side in ("labelled", "val", "test"):
-        _require_labels(dataset, sides[side], side)
-    return Split(**sides)
+    pairs = {what: dataset.select_pairs(listed, what=f"list '{what}'") for what, listed in vars(names).items()}
+    for what in ("labelled", "val", "test"):
+        _require_labels(dataset, pairs[what], what)
+    return Split(**pairs)
 
 
 # ------------------------------------------------------------------------------------------------ across data sets
 def combine_splits(labelled: Split, unlabelled: Split, *, keep_own_unlabelled: bool = False) -> Split:
     """Return a split whose labels come from one data set and whose unlabelled pairs come from another.
 
-    Validation and test stay those of the labelled set. Of the other set all *training* pairs are taken, without their
-    labels; its validation and test pairs stay untouched.
+    Validation and test stay those of the labelled set. Of the other set all *training* pairs are used, without their
+    labels; its validation and test pairs are not used.
 
     Args:
         labelled: gives labelled, val and test.
@@ -202,44 +211,46 @@ def combine_splits(labelled: Split, unlabelled: Split, *, keep_own_unlabelled: b
     Raises:
         DataError: both sets have a pair of the same name.
     """
-    foreign = unlabelled.labelled + unlabelled.unlabelled
-    joined = replace(labelled, unlabelled=(labelled.unlabelled if keep_own_unlabelled else ()) + foreign)
+    added = unlabelled.labelled + unlabelled.unlabelled
+    combined = replace(labelled, unlabelled=(labelled.unlabelled if keep_own_unlabelled else ()) + added)
     require_unique_names(
-        "labelled and unlabelled set together", [p.name for side in vars(joined).values() for p in side]
+        "labelled and unlabelled set together", [pair.name for pairs in vars(combined).values() for pair in pairs]
     )
-    return joined
+    return combined
 
 
-# ------------------------------------------------------------------------------------------------ leaks
+# ------------------------------------------------------------------------------------------------ shared ground
 def count_leaks(split: Split, *, source_tiles: Mapping[str, str] | None = None) -> int:
-    """Count the validation and test pairs that share ground, as far as names and windows tell, with a training pair.
+    """Count the validation and test pairs that share ground with a training pair, as far as names and windows show.
 
-    Two pairs share ground if they are windows of one file, crops of one LEVIR-CD tile by name, WHU-CD patches with
-    neighbouring numbers, or have one source in `source_tiles`.
+    Two pairs share ground if they are windows of one file, if they were cut from one tile by `source_tiles`, or if
+    their names say so by the rules of a published data set (crops of one LEVIR-CD tile, WHU-CD patches with
+    neighbouring numbers; see `publication.Publication`).
 
     Args:
         split: what is checked; unlabelled pairs count as training pairs.
-        source_tiles: name -> tile that it was cut from (`DataSet.source_tiles`).
+        source_tiles: name of a pair -> tile that it was cut from (`ChangeDataset.source_tiles`).
     """
-    known = source_tiles or {}
-    trained = {key for pair in split.labelled + split.unlabelled for key in _ground_keys(pair, known)}
-    return sum(not trained.isdisjoint(_ground_keys(pair, known)) for pair in split.val + split.test)
+    tiles, publications = source_tiles or {}, list_publications()
+    trained = {key for pair in split.labelled + split.unlabelled for key in _ground_keys(pair, tiles, publications)}
+    return sum(not trained.isdisjoint(_ground_keys(pair, tiles, publications)) for pair in split.val + split.test)
 
 
-def _ground_keys(pair: PairFiles, sources: Mapping[str, str]) -> frozenset[str]:
+def _ground_keys(
+    pair: PairFiles, source_tiles: Mapping[str, str], publications: tuple[Publication, ...]
+) -> frozenset[str]:
     """Return keys such that pairs with a common one share ground."""
-    keys = {sources.get(pair.name, levir_cd.find_source_tile(pair.name))}
+    keys = {source_tiles.get(pair.name, pair.name)}
     if pair.window_px is not None:
         keys.add(str(pair.before))
-    return frozenset(keys) | whu_cd.find_borders(pair.name)
+    return frozenset(keys).union(*(publication.list_ground_keys(pair.name) for publication in publications))
 
 
-def _find_tile(pair: PairFiles, sources: Mapping[str, str]) -> str:
-    """Return the tile that a pair must not be parted from when sides are drawn."""
-    window_of = str(pair.before) if pair.window_px else None
-    return (
-        sources.get(pair.name)
-        or window_of
-        or whu_cd.find_mosaic_strip(pair.name)
-        or levir_cd.find_source_tile(pair.name)
-    )
+def _find_tile(pair: PairFiles, source_tiles: Mapping[str, str], publications: tuple[Publication, ...]) -> str:
+    """Return the tile whose pairs are drawn together; a pair that is of no tile is one by itself."""
+    if (tile := source_tiles.get(pair.name)) is not None:
+        return tile
+    if pair.window_px is not None:
+        return str(pair.before)
+    named = (publication.find_tile(pair.name) for publication in publications)
+    return next((tile for tile in named if tile is not None), pair.name)

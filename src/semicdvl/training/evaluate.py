@@ -15,9 +15,9 @@ from torch import nn
 
 from semicdvl.checkpoint import load_network, read_run
 from semicdvl.config import DataConfig
+from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import load_eval_batches
-from semicdvl.data.pairs import ChangeDataset
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts, ObjectCounts, count_objects

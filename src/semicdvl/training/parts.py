@@ -7,7 +7,7 @@ from pathlib import Path
 from semicdvl.config import DataConfig, Recipe
 from semicdvl.data import DATASETS
 from semicdvl.data.augment import StrongAugmentation, WeakAugmentation
-from semicdvl.data.pairs import ChangeDataset
+from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.samples import LoaderOptions
 from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction

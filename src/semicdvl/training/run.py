@@ -13,7 +13,7 @@ from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import build_network
 from semicdvl.config import Recipe
 from semicdvl.data.loaders import check_split, load_train_batches
-from semicdvl.data.pairs import check_all_pair_files
+from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.samples import LoaderOptions
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch

@@ -23,9 +23,12 @@ from tests.support.paths import SHARED
 
 from semicdvl.config import parse_recipe
 from semicdvl.data.images import read_mask, read_rgb
-from semicdvl.data.prepare import patch_cutter, published
+from semicdvl.data.name_lists import read_name_list
+from semicdvl.data.prepare import patch_cutter
+from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.published import prepare_published, verify_lists
-from semicdvl.data.prepare.run import PreparedPatches, PrepareSettings, prepare_patches
+from semicdvl.data.prepare.results import PreparedPatches
+from semicdvl.data.prepare.run import prepare_patches
 from semicdvl.data.prepare.spatial_split import (
     LABELLED,
     UNLABELLED,
@@ -35,6 +38,7 @@ from semicdvl.data.prepare.spatial_split import (
     measure_leakage,
     split_by_blocks,
 )
+from semicdvl.data.publication import find_publication
 from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.training.run import train
@@ -119,11 +123,11 @@ def test_patches_hold_what_the_rasters_and_polygons_say(made: PreparedPatches, t
 def test_sides_are_blocks_of_ground_with_gaps(made: PreparedPatches) -> None:
     assert made.leakage.touching == {"val": 0, "test": 0}
     assert all(gap is not None and gap >= 8 for gap in made.leakage.nearest_px.values())
-    rows = {side: (labelled, unlabelled) for side, labelled, unlabelled, _, _ in made.subset_rows}
+    rows = {stats.subset: (stats.labelled, stats.unlabelled) for stats in made.subset_stats}
     assert rows["train"][1] > 0 and rows["val"][1] == rows["test"][1] == 0
     total = sum(labelled for labelled, _ in rows.values())
     assert rows["test"][0] == pytest.approx(0.25 * total, abs=0.12 * total) and rows["val"][0] > 0
-    listed = {side: folder.read_name_list(made.out / "list" / f"{side}.txt") for side in ("train", "val", "test")}
+    listed = {side: read_name_list(made.out / "list" / f"{side}.txt") for side in ("train", "val", "test")}
     names = [name for side in listed.values() for name in side]
     assert sorted(names) == sorted(pair.name for pair in folder.read_folder(made.out).pairs) and len(set(names)) == len(
         names
@@ -162,13 +166,13 @@ def test_an_interrupted_run_goes_on(
         return cut_one
 
     out = tmp_path / "DATA"
-    monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(20))
+    monkeypatch.setattr(patch_cutter, "_cut_patch", stopped_at(20))
     with pytest.raises(KeyboardInterrupt):
         run(town, out)
     assert json.loads((out / "prepare.json").read_text())["status"] == "started" and not (out / "list").exists()
     journal = out / "patches.jsonl"
     journal.write_text(journal.read_text() + '{"row": 3, "co')  # killed while writing a line
-    monkeypatch.setattr(patch_cutter, "_cut_one", stopped_at(10**6))
+    monkeypatch.setattr(patch_cutter, "_cut_patch", stopped_at(10**6))
     again = run(town, out)
     assert len(calls) == len(set(calls)) + 1  # only the interrupted one twice
     assert again.split == made.split and "finished" in (out / "prepare.json").read_text()
@@ -186,7 +190,7 @@ def test_patches_without_data_are_skipped_and_counted(town: dict[str, Path], tmp
     assert dark.skipped > 10 and any("black border" in note for note in dark.notes)
     assert all(patch.cell.col < 300 for patch in (*dark.split.train, *dark.split.test))
     assert any("counts as unchanged" in note for note in dark.notes)
-    assert not any(unlabelled for _, _, unlabelled, _, _ in dark.subset_rows) and "small-supervised" in dark.summary
+    assert not any(stats.unlabelled for stats in dark.subset_stats) and "small-supervised" in dark.summary
 
 
 def test_the_patches_train(made: PreparedPatches, tmp_path: Path) -> None:
@@ -226,7 +230,7 @@ def test_what_cannot_be_prepared_says_why_and_writes_nothing(town: dict[str, Pat
         PrepareSettings(val_frac=0.5, test_frac=0.5)
     with pytest.raises(ConfigError, match=r"min_known_frac is 1\.5"):
         PrepareSettings(min_known_frac=1.5)
-    with pytest.raises(DataError, match=r"1 of 1 blocks of ground hold a labelled change, 3 or more"):
+    with pytest.raises(DataError, match=r"1 of 1 blocks of ground hold a labelled change, but 3 or more"):
         run(town, out, PrepareSettings(size_px=160, block_m=1000))
     assert not out.exists()
     (tmp_path / "mine").mkdir()
@@ -308,9 +312,7 @@ def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
 def test_without_lists_the_tiles_tell_the_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed, _ = command(capsys, "prepare", "levir-cd", tiles(tmp_path / "LEVIR"))
     assert code == 0 and "train 4, val 4, test 4" in printed and "12 new" in printed
-    assert folder.read_name_list(tmp_path / "LEVIR-256" / "list" / "val.txt") == tuple(
-        f"val_8_{i}" for i in (1, 2, 3, 4)
-    )
+    assert read_name_list(tmp_path / "LEVIR-256" / "list" / "val.txt") == tuple(f"val_8_{i}" for i in (1, 2, 3, 4))
     code, printed, _ = command(capsys, "prepare", "levir-cd", tmp_path / "LEVIR-256", "--verify")
     assert code == 0 and "12 patches" in printed and "0 new" in printed
 
@@ -321,7 +323,7 @@ def test_lists_that_are_wrong_say_how(tmp_path: Path) -> None:
     good = {"train": names[:2], "val": names[2:3], "test": names[3:]}
     cases = {
         r"train\.txt names 1 of 3 pairs that have no files": {**good, "train": [*names[:2], "whucd_00009"]},
-        "names in common": {**good, "test": names[2:]},
+        "in common": {**good, "test": names[2:]},
         "twice": {**good, "train": [names[0], names[0]]},
         r"differ from train\.txt": {**good, "5__labeled": names[:1], "5__unlabeled": ["whucd_00007"]},
     }
@@ -356,10 +358,10 @@ def test_whu_cd_mosaics_are_cut_row_by_row(tmp_path: Path) -> None:
 @pytest.mark.skipif(not LISTS.is_dir(), reason="no published lists at ../shared/splits")
 @pytest.mark.parametrize("name", ["levir", "whu"])
 def test_published_lists_are_known_by_their_hash(name: str) -> None:
-    from semicdvl.data.pairs import ChangeDataset
+    from semicdvl.data.change_dataset import ChangeDataset
     from semicdvl.types import PairFiles
 
-    names = [each for side in ("train", "val", "test") for each in folder.read_name_list(LISTS / name / f"{side}.txt")]
+    names = [each for side in ("train", "val", "test") for each in read_name_list(LISTS / name / f"{side}.txt")]
     pairs = tuple(PairFiles(each, Path(each), Path(each), Path(each)) for each in names)
     facts = verify_lists(ChangeDataset(f"{name}_cd", pairs), LISTS / name)
-    assert len(facts) == 11 == len(published.PUBLISHED_LISTS[f"{name}_cd"]) and all(fact.is_published for fact in facts)
+    assert len(facts) == 11 == len(find_publication(f"{name}_cd").lists) and all(fact.is_published for fact in facts)

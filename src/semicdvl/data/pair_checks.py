@@ -1,0 +1,92 @@
+"""Check pairs before hours are spent on them: that files exist, fit each other and hold labels to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from semicdvl.data.images import PILLOW_SUFFIXES, ImageCache, open_image_raster, read_image_size
+from semicdvl.data.pairs import require_same_size
+from semicdvl.errors import DataError, InputError
+from semicdvl.types import IGNORE, PairFiles
+
+MAX_OFFSET_PX = 1.0
+"""Two GeoTIFFs of a pair whose corners are farther apart than this don't show the same ground."""
+
+
+def check_pair_files(pair: PairFiles) -> None:
+    """Check from the headers alone that a pair's files exist, are images and cover the same ground.
+
+    Raises:
+        InputError: a file is missing or no image, sizes differ, or two GeoTIFFs are more than a pixel apart.
+    """
+    size = read_image_size(pair.before)
+    require_same_size(pair.after, read_image_size(pair.after), pair.before, size)
+    if pair.label is not None:
+        require_same_size(pair.label, read_image_size(pair.label), pair.before, size)
+    if pair.before.suffix.lower() not in PILLOW_SUFFIXES and pair.after.suffix.lower() not in PILLOW_SUFFIXES:
+        _require_same_ground(pair)
+
+
+def check_all_pair_files(
+    pairs: Sequence[PairFiles],
+    *,
+    label_values: Mapping[int, int] | None = None,
+    read_masks: bool = True,
+    require_changes: bool = True,
+    cache_bytes: int = 2**28,
+) -> None:
+    """Check the headers of all pairs, and all masks if they are used.
+
+    Args:
+        pairs: what is checked.
+        label_values: as in `images.read_mask`.
+        read_masks: also read the label files.
+        require_changes: with `read_masks`: some pixel must be labelled as changed.
+        cache_bytes: memory for decoded masks.
+
+    Raises:
+        InputError: a file is missing or no image, sizes differ, or a mask holds unknown values.
+        DataError: with `read_masks` and `require_changes`, if no pixel has a label, or none is changed.
+    """
+    cache = ImageCache(cache_bytes, label_values=label_values)
+    labelled_px = changed_px = 0
+    checked: set[tuple[Path | None, ...]] = set()
+    for pair in pairs:
+        files = (pair.before, pair.after, pair.label)
+        if files not in checked:  # the crops of a tile share its files
+            check_pair_files(pair)
+            checked.add(files)
+        if read_masks and pair.label is not None:
+            label_HW = cache.read_mask(pair.label, pair.window_px)
+            labelled_px += int((label_HW != IGNORE).sum())
+            changed_px += int((label_HW == 1).sum())
+    if read_masks and require_changes and pairs and not changed_px:
+        lacking = "a changed pixel" if labelled_px else "a labelled pixel"
+        raise DataError(
+            f"None of the {len(pairs)} labelled pairs has {lacking}: there is nothing to learn from."
+            " Label more pairs, or use another seed for the split."
+        )
+
+
+def _require_same_ground(pair: PairFiles) -> None:
+    """Raise if both rasters are georeferenced and don't cover the same place."""
+    with open_image_raster(pair.before) as before, open_image_raster(pair.after) as after:
+        if before.crs is None or after.crs is None:
+            return
+        remedy = "Resample one onto the grid of the other, e.g. with `gdalwarp`, and cut the patches again"
+        if before.crs != after.crs:
+            raise InputError(pair.after, f"has another CRS ({after.crs}) than the first date ({before.crs})", remedy)
+        offset_px = _measure_offset_px(before, after)
+        if offset_px > MAX_OFFSET_PX:
+            raise InputError(pair.after, f"is offset by {offset_px:.1f} px from {pair.before.name}", remedy)
+
+
+def _measure_offset_px(before: rasterio.io.DatasetReader, after: rasterio.io.DatasetReader) -> float:
+    """Return how far the corners of the second raster are from those of the first, in px of the first."""
+    corners = np.array([[0, after.width], [0, after.height], [1, 1]], dtype=np.float64)
+    to_map, from_map = (np.array(raster.transform).reshape(3, 3) for raster in (after, before))
+    return float(np.abs(np.linalg.solve(from_map, to_map @ corners) - corners).max())
