@@ -32,7 +32,9 @@ from semicdvl.data.readers import folder
 from semicdvl.detection.pipeline import DetectionConfig, build_vlm_detector, detect_to_folder
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.store import PseudoLabelStore
-from semicdvl.synthetic.generate import CitySpec, generate_city, write_city
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
+from semicdvl.synthetic.write import write_city
 from semicdvl.training.self_training import AdaptSettings, adapt
 from semicdvl.training.self_training.labels import default_gamma_of
 from semicdvl.training.self_training.run import detect_with_adapted

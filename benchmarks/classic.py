@@ -33,7 +33,8 @@ from rich.console import Console
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.synthetic.generate import CitySpec, generate_city
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
 from semicdvl.types import Detector
 
 OFFLINE = ("cva", "log_ratio", "irmad", "pca_km", "dsfa", "cnn_cd", "dcva", "gmcd")

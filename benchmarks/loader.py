@@ -35,7 +35,8 @@ from semicdvl.data.augment import (
     draw_photometric,
 )
 from semicdvl.data.samples import stack_images
-from semicdvl.synthetic.generate import CitySpec, generate_city
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD
 
 Bytes = NDArray[np.uint8]

@@ -19,7 +19,9 @@ from semicdvl.detection.pipeline import build_vlm_detector, detect_to_folder
 from semicdvl.evaluation.active_learning.patch_scores import score_patches
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
 from semicdvl.evaluation.map_vs_truth import read_detected_map
-from semicdvl.synthetic.generate import CitySpec, generate_city, write_city
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
+from semicdvl.synthetic.write import write_city
 from semicdvl.vlms.aerial import model
 
 DRAWS = 1000

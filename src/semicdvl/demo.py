@@ -35,7 +35,10 @@ from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
 from semicdvl.registry import build_part
 from semicdvl.reports import html
-from semicdvl.synthetic.generate import CitySpec, SyntheticCity, generate_city, write_city, write_city_patches
+from semicdvl.synthetic.city import SyntheticCity
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
+from semicdvl.synthetic.write import write_city, write_city_patches
 from semicdvl.training.run import train
 from semicdvl.types import VLM
 from semicdvl.vlms import VLMS

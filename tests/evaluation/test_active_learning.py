@@ -17,7 +17,8 @@ from rich.console import Console
 from shapely.geometry import box
 from tests.support.command import command
 
-from semicdvl.data.prepare.run import PrepareSettings, prepare_patches
+from semicdvl.data.prepare.config import PrepareSettings
+from semicdvl.data.prepare.run import prepare_patches
 from semicdvl.data.readers import folder
 from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.errors import ConfigError, InputError

@@ -13,20 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semicdvl.errors import ConfigError, DataError, OutputError
-from semicdvl.synthetic.generate import (
-    LAND_COVER_CLASSES,
-    NUISANCES,
-    CitySpec,
-    SyntheticCity,
-    generate_city,
-    write_city,
-    write_city_patches,
-)
+from semicdvl.synthetic.city import SyntheticCity
+from semicdvl.synthetic.config import NUISANCES, CitySpec
+from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.layout.blocks import fill_block
 from semicdvl.synthetic.layout.buildings import BUILDING_MAKERS, make_terrace
 from semicdvl.synthetic.layout.geometry import cut_polygon, inset_polygon, measure_area, measure_signed_area
 from semicdvl.synthetic.layout.scene import ScenePlanner
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M, plan_streets
+from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
+from semicdvl.synthetic.write import write_city, write_city_patches
 
 BUILDING = LAND_COVER_CLASSES.index("building")
 SEEDS = (0, 3, 5)

@@ -15,7 +15,10 @@ from semicdvl.errors import ConfigError, DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
-from semicdvl.synthetic.generate import LAND_COVER_CLASSES, CitySpec, SyntheticCity, generate_city, write_city_patches
+from semicdvl.synthetic.city import SyntheticCity
+from semicdvl.synthetic.config import CitySpec
+from semicdvl.synthetic.generate import generate_city
+from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
 from semicdvl.synthetic.vlm_answers import (
     ANSWER_PROMPTS,
     BUILDING,
@@ -28,6 +31,7 @@ from semicdvl.synthetic.vlm_answers import (
     simulate_answers,
     write_answers,
 )
+from semicdvl.synthetic.write import write_city_patches
 from semicdvl.types import PairFiles
 from semicdvl.vlms.precomputed import files
 

@@ -1,23 +1,7 @@
-"""A made-up city seen from the air on two dates, with exact truth: for demonstrations, tests and pre-training.
-
-What the truth says:
-
-- *Change* is building change alone: a building that appeared, disappeared, or was replaced by one of another shape. Of
-  a replaced building the union of the old and the new footprint is changed, as annotators outline a rebuilt plot.
-  Season, sun, haze, cars, trees, ploughing, new tarmac, new roof coverings, pools and awnings are no change.
-- Buildings are their *footprints*: the roof as a true orthophoto shows it, straight from above, at the place it has on
-  date 1's grid. So labels are like those made from cadastral or orthophoto footprints. In the pictures, roofs lean off
-  their footprints by height times view angle (`CitySpec.parallax`), and date 2 is shifted as a whole
-  (`CitySpec.shift_px`): as with real pairs, picture and label then disagree by a pixel or a few.
-- The class maps of *both* dates are on date 1's ideal grid, without shift and without parallax. Where a crown hangs
-  over a roof the class is building; shadows belong to what they fall on.
-
-The truth rasters are rasterised from the footprint polygons (a pixel is inside when its centre is): they agree exactly.
-"""
+"""Generate a city on two dates with exact truth: for demonstrations, tests and pre-training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import geopandas as gpd
@@ -28,7 +12,8 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from shapely.affinity import affine_transform
 
-from semicdvl.synthetic.config import NUISANCES, CitySpec
+from semicdvl.synthetic.city import SyntheticCity
+from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.layout.changes import plan_scene
 from semicdvl.synthetic.layout.scene import FIRST_DATE, SECOND_DATE, Scene
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M
@@ -39,48 +24,6 @@ from semicdvl.synthetic.rendering.camera import (
     render_acquisition,
 )
 from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
-from semicdvl.synthetic.write import CityFiles, write_city, write_city_patches
-
-__all__ = [
-    "LAND_COVER_CLASSES",
-    "NUISANCES",
-    "CityFiles",
-    "CitySpec",
-    "SyntheticCity",
-    "generate_city",
-    "write_city",
-    "write_city_patches",
-]
-
-
-@dataclass(frozen=True)
-class SyntheticCity:
-    """A made-up city pair and its truth.
-
-    Attributes:
-        spec: the settings it was made with.
-        t1_HWC: RGB photograph of date 1, uint8.
-        t2_HWC: RGB photograph of date 2, uint8.
-        change_HW: uint8, 1 where a building appeared, disappeared or was replaced.
-        classes_t1_HW: uint8, index into `LAND_COVER_CLASSES`, date 1.
-        classes_t2_HW: the same of date 2, on date 1's grid.
-        buildings_t1: footprints of date 1 cut at the picture's edge; columns `id` (the site's, equal on both dates),
-            `kind` (unchanged, appeared, disappeared, replaced), `height_m`, `roof`, `material`, `area_m2`.
-        buildings_t2: footprints of date 2.
-        transform: pixel (col, row) -> map (x, y).
-        crs: coordinate system, as `EPSG:<code>`.
-    """
-
-    spec: CitySpec
-    t1_HWC: NDArray[np.uint8]
-    t2_HWC: NDArray[np.uint8]
-    change_HW: NDArray[np.uint8]
-    classes_t1_HW: NDArray[np.uint8]
-    classes_t2_HW: NDArray[np.uint8]
-    buildings_t1: gpd.GeoDataFrame
-    buildings_t2: gpd.GeoDataFrame
-    transform: Affine
-    crs: str
 
 
 def generate_city(spec: CitySpec | None = None) -> SyntheticCity:

@@ -34,7 +34,8 @@ from shapely.affinity import affine_transform, translate
 
 from semicdvl.atomic_files import write_atomically, write_json
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.synthetic.generate import LAND_COVER_CLASSES, SyntheticCity
+from semicdvl.synthetic.city import SyntheticCity
+from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
 from semicdvl.types import PairFiles
 
 ScoreMaps = NDArray[np.float32]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,11 +13,9 @@ from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import DataError
+from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
 from semicdvl.types import PairFiles
-
-if TYPE_CHECKING:
-    from semicdvl.synthetic.generate import SyntheticCity
 
 CLASS_COLOURS = (
     (214, 80, 62),

@@ -73,14 +73,14 @@ def _choose_changes(sketch: ScenePlanner, rng: np.random.Generator, view: Polygo
                 sketch.sites[i].change_kind = "appeared"
     for i in rng.permutation(len(sizes)):
         site = sketch.sites[i]
-        if site.fate != "unchanged" or sizes[i] == 0:
+        if site.change_kind != "unchanged" or sizes[i] == 0:
             continue
-        site.fate = str(rng.choice(CHANGE_KINDS, p=CHANGE_KIND_SHARES))
-        if site.fate == "replaced" and not _find_successor(sketch, site, rng):
-            site.fate = "disappeared"
+        site.change_kind = str(rng.choice(CHANGE_KINDS, p=CHANGE_KIND_SHARES))
+        if site.change_kind == "replaced" and not _find_successor(sketch, site, rng):
+            site.change_kind = "disappeared"
         size = _changed_m2(site, view)
         if got + size > wanted_m2 * 1.05 + 4:
-            site.fate, site.successor = "unchanged", None
+            site.change_kind, site.successor = "unchanged", None
         else:
             got += size
     return developed
