@@ -35,7 +35,7 @@ from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city
-from semicdvl.training.self_training import AdaptSettings, adapt
+from semicdvl.training.self_training import AdaptConfig, adapt
 from semicdvl.training.self_training.labels import default_gamma_of
 from semicdvl.training.self_training.run import detect_with_adapted
 from semicdvl.types import IGNORE
@@ -73,20 +73,20 @@ def real(root: Path, most: int) -> Iterator[Case]:
 
 
 # ------------------------------------------------------------------------------------------------ one pair
-def measure(case: Case, out: Path, *, settings: AdaptSettings, level: CEGLevel = "mixed") -> dict[str, Any]:
+def measure(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mixed") -> dict[str, Any]:
     """Return the scores of all columns for one pair, from the kept ones where they are there."""
     kept = out / "scores.json"
     if kept.exists():
         content: dict[str, Any] = read_json(kept, remedy="Delete it")
         return content
     vlm = model.build_aerial()
-    plain = DetectionConfig(gsd_m=settings.gsd_m)
+    plain = DetectionConfig(gsd_m=config.detection.gsd_m)
     detect_to_folder(
         case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), settings=plain
     )
     ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
-    adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, settings=settings)
-    detect_with_adapted(adapted, case.before, case.after, out / "adapted", settings=settings)
+    adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)
+    detect_with_adapted(adapted, case.before, case.after, out / "adapted")
     labels_HW = labels_of(out / "run", case.truth_HW.shape)
     maps = {
         "zero labels": read_map(out / "zero"),
@@ -157,9 +157,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for everything")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="cities, and seeds of the training")
     parser.add_argument("--size", type=int, default=1024, help="side of the cities in pixels")
-    parser.add_argument("--steps", type=int, default=AdaptSettings.steps)
+    parser.add_argument("--steps", type=int, default=AdaptConfig.steps)
     parser.add_argument("--level", default="mixed", choices=("instance", "mixed", "pixel"), help="kind of labels")
-    parser.add_argument("--backbone", default=AdaptSettings.backbone, help="network in place of the default")
+    parser.add_argument("--backbone", default=AdaptConfig.backbone, help="network in place of the default")
     parser.add_argument("--real", type=Path, help="a folder of labelled pairs (A, B, label) in place of the cities")
     parser.add_argument("--gsd", type=float, help="its metres per pixel")
     parser.add_argument("--most", type=int, default=3, help="pairs of it")
@@ -168,8 +168,10 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for at, case in enumerate(every):
         seed = 0 if asked.real else asked.seeds[at]
-        settings = AdaptSettings(steps=asked.steps, seed=seed, gsd_m=asked.gsd, backbone=asked.backbone)
-        rows[case.name] = measure(case, asked.output / case.name, settings=settings, level=asked.level)
+        config = AdaptConfig(
+            steps=asked.steps, seed=seed, backbone=asked.backbone, detection=DetectionConfig(gsd_m=asked.gsd)
+        )
+        rows[case.name] = measure(case, asked.output / case.name, config=config, level=asked.level)
         write_json(asked.output / "table.json", rows)
         Console().print(f"{case.name}: {json.dumps(rows[case.name])}", highlight=False)
     Console().print(table(rows), highlight=False, markup=False, soft_wrap=True)

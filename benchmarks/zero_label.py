@@ -121,7 +121,8 @@ def student_of(case: Case, run: Path) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.detection.detectors.network import build_network_detector
-    from semicdvl.training.self_training import AdaptSettings, adapt
+    from semicdvl.detection.pipeline import DetectionConfig
+    from semicdvl.training.self_training import AdaptConfig, adapt
     from semicdvl.training.self_training.labels import default_gamma_of
     from semicdvl.vlms.aerial import model
 
@@ -129,7 +130,7 @@ def student_of(case: Case, run: Path) -> Detector:
     gamma = default_gamma_of(vlm)
     ceg = CEGSettings(gamma=gamma, gamma_segmentation=gamma)
     asked = {"vlm": vlm, "prompts": PROMPT_SETS["buildings"], "ceg": ceg, "console": Console(quiet=True)}
-    adapt(case.before, case.after, run, settings=AdaptSettings(gsd_m=GSD_M[case.data]), **asked)
+    adapt(case.before, case.after, run, config=AdaptConfig(detection=DetectionConfig(gsd_m=GSD_M[case.data])), **asked)
     return build_network_detector(run)
 
 

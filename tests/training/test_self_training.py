@@ -21,14 +21,14 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import build_network_detector
+from semicdvl.detection.pipeline import DetectionConfig, build_network_detector
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.run import train
-from semicdvl.training.self_training import AdaptSettings, adapt
+from semicdvl.training.self_training import AdaptConfig, adapt
 from semicdvl.training.self_training.labels import default_gamma_of, select_training_patches
 from semicdvl.training.self_training.network import build_siam_aerial
 from semicdvl.training.self_training.patches import place_patches
@@ -42,7 +42,7 @@ GRASS, ROOF = (110, 170, 80), (220, 220, 220)
 WORDS = Prompts(("building",), ("grass", "road"))
 CEG = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
 QUIET = Console(quiet=True)
-TINY = AdaptSettings(
+TINY = AdaptConfig(
     patches=20, patch_px=64, crop_px=32, steps=4, batch=2, backbone="test_resnet", pretrained="none", device="cpu"
 )
 
@@ -66,7 +66,7 @@ def _town(folder: Path, *, changed: bool = True, height: int = 128, width: int =
 
 def _adapt(pair: list[Path], run: Path, *, vlm: Any = None, ceg: CEGSettings = CEG, **changes: Any) -> Any:
     changed = replace(TINY, **changes)
-    return adapt(*pair, run, vlm=vlm or FakeVLM(), prompts=WORDS, ceg=ceg, settings=changed, console=QUIET)
+    return adapt(*pair, run, vlm=vlm or FakeVLM(), prompts=WORDS, ceg=ceg, config=changed, console=QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def test_a_pair_becomes_a_run_that_detects(town: list[Path], done: Any) -> None:
     record = json.loads((done.run / "run.json").read_text())
     assert record["status"] == "finished" and record["split"]["labelled"] == 0
     assert record["selected_on"] == "last" and record["best_step"] == TINY.steps
-    assert record["split"]["unlabelled"] == len(done.taught.pairs) == 3 * 4  # half overlapping, on 128 x 160 px
+    assert record["split"]["unlabelled"] == len(done.patches.pairs) == 3 * 4  # half overlapping, on 128 x 160 px
     assert record["val"] == record["test"] == {}, "nothing was compared with a true label"
-    assert 0 < done.taught.changed_frac < done.taught.reliable_frac <= 1
+    assert 0 < done.patches.changed_frac < done.patches.reliable_frac <= 1
     assert "change" in load_network(done.run).heads
     lines = [json.loads(line) for line in (done.run / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
@@ -192,19 +192,19 @@ def test_interrupted_twice_it_goes_on_and_comes_to_the_same(
     again = _adapt(town, run, vlm=Stopping())
     assert Stopping.asked == asked, "what the VLM has answered is not asked again"
     assert (run / "model.safetensors").read_bytes() == (done.run / "model.safetensors").read_bytes()
-    assert again.taught.changed_frac == done.taught.changed_frac
+    assert again.patches.changed_frac == done.patches.changed_frac
 
 
 def test_finished_it_is_only_read(town: list[Path], done: Any) -> None:
     before = (done.run / "model.safetensors").stat().st_mtime_ns
-    assert _adapt(town, done.run).trained.seconds == done.trained.seconds
+    assert _adapt(town, done.run).training.seconds == done.training.seconds
     assert (done.run / "model.safetensors").stat().st_mtime_ns == before
 
 
 # ------------------------------------------------------------------------------------------------ refused
 def test_nothing_changed_is_nothing_to_learn(tmp_path: Path) -> None:
     pair, run = _town(tmp_path, changed=False), tmp_path / "run"
-    with pytest.raises(DataError, match=r"sees no change of building in any of 12 patches.*nothing to learn"):
+    with pytest.raises(DataError, match=r"detects no change of building in any of 12 patches.*nothing to learn"):
         _adapt(pair, run)
     assert not (run / "run.json").exists()
 
@@ -222,7 +222,7 @@ def test_a_vlm_that_is_never_sure_is_named(town: list[Path], tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"only 0% of the pixels.*lower --gamma \(0.6\)"):
         _adapt(town, tmp_path / "run", vlm=Unsure(), ceg=CEGSettings(gamma=0.6, gamma_segmentation=0.6))
     lower = CEGSettings(gamma=0.3, gamma_segmentation=0.3, instance_score=0.4)
-    assert _adapt(town, tmp_path / "run", vlm=Unsure(), ceg=lower).taught.with_change > 0
+    assert _adapt(town, tmp_path / "run", vlm=Unsure(), ceg=lower).patches.with_change > 0
 
 
 def test_other_pairs_and_folders_are_refused(town: list[Path], done: Any, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_other_pairs_and_folders_are_refused(town: list[Path], done: Any, tmp_pa
         _adapt(town, done.run, patch_px=96)
     with pytest.raises(CheckpointError, match="holds a run of another recipe"):
         _adapt(town, done.run, steps=5)
-    with pytest.raises(OutputError, match="another VLM, other words or other thresholds"):
+    with pytest.raises(OutputError, match="another VLM, other prompts or other thresholds"):
         _adapt(town, done.run, ceg=replace(CEG, gamma=0.4))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
@@ -257,11 +257,16 @@ def test_images_without_ground_are_refused(town: list[Path], tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"patches": 0}, "patches is 0"), ({"crop_px": 128}, "crops of 128 px"), ({"bands": (1, 2, 3, 4)}, "Name three")],
+    [({"patches": 0}, "patches is 0"), ({"crop_px": 128}, "crops of 128 px")],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         replace(TINY, **changes)
+
+
+def test_more_bands_than_a_vlm_sees_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"4 bands were given \(1,2,3,4\)\. Name three"):
+        AdaptConfig(detection=DetectionConfig(bands=(1, 2, 3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +297,7 @@ def test_a_result_that_cannot_be_written_is_refused_before_training(
 
 # ------------------------------------------------------------------------------------------------ parts
 def test_few_labels_are_warned_of(done: Any) -> None:
-    few, many = (replace(done, taught=replace(done.taught, reliable_frac=share)) for share in (0.42, 0.9))
+    few, many = (replace(done, patches=replace(done.patches, reliable_frac=share)) for share in (0.42, 0.9))
     assert "Only 42% of the pixels have a label" in few.summary and "--background" in few.summary
     assert "note: Only" not in many.summary
 
@@ -352,7 +357,7 @@ def test_patches_with_change_come_first_and_quiet_ground_stays() -> None:
 
 
 def test_next_command_reads_the_pair_as_training_did() -> None:
-    read = replace(TINY, bands=(4, 3, 2), normalise="match", align=True, grid="finest")
+    read = DetectionConfig(bands=(4, 3, 2), normalise="match", align=True, grid="finest")
     told = build_detect_command("a b.tif", "c.tif", Path("runs/x"), read)
     assert told.startswith("semicdvl detect 'a b.tif' c.tif -o runs/x-out --model runs/x")
     assert told.endswith("--bands 4,3,2 --grid finest --normalise match --align")

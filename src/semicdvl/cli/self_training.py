@@ -86,7 +86,8 @@ def adapt(
     the same command goes on. What it found is then shown by `semicdvl detect BEFORE AFTER -o OUT --model RUN`, or at
     once by --detect OUT.
     """
-    from semicdvl.training.self_training import AdaptSettings
+    from semicdvl.detection.pipeline import DetectionConfig
+    from semicdvl.training.self_training import AdaptConfig
     from semicdvl.training.self_training import adapt as adapt_to
     from semicdvl.training.self_training.labels import default_gamma_of
     from semicdvl.training.self_training.run import check_adapt_output, detect_with_adapted
@@ -96,24 +97,26 @@ def adapt(
     beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
     both = {name: default_gamma_of(asked) if gamma is None else gamma for name in ("gamma", "gamma_segmentation")}
     ceg = ceg_settings(asked, level=level.value, delta=delta, **both, **beyond)
-    settings = AdaptSettings(
+    config = AdaptConfig(
         patches=patches,
         patch_px=patch_px,
-        crop_px=min(patch_px, AdaptSettings.crop_px),
+        crop_px=min(patch_px, AdaptConfig.crop_px),
         steps=steps,
         seed=seed,
         backbone=backbone,
         pretrained=pretrained,
-        gsd_m=gsd,
-        bands=numbers_in(bands, "--bands"),
-        after_bands=numbers_in(after_bands, "--after-bands"),
-        grid=grid,
-        normalise=normalise.value,
-        align=align,
         device=device or "auto",
+        detection=DetectionConfig(
+            gsd_m=gsd,
+            bands=numbers_in(bands, "--bands"),
+            after_bands=numbers_in(after_bands, "--after-bands"),
+            grid=grid,
+            normalise=normalise.value,
+            align=align,
+        ),
     )
-    adapted = adapt_to(before, after, output, vlm=asked, prompts=words, ceg=ceg, settings=settings)
+    adapted = adapt_to(before, after, output, vlm=asked, prompts=words, ceg=ceg, config=config)
     out.print(adapted.summary, highlight=False, soft_wrap=True, markup=False)
     if detect is not None:
-        result = detect_with_adapted(adapted, before, after, detect, settings=settings)
+        result = detect_with_adapted(adapted, before, after, detect)
         out.print(result.summary, highlight=False, soft_wrap=True)

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from semicdvl.detection.pipeline import DetectionConfig
 from semicdvl.errors import ConfigError
 
 MIN_PATCH_PX = 32
 """Smallest side of a patch; networks halve it five times."""
+READING_OPTIONS = ("bands", "after_bands", "grid", "normalise", "align")
 
 
 @dataclass(frozen=True)
-class AdaptSettings:
-    """How `adapt` works.
+class AdaptConfig:
+    """How `adapt` reads a pair and trains on it.
 
     Attributes:
-        patches: most patches that are trained on; the VLM is asked about up to twice as many.
-        patch_px: side of a patch, over which the VLM is asked. A smaller raster makes smaller ones.
-        crop_px: side of what the network sees of a patch at a time.
+        patches: most patches that are trained on; the VLM sees up to twice as many.
+        patch_px: side of a patch as the VLM sees it. A smaller raster gives smaller ones.
+        crop_px: side of a training crop of a patch.
         steps: optimiser steps.
         batch: patches per step.
         seed: of everything random.
-        backbone: "aerial" is the embedded VLM's own network (`training.self_training.network`), whichever VLM is
-        asked; else the network
-            is `siam_light` on this backbone, see `models.encoders.timm`.
+        backbone: "aerial" is the embedded VLM's own network (`training.self_training.network`), whichever VLM gives
+            the labels; else the network is `siam_light` on this backbone, see `models.encoders`.
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.
-        gsd_m: metres per pixel where the files don't say; handed to the VLM.
-        bands, after_bands, grid, normalise, align: how the pair is read, as in `detection.pipeline.DetectionConfig`.
         device: where the network trains; "auto" takes a GPU where there is one.
+        detection: how the pair is read (bands, grid, normalisation, alignment, pixel size), as `detect` reads it.
     """
 
     patches: int = 400
@@ -41,34 +41,30 @@ class AdaptSettings:
     backbone: str = "aerial"
     pretrained: str = "imagenet"
     min_valid_frac: float = 0.5
-    gsd_m: float | None = None
-    bands: tuple[int, ...] | None = None
-    after_bands: tuple[int, ...] | None = None
-    grid: str = "before"
-    normalise: str = "none"
-    align: bool = False
     device: str = "auto"
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done.
 
         Raises:
-            ConfigError: a number out of range, or more bands than a VLM looks at.
+            ConfigError: a number out of range, or more bands than a VLM sees.
         """
         for name in ("patches", "steps", "batch"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; wanted 1 or more.")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if not MIN_PATCH_PX <= self.crop_px <= self.patch_px:
             raise ConfigError(
-                f"crops of {self.crop_px} px of patches of {self.patch_px} px: a crop has at least {MIN_PATCH_PX} px and "
-                "is no larger than the patch."
+                f"crops of {self.crop_px} px do not fit patches of {self.patch_px} px: a crop has at least "
+                f"{MIN_PATCH_PX} px and is no larger than the patch."
             )
-        for bands in (self.bands or (), self.after_bands or ()):
+        for bands in (self.detection.bands or (), self.detection.after_bands or ()):
             if len(bands) > 3:
-                asked = ",".join(map(str, bands))
-                raise ConfigError(f"a VLM looks at red, green and blue; asked for bands {asked}. Name three.")
+                given = ",".join(map(str, bands))
+                raise ConfigError(
+                    f"a VLM sees red, green and blue; {len(bands)} bands were given ({given}). Name three."
+                )
 
-    def reading_options(self) -> dict[str, Any]:
-        """Return how the pair is read: arguments of `open_checked_pair` and of `DetectionConfig`."""
-        names = ("bands", "after_bands", "grid", "normalise", "align")
-        return {name: getattr(self, name) for name in names}
+    def get_reading_options(self) -> dict[str, Any]:
+        """Return how the pair is read for training: the arguments of `open_checked_pair`."""
+        return {name: getattr(self.detection, name) for name in READING_OPTIONS}

@@ -1,4 +1,4 @@
-"""What the VLM says about the patches, without the ground that has no data, and which patches are worth training on."""
+"""Pseudo-labels of the patches, no-data areas ignored, and the choice of the patches to train on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from semicdvl.training.self_training.patches import find_nodata_pixels
 from semicdvl.types import IGNORE, VLM, PairFiles
 
 MAX_CHANGED_FRAC = 0.75
-"""Share of the patches that may show change where there are more than are wanted: quiet ground must be seen, too."""
-
+"""Share of the patches that may show change where not all are taken: unchanged ground must be seen too."""
 
 GAMMA_SHARE = 0.4
 """Part of a VLM's own gamma from which answers are labels here. A VLM is unsure along outlines: without a label there a
@@ -61,10 +60,10 @@ def label_patches(
 
     Args:
         pairs: the patches.
-        vlm: who is asked.
-        prompts: what it is asked.
+        vlm: gives the answers.
+        prompts: what it looks for.
         ceg: how its answers become labels.
-        store: folder of the store; what it holds is not asked again.
+        store: folder of the store; answers that it holds are not computed again.
         gsd_m: metres per pixel, handed to the VLM.
         max_patches: patches to choose.
 
@@ -92,11 +91,11 @@ def label_patches(
 
 
 def _ignore_nodata(pair: PairFiles, store: PseudoLabelStore) -> dict[str, float]:
-    """Take the labels away where a patch has no data; return the record of what is left."""
-    none_HW = find_nodata_pixels(pair)
-    if none_HW.any():
+    """Set the labels to ignore where a patch has no data; return the record of the remaining ones."""
+    nodata_HW = find_nodata_pixels(pair)
+    if nodata_HW.any():
         labels = store.read_labels(pair)
-        maps = {name: np.where(none_HW, np.uint8(IGNORE), map_HW) for name, map_HW in vars(labels).items()}
+        maps = {name: np.where(nodata_HW, np.uint8(IGNORE), map_HW) for name, map_HW in vars(labels).items()}
         return store.write_labels(pair, replace(labels, **maps))
     return store.read_record(pair)
 
@@ -104,30 +103,30 @@ def _ignore_nodata(pair: PairFiles, store: PseudoLabelStore) -> dict[str, float]
 def select_training_patches(
     pairs: Sequence[PairFiles], changed_frac: Sequence[float], *, max_patches: int
 ) -> tuple[PairFiles, ...]:
-    """Return at most `max_patches` patches: those that show change first, evenly over the raster, then others likewise.
+    """Return at most `max_patches` patches: those with change first, evenly over the raster, then others likewise.
 
     Args:
         pairs: all patches, row by row.
         changed_frac: share of each patch that is labelled as changed.
-        max_patches: patches wanted.
+        max_patches: how many to return at most.
     """
     if len(pairs) <= max_patches:
         return tuple(pairs)
-    loud = [pair for pair, frac in zip(pairs, changed_frac, strict=True) if frac > 0]
-    quiet = [pair for pair, frac in zip(pairs, changed_frac, strict=True) if frac == 0]
-    wanted = max(max_patches - len(quiet), min(len(loud), max(1, int(MAX_CHANGED_FRAC * max_patches))))
-    taken = {pair.name for pair in (*select_evenly(loud, wanted), *select_evenly(quiet, max_patches - wanted))}
+    changed = [pair for pair, frac in zip(pairs, changed_frac, strict=True) if frac > 0]
+    unchanged = [pair for pair, frac in zip(pairs, changed_frac, strict=True) if frac == 0]
+    wanted = max(max_patches - len(unchanged), min(len(changed), max(1, int(MAX_CHANGED_FRAC * max_patches))))
+    taken = {pair.name for pair in (*select_evenly(changed, wanted), *select_evenly(unchanged, max_patches - wanted))}
     return tuple(pair for pair in pairs if pair.name in taken)
 
 
 def _explain_no_change(count: int, prompts: Prompts, ceg: CEGSettings, reliable_frac: float) -> str:
-    """Say that there is nothing to learn from, and what may help."""
+    """Return the message that there is nothing to learn from, and what may help."""
     unsure = (
         f"only {reliable_frac:.0%} of the pixels have a reliable answer: lower --gamma ({ceg.gamma:g}), or check --gsd"
         if reliable_frac < 0.1
-        else "check --gsd and the words of --find and --background"
+        else "check --gsd and the prompts of --find and --background"
     )
     return (
-        f"the VLM sees no change of {', '.join(prompts.find)} in any of {count} patches, so there is nothing to learn. "
-        f"Look at what it sees with `semicdvl detect` first; {unsure}. Perhaps nothing changed."
+        f"the VLM detects no change of {', '.join(prompts.find)} in any of {count} patches, so there is nothing to "
+        f"learn. Look at its answers with `semicdvl detect` first; {unsure}. It may also be that nothing changed."
     )

@@ -1,7 +1,7 @@
-"""A pair of rasters -> patches on disk, spread over the raster; what is there is not cut again.
+"""A pair of rasters -> patches on disk, spread over the raster; patches that exist are not cut again.
 
 PATCHES/A PATCHES/B            PNG patches, black where either date has no data
-PATCHES/list/train.txt         those that are trained on, written once the VLM has said what it sees
+PATCHES/list/train.txt         those that are trained on, written once all have pseudo-labels
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def choose_patch_size(pair: RasterPair, patch_px: int) -> int:
     if side < MIN_PATCH_PX:
         height, width = pair.shape_hw
         raise DataError(
-            f"the images overlap on {height} x {width} px, too little to train on: at least {MIN_PATCH_PX} px each way are "
-            "wanted. Use `semicdvl detect` without a model."
+            f"the images overlap on {height} x {width} px, which is too small to train on: at least {MIN_PATCH_PX} px "
+            "are needed in both directions. Use `semicdvl detect` without a model."
         )
     return side
 
