@@ -223,7 +223,8 @@ def _format_tests(tests: PairedTests) -> tuple[str, ...]:
 def list_failures(outcomes: Sequence[Outcome]) -> list[str]:
     """Return a sentence for each run that did not finish."""
     return [
-        f"{one['method']}, {format_percent(one['labelled'])}, seed {one['seed']}: {describe_status(one)}. {one['error']}"
+        f"{one['method']}, {format_percent(one['labelled'])}, seed {one['seed']}: "
+        f"{describe_status(one)}. {one['error']}"
         for one in outcomes
         if one["status"] != "finished"
     ]
