@@ -46,7 +46,7 @@ ROWS = 512
 
 
 @dataclass(frozen=True)
-class Cheap:
+class Cheap(Detector):
     """Changed where the red band differs much; or, with `nothing`, no computation and no change."""
 
     nothing: bool

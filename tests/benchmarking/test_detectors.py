@@ -31,7 +31,7 @@ from semicdvl.detection.detectors.network import build_vlm_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.types import ChangeMap, PairFiles
+from semicdvl.types import ChangeMap, Detector, PairFiles
 from semicdvl.vlms.models import fake
 
 DETECTORS = f"""
@@ -59,7 +59,7 @@ ALONE = (
 
 
 @dataclass(frozen=True)
-class Brighter:
+class Brighter(Detector):
     """A detector from outside of the package: changed where date 2 is brighter."""
 
     name: str = "brighter"
@@ -143,7 +143,7 @@ def test_a_side_is_one_raster(finished: tuple[Suite, Path, BenchmarkResult]) -> 
         whole = detected_in_memory(
             build_unsupervised_detector(name, options), pair_in_memory(t1_HWC, t2_HWC), tile_px=64
         )
-        detector = build_unsupervised_detector(name, options).fitted(side)
+        detector = build_unsupervised_detector(name, options).prepare(side)
         room = out / f"room-{name}"
         room.mkdir()
         strips = list(detector.decide(MosaicStrips(side, detector, room)))
@@ -163,7 +163,7 @@ def test_pairs_of_two_widths_make_a_side(tmp_path: Path) -> None:
     side = PairMosaic(pairs, ImageCache(0), gsd_m=None)
     tiles = list(side)
     assert side.shape_hw == (80, 96) and [tile.valid_HW.sum() for tile in tiles] == [32 * 64, 48 * 96]
-    detector = build_unsupervised_detector("pca_km", {}).fitted(side)
+    detector = build_unsupervised_detector("pca_km", {}).prepare(side)
     strips = list(MosaicStrips(side, detector, tmp_path))
     assert [(strip.row, strip.scores_PHW.shape) for strip in strips] == [(0, (2, 32, 96)), (32, (2, 48, 96))]
     assert all(np.array_equal(strip.valid_HW, tile.valid_HW) for strip, tile in zip(strips, tiles, strict=True))

@@ -14,15 +14,15 @@ from semicdvl.detection.detectors.network import NetworkDetector
 from semicdvl.detection.pair_check.check import check_pair
 from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap
+from semicdvl.types import ChangeMap, Detector
 
 QUIET = Console(quiet=True)
 
 
-class Differences:
+class Differences(Detector):
     """Change is where the bands differ by more than 60 in the mean."""
 
-    name, planes_count = "differences", 1
+    name, map_count = "differences", 1
 
     def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         apart_HW = np.abs(t1_HWC.astype(np.float32) - t2_HWC).mean(axis=2) / 255

@@ -30,7 +30,7 @@ from semicdvl.detection.tile_runner import TileJob, detect_tile, run_tiles
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.raster.tiling import plan_tiles
-from semicdvl.types import IGNORE, Instance, Looks, Segments, StripsWithInstances
+from semicdvl.types import IGNORE, Instance, Segments
 from semicdvl.vlms.instance_stitching import decode_mask
 
 QUIET = Console(quiet=True)
@@ -111,7 +111,7 @@ def decided(folder: Path, dates, detector, *, tile_px: int, overlap_px: int = 32
         (folder / f"{tile_px}").mkdir()
         store = ScoreStore(folder / f"{tile_px}", cut, map_count=detector.map_count, strip_bytes=strip_bytes)
         run_tiles(store, pair, detector, gsd_m=None, console=QUIET)
-        assert isinstance(store, StripsWithInstances) and isinstance(detector, Looks)
+        assert store.tile_instances is not None
         return np.concatenate([part.change_HW for part in detector.decide(store)])
 
 

@@ -22,7 +22,7 @@ from semicdvl.detection.results import OUTPUT_FILES
 from semicdvl.detection.score_store import ScoreStore
 from semicdvl.errors import InputError, OutputError
 from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.types import IGNORE, ChangeMap
+from semicdvl.types import IGNORE, ChangeMap, Detector
 
 UTM = rasterio.CRS.from_epsg(32615)
 QUIET = Console(quiet=True)
@@ -30,7 +30,7 @@ TILES = DetectionConfig(tile_px=96, overlap_px=32)
 
 
 @dataclass(frozen=True)
-class Brighter:
+class Brighter(Detector):
     """Looks at single pixels: changed where date 2 is brighter; classes dark and bright."""
 
     name: str = "brighter"

@@ -23,7 +23,7 @@ from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection import ray_executor
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.batch.run import detect_batch
-from semicdvl.detection.detectors.network import build_network_detector, build_vlm_detector, identify_detector
+from semicdvl.detection.detectors.network import build_network_detector, build_vlm_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.detection.ray_executor import TILES_IN_FLIGHT, DetectorWorker, RayTileExecutor, open_executor
@@ -31,7 +31,7 @@ from semicdvl.detection.tile_runner import TileJob, detect_tile
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
 from semicdvl.models.siam_light import build_siam_light as siam_light
 from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray
-from semicdvl.types import IGNORE, ChangeMap, Detector
+from semicdvl.types import IGNORE, ChangeMap, Detector, identify_detector
 from semicdvl.vlms.models.fake import FakeVLM
 
 QUIET = Console(quiet=True)
@@ -44,7 +44,7 @@ FILES = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg")
 
 
 @dataclass(frozen=True)
-class Threaded:
+class Threaded(Detector):
     """Looks around each pixel; its last digit depends on the number of threads, as that of a network does.
 
     It writes into what it is given, as it may in one process; told to, it fails or dies in the middle.

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
 from semicdvl.errors import OutputError
-from semicdvl.types import IGNORE, ChangeMap
+from semicdvl.types import IGNORE, ChangeMap, Detector
 
 QUIET = Console(quiet=True)
 TILES = DetectionConfig(tile_px=64, overlap_px=32)
@@ -27,7 +27,7 @@ COUNT = 5 * 7  # rows x columns of tiles
 
 
 @dataclass
-class Blurred:
+class Blurred(Detector):
     """Looks around each pixel, so that blending matters; `stop_at` is the tile at which it stops or is killed."""
 
     seen: list = field(default_factory=list)

@@ -25,7 +25,7 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning.patch_scores import compute_uncertainty, score_patches
 from semicdvl.evaluation.active_learning.select import SuggestConfig, select_patches, suggest_patches
 from semicdvl.evaluation.map_vs_truth import read_detected_map
-from semicdvl.types import IGNORE, ChangeMap
+from semicdvl.types import IGNORE, ChangeMap, Detector
 
 UTM, CORNER, GSD_M, SIDE = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5, 32
 ROWS, COLS = 4, 7  # patches
@@ -35,10 +35,10 @@ DOUBTFUL = [(0, 2), (1, 5), (2, 0), (3, 3), (3, 6)]
 EMPTY = (2, 4)
 
 
-class Grey:
+class Grey(Detector):
     """Changed where date 2 is bright; the score is its brightness."""
 
-    name, planes_count = "grey", 1
+    name, map_count = "grey", 1
 
     def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         return t2_HWC[None, ..., 0].astype(np.float32) / 255

@@ -25,7 +25,7 @@ from semicdvl.evaluation.evaluate import draw_sample, evaluate_map
 from semicdvl.evaluation.map_vs_truth import DetectedMap, compare_with_truth, read_detected_map, read_truth
 from semicdvl.evaluation.stratified_sample import draw_stratified_sample
 from semicdvl.metrics.change import ConfusionCounts, count_objects
-from semicdvl.types import IGNORE, ChangeMap
+from semicdvl.types import IGNORE, ChangeMap, Detector
 
 UTM, CORNER, GSD = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5
 HEIGHT, WIDTH = 90, 130
@@ -33,10 +33,10 @@ FOUND = [(5, 10, 20, 10), (40, 10, 10, 10), (60, 80, 10, 20)]  # row, col, heigh
 REAL = [(5, 10, 20, 14), (40, 18, 10, 10), (10, 100, 6, 5)]  # IoU 5/7, IoU 2/18, missed; the third found is invented
 
 
-class Red:
+class Red(Detector):
     """Changed where date 2 is red."""
 
-    name, planes_count = "red", 1
+    name, map_count = "red", 1
 
     def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
         return (t2_HWC[None, ..., 0] == 255).astype(np.float32)

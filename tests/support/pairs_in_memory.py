@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from semicdvl.types import IGNORE, ChangeMap, Detector, Fits, PairTile, ScoreStrip
+from semicdvl.types import IGNORE, ChangeMap, Detector, PairTile, ScoreStrip, ScoreStrips
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Strips:
+class Strips(ScoreStrips):
     """Planes in memory as strips."""
 
     scores_PHW: np.ndarray
@@ -61,7 +61,7 @@ def pair(t1_HWC, t2_HWC, valid_HW=None, *, tile_px: int = 64) -> Pair:
 
 def fitted(detector: Detector, tiles: Pair) -> Detector:
     """Return the detector with the pair's statistics, where it wants some."""
-    return detector.prepare(tiles) if isinstance(detector, Fits) else detector
+    return detector.prepare(tiles)
 
 
 def planes(detector: Detector, tiles: Pair, *, tile_px: int = 1024) -> np.ndarray:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semicdvl.types import ScoreStrip
+from semicdvl.types import ScoreStrip, ScoreStrips
 
 
 @dataclass
-class Strips:
+class Strips(ScoreStrips):
     """Maps of a whole raster, cut into strips."""
 
     scores_PHW: np.ndarray

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from tests.support.pairs_in_memory import detect, fitted, pair, planes
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import IGNORE, Fits
+from semicdvl.types import IGNORE, Detector
 from semicdvl.unsupervised import (
     UNSUPERVISED,
     any_change,
@@ -223,25 +223,25 @@ def test_networks_look_at_the_first_three_bands(name, images):
 @EVERY
 def test_bad_pairs_get_one_clear_error(name, images):
     t1_HWC, t2_HWC, _ = images
-    assert isinstance(BUILT[name](), Fits)
+    assert isinstance(BUILT[name](), Detector)
     with pytest.raises(DataError, match="no pixel has data"):
-        BUILT[name]().fitted(pair(t1_HWC, t2_HWC, np.zeros(SHAPE, bool)))
+        BUILT[name]().prepare(pair(t1_HWC, t2_HWC, np.zeros(SHAPE, bool)))
     with pytest.raises(DataError, match="date 2 has the same colour everywhere"):
-        BUILT[name]().fitted(pair(t1_HWC, np.full_like(t2_HWC, 77)))
+        BUILT[name]().prepare(pair(t1_HWC, np.full_like(t2_HWC, 77)))
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILT) - {"cva", "log_ratio", "pca_km"}))
 def test_one_band_is_refused_where_more_are_needed(name, images):
     t1_HWC, t2_HWC, _ = images
     with pytest.raises(DataError, match=r"needs [23] bands, the pair has 1"):
-        BUILT[name]().fitted(pair(t1_HWC[..., :1], t2_HWC[..., :1]))
+        BUILT[name]().prepare(pair(t1_HWC[..., :1], t2_HWC[..., :1]))
 
 
 @pytest.mark.parametrize("name", ["irmad", "dsfa"])
 def test_a_grey_image_in_three_bands_is_seen_through(name, images):
     grey = [np.repeat(image[..., :1], 3, axis=2) for image in images[:2]]
     with pytest.raises(DataError, match="a grey image"):
-        BUILT[name]().fitted(pair(*grey))
+        BUILT[name]().prepare(pair(*grey))
 
 
 @pytest.mark.parametrize("name", ["cva", "log_ratio", "pca_km"])

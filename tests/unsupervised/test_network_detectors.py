@@ -20,7 +20,7 @@ from tests.support.pairs_in_memory import detect, fitted, pair, planes
 
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector, parse_method_options
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.types import ChangeMap
+from semicdvl.types import ChangeMap, Detector
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.unsupervised.common.sam import SamInstances, SamMaskGenerator
 
@@ -263,7 +263,7 @@ def test_texts_become_options():
 
 
 @dataclass(frozen=True)
-class Brighter:
+class Brighter(Detector):
     """A method from outside of the package: changed where date 2 is brighter by `least`."""
 
     least: float

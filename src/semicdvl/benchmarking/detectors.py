@@ -37,7 +37,7 @@ from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.registry import build_part, list_options
 from semicdvl.synthetic.config import CitySpec
-from semicdvl.types import IGNORE, Detector, Fits, PairFiles
+from semicdvl.types import IGNORE, Detector, PairFiles
 from semicdvl.unsupervised import UNSUPERVISED
 
 NO_LABELS = 0.0
@@ -259,7 +259,7 @@ def _detect_pairs(
                 raise DataError(f"pair '{pair.name}': {error}") from error
         return
     side = PairMosaic(pairs, cache, gsd_m=gsd_m)
-    ready = detector.prepare(side) if isinstance(detector, Fits) else detector
+    ready = detector.prepare(side)
     for pair, change in zip(pairs, ready.decide(MosaicStrips(side, ready, folder)), strict=True):
         label_HW = read_pair(pair, cache=cache).label_HW
         assert label_HW is not None, "looked at above"

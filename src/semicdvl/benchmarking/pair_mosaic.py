@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair, read_pair_size
-from semicdvl.types import Detector, PairFiles, PairTile, ScoreStrip
+from semicdvl.types import Detector, PairFiles, PairTile, ScoreStrip, ScoreStrips
 
 
 class PairMosaic:
@@ -38,7 +38,7 @@ class PairMosaic:
             yield PairTile(np.pad(t1_HWC, more), np.pad(t2_HWC, more), valid_HW)
 
 
-class MosaicStrips:
+class MosaicStrips(ScoreStrips):
     """A fitted detector's maps of a side, as `types.ScoreStrips`: a strip is a pair. They lie in files."""
 
     def __init__(self, side: PairMosaic, detector: Detector, room: Path) -> None:

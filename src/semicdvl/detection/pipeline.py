@@ -14,15 +14,7 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.detection import report, results
-from semicdvl.detection.detectors.network import (
-    NetworkDetector,
-    Noting,
-    VLMDetector,
-    build_network_detector,
-    build_vlm_detector,
-    identify_detector,
-)
-from semicdvl.detection.detectors.onnx import OnnxDetector
+from semicdvl.detection.detectors.network import build_network_detector, build_vlm_detector
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
 from semicdvl.detection.pair_check.check import build_alignment_record, collect_remaining_warnings, open_checked_pair
 from semicdvl.detection.raster_writer import write_rasters
@@ -38,7 +30,7 @@ from semicdvl.raster.tiling import plan_tiles
 from semicdvl.raster.vector.files import get_vector_driver, write_vector
 from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.raster.vector.simplify import SimplifySettings
-from semicdvl.types import Detector
+from semicdvl.types import Detector, identify_detector
 
 __all__ = ["DetectionConfig", "DetectionSummary", "build_network_detector", "build_vlm_detector", "detect_to_folder"]
 
@@ -178,7 +170,7 @@ def detect_to_folder(
                 *results.collect_warnings(pair, found, settings=settings),
                 *collect_remaining_warnings(checked, pair.alignment, left),
             )
-            warned += work.detector.notes() if isinstance(work.detector, Noting) else ()
+            warned += work.detector.notes()
             facts = RunRecord(work.detector, settings, warned, alignment, tiles, clock.seconds, key)
             work.write_report(partial.result, found, facts)
             carry_over_other_files(out, partial.result)
@@ -252,7 +244,7 @@ def check_config(settings: DetectionConfig, detector: Detector) -> None:
     for kind in settings.polygons:
         get_vector_driver(Path(f"changes.{kind}"))
     for bands in (settings.bands or (), settings.after_bands or ()):
-        if len(bands) > 3 and isinstance(detector, VLMDetector | NetworkDetector | OnnxDetector):
+        if detector.max_bands is not None and len(bands) > detector.max_bands:
             asked = ",".join(map(str, bands))
             raise ConfigError(f"{detector.name} looks at red, green and blue; asked for bands {asked}. Name three.")
 

@@ -6,7 +6,7 @@ is the same to the byte wherever the numbers are computed alike (the same kind o
 
 A worker gets its detector in one of two ways. Usually it builds it as the command did, from the files that the options
 name, which it must find under the same paths: sessions of ONNX Runtime, compiled networks and networks on a GPU cannot
-be sent. A detector that had to see the whole pair first (`types.Fits`) carries what it has seen and is sent as it is.
+be sent. A detector that was fitted to the whole pair (`Detector.prepare`) carries its statistics and is sent as it is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from semicdvl.detection.detectors.network import identify_detector
 from semicdvl.detection.tile_runner import ComputeTiles, TileExecutor, TileJob, detect_tile
 from semicdvl.errors import ConfigError, SemicdvlError, WorkerError
 from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray, start_actors
-from semicdvl.types import Detector, TilePrediction
+from semicdvl.types import Detector, TilePrediction, identify_detector
 
 TILE_EXECUTORS = ("local", "ray")
 TILES_IN_FLIGHT = 3

@@ -19,11 +19,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import hash_values, write_json
-from semicdvl.detection.detectors.network import Described, identify_detector
 from semicdvl.raster.io.fingerprint import fingerprint_input, fingerprint_pair
 from semicdvl.raster.io.inputs import ResolvedInput, resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.types import Detector
+from semicdvl.types import Detector, identify_detector
 from semicdvl.version import __version__
 
 if TYPE_CHECKING:
@@ -175,7 +174,7 @@ def write_record(path: Path, pair: RasterPair, found: DetectedChanges, run: RunR
 
 def describe_detector(detector: Detector) -> dict[str, str]:
     """Return what a detector tells of itself."""
-    return detector.description() if isinstance(detector, Described) else {"Detector": detector.name}
+    return detector.description() or {"Detector": detector.name}
 
 
 def list_versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from semicdvl.atomic_files import read_json, write_json
 from semicdvl.detection.binary_file import append_array, compute_crc32, read_into
 from semicdvl.detection.instance_store import InstanceRowWriter, InstanceStore
 from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
-from semicdvl.types import ScoreStrip
+from semicdvl.types import ScoreStrip, ScoreStrips
 
 STRIP_BYTES = 32 * 2**20
 """A strip holds about this much of the maps; what is made of it needs a few times that."""
@@ -33,15 +33,17 @@ STRIP_BYTES = 32 * 2**20
 FILE_KINDS = ("planes", "valid", "objects", "features")
 
 
-class ScoreStore:
+class ScoreStore(ScoreStrips):
     """The maps of one raster.
 
     Attributes:
         tiling: how the raster is cut into tiles.
         map_count: number of maps.
         shape_hw: height and width of the raster.
-        tile_instances: what was told beside the maps; for a detector that `Looks`.
+        tile_instances: instances and features of the tiles, from a detector that has some.
     """
+
+    tile_instances: InstanceStore
 
     def __init__(self, folder: Path, cut: Tiling, *, map_count: int, strip_bytes: int = STRIP_BYTES) -> None:
         """Use a folder, with what already lies in it.

@@ -18,7 +18,7 @@ from semicdvl.detection.score_store import ScoreStore
 from semicdvl.errors import InputError
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import BlendedTile, blend_tile_row, pad_tile
-from semicdvl.types import Detector, Fits, Looks, PairTile, TilePrediction
+from semicdvl.types import Detector, PairTile, TilePrediction
 
 QUEUE_DEPTH = 2
 """Tiles that are read before they are asked for, and that wait to be written."""
@@ -58,9 +58,7 @@ class PairTileReader:
 
 def fit_detector(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> Detector:
     """Show a detector the whole pair where it must see it before it can judge a tile."""
-    return (
-        detector.prepare(PairTileReader(pair, tile_px=tile_px, gsd_m=gsd_m)) if isinstance(detector, Fits) else detector
-    )
+    return detector.prepare(PairTileReader(pair, tile_px=tile_px, gsd_m=gsd_m))
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,8 @@ class TileExecutor(Protocol):
 def detect_tile(detector: Detector, job: TileJob, *, gsd_m: float | None) -> TilePrediction:
     """Return what the detector tells of a tile: it depends on nothing else, wherever it is computed."""
     if job.dates_HWC is None:
-        return TilePrediction(None, job.valid_HW, () if isinstance(detector, Looks) else None)
-    if isinstance(detector, Looks):
-        return detector.predict_tile(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
-    return TilePrediction(detector.predict_scores(*job.dates_HWC, gsd_m=gsd_m), job.valid_HW)
+        return detector.skip_tile(job.valid_HW)
+    return detector.predict_tile(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
 
 
 def run_tiles(

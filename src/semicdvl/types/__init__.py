@@ -10,23 +10,20 @@ In label *files* of the change-detection data sets 255 means *changed*: the read
 """
 
 from semicdvl.types.batches import LabelledBatch, UnlabelledBatch, VLMTargets
-from semicdvl.types.detectors import (
+from semicdvl.types.detectors import Detector, identify_detector
+from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
+from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
+from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
+from semicdvl.types.tiles import (
     ChangeMap,
-    Detector,
-    Fits,
-    Looks,
     PairTile,
     PairTiles,
     ScoreStrip,
     ScoreStrips,
-    StripsWithInstances,
     TileInstance,
     TileInstanceReader,
     TilePrediction,
 )
-from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
-from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
-from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
 from semicdvl.types.vlm import VLM, Instance, Segments, VLMLabels, VLMLabelSource
 
 __all__ = [
@@ -40,10 +37,8 @@ __all__ = [
     "ChangeMap",
     "CutMixPartner",
     "Detector",
-    "Fits",
     "Instance",
     "LabelledBatch",
-    "Looks",
     "Method",
     "Network",
     "Outputs",
@@ -54,7 +49,6 @@ __all__ = [
     "ScoreStrips",
     "Segments",
     "Split",
-    "StripsWithInstances",
     "TileInstance",
     "TileInstanceReader",
     "TilePrediction",
@@ -63,4 +57,5 @@ __all__ = [
     "VLMLabelSource",
     "VLMLabels",
     "VLMTargets",
+    "identify_detector",
 ]

@@ -14,7 +14,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances, SamMaskGenerator
 from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, locate_tiles, measure_moments
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 
 @dataclass(frozen=True)
-class AnyChange(IdentityFromOptions):
+class AnyChange(ThresholdDetector):
     """AnyChange; see the module.
 
     Attributes:
@@ -45,6 +45,9 @@ class AnyChange(IdentityFromOptions):
         query_embeddings_QD: mean embeddings of what was pointed at, once fitted.
     """
 
+    name, map_count = "any_change", 1
+    stored_kind = "semicdvl.classic.any_change.AnyChange"
+
     sam: SamMaskGenerator
     rule: ThresholdRule = field(default_factory=lambda: ThresholdRule(25.0))
     points: tuple[tuple[int, int], ...] = ()
@@ -52,8 +55,6 @@ class AnyChange(IdentityFromOptions):
     query_angle: float = 60.0
     mean_embedding_D: Tensor | None = None
     query_embeddings_QD: Tensor | None = None
-    name: str = field(default="any_change", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -127,10 +128,6 @@ class AnyChange(IdentityFromOptions):
             )
             angle_N = angle_N * (away_N <= self.query_angle)
         return masks.paint_maximum(angle_N, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed where an object turned by more than the angle."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def _angle_degrees(cosine_N: Tensor) -> Tensor:

@@ -12,14 +12,15 @@ hundreds of channels; the threshold is one for the whole raster, with the no-cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.features import (
     FeatureNetwork,
     Map,
@@ -27,13 +28,12 @@ from semicdvl.unsupervised.common.features import (
     normalise_features,
     resize_to_image,
 )
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
 from semicdvl.unsupervised.common.statistics import measure_moments
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 
 @dataclass(frozen=True)
-class CNNCD(IdentityFromOptions):
+class CNNCD(ThresholdDetector):
     """CNN-CD; see the module.
 
     Attributes:
@@ -42,11 +42,12 @@ class CNNCD(IdentityFromOptions):
         rule: how the threshold is found; distances lie between 0 and 2.
     """
 
+    name, map_count = "cnn_cd", 1
+    stored_kind = "semicdvl.classic.cnn_cd.CNNCD"
+
     features: FeatureNetwork
     layers: tuple[int, ...] = (0, 1, 2, 3)
     rule: ThresholdRule = field(default_factory=ThresholdRule)
-    name: str = field(default="cnn_cd", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -72,10 +73,6 @@ class CNNCD(IdentityFromOptions):
         ]
         distance_HW: Map = np.sqrt(np.maximum(np.mean(squares, axis=0), 0)).astype(np.float32)
         return distance_HW[None]
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def build_cnn_cd(

@@ -8,20 +8,19 @@ guard of `thresholds` instead of a Bayesian one that assumes two normal distribu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.statistics import PairMoments, measure_moments
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 
 @dataclass(frozen=True)
-class CVA(IdentityFromOptions):
+class CVA(ThresholdDetector):
     """Change vector analysis; see the module.
 
     Attributes:
@@ -29,10 +28,11 @@ class CVA(IdentityFromOptions):
         moments: of the pair, once fitted.
     """
 
+    name, map_count = "cva", 1
+    stored_kind = "semicdvl.classic.cva.CVA"
+
     rule: ThresholdRule = field(default_factory=ThresholdRule)
     moments: PairMoments | None = None
-    name: str = field(default="cva", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
@@ -49,10 +49,6 @@ class CVA(IdentityFromOptions):
         """Return the length of the change vector, 1HW."""
         assert self.moments is not None, "fitted() comes first"
         return compute_change_magnitude(t1_HWC, t2_HWC, self.moments)[None]
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def compute_change_magnitude(

@@ -15,14 +15,15 @@ objects and the closing of small holes are left out: the first depends on window
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.features import (
     FeatureCells,
     FeatureNetwork,
@@ -30,9 +31,8 @@ from semicdvl.unsupervised.common.features import (
     iterate_feature_cells,
     resize_to_image,
 )
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
 from semicdvl.unsupervised.common.statistics import FloatArray, HashedSample, measure_moments
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 SAMPLE_SIZE = 20_000
 """Places of a layer on which the percentile is measured."""
@@ -106,7 +106,7 @@ class _LayerSums:
 
 
 @dataclass(frozen=True)
-class DCVA(IdentityFromOptions):
+class DCVA(ThresholdDetector):
     """DCVA; see the module.
 
     Attributes:
@@ -119,6 +119,9 @@ class DCVA(IdentityFromOptions):
         learned: what is known of each layer, once fitted.
     """
 
+    name, map_count = "dcva", 1
+    stored_kind = "semicdvl.classic.dcva.DCVA"
+
     features: FeatureNetwork
     layers: tuple[int, ...] = (0, 1, 2)
     kept_frac: float = 0.1
@@ -126,8 +129,6 @@ class DCVA(IdentityFromOptions):
     rule: ThresholdRule = field(default_factory=ThresholdRule)
     seed: int = 0
     learned: tuple[LayerStatistics, ...] = ()
-    name: str = field(default="dcva", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network and how many channels."""
@@ -182,10 +183,6 @@ class DCVA(IdentityFromOptions):
             total_HW += resize_to_image(square_HW.astype(np.float32), shape_hw)
         channels = sum(len(layer.channel_S) for layer in self.learned)
         return np.sqrt(np.maximum(total_HW, 0) / channels)[None]
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def build_dcva(

@@ -11,23 +11,22 @@ rasters: find it with `thresholds.pool_threshold` and give it as `threshold`, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.features import FeatureNetwork, extract_feature_maps, resize_to_image
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
 from semicdvl.unsupervised.common.statistics import measure_moments
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 LAST = -1
 
 
 @dataclass(frozen=True)
-class DinoCVA(IdentityFromOptions):
+class DinoCVA(ThresholdDetector):
     """DINOv2 + CVA; see the module.
 
     Attributes:
@@ -35,10 +34,11 @@ class DinoCVA(IdentityFromOptions):
         rule: how the threshold is found; its unit is that of the network's features.
     """
 
+    name, map_count = "dino_cva", 1
+    stored_kind = "semicdvl.classic.dino_cva.DinoCVA"
+
     features: FeatureNetwork
     rule: ThresholdRule = field(default_factory=ThresholdRule)
-    name: str = field(default="dino_cva", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""
@@ -59,10 +59,6 @@ class DinoCVA(IdentityFromOptions):
         (t1_DHW,), (t2_DHW,) = (extract_feature_maps(self.features, image, layers=[LAST]) for image in (t1_HWC, t2_HWC))
         length_HW = np.sqrt(np.square(t1_DHW - t2_DHW).sum(axis=0))
         return resize_to_image(length_HW, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def build_dino_cva(features: FeatureNetwork, *, threshold: float | str = "otsu", guard: bool = True) -> DinoCVA:

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.statistics import (
     FloatArray,
     HashedSample,
@@ -35,7 +35,7 @@ from semicdvl.unsupervised.common.statistics import (
     measure_moments,
     number_pixels,
 )
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 from semicdvl.unsupervised.cva import compute_change_magnitude
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _compute_outputs(
 
 
 @dataclass(frozen=True)
-class DSFA(IdentityFromOptions):
+class DSFA(ThresholdDetector):
     """DSFA; see the module.
 
     Attributes:
@@ -114,6 +114,9 @@ class DSFA(IdentityFromOptions):
         slow: what was learned, once fitted.
     """
 
+    name, map_count = "dsfa", 1
+    stored_kind = "semicdvl.classic.dsfa.DSFA"
+
     rule: ThresholdRule = field(default_factory=ThresholdRule)
     pixels: int = 2000
     steps: int = 200
@@ -121,8 +124,6 @@ class DSFA(IdentityFromOptions):
     seed: int = 0
     moments: PairMoments | None = None
     slow: SlowFeatures | None = None
-    name: str = field(default="dsfa", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
@@ -186,10 +187,6 @@ class DSFA(IdentityFromOptions):
         bands = t1_HWC.shape[2]
         t1_NC, t2_NC = _standardise(self.moments, t1_HWC.reshape(-1, bands), t2_HWC.reshape(-1, bands))
         return self.slow.compute_magnitude(t1_NC, t2_NC).reshape(1, *t1_HWC.shape[:2])
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def _standardise(

@@ -16,7 +16,7 @@ with fewer than `MIN_CHANGED_NODES` such places nothing is changed, and a place 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.detector import UnsupervisedDetector
 from semicdvl.unsupervised.common.features import (
     FeatureNetwork,
     Map,
@@ -32,7 +33,6 @@ from semicdvl.unsupervised.common.features import (
     normalise_features,
     resize_to_image,
 )
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
 from semicdvl.unsupervised.common.statistics import HashedSample, measure_moments
 from semicdvl.unsupervised.common.thresholds import Histogram, apply_guard, make_change_map, normalise_by_threshold
 
@@ -54,7 +54,7 @@ class DifferenceBands:
 
 
 @dataclass(frozen=True)
-class GMCD(IdentityFromOptions):
+class GMCD(UnsupervisedDetector):
     """GMCD; see the module.
 
     Attributes:
@@ -69,6 +69,9 @@ class GMCD(IdentityFromOptions):
         graph: what was learned; None where nothing is changed.
     """
 
+    name, map_count = "gmcd", 2
+    stored_kind = "semicdvl.classic.gmcd.GMCD"
+
     features: FeatureNetwork
     layer: int = 2
     nodes: int = 2048
@@ -78,8 +81,6 @@ class GMCD(IdentityFromOptions):
     seed: int = 0
     parts: DifferenceBands | None = None
     graph: TrainedGraph | None = None
-    name: str = field(default="gmcd", init=False)
-    map_count: int = field(default=2, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which network."""

@@ -14,17 +14,16 @@ guard of `thresholds`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.statistics import FloatArray, Moments, PairMoments, measure_moments, valid_pixels
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 MIN_VARIANCE = 1e-9
 """Of a MAD variate (its mixtures have variance 1): below, the dates agree to the last bit and nothing can be told."""
@@ -83,7 +82,7 @@ def compute_canonical_variates(mean_V: FloatArray, cov_VV: FloatArray) -> Canoni
 
 
 @dataclass(frozen=True)
-class IRMAD(IdentityFromOptions):
+class IRMAD(ThresholdDetector):
     """IR-MAD; see the module.
 
     Attributes:
@@ -93,12 +92,13 @@ class IRMAD(IdentityFromOptions):
         variates: the mixtures, once fitted.
     """
 
+    name, map_count = "irmad", 1
+    stored_kind = "semicdvl.classic.irmad.IRMAD"
+
     rule: ThresholdRule = field(default_factory=ThresholdRule)
     rounds: int = 50
     tolerance: float = 1e-3
     variates: CanonicalVariates | None = None
-    name: str = field(default="irmad", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does, and the correlations that were found."""
@@ -157,10 +157,6 @@ class IRMAD(IdentityFromOptions):
         assert self.variates is not None, "fitted() comes first"
         total_HW = self.variates.sum_of_squares(t1_HWC.astype(np.float64), t2_HWC.astype(np.float64))
         return np.sqrt(total_HW)[None].astype(np.float32)
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def build_irmad(

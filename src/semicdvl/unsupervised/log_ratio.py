@@ -9,21 +9,20 @@ gain; over bands the root mean square is taken; the threshold is Otsu's with the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.types import Detector, PairTiles
+from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.statistics import FloatArray, Moments, measure_moments, valid_pixels
-from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
+from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 
 @dataclass(frozen=True)
-class LogRatio(IdentityFromOptions):
+class LogRatio(ThresholdDetector):
     """The log-ratio operator; see the module.
 
     Attributes:
@@ -32,11 +31,12 @@ class LogRatio(IdentityFromOptions):
         mean_ratio_C: mean log-ratio of the raster, once fitted.
     """
 
+    name, map_count = "log_ratio", 1
+    stored_kind = "semicdvl.classic.log_ratio.LogRatio"
+
     rule: ThresholdRule = field(default_factory=ThresholdRule)
     offset: float = 32.0
     mean_ratio_C: FloatArray | None = None
-    name: str = field(default="log_ratio", init=False)
-    map_count: int = field(default=1, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""
@@ -63,10 +63,6 @@ class LogRatio(IdentityFromOptions):
         ratio_HWC = self._compute_ratio(t1_HWC.astype(np.float32), t2_HWC.astype(np.float32))
         length_HW = np.sqrt(np.square(ratio_HWC - self.mean_ratio_C).mean(axis=2))
         return np.asarray(length_HW, np.float32)[None]
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed and unchanged by the rule."""
-        return decide_by_threshold(strips, self.rule)
 
 
 def build_log_ratio(*, threshold: float | str = "otsu", guard: bool = True, offset: float = 32.0) -> LogRatio:

@@ -15,7 +15,7 @@ finds two clusters, so the changed one must stand out by its mean difference; wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.detector import UnsupervisedDetector
 from semicdvl.unsupervised.common.statistics import (
     FloatArray,
     HashedSample,
@@ -60,7 +60,7 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class PCAKM(IdentityFromOptions):
+class PCAKM(UnsupervisedDetector):
     """PCA-KM; see the module.
 
     Attributes:
@@ -74,6 +74,9 @@ class PCAKM(IdentityFromOptions):
         clusters: of the pair, once fitted.
     """
 
+    name, map_count = "pca_km", 2
+    stored_kind = "semicdvl.classic.pca_km.PCAKM"
+
     block_px: int = 4
     components: int = 3
     matched: bool = True
@@ -82,8 +85,6 @@ class PCAKM(IdentityFromOptions):
     sample: int = 100_000
     moments: PairMoments | None = None
     clusters: Clusters | None = None
-    name: str = field(default="pca_km", init=False)
-    map_count: int = field(default=2, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does."""

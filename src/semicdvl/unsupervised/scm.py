@@ -29,7 +29,7 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrip, ScoreStrips
-from semicdvl.unsupervised.common.identity import IdentityFromOptions
+from semicdvl.unsupervised.common.detector import UnsupervisedDetector
 from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances, SamMaskGenerator
 from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, measure_moments
 from semicdvl.unsupervised.common.thresholds import (
@@ -66,7 +66,7 @@ class ImageTextClassifier(Protocol):
 
 
 @dataclass(frozen=True)
-class SCM(IdentityFromOptions):
+class SCM(UnsupervisedDetector):
     """SCM; see the module.
 
     Attributes:
@@ -78,14 +78,15 @@ class SCM(IdentityFromOptions):
         channel_means: channel means of each date's levels, once fitted.
     """
 
+    name, map_count = "scm", 2
+    stored_kind = "semicdvl.classic.scm.SCM"
+
     sam: SamMaskGenerator
     clip: ImageTextClassifier
     find: tuple[str, ...] = FIND
     rest: tuple[str, ...] = BACKGROUND
     rule: ThresholdRule = field(default_factory=ThresholdRule)
     channel_means: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
-    name: str = field(default="scm", init=False)
-    map_count: int = field(default=2, init=False)
 
     def description(self) -> dict[str, str]:
         """Return what it does and with which networks."""

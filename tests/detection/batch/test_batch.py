@@ -18,7 +18,7 @@ from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable, read_pai
 from semicdvl.detection.batch.run import detect_batch
 from semicdvl.detection.pipeline import DetectionConfig
 from semicdvl.errors import InputError, MissingExtraError, OutputError
-from semicdvl.types import IGNORE, ChangeMap
+from semicdvl.types import IGNORE, ChangeMap, Detector
 
 QUIET = Console(quiet=True)
 SETTINGS = DetectionConfig(tile_px=64, overlap_px=16)
@@ -28,7 +28,7 @@ FAKE = ["--vlm", "fake", "--find", "building", "--background", "grass"]
 
 
 @dataclass
-class Difference:
+class Difference(Detector):
     """Looks at single pixels; stops, or makes a mistake of its own, where it is told to."""
 
     asked: list = field(default_factory=list)

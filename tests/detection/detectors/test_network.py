@@ -10,14 +10,12 @@ from torch import nn
 
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.detectors.network import (
-    Described,
     NetworkDetector,
     VLMDetector,
     build_vlm_detector,
-    identify_detector,
 )
 from semicdvl.pseudo_labels.generate import CEGSettings
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments, identify_detector
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))
 
@@ -100,7 +98,7 @@ def test_identity_tells_detectors_apart():
 
 def test_both_kinds_are_detectors():
     detector: Detector = build_vlm_detector(Brightness(), prompts=PROMPTS)
-    assert detector.map_count == 6 and "instance" in detector.name and isinstance(detector, Described)
+    assert detector.map_count == 6 and "instance" in detector.name and detector.description()
     assert detector.description()["Looked for"] == "roof"
 
 

@@ -45,6 +45,8 @@ class CalibratedVLMDetector(VLMDetector):
         calibration_notes: how the probabilities of the last raster came about, for the report.
     """
 
+    stored_kind = "semicdvl.predict.calibrated.CalibratedVLMCEG"
+
     min_probability: float = MIN_PROBABILITY
     calibration_notes: list[str] = field(default_factory=list, compare=False, repr=False)
 
@@ -62,7 +64,7 @@ class CalibratedVLMDetector(VLMDetector):
             )
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # the base class has a plain attribute
         """Short name for reports."""
         return f"{super().name}, calibrated"
 

@@ -121,7 +121,7 @@ def prepare_for_inference(
     """Return a copy of a network, made ready to find change fast; the network itself stays as it is.
 
     Args:
-        network: with the call of `semicdvl.types.GraphNetwork`.
+        network: with the call of `semicdvl.types.Network`.
         precision: "fp32" is exact to rounding; "bf16" is not.
         compiled: compile it, at its first call.
 

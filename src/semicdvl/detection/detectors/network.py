@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,77 +22,33 @@ if TYPE_CHECKING:
     from semicdvl.detection.detectors.inference import Precision
 
 __all__ = [
-    "Described",
-    "Identified",
     "NetworkDetector",
-    "Noting",
     "VLMDetector",
     "build_network_detector",
     "build_vlm_detector",
-    "identify_detector",
 ]
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A detector that can tell a reader of the report what it is."""
-
-    def description(self) -> dict[str, str]:
-        """Return what the detector is made of, as label -> text."""
-        ...
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """A detector that knows what its maps depend on."""
-
-    @property
-    def identity(self) -> str:
-        """Equal identity means equal maps: name the weights by their hash."""
-        ...
-
-
-@runtime_checkable
-class Noting(Protocol):
-    """A detector that has something to say about its result."""
-
-    def notes(self) -> tuple[str, ...]:
-        """Return what a reader of the result should know; asked for once `decide` has gone through."""
-        ...
-
-
-def identify_detector(detector: Detector) -> dict[str, Any]:
-    """Return what tells a detector from others whose maps would differ: its identity, or as much as it tells.
-
-    For a detector without an identity that is its name, its description and its plain fields.
-    """
-    kind = f"{type(detector).__module__}.{type(detector).__qualname__}"
-    if isinstance(detector, Identified):
-        return {"kind": kind, "identity": detector.identity}
-    told = detector.description() if isinstance(detector, Described) else {}
-    names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
-    own = {name: getattr(detector, name) for name in names}
-    own = {name: value for name, value in own.items() if isinstance(value, str | int | float | None)}
-    return {"kind": kind, "name": detector.name, "planes": detector.map_count, "told": told, "own": own}
 
 
 # ------------------------------------------------------------------------------------------------ trained
 @dataclass(frozen=True)
-class NetworkDetector:
+class NetworkDetector(Detector):
     """A trained network: the plane is its probability of change, and changed is from `threshold` on.
 
     Attributes:
-        network: in eval mode, with the call of `semicdvl.types.GraphNetwork`.
+        network: in eval mode, with the call of `semicdvl.types.Network`.
         name: for reports, such as the run's folder.
         threshold: least probability of a changed pixel; 0.5 is the argmax of the two classes.
         details: what else the report should say, label -> text.
     """
 
+    map_count = 1
+    max_bands = 3
+    stored_kind = "semicdvl.predict.detector.NetworkDetector"
+
     network: nn.Module
     name: str = "network"
     threshold: float = 0.5
     details: dict[str, str] = field(default_factory=dict)
-    map_count: int = field(default=1, init=False)
 
     @property
     def identity(self) -> str:

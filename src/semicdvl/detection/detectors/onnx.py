@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
-from semicdvl.types import IGNORE, ChangeMap, ScoreStrips
+from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
 
 METADATA_KEY = "semicdvl"
 """Name of the metadata."""
@@ -27,7 +27,7 @@ ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
-class OnnxDetector:
+class OnnxDetector(Detector):
     """A network in an ONNX file: the plane is its probability of change, and changed is from `threshold` on.
 
     Attributes:
@@ -35,14 +35,16 @@ class OnnxDetector:
         name: the file, for reports.
         metadata: the file's metadata.
         digest: of the file's bytes.
-        map_count: one map, the probability.
     """
+
+    map_count = 1
+    max_bands = 3
+    stored_kind = "semicdvl.predict.onnx_detector.OnnxDetector"
 
     session: Any
     name: str
     metadata: dict[str, Any]
     digest: str
-    map_count: int = field(default=1, init=False)
 
     @property
     def identity(self) -> str:

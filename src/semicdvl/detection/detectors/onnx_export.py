@@ -82,7 +82,7 @@ def export_network(
     """Write a network as an ONNX file, whole, once it was compared with torch.
 
     Args:
-        network: with the call of `semicdvl.types.GraphNetwork`.
+        network: with the call of `semicdvl.types.Network`.
         path: the file to write.
         threshold: least probability of a changed pixel.
         origin: what else the metadata should say of the network.

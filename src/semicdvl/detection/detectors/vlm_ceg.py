@@ -23,16 +23,16 @@ from semicdvl.types import (
     IGNORE,
     VLM,
     ChangeMap,
+    Detector,
     ScoreStrip,
     ScoreStrips,
     Segments,
-    StripsWithInstances,
     TilePrediction,
 )
 
 
 @dataclass(frozen=True)
-class VLMDetector:
+class VLMDetector(Detector):
     """Ask a VLM about both dates, tile by tile, and compare the answers over the whole raster.
 
     The planes are the score maps of all prompts at date 1, then at date 2. `decide` runs change event generation on the
@@ -62,6 +62,9 @@ class VLMDetector:
         features: who says what objects look like; with `min_cosine` only.
     """
 
+    max_bands = 3
+    stored_kind = "semicdvl.predict.vlm_ceg.VLMCEG"
+
     vlm: VLM
     prompts: Prompts
     settings: CEGSettings = field(default_factory=lambda: CEGSettings(level="instance"))
@@ -77,7 +80,7 @@ class VLMDetector:
             raise ConfigError(FEATURES_AND_MIN_COSINE)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # the base class has a plain attribute
         """Short name for reports."""
         return f"{self.vlm.identity} + {self.settings.level} CEG"
 
@@ -91,7 +94,7 @@ class VLMDetector:
         return asked if self.features is None else f"{asked}; features {self.features.identity}"
 
     @property
-    def map_count(self) -> int:
+    def map_count(self) -> int:  # type: ignore[override]
         """Number of maps: one per prompt and date."""
         return 2 * len(self.prompts.words)
 
@@ -145,6 +148,10 @@ class VLMDetector:
         refuse_unusable_features(t1_DHW, t2_DHW)
         return np.stack([t1_DHW, t2_DHW]).astype(np.float32)
 
+    def skip_tile(self, valid_HW: NDArray[np.bool_]) -> TilePrediction:
+        """Return a tile without instances: they count as known, so that the other tiles' instances are used."""
+        return TilePrediction(None, valid_HW, ())
+
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Give the change map strip by strip; looks at the whole raster before it where it judges objects."""
         judged = None if self.settings.level == "pixel" else self._find_events(strips)
@@ -154,7 +161,7 @@ class VLMDetector:
 
     def _find_events(self, strips: ScoreStrips) -> StreamedComponentEvents | StreamedInstanceEvents:
         """Find which objects are change events. The only place that says what an object is."""
-        finds = strips.tile_instances if isinstance(strips, StripsWithInstances) else None
+        finds = strips.tile_instances
         if finds is not None and has_instances(finds):
             return find_streamed_instance_events(finds, settings=self.settings)
         return find_streamed_component_events(
