@@ -86,9 +86,9 @@ class Timed:
     ) -> NDArray[np.float32]:
         """Do what the detector does."""
         began = time.perf_counter()
-        planes_PHW = self.inner.predict_scores(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        scores_PHW = self.inner.predict_scores(t1_HWC, t2_HWC, gsd_m=gsd_m)
         self.inside_s += time.perf_counter() - began
-        return planes_PHW
+        return scores_PHW
 
 
 def network_detector() -> NetworkDetector:

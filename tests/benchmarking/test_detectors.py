@@ -71,8 +71,8 @@ class Brighter(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            changed_HW = strip.planes_PHW[0] > 0.1
-            yield ChangeMap(np.where(strip.valid_HW, changed_HW, 255).astype(np.uint8), strip.planes_PHW[0])
+            changed_HW = strip.scores_PHW[0] > 0.1
+            yield ChangeMap(np.where(strip.valid_HW, changed_HW, 255).astype(np.uint8), strip.scores_PHW[0])
 
 
 def brighter():

@@ -30,7 +30,7 @@ class Differences(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            score_HW = np.where(strip.valid_HW, strip.planes_PHW[0], np.nan).astype(np.float32)
+            score_HW = np.where(strip.valid_HW, strip.scores_PHW[0], np.nan).astype(np.float32)
             change_HW = np.where(strip.valid_HW, score_HW > 60 / 255, 255).astype(np.uint8)
             yield ChangeMap(change_HW, score_HW)
 

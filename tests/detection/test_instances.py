@@ -155,7 +155,7 @@ def as_pseudo(dates, detector: VLMDetector) -> np.ndarray:
 def test_one_tile_is_what_pseudo_says(tmp_path, options, own):
     detector = detector_of(BitVLM(own=own), **options)
     for seed in (0, 1):
-        dates = town(seed, 96, 128, max_offset_px=20, count=15)
+        dates = town(seed, 96, 128, most_px=20, count=15)
         found = decided(tmp_path / str(seed), dates, detector, tile_px=128)
         assert 0.005 < (found == 1).mean() < 0.7
         np.testing.assert_array_equal(found == 1, as_pseudo(dates, detector))
@@ -245,7 +245,7 @@ def test_what_a_tile_tells_can_travel():
     detector = detector_of(min_cosine=0.4)
     told = detect_tile(detector, pickle.loads(pickle.dumps(TileJob((t1, t2), valid_HW))), gsd_m=None)
     again = pickle.loads(pickle.dumps(told))
-    assert again.objects == told.instances and len(told.instances) > 10
+    assert again.instances == told.instances and len(told.instances) > 10
     assert all(one.row + one.mask["size"][0] <= 60 and one.col + one.mask["size"][1] <= 90 for one in told.instances)
     assert told.features_2DHW.shape == (2, 2, 4, 6) and told.scores_PHW.shape == (6, 64, 96)
     assert {one.prompt for one in told.instances} == {0, 1}, "the road is background"
@@ -299,7 +299,7 @@ def test_answers_that_do_not_fit_each_other_are_refused(tmp_path):
             return super().segment(image_HWC, prompts)
 
     class NoNumbers(Blueness):
-        def describe(self, image_HWC):
+        def extract_features(self, image_HWC):
             return super().extract_features(image_HWC) * np.float32(np.nan)
 
     with pytest.raises(ConfigError, match="one date has instances"):
@@ -324,7 +324,7 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_instances as t;"
         "from pathlib import Path;"
         "killed = t.detector_of(t.BitVLM(stop_at=20, kill=True), min_cosine=0.4, shift_px=1);"
-        "t.detect(*map(Path, sys.argv[2:5]), detector=killed, settings=t.TILES)"
+        "t.detect_to_folder(*map(Path, sys.argv[2:5]), detector=killed, settings=t.TILES)"
     )
     where = [str(ROOT), *map(str, paths), str(tmp_path / "out")]
     killed = subprocess.run([sys.executable, "-c", script, *where], capture_output=True)

@@ -44,11 +44,11 @@ class Brighter(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            planes_PHW, valid_HW = strip.planes_PHW, strip.valid_HW
-            bright_PHW = planes_PHW > 0.6
+            scores_PHW, valid_HW = strip.scores_PHW, strip.valid_HW
+            bright_PHW = scores_PHW > 0.6
             classes = [np.where(valid_HW, plane_HW, IGNORE).astype(np.uint8) for plane_HW in bright_PHW]
             change_HW = np.where(valid_HW, bright_PHW[0] ^ bright_PHW[1], IGNORE).astype(np.uint8)
-            score_HW = np.where(valid_HW, np.abs(planes_PHW[1] - planes_PHW[0]), np.nan).astype(np.float32)
+            score_HW = np.where(valid_HW, np.abs(scores_PHW[1] - scores_PHW[0]), np.nan).astype(np.float32)
             yield ChangeMap(change_HW, score_HW, ("dark", "bright"), (1,), *classes)
 
 
@@ -134,7 +134,7 @@ def test_same_bytes_whatever_the_tile(tifs, tmp_path, tile_px):
 def test_same_result_however_few_rows_are_held_at_once(tifs, tmp_path, monkeypatch):
     settings = replace(TILES, min_area_m2=2.0)
     one = detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), settings=settings, progress=QUIET)
-    monkeypatch.setattr(pipeline, "PlaneStore", partial(ScoreStore, strip_bytes=1))  # two rows at a time
+    monkeypatch.setattr(pipeline, "ScoreStore", partial(ScoreStore, strip_bytes=1))  # two rows at a time
     two = detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), settings=settings, progress=QUIET)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(OUTPUT_FILES)
     for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
@@ -168,7 +168,7 @@ class Deviates(Brighter):
     rounds: int = 1
     shown: list = field(default_factory=list)
 
-    def fitted(self, tiles):
+    def prepare(self, tiles):
         sums = [0.0, 0]
         for _ in range(self.rounds):
             for tile in tiles:
@@ -199,9 +199,11 @@ def test_a_detector_that_fits_sees_the_pair_once_and_whole(tifs, tmp_path):
 
 def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
     """Measured is what Python holds, arrays and all; only samples of rasters this large are looked at first."""
-    monkeypatch.setattr(pipeline, "PlaneStore", partial(ScoreStore, strip_bytes=30_000))
-    monkeypatch.setattr(pipeline, "open_checked", lambda before, after, **_: (open_pair(before, after), checked, None))
-    monkeypatch.setattr(pipeline.detect_page, "write", lambda *_: None)
+    monkeypatch.setattr(pipeline, "ScoreStore", partial(ScoreStore, strip_bytes=30_000))
+    monkeypatch.setattr(
+        pipeline, "open_checked_pair", lambda before, after, **_: (open_pair(before, after), checked, None)
+    )
+    monkeypatch.setattr(pipeline.report, "write_detection_report", lambda *_: None)
     rng, peaks = np.random.default_rng(0), []
     image = rng.integers(60, 120, (256, 96, 3), dtype=np.uint8)
     for height in (256, 1280, 6400):  # the first warms up
@@ -267,7 +269,7 @@ def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, e
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     detector = Brighter(error=error if stage == "detect" else None)
     if stage == "write":
-        monkeypatch.setattr(pipeline.detect_page, "write", lambda *_, **__: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(pipeline.report, "write_detection_report", lambda *_, **__: (_ for _ in ()).throw(error))
     wanted = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(wanted):
         detect_to_folder(*pngs, out, detector=detector, settings=TILES, progress=QUIET)

@@ -67,7 +67,7 @@ class Threaded(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            score_HW = np.where(strip.valid_HW, strip.planes_PHW.mean(axis=0), np.nan).astype(np.float32)
+            score_HW = np.where(strip.valid_HW, strip.scores_PHW.mean(axis=0), np.nan).astype(np.float32)
             yield ChangeMap(np.where(strip.valid_HW, score_HW > 0.1, IGNORE).astype(np.uint8), score_HW)
 
 
@@ -190,9 +190,9 @@ def test_the_answers_come_in_order_and_few_are_on_the_way(engine):
         most = max(most, len(given) - number)
         assert np.array_equal(told.valid_HW, wanted[number].valid_HW)
         if number % 7 == 3:
-            assert told.planes_PHW is None
+            assert told.scores_PHW is None
         else:
-            assert np.array_equal(told.planes_PHW, wanted[number].scores_PHW)
+            assert np.array_equal(told.scores_PHW, wanted[number].scores_PHW)
     assert number == 29 and 1 < most <= TILES_IN_FLIGHT * WORKERS
 
 

@@ -51,8 +51,8 @@ class Blurred(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            change_HW = np.where(strip.valid_HW, strip.planes_PHW[0] > 0.3, IGNORE).astype(np.uint8)
-            yield ChangeMap(change_HW, np.where(strip.valid_HW, strip.planes_PHW[0], np.nan).astype(np.float32))
+            change_HW = np.where(strip.valid_HW, strip.scores_PHW[0] > 0.3, IGNORE).astype(np.uint8)
+            yield ChangeMap(change_HW, np.where(strip.valid_HW, strip.scores_PHW[0], np.nan).astype(np.float32))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_goes_on_after_a_kill(images, tmp_path, wanted):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_resume as t;"
         "from pathlib import Path;"
-        "t.detect(*map(Path, sys.argv[2:5]), detector=t.Blurred(stop_at=25, kill=True), settings=t.TILES)"
+        "t.detect_to_folder(*map(Path, sys.argv[2:5]), detector=t.Blurred(stop_at=25, kill=True), settings=t.TILES)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(ROOT), *map(str, images), str(out)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()

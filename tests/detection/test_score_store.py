@@ -12,21 +12,21 @@ from semicdvl.raster.tiling import Tiling, blend_tile_row, plan_tiles
 
 
 def filled(
-    folder: Path, cut: Tiling, planes_PHW: np.ndarray, valid_HW: np.ndarray, *, strip_bytes: int = 1
+    folder: Path, cut: Tiling, scores_PHW: np.ndarray, valid_HW: np.ndarray, *, strip_bytes: int = 1
 ) -> ScoreStore:
     """Write maps that every tile agrees on."""
-    store = ScoreStore(folder, cut, map_count=len(planes_PHW), strip_bytes=strip_bytes)
+    store = ScoreStore(folder, cut, map_count=len(scores_PHW), strip_bytes=strip_bytes)
     for index in range(store.count_finished_rows(), len(cut.rows)):
-        write_row(store, index, planes_PHW, valid_HW)
+        write_row(store, index, scores_PHW, valid_HW)
     return store
 
 
-def write_row(store: ScoreStore, index: int, planes_PHW: np.ndarray, valid_HW: np.ndarray) -> None:
+def write_row(store: ScoreStore, index: int, scores_PHW: np.ndarray, valid_HW: np.ndarray) -> None:
     cut, tiles, valid = store.tiling, [], []
     for at, tile in enumerate(cut.tiles_in_row(index)):
         maps = np.zeros((store.map_count, *cut.tile_hw), np.float32)
         rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
-        maps[:, : tile.height, : tile.width] = planes_PHW[:, rows, cols]
+        maps[:, : tile.height, : tile.width] = scores_PHW[:, rows, cols]
         tiles.append(maps)
         valid.append(valid_HW[rows, tile.col : tile.col + cut.finished_cols(at)])
     with store.open_row_above(index) as above:
@@ -58,7 +58,7 @@ def test_strips_give_what_tiles_wrote(tmp_path_factory, seed, height, width, str
             seen = valid[part]
             assert (strip.scores_PHW[:, seen] == planes[:, part][:, seen]).all()
             assert (
-                strip.scores_PHW.nbytes <= max(strip_bytes, 2 * 4 * 3 * width) and np.isfinite(strip.planes_PHW).all()
+                strip.scores_PHW.nbytes <= max(strip_bytes, 2 * 4 * 3 * width) and np.isfinite(strip.scores_PHW).all()
             )
             row = part.stop
         assert row == height

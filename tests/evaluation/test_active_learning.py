@@ -45,7 +45,7 @@ class Grey(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            score_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            score_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, score_HW >= 0.5, IGNORE).astype(np.uint8)
             yield ChangeMap(change_HW, np.where(valid_HW, score_HW, np.nan).astype(np.float32))
 
@@ -176,7 +176,7 @@ def test_features_of_a_network_may_say_what_looks_alike(out: Path):
     class Red:
         identity = "red"
 
-        def describe(self, image_HWC):
+        def extract_features(self, image_HWC):
             assert image_HWC.shape == (SIDE, SIDE, 3)
             return image_HWC[None, ..., 0].astype(np.float32)
 

@@ -43,7 +43,7 @@ class Red(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            red_HW, valid_HW = strip.planes_PHW[0], strip.valid_HW
+            red_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, red_HW > 0.5, IGNORE).astype(np.uint8)
             yield ChangeMap(change_HW, np.where(valid_HW, red_HW, np.nan).astype(np.float32))
 

@@ -43,7 +43,7 @@ class Pointwise:
     identity: str = "pointwise"
     channels: tuple[int, ...] = (6, 6, 6, 6)
 
-    def maps(self, image_HWC):
+    def extract_maps(self, image_HWC):
         colour_HWC = image_HWC.astype(np.float32) / 255
         products_HWC = colour_HWC * np.roll(colour_HWC, 1, axis=2)
         maps_DHW = np.concatenate([colour_HWC, products_HWC], axis=2).transpose(2, 0, 1)
@@ -56,23 +56,23 @@ class SquareMasks:
     """A SAM that knows the box by heart, and a second object; places are described by their mean colour."""
 
     identity: str = "squares"
-    is_second: bool = False
+    is_sam2: bool = False
 
-    def look(self, image_HWC):
+    def embed_image(self, image_HWC):
         colour_DHW = torch.from_numpy(image_HWC[..., :3].astype(np.float32).transpose(2, 0, 1)) / 255 - 0.5
         return SamEmbedding([colour_DHW[None]], (1.0, 1.0), colour_DHW)
 
-    def levels(self, seen):
+    def embedding_levels(self, seen):
         return [seen.embedding_DHW, seen.embedding_DHW[:, ::2, ::2]]
 
-    def masks(self, seen):
+    def generate_masks(self, seen):
         logits_NHW = torch.full((2, *seen.embedding_DHW.shape[1:]), -4.0)
         logits_NHW[0, BOX[0], BOX[1]] = 4.0
         logits_NHW[1, 72:92, 8:40] = 4.0
         return SamInstances(logits_NHW, torch.tensor([0.9, 0.8]))
 
-    def at(self, seen, *, x_frac, y_frac):
-        masks = self.masks(seen)
+    def mask_at_point(self, seen, *, x_frac, y_frac):
+        masks = self.generate_masks(seen)
         rows, cols = masks.logits_NHW.shape[1:]
         hit = masks.logits_NHW[:, int(y_frac * rows), int(x_frac * cols)].argmax()[None]
         return SamInstances(masks.logits_NHW[hit], masks.rating_N[hit])
@@ -387,7 +387,7 @@ def test_log_ratio_does_not_see_a_gain(images):
 
 def test_dcva_keeps_what_varies_most_in_any_quarter():
     class Colours(Pointwise):
-        def maps(self, image_HWC):
+        def extract_maps(self, image_HWC):
             return [image_HWC.astype(np.float32).transpose(2, 0, 1)]
 
     rng = np.random.default_rng(1)
@@ -416,7 +416,7 @@ def test_cells_that_touch_no_data_are_left_out():
 
 def test_features_of_another_length_only_are_no_change_for_cnn_cd():
     class Scaled(Pointwise):
-        def maps(self, image_HWC):
+        def extract_maps(self, image_HWC):
             return [np.full((6, *image_HWC.shape[:2]), image_HWC.mean() / 255, np.float32)]
 
     detector = cnn_cd.build_cnn_cd(Scaled(), layers=[0])
@@ -446,7 +446,7 @@ def test_scm_turns_down_what_is_not_looked_for(images, truth_HW):
     t1_HWC, t2_HWC, _ = images
 
     class NothingIsBuilding(BlueIsBuilding):
-        def probabilities(self, pictures, sentences):
+        def classify(self, pictures, sentences):
             return np.tile(np.eye(len(sentences), dtype=np.float32)[-1], (len(pictures), 1))
 
     tiles = pair(t1_HWC, t2_HWC)
@@ -455,6 +455,6 @@ def test_scm_turns_down_what_is_not_looked_for(images, truth_HW):
 
 
 def test_scm_shows_each_object_on_white(images):
-    found = list(scm.crop_objects(images[1], SquareMasks().masks(SquareMasks().look(images[1]))))
+    found = list(scm.crop_objects(images[1], SquareMasks().generate_masks(SquareMasks().embed_image(images[1]))))
     assert [crop.shape for crop in found] == [(32, 40, 3), (20, 32, 3)]
     assert np.array_equal(found[0], images[1][BOX])

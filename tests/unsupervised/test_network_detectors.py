@@ -135,7 +135,7 @@ def test_points_are_asked_where_they_lie(images, networks):
     """The tiny decoder's masks follow the point, so other points give other masks; SAM pads, SAM 2 stretches."""
     for kind in ("sam", "sam2"):
         sam = build_unsupervised_detector("any_change", {"sam": str(networks[kind])}).sam
-        seen = sam.look(images[0])
+        seen = sam.embed_image(images[0])
         assert seen.extent_hw == ((64 / 96, 1.0) if kind == "sam" else (1.0, 1.0))
         asked = torch.tensor([[0.1, 0.9], [0.8, 0.2]])
         logits_NHW, rating_N = sam._decode_points(seen, asked)
@@ -148,7 +148,9 @@ def test_points_are_asked_where_they_lie(images, networks):
 def test_the_norm_of_sam_is_undone(images, networks):
     """Before scale and shift, a layer norm's output has mean 0 and variance 1 over its channels."""
     embedding_DHW = (
-        build_unsupervised_detector("any_change", {"sam": str(networks["sam"])}).sam.look(images[0]).embedding_DHW
+        build_unsupervised_detector("any_change", {"sam": str(networks["sam"])})
+        .sam.embed_image(images[0])
+        .embedding_DHW
     )
     torch.testing.assert_close(embedding_DHW.mean(dim=0), torch.zeros(embedding_DHW.shape[1:]), atol=1e-4, rtol=0)
     torch.testing.assert_close(
@@ -275,7 +277,7 @@ class Brighter(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            yield ChangeMap((strip.planes_PHW[0] > self.least / 255).astype(np.uint8), strip.planes_PHW[0])
+            yield ChangeMap((strip.scores_PHW[0] > self.least / 255).astype(np.uint8), strip.scores_PHW[0])
 
 
 def brighter(*, least: float = 50):

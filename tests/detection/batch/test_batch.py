@@ -51,7 +51,7 @@ class Difference(Detector):
 
     def decide(self, strips):
         for strip in strips:
-            score_HW = np.where(strip.valid_HW, strip.planes_PHW[0], np.nan).astype(np.float32)
+            score_HW = np.where(strip.valid_HW, strip.scores_PHW[0], np.nan).astype(np.float32)
             yield ChangeMap(np.where(strip.valid_HW, score_HW > 0.5, IGNORE).astype(np.uint8), score_HW)
 
 

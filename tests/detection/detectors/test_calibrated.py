@@ -63,9 +63,9 @@ def town(*, roofs: int = 24, flickers: int = 6) -> tuple[np.ndarray, np.ndarray,
 
 
 def decided(detector, t1_HWC, t2_HWC, *, rows: int = 150, valid_HW=None):
-    planes_PHW = detector.predict_scores(t1_HWC, t2_HWC)
+    scores_PHW = detector.predict_scores(t1_HWC, t2_HWC)
     valid_HW = np.ones(t1_HWC.shape[:2], bool) if valid_HW is None else valid_HW
-    maps = list(detector.decide(Strips(planes_PHW, valid_HW, rows)))
+    maps = list(detector.decide(Strips(scores_PHW, valid_HW, rows)))
     names = ("change_HW", "score_HW", "t1_HW", "t2_HW", "probability_HW")
     return replace(maps[0], **{name: np.concatenate([getattr(part, name) for part in maps]) for name in names})
 

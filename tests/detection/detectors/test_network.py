@@ -49,11 +49,11 @@ def decided(level: str, *, valid: np.ndarray | None = None, **settings):
     return whole(detector, planes, np.ones((40, 50), bool) if valid is None else valid)
 
 
-def whole(detector, planes_PHW, valid_HW, *, rows: int = 14):
+def whole(detector, scores_PHW, valid_HW, *, rows: int = 14):
     """Decide strip by strip, and put the answers together."""
-    maps = list(detector.decide(Strips(planes_PHW, valid_HW, rows)))
+    maps = list(detector.decide(Strips(scores_PHW, valid_HW, rows)))
     assert [len(part.change_HW) for part in maps] == [
-        len(strip.valid_HW) for strip in Strips(planes_PHW, valid_HW, rows)
+        len(strip.valid_HW) for strip in Strips(scores_PHW, valid_HW, rows)
     ]
     assert len({(part.classes, part.foreground) for part in maps}) == 1
     names = [name for name in ("change_HW", "score_HW", "t1_HW", "t2_HW") if getattr(maps[0], name) is not None]

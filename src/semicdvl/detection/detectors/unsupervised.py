@@ -59,7 +59,7 @@ class EncoderMaps:
         found: torch.device = next(self.net.parameters()).device
         return found
 
-    def maps(self, image_HWC: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def extract_maps(self, image_HWC: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return the four maps DHW of a uint8 RGB image."""
         import torch
 
@@ -137,7 +137,7 @@ def load_sam(requested: NetworkOptions) -> SamMaskGenerator:
     chosen = {key: requested.pop(key, getattr(SamMaskGenerator, key)) for key in ("grid", "rating", "stability")}
     if not (isinstance(chosen["grid"], int) and 1 <= chosen["grid"] <= 128):
         raise ConfigError(f"grid = {chosen['grid']}: wanted a number of points per side, from 1 to 128.")
-    return SamMaskGenerator(model, processor, f"{kind.lower()}-{found.fingerprint()}", **chosen)
+    return SamMaskGenerator(model, processor, f"{kind.lower()}-{found.compute_fingerprint()}", **chosen)
 
 
 def load_clip_model(requested: NetworkOptions) -> ClipClassifier:
