@@ -179,7 +179,7 @@ class DCVA(ThresholdDetector):
         dates = [extract_feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
         total_HW = np.zeros(shape_hw, np.float32)
         for layer, t1_DHW, t2_DHW in zip(self.learned, *dates, strict=True):
-            square_HW = np.square(layer.difference(t1_DHW, t2_DHW)).sum(axis=0)
+            square_HW = np.square(layer.standardised_difference(t1_DHW, t2_DHW)).sum(axis=0)
             total_HW += resize_to_image(square_HW.astype(np.float32), shape_hw)
         channels = sum(len(layer.channel_S) for layer in self.learned)
         return np.sqrt(np.maximum(total_HW, 0) / channels)[None]

@@ -151,7 +151,7 @@ def load_clip_model(requested: NetworkOptions) -> ClipClassifier:
     parts = _load_naming_method_options(
         requested.method, lambda: clip_file.load_clip(source, device=requested.device, dtype=requested.dtype)
     )
-    return ClipClassifier(parts.model, parts.tokenizer, parts.normal, f"clip-{parts.fingerprint}")
+    return ClipClassifier(parts.model, parts.tokenizer, parts.normalisation, f"clip-{parts.fingerprint}")
 
 
 NETWORK_LOADERS: dict[str, Callable[[NetworkOptions], Any]] = {
