@@ -29,7 +29,9 @@ from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectionConfig, build_vlm_detector, detect_to_folder
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.synthetic.config import CitySpec
@@ -82,7 +84,7 @@ def measure(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mi
     vlm = model.build_aerial()
     plain = DetectionConfig(gsd_m=config.detection.gsd_m)
     detect_to_folder(
-        case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), settings=plain
+        case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), config=plain
     )
     ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
     adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)

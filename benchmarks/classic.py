@@ -91,7 +91,7 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
         return build_unsupervised_detector(method, options)
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.network import build_vlm_detector
+    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
     from semicdvl.vlms.aerial import model
 
     vlm = model.build_aerial()
@@ -102,8 +102,8 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
 
 def detect(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
-    from semicdvl.detection.score_store import ScoreStore
-    from semicdvl.detection.tile_runner import fit_detector, run_tiles
+    from semicdvl.detection.tiles.score_store import ScoreStore
+    from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
     from semicdvl.raster.io.pair_reader import open_pair
     from semicdvl.raster.tiling import plan_tiles
 

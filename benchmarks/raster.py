@@ -36,9 +36,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from rich.console import Console
 
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import NetworkDetector
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
-from semicdvl.detection.results import measure_peak_memory_mib
+from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.run_record import measure_peak_memory_mib
 from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
 
@@ -143,7 +144,7 @@ def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any
     detector = Timed(detector)
     began, core_s = time.perf_counter(), time.process_time()
     result = detect_to_folder(
-        before, after, folder / f"out-{kind}", detector=detector, settings=settings, progress=Console(quiet=True)
+        before, after, folder / f"out-{kind}", detector=detector, config=settings, progress=Console(quiet=True)
     )
     total_s = time.perf_counter() - began
     with rasterio.open(before) as source:
@@ -156,7 +157,7 @@ def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any
         "core_s": time.process_time() - core_s,
         "inside_s": detector.inside_s,
         "laps_s": result.seconds,
-        "objects": result.objects,
+        "objects": result.summary.objects,
         "peak_mib": measure_peak_memory_mib(),
         "bare_mpix_s": bare,
     }

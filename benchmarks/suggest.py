@@ -15,7 +15,8 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.detection.pipeline import build_vlm_detector, detect_to_folder
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.evaluation.active_learning.patch_scores import score_patches
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
 from semicdvl.evaluation.map_vs_truth import read_detected_map
@@ -36,7 +37,7 @@ def shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
     if not (result / "run.json").exists():
         detector = build_vlm_detector(model.build_aerial(), prompts=PROMPT_SETS["buildings"])
         detect_to_folder(files.before, files.after, result, detector=detector)
-    picked = suggest_patches(result, settings=SuggestConfig(patch_px=patch_px, count=count)).patches
+    picked = suggest_patches(result, config=SuggestConfig(patch_px=patch_px, count=count)).patches
     every = score_patches(read_detected_map(result), side_px=patch_px)
     with rasterio.open(result / "change.tif") as source:
         wrong_HW = (source.read(1) == 1) != (city.change_HW == 1)

@@ -33,8 +33,8 @@ from rich.console import Console
 
 from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, cases, coloured, draw_page
 from semicdvl.data.images import read_mask
-from semicdvl.detection.score_store import ScoreStore
-from semicdvl.detection.tile_runner import fit_detector, run_tiles
+from semicdvl.detection.tiles.score_store import ScoreStore
+from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -97,7 +97,7 @@ def detector_of(row: Row) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.network import build_vlm_detector
+    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
     from semicdvl.vlms.aerial import model
 
     vlm, ceg = model.build_aerial(), dict(row.ceg)
@@ -120,8 +120,8 @@ def student_of(case: Case, run: Path) -> Detector:
     """
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
+    from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.detectors.network import build_network_detector
-    from semicdvl.detection.pipeline import DetectionConfig
     from semicdvl.training.self_training import AdaptConfig, adapt
     from semicdvl.training.self_training.labels import default_gamma_of
     from semicdvl.vlms.aerial import model
@@ -136,11 +136,13 @@ def student_of(case: Case, run: Path) -> Detector:
 
 def open_for(row: Row, case: Case) -> RasterPair:
     """Open a pair as `detect` does with the options of a row."""
+    from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.pair_check.check import open_checked_pair
     from semicdvl.raster.io.pair_reader import open_pair
 
     if row.align:
-        return open_checked_pair(case.before, case.after, normalise=row.normalise, align=True)[0]
+        config = DetectionConfig(normalise=row.normalise, align=True)
+        return open_checked_pair(case.before, case.after, config=config).pair
     return open_pair(case.before, case.after, normalise=row.normalise)
 
 

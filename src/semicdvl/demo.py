@@ -29,7 +29,10 @@ from semicdvl.atomic_files import write_atomically, write_json
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectionConfig, build_network_detector, build_vlm_detector, detect_to_folder
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.network import build_network_detector
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
@@ -205,9 +208,9 @@ def _detect_and_score(
     began = time.monotonic()
     settings = DetectionConfig(title=f"Made-up city: {title}")
     result = detect_to_folder(
-        out / "city" / "before.tif", out / "city" / "after.tif", out / name, detector=detector, settings=settings
+        out / "city" / "before.tif", out / "city" / "after.tif", out / name, detector=detector, config=settings
     )
-    with rasterio.open(result.out / "change.tif") as source:
+    with rasterio.open(result.folder / "change.tif") as source:
         found_HW = source.read(1)
     counts = ConfusionCounts.from_maps(found_HW[:, split_col:], city.change_HW[:, split_col:])
     console.print(f"{title}: IoU {counts.iou:.3f} on the unseen part", highlight=False)

@@ -27,8 +27,8 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.calibrated import CalibratedVLMDetector
-from semicdvl.detection.detectors.network import build_vlm_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.types import ChangeMap, Detector, PairFiles

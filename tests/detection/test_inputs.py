@@ -10,9 +10,10 @@ from rich.console import Console
 from shapely import get_num_coordinates
 from tests.support.synthetic_rasters import at, city, tif
 
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import NetworkDetector
 from semicdvl.detection.pair_check.check import check_pair
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.errors import ConfigError
 from semicdvl.types import ChangeMap, Detector
 
@@ -50,7 +51,7 @@ def dates(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def run(dates: tuple[Path, Path], out: Path, **settings) -> gpd.GeoDataFrame:
-    detect_to_folder(*dates, out, detector=Differences(), settings=DetectionConfig(tile_px=96, overlap_px=32, **settings),
+    detect_to_folder(*dates, out, detector=Differences(), config=DetectionConfig(tile_px=96, overlap_px=32, **settings),
            progress=QUIET)  # fmt: skip
     return gpd.read_file(out / "changes.gpkg", layer="changes")
 
@@ -90,8 +91,8 @@ def test_what_would_only_fail_at_the_end_fails_at_once(dates, tmp_path):
         run(dates, tmp_path / "out", polygons=("shp",))
     network = object.__new__(NetworkDetector)
     object.__setattr__(network, "name", "a network")
-    with pytest.raises(ConfigError, match="looks at red, green and blue; asked for bands 1,2,3,4"):
+    with pytest.raises(ConfigError, match=r"accepts 3 bands .*1,2,3,4"):
         detect_to_folder(
-            *dates, tmp_path / "out", detector=network, settings=DetectionConfig(bands=(1, 2, 3, 4)), progress=QUIET
+            *dates, tmp_path / "out", detector=network, config=DetectionConfig(bands=(1, 2, 3, 4)), progress=QUIET
         )
     assert not (tmp_path / "out").exists()

@@ -16,10 +16,11 @@ from rasterio.errors import NotGeoreferencedWarning
 from rich.console import Console
 
 from semicdvl.detection import pipeline
-from semicdvl.detection.pair_check.check import measure_pair
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
-from semicdvl.detection.results import OUTPUT_FILES
-from semicdvl.detection.score_store import ScoreStore
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.output_folder import OUTPUT_FILES
+from semicdvl.detection.pair_check.check import CheckedPair, measure_pair
+from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.errors import InputError, OutputError
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.types import IGNORE, ChangeMap, Detector
@@ -92,7 +93,7 @@ def read(path: Path) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ what is written
 def test_everything_is_written_and_right(tifs, tmp_path):
     out = tmp_path / "new" / "out"
-    result = detect_to_folder(*tifs, out, detector=Brighter(), settings=replace(TILES, min_area_m2=2.0), progress=QUIET)
+    result = detect_to_folder(*tifs, out, detector=Brighter(), config=replace(TILES, min_area_m2=2.0), progress=QUIET)
     assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUT_FILES)
     change = read(out / "change.tif")
     wanted = np.zeros((150, 230), np.uint8)
@@ -107,12 +108,12 @@ def test_everything_is_written_and_right(tifs, tmp_path):
     assert (read(out / "t2.tif")[60:100, 80:150] == 1).all()
     score = read(out / "score.tif")
     assert np.isnan(score[:, :42]).all() and score[70, 90] > 0.4 and (score * 1024 % 1 == 0)[:, 42:].all()
-    assert (result.objects, result.changed_px, result.changed_m2) == (2, 3000, 750)
-    assert result.by_kind == {"appeared": 1, "disappeared": 1} and "2 changed objects" in result.summary
+    assert (result.summary.objects, result.summary.changed_px, result.summary.changed_m2) == (2, 3000, 750)
+    assert result.summary.by_kind == {"appeared": 1, "disappeared": 1} and "2 changed objects" in result.format_text()
 
 
 def test_record_says_what_was_run_on_what(tifs, tmp_path):
-    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["format"] == "semicdvl-detect" and record["settings"]["tile_px"] == 96
     assert len(record["inputs"]["before"]["sha256"]) == 64 and record["inputs"]["after"]["path"] == str(tifs[1])
@@ -124,39 +125,43 @@ def test_record_says_what_was_run_on_what(tifs, tmp_path):
 
 @pytest.mark.parametrize("tile_px", [64, 256])
 def test_same_bytes_whatever_the_tile(tifs, tmp_path, tile_px):
-    detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), settings=TILES, progress=QUIET)
+    detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), config=TILES, progress=QUIET)
     settings = DetectionConfig(tile_px=tile_px, overlap_px=32)
-    detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), settings=settings, progress=QUIET)
+    detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), config=settings, progress=QUIET)
     for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_same_result_however_few_rows_are_held_at_once(tifs, tmp_path, monkeypatch):
     settings = replace(TILES, min_area_m2=2.0)
-    one = detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), settings=settings, progress=QUIET)
+    one = detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), config=settings, progress=QUIET)
     monkeypatch.setattr(pipeline, "ScoreStore", partial(ScoreStore, strip_bytes=1))  # two rows at a time
-    two = detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), settings=settings, progress=QUIET)
+    two = detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), config=settings, progress=QUIET)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(OUTPUT_FILES)
     for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     frames = [gpd.read_file(tmp_path / name / "changes.gpkg", layer="changes") for name in ("one", "two")]
     assert frames[0].equals(frames[1]) and len(frames[0]) == 2
-    assert (one.changed_px, one.seen_px, one.by_kind) == (two.changed_px, two.seen_px, two.by_kind)
+    assert (one.summary.changed_px, one.summary.seen_px, one.summary.by_kind) == (
+        two.summary.changed_px,
+        two.summary.seen_px,
+        two.summary.by_kind,
+    )
 
 
 def test_plain_images(pngs, tmp_path):
-    result = detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+    result = detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     frame = gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")
-    assert result.changed_m2 is None and frame["area_px"].tolist() == [2800, 200, 6] and frame.crs is None
+    assert result.summary.changed_m2 is None and frame["area_px"].tolist() == [2800, 200, 6] and frame.crs is None
     assert any("no CRS" in line for line in result.warnings) and any("--gsd" in line for line in result.warnings)
     settings = replace(TILES, gsd_m=0.5, min_area_m2=10)
-    told = detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), settings=settings, progress=QUIET)
-    assert told.changed_m2 == 750 and told.objects == 2
+    told = detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=settings, progress=QUIET)
+    assert told.summary.changed_m2 == 750 and told.summary.objects == 2
 
 
 def test_nothing_found_is_a_result(pngs, tmp_path):
-    result = detect_to_folder(pngs[0], pngs[0], tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
-    assert result.objects == 0 and len(gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")) == 0
+    result = detect_to_folder(pngs[0], pngs[0], tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+    assert result.summary.objects == 0 and len(gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")) == 0
     assert any("No change" in line for line in result.warnings)
 
 
@@ -185,7 +190,7 @@ class Deviates(Brighter):
 
 def test_a_detector_that_fits_sees_the_pair_once_and_whole(tifs, tmp_path):
     detector = Deviates(rounds=2)
-    detect_to_folder(*tifs, tmp_path / "out", detector=detector, settings=TILES, progress=QUIET)
+    detect_to_folder(*tifs, tmp_path / "out", detector=detector, config=TILES, progress=QUIET)
     shapes = [tile.valid_HW.shape for tile in detector.shown]
     assert shapes == 2 * [(96, 96), (96, 96), (96, 38), (54, 96), (54, 96), (54, 38)], "two rounds, no overlap"
     with open_pair(*tifs) as pair:
@@ -200,10 +205,8 @@ def test_a_detector_that_fits_sees_the_pair_once_and_whole(tifs, tmp_path):
 def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
     """Measured is what Python holds, arrays and all; only samples of rasters this large are looked at first."""
     monkeypatch.setattr(pipeline, "ScoreStore", partial(ScoreStore, strip_bytes=30_000))
-    monkeypatch.setattr(
-        pipeline, "open_checked_pair", lambda before, after, **_: (open_pair(before, after), checked, None)
-    )
-    monkeypatch.setattr(pipeline.report, "write_detection_report", lambda *_: None)
+    monkeypatch.setattr(pipeline, "open_checked_pair", lambda *pair, **_: CheckedPair(open_pair(*pair), check))
+    monkeypatch.setattr(pipeline, "write_detection_report", lambda *_: None)
     rng, peaks = np.random.default_rng(0), []
     image = rng.integers(60, 120, (256, 96, 3), dtype=np.uint8)
     for height in (256, 1280, 6400):  # the first warms up
@@ -212,23 +215,23 @@ def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
             image[30:40, 50:60] = value
             Image.fromarray(np.tile(image, (height // 256, 1, 1))).save(path, compress_level=1)
         if not peaks:
-            checked = measure_pair(open_pair(*paths))
+            check = measure_pair(open_pair(*paths))
         tracemalloc.start()
-        result = detect_to_folder(*paths, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+        result = detect_to_folder(*paths, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert result.objects == height // 256
+        assert result.summary.objects == height // 256
     assert peaks[2] < 1.2 * peaks[1] and peaks[2] < 6400 * 96 * 4, "less than one map"
 
 
 # ------------------------------------------------------------------------------------------------ the folder
 def test_an_earlier_result_is_replaced_with_what_a_gis_left_beside_it(pngs, tmp_path):
     out = tmp_path / "out"
-    detect_to_folder(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
+    detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
     (out / "change.tif.aux.xml").write_text("statistics")
     (out / "changes.gpkg-wal").write_text("")
     (out / "evaluation.json").write_text("{}")  # of the earlier map
-    detect_to_folder(*pngs, out, detector=Brighter(name="second"), settings=TILES, progress=QUIET)
+    detect_to_folder(*pngs, out, detector=Brighter(name="second"), config=TILES, progress=QUIET)
     assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUT_FILES)
     assert json.loads((out / "run.json").read_text())["detector"]["name"] == "second"
 
@@ -239,7 +242,7 @@ def test_a_folder_with_other_things_is_refused(pngs, tmp_path, foreign):
     out.mkdir()
     (out / foreign).write_text("{}")
     with pytest.raises(OutputError, match=foreign):
-        detect_to_folder(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
+        detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
     assert [path.name for path in out.iterdir()] == [foreign] and (out / foreign).read_text() == "{}"
 
 
@@ -249,7 +252,7 @@ def test_overwrite_keeps_what_is_not_ours(pngs, tmp_path):
     (out / "deep" / "a.txt").write_text("mine")
     (out / "thesis.docx").write_text("years")
     (out / "change.tif").write_text("old")
-    detect_to_folder(*pngs, out, detector=Brighter(), settings=replace(TILES, overwrite=True), progress=QUIET)
+    detect_to_folder(*pngs, out, detector=Brighter(), config=replace(TILES, overwrite=True), progress=QUIET)
     assert (out / "thesis.docx").read_text() == "years" and (out / "deep" / "a.txt").read_text() == "mine"
     assert read(out / "change.tif").shape == (150, 230)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out"]
@@ -258,21 +261,21 @@ def test_overwrite_keeps_what_is_not_ours(pngs, tmp_path):
 def test_a_file_in_place_of_the_folder_is_refused(pngs, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="is a file"):
-        detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+        detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")])
 @pytest.mark.parametrize("stage", ["detect", "write"])
 def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, error, stage):
     out = tmp_path / "out"
-    detect_to_folder(*pngs, out, detector=Brighter(), settings=TILES, progress=QUIET)
+    detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     detector = Brighter(error=error if stage == "detect" else None)
     if stage == "write":
-        monkeypatch.setattr(pipeline.report, "write_detection_report", lambda *_, **__: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(pipeline, "write_detection_report", lambda *_, **__: (_ for _ in ()).throw(error))
     wanted = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(wanted):
-        detect_to_folder(*pngs, out, detector=detector, settings=TILES, progress=QUIET)
+        detect_to_folder(*pngs, out, detector=detector, config=TILES, progress=QUIET)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     kept = [".out.partial"] if stage == "write" and not isinstance(error, OSError) else []
     assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "A.png", "B.png", "out"]
@@ -282,7 +285,7 @@ def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, e
 def test_bad_input_leaves_no_folder(pngs, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         detect_to_folder(
-            pngs[0], tmp_path / "nowhere.png", tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET
+            pngs[0], tmp_path / "nowhere.png", tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET
         )
     assert not (tmp_path / "out").exists()
 
@@ -291,7 +294,7 @@ def test_nothing_but_no_data_is_an_error(tifs, tmp_path):
     with rasterio.open(tifs[1], "r+") as target:
         target.write(np.zeros((3, 150, 230), np.uint8))
     with pytest.raises(InputError, match=r"after\.tif: The image has no data"):
-        detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), settings=TILES, progress=QUIET)
+        detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after.tif", "before.tif"]
 
 
@@ -310,7 +313,7 @@ class Links(HTMLParser):
 
 
 def test_report_stands_alone_and_shows_the_changes(tifs, tmp_path):
-    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), settings=TILES, progress=QUIET)
+    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), config=TILES, progress=QUIET)
     html = (tmp_path / "out" / "report.html").read_text()
     page = Links()
     page.feed(html)

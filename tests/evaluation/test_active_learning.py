@@ -20,7 +20,8 @@ from tests.support.command import command
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.run import prepare_patches
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning.patch_scores import compute_uncertainty, score_patches
 from semicdvl.evaluation.active_learning.select import SuggestConfig, select_patches, suggest_patches
@@ -84,8 +85,8 @@ def detected(root: Path, doubtful: list[tuple[int, int]] = DOUBTFUL) -> Path:
     after = written(root / "after.tif", t2_HWC, valid_HW)
     tiles = DetectionConfig(tile_px=64, overlap_px=0)
     return detect_to_folder(
-        before, after, root / "out", detector=Grey(), settings=tiles, progress=Console(quiet=True)
-    ).out
+        before, after, root / "out", detector=Grey(), config=tiles, progress=Console(quiet=True)
+    ).folder
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +136,14 @@ def test_windows_do_not_matter(out: Path, monkeypatch: pytest.MonkeyPatch):
     whole = score_patches(read_detected_map(out), side_px=SIDE)
     monkeypatch.setattr("semicdvl.evaluation.active_learning.patch_scores.MAX_WINDOW_PX", 3 * SIDE**2)
     parts = score_patches(read_detected_map(out), side_px=SIDE)
-    for name in ("row_N", "col_N", "valid_frac_N", "doubt_N"):
+    for name in ("row_N", "col_N", "valid_frac_N", "uncertainty_N"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
     assert len(whole) == ROWS * COLS
 
 
 # ------------------------------------------------------------------------------------------------ a whole result
 def test_doubtful_patches_come_first(out: Path):
-    suggested = suggest_patches(out, settings=SuggestConfig(count=5, patch_px=SIDE))
+    suggested = suggest_patches(out, config=SuggestConfig(count=5, patch_px=SIDE))
     assert sorted(places(out)) == sorted(DOUBTFUL)
     assert suggested.candidate_count == ROWS * COLS - 1 and suggested.patches.uncertainty_N.min() > 0.4
     frame = gpd.read_file(out / "suggest.gpkg")
@@ -156,7 +157,7 @@ def test_doubtful_patches_come_first(out: Path):
 
 
 def test_never_overlapping_and_never_without_data(out: Path):
-    suggested = suggest_patches(out, settings=SuggestConfig(count=1000, patch_px=SIDE))
+    suggested = suggest_patches(out, config=SuggestConfig(count=1000, patch_px=SIDE))
     found = places(out)
     assert len(found) == len(set(found)) == ROWS * COLS - 1 and EMPTY not in found
     assert any("only 27" in note for note in suggested.notes) and "note:" in suggested.summary
@@ -167,7 +168,7 @@ def test_never_overlapping_and_never_without_data(out: Path):
 
 def test_patches_partly_without_data_are_a_last_resort(out: Path):
     settings = SuggestConfig(count=20, patch_px=2 * SIDE)  # 2 x 3 patches, one a quarter empty
-    suggested = suggest_patches(out, settings=settings)
+    suggested = suggest_patches(out, config=settings)
     assert len(suggested.patches) == 6 and suggested.patches.valid_frac_N.min() == 0.75
     assert any("--min-known-frac" in note for note in suggested.notes)
 
@@ -180,13 +181,13 @@ def test_features_of_a_network_may_say_what_looks_alike(out: Path):
             assert image_HWC.shape == (SIDE, SIDE, 3)
             return image_HWC[None, ..., 0].astype(np.float32)
 
-    suggested = suggest_patches(out, settings=SuggestConfig(count=5, patch_px=SIDE), source=Red())
+    suggested = suggest_patches(out, config=SuggestConfig(count=5, patch_px=SIDE), source=Red())
     assert sorted(places(out)) == sorted(DOUBTFUL) and suggested.novelty_N[0] == 1
 
 
 def test_boxes_are_a_labelled_area(out: Path, tmp_path: Path):
     """What `prepare` labels are exactly the patches that were suggested."""
-    suggest_patches(out, settings=SuggestConfig(count=6, patch_px=SIDE))
+    suggest_patches(out, config=SuggestConfig(count=6, patch_px=SIDE))
     changes = gpd.read_file(out / "suggest.gpkg")
     changes["geometry"] = changes.geometry.buffer(-4)
     changes.to_file(tmp_path / "changes.gpkg")
@@ -211,9 +212,9 @@ def test_plain_pictures_give_boxes_in_pixels(tmp_path: Path):
     tiles = DetectionConfig(tile_px=64, overlap_px=0)
     quiet = Console(quiet=True)
     detect_to_folder(
-        tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Grey(), settings=tiles, progress=quiet
+        tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Grey(), config=tiles, progress=quiet
     )
-    suggested = suggest_patches(tmp_path / "out", settings=SuggestConfig(count=2, patch_px=SIDE))
+    suggested = suggest_patches(tmp_path / "out", config=SuggestConfig(count=2, patch_px=SIDE))
     frame = gpd.read_file(tmp_path / "out" / "suggest.gpkg")
     assert frame.crs is None and any("in pixels" in note for note in suggested.notes)
     left, top = frame.geometry[0].bounds[:2]
@@ -233,9 +234,9 @@ def test_images_that_were_moved(tmp_path: Path):
     out = detected(tmp_path)
     (tmp_path / "after.tif").rename(tmp_path / "moved.tif")
     with pytest.raises(InputError, match=r"after\.tif: is not there any more.*--after FILE"):
-        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE))
+        suggest_patches(out, config=SuggestConfig(patch_px=SIDE))
     assert not list(out.glob("*suggest*"))
-    suggest_patches(out, settings=SuggestConfig(count=5, patch_px=SIDE, after=str(tmp_path / "moved.tif")))
+    suggest_patches(out, config=SuggestConfig(count=5, patch_px=SIDE, after=str(tmp_path / "moved.tif")))
     assert sorted(places(out)) == sorted(DOUBTFUL)
     with rasterio.open(tmp_path / "before.tif") as source:
         profile, data = source.profile, source.read()
@@ -245,19 +246,19 @@ def test_images_that_were_moved(tmp_path: Path):
         target.write(data)
     elsewhere = {"before": str(tmp_path / "elsewhere.tif"), "after": str(tmp_path / "moved.tif")}
     with pytest.raises(InputError, match="lies elsewhere"):
-        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE, **elsewhere))
+        suggest_patches(out, config=SuggestConfig(patch_px=SIDE, **elsewhere))
 
 
 def test_another_image_in_its_place(tmp_path: Path):
     out = detected(tmp_path)
     shutil.copy(out / "score.tif", tmp_path / "after.tif")
     with pytest.raises(InputError, match=r"after\.tif: is not the image that out was made of"):
-        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE))
+        suggest_patches(out, config=SuggestConfig(patch_px=SIDE))
 
 
 def test_patches_that_cannot_be(out: Path):
     with pytest.raises(ConfigError, match="Give a smaller --patch-px"):
-        suggest_patches(out, settings=SuggestConfig(patch_px=256))
+        suggest_patches(out, config=SuggestConfig(patch_px=256))
     with pytest.raises(ConfigError, match="at least one"):
         SuggestConfig(count=0)
 
@@ -266,7 +267,7 @@ def test_a_damaged_raster(tmp_path: Path):
     out = detected(tmp_path)
     (out / "score.tif").write_bytes((out / "score.tif").read_bytes()[:300])
     with pytest.raises(InputError, match=r"score\.tif|pixels cannot be read"):
-        suggest_patches(out, settings=SuggestConfig(patch_px=SIDE))
+        suggest_patches(out, config=SuggestConfig(patch_px=SIDE))
     assert not list(out.glob("*suggest*"))
 
 

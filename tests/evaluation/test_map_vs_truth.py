@@ -18,7 +18,8 @@ from rich.console import Console
 from shapely.geometry import box
 from tests.support.command import command
 
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.evaluation import map_vs_truth as truth_module
 from semicdvl.evaluation.evaluate import draw_sample, evaluate_map
@@ -83,8 +84,8 @@ def detected(root: Path, found: list[tuple[int, int, int, int]]) -> Path:
     after = raster(root / "after.tif", t2_HWC, photometric="RGB", nodata=7)
     tiles = DetectionConfig(tile_px=64, overlap_px=0)
     return detect_to_folder(
-        before, after, root / "out", detector=Red(), settings=tiles, progress=Console(quiet=True)
-    ).out
+        before, after, root / "out", detector=Red(), config=tiles, progress=Console(quiet=True)
+    ).folder
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
         Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
     plain = detect_to_folder(
         tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Red(), progress=Console(quiet=True)
-    ).out
+    ).folder
     Image.fromarray(burned(REAL) * np.uint8(255)).save(tmp_path / "label.png")
     done = evaluate_map(plain, tmp_path / "label.png", sample=100)
     assert done.comparison.pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, fn=410)
@@ -185,10 +186,10 @@ def test_places_are_drawn_within_the_classes(seed: int, total: int) -> None:
     change_HW[3:5] = IGNORE
 
     class Made(DetectedMap):
-        def change(self, row: int, height: int) -> np.ndarray:
+        def read_change(self, row: int, height: int) -> np.ndarray:
             return change_HW[row : row + height]
 
-        def strips(self):
+        def list_strips(self):
             return ((row, self.grid.window(row, 0, min(4, 31 - row), 17)) for row in range(0, 31, 4))
 
     grid = truth_module.Grid(None, Affine.identity(), 31, 17)

@@ -21,7 +21,8 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
-from semicdvl.detection.pipeline import DetectionConfig, build_network_detector
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings

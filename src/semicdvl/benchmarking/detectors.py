@@ -31,8 +31,8 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.readers import real_pairs
 from semicdvl.data.split_file import read_split
-from semicdvl.detection.detectors.network import build_vlm_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.registry import build_part, list_options
@@ -270,8 +270,8 @@ def _detect_pair(
     detector: Detector, pair: PairFiles, cache: ImageCache, *, gsd_m: float | None, folder: Path
 ) -> MapAndLabel:
     """Return change map and label of a pair, by the steps of `semicdvl detect`."""
-    from semicdvl.detection.score_store import ScoreStore
-    from semicdvl.detection.tile_runner import fit_detector, run_tiles
+    from semicdvl.detection.tiles.score_store import ScoreStore
+    from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
     from semicdvl.raster.io.pair_reader import open_pair
     from semicdvl.raster.tiling import plan_tiles
 

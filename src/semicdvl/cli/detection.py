@@ -90,8 +90,8 @@ def check(
 
     Exit code: 0 fine, 1 usable with warnings, 2 not usable.
     """
-    from semicdvl.detection.pair_check.check import check_pair as check_pair
-    from semicdvl.detection.pair_check.check import format_check_summary, format_check_table
+    from semicdvl.detection.pair_check.check import check_pair
+    from semicdvl.detection.pair_check.results import format_check_summary, format_check_table
 
     asked = {"bands": numbers_in(bands, "--bands"), "after_bands": numbers_in(after_bands, "--after-bands")}
     checked = check_pair(before, after, output, grid=grid, **asked)
@@ -193,13 +193,16 @@ def detect(
     done is not done twice. Paths are meant from the table's folder. Exit code 2 where a pair failed.
     """
     from semicdvl.ceg.features import build_feature_extractor
-    from semicdvl.detection import pipeline as predict
     from semicdvl.detection.batch.pairs_table import PairsTable
     from semicdvl.detection.batch.run import detect_batch, parse_inputs
+    from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.detectors.calibrated import build_calibrated_detector
+    from semicdvl.detection.detectors.network import build_network_detector
     from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector, refuse_model_with_method
     from semicdvl.detection.detectors.unsupervised import parse_method_options as method_options
-    from semicdvl.detection.ray_executor import open_executor
+    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+    from semicdvl.detection.pipeline import detect_to_folder
+    from semicdvl.detection.tiles.ray_executor import open_executor
 
     refuse_model_with_method(model=model, method=method, options=method_set)
     refuse_idle(context, model=model, method=method)
@@ -207,7 +210,7 @@ def detect(
     build: Callable[[], Detector]  # what builds the detector once more, in a process of an engine
     if model is not None:
         build = partial(
-            predict.build_network_detector, model, device=device or "auto", precision=precision.value, compiled=compiled
+            build_network_detector, model, device=device or "auto", precision=precision.value, compiled=compiled
         )
         detector = build()
     elif method is not None:
@@ -218,13 +221,11 @@ def detect(
         words, asked = prompts_from(find, background, prompts), ask()
         beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
         ceg = ceg_settings(asked, level=level.value, delta=delta, gamma=gamma, min_cosine=min_cosine, **beyond)
-        finish = partial(
-            build_calibrated_detector if calibrate else predict.build_vlm_detector, prompts=words, settings=ceg
-        )
+        finish = partial(build_calibrated_detector if calibrate else build_vlm_detector, prompts=words, settings=ceg)
         describe = None if features is None else partial(build_feature_extractor, features)
         build = partial(_of_vlm, ask, describe, finish)
         detector = _of_vlm(lambda: asked, describe, finish)
-    settings = predict.DetectionConfig(
+    settings = DetectionConfig(
         tile_px=tile,
         overlap_px=overlap,
         min_area_m2=min_area_m2,
@@ -241,14 +242,14 @@ def detect(
     )
     with open_executor(engine.value, workers=workers, build=build, built=detector) as tiles:
         if isinstance(given, PairsTable):
-            found = detect_batch(given, output, detector=detector, settings=settings, engine=tiles)
+            found = detect_batch(given, output, detector=detector, config=settings, executor=tiles)
             out.print(found.summary, highlight=False, soft_wrap=True, markup=False)
             if found.failed:
                 out.print(failures_table({one.name: str(one.error) for one in found.failed}))
                 raise typer.Exit(2)
         else:
-            result = predict.detect_to_folder(*given, output, detector=detector, settings=settings, engine=tiles)
-            out.print(result.summary, highlight=False, soft_wrap=True)
+            result = detect_to_folder(*given, output, detector=detector, config=settings, executor=tiles)
+            out.print(result.format_text(), highlight=False, soft_wrap=True)
 
 
 def _of_vlm(

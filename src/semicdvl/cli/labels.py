@@ -135,7 +135,7 @@ def suggest(
 
     source = None if features is None else build_feature_extractor(features)
     settings = SuggestConfig(count=count, patch_px=patch_px, seed=seed, before=before, after=after)
-    suggested = choose(result, settings=settings, source=source)
+    suggested = choose(result, config=settings, source=source)
     out.print(suggested.summary, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -86,7 +86,7 @@ def adapt(
     the same command goes on. What it found is then shown by `semicdvl detect BEFORE AFTER -o OUT --model RUN`, or at
     once by --detect OUT.
     """
-    from semicdvl.detection.pipeline import DetectionConfig
+    from semicdvl.detection.config import DetectionConfig
     from semicdvl.training.self_training import AdaptConfig
     from semicdvl.training.self_training import adapt as adapt_to
     from semicdvl.training.self_training.labels import default_gamma_of
@@ -119,4 +119,4 @@ def adapt(
     out.print(adapted.summary, highlight=False, soft_wrap=True, markup=False)
     if detect is not None:
         result = detect_with_adapted(adapted, before, after, detect)
-        out.print(result.summary, highlight=False, soft_wrap=True)
+        out.print(result.format_text(), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The folder of a detection: an earlier result in it is replaced, and nothing else is lost."""
+"""The output folder of a detection: its files, and how an earlier result is replaced without losing anything else."""
 
 from __future__ import annotations
 
@@ -7,36 +7,47 @@ import shutil
 from pathlib import Path
 
 from semicdvl.atomic_files import read_json
-from semicdvl.detection.results import DETECTION_FORMAT, EVALUATION_FILES, EXTRA_OUTPUT_FILES, OUTPUT_FILES
 from semicdvl.errors import InputError, OutputError
+
+DETECTION_FORMAT = "semicdvl-detect"
+"""What run.json names as its format."""
+OUTPUT_FILES = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
+EXTRA_OUTPUT_FILES = ("changes.geojson", "changes.fgb", "changes.parquet")
+"""The polygons in further formats, where these were asked for."""
+EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
+"""What `evaluate` and `suggest` add; it is replaced with the map it belongs to. A sample with answers in it stays."""
 
 
 def check_output_folder(out: Path, *, overwrite: bool) -> None:
-    """Make sure that replacing `out` loses nothing but an earlier result."""
+    """Make sure that replacing `out` loses nothing but an earlier result.
+
+    Raises:
+        OutputError: `out` is a file, or a folder that holds other files.
+    """
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, wanted a folder for the results. Give another name with -o.")
+        raise OutputError(f"{out}: is a file, but a folder is needed for the results. Give another name with -o.")
     entries = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not entries or overwrite:
         return
     foreign = [name for name in entries if not _is_output(name)]
-    if not foreign and (not (out / "run.json").is_file() or not _is_detection(out)):
+    if not foreign and not is_detection(out):
         foreign = entries
     if foreign:
         listed = ", ".join(foreign[:4]) + (", ..." if len(foreign) > 4 else "")
         raise OutputError(
-            f"{out}: holds what no earlier `detect` wrote ({listed}). "
-            "Give a new folder, or --overwrite to put the results beside it."
+            f"{out}: holds files that no earlier `detect` wrote ({listed}). "
+            "Give a new folder, or --overwrite to put the results beside them."
         )
 
 
 def _is_output(name: str) -> bool:
     """Tell whether a file is an output, an evaluation of it, or what a GIS leaves beside one."""
-    ours = OUTPUT_FILES + EXTRA_OUTPUT_FILES + EVALUATION_FILES
-    return name in ours or any(name.startswith(f"{own}.aux") or name.startswith(f"{own}-") for own in ours)
+    known = OUTPUT_FILES + EXTRA_OUTPUT_FILES + EVALUATION_FILES
+    return name in known or any(name.startswith(f"{file}.aux") or name.startswith(f"{file}-") for file in known)
 
 
-def _is_detection(out: Path) -> bool:
-    """Tell whether the folder's run.json is that of an earlier detection."""
+def is_detection(out: Path) -> bool:
+    """Tell whether a folder holds the run.json of an earlier detection."""
     try:
         record = read_json(out / "run.json", remedy="")
     except InputError:
@@ -45,7 +56,7 @@ def _is_detection(out: Path) -> bool:
 
 
 def carry_over_other_files(out: Path, folder: Path) -> None:
-    """Bring what is not ours from the old folder into the new one, as links where the disk can, so nothing is lost."""
+    """Bring files that are no outputs from the old folder into the new one, as hard links where the disk has them."""
     if not out.is_dir():
         return
     for path in out.iterdir():

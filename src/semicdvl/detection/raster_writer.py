@@ -1,92 +1,132 @@
-"""A detector's verdict, strip by strip -> the rasters of a result and its objects."""
+"""A detector's change map, strip by strip -> the rasters of a result, in files or in memory, and its objects."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.background_io import BackgroundWriter
-from semicdvl.detection.results import DetectedChanges
+from semicdvl.detection.changes import DetectedChanges
+from semicdvl.detection.tiles.background_io import BackgroundWriter
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
 from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.polygonise import PackedMask
 from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
-from semicdvl.reports import colours
+from semicdvl.reports.colours import choose_class_colours
 from semicdvl.types import IGNORE, ChangeMap
 
 SCORE_FILE_STEPS = 1024
-"""score.tif is kept in these steps: finer ones are noise, and noise does not compress."""
+"""Scores are rounded to this many steps: finer ones are noise, and noise does not compress."""
+STRIP_ROWS = 512
+"""Rows that are written at a time where a raster lies in memory."""
 
 
-def write_rasters(
-    folder: Path,
+@dataclass(frozen=True)
+class MapRows:
+    """Rows of the result, and pixels of earlier rows (or of these) that turned out to belong to small objects."""
+
+    strip: MapStrip
+    small: list[PackedMask]
+
+    def list_rounded(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Give name and rows of every raster, with the scores rounded as they are stored."""
+        for name, array_HW in _list_arrays(self.strip).items():
+            yield name, _round_scores(array_HW) if name == "score" else array_HW
+
+
+def _list_arrays(strip: MapStrip) -> dict[str, NDArray[Any]]:
+    """Return the rows of every raster that the detector gives, by name."""
+    rows: dict[str, NDArray[Any] | None] = {
+        "change": strip.change_HW,
+        "score": strip.score_HW,
+        "t1": strip.t1_HW,
+        "t2": strip.t2_HW,
+    }
+    return {name: array_HW for name, array_HW in rows.items() if array_HW is not None}
+
+
+def _round_scores(score_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    rounded_HW: NDArray[np.float32] = np.round(score_HW * SCORE_FILE_STEPS).astype(np.float32)
+    return rounded_HW / np.float32(SCORE_FILE_STEPS)
+
+
+class RasterSink(Protocol):
+    """Where the rows of a result go to."""
+
+    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
+        """Make room for the rasters that the first rows show; further calls do nothing."""
+        ...
+
+    def write_all(self, rows: Iterator[MapRows]) -> None:
+        """Take the rows from the top to the bottom."""
+        ...
+
+
+def collect_changes(
     maps: Iterator[ChangeMap],
+    sink: RasterSink,
     *,
     grid: Grid,
     min_area_m2: float = 0,
     gsd_m: float | None = None,
-    shaping: SimplifySettings = NO_SIMPLIFICATION,
+    simplify: SimplifySettings = NO_SIMPLIFICATION,
     on_decided: Callable[[], None] = lambda: None,
 ) -> DetectedChanges:
-    """Write the rasters while their rows come, and return what was found.
+    """Pass the rows of a result on to a sink and return the changed objects.
 
-    One thread goes through the rows and gathers the objects, another one writes.
+    One thread goes through the rows and collects the objects, another one writes.
 
     Args:
-        folder: where to.
         maps: the rows of the result from the top.
+        sink: takes the rows.
         grid: the raster's.
-        min_area_m2: smaller objects are left out of the map and the polygons alike; pixels if `gsd_m` is None.
+        min_area_m2: smaller objects are left out of the map and of the polygons; pixels if `gsd_m` is None.
         gsd_m: metres per pixel, None if not known.
-        shaping: how the objects' outlines are drawn.
-        on_decided: called once all rows came; what is left to do then is to make the final files of them.
+        simplify: how the objects' outlines are simplified.
+        on_decided: called once all rows came and only the writing is left.
 
     Raises:
         OutputError: the files cannot be written.
     """
-    stream = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2)
-    with contextlib.ExitStack() as files:
-        rasters = _RasterFiles(folder, grid, files)
-        tally = _PixelCounts()
-        with BackgroundWriter[_RasterRows](rasters.write_all, depth=1) as writer:
-            for strip in _number_strips(maps, stream):
-                rasters.open(strip, stream.classes)
-                tally.add(strip, classes=len(stream.classes))
-                writer.put(_RasterRows(strip, stream.add_strip(strip)))
-        on_decided()
-    table = stream.build_table(gsd_m=gsd_m, simplify=shaping)
+    collector = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2)
+    counts = _PixelCounts()
+    with BackgroundWriter[MapRows](sink.write_all, depth=1) as writer:
+        for strip in _number_strips(maps, collector):
+            sink.open(strip, collector.classes)
+            counts.add(strip, classes=len(collector.classes))
+            writer.put(MapRows(strip, collector.add_strip(strip)))
+    on_decided()
+    table = collector.build_table(gsd_m=gsd_m, simplify=simplify)
     return DetectedChanges(
         objects=table.frame,
         box_N4=table.box_N4,
         changed_px=table.area_px,
-        seen_px=tally.seen_px,
-        class_px_2K=tally.class_px_2K if stream.classes else None,
-        classes=stream.classes,
-        foreground=stream.foreground,
+        seen_px=counts.seen_px,
+        class_px_2K=counts.class_px_2K if collector.classes else None,
+        classes=collector.classes,
+        foreground=collector.foreground,
         gsd_m=gsd_m,
-        folder=folder,
     )
 
 
-def _number_strips(maps: Iterator[ChangeMap], stream: ObjectCollector) -> Iterator[MapStrip]:
-    """Number the rows on, and tell the objects' stream the classes that come with the first."""
+def _number_strips(maps: Iterator[ChangeMap], collector: ObjectCollector) -> Iterator[MapStrip]:
+    """Number the rows, and tell the collector of objects the classes that come with the first ones."""
     row = 0
     for change in maps:
         if not row:
-            stream.classes, stream.foreground = change.classes, change.foreground
-            stream.has_probability = change.probability_HW is not None
+            collector.classes, collector.foreground = change.classes, change.foreground
+            collector.has_probability = change.probability_HW is not None
         yield MapStrip(row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW, change.probability_HW)
         row += len(change.change_HW)
-    if row != stream.grid.height:
-        raise AssertionError(f"a detector decided on {row} rows of {stream.grid.height}")
+    if row != collector.grid.height:
+        raise AssertionError(f"a detector decided on {row} rows of {collector.grid.height}")
 
 
 @dataclass
@@ -105,48 +145,43 @@ class _PixelCounts:
             self.class_px_2K = counts if self.class_px_2K is None else self.class_px_2K + counts
 
 
-@dataclass(frozen=True)
-class _RasterRows:
-    """What the writer gets: rows, and pixels of earlier rows (or these) that turned out to be of small objects."""
+# ------------------------------------------------------------------------------------------------ in files
+class RasterFiles:
+    """The rasters of a result as cloud-optimised GeoTIFFs; to be used in a `with`, whose end finishes them."""
 
-    strip: MapStrip
-    small: list[PackedMask]
-
-
-class _RasterFiles:
-    """The rasters in the making; opened when the first rows show which there are."""
-
-    def __init__(self, folder: Path, grid: Grid, files: contextlib.ExitStack) -> None:
-        """Keep where they go to; `atomic_files` finishes them."""
-        self._folder, self._grid, self._files = folder, grid, files
+    def __init__(self, folder: Path, grid: Grid) -> None:
+        """Keep where they go to; they are opened when the first rows show which there are."""
+        self._folder, self._grid = folder, grid
+        self._files = contextlib.ExitStack()
         self._cogs: dict[str, CogWriter] = {}
 
-    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
-        """Open what the first rows show that there is.
+    def __enter__(self) -> RasterFiles:
+        """Open nothing yet."""
+        self._files.__enter__()
+        return self
 
-        To be called by the thread that also finishes the files: opening quietens a warning, which Python can only do
+    def __exit__(self, *error: Any) -> None:
+        """Finish the files, or remove them after an error."""
+        self._files.__exit__(*error)
+
+    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
+        """Open the rasters that the first rows show.
+
+        To be called by the thread that also finishes the files: opening silences a warning, which Python can only do
         for all threads at once.
         """
-        for name, array_HW in _list_arrays(strip).items():
-            if array_HW is not None and name not in self._cogs:
+        for name in _list_arrays(strip):
+            if name not in self._cogs:
                 opened = create_cog(self._folder / f"{name}.tif", grid=self._grid, band=_describe_band(name, classes))
                 self._cogs[name] = self._files.enter_context(opened)
 
-    def write_all(self, given: Iterator[_RasterRows]) -> None:
-        """Write what comes."""
-        for rows in given:
-            for name, array_HW in _list_arrays(rows.strip).items():
-                if name == "score":
-                    array_HW = np.round(array_HW * SCORE_FILE_STEPS).astype(np.float32) / np.float32(SCORE_FILE_STEPS)
-                if array_HW is not None:
-                    self._cogs[name].write_rows(rows.strip.row, array_HW)
-            for patch in rows.small:
+    def write_all(self, rows: Iterator[MapRows]) -> None:
+        """Write the rows."""
+        for part in rows:
+            for name, array_HW in part.list_rounded():
+                self._cogs[name].write_rows(part.strip.row, array_HW)
+            for patch in part.small:
                 self._cogs["change"].clear_pixels(patch.row, patch.col, patch.mask_HW)
-
-
-def _list_arrays(strip: MapStrip) -> dict[str, Any]:
-    """Return the rows of every raster, None where the route has none."""
-    return {"change": strip.change_HW, "score": strip.score_HW, "t1": strip.t1_HW, "t2": strip.t2_HW}
 
 
 def _describe_band(name: str, classes: tuple[str, ...]) -> BandDescription:
@@ -157,4 +192,49 @@ def _describe_band(name: str, classes: tuple[str, ...]) -> BandDescription:
     if name == "score":
         return BandDescription("float32", float("nan"), description="change score 0-1")
     tags = {f"CLASS_{value}": word for value, word in enumerate(classes)}
-    return BandDescription("uint8", IGNORE, tags, colours.choose_class_colours(classes), f"class at date {name[1]}")
+    return BandDescription("uint8", IGNORE, tags, choose_class_colours(classes), f"class at date {name[1]}")
+
+
+# ------------------------------------------------------------------------------------------------ in memory
+@dataclass
+class RasterArrays:
+    """The rasters of a result as arrays.
+
+    Attributes:
+        grid: the raster's.
+        classes: names of the classes, if the detector has any.
+        arrays: "change", "score" and, where there are classes, "t1" and "t2", each HW.
+    """
+
+    grid: Grid
+    classes: tuple[str, ...] = ()
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
+        """Make the arrays that the first rows show."""
+        self.classes = classes
+        for name, array_HW in _list_arrays(strip).items():
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((self.grid.height, self.grid.width), array_HW.dtype)
+
+    def write_all(self, rows: Iterator[MapRows]) -> None:
+        """Copy the rows."""
+        for part in rows:
+            for name, array_HW in part.list_rounded():
+                self.arrays[name][part.strip.row : part.strip.row + len(array_HW)] = array_HW
+            for patch in part.small:
+                height, width = patch.mask_HW.shape
+                window_HW = self.arrays["change"][patch.row : patch.row + height, patch.col : patch.col + width]
+                window_HW[patch.mask_HW] = 0
+
+    def write_files(self, folder: Path) -> None:
+        """Write the rasters as `RasterFiles` would have.
+
+        Raises:
+            OutputError: the files cannot be written.
+        """
+        for name, array_HW in self.arrays.items():
+            band = _describe_band(name, self.classes)
+            with create_cog(folder / f"{name}.tif", grid=self.grid, band=band) as cog:
+                for row in range(0, self.grid.height, STRIP_ROWS):
+                    cog.write_rows(row, array_HW[row : row + STRIP_ROWS])

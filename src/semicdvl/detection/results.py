@@ -1,244 +1,186 @@
-"""What `detect` writes beside the report: rasters, polygons and the record of the run."""
+"""The result of a detection: in memory, as a folder, and shown in a notebook."""
 
 from __future__ import annotations
 
-import json
-import platform
-import resource
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
-from semicdvl.atomic_files import hash_values, write_json
-from semicdvl.raster.io.fingerprint import fingerprint_input, fingerprint_pair
-from semicdvl.raster.io.inputs import ResolvedInput, resolve_input
+from semicdvl.atomic_files import write_folder_atomically
+from semicdvl.detection.changes import ChangeSummary, DetectedChanges, summarise_changes
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
+from semicdvl.detection.raster_writer import RasterArrays
+from semicdvl.detection.report import draw_overview, write_detection_report
+from semicdvl.detection.run_record import RunRecord, write_run_record
+from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.types import Detector, identify_detector
-from semicdvl.version import __version__
+from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
+from semicdvl.reports import html
 
-if TYPE_CHECKING:
-    from semicdvl.detection.pipeline import DetectionConfig
-
-DETECTION_FORMAT = "semicdvl-detect"
-OUTPUT_FILES = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
-EXTRA_OUTPUT_FILES = ("changes.geojson", "changes.fgb", "changes.parquet")
-"""The polygons in further formats, where they were asked for."""
-EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
-"""What `evaluate` and `suggest` add; it goes with the map that it is about. A sample with a person's answers stays."""
-MAX_PLAUSIBLE_FRAC = 0.4
-"""A greater share of changed ground than this is more often a fault than a fact."""
+NOTEBOOK_PX = 420
+"""Longest side of an image that is shown in a notebook."""
 
 
 @dataclass(frozen=True)
-class DetectedChanges:
-    """The result in numbers and polygons; its rasters lie in files.
+class SavedDetection:
+    """What a detection wrote.
 
     Attributes:
-        objects: the objects as polygons, largest first.
-        box_N4: top, left, bottom, right of each object in pixels, ends excluded; of the one with `id` n at n - 1.
-        changed_px: changed pixels.
-        seen_px: pixels with data in both dates.
-        class_px_2K: pixels of each class at either date; None for a route without classes.
-        classes: names of the classes.
-        foreground: index of the classes that were looked for.
-        gsd_m: metres per pixel, None if not known.
-        folder: where change.tif, score.tif, and t1.tif and t2.tif if there are classes, lie.
-    """
-
-    objects: gpd.GeoDataFrame
-    box_N4: NDArray[np.int64]
-    changed_px: int
-    seen_px: int
-    class_px_2K: NDArray[np.int64] | None
-    classes: tuple[str, ...]
-    foreground: tuple[int, ...]
-    gsd_m: float | None
-    folder: Path
-
-    @property
-    def has_metric_areas(self) -> bool:
-        """Whether areas are in square metres and not in pixels."""
-        return "area_m2" in self.objects.columns
-
-    @property
-    def area(self) -> Any:
-        """The polygons' areas, in m2 or px."""
-        return self.objects["area_m2" if self.has_metric_areas else "area_px"]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What was run and how it went.
-
-    Attributes:
-        detector: what looked for changes.
-        settings: of the run.
+        folder: the output folder.
+        summary: the result in numbers.
         warnings: what a reader of the result should know.
-        alignment: how the dates lie on each other, see `check.build_alignment_record`.
-        tiles: how many there are in all, and how many an interrupted run had done before.
         seconds: duration of the stages.
-        key: of the result, see `compute_result_key`.
     """
 
-    detector: Detector
-    settings: DetectionConfig
-    warnings: tuple[str, ...]
-    alignment: Mapping[str, Any]
-    tiles: Mapping[str, int]
-    seconds: Mapping[str, float]
-    key: str
+    folder: Path
+    summary: ChangeSummary
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def format_text(self) -> str:
+        """Return all of that in a few lines."""
+        lines = [self.summary.format_line(), *(f"note: {line}" for line in self.warnings)]
+        return "\n".join([*lines, f"results: {self.folder}", f"report:  {self.folder / 'report.html'}"])
 
 
 @dataclass(frozen=True)
-class ChangeSummary:
-    """The result in numbers: see `DetectionSummary`."""
+class DetectionResult:
+    """The result of a detection in memory.
 
-    objects: int
-    changed_px: int
-    seen_px: int
-    changed_m2: float | None
-    by_kind: dict[str, int]
+    The images stay open, so that a report can be written; `close`, or a `with`, closes them.
 
-    @property
-    def changed_frac(self) -> float:
-        """Share of the ground seen at both dates that changed."""
-        return self.changed_px / max(self.seen_px, 1)
+    Attributes:
+        change: uint8 HW: 1 changed, 0 unchanged, 255 no data.
+        score: float32 HW: change score from 0 to 1; NaN where there is no data.
+        objects: one polygon per changed object, the largest first.
+        t1: uint8 HW: class index at date 1, 255 no data; None for a detector without classes.
+        t2: the same of date 2.
+        classes: names of the classes.
+        grid: CRS, transform and size of the rasters.
+        gsd_m: metres per pixel, None if not known.
+        summary: the result in numbers.
+        warnings: what a reader of the result should know.
+        seconds: duration of the stages.
+    """
+
+    change: NDArray[np.uint8]
+    score: NDArray[np.float32]
+    objects: gpd.GeoDataFrame
+    t1: NDArray[np.uint8] | None
+    t2: NDArray[np.uint8] | None
+    classes: tuple[str, ...]
+    grid: Grid
+    gsd_m: float | None
+    summary: ChangeSummary
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+    _source: ResultSource = field(repr=False)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> SavedDetection:
+        """Write rasters, polygons, report and run.json: the files that `semicdvl detect` writes.
+
+        Args:
+            folder: where to; an earlier result in it is replaced.
+            overwrite: use the folder even if it holds other files; these stay.
+
+        Raises:
+            OutputError: the folder holds other files, or cannot be written.
+        """
+        source, out = self._source, Path(folder).absolute()
+        check_output_folder(out, overwrite=overwrite)
+        with write_folder_atomically(out) as work:
+            RasterArrays(self.grid, self.classes, self._list_arrays()).write_files(work)
+            write_polygons(work, source.changes, source.run.config)
+            write_detection_report(work, source.pair.select_rgb(), source.changes, source.run)
+            write_run_record(work / "run.json", self.grid, source.changes, source.run)
+            carry_over_other_files(out, work)
+        return SavedDetection(out, self.summary, self.warnings, self.seconds)
+
+    def _list_arrays(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any] | None] = {
+            "change": self.change,
+            "score": self.score,
+            "t1": self.t1,
+            "t2": self.t2,
+        }
+        return {name: array_HW for name, array_HW in arrays.items() if array_HW is not None}
+
+    def __repr__(self) -> str:
+        """Return the numbers in one line."""
+        height, width = self.change.shape
+        return f"DetectionResult({height} x {width} px: {self.summary.format_line()})"
+
+    def _repr_html_(self) -> str:
+        """Show before, after, change and the numbers in a notebook."""
+        before, after, change = draw_overview(self._source.pair, self._source.changes, max_px=NOTEBOOK_PX)
+        figures = {"before": before, "after": after, "change": change}
+        return str(html.render_notebook_result(self.summary.format_line(), figures, self.warnings))
+
+    def close(self) -> None:
+        """Close the images; the arrays and objects stay."""
+        self._source.held.close()
+
+    def __enter__(self) -> DetectionResult:
+        """Return the result itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the images."""
+        self.close()
 
 
-def summarise_changes(found: DetectedChanges) -> ChangeSummary:
-    """Count what was found."""
-    return ChangeSummary(
-        objects=len(found.objects),
-        changed_px=found.changed_px,
-        seen_px=found.seen_px,
-        changed_m2=float(found.area.sum()) if found.has_metric_areas else None,
-        by_kind={str(kind): int(many) for kind, many in found.objects["kind"].value_counts().items()},
+@dataclass(frozen=True)
+class ResultSource:
+    """What a report of a result in memory is made of.
+
+    Attributes:
+        pair: the opened images.
+        changes: the changed objects.
+        run: what was run and how it went.
+        held: closes the images.
+    """
+
+    pair: RasterPair
+    changes: DetectedChanges
+    run: RunRecord
+    held: ExitStack
+
+
+def make_result(rasters: RasterArrays, source: ResultSource) -> DetectionResult:
+    """Return the result of a detection that ran in memory."""
+    changes = source.changes
+    return DetectionResult(
+        change=rasters.arrays["change"],
+        score=rasters.arrays["score"],
+        objects=changes.objects,
+        t1=rasters.arrays.get("t1"),
+        t2=rasters.arrays.get("t2"),
+        classes=changes.classes,
+        grid=source.pair.grid,
+        gsd_m=changes.gsd_m,
+        summary=summarise_changes(changes),
+        warnings=source.run.warnings,
+        seconds=source.run.seconds,
+        _source=source,
     )
 
 
-def collect_warnings(pair: RasterPair, found: DetectedChanges, *, settings: DetectionConfig) -> tuple[str, ...]:
-    """Say what a reader of the result should know."""
-    numbers, lines = summarise_changes(found), list(pair.notes)
-    on_map_m = pair.gsd_m
-    if found.gsd_m is None:
-        lines.append("How large a pixel is on the ground is not known: areas are in pixels. Give --gsd to have metres.")
-    elif settings.gsd_m and on_map_m and abs(settings.gsd_m / on_map_m - 1) > 0.05:
-        lines.append(f"The detector was told {settings.gsd_m:g} m per pixel, but the map says {on_map_m:.3g} m.")
-    if numbers.objects == 0:
-        lines.append("No change was found. Look at score.tif: high values show what just missed the threshold.")
-    elif numbers.changed_frac > MAX_PLAUSIBLE_FRAC:
-        lines.append(
-            f"{numbers.changed_frac:.0%} of the ground is marked as changed. That is rare: check that the images are "
-            "aligned and of one kind, and that what is looked for fits the place."
-        )
-    return tuple(lines)
-
-
-# ------------------------------------------------------------------------------------------------ files
-def write_record(path: Path, pair: RasterPair, found: DetectedChanges, run: RunRecord) -> None:
-    """Write run.json: what was run on what, with which settings and versions, and what came out."""
-    record = {
-        "format": DETECTION_FORMAT,
-        "key": run.key,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": list_versions(),
-        "inputs": fingerprint_pair(pair),
-        "grid": {
-            "crs": None if pair.grid.crs is None else pair.grid.crs.to_string(),
-            "transform": list(pair.grid.transform)[:6],
-            "height_px": pair.grid.height,
-            "width_px": pair.grid.width,
-            "gsd_m": found.gsd_m,
-        },
-        "alignment": dict(run.alignment),
-        "detector": {"name": run.detector.name, **describe_detector(run.detector)},
-        "settings": asdict(run.settings),
-        "classes": list(found.classes),
-        "result": asdict(summarise_changes(found)),
-        "warnings": list(run.warnings),
-        "tiles": dict(run.tiles),
-        "seconds": dict(run.seconds),
-        "peak_memory_mib": measure_peak_memory_mib(),
-    }
-    write_json(path, record)
-
-
-def describe_detector(detector: Detector) -> dict[str, str]:
-    """Return what a detector tells of itself."""
-    return detector.description() or {"Detector": detector.name}
-
-
-def list_versions() -> dict[str, str]:
-    """Return the versions of what had a part in the result."""
-    found = {
-        "semicdvl": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "rasterio": rasterio.__version__,
-        "gdal": rasterio.__gdal_version__,
-    }
-    if "torch" in sys.modules:
-        found["torch"] = str(sys.modules["torch"].__version__)
-    return found
-
-
-def measure_peak_memory_mib() -> int:
-    """Return the greatest memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
-
-
-def compute_result_key(
-    before: ResolvedInput, after: ResolvedInput, *, detector: Detector, settings: DetectionConfig
-) -> str:
-    """Return a hash of all that a result depends on: images, settings, detector, versions. Equal keys, equal results.
-
-    It is known without opening the pair, so that what is done is not done twice. An image at an address has no hash: it
-    is told from others by its name alone.
-
-    Args:
-        before: date 1.
-        after: date 2.
-        detector: as it was built, before it has seen the pair.
-        settings: of the run.
+def write_polygons(folder: Path, changes: DetectedChanges, config: DetectionConfig) -> None:
+    """Write the changed objects: a GeoPackage with its style, and the further formats that were asked for.
 
     Raises:
-        rasterio.errors.RasterioError: an image cannot be opened.
+        OutputError: the folder cannot be written.
     """
-    grid = settings.grid
-    parts = {
-        "inputs": [fingerprint_input(before), fingerprint_input(after)],
-        "settings": {name: value for name, value in asdict(settings).items() if name != "overwrite"},
-        "grid": fingerprint_input(resolve_input(grid)) if grid not in ("before", "after", "finest") else None,
-        "detector": [identify_detector(detector), describe_detector(detector)],
-        "versions": list_versions() | {"torch": version("torch")},  # whether somebody has imported it yet or not
-    }
-    return hash_values(DETECTION_FORMAT, json.loads(json.dumps(parts, default=str)))
-
-
-# ------------------------------------------------------------------------------------------------ words
-def format_area(area: float, *, metric: bool) -> str:
-    """Return an area as one reads it: px, m² below a hectare, ha above."""
-    if not metric:
-        return f"{area:,.0f} px"
-    return f"{area:,.0f} m²" if area < 10_000 else f"{area / 10_000:,.2f} ha"
-
-
-def format_detection_summary(found: DetectedChanges, warnings: tuple[str, ...], out: Path) -> str:
-    """Return the result in a few lines for the console."""
-    numbers = summarise_changes(found)
-    kinds = ", ".join(f"{many} {kind}" for kind, many in numbers.by_kind.items())
-    area = format_area(numbers.changed_m2 or float(numbers.changed_px), metric=found.has_metric_areas)
-    lines = [f"{numbers.objects} changed objects{f' ({kinds})' if kinds else ''}, {area}"]
-    lines[0] += f", {numbers.changed_frac:.2%} of the ground seen at both dates"
-    lines += [f"note: {line}" for line in warnings]
-    return "\n".join([*lines, f"results: {out}", f"report:  {out / 'report.html'}"])
+    for kind in ("gpkg", *config.polygons):
+        write_vector(folder / f"changes.{kind}", changes.objects, style=CHANGE_KIND_STYLE)

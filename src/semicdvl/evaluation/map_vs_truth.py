@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from semicdvl.atomic_files import read_json
 from semicdvl.data.images import open_image_raster
 from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, read_polygons
-from semicdvl.detection.results import DETECTION_FORMAT
+from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.errors import InputError
 from semicdvl.metrics.change import ConfusionCounts, ObjectMatches, ObjectOverlaps
 from semicdvl.raster.connected_components import find_objects

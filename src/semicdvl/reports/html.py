@@ -187,6 +187,26 @@ def render_card(title: str, line: str, figures: Iterable[Markup], *, colour: Col
     )
 
 
+def render_notebook_result(line: str, figures: Mapping[str, NDArray[np.uint8]], notes: Iterable[str]) -> Markup:
+    """Return a result for a notebook: figures side by side, a line of numbers, notes; its style is in the tags.
+
+    Args:
+        line: the numbers.
+        figures: caption -> RGB image.
+        notes: what a reader should know.
+    """
+    cell = Markup(
+        '<figure style="margin:0;flex:1 1 0;min-width:160px"><img src="{}" style="width:100%">'
+        "<figcaption>{}</figcaption></figure>"
+    )
+    images = (cell.format(encode_data_uri(image), caption) for caption, image in figures.items())
+    items = Markup("").join(Markup("<li>{}</li>").format(note) for note in notes)
+    listed = Markup("<ul>{}</ul>").format(items) if items else Markup("")
+    return Markup('<div><p>{}</p><div style="display:flex;gap:8px;max-width:1280px">{}</div>{}</div>').format(
+        line, Markup("").join(images), listed
+    )
+
+
 def render_bar_chart(values: Sequence[tuple[str, float]], *, x_title: str, y_title: str) -> Markup:
     """Return a bar chart (inline SVG), one bar per (label, value), the value written above it."""
     width, height, left, bottom, top = 760, 300, 56, 50, 34

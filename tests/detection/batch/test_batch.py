@@ -16,7 +16,7 @@ from tests.support.synthetic_rasters import at, city, png, tif
 
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable, read_pairs
 from semicdvl.detection.batch.run import detect_batch
-from semicdvl.detection.pipeline import DetectionConfig
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.errors import InputError, MissingExtraError, OutputError
 from semicdvl.types import IGNORE, ChangeMap, Detector
 
@@ -208,9 +208,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path_factory, name):
 # ------------------------------------------------------------------------------------------------ the work
 def test_every_pair_becomes_a_result_and_a_line_of_the_index(images):
     detector = Difference()
-    found = detect_batch(
-        read_pairs(three(images)), images / "out", detector=detector, settings=SETTINGS, progress=QUIET
-    )
+    found = detect_batch(read_pairs(three(images)), images / "out", detector=detector, config=SETTINGS, progress=QUIET)
     assert [one.state for one in found.outcomes] == ["done"] * 3 and not found.failed
     assert objects_of(images / "out") == {"one": 1, "two": 1, "three": 1}
     record = json.loads((images / "out" / "pairs.json").read_text())
@@ -228,7 +226,7 @@ def test_what_is_done_is_not_done_again_unless_something_is_new(images):
     def run(**more) -> tuple[list[str], int]:
         detector = more.pop("detector", None) or Difference()
         found = detect_batch(
-            read_pairs(path), root, detector=detector, settings=replace(SETTINGS, **more), progress=QUIET
+            read_pairs(path), root, detector=detector, config=replace(SETTINGS, **more), progress=QUIET
         )
         return [one.state for one in found.outcomes], len(detector.asked)
 
@@ -253,7 +251,7 @@ def test_a_pair_that_fails_does_not_stop_the_others(images, capsys):
     png(images / "A" / "one.png", np.full((3, 70, 130), 7, np.uint8))
     shown = Console(width=300, force_terminal=False, stderr=True)
     detector = Difference(mistake=True)
-    found = detect_batch(read_pairs(path), images / "out", detector=detector, settings=SETTINGS, progress=shown)
+    found = detect_batch(read_pairs(path), images / "out", detector=detector, config=SETTINGS, progress=shown)
     assert [one.state for one in found.outcomes] == ["failed", "failed", "done"]
     told = capsys.readouterr().err
     assert "ZeroDivisionError: seven" in told and "Traceback" in told, "a mistake of ours is shown whole"
@@ -262,7 +260,7 @@ def test_a_pair_that_fails_does_not_stop_the_others(images, capsys):
     page = (images / "out" / "index.html").read_text()
     assert "Failed" in page and "two.png" in page and "1 of 3" in page
     png(broken, city(70, 130))
-    again = detect_batch(read_pairs(path), images / "out", detector=Difference(), settings=SETTINGS, progress=QUIET)
+    again = detect_batch(read_pairs(path), images / "out", detector=Difference(), config=SETTINGS, progress=QUIET)
     assert [one.state for one in again.outcomes] == ["done", "done", "kept"]
 
 
@@ -270,10 +268,10 @@ def test_an_interrupted_run_goes_on_inside_its_pair(images):
     path, root = three(images), images / "out"
     stop_at = TILES + TILES - 1  # in the second row of tiles of the second pair, the first being written
     with pytest.raises(KeyboardInterrupt):
-        detect_batch(read_pairs(path), root, detector=Difference(stop_at=stop_at), settings=SETTINGS, progress=QUIET)
+        detect_batch(read_pairs(path), root, detector=Difference(stop_at=stop_at), config=SETTINGS, progress=QUIET)
     assert objects_of(root) == {"one": 1} and (root / ".two.partial").is_dir()
     detector = Difference()
-    found = detect_batch(read_pairs(path), root, detector=detector, settings=SETTINGS, progress=QUIET)
+    found = detect_batch(read_pairs(path), root, detector=detector, config=SETTINGS, progress=QUIET)
     assert [one.state for one in found.outcomes] == ["kept", "done", "done"]
     assert len(detector.asked) == TILES // 2 + TILES, "a row of tiles of the second pair was there"
     tiles = json.loads((root / "two" / "run.json").read_text())["tiles"]
@@ -284,11 +282,11 @@ def test_what_is_foreign_is_refused_before_work_begins(images):
     read, root, detector = read_pairs(three(images)), images / "out", Difference()
 
     def run(**more) -> None:
-        detect_batch(read, root, detector=detector, settings=replace(SETTINGS, **more), progress=QUIET)
+        detect_batch(read, root, detector=detector, config=replace(SETTINGS, **more), progress=QUIET)
 
     (root / "three").mkdir(parents=True)
     (root / "three" / "letters.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"three: holds what no earlier .detect. wrote"):
+    with pytest.raises(OutputError, match=r"three: holds files that no earlier .detect. wrote"):
         run()
     (root / "index.html").write_text("my page")
     with pytest.raises(OutputError, match=r"index\.html: no earlier .detect --pairs. wrote it"):
@@ -298,7 +296,7 @@ def test_what_is_foreign_is_refused_before_work_begins(images):
     assert (root / "three" / "letters.txt").read_text() == "mine" and objects_of(root)["three"] == 1
     shutil.rmtree(root)
     root.write_text("a file")
-    with pytest.raises(OutputError, match="is a file, wanted a folder"):
+    with pytest.raises(OutputError, match="is a file, but a folder is needed"):
         run()
 
 
@@ -324,9 +322,9 @@ def test_command(images, capsys):
 
 
 FORMS = {
-    "nothing": (["-o", "{out}"], "no image was given"),
-    "one image": (["A/one.png", "-o", "{out}"], "A/one.png alone was given"),
-    "both": (["A/one.png", "B/one.png", "--pairs", "pairs.csv", "-o", "{out}"], "leave out A/one.png B/one.png"),
+    "nothing": (["-o", "{out}"], "No image was given"),
+    "one image": (["A/one.png", "-o", "{out}"], "Only A/one.png was given"),
+    "both": (["A/one.png", "B/one.png", "--pairs", "pairs.csv", "-o", "{out}"], "Leave out A/one.png B/one.png"),
     "a missing table": (["--pairs", "none.csv", "-o", "{out}"], "none.csv: no such file"),
     "workers of nobody": (["A/one.png", "B/one.png", "-o", "{out}", "--workers", "2"], "are of --engine ray"),
 }

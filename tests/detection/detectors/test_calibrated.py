@@ -15,9 +15,10 @@ from tests.support.score_strips import Strips
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.calibrated import add_calibration
-from semicdvl.detection.detectors.network import VLMDetector
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Segments, identify_detector
 
@@ -148,13 +149,13 @@ def test_polygons_have_a_probability(tmp_path: Path):
         tmp_path / "b.png",
         tmp_path / "out",
         detector=add_calibration(engine()),
-        settings=DetectionConfig(tile_px=64, overlap_px=32),
+        config=DetectionConfig(tile_px=64, overlap_px=32),
         progress=Console(quiet=True),
     )
     frame = gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")
-    assert len(frame) == done.objects == 2 and frame.probability.between(0.8, 1).all()
+    assert len(frame) == done.summary.objects == 2 and frame.probability.between(0.8, 1).all()
     assert sorted(frame.kind) == ["appeared", "disappeared"] and (frame.score > 0.5).all()
-    assert any("6 of 8 objects" in line for line in done.warnings) and "note: Calibration" in done.summary
+    assert any("6 of 8 objects" in line for line in done.warnings) and "note: Calibration" in done.format_text()
     assert "rather unchanged" in (tmp_path / "out" / "run.json").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f"probability {value:.2f}" in page for value in frame.probability)
@@ -163,11 +164,11 @@ def test_polygons_have_a_probability(tmp_path: Path):
         tmp_path / "b.png",
         tmp_path / "plain",
         detector=engine(),
-        settings=DetectionConfig(tile_px=64, overlap_px=32),
+        config=DetectionConfig(tile_px=64, overlap_px=32),
         progress=Console(quiet=True),
     )
     frame = gpd.read_file(tmp_path / "plain" / "changes.gpkg", layer="changes")
-    assert plain.objects == 8 and "probability" not in frame.columns
+    assert plain.summary.objects == 8 and "probability" not in frame.columns
     assert "probability " not in (tmp_path / "plain" / "report.html").read_text()
 
 

@@ -9,11 +9,8 @@ from tests.support.score_strips import Strips
 from torch import nn
 
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import (
-    NetworkDetector,
-    VLMDetector,
-    build_vlm_detector,
-)
+from semicdvl.detection.detectors.network import NetworkDetector
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments, identify_detector
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_used_is_refused(file: Path, tmp_path: Path) -> None:
         build_onnx_detector(file, device="tpu")
     with pytest.raises(ConfigError, match="runs as it is"):
         build_network_detector(file, precision="bf16")
-    with pytest.raises(ConfigError, match="takes 3 bands, got 4"):
+    with pytest.raises(ConfigError, match="needs 3 bands, but the images have 4"):
         build_onnx_detector(file).predict_scores(*(np.zeros((64, 64, 4), np.uint8),) * 2)
     for text, why in ((None, "another program"), ('{"version": 9}', "version 9")):
         model = onnx.load(file)

@@ -16,9 +16,11 @@ from tests.support.paths import SHARED
 from tests.support.synthetic_town import paint, photograph
 
 from semicdvl.ceg.prompts import resolve_prompts
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import check_pair, measure_pair
-from semicdvl.detection.pipeline import DetectionConfig, build_vlm_detector, detect_to_folder
-from semicdvl.detection.results import OUTPUT_FILES
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.raster.io.pair_reader import open_pair
@@ -78,14 +80,26 @@ def test_the_page_stands_alone_and_says_what_was_found(tmp_path, before, town):
     html = (out / "check.html").read_text()
     assert html.count("<img ") == 2 + 2 + 1 + 2, "swipe, checkerboards, arrows, each date"
     assert html.count('src="') == html.count('src="data:image/') and "href=" not in html
-    for words in ("Usable, with warnings", "lie apart by 3.0 px (1.5 m)", "--align", "EPSG:32615", "windows agree"):
+    for words in (
+        "usable, with warnings",
+        "misregistered by about 3.0 px (1.5 m)",
+        "--align",
+        "EPSG:32615",
+        "windows agree",
+    ):
         assert words in html, words
 
 
 def test_a_shift_is_a_warning_with_a_remedy(capsys, tmp_path, before, town):
     after = tif(tmp_path / "after.tif", photograph(town, row_px=3, col_px=-2.5))
     code, text, _ = command(capsys, "check", before, after, "-o", tmp_path / "out")
-    assert code == 1 and "apart by 3.9 px (2.0 m)" in text and "--align" in text and "+3.0" in text and "-2.5" in text
+    assert (
+        code == 1
+        and "misregistered by about 3.9 px (2.0 m)" in text
+        and "--align" in text
+        and "+3.0" in text
+        and "-2.5" in text
+    )
 
 
 def test_plain_images_say_no_crs(capsys, tmp_path, town):
@@ -157,7 +171,7 @@ def test_align_takes_away_the_change_that_is_none(tmp_path, before, town):
     for align in (False, True):
         out = tmp_path / f"out{align}"
         result = detect_to_folder(
-            before, after, out, detector=_detector(), settings=DetectionConfig(align=align), progress=QUIET
+            before, after, out, detector=_detector(), config=DetectionConfig(align=align), progress=QUIET
         )
         with rasterio.open(out / "change.tif") as source:
             top, left = (round(at) for at in (~PLACE @ (source.transform.c, source.transform.f))[::-1])
@@ -168,15 +182,15 @@ def test_align_takes_away_the_change_that_is_none(tmp_path, before, town):
         kept = json.loads((out / "run.json").read_text())["alignment"]
         assert kept["measured_px"] == pytest.approx([4.25, -5.5], abs=0.2) and kept["shift_known"]
         assert (kept["moved_px"] is not None) == align == (kept["left_px"] is not None)
-        assert any("apart" in line for line in result.warnings) != align
-    assert kept["left_px"] == pytest.approx([0, 0], abs=0.15) and any("After alignment" in w for w in result.warnings)
+        assert any("misregistered by about" in line for line in result.warnings) != align
+    assert kept["left_px"] == pytest.approx([0, 0], abs=0.15) and any("co-registered" in w for w in result.warnings)
     assert ious[True] > 0.85 and ious[False] < 0.6, ious
 
 
 def test_align_changes_nothing_where_there_is_no_shift(tmp_path, before):
     for name, align in (("plain", False), ("aligned", True)):
         settings = DetectionConfig(align=align)
-        detect_to_folder(before, before, tmp_path / name, detector=_detector(), settings=settings, progress=QUIET)
+        detect_to_folder(before, before, tmp_path / name, detector=_detector(), config=settings, progress=QUIET)
     for name in set(OUTPUT_FILES) & {"change.tif", "score.tif", "t1.tif", "t2.tif"}:
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "aligned" / name).read_bytes(), name
     assert json.loads((tmp_path / "aligned" / "run.json").read_text())["alignment"]["moved_px"] is None
@@ -291,7 +305,7 @@ def test_images_far_apart_are_refused_with_a_remedy(capsys, tmp_path):
     assert code == 2 and "115.0 px" in text and "Georeference" in text
     with pytest.raises(InputError, match=r"b\.tif.*115\.0 px.*Georeference"):
         detect_to_folder(
-            *files, tmp_path / "out", detector=_detector(), settings=DetectionConfig(align=True), progress=QUIET
+            *files, tmp_path / "out", detector=_detector(), config=DetectionConfig(align=True), progress=QUIET
         )
     assert not (tmp_path / "out").exists()
 

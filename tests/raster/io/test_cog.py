@@ -12,8 +12,9 @@ from rich.console import Console
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import build_vlm_detector
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import COG_BLOCK_PX, BandDescription, create_cog
 from semicdvl.vlms.models.fake import FakeVLM
@@ -49,9 +50,7 @@ def test_what_detect_writes_is_valid(tmp_path, height, width, overviews):
     )
     detector = build_vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
     settings = DetectionConfig(tile_px=512, overlap_px=32)
-    detect_to_folder(
-        before, after, tmp_path / "out", detector=detector, settings=settings, progress=Console(quiet=True)
-    )
+    detect_to_folder(before, after, tmp_path / "out", detector=detector, config=settings, progress=Console(quiet=True))
     for name in RASTERS:
         assert verdict(tmp_path / "out" / name) == (True, [], []), name
         with rasterio.open(tmp_path / "out" / name) as source:

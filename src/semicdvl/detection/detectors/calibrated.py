@@ -20,7 +20,7 @@ from semicdvl.ceg.calibration import BackgroundScores, CalibrationResult, Object
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import VLMDetector, build_vlm_detector
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
 from semicdvl.types import VLM, ChangeMap, ScoreStrip, ScoreStrips

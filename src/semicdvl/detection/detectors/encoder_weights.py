@@ -34,9 +34,9 @@ def require_encoder_weights(name: str, *, method: str, chosen: str | None = None
     local = repository.rpartition("/")[2]
     own = f"--method-set backbone={chosen} " if chosen else ""
     remedy = (
-        f"Where there is a network, run `hf download {repository} {WEIGHT_FILES[0]} --local-dir {local}`; copy the folder "
-        f"here and give --method {method} {own}--method-set weights={local}/{WEIGHT_FILES[0]}. Or take a network whose "
-        "weights come with semicdvl[offline]: --method-set backbone=efficientnet_lite0"
+        f"With internet access, run `hf download {repository} {WEIGHT_FILES[0]} --local-dir {local}`, copy "
+        f"the folder here and give --method {method} {own}--method-set weights={local}/{WEIGHT_FILES[0]}. Or take a "
+        "network whose weights come with semicdvl[offline]: --method-set backbone=efficientnet_lite0"
     )
     if constants.HF_HUB_OFFLINE:
         raise InputError(

@@ -85,7 +85,8 @@ class OnnxDetector(Detector):
         """Return an image as the network takes it: normalised BCHW, mirrored outwards to the sides that it takes."""
         if image_HWC.shape[2] != len(self.metadata["mean"]):
             raise ConfigError(
-                f"{self.name}: takes {len(self.metadata['mean'])} bands, got {image_HWC.shape[2]}; name them with --bands."
+                f"{self.name}: needs {len(self.metadata['mean'])} bands, but the images have {image_HWC.shape[2]}. "
+                "Choose bands with --bands."
             )
         mean_C, std_C = (np.array(self.metadata[name], np.float32) for name in ("mean", "std"))
         image = (image_HWC.astype(np.float32) / np.float32(255) - mean_C) / std_C
@@ -123,7 +124,8 @@ def build_onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
     about = json.loads(text)
     if about.get("version") != METADATA_VERSION:
         raise CheckpointError(
-            f"{path}: an ONNX file of version {about.get('version')}; this program reads {METADATA_VERSION}. Export it again."
+            f"{path}: an ONNX file of version {about.get('version')}, but this program reads version "
+            f"{METADATA_VERSION}. Export it again."
         )
     return OnnxDetector(session, str(path), about, hash_file(path))
 

@@ -170,9 +170,9 @@ def _compare_with_torch(logits: nn.Module, path: Path) -> tuple[int, float]:
     plain = max(_measure_difference(logits, session, shape) for shape in MULTIPLE_SHAPES)
     if not plain <= FOLDING_TOLERANCE:
         raise ConfigError(
-            f"the ONNX file would differ from the network by {plain:.2g} of the largest logit, more than "
-            f"{FOLDING_TOLERANCE:g}: it computes something that cannot be followed for all sizes. Use the run itself with "
-            "`detect --model RUN`."
+            f"The ONNX file would differ from the network by {plain:.2g} of the largest logit, more than "
+            f"{FOLDING_TOLERANCE:g}: the network computes something that cannot be traced for all sizes. Use the run "
+            "itself with `detect --model RUN`."
         )
     odd = max(_measure_difference(logits, session, shape) for shape in ODD_SHAPES)
     return (1, max(plain, odd)) if odd <= FOLDING_TOLERANCE else (INPUT_MULTIPLE_PX, plain)

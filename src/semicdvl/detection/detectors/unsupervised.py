@@ -202,7 +202,8 @@ def build_unsupervised_detector(name: str, options: Mapping[str, Any] | None = N
     known = {*own, *(option for argument in wanted for option in NETWORK_OPTIONS[argument])}
     if not open_ended and (unknown := sorted(set(given) - known)):
         raise ConfigError(
-            f"{name} has no option '{unknown[0]}'.{suggest_nearest(unknown[0], known)} Known: {', '.join(sorted(known))}."
+            f"{name} has no option '{unknown[0]}'.{suggest_nearest(unknown[0], known)} "
+            f"Known: {', '.join(sorted(known))}."
         )
     types = _resolve_types(builder)
     checked = {key: _check_option(name, key, value, types) if key in own else value for key, value in given.items()}

@@ -1,4 +1,4 @@
-"""The picture sheet of a check: the verdict, both dates, how they lie on each other, and the numbers."""
+"""The report of a check: the verdict, both dates, how they are registered to each other, and the numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from semicdvl.detection.pair_check.findings import PairCheck, format_shift
+from semicdvl.detection.pair_check.results import PairCheck, format_shift
 from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.raster.registration.shift import Shift
 from semicdvl.reports import colours, html
@@ -21,7 +21,7 @@ ARROW_PX = 38
 AGREES, DISAGREES = (20, 130, 60), (170, 110, 30)
 
 
-def write_check_report(path: Path, pair: RasterPair, checked: PairCheck) -> None:
+def write_check_report(path: Path, pair: RasterPair, check: PairCheck) -> None:
     """Write check.html.
 
     Raises:
@@ -29,32 +29,29 @@ def write_check_report(path: Path, pair: RasterPair, checked: PairCheck) -> None
         InputError: a file is damaged.
     """
     sections = [
-        _build_verdict(checked),
+        _build_verdict(check),
         _build_overlay(pair),
-        *_build_shift(pair, checked.shift),
+        *_build_shift(pair, check.shift),
         _build_images(pair),
-        _build_numbers(checked),
+        _build_numbers(check),
     ]
     names = ["/".join(date.path.parts[-2:]) for date in (pair.before, pair.after)]
-    title = f"Do they fit? {checked.meaning[0].upper()}{checked.meaning[1:]}"
-    html.write_page(path, title, sections, subtitle=f"{names[0]} and {names[1]}")
+    html.write_page(path, f"Image pair check: {check.meaning}", sections, subtitle=f"{names[0]} and {names[1]}")
 
 
 # ------------------------------------------------------------------------------------------------ sections
-def _build_verdict(checked: PairCheck) -> html.Section:
-    shift = checked.shift
+def _build_verdict(check: PairCheck) -> html.Section:
+    shift = check.shift
     headline = [
-        (f"{max(checked.overlap_before_frac, checked.overlap_after_frac):.0%}", "of the smaller image in the overlap"),
-        (f"{checked.radiometry.common_frac:.0%}", "of the overlap has data at both dates"),
-        (f"{shift.length_px:.1f} px" if shift.is_known else "?", "shift between the dates"),
-        (f"{max((b.correlation for b in checked.radiometry.bands), default=0):.2f}", "correlation of the dates"),
+        (f"{max(check.overlap_before_frac, check.overlap_after_frac):.0%}", "of the smaller image lies in the overlap"),
+        (f"{check.radiometry.common_frac:.0%}", "of the overlap has data at both dates"),
+        (f"{shift.length_px:.1f} px" if shift.is_known else "unknown", "shift between the dates"),
+        (f"{max((b.correlation for b in check.radiometry.bands), default=0):.2f}", "correlation between the dates"),
     ]
-    grave = [str(finding) for finding in checked.findings if finding.level]
-    rest = [str(finding) for finding in checked.findings if not finding.level]
-    parts = [html.render_headline(headline), html.render_notes(grave), *(html.render_paragraph(line) for line in rest)]
-    lead = (
-        "What to know before a detection, and what to do about it." if grave else "Nothing stands against a detection."
-    )
+    severe = [str(finding) for finding in check.findings if finding.level]
+    rest = [str(finding) for finding in check.findings if not finding.level]
+    parts = [html.render_headline(headline), html.render_notes(severe), *(html.render_paragraph(line) for line in rest)]
+    lead = "Findings, and what to do about them." if severe else "The pair is ready for a detection."
     return html.Section("At a glance", parts, lead=lead)
 
 
@@ -64,19 +61,19 @@ def _build_overlay(pair: RasterPair) -> html.Section:
     side = max(12, -(-max(window.valid_HW.shape) // CHECKERBOARD_FIELDS))
     centre = _read_centre(pair)
     wide = centre.valid_HW.shape[1]
-    near = f"At the overlap's middle, {wide} px wide: streets and roofs should go on from field to field."
+    near = f"The middle of the overlap, {wide} px wide: streets and roofs should continue from field to field."
     parts = [
-        html.render_swipe(before, after, "Move the line to compare the dates; hatched: no data in either."),
+        html.render_swipe(before, after, "Move the line to compare the dates. Hatched: no data at one date or both."),
         Markup("<br>"),
         html.render_gallery(
             [
-                html.render_figure(_draw_checkerboard(window, side), "Before and after in turn, as on a checkerboard."),
+                html.render_figure(_draw_checkerboard(window, side), "Before and after in alternating fields."),
                 html.render_figure(_enlarge(_draw_checkerboard(centre, max(16, ZOOM_PX // 8))), near),
             ],
             least_px=420,
         ),
     ]
-    return html.Section("The dates on each other", parts)
+    return html.Section("Overlay", parts)
 
 
 def _build_shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
@@ -85,7 +82,7 @@ def _build_shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
     lead = format_shift(shift)[0].upper() + format_shift(shift)[1:] + "."
     agreeing = [at for at in shift.local if at.agrees] if shift.is_known else []
     parts = [html.render_figure(_draw_arrows(pair, shift), _describe_arrows(shift))]
-    parts.append(html.render_legend([("agrees with its neighbours", AGREES), ("does not", DISAGREES)]))
+    parts.append(html.render_legend([("agrees with the neighbouring windows", AGREES), ("disagrees", DISAGREES)]))
     if agreeing:
         away = np.hypot(*np.array([(at.row_px - shift.row_px, at.col_px - shift.col_px) for at in agreeing]).T)
         edges = np.array([0, 0.25, 0.5, 1, 2, 4, 1000])
@@ -93,16 +90,16 @@ def _build_shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
         counts = np.histogram(away, edges)[0]
         values = [(name, float(many)) for name, many in zip(names, counts, strict=True)]
         parts.append(html.render_bar_chart(values, x_title="distance from the median shift in px", y_title="windows"))
-    return [html.Section("How far they lie apart", parts, lead=lead)]
+    return [html.Section("Registration", parts, lead=lead)]
 
 
 def _describe_arrows(shift: Shift) -> str:
     longest = _measure_longest_arrow(shift)
     if not shift.is_known:
-        return "One arrow per window, its direction only: they point anywhere, so nothing can be said."
+        return "One arrow per window, showing the direction only. They do not agree, so the shift is not known."
     return (
-        "One arrow per window, from where the before image shows a thing to where the after image shows it; "
-        f"the longest arrow drawn is {longest:.1f} px. A dot is no shift."
+        "One arrow per window, from the position of an object in the before image to its position in the after image; "
+        f"the longest arrow drawn is {longest:.1f} px. A dot means no shift."
     )
 
 
@@ -116,13 +113,13 @@ def _build_images(pair: RasterPair) -> html.Section:
         )
         caption = f"{name}: {date.path.name}, {1 - valid.mean():.1%} without data"
         figures.append(html.render_figure(colours.hatch_no_data(image, valid), caption))
-    lead = "The overlap as each date shows it; hatched where that date has no data."
-    return html.Section("Each by itself", [html.render_gallery(figures, least_px=420)], lead=lead)
+    lead = "The overlap at each date. Hatched: no data at that date."
+    return html.Section("Each date on its own", [html.render_gallery(figures, least_px=420)], lead=lead)
 
 
-def _build_numbers(checked: PairCheck) -> html.Section:
+def _build_numbers(check: PairCheck) -> html.Section:
     bands = []
-    for date, seen in (("before", checked.radiometry.before), ("after", checked.radiometry.after)):
+    for date, seen in (("before", check.radiometry.before), ("after", check.radiometry.after)):
         for band in seen.bands:
             clipped, dark = f"{band.saturated_frac:.1%}", f"{band.dark_frac:.1%}"
             values = [f"{value:.4g}" for value in (band.low, band.median, band.high, band.mean, band.std)]
@@ -137,20 +134,18 @@ def _build_numbers(checked: PairCheck) -> html.Section:
             f"{b.residual:.1f}",
             f"{b.correlation:.2f}",
         ]
-        for name, b in zip(("red", "green", "blue"), checked.radiometry.bands, strict=False)
+        for name, b in zip(("red", "green", "blue"), check.radiometry.bands, strict=False)
     ]
-    light_heads = ["", "after − before", "contrast", "offset", "left after both", "correlation"]
+    light_heads = ["", "after − before", "gain", "offset", "residual", "correlation"]
     parts = [
-        html.render_table(["", "before", "after"], [list(row) for row in checked.format_rows()]),
-        html.render_facts(dict(checked.format_lines())),
-        html.render_table(heads, bands, caption="Values as they are in the files, at pixels with data."),
+        html.render_table(["", "before", "after"], [list(row) for row in check.format_rows()]),
+        html.render_facts(dict(check.format_lines())),
+        html.render_table(heads, bands, caption="Values as stored in the files, over the pixels with data."),
     ]
     if light:
-        caption = (
-            "How the after image differs from the before image, in grey values of 255, at pixels with data in both."
-        )
+        caption = "The after image compared with the before image, in grey values (0-255), where both have data."
         parts.append(html.render_table(light_heads, light, caption=caption))
-    return html.Section("In numbers", parts)
+    return html.Section("Numbers", parts)
 
 
 # ------------------------------------------------------------------------------------------------ pictures

@@ -26,13 +26,14 @@ from rich.progress import track
 
 from semicdvl.atomic_files import read_json, write_folder_atomically
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.detection.pair_check.check import open_checked_pair
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.pair_check.check import open_checked_pair, open_pair_as_configured
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning import report
 from semicdvl.evaluation.active_learning.patch_scores import PatchScores, describe_patches, score_patches
 from semicdvl.evaluation.map_vs_truth import DetectedMap, read_detected_map
 from semicdvl.raster.grid import find_pixel_offset
-from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
 
 SUGGESTION_FILES = ("suggest.gpkg", "suggest.html")
@@ -95,23 +96,24 @@ class PatchSuggestions:
     @property
     def summary(self) -> str:
         """All of that in a few lines."""
-        share = float(self.patches.uncertainty_N.mean())
+        patches, frac = self.patches, float(self.patches.uncertainty_N.mean())
+        count = f"{len(patches)} of {self.candidate_count} patches of {patches.side_px} px"
         lines = [
-            f"{len(self.patches)} of {self.candidate_count} patches of {self.patches.side_px} px; {share:.1%} of them in doubt"
+            f"{count} were chosen; their mean uncertainty is {frac:.1%}",
+            *(f"note: {note}" for note in self.notes),
         ]
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"boxes: {self.out / SUGGESTION_FILES[0]}", f"sheet: {self.out / SUGGESTION_FILES[1]}"]
-        return "\n".join([*lines, "Draw all change inside the boxes as polygons, then:", f"  {self.next_command}"])
+        lines += [f"boxes:  {self.out / SUGGESTION_FILES[0]}", f"report: {self.out / SUGGESTION_FILES[1]}"]
+        return "\n".join([*lines, "Digitise all changes inside the boxes as polygons, then:", f"  {self.next_command}"])
 
 
 def suggest_patches(
-    out: Path, *, settings: SuggestConfig | None = None, source: FeatureExtractor | None = None
+    out: Path, *, config: SuggestConfig | None = None, source: FeatureExtractor | None = None
 ) -> PatchSuggestions:
     """Choose patches of a result to label, and write them as boxes (suggest.gpkg) and as a sheet (suggest.html).
 
     Args:
         out: folder that `detect` wrote.
-        settings: see `SuggestConfig`.
+        config: the settings; None: the defaults.
         source: describes what patches look like; None: by colours and edges.
 
     Raises:
@@ -119,18 +121,18 @@ def suggest_patches(
         ConfigError: no patch fits, or none has data.
         OutputError: the folder cannot be written.
     """
-    settings, result = settings or SuggestConfig(), read_detected_map(Path(out))
+    config, result = config or SuggestConfig(), read_detected_map(Path(out))
     record = read_json(result.out / "run.json", remedy="Run `semicdvl detect` again")
-    every = score_patches(result, side_px=settings.patch_px)
-    usable, notes = _filter_usable(every, settings, result)
+    every = score_patches(result, side_px=config.patch_px)
+    usable, notes = _filter_usable(every, config, result)
     with ExitStack() as held:
-        pair = held.enter_context(_open_images(result, record, settings))
+        pair = held.enter_context(_open_images(result, record, config))
         progress = partial(track, description="looking at patches", console=Console(stderr=True), transient=True)
         looks_ND = describe_patches(pair, usable, source=source, shown=progress)
-        order_N, novelty_N = select_patches(usable.uncertainty_N, looks_ND, count=settings.count, seed=settings.seed)
+        order_N, novelty_N = select_patches(usable.uncertainty_N, looks_ND, count=config.count, seed=config.seed)
         picked = usable.select(order_N)
         suggested = PatchSuggestions(
-            result.out, picked, novelty_N, len(usable), notes, _format_next_command(record, settings, result)
+            result.out, picked, novelty_N, len(usable), notes, _format_next_command(record, config, result)
         )
         _write_files(suggested, result, pair)
     return suggested
@@ -170,12 +172,12 @@ def select_patches(
 
 
 def _filter_usable(
-    every: PatchScores, settings: SuggestConfig, result: DetectedMap
+    every: PatchScores, config: SuggestConfig, result: DetectedMap
 ) -> tuple[PatchScores, tuple[str, ...]]:
     """Return the patches to choose from, those of most doubt first, and what there is to say about them."""
     full = every.select(every.valid_frac_N == 1)
     usable, notes = full, []
-    if len(full) < settings.count:
+    if len(full) < config.count:
         usable = every.select(every.valid_frac_N >= MIN_PATCH_VALID_FRAC)
         if len(usable) > len(full):
             notes.append(
@@ -183,13 +185,9 @@ def _filter_usable(
             )
             notes.append("`semicdvl prepare` labels such patches with --min-known-frac below 1.")
     if not len(usable):
-        raise ConfigError(
-            f"{result.out}: no patch of {settings.patch_px} px has data in both dates. Give a smaller one."
-        )
-    if len(usable) < settings.count:
-        notes.append(
-            f"{settings.count} patches were asked for, but there are only {len(usable)}: all of them are given."
-        )
+        raise ConfigError(f"{result.out}: no patch of {config.patch_px} px has data in both dates. Give a smaller one.")
+    if len(usable) < config.count:
+        notes.append(f"{config.count} patches were asked for, but there are only {len(usable)}: all of them are given.")
     if result.grid.crs is None:
         notes.append("The result has no CRS: the boxes are in pixels (x = column, y = row).")
     most = np.argsort(-usable.uncertainty_N, kind="stable")[:MAX_CANDIDATES]
@@ -197,14 +195,18 @@ def _filter_usable(
 
 
 # ------------------------------------------------------------------------------------------------ the images
-def _open_images(result: DetectedMap, record: Mapping[str, Any], settings: SuggestConfig) -> RasterPair:
+def _open_images(result: DetectedMap, record: Mapping[str, Any], config: SuggestConfig) -> RasterPair:
     """Open the images that a result was made of, as it was made."""
-    before = _locate_image(result, record, "before", settings.before)
-    after = _locate_image(result, record, "after", settings.after)
-    ran = record["settings"]
-    same = {key: ran[key] for key in ("bands", "after_bands", "grid", "normalise")}
-    pair = open_checked_pair(before, after, **same, align=True)[0] if ran["align"] else open_pair(before, after, **same)
-    pair = pair.select_rgb()
+    before = _locate_image(result, record, "before", config.before)
+    after = _locate_image(result, record, "after", config.after)
+    names = ("bands", "after_bands", "grid", "normalise", "align")
+    ran = DetectionConfig(**{name: record["settings"][name] for name in names})
+    opened = (
+        open_checked_pair(before, after, config=ran).pair
+        if ran.align
+        else open_pair_as_configured(before, after, config=ran)
+    )
+    pair = opened.select_rgb()
     if find_pixel_offset(result.grid, pair.grid) != (0, 0) or pair.shape_hw != (result.grid.height, result.grid.width):
         pair.close()
         remedy = "Give the images that the result was made of (--before, --after), or run `semicdvl detect` again"
@@ -226,9 +228,9 @@ def _locate_image(result: DetectedMap, record: Mapping[str, Any], date: str, giv
     return path
 
 
-def _format_next_command(record: Mapping[str, Any], settings: SuggestConfig, result: DetectedMap) -> str:
+def _format_next_command(record: Mapping[str, Any], config: SuggestConfig, result: DetectedMap) -> str:
     """Return the command that makes training patches of the boxes, once they are labelled."""
-    before, after = (getattr(settings, date) or record["inputs"][date]["path"] for date in ("before", "after"))
+    before, after = (getattr(config, date) or record["inputs"][date]["path"] for date in ("before", "after"))
     named = {
         "before": before,
         "after": after,
@@ -236,7 +238,7 @@ def _format_next_command(record: Mapping[str, Any], settings: SuggestConfig, res
         "labelled-area": result.out / SUGGESTION_FILES[0],
     }
     files = " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in named.items())
-    return f"semicdvl prepare {files} --size-px {settings.patch_px} --buffer-px 0 -o DATA"
+    return f"semicdvl prepare {files} --size-px {config.patch_px} --buffer-px 0 -o DATA"
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from semicdvl.detection.pipeline import DetectionConfig
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.errors import ConfigError
 
 MIN_PATCH_PX = 32

@@ -21,15 +21,12 @@ from semicdvl.atomic_files import hash_values, read_json, write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
+from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
+from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.output_folder import check_output_folder
-from semicdvl.detection.pair_check.check import collect_remaining_warnings, open_checked_pair
-from semicdvl.detection.pipeline import (
-    GDAL_CACHE_BYTES,
-    DetectionConfig,
-    DetectionSummary,
-    build_network_detector,
-    detect_to_folder,
-)
+from semicdvl.detection.pair_check.check import open_checked_pair
+from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.results import SavedDetection
 from semicdvl.errors import OutputError
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.fingerprint import fingerprint_pair
@@ -130,9 +127,9 @@ def adapt(
     config, run, console = config or AdaptConfig(), Path(run), console or Console(stderr=True)
     home = run / SELF_TRAINING_FOLDER
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        pair, checked, left = open_checked_pair(before, after, **config.get_reading_options())
-        with pair:
-            warnings = (*pair.notes, *collect_remaining_warnings(checked, pair.alignment, left))
+        checked = open_checked_pair(before, after, config=config.detection)
+        with checked.pair as pair:
+            warnings = (*pair.notes, *checked.collect_warnings())
             gsd_m, side_px = config.detection.gsd_m or pair.gsd_m, choose_patch_size(pair, config.patch_px)
             recipe = build_adapt_recipe(run, config, side_px=side_px)
             build_network(recipe.model.model_dump())  # a fault of it shows now, and not after hours of a VLM
@@ -156,11 +153,11 @@ def adapt(
     return AdaptResult(run, patches, trained, config, warnings, command)
 
 
-def detect_with_adapted(adapted: AdaptResult, before: ImageInput, after: ImageInput, out: Path) -> DetectionSummary:
+def detect_with_adapted(adapted: AdaptResult, before: ImageInput, after: ImageInput, out: Path) -> SavedDetection:
     """Detect change in the pair with the network that was adapted to it; the pair is read as it was for training."""
     detector = build_network_detector(adapted.run, device=adapted.config.device)
     detection = DetectionConfig(**adapted.config.get_reading_options())
-    return detect_to_folder(before, after, out, detector=detector, settings=detection)
+    return detect_to_folder(before, after, out, detector=detector, config=detection)
 
 
 def check_adapt_output(out: Path | None, run: Path) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from semicdvl.detection.tile_runner import ComputeTiles, TileExecutor, TileJob, detect_tile
+from semicdvl.detection.tiles.tile_runner import ComputeTiles, TileExecutor, TileJob, detect_tile
 from semicdvl.errors import ConfigError, SemicdvlError, WorkerError
 from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray, start_actors
 from semicdvl.types import Detector, TilePrediction, identify_detector

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import read_json, write_json
-from semicdvl.detection.binary_file import append_array, compute_crc32, read_into
-from semicdvl.detection.instance_store import InstanceRowWriter, InstanceStore
+from semicdvl.detection.tiles.binary_file import append_array, compute_crc32, read_into
+from semicdvl.detection.tiles.instance_store import InstanceRowWriter, InstanceStore
+from semicdvl.detection.tiles.tile_store import TileStore
 from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
-from semicdvl.types import ScoreStrip, ScoreStrips
+from semicdvl.types import ScoreStrip
 
 STRIP_BYTES = 32 * 2**20
 """A strip holds about this much of the maps; what is made of it needs a few times that."""
@@ -33,7 +34,7 @@ STRIP_BYTES = 32 * 2**20
 FILE_KINDS = ("planes", "valid", "objects", "features")
 
 
-class ScoreStore(ScoreStrips):
+class ScoreStore(TileStore[InstanceRowWriter]):
     """The maps of one raster.
 
     Attributes:
@@ -45,18 +46,18 @@ class ScoreStore(ScoreStrips):
 
     tile_instances: InstanceStore
 
-    def __init__(self, folder: Path, cut: Tiling, *, map_count: int, strip_bytes: int = STRIP_BYTES) -> None:
+    def __init__(self, folder: Path, tiling: Tiling, *, map_count: int, strip_bytes: int = STRIP_BYTES) -> None:
         """Use a folder, with what already lies in it.
 
         Args:
             folder: where the files lie.
-            cut: how the raster is cut into tiles.
+            tiling: how the raster is cut into tiles.
             map_count: number of maps.
             strip_bytes: how much of the maps a strip holds.
         """
-        self.tiling, self.map_count = cut, map_count
-        self.shape_hw = cut.height, cut.width
-        self.tile_instances = InstanceStore(folder, cut)
+        self.tiling, self.map_count = tiling, map_count
+        self.shape_hw = tiling.height, tiling.width
+        self.tile_instances = InstanceStore(folder, tiling)
         self._folder, self._strip_bytes = folder, strip_bytes
 
     # -------------------------------------------------------------------------------------------- writing

@@ -20,14 +20,16 @@ from tests.support.synthetic_rasters import at, city, png, tif
 from semicdvl.atomic_files import write_json
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import RUN_FORMAT, save_weights
-from semicdvl.detection import ray_executor
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.batch.run import detect_batch
-from semicdvl.detection.detectors.network import build_network_detector, build_vlm_detector
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
-from semicdvl.detection.ray_executor import TILES_IN_FLIGHT, DetectorWorker, RayTileExecutor, open_executor
-from semicdvl.detection.tile_runner import TileJob, detect_tile
+from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.tiles import ray_executor
+from semicdvl.detection.tiles.ray_executor import TILES_IN_FLIGHT, DetectorWorker, RayTileExecutor, open_executor
+from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
 from semicdvl.models.siam_light import build_siam_light as siam_light
 from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray
@@ -132,8 +134,8 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 
 
 def compared(pair: tuple[Path, Path], root: Path, detector: Detector, engine: RayTileExecutor) -> dict[str, bytes]:
-    detect_to_folder(*pair, root / "here", detector=detector, settings=TILES, progress=QUIET)
-    detect_to_folder(*pair, root / "there", detector=detector, settings=TILES, progress=QUIET, engine=engine)
+    detect_to_folder(*pair, root / "here", detector=detector, config=TILES, progress=QUIET)
+    detect_to_folder(*pair, root / "there", detector=detector, config=TILES, progress=QUIET, executor=engine)
     here, there = (bytes_of(root / name) for name in ("here", "there"))
     assert here == there and len(here) >= 3
     records = [json.loads((root / name / "run.json").read_text()) for name in ("here", "there")]
@@ -168,7 +170,7 @@ def test_many_pairs_with_as_many_threads_and_inputs_that_can_be_written_to(pair,
     plain = [str(png(tmp_path / f"{seed}.png", city(90, 70, seed=seed))) for seed in (2, 3)]
     table = PairsTable(tmp_path / "t.csv", (BatchPair("x", before, after), BatchPair("y", *plain)))
     for root, helper in (("here", None), ("there", engine)):
-        found = detect_batch(table, tmp_path / root, detector=Threaded(), settings=TILES, progress=QUIET, engine=helper)
+        found = detect_batch(table, tmp_path / root, detector=Threaded(), config=TILES, progress=QUIET, executor=helper)
         assert [one.state for one in found.outcomes] == ["done", "done"]
     for name in "xy":
         assert bytes_of(tmp_path / "here" / name) == bytes_of(tmp_path / "there" / name) != {}
@@ -186,7 +188,7 @@ def _jobs(given: list[int]) -> Iterator[TileJob]:
 def test_the_answers_come_in_order_and_few_are_on_the_way(engine):
     detector, given, most = Threaded(), [], 0
     wanted = [detect_tile(detector, job, gsd_m=0.5) for job in _jobs([])]
-    for number, told in enumerate(engine.answers(detector, gsd_m=0.5)(_jobs(given))):
+    for number, told in enumerate(engine.bind(detector, gsd_m=0.5)(_jobs(given))):
         most = max(most, len(given) - number)
         assert np.array_equal(told.valid_HW, wanted[number].valid_HW)
         if number % 7 == 3:
@@ -203,7 +205,7 @@ class Stopping:
     def __init__(self, engine: RayTileExecutor, *, after: int) -> None:
         self.engine, self.after = engine, after
 
-    def answers(self, detector, *, gsd_m):
+    def bind(self, detector, *, gsd_m):
         def some(jobs):
             for number, told in enumerate(self.engine.bind(detector, gsd_m=gsd_m)(jobs)):
                 if number == self.after:
@@ -215,12 +217,12 @@ class Stopping:
 
 def test_an_interrupted_run_goes_on_here_and_there(pair, tmp_path, engine):
     detector = Threaded()
-    detect_to_folder(*pair, tmp_path / "whole", detector=detector, settings=TILES, progress=QUIET)
+    detect_to_folder(*pair, tmp_path / "whole", detector=detector, config=TILES, progress=QUIET)
     for name, helper in (("here", None), ("there", engine)):
         with pytest.raises(KeyboardInterrupt):
             stopping = Stopping(engine, after=COLS + 4)
-            detect_to_folder(*pair, tmp_path / name, detector=detector, settings=TILES, progress=QUIET, engine=stopping)
-        detect_to_folder(*pair, tmp_path / name, detector=detector, settings=TILES, progress=QUIET, engine=helper)
+            detect_to_folder(*pair, tmp_path / name, detector=detector, config=TILES, progress=QUIET, executor=stopping)
+        detect_to_folder(*pair, tmp_path / name, detector=detector, config=TILES, progress=QUIET, executor=helper)
         tiles = json.loads((tmp_path / name / "run.json").read_text())["tiles"]
         assert tiles["all"] == ROWS * COLS and tiles["from_an_interrupted_run"] >= COLS
         assert bytes_of(tmp_path / name) == bytes_of(tmp_path / "whole")
@@ -230,12 +232,12 @@ def test_an_error_over_there_is_the_users_error(pair, tmp_path, engine):
     before = png(tmp_path / "a.png", np.full((3, 90, 90), 7, np.uint8))
     after = png(tmp_path / "b.png", np.full((3, 90, 90), 99, np.uint8))
     with pytest.raises(InputError, match=r"weights\.bin: is damaged"):
-        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(fail_at=7), settings=TILES, progress=QUIET,
-               engine=engine)  # fmt: skip
+        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(fail_at=7), config=TILES, progress=QUIET,
+               executor=engine)  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
     cannot = replace(Threaded(), name=(one for one in "ab"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"cannot be sent to a worker of Ray .*generator"):
-        list(engine.answers(cannot, gsd_m=None)(_jobs([])))
+        list(engine.bind(cannot, gsd_m=None)(_jobs([])))
 
 
 def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, engine):
@@ -243,8 +245,8 @@ def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, 
     dates[0][:, 350:] = 200  # the last row of tiles
     before, after = (png(tmp_path / f"{date}.png", dates[date]) for date in range(2))
     with pytest.raises(WorkerError, match=r"worker of Ray died .*What is done is kept"):
-        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(die=True), settings=TILES, progress=QUIET,
-               engine=engine)  # fmt: skip
+        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(die=True), config=TILES, progress=QUIET,
+               executor=engine)  # fmt: skip
     assert list((tmp_path / ".o.partial" / "tiles").glob("*.json")) and not (tmp_path / "o").exists()
 
 
@@ -264,7 +266,7 @@ def test_another_detector_over_there_is_refused(monkeypatch, tmp_path):
 def test_without_ray_the_extra_is_named(pair, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with RayTileExecutor(workers=2) as engine, pytest.raises(MissingExtraError, match=r"semicdvl\[ray\]"):
-        detect_to_folder(*pair, tmp_path / "o", detector=Threaded(), settings=TILES, progress=QUIET, engine=engine)
+        detect_to_folder(*pair, tmp_path / "o", detector=Threaded(), config=TILES, progress=QUIET, executor=engine)
     assert list(tmp_path.iterdir()) == []
     with (
         pytest.raises(ConfigError, match="engine 'dask'"),
@@ -293,10 +295,10 @@ def test_the_command_says_how_to_build_its_detector(pair, tmp_path, monkeypatch,
             super().__init__(**given)
             handed.update(given)
 
-        def answers(self, detector, *, gsd_m):
+        def bind(self, detector, *, gsd_m):
             return partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
 
-    monkeypatch.setattr(ray_executor, "RayTiles", Noted)
+    monkeypatch.setattr(ray_executor, "RayTileExecutor", Noted)
     options = [one.format(onnx=onnx_file, run=folder / "run") for one in ROUTES[route]]
     out = tmp_path / "o"
     code, _, told = command(capsys, "detect", *pair, "-o", out, "--engine", "ray", "--workers", 3, *options)

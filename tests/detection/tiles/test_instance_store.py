@@ -23,10 +23,11 @@ from semicdvl.ceg.instance_events import PairFeatures
 from semicdvl.ceg.instance_merging import crop_tile_instances
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.network import VLMDetector, build_vlm_detector
-from semicdvl.detection.pipeline import DetectionConfig, detect_to_folder
-from semicdvl.detection.score_store import ScoreStore
-from semicdvl.detection.tile_runner import TileJob, detect_tile, run_tiles
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
+from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.tiles.score_store import ScoreStore
+from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile, run_tiles
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.raster.tiling import plan_tiles
@@ -319,12 +320,12 @@ def result_of(out: Path) -> dict:
 
 def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     paths, options = save(tmp_path, *town(5, 160, 120)), {"min_cosine": 0.4, "shift_px": 1}
-    detect_to_folder(*paths, tmp_path / "whole", detector=detector_of(**options), settings=TILES, progress=QUIET)
+    detect_to_folder(*paths, tmp_path / "whole", detector=detector_of(**options), config=TILES, progress=QUIET)
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_instances as t;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.tiles.test_instance_store as t;"
         "from pathlib import Path;"
         "killed = t.detector_of(t.BitVLM(stop_at=20, kill=True), min_cosine=0.4, shift_px=1);"
-        "t.detect_to_folder(*map(Path, sys.argv[2:5]), detector=killed, settings=t.TILES)"
+        "t.detect_to_folder(*map(Path, sys.argv[2:5]), detector=killed, config=t.TILES)"
     )
     where = [str(ROOT), *map(str, paths), str(tmp_path / "out")]
     killed = subprocess.run([sys.executable, "-c", script, *where], capture_output=True)
@@ -332,7 +333,7 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     kept = tmp_path / ".out.partial" / "tiles"
     assert (kept / "00000.objects").is_file() and (kept / "00000.features").is_file()
     vlm = BitVLM()
-    detect_to_folder(*paths, tmp_path / "out", detector=detector_of(vlm, **options), settings=TILES, progress=QUIET)
+    detect_to_folder(*paths, tmp_path / "out", detector=detector_of(vlm, **options), config=TILES, progress=QUIET)
     tiles = json.loads((tmp_path / "out" / "run.json").read_text())["tiles"]
     assert tiles["from_an_interrupted_run"] > 0 and len(vlm.seen) < 2 * tiles["all"]
     assert result_of(tmp_path / "out") == result_of(tmp_path / "whole")

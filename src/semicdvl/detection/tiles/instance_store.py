@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_bytes_atomically
-from semicdvl.detection.binary_file import append_array, compute_crc32, read_into
+from semicdvl.detection.tiles.binary_file import append_array, compute_crc32, read_into
 from semicdvl.raster.tiling import Tiling
 from semicdvl.types import TileInstance, TilePrediction
 
@@ -43,10 +43,14 @@ class InstanceRowWriter:
         self._handle: BufferedWriter | None = None
         self._crc32 = 0
 
-    def add(self, answer: TilePrediction) -> None:
+    def add(self, prediction: TilePrediction) -> None:
         """Put away what was told of the next tile."""
-        self._objects.append(None if answer.instances is None else [_as_values(one) for one in answer.instances])
-        self._features.append(None if answer.features_2DHW is None else self._write_features(answer.features_2DHW))
+        self._objects.append(
+            None if prediction.instances is None else [_as_values(one) for one in prediction.instances]
+        )
+        self._features.append(
+            None if prediction.features_2DHW is None else self._write_features(prediction.features_2DHW)
+        )
 
     def _write_features(self, features_2DHW: NDArray[np.float32]) -> _FeatureBlock:
         if self._handle is None:
@@ -72,6 +76,11 @@ def _as_values(one: TileInstance) -> list[Any]:
     return [one.date, one.row, one.col, dict(one.mask), one.prompt, one.score]
 
 
+def list_tile_windows(tiling: Tiling) -> tuple[tuple[slice, slice], ...]:
+    """Return rows and columns of the raster that each tile shows."""
+    return tuple((slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)) for tile in tiling)
+
+
 class InstanceStore:
     """The objects and features of one raster, by tile: `types.TileInstanceReader`.
 
@@ -81,13 +90,11 @@ class InstanceStore:
         tile_windows: rows and columns of the raster that each tile shows.
     """
 
-    def __init__(self, folder: Path, cut: Tiling) -> None:
+    def __init__(self, folder: Path, tiling: Tiling) -> None:
         """Use a folder, with what already lies in it."""
-        self.shape_hw, self.tile_hw = (cut.height, cut.width), cut.tile_hw
-        self.tile_windows = tuple(
-            (slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)) for tile in cut
-        )
-        self._folder, self._per_row = folder, len(cut.cols)
+        self.shape_hw, self.tile_hw = (tiling.height, tiling.width), tiling.tile_hw
+        self.tile_windows = list_tile_windows(tiling)
+        self._folder, self._per_row = folder, len(tiling.cols)
         self._row = functools.lru_cache(maxsize=CACHED_ROWS)(self._read_row)
 
     @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semicdvl.detection.score_store import ScoreStore
+from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.raster.tiling import Tiling, blend_tile_row, plan_tiles
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.detection.background_io import BackgroundReader, BackgroundWriter
-from semicdvl.detection.instance_store import InstanceRowWriter
-from semicdvl.detection.score_store import ScoreStore
+from semicdvl.detection.tiles.background_io import BackgroundReader, BackgroundWriter
+from semicdvl.detection.tiles.tile_store import TileStore, WriterT
 from semicdvl.errors import InputError
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import BlendedTile, blend_tile_row, pad_tile
@@ -33,7 +32,7 @@ class PairTileReader:
     """
 
     def __init__(self, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> None:
-        """Keep the pair, which every round opens anew for the thread that reads.
+        """Keep the pair, which a thread of its own reads while the caller works on a tile.
 
         Args:
             pair: the opened pair.
@@ -45,14 +44,14 @@ class PairTileReader:
 
     def __iter__(self) -> Iterator[PairTile]:
         """Give the tiles, row by row."""
-        with self._pair.reopen() as own, BackgroundReader(self._read(own), depth=QUEUE_DEPTH) as tiles:
+        with BackgroundReader(self._read(), depth=QUEUE_DEPTH) as tiles:
             yield from tiles
 
-    def _read(self, own: RasterPair) -> Iterator[PairTile]:
+    def _read(self) -> Iterator[PairTile]:
         (height, width), side = self.shape_hw, self._tile_px
         for row in range(0, height, side):
             for col in range(0, width, side):
-                window = own.read(row, col, min(side, height - row), min(side, width - col))
+                window = self._pair.read(row, col, min(side, height - row), min(side, width - col))
                 yield PairTile(window.t1_HWC, window.t2_HWC, window.valid_HW)
 
 
@@ -94,25 +93,25 @@ def detect_tile(detector: Detector, job: TileJob, *, gsd_m: float | None) -> Til
 
 
 def run_tiles(
-    store: ScoreStore,
+    store: TileStore[WriterT],
     pair: RasterPair,
     detector: Detector,
     *,
     gsd_m: float | None,
     console: Console,
-    answers: ComputeTiles | None = None,
+    compute: ComputeTiles | None = None,
 ) -> int:
-    """Run the detector over every tile whose maps the store has not yet; return how many it had.
+    """Run the detector over every tile that the store does not hold yet; return how many it held.
 
-    One thread reads (with handles of its own), this one detects, a third blends and writes.
+    One thread reads (nothing else reads the pair meanwhile), this one detects, a third blends and writes.
 
     Args:
         store: where the maps go.
         pair: the opened pair.
-        detector: what looks at the tiles.
+        detector: predicts the score maps.
         gsd_m: metres per pixel.
         console: where progress is shown.
-        answers: computes `answer` of every tile somewhere else; None: here, one by one.
+        compute: computes `detect_tile` of every tile somewhere else; None: here, one by one.
 
     Raises:
         InputError: a file is damaged, or the dates have no pixel with data in common.
@@ -120,7 +119,7 @@ def run_tiles(
     """
     first = store.count_finished_rows()
     had, count = first * len(store.tiling.cols), len(store.tiling)
-    compute = answers or partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
+    compute = compute or partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
     shown = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     if had:
@@ -128,8 +127,7 @@ def run_tiles(
     if first < len(store.tiling.rows):
         with (
             shown,
-            pair.reopen() as own,  # opened here, but read by that thread alone
-            BackgroundReader(_read_jobs(store, own, first), depth=QUEUE_DEPTH) as jobs,
+            BackgroundReader(_read_jobs(store, pair, first), depth=QUEUE_DEPTH) as jobs,
             BackgroundWriter[TilePrediction](lambda done: _write_rows(store, first, done), depth=QUEUE_DEPTH) as writer,
         ):
             task = shown.add_task("detecting", total=count, completed=had)
@@ -142,27 +140,27 @@ def run_tiles(
     return had
 
 
-def _read_jobs(store: ScoreStore, own: RasterPair, first: int) -> Iterator[TileJob]:
+def _read_jobs(store: TileStore[WriterT], pair: RasterPair, first: int) -> Iterator[TileJob]:
     """Read the tiles from a row of tiles on."""
     cut = store.tiling
     for index in range(first, len(cut.rows)):
         for tile in cut.tiles_in_row(index):
-            window = own.read(tile.row, tile.col, tile.height, tile.width)
+            window = pair.read(tile.row, tile.col, tile.height, tile.width)
             dates_HWC = None
             if window.valid_HW.any():
                 dates_HWC = pad_tile(window.t1_HWC, tile_hw=cut.tile_hw), pad_tile(window.t2_HWC, tile_hw=cut.tile_hw)
             yield TileJob(dates_HWC, window.valid_HW)
 
 
-def _write_rows(store: ScoreStore, first: int, done: Iterator[TilePrediction]) -> None:
+def _write_rows(store: TileStore[WriterT], first: int, done: Iterator[TilePrediction]) -> None:
     """Blend what comes and write it, row of tiles by row of tiles."""
     for index in range(first, len(store.tiling.rows)):
-        with store.tile_instances.open_row(index) as finds:
-            store.write_row(index, _blend_tiles(store, index, done, finds), instances=finds)
+        with store.tile_instances.open_row(index) as instances:
+            store.write_row(index, _blend_tiles(store, index, done, instances), instances=instances)
 
 
 def _blend_tiles(
-    store: ScoreStore, index: int, done: Iterator[TilePrediction], finds: InstanceRowWriter
+    store: TileStore[WriterT], index: int, done: Iterator[TilePrediction], instances: WriterT
 ) -> Iterator[tuple[BlendedTile, NDArray[np.bool_]]]:
     """Blend one row of tiles; what was told beside the maps is written as it comes."""
     cut = store.tiling
@@ -171,7 +169,7 @@ def _blend_tiles(
     def tiles_PHW() -> Iterator[NDArray[np.float32]]:
         for _ in cut.cols:
             told = next(done)
-            finds.add(told)
+            instances.add(told)
             valid_of.append(told.valid_HW)
             planes_PHW = told.scores_PHW
             yield np.zeros((store.map_count, *cut.tile_hw), np.float32) if planes_PHW is None else planes_PHW

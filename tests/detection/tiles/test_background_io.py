@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from semicdvl.detection.background_io import BackgroundReader, BackgroundWriter
+from semicdvl.detection.tiles.background_io import BackgroundReader, BackgroundWriter
 
 
 def threads() -> int:

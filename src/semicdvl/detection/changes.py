@@ -1,0 +1,127 @@
+"""What a detection found, in numbers and polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.reports.numbers import format_area, format_count
+
+MAX_PLAUSIBLE_FRAC = 0.4
+"""A larger changed share is more often a fault of the input than a fact."""
+
+
+@dataclass(frozen=True)
+class DetectedChanges:
+    """The changed objects of a raster and the counts of its pixels; the rasters themselves are written elsewhere.
+
+    Attributes:
+        objects: one polygon per changed object, the largest first.
+        box_N4: top, left, bottom, right of each object in pixels, ends excluded; of the object with `id` n at n - 1.
+        changed_px: number of changed pixels.
+        seen_px: number of pixels with data at both dates.
+        class_px_2K: pixels of each class at either date; None for a detector without classes.
+        classes: names of the classes.
+        foreground: indices of the classes that were searched for.
+        gsd_m: metres per pixel, None if not known.
+    """
+
+    objects: gpd.GeoDataFrame
+    box_N4: NDArray[np.int64]
+    changed_px: int
+    seen_px: int
+    class_px_2K: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    foreground: tuple[int, ...]
+    gsd_m: float | None
+
+    @property
+    def has_metric_areas(self) -> bool:
+        """Whether areas are in square metres and not in pixels."""
+        return "area_m2" in self.objects.columns
+
+    @property
+    def area(self) -> Any:
+        """The polygons' areas, in m² or px."""
+        return self.objects["area_m2" if self.has_metric_areas else "area_px"]
+
+
+@dataclass(frozen=True)
+class ChangeSummary:
+    """The changes in a few numbers.
+
+    Attributes:
+        objects: number of changed objects.
+        changed_px: number of changed pixels.
+        seen_px: number of pixels with data at both dates.
+        changed_m2: changed area in square metres, None where the size of a pixel is not known.
+        by_kind: number of objects per kind of change.
+    """
+
+    objects: int
+    changed_px: int
+    seen_px: int
+    changed_m2: float | None
+    by_kind: dict[str, int]
+
+    @property
+    def changed_frac(self) -> float:
+        """Changed share of the pixels with data at both dates."""
+        return self.changed_px / max(self.seen_px, 1)
+
+    @property
+    def area_text(self) -> str:
+        """The changed area with its unit."""
+        return format_area(self.changed_m2 or float(self.changed_px), metric=self.changed_m2 is not None)
+
+    def format_line(self) -> str:
+        """Return the numbers as one line: objects, their kinds, area and share."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.by_kind.items())
+        objects = format_count(self.objects, "changed object") + (f" ({kinds})" if kinds else "")
+        return f"{objects}, {self.area_text}, {self.changed_frac:.2%} of the pixels with data at both dates"
+
+
+def summarise_changes(changes: DetectedChanges) -> ChangeSummary:
+    """Count objects, pixels and areas."""
+    return ChangeSummary(
+        objects=len(changes.objects),
+        changed_px=changes.changed_px,
+        seen_px=changes.seen_px,
+        changed_m2=float(changes.area.sum()) if changes.has_metric_areas else None,
+        by_kind={str(kind): int(count) for kind, count in changes.objects["kind"].value_counts().items()},
+    )
+
+
+def collect_warnings(
+    changes: DetectedChanges, *, notes: Sequence[str], grid_gsd_m: float | None, config: DetectionConfig
+) -> tuple[str, ...]:
+    """Return what a reader of the result should know.
+
+    Args:
+        changes: what was found.
+        notes: what was done to the images when they were opened as a pair.
+        grid_gsd_m: metres per pixel as the grid says, None if it does not.
+        config: the settings of the detection.
+    """
+    summary, lines = summarise_changes(changes), list(notes)
+    if changes.gsd_m is None:
+        lines.append("The size of a pixel is not known, so areas are in pixels. Give --gsd to have square metres.")
+    elif config.gsd_m and grid_gsd_m and abs(config.gsd_m / grid_gsd_m - 1) > 0.05:
+        lines.append(
+            f"The detector was given {config.gsd_m:g} m per pixel, but the file says {grid_gsd_m:.3g} m. "
+            "Check --gsd, or leave it out."
+        )
+    if summary.objects == 0:
+        lines.append("No change was found. In score.tif, high values show what was just below the threshold.")
+    elif summary.changed_frac > MAX_PLAUSIBLE_FRAC:
+        lines.append(
+            f"{summary.changed_frac:.0%} of the area is mapped as changed, which is rarely true. Check that the images "
+            "are co-registered and comparable, and that the words to find fit the place."
+        )
+    return tuple(lines)

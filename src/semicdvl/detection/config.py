@@ -1,0 +1,74 @@
+"""The settings of a detection, in one object that is handed through whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semicdvl.errors import ConfigError
+from semicdvl.raster.vector.files import get_vector_driver
+from semicdvl.types import Detector
+
+GDAL_CACHE_BYTES = 256 * 2**20
+"""Memory that GDAL may use for the rasters it reads and writes; its own default is a share of the machine's memory."""
+POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite")
+"""Settings that do not change the tiles' score maps: an interrupted run can be resumed with other values of these."""
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """The settings of one detection.
+
+    Attributes:
+        tile_px: side of a tile in pixels; the memory of a tile grows with its square.
+        overlap_px: over how many pixels neighbouring tiles are blended; a detector should not look much further than
+            half of it.
+        min_area_m2: smaller objects are left out of the map and of the polygons (0: none are). Counted in pixels where
+            the size of a pixel is not known.
+        gsd_m: metres per pixel, for files that do not say it (or say it wrong); handed to the detector.
+        bands: 1-based band numbers, red, green and blue first; None: the bands tagged so, or the first three. More than
+            three are for detectors that accept any number of bands.
+        after_bands: the same for the after image, where its bands have another order.
+        grid: whose pixels the result has: "before", "after", "finest" or a raster file.
+        normalise: "match" normalises the after image radiometrically to the before image, once for the whole pair;
+            "none" does not.
+        simplify_m: tolerance in metres by which the polygons are simplified (0: not at all).
+        regularise: give polygons right angles where these fit, for buildings.
+        polygons: vector formats beside changes.gpkg: "geojson", "fgb", "parquet".
+        title: heading of the report; None: made from the file names.
+        align: co-register the after image by the measured shift, where it is known.
+        overwrite: use the output folder even if it holds other files than an earlier result; those files stay.
+    """
+
+    tile_px: int = 1024
+    overlap_px: int = 128
+    min_area_m2: float = 0.0
+    gsd_m: float | None = None
+    bands: tuple[int, ...] | None = None
+    after_bands: tuple[int, ...] | None = None
+    grid: str = "before"
+    normalise: str = "none"
+    simplify_m: float = 0.0
+    regularise: bool = False
+    polygons: tuple[str, ...] = ()
+    title: str | None = None
+    align: bool = False
+    overwrite: bool = False
+
+
+def check_config(config: DetectionConfig, detector: Detector) -> None:
+    """Refuse settings whose fault would otherwise show only at the end of a long run.
+
+    Raises:
+        ConfigError: an unknown vector format, or more bands than the detector accepts.
+        MissingExtraError: a vector format that needs an optional package.
+    """
+    for kind in config.polygons:
+        get_vector_driver(Path(f"changes.{kind}"))
+    for bands in (config.bands or (), config.after_bands or ()):
+        if detector.max_bands is not None and len(bands) > detector.max_bands:
+            listed = ",".join(map(str, bands))
+            raise ConfigError(
+                f"{detector.name} accepts {detector.max_bands} bands (red, green and blue), but {len(bands)} were "
+                f"given ({listed}). Name {detector.max_bands} bands."
+            )

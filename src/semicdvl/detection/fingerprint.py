@@ -1,0 +1,119 @@
+"""The ingredients of a detection, gathered once: what identifies a result, and what a run can be resumed from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from semicdvl.atomic_files import hash_values
+from semicdvl.detection.config import POSTPROCESSING_SETTINGS, DetectionConfig
+from semicdvl.detection.output_folder import DETECTION_FORMAT
+from semicdvl.raster.io.fingerprint import fingerprint_input, fingerprint_pair
+from semicdvl.raster.io.inputs import ResolvedInput, resolve_input
+from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
+from semicdvl.types import Detector, identify_detector
+from semicdvl.version import __version__
+
+
+@dataclass(frozen=True)
+class RunFingerprint:
+    """Everything that a result depends on, as plain values.
+
+    Attributes:
+        inputs: "before" and "after": path, size and hash of the files of each image.
+        grid: the same of the raster file that gives the grid; None where an image does.
+        config: the settings of the run.
+        detector: what identifies the detector, as it was built, before it has seen the pair.
+        description: what the detector says of itself.
+        versions: of what computes.
+    """
+
+    inputs: dict[str, dict[str, Any]]
+    grid: dict[str, Any] | None
+    config: DetectionConfig
+    detector: dict[str, Any]
+    description: dict[str, str]
+    versions: dict[str, str]
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of all ingredients: equal keys mean equal results.
+
+        An image at an address has no hash: only its name tells it from others.
+        """
+        parts = {
+            "inputs": [self.inputs["before"], self.inputs["after"]],
+            "settings": {name: value for name, value in asdict(self.config).items() if name != "overwrite"},
+            "grid": self.grid,
+            "detector": [self.detector, self.description],
+            "versions": self.versions,
+        }
+        return hash_values(DETECTION_FORMAT, json.loads(json.dumps(parts, default=str)))
+
+    def list_resume_parts(self, pair: RasterPair, alignment: dict[str, Any]) -> dict[str, Any]:
+        """Return what the score maps of the tiles depend on: a run is resumed only where all of it is the same."""
+        grid, settings = pair.grid, asdict(self.config)
+        crs = None if grid.crs is None else grid.crs.to_wkt()
+        return {
+            "inputs": self.inputs,
+            "grid": [crs, list(grid.transform)[:6], grid.height, grid.width],
+            "settings": {name: value for name, value in settings.items() if name not in POSTPROCESSING_SETTINGS},
+            "alignment": {name: alignment[name] for name in ("moved_px", "offsets_px")},
+            "detector": self.detector,
+            "versions": self.versions,
+        }
+
+
+def fingerprint_run(
+    pair: RasterPair | tuple[ResolvedInput, ResolvedInput], *, detector: Detector, config: DetectionConfig
+) -> RunFingerprint:
+    """Gather the ingredients of a run. An open pair is not opened again.
+
+    Args:
+        pair: the open pair, or the names of both images, so that a finished result is known before anything is read.
+        detector: as it was built, before it has seen the pair.
+        config: the settings of the run.
+
+    Raises:
+        rasterio.errors.RasterioError: an image cannot be opened.
+        InputError: a file cannot be read.
+    """
+    if isinstance(pair, RasterPair):
+        inputs = fingerprint_pair(pair)
+    else:
+        inputs = {date: fingerprint_input(name) for date, name in zip(("before", "after"), pair, strict=True)}
+    return RunFingerprint(
+        inputs=inputs,
+        grid=None if config.grid in GRID_CHOICES else fingerprint_input(resolve_input(config.grid)),
+        config=config,
+        detector=identify_detector(detector),
+        description=describe_detector(detector),
+        versions=list_versions() | {"torch": version("torch")},  # the same whether torch has been imported yet or not
+    )
+
+
+def describe_detector(detector: Detector) -> dict[str, str]:
+    """Return what a detector says of itself, as label and text."""
+    return detector.description() or {"Detector": detector.name}
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of the libraries that compute a result."""
+    found = {
+        "semicdvl": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+        "gdal": rasterio.__gdal_version__,
+    }
+    if "torch" in sys.modules:
+        found["torch"] = str(sys.modules["torch"].__version__)
+    return found

@@ -1,0 +1,102 @@
+"""run.json: what was run on what, with which settings and versions, and what came out."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from semicdvl.atomic_files import write_json
+from semicdvl.detection.changes import DetectedChanges, summarise_changes
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, list_versions
+from semicdvl.detection.output_folder import DETECTION_FORMAT
+from semicdvl.raster.grid import Grid
+from semicdvl.types import Detector
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was run and how it went.
+
+    Attributes:
+        detector: what found the changes.
+        fingerprint: the run's ingredients, with its settings.
+        warnings: what a reader of the result should know.
+        alignment: how the dates are registered to each other, see `pair_check.check.build_alignment_record`.
+        tiles: how many there are ("all"), and how many an interrupted run had finished ("from_an_interrupted_run").
+        seconds: duration of the stages; stages that end later are added.
+    """
+
+    detector: Detector
+    fingerprint: RunFingerprint
+    warnings: tuple[str, ...]
+    alignment: Mapping[str, Any]
+    tiles: Mapping[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def config(self) -> DetectionConfig:
+        """The settings of the run."""
+        return self.fingerprint.config
+
+
+def write_run_record(path: Path, grid: Grid, changes: DetectedChanges, run: RunRecord) -> None:
+    """Write run.json.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    record = {
+        "format": DETECTION_FORMAT,
+        "key": run.fingerprint.key,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": list_versions(),
+        "inputs": run.fingerprint.inputs,
+        "grid": {
+            "crs": None if grid.crs is None else grid.crs.to_string(),
+            "transform": list(grid.transform)[:6],
+            "height_px": grid.height,
+            "width_px": grid.width,
+            "gsd_m": changes.gsd_m,
+        },
+        "alignment": dict(run.alignment),
+        "detector": {"name": run.detector.name, **describe_detector(run.detector)},
+        "settings": asdict(run.config),
+        "classes": list(changes.classes),
+        "result": asdict(summarise_changes(changes)),
+        "warnings": list(run.warnings),
+        "tiles": dict(run.tiles),
+        "seconds": dict(run.seconds),
+        "peak_memory_mib": measure_peak_memory_mib(),
+    }
+    write_json(path, record)
+
+
+def measure_peak_memory_mib() -> int:
+    """Return the largest amount of memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
+
+
+class StageClock:
+    """Measures the seconds of the stages, in the order in which they end.
+
+    Attributes:
+        seconds: name of a stage -> its duration.
+    """
+
+    def __init__(self) -> None:
+        """Start the first stage."""
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    def end_stage(self, name: str) -> None:
+        """End a stage and start the next."""
+        now = time.perf_counter()
+        self.seconds[name], self._start = round(now - self._start, 3), now

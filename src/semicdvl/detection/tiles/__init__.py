@@ -1,0 +1,1 @@
+"""Tile by tile through a detector: reading, predicting, blending and keeping the score maps."""
