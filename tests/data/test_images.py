@@ -64,7 +64,7 @@ def test_more_than_eight_bits_or_other_bands_are_refused(tmp_path: Path) -> None
         _tiff(tmp_path / "deep.tif", deep[None]),
         _tiff(tmp_path / "float.tif", deep[None].astype(np.float32)),
     ):
-        with pytest.raises(InputError, match=r"8-bit RGB is wanted\. Stretch") as caught:
+        with pytest.raises(InputError, match=r"8-bit RGB is needed\. Stretch") as caught:
             read_rgb(path)
         assert path.name in str(caught.value)
     with pytest.raises(InputError, match="13 bands"):

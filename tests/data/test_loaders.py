@@ -260,7 +260,7 @@ def test_bad_lists_are_refused_at_once(split: Split, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no unlabelled pair"):
         start(Split(split.labelled, (), (), ()))
     start(Split(split.labelled, (), (), ()), unlabelled_batch=0)
-    with pytest.raises(DataError, match="1 labelled pairs have no label file"):
+    with pytest.raises(DataError, match="1 labelled pair has no label file"):
         start(Split((PairFiles("x", good.before, good.after),), split.unlabelled, (), ()))
     with pytest.raises(InputError, match=r"gone\.png: does not exist"):
         start(Split((good, PairFiles("x", tmp_path / "gone.png", good.after, good.label)), split.unlabelled, (), ()))

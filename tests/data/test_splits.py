@@ -213,7 +213,7 @@ def test_split_comes_back_from_disk(tmp_path: Path) -> None:
 def test_data_and_split_may_move(tmp_path: Path) -> None:
     path, made = _written(tmp_path)
     shutil.move(tmp_path / "data", tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"files are not there, .*root"):
+    with pytest.raises(DataError, match=r"files do not exist, .*root"):
         read_split(path)
     moved = read_split(path, root=tmp_path / "elsewhere")
     assert [pair.name for pair in moved.labelled] == [pair.name for pair in made.labelled]
@@ -236,7 +236,7 @@ def test_changed_and_broken_files_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="do not fit the hash"):
         read_split(path)
-    for text, problem in (("{}", "no split"), ("[1]", "no split"), ("{", "not valid JSON")):
+    for text, problem in (("{}", "not a split"), ("[1]", "not a split"), ("{", "not valid JSON")):
         path.write_text(text)
         with pytest.raises(InputError, match=problem):
             read_split(path)

@@ -103,7 +103,7 @@ def test_a_labelled_pair_without_its_label(root: Path, refused: Refused) -> None
 def test_a_split_whose_files_have_gone(root: Path, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(capsys, "train", root / "recipe.toml", "-o", root / "first", "--set", "steps=1")[0] == 0
     shutil.rmtree(root / "data" / "B")
-    assert "10 of 30 files are not there" in refused(f"data.split={root.as_posix()}/first/split.json")
+    assert "10 of 30 files do not exist" in refused(f"data.split={root.as_posix()}/first/split.json")
 
 
 # ------------------------------------------------------------------------------------------------ masks and sizes

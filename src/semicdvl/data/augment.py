@@ -1,4 +1,4 @@
-"""A pair -> its weak and strong training views, on uint8 arrays.
+"""Augment a pair: its weak and strong training views, on uint8 arrays.
 
 What is random is *drawn* first (`draw_crop`, `draw_photometric`, `draw_cutmix_box`, from a generator that is handed
 in) and then
@@ -29,33 +29,35 @@ UInt8Array = NDArray[np.uint8]
 # ------------------------------------------------------------------------------------------------ weak: geometry
 @dataclass(frozen=True)
 class WeakAugmentation:
-    """Geometry shared by all maps of a pair."""
+    """Geometry of the weak view, shared by images and labels of a pair."""
 
     scale: tuple[float, float] = (0.8, 1.2)  # range of the new long side over the old one
     scale_to: Literal["image", "crop"] = "image"  # what the scale is relative to: the image's long side, or the crop's
     hflip: float = 0.5  # probability of a flip left to right
     vflip: float = 0.0  # probability of a flip top to bottom (0 in the source; a good idea for views from above)
-    rot90: bool = False  # turn by 0, 90, 180 or 270 degrees, each as likely (off in the source)
+    rot90: bool = False  # rotate by 0, 90, 180 or 270 degrees with equal probability (off in the source)
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are none."""
+        """Refuse ranges that are not in order."""
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(f"weak scale {self.scale} is no range; give two positive numbers, the smaller one first.")
+            raise ConfigError(
+                f"weak scale {self.scale} is not a range. Give two positive numbers, the smaller one first."
+            )
         if self.scale_to not in ("image", "crop"):
-            raise ConfigError(f"weak scale_to '{self.scale_to}' is unknown; give 'image' or 'crop'.")
+            raise ConfigError(f"weak scale_to '{self.scale_to}' is unknown. Give 'image' or 'crop'.")
 
 
 @dataclass(frozen=True)
 class CropTransform:
-    """A drawn geometry: the window of the source that is resized, what it is resized to, then flips and turns.
+    """A drawn geometry: a window of the source is resized, padded to a square, then flipped and rotated.
 
     Attributes:
         window_px: (row, col, height, width) in the source image.
-        resized_px: (height, width) that the window is resized to, at the top left of the crop; the rest is padding.
+        resized_px: (height, width) of the resized window, at the top left of the crop; the rest is padding.
         size_px: side of the square crop.
-        hflip: flip left to right, padding and all.
+        hflip: flip left to right, padding included.
         vflip: flip top to bottom.
-        quarter_turns: anticlockwise turns by 90 degrees, after the flips.
+        quarter_turns: anticlockwise rotations by 90 degrees, after the flips.
     """
 
     window_px: tuple[int, int, int, int]
@@ -66,22 +68,22 @@ class CropTransform:
     quarter_turns: int = 0
 
     def apply_to_image(self, image_HWC: UInt8Array) -> UInt8Array:
-        """Return the crop of an image: bilinear (by area when much smaller), padding 0."""
+        """Return the crop of an image HWC: bilinear (by area where it gets much smaller), padding 0."""
         shrink = self.window_px[2] / self.resized_px[0]
         return self._apply(image_HWC, how=cv2.INTER_AREA if shrink > 1.5 else cv2.INTER_LINEAR, padding=0)
 
     def apply_to_masks(self, masks_HWC: UInt8Array) -> UInt8Array:
-        """Return the crop of a stack of class maps: nearest pixel centre, padding IGNORE."""
+        """Return the crop of a stack of class maps HWC: nearest pixel centre, padding IGNORE."""
         return self._apply(masks_HWC, how=cv2.INTER_NEAREST_EXACT, padding=IGNORE)
 
     def make_valid_mask(self) -> NDArray[np.bool_]:
-        """Return HW, False on padding."""
+        """Return bool HW, False on padding."""
         valid_HW = np.zeros((self.size_px, self.size_px), np.bool_)
         valid_HW[: self.resized_px[0], : self.resized_px[1]] = True
         return self._flip_and_rotate(valid_HW.view(np.uint8)).view(np.bool_)
 
     def _apply(self, source_HWC: UInt8Array, *, how: int, padding: int) -> UInt8Array:
-        """Cut, resize, pad, flip, turn."""
+        """Cut, resize, pad, flip, rotate."""
         row, col, height, width = self.window_px
         part = source_HWC[row : row + height, col : col + width]
         if (height, width) != self.resized_px:
@@ -94,7 +96,7 @@ class CropTransform:
         return self._flip_and_rotate(part)
 
     def _flip_and_rotate(self, source: UInt8Array) -> UInt8Array:
-        """Flip and turn. OpenCV flips ten times as fast as a strided copy does."""
+        """Flip and rotate; OpenCV flips ten times as fast as a strided copy does."""
         shape = source.shape
         if self.hflip or self.vflip:
             source = cast(UInt8Array, cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip)))
@@ -111,7 +113,7 @@ def draw_crop(
 
     Args:
         size_px: (height, width) of the image.
-        weak: what is drawn.
+        weak: the ranges and probabilities of the draw.
         crop_px: side of the square crop.
         rng: source of all randomness.
     """
@@ -151,29 +153,31 @@ class StrongAugmentation:
     paired: bool = False  # True: one draw for both dates; False, as in the source: each date its own
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Refuse numbers out of range."""
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"strong {name} = {getattr(self, name)}; give a number from 0 to 1.")
+                raise ConfigError(f"strong {name} = {getattr(self, name)} is out of range. Give a number from 0 to 1.")
         if not 0 <= self.hue <= 0.5:
-            raise ConfigError(f"strong hue = {self.hue}; give a number from 0 to 0.5 (half a turn).")
+            raise ConfigError(f"strong hue = {self.hue} is out of range. Give a number from 0 to 0.5 (half a turn).")
         if not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
-            raise ConfigError(f"strong blur_sigma_px = {self.blur_sigma_px}; give two positive numbers in order.")
+            raise ConfigError(
+                f"strong blur_sigma_px = {self.blur_sigma_px} is not a range. Give two positive numbers in order."
+            )
 
 
 @dataclass(frozen=True)
 class PhotometricTransform:
-    """A drawn change of look: steps of colour in their order, as (name, amount), and the blur (None: sharp)."""
+    """A drawn photometric transform: colour steps in their order, as (name, amount), and a blur (None: none)."""
 
     colors: tuple[tuple[str, float], ...] = ()
     blur_sigma_px: float | None = None
 
     def apply(self, image_HWC: UInt8Array) -> UInt8Array:
-        """Return the image with this look; without any step it is the image itself, no copy."""
+        """Return the transformed image HWC; without any step it is the image itself, not a copy."""
         for name, amount in self.colors:
             image_HWC = _COLOR_STEPS[name](image_HWC, amount)
         if self.blur_sigma_px is not None:
-            # Three sigma on either side hold 99.7 % of the weight.
+            # Three sigma on either side contain 99.7 % of the weight.
             reach = max(1, math.ceil(3 * self.blur_sigma_px))
             blurred = cv2.GaussianBlur(image_HWC, (2 * reach + 1, 2 * reach + 1), self.blur_sigma_px)
             image_HWC = cast(UInt8Array, blurred)
@@ -181,7 +185,7 @@ class PhotometricTransform:
 
 
 def draw_photometric(strong: StrongAugmentation, *, rng: np.random.Generator) -> PhotometricTransform:
-    """Draw colour and blur for one image."""
+    """Draw colour jitter and blur for one image."""
     colors: tuple[tuple[str, float], ...] = ()
     if rng.random() < strong.color_p:
         factors = {name: 1 + getattr(strong, name) * rng.uniform(-1, 1) for name in _COLOR_STEPS if name != "hue"}
@@ -201,18 +205,18 @@ def _brightness(image_HWC: UInt8Array, factor: float) -> UInt8Array:
 
 
 def _contrast(image_HWC: UInt8Array, factor: float) -> UInt8Array:
-    """Scale the distance from the mean grey of the image."""
+    """Scale the difference from the mean grey of the image."""
     mean = cv2.mean(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY))[0]
     return _apply_colour_matrix(image_HWC, factor * np.eye(3), (1 - factor) * mean)
 
 
 def _saturation(image_HWC: UInt8Array, factor: float) -> UInt8Array:
-    """Scale the distance of each pixel from its own grey."""
+    """Scale the difference of each pixel from its own grey."""
     return _apply_colour_matrix(image_HWC, factor * np.eye(3) + (1 - factor) * _GREY, 0.0)
 
 
 def _hue(image_HWC: UInt8Array, turn: float) -> UInt8Array:
-    """Turn the colour circle by `turn` of a full turn."""
+    """Shift the hue by `turn` of a full turn of the colour circle."""
     hsv_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2HSV_FULL)
     hsv_HWC[..., 0] += np.uint8(round(turn * 256) % 256)  # the circle has 256 steps, as the byte has
     return cast(UInt8Array, cv2.cvtColor(hsv_HWC, cv2.COLOR_HSV2RGB_FULL))
@@ -239,13 +243,16 @@ class CutMixSettings:
     def __post_init__(self) -> None:
         """Refuse boxes that cannot lie within a square."""
         if not 0 < self.area_frac[0] <= self.area_frac[1] < 1:
-            raise ConfigError(f"cutmix area_frac = {self.area_frac}; give two numbers between 0 and 1 in order.")
+            raise ConfigError(
+                f"cutmix area_frac = {self.area_frac} is not a range. Give two numbers between 0 and 1 in order."
+            )
         if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ConfigError(f"cutmix aspect = {self.aspect}; give two positive numbers in order.")
+            raise ConfigError(f"cutmix aspect = {self.aspect} is not a range. Give two positive numbers in order.")
         squarest = min(max(self.aspect[0], 1.0), self.aspect[1])
         if self.area_frac[1] >= min(squarest, 1 / squarest):
             raise ConfigError(
                 f"cutmix: no box of area {self.area_frac[1]} and aspect {self.aspect} fits a square crop."
+                " Give a smaller area_frac, or an aspect nearer to 1."
             )
 
 

@@ -1,7 +1,7 @@
-"""One file -> one array: 8-bit RGB images and change masks of 0, 1 and IGNORE, whole or a window of them.
+"""Read one file as one array: an 8-bit RGB image or a change mask of 0, 1 and IGNORE, whole or a window of it.
 
-PNG, JPEG and their like go through Pillow (it tells a truncated file from a whole one, and reads no half picture);
-everything else that GDAL knows goes through rasterio, which reads windows without decoding the whole file.
+PNG, JPEG and the like are read with Pillow, which refuses a truncated file; everything else that GDAL knows is read
+with rasterio, which reads windows without decoding the whole file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the file's header.
 
     Raises:
-        InputError: the file is missing or no image.
+        InputError: the file is missing or not an image.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
@@ -61,23 +61,23 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> UInt8Array:
         return _cut_window(path, _read_pillow_rgb(path), window_px)
     raw_HWC = _read_raster_bands(path, window_px)
     if raw_HWC.dtype != np.uint8:
-        raise InputError(path, f"holds {raw_HWC.dtype} values, 8-bit RGB is wanted", _TO_8_BIT)
+        raise InputError(path, f"holds {raw_HWC.dtype} values, but 8-bit RGB is needed", _TO_8_BIT)
     if raw_HWC.shape[2] not in (1, 3, 4):
-        raise InputError(path, f"has {raw_HWC.shape[2]} bands, 8-bit RGB is wanted", _TO_RGB)
+        raise InputError(path, f"has {raw_HWC.shape[2]} bands, but 8-bit RGB is needed", _TO_RGB)
     rgb_HWC = raw_HWC[..., :3] if raw_HWC.shape[2] >= 3 else np.repeat(raw_HWC, 3, axis=2)
     return np.ascontiguousarray(rgb_HWC)
 
 
 def _read_pillow_rgb(path: Path) -> UInt8Array:
-    """Decode a whole picture to RGB."""
+    """Decode a whole image to RGB."""
     with _open_picture(path) as picture:
         if picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16:
-            raise InputError(path, "holds more than 8 bits per band, 8-bit RGB is wanted", _TO_8_BIT)
+            raise InputError(path, "holds more than 8 bits per band, but 8-bit RGB is needed", _TO_8_BIT)
         return _decode(path, lambda: _to_rgb(picture))
 
 
 def _to_rgb(picture: Image.Image) -> UInt8Array:
-    """Convert any 8-bit mode; a palette's transparency only survives the way through RGBA."""
+    """Convert any 8-bit mode; the transparency of a palette is only kept by way of RGBA."""
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
     return np.array(picture.convert("RGB"), dtype=np.uint8)
@@ -91,11 +91,11 @@ def read_mask(
 
     Args:
         path: label file. In files 255 means *changed*; this is the one place where it becomes 1.
-        window_px: part of the file that is wanted.
-        label_values: value in the file -> 0, 1 or IGNORE, for files in another alphabet than {0, 255} and {0, 1}.
+        window_px: part of the file to read; None: all of it.
+        label_values: value in the file -> 0, 1 or IGNORE, for files with other values than {0, 255} and {0, 1}.
 
     Raises:
-        InputError: missing, broken, a colour picture, or it holds values that the alphabet does not.
+        InputError: missing, broken, a colour image, or it holds other values.
         ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
@@ -106,7 +106,7 @@ def read_mask(
 
 
 def _read_pillow_bands(path: Path) -> NDArray[np.generic]:
-    """Decode a whole label picture as stored: palette indices, not their colours."""
+    """Decode a whole label image as stored: palette indices, not their colours."""
     with _open_picture(path) as picture:
         return _decode(path, lambda: np.array(picture))
 
@@ -118,7 +118,7 @@ def _select_single_band(path: Path, raw: NDArray[np.generic]) -> NDArray[np.gene
     if raw.shape[2] in (1, 2):
         return raw[..., 0]
     if not all(np.array_equal(raw[..., 0], raw[..., band]) for band in (1, 2)):
-        raise InputError(path, "is a colour picture, a mask has one band", "Save one number per pixel: 0 or 255")
+        raise InputError(path, "is a colour image, but a mask has one band", "Save one number per pixel: 0 or 255")
     return raw[..., 0]
 
 
@@ -129,8 +129,8 @@ def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[i
         if not (values <= {0, 1} or values <= {0, 255}):
             raise InputError(
                 path,
-                f"is a label with values {_format_values(values)}, where {{0, 255}} or {{0, 1}} is wanted",
-                "Convert it to 0 and 255, or say in the recipe data.label_values = {0 = 0, 128 = 255, 255 = 1}",
+                f"is a label with the values {_format_values(values)}, where {{0, 255}} or {{0, 1}} was expected",
+                "Convert it to 0 and 255, or set in the recipe data.label_values = {0 = 0, 128 = 255, 255 = 1}",
             )
         return np.asarray(raw_HW != 0).astype(np.uint8)
     if bad := set(label_values.values()) - {0, 1, IGNORE}:
@@ -139,7 +139,7 @@ def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[i
         )
     if missing := values - set(label_values):
         raise InputError(
-            path, f"holds the values {_format_values(missing)}, which label_values lacks", "Add them to the option"
+            path, f"holds the values {_format_values(missing)}, which are not in label_values", "Add them to the option"
         )
     classes_HW = np.full(raw_HW.shape, IGNORE, np.uint8)
     for value in values:
@@ -153,40 +153,47 @@ def _find_values(path: Path, raw_HW: NDArray[np.generic]) -> set[int]:
         return set(np.flatnonzero(np.bincount(raw_HW.astype(np.uint8).ravel(), minlength=256)).tolist())
     unique = np.unique(raw_HW)
     if not np.array_equal(unique, unique.astype(np.int64)):
-        raise InputError(path, "is a label with fractions in it", "Save one whole number per pixel: 0 or 255")
+        raise InputError(
+            path, "is a label with numbers that are not whole", "Save one whole number per pixel: 0 or 255"
+        )
     return set(unique.astype(np.int64).tolist())
 
 
 def _format_values(values: set[int]) -> str:
-    """Write a set of numbers, a long one shortened."""
+    """Format a set of numbers, a long one shortened."""
     shown = ", ".join(str(value) for value in sorted(values)[:6])
     return f"{{{shown}{', ...' if len(values) > 6 else ''}}}"
 
 
 # ------------------------------------------------------------------------------------------------ cache
 class ImageCache:
-    """Decoded files, kept until the budget is full; after that only the last few are.
+    """Decoded files in memory: kept until the budget is full; after that only the last few are.
 
-    Training visits every file once per epoch, so throwing out the oldest would keep nothing useful: what is in stays
-    in. The few recent ones serve crops of one tile that are asked for in a row.
+    Training reads every file once per epoch, so evicting the oldest would keep nothing useful: what is in the cache
+    stays there. The few recent files serve crops of one tile that are read one after the other.
+
+    Attributes:
+        max_bytes: the budget.
+        cached_bytes: what is kept.
+        label_values: as in `read_mask`.
     """
 
     RECENT = 6
 
     def __init__(self, max_bytes: int, *, label_values: Mapping[int, int] | None = None) -> None:
-        """Make an empty cache of at most `max_bytes`; `label_values` as in `read_mask`."""
+        """Create an empty cache of at most `max_bytes`; `label_values` as in `read_mask`."""
         self.max_bytes, self.cached_bytes, self.label_values = max_bytes, 0, label_values
         self._kept: dict[Hashable, UInt8Array] = {}
         self._recent: OrderedDict[Hashable, UInt8Array] = OrderedDict()
 
     def read_rgb(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
-        """Return `read_rgb(path, window_px)`; don't write into it."""
+        """Return what the function `read_rgb` returns; the array is shared, don't write into it."""
         if path.suffix.lower() in PILLOW_SUFFIXES:  # no windows in these formats: decoded, and kept, as a whole
             return _cut_window(path, self.get_or_read(("rgb", path), lambda: read_rgb(path)), window_px)
         return self.get_or_read(("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px))
 
     def read_mask(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
-        """Return `read_mask(path, window_px)`; don't write into it."""
+        """Return what the function `read_mask` returns; the array is shared, don't write into it."""
         values = self.label_values
         if path.suffix.lower() in PILLOW_SUFFIXES:
             return _cut_window(
@@ -197,7 +204,7 @@ class ImageCache:
         )
 
     def get_or_read(self, key: Hashable, read: Callable[[], UInt8Array]) -> UInt8Array:
-        """Return the array kept under a key, or read it and keep it: for good while the budget lasts, else briefly."""
+        """Return the array of a key, or read and keep it: permanently while the budget lasts, else among the recent."""
         array = self._kept.get(key)
         if array is None:
             array = self._recent.get(key)
@@ -216,7 +223,7 @@ class ImageCache:
 
 # ------------------------------------------------------------------------------------------------ decoding
 def _open_picture(path: Path) -> Image.Image:
-    """Open a picture's header, with our errors."""
+    """Read the header of an image with Pillow, as `InputError` where that fails."""
     _require_file(path)
     try:
         with warnings.catch_warnings():
@@ -231,7 +238,7 @@ def _open_picture(path: Path) -> Image.Image:
 
 
 def _decode(path: Path, decode: Callable[[], NDArray[_T]]) -> NDArray[_T]:
-    """Run a decoder, with our errors."""
+    """Run a decoder, as `InputError` where that fails."""
     try:
         return decode()
     except _PILLOW_ERRORS as error:
@@ -239,7 +246,11 @@ def _decode(path: Path, decode: Callable[[], NDArray[_T]]) -> NDArray[_T]:
 
 
 def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
-    """Open a raster for reading, with our errors; patches without a coordinate system are usual here."""
+    """Open a raster for reading; one without a coordinate system is fine.
+
+    Raises:
+        InputError: the file is missing or not an image.
+    """
     _require_file(path)
     try:
         with warnings.catch_warnings():
@@ -275,13 +286,13 @@ def _cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> N
 
 
 def _require_file(path: Path) -> None:
-    """Raise for a path that is no file."""
+    """Raise if there is no such file."""
     if not path.is_file():
         raise InputError(path, "does not exist", "Check the path or remove the pair from the list")
 
 
 def _require_window_inside(path: Path, size_px: tuple[int, int], window_px: WindowPx) -> None:
-    """Raise if a window reaches out of an image of (height, width)."""
+    """Raise if a window is not inside an image of (height, width)."""
     row, col, height, width = window_px
     if min(row, col) < 0 or min(height, width) < 1 or row + height > size_px[0] or col + width > size_px[1]:
         raise InputError(

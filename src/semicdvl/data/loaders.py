@@ -1,11 +1,11 @@
-"""Splits -> endless training batches, and pairs -> evaluation batches.
+"""Load a split as endless training batches, and pairs as evaluation batches.
 
-One item of the loader is a whole batch, and everything random in it comes from (seed, step, place in the step). So step
-700 is the same batch in an unbroken run, in one resumed there, and with any number of workers; and several processes
-(`LoaderOptions.rank`, `ranks`) or batches per step (`LoaderOptions.accumulate`) together draw what one process with
-the larger
-batch would. CutMix alone differs: it pastes from a pair of the same process's batch, never from another one; boxes are
-drawn for each pair, so how often and how much is pasted is the same (but a batch of one pair pastes from itself).
+One item of the loader is a whole batch, and everything random in it depends on (seed, step, position in the step) only.
+So step 700 is the same batch in an uninterrupted run, in one resumed there, and with any number of workers; and several
+processes (`LoaderOptions.rank`, `world_size`) or batches per step (`LoaderOptions.accumulate`) together draw what one
+process with the larger batch would. CutMix alone differs: it pastes from a pair of the same process's batch, never from
+another one; boxes are drawn for each pair, so how often and how much is pasted is the same (but a batch of one pair
+pastes from itself).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from semicdvl.types import IGNORE, LabelledBatch, PairFiles, Split, UnlabelledBa
 TrainBatch = tuple[LabelledBatch, UnlabelledBatch | None]
 _T = TypeVar("_T")
 _LABELLED, _UNLABELLED = 0, 1
-"""Streams of randomness: the two lists must not be drawn in step."""
+"""Seeds of two independent random streams: the two lists are shuffled independently."""
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -50,9 +50,9 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
     workers: int = 0,
     options: LoaderOptions | None = None,
 ) -> Iterator[TrainBatch]:
-    """Return an iterator over the batches of steps `start_step` to `steps - 1`, in their order; checks come first.
+    """Return an iterator over the batches of steps `start_step` to `steps - 1` in order; the data is checked first.
 
-    Both lists are shuffled anew whenever they are through, and repeat without end.
+    Both lists are reshuffled at the end of each pass and repeat without end.
 
     Args:
         split: its labelled and unlabelled pairs are used.
@@ -62,14 +62,14 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
         unlabelled_batch: unlabelled pairs per batch; 0 gives None in place of `UnlabelledBatch`.
         vlm: source of the VLM's labels, or None. With workers it must be picklable.
         steps: number of steps of the whole training.
-        start_step: first step to yield; earlier ones are skipped at no cost.
+        start_step: first step to yield; skipping the earlier ones takes no time.
         seed: of everything random.
         workers: processes that prepare batches (at most one per core); 0 prepares them in this one.
-        options: the rest.
+        options: augmentation, checks and everything else.
 
     Raises:
-        DataError: no labelled pair, unlabelled pairs wanted where there are none, no pixel or no change to learn from.
-        InputError: a file is missing or broken, sizes differ, or a mask holds odd values.
+        DataError: there is no labelled pair, no unlabelled pair where some are needed, or no change to learn from.
+        InputError: a file is missing or broken, sizes differ, or a mask holds unknown values.
         StoreError: the VLM's labels are of another size than their images.
     """
     options = options or LoaderOptions()
@@ -86,7 +86,7 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
 
 
 def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: bool, options: LoaderOptions) -> None:
-    """Look at what would be trained on, the files only with `options.check`.
+    """Check what would be trained on; the files are read only with `options.check_files`.
 
     Raises:
         DataError, InputError: as `load_train_batches`, which calls this.
@@ -94,14 +94,13 @@ def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: 
     labelled = split.labelled
     unlabelled = split.unlabelled + (labelled if options.unlabelled_includes_labelled else ())
     if wants_labelled and not labelled:
-        raise DataError("the split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
-    if bare := [pair.name for pair in labelled if pair.label is None]:
-        raise DataError(
-            f"{len(bare)} labelled pairs have no label file, e.g. '{bare[0]}'. Take them out of the labelled list."
-        )
+        raise DataError("The split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
+    if without := [pair.name for pair in labelled if pair.label is None]:
+        number = f"{len(without)} labelled pairs have" if len(without) > 1 else "1 labelled pair has"
+        raise DataError(f"{number} no label file, e.g. '{without[0]}'. Remove such pairs from the labelled list.")
     if wants_unlabelled and not unlabelled:
         raise DataError(
-            "the split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
+            "The split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
         )
     if options.check_files:
         check_all_pair_files(labelled, label_values=options.label_values)
@@ -109,7 +108,7 @@ def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: 
 
 
 class _TrainBatches(Dataset[TrainBatch]):
-    """Number of a batch of this process -> the batch: says which pairs it holds."""
+    """The batches of this process by number; which pairs each holds depends on seed and number alone."""
 
     def __init__(
         self,
@@ -137,9 +136,9 @@ class _TrainBatches(Dataset[TrainBatch]):
         """Return the pairs of one of this process's batches, each with its own generator."""
         options, seed = self.samples.options, self.samples.seed
         step, part = divmod(number, options.accumulate)
-        share = part * options.world_size + options.rank  # which of the step's batches, over all processes
+        batch_of_step = part * options.world_size + options.rank  # counted over all processes
         drawn = []
-        for place in range(share * batch, (share + 1) * batch):
+        for place in range(batch_of_step * batch, (batch_of_step + 1) * batch):
             epoch, index = divmod(step * batch * options.world_size * options.accumulate + place, len(pairs))
             pair = pairs[_shuffle(len(pairs), seed, stream, epoch)[index]]
             drawn.append((pair, np.random.default_rng((seed, 1, stream, step, place))))
@@ -148,7 +147,7 @@ class _TrainBatches(Dataset[TrainBatch]):
 
 @lru_cache(maxsize=8)
 def _shuffle(count: int, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of a list in one epoch."""
+    """Return the order of a list in one epoch, as indices N."""
     return np.random.default_rng((seed, 0, stream, epoch)).permutation(count)
 
 
@@ -161,14 +160,14 @@ def load_eval_batches(
     label_values: Mapping[int, int] | None = None,
     cache: ImageCache | None = None,
 ) -> Iterator[LabelledBatch]:
-    """Return an iterator over whole pairs, unchanged, in their order; a batch holds pairs of one size only.
+    """Return an iterator over whole pairs, not augmented, in their order; a batch holds pairs of one size only.
 
     Args:
-        pairs: with or without a label file; without one the label is IGNORE throughout.
-        batch: most pairs in a batch.
-        workers: processes that read.
+        pairs: with or without a label file; without one the label is IGNORE everywhere.
+        batch: maximum number of pairs in a batch.
+        workers: processes that read the files.
         label_values: as in `images.read_mask`.
-        cache: keeps decoded images from one call to the next; with workers each starts from a copy.
+        cache: keeps decoded images from one call to the next; each worker starts with a copy of it.
     """
     source = cache or ImageCache(0, label_values=label_values)
     groups = [
@@ -180,7 +179,7 @@ def load_eval_batches(
 
 
 class _WholePairs(Dataset[LabelledBatch]):
-    """Number of a group -> its pairs as they are."""
+    """Groups of pairs of one size by number, not augmented."""
 
     def __init__(self, groups: list[tuple[PairFiles, ...]], cache: ImageCache) -> None:
         self.groups, self.cache = groups, cache
@@ -199,19 +198,19 @@ class _WholePairs(Dataset[LabelledBatch]):
 
 
 def _split_into_batches(pairs: tuple[PairFiles, ...], size: int) -> Iterator[tuple[PairFiles, ...]]:
-    """Yield parts of at most `size` pairs."""
+    """Yield batches of at most `size` pairs."""
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
 
 
 # ------------------------------------------------------------------------------------------------ workers
 def _limit_workers(workers: int) -> int:
-    """Return a number of workers that this process has cores for; the batches don't depend on it."""
+    """Limit the number of workers to the cores of this process; the batches don't depend on it."""
     return min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _iterate_items(dataset: Dataset[_T], order: range, *, workers: int) -> Iterator[_T]:
-    """Yield the items of a data set, which are whole batches, in order, prepared by workers or here."""
+    """Yield the items of a data set, which are whole batches, in order, prepared by workers or in this process."""
     loader: DataLoader[_T | _WorkerFailure] = DataLoader(
         _ErrorCatchingDataset(dataset),
         batch_size=None,
@@ -219,7 +218,7 @@ def _iterate_items(dataset: Dataset[_T], order: range, *, workers: int) -> Itera
         num_workers=workers,
         worker_init_fn=_limit_opencv_threads,
         collate_fn=_keep_collated,
-        generator=torch.Generator(),  # else the loader takes a number from the global one, and a resumed run differs
+        generator=torch.Generator(),  # without it the loader draws from the global generator, and a resumed run differs
     )
     for item in loader:
         if isinstance(item, _WorkerFailure):
@@ -228,13 +227,13 @@ def _iterate_items(dataset: Dataset[_T], order: range, *, workers: int) -> Itera
 
 
 def _keep_collated(item: _T) -> _T:
-    """Return the batch, collated already."""
+    """Return the batch, which is collated already."""
     return item
 
 
 @dataclass(frozen=True)
 class _WorkerFailure:
-    """A user's error on its way out of a worker: torch would make it another kind with a traceback for text."""
+    """An error of the user on its way out of a worker; torch would turn it into another kind with a traceback."""
 
     kind: type[SemicdvlError]
     text: str
@@ -248,13 +247,13 @@ class _WorkerFailure:
 
 
 class _ErrorCatchingDataset(Dataset[Any]):
-    """A data set whose users' errors are items."""
+    """A data set that returns the user's errors as items."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
     def __getitem__(self, index: int) -> Any:
-        """Return an item, or why there is none."""
+        """Return an item, or the error that reading it raised."""
         try:
             return self.dataset[index]
         except SemicdvlError as error:
@@ -262,5 +261,5 @@ class _ErrorCatchingDataset(Dataset[Any]):
 
 
 def _limit_opencv_threads(_: int) -> None:
-    """Keep OpenCV in a worker to its one thread: its pool does not survive a fork."""
+    """Limit OpenCV in a worker to one thread: its thread pool does not survive a fork."""
     cv2.setNumThreads(0)

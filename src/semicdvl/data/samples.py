@@ -1,4 +1,4 @@
-"""Pairs with their randomness -> the tensors of one batch."""
+"""Turn pairs, each with its own random generator, into the tensors of one batch."""
 
 from __future__ import annotations
 
@@ -27,24 +27,27 @@ from semicdvl.types import IGNORE, LabelledBatch, PairFiles, UnlabelledBatch, VL
 
 UInt8Array = NDArray[np.uint8]
 DrawnPairs = Sequence[tuple[PairFiles, np.random.Generator]]
-"""Pairs of a batch, each with the generator that its augmentation draws from."""
+"""Pairs of a batch, each with the random generator of its augmentation."""
 
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """What rarely differs between runs.
+    """How batches are loaded and augmented, with defaults that rarely change.
 
     Attributes:
-        weak: geometry; strong: colour and blur; cutmix: boxes.
+        weak: geometry of both views.
+        strong: colour jitter and blur of the strong view.
+        cutmix: boxes of the strong view.
         label_values: as in `images.read_mask`.
-        unlabelled_includes_labelled: labelled pairs take part without their label as well (published lists: no).
-        vlm_for_labelled: ask the VLM's labels of labelled pairs, too.
-        with_truth: hand on the labels of unlabelled pairs that have them, for health numbers.
+        unlabelled_includes_labelled: labelled pairs are also used as unlabelled ones (published lists: no).
+        vlm_for_labelled: labelled batches have the VLM's labels, too.
+        with_truth: unlabelled batches have the true labels of pairs that have a label file, to monitor training.
         cache_bytes: memory for decoded images, over all workers.
-        check_files: look at all headers and labelled masks before the first batch.
-        rank: number of this process among `world_size`; batch sizes are per process.
-        accumulate: batches per step; batch sizes are of one of these batches.
-        strong_views: 2 for a second strong view of the unlabelled pairs; the first one stays what it is with 1.
+        check_files: check all headers and labelled masks before the first batch.
+        rank: number of this process, from 0; batch sizes are per process.
+        world_size: number of processes.
+        accumulate: batches per optimiser step; batch sizes are of one of these batches.
+        strong_views: 2 for a second strong view of the unlabelled pairs; the first is the same as with 1.
     """
 
     weak: WeakAugmentation = field(default_factory=WeakAugmentation)
@@ -63,8 +66,26 @@ class LoaderOptions:
 
 
 @dataclass(frozen=True)
+class _PairViews:
+    """One unlabelled pair in all views: images HWC (weak, then each strong view, both dates of each) and boxes."""
+
+    images: list[UInt8Array]
+    valid_HW: NDArray[np.bool_]
+    boxes: list[NDArray[np.bool_]]
+    maps_HWC: UInt8Array  # the true label, then the VLM's labels where there are some
+
+
+@dataclass(frozen=True)
 class BatchBuilder:
-    """Pairs with their generators -> tensors."""
+    """Builds the tensors of a batch from pairs and their random generators.
+
+    Attributes:
+        crop_px: side of the square crops.
+        seed: of everything random.
+        vlm: source of the VLM's labels, or None.
+        options: how pairs are augmented.
+        cache: decoded files.
+    """
 
     crop_px: int
     seed: int
@@ -78,7 +99,7 @@ class BatchBuilder:
         t1, t2, maps = [], [], []
         for pair, rng in drawn:
             arrays = read_pair(pair, cache=self.cache)
-            assert arrays.label_HW is not None  # `load_train_batches` has seen to it
+            assert arrays.label_HW is not None  # checked by `load_train_batches`
             crop = self._draw_crop(arrays, rng)
             t1.append(crop.apply_to_image(arrays.t1_HWC))
             t2.append(crop.apply_to_image(arrays.t2_HWC))
@@ -90,22 +111,24 @@ class BatchBuilder:
 
     def build_empty_labelled(self) -> LabelledBatch:
         """Return a batch of no labelled pairs."""
-        side = self.crop_px
-        none_BCHW, none_BHW = torch.zeros((0, 3, side, side), dtype=torch.uint8), torch.zeros((0, side, side)).long()
-        return LabelledBatch(none_BCHW, none_BCHW, none_BHW)
+        size_px = (self.crop_px, self.crop_px)
+        no_image_BCHW = torch.zeros((0, 3, *size_px), dtype=torch.uint8)
+        return LabelledBatch(no_image_BCHW, no_image_BCHW, torch.zeros((0, *size_px), dtype=torch.int64))
 
     def build_unlabelled(self, drawn: DrawnPairs, *, with_truth: bool) -> UnlabelledBatch:
         """Augment unlabelled pairs in all views and stack them."""
-        views, valid, boxes, maps = zip(*(self._draw_views(*one, with_truth=with_truth) for one in drawn), strict=True)
-        weak_t1, weak_t2, strong_t1, strong_t2, *second = (stack_images(alike) for alike in zip(*views, strict=True))
-        box_BHW, *second_box = (torch.from_numpy(np.stack(alike)) for alike in zip(*boxes, strict=True))
-        truth_BHW, *vlm = _stack_class_maps(maps)
+        views = [self._draw_views(pair, rng, with_truth=with_truth) for pair, rng in drawn]
+        images = [stack_images(same_view) for same_view in zip(*(each.images for each in views), strict=True)]
+        weak_t1, weak_t2, strong_t1, strong_t2, *second = images
+        boxes = zip(*(each.boxes for each in views), strict=True)
+        box_BHW, *second_box = (torch.from_numpy(np.stack(same_view)) for same_view in boxes)
+        truth_BHW, *vlm = _stack_class_maps([each.maps_HWC for each in views])
         return UnlabelledBatch(
             weak_t1,
             weak_t2,
             strong_t1,
             strong_t2,
-            valid_BHW=torch.from_numpy(np.stack(valid)),
+            valid_BHW=torch.from_numpy(np.stack([each.valid_HW for each in views])),
             cutmix_box_BHW=box_BHW,
             vlm=VLMTargets(*vlm) if vlm else None,
             truth_BHW=truth_BHW if with_truth else None,
@@ -114,32 +137,32 @@ class BatchBuilder:
             second_cutmix_box_BHW=second_box[0] if second_box else None,
         )
 
-    def _draw_views(
-        self, pair: PairFiles, rng: np.random.Generator, *, with_truth: bool
-    ) -> tuple[list[UInt8Array], NDArray[np.bool_], list[NDArray[np.bool_]], UInt8Array]:
-        """Return one pair's images (weak, then each strong view), valid pixels, boxes and class maps (truth, VLM's)."""
+    def _draw_views(self, pair: PairFiles, rng: np.random.Generator, *, with_truth: bool) -> _PairViews:
+        """Augment one pair in all views."""
         arrays = read_pair(pair, cache=self.cache, with_label=with_truth)
         crop = self._draw_crop(arrays, rng)
         weak = [crop.apply_to_image(arrays.t1_HWC), crop.apply_to_image(arrays.t2_HWC)]
         images, boxes = list(weak), []
-        for _ in range(self.options.strong_views):  # one after the other: a second view leaves the first as it is
+        for _ in range(
+            self.options.strong_views
+        ):  # drawn one after the other, so that a second view does not change the first
             images += self._draw_strong_view(weak, rng)
             boxes.append(draw_cutmix_box(self.options.cutmix, crop_px=self.crop_px, rng=rng))
         truth_HW = arrays.label_HW
         if truth_HW is None:
             truth_HW = np.full(arrays.t1_HWC.shape[:2], IGNORE, np.uint8)
         maps_HWC = np.dstack([truth_HW, self._read_vlm_maps(pair, arrays, wanted=self.vlm is not None)])
-        return images, crop.make_valid_mask(), boxes, crop.apply_to_masks(maps_HWC)
+        return _PairViews(images, crop.make_valid_mask(), boxes, crop.apply_to_masks(maps_HWC))
 
     def _draw_strong_view(self, weak: Sequence[UInt8Array], rng: np.random.Generator) -> list[UInt8Array]:
         """Return a strong view of both dates."""
-        looks = [draw_photometric(self.options.strong, rng=rng) for _ in weak]
+        transforms = [draw_photometric(self.options.strong, rng=rng) for _ in weak]
         if self.options.strong.paired:
-            looks[1] = looks[0]
-        return [look.apply(image) for look, image in zip(looks, weak, strict=True)]
+            transforms[1] = transforms[0]
+        return [transform.apply(image) for transform, image in zip(transforms, weak, strict=True)]
 
     def _draw_crop(self, arrays: PairArrays, rng: np.random.Generator) -> CropTransform:
-        """Draw a pair's geometry."""
+        """Draw the geometry of a pair."""
         height, width = arrays.t1_HWC.shape[:2]
         return draw_crop((height, width), self.options.weak, crop_px=self.crop_px, rng=rng)
 
@@ -159,17 +182,17 @@ class BatchBuilder:
         return maps_HWC
 
     def _stack_vlm_maps(self, pair: PairFiles) -> UInt8Array:
-        """Ask the source for a pair's maps and stack them."""
+        """Read the VLM's labels of a pair and stack them, HWC."""
         assert self.vlm is not None
         labels = self.vlm.read_labels(pair)
         return np.stack([labels.change_HW, labels.t1_HW, labels.t2_HW], -1)
 
 
 def stack_images(images: Sequence[UInt8Array]) -> Tensor:
-    """Stack images to uint8 BCHW, laid out channels last (as they are decoded, and as convolutions like them)."""
+    """Stack images to uint8 BCHW, in channels-last memory format (as they are decoded, and fastest to convolve)."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def _stack_class_maps(maps: Sequence[UInt8Array]) -> list[Tensor]:
     """Turn HWC stacks of class maps, one per pair, into int64 BHW tensors, one per class map."""
-    return [torch.from_numpy(plane_BHW.astype(np.int64)) for plane_BHW in np.moveaxis(np.stack(maps), -1, 0)]
+    return [torch.from_numpy(map_BHW.astype(np.int64)) for map_BHW in np.moveaxis(np.stack(maps), -1, 0)]

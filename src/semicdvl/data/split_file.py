@@ -1,4 +1,4 @@
-"""A split on disk: JSON with paths relative to the data's root and a hash over everything that matters."""
+"""Write and read a split as JSON, with paths relative to the root of the data and a hash over its content."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
     """Write a split and return its hash.
 
     Args:
-        path: JSON file to write, whole.
+        path: JSON file to write.
         split: what is written.
-        root: folder of the data; paths are kept relative to it, so that both can move.
-        notes: how the split came about (seed, share, ...); part of the hash.
+        root: folder of the data; paths are stored relative to it, so that data and split can be moved.
+        notes: how the split was made (seed, share, ...); part of the hash.
 
     Raises:
         OutputError: the file cannot be written.
@@ -38,22 +38,22 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
 
 
 def read_split(path: Path, *, root: Path | None = None) -> Split:
-    """Read a split and check that nobody changed it and that its files are there.
+    """Read a split, and check that it was not edited and that its files exist.
 
     Args:
         path: file from `write_split`.
-        root: folder of the data now; the one that was written if None.
+        root: where the folder of the data is now; None: where it was when the split was written.
 
     Raises:
-        InputError: the file is missing or is no split.
+        InputError: the file is missing or not a split.
         DataError: its hash does not fit its content, a pair occurs twice, or files are missing.
     """
     content = read_json(path, remedy=_REMAKE)
     if not isinstance(content, dict) or content.get("format") != SPLIT_FORMAT:
-        raise InputError(path, "is no split of this version", _REMAKE)
+        raise InputError(path, "is not a split of this version", _REMAKE)
     hashed = {key: content[key] for key in ("notes", *_SUBSETS) if key in content}
     if hash_values(SPLIT_FORMAT, hashed) != content.get("sha256"):
-        raise DataError(f"{path}: the lists do not fit the hash in the file, it was edited or damaged. {_REMAKE}.")
+        raise DataError(f"{path}: the lists do not fit the hash in the file: it was edited or damaged. {_REMAKE}.")
     base = root or Path(content["root"])
     split = Split(**{side: tuple(_pair_from_json(entry, base) for entry in content[side]) for side in _SUBSETS})
     require_unique_names(str(path), [pair.name for side in _SUBSETS for pair in getattr(split, side)])
@@ -62,14 +62,14 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
 
 
 def _pair_to_json(pair: PairFiles, root: Path) -> dict[str, Any]:
-    """Write a pair with paths relative to the root."""
+    """Return a pair as JSON values, with paths relative to the root."""
     files = {key: getattr(pair, key) for key in ("before", "after", "label")}
     relative = {key: file and Path(os.path.relpath(file.resolve(), root)).as_posix() for key, file in files.items()}
     return {"name": pair.name, **relative, "window_px": pair.window_px and list(pair.window_px)}
 
 
 def _pair_from_json(entry: Mapping[str, Any], root: Path) -> PairFiles:
-    """Read a pair back; the hash has vouched for the form of the entry."""
+    """Return the pair of an entry; its form is known to be right, since the hash was checked."""
     label, window = entry["label"], entry["window_px"]
     return PairFiles(
         entry["name"],
@@ -92,6 +92,6 @@ def _require_files(path: Path, split: Split, root: Path) -> None:
     missing = sorted(file for file in files if not file.is_file())
     if missing:
         raise DataError(
-            f"{path}: {len(missing)} of {len(files)} files are not there, e.g. {missing[0]}."
-            f" Say where the data is now with root (it was {root})."
+            f"{path}: {len(missing)} of {len(files)} files do not exist, e.g. {missing[0]}."
+            f" Give the present folder of the data as root (it was {root})."
         )
