@@ -162,7 +162,6 @@ def as_if_made_here(partial: Path, *, versions: dict[str, str]) -> None:
     (partial / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-@pytest.mark.xfail(reason="detectors do not have their stored kind yet", strict=False)
 @pytest.mark.parametrize(
     ("name", "options"),
     [

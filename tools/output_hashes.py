@@ -263,6 +263,10 @@ def of_store(store: Path, work: Path) -> Hashes:
 
 
 # ------------------------------------------------------------------------------------------------ commands
+class CaseError(Exception):
+    """A command did not end as it should."""
+
+
 @dataclass
 class Bench:
     """The folder in which the cases run, and what they left there.
@@ -278,12 +282,21 @@ class Bench:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def need(self, name: str) -> None:
-        """Run a case unless it has run."""
+        """Run a case unless it has run; the hashes of one that fails are missing.
+
+        Raises:
+            CaseError: it failed, now or before.
+        """
         if name in self.found:
+            if not self.found[name]:
+                raise CaseError(f"{name} failed before")
             return
         self.found[name] = {}
         start = time.monotonic()
-        self.found[name] = dict(CASES[name](self))
+        try:
+            self.found[name] = dict(CASES[name](self))
+        except Exception as error:
+            raise CaseError(f"{name}: {error!r}" if not isinstance(error, CaseError) else f"{name}: {error}") from error
         self.seconds[name] = time.monotonic() - start
         print(f"{name}: {len(self.found[name])} hashes, {self.seconds[name]:.1f} s", file=sys.stderr, flush=True)
 
@@ -304,7 +317,7 @@ class Bench:
         """Run the program to its end and return what it printed.
 
         Raises:
-            SystemExit: it ended with another exit code.
+            CaseError: it ended with another exit code.
         """
         ended = os.waitstatus_to_exitcode(os.waitpid(self.start(*arguments), 0)[1])
         printed = (self.work / "printed.txt").read_text(encoding="utf-8")
@@ -312,20 +325,20 @@ class Bench:
         with (self.work / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"$ {command}\n{printed}")
         if ended != code:
-            raise SystemExit(f"{command}\nended with {ended}, wanted {code}\n{printed}")
+            raise CaseError(f"{command}\nended with {ended}, wanted {code}\n{printed}")
         return printed
 
     def kill_once(self, is_time: Callable[[], bool], *arguments: object) -> None:
         """Start the program and kill it as soon as `is_time` says so.
 
         Raises:
-            SystemExit: it ended before.
+            CaseError: it ended before.
         """
         number = self.start(*arguments)
         while not is_time():
             if os.waitpid(number, os.WNOHANG)[0]:
                 printed = (self.work / "printed.txt").read_text(encoding="utf-8")
-                raise SystemExit(f"{arguments}: ended before it could be killed\n{printed}")
+                raise CaseError(f"{arguments}: ended before it could be killed\n{printed}")
             time.sleep(0.0005)
         os.kill(number, signal.SIGKILL)
         os.waitpid(number, 0)
@@ -925,9 +938,11 @@ SLOW = ("detect_ray", "demo")
 def differences(before: dict[str, Hashes], after: dict[str, Hashes]) -> Iterator[tuple[bool, str]]:
     """Yield what differs in the cases that both have, and whether it counts."""
     for case in [name for name in after if name in before]:
+        if not after[case]:
+            yield True, f"{case}: failed"
         for name in sorted(before[case].keys() | after[case].keys()):
             was, now = before[case].get(name), after[case].get(name)
-            if was != now:
+            if was != now and after[case]:
                 what = "is missing now" if now is None else "is new" if was is None else "differs"
                 yield not name.endswith(" words"), f"{case}: {name} {what}"
 
@@ -966,7 +981,10 @@ def main() -> None:
     bench = Bench(work)
     try:
         for name in names:
-            bench.need(name)
+            try:
+                bench.need(name)
+            except CaseError as error:
+                print(f"FAILED {error}", file=sys.stderr, flush=True)
     finally:
         if given.work is None:
             shutil.rmtree(work, ignore_errors=True)
