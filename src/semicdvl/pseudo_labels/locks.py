@@ -1,49 +1,53 @@
-"""Several processes and one store: who is writing, and who is asking the VLM about which image.
+"""Locks of a store that several processes fill: who is writing, and who is asking the VLM about which image.
 
     STORE/.locks/writing      held, shared, by every process that fills the store
     STORE/.locks/<key>        held by the one process that makes the file of this key
 
-The locks are the operating system's (`flock`): they end with the process that holds them, however it ends. They only
-save work and space. What a store holds is right without them, too, since every file is written whole under a key of
-its content.
+The locks are the operating system's (`flock`, through portalocker): they end with the process that holds them, however
+it ends. They only save work and space. A store is correct without them, too, since every file is written atomically
+under a key of its content; so where a file system has no locks, work continues and may be done twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import portalocker
+from portalocker.exceptions import LockException
+
 from semicdvl.atomic_files import TEMPORARY_PREFIX, make_output_error
 
 LOCK_FOLDER = ".locks"
+EXCLUSIVE, SHARED = portalocker.LockFlags.EXCLUSIVE, portalocker.LockFlags.SHARED
+NON_BLOCKING = portalocker.LockFlags.NON_BLOCKING
 
 
 @contextlib.contextmanager
 def lock_for_writing(root: Path) -> Iterator[None]:
-    """Say that this process fills the store.
+    """Mark this process as one that fills the store.
 
-    The first of them to come removes what processes that were killed left half-written; nobody else is there then.
+    The first such process removes unfinished files of processes that were killed; no other can be writing then.
 
     Raises:
         OutputError: the store cannot be written.
     """
     with _open_lock_file(root / LOCK_FOLDER / "writing") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass  # somebody else is writing: what is half-written may be theirs
+            portalocker.lock(handle, EXCLUSIVE | NON_BLOCKING)
+        except LockException:
+            pass  # another process is writing, and unfinished files may be its own
         else:
             _remove_leftovers(root)
-        with contextlib.suppress(OSError):  # a file system without locks: work goes on, perhaps twice
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        with contextlib.suppress(LockException):
+            portalocker.lock(handle, SHARED)
         yield
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove temporary files and old locks."""
+    """Remove unfinished files and old locks."""
     leftovers = [*root.glob(f"{TEMPORARY_PREFIX}*"), *root.glob(f"*/*/{TEMPORARY_PREFIX}*")]
     for path in [*leftovers, *(path for path in (root / LOCK_FOLDER).iterdir() if path.name != "writing")]:
         path.unlink(missing_ok=True)
@@ -51,18 +55,18 @@ def _remove_leftovers(root: Path) -> None:
 
 @contextlib.contextmanager
 def lock_key(root: Path, key: str) -> Iterator[None]:
-    """Wait until nobody else makes the file of this key, and keep others waiting meanwhile.
+    """Wait until no other process makes the file of this key, and let others wait meanwhile.
 
     Raises:
         OutputError: the store cannot be written.
     """
     path = root / LOCK_FOLDER / key
     with _open_lock_file(path) as handle:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(LockException):
+            portalocker.lock(handle, EXCLUSIVE)
         try:
             yield
-        finally:  # one who waited for this very file finds what was made meanwhile
+        finally:  # a process that waited for this lock finds the file that was made meanwhile
             path.unlink(missing_ok=True)
 
 
