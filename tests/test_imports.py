@@ -27,7 +27,7 @@ FLOORS = [
     {"losses"},
     {"config", "raster"},
     {"registry"},
-    {"types", "metrics", "atomic_files"},
+    {"types", "metrics", "atomic_files", "worker_processes"},
     {"errors", "version"},
 ]
 """Rooms from top to bottom; those of one floor don't import each other."""
@@ -35,7 +35,6 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAX_FILES = 15
 """Beside the `__init__.py` of a folder."""
 CIRCLES_LEFT = (
-    {"pseudo_labels.executor", "pseudo_labels.ray_executor"},
     {"detection.batch.report", "detection.batch.run"},
     {"data.prepare.outputs", "data.prepare.patch_cutter", "data.prepare.run"},
     {

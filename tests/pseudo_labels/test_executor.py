@@ -17,12 +17,13 @@ from tests.support.paths import ROOT
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.errors import ConfigError, InputError, MissingExtraError, StoreError
-from semicdvl.pseudo_labels.executor import WorkerSettings, fill_with_workers
+from semicdvl.errors import ConfigError, InputError, MissingExtraError, StoreError, WorkerError
+from semicdvl.pseudo_labels.executor import fill_with_workers
 from semicdvl.pseudo_labels.generate import build_store_spec, generate_labels
 from semicdvl.pseudo_labels.locks import lock_for_writing, lock_key
 from semicdvl.pseudo_labels.quality import fill_store
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import PairFiles, Segments
 from semicdvl.vlms.models.fake import FakeVLM, build_fake
 
@@ -152,7 +153,7 @@ def test_an_error_of_a_worker_is_the_users_error_and_what_was_done_is_kept(
 
 
 def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path, pairs: list[PairFiles]) -> None:
-    with pytest.raises(StoreError, match=r"a worker process died.*fewer --workers"):
+    with pytest.raises(WorkerError, match=r"a worker process died.*fewer --workers"):
         _with(pairs, WorkerSettings(partial(Dying), workers=2), tmp_path / "store")
     with pytest.raises(ConfigError, match="engine 'dask'"):
         WorkerSettings(build_fake, engine="dask")
@@ -161,10 +162,10 @@ def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path, pairs: list[Pa
 KILLED = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tests.pseudo_labels.test_executor import SETTINGS, WORDS, Noting, PairFiles, generate
+from tests.pseudo_labels.test_executor import SETTINGS, WORDS, Noting, PairFiles, generate_labels
 images = sorted(Path(sys.argv[2]).glob("*.png"), key=lambda path: int(path.stem))
 pairs = [PairFiles(f"p{at}", *images[at : at + 2]) for at in range(len(images) - 1)]
-list(generate(pairs, vlm=Noting(), prompts=WORDS, settings=SETTINGS, root=Path(sys.argv[3])))
+list(generate_labels(pairs, vlm=Noting(), prompts=WORDS, settings=SETTINGS, root=Path(sys.argv[3])))
 """
 
 

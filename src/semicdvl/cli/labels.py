@@ -80,9 +80,9 @@ def pseudo(
     anew in seconds, from the answers that are kept.
     """
     from semicdvl.ceg.features import build_feature_extractor
-    from semicdvl.pseudo_labels.executor import WorkerSettings
     from semicdvl.pseudo_labels.quality import fill_store, verify_store
     from semicdvl.pseudo_labels.report import write_store_report
+    from semicdvl.pseudo_labels.workers import WorkerSettings
 
     if verify:
         out.print(verify_store(output))

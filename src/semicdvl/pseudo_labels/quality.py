@@ -23,9 +23,10 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import StoreError
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.pseudo_labels.executor import WorkerSettings, fill_with_workers
+from semicdvl.pseudo_labels.executor import fill_with_workers
 from semicdvl.pseudo_labels.generate import build_store_spec, generate_labels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
 DEFAULT_GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)

@@ -32,9 +32,10 @@ from semicdvl.detection.tiles.ray_executor import TILES_IN_FLIGHT, DetectorWorke
 from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
 from semicdvl.models.siam_light import build_siam_light as siam_light
-from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray
+from semicdvl.ray_cluster import connect_ray
 from semicdvl.types import IGNORE, ChangeMap, Detector, identify_detector
 from semicdvl.vlms.models.fake import FakeVLM
+from semicdvl.worker_processes import DriverEnvironment
 
 QUIET = Console(quiet=True)
 TILES = DetectionConfig(tile_px=64, overlap_px=16)
@@ -244,7 +245,7 @@ def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, 
     dates = [np.full((3, 400, 70), 60 + 60 * date, np.uint8) for date in range(2)]
     dates[0][:, 350:] = 200  # the last row of tiles
     before, after = (png(tmp_path / f"{date}.png", dates[date]) for date in range(2))
-    with pytest.raises(WorkerError, match=r"worker of Ray died .*What is done is kept"):
+    with pytest.raises(WorkerError, match=r"A Ray worker died .*Finished work is kept"):
         detect_to_folder(before, after, tmp_path / "o", detector=Threaded(die=True), config=TILES, progress=QUIET,
                executor=engine)  # fmt: skip
     assert list((tmp_path / ".o.partial" / "tiles").glob("*.json")) and not (tmp_path / "o").exists()

@@ -1,28 +1,27 @@
-"""The tiles of a detection over a Ray cluster: one actor per worker, with a share of the GPUs where there are any.
+"""The tiles of a detection on a Ray cluster: one actor per worker, with a share of the GPUs where there are any.
 
-Reading, blending and writing stay in the process that was started; tiles go out and their answers come back in order, a
-bounded number of them on the way. What is computed for a tile is `tiles.answer`, as in one process, so that the result
-is the same to the byte wherever the numbers are computed alike (the same kind of processor, as many threads).
+Reading, blending and writing stay in the process that was started; tiles are sent and their predictions come back in
+order, a bounded number of them at a time. A worker computes `tile_runner.detect_tile`, as a single process does, so the
+result is equal to the byte wherever numbers are computed alike (same kind of processor, same number of threads).
 
-A worker gets its detector in one of two ways. Usually it builds it as the command did, from the files that the options
-name, which it must find under the same paths: sessions of ONNX Runtime, compiled networks and networks on a GPU cannot
-be sent. A detector that was fitted to the whole pair (`Detector.prepare`) carries its statistics and is sent as it is.
+A worker gets its detector in one of two ways. Usually it builds the detector from the files that the options name,
+which it must find under the same paths: sessions of ONNX Runtime, compiled networks and networks on a GPU cannot be
+sent. A detector that was fitted to the whole pair (`Detector.prepare`) carries its statistics and is sent as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from semicdvl.detection.tiles.tile_runner import ComputeTiles, TileExecutor, TileJob, detect_tile
-from semicdvl.errors import ConfigError, SemicdvlError, WorkerError
-from semicdvl.pseudo_labels.ray_executor import DriverEnvironment, connect_ray, start_actors
+from semicdvl.errors import ConfigError, SemicdvlError
+from semicdvl.ray_cluster import RayActorPool, Ready
 from semicdvl.types import Detector, TilePrediction, identify_detector
+from semicdvl.worker_processes import DriverEnvironment
 
 TILE_EXECUTORS = ("local", "ray")
 TILES_IN_FLIGHT = 3
@@ -31,36 +30,36 @@ BuildDetector = Callable[[], Detector]
 
 
 class DetectorWorker:
-    """What an actor holds: the detector."""
+    """State of an actor: the detector."""
 
-    def __init__(self, here: DriverEnvironment) -> None:
-        """Make the process like the one that asks."""
-        here.apply()
+    def __init__(self, environment: DriverEnvironment) -> None:
+        """Reproduce the environment of the process that started the actor."""
+        environment.apply()
         self.detector: Detector | None = None
 
     def build(self, build: BuildDetector, wanted: dict[str, Any]) -> SemicdvlError | None:
-        """Build the detector; return what a user can mend about it.
+        """Build the detector; return the error if it cannot be built or differs from the driver's.
 
-        Not in `__init__`: what it is made of may be found only once the path is right.
+        Not in `__init__`: modules may be found only once the environment is applied.
         """
         try:
             self.detector = build()
         except SemicdvlError as error:
             return error
         if (found := identify_detector(self.detector)) != wanted:
-            told = "All machines need the same files and the same versions of what computes, and one kind of device"
+            remedy = "All machines need the same files, the same versions of the packages and one kind of device"
             return ConfigError(
-                f"a worker of Ray has another detector than this process: {found}, not {wanted}. {told}."
+                f"a worker of Ray has another detector than this process: {found}, not {wanted}. {remedy}."
             )
         return None
 
     def take(self, detector: Detector) -> None:
-        """Take a detector as it is."""
+        """Use a detector as it was sent."""
         self.detector = detector
 
-    def answer(self, job: TileJob, gsd_m: float | None) -> TilePrediction | SemicdvlError:
-        """Return the answer, or the user's error, which Ray would wrap in one of its own."""
-        assert self.detector is not None, "it was made ready"
+    def predict_tile(self, job: TileJob, gsd_m: float | None) -> TilePrediction | SemicdvlError:
+        """Return the prediction for a tile, or the error, which Ray would wrap in one of its own."""
+        assert self.detector is not None, "build or take comes first"
         try:
             return detect_tile(self.detector, _copy_job(job), gsd_m=gsd_m)
         except SemicdvlError as error:
@@ -68,139 +67,88 @@ class DetectorWorker:
 
 
 class RayTileExecutor:
-    """An engine for `run.detect`; to be used in a `with`, for as many pairs as one likes.
+    """Computes the tiles of `pipeline.detect_to_folder` on Ray; a context manager, for any number of pairs.
 
-    Ray is started (or connected to: RAY_ADDRESS) with the first tile that there is to compute, and stopped with the
-    `with` if it was started here.
+    Ray is started, or connected to (RAY_ADDRESS), with the first tile that has to be computed, and stopped at the end
+    of the context if it was started here.
     """
 
     def __init__(self, *, workers: int, build: BuildDetector | None = None, built: Detector | None = None) -> None:
-        """Remember who does the work.
+        """Set up the executor; nothing is started yet.
 
         Args:
             workers: number of actors.
             build: builds the detector; a function of a module, perhaps with arguments (`functools.partial`). None: the
                 detector itself is sent.
-            built: what it has built here; another detector than this one is sent as it is.
+            built: what `build` returned in this process; any other detector is sent as it is.
 
         Raises:
             ConfigError: no worker.
         """
-        if workers < 1:
-            raise ConfigError(f"--workers {workers}: wanted at least one.")
-        self._workers, self._build, self._built = workers, build, built
-        self._open = ExitStack()
-        self._ray: Any = None
-        self._actors: list[Any] = []
+        self._pool = RayActorPool(DetectorWorker, workers=workers)
+        self._build, self._built = build, built
         self._held: Detector | None = None
         """The detector that the actors have."""
 
     def __enter__(self) -> RayTileExecutor:
-        """Start nothing yet."""
+        """Return the executor."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the actors, whatever they are at."""
-        for actor in self._actors:
-            with contextlib.suppress(Exception):  # one that is dead already
-                self._ray.kill(actor)
-        self._actors, self._held = [], None
-        self._open.close()
+        """Stop the actors, whatever they are computing."""
+        self._held = None
+        self._pool.__exit__(kind, error, trace)
 
     def bind(self, detector: Detector, *, gsd_m: float | None) -> ComputeTiles:
         """Return what computes tiles with this detector; the actors get it with the first tile."""
-        return partial(self._answers, detector, gsd_m)
+        return partial(self._predict_tiles, detector, gsd_m)
 
-    def _answers(self, detector: Detector, gsd_m: float | None, jobs: Iterable[TileJob]) -> Iterator[TilePrediction]:
-        """Give the answers in the order of the jobs.
+    def _predict_tiles(
+        self, detector: Detector, gsd_m: float | None, jobs: Iterable[TileJob]
+    ) -> Iterator[TilePrediction]:
+        """Yield the predictions in the order of the jobs.
 
         Raises:
-            ConfigError: the detector cannot be sent, or is another one over there.
+            ConfigError: the detector cannot be sent, or the workers built another one.
             MissingExtraError: Ray is not installed.
             WorkerError: an actor died.
         """
-        waiting: deque[Any] = deque()
-        at_work: dict[Any, int] = {}
-        try:
-            for job in jobs:
-                if job.dates_HWC is None:  # nothing to look at
-                    waiting.append(detect_tile(detector, job, gsd_m=gsd_m))
-                else:
-                    self._hand_over(detector)
-                    waiting.append(self._sent(job, gsd_m, at_work))
-                while waiting and (len(waiting) >= TILES_IN_FLIGHT * self._workers or self._is_here(waiting[0])):
-                    yield self._taken(waiting.popleft(), at_work)
-            while waiting:
-                yield self._taken(waiting.popleft(), at_work)
-        except Exception as error:
-            self._refuse_dead(error)
-            raise
+        tasks = self._make_tasks(detector, gsd_m, jobs)
+        yield from self._pool.map_ordered("predict_tile", tasks, in_flight=TILES_IN_FLIGHT)
 
-    def _sent(self, job: TileJob, gsd_m: float | None, at_work: dict[Any, int]) -> Any:
-        """Send a tile to the actor with the least to do; return the promise of its answer."""
-        if at_work:
-            for done in self._ray.wait(list(at_work), num_returns=len(at_work), timeout=0)[0]:
-                del at_work[done]
-        busy = Counter(at_work.values())
-        least = min(range(self._workers), key=lambda at: busy[at])
-        promise = self._actors[least].answer.remote(job, gsd_m)
-        at_work[promise] = least
-        return promise
-
-    def _is_here(self, one: Any) -> bool:
-        return isinstance(one, TilePrediction) or bool(self._ray.wait([one], timeout=0)[0])
-
-    def _taken(self, one: Any, at_work: dict[Any, int]) -> TilePrediction:
-        """Return an answer, waiting for it."""
-        if isinstance(one, TilePrediction):
-            return one
-        found = self._ray.get(one)
-        at_work.pop(one, None)
-        if isinstance(found, SemicdvlError):
-            raise found
-        result: TilePrediction = found
-        return result
+    def _make_tasks(
+        self, detector: Detector, gsd_m: float | None, jobs: Iterable[TileJob]
+    ) -> Iterator[tuple[TileJob, float | None] | Ready]:
+        """Yield a task per tile; tiles without data need no worker."""
+        for job in jobs:
+            if job.dates_HWC is None:
+                yield Ready(detect_tile(detector, job, gsd_m=gsd_m))
+            else:
+                self._hand_over(detector)
+                yield job, gsd_m
 
     def _hand_over(self, detector: Detector) -> None:
         """Give the actors a detector, unless they have it."""
-        if self._held is detector:
+        if self._held is detector and self._pool.is_started:
             return
-        if not self._actors:
-            self._ray = self._open.enter_context(connect_ray(self._workers))
-            self._actors = start_actors(self._ray, DetectorWorker, self._workers)
+        self._pool.start()
         if self._build is not None and detector is self._built:
-            wanted = identify_detector(detector)
-            failed = self._ray.get([one.build.remote(self._build, wanted) for one in self._actors])
-            for error in failed:
-                if error is not None:
-                    raise error
+            self._pool.call_all("build", self._build, identify_detector(detector))
         else:
-            sent = self._put(detector)
-            self._ray.get([one.take.remote(sent) for one in self._actors])
+            self._pool.call_all("take", self._share(detector))
         self._held = detector
 
-    def _put(self, detector: Detector) -> Any:
-        """Lay a detector down where all actors can take it."""
+    def _share(self, detector: Detector) -> Any:
+        """Store a detector where all actors can take it."""
         try:
-            return self._ray.put(detector)
+            return self._pool.share(detector)
         except Exception as error:
             raise ConfigError(
                 f"{detector.name} cannot be sent to a worker of Ray ({type(error).__name__}: {error}). Leave out "
-                "--engine ray; in Python, hand RayTiles what builds it."
+                "--engine ray; in Python, give RayTileExecutor a function that builds it."
             ) from error
-
-    def _refuse_dead(self, error: Exception) -> None:
-        """Raise the error of a user for an actor that is gone."""
-        if self._ray is None or not isinstance(error, self._ray.exceptions.RayActorError):
-            return
-        self.__exit__(None, None, None)
-        last = str(error).strip().splitlines()[-1]
-        raise WorkerError(
-            f"a worker of Ray died ({last}), perhaps for want of memory. What is done is kept: run the same command "
-            "again, perhaps with fewer --workers."
-        ) from error
 
 
 def _copy_job(job: TileJob) -> TileJob:

@@ -1,0 +1,84 @@
+"""How worker processes compute exactly as the process that started them: folder, modules and number of threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
+"""Environment variable that says whether waiting threads spin ("ACTIVE") or sleep ("PASSIVE")."""
+
+
+@dataclass(frozen=True)
+class ThreadCount:
+    """Number of compute threads, which a worker takes over from the process that started it.
+
+    The last digit of a convolution depends on the number of threads, so with another number the results would not be
+    equal to the byte. More threads than cores do little harm while waiting threads sleep. To give every worker fewer
+    threads, and a single process the same number, set OMP_NUM_THREADS.
+
+    Attributes:
+        count: threads of torch; None where torch is not used.
+    """
+
+    count: int | None
+
+    @classmethod
+    def current(cls) -> ThreadCount:
+        """Return the number of threads of this process."""
+        return cls(sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None)
+
+    def apply(self) -> None:
+        """Use this number of threads in this process."""
+        if self.count is not None:
+            import torch
+
+            torch.set_num_threads(self.count)
+
+
+@dataclass(frozen=True)
+class DriverEnvironment:
+    """Environment of the process that was started by the user, to be reproduced in its workers.
+
+    Attributes:
+        folder: working directory, which relative paths (also those in records) refer to.
+        modules: `sys.path`.
+        threads: number of compute threads.
+        omp: value of OMP_NUM_THREADS, which Ray sets to 1 in an actor; None if it is not set.
+    """
+
+    folder: Path
+    modules: tuple[str, ...]
+    threads: ThreadCount
+    omp: str | None
+
+    @classmethod
+    def current(cls) -> DriverEnvironment:
+        """Return the environment of this process."""
+        return cls(Path.cwd(), tuple(sys.path), ThreadCount.current(), os.environ.get("OMP_NUM_THREADS"))
+
+    def apply(self) -> None:
+        """Reproduce the environment in this process, which Ray started with one thread and a path of its own."""
+        os.chdir(self.folder)
+        sys.path.extend(entry for entry in self.modules if entry not in sys.path)
+        os.environ.setdefault(WAIT_POLICY_VARIABLE, "PASSIVE")
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if self.omp is not None:
+            os.environ["OMP_NUM_THREADS"] = self.omp
+        self.threads.apply()
+
+
+@contextlib.contextmanager
+def passive_waiting() -> Iterator[None]:
+    """Let waiting threads of processes that are started within this context sleep, unless the user chose a policy."""
+    given = os.environ.get(WAIT_POLICY_VARIABLE)
+    os.environ.setdefault(WAIT_POLICY_VARIABLE, "PASSIVE")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[WAIT_POLICY_VARIABLE]
