@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.detection.changes import DetectedChanges
-from semicdvl.detection.tiles.background_io import BackgroundWriter
+from semicdvl.detection.tiles.background_io import write_in_background
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
 from semicdvl.raster.vector.object_stats import MapStrip
@@ -97,11 +97,11 @@ def collect_changes(
     """
     collector = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2)
     counts = _PixelCounts()
-    with BackgroundWriter[MapRows](sink.write_all, depth=1) as writer:
+    with write_in_background(sink.write_all, depth=1) as write:
         for strip in _number_strips(maps, collector):
             sink.open(strip, collector.classes)
             counts.add(strip, classes=len(collector.classes))
-            writer.put(MapRows(strip, collector.add_strip(strip)))
+            write(MapRows(strip, collector.add_strip(strip)))
     on_decided()
     table = collector.build_table(gsd_m=gsd_m, simplify=simplify)
     return DetectedChanges(

@@ -1,161 +1,86 @@
-"""Work that overlaps in time: a thread that fetches ahead, and a thread that puts away what is done.
+"""Reading ahead and writing behind: each in one thread of its own, joined to the caller's by a short queue.
 
-Both are joined to the main thread by short queues, so neither runs away with the memory; an error on either side ends
-the other and is raised in the main thread.
+A short queue keeps either side from filling the memory; an error on one side ends the other and is raised in the
+caller's thread. The threads and their errors are those of `concurrent.futures`.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _END: Any = object()
-_WAIT_S = 0.1
-"""How often a thread that waits looks whether the other side is still there."""
+_POLL_S = 0.1
+"""How often a thread that waits for room checks whether the other side is still there."""
 
 
-class _Stopped(Exception):
-    """The other side is gone."""
+@contextmanager
+def read_in_background(items: Iterable[T], *, depth: int) -> Iterator[Iterator[T]]:
+    """Give the items of an iterable in order, made in another thread up to `depth` ahead.
 
-
-class _Pipe(Generic[T]):
-    """A short queue that either side can end."""
-
-    def __init__(self, depth: int) -> None:
-        self.items: queue.Queue[T] = queue.Queue(maxsize=depth)
-        self.stopped = threading.Event()
-
-    def put(self, item: T) -> None:
-        """Hand an item over, waiting for room."""
-        while not self.stopped.is_set():
-            try:
-                return self.items.put(item, timeout=_WAIT_S)
-            except queue.Full:
-                continue
-        raise _Stopped
-
-    def get(self) -> T:
-        """Take the next item, waiting for one."""
-        while not self.stopped.is_set():
-            try:
-                return self.items.get(timeout=_WAIT_S)
-            except queue.Empty:
-                continue
-        raise _Stopped
-
-
-class BackgroundReader(Generic[T]):
-    """Items that a thread of its own makes, up to `depth` ahead of whoever takes them; to be used in a `with`.
-
-    What makes the items runs in that thread alone, so it may own handles that must not be shared (GDAL's).
+    All of the iterable runs in that one thread, its end included, so it may use handles that must not be shared (those
+    of GDAL). An error in it is raised when its item is taken.
     """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="reading") as thread:
+        pending: deque[Future[T]] = deque()
 
-    def __init__(self, items: Iterable[T], *, depth: int) -> None:
-        """Remember what to make; the thread starts with the `with`."""
-        self._items, self._pipe = items, _Pipe[Any](depth)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._make, name="reading", daemon=True)
+        def take() -> Iterator[T]:
+            pending.extend(thread.submit(next, iterator, _END) for _ in range(depth))
+            while (item := pending.popleft().result()) is not _END:
+                pending.append(thread.submit(next, iterator, _END))
+                yield item
 
-    def _make(self) -> None:
         try:
-            for item in self._items:
-                self._pipe.put(item)
-        except _Stopped:
-            return
-        except BaseException as error:  # raised again where the items are taken
-            self._error = error
+            yield take()
         finally:
-            if isinstance(self._items, Generator):
-                self._items.close()  # here and now: it may hold handles that are this thread's
-        try:
-            self._pipe.put(_END)
-        except _Stopped:
-            return
-
-    def __enter__(self) -> BackgroundReader[T]:
-        """Start."""
-        self._thread.start()
-        return self
-
-    def __iter__(self) -> Iterator[T]:
-        """Give the items, in order.
-
-        Raises:
-            BaseException: whatever ended their making.
-        """
-        while (item := self._pipe.get()) is not _END:
-            yield item
-        if self._error is not None:
-            raise self._error
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the thread, whether it is done or not."""
-        self._pipe.stopped.set()
-        self._thread.join()
+            for future in pending:
+                future.cancel()
+            if isinstance(iterator, Generator):
+                thread.submit(iterator.close).result()
 
 
-class BackgroundWriter(Generic[T]):
-    """A thread of its own that takes what it is given; to be used in a `with`.
+@contextmanager
+def write_in_background(take: Callable[[Iterator[T]], None], *, depth: int) -> Iterator[Callable[[T], None]]:
+    """Give a function that hands items over to `take`, which runs in another thread and gets all of them.
 
-    Leaving the `with` waits until everything is put away, or, after an error, gives up the rest.
+    The end of the `with` waits until everything is written or, after an error, gives up the rest. An error of `take` is
+    raised by the function, or at the end.
     """
+    items: queue.Queue[T] = queue.Queue(depth)
+    aborted = threading.Event()
 
-    def __init__(self, take: Callable[[Iterator[T]], None], *, depth: int) -> None:
-        """Remember who takes the items (called once, with all of them); the thread starts with the `with`."""
-        self._take, self._pipe = take, _Pipe[Any](depth)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="writing", daemon=True)
-
-    def _work(self) -> None:
-        try:
-            self._take(self._given())
-        except _Stopped:
-            return
-        except BaseException as error:  # raised again in the main thread
-            self._error = error
-        finally:
-            self._pipe.stopped.set()
-
-    def _given(self) -> Iterator[T]:
-        while (item := self._pipe.get()) is not _END:
+    def receive() -> Iterator[T]:
+        while (item := items.get()) is not _END and not aborted.is_set():
             yield item
+        if aborted.is_set():
+            raise CancelledError
 
-    def put(self, item: T) -> None:
-        """Hand an item over.
+    with ThreadPoolExecutor(1, thread_name_prefix="writing") as thread:
+        written = thread.submit(take, receive())
 
-        Raises:
-            BaseException: whatever went wrong with an earlier one.
-        """
+        def put(item: T) -> None:
+            while not written.done():
+                with suppress(queue.Full):
+                    return items.put(item, timeout=_POLL_S)
+            written.result()
+            raise AssertionError("the thread took less than it was given")
+
         try:
-            self._pipe.put(item)
-        except _Stopped:
-            if self._error is not None:
-                raise self._error from None
-            raise AssertionError("the thread took less than it was given") from None
-
-    def __enter__(self) -> BackgroundWriter[T]:
-        """Start."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for the thread; raise its error unless there is one already."""
-        if error is not None:
-            self._pipe.stopped.set()
-        else:
-            try:
-                self._pipe.put(_END)
-            except _Stopped:
-                pass
-        self._thread.join()
-        if error is None and self._error is not None:
-            raise self._error
+            yield put
+        except BaseException:
+            aborted.set()
+            with suppress(queue.Full):  # where it is full, an item wakes the thread
+                items.put_nowait(_END)
+            raise
+        if not written.done():
+            with suppress(AssertionError):  # it took all that it wanted meanwhile
+                put(_END)
+        written.result()

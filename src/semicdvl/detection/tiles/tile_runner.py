@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.detection.tiles.background_io import BackgroundReader, BackgroundWriter
+from semicdvl.detection.tiles.background_io import read_in_background, write_in_background
 from semicdvl.detection.tiles.tile_store import TileStore, WriterT
 from semicdvl.errors import InputError
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -44,7 +44,7 @@ class PairTileReader:
 
     def __iter__(self) -> Iterator[PairTile]:
         """Give the tiles, row by row."""
-        with BackgroundReader(self._read(), depth=QUEUE_DEPTH) as tiles:
+        with read_in_background(self._read(), depth=QUEUE_DEPTH) as tiles:
             yield from tiles
 
     def _read(self) -> Iterator[PairTile]:
@@ -127,12 +127,12 @@ def run_tiles(
     if first < len(store.tiling.rows):
         with (
             shown,
-            BackgroundReader(_read_jobs(store, pair, first), depth=QUEUE_DEPTH) as jobs,
-            BackgroundWriter[TilePrediction](lambda done: _write_rows(store, first, done), depth=QUEUE_DEPTH) as writer,
+            read_in_background(_read_jobs(store, pair, first), depth=QUEUE_DEPTH) as jobs,
+            write_in_background(partial(_write_rows, store, first), depth=QUEUE_DEPTH) as write,
         ):
             task = shown.add_task("detecting", total=count, completed=had)
             for done in compute(jobs):
-                writer.put(done)
+                write(done)
                 shown.advance(task)
     if not store.count_valid_px():
         remedy = "Check both images' no-data values and that they show the same place"
