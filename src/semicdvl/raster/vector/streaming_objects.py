@@ -4,6 +4,13 @@ The objects are those of `connected_components.find_objects` and `object_table.b
 with the same numbers, outlines and attributes. Memory holds one strip, the finished objects, and the masks of the
 objects that reach the last row of the strip. An outline is traced on the whole mask of its object, so it has no corners
 where strips meet.
+
+Why not GDAL's sieve and polygonize on the whole map: they need it in memory, and the sieve gives small regions the
+value of their largest neighbour, so it also fills holes and joins small objects to larger ones. On a map of 4096 x 4096
+and of 8192 x 8192 px (`python benchmarks/polygonize.py --size 8192`) this extraction took 120 and 155 MiB, sieve and
+polygonize 68 and 228 MiB, in the same time; 87 % of their polygons had other holes and 38,273 px of the larger map
+differed. Without the sieve the polygons are identical (GDAL's polygonize is what traces each object here, too), but at
+748 MiB, six times as slow, and with the small objects still in the map.
 """
 
 from __future__ import annotations
