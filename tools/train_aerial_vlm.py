@@ -30,7 +30,7 @@ from aerial_data import Crops, read_dubai, read_scenes
 from aerial_loss import Losses, WordSpace
 from aerial_publish import publish
 from aerial_words import nouns
-from semicdvl.vlms.aerial.net import AerialNet, fit_projection, normalise_image
+from semicdvl.vlms.aerial.net import WORD_DIMENSIONS, AerialNet, normalise_image
 from semicdvl.vlms.aerial.text import encode_sentences
 
 KINDS = ("dubai", "dubai", "dubai", "scene", "scene", "built", "built", "settlement")
@@ -73,6 +73,18 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             self.crops = load_crops(self.settings)
         image, label = self.crops.batch(KINDS, self.settings.seed * 1_000_000 + index)
         return torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(label)
+
+
+def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tuple[Tensor, Tensor]:
+    """Return (mean_D, projection_DE) of a noun table: principal axes, each scaled by its variance to the power -1/4.
+
+    Full whitening (-1/2) blows up axes that are noise, none (0) leaves the many nouns of one topic nearly parallel.
+    """
+    unit_ND = F.normalize(embeddings_ND.double(), dim=1)
+    mean_D = unit_ND.mean(0)
+    variance_E, axes_DE = torch.linalg.eigh(torch.cov((unit_ND - mean_D).T))
+    keep = torch.argsort(variance_E, descending=True)[:dim]
+    return mean_D.float(), (axes_DE[:, keep] * variance_E[keep].clamp_min(1e-9) ** -0.25).float()
 
 
 def load_crops(settings: Settings) -> Crops:

@@ -14,7 +14,7 @@ from semicdvl.models import MODELS
 from semicdvl.models.heads import drop_train_heads
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.model_cards import MODEL_CARDS
+from semicdvl.vlms.model_cards import read_model_card
 
 REGISTRIES: dict[str, dict[str, str]] = {
     "methods": METHODS,
@@ -30,7 +30,7 @@ def describe_parts(kind: str) -> list[tuple[str, str]]:
     if kind == "prompts":
         return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
     if kind == "vlms":
-        return [(name, MODEL_CARDS[name].description) for name in VLMS]
+        return [(name, read_model_card(name).description) for name in VLMS]
     return [(name, _read_first_docstring_line(target)) for name, target in REGISTRIES[kind].items()]
 
 
@@ -44,7 +44,8 @@ def list_detail_headings(kind: str, *, params: bool) -> tuple[str, ...]:
 def describe_details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
     """Return what stands below those headings."""
     if kind == "vlms":
-        return MODEL_CARDS[name].licence, MODEL_CARDS[name].size, MODEL_CARDS[name].needs
+        card = read_model_card(name)
+        return card.licence, card.size, card.needs
     return count_parameters(name) if params and kind == "models" else ()
 
 

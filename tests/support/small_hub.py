@@ -23,12 +23,12 @@ def _handler(name: str, folder: Path, asked: list[str]) -> type[BaseHTTPRequestH
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self) -> None:
-            self._get_answer(body=False)
+            self._respond(body=False)
 
         def do_GET(self) -> None:
-            self._get_answer(body=True)
+            self._respond(body=True)
 
-        def _answer(self, *, body: bool) -> None:
+        def _respond(self, *, body: bool) -> None:
             path = unquote(urlparse(self.path).path)
             asked.append(f"{self.command} {path}")
             if path.startswith(f"/api/models/{name}/tree/"):

@@ -127,8 +127,8 @@ def test_identity_follows_the_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "why"),
     [
-        (np.zeros((3, WIDTH, HEIGHT), np.float32), "wanted"),
-        (np.zeros((2, HEIGHT, WIDTH), np.float32), "wanted"),
+        (np.zeros((3, WIDTH, HEIGHT), np.float32), "one map per prompt"),
+        (np.zeros((2, HEIGHT, WIDTH), np.float32), "one map per prompt"),
         (np.full((3, HEIGHT, WIDTH), np.nan), "NaN"),
         (np.zeros((3, HEIGHT, WIDTH), complex), "real numbers"),
         (np.array([{"a": 1}], dtype=object), "not an array file"),
@@ -165,11 +165,11 @@ def test_broken_instances(folder: Path, image: np.ndarray, content: str, why: st
 
 def test_missing_answers_and_words(folder: Path, image: np.ndarray) -> None:
     vlm = build_precomputed(weights=folder)
-    with pytest.raises(InputError, match="no answer for this image"):
+    with pytest.raises(InputError, match="no prediction for this image"):
         vlm.segment(image, ["house"])
     with pytest.raises(InputError, match=r"'hause'.*Did you mean 'house'"):
         vlm.segment(image, ["hause"])
-    with pytest.raises(InputError, match="no image with these very pixels"):
+    with pytest.raises(InputError, match="no image with exactly these pixels"):
         vlm.segment(image[:, :4], ["house"])
     with pytest.raises(ConfigError, match="prompts"):
         vlm.segment(image, [])
@@ -183,12 +183,12 @@ def test_bad_note(tmp_path: Path, note: str) -> None:
 
 
 def test_bad_folders(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="folder of its answers"):
+    with pytest.raises(ConfigError, match="folder of its predictions"):
         build_precomputed()
     with pytest.raises(InputError, match=r"answers\.json"):
         build_precomputed(weights=tmp_path / "none")
     (tmp_path / "answers.json").write_text(json.dumps({"prompts": WORDS}))
-    with pytest.raises(InputError, match="no such folder of images"):
+    with pytest.raises(InputError, match="is no folder of images"):
         build_precomputed(weights=tmp_path, images="elsewhere")
 
 

@@ -20,9 +20,10 @@ from tests.support import tiny_vlms as tiny
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import VLM
+from semicdvl.vlms import create_vlm
 from semicdvl.vlms.huggingface import HuggingFaceVLM
 from semicdvl.vlms.instance_stitching import decode_mask
-from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, owl_sam, sam3
+from semicdvl.vlms.models import clip_dense, clipseg, sam3
 from semicdvl.vlms.models.sam2_boxes import ScoredBoxes
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
@@ -42,32 +43,32 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def builders(folders: dict[str, Path]) -> dict[str, Build]:
-    def bound(module: Any, *, weights: str, sam: str | None = None, **fixed: Any) -> Build:
+    def bound(name: str, *, weights: str, sam: str | None = None, **fixed: Any) -> Build:
         built: dict[str, HuggingFaceVLM] = {}
 
         def build(*, fresh: bool = False, **options: Any) -> HuggingFaceVLM:
             given = {"weights": folders[weights], **fixed, **({"sam": folders[sam]} if sam else {}), **options}
             key = repr(sorted(options.items()))
             if fresh or key not in built:
-                built[key] = module.build(**given)
+                built[key] = create_vlm(name, **given)
             vlm = built.pop(key) if fresh else built[key]
-            return replace(vlm, _image_features=OrderedDict(), _asked={})
+            return replace(vlm, _image_features=OrderedDict(), _encoded_prompts={})
 
         return build
 
     return {
-        "sam3": bound(sam3, weights="sam3", threshold=0.24),
-        "grounded_sam": bound(grounded_sam, weights="grounding_dino", sam="sam2"),
-        "owl_sam": bound(owl_sam, weights="owlv2", sam="sam2"),
-        "clipseg": bound(clipseg, weights="clipseg"),
-        "clip_dense": bound(clip_dense, weights="clip", tile_px=96),
-        "siglip": bound(clip_dense, weights="siglip", tile_px=96),
+        "sam3": bound("sam3", weights="sam3", threshold=0.24),
+        "grounded_sam": bound("grounded_sam", weights="grounding_dino", sam="sam2"),
+        "owl_sam": bound("owl_sam", weights="owlv2", sam="sam2"),
+        "clipseg": bound("clipseg", weights="clipseg"),
+        "clip_dense": bound("clip_dense", weights="clip", tile_px=96),
+        "siglip": bound("clip_dense", weights="siglip", tile_px=96),
     }
 
 
 NAMES = ("sam3", "grounded_sam", "owl_sam", "clipseg", "clip_dense", "siglip")
 WITH_INSTANCES = ("sam3", "grounded_sam", "owl_sam")
-ALONE = ("sam3", "owl_sam", "clipseg")  # each word's answer is its own
+INDEPENDENT = ("sam3", "owl_sam", "clipseg")  # a prompt's scores do not depend on the others
 
 
 # ------------------------------------------------------------------------------------------------ the contract
@@ -95,7 +96,7 @@ def test_maps_follow_the_order_of_the_words(builders: dict[str, Build], name: st
     vlm = builders[name]()
     straight, turned = vlm.segment(IMAGE, WORDS), vlm.segment(IMAGE, [WORDS[at] for at in (2, 0, 1)])
     np.testing.assert_allclose(turned.scores_CHW, straight.scores_CHW[[2, 0, 1]], atol=2e-5)
-    if name in ALONE:
+    if name in INDEPENDENT:
         alone = vlm.segment(IMAGE, ["tree"])
         np.testing.assert_allclose(alone.scores_CHW[0], straight.scores_CHW[2], atol=2e-5)
 
@@ -120,35 +121,35 @@ def test_small_and_large_images(builders: dict[str, Build], name: str, shape: tu
 
 @dataclass(frozen=True)
 class Counting:
-    """A looker that counts how many images it looks at."""
+    """A model that counts how many images it encodes."""
 
-    looker: Any
-    looked: list[int] = field(default_factory=list)
+    model: Any
+    encoded: list[int] = field(default_factory=list)
 
-    def look(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
-        self.looked.append(len(images))
-        seen: Sequence[Any] = self.looker.look(images)
+    def encode_images(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        self.encoded.append(len(images))
+        seen: Sequence[Any] = self.model.encode_images(images)
         return seen
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.looker, name)
+        return getattr(self.model, name)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_words_about_the_same_image_need_no_second_look(builders: dict[str, Build], name: str) -> None:
     vlm = builders[name]()
     counting = Counting(vlm.model)
-    vlm = replace(vlm, looker=counting)
+    vlm = replace(vlm, model=counting)
     fresh = builders[name]().segment(IMAGE, ("water", "road"))
     vlm.segment(IMAGE, WORDS)
     second = vlm.segment(IMAGE.copy(), ("water", "road"))
-    assert counting.looked == [1]
+    assert counting.encoded == [1]
     np.testing.assert_allclose(second.scores_CHW, fresh.scores_CHW, atol=2e-5)
     for value in (1, 2, 3):
         vlm.segment(np.full_like(IMAGE, value), WORDS)
-    assert sum(counting.looked) == 4 and len(vlm._image_features) == 2
+    assert sum(counting.encoded) == 4 and len(vlm._image_features) == 2
     vlm.segment(IMAGE, WORDS)  # forgotten meanwhile
-    assert sum(counting.looked) == 5
+    assert sum(counting.encoded) == 5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,7 +159,7 @@ def test_bad_questions(builders: dict[str, Build], name: str) -> None:
         with pytest.raises(ConfigError, match="uint8 RGB"):
             vlm.segment(image, WORDS)
     for prompts in ("building", [], ["road", " . "]):
-        with pytest.raises(ConfigError, match=r"words|empty word"):
+        with pytest.raises(ConfigError, match=r"words|is empty"):
             vlm.segment(IMAGE, prompts)
 
 
@@ -189,8 +190,8 @@ def test_identity_follows_weights_and_settings(builders: dict[str, Build], tmp_p
 
 def test_identity_follows_the_second_model_too(folders: dict[str, Path], tmp_path: Path) -> None:
     other = tiny.sam2(tmp_path / "sam2", seed=6)
-    for module, weights in ((owl_sam, "owlv2"), (grounded_sam, "grounding_dino")):
-        built = [module.build(weights=folders[weights], sam=sam) for sam in (folders["sam2"], other)]
+    for name, weights in (("owl_sam", "owlv2"), ("grounded_sam", "grounding_dino")):
+        built = [create_vlm(name, weights=folders[weights], sam=sam) for sam in (folders["sam2"], other)]
         assert built[0].identity != built[1].identity
 
 
@@ -300,7 +301,7 @@ def _asked_boxes(vlm: HuggingFaceVLM, monkeypatch: pytest.MonkeyPatch) -> Scored
         caught.append(self)
         return best(self, **settings)
 
-    monkeypatch.setattr(ScoredBoxes, "best", catch)
+    monkeypatch.setattr(ScoredBoxes, "select_best", catch)
     vlm.segment(IMAGE, WORDS)
     return caught[0]
 
@@ -308,8 +309,8 @@ def _asked_boxes(vlm: HuggingFaceVLM, monkeypatch: pytest.MonkeyPatch) -> Scored
 def test_grounding_dino_keeps_words_apart(builders: dict[str, Build]) -> None:
     vlm = builders["grounded_sam"]()
     text = vlm.model.encode_prompts(("road", "tree road", "tree"))  # [CLS] road . tree road . tree . [SEP]
-    assert text.places == ((1,), (3, 4), (6,))
-    with pytest.raises(ConfigError, match="cannot part"):
+    assert text.token_positions == ((1,), (3, 4), (6,))
+    with pytest.raises(ConfigError, match="cannot separate"):
         vlm.model.encode_prompts(("st. john", "road"))  # `segment` takes full stops out before
     assert vlm.segment(IMAGE, ["st. john", "road"]).prompts == ("st. john", "road")
     with pytest.raises(ConfigError, match="reads 32 tokens"):
@@ -318,15 +319,15 @@ def test_grounding_dino_keeps_words_apart(builders: dict[str, Build]) -> None:
 
 @torch.inference_mode()
 def test_sam2_cuts_out_what_the_class_does(builders: dict[str, Build]) -> None:
-    masks = builders["owl_sam"]().model.masks
+    segmenter = builders["owl_sam"]().model.box_segmenter
     corners = [[5.0, 3.0, 60.0, 30.0], [20.0, 10.0, 66.0, 44.0], [1.0, 1.0, 9.0, 40.0]]
     scores_NP = torch.tensor([[0.2, 0.9], [0.8, 0.1], [0.3, 0.4]])
-    seen = masks.look([IMAGE])[0]
-    small = replace(masks, batch=2)
+    seen = segmenter.encode_images([IMAGE])[0]
+    small = replace(segmenter, batch=2)
     maps_PHW, found = small.segment_boxes(seen, ScoredBoxes(torch.tensor(corners), scores_NP), shape_hw=SHAPE)
-    inputs = masks.processor(images=IMAGE, input_boxes=[corners], return_tensors="pt")
-    out = masks.model(**{k: v for k, v in inputs.items() if k != "original_sizes"}, multimask_output=False)
-    full = masks.processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][:, 0].numpy()
+    inputs = segmenter.processor(images=IMAGE, input_boxes=[corners], return_tensors="pt")
+    out = segmenter.model(**{k: v for k, v in inputs.items() if k != "original_sizes"}, multimask_output=False)
+    full = segmenter.processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][:, 0].numpy()
     kept = [(mask, prompt, score) for mask, prompt, score in zip(full, (1, 0, 1), (0.9, 0.8, 0.4), strict=True)]
     kept = [one for one in kept if one[0].any()]
     assert len(found) == len(kept) > 0
@@ -361,72 +362,72 @@ def test_nothing_found_is_an_answer(builders: dict[str, Build], name: str) -> No
 def test_dense_clip_is_clip_whose_last_attention_looks_at_itself(
     builders: dict[str, Build], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looker = builders["clip_dense"]().model
-    model = looker.model
-    seen = looker.encode_images([IMAGE])[0]
-    assert seen.grid_hw == (8, 12) and len(seen.values_NE) == 96  # 45 x 70 px brought to 64 x 96, patches of 8
+    adapter = builders["clip_dense"]().model
+    model, features = adapter.model, adapter.encode_images([IMAGE])[0]
+    assert features.grid_hw == (8, 12) and len(features.values_NE) == 96  # 45 x 70 px brought to 64 x 96, patches of 8
     attention = model.vision_model.encoder.layers[-1].self_attn
 
     def identity(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
         return attention.out_proj(attention.v_proj(hidden_states)), None
 
     monkeypatch.setattr(attention, "forward", identity)
-    hidden = model.vision_model(looker._pixels([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[0, 1:]
+    hidden = model.vision_model(adapter._preprocess_images([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[
+        0, 1:
+    ]
     expected = model.visual_projection(model.vision_model.post_layernorm(hidden))
-    torch.testing.assert_close(seen.values_NE, F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features.values_NE, F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
 def test_dense_siglip_pools_single_patches(builders: dict[str, Build]) -> None:
-    looker = builders["siglip"]().model
-    model = looker.model
-    seen = looker.encode_images([IMAGE])[0]
-    hidden = model.vision_model(looker._pixels([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[0]
+    adapter = builders["siglip"]().model
+    model, features = adapter.model, adapter.encode_images([IMAGE])[0]
+    hidden = model.vision_model(adapter._preprocess_images([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[0]
     expected = model.vision_model.head(hidden[7][None, None])[0]
-    torch.testing.assert_close(seen.values_NE[7], F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features.values_NE[7], F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
 def test_words_are_means_over_sentences(builders: dict[str, Build]) -> None:
-    looker = builders["clip_dense"](templates=["a photo of a {}", "many {}s"]).model
+    model = builders["clip_dense"](templates=["a photo of a {}", "many {}s"]).model
     vectors = []
     for sentence in ("a photo of a road", "many roads"):
-        tokens = looker.tokenizer([sentence], return_tensors="pt")
-        vectors.append(F.normalize(looker.model.get_text_features(**tokens).pooler_output[0], dim=-1))
+        tokens = model.tokenizer([sentence], return_tensors="pt")
+        vectors.append(F.normalize(model.model.get_text_features(**tokens).pooler_output[0], dim=-1))
     expected = F.normalize(torch.stack(vectors).mean(0), dim=-1)
-    torch.testing.assert_close(looker.encode_prompts(("tree", "road"))[1], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.encode_prompts(("tree", "road"))[1], expected, atol=1e-5, rtol=1e-4)
 
 
 def _dense(builders: dict[str, Build], **settings: float) -> Any:
-    """Return a looker of two words whose four patches and keys are known."""
-    looker = builders["clip_dense"](**settings).model
+    """Return a model of two words whose four patches and keys are known."""
+    model = builders["clip_dense"](**settings).model
     with torch.no_grad():
-        looker.model.logit_scale.fill_(0.0)
+        model.model.logit_scale.fill_(0.0)
     angle = torch.tensor([0.0, 0.3, 1.2, 0.78])
     values = torch.stack([angle.cos(), angle.sin()], dim=1)
     keys = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.0]]), dim=1)
-    return looker, clip_dense.PatchFeatures(values, keys, (2, 2))
+    return model, clip_dense.PatchFeatures(values, keys, (2, 2))
 
 
 @torch.inference_mode()
 def test_key_smoothing_and_prompt_denoising(builders: dict[str, Build]) -> None:
     words = torch.eye(2)
-    looker, seen = _dense(builders)
-    plain = looker.answer(seen, words, shape_hw=(2, 2))[0]
+    model, seen = _dense(builders)
+    plain = model.predict(seen, words, shape_hw=(2, 2))[0]
     expected = (seen.values_NE @ words.T).softmax(dim=1)
     torch.testing.assert_close(plain, expected.T.reshape(2, 2, 2))
-    looker, _ = _dense(builders, key_smoothing=0.52)  # only the last patch is that unsure
-    smooth = looker.answer(seen, words, shape_hw=(2, 2))[0]
+    model, _ = _dense(builders, key_smoothing=0.52)  # only the last patch is that unsure
+    smooth = model.predict(seen, words, shape_hw=(2, 2))[0]
     weights = (seen.keys_ND @ seen.keys_ND[3]).clamp_min(0)
     torch.testing.assert_close(smooth[:, 1, 1], (weights[:, None] * expected).sum(0) / weights.sum())
     torch.testing.assert_close(smooth[:, 0], plain[:, 0])
     torch.testing.assert_close(smooth.sum(0), torch.ones(2, 2))
-    looker, _ = _dense(builders, prompt_denoising=0.66)  # the second word never gets there
-    kept = looker.answer(seen, words, shape_hw=(2, 2))[0]
+    model, _ = _dense(builders, prompt_denoising=0.66)  # the second word never gets there
+    kept = model.predict(seen, words, shape_hw=(2, 2))[0]
     assert float(plain[1].max()) < 0.66 < float(plain[0].max())
     assert (kept[0] == 1).all() and (kept[1] == 0).all()
-    looker, _ = _dense(builders, prompt_denoising=0.99)  # nobody does: nobody is dropped
-    torch.testing.assert_close(looker.answer(seen, words, shape_hw=(2, 2))[0], plain)
+    model, _ = _dense(builders, prompt_denoising=0.99)  # nobody does: nobody is dropped
+    torch.testing.assert_close(model.predict(seen, words, shape_hw=(2, 2))[0], plain)
 
 
 def test_dense_clip_compares(builders: dict[str, Build]) -> None:

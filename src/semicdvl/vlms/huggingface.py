@@ -1,14 +1,12 @@
-"""What all VLMs of `transformers` share: tiles, batches, remembered images, and masks on a coarse grid made instances.
+"""The VLM around a model of `transformers`: tiles, batches, cached image features, and masks turned into instances.
 
-An adapter (`sam3`, `clipseg`, ...) is a `PromptableModel`: it turns words into a question, images into features, and
-one of each
-into an answer. Looking is what costs; features of the last few tiles are kept, so that other words about the same
-image cost little.
+An adapter (`sam3`, `clipseg`, ...) is a `PromptableModel`: it encodes prompts and images, and predicts from one of
+each. Encoding images is the expensive part; the features of the last few tiles are cached, so that other prompts for
+the same image cost little.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,39 +22,42 @@ from torch import Tensor
 from semicdvl.atomic_files import hash_values
 from semicdvl.types import Instance, Segments
 from semicdvl.vlms.instance_stitching import encode_mask
+from semicdvl.vlms.pixel_hash import hash_pixels
 from semicdvl.vlms.tiled_inference import segment_in_tiles
 from semicdvl.vlms.validation import check_image, check_scores, normalise_prompts
 
 CACHED_IMAGES = 2
-"""Images whose features are kept: the two dates of a pair. SAM 3 needs about 0.2 GB for each in float32."""
+"""Images whose features are cached: the two dates of a pair. SAM 3 needs about 0.2 GB for each in float32."""
 
 
 class PromptableModel(Protocol):
-    """A vision-language model in two halves, so that an image is looked at once for any number of questions."""
+    """Describe a vision-language model in two halves, so that an image is encoded once for any number of prompts."""
 
     def encode_prompts(self, words: tuple[str, ...]) -> Any:
-        """Return what the model needs to know of the words."""
+        """Return the encoded prompts."""
         ...
 
     def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
         """Return features of each image (HWC, all of one size), computed together."""
         ...
 
-    def predict(self, seen: Any, question: Any, *, shape_hw: tuple[int, int]) -> tuple[Tensor, list[Instance] | None]:
-        """Return scores CHW in [0, 1] of the image's size, and instances where the model has them."""
+    def predict(
+        self, features: Any, prompts: Any, *, shape_hw: tuple[int, int]
+    ) -> tuple[Tensor, list[Instance] | None]:
+        """Return scores CHW in [0, 1] of the image's size, and instances if the model predicts them."""
         ...
 
 
 @dataclass(frozen=True)
 class HuggingFaceVLM:
-    """A VLM around a `PromptableModel`; the builders of the adapters make it.
+    """Run a `PromptableModel` as a VLM; the builders of the adapters make it.
 
     Attributes:
-        identity: name, hash of weights and vocabulary, hash of every setting that changes answers.
-        gamma: score from which answers are worth believing; each adapter says what its scores mean.
+        identity: name, hash of weights and vocabulary, hash of every setting that changes predictions.
+        gamma: score from which predictions are reliable; each adapter states what its scores mean.
         model: the model.
         tile_px: longest side of a tile.
-        batch: tiles looked at together.
+        batch: tiles encoded together.
     """
 
     identity: str
@@ -73,22 +74,22 @@ class HuggingFaceVLM:
         return self.tile_px // 8
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
-        """Return one score map per prompt, and instances where the model gives them; `gsd_m` changes nothing.
+        """Return one score map per prompt, and instances if the model predicts them; `gsd_m` changes nothing.
 
         Args:
-            image_HWC: uint8 RGB of any size; beyond `tile_px` it is seen in overlapping tiles.
+            image_HWC: uint8 RGB of any size; beyond `tile_px` it is segmented in overlapping tiles.
             prompts: words, in any case.
             gsd_m: not used: these models were trained on photographs without a scale.
 
         Raises:
-            ConfigError: the image isn't uint8 RGB, nothing was asked, or a word is longer than the model reads.
-            InputError: the model answered with NaN.
+            ConfigError: the image is not uint8 RGB, there is no prompt, or one is longer than the model reads.
+            InputError: the model returned NaN.
         """
         name = self.identity.partition("-")[0]
         check_image(image_HWC, vlm=name)
         words = normalise_prompts(prompts)
         with torch.inference_mode():
-            answer = segment_in_tiles(
+            segments = segment_in_tiles(
                 image_HWC,
                 words,
                 lambda tiles: self._segment_tiles(tiles, words),
@@ -96,56 +97,50 @@ class HuggingFaceVLM:
                 overlap_px=self.overlap_px,
                 batch=self.batch,
             )
-        check_scores(answer.scores_CHW, vlm=name)
-        return Segments(answer.scores_CHW, tuple(prompts), answer.instances)
+        check_scores(segments.scores_CHW, vlm=name)
+        return Segments(segments.scores_CHW, tuple(prompts), segments.instances)
 
     def _segment_tiles(self, tiles: Sequence[NDArray[np.uint8]], words: tuple[str, ...]) -> list[Segments]:
-        """Return the answers for tiles of one size."""
+        """Segment tiles of one size."""
         if words not in self._encoded_prompts:
-            self._encoded_prompts.clear()  # the words of one run; another run's would only take room
+            self._encoded_prompts.clear()
             self._encoded_prompts[words] = self.model.encode_prompts(words)
-        answers = []
-        for tile_HWC, seen in zip(tiles, self._encode_tiles(tiles), strict=True):
+        predictions = []
+        for tile_HWC, features in zip(tiles, self._encode_tiles(tiles), strict=True):
             height, width = tile_HWC.shape[:2]
-            scores_CHW, found = self.model.predict(seen, self._encoded_prompts[words], shape_hw=(height, width))
+            scores_CHW, found = self.model.predict(features, self._encoded_prompts[words], shape_hw=(height, width))
             maps_CHW = scores_CHW.float().clamp(0, 1).cpu().numpy()
-            answers.append(Segments(maps_CHW, words, None if found is None else tuple(found)))
-        return answers
+            predictions.append(Segments(maps_CHW, words, None if found is None else tuple(found)))
+        return predictions
 
     def _encode_tiles(self, tiles: Sequence[NDArray[np.uint8]]) -> list[Any]:
-        """Return features of tiles; those of the last few are remembered by their pixels."""
-        keys = [_hash_pixels(tile_HWC) for tile_HWC in tiles]
-        have = {key: self._image_features[key] for key in keys if key in self._image_features}
-        new = {key: tile_HWC for key, tile_HWC in zip(keys, tiles, strict=True) if key not in have}
+        """Return features of tiles; those of the last few are cached by their pixels."""
+        keys = [hash_pixels(tile_HWC) for tile_HWC in tiles]
+        cached = {key: self._image_features[key] for key in keys if key in self._image_features}
+        new = {key: tile_HWC for key, tile_HWC in zip(keys, tiles, strict=True) if key not in cached}
         if new:
-            have |= zip(new, self.model.encode_images(list(new.values())), strict=True)
+            cached |= zip(new, self.model.encode_images(list(new.values())), strict=True)
         for key in keys:
-            self._image_features[key] = have[key]
+            self._image_features[key] = cached[key]
             self._image_features.move_to_end(key)
         while len(self._image_features) > CACHED_IMAGES:
             self._image_features.popitem(last=False)
-        return [have[key] for key in keys]
-
-
-def _hash_pixels(image_HWC: NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(repr(image_HWC.shape).encode())
-    digest.update(np.ascontiguousarray(image_HWC).tobytes())
-    return digest.hexdigest()
+        return [cached[key] for key in keys]
 
 
 def build_identity(name: str, weights: str, **settings: Any) -> str:
-    """Return what the answer store is keyed by: name, hash of the weights, hash of the settings."""
+    """Return the identity of a VLM, by which stores know it: name, hash of the weights, hash of the settings."""
     return f"{name}-{weights}-{hash_values(settings)[:8]}"
 
 
-# ------------------------------------------------------------------------------------------------ pictures and masks
+# ------------------------------------------------------------------------------------------------ images and masks
 def to_pil_images(images: Sequence[NDArray[np.uint8]]) -> list[Image.Image]:
-    """Return images as the processors take them without guessing which axis is which."""
+    """Convert images to Pillow's, whose axes the processors need not guess."""
     return [Image.fromarray(image_HWC) for image_HWC in images]
 
 
 def resize_maps(maps_QHW: Tensor, shape_hw: tuple[int, int]) -> Tensor:
-    """Return maps at the image's size, bilinear, float32."""
+    """Resize maps to the image's size, bilinear, float32."""
     full_BQHW = F.interpolate(maps_QHW.float()[None], size=shape_hw, mode="bilinear", align_corners=False)
     return full_BQHW[0]
 
@@ -158,9 +153,9 @@ def masks_to_instances(
     scores: Sequence[float],
     shape_hw: tuple[int, int],
 ) -> list[Instance]:
-    """Return masks on a coarse grid as instances at the image's size: pixels greater than `above`, if there are any.
+    """Convert masks on a coarse grid to instances at the image's size: pixels greater than `above`, if there are any.
 
-    A few at a time, so that two hundred objects of a large tile don't lie in memory at full size.
+    It resizes a few at a time, so that two hundred objects of a large tile do not fill the memory at full size.
     """
     found = []
     for at in range(0, len(masks_QHW), 16):

@@ -1,10 +1,10 @@
-"""Objects cut by tile borders become one object again.
+"""Instance stitching: objects cut by tile borders become one instance again.
 
-A VLM sees a large image tile by tile, and so an object that crosses a border is found once in every tile that it
-touches. In the strip that two neighbouring tiles share, both have seen the very same pixels; so two finds of the same
-prompt are one object when they agree *there*: an IoU of `SAME_IOU` or more within the strip. A find that its tile's
-border cuts and that lies nearly whole in a find of the neighbour is a sliver of it, and joins it too. Joining goes on
-over any number of tiles (an object at a corner is found four times).
+A VLM segments a large image tile by tile, so an object that crosses a border has an instance in every tile that it
+touches. In the strip that two neighbouring tiles share, both contain the same pixels; so two instances of the same
+prompt are one object when they agree *there*: an IoU of `MIN_OVERLAP_IOU` or more within the strip. An instance that
+its tile's border cuts and that lies nearly whole in an instance of the neighbour is a sliver of it, and is merged too.
+Merging goes on over any number of tiles (an object at a corner has four instances).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pycocotools import mask as rle
 from semicdvl.types import Instance
 
 MIN_OVERLAP_IOU = 0.5
-"""Two finds are one object from this IoU on, measured in the strip that both tiles show."""
+"""Two instances are one object from this IoU on, measured in the strip that both tiles share."""
 MIN_SLIVER_FRAC = 0.8
-"""A find cut by its tile's border joins a find of the neighbour that holds this share of it."""
+"""An instance cut by its tile's border merges with one of the neighbour that contains this share of it."""
 
 TileWindow = tuple[slice, slice]
 """Rows and columns of a tile in the image."""
@@ -30,16 +30,16 @@ TileWindow = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class InstanceFragment:
-    """What one tile shows of one object.
+    """Hold the instance of an object in one tile.
 
     Attributes:
         mask_HW: boolean, cut to the object's bounding box.
         top: first row of that box in the image.
         left: first column.
-        prompt: index of the word that it answers.
-        score: of this find.
+        prompt: index of its prompt.
+        score: of this instance.
         tile: number of the tile.
-        touches_border: it touches a border of its tile that is no border of the image.
+        touches_border: whether it touches a border of its tile that is no border of the image.
     """
 
     mask_HW: NDArray[np.bool_]
@@ -71,7 +71,7 @@ class InstanceFragment:
 
 
 def decode_mask(mask: Any) -> NDArray[np.bool_]:
-    """Return an instance's mask (boolean array or COCO RLE) as a boolean array."""
+    """Decode an instance's mask (boolean array or COCO RLE) to a boolean array."""
     if isinstance(mask, np.ndarray):
         solid_HW: NDArray[np.bool_] = np.asarray(mask != 0)
         return solid_HW
@@ -83,7 +83,7 @@ def decode_mask(mask: Any) -> NDArray[np.bool_]:
 def make_fragment(
     instance: Instance, *, tile: int, window: TileWindow, shape_hw: tuple[int, int]
 ) -> InstanceFragment | None:
-    """Return what a tile's instance is in the image; None for an empty mask."""
+    """Place a tile's instance in the image; None for an empty mask."""
     mask_HW = decode_mask(instance.mask)
     rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     if not len(rows):
@@ -101,9 +101,9 @@ def make_fragment(
 
 
 def encode_mask(mask_HW: NDArray[np.bool_], *, top: int, left: int, shape_hw: tuple[int, int]) -> dict[str, Any]:
-    """Return a mask that lies at (top, left) of an image as COCO RLE of the image's size.
+    """Encode a mask at (top, left) of an image as COCO RLE of the image's size.
 
-    Made from the object's own pixels: encoding a whole image per object would cost the image's size each time.
+    It reads the object's own pixels: encoding a whole image per object would cost the image's size each time.
     """
     height, width = shape_hw
     col, row = np.nonzero(mask_HW.T)  # RLE runs down the columns
@@ -120,10 +120,10 @@ def encode_mask(mask_HW: NDArray[np.bool_], *, top: int, left: int, shape_hw: tu
 
 
 def stitch_instances(
-    pieces: Sequence[InstanceFragment], *, windows: Sequence[TileWindow], shape_hw: tuple[int, int]
+    fragments: Sequence[InstanceFragment], *, windows: Sequence[TileWindow], shape_hw: tuple[int, int]
 ) -> tuple[Instance, ...]:
-    """Return the objects of the image, each once, with the best score of its finds; order follows the first finds."""
-    root = list(range(len(pieces)))
+    """Merge fragments into the instances of the image, each with its best score, in order of first fragments."""
+    root = list(range(len(fragments)))
 
     def find(index: int) -> int:
         while root[index] != index:
@@ -131,22 +131,22 @@ def stitch_instances(
             index = root[index]
         return index
 
-    for first, second in find_same_instances(pieces, windows):
+    for first, second in find_same_instances(fragments, windows):
         a, b = find(first), find(second)
         root[max(a, b)] = min(a, b)
     groups: dict[int, list[InstanceFragment]] = {}
-    for index, piece in enumerate(pieces):
-        groups.setdefault(find(index), []).append(piece)
+    for index, fragment in enumerate(fragments):
+        groups.setdefault(find(index), []).append(fragment)
     return tuple(_merge_fragments(group, shape_hw) for group in groups.values())
 
 
-def find_same_instances(pieces: Sequence[InstanceFragment], windows: Sequence[TileWindow]) -> list[tuple[int, int]]:
-    """Return the pairs of finds that are one object, as indices of `pieces`, whose `tile` is one of `windows`."""
+def find_same_instances(fragments: Sequence[InstanceFragment], windows: Sequence[TileWindow]) -> list[tuple[int, int]]:
+    """Return the pairs of fragments that are one object, as indices; a fragment's `tile` is an index of `windows`."""
     of_tile: dict[int, list[int]] = {}
-    for index, piece in enumerate(pieces):
-        of_tile.setdefault(piece.tile, []).append(index)
-    boxes_N4 = np.array([piece.box for piece in pieces], np.int64).reshape(-1, 4)
-    prompts_N = np.array([piece.prompt for piece in pieces], np.int64)
+    for index, fragment in enumerate(fragments):
+        of_tile.setdefault(fragment.tile, []).append(index)
+    boxes_N4 = np.array([fragment.box for fragment in fragments], np.int64).reshape(-1, 4)
+    prompts_N = np.array([fragment.prompt for fragment in fragments], np.int64)
     pairs = []
     tiles = sorted(of_tile)
     for at, first in enumerate(tiles):
@@ -157,13 +157,13 @@ def find_same_instances(pieces: Sequence[InstanceFragment], windows: Sequence[Ti
             here, there = of_tile[first], of_tile[second]
             meet_NM = _boxes_overlap(boxes_N4[here], boxes_N4[there]) & (prompts_N[here][:, None] == prompts_N[there])
             for i, j in zip(*np.nonzero(meet_NM), strict=True):
-                if _is_same_instance(pieces[here[i]], pieces[there[j]], strip):
+                if _is_same_instance(fragments[here[i]], fragments[there[j]], strip):
                     pairs.append((here[i], there[j]))
     return pairs
 
 
 def _shared_strip(first: TileWindow, second: TileWindow) -> tuple[int, int, int, int] | None:
-    """Return the part of the image that two tiles both show."""
+    """Return the part of the image that two tiles share."""
     top, left = max(first[0].start, second[0].start), max(first[1].start, second[1].start)
     bottom, right = min(first[0].stop, second[0].stop), min(first[1].stop, second[1].stop)
     return (top, left, bottom, right) if top < bottom and left < right else None
@@ -178,7 +178,7 @@ def _boxes_overlap(first_N4: NDArray[np.int64], second_M4: NDArray[np.int64]) ->
 
 
 def _is_same_instance(first: InstanceFragment, second: InstanceFragment, strip: tuple[int, int, int, int]) -> bool:
-    """Tell whether two finds of neighbouring tiles are the same object."""
+    """Tell whether two fragments of neighbouring tiles are the same object."""
     box = (
         max(strip[0], min(first.top, second.top)),
         max(strip[1], min(first.left, second.left)),
@@ -192,17 +192,18 @@ def _is_same_instance(first: InstanceFragment, second: InstanceFragment, strip: 
     if common >= MIN_OVERLAP_IOU * int((a_HW | b_HW).sum()):
         return True
     return any(
-        piece.touches_border and common >= MIN_SLIVER_FRAC * int(piece.mask_HW.sum()) for piece in (first, second)
+        fragment.touches_border and common >= MIN_SLIVER_FRAC * int(fragment.mask_HW.sum())
+        for fragment in (first, second)
     )
 
 
 def _merge_fragments(group: Sequence[InstanceFragment], shape_hw: tuple[int, int]) -> Instance:
-    """Return the union of the finds of one object."""
-    boxes = np.array([piece.box for piece in group])
+    """Return the union of the fragments of one object."""
+    boxes = np.array([fragment.box for fragment in group])
     top, left, bottom, right = (int(value) for value in (*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)))
     union_HW = np.zeros((bottom - top, right - left), bool)
-    for piece in group:
-        part_HW: NDArray[np.bool_] = piece.crop_to((top, left, bottom, right))
+    for fragment in group:
+        part_HW: NDArray[np.bool_] = fragment.crop_to((top, left, bottom, right))
         union_HW[part_HW] = True
     code = encode_mask(union_HW, top=top, left=left, shape_hw=shape_hw)
-    return Instance(code, group[0].prompt, max(piece.score for piece in group))
+    return Instance(code, group[0].prompt, max(fragment.score for fragment in group))

@@ -1,4 +1,4 @@
-"""What the command line says of a VLM, as the options of its builder."""
+"""Parse what the command line says of a VLM into the options of its builder."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def parse_vlm_options(
         assignments: `key=value`; a value is read as TOML (numbers, true, false, lists), and as text where it is none.
 
     Raises:
-        ConfigError: an entry of `assignments` is no `key=value`, or says again what an option says.
+        ConfigError: an entry of `assignments` is no `key=value`, or repeats an option.
     """
     named = {"weights": weights, "device": device, "dtype": dtype}
     options: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     for text in assignments:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not key or not value:
-            raise ConfigError(f"--vlm-set {text}: wanted key=value, such as threshold=0.4.")
+            raise ConfigError(f"--vlm-set {text}: must be key=value, such as threshold=0.4.")
         if key in options:
-            raise ConfigError(f"--vlm-set {text}: '{key}' is given twice; give it once.")
+            raise ConfigError(f"--vlm-set {text}: '{key}' is given twice. Give it once.")
         options[key] = _parse_value(value)
     return options
 
 
 def _parse_value(text: str) -> Any:
-    """Return a value as TOML reads it, or the text itself."""
+    """Read a value as TOML, or return the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,4 @@
-"""What every VLM checks before it looks: is it an image, are these words, are the scores numbers?"""
+"""Validation of what a VLM receives and returns: image, prompts, scores."""
 
 from __future__ import annotations
 
@@ -12,39 +12,58 @@ from semicdvl.errors import ConfigError, InputError
 
 
 def check_image(image_HWC: NDArray[Any], *, vlm: str) -> None:
-    """Refuse what is not a uint8 RGB image.
+    """Refuse an array that is no uint8 RGB image.
 
     Raises:
-        ConfigError: the array has other axes, bands or values.
+        ConfigError: the array has other axes, bands or values, or no pixel.
     """
     if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8 or 0 in image_HWC.shape:
         raise ConfigError(
-            f"the VLM '{vlm}' takes uint8 RGB images (height, width, 3), got {image_HWC.dtype} {image_HWC.shape}; "
-            "choose three bands and stretch them to 0..255 first."
+            f"the VLM '{vlm}' takes uint8 RGB images (height, width, 3), got {image_HWC.dtype} {image_HWC.shape}. "
+            "Choose three bands and stretch them to 0..255 first."
         )
 
 
-def normalise_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Return prompts as they are asked: lower case, single blanks, no full stop (which parts words for some VLMs).
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Refuse what is no list of prompts.
 
     Raises:
-        ConfigError: nothing was asked, or an empty word.
+        ConfigError: there is no prompt, or a single string in place of a list.
     """
     if isinstance(prompts, str) or not prompts:
-        raise ConfigError(f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road'].")
-    words = tuple(" ".join(str(word).lower().replace(".", " ").split()) for word in prompts)
+        raise ConfigError(f"prompts must be a list of words, got {prompts!r}. Give for example ['building', 'road'].")
+
+
+def normalise_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Return prompts in lower case, with single blanks and no full stop (which separates words for some VLMs).
+
+    Raises:
+        ConfigError: there is no prompt, or an empty one.
+    """
+    check_prompts(prompts)
+    words = tuple(" ".join(str(prompt).lower().replace(".", " ").split()) for prompt in prompts)
     if not all(words):
-        raise ConfigError(f"an empty word was asked among {list(prompts)!r}; name something, for example 'building'.")
+        raise ConfigError(f"one of the prompts {list(prompts)!r} is empty. Give a word, for example 'building'.")
     return words
 
 
+def check_template(template: str) -> None:
+    """Refuse a sentence template without exactly one place for the word.
+
+    Raises:
+        ConfigError: `{}` does not occur once.
+    """
+    if template.count("{}") != 1:
+        raise ConfigError(f"the template {template!r} must contain {{}}, the place of the word, exactly once.")
+
+
 def check_scores(scores_CHW: NDArray[Any], *, vlm: str) -> None:
-    """Refuse scores that are not numbers: half precision overflows, broken weights answer so.
+    """Refuse scores that are not numbers, which overflowing half precision and broken weights produce.
 
     Raises:
         InputError: a score is NaN or infinite.
     """
     if not np.isfinite(scores_CHW).all():
         raise InputError(
-            vlm, "answered with scores that are not numbers", "Use --dtype float32, or fetch the weights again"
+            vlm, "returned scores that are not numbers", "Use --dtype float32, or download the weights again"
         )

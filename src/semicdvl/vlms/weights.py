@@ -1,9 +1,9 @@
-"""Weights of a VLM: a folder on disk, or a name on the model hub, which becomes a folder once and for all.
+"""Weights of a VLM: a folder on disk, or a name on the model hub, which is downloaded to a folder once.
 
-A name is looked for among what was downloaded before; only when it isn't there is the hub asked, once and with a short
-timeout, so that a machine without a network gets one clear sentence at once. What is in the folder is what is loaded:
-nothing is looked up again later, and equal files mean equal answers. Weights are safetensors; a repository that has
-none may bring `pytorch_model.bin`, read with `weights_only` (tensors, no code). No code of a repository is ever run.
+A name is searched for in the hub's cache first; only if it is missing there is the hub contacted, once and with a short
+timeout, so that a machine without a network gets one clear error at once. The files of the folder are what is loaded:
+nothing is looked up again later, and equal files mean equal predictions. Weights are safetensors; a repository without
+any may have `pytorch_model.bin`, read with `weights_only` (tensors, no code). No code of a repository is ever run.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ SAFETENSORS_NAME = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?
 PICKLE_NAME = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 CONFIG_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
 HUB_TIMEOUT_S = 5.0
-"""A hub that doesn't answer within this is taken as out of reach."""
+"""A hub that does not respond within this counts as out of reach."""
 MAX_MISSING_FRAC = 0.02
-"""From this share of tensors missing on, a folder holds another model; below, a warning is given."""
+"""If more than this share of the tensors is missing, the folder has another model; otherwise a warning is given."""
 
 
 @dataclass(frozen=True)
 class WeightsSpec:
-    """What a VLM needs, and how its user gets it.
+    """Describe the weights that a VLM needs, and how a user gets them.
 
     Attributes:
         vlm_name: name of the VLM.
-        default_name: name on the model hub that is taken unless another is given.
+        default_name: name on the model hub that is used unless another is given.
         model_types: what `config.json` may call the architecture.
-        gated: the hub wants the licence accepted before.
-        option: how the command line takes it.
+        gated: whether the hub requires that the licence is accepted first.
+        option: option of the command line that names it.
     """
 
     vlm_name: str
@@ -53,19 +53,19 @@ class WeightsSpec:
     option: str = "--weights "
 
     def describe_download(self, name: str) -> str:
-        """Say how weights come onto a machine without a network."""
+        """Describe how to get the weights onto a machine without a network."""
         local = name.rpartition("/")[2]
         first = "accept the licence on its page, then " if self.gated else ""
         login = "`hf auth login` and " if self.gated else ""
         return (
-            f"Where there is a network, {first}run {login}`hf download {name} --local-dir {local}`; "
+            f"On a machine with a network, {first}run {login}`hf download {name} --local-dir {local}`; "
             f"copy the folder here and give --vlm {self.vlm_name} {self.option}{local}"
         )
 
 
 @dataclass(frozen=True)
 class WeightsFolder:
-    """A folder with everything that a model needs."""
+    """Hold a folder with all files that a model needs."""
 
     folder: Path
 
@@ -75,17 +75,17 @@ class WeightsFolder:
         return any(SAFETENSORS_NAME.fullmatch(path.name) for path in self.folder.iterdir())
 
     def compute_fingerprint(self) -> str:
-        """Return 12 hex digits over the weights, settings and vocabulary, whatever the folder is called."""
+        """Hash the weights, settings and vocabulary, not the folder's name, to 12 hex digits."""
         return fingerprint_files(_files_to_load(self.folder.iterdir(), safe=self.is_safetensors))
 
 
 def fingerprint_files(paths: Iterable[Path]) -> str:
-    """Return 12 hex digits over names and contents of files."""
+    """Hash names and contents of files to 12 hex digits."""
     return hash_values(sorted((path.name, hash_file(path)) for path in paths))[:12]
 
 
 def _files_to_load(paths: Iterable[Path], *, safe: bool) -> list[Path]:
-    """Return which files of a folder are loaded."""
+    """Return the files of a folder that are loaded."""
     weights = SAFETENSORS_NAME if safe else PICKLE_NAME
     return [
         path
@@ -99,26 +99,26 @@ def _files_to_load(paths: Iterable[Path], *, safe: bool) -> list[Path]:
 
 
 # ------------------------------------------------------------------------------------------------ finding
-def find_weights(source: Path | str | None, wanted: WeightsSpec) -> WeightsFolder:
-    """Return the folder of weights that a path or a name stands for; a name is downloaded if it must be.
+def find_weights(source: Path | str | None, spec: WeightsSpec) -> WeightsFolder:
+    """Return the folder of weights at a path or of a hub name, which is downloaded if it must be.
 
     Args:
         source: a folder, or a name on the model hub; None for the VLM's default.
-        wanted: what the VLM needs.
+        spec: what the VLM needs.
 
     Raises:
         MissingExtraError: `transformers` is not installed.
         InputError: no such folder or name, no weights in it, those of another model, or the hub is out of reach.
     """
-    require_transformers(wanted.vlm_name)
-    folder = Path(wanted.default_name if source is None else source)
+    require_transformers(spec.vlm_name)
+    folder = Path(spec.default_name if source is None else source)
     if not folder.is_dir():
         if folder.is_file() or not HUB_NAME.fullmatch(str(folder)):
             raise InputError(
-                folder, f"no folder of weights for '{wanted.vlm_name}'", wanted.describe_download(wanted.default_name)
+                folder, f"is no folder of weights for '{spec.vlm_name}'", spec.describe_download(spec.default_name)
             )
-        folder = _download_from_hub(str(folder), wanted)
-    _check_architecture(folder, wanted)
+        folder = _download_from_hub(str(folder), spec)
+    _check_architecture(folder, spec)
     return WeightsFolder(folder)
 
 
@@ -130,18 +130,18 @@ def require_transformers(vlm: str) -> None:
         raise MissingExtraError(f"the VLM '{vlm}' needs transformers: install semicdvl[vlm] ({error}).") from None
 
 
-def _download_from_hub(name: str, wanted: WeightsSpec) -> Path:
+def _download_from_hub(name: str, spec: WeightsSpec) -> Path:
     """Return the folder of a downloaded name; download it where it is missing."""
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     with contextlib.suppress(errors.LocalEntryNotFoundError, errors.HFValidationError):
-        # asked for one file only: else a download that left out other files of the repository counts as incomplete
+        # one file only: otherwise a download without other files of the repository counts as incomplete
         folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=["config.json"]))
         if (folder / "config.json").is_file() and _is_complete(folder):
             return folder
-    remedy = wanted.describe_download(name)
+    remedy = spec.describe_download(name)
     if constants.HF_HUB_OFFLINE:
-        raise InputError(name, "not downloaded before, and HF_HUB_OFFLINE forbids asking the model hub", remedy)
+        raise InputError(name, "is not in the cache, and HF_HUB_OFFLINE forbids contacting the model hub", remedy)
     try:
         info = HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
         files = [item.rfilename for item in info.siblings or [] if "/" not in item.rfilename]
@@ -150,26 +150,26 @@ def _download_from_hub(name: str, wanted: WeightsSpec) -> Path:
         return Path(snapshot_download(name, allow_patterns=loaded, etag_timeout=HUB_TIMEOUT_S))
     except errors.GatedRepoError as error:
         raise InputError(
-            name, f"the hub wants its licence accepted first ({_summarise_error(error)})", remedy
+            name, f"needs its licence accepted first on the model hub ({_summarise_error(error)})", remedy
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            name, "neither a folder here nor a public model of the hub", "Check the name or the path"
+            name, "is neither a folder here nor a public model of the hub", "Check the name or the path"
         ) from error
-    except Exception as error:  # whatever a network can do wrong
-        problem = f"not on this machine, and the model hub can't be reached ({_summarise_error(error)})"
+    except Exception as error:  # any failure of a network
+        problem = f"is not on this machine, and the model hub can't be reached ({_summarise_error(error)})"
         raise InputError(name, problem, remedy) from error
 
 
 def _summarise_error(error: Exception) -> str:
-    """Return the first line of an error's text, or its kind; never torch's advice to switch its protection off."""
+    """Return the first line of an error's text, or its type; never torch's advice to switch its protection off."""
     if "weights_only" in str(error):
-        return "a pickled file that is broken, or holds more than tensors; nothing in it was run"
+        return "a pickled file that is damaged, or contains more than tensors; nothing in it was run"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 def _is_complete(folder: Path) -> bool:
-    """Tell whether all weight files that the folder speaks of are there."""
+    """Tell whether all weight files that the folder's index names are there."""
     for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
         if index.is_file():
             try:
@@ -180,15 +180,15 @@ def _is_complete(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model.safetensors", "pytorch_model.bin"))
 
 
-def _check_architecture(folder: Path, wanted: WeightsSpec) -> None:
+def _check_architecture(folder: Path, spec: WeightsSpec) -> None:
     """Refuse a folder without weights, or of another architecture."""
-    remedy = f"Give the folder that `hf download {wanted.default_name}` wrote, complete, for --vlm {wanted.vlm_name}"
+    remedy = f"Give the folder that `hf download {spec.default_name}` wrote, complete, for --vlm {spec.vlm_name}"
     config = read_json(folder / "config.json", remedy=remedy)
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in wanted.model_types:
-        raise InputError(folder, f"holds a model of type '{kind}', wanted {' or '.join(wanted.model_types)}", remedy)
+    if kind not in spec.model_types:
+        raise InputError(folder, f"has a model of type '{kind}', not of {' or '.join(spec.model_types)}", remedy)
     if not _is_complete(folder):
-        raise InputError(folder, "holds no weights, or not all of them (model.safetensors)", remedy)
+        raise InputError(folder, "has no weights, or not all of them (model.safetensors)", remedy)
 
 
 # ------------------------------------------------------------------------------------------------ loading
@@ -198,7 +198,7 @@ def load_transformers_model(
     """Load a model of `transformers` in evaluation mode.
 
     Raises:
-        InputError: the files are damaged, or hold another model.
+        InputError: the files are damaged, or another model's.
     """
     remedy = "Download it again, or give the weights of the right model"
     try:
@@ -211,7 +211,7 @@ def load_transformers_model(
                 weights_only=True,
                 output_loading_info=True,
             )
-    except Exception as error:  # safetensors, JSON, sizes, missing files: all of it is the folder's content
+    except Exception as error:  # safetensors, JSON, sizes, missing files: all depends on the folder's content
         kind = model_class.__name__
         raise InputError(weights.folder, f"cannot be loaded as {kind} ({_summarise_error(error)})", remedy) from error
     missing, count = facts["missing_keys"], len(model.state_dict())
@@ -219,7 +219,9 @@ def load_transformers_model(
         problem = f"lacks {len(missing)} of the {count} tensors of {model_class.__name__}"
         raise InputError(weights.folder, f"{problem}, such as {', '.join(sorted(missing)[:3])}", remedy)
     if missing:
-        log.warning("%s: %d tensors are missing and stay random: %s", weights.folder, len(missing), sorted(missing))
+        log.warning(
+            "%s: %d tensors are missing and keep random values: %s", weights.folder, len(missing), sorted(missing)
+        )
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -242,28 +244,28 @@ def load_processor(part_class: Any, weights: WeightsFolder) -> Any:
 
 @contextlib.contextmanager
 def _silence_transformers() -> Iterator[None]:
-    """Keep `transformers` from drawing bars and reports; what matters is said by our own errors."""
+    """Keep `transformers` from printing progress bars and reports; our own errors state what matters."""
     import transformers
 
-    theirs: Any = transformers.utils.logging
+    hf_logging: Any = transformers.utils.logging
 
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
     try:
         yield
     finally:
-        theirs.set_verbosity(level)
+        hf_logging.set_verbosity(level)
         if bars:
-            theirs.enable_progress_bar()
+            hf_logging.enable_progress_bar()
 
 
-# ------------------------------------------------------------------------------------------------ where it runs
+# ------------------------------------------------------------------------------------------------ device and precision
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(device: str) -> torch.device:
-    """Return a torch device; "auto" is the GPU where there is one.
+    """Return a torch device; "auto" is the GPU if there is one.
 
     Raises:
         ConfigError: there is no such device.
@@ -275,13 +277,13 @@ def pick_device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"no device '{device}' here ({_summarise_error(error)}); use auto, cpu, cuda or cuda:0."
+            f"there is no device '{device}' here ({_summarise_error(error)}). Use auto, cpu, cuda or cuda:0."
         ) from None
     return chosen
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the numbers that a network computes with; "auto" is bfloat16 on a GPU and float32 elsewhere.
+    """Return the precision that a network computes in; "auto" is bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
         ConfigError: an unknown name.

@@ -1,16 +1,16 @@
-"""The embedded model: asks an aerial image for any noun, offline, on a CPU; its weights ship with the package.
+"""The embedded VLM: segment an aerial image by any noun, offline, on a CPU; its weights ship with the package.
 
-An open-vocabulary segmenter in the way of LSeg (`aerial_net`), trained on public-domain images only; see
-`docs/models/aerial-vlm.md` for what it was trained on, how well it does and what it cannot do.
+An open-vocabulary segmenter in the manner of LSeg (`aerial.net`), trained on public-domain images only; see
+`docs/models/aerial-vlm.md` for its training data, its measured quality and its limits.
 
-From cosines to scores. A softmax over the asked words (LSeg) makes a word's score depend on what else was asked, and
-synonyms ("house", "building") share what should be theirs together. Here every word competes, by itself, with a fixed
-set of concepts (road, tree, grass, water, car, ...), less those that mean the same as the word:
+From cosines to scores: a softmax over the prompts (LSeg) makes a word's score depend on the other prompts, and synonyms
+("house", "building") share one score. Here every word competes, by itself, with a fixed set of concepts (road, tree,
+grass, water, car, ...), without those that mean the same as the word:
 
     score(word) = sigmoid(slope * (z_word - log sum_a w_a exp(z_a)) + bias)
 
 with z the scaled cosines and w_a = 0 for concepts close to the word. So a word's score is the probability that the
-pixel shows it and not something else, a word can be asked alone, and its score is the same whoever else is asked.
+pixel shows it and not something else, a single prompt is enough, and its score does not depend on the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -35,8 +34,18 @@ from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
 from semicdvl.types import Segments
 from semicdvl.vlms.aerial.net import AerialNet, normalise_image, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table, normalise_word
+from semicdvl.vlms.model_cards import ModelCard
+from semicdvl.vlms.validation import check_image, check_prompts
 from semicdvl.vlms.weights import pick_device
 
+CARD = ModelCard(
+    description="aerial images of 0.3-1 m, offline, on a CPU",
+    licence="Apache-2.0",
+    size="5 M, 10 MB",
+    needs="nothing",
+    gamma=0.5,
+    measured_on="held-out Dubai tiles, French and xBD footprints (docs/models/aerial-vlm.md)",
+)
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5
 """Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network sees it;
@@ -44,14 +53,14 @@ an image without one is taken as it is."""
 RESAMPLING_RANGE = (0.1, 4.0)
 """Bounds of that resampling: an image of 10 m per pixel would otherwise grow 400-fold and show nothing new."""
 TILE_PX, OVERLAP_PX, STRIDE_PX = 768, 96, 32
-"""Larger images are seen in tiles of this size at native resolution, whose scores are blended over the overlap."""
+"""Larger images are segmented in tiles of this size at native resolution, whose scores are blended over the overlap."""
 COMPETITION_COSINE_RANGE = (0.15, 0.30)
 """A concept competes with an untrained word fully below the first, not at all above the second cosine."""
 
 
 @dataclass(frozen=True)
 class TestTimeView:
-    """One way of looking at a tile: magnification and mirroring; the scores of all views are averaged."""
+    """Hold the magnification and mirroring of a test-time view; the scores of all views are averaged."""
 
     magnification: float
     mirrored: bool
@@ -67,7 +76,7 @@ TEST_TIME_VIEWS = {
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """Words made ready for one call: their vectors, and how much each concept competes with each word."""
+    """Hold the prompts of a call: their vectors, and the weight with which each concept competes with each word."""
 
     words: tuple[str, ...]
     vectors_NE: Tensor
@@ -76,7 +85,7 @@ class EncodedPrompts:
 
 @dataclass(frozen=True)
 class AerialVLM:
-    """The model with its words; build it with `build`.
+    """Segment aerial images by words; `build_aerial` makes it.
 
     Attributes:
         identity: name, hash of the weights and of the word table, number of views.
@@ -85,13 +94,13 @@ class AerialVLM:
         mean_D: mean noun, subtracted before the projection.
         projection_DE: projection of sentence embeddings to the word space.
         concepts: trained words by concept.
-        anchors_KE: one vector per concept, what a word competes with.
+        anchors_KE: one vector per concept that words compete with.
         slope: calibration of the log odds.
         bias: calibration of the log odds.
-        test_time_views: test-time views.
+        test_time_views: views whose scores are averaged.
         device: where the network runs.
-        gamma: score from which answers are worth believing. The paper's 0.8 leaves a tenth to a fifth of the pixels
-            with a label here, 0.5 about a third, as the paper has with its VLM at 0.8.
+        gamma: score from which predictions are reliable. The paper's 0.8 leaves a tenth to a fifth of the pixels with a
+            label here, 0.5 about a third, as the paper has with its VLM at 0.8.
     """
 
     identity: str
@@ -105,15 +114,15 @@ class AerialVLM:
     bias: float
     test_time_views: tuple[TestTimeView, ...]
     device: torch.device
-    gamma: float = 0.5
+    gamma: float = CARD.gamma
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
         """Return one score map per prompt.
 
         Args:
             image_HWC: uint8 RGB of any size; memory beyond the score maps themselves stays bounded.
-            prompts: words, in any case; each is answered by itself.
-            gsd_m: metres per pixel. None: the image is taken as if it had the native 0.5 m.
+            prompts: words, in any case; their scores do not depend on each other.
+            gsd_m: metres per pixel; None: the native 0.5 m is assumed.
 
         Returns:
             Scores of the image's size, in the order of `prompts`; no instances (CEG takes connected components).
@@ -122,23 +131,20 @@ class AerialVLM:
             ConfigError: no prompts, an empty word, an image that isn't uint8 RGB, or a `gsd_m` that isn't positive.
             MissingExtraError: a word is neither in the shipped table nor is the text encoder installed.
         """
-        _check_image(image_HWC)
-        question = self.encode_prompts(prompts)
+        check_image(image_HWC, vlm="aerial")
+        encoded = self.encode_prompts(prompts)
         factor = _resampling_factor(gsd_m)
         height, width = image_HWC.shape[:2]
         tiling = plan_even_tiles(height, width, tile_px=round(TILE_PX / factor), overlap_px=round(OVERLAP_PX / factor))
-        mean = WeightedMean(tiling, map_count=len(question.words), ramp_px=OVERLAP_PX / factor)
+        mean = WeightedMean(tiling, map_count=len(encoded.words), ramp_px=OVERLAP_PX / factor)
         for tile in tiling:
-            mean.add(tile, self._score_tile(image_HWC[tile.window], question, factor=factor))
+            mean.add(tile, self._score_tile(image_HWC[tile.window], encoded, factor=factor))
         scores_CHW = mean.finish()
         return Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts))
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Turn words into vectors and find which concepts compete with each."""
-        if isinstance(prompts, str) or not prompts:
-            raise ConfigError(
-                f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road']."
-            )
+        """Embed words, and weight the concepts that compete with each."""
+        check_prompts(prompts)
         words = tuple(normalise_word(word) for word in prompts)
         vectors_NE = project_embeddings(
             self.table.embed_words(words), mean_D=self.mean_D, projection_DE=self.projection_DE
@@ -148,25 +154,25 @@ class AerialVLM:
         )
 
     def _competition_weights(self, words: Sequence[str], vectors_NE: Tensor) -> Tensor:
-        """Return the weight of each concept as a rival of each word: all but its own, or all but the near ones."""
+        """Return the weight of each concept against each word: all but its own compete, or all but similar ones."""
         near, same = COMPETITION_COSINE_RANGE
-        rivals_NK = ((same - vectors_NE @ self.anchors_KE.T) / (same - near)).clamp(0, 1)
+        competition_NK = ((same - vectors_NE @ self.anchors_KE.T) / (same - near)).clamp(0, 1)
         for row, word in enumerate(words):
             own = [index for index, trained in enumerate(self.concepts.values()) if word in trained]
             if own:
-                rivals_NK[row] = 1.0
-                rivals_NK[row, own] = 0.0
-        return rivals_NK
+                competition_NK[row] = 1.0
+                competition_NK[row, own] = 0.0
+        return competition_NK
 
     def _score_tile(
-        self, tile_HWC: NDArray[np.uint8], question: EncodedPrompts, *, factor: float
+        self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts, *, factor: float
     ) -> NDArray[np.float32]:
         """Return the scores of one tile at its own size, averaged over the views."""
         height, width = tile_HWC.shape[:2]
-        total_CHW = np.zeros((len(question.words), height, width), np.float32)
+        total_CHW = np.zeros((len(encoded.words), height, width), np.float32)
         for view in self.test_time_views:
             scores_CHW = self._score_view(
-                resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored), question
+                resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored), encoded
             )
             scores_HWC = cv2.resize(scores_CHW.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
             scores_HWC = scores_HWC.reshape(height, width, -1)  # OpenCV drops an axis of length one
@@ -175,25 +181,27 @@ class AerialVLM:
         return total_CHW
 
     @torch.inference_mode()
-    def _score_view(self, tile_HWC: NDArray[np.uint8], question: EncodedPrompts) -> NDArray[np.float32]:
+    def _score_view(self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts) -> NDArray[np.float32]:
         """Return the scores of a resampled tile, at its size."""
         height, width = tile_HWC.shape[:2]
         pad = [(0, max(-size % STRIDE_PX, 2 * STRIDE_PX - size)) for size in (height, width)]
         padded = np.pad(tile_HWC, (*pad, (0, 0)), mode="symmetric")
         image_BCHW = normalise_image(torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None])
         features_BEHW = self.net(image_BCHW.contiguous(memory_format=torch.channels_last))
-        scores_BCHW = self._compute_scores(features_BEHW, question)
+        scores_BCHW = self._compute_scores(features_BEHW, encoded)
         full_BCHW = F.interpolate(scores_BCHW, size=padded.shape[:2], mode="bilinear", align_corners=False)
         scores_CHW: NDArray[np.float32] = full_BCHW[0, :, :height, :width].cpu().numpy()
         return scores_CHW
 
-    def _compute_scores(self, features_BEHW: Tensor, question: EncodedPrompts) -> Tensor:
-        """Return calibrated scores BCHW of every word, each against its own rivals."""
-        word_BCHW = self.net.compute_logits(features_BEHW, question.vectors_NE)
-        rival_BKHW = self.net.compute_logits(features_BEHW, self.anchors_KE)
+    def _compute_scores(self, features_BEHW: Tensor, encoded: EncodedPrompts) -> Tensor:
+        """Return calibrated scores BCHW of every word, each against the concepts that compete with it."""
+        word_BCHW = self.net.compute_logits(features_BEHW, encoded.vectors_NE)
+        concept_BKHW = self.net.compute_logits(features_BEHW, self.anchors_KE)
         # Scaled cosines are bounded by 40: the sum of exponentials needs no shift, and becomes one matrix product.
-        against_BCHW = torch.einsum("bkhw,nk->bnhw", rival_BKHW.exp(), question.competition_NK).clamp_min(1e-20).log()
-        return torch.sigmoid(self.slope * (word_BCHW - against_BCHW) + self.bias)
+        competition_BCHW = (
+            torch.einsum("bkhw,nk->bnhw", concept_BKHW.exp(), encoded.competition_NK).clamp_min(1e-20).log()
+        )
+        return torch.sigmoid(self.slope * (word_BCHW - competition_BCHW) + self.bias)
 
 
 def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", views: int = 4) -> AerialVLM:
@@ -201,17 +209,15 @@ def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", view
 
     Args:
         weights: a `.safetensors` file written by `tools/train_aerial_vlm.py`; None for the shipped one.
-        device: torch device; "auto" is the GPU where there is one.
-        views: test-time views that are averaged: 1 (fastest), 2 or 4 (best).
+        device: torch device; "auto" is the GPU if there is one.
+        views: number of test-time views that are averaged: 1 (fastest), 2 or 4 (best).
 
     Raises:
         ConfigError: `views` is none of these, or there is no such device.
         InputError: the file is missing, unreadable, or holds something else.
     """
     if views not in TEST_TIME_VIEWS:
-        raise ConfigError(
-            f"the embedded model was asked for {views} views; choose one of {', '.join(map(str, TEST_TIME_VIEWS))}."
-        )
+        raise ConfigError(f"views must be one of {', '.join(map(str, TEST_TIME_VIEWS))}, got {views}.")
     path = WEIGHTS_PATH if weights is None else Path(weights)
     tensors, facts = _read_weights_file(path)
     net = AerialNet(backbone=facts["backbone"])
@@ -270,16 +276,8 @@ def _load_net_weights(net: AerialNet, tensors: dict[str, Tensor], path: Path) ->
         ) from error
 
 
-def _check_image(image_HWC: NDArray[Any]) -> None:
-    if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8 or 0 in image_HWC.shape:
-        raise ConfigError(
-            f"the embedded model takes uint8 RGB images (height, width, 3), got {image_HWC.dtype} "
-            f"{image_HWC.shape}; choose three bands and stretch them to 0..255 first."
-        )
-
-
 def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool = False) -> NDArray[np.uint8]:
-    """Resample a tile by a factor (cubic where it grows, averaged where it shrinks) and mirror it if asked."""
+    """Resample a tile by a factor (cubic where it grows, averaged where it shrinks) and mirror it on request."""
     size = max(1, round(tile_HWC.shape[1] * factor)), max(1, round(tile_HWC.shape[0] * factor))
     if size != tile_HWC.shape[1::-1]:
         interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
@@ -288,9 +286,9 @@ def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool 
 
 
 def _resampling_factor(gsd_m: float | None) -> float:
-    """Return the magnification that brings an image to the native resolution."""
+    """Return the factor that resamples an image to the native resolution."""
     if gsd_m is None:
         return 1.0
     if not (np.isfinite(gsd_m) and gsd_m > 0):
-        raise ConfigError(f"gsd_m is {gsd_m}; wanted metres per pixel, greater than 0, or None if unknown.")
+        raise ConfigError(f"gsd_m must be metres per pixel, greater than 0, or None if unknown; got {gsd_m}.")
     return float(np.clip(gsd_m / NATIVE_GSD_M, *RESAMPLING_RANGE))

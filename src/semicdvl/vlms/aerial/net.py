@@ -1,10 +1,10 @@
-"""The network of the embedded vision-language model: an image in, one unit vector per pixel in the space of words out.
+"""The network of the embedded VLM: an image in, one unit vector per pixel in the space of words out.
 
 An EfficientNet-Lite encoder, a top-down pyramid that sums five stages to half of the input's size, and a linear layer
-into the word space. A word reaches the same space by a fixed projection of its sentence embedding, so asking for a word
-is a dot product and any noun can be asked (LSeg, Li et al. 2022). Unlike LSeg the encoder is a small CNN, the words are
-embedded by a sentence encoder (all-MiniLM-L6-v2) instead of CLIP's text tower, and the embeddings are centred on the
-mean noun and projected to fewer dimensions: raw sentence embeddings of nouns all point the same way.
+into the word space. A word reaches the same space by a fixed projection of its sentence embedding, so the score of a
+word is a dot product and any noun can be a prompt (LSeg, Li et al. 2022). Differs from LSeg: the encoder is a small
+CNN, the words are embedded by a sentence encoder (all-MiniLM-L6-v2) instead of CLIP's text tower, and the embeddings
+are centred on the mean noun and projected to fewer dimensions: raw sentence embeddings of nouns all point the same way.
 """
 
 from __future__ import annotations
@@ -25,26 +25,14 @@ MAX_SCALE = 40.0
 
 
 def normalise_image(image_BCHW: Tensor) -> Tensor:
-    """Return uint8 RGB as the float input that the network was trained on."""
+    """Convert uint8 RGB to the float input that the network was trained on."""
     return (image_BCHW.float() - INPUT_MEAN) / INPUT_STD
 
 
 def project_embeddings(embeddings_ND: Tensor, *, mean_D: Tensor, projection_DE: Tensor) -> Tensor:
-    """Return unit vectors in the word space for sentence embeddings (any scale)."""
+    """Project sentence embeddings (of any scale) to unit vectors in the word space."""
     unit_ND = F.normalize(embeddings_ND.float(), dim=1)
     return F.normalize((unit_ND - mean_D) @ projection_DE, dim=1)
-
-
-def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tuple[Tensor, Tensor]:
-    """Return (mean_D, projection_DE) of a noun table: principal axes, each scaled by its variance to the power -1/4.
-
-    Full whitening (-1/2) blows up axes that are noise, none (0) leaves the many nouns of one topic nearly parallel.
-    """
-    unit_ND = F.normalize(embeddings_ND.double(), dim=1)
-    mean_D = unit_ND.mean(0)
-    variance_E, axes_DE = torch.linalg.eigh(torch.cov((unit_ND - mean_D).T))
-    keep = torch.argsort(variance_E, descending=True)[:dim]
-    return mean_D.float(), (axes_DE[:, keep] * variance_E[keep].clamp_min(1e-9) ** -0.25).float()
 
 
 def _conv3x3(width: int) -> nn.Sequential:

@@ -1,7 +1,7 @@
-"""Words as vectors: a shipped table of nouns, and the sentence encoder for every other word.
+"""Embeddings of words: a shipped table of nouns, and the sentence encoder for every other word.
 
 The table holds unit sentence embeddings (all-MiniLM-L6-v2, 384 dimensions, mean over tokens) of a few hundred nouns of
-aerial scenes, so that the usual questions need neither the encoder nor `transformers`.
+aerial scenes, so that the usual prompts need neither the encoder nor `transformers`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ WORD_TABLE_PATH = Path(__file__).with_name("aerial_words.safetensors")
 
 
 def normalise_word(word: str) -> str:
-    """Return a prompt as the table knows it: lower case, single blanks, no blanks or full stop around it."""
+    """Normalise a prompt to the table's form: lower case, single blanks, no blanks or full stop around it.
+
+    Raises:
+        ConfigError: it is empty.
+    """
     cleaned = " ".join(str(word).lower().strip().rstrip(".").split())
     if not cleaned:
-        raise ConfigError(
-            "an empty word was asked of the vision-language model; name something, for example 'building'."
-        )
+        raise ConfigError("one of the prompts is empty. Give a word, for example 'building'.")
     return cleaned
 
 
 @dataclass(frozen=True)
 class WordTable:
-    """Nouns and their unit sentence embeddings.
+    """Hold nouns and their unit sentence embeddings.
 
     Attributes:
         index: row of each word.
@@ -70,8 +72,8 @@ class WordTable:
             near = {w: difflib.get_close_matches(w, self.index, n=3, cutoff=0.5) for w in words}
             hints = "; ".join(f"'{w}' (nearest known: {', '.join(n) or 'none'})" for w, n in near.items())
             raise MissingExtraError(
-                f"the shipped table of {len(self.index)} nouns does not hold {hints}. Other words need the sentence "
-                f"encoder: install semicdvl[text], or ask for a known word ({error})."
+                f"the shipped table of {len(self.index)} nouns does not contain {hints}. Other words need the sentence "
+                f"encoder: install semicdvl[text], or use a known word ({error})."
             ) from None
 
 

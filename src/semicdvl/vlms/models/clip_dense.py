@@ -1,16 +1,16 @@
-"""Dense CLIP in the way of MaskCLIP: any CLIP or SigLIP answers per patch, without training; coarse and noisy.
+"""Dense CLIP in the manner of MaskCLIP: any CLIP or SigLIP predicts per patch, without training; coarse and noisy.
 
 Source: MaskCLIP (Zhou et al., ECCV 2022), and its public code. CLIP pools an image by attention; here the last block's
 attention is replaced by the identity, so that every patch keeps its own value (value projection, output projection),
 then goes on through the block's residual, feed-forward, final norm and projection as it would. A patch is compared with
 the mean vector of each word over several sentences; a softmax over the words at the model's own temperature (100 for
 CLIP) gives the scores. **Words compete**: one alone scores 1 everywhere, so at least two are wanted, and synonyms take
-from each other; ask one word per concept. Gamma is 0.5: more likely than all others together.
+from each other; give one prompt per concept. Gamma is 0.5: more likely than all others together.
 
 Optional, off as in the source: *prompt denoising* drops words whose best score in the tile stays below a bound; *key
 smoothing* replaces unsure patches by the mean over patches with like keys.
 
-How this differs: SigLIP has no such block, its pooling head is asked with single patches instead, which is the same
+Differs from the source: SigLIP has no such block, its pooling head gets single patches instead, which is the same
 thing (attention over one token is its value). Key smoothing takes the cosine of the keys themselves (the source puts
 them through the output projection first and normalises over the wrong axis), clamped at 0, with weights that sum to 1,
 so that scores stay in [0, 1]. Smoothing and denoising see one tile, not the whole image.
@@ -32,8 +32,17 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.vlms import weights as vlms_weights
 from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, resize_maps
+from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.models import clip_file
+from semicdvl.vlms.validation import check_template
 
+CARD = ModelCard(
+    description="ground cover, coarsely; remote-sensing CLIPs",
+    licence="MIT",
+    size="0.15 B, 0.6 GB",
+    needs="extra vlm",
+    gamma=0.5,
+)
 AERIAL_TEMPLATES = (
     "a satellite photo of a {}.",
     "a satellite photo of the {}.",
@@ -42,15 +51,15 @@ AERIAL_TEMPLATES = (
     "a photo of a {} from above.",
     "a bird's eye view of a {}.",
 )
-"""Sentences for images from above; ours, in the manner of CLIP's own lists."""
+"""Sentences for images from above: ours, in the manner of CLIP's own lists."""
 
 
 @dataclass(frozen=True)
 class PatchFeatures:
-    """What was seen of one image, on the grid of patches.
+    """What was features of one image, on the grid of patches.
 
     Attributes:
-        values_NE: unit vectors in the space that words share.
+        values_NE: unit vectors in the space of words.
         keys_ND: unit keys, for smoothing.
         grid_hw: rows and columns of patches.
     """
@@ -62,7 +71,7 @@ class PatchFeatures:
 
 @dataclass(frozen=True)
 class ClipDense:
-    """A CLIP or SigLIP, asked patch by patch.
+    """Predict with a CLIP or SigLIP patch by patch.
 
     Attributes:
         model: `CLIPModel` or `SiglipModel`.
@@ -90,7 +99,7 @@ class ClipDense:
     def encode_prompts(self, words: tuple[str, ...]) -> Tensor:
         """Return one unit vector per word: the mean over the templates."""
         if len(words) < 2:
-            raise ConfigError("clip_dense compares words with each other; ask for two or more, background included.")
+            raise ConfigError("clip_dense compares prompts with each other. Give two or more, background included.")
         length = self.model.config.text_config.max_position_embeddings
         sentences = [template.format(word) for word in words for template in self.templates]
         tokens = self.tokenizer(
@@ -116,19 +125,19 @@ class ClipDense:
         values_BNE, keys_BND = (F.normalize(part.float(), dim=-1) for part in (values_BNE, keys_BND))
         return [PatchFeatures(values, keys, grid_hw) for values, keys in zip(values_BNE, keys_BND, strict=True)]
 
-    def predict(self, seen: PatchFeatures, question: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
-        """Return scores of every word."""
-        logits_NP = self.model.logit_scale.float().exp() * seen.values_NE @ question.T
+    def predict(self, features: PatchFeatures, prompts: Tensor, *, shape_hw: tuple[int, int]) -> tuple[Tensor, None]:
+        """Return scores of every prompt."""
+        logits_NP = self.model.logit_scale.float().exp() * features.values_NE @ prompts.T
         scores_NP = logits_NP.softmax(dim=1)
         if self.drop_below > 0:
             keep_P = scores_NP.amax(dim=0) >= self.drop_below
             if keep_P.any():  # with none left there would be nothing to choose from
                 scores_NP = logits_NP.masked_fill(~keep_P, -torch.inf).softmax(dim=1)
         if self.smooth_below > 0:
-            weight_NN = (seen.keys_ND @ seen.keys_ND.T).clamp_min(0)
+            weight_NN = (features.keys_ND @ features.keys_ND.T).clamp_min(0)
             mean_NP = (weight_NN / weight_NN.sum(dim=1, keepdim=True)) @ scores_NP
             scores_NP = torch.where(scores_NP.amax(dim=1, keepdim=True) < self.smooth_below, mean_NP, scores_NP)
-        return resize_maps(scores_NP.T.reshape(-1, *seen.grid_hw), shape_hw), None
+        return resize_maps(scores_NP.T.reshape(-1, *features.grid_hw), shape_hw), None
 
     def _preprocess_images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return images of whole patches, the longest side near `side_px`."""
@@ -183,18 +192,18 @@ def build_clip_dense(
     tile_px: int = 448,
     batch: int = 4,
 ) -> HuggingFaceVLM:
-    """Load a CLIP or SigLIP for dense answers.
+    """Load a CLIP or SigLIP for dense prediction.
 
     Args:
         weights: a folder or a name on the model hub of a CLIP or SigLIP (SigLIP 2 of fixed size included); or a file in
             OpenCLIP's form, as RemoteCLIP and GeoRSCLIP come (see `clip_file`). None: openai/clip-vit-base-patch16.
-        device: torch device; "auto" is the GPU where there is one.
+        device: torch device; "auto" is the GPU if there is one.
         dtype: "float32", "bfloat16", "float16"; "auto" is bfloat16 on a GPU and float32 elsewhere.
-        templates: sentences that each word is put into, at `{}`.
+        templates: sentences that each prompt is inserted into, at `{}`.
         key_smoothing: patches whose best score is below this are smoothed; 0: none.
         prompt_denoising: words whose best score in a tile is below this are dropped; 0: none.
         tile_px: longest side of a tile, which is also what the network sees: smaller images are enlarged to it.
-        batch: tiles that go through the network at once.
+        batch: tiles per forward pass.
 
     Raises:
         ConfigError: an option out of range.
@@ -203,13 +212,12 @@ def build_clip_dense(
     """
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
     for template in templates:
-        if template.count("{}") != 1:
-            raise ConfigError(f"the template {template!r} must name the place of the word once, as {{}}.")
+        check_template(template)
     where = vlms_weights.pick_device(device)
     kind = vlms_weights.pick_dtype(dtype, where)
     vlms_weights.require_transformers("clip_dense")
     parts = clip_file.load_clip(weights, device=where, dtype=kind)
-    looker = ClipDense(
+    adapter = ClipDense(
         parts.model, parts.tokenizer, parts.normalisation, templates, tile_px, key_smoothing, prompt_denoising
     )
     settings = {
@@ -219,4 +227,6 @@ def build_clip_dense(
         "denoising": prompt_denoising,
         "tile_px": tile_px,
     }
-    return HuggingFaceVLM(build_identity("clip_dense", parts.fingerprint, **settings), 0.5, looker, tile_px, batch)
+    return HuggingFaceVLM(
+        build_identity("clip_dense", parts.fingerprint, **settings), CARD.gamma, adapter, tile_px, batch
+    )

@@ -1,7 +1,7 @@
 """CLIP weights in either form: a folder of `transformers`, or one file as OpenCLIP, RemoteCLIP and GeoRSCLIP ship.
 
 Such a file (`.pt` or `.safetensors`) holds tensors only, in OpenAI's naming. The network's shape is read from theirs.
-Two things are not in it: the vocabulary, which is CLIP's own for all of them and is taken from `tokenizer.json` (or
+Two parts are not in it: the vocabulary, which is CLIP's own for all of them and is taken from `tokenizer.json` (or
 `vocab.json` and `merges.txt`) beside the file, or else from the hub; and the activation, which is QuickGELU for weights
 that started from OpenAI's. Pickled files are read with `weights_only`: tensors, no code.
 """
@@ -34,7 +34,7 @@ HEAD_WIDTH = 64
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """A CLIP or SigLIP, ready to be asked.
+    """Hold a loaded CLIP or SigLIP.
 
     Attributes:
         model: `CLIPModel` or `SiglipModel` of transformers.
@@ -123,7 +123,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickles of code, broken zips, text files: one answer
+    except Exception as error:  # pickles of code, damaged archives, text files
         raise InputError(path, f"is no file of tensors ({type(error).__name__})", _REMEDY) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]

@@ -1,4 +1,4 @@
-"""Thresholds on colour, for tests: knows five words and is right on made-up images only.
+"""Thresholds on colour, for tests: knows six words and is right on synthetic images only.
 
 Grey-white or red is building, dark grey road, green grass or tree (bright or dark), blue water.
 """
@@ -11,9 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.errors import ConfigError
 from semicdvl.types import Segments
+from semicdvl.vlms.model_cards import ModelCard
+from semicdvl.vlms.validation import check_image, check_prompts
 
+CARD = ModelCard(
+    description="tests only",
+    licence="Apache-2.0",
+    size="-",
+    needs="nothing",
+    gamma=0.5,
+    measured_on="synthetic images only",
+)
 COLOURS = {
     "building": ((220, 220, 220), (190, 80, 60)),
     "house": ((220, 220, 220), (190, 80, 60)),
@@ -28,21 +37,19 @@ DECAY_DISTANCE = 60.0
 
 @dataclass(frozen=True)
 class FakeVLM:
-    """Scores fall with the distance of a pixel's colour from a word's colours; unknown words score 0 everywhere."""
+    """Score pixels by the distance of their colour from a word's colours; unknown words score 0 everywhere."""
 
     identity: str = "fake-1"
-    gamma: float = 0.5
+    gamma: float = CARD.gamma
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
-        """Return exp(-distance / REACH) per word; resolution changes nothing.
+        """Return exp(-distance / DECAY_DISTANCE) per word; `gsd_m` changes nothing.
 
         Raises:
-            ConfigError: the image isn't uint8 RGB, or nothing was asked.
+            ConfigError: the image is not uint8 RGB, or there is no prompt.
         """
-        if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
-            raise ConfigError(f"wanted a uint8 RGB image, got {image_HWC.dtype} {image_HWC.shape}; convert it first.")
-        if not prompts:
-            raise ConfigError("no word was asked; give at least one.")
+        check_image(image_HWC, vlm="fake")
+        check_prompts(prompts)
         pixels_HWC = image_HWC.astype(np.float32)
         scores_CHW = np.zeros((len(prompts), *image_HWC.shape[:2]), np.float32)
         for channel, word in enumerate(prompts):
@@ -53,5 +60,5 @@ class FakeVLM:
 
 
 def build_fake(*, weights: object = None, device: str = "cpu") -> FakeVLM:
-    """Return the fake; `weights` and `device` are there for its betters."""
+    """Return the VLM; `weights` and `device` are accepted as by every builder, and not used."""
     return FakeVLM()

@@ -1,6 +1,6 @@
-"""Boxes -> masks by SAM 2: the second half of `grounded_sam` and `owl_sam`.
+"""Masks from boxes by SAM 2: the second half of `grounded_sam` and `owl_sam`.
 
-`Sam2Model` of transformers, one mask per box. A pixel's score for a word is the best, over boxes, of the detector's
+`Sam2Model` of transformers, one mask per box. A pixel's score for a prompt is the best, over boxes, of the detector's
 score times the mask's probability there.
 """
 
@@ -28,7 +28,7 @@ MODEL_TYPES = ("sam2", "sam2_video")
 
 @dataclass(frozen=True)
 class ScoredBoxes:
-    """What a detector found in an image.
+    """Hold the boxes that a detector predicted in an image.
 
     Attributes:
         corners_N4: x from, y from, x to, y to in pixels of the image.
@@ -45,7 +45,7 @@ class ScoredBoxes:
         """Return boxes from the detectors' own form: centre x, y and width, height as shares of `scale_xy` pixels.
 
         Raises:
-            InputError: a box or score is not a number; left alone, it would look like nothing found.
+            InputError: a box or score is not a number, which would otherwise pass for no detection.
         """
         for part in (centre_size_N4, scores_NP):
             check_scores(part.float().cpu().numpy(), vlm=vlm)
@@ -67,12 +67,12 @@ class ScoredBoxes:
 
 @dataclass(frozen=True)
 class BoxSegmenter:
-    """SAM 2, asked with boxes.
+    """Run SAM 2 with boxes as prompts.
 
     Attributes:
         model: `Sam2Model`.
         processor: `Sam2Processor`.
-        batch: boxes that go through the mask decoder at once.
+        batch: boxes per pass of the mask decoder.
     """
 
     model: Any
@@ -86,16 +86,16 @@ class BoxSegmenter:
         return [[level[at : at + 1] for level in levels] for at in range(len(images))]
 
     def segment_boxes(
-        self, seen: list[Tensor], boxes: ScoredBoxes, *, shape_hw: tuple[int, int]
+        self, features: list[Tensor], boxes: ScoredBoxes, *, shape_hw: tuple[int, int]
     ) -> tuple[Tensor, list[Instance]]:
-        """Return score maps of every prompt, and one instance per box, for the prompt that fits it best."""
+        """Return score maps of every prompt, and one instance per box, for its best prompt."""
         prompts = boxes.scores_NP.shape[1]
         if not len(boxes.corners_N4):
             return torch.zeros(prompts, *shape_hw), []
         maps_PHW: Tensor | None = None
         found: list[Instance] = []
         for at in range(0, len(boxes.corners_N4), self.batch):
-            logits_NHW = self._mask_logits(seen, boxes.corners_N4[at : at + self.batch], shape_hw)
+            logits_NHW = self._mask_logits(features, boxes.corners_N4[at : at + self.batch], shape_hw)
             masks_NHW = logits_NHW.sigmoid()
             scores_NP = boxes.scores_NP[at : at + self.batch].to(masks_NHW.device)
             more_PHW = torch.stack(
@@ -109,14 +109,14 @@ class BoxSegmenter:
         assert maps_PHW is not None
         return resize_maps(maps_PHW, shape_hw), found
 
-    def _mask_logits(self, seen: list[Tensor], corners_N4: Tensor, shape_hw: tuple[int, int]) -> Tensor:
+    def _mask_logits(self, features: list[Tensor], corners_N4: Tensor, shape_hw: tuple[int, int]) -> Tensor:
         """Return the log odds of each box's object on the decoder's grid."""
-        asked = self.processor(
+        encoded = self.processor(
             original_sizes=[list(shape_hw)], input_boxes=[corners_N4.float().cpu().tolist()], return_tensors="pt"
         )["input_boxes"]
         out = self.model(
-            image_embeddings=seen,
-            input_boxes=asked.to(self.model.device, self.model.dtype),
+            image_embeddings=features,
+            input_boxes=encoded.to(self.model.device, self.model.dtype),
             multimask_output=False,
         )
         logits_NHW: Tensor = out.pred_masks[0, :, 0].float()

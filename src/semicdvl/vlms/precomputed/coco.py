@@ -1,4 +1,4 @@
-"""Objects from files, checked before anything decodes them: COCO's lists, and run lengths that must fill the image."""
+"""Instances from COCO files, validated before they are decoded: run lengths must fill the image."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from semicdvl.errors import InputError
 from semicdvl.types import Instance
 
 ChannelLookup = Callable[[int], int | None]
-"""Place of a prompt by a file's own class number; None for a class that is no prompt."""
+"""Index of a prompt by a file's own class number; None for a class that is no prompt."""
 InstanceReader = Callable[..., list[Instance]]
-"""Reads one file of instances: (path, shape_hw=, note=, prompts=) -> instances with the prompts' places."""
+"""Reads one file of instances: (path, shape_hw=, note=, prompts=) -> instances with the prompts' indices."""
 
 
 def read_coco(
     path: Path, *, shape_hw: tuple[int, ...], note: Mapping[str, Any], prompts: Sequence[str]
 ) -> list[Instance]:
     """Read COCO-style instances, with their channel as prompt index; `note` is not needed."""
-    content = read_json(path, remedy="Make this answer again")
+    content = read_json(path, remedy="Compute this prediction again")
     entries = content.get("annotations", []) if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise InputError(path, "is neither a list of instances nor COCO annotations", "Make this answer again")
+        raise InputError(path, "is neither a list of instances nor COCO annotations", "Compute this prediction again")
     channels = _make_channel_lookup(path, content, prompts)
     found = (_read_instance(path, entry, number, shape_hw, channels) for number, entry in enumerate(entries))
     return [instance for instance in found if instance is not None]
 
 
 def _make_channel_lookup(path: Path, content: Any, prompts: Sequence[str]) -> ChannelLookup:
-    """Return how a file's category ids become prompts: by its own categories' names, or as they are."""
+    """Return the lookup from category ids to prompts: by the file's own categories' names, or as they are."""
     if not isinstance(content, dict) or not content.get("categories"):
 
         def counted(category: int) -> int:
             if not 0 <= category < len(prompts):
                 problem = f"has an instance of category_id {category}, prompts are 0..{len(prompts) - 1}"
-                raise InputError(path, problem, "Name the ids in 'categories', or redo it")
+                raise InputError(path, problem, "Name the ids in 'categories', or compute it again")
             return category
 
         return counted
@@ -68,21 +68,25 @@ def _read_instance(
 def validate_instance(
     path: Path, number: int, *, mask: Any, prompt: int, score: float, shape_hw: tuple[int, ...]
 ) -> Instance:
-    """Return an instance from a file, whose mask must fill the image and whose score must be a number.
+    """Validate an instance from a file: its mask must fill the image and its score must be a number.
 
     Raises:
-        InputError: it doesn't.
+        InputError: one of them is not so.
     """
     try:
         size, counts = tuple(int(side) for side in mask["size"]), mask["counts"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(path, f"instance {number} lacks an RLE mask ({error!r})", "Write COCO RLE") from error
     if size != tuple(shape_hw):
-        raise InputError(path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", "Redo it")
+        raise InputError(
+            path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", "Compute it again"
+        )
     if not np.isfinite(score):
-        raise InputError(path, f"instance {number} has the score {score}", "Make this answer again")
+        raise InputError(path, f"instance {number} has the score {score}", "Compute this prediction again")
     if not _rle_fills_image(counts, size):
-        raise InputError(path, f"instance {number} has an RLE that does not fill {size}", "Make this answer again")
+        raise InputError(
+            path, f"instance {number} has an RLE that does not fill {size}", "Compute this prediction again"
+        )
     return Instance({"size": list(size), "counts": counts}, prompt, float(np.clip(score, 0.0, 1.0)))
 
 

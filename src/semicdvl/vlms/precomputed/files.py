@@ -1,6 +1,6 @@
-"""Answers that somebody else computed, read from files: any VLM can be used without being installed here.
+"""Precomputed predictions, read from files: any VLM can be used without being installed here.
 
-Folder layout, the one of the public SemiCD-VL scripts with a note of what was asked:
+Folder layout, that of the public SemiCD-VL scripts with a file that names the prompts:
 
     ANSWERS/answers.json     {"prompts": ["house", "building", "road", ...],      channel order, or category ids
                               "images": "../LEVIR-CD-256"}                       optional, see below
@@ -9,15 +9,15 @@ Folder layout, the one of the public SemiCD-VL scripts with a note of what was a
                              {"category_id": 0, "score": 0.93, "segmentation": {"size": [H, W], "counts": "..."}}
     ANSWERS/B/test_1.npy     ...
 
-A `category_id` is the place of a prompt, from 0, or an id of the file's own `categories` [{"id": 7, "name": "house"}],
+A `category_id` is the index of a prompt, from 0, or an id of the file's own `categories` [{"id": 7, "name": "house"}],
 whose names are then prompts; instances of other categories are left out.
 
 `.npy` alone gives maps and no instances; `.json` alone gives instances, and maps in which a pixel has the score of the
 best instance that covers it; both are used together. An image arrives here as pixels, so its file is found by their
 hash: with `images` set, the image files below that folder are hashed and ANSWERS mirrors their paths without suffix.
-Without it, answers lie flat and are named by `hash_pixels` of the image: ANSWERS/<64 hex digits>.npy.
+Without it, predictions are not nested and are named by `hash_pixels` of the image: ANSWERS/<64 hex digits>.npy.
 
-The public scripts take the argmax over the sums as they are. So that clamping makes no ties, where the foreground would
+The public scripts take the argmax over the sums as they are. So that clamping makes no ties, which the foreground would
 win, only the prompt with the highest sum of a pixel gets 1; others that reach 1 get the number just below.
 """
 
@@ -39,36 +39,38 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import Instance, Segments
 from semicdvl.vlms.instance_stitching import decode_mask
+from semicdvl.vlms.model_cards import ModelCard
+from semicdvl.vlms.pixel_hash import hash_pixels
 from semicdvl.vlms.precomputed.coco import InstanceReader, read_coco
-from semicdvl.vlms.validation import check_image
+from semicdvl.vlms.validation import check_image, check_prompts
 
+CARD = ModelCard(
+    description="APE's maps and COCO instances",
+    licence="yours",
+    size="-",
+    needs="a folder of predictions",
+    gamma=0.8,
+)
 ANSWERS_FILE = "answers.json"
 READER_VERSION = 2
-"""How files become scores; part of the identity. 2: sums above 1 keep their winner. 1: they were all 1."""
+"""Version of the conversion of files to scores, part of the identity; in version 1 all sums above 1 were tied."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-
-
-def hash_pixels(image_HWC: NDArray[np.uint8]) -> str:
-    """Return the SHA-256 in hex of an image's shape and pixels: what an answer without a file name is named by."""
-    digest = hashlib.sha256(repr(image_HWC.shape).encode())
-    digest.update(np.ascontiguousarray(image_HWC).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """How one VLM's answers are written.
+    """Describe how one VLM's predictions are written.
 
     Attributes:
         name: of the VLM.
-        gamma: score from which its answers are worth believing.
+        gamma: score from which its predictions are reliable.
         reader: reads a file of instances.
-        instances_folder: folder that its instance files lie in, beside the arrays; empty: none.
-        clamp: sums above 1 and noise below 0 are clamped (see `clamp_scores`); else scores outside [0, 1] are refused.
+        instances_folder: folder of its instance files, beside the arrays; empty: none.
+        clamp: clamp sums above 1 and noise below 0 (see `clamp_scores`); False refuses scores outside [0, 1].
     """
 
     name: str = "precomputed"
-    gamma: float = 0.8
+    gamma: float = CARD.gamma
     reader: InstanceReader = read_coco
     instances_folder: str = ""
     clamp: bool = True
@@ -76,39 +78,36 @@ class AnswerFormat:
 
 @dataclass
 class PrecomputedVLM:
-    """A VLM that looks its answers up; build it with `build`.
+    """Look predictions up in files; `open_answers` makes it.
 
     Attributes:
-        identity: hash over the names, sizes and times of all answer files, and what was asked.
-        folder: the answers.
-        prompts: the words that were asked, in channel order.
-        images: folder of the images, or None where answers are named by pixel hash.
-        gamma: score from which answers are worth believing; the paper's, for APE.
+        identity: hash over the names, sizes and times of all files, and the prompts.
+        folder: the predictions.
+        prompts: the prompts of the predictions, in channel order.
+        images: folder of the images, or None if predictions are named by pixel hash.
+        gamma: score from which predictions are reliable; the paper's, for APE.
         manifest: the content of answers.json.
-        answer_format: how the answers of this VLM are written.
+        answer_format: how the predictions of this VLM are written.
     """
 
     identity: str
     folder: Path
     prompts: tuple[str, ...]
     images: Path | None = None
-    gamma: float = 0.8
+    gamma: float = CARD.gamma
     manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
     answer_format: AnswerFormat = field(default_factory=AnswerFormat, repr=False)
     _stems_by_pixels: dict[str, str] = field(default_factory=dict, repr=False)
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
-        """Return the stored answer for this very image; `gsd_m` changes nothing.
+        """Return the stored prediction for exactly this image; `gsd_m` changes nothing.
 
         Raises:
             ConfigError: no prompts were given.
-            InputError: a word was not asked when the answers were made, there is no answer for the image, or the
-                answer is broken: another size, NaN, or masks that are none.
+            InputError: the predictions lack a prompt or the image, or the prediction is damaged: another size, NaN, or
+                masks that are none.
         """
-        if isinstance(prompts, str) or not prompts:
-            raise ConfigError(
-                f"prompts must be a list of words, got {prompts!r}; give for example ['building', 'road']."
-            )
+        check_prompts(prompts)
         channels = [self._find_channel(word) for word in prompts]
         check_image(image_HWC, vlm=self.answer_format.name)
         stem = self.folder / self._find_stem(image_HWC)
@@ -126,7 +125,11 @@ class PrecomputedVLM:
         elif found is not None:
             scores_CHW = _maps_from_instances(found, shape_hw=shape_hw, count=len(self.prompts))[channels]
         else:
-            raise InputError(maps, "no answer for this image, neither .npy nor .json", "Make answers for all images")
+            raise InputError(
+                maps,
+                "there is no prediction for this image, neither .npy nor .json",
+                "Compute predictions of all images",
+            )
         return Segments(scores_CHW, tuple(prompts), _select_prompts(found, channels))
 
     def _find_channel(self, word: str) -> int:
@@ -134,13 +137,14 @@ class PrecomputedVLM:
         if cleaned not in self.prompts:
             raise InputError(
                 self.folder / ANSWERS_FILE,
-                f"does not answer '{word}'.{suggest_nearest(cleaned, self.prompts)} It answers: {', '.join(self.prompts)}",
-                "Ask for these words only, or make the answers again",
+                f"does not contain the prompt '{word}'.{suggest_nearest(cleaned, self.prompts)} "
+                f"It contains: {', '.join(self.prompts)}",
+                "Use these prompts only, or compute the predictions again",
             )
         return self.prompts.index(cleaned)
 
     def _find_stem(self, image_HWC: NDArray[np.uint8]) -> str:
-        """Return the path of an image's answer below the folder, without suffix."""
+        """Return the path of an image's prediction below the folder, without suffix."""
         key = hash_pixels(image_HWC)
         if self.images is None:
             return key
@@ -149,8 +153,8 @@ class PrecomputedVLM:
         if key not in self._stems_by_pixels:
             raise InputError(
                 self.images,
-                f"holds no image with these very pixels ({image_HWC.shape[0]} x {image_HWC.shape[1]})",
-                f"Correct 'images' in {self.folder / ANSWERS_FILE}; tiles must be cut as they were when the answers were made",
+                f"contains no image with exactly these pixels ({image_HWC.shape[0]} x {image_HWC.shape[1]})",
+                f"Correct 'images' in {self.folder / ANSWERS_FILE}; tiles must be cut as for the predictions",
             )
         return self._stems_by_pixels[key]
 
@@ -158,12 +162,12 @@ class PrecomputedVLM:
 def build_precomputed(
     *, weights: Path | str | None = None, images: Path | str | None = None, device: str = "cpu"
 ) -> PrecomputedVLM:
-    """Open a folder of answers.
+    """Open a folder of predictions.
 
     Args:
-        weights: the folder of answers (the place of weights, since that is what stands behind the answers).
+        weights: the folder of predictions.
         images: folder of the images; overrides `images` of answers.json.
-        device: not used; there for VLMs that compute.
+        device: not used; every VLM accepts it.
 
     Raises:
         ConfigError: no folder was given.
@@ -173,14 +177,14 @@ def build_precomputed(
 
 
 def open_answers(weights: Path | str | None, *, images: Path | str | None, form: AnswerFormat) -> PrecomputedVLM:
-    """Open a folder of answers that are written in a certain form.
+    """Open a folder of predictions that are written in a certain format.
 
     Raises:
         ConfigError: no folder was given.
         InputError: the folder has no valid answers.json.
     """
     if weights is None:
-        raise ConfigError(f"the VLM '{form.name}' needs the folder of its answers; give it with --weights FOLDER.")
+        raise ConfigError(f"the VLM '{form.name}' needs the folder of its predictions. Give it with --weights FOLDER.")
     folder = Path(weights)
     note_path = folder / ANSWERS_FILE
     note = read_json(note_path, remedy='Write {"prompts": [the words in channel order]} into it')
@@ -189,11 +193,11 @@ def open_answers(weights: Path | str | None, *, images: Path | str | None, form:
         raise InputError(note_path, "has no list 'prompts' of words", 'Write {"prompts": [the words in channel order]}')
     prompts = tuple(word.strip().lower() for word in words)
     if len(set(prompts)) != len(prompts):
-        raise InputError(note_path, "names a prompt twice", "Give every channel its own word")
+        raise InputError(note_path, "names a prompt twice", "Give every channel its own prompt")
     place = images if images is not None else note.get("images")
     where = None if place is None else folder / place  # an absolute path stays as it is
     if where is not None and not where.is_dir():
-        raise InputError(where, "no such folder of images", f"Correct 'images' in {note_path}, or leave it out")
+        raise InputError(where, "is no folder of images", f"Correct 'images' in {note_path}, or leave it out")
     identity = f"{form.name}-{_fingerprint_answers(folder, note)}"
     return PrecomputedVLM(identity, folder, prompts, where, form.gamma, note, form)
 
@@ -222,7 +226,7 @@ def _index_images(images: Path) -> dict[str, str]:
     return names
 
 
-# ------------------------------------------------------------------------------------------------ one answer
+# ------------------------------------------------------------------------------------------------ one prediction
 def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool) -> NDArray[np.floating[Any]]:
     """Read score maps CHW; finite, and without `clamp` from 0 to 1."""
     try:
@@ -232,21 +236,23 @@ def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool
     wanted = (count, *shape_hw)
     if raw.shape != wanted:
         raise InputError(
-            path, f"holds {raw.shape}, wanted {wanted}: one map per prompt, of the image's size", "Redo it"
+            path,
+            f"has the shape {raw.shape}, not {wanted}: one map per prompt, of the image's size",
+            "Compute it again",
         )
     if not np.issubdtype(raw.dtype, np.number) or np.issubdtype(raw.dtype, np.complexfloating):
-        raise InputError(path, f"holds {raw.dtype}, wanted real numbers", "Save the scores as float32")
+        raise InputError(path, f"has the type {raw.dtype}, not real numbers", "Save the scores as float32")
     if not np.isfinite(raw).all():
-        raise InputError(path, "holds NaN or infinite scores", "Make this answer again")
+        raise InputError(path, "contains NaN or infinite scores", "Compute this prediction again")
     if not clamp and (raw.min(initial=0) < -1e-3 or raw.max(initial=0) > 1 + 1e-3):
-        problem = f"holds scores from {raw.min():g} to {raw.max():g}, wanted 0 to 1"
+        problem = f"contains scores from {raw.min():g} to {raw.max():g}, outside 0 to 1"
         raise InputError(path, problem, "Save probabilities: after the sigmoid or softmax, not logits or percent")
     raw_CHW: NDArray[np.floating[Any]] = raw if np.issubdtype(raw.dtype, np.floating) else raw.astype(np.float64)
     return raw_CHW
 
 
 def clamp_scores(raw_CHW: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return scores in [0, 1] with the winners of the raw ones.
+    """Clamp scores to [0, 1], with the winners of the raw ones.
 
     Where a prompt's score is above 1, every prompt that has the pixel's highest score gets 1 and all others that reach
     1 get the float32 just below it: the winning prompt, ties, and the decision `best score >= gamma` are those of the
@@ -259,7 +265,7 @@ def clamp_scores(raw_CHW: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def _maps_from_instances(found: Sequence[Instance], *, shape_hw: tuple[int, ...], count: int) -> NDArray[np.float32]:
-    """Return maps in which a pixel has the score of the best instance of the prompt that covers it."""
+    """Draw maps in which a pixel has the score of the best instance of the prompt that covers it."""
     scores_CHW = np.zeros((count, *shape_hw), np.float32)
     for instance in found:
         covered_HW = decode_mask(instance.mask)
@@ -269,7 +275,7 @@ def _maps_from_instances(found: Sequence[Instance], *, shape_hw: tuple[int, ...]
 
 
 def _select_prompts(found: Sequence[Instance] | None, channels: Sequence[int]) -> tuple[Instance, ...] | None:
-    """Return the instances of the asked prompts, numbered as they were asked."""
+    """Return the instances of the requested prompts, with their indices in the request."""
     if found is None:
         return None
     place = {channel: index for index, channel in enumerate(channels)}
