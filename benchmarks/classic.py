@@ -168,7 +168,7 @@ def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
 
 def _cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
     """Return scores, time and memory of some data sets as cells."""
-    scores, parts = _pooled(record, sets).scores(), [line for line in record["pairs"] if line["data"] in sets]
+    scores, parts = _pooled(record, sets).list_scores(), [line for line in record["pairs"] if line["data"] in sets]
     pace = sum(line["cpu_s"] for line in parts) / (sum(line["px"] for line in parts) / 1e6)
     return [*(f"{scores[name]:.3f}" for name in SCORES), f"{pace:.1f}", f"{record['peak_mib']:.0f}"]
 

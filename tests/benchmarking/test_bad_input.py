@@ -83,7 +83,7 @@ def test_a_fraction_without_a_labelled_pair(tmp_path: Path, capsys: pytest.Captu
     code, _, complaint = command(capsys, "benchmark", tmp_path / "suite.toml", "-o", tmp_path / "out", "--jobs", 0)
     assert code == 2 and "Traceback" not in complaint
     text = " ".join(complaint.split())
-    assert "city: 0.05 of 9 training pairs with a label is no pair at all. Give at least 0.1111" in text
+    assert "city: 0.05 of 9 training pairs with a label is less than one pair. Give at least 0.1111" in text
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data"]
 
 

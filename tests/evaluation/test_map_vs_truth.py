@@ -25,7 +25,8 @@ from semicdvl.evaluation import map_vs_truth as truth_module
 from semicdvl.evaluation.evaluate import draw_sample, evaluate_map
 from semicdvl.evaluation.map_vs_truth import DetectedMap, compare_with_truth, read_detected_map, read_truth
 from semicdvl.evaluation.stratified_sample import draw_stratified_sample
-from semicdvl.metrics.change import ConfusionCounts, count_objects
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.metrics.objects import count_objects
 from semicdvl.types import IGNORE, ChangeMap, Detector
 
 UTM, CORNER, GSD = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5

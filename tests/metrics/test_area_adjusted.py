@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semicdvl.metrics.area_adjusted import Z95, allocate_sample, estimate_area_accuracy
-from semicdvl.metrics.change import ObjectOverlaps, count_objects
+from semicdvl.metrics.objects import ObjectOverlaps, count_objects
 
 # Olofsson et al. 2014, section 5: deforestation, forest gain, stable forest, stable non-forest; areas in pixels.
 MAPPED = [200_000, 150_000, 3_200_000, 6_450_000]

@@ -144,17 +144,17 @@ def test_pairs_that_are_only_scored_need_no_change(root: Path, capsys: pytest.Ca
 
 def test_no_pixel_with_a_label(root: Path, refused: Refused) -> None:
     text = refused("data.label_values={0 = 255, 255 = 255}")
-    assert "none of the 3 labelled pairs has a single labelled pixel" in text
+    assert "None of the 3 labelled pairs has a labelled pixel" in text
 
 
 def test_no_changed_pixel(root: Path, refused: Refused) -> None:
     _everywhere(root, "label", np.zeros_like)
-    assert "none of the 3 labelled pairs has a changed pixel" in refused()
+    assert "None of the 3 labelled pairs has a changed pixel" in refused()
 
 
 def test_a_fraction_that_is_no_pair(root: Path, refused: Refused) -> None:
     text = refused("labelled=0.05")
-    assert "0.05 of 6 training pairs with a label is no pair at all. Give at least 0.1667" in text
+    assert "0.05 of 6 training pairs with a label is less than one pair. Give at least 0.1667" in text
 
 
 def test_nothing_to_select_with(root: Path, refused: Refused) -> None:

@@ -144,7 +144,7 @@ def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tm
         train(_recipe(data, store, method__confidence=0.9), run, quiet=True)
     with pytest.raises(ConfigError, match=r"add pseudo\.store"):
         train(_recipe(data, None), run, quiet=True)
-    with pytest.raises(DataError, match="no pair at all"):
+    with pytest.raises(DataError, match="less than one pair"):
         train(_recipe(data, store, data__labelled=0.01), run, quiet=True)
     with pytest.raises(StoreError, match="holds no labels for 6 of 6 training pairs"):
         (tmp_path / "empty").mkdir()

@@ -195,7 +195,7 @@ def run_detector_job(content: Mapping[str, Any]) -> dict[str, Any]:
             counts += ConfusionCounts.from_maps(
                 np.where(change_HW == IGNORE, 0, change_HW), label_HW
             )  # as networks are
-    seconds, scores = time.monotonic() - began, counts.scores()
+    seconds, scores = time.monotonic() - began, counts.list_scores()
     return {
         "status": "finished",
         "error": "",

@@ -35,7 +35,7 @@ from semicdvl.evaluation.stratified_sample import (
     write_sample,
 )
 from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
-from semicdvl.metrics.change import ObjectMatches
+from semicdvl.metrics.objects import ObjectMatches
 from semicdvl.raster.vector.files import write_vector
 
 EVALUATION_FORMAT = "semicdvl-evaluation-1"
@@ -211,7 +211,7 @@ def _format_score(value: float, half_width: float | None = None) -> str:
 def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list[TableRow]:
     """Return the scores by pixel."""
     pixels = comparison.pixels
-    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.scores().items()]
+    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_scores().items()]
     areas = {"changed in truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
     return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
 
@@ -281,7 +281,7 @@ def _build_comparison_record(comparison: MapComparison, pixel_m2: float | None) 
     for prefix in ("", "any_"):
         objects |= {f"{prefix}{name}": getattr(match.counts, prefix + name) for name in ("precision", "recall", "f1")}
     objects |= {"missed": missed[0], "missed_px": missed[1], "invented": invented[0], "invented_px": invented[1]}
-    found: dict[str, Any] = {"pixels": {**counts, **pixels.scores()}, "objects": objects}
+    found: dict[str, Any] = {"pixels": {**counts, **pixels.list_scores()}, "objects": objects}
     if pixel_m2 is not None:
         areas = {"truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
         found["area_m2"] = {name: count * pixel_m2 for name, count in areas.items()}

@@ -27,7 +27,8 @@ from semicdvl.data.images import open_image_raster
 from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, read_polygons
 from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.errors import InputError
-from semicdvl.metrics.change import ConfusionCounts, ObjectMatches, ObjectOverlaps
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.metrics.objects import ObjectMatches, ObjectOverlaps
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector.files import CHANGES_LAYER

@@ -1,1 +1,1 @@
-"""Metrics: pixel and object scores of change maps, and area-adjusted accuracy with confidence intervals."""
+"""Metrics of change maps: by pixel (change.py), by object (objects.py), and area-adjusted accuracy from a sample."""

@@ -1,7 +1,8 @@
-"""Area-adjusted accuracy: what a sample of checked places says about a whole map, with confidence intervals.
+"""Estimate the accuracy of a whole map, and the true area of each class, from a stratified sample of checked places.
 
-A map's own count of changed pixels is biased by its errors. From a stratified random sample (the strata are the map's
-classes) the error matrix is estimated in shares of *area*, and from it accuracies and the true area of each class.
+The number of pixels that a map shows as changed is biased by its errors. From a stratified random sample (the strata
+are the classes of the map) the error matrix is estimated in shares of *area*, and from it accuracies and the true area
+of each class, with confidence intervals.
 
 Source: Olofsson et al. 2014, "Good practices for estimating area and assessing accuracy of land change", Remote Sensing
 of Environment 148, equations 1-11. Here as there: rows are the map, columns the truth, variances use n - 1.
@@ -21,7 +22,7 @@ Z95 = 1.96
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the half width of its 95 % confidence interval; NaN where the sample does not say."""
+    """A value and the half width of its 95 % confidence interval; NaN where the sample does not define it."""
 
     value: float
     half_width: float
@@ -29,15 +30,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class AreaAccuracy:
-    """Estimates of a whole map, from a sample of it; index = class.
+    """Estimates for a whole map from a sample of it; index = class.
 
     Attributes:
-        sample_KK: places that were checked: row = class on the map, column = class in truth.
-        mapped_areas: area of each class on the map, in the unit that was given.
+        sample_KK: number of checked places: row = class on the map, column = class in the truth.
+        mapped_areas: area of each class on the map, in the unit that was given (pixels, m2, ...).
         shares_KK: estimated error matrix in shares of the whole area.
-        overall_accuracy: share of the area that is mapped right.
-        users_accuracies: share of what is mapped as a class that is of it (precision).
-        producers_accuracies: share of what is of a class that is mapped as it (recall).
+        overall_accuracy: share of the area whose class on the map is right.
+        users_accuracies: share of the area mapped as a class that is of this class (precision).
+        producers_accuracies: share of the area of a class that is mapped as this class (recall).
         estimated_areas: true area of each class, in the unit of `mapped_areas`.
     """
 
@@ -56,7 +57,7 @@ def estimate_area_accuracy(
     """Estimate accuracies and areas from a stratified random sample.
 
     Args:
-        sample_KK: counts of sampled places, row = class on the map, column = class in truth.
+        sample_KK: counts of sampled places, row = class on the map, column = class in the truth.
         mapped: area of each class on the map (pixels, m2, ...).
 
     Raises:
@@ -64,7 +65,9 @@ def estimate_area_accuracy(
     """
     counts_KK, areas_K = np.asarray(sample_KK, np.int64), np.asarray(mapped, np.float64)
     if counts_KK.shape != (len(areas_K), len(areas_K)) or counts_KK.min() < 0 or areas_K.min() < 0:
-        raise ValueError(f"a sample of shape {counts_KK.shape} and {len(areas_K)} areas; K x K and K from 0 are wanted")
+        raise ValueError(
+            f"a sample of shape {counts_KK.shape} and {len(areas_K)} areas; K x K counts and K areas from 0 are needed"
+        )
     total, drawn_K = areas_K.sum(), counts_KK.sum(axis=1)
     weights_K = areas_K / total if total else np.full(len(areas_K), np.nan)
     empty_K = areas_K == 0  # a class that is not on the map needs no sample: its row is 0, not unknown
@@ -93,7 +96,7 @@ def estimate_area_accuracy(
 def _producers_variance(
     producers_K: NDArray[np.float64], weighted_KK: NDArray[np.float64], true_K: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return equation 7 in shares of area."""
+    """Return the variances of the producer's accuracies: equation 7, in shares of area."""
     own_K = np.diag(weighted_KK)
     others_K = weighted_KK.sum(axis=0) - own_K
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -102,24 +105,24 @@ def _producers_variance(
 
 
 def _make_estimate(value: float, variance: float) -> Estimate:
-    """Return a value with its interval."""
+    """Return a value with its confidence interval."""
     return Estimate(float(value), Z95 * float(np.sqrt(variance)))
 
 
 def allocate_sample(sizes: Sequence[int], total: int, *, minimum: int = 50) -> tuple[int, ...]:
-    """Share out a sample over strata: by size, but at least `minimum` in each, and never more than there is.
+    """Allocate a sample to strata: in proportion to size, but at least `minimum` in each, and never more than its size.
 
     Section 5.1 of the source recommends 50 to 100 places for rare classes and the rest in proportion.
 
     Args:
         sizes: pixels of each stratum.
-        total: places in all; exceeded where the least shares alone are more.
-        minimum: in each stratum, if it has as many.
+        total: number of places in all; exceeded where the minimum numbers alone are more.
+        minimum: number of places in each stratum, if it has as many.
     """
-    whole = max(sum(sizes), 1)
+    total_px = max(sum(sizes), 1)
     base = [min(minimum, size) for size in sizes]
     rest = max(0, total - sum(base))
-    drawn = [min(size, start + rest * size // whole) for size, start in zip(sizes, base, strict=True)]
-    largest = max(range(len(sizes)), key=sizes.__getitem__)  # takes what rounding left over
+    drawn = [min(size, start + rest * size // total_px) for size, start in zip(sizes, base, strict=True)]
+    largest = max(range(len(sizes)), key=sizes.__getitem__)  # gets what rounding leaves
     drawn[largest] = min(sizes[largest], drawn[largest] + max(0, total - sum(drawn)))
     return tuple(drawn)

@@ -20,7 +20,8 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import load_eval_batches
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DataError
-from semicdvl.metrics.change import ConfusionCounts, ObjectCounts, count_objects
+from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.types import PairFiles
