@@ -91,7 +91,7 @@ def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None
     write_json(tmp_path / "run.json", {"format": RUN_FORMAT, "recipe": {"model": {"name": "siam_light", **MODEL}}})
     other = build_siam_light(**{**MODEL, "decoder_channels": 8})
     save_weights(tmp_path / "model.safetensors", other.state_dict())
-    with pytest.raises(CheckpointError, match=r"weights of another model; \d+ tensors don't fit"):
+    with pytest.raises(CheckpointError, match=r"weights of another model: \d+ tensors don't fit"):
         load(tmp_path)
-    with pytest.raises(CheckpointError, match=r"not a trained run \(no run\.json\)"):
+    with pytest.raises(CheckpointError, match=r"not a trained run \(it has no run\.json\)"):
         load(tmp_path / "nowhere")

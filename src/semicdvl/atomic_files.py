@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their hashes."""
+"""Write files completely or not at all; read JSON; hash files and values."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from typing import Any
 from semicdvl.errors import InputError, OutputError
 
 TEMPORARY_PREFIX = ".part-"
-"""How the names of files and folders begin that are being written, or were when their writer was killed."""
+"""Prefix of files and folders that are being written, or were left by a writer that was killed."""
 
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes its place if the block ends well and vanishes if not.
+    """Yield a temporary path beside `path`, which replaces `path` if the block succeeds and is deleted if not.
 
-    The temporary file keeps the suffix, since many writers choose the format by it.
+    The temporary file has the same suffix, since many writers choose the format by it.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -49,7 +49,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def write_folder_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which replaces it if the block ends well and vanishes if not.
+    """Yield a temporary folder beside `path`, which replaces `path` if the block succeeds and is deleted if not.
 
     Raises:
         OutputError: the parent cannot be written or the disk is full.
@@ -70,7 +70,7 @@ def write_folder_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write a small file at once, whole: the same as `whole`, with half as many calls of the system.
+    """Write a small file at once: the same as `write_atomically`, with half as many system calls.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -95,7 +95,7 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 
 def replace_folder(folder: Path, path: Path) -> None:
-    """Give a finished folder the name `path`, in place of the folder that has it now; both lie on one disk."""
+    """Rename a finished folder to `path`, replacing the folder of that name; both must be on one file system."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".old-{path.name}-", dir=path.parent))
         path.replace(old / path.name)
@@ -106,21 +106,29 @@ def replace_folder(folder: Path, path: Path) -> None:
 
 
 def make_output_error(path: Path, error: OSError) -> OutputError:
-    """Return the error for a path that could not be written, with the system's own words."""
+    """Return the error for a path that could not be written, with the reason that the system gives."""
     reason = error.strerror or str(error)
     return OutputError(f"{path}: cannot be written ({reason}). Free some space or give another folder with -o.")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, whole."""
+    """Write `content` as indented JSON; what JSON does not know is written as its string.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     write_bytes_atomically(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: the file.
+        remedy: what the error message advises to do.
+
     Raises:
-        InputError: it is missing or not JSON; `remedy` says what to do.
+        InputError: the file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +139,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hex; remembered as long as size and modification time stay the same.
+    """Return the SHA-256 of a file's bytes in hex; cached as long as size and modification time stay the same.
 
     Raises:
         InputError: the file cannot be read.
@@ -145,7 +153,7 @@ def hash_file(path: Path) -> str:
 
 @lru_cache(maxsize=65536)
 def _hash_unchanged_file(path: Path, size: int, mtime_ns: int) -> str:
-    """Hash the file; size and time are there for the cache's key."""
+    """Hash the file; size and time of modification belong to the key of the cache."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -1,18 +1,18 @@
-"""Every error that a user can cause, and what each is for.
+"""The errors that a user can cause, and what each is for.
 
     SemicdvlError
-    ├── InputError         a file or an image that is missing, broken or does not fit its partner
+    ├── InputError         a file or an image that is missing, broken or does not fit the other one
     ├── ConfigError        a recipe, an option or a name that the program does not know
-    ├── DataError          a data set or split that cannot be used as asked (no labelled pair, leaking lists, ...)
+    ├── DataError          a data set or split that cannot be used (no labelled pair, contradicting lists, ...)
     ├── StoreError         a pseudo-label store that is broken, of another version or made for other images
-    ├── CheckpointError    a run directory that is none, or that holds another model
+    ├── CheckpointError    a folder that is not a run directory, or that holds another model
     ├── MissingExtraError  an optional package is needed; the text says which extra to install
     ├── OutputError        a folder that cannot be written: read-only, full disk, or holding something else
-    ├── WorkerError        a process that took a part of the work died; what is done is kept
-    └── DivergedError      training met a loss that is not a number; the last good checkpoint is kept
+    ├── WorkerError        a worker process died; finished work is kept
+    └── DivergedError      the training loss is not a number any more; the last good checkpoint is kept
 
-Each message says what came, what was wanted and what to do. The command line prints it in one line and exits with
-code 2; no traceback. Anything that is not a `SemicdvlError` is a mistake of this program and is shown whole.
+Each message says what was found, what was expected and what to do. The command line prints it in one line and exits
+with code 2, without a traceback. Any other exception is a mistake of this program and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ from pathlib import Path
 
 
 class SemicdvlError(Exception):
-    """Base of every error that the user can mend."""
+    """Base class of all errors that the user can correct."""
 
 
 class InputError(SemicdvlError):
-    """A file that cannot be used, with the file and the remedy in the message."""
+    """A file that cannot be used; the message names the file, the problem and the remedy.
+
+    Attributes:
+        path: the file.
+        problem: what is wrong with it.
+        remedy: what to do.
+    """
 
     def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
-        """Keep the three parts; the message joins them as `path: problem. remedy.`."""
+        """Store the three parts; the message is `path: problem. remedy.`."""
         self.path, self.problem, self.remedy = str(path), problem, remedy
         super().__init__(f"{path}: {problem}. {remedy}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
-        """Let a loader process hand the error over whole."""
+        """Pickle with all three parts, so that a worker process can hand the error over."""
         return type(self), (self.path, self.problem, self.remedy)
 
 
@@ -42,7 +48,7 @@ class ConfigError(SemicdvlError):
 
 
 class DataError(SemicdvlError):
-    """A data set or a split that cannot be used as asked."""
+    """A data set or a split that cannot be used."""
 
 
 class StoreError(SemicdvlError):
@@ -50,11 +56,11 @@ class StoreError(SemicdvlError):
 
 
 class CheckpointError(SemicdvlError):
-    """A run directory that is none, or that holds another model."""
+    """A folder that is not a run directory, or that holds another model."""
 
 
 class MissingExtraError(SemicdvlError):
-    """An optional package is missing; the message names the extra that brings it."""
+    """An optional package is missing; the message names the extra to install."""
 
 
 class OutputError(SemicdvlError):
@@ -62,8 +68,8 @@ class OutputError(SemicdvlError):
 
 
 class WorkerError(SemicdvlError):
-    """A process that took a part of the work died; what was done is kept."""
+    """A worker process died; finished work is kept."""
 
 
 class DivergedError(SemicdvlError):
-    """The loss is not a number any more; the last good checkpoint is kept."""
+    """The training loss is not a number any more; the last good checkpoint is kept."""

@@ -1,7 +1,7 @@
-"""A checkpoint of the public SemiCD-VL code -> a run of ours, which `load`, `detect` and `evaluate` take.
+"""Import a checkpoint of the public SemiCD-VL code as a run, which `load_model`, `detect` and `evaluate` accept.
 
-The public code saves {"model": ..., "optimizer": ..., "epoch": ..., "previous_best": ...}, its names with `module.` in
-front where it trained on several GPUs. Its network has 396 tensors, and each has one place in `siam_light`
+The public code saves {"model": ..., "optimizer": ..., "epoch": ..., "previous_best": ...}, names with the prefix
+`module.` where it trained on several GPUs. Its network has 396 tensors, each of which has a counterpart in `siam_light`
 (`OFFICIAL_PREFIXES`). Tensors are read without unpickling anything else: a file with other Python objects is refused.
 """
 
@@ -28,13 +28,13 @@ from semicdvl.models.siam_light import OFFICIAL_PREFIXES
 from semicdvl.version import __version__
 
 WRAPPERS = ("model", "state_dict")
-"""Keys under which a checkpoint may keep its tensors, beside an optimiser and the like."""
+"""Keys under which a checkpoint may hold its tensors, beside an optimiser and the like."""
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put in front of every name."""
+"""Prefixes that DistributedDataParallel and torch.compile add to every name."""
 
 BACKBONE_BY_BLOCKS = {6: "resnet50s", 23: "resnet101s"}
-"""Blocks of the third stage -> backbone."""
+"""Number of blocks of the third stage -> encoder."""
 
 MAX_LISTED = 20
 _REMEDY = "Give a .pth file of the public SemiCD-VL code, such as its best.pth"
@@ -42,7 +42,13 @@ _REMEDY = "Give a .pth file of the public SemiCD-VL code, such as its best.pth"
 
 @dataclass(frozen=True)
 class ImportedCheckpoint:
-    """What was imported: the run, its network's part of the recipe, and how many tensors it took."""
+    """An imported checkpoint.
+
+    Attributes:
+        run: the folder that was written.
+        model: the `model` section of a recipe that builds its network.
+        tensors: number of tensors.
+    """
 
     run: Path
     model: dict[str, Any]
@@ -50,17 +56,17 @@ class ImportedCheckpoint:
 
 
 def import_official(checkpoint: Path, run: Path) -> ImportedCheckpoint:
-    """Turn a checkpoint of the public SemiCD-VL code into a run.
+    """Import a checkpoint of the public SemiCD-VL code as a run.
 
-    The public code picks its best epoch on the *test* pairs, so the run is marked as selected on test.
+    The public code selects its best epoch on the *test* pairs, so the run is marked as selected on test.
 
     Args:
-        checkpoint: file with the public code's tensors: alone, or under "model"; names with or without `module.`.
-        run: folder to write; it must not hold anything.
+        checkpoint: file with the tensors of the public code: alone, or under "model"; names with or without `module.`.
+        run: folder to write; it must be empty or not exist.
 
     Raises:
-        InputError: the file is missing, none of torch's, or holds Python objects besides tensors and numbers.
-        CheckpointError: tensors are missing, surplus, of another shape or no numbers (named), or `run` is not empty.
+        InputError: the file is missing, was not written by torch, or holds Python objects besides tensors and numbers.
+        CheckpointError: tensors are missing, unexpected, of another shape or not finite, or `run` is not empty.
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise CheckpointError(f"{run}: exists and is not empty. Give another folder with -o.")
@@ -82,8 +88,8 @@ def read_tensors_safely(path: Path) -> Any:
         InputError: missing, broken, or with other objects in it, the first of which is named.
     """
     if not path.is_file():
-        raise InputError(path, "there is no such file", _REMEDY)
-    # The public code's best score is a NumPy number, which torch reads only when told that it may.
+        raise InputError(path, "does not exist", _REMEDY)
+    # The public code's best score is a NumPy number, which torch reads only where it is allowed.
     numbers = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
     names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))  # of NumPy 1 and 2
     allowed: list[Any] = [np.dtype, *numbers, *((numpy_scalar, name) for name in names)]
@@ -94,7 +100,7 @@ def read_tensors_safely(path: Path) -> Any:
     except Exception as error:  # whatever torch raises on a file that is not its own
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
-            # torch's own words are not passed on: they advise to read the file without this protection
+            # The message of torch is not passed on: it advises to read the file without this protection.
             problem = "cannot be read as a checkpoint: it is broken, or was not written by torch.save"
             raise InputError(path, problem, _REMEDY) from error
         raise InputError(
@@ -106,10 +112,14 @@ def read_tensors_safely(path: Path) -> Any:
 
 
 def extract_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint's network by their public names, wrappers and prefixes taken off.
+    """Return the tensors of a checkpoint's network by their public names, without wrappers and prefixes.
+
+    Args:
+        content: what the file holds.
+        source: the file, for the error message.
 
     Raises:
-        CheckpointError: there is no tensor by name in it.
+        CheckpointError: it holds no tensors by name.
     """
     wrapped = isinstance(content, Mapping)
     wrapper = next((key for key in WRAPPERS if wrapped and isinstance(content.get(key), Mapping)), None)
@@ -117,17 +127,17 @@ def extract_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{source}: holds no tensors by name, alone or under 'model'. {_REMEDY}.")
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    # Prefixes stand in either order, as the network was wrapped; no name of the network begins with one.
+    # Prefixes come in either order, as the network was wrapped; no name of the network begins with one.
     while prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
 def infer_model_section(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the `model` section of a recipe that builds the network of these tensors, as far as they tell.
+    """Return the `model` section of a recipe that builds the network of these tensors, as far as they show it.
 
-    Backbone, decoder width and number of classes are read off; the output stride is the public code's 16, which no
-    tensor shows.
+    Encoder, decoder width and number of classes follow from the tensors; the output stride is the public code's 16,
+    which no tensor shows.
     """
     blocks = {name.split(".")[2] for name in theirs if name.startswith("backbone.layer3.")}
     fusing, classify = (theirs.get(f"decode_head.{name}.weight") for name in ("fusion_conv.conv", "conv_seg"))
@@ -148,41 +158,51 @@ def to_public_name(name: str) -> str:
 
 
 def rename_tensors(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
-    """Return the public tensors under our names, in our types.
+    """Return the public tensors under the names of `siam_light`, in its data types.
+
+    Args:
+        theirs: tensors by public names.
+        network: the network that gets them.
+        source: the file, for the error message.
 
     Raises:
-        CheckpointError: some are missing, surplus, of another shape or no numbers; all are listed by public names.
+        CheckpointError: some are missing, unexpected, of another shape or not finite; they are listed by public names.
     """
     ours = network.state_dict()
-    wanted = {to_public_name(name): tensor for name, tensor in ours.items()}
-    unfit = [
-        f"{name} is {_format_shape(theirs[name])} where {_format_shape(tensor)} is wanted"
-        for name, tensor in wanted.items()
-        if name in theirs and theirs[name].shape != tensor.shape
-    ]
-    faults = {
-        "missing": [name for name in wanted if name not in theirs],
-        "surplus": [name for name in theirs if name not in wanted],
-        "of another shape": unfit,
-        "with values that are no numbers": [
-            name for name in wanted if name in theirs and not _all_finite(theirs[name])
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{len(names)} {what}: {_format_names(names)}" for what, names in faults.items() if names)
+    expected = {to_public_name(name): tensor for name, tensor in ours.items()}
+    faults = _find_faults(theirs, expected)
+    if faults:
+        listed = "; ".join(f"{len(names)} {what}: {_format_names(names)}" for what, names in faults.items())
         raise CheckpointError(
-            f"{source}: not weights of SemiCD-VL's network, which has {len(wanted)} tensors. {listed}. {_REMEDY}."
+            f"{source}: does not hold the weights of SemiCD-VL's network, which has {len(expected)} tensors. {listed}."
+            f" {_REMEDY}."
         )
     return {name: theirs[to_public_name(name)].to(tensor.dtype) for name, tensor in ours.items()}
 
 
+def _find_faults(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Return kind of fault -> the tensors that have it; empty if all are as expected."""
+    common = [name for name in expected if name in theirs]
+    faults = {
+        "missing": [name for name in expected if name not in theirs],
+        "unexpected": [name for name in theirs if name not in expected],
+        "of another shape": [
+            f"{name} is {_format_shape(theirs[name])} where {_format_shape(expected[name])} is expected"
+            for name in common
+            if theirs[name].shape != expected[name].shape
+        ],
+        "with values that are not finite": [name for name in common if not _all_finite(theirs[name])],
+    }
+    return {what: names for what, names in faults.items() if names}
+
+
 def _all_finite(tensor: Tensor) -> bool:
-    """Tell whether all values are numbers: a run that diverged saves its weights like any other."""
+    """Tell whether all values are finite; a run that diverged saves its weights like any other."""
     return bool(tensor.isfinite().all())
 
 
 def _format_shape(tensor: Tensor) -> str:
-    """Write a shape as 256 x 64 x 1 x 1."""
+    """Format a shape as 256 x 64 x 1 x 1."""
     return " x ".join(str(side) for side in tensor.shape) or "a single number"
 
 
@@ -193,9 +213,10 @@ def _format_names(names: Iterable[str]) -> str:
 
 
 def _make_record(checkpoint: Path, part: dict[str, Any], network: nn.Module, content: Any) -> dict[str, Any]:
-    """Return the run's record; it has no data section, for the file says nothing of the data."""
-    told = {key: content[key] for key in ("epoch", "previous_best") if isinstance(content, Mapping) and key in content}
-    numbers = {key: float(value) for key, value in told.items() if isinstance(value, (int, float, np.number))}
+    """Return the record of the run, without a data section: the file says nothing of the data."""
+    extras = content if isinstance(content, Mapping) else {}
+    known = {key: extras[key] for key in ("epoch", "previous_best") if key in extras}
+    numbers = {key: float(value) for key, value in known.items() if isinstance(value, (int, float, np.number))}
     return {
         "format": RUN_FORMAT,
         "status": "imported",

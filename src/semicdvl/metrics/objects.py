@@ -150,7 +150,7 @@ class ObjectOverlaps:
         self._shared.append(counts.astype(np.int64))
 
     def match(self, *, min_iou: float = 0.5) -> ObjectMatches:
-        """Pair objects in order of falling IoU down to `min_iou`, each at most once; ones without pixels don't count."""
+        """Pair objects in order of falling IoU to `min_iou`, each at most once; ones without pixels don't count."""
         keys, where = np.unique(np.concatenate([np.zeros(0, np.int64), *self._keys]), return_inverse=True)
         shared = np.zeros(len(keys), np.int64)
         np.add.at(shared, where, np.concatenate([np.zeros(0, np.int64), *self._shared]))
