@@ -1,4 +1,4 @@
-"""Small made-up rasters on the disk."""
+"""Small synthetic rasters on the disk."""
 
 import warnings
 from pathlib import Path
@@ -44,3 +44,23 @@ def tif(path: Path, data_CHW: np.ndarray, transform: Affine | None = None, crs=U
 def png(path: Path, image_CHW: np.ndarray) -> Path:
     Image.fromarray(image_CHW.transpose(1, 2, 0)).save(path)
     return path
+
+
+def same_pixels(image_HWC: np.ndarray, data_CHW: np.ndarray) -> bool:
+    return bool((image_HWC == data_CHW.transpose(1, 2, 0)).all())
+
+
+# ------------------------------------------------------------------------------------------------ a mosaic
+MOSAIC_CHW = city(60, 90)
+"""What the tiles of `write_tiles` show together; its corner lies at (100, 200)."""
+
+
+def write_tiles(folder: Path, **extra) -> list[Path]:
+    """Cut `MOSAIC_CHW` into four tiles."""
+    folder.mkdir(exist_ok=True)
+    cuts = [(row, col) for row in (0, 32) for col in (0, 40)]
+    return [
+        tif(folder / f"{row}-{col}.tif", MOSAIC_CHW[:, row : row + 32 + row, col : col + 40 + 2 * col],
+            at(100 + col / 2, 200 - row / 2), **extra)
+        for row, col in cuts
+    ]  # fmt: skip

@@ -1,93 +1,102 @@
-"""The rasters of a result are valid cloud-optimised GeoTIFF, as rio-cogeo judges it."""
+"""Writing cloud-optimised GeoTIFFs: values, metadata, and nothing left behind by a failure."""
 
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
-from rich.console import Console
-from tests.support.synthetic_rasters import UTM, at, city, tif
+from tests.support.object_scenes import PLAIN, UTM, noise
 
-from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.errors import OutputError
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.cog import COG_BLOCK_PX, BandDescription, create_cog
-from semicdvl.vlms.models.fake import FakeVLM
-
-cogeo = pytest.importorskip("rio_cogeo", reason="rio-cogeo is not installed")
-RASTERS = ("change.tif", "score.tif", "t1.tif", "t2.tif")
-SIZES = [
-    (1, 1),
-    (7, 40),
-    (COG_BLOCK_PX, COG_BLOCK_PX),
-    (COG_BLOCK_PX + 1, 90),
-    (90, 2 * COG_BLOCK_PX + 1),
-    (1300, 1100),
-]
+from semicdvl.raster.io.cog import BandDescription, create_cog
 
 
-def verdict(path: Path) -> tuple[bool, list[str], list[str]]:
-    """Return whether a file is valid, errors and warnings; a warning of GDAL would be one more."""
+def write_cog(path: Path, array: np.ndarray, *, grid: Grid, rows: int = 100, **band) -> None:
+    """Write an array rows by rows."""
+    with create_cog(path, grid=grid, band=BandDescription(str(array.dtype), **band)) as cog:
+        for row in range(0, len(array), rows):
+            cog.write_rows(row, array[row : row + rows])
+
+
+def test_cog_keeps_grid_values_nodata_colours_and_tags(tmp_path):
+    grid = UTM.window(0, 0, 1100, 1300)
+    classes = np.random.default_rng(0).integers(0, 3, (1100, 1300), dtype=np.uint8)
+    classes[:9] = 255
+    path = tmp_path / "t1.tif"
+    write_cog(path, classes, grid=grid, nodata=255, colours=[(9, 8, 7), (1, 2, 3)], tags={"CLASS_1": "roof"})
+    with rasterio.open(path) as source:
+        assert (source.read(1) == classes).all()
+        assert source.crs == grid.crs and source.transform == grid.transform and source.nodata == 255
+        assert source.colormap(1)[1] == (1, 2, 3, 255) and source.tags()["CLASS_1"] == "roof"
+        assert source.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG" and source.overviews(1)
+        assert source.block_shapes == [(512, 512)] and source.compression.value == "DEFLATE"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t1.tif"]
+
+
+def test_float_cog_has_nan_for_no_data(tmp_path):
+    score = noise(UTM)
+    score[3, 5] = np.nan
+    write_cog(tmp_path / "score.tif", score, grid=UTM, nodata=float("nan"))
+    with rasterio.open(tmp_path / "score.tif") as source:
+        assert np.array_equal(source.read(1), score, equal_nan=True) and np.isnan(source.nodata)
+        assert source.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3"
+        assert (source.dataset_mask() > 0).sum() == score.size - 1
+
+
+def test_plain_cog_has_no_crs_and_says_so(tmp_path):
+    write_cog(tmp_path / "change.tif", np.ones((70, 90), np.uint8), grid=PLAIN, nodata=255)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return cogeo.cog_validate(str(path), strict=True)
+        with rasterio.open(tmp_path / "change.tif") as source:
+            assert source.crs is None and "no CRS" in source.tags()["NOTE"]
 
 
-@pytest.mark.parametrize(("height", "width", "overviews"), [(40, 57, []), (1100, 1300, [2, 4])])
-def test_what_detect_writes_is_valid(tmp_path, height, width, overviews):
-    before_CHW = np.full((3, height, width), 90, np.uint8)
-    after_CHW = before_CHW.copy()
-    after_CHW[:, 9:30, 8:31] = 250
-    after_CHW[:, :4] = 0  # no data
-    before, after = (
-        tif(tmp_path / f"{name}.tif", image_CHW, at(366_000, 4_104_000), nodata=0)
-        for name, image_CHW in (("a", before_CHW), ("b", after_CHW))
-    )
-    detector = build_vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
-    settings = DetectionConfig(tile_px=512, overlap_px=32)
-    detect_to_folder(before, after, tmp_path / "out", detector=detector, config=settings, progress=Console(quiet=True))
-    for name in RASTERS:
-        assert verdict(tmp_path / "out" / name) == (True, [], []), name
-        with rasterio.open(tmp_path / "out" / name) as source:
-            assert source.shape == (height, width) and source.crs == UTM and source.overviews(1) == overviews
-            assert source.transform.almost_equals(at(366_000, 4_104_000))
-            assert (source.dataset_mask()[:4] == 0).all() and (source.dataset_mask()[4:] == 255).all()
+def test_same_input_same_bytes_however_it_comes(tmp_path):
+    grid = UTM.window(0, 0, 700, 530)
+    for name, rows in (("a.tif", 700), ("b.tif", 700), ("c.tif", 77)):
+        write_cog(tmp_path / name, noise(grid), grid=grid, rows=rows, nodata=float("nan"))
+    first = (tmp_path / "a.tif").read_bytes()
+    assert first == (tmp_path / "b.tif").read_bytes() == (tmp_path / "c.tif").read_bytes()
 
 
-@pytest.mark.parametrize("crs", [UTM, rasterio.CRS.from_epsg(4326), None])
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_every_size_and_crs_is_valid_and_has_its_overviews(tmp_path, height, width, crs):
-    size = 0.5 if crs == UTM else 6e-6
-    transform = Affine.identity() if crs is None else Affine(size, 0, 10, 0, -size, 20)
-    grid = Grid(crs, transform, height, width)
-    values = np.random.default_rng(0).random((height, width)).astype(np.float32)
-    values[0, 0] = np.nan
-    with create_cog(tmp_path / "score.tif", grid=grid, band=BandDescription("float32", float("nan"))) as cog:
-        cog.write_rows(0, values)
-    colours = [(1, 2, 3), (4, 5, 6)]
-    with create_cog(
-        tmp_path / "t1.tif", grid=grid, band=BandDescription("uint8", 255, {"CLASS_0": "a"}, colours)
-    ) as cog:
-        cog.write_rows(0, (values > 0.5).astype(np.uint8))
-    for name in ("score.tif", "t1.tif"):
-        assert verdict(tmp_path / name) == (True, [], []), name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(tmp_path / "score.tif") as source:
-            least = max(height, width) // 2 ** len(source.overviews(1))
-    assert least <= COG_BLOCK_PX, "the smallest overview is one block"
+def test_pixels_that_were_written_can_be_cleared(tmp_path):
+    with create_cog(tmp_path / "change.tif", grid=UTM, band=BandDescription("uint8", 255)) as cog:
+        cog.write_rows(0, np.ones((70, 90), np.uint8))
+        cog.clear_pixels(60, 3, np.array([[True, False, True]]))
+    with rasterio.open(tmp_path / "change.tif") as source:
+        values = source.read(1)
+    assert values[60, 3] == values[60, 5] == 0 and values.sum() == 70 * 90 - 2
 
 
-def test_the_judge_finds_what_is_wrong(tmp_path):
-    """The check itself can fail: plain GeoTIFFs are none."""
-    image_CHW = city(1100, 1300)
-    plain = tif(tmp_path / "plain.tif", image_CHW, at(0, 0))
-    valid, errors, _ = verdict(plain)
-    assert not valid and errors
-    no_overviews = tif(tmp_path / "tiled.tif", image_CHW, at(0, 0), tiled=True, blockxsize=512, blockysize=512)
-    assert not verdict(no_overviews)[0] and verdict(no_overviews)[2]
+def test_what_fails_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(KeyError),
+        create_cog(tmp_path / "change.tif", grid=UTM, band=BandDescription("uint8", 255)) as cog,
+    ):
+        cog.write_rows(0, np.ones((7, 90), np.uint8))
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_one_error_and_nothing_is_left(tmp_path, full_disk):
+    grid = UTM.window(0, 0, 200, 300)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_cog(tmp_path / "score.tif", noise(grid), grid=grid, nodata=float("nan"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_folder_is_one_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_cog(tmp_path / "score.tif", noise(UTM), grid=UTM, nodata=float("nan"))
+
+
+def test_folder_that_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        write_cog(tmp_path / "file" / "score.tif", noise(UTM), grid=UTM, nodata=float("nan"))

@@ -1,20 +1,18 @@
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from scipy import ndimage
 from tests.support.paths import SHARED
-from tests.support.synthetic_rasters import UTM, at, city, png, tif
+from tests.support.synthetic_rasters import UTM, at, city, png, same_pixels, tif
 
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
-from semicdvl.raster.io import nodata_border
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.pair_reader import PairWindow, open_pair
+from semicdvl.raster.warp import Alignment
 
 REAL = SHARED / "data"
 
@@ -75,32 +73,6 @@ def test_other_crs_lands_on_the_same_ground(tmp_path):
         assert (bright[0] & bright[1]).sum() / (bright[0] | bright[1]).sum() > 0.93
 
 
-def test_gsd_is_metres_on_the_ground():
-    degrees = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, -94.5, 0, -6e-6, 37.07), 50, 70)
-    mercator = Grid(rasterio.CRS.from_epsg(3857), Affine(1.0, 0, 1_000_000, 0, -1.0, 8_399_738), 50, 70)  # 60 deg N
-    feet = Grid(rasterio.CRS.from_epsg(2263), Affine(1.0, 0, 980_000, 0, -1.0, 200_000), 50, 70)
-    assert degrees.gsd_m == pytest.approx(0.6, rel=0.02) and not degrees.has_true_scale
-    assert mercator.gsd_m == pytest.approx(0.5, rel=0.01) and not mercator.has_true_scale
-    assert feet.gsd_m == pytest.approx(0.3048, rel=0.001) and feet.has_true_scale
-
-
-@given(row=st.integers(-30, 30), col=st.integers(-30, 30), height=st.integers(1, 25), width=st.integers(1, 35))
-@settings(max_examples=60, deadline=None)
-def test_overlap_is_the_intersection(row, col, height, width):
-    grid = Grid(UTM, at(500_000, 4_000_000), 20, 30)
-    other = grid.window(row, col, height, width)
-    both = intersect_grids(grid, other)
-    wanted_rows, wanted_cols = (
-        set(range(size)) & set(range(start, start + length))
-        for size, start, length in ((20, row, height), (30, col, width))
-    )
-    if not wanted_rows or not wanted_cols:
-        assert both is None
-        return
-    assert both is not None and (both.height, both.width) == (len(wanted_rows), len(wanted_cols))
-    assert find_pixel_offset(grid, both) == (min(wanted_rows), min(wanted_cols))
-
-
 # ------------------------------------------------------------------------------------------------ no data
 @pytest.mark.parametrize("way", ["tag", "alpha", "border"])
 def test_no_data_of_either_date_is_invalid_and_black_in_both(tmp_path, way):
@@ -125,54 +97,7 @@ def test_no_data_of_either_date_is_invalid_and_black_in_both(tmp_path, way):
         assert (np.concatenate(rows) == window.valid_HW).all()
 
 
-def test_black_things_that_are_no_border_stay_valid(tmp_path):
-    image = city(300, 310)
-    image[:, 100:200, 100:200] = 0  # large, but inside
-    image[:, :40, :40] = 0  # at the edge, but small
-    with open_pair(tif(tmp_path / "a.tif", image, at(0, 90)), tif(tmp_path / "b.tif", image, at(0, 90))) as pair:
-        assert pair.read(0, 0, 300, 310).valid_HW.all() and not pair.notes
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_black_border_found_by_strips_is_what_one_labelling_finds(seed, monkeypatch):
-    monkeypatch.setattr(nodata_border, "STRIP_ROWS", 7)
-    black_HW = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(61, 83)), 2) > 0.03
-    labels_HW, count = ndimage.label(black_HW, np.ones((3, 3)))
-    frame = set(np.concatenate([labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1]]))
-    wanted = [label for label in range(1, count + 1) if label in frame and (labels_HW == label).sum() > 50]
-    found = nodata_border.find_black_border(
-        lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, min_area_px=50
-    )
-    assert wanted, "the case must hold a border"
-    assert (found.read_window(0, 0, 61, 83) == np.isin(labels_HW, wanted)).all()
-    assert (found.read_window(-3, 10, 40, 90)[3:, :73] == np.isin(labels_HW, wanted)[:37, 10:]).all()
-
-
 # ------------------------------------------------------------------------------------------------ bands and depth
-def test_16_bit_gets_one_stretch_for_all_windows(tmp_path):
-    deep = city(90, 100).astype(np.uint16) * 40 + 700
-    deep[:, :, 60:] += 3000
-    with open_pair(tif(tmp_path / "a.tif", deep, at(0, 90)), tif(tmp_path / "b.tif", deep, at(0, 90))) as pair:
-        whole = pair.read(0, 0, 90, 100).t1_HWC
-        parts = np.concatenate([pair.read(0, col, 90, 25).t1_HWC for col in range(0, 100, 25)], axis=1)
-        assert (whole == parts).all() and whole.dtype == np.uint8
-        assert whole.min() == 0 and whole.max() == 255 and whole[:, 60:].mean() > whole[:, :60].mean() + 20
-        assert any("was stretched to 8 bits, once for the whole overlap" in note for note in pair.notes)
-
-
-def test_float_nan_is_no_data(tmp_path):
-    image = city(50, 70).astype(np.float32) / 255
-    image[1, 10:20, 30:40] = np.nan
-    with open_pair(tif(tmp_path / "a.tif", image, at(0, 90)), tif(tmp_path / "b.tif", image, at(0, 90))) as pair:
-        valid_HW = pair.read(0, 0, 50, 70).valid_HW
-        assert not valid_HW[10:20, 30:40].any() and valid_HW.sum() == 50 * 70 - 100
-
-
-def test_bands_are_picked(tmp_path):
-    image = city(30, 40, bands=4)
-    files = [tif(tmp_path / name, image, at(0, 90)) for name in ("a.tif", "b.tif")]
-    with open_pair(*files, bands=(4, 3, 2)) as pair:
-        assert (pair.read(0, 0, 30, 40).t1_HWC == image[[3, 2, 1]].transpose(1, 2, 0)).all()
 
 
 def test_plain_images_have_no_crs_and_say_so(tmp_path):
@@ -248,12 +173,6 @@ def test_bad_input_names_file_and_remedy(tmp_path, case):
     assert len(caught.value.remedy) > 10 and "previous exception" not in str(caught.value)
 
 
-def test_wrong_band_numbers(tmp_path):
-    file = tif(tmp_path / "a.tif", city(30, 40), at(0, 90))
-    with pytest.raises(InputError, match="bands 1,2,9 were requested"):
-        open_pair(file, file, bands=(1, 2, 9))
-
-
 # ------------------------------------------------------------------------------------------------ real files
 @pytest.mark.skipif(not (REAL / "joplin").is_dir(), reason="../shared/data/joplin is not here")
 def test_joplin_chips():
@@ -264,3 +183,99 @@ def test_joplin_chips():
         assert pair.after.warped and any("black border" in note for note in pair.notes)
         assert 0.02 < 1 - window.valid_HW.mean() < 0.9 and black_HW[window.valid_HW].mean() < 1e-3
         assert pair.gsd_m == pytest.approx(0.636, abs=0.002)
+
+
+def grids(tmp_path: Path) -> tuple[Path, Path]:
+    """Two dates half a pixel apart, the after image with pixels of half the size."""
+    before = tif(tmp_path / "a.tif", city(40, 50), at(0, 90, 1.0))
+    return before, tif(tmp_path / "b.tif", city(70, 84, seed=1), at(2.25, 88.75, 0.5))
+
+
+def test_grid_of_the_after_image_leaves_it_untouched(tmp_path):
+    before, after = grids(tmp_path)
+    for grid in ("after", "finest", after):
+        with open_pair(before, after, grid=grid) as pair:
+            window = pair.read(0, 0, *pair.shape_hw)
+            assert pair.grid.transform == at(2.25, 88.75, 0.5) and pair.shape_hw == (70, 84)
+            assert same_pixels(window.t2_HWC, city(70, 84, seed=1)) and not pair.after.warped and pair.before.warped
+            assert "The before image was resampled" in pair.notes[0] and window.valid_HW.all()
+    with open_pair(before, after) as pair:
+        assert pair.grid.transform == at(3, 88, 1.0) and pair.shape_hw == (34, 41) and not pair.before.warped
+    with open_pair(after, before, grid="finest") as pair:
+        assert not pair.before.warped and pair.shape_hw == (70, 84)
+
+
+def test_grid_of_a_file(tmp_path):
+    before, after = grids(tmp_path)
+    third = tif(tmp_path / "third.tif", city(30, 36), at(4, 86, 0.75))
+    with open_pair(before, after, grid=third) as pair:
+        assert pair.grid.transform == at(4, 86, 0.75) and pair.shape_hw == (30, 36)
+        assert "Both images were resampled" in pair.notes[0] and pair.read(0, 0, 30, 36).valid_HW.all()
+    far = tif(tmp_path / "far.tif", city(30, 36), at(4000, 86, 0.75))
+    cases = [
+        (far, "does not overlap the reference grid"),
+        (png(tmp_path / "p.png", city(8, 9)), "has no CRS"),
+        (tmp_path / "none.tif", "does not exist"),
+        ([before, after], "a single raster"),
+    ]
+    for grid, words in cases:
+        with pytest.raises(InputError, match=words):
+            open_pair(before, after, grid=grid)
+
+
+def test_move_on_the_grid_of_the_after_image(tmp_path):
+    ground = city(80, 90)
+    before = tif(tmp_path / "a.tif", ground[:, 10:70, 20:80], at(10, 95))
+    after = tif(tmp_path / "b.tif", ground[:, 13:73, 18:78], at(10, 95))  # the same place, said to lie 3 up, 2 right
+    with open_pair(before, after, grid="after", alignment=Alignment(-3, 2)) as pair:
+        window = pair.read(0, 0, *pair.shape_hw)
+        assert pair.shape_hw == (57, 58) and (pair.row, pair.col) == (3, 0) and (window.t1_HWC == window.t2_HWC).all()
+
+
+# ------------------------------------------------------------------------------------------------ used again
+def deep_pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two 16-bit images with a black border, the second one on other pixels."""
+    deep = city(90, 100).astype(np.uint16) * 40
+    deep[:, :, :70] = 0
+    return tif(tmp_path / "a.tif", deep, at(0, 90)), tif(tmp_path / "b.tif", deep * 2, at(0.2, 89.9))
+
+
+def same_windows(first: PairWindow, second: PairWindow) -> bool:
+    names = ("t1_HWC", "t2_HWC", "valid_HW")
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
+
+
+def test_pair_reads_the_same_in_another_thread(tmp_path):
+    with open_pair(*deep_pair(tmp_path), normalise="match") as pair:
+        expected, windows = pair.read(0, 0, *pair.shape_hw), []
+        thread = threading.Thread(target=lambda: windows.append(pair.read(0, 0, *pair.shape_hw)))
+        thread.start()
+        thread.join()
+        assert pair.after.warped and not expected.valid_HW.all() and expected.valid_HW.any()
+        assert same_windows(windows[0], expected)
+
+
+@pytest.mark.parametrize("grid", ["before", "after"])
+@pytest.mark.parametrize("by", [(2.0, -3.0), (0.25, 1.5)])
+def test_aligned_pair_is_that_of_opening_again_and_shares_the_files(tmp_path, grid, by):
+    files, alignment = deep_pair(tmp_path), Alignment(*by)
+    with open_pair(*files, grid=grid, normalise="match", alignment=alignment) as again:
+        expected, notes, extent = again.read(0, 0, *again.shape_hw), again.notes, again.grid
+    with open_pair(*files, grid=grid, normalise="match") as pair:
+        before = pair.read(0, 0, *pair.shape_hw)
+        aligned = pair.align(alignment)
+        assert aligned.after.file_dataset is pair.after.file_dataset
+        assert same_windows(aligned.read(0, 0, *aligned.shape_hw), expected)
+        assert (aligned.notes, aligned.grid, aligned.alignment) == (notes, extent, alignment)
+        aligned.close_views()
+        assert same_windows(pair.read(0, 0, *pair.shape_hw), before), "the pair itself is unchanged"
+        aligned = pair.align(alignment)
+        pair.close_views()
+        assert same_windows(aligned.read(0, 0, *aligned.shape_hw), expected)
+
+
+def test_closing_an_aligned_pair_closes_the_files(tmp_path):
+    pair = open_pair(*deep_pair(tmp_path))
+    aligned = pair.align(Alignment(1.5, 0.5))
+    aligned.close()
+    assert aligned.before.file_dataset.closed and aligned.after.file_dataset.closed

@@ -7,18 +7,12 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.features import rasterize
 from scipy import ndimage
 from shapely import MultiPolygon, Polygon, affinity, box
+from tests.support.object_scenes import drawn_on, outlines_of
 
-from semicdvl.raster.connected_components import LabelledObjects, find_objects
+from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid, measure_map_unit_m
-from semicdvl.raster.vector.object_table import (
-    ObjectAttributes,
-    assemble_object_frame,
-    measure_polygons,
-)
-from semicdvl.raster.vector.polygonise import trace_outlines
 from semicdvl.raster.vector.regularise import MIN_IOU, regularise_polygon
 from semicdvl.raster.vector.simplify import SimplifySettings, simplify_polygons
 
@@ -27,16 +21,6 @@ DEGREES = Grid(rasterio.CRS.from_epsg(4326), Affine(6e-6, 0, 10.5, 0, -6e-6, 60.
 PLAIN = Grid(None, Affine.identity(), 120, 130)
 L = Polygon([(0, 0), (40, 0), (40, 18), (18, 18), (18, 44), (0, 44)])
 COURT = box(0, 0, 50, 44).difference(box(14, 12, 34, 30))
-
-
-def outlines_of(objects: LabelledObjects, grid: Grid) -> list[MultiPolygon]:
-    return trace_outlines(objects.labels_HW, len(objects), grid.transform)
-
-
-def drawn_on(grid: Grid, *things: Polygon) -> list[MultiPolygon]:
-    """Rasterise things given in pixels, and return the outlines of their pixels."""
-    mask = rasterize(things, out_shape=(grid.height, grid.width), dtype="uint8")
-    return outlines_of(find_objects(mask), grid)
 
 
 def on_map(thing: Polygon, grid: Grid) -> Polygon:
@@ -133,40 +117,3 @@ def test_an_outline_that_would_swallow_its_neighbour_stays_as_it_is():
     assert len(plain) == 2 and alone[0].intersects(plain[1])
     found = simplify_polygons(plain, SimplifySettings(3.0), grid=UTM)
     assert not found[0].intersects(found[1]) and found[0].equals(plain[0])
-
-
-# ------------------------------------------------------------------------------------------------ measures
-@pytest.mark.parametrize("reverse", [False, True])
-def test_area_and_perimeter_on_the_ellipsoid_count_holes_whichever_way_they_run(reverse):
-    outer, inner = box(10, 60, 10.004, 60.002), box(10.001, 60.0005, 10.002, 60.001)
-    ring = list(inner.exterior.coords)
-    outline = MultiPolygon([Polygon(outer.exterior, [ring[::-1] if reverse else ring])])
-    whole, hole = (measure_polygons([MultiPolygon([thing])], grid=DEGREES) for thing in (outer, inner))
-    area, perimeter, unit = measure_polygons([outline], grid=DEGREES)
-    east, north = 111_412 * np.cos(np.radians(60.001)) * 1.0018, 111_412.0  # metres a degree, WGS84, to a percent
-    assert unit == "m" and area[0] == pytest.approx(whole[0][0] - hole[0][0], rel=1e-9)
-    assert perimeter[0] == pytest.approx(whole[1][0] + hole[1][0], rel=1e-9)
-    assert area[0] == pytest.approx((0.004 * 0.002 - 0.001 * 0.0005) * east * north, rel=0.005)
-    assert perimeter[0] == pytest.approx(2 * (0.005 * east + 0.0025 * north), rel=0.005)
-
-
-def test_rows_have_compactness_and_the_drawn_outlines_perimeter():
-    square = affinity.translate(affinity.rotate(box(0, 0, 30, 30), 45, origin=(0, 0)), 60, 30)
-    for grid in (UTM, DEGREES):
-        outlines = drawn_on(grid, square, box(2, 2, 4, 60), shapely.Point(100, 90).buffer(18))
-        area_px = np.array([round(outline.area / abs(grid.transform.a * grid.transform.e)) for outline in outlines])
-        known = ObjectAttributes(area_px, np.full(3, 0.5), np.full(3, 0.9), [None] * 3, [None] * 3)
-        settings = SimplifySettings(), SimplifySettings(regularise=grid is UTM, simplify_m=0.5)
-        rows = [assemble_object_frame(outlines, known, grid=grid, simplify=one).set_index("id") for one in settings]
-        assert (rows[0]["area_m2"] == rows[1]["area_m2"]).all()
-        assert (rows[1]["perimeter_m"] <= rows[0]["perimeter_m"]).all()
-        compact = rows[0]["compactness"]
-        assert compact.between(0, 1).all()
-        wanted = 4 * np.pi * rows[0]["area_m2"] / rows[0]["perimeter_m"] ** 2
-        assert compact.to_numpy() == pytest.approx(wanted.to_numpy(), abs=1e-4)
-        if grid is UTM:
-            by_size = rows[1].sort_values("area_m2")
-            assert by_size["compactness"].iloc[0] < 0.15  # 1 m x 29 m
-            assert rows[1]["perimeter_m"].max() < 64 and by_size["compactness"].iloc[1] == pytest.approx(
-                0.785, abs=0.01
-            )

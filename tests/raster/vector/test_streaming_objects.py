@@ -17,7 +17,6 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector import polygonise
 from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.object_table import build_object_frame
-from semicdvl.raster.vector.polygonise import PackedMask
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
 
 CLASSES, FOREGROUND = ("house", "building", "road", "grass"), (0, 1)
@@ -96,12 +95,6 @@ def test_a_comb_and_a_ring_are_one_object_each(heights):
     assert [len(shape.geoms) for shape in table.frame.geometry] == [1, 1]
     assert len(table.frame.geometry.iloc[1].geoms[0].interiors) == 1
     assert len(shapely.get_coordinates(table.frame.geometry.iloc[1])) == 10, "no corner where strips meet"
-
-
-def test_patch_keeps_its_pixels():
-    mask = np.random.default_rng(0).random((7, 13)) < 0.5
-    patch = PackedMask.pack(mask, row=3, col=5)
-    assert (patch.mask_HW == mask).all() and (patch.row, patch.col, patch.shape_hw) == (3, 5, (7, 13))
 
 
 def test_very_large_objects_are_traced_from_a_file(monkeypatch):

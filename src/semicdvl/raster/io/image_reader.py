@@ -104,16 +104,6 @@ class ImageReader:
             mosaic_views=self.mosaic_views,
         )
 
-    def transfer_to(self, opened: ImageReader) -> ImageReader:
-        """Return the same file, opened again, on this reader's grid and with all that was measured on it."""
-        return replace(
-            opened.on_grid(self.grid),
-            stretch=self.stretch,
-            border=self.border,
-            cached_sample=self.cached_sample,
-            displacement=self.displacement,
-        )
-
     def select_rgb(self) -> ImageReader:
         """Return a reader of the same open file for red, green and blue only."""
         if len(self.bands) == 3:

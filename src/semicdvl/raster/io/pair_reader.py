@@ -47,7 +47,7 @@ class RasterPair:
     """An open pair of images on one grid; close it, or use it in a `with`.
 
     It may be handed to another thread, but must not be read by two threads at once (GDAL's handles are not
-    thread-safe): see `reopen`.
+    thread-safe).
 
     Attributes:
         before: the before image, on `grid`.
@@ -115,19 +115,6 @@ class RasterPair:
         """
         before, after = self.before.on_file_grid(), self.after.on_file_grid()
         return _make_pair(before, after, self.reference_grid, normalise=self.normalise, alignment=alignment)
-
-    def reopen(self) -> RasterPair:
-        """Open the files once more and return the same pair, to be read at the same time by another thread.
-
-        Nothing is measured again.
-        """
-        before = self.before.transfer_to(open_image_reader(self.before.input, bands=self.before.bands))
-        try:
-            after = self.after.transfer_to(open_image_reader(self.after.input, bands=self.after.bands))
-        except BaseException:
-            before.close()
-            raise
-        return replace(self, before=before, after=after)
 
     def close(self) -> None:
         """Close both files."""

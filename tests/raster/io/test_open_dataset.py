@@ -1,11 +1,10 @@
-"""Images that cannot be used: one error that names the file and the remedy, soon and without filling the memory."""
+"""Files that cannot be used: one error that names the file and the remedy, at once and in little memory."""
 
 import struct
 import time
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from rasterio.control import GroundControlPoint
@@ -13,7 +12,6 @@ from rasterio.rpc import RPC
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack_mask, find_black_border
 from semicdvl.raster.io.pair_reader import open_pair
 
 
@@ -74,58 +72,3 @@ def test_placed_by_control_points_or_polynomials_only(tmp_path):
     for file, words in ((points, "ground control points"), (rpc, "rational polynomial coefficients")):
         error = refused(good, file)
         assert error.path == str(file) and words in error.problem and "gdalwarp" in error.remedy
-
-
-@pytest.mark.parametrize("way", ["tag", "alpha", "nan", "black"])
-@pytest.mark.parametrize("warped", [False, True])
-def test_no_data_at_all(tmp_path, way, warped):
-    good = tif(tmp_path / "good.tif", city(40, 50), at(0, 90))
-    empty = np.zeros((3, 40, 50), np.float32 if way == "nan" else np.uint8) + (np.nan if way == "nan" else 0)
-    extra = {"tag": {"nodata": 0}, "alpha": {"alpha": np.zeros((40, 50), bool)}}.get(way, {})
-    bad = tif(tmp_path / "bad.tif", empty.astype(np.float32 if way == "nan" else np.uint8),
-              at(0.2 if warped else 0, 90), **extra)  # fmt: skip
-    for pair in ((good, bad), (bad, good)):
-        error = refused(*pair)
-        assert error.path == str(bad) and "has no data where the other image lies" in error.problem
-        assert ("all of it is black" in error.problem) == (way == "black")
-
-
-def test_nan_of_a_warped_date_stays_no_data(tmp_path):
-    image = city(50, 70).astype(np.float32) / 255
-    image[1, 10:20, 30:40] = np.nan
-    good = tif(tmp_path / "a.tif", city(50, 70, seed=1), at(0, 90))
-    with open_pair(good, tif(tmp_path / "b.tif", image, at(0.2, 90))) as pair:
-        valid_HW = pair.read(0, 0, *pair.shape_hw).valid_HW
-        assert pair.after.warped and not valid_HW[11:19, 31:38].any() and valid_HW[:8].all() and valid_HW[24:].all()
-
-
-# ------------------------------------------------------------------------------------------------ borders, bounded
-def test_decimated_border_takes_no_more_memory_than_a_strip():
-    side, black = 8192, 4096
-    strips = [_pack_mask(np.full((STRIP_ROWS, side), row < black)) for row in range(0, side, STRIP_ROWS)]
-    border = BlackBorder(side, side, tuple(strips))
-    tracemalloc.start()
-    grown_HW = border.read_dilated(0, 0, side, side, radius_px=2, shape_hw=(100, 120))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert grown_HW.shape == (100, 120) and grown_HW[:50].all() and not grown_HW[50:].any()
-    assert peak < 6 * STRIP_ROWS * side < side * side / 2
-
-
-@pytest.mark.parametrize("window", [(0, 0, 61, 83), (10, 20, 30, 41), (3, 60, 50, 23)])
-@pytest.mark.parametrize("share", [1.0, 0.6, 0.17])
-def test_border_grown_in_strips_is_the_whole_one_dilated(monkeypatch, window, share):
-    monkeypatch.setattr("semicdvl.raster.io.nodata_border.STRIP_ROWS", 7)
-    black_HW = np.zeros((61, 83), bool)
-    black_HW[:9, :40] = black_HW[30:, 70:] = black_HW[55:] = True
-    border = find_black_border(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, min_area_px=5)
-    dilated_HW = np.zeros((65, 87), bool)
-    for row in range(5):
-        for col in range(5):
-            dilated_HW[row : row + 61, col : col + 83] |= black_HW
-    row, col, height, width = window
-    shape = round(height * share), round(width * share)
-    rows = row + ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(int)
-    cols = col + ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(int)
-    grown_HW = border.read_dilated(row, col, height, width, radius_px=2, shape_hw=shape)
-    assert (grown_HW == dilated_HW[2:-2, 2:-2][np.ix_(rows, cols)]).all() and dilated_HW.any()
