@@ -1,7 +1,9 @@
 """Tables from hand-made outcomes: means, sample deviations, paired differences, failures."""
 
 import csv
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -119,12 +121,32 @@ def test_paired_tests_by_hand() -> None:
     assert PairedTests.from_differences([]) is None
 
 
+differences_of_scores = st.lists(st.integers(-1000, 1000).map(lambda value: value / 1000), min_size=2, max_size=7)
+
+
+@given(differences_of_scores)
+def test_tests_agree_with_their_definitions(differences: list[float]) -> None:
+    """Every choice of signs counted one by one, and Student's t from mean and deviation."""
+    from scipy.stats import t as student
+
+    tests = PairedTests.from_differences(differences)
+    assert tests is not None
+    sums = [sum(a * b for a, b in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=len(differences))]
+    observed = abs(sum(differences)) - 1e-9
+    assert tests.p_signs == pytest.approx(sum(abs(one) >= observed for one in sums) / len(sums), abs=1e-12)
+    deviation = stdev(differences)
+    if deviation == 0:
+        assert tests.p_t is None and tests.low == tests.high == mean(differences)
+        return
+    error, freedom = deviation / len(differences) ** 0.5, len(differences) - 1
+    assert tests.p_t == pytest.approx(2 * student.sf(abs(mean(differences)) / error, freedom), abs=1e-9)
+    reach = student.ppf(0.975, freedom) * error
+    assert (tests.low, tests.high) == pytest.approx((mean(differences) - reach, mean(differences) + reach), abs=1e-9)
+
+
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=7))
-def test_p_does_not_depend_on_who_comes_first(differences: list[float]) -> None:
-    one, other = (
-        PairedTests.from_differences(differences),
-        PairedTests.from_differences([-value for value in differences]),
-    )
+def test_p_does_not_depend_on_which_method_comes_first(differences: list[float]) -> None:
+    one, other = (PairedTests.from_differences(values) for values in (differences, [-value for value in differences]))
     assert one is not None and other is not None
     assert one.p_signs == other.p_signs and one.min_p_signs - 1e-12 <= one.p_signs <= 1
 
