@@ -161,7 +161,7 @@ def trained(rng: np.random.Generator, *, steps: int, px: int) -> object:
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
-        batch = made_up(rng, count=6, to_pixels=px)
+        batch = made_up(rng, count=6, px=px)
         t1_BCHW, t2_BCHW = (torch.from_numpy(date) for date in (batch.t1_BCHW, batch.t2_BCHW))
         logits_BKHW = network(t1_BCHW, t2_BCHW).change_BKHW
         loss = cross_entropy(logits_BKHW, torch.from_numpy(batch.truth_BHW.astype(np.int64)))
@@ -208,14 +208,12 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch is imported
     rng = np.random.default_rng(0)
-    dates = tuple(
-        rng.normal(size=(options.pairs, 3, options.to_pixels, options.to_pixels)).astype(np.float32) for _ in range(2)
-    )
-    print(f"{options.backbone}, {options.pairs} x {options.to_pixels} px, {options.threads} thread(s), {features()}")
+    dates = tuple(rng.normal(size=(options.pairs, 3, options.px, options.px)).astype(np.float32) for _ in range(2))
+    print(f"{options.backbone}, {options.pairs} x {options.px} px, {options.threads} thread(s), {features()}")
     with tempfile.TemporaryDirectory() as folder:
         speed(ways_of(big_network(options.backbone), Path(folder), compiled=options.compile), dates)
-        network = trained(rng, steps=options.steps, to_pixels=96)
-        pairs = made_up(rng, count=60, to_pixels=96)
+        network = trained(rng, steps=options.steps, px=96)
+        pairs = made_up(rng, count=60, px=96)
         print(f"\nresnet18, trained {options.steps} steps on made-up pairs, {len(pairs.truth_BHW)} others")
         quality(ways_of(network, Path(folder), compiled=options.compile), pairs)
 

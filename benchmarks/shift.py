@@ -64,13 +64,13 @@ def main() -> None:
                 apart.append(shift_of(before, after))
         with tempfile.TemporaryDirectory() as scratch:
             for pair, was in zip(pairs, true[name], strict=True):
-                for by in MOVES if was.known else ():
+                for by in MOVES if was.is_known else ():
                     now = shift_of(*moved(*pair, by, Path(scratch)))
                     off = np.hypot(now.row_px - was.row_px - by[0], now.col_px - was.col_px - by[1])
                     errors.append(float(off) if now.is_known else np.nan)
     print("true pairs           known  shift px (median)  windows that agree  stands out (least)")
     for name, shifts in true.items():
-        known = [shift for shift in shifts if shift.known]
+        known = [shift for shift in shifts if shift.is_known]
         length, agree = "-", "-"
         if known:
             length = f"{np.median([shift.length_px for shift in known]):.2f}"
@@ -78,7 +78,9 @@ def main() -> None:
         least = min(shift.sigmas for shift in shifts)
         print(f"{name:20s} {len(known)}/{len(shifts)}    {length:>17s}  {agree:>18s}  {least:18.1f}")
     most = max(shift.sigmas for shift in apart)
-    print(f"unrelated: {sum(s.known for s in apart)} of {len(apart)} called known; they stand out {most:.1f} at most")
+    print(
+        f"unrelated: {sum(s.is_known for s in apart)} of {len(apart)} called known; they stand out {most:.1f} at most"
+    )
     found = [error for error in errors if np.isfinite(error)]
     lost = len(errors) - len(found)
     print(f"moved by a known amount: {len(errors)} cases, {lost} not known, error median {np.median(found):.2f} px, "

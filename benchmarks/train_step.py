@@ -4,14 +4,13 @@
     python benchmarks/train_step.py --px 256 --batch 8 --device cuda
 
 `plain` is the step as the public code does it, written anew: an eval-mode pass of a second weak batch, a train-mode
-pass of labelled and weak pairs, a train-mode pass of the strong view, every head on every stream, each decoder map
+pass of labelled and weak pairs, a train-mode pass of the strong view, every head in every pass, each decoder map
 resized to full size and concatenated before the fusing convolution, fp32, contiguous tensors, SGD parameter by
-parameter.
-`ours` is the package's own training loop (`training.loop.run_training_loop`), fed with the same pairs. Both do the
-maths that
-docs/benchmarks/reproduce.md settles on; before anything is timed, their losses are compared by name, at the first step and at the
-second one, which sees the first one's gradients. Every variant runs in a process of its own: its peak memory is that
-of the whole process (CPU) or what was allocated at most (GPU). On a machine that others use, compare the CPU seconds.
+parameter. `ours` is the package's own training loop (`training.loop.run_training_loop`), given the same pairs. Both
+compute what docs/benchmarks/reproduce.md settles on; before anything is timed, their losses are compared by name, at
+the first step and at the second one, which depends on the first one's gradients. Every variant runs in its own process:
+its peak memory is that of the whole process (CPU), or the most that was allocated (GPU). On a shared machine compare
+the CPU seconds.
 """
 
 from __future__ import annotations
@@ -64,11 +63,11 @@ class Setup:
     def pairs(self) -> tuple[LabelledBatch, UnlabelledBatch]:
         """Return made-up pairs as the loader gives them; every call gives the same."""
         draw = torch.Generator().manual_seed(0)
-        maps = (self.batch, self.to_pixels, self.to_pixels)
+        maps = (self.batch, self.px, self.px)
 
         def image() -> Tensor:
-            coarse = torch.rand((self.batch, 3, self.to_pixels // 8, self.to_pixels // 8), generator=draw)
-            return (F.interpolate(coarse, size=(self.to_pixels, self.to_pixels), mode="bilinear") * 255).to(torch.uint8)
+            coarse = torch.rand((self.batch, 3, self.px // 8, self.px // 8), generator=draw)
+            return (F.interpolate(coarse, size=(self.px, self.px), mode="bilinear") * 255).to(torch.uint8)
 
         def classes(ignored: float) -> Tensor:
             label = (torch.rand(maps, generator=draw) < 0.2).long()
@@ -80,7 +79,7 @@ class Setup:
         labelled = LabelledBatch(image(), image(), classes(0.05), vlm())
         valid = torch.rand(maps, generator=draw) > 0.05
         box = torch.zeros(maps, dtype=torch.bool)
-        box[:, self.to_pixels // 4 : self.to_pixels // 2, self.to_pixels // 8 : self.to_pixels // 2] = True
+        box[:, self.px // 4 : self.px // 2, self.px // 8 : self.px // 2] = True
         return labelled, UnlabelledBatch(image(), image(), image(), image(), valid, box, vlm())
 
 
@@ -319,7 +318,7 @@ def compare(setup: Setup, precisions: list[str]) -> None:
     """Measure all variants at one size and print the table."""
     plain = in_own_process(setup, "plain")
     name = torch.cuda.get_device_name() if setup.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"\n{setup.backbone}, {setup.to_pixels} px, {setup.batch} + {setup.batch} pairs, {name}")
+    print(f"\n{setup.backbone}, {setup.px} px, {setup.batch} + {setup.batch} pairs, {name}")
     print("| | s/step | ratio | CPU s/step | ratio | peak MiB | of plain | largest difference of a loss term |")
     print("|---|---|---|---|---|---|---|---|")
     print(f"| plain fp32 | {plain.step_s:.3f} | | {plain.cpu_s:.3f} | | {plain.peak_mib:.0f} | | |", flush=True)
@@ -349,7 +348,7 @@ def main() -> None:
         measured = measure_plain(setup) if options.variant == "plain" else measure_ours(setup, options.variant)
         print(json.dumps(vars(measured)))
         return
-    for px in options.to_pixels:
+    for px in options.px:
         setup = Setup(options.backbone, options.channels, px, options.batch, options.steps, options.device)
         compare(setup, options.precision)
 

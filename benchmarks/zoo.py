@@ -93,10 +93,8 @@ def measure(setup: Setup) -> Measured:
     base_mib = _peak_mib(setup)
     net = network(setup)
     draw = torch.Generator().manual_seed(0)
-    t1_BCHW, t2_BCHW = torch.randn((2, setup.batch, 3, setup.to_pixels, setup.to_pixels), generator=draw).to(
-        setup.device
-    )
-    label_BHW = torch.randint(0, 2, (setup.batch, setup.to_pixels, setup.to_pixels), generator=draw).to(setup.device)
+    t1_BCHW, t2_BCHW = torch.randn((2, setup.batch, 3, setup.px, setup.px), generator=draw).to(setup.device)
+    label_BHW = torch.randint(0, 2, (setup.batch, setup.px, setup.px), generator=draw).to(setup.device)
 
     def logits() -> Tensor:
         with torch.autocast(setup.device, torch.bfloat16, enabled=setup.precision == "bf16"):
@@ -136,7 +134,7 @@ def operations(setup: Setup) -> int:
     """
     with torch.device("meta"):
         net = network(Setup(**{**asdict(setup), "device": "meta"})).eval()
-        pair = torch.empty(2, 1, 3, setup.to_pixels, setup.to_pixels).unbind()
+        pair = torch.empty(2, 1, 3, setup.px, setup.px).unbind()
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             net(*pair, heads=CHANGE)
@@ -172,11 +170,11 @@ def main() -> None:
         print(json.dumps(asdict(measure(Setup(**json.loads(options.setup))))))
         return
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{options.to_pixels} px, {options.batch} pairs, {options.precision}, {where}, torch {torch.__version__}\n")
+    print(f"{options.px} px, {options.batch} pairs, {options.precision}, {where}, torch {torch.__version__}\n")
     print("| network | parameters | GFLOP a pair | step s | step CPU s | forward s | forward CPU s | peak MiB |")
     print("|---|---|---|---|---|---|---|---|")
     for model in options.models:
-        setup = Setup(model, options.to_pixels, options.batch, options.steps, options.device, options.precision)
+        setup = Setup(model, options.px, options.batch, options.steps, options.device, options.precision)
         try:
             found = in_own_process(setup)
         except subprocess.CalledProcessError as error:  # most likely out of memory: the others are still of interest

@@ -9,7 +9,7 @@ import pytest
 from tests.support.command import command
 from tests.support.paths import ROOT
 
-from semicdvl.benchmarking import run as suite_run
+from semicdvl.benchmarking import processes
 from semicdvl.benchmarking.jobs import TrainingJob
 
 RECIPES = ROOT / "recipes"
@@ -104,7 +104,7 @@ def test_a_run_that_diverges_is_a_line_that_says_where_and_the_others_go_on(
     kept = list((tmp_path / "out" / "runs").glob("city-breaks-*/model.safetensors"))
     assert len(kept) == 1, "what was good before it broke is kept"
     code, _, complaint = command(capsys, *arguments)
-    assert code == 0 and "2 runs, 2 of them there already" in complaint
+    assert code == 0 and "2 runs, 2 of them done already" in complaint
 
 
 def test_a_process_gets_its_gpu_and_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,11 +130,11 @@ def test_a_process_gets_its_gpu_and_its_share_of_the_cores(tmp_path: Path, monke
             return self.file
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(suite_run.subprocess, "Popen", Process)
-    monkeypatch.setattr(suite_run, "POLL_S", 0.0)
-    monkeypatch.setattr(suite_run, "_cores", lambda: 7)
+    monkeypatch.setattr(processes.subprocess, "Popen", Process)
+    monkeypatch.setattr(processes, "POLL_S", 0.0)
+    monkeypatch.setattr(processes, "count_cores", lambda: 7)
     jobs: list[TrainingJob] = [Quick(number) for number in range(5)]  # type: ignore[list-item]
-    suite_run._run_jobs(jobs, 3, suite_run.Console(quiet=True), devices=("0", "2"))
+    processes.run_jobs(jobs, 3, processes.Console(quiet=True), devices=("0", "2"))
     assert [Path(name).name for name, _, _ in started] == [f"{number}.json" for number in range(5)]
     assert [device for _, device, _ in started] == ["0", "2", "0", "0", "2"]  # three run, end together, then two
     assert {threads for _, _, threads in started} == {"2"}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from test_suite import TINY, write
 from tests.support.pairs_in_memory import detect as detected_in_memory
 from tests.support.pairs_in_memory import pair as pair_in_memory
+from tests.support.tiny_suite import TINY, write_suite
 
 from semicdvl.benchmarking.config import DetectorEntry, Suite, load_suite
 from semicdvl.benchmarking.data import prepare_data
@@ -87,7 +87,7 @@ def run(suite: Suite, out: Path) -> tuple[BenchmarkResult, str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, BenchmarkResult]:
     folder = tmp_path_factory.mktemp("detectors")
-    suite = load_suite(write(folder, ALONE))
+    suite = load_suite(write_suite(folder, ALONE))
     return suite, folder / "out", run(suite, folder / "out")[0]
 
 
@@ -110,10 +110,10 @@ def test_a_suite_of_detectors_alone_needs_no_labels(finished: tuple[Suite, Path,
         assert float(row["iou_val_best"]) == pytest.approx(one["test"]["iou"], abs=1e-5)
         assert float(row["seconds"]) > 0 and float(row["peak_mib"]) > 100
     table = result.table.read_text(encoding="utf-8")
-    assert "| CVA by pair | 0 % |" in table and "have one threshold for them" in table
+    assert "| CVA by pair | 0 % |" in table and "use one threshold for them" in table
     assert len(result.plots) == 2 and "CVA by pair" in result.report.read_text(encoding="utf-8")
     assert not (out / "runs").exists()
-    assert "4 runs, 4 of them there already" in run(suite, out)[1]
+    assert "4 runs, 4 of them done already" in run(suite, out)[1]
 
 
 def test_scores_are_those_of_the_test_side(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
@@ -206,7 +206,7 @@ def test_they_stand_beside_trained_methods_and_are_compared(
     text = TINY.replace("[[data]]", DETECTORS).replace(
         'name = "tiny"', 'name = "tiny"\ncompare = [["Sup-only", "PCA-KM"]]'
     )
-    suite = load_suite(write(tmp_path, text))
+    suite = load_suite(write_suite(tmp_path, text))
     jobs = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out).jobs
     assert [job.method for job in jobs[:3]] == ["PCA-KM", "CVA by pair", "brighter"] and len(jobs) == 3 + 3
     assert suite.list_comparisons() == (("Sup-only", "PCA-KM"),)
@@ -267,9 +267,9 @@ def test_what_cannot_look_at_the_pairs_becomes_a_row(
     [
         ('method = "pca_km"', 'method = "pca"', "unknown method 'pca'. Did you mean 'pca_km'"),
         ('method = "pca_km"', 'vlm = "aerail"', "unknown VLM 'aerail'. Did you mean 'aerial'"),
-        ('method = "pca_km"', "", "wants one of method"),
-        ('method = "pca_km"', 'method = "pca_km"\nvlm = "aerial"', "wants one of method"),
-        ('method = "pca_km"', 'method = "pca_km"\nceg = {calibrate = true}', "ceg belongs to a vlm"),
+        ('method = "pca_km"', "", "needs exactly one of method"),
+        ('method = "pca_km"', 'method = "pca_km"\nvlm = "aerial"', "needs exactly one of method"),
+        ('method = "pca_km"', 'method = "pca_km"\nceg = {calibrate = true}', "ceg is an option of a vlm"),
         ('method = "pca_km"', 'vlm = "aerial"\nceg = {prompts = "cars"}', "prompts 'cars'; known:"),
         ('fit = "pair"', 'fit = "tile"', "'side' or 'pair'"),
         ('name = "brighter"', 'name = "PCA-KM"', "two methods are called 'PCA-KM'"),
@@ -279,10 +279,10 @@ def test_what_cannot_look_at_the_pairs_becomes_a_row(
 def test_a_wrong_detector_is_refused_with_the_remedy(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in ALONE
     with pytest.raises(ConfigError) as error:
-        load_suite(write(tmp_path, ALONE.replace(old, new)))
+        load_suite(write_suite(tmp_path, ALONE.replace(old, new)))
     assert says in str(error.value)
 
 
 def test_methods_need_shares_of_labels(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the key 'labelled' is missing"):
-        load_suite(write(tmp_path, TINY.replace("labelled = [0.5, 1.0]\n", "")))
+        load_suite(write_suite(tmp_path, TINY.replace("labelled = [0.5, 1.0]\n", "")))

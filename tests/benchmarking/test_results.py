@@ -131,7 +131,10 @@ def test_tests_agree_with_their_definitions(differences: list[float]) -> None:
 
     tests = PairedTests.from_differences(differences)
     assert tests is not None
-    sums = [sum(a * b for a, b in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=len(differences))]
+    sums = [
+        sum(a * b for a, b in zip(signs, differences, strict=True))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
     observed = abs(sum(differences)) - 1e-9
     assert tests.p_signs == pytest.approx(sum(abs(one) >= observed for one in sums) / len(sums), abs=1e-12)
     deviation = stdev(differences)

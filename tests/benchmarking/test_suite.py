@@ -9,65 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tests.support.dataset_files import folder_of_pairs
-from tests.support.paths import ROOT
+from tests.support.tiny_suite import RECIPES, TINY, write_suite
 from typer.testing import CliRunner
 
 from semicdvl.benchmarking.config import Suite, load_suite
 from semicdvl.benchmarking.data import UNLABELLED_COPY_SUFFIX, prepare_data
 from semicdvl.benchmarking.jobs import plan_jobs
-from semicdvl.benchmarking.run import BenchmarkResult, choose_least_busy, run_benchmark
+from semicdvl.benchmarking.processes import choose_least_busy
+from semicdvl.benchmarking.run import BenchmarkResult, run_benchmark
 from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import ConfigError, DataError, InputError
-
-RECIPES = ROOT / "recipes"
-TINY = f"""
-name = "tiny"
-labelled = [0.5, 1.0]
-seeds = [1]
-
-[set.train]
-steps = 2
-eval_every = 1
-labelled_batch = 1
-unlabelled_batch = 2
-
-[set.model]
-pretrained = "none"
-decoder_channels = 8
-
-[[methods]]
-name = "Sup-only"
-recipe = "{RECIPES.as_posix()}/small-supervised.toml"
-
-[[methods]]
-name = "SemiCD-VL"
-recipe = "{RECIPES.as_posix()}/small-semicd_vl.toml"
-labelled = [1.0]
-
-[methods.set.data]
-crop_px = 64
-
-[[data]]
-kind = "city"
-city_px = 192
-patch_px = 64
-train_cities = 1
-test_cities = 1
-first_seed = 7
-
-[data.city]
-change_frac = 0.2
-
-[data.vlm]
-miss_frac = 0.2
-"""
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "suite.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def run(suite: Suite, out: Path, **options: object) -> tuple[BenchmarkResult, str]:
@@ -79,7 +31,7 @@ def run(suite: Suite, out: Path, **options: object) -> tuple[BenchmarkResult, st
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, BenchmarkResult]:
     folder = tmp_path_factory.mktemp("suite")
-    suite = load_suite(write(folder, TINY))
+    suite = load_suite(write_suite(folder, TINY))
     result, _ = run(suite, folder / "out")
     return suite, folder / "out", result
 
@@ -116,7 +68,7 @@ def test_what_has_ended_is_not_made_again(finished: tuple[Suite, Path, Benchmark
     suite, out, before = finished
     times = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     after, said = run(suite, out)
-    assert "3 runs, 3 of them there already" in said
+    assert "3 runs, 3 of them done already" in said
     assert after.outcomes == before.outcomes
     assert times == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
 
@@ -129,14 +81,14 @@ def test_a_killed_run_is_gone_on_with(finished: tuple[Suite, Path, BenchmarkResu
     content = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps(content | {"status": "started"}), encoding="utf-8")
     after, said = run(suite, out)
-    assert "3 runs, 2 of them there already" in said
+    assert "3 runs, 2 of them done already" in said
     assert [one["test"] for one in after.outcomes] == [one["test"] for one in before.outcomes]
 
 
 def test_a_failed_run_becomes_a_row_and_the_suite_goes_on(tmp_path: Path) -> None:
     text = TINY.replace("labelled = [0.5, 1.0]", "labelled = [0.5]")
     text = text.replace("[methods.set.data]\ncrop_px = 64", "[methods.set.method]\nlambda_vl = 1e39")
-    result, said = run(load_suite(write(tmp_path, text)), tmp_path / "out")
+    result, said = run(load_suite(write_suite(tmp_path, text)), tmp_path / "out")
     ended = {one["method"]: one["status"] for one in result.outcomes}
     assert ended == {"Sup-only": "finished", "SemiCD-VL": "diverged"}
     assert result.failed_count == 1
@@ -144,9 +96,9 @@ def test_a_failed_run_becomes_a_row_and_the_suite_goes_on(tmp_path: Path) -> Non
     table = result.table.read_text(encoding="utf-8")
     assert "0 of 1 (1 diverged at step 1)" in table and "not a number" in table
     _, again = run(load_suite(tmp_path / "suite.toml"), tmp_path / "out")
-    assert "2 of them there already" in again
+    assert "2 of them done already" in again
     _, again = run(load_suite(tmp_path / "suite.toml"), tmp_path / "out", retry=True)
-    assert "1 of them there already" in again
+    assert "1 of them done already" in again
 
 
 def test_processes_of_their_own_and_the_command(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
@@ -156,7 +108,7 @@ def test_processes_of_their_own_and_the_command(finished: tuple[Suite, Path, Ben
         path.unlink()
     for path in (out / "runs").glob("city-sup-only-1-s1-*"):
         shutil.rmtree(path)
-    done = CliRunner().invoke(app, ["benchmark", str(write(tmp_path, TINY)), "-o", str(out), "--jobs", "2"])
+    done = CliRunner().invoke(app, ["benchmark", str(write_suite(tmp_path, TINY)), "-o", str(out), "--jobs", "2"])
     assert done.exit_code == 0, done.output
     assert "IoU^c" in done.output
     after, _ = run(load_suite(tmp_path / "suite.toml"), out)
@@ -210,7 +162,7 @@ def test_a_changed_suite_makes_new_runs(finished: tuple[Suite, Path, BenchmarkRe
 def test_networks_multiply_the_runs(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     _, out, _ = finished
     networks = '[[models]]\nname = "small"\nset = {decoder_channels = 4}\n[[models]]\nname = "large"\n[[data]]'
-    suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks)))
+    suite = load_suite(write_suite(tmp_path, TINY.replace("[[data]]", networks)))
     jobs = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out).jobs
     assert len({job.name for job in jobs}) == 3 * 2
     channels = {job.model: job.recipe.model.options["decoder_channels"] for job in jobs}
@@ -225,7 +177,7 @@ def test_a_data_set_of_ones_own(finished: tuple[Suite, Path, BenchmarkResult], t
     for store, methods in ((None, {"Sup-only"}), (place.store, {"Sup-only", "SemiCD-VL"})):
         named = f'store = "{store.as_posix()}"\n' if store else ""
         entry = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n{named}'
-        own = load_suite(write(tmp_path, TINY.split("[[data]]")[0] + entry))
+        own = load_suite(write_suite(tmp_path, TINY.split("[[data]]")[0] + entry))
         planned = plan_jobs(own, {"own": prepare_data(own.data[0], tmp_path / "data")}, tmp_path)
         assert {job.method for job in planned.jobs} == methods
         assert all(job.recipe.data.root == place.root for job in planned.jobs)
@@ -239,7 +191,7 @@ def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
 ) -> None:
     _, out, _ = finished
     networks = '[[models]]\nname = "light"\n[[models]]\nname = "fc"\nset = {name = "fc_ef"}\n[[data]]'
-    suite = load_suite(write(tmp_path, TINY.replace("[[data]]", networks)))
+    suite = load_suite(write_suite(tmp_path, TINY.replace("[[data]]", networks)))
     planned = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out)
     assert {(job.method, job.model) for job in planned.jobs} == {
         ("Sup-only", "light"),
@@ -251,7 +203,7 @@ def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
     alone = TINY.replace("[methods.set.data]\ncrop_px = 64", '[methods.set.model]\nname = "fc_ef"')
     alone = alone.replace('pretrained = "none"\ndecoder_channels = 8', "")
     with pytest.raises(ConfigError, match=r"which model 'fc_ef' has not\. Take model 'siam_light'"):
-        suite = load_suite(write(tmp_path, alone))
+        suite = load_suite(write_suite(tmp_path, alone))
         plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out)
 
 
@@ -262,7 +214,7 @@ def test_a_network_that_knows_no_pretrained_weights_is_scored_at_its_last_step(
     place = prepare_data(suite.data[0], out / "data")
     alone = TINY.split("[[data]]")[0].replace('pretrained = "none"\ndecoder_channels = 8', 'name = "fc_ef"\nwidth = 4')
     own = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n'
-    suite = load_suite(write(tmp_path, alone.replace("labelled = [0.5, 1.0]", "labelled = [1.0]") + own))
+    suite = load_suite(write_suite(tmp_path, alone.replace("labelled = [0.5, 1.0]", "labelled = [1.0]") + own))
     result, said = run(suite, tmp_path / "out")
     (only,) = result.outcomes  # SemiCD-VL has no VLM's labels here
     assert only["method"] == "Sup-only" and only["status"] == "finished", said
@@ -275,12 +227,12 @@ def test_a_baseline_as_long_as_another_method(finished: tuple[Suite, Path, Bench
     epochs = TINY.replace("steps = 2\neval_every = 1", "epochs = 4").replace("labelled = [1.0]\n", "")
     more = '[[methods]]\nname = "as long"\nsteps_of = "SemiCD-VL"\n'
     more += f'recipe = "{RECIPES.as_posix()}/small-supervised.toml"\n[[data]]'
-    suite = load_suite(write(tmp_path, epochs.replace("[[data]]", more)))
+    suite = load_suite(write_suite(tmp_path, epochs.replace("[[data]]", more)))
     jobs = plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out).jobs
     steps = {job.method: (job.steps, job.recipe.train.eval_every) for job in jobs if job.labelled == 0.5}
     assert steps == {"Sup-only": (16, 50), "SemiCD-VL": (8, 50), "as long": (8, 50)}  # 4 labelled, 5 unlabelled by 2
     with pytest.raises(ConfigError, match=r"names no method 'SemiCD'\. Did you mean 'SemiCD-VL'"):
-        load_suite(write(tmp_path, epochs.replace("[[data]]", more.replace('"SemiCD-VL"', '"SemiCD"'))))
+        load_suite(write_suite(tmp_path, epochs.replace("[[data]]", more.replace('"SemiCD-VL"', '"SemiCD"'))))
 
 
 def test_test_scores_are_noted_at_each_validation(
@@ -289,7 +241,7 @@ def test_test_scores_are_noted_at_each_validation(
     """The picked step is at least as good as both others, on test; what validation chose stays what it was."""
     before = {(one["method"], one["labelled"]): one["test"] for one in finished[2].outcomes}
     text = TINY.replace('name = "tiny"', "test_best = true").replace("labelled = [0.5, 1.0]", "labelled = [0.5]")
-    suite = load_suite(write(tmp_path, text.replace("labelled = [1.0]", "labelled = [0.5]")))
+    suite = load_suite(write_suite(tmp_path, text.replace("labelled = [1.0]", "labelled = [0.5]")))
     suite = suite.model_copy(update={"methods": suite.methods[:1]})
     (one,) = run(suite, tmp_path / "out")[0].outcomes
     record = json.loads((Path(one["run"]) / "run.json").read_text(encoding="utf-8"))
@@ -321,7 +273,7 @@ def test_published_lists_and_a_second_data_set(tmp_path: Path) -> None:
     entry = f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{own.as_posix()}"\n'
     entry += f'lists = "{(tmp_path / "lists").as_posix()}"\nunlabelled = "{other.as_posix()}"\n'
     text = TINY.split("[[data]]")[0].replace("labelled = [0.5, 1.0]", "labelled = [0.05]") + entry
-    suite = load_suite(write(tmp_path, text))
+    suite = load_suite(write_suite(tmp_path, text))
     with pytest.raises((DataError, InputError)):  # the other set has no lists of its own: told, not guessed
         prepare_data(suite.data[0].model_copy(update={"lists": tmp_path / "none"}), tmp_path / "d").write_split_file(
             0.05, 0
@@ -337,8 +289,8 @@ def test_published_lists_and_a_second_data_set(tmp_path: Path) -> None:
 def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:
     text = TINY.split("[[data]]")[0] + f'[[data]]\nkind = "real"\nroot = "{(tmp_path / "none").as_posix()}"\n'
     said = StringIO()
-    with pytest.raises(DataError, match="no run is left"):
-        run_benchmark(load_suite(write(tmp_path, text)), tmp_path / "out", console=Console(file=said, width=200))
+    with pytest.raises(DataError, match="no run is possible"):
+        run_benchmark(load_suite(write_suite(tmp_path, text)), tmp_path / "out", console=Console(file=said, width=200))
     assert "data 'real' is left out" in said.getvalue()
 
 
@@ -353,13 +305,13 @@ def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:
         ("labelled = [1.0]", "fractions = [1.0]", "unknown key 'fractions'"),
         ('name = "SemiCD-VL"', 'name = "Sup-only"', "two methods are called 'Sup-only'"),
         ('name = "tiny"', 'name = "tiny"\ncompare = [["SemiCDVL", "Sup-only"]]', "Did you mean 'SemiCD-VL'"),
-        ('name = "SemiCD-VL"', 'name = "a/b"', "makes no folder"),
+        ('name = "SemiCD-VL"', 'name = "a/b"', "cannot name a folder"),
     ],
 )
 def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in TINY
     with pytest.raises(ConfigError) as error:
-        load_suite(write(tmp_path, TINY.replace(old, new)))
+        load_suite(write_suite(tmp_path, TINY.replace(old, new)))
     assert says in str(error.value)
 
 
@@ -371,6 +323,6 @@ def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new:
     ],
 )
 def test_unknown_settings_of_a_city_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
-    suite = load_suite(write(tmp_path, TINY.replace(old, new)))
+    suite = load_suite(write_suite(tmp_path, TINY.replace(old, new)))
     with pytest.raises(ConfigError, match=says):
         prepare_data(suite.data[0], tmp_path / "data")

@@ -9,10 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.config import ConfigSection, parse_section, read_toml
+from semicdvl.config import ConfigSection, DataConfig, parse_section, read_toml
 from semicdvl.errors import ConfigError
 from semicdvl.registry import suggest_nearest
+from semicdvl.types import VLM
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
 
@@ -21,12 +23,18 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 # ------------------------------------------------------------------------------------------------ data sets
 class CEGConfig(ConfigSection):
-    """How the VLM's answers become labels; see `pseudo_labels.generate.CEGSettings`."""
+    """How the VLM's answers become the labels that are trained on; see `ceg.config.CEGSettings`."""
 
     level: Literal["mixed", "instance", "pixel"] = "mixed"
     gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
     gamma_segmentation: float | None = Field(None, ge=0, le=1, description="None: as gamma")
     delta: float = Field(0.0, ge=0, le=1)
+
+    def make_settings(self, vlm: VLM) -> CEGSettings:
+        """Return the settings of change event generation with this VLM."""
+        gamma = vlm.gamma if self.gamma is None else self.gamma
+        segmentation = gamma if self.gamma_segmentation is None else self.gamma_segmentation
+        return CEGSettings(level=self.level, gamma=gamma, gamma_segmentation=segmentation, delta=self.delta)
 
 
 class DataEntry(ConfigSection):
@@ -37,13 +45,13 @@ class DataEntry(ConfigSection):
     draw_seed: int | None = Field(
         None,
         ge=0,
-        description="seed of one draw of the labelled pairs (and sides) that all runs share, as published lists are; "
+        description="seed of one draw of the labelled pairs (and of the subsets) for all runs, as published lists are; "
         "None: each seed draws its own",
     )
 
 
 class CityEntry(DataEntry):
-    """Patches of made-up cities, and a made-up VLM whose errors are chosen here. Each city is on one side only."""
+    """Patches of synthetic cities, and a simulated VLM with errors of chosen size. Each city is in one subset only."""
 
     kind: Literal["city"] = "city"
     name: str = "city"
@@ -54,11 +62,11 @@ class CityEntry(DataEntry):
     test_cities: int = Field(2, ge=1)
     first_seed: int = Field(100, ge=0, description="seed of the first city; the others follow")
     city: dict[str, float] = Field(default_factory=dict, description="fields of CitySpec, such as {haze = 0.3}")
-    vlm: dict[str, float] = Field(default_factory=dict, description="fields of Flaws, such as {miss_frac = 0.3}")
+    vlm: dict[str, float] = Field(default_factory=dict, description="fields of AnswerErrors, such as {miss_frac = 0.3}")
 
 
 class RealEntry(DataEntry):
-    """Real building-change pairs, crops of FOTBCD and LEVIR-CD; left out, saying so, where the folder is not there."""
+    """Real building-change pairs, crops of FOTBCD and LEVIR-CD; left out, with a note, where the folder is missing."""
 
     kind: Literal["real"] = "real"
     name: str = "real"
@@ -82,6 +90,19 @@ class FolderEntry(DataEntry):
     test_frac: float = Field(0.25, ge=0, lt=1)
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
 
+    def make_data_config(self, fraction: float, seed: int) -> DataConfig:
+        """Return the data section of a recipe for a fraction of labels and the seed of their draw."""
+        return DataConfig(
+            dataset=self.dataset,
+            root=self.root,
+            labelled=fraction if self.lists is None else self.lists / f"{100 * fraction:g}%",
+            val_frac=self.val_frac,
+            test_frac=self.test_frac,
+            split_seed=seed,
+            unlabelled=self.unlabelled,
+            options=self.options,
+        )
+
 
 DATA_KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
     "city": CityEntry,
@@ -92,13 +113,13 @@ DATA_KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
 
 # ------------------------------------------------------------------------------------------------ what is compared
 class MethodEntry(ConfigSection):
-    """A line of the plot: a recipe with changes."""
+    """A row that is trained: a recipe with changes."""
 
     name: str = Field(description="for the table, such as SemiCD-VL")
     recipe: Path = Field(description="path relative to the suite's file")
     set: dict[str, Any] = Field(default_factory=dict, description="changes of the recipe, by section")
     labelled: tuple[Fraction, ...] | None = Field(None, description="fractions of this method alone")
-    steps_of: str | None = Field(None, description="another method of the suite: as many steps as that one makes")
+    steps_of: str | None = Field(None, description="another method of the suite: as many steps as that one")
     store: Path | None = Field(None, description="its own pseudo-label store, in place of the data's")
 
 
@@ -110,7 +131,7 @@ class ModelEntry(ConfigSection):
 
 
 class ZeroLabelConfig(ConfigSection):
-    """Change event generation of a detector: the options of `semicdvl detect` without labels, with its defaults."""
+    """Change event generation of a detector: options and defaults of `semicdvl detect` without labels."""
 
     level: Literal["mixed", "instance", "pixel"] = "instance"
     gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
@@ -123,9 +144,15 @@ class ZeroLabelConfig(ConfigSection):
     calibrate: bool = False
     prompts: str = Field("buildings", description="see `semicdvl list prompts`")
 
+    def make_settings(self, vlm: VLM) -> CEGSettings:
+        """Return the settings of change event generation with this VLM."""
+        gamma = vlm.gamma if self.gamma is None else self.gamma
+        own = self.model_dump(exclude={"gamma", "features", "calibrate", "prompts"})
+        return CEGSettings(gamma=gamma, gamma_segmentation=gamma, **own)
+
 
 class DetectorEntry(ConfigSection):
-    """A line of the plot that is not trained: a classic method, or a VLM with change event generation."""
+    """A row that is not trained: an unsupervised method, or a VLM with change event generation."""
 
     name: str = Field(description="for the table, such as IR-MAD")
     method: str | None = Field(None, description="see `semicdvl list classic`, or package.module:builder")
@@ -134,10 +161,10 @@ class DetectorEntry(ConfigSection):
     ceg: ZeroLabelConfig | None = Field(None, description="with `vlm`")
     fit: Literal["side", "pair"] = Field(
         "side",
-        description="what a method's statistics and threshold are those of: all test pairs together, as is right for "
-        "patches, or each pair by itself, as `semicdvl detect` does; a VLM has none, and objects end with their pair",
+        description="over what a method computes its statistics and its threshold: `side`, all test pairs together, "
+        "which suits patches, or each `pair` by itself, as `semicdvl detect` does; a VLM has none of these",
     )
-    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; None: what the suite knows of the data set")
+    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; None: as known of the data set")
 
 
 class Suite(ConfigSection):
@@ -155,10 +182,10 @@ class Suite(ConfigSection):
     data: tuple[CityEntry | RealEntry | FolderEntry, ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = ()
     models: tuple[ModelEntry, ...] = ()
-    detectors: tuple[DetectorEntry, ...] = Field((), description="what is not trained, on the same test pairs")
+    detectors: tuple[DetectorEntry, ...] = Field((), description="rows that are not trained, on the same test pairs")
     set: dict[str, Any] = Field(default_factory=dict, description="changes of every recipe, by section")
     test_best: bool = Field(
-        False, description="also note test at each validation: what papers picked on test would say"
+        False, description="also score the test pairs at each validation, to compare with papers that select on them"
     )
     compare: tuple[tuple[str, str], ...] | None = Field(
         None,
@@ -184,11 +211,11 @@ class Suite(ConfigSection):
 
 
 def load_suite(path: Path) -> Suite:
-    """Read a suite; recipes are found beside it.
+    """Read a suite; its recipes are given relative to its file.
 
     Raises:
         InputError: the file is missing or not TOML.
-        ConfigError: a key is unknown or a value does not fit; names repeat, or a compared method is none of the suite.
+        ConfigError: a key is unknown or a value does not fit; names repeat, or a compared method is not in the suite.
     """
     content = read_toml(path)
     content["data"] = tuple(
@@ -213,7 +240,7 @@ def _read_tables(content: dict[str, Any], key: str, path: Path) -> list[dict[str
     """Return a list of tables, empty where there is none."""
     entries = content.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{path}: {key} is no list of tables; write each under [[{key}]].")
+        raise ConfigError(f"{path}: {key} is not a list of tables; write each under [[{key}]].")
     return entries
 
 
@@ -229,16 +256,16 @@ def _parse_data_entry(entry: dict[str, Any], source: str) -> ConfigSection:
 
 
 def _check_names(suite: Suite, path: Path) -> None:
-    """Refuse names that repeat, that make no folder, or that `compare` invents."""
+    """Refuse names that repeat, that cannot name a folder, or that `compare` gives and nothing has."""
     called = {key: [entry.name for entry in getattr(suite, key)] for key in ("data", "methods", "detectors", "models")}
     called["methods"] += called.pop("detectors")  # rows of one table
     for key, names in called.items():
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ConfigError(f"{path}: two {key} are called '{min(twice)}'. Give each a name of its own.")
+            raise ConfigError(f"{path}: two {key} are called '{min(twice)}'. Give each its own name.")
         for name in names:
             if not re.fullmatch(r"[\w .+-]+", name):
                 raise ConfigError(
-                    f"{path}: {key} name '{name}' makes no folder; use letters, digits, - _ . + and space."
+                    f"{path}: {key} name '{name}' cannot name a folder; use letters, digits, - _ . + and space."
                 )
     methods = [method.name for method in suite.methods]
     for method in suite.methods:
@@ -250,18 +277,20 @@ def _check_names(suite: Suite, path: Path) -> None:
 
 
 def _check_detectors(suite: Suite, path: Path) -> None:
-    """Refuse a suite without a row, methods without labels, and detectors that are neither or both of two things."""
+    """Refuse a suite without rows, methods without label fractions, detectors without exactly one of method and vlm."""
     if not suite.methods and not suite.detectors:
-        raise ConfigError(f"{path}: there is nothing to compare; write what is trained under [[methods]].")
+        raise ConfigError(f"{path}: there is nothing to compare; add [[methods]] or [[detectors]].")
     if suite.methods and not suite.labelled:
         raise ConfigError(f"{path}: the key 'labelled' is missing; add it, such as labelled = [0.05, 0.1].")
     for entry in suite.detectors:
         if (entry.method is None) == (entry.vlm is None):
             raise ConfigError(
-                f"{path}: detector '{entry.name}' wants one of method (see `semicdvl list classic`) and vlm."
+                f"{path}: detector '{entry.name}' needs exactly one of method (see `semicdvl list classic`) and vlm."
             )
         if entry.ceg is not None and entry.vlm is None:
-            raise ConfigError(f"{path}: detector '{entry.name}': ceg belongs to a vlm, and {entry.method} asks none.")
+            raise ConfigError(
+                f"{path}: detector '{entry.name}': ceg is an option of a vlm, and {entry.method} uses none."
+            )
         for kind, name, known in (("method", entry.method, UNSUPERVISED), ("VLM", entry.vlm, VLMS)):
             if name is not None and name not in known and ":" not in name:
                 raise ConfigError(

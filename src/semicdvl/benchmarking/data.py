@@ -10,13 +10,12 @@ from typing import Any
 from semicdvl.atomic_files import hash_values, write_atomically, write_json
 from semicdvl.benchmarking.config import CEGConfig, CityEntry, FolderEntry, RealEntry
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.config import DataConfig
 from semicdvl.data import splits
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.readers import folder, real_pairs
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import ConfigError
-from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
+from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.pseudo_labels.store import STORE_VERSION
 from semicdvl.registry import build_part, suggest_nearest
 from semicdvl.synthetic.config import CitySpec
@@ -29,9 +28,9 @@ from semicdvl.vlms import VLMS
 from semicdvl.vlms.precomputed import files
 
 READY_FILE = "ready.json"
-"""Written last into a prepared data set: what is there is whole."""
+"""Written last into a prepared data set, which is complete with it."""
 UNLABELLED_COPY_SUFFIX = " (again)"
-"""Ending of the name under which a labelled pair takes part a second time, without its label."""
+"""Suffix of the name under which a labelled pair takes part a second time, without its label."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,21 @@ class PreparedData:
     def write_split_file(self, fraction: float, seed: int) -> Path:
         """Write the split of a fraction and seed, if it is not there, and return its file.
 
-        With all labels there would be no pair without: then the labelled pairs take part a second time without their
-        label, so that consistency and the VLM have something to teach with.
+        With all labels no pair would be unlabelled: the labelled pairs then take part a second time without their
+        label, so that there is something to learn from by consistency and from the VLM.
         """
         path = self.splits / f"{fraction:g}-{seed}.json"
         if not path.exists():
-            division = self.make_split(fraction, seed)
-            if not division.unlabelled:
-                again = tuple(replace(pair, name=pair.name + UNLABELLED_COPY_SUFFIX) for pair in division.labelled)
-                division = replace(division, unlabelled=again)
-            write_split(path, division, root=self.root, notes={"labelled": fraction, "seed": seed})
+            split = self.make_split(fraction, seed)
+            if not split.unlabelled:
+                again = tuple(replace(pair, name=pair.name + UNLABELLED_COPY_SUFFIX) for pair in split.labelled)
+                split = replace(split, unlabelled=again)
+            write_split(path, split, root=self.root, notes={"labelled": fraction, "seed": seed})
         return path
 
 
 def prepare_data(entry: CityEntry | RealEntry | FolderEntry, out: Path) -> PreparedData | None:
-    """Make a data set ready below `out`; what is there is not made again. None: its files are not on this machine.
+    """Prepare a data set below `out`, unless it is prepared already. None: its files are not on this machine.
 
     Raises:
         ConfigError, DataError, InputError: the entry, or what it names, cannot be used.
@@ -81,9 +80,9 @@ def prepare_data(entry: CityEntry | RealEntry | FolderEntry, out: Path) -> Prepa
     return _prepare_real_pairs(entry, home) if isinstance(entry, RealEntry) else _prepare_folder(entry, home)
 
 
-# ------------------------------------------------------------------------------------------------ made-up cities
+# ------------------------------------------------------------------------------------------------ synthetic cities
 def _prepare_cities(entry: CityEntry, home: Path) -> PreparedData:
-    """Render the cities, have the made-up VLM answer, and make the labels of the training patches."""
+    """Render the cities, simulate the VLM's answers, and generate the labels of the training patches."""
     if not (home / READY_FILE).exists():
         _render_cities(entry, home)
         trained = folder.read_folder(home / "pairs").select_subset("train")
@@ -94,38 +93,38 @@ def _prepare_cities(entry: CityEntry, home: Path) -> PreparedData:
 
 
 def _render_cities(entry: CityEntry, home: Path) -> None:
-    """Write all cities as patches, with lists of the sides, and the VLM's answers for the training cities."""
+    """Write all cities as patches, with lists of the subsets, and the VLM's answers for the training cities."""
     spec = _build_settings(CitySpec, entry.city, f"data '{entry.name}', city")
     flaws = _build_settings(AnswerErrors, entry.vlm, f"data '{entry.name}', vlm")
-    sides = {"train": entry.train_cities, "val": entry.val_cities, "test": entry.test_cities}
+    subsets = {"train": entry.train_cities, "val": entry.val_cities, "test": entry.test_cities}
     seed = entry.first_seed
-    for side, count in sides.items():
+    for subset, count in subsets.items():
         names: list[str] = []
         for _ in range(count):
             city = generate_city(replace(spec, seed=seed, size_px=entry.city_px))
             pairs = write_city_patches(city, home / "pairs", size_px=entry.patch_px)
             names += [pair.name for pair in pairs]
-            if side == "train":
+            if subset == "train":
                 place, size_px = home / "pairs", entry.patch_px
                 write_answers(city, pairs, home / "answers", images=place, size_px=size_px, flaws=flaws)
             seed += 1
-        with write_atomically(home / "pairs" / f"{side}.txt") as temporary:
+        with write_atomically(home / "pairs" / f"{subset}.txt") as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names))
 
 
 def _build_settings(kind: type[Any], values: dict[str, float], source: str) -> Any:
-    """Make a dataclass of settings from the suite's values."""
+    """Build a dataclass of settings from the suite's values."""
     known = [field.name for field in fields(kind) if field.name != "size_px"]
     for key in values:
         if key not in known:
             raise ConfigError(f"{source}: unknown key '{key}'.{suggest_nearest(key, known)} Known: {', '.join(known)}.")
-    whole_numbers = {"seed", "epsg"}
-    return kind(**{key: int(value) if key in whole_numbers else value for key, value in values.items()})
+    integers = {"seed", "epsg"}
+    return kind(**{key: int(value) if key in integers else value for key, value in values.items()})
 
 
 # ------------------------------------------------------------------------------------------------ real pairs
 def _prepare_real_pairs(entry: RealEntry, home: Path) -> PreparedData | None:
-    """Cut the real pairs and have the VLM answer."""
+    """Cut the real pairs and generate the VLM's labels."""
     if not real_pairs.has_real_pairs(entry.root):
         return None
     dataset = real_pairs.read_real_pairs(entry.root, crops=home / "pairs", crop_px=entry.crop_px)
@@ -134,47 +133,34 @@ def _prepare_real_pairs(entry: RealEntry, home: Path) -> PreparedData | None:
         _fill_store(dataset.pairs, vlm, entry.ceg, home / "store", gsd_m=real_pairs.REAL_PAIRS_GSD_M)
         write_json(home / READY_FILE, entry.model_dump(mode="json"))
 
-    def divide(fraction: float, seed: int) -> Split:
+    def make_real_split(fraction: float, seed: int) -> Split:
         return splits.select_split(dataset, real_pairs.draw_real_split(dataset, seed=seed, labelled_frac=fraction))
 
-    return PreparedData(entry.name, home / "pairs", home / "store", home / "splits", divide)
+    return PreparedData(entry.name, home / "pairs", home / "store", home / "splits", make_real_split)
 
 
 def _prepare_folder(entry: FolderEntry, home: Path) -> PreparedData:
-    """Take the user's data set as it is; its store is there already."""
+    """Take the user's data set as it is; its store exists already."""
 
-    def divide(fraction: float, seed: int) -> Split:
-        return make_split(
-            DataConfig(
-                dataset=entry.dataset,
-                root=entry.root,
-                labelled=fraction if entry.lists is None else entry.lists / f"{100 * fraction:g}%",
-                val_frac=entry.val_frac,
-                test_frac=entry.test_frac,
-                split_seed=seed,
-                unlabelled=entry.unlabelled,
-                options=entry.options,
-            )
-        )
+    def make_folder_split(fraction: float, seed: int) -> Split:
+        return make_split(entry.make_data_config(fraction, seed))
 
-    return PreparedData(entry.name, entry.root, entry.store, home / "splits", divide)
+    return PreparedData(entry.name, entry.root, entry.store, home / "splits", make_folder_split)
 
 
 # ------------------------------------------------------------------------------------------------ shared
 def _split_by_fraction(dataset: ChangeDataset, **shares: float) -> Callable[[float, int], Split]:
-    """Return what divides a data set: published sides are kept, labelled pairs drawn (5 % are among the 10 %)."""
+    """Return what splits a data set: published subsets are kept, labelled pairs drawn (5 % are among the 10 %)."""
 
-    def divide(fraction: float, seed: int) -> Split:
+    def make_fraction_split(fraction: float, seed: int) -> Split:
         return splits.split_by_fraction(dataset, labelled=fraction, seed=seed, **shares)
 
-    return divide
+    return make_fraction_split
 
 
 def _fill_store(pairs: tuple[PairFiles, ...], vlm: VLM, ceg: CEGConfig, store: Path, *, gsd_m: float | None) -> None:
-    """Fill a pseudo-label store in the ordinary way."""
-    gamma = vlm.gamma if ceg.gamma is None else ceg.gamma
-    segmentation = gamma if ceg.gamma_segmentation is None else ceg.gamma_segmentation
-    settings = CEGSettings(level=ceg.level, gamma=gamma, gamma_segmentation=segmentation, delta=ceg.delta)
+    """Fill a pseudo-label store as `semicdvl pseudo` does."""
+    settings = ceg.make_settings(vlm)
     for _ in generate_labels(
         pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=settings, root=store, gsd_m=gsd_m
     ):

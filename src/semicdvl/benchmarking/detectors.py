@@ -1,9 +1,9 @@
-"""Detectors that are not trained, in a suite: classic methods and VLM + CEG, on the test pairs of the trained methods.
+"""Run detectors that are not trained, unsupervised methods and VLM + CEG, on the test pairs of the trained methods.
 
-A *side* is all test pairs of a data set, laid below each other like the tiles of one raster: patches of 128 px have no
-means, clusters or thresholds of their own. A detector is shown it whole, without labels, and finds one threshold for
-it; so it has seen the test images, which a trained network has not. With `fit = "pair"`, and always for a VLM, each
-pair is a raster of its own and goes the way that `semicdvl detect` takes.
+With `fit = "side"` all test pairs of a data set are treated as the tiles of one mosaic, since a patch of 128 px is too
+small for means, clusters and a threshold of its own. The detector computes its statistics and one threshold over the
+mosaic, without labels; so it has seen the test images, which a trained network has not. With `fit = "pair"`, and always
+for a VLM, each pair is processed as a raster of its own, as `semicdvl detect` does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,166 +20,35 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_values, write_json
-from semicdvl.benchmarking.config import CityEntry, DetectorEntry, RealEntry, Suite, ZeroLabelConfig
-from semicdvl.benchmarking.data import PreparedData
-from semicdvl.benchmarking.job_files import JobFiles, build_file_name
+from semicdvl.benchmarking.config import DetectorEntry, ZeroLabelConfig
 from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
-from semicdvl.data.readers import real_pairs
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.registry import build_part, list_options
-from semicdvl.synthetic.config import CitySpec
+from semicdvl.registry import build_part
 from semicdvl.types import IGNORE, Detector, PairFiles
-from semicdvl.unsupervised import UNSUPERVISED
 
-NO_LABELS = 0.0
-"""Share of labels of a run that is not trained."""
-NO_NETWORK = "-"
-"""Name of the network of such a run, where the suite names networks."""
 DETECTORS_NOTE = (
-    "\nLines with 0 % labels are detectors that are not trained. Those fitted to the side have seen all test images, "
-    "without labels, and have one threshold for them; where nothing about a detector depends on the seed it ran once, "
-    "and differences take that run for every seed."
+    "\nRows with 0 % labels are detectors that are not trained. Those fitted to all test pairs together have seen the "
+    "test images, without labels, and use one threshold for them. A detector that does not depend on the seed ran "
+    "once, and differences use that run for every seed."
 )
 CACHE_BYTES = 512 * 2**20
-"""Decoded images that are kept: some detectors go through a side fifty times."""
+"""Decoded images that are kept: some detectors read the test pairs fifty times."""
 TILE_PX, OVERLAP_PX = 1024, 128
 """The defaults of `detect`."""
 
 
-# ------------------------------------------------------------------------------------------------ jobs
-@dataclass(frozen=True)
-class DetectorJob(JobFiles):
-    """One detector on one test side; what the runner asks of it is what it asks of a `plan.TrainingJob`.
-
-    Attributes:
-        data, method, model, seed: its place in the suite; `method` is the detector's name.
-        seeds: those that it stands for: all whose test pairs and options are the same.
-        detector: what runs, with the seed among its options where it has one.
-        split: the file whose test side is looked at.
-        pairs: how many pairs that are.
-        gsd_m: metres per pixel, None if the files say it or nobody does.
-        label_values: as in `data.images.read_mask`.
-        out: folder of the suite.
-    """
-
-    data: str
-    method: str
-    model: str
-    seed: int
-    seeds: tuple[int, ...]
-    detector: DetectorEntry
-    split: Path
-    pairs: int
-    gsd_m: float | None
-    label_values: dict[int, int] | None
-    out: Path
-    labelled: float = NO_LABELS
-    steps: int = 0
-
-    @property
-    def name(self) -> str:
-        """Name of its files; the end changes with what determines it."""
-        return build_file_name((self.data, self.method, f"s{self.seed}"), self._describe_inputs(), out=self.out)
-
-    @property
-    def cost(self) -> float:
-        """What it costs, relative to others: every pair is seen about twice."""
-        return 2.0 * self.pairs
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """Its place in the suite, as outcomes have it; a detector makes no steps."""
-        place = {name: getattr(self, name) for name in ("data", "method", "model", "labelled", "seed")}
-        return place | {"seeds": list(self.seeds), "steps": None}
-
-    def _describe_inputs(self) -> dict[str, Any]:
-        detector = self.detector.model_dump(mode="json")
-        values = None if self.label_values is None else {str(key): value for key, value in self.label_values.items()}
-        return {"detector": detector, "split": str(self.split), "gsd_m": self.gsd_m, "label_values": values}
-
-    def write(self) -> Path:
-        """Write the file that `benchmarking.worker` starts from, and return it."""
-        path = self.out / "jobs" / f"{self.name}.json"
-        write_json(
-            path, {"job": self.place, **self._describe_inputs(), "run": str(self.run), "result": str(self.result)}
-        )
-        return path
-
-
-def plan_detector_jobs(
-    suite: Suite, entry: Any, place: PreparedData, out: Path, *, network: str
-) -> Iterator[DetectorJob]:
-    """Yield the detectors' jobs on one data set: one per seed, or one for all that would come to the same.
-
-    Args:
-        suite: what to compare.
-        entry: the data set in the suite.
-        place: the data set, ready.
-        out: folder of the suite.
-        network: what stands in place of a network's name.
-
-    Raises:
-        ConfigError: a detector cannot be imported.
-        DataError: a split cannot be made.
-    """
-    fractions = [fraction for method in suite.methods for fraction in (method.labelled or suite.labelled)]
-    fraction = min(fractions or suite.labelled or (1.0,))  # the test side is that of all fractions
-    values = suite.set.get("data", {}).get("label_values")
-    label_values = None if values is None else {int(key): int(value) for key, value in values.items()}
-    for detector in suite.detectors:
-        groups: dict[str, tuple[DetectorEntry, Path, int, list[int]]] = {}
-        for seed in suite.seeds:
-            split = place.write_split_file(fraction, seed if entry.draw_seed is None else entry.draw_seed)
-            test, seeded = read_split(split).test, _add_seed(detector, seed)
-            key = hash_values([pair.name for pair in test], seeded.model_dump(mode="json"))
-            groups.setdefault(key, (seeded, split, len(test), []))[3].append(seed)
-        gsd_m = detector.gsd_m if detector.gsd_m is not None else _find_gsd_m(entry)
-        for seeded, split, pairs, seeds in groups.values():
-            yield DetectorJob(
-                data=entry.name,
-                method=detector.name,
-                model=network,
-                seed=seeds[0],
-                seeds=tuple(seeds),
-                detector=seeded,
-                split=split,
-                pairs=pairs,
-                gsd_m=gsd_m,
-                label_values=label_values,
-                out=out,
-            )
-
-
-def _add_seed(entry: DetectorEntry, seed: int) -> DetectorEntry:
-    """Return a detector with the run's seed, where its method has one and the suite does not say another."""
-    if entry.method is None or "seed" in entry.options:
-        return entry
-    if "seed" not in list_options("method", entry.method, UNSUPERVISED):
-        return entry
-    return entry.model_copy(update={"options": entry.options | {"seed": seed}})
-
-
-def _find_gsd_m(entry: Any) -> float | None:
-    """Return metres per pixel of a data set, if the suite knows."""
-    if isinstance(entry, CityEntry):
-        return entry.city.get("gsd_m", CitySpec().gsd_m)
-    return real_pairs.REAL_PAIRS_GSD_M if isinstance(entry, RealEntry) else None
-
-
-# ------------------------------------------------------------------------------------------------ one job
 def run_detector_job(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the detector of a job file on the test side; return scores and cost.
+    """Run the detector of a job file on the test pairs; return scores and cost.
 
     Raises:
-        SemicdvlError: the detector cannot be built, or cannot look at these pairs.
+        SemicdvlError: the detector cannot be built, or cannot process these pairs.
     """
     began = time.monotonic()
     entry = parse_section(DetectorEntry, content["detector"], source="the job's detector")
@@ -188,13 +56,12 @@ def run_detector_job(content: Mapping[str, Any]) -> dict[str, Any]:
     cache = ImageCache(CACHE_BYTES, label_values=values and {int(key): value for key, value in values.items()})
     detector = build_detector(entry)
     counts = ConfusionCounts()
-    with tempfile.TemporaryDirectory() as room:
+    with tempfile.TemporaryDirectory() as scratch:
         for change_HW, label_HW in _detect_pairs(
-            detector, entry, pairs, cache, gsd_m=content["gsd_m"], folder=Path(room)
+            detector, entry, pairs, cache, gsd_m=content["gsd_m"], folder=Path(scratch)
         ):
-            counts += ConfusionCounts.from_maps(
-                np.where(change_HW == IGNORE, 0, change_HW), label_HW
-            )  # as networks are
+            counted_HW = np.where(change_HW == IGNORE, 0, change_HW)  # as for a network, which always decides
+            counts += ConfusionCounts.from_maps(counted_HW, label_HW)
     seconds, scores = time.monotonic() - began, counts.list_scores()
     return {
         "status": "finished",
@@ -220,7 +87,6 @@ def build_detector(entry: DetectorEntry) -> Detector:
     """
     if entry.method is not None:
         return build_unsupervised_detector(entry.method, entry.options)
-    from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.detection.detectors.calibrated import add_calibration
@@ -228,11 +94,10 @@ def build_detector(entry: DetectorEntry) -> Detector:
 
     vlm = build_part("VLM", str(entry.vlm), VLMS, entry.options)
     ceg = entry.ceg or ZeroLabelConfig()
-    gamma = vlm.gamma if ceg.gamma is None else ceg.gamma
-    own = ceg.model_dump(exclude={"gamma", "features", "calibrate", "prompts"})
-    settings = CEGSettings(gamma=gamma, gamma_segmentation=gamma, **own)
     features = None if ceg.features is None else build_feature_extractor(ceg.features)
-    detector = build_vlm_detector(vlm, prompts=PROMPT_SETS[ceg.prompts], settings=settings, features=features)
+    detector = build_vlm_detector(
+        vlm, prompts=PROMPT_SETS[ceg.prompts], settings=ceg.make_settings(vlm), features=features
+    )
     return add_calibration(detector) if ceg.calibrate else detector
 
 
@@ -250,7 +115,7 @@ def _detect_pairs(
 ) -> Iterator[MapAndLabel]:
     """Yield the change map and the label of every pair."""
     if any(pair.label is None for pair in pairs):
-        raise DataError(f"{entry.name}: some test pairs have no label to be compared with.")
+        raise DataError(f"{entry.name}: some test pairs have no label to compare with.")
     if entry.method is None or entry.fit == "pair":
         for at, pair in enumerate(pairs):
             try:
@@ -258,11 +123,11 @@ def _detect_pairs(
             except DataError as error:
                 raise DataError(f"pair '{pair.name}': {error}") from error
         return
-    side = PairMosaic(pairs, cache, gsd_m=gsd_m)
-    ready = detector.prepare(side)
-    for pair, change in zip(pairs, ready.decide(MosaicStrips(side, ready, folder)), strict=True):
+    mosaic = PairMosaic(pairs, cache, gsd_m=gsd_m)
+    ready = detector.prepare(mosaic)
+    for pair, change in zip(pairs, ready.decide(MosaicStrips(mosaic, ready, folder)), strict=True):
         label_HW = read_pair(pair, cache=cache).label_HW
-        assert label_HW is not None, "looked at above"
+        assert label_HW is not None, "checked above"
         yield change.change_HW[:, : label_HW.shape[1]], label_HW
 
 
@@ -276,7 +141,7 @@ def _detect_pair(
     from semicdvl.raster.tiling import plan_tiles
 
     arrays = read_pair(pair, cache=cache)
-    assert arrays.label_HW is not None, "looked at before"
+    assert arrays.label_HW is not None, "checked before"
     folder.mkdir()
     dates = folder / "before.png", folder / "after.png"  # a pair may be a window of its files
     for path, image_HWC in zip(dates, (arrays.t1_HWC, arrays.t2_HWC), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 from semicdvl.atomic_files import write_json
 from semicdvl.benchmarking.config import FolderEntry, MethodEntry, ModelEntry, Suite
 from semicdvl.benchmarking.data import PreparedData
-from semicdvl.benchmarking.detectors import NO_NETWORK, DetectorJob, plan_detector_jobs
+from semicdvl.benchmarking.detector_jobs import NO_NETWORK, DetectorJob, plan_detector_jobs
 from semicdvl.benchmarking.job_files import JobFiles, build_file_name
 from semicdvl.config import Recipe, merge_recipes, parse_recipe, read_with_base
 from semicdvl.errors import ConfigError
@@ -29,12 +29,12 @@ RECIPE_MODEL = "recipe's"
 
 @dataclass(frozen=True)
 class TrainingJob(JobFiles):
-    """One run to make.
+    """One training run.
 
     Attributes:
         data, method, model, labelled, seed: its place in the suite.
         recipe: all that determines it.
-        steps: how long it is.
+        steps: its length.
         out: folder of the suite.
     """
 
@@ -49,7 +49,7 @@ class TrainingJob(JobFiles):
 
     @property
     def name(self) -> str:
-        """Name of its files; the end changes with the recipe, so that a changed suite doesn't take old runs for new."""
+        """Name of its files; the end changes with the recipe, so that a changed suite does not reuse old runs."""
         words = [self.data, self.method, *([self.model] if self.model != RECIPE_MODEL else []), f"{self.labelled:g}"]
         words += [f"s{self.seed}"]
         plain = self.recipe.model_dump(mode="json") | {"name": ""}
@@ -57,7 +57,7 @@ class TrainingJob(JobFiles):
 
     @property
     def cost(self) -> float:
-        """What it costs, relative to others: pairs that pass the network (three passes of an unlabelled pair)."""
+        """Relative cost: pairs that pass the network (an unlabelled pair passes three times)."""
         train, unlabelled = self.recipe.train, build_method(self.recipe).uses_unlabelled
         return (
             self.steps * train.accumulate * (train.labelled_batch + (3 * train.unlabelled_batch if unlabelled else 0))
@@ -66,9 +66,7 @@ class TrainingJob(JobFiles):
     @property
     def place(self) -> dict[str, Any]:
         """Its place in the suite, as outcomes have it."""
-        return {key: value for key, value in asdict(self).items() if key not in ("recipe", "steps", "out")} | {
-            "steps": self.steps
-        }
+        return {name: getattr(self, name) for name in ("data", "method", "model", "labelled", "seed", "steps")}
 
     def write(self) -> Path:
         """Write the file that `benchmarking.worker` starts from, and return it."""
@@ -83,7 +81,7 @@ BenchmarkJob = TrainingJob | DetectorJob
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What a suite comes to.
+    """The runs of a suite.
 
     Attributes:
         jobs: in the order of data sets; detectors first, then fractions, seeds and methods.
@@ -95,12 +93,12 @@ class JobPlan:
 
 
 def check_suite(suite: Suite) -> None:
-    """Refuse what cannot work whatever the data: said before anything is rendered, asked of a VLM or trained.
+    """Refuse what cannot work with any data, before anything is rendered, labelled by a VLM or trained.
 
     Raises:
         InputError: a recipe is missing or not TOML.
-        ConfigError: a recipe, a method or a network is unknown or has other options; or a method needs what its network
-            has not (what `plan` leaves out is not refused).
+        ConfigError: a recipe, a method or a network is unknown or has other options; or a network lacks what its
+            method needs (what `plan_jobs` leaves out is not refused).
     """
     networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for method, model in product(suite.methods, networks):
@@ -118,7 +116,7 @@ def check_suite(suite: Suite) -> None:
 def plan_jobs(suite: Suite, prepared: Mapping[str, PreparedData], out: Path) -> JobPlan:
     """Return the jobs of a suite, and what is left out.
 
-    Left out are methods that learn from a VLM, on data without a store, and methods that need what a network has not,
+    Left out are methods that learn from a VLM, on data without a store, and methods that need heads a network lacks,
     where the suite combines all methods with all networks.
 
     Raises:
@@ -139,7 +137,7 @@ def plan_jobs(suite: Suite, prepared: Mapping[str, PreparedData], out: Path) -> 
 
 
 def _plan_training_jobs(suite: Suite, entry: Any, place: PreparedData, out: Path) -> Iterator[TrainingJob | str]:
-    """Yield the jobs on one data set, or why there is none; seeds outside methods: an early look compares alike."""
+    """Yield the jobs on one data set, or why there is none; all methods of a seed in turn: early results compare."""
     every = sorted({fraction for m in suite.methods for fraction in (m.labelled or suite.labelled)})
     networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for fraction, seed, method, model in product(every, suite.seeds, suite.methods, networks):
@@ -156,7 +154,7 @@ def _plan_training_jobs(suite: Suite, entry: Any, place: PreparedData, out: Path
 
 
 def _count_steps(recipe: Recipe) -> int:
-    """Return how long a run is."""
+    """Return the number of steps of a run."""
     if recipe.train.steps is not None:
         return recipe.train.steps
     uses_unlabelled = build_method(recipe).uses_unlabelled
@@ -164,10 +162,10 @@ def _count_steps(recipe: Recipe) -> int:
 
 
 def _find_incompatibility(recipe: Recipe, *, is_refused: bool) -> str:
-    """Return why a method and a network don't fit together; the empty string if they do.
+    """Return why a method and a network are incompatible; the empty string if they are not.
 
     Raises:
-        ConfigError: they don't, and `is_refused`; or one of them is unknown.
+        ConfigError: they are, and `is_refused`; or one of them is unknown.
     """
     method, network = build_method(recipe), _build_meta_network(recipe.model.model_dump_json())
     try:
@@ -202,7 +200,7 @@ def _build_meta_network(part: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class _JobContext:
-    """A place in the suite, of which the recipe is to be made."""
+    """A place in the suite whose recipe is to be built."""
 
     suite: Suite
     method: MethodEntry

@@ -36,9 +36,7 @@ def run_benchmark_job(job_file: Path) -> dict[str, Any]:
     outcome = dict(content["job"])
     try:
         if "detector" in content:
-            from semicdvl.benchmarking.detectors import (
-                run_detector_job,  # here: a training run has no use for it, nor memory
-            )
+            from semicdvl.benchmarking.detectors import run_detector_job  # a training run needs none of its imports
 
             outcome |= run_detector_job(content)
         else:
