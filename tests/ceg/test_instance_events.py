@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from semicdvl.ceg import instance_events, rules
+from semicdvl.ceg import feature_similarity, instance_events, rules
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.labels import make_labels
+from semicdvl.ceg.masks import crop_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.transitions import list_change_objects
 from semicdvl.errors import ConfigError, DataError
@@ -118,30 +119,30 @@ def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> No
     t1_DHW, t2_DHW = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
     t1_DHW[0], t2_DHW[0] = 1, 1
     t2_DHW[:, 0, 0] = (0, 1, 0)  # the upper left quarter looks different now
-    looks = instance_events.PairFeatures(t1_DHW, t2_DHW)
-    pieces = instance_events.crop_instances([house, other], shape_hw=SHAPE)
-    assert instance_events.compute_feature_similarity(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
+    looks = feature_similarity.PairFeatures(t1_DHW, t2_DHW)
+    pieces = crop_instances([house, other], shape_hw=SHAPE)
+    assert feature_similarity.compute_feature_similarity(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
     only = CEGSettings(min_cosine=0.5)
     found = instance_events.find_change_events_of_instances(
         [house, other], [house, other], shape_hw=SHAPE, settings=only, features=looks
     )
     assert np.array_equal(found.replaced_HW, house)
     assert not found.unmatched_HW.any()
-    assert instance_events.compute_feature_similarity(
-        pieces, instance_events.PairFeatures(t1_DHW, 0 * t2_DHW), shape_hw=SHAPE
+    assert feature_similarity.compute_feature_similarity(
+        pieces, feature_similarity.PairFeatures(t1_DHW, 0 * t2_DHW), shape_hw=SHAPE
     ).tolist() == [
         1.0,
         1.0,
     ]
-    with pytest.raises(DataError, match="got none"):
+    with pytest.raises(DataError, match="there are none"):
         instance_events.find_change_events_of_instances([house], [house], shape_hw=SHAPE, settings=only)
-    with pytest.raises(DataError, match="two alike"):
-        instance_events.compute_feature_similarity(
-            pieces, instance_events.PairFeatures(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE
+    with pytest.raises(DataError, match=r"\(D, H, W\) alike"):
+        feature_similarity.compute_feature_similarity(
+            pieces, feature_similarity.PairFeatures(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE
         )
     with pytest.raises(DataError, match="NaN"):
-        instance_events.compute_feature_similarity(
-            pieces, instance_events.PairFeatures(t1_DHW * np.nan, t2_DHW), shape_hw=SHAPE
+        feature_similarity.compute_feature_similarity(
+            pieces, feature_similarity.PairFeatures(t1_DHW * np.nan, t2_DHW), shape_hw=SHAPE
         )
 
 

@@ -73,7 +73,7 @@ def test_strips_give_what_the_whole_gives(options, seed, shape, smooth, heights,
     strips = cut_up(t1, t2, valid, heights)
     found = strip_events(strips, settings=settings)
     wanted = whole(t1, t2, valid, settings)
-    assert (np.concatenate([each.unmatched_HW for each in found]) == wanted.alone_HW).all()
+    assert (np.concatenate([each.unmatched_HW for each in found]) == wanted.unmatched_HW).all()
     assert (np.concatenate([each.replaced_HW for each in found]) == wanted.replaced_HW).all()
 
 

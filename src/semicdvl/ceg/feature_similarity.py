@@ -1,154 +1,157 @@
-"""What the objects of a whole raster look like at either date: their mean features, summed up piece by piece.
+"""Feature similarity: the cosine between the mean features of the two dates over each object (`min_cosine`).
 
-Tiles are described one by one, and every pixel takes its features from the tile in whose middle it lies: the seams run
-through the middle of the overlaps. The cosines are those of `events.cosines`, which has one map of the whole image,
-up to what a network sees beyond the edge of a tile; for a raster of one tile they are the same numbers, summed in
-another order. Sums are remembered only as long as more of their object may come.
+`compute_feature_similarity` takes one feature map of the whole image per date. For a raster, features come tile by
+tile: `MosaickedFeatures` gives every pixel the features of the tile whose centre is nearest, and
+`SimilarityAccumulator` sums them up part by part. Both give the same cosines, up to what a network sees beyond the edge
+of a tile; for a raster of one tile they are the same numbers, summed in another order.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
+from semicdvl.ceg.masks import CroppedMask
+from semicdvl.ceg.tile_windows import TileIndex, Window, tile_core_windows
+from semicdvl.errors import DataError
 from semicdvl.types import TileInstanceReader
 
-_Ints = NDArray[np.int64]
-Window = tuple[slice, slice]
-"""Rows and columns of the raster."""
+_IntArray = NDArray[np.int64]
 
 
+# ------------------------------------------------------------------------------------------------ a whole image
+@dataclass(frozen=True)
+class PairFeatures:
+    """Feature maps of both dates, DHW, of any H and W: they cover the image (nearest cell)."""
+
+    t1_DHW: NDArray[np.floating]
+    t2_DHW: NDArray[np.floating]
+
+
+def compute_feature_similarity(
+    masks: Sequence[CroppedMask], features: PairFeatures, *, shape_hw: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the cosine between the mean features of the dates, over the pixels of each mask.
+
+    It is 1 (no sign of change) for a mask without pixels, and where a mean feature is zero.
+
+    Args:
+        masks: the objects.
+        features: feature maps of both dates.
+        shape_hw: height and width of the image in pixels.
+
+    Raises:
+        DataError: the feature maps are not DHW arrays of one shape, or not finite.
+    """
+    t1_DHW, t2_DHW = features.t1_DHW, features.t2_DHW
+    refuse_unusable_features(t1_DHW, t2_DHW)
+    cosine_N = np.ones(len(masks))
+    rows, cols = (np.arange(size) * cells // size for size, cells in zip(shape_hw, t1_DHW.shape[1:], strict=True))
+    for index, mask in enumerate(masks):
+        inside_rows, inside_cols = np.nonzero(mask.mask_HW)
+        cells, weights = np.unique(
+            rows[inside_rows + mask.row] * t1_DHW.shape[2] + cols[inside_cols + mask.col], return_counts=True
+        )
+        sums = [date.reshape(len(date), -1)[:, cells].astype(np.float64) @ weights for date in (t1_DHW, t2_DHW)]
+        lengths = float(np.linalg.norm(sums[0]) * np.linalg.norm(sums[1]))
+        if lengths > 0:
+            cosine_N[index] = float(sums[0] @ sums[1]) / lengths
+    return cosine_N
+
+
+def refuse_unusable_features(t1_DHW: NDArray[np.floating], t2_DHW: NDArray[np.floating]) -> None:
+    """Refuse feature maps that cannot be compared.
+
+    Raises:
+        DataError: they are not DHW arrays of one shape, or not finite.
+    """
+    if t1_DHW.ndim != 3 or t1_DHW.shape != t2_DHW.shape:
+        raise DataError(f"features have the shapes {t1_DHW.shape} and {t2_DHW.shape}; both must be (D, H, W) alike.")
+    if not (np.isfinite(t1_DHW).all() and np.isfinite(t2_DHW).all()):
+        raise DataError("features hold NaN or infinity. Check the network and its precision.")
+
+
+# ------------------------------------------------------------------------------------------------ a raster in tiles
 @dataclass(frozen=True)
 class FeatureWindow:
-    """A rectangle of the raster that one tile describes.
+    """A window of the raster with the features of one tile.
 
     Attributes:
-        window: its rows and columns in the raster.
-        cell_HW: for each pixel the cell of the features that it lies in.
-        cells_KE: features of the cells, those of date 1 and then those of date 2.
+        window: rows and columns in the raster.
+        cell_HW: index of the feature cell that each pixel lies in.
+        cells_KE: features of the cells: those of date 1, then those of date 2 (E = 2 D).
     """
 
     window: Window
-    cell_HW: _Ints
+    cell_HW: _IntArray
     cells_KE: NDArray[np.float64]
 
 
-def tile_core_windows(places: tuple[Window, ...]) -> list[Window]:
-    """Return for each tile the part of the raster in whose middle it lies; the parts don't overlap and leave no gap."""
-    found = []
-    edges = [_core_edges({(place[axis].start, place[axis].stop) for place in places}) for axis in (0, 1)]
-    for place in places:
-        rows, cols = (edges[axis][part.start] for axis, part in enumerate(place))
-        found.append((rows, cols))
-    return found
-
-
-def _core_edges(spans: set[tuple[int, int]]) -> dict[int, slice]:
-    """Cut between neighbouring tiles in the middle of what both show; by where a tile starts."""
-    ordered = sorted(spans)
-    cuts = [(before[1] + after[0]) // 2 for before, after in itertools.pairwise(ordered)]
-    starts, stops = [ordered[0][0], *cuts], [*cuts, ordered[-1][1]]
-    return {span[0]: slice(start, stop) for span, start, stop in zip(ordered, starts, stops, strict=True)}
-
-
-class TileIndex:
-    """Finds which tiles lie in a window of the raster."""
-
-    def __init__(self, places: tuple[Window, ...] | list[Window]) -> None:
-        """Index windows by their place."""
-        self._tree = shapely.STRtree([_search_box(place) for place in places])
-        self._places = places
-
-    def tiles_in(self, window: Window) -> Iterator[tuple[int, Window]]:
-        """Yield the tiles that show a part of the window, in order, and that part."""
-        for tile in np.sort(self._tree.query(_search_box(window), predicate="intersects")):
-            part = intersect_windows(self._places[tile], window)
-            if part is not None:
-                yield int(tile), part
-
-
-def _search_box(window: Window) -> shapely.Polygon:
-    rows, cols = window
-    return shapely.box(cols.start, rows.start, cols.stop, rows.stop)
-
-
-def intersect_windows(one: Window, other: Window) -> Window | None:
-    """Return what two windows share; None if that is nothing."""
-    starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
-    stops = [min(a.stop, b.stop) for a, b in zip(one, other, strict=True)]
-    if starts[0] >= stops[0] or starts[1] >= stops[1]:
-        return None
-    return slice(starts[0], stops[0]), slice(starts[1], stops[1])
-
-
 class MosaickedFeatures:
-    """The features of a whole raster, window by window."""
+    """The features of a whole raster, read window by window: each pixel has those of the tile nearest to it."""
 
-    def __init__(self, finds: TileInstanceReader) -> None:
-        """Take features from `finds`."""
-        self._finds = finds
-        self._index = TileIndex(tile_core_windows(tuple(finds.tile_windows)))
+    def __init__(self, tile_instances: TileInstanceReader) -> None:
+        """Read features from `tile_instances`."""
+        self._tiles = tile_instances
+        self._index = TileIndex(tile_core_windows(tuple(tile_instances.tile_windows)))
 
     def read_window(self, window: Window) -> Iterator[FeatureWindow]:
-        """Yield the parts of a window, each with the features of the tile that it belongs to."""
+        """Yield the parts of a window, each with the features of its tile; parts without data are left out."""
         for tile, part in self._index.tiles_in(window):
-            shape_hw = self._finds.features_shape_hw(tile)
-            if shape_hw is None:  # no pixel has data there
+            shape_hw = self._tiles.features_shape_hw(tile)
+            if shape_hw is None:
                 continue
             rows, cols = (
                 (np.arange(span.start, span.stop) - of_tile.start) * cells // size
                 for span, of_tile, cells, size in zip(
-                    part, self._finds.tile_windows[tile], shape_hw, self._finds.tile_hw, strict=True
+                    part, self._tiles.tile_windows[tile], shape_hw, self._tiles.tile_hw, strict=True
                 )
             )
-            cells_HW2D = self._finds.read_features(tile, slice(int(rows[0]), int(rows[-1]) + 1))[
-                :, cols[0] : cols[-1] + 1
-            ]
+            cells_HW2D = self._tiles.read_features(tile, slice(int(rows[0]), int(rows[-1]) + 1))
+            cells_HW2D = cells_HW2D[:, cols[0] : cols[-1] + 1]
             cells_KE = cells_HW2D.reshape(-1, 2 * cells_HW2D.shape[3]).astype(np.float64)
             cell_HW = (rows - rows[0])[:, None] * cells_HW2D.shape[1] + (cols - cols[0])
             yield FeatureWindow(part, cell_HW, cells_KE)
 
 
-class FeatureSimilarity:
-    """How much the two dates look alike over each of some objects.
+class SimilarityAccumulator:
+    """Feature similarity of objects whose pixels come in steps; sums are kept only until an object is complete.
 
     Attributes:
-        cosine_N: cosine between the mean features of the dates, by number of the object (from 1, at index 0). 1, that
-            is no sign of change, where nothing came or a mean feature is zero.
+        cosine_N: cosine between the mean features of the dates, per object (object 1 at index 0). 1 (no sign of change)
+            for an object without pixels, and where a mean feature is zero.
     """
 
-    def __init__(self, last_N: _Ints) -> None:
-        """Wait for objects.
+    def __init__(self, last_step_N: _IntArray) -> None:
+        """Start without pixels.
 
         Args:
-            last_N: the last step at which pixels of each object come; -1 for those that nobody asks for.
+            last_step_N: the last step in which pixels of each object come; -1 for objects that are not measured.
         """
-        self.cosine_N = np.ones(len(last_N))
-        self._last_N = last_N
+        self.cosine_N = np.ones(len(last_step_N))
+        self._last_step_N = last_step_N
         self._sums_E: dict[int, NDArray[np.float64]] = {}
 
-    def add(self, object_M: _Ints, cell_M: _Ints, cells_KE: NDArray[np.float64]) -> None:
-        """Add pixels: the number of their object, and the cell they lie in."""
-        wanted = self._last_N[object_M - 1] >= 0
-        if not wanted.any():
+    def add(self, object_M: _IntArray, cell_M: _IntArray, cells_KE: NDArray[np.float64]) -> None:
+        """Add pixels, given the number of their object and the feature cell that they lie in."""
+        measured_M = self._last_step_N[object_M - 1] >= 0
+        if not measured_M.any():
             return
-        numbers, row_M = np.unique(object_M[wanted], return_inverse=True)
+        numbers, row_M = np.unique(object_M[measured_M], return_inverse=True)
         counts_NK = coo_array(
-            (np.ones(len(row_M)), (row_M, cell_M[wanted])), shape=(len(numbers), len(cells_KE))
+            (np.ones(len(row_M)), (row_M, cell_M[measured_M])), shape=(len(numbers), len(cells_KE))
         ).tocsr()
         for number, sum_E in zip(numbers.tolist(), counts_NK @ cells_KE, strict=True):
-            held = self._sums_E.get(number)
-            self._sums_E[number] = sum_E if held is None else held + sum_E
+            known = self._sums_E.get(number)
+            self._sums_E[number] = sum_E if known is None else known + sum_E
 
     def finish_step(self, step: int) -> None:
-        """Turn the sums of the objects that are complete after a step into their cosines."""
-        for number in [number for number in self._sums_E if self._last_N[number - 1] <= step]:
+        """Compute the cosines of the objects that are complete after a step."""
+        for number in [number for number in self._sums_E if self._last_step_N[number - 1] <= step]:
             t1_D, t2_D = np.split(self._sums_E.pop(number), 2)
             lengths = float(np.linalg.norm(t1_D) * np.linalg.norm(t2_D))
             if lengths > 0:

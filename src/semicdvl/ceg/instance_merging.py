@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.ceg import instance_events
-from semicdvl.ceg.feature_similarity import TileIndex, Window, intersect_windows
+from semicdvl.ceg.masks import CroppedMask
+from semicdvl.ceg.tile_windows import TileIndex, Window, intersect_windows
 from semicdvl.errors import ConfigError
 from semicdvl.raster.connected_components import group_labels
 from semicdvl.types import Instance, Segments, TileInstance, TileInstanceReader
@@ -164,7 +164,7 @@ class MergedInstances:
         for at in np.flatnonzero(near_N).tolist():
             yield at, told[at]
 
-    def masks_in(self, window: Window, date: int) -> dict[int, instance_events.CroppedMask]:
+    def masks_in(self, window: Window, date: int) -> dict[int, CroppedMask]:
         """Return each object's pixels in a window, cut to their box, by number in ascending order."""
         of_object: dict[int, list[tuple[InstancePart, Window]]] = {}
         for find in self.parts_in(window):
@@ -208,7 +208,7 @@ def _instance_table(told: Sequence[TileInstance], place: Window) -> NDArray[np.i
     return np.array(facts, np.int64).reshape(-1, 6)
 
 
-def _merge_masks(parts: list[tuple[InstancePart, Window]]) -> instance_events.CroppedMask:
+def _merge_masks(parts: list[tuple[InstancePart, Window]]) -> CroppedMask:
     """Return the pixels of some finds within windows of their boxes."""
     rows, cols = (
         slice(min(part[axis].start for _, part in parts), max(part[axis].stop for _, part in parts)) for axis in (0, 1)
@@ -220,4 +220,4 @@ def _merge_masks(parts: list[tuple[InstancePart, Window]]) -> instance_events.Cr
             slice(own_cols.start - cols.start, own_cols.stop - cols.start),
         )
         mask_HW[place] |= find.crop_mask((own_rows, own_cols))
-    return instance_events.CroppedMask(rows.start, cols.start, mask_HW)
+    return CroppedMask(rows.start, cols.start, mask_HW)

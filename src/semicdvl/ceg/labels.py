@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg import instance_events as ceg_instance_events
 from semicdvl.ceg import rules
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.feature_similarity import PairFeatures
+from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
+from semicdvl.ceg.masks import classify_masks, crop_label_image
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Instance, Segments, VLMLabels
@@ -21,7 +23,7 @@ def make_labels(
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    features: ceg_instance_events.PairFeatures | None = None,
+    features: PairFeatures | None = None,
 ) -> VLMLabels:
     """Turn the answers for both dates into the change label and the single-date labels.
 
@@ -37,7 +39,7 @@ def make_labels(
 
 
 def make_labels_from_events(
-    events: ceg_instance_events.ChangeEvents | None,
+    events: ChangeEvents | None,
     t1: Segments,
     t2: Segments,
     *,
@@ -68,8 +70,8 @@ def find_instance_events(
     prompts: Prompts,
     settings: CEGSettings,
     *,
-    features: ceg_instance_events.PairFeatures | None = None,
-) -> ceg_instance_events.ChangeEvents:
+    features: PairFeatures | None = None,
+) -> ChangeEvents:
     """Return where the foreground instances of two answers are change events.
 
     The instances are the VLM's own; for a VLM that gives maps only, the components of the maps.
@@ -86,8 +88,8 @@ def find_instance_events(
     masks = [[instance.mask for instance in instances] for instances in (first, second)]
     if not settings.active_options:
         alone_HW = rules.instance_level(*masks, shape_hw=(height, width), delta=settings.delta)
-        return ceg_instance_events.ChangeEvents(alone_HW, np.zeros_like(alone_HW))
-    return ceg_instance_events.find_change_events_of_instances(
+        return ChangeEvents(alone_HW, np.zeros_like(alone_HW))
+    return find_change_events_of_instances(
         *masks,
         shape_hw=(height, width),
         settings=settings,
@@ -104,21 +106,21 @@ def find_component_events(
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    features: ceg_instance_events.PairFeatures | None = None,
-) -> ceg_instance_events.ChangeEvents:
+    features: PairFeatures | None = None,
+) -> ChangeEvents:
     """Do `find_instance_events` for objects given as label images, which cannot overlap; works at any raster size."""
     if not settings.active_options:
         alone_HW = rules.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
-        return ceg_instance_events.ChangeEvents(alone_HW, np.zeros_like(alone_HW))
-    pieces = [ceg_instance_events.crop_label_image(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
+        return ChangeEvents(alone_HW, np.zeros_like(alone_HW))
+    pieces = [crop_label_image(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
     classes: list[Sequence[int]] = [(), ()]
     if settings.replaced_class:
         classes = [
-            ceg_instance_events.classify_masks(of_date, scores_CHW, foreground=prompts.foreground)
+            classify_masks(of_date, scores_CHW, foreground=prompts.foreground)
             for of_date, scores_CHW in zip(pieces, (scores_t1_CHW, scores_t2_CHW), strict=True)
         ]
     height, width = labels_t1_HW.shape
-    return ceg_instance_events.find_change_events(
+    return find_change_events(
         *pieces,
         shape_hw=(height, width),
         settings=settings,

@@ -1,11 +1,11 @@
-"""Change events of a raster that is too large to hold: the objects of its score maps, seen strip by strip, twice.
+"""Change events of connected components over a raster that is too large for memory, strip by strip.
 
-The first round labels the objects of every strip, joins those that continue in the next one, and counts in one table
-how many pixels the objects of the two dates share (under every shift that is tolerated). From the table follows which
-objects are events; the second round labels the strips again and paints them. With `min_cosine` one more round before it
-sums up what the objects look like (`looks`). The result is that of `labels.find_component_events` on the whole maps.
-What is
-remembered grows with the number of objects (and of tolerated shifts), not with the raster.
+The first pass labels the components of every strip, merges those that continue in the next strip, and counts the pixels
+that the objects of the two dates share (under every tolerated shift). `instance_matching` decides from the counts which
+objects are change events; the last pass labels the strips again and paints them. With `min_cosine` one more pass
+between the two sums up the features of the objects (`feature_similarity`). The result is that of
+`labels.find_component_events` on the whole maps. Memory grows with the number of objects (and of tolerated shifts), not
+with the raster.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg import instance_events, instance_matching, rules
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import FeatureSimilarity, MosaickedFeatures
+from semicdvl.ceg.feature_similarity import MosaickedFeatures, SimilarityAccumulator
+from semicdvl.ceg.instance_events import ChangeEvents
+from semicdvl.ceg.instance_matching import (
+    EventFlags,
+    FlagsPerDate,
+    IntArray,
+    ObjectTable,
+    decide_events,
+    flags_per_label,
+    list_shifts,
+)
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.rules import find_components
 from semicdvl.errors import DataError
 from semicdvl.raster.connected_components import find_first_blocks, find_touching_labels, group_labels
 from semicdvl.types import TileInstanceReader
@@ -57,10 +67,10 @@ class StreamedComponentEvents:
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    unmatched: instance_matching.FlagsPerDate
-    replaced: instance_matching.FlagsPerDate
+    unmatched: FlagsPerDate
+    replaced: FlagsPerDate
 
-    def paint_strip(self, strip: PairScoreStrip) -> instance_events.ChangeEvents:
+    def paint_strip(self, strip: PairScoreStrip) -> ChangeEvents:
         """Return the events of one of the strips that were judged."""
         alone_HW, replaced_HW = (np.zeros(strip.valid_HW.shape, bool) for _ in range(2))
         for date, scores_CHW in enumerate((strip.t1_CHW, strip.t2_CHW)):
@@ -70,14 +80,14 @@ class StreamedComponentEvents:
             own = slice(start + 1, start + count + 1)
             alone_HW |= np.concatenate([[False], self.unmatched[date][own]])[labels_HW]
             replaced_HW |= np.concatenate([[False], self.replaced[date][own]])[labels_HW]
-        return instance_events.ChangeEvents(alone_HW, replaced_HW)
+        return ChangeEvents(alone_HW, replaced_HW)
 
 
 def _label_components(
     scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, prompts: Prompts, settings: CEGSettings
 ) -> NDArray[np.int32]:
     """Return the foreground objects of a strip as a label image; small ones too, since they may go on in the next."""
-    return rules.find_components(
+    return find_components(
         np.where(valid_HW, scores_CHW, np.float32(0)),
         foreground=prompts.foreground,
         threshold=settings.instance_score,
@@ -114,7 +124,7 @@ def find_streamed_component_events(
             labels.append(date.add(labels_HW, scores_CHW, strip.valid_HW, row=strip.row))
         shared.add(*labels)
     first, second = (date.merge_labels(min_area_px=settings.min_area_px) for date in dates)
-    verdict = instance_matching.decide_events(shared.table_4N, first, second, settings=settings)
+    verdict = decide_events(shared.table_4N, first, second, settings=settings)
     if settings.min_cosine is not None:
         numbered = _ObjectNumbers(prompts, settings, starts, (first.number_L, second.number_L))
         alike = _measure_similarity(strips, numbered, verdict, finds=finds)
@@ -123,8 +133,8 @@ def find_streamed_component_events(
         prompts,
         settings,
         starts,
-        instance_matching.flags_per_label(verdict.unmatched, first, second),
-        instance_matching.flags_per_label(verdict.replaced, first, second),
+        flags_per_label(verdict.unmatched, first, second),
+        flags_per_label(verdict.replaced, first, second),
     )
 
 
@@ -135,9 +145,9 @@ class _ObjectNumbers:
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
-    number_L: tuple[instance_matching.IntArray, instance_matching.IntArray]
+    number_L: tuple[IntArray, IntArray]
 
-    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> instance_matching.IntArray:
+    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> IntArray:
         """Return the last strip that each object lies in; -1 for those that are not wanted."""
         starts = [start[date] for start in self.starts.values()]
         number_L = self.number_L[date]
@@ -146,7 +156,7 @@ class _ObjectNumbers:
         np.maximum.at(last, number_L[1:], strip_L)
         return np.where(wanted_N, last[1:], -1)
 
-    def numbers_HW(self, strip: PairScoreStrip, date: int) -> instance_matching.IntArray:
+    def numbers_HW(self, strip: PairScoreStrip, date: int) -> IntArray:
         """Return the number of the object at each pixel with data; 0 for none."""
         scores_CHW = strip.t2_CHW if date else strip.t1_CHW
         labels_HW = _label_components(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
@@ -157,14 +167,14 @@ class _ObjectNumbers:
 def _measure_similarity(
     strips: Iterable[PairScoreStrip],
     numbered: _ObjectNumbers,
-    verdict: instance_matching.EventFlags,
+    verdict: EventFlags,
     *,
     finds: TileInstanceReader | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the cosines of the objects that met something, per date; 1 for the others. One more round."""
     if finds is None:
-        raise DataError("min_cosine compares features of the dates and got none. Hand them in, or leave it out.")
-    alike = [FeatureSimilarity(numbered.last_steps(date, ~verdict.unmatched[date])) for date in (0, 1)]
+        raise DataError("min_cosine compares features of the dates, and there are none. Pass them, or leave it out.")
+    alike = [SimilarityAccumulator(numbered.last_steps(date, ~verdict.unmatched[date])) for date in (0, 1)]
     described = MosaickedFeatures(finds)
     for step, strip in enumerate(strips):
         numbers = [numbered.numbers_HW(strip, date) for date in (0, 1)]
@@ -190,16 +200,16 @@ class _DateComponents:
 
     foreground: tuple[int, ...]
     count: int = 0
-    areas: list[instance_matching.IntArray] = field(default_factory=list)
-    valid_areas: list[instance_matching.IntArray] = field(default_factory=list)
-    firsts: list[instance_matching.IntArray] = field(default_factory=list)
+    areas: list[IntArray] = field(default_factory=list)
+    valid_areas: list[IntArray] = field(default_factory=list)
+    firsts: list[IntArray] = field(default_factory=list)
     sums_FL: list[NDArray[np.float64]] = field(default_factory=list)
-    links_2N: list[instance_matching.IntArray] = field(default_factory=list)
-    last_W: instance_matching.IntArray | None = None
+    links_2N: list[IntArray] = field(default_factory=list)
+    last_W: IntArray | None = None
 
     def add(
         self, labels_HW: NDArray[np.int32], scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, row: int
-    ) -> instance_matching.IntArray:
+    ) -> IntArray:
         """Remember a strip; return its labels, numbered on from the strips before, where there is data."""
         width, count = labels_HW.shape[1], int(labels_HW.max(initial=0)) + 1
         rows, cols = np.nonzero(labels_HW)
@@ -217,7 +227,7 @@ class _DateComponents:
         self.count += count - 1
         return np.where(valid_HW, numbered_HW, 0)
 
-    def merge_labels(self, *, min_area_px: int) -> instance_matching.ObjectTable:
+    def merge_labels(self, *, min_area_px: int) -> ObjectTable:
         """Join the labels to objects, and drop those below the least area and those on ground without data."""
         none = np.zeros((2, 0), np.int64)
         group_L = group_labels(np.concatenate([none, *self.links_2N], axis=1) - 1, count=self.count)
@@ -234,16 +244,14 @@ class _DateComponents:
             sums_FL = np.concatenate([np.zeros((len(self.foreground), 0)), *self.sums_FL], axis=1)
             sums_FN = np.stack([np.bincount(group_L, weights=sums_L, minlength=many) for sums_L in sums_FL])
             classes = np.array(self.foreground, np.int64)[sums_FN[:, order].argmax(axis=0)]
-        return instance_matching.ObjectTable(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
+        return ObjectTable(np.concatenate([[0], number[group_L]]), valid_area[order], classes)
 
 
-def _concatenate(parts: list[instance_matching.IntArray]) -> instance_matching.IntArray:
+def _concatenate(parts: list[IntArray]) -> IntArray:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _sum_by_group(
-    group_L: instance_matching.IntArray, parts: list[instance_matching.IntArray], many: int
-) -> instance_matching.IntArray:
+def _sum_by_group(group_L: IntArray, parts: list[IntArray], many: int) -> IntArray:
     """Add up what the labels of each group count."""
     total = np.zeros(many, np.int64)
     np.add.at(total, group_L, _concatenate(parts))
@@ -255,11 +263,11 @@ class _SharedPixels:
 
     def __init__(self, shift_px: int) -> None:
         """Start with nothing seen."""
-        self._shifts, self._reach = instance_events.list_shifts(shift_px), shift_px
-        self._kept: tuple[instance_matching.IntArray, instance_matching.IntArray] | None = None
-        self._found: list[instance_matching.IntArray] = []
+        self._shifts, self._reach = list_shifts(shift_px), shift_px
+        self._kept: tuple[IntArray, IntArray] | None = None
+        self._found: list[IntArray] = []
 
-    def add(self, t1_HW: instance_matching.IntArray, t2_HW: instance_matching.IntArray) -> None:
+    def add(self, t1_HW: IntArray, t2_HW: IntArray) -> None:
         """Count a strip; the last rows before it are kept, since a shift reaches over a strip's edge."""
         kept = 0 if self._kept is None else len(self._kept[0])
         if self._kept is not None:
@@ -271,14 +279,12 @@ class _SharedPixels:
             self._kept = t1_HW[-self._reach :].copy(), t2_HW[-self._reach :].copy()
 
     @property
-    def table_4N(self) -> instance_matching.IntArray:
-        """What was counted, as `instance_matching.decide_events` wants it."""
+    def table_4N(self) -> IntArray:
+        """What was counted, as `decide_events` wants it."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
 
-def _shift_rows(
-    t1_HW: instance_matching.IntArray, t2_HW: instance_matching.IntArray, shift: tuple[int, int], *, kept: int
-) -> tuple[instance_matching.IntArray, instance_matching.IntArray]:
+def _shift_rows(t1_HW: IntArray, t2_HW: IntArray, shift: tuple[int, int], *, kept: int) -> tuple[IntArray, IntArray]:
     """Return the parts of both label images that lie over each other once the first has moved.
 
     Of rows that were there before (`kept`) only those are taken that meet a new row.
@@ -293,9 +299,7 @@ def _shift_rows(
     return t1_HW[first_rows, first_cols], t2_HW[second_rows, second_cols]
 
 
-def _count_label_pairs(
-    t1_HW: instance_matching.IntArray, t2_HW: instance_matching.IntArray
-) -> instance_matching.IntArray:
+def _count_label_pairs(t1_HW: IntArray, t2_HW: IntArray) -> IntArray:
     """Return (3, N): label of date 1, label of date 2, and how many pixels the two share.
 
     Runs of equal pairs along the rows are counted first: sorting pixel by pixel would take ten times as long.

@@ -1,11 +1,10 @@
-"""Change events of a VLM's own instances over a raster that is too large to hold.
+"""Change events of a VLM's own instances over a raster that is too large for memory.
 
-The raster is gone through part by part (one per tile, without overlap): the pixels of the joined objects
-(`found_objects`) in a part are counted once. From the counts follows which objects are events (`judging`), and these
-are painted strip by strip. The result is that of `labels.find_instance_events` on the joined objects of the whole
-raster,
-overlapping objects included. What is remembered grows with the number of objects (and of tolerated shifts), not with
-the raster.
+The raster is read part by part (one part per tile, without overlap), and the pixels of the merged instances
+(`instance_merging`) in each part are counted once. `instance_matching` decides from the counts which instances are
+change events, and these are painted strip by strip. The result is that of `labels.find_instance_events` on the merged
+instances of the whole raster, overlapping instances included. Memory grows with the number of instances (and of
+tolerated shifts), not with the raster.
 """
 
 from __future__ import annotations
@@ -16,141 +15,137 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg import instance_events, instance_matching
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import (
-    FeatureSimilarity,
-    MosaickedFeatures,
-    Window,
-    intersect_windows,
-    tile_core_windows,
-)
+from semicdvl.ceg.feature_similarity import MosaickedFeatures, SimilarityAccumulator
+from semicdvl.ceg.instance_events import ChangeEvents
+from semicdvl.ceg.instance_matching import EventFlags, IntArray, ObjectTable, decide_events
 from semicdvl.ceg.instance_merging import MergedInstances
+from semicdvl.ceg.masks import CroppedMask, count_overlaps
 from semicdvl.ceg.streaming_components import PairScoreStrip
+from semicdvl.ceg.tile_windows import Window, intersect_windows, tile_core_windows
 from semicdvl.types import TileInstanceReader
 
 
 @dataclass(frozen=True)
 class StreamedInstanceEvents:
-    """Which objects of a raster are change events, ready to be painted strip by strip: `find_streamed_instance_events`
-    makes it.
+    """The change events of a raster, to be painted strip by strip; made by `find_streamed_instance_events`.
 
     Attributes:
-        instances: the objects.
-        flags: what was decided about them.
+        instances: the merged instances.
+        flags: which of them are change events.
     """
 
     instances: MergedInstances
-    flags: instance_matching.EventFlags
+    flags: EventFlags
 
-    def paint_strip(self, strip: PairScoreStrip) -> instance_events.ChangeEvents:
-        """Return the events in some rows of the raster."""
+    def paint_strip(self, strip: PairScoreStrip) -> ChangeEvents:
+        """Return the change events in some rows of the raster."""
         height, width = strip.valid_HW.shape
         window = slice(strip.row, strip.row + height), slice(0, width)
-        alone_HW, replaced_HW = np.zeros((height, width), bool), np.zeros((height, width), bool)
-        for find in self.instances.parts_in(window):
-            alone, replaced = (
-                chosen[find.date][find.number - 1] for chosen in (self.flags.unmatched, self.flags.replaced)
+        unmatched_HW, replaced_HW = np.zeros((height, width), bool), np.zeros((height, width), bool)
+        for instance in self.instances.parts_in(window):
+            unmatched, replaced = (
+                flags[instance.date][instance.number - 1] for flags in (self.flags.unmatched, self.flags.replaced)
             )
-            part = intersect_windows(find.box, window) if alone or replaced else None
+            part = intersect_windows(instance.box, window) if unmatched or replaced else None
             if part is not None:
-                target_HW = alone_HW if alone else replaced_HW
-                target_HW[part[0].start - strip.row : part[0].stop - strip.row, part[1]] |= find.crop_mask(part)
-        return instance_events.ChangeEvents(alone_HW, replaced_HW)
+                target_HW = unmatched_HW if unmatched else replaced_HW
+                target_HW[part[0].start - strip.row : part[0].stop - strip.row, part[1]] |= instance.crop_mask(part)
+        return ChangeEvents(unmatched_HW, replaced_HW)
 
 
-def find_streamed_instance_events(finds: TileInstanceReader, *, settings: CEGSettings) -> StreamedInstanceEvents:
-    """Join the finds of all tiles and find which objects are events.
+def find_streamed_instance_events(
+    tile_instances: TileInstanceReader, *, settings: CEGSettings
+) -> StreamedInstanceEvents:
+    """Merge the instances of all tiles and find which of them are change events.
 
     Args:
-        finds: what was told of the tiles; with features where `min_cosine` is set.
+        tile_instances: instances of the tiles, and their features if `min_cosine` is set.
         settings: delta and the options. As in `labels.find_instance_events`, a VLM's own instances are taken as they
-        are:
-            `instance_score` and `min_area_px` are for VLMs that give maps only.
+            are: `instance_score` and `min_area_px` apply to VLMs that give score maps only.
     """
-    joined = MergedInstances(finds)
-    parts = tile_core_windows(tuple(finds.tile_windows))
-    counted = _OverlapCounts([np.zeros(count, np.int64) for count in joined.counts])
+    merged = MergedInstances(tile_instances)
+    parts = tile_core_windows(tuple(tile_instances.tile_windows))
+    counts = _OverlapCounts([np.zeros(count, np.int64) for count in merged.counts])
     for step, part in enumerate(parts):
-        counted.add(joined, part, step=step, shift_px=settings.shift_px)
+        counts.add(merged, part, step=step, shift_px=settings.shift_px)
     first, second = (
-        instance_matching.ObjectTable(np.arange(len(area_N) + 1), area_N, classes_N)
-        for area_N, classes_N in zip(counted.area_N, joined.classes_N, strict=True)
+        ObjectTable(np.arange(len(area_N) + 1), area_N, classes_N)
+        for area_N, classes_N in zip(counts.area_N, merged.classes_N, strict=True)
     )
-    verdict = instance_matching.decide_events(counted.table_4N, first, second, settings=settings)
+    flags = decide_events(counts.table_4N, first, second, settings=settings)
     if settings.min_cosine is not None:
-        alike = _measure_similarity(joined, parts, counted.last_N, verdict)
-        verdict = verdict.with_dissimilar_replaced((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
-    return StreamedInstanceEvents(joined, verdict)
+        t1_N, t2_N = _measure_similarity(merged, parts, counts.last_step_N, flags)
+        flags = flags.with_dissimilar_replaced((t1_N < settings.min_cosine, t2_N < settings.min_cosine))
+    return StreamedInstanceEvents(merged, flags)
 
 
 # ------------------------------------------------------------------------------------------------ counts
 @dataclass
 class _OverlapCounts:
-    """What is counted, part by part.
+    """Areas and common pixels of the instances, counted part by part.
 
     Attributes:
-        area_N: pixels of each object, per date.
-        last_N: the last part that each object has pixels in, per date.
+        area_N: pixels of each instance, per date.
+        last_step_N: the last part in which each instance has pixels, per date.
     """
 
-    area_N: list[instance_matching.IntArray]
-    last_N: list[instance_matching.IntArray] = field(init=False)
-    _found: list[instance_matching.IntArray] = field(default_factory=list)
+    area_N: list[IntArray]
+    last_step_N: list[IntArray] = field(init=False)
+    _rows: list[IntArray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.last_N = [np.full(len(area_N), -1) for area_N in self.area_N]
+        self.last_step_N = [np.full(len(area_N), -1) for area_N in self.area_N]
 
     @property
-    def table_4N(self) -> instance_matching.IntArray:
-        """What was counted, as `instance_matching.decide_events` wants it."""
-        return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
+    def table_4N(self) -> IntArray:
+        """The common pixels, as `instance_matching.decide_events` takes them."""
+        return np.concatenate([np.zeros((4, 0), np.int64), *self._rows], axis=1)
 
-    def add(self, joined: MergedInstances, part: Window, *, step: int, shift_px: int) -> None:
-        """Count the objects in a part; those of date 1 from beyond its edges, too, where a shift brings them in."""
+    def add(self, merged: MergedInstances, part: Window, *, step: int, shift_px: int) -> None:
+        """Count the instances in a part; for date 1 also those beyond its edges that a shift moves into it."""
         (top, bottom), (left, right) = ((span.start, span.stop) for span in part)
         reach = slice(max(0, top - shift_px), bottom + shift_px), slice(max(0, left - shift_px), right + shift_px)
-        t1, t2 = joined.masks_in(reach, 0), joined.masks_in(part, 1)
+        t1, t2 = merged.masks_in(reach, 0), merged.masks_in(part, 1)
         for date, masks in enumerate((t1, t2)):
-            for number, piece in masks.items():
-                inside = intersect_windows(piece.window, part)
-                count = 0 if inside is None else np.count_nonzero(_crop_to_window(piece, inside))
+            for number, mask in masks.items():
+                inside = intersect_windows(mask.window, part)
+                count = 0 if inside is None else np.count_nonzero(_crop_to_window(mask, inside))
                 self.area_N[date][number - 1] += count
                 if count:
-                    self.last_N[date][number - 1] = step
+                    self.last_step_N[date][number - 1] = step
         numbers = list(t1), list(t2)
-        pairs = instance_events.count_overlaps(list(t1.values()), list(t2.values()), shift_px=shift_px)
-        for first, second, common_S in pairs:
+        for first, second, common_S in count_overlaps(list(t1.values()), list(t2.values()), shift_px=shift_px):
             shift = np.flatnonzero(common_S)
             own, other = np.full(len(shift), numbers[0][first]), np.full(len(shift), numbers[1][second])
-            self._found.append(np.stack([own, other, common_S[shift], shift]))
+            self._rows.append(np.stack([own, other, common_S[shift], shift]))
 
 
-def _crop_to_window(piece: instance_events.CroppedMask, part: Window) -> NDArray[np.bool_]:
-    """Return the pixels of a piece in a window that lies within it."""
-    rows, cols = part
-    return piece.mask_HW[rows.start - piece.row : rows.stop - piece.row, cols.start - piece.col : cols.stop - piece.col]
+def _crop_to_window(mask: CroppedMask, window: Window) -> NDArray[np.bool_]:
+    """Return the pixels of a mask in a window that lies within its box."""
+    rows, cols = window
+    return mask.mask_HW[rows.start - mask.row : rows.stop - mask.row, cols.start - mask.col : cols.stop - mask.col]
 
 
 def _measure_similarity(
-    joined: MergedInstances,
-    parts: Sequence[Window],
-    last_N: Sequence[instance_matching.IntArray],
-    verdict: instance_matching.EventFlags,
+    merged: MergedInstances, parts: Sequence[Window], last_step_N: Sequence[IntArray], flags: EventFlags
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cosines of the objects that met something, per date; 1 for the others."""
-    alike = [FeatureSimilarity(np.where(lone, -1, last)) for lone, last in zip(verdict.unmatched, last_N, strict=True)]
-    described = MosaickedFeatures(joined.tile_instances)
+    """Return the feature similarity of the matched instances, per date; 1 for the others."""
+    similarity = [
+        SimilarityAccumulator(np.where(unmatched, -1, last))
+        for unmatched, last in zip(flags.unmatched, last_step_N, strict=True)
+    ]
+    features = MosaickedFeatures(merged.tile_instances)
     for step, part in enumerate(parts):
-        for patch in described.read_window(part):
-            for date, of_date in enumerate(alike):
-                for number, piece in joined.masks_in(patch.window, date).items():
+        for patch in features.read_window(part):
+            for date, of_date in enumerate(similarity):
+                for number, mask in merged.masks_in(patch.window, date).items():
                     rows, cols = (
-                        slice(side.start - start.start, side.stop - start.start)
-                        for side, start in zip(piece.window, patch.window, strict=True)
+                        slice(span.start - start.start, span.stop - start.start)
+                        for span, start in zip(mask.window, patch.window, strict=True)
                     )
-                    cell_M = patch.cell_HW[rows, cols][piece.mask_HW]
+                    cell_M = patch.cell_HW[rows, cols][mask.mask_HW]
                     of_date.add(np.full(len(cell_M), number), cell_M, patch.cells_KE)
-        for of_date in alike:
+        for of_date in similarity:
             of_date.finish_step(step)
-    return alike[0].cosine_N, alike[1].cosine_N
+    return similarity[0].cosine_N, similarity[1].cosine_N

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
+from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.ceg.instance_events import PairFeatures
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import PairArrays, read_pair

@@ -16,8 +16,9 @@ from rich.progress import track
 from rich.table import Table
 
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.ceg.instance_events import ChangeEvents, PairFeatures
+from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.labels import find_instance_events, make_labels_from_events
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.pairs import read_pair

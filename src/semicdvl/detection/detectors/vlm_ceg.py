@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.feature_similarity import refuse_unusable_features
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.ceg.instance_events import ChangeEvents, refuse_unusable_features
+from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
