@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.vector.files import get_vector_driver
+from semicdvl.raster.vector.files import get_vector_format
 from semicdvl.types import Detector
 
 GDAL_CACHE_BYTES = 256 * 2**20
@@ -64,7 +64,7 @@ def check_config(config: DetectionConfig, detector: Detector) -> None:
         MissingExtraError: a vector format that needs an optional package.
     """
     for kind in config.polygons:
-        get_vector_driver(Path(f"changes.{kind}"))
+        get_vector_format(Path(f"changes.{kind}"))
     for bands in (config.bands or (), config.after_bands or ()):
         if detector.max_bands is not None and len(bands) > detector.max_bands:
             listed = ",".join(map(str, bands))

@@ -64,7 +64,7 @@ def test_style_that_cannot_be_stored_is_one_error(tmp_path, monkeypatch):
         path.write_text("no database")
         store_default_style(path, style, layer=layer)
 
-    monkeypatch.setattr("semicdvl.raster.vector.files.store_default_style", full)
+    monkeypatch.setattr("semicdvl.raster.vector.formats.geopackage.store_default_style", full)
     with pytest.raises(OutputError, match=r"changes.gpkg: cannot be written .*not a database"):
         write_vector(tmp_path / "changes.gpkg", frame_on(), style=CHANGE_KIND_STYLE)
     assert list(tmp_path.iterdir()) == []

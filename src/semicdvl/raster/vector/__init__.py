@@ -2,5 +2,5 @@
 
 `object_stats` and `change_kinds` measure and classify objects, `polygonise`, `regularise` and `simplify` draw their
 outlines, `object_table` makes a row of each, `streaming_objects` does all of it for a map that comes strip by strip,
-`qgis_style` and `files` write them.
+`qgis_style`, `formats` and `files` write them.
 """
