@@ -1,4 +1,4 @@
-"""What there is to name: the tables of the rooms, each entry with the first line of its docstring."""
+"""The catalog of `semicdvl list`: every registered part, described by what its own module declares."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib.util
 from pathlib import Path
 
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.checkpoint import build_untrained_network
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
@@ -26,7 +25,7 @@ REGISTRIES: dict[str, dict[str, str]] = {
 
 
 def describe_parts(kind: str) -> list[tuple[str, str]]:
-    """Return (name, one line of what it is) of everything of a kind."""
+    """Return (name, description of one line) of every part of a kind."""
     if kind == "prompts":
         return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
     if kind == "vlms":
@@ -35,14 +34,14 @@ def describe_parts(kind: str) -> list[tuple[str, str]]:
 
 
 def list_detail_headings(kind: str, *, params: bool) -> tuple[str, ...]:
-    """Return what else is listed of a kind."""
+    """Return the headings of the further columns of a kind."""
     if kind == "vlms":
         return ("licence of the weights", "size", "needs")
     return ("parameters in training", "at inference") if params else ()
 
 
 def describe_details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
-    """Return what stands below those headings."""
+    """Return the cells of a part below those headings."""
     if kind == "vlms":
         card = read_model_card(name)
         return card.licence, card.size, card.needs
@@ -50,11 +49,10 @@ def describe_details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
 
 
 def count_parameters(name: str) -> tuple[str, str]:
-    """Return a network's parameter counts, in training and at inference, as it is by default; frozen ones count too."""
-    import torch
+    """Return a network's parameter counts by default, in training and at inference, frozen parameters included."""
+    from semicdvl.training.compatibility import build_meta_network
 
-    with torch.device("meta"):  # shapes alone: a foundation model need not fit into memory to be counted
-        network = build_untrained_network({"name": name})
+    network = build_meta_network({"name": name})  # a foundation model need not fit into memory to be counted
     training = sum(parameter.numel() for parameter in network.parameters())
     drop_train_heads(network)
     return f"{training:,}", f"{sum(parameter.numel() for parameter in network.parameters()):,}"

@@ -29,6 +29,7 @@ from semicdvl.benchmarking.processes import count_cores, list_gpus, read_outcome
 from semicdvl.benchmarking.report import write_report
 from semicdvl.benchmarking.results import Outcome, render_markdown, write_csv
 from semicdvl.errors import DataError
+from semicdvl.reports.numbers import format_count
 from semicdvl.version import __version__
 
 
@@ -86,8 +87,8 @@ def run_benchmark(
             if job.result.exists() and read_outcome(job)["status"] != "finished":
                 job.result.unlink()
     waiting = [job for job in everything if not job.result.exists()]
-    runs = "1 run" if len(everything) == 1 else f"{len(everything)} runs"
-    console.print(f"{runs}, {len(everything) - len(waiting)} of them done already", highlight=False)
+    done = len(everything) - len(waiting)
+    console.print(f"{format_count(len(everything), 'run')}, {done} of them done already", highlight=False)
     try:
         run_jobs(waiting, jobs, console, devices=list_gpus() if devices is None else tuple(devices))
     finally:

@@ -17,6 +17,7 @@ from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
 from semicdvl.data.splits import count_leaks
 from semicdvl.errors import CheckpointError
+from semicdvl.reports.numbers import format_count
 from semicdvl.training.checkpoint import FitResult
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.types import Split
@@ -86,10 +87,10 @@ def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str
             raise CheckpointError(f"{run}: holds a run of another recipe. Give another folder with -o, or remove it.")
         then = record.get("processes", 1)
         if record["status"] != "finished" and then != processes.count:
+            was, now = (format_count(count, "process", "processes") for count in (then, processes.count))
             raise CheckpointError(
-                f"{run}: was started by {_count_processes(then)}, and is now resumed by "
-                f"{_count_processes(processes.count)}: a step would have another number of pairs. Launch as many "
-                "processes as before, or give another folder with -o."
+                f"{run}: was started by {was}, and is now resumed by {now}: a step would have another number of pairs. "
+                f"Launch {was} as before, or give another folder with -o."
             )
         return record
     if run.exists() and (not run.is_dir() or any(not _may_precede_run(path) for path in run.iterdir())):
@@ -101,11 +102,6 @@ def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str
         "processes": processes.count,
         "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
-
-
-def _count_processes(count: int) -> str:
-    """Return `1 process`, `2 processes`."""
-    return f"{count} process" if count == 1 else f"{count} processes"
 
 
 def _may_precede_run(path: Path) -> bool:

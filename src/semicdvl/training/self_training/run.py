@@ -32,6 +32,7 @@ from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.fingerprint import fingerprint_pair
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.reports.numbers import format_count
 from semicdvl.training.run import train
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
 from semicdvl.training.self_training.config import AdaptConfig
@@ -71,10 +72,10 @@ class AdaptResult:
         """The result in a few lines."""
         patches, training = self.patches, self.training
         lines = [
-            f"trained on {len(patches.pairs)} patches, {patches.with_change} of them with "
+            f"trained on {format_count(len(patches.pairs), 'patch', 'patches')}, {patches.with_change} of them with "
             f"change: {patches.reliable_frac:.1%} of the pixels have a label, {patches.changed_frac:.2%} are labelled "
             "as changed",
-            f"{training.fit_result.best_step} steps in {training.seconds:.0f} s, without a true label: "
+            f"{format_count(training.fit_result.best_step, 'step')} in {training.seconds:.0f} s, without a true label: "
             "check a sample of the result to learn its accuracy (`semicdvl evaluate OUT --truth`)",
             *(f"note: {warning}" for warning in (*self.warnings, *self._warn_of_few_labels())),
             f"weights and record: {self.run}",
