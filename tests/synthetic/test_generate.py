@@ -21,7 +21,7 @@ from semicdvl.synthetic.layout.buildings import BUILDING_MAKERS, make_terrace
 from semicdvl.synthetic.layout.geometry import cut_polygon, inset_polygon, measure_area, measure_signed_area
 from semicdvl.synthetic.layout.scene import ScenePlanner
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M, plan_streets
-from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
+from semicdvl.synthetic.materials import LAND_COVER_CLASSES
 from semicdvl.synthetic.write import write_city, write_city_patches
 
 BUILDING = LAND_COVER_CLASSES.index("building")

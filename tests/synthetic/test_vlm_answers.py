@@ -18,7 +18,7 @@ from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
-from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
+from semicdvl.synthetic.materials import LAND_COVER_CLASSES
 from semicdvl.synthetic.vlm_answers import (
     ANSWER_PROMPTS,
     BUILDING,
@@ -41,7 +41,7 @@ def city() -> SyntheticCity:
     return generate_city(CitySpec(size_px=(320, 448), seed=3))
 
 
-def with_flaws(**values: float) -> AnswerErrors:
+def with_errors(**values: float) -> AnswerErrors:
     """Perfect but for these."""
     return AnswerErrors(**(vars(NO_ERRORS) | values))
 
@@ -56,7 +56,7 @@ def test_prompts_are_the_papers() -> None:
     assert PROMPT_SETS["buildings"].words == ANSWER_PROMPTS
 
 
-def test_without_flaws_it_tells_the_truth() -> None:
+def test_without_errors_it_tells_the_truth() -> None:
     truth = ((city().classes_t1_HW, city().buildings_t1), (city().classes_t2_HW, city().buildings_t2))
     for answer, (classes_HW, buildings) in zip(simulate_answers(city(), NO_ERRORS), truth, strict=True):
         assert len(answer.instances) == len(buildings)
@@ -73,7 +73,7 @@ def test_without_flaws_it_tells_the_truth() -> None:
 
 def test_equal_settings_give_equal_answers_and_another_seed_others() -> None:
     first, again, other = (
-        simulate_answers(city(), flaws)[1] for flaws in (AnswerErrors(), AnswerErrors(), AnswerErrors(seed=1))
+        simulate_answers(city(), errors)[1] for errors in (AnswerErrors(), AnswerErrors(), AnswerErrors(seed=1))
     )
     np.testing.assert_array_equal(first.scores_CHW, again.scores_CHW)
     assert first.instances == again.instances
@@ -83,17 +83,17 @@ def test_equal_settings_give_equal_answers_and_another_seed_others() -> None:
 def test_misses_take_their_share_and_small_buildings_first() -> None:
     large = city().buildings_t1[city().buildings_t1["area_m2"] > SMALL_BUILDING_M2]
     small = len(city().buildings_t1) - len(large)
-    flaws = [with_flaws(miss_frac=0.3, seed=seed) for seed in range(12)]
-    missed = [len(city().buildings_t1) - len(simulate_answers(city(), one)[0].instances) for one in flaws]
+    errors = [with_errors(miss_frac=0.3, seed=seed) for seed in range(12)]
+    missed = [len(city().buildings_t1) - len(simulate_answers(city(), one)[0].instances) for one in errors]
     expected = 0.3 * len(large) + 0.6 * small
-    assert np.mean(missed) == pytest.approx(expected, abs=4 * np.sqrt(expected / len(flaws)))
-    assert not simulate_answers(city(), with_flaws(miss_frac=1.0))[0].instances
+    assert np.mean(missed) == pytest.approx(expected, abs=4 * np.sqrt(expected / len(errors)))
+    assert not simulate_answers(city(), with_errors(miss_frac=1.0))[0].instances
 
 
 def test_inventions_stand_where_nothing_does() -> None:
-    flaws = with_flaws(invented_per_ha=20.0, persistence_frac=0.5)
+    errors = with_errors(invented_per_ha=20.0, persistence_frac=0.5)
     true = len(city().buildings_t1)
-    invented = simulate_answers(city(), flaws)[0].instances[true:]
+    invented = simulate_answers(city(), errors)[0].instances[true:]
     area_ha = 320 * 448 * 0.25 / 1e4
     assert len(invented) == pytest.approx(20 * area_ha, rel=0.4)
     built_HW = city().classes_t1_HW == LAND_COVER_CLASSES.index("building")
@@ -105,8 +105,8 @@ def test_inventions_stand_where_nothing_does() -> None:
 
 def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
     true, moved = (
-        simulate_answers(city(), flaws)[0].instances
-        for flaws in (NO_ERRORS, with_flaws(misalignment_px=2.0, persistence_frac=0))
+        simulate_answers(city(), errors)[0].instances
+        for errors in (NO_ERRORS, with_errors(misalignment_px=2.0, persistence_frac=0))
     )
     assert len(true) == len(moved)
     ways = [
@@ -118,7 +118,7 @@ def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
 
 def test_confusion_mistakes_its_share_of_the_ground() -> None:
     right, wrong = (
-        simulate_answers(city(), flaws)[0].scores_CHW for flaws in (NO_ERRORS, with_flaws(confusion_frac=0.2))
+        simulate_answers(city(), errors)[0].scores_CHW for errors in (NO_ERRORS, with_errors(confusion_frac=0.2))
     )
     ground_HW = city().classes_t1_HW != LAND_COVER_CLASSES.index("building")
     assert (right.argmax(axis=0) != wrong.argmax(axis=0))[ground_HW].mean() == pytest.approx(0.2, abs=0.06)
@@ -127,7 +127,7 @@ def test_confusion_mistakes_its_share_of_the_ground() -> None:
 def test_noise_has_its_strength_and_length() -> None:
     logits = [
         np.log(s / (1 - s))
-        for s in (simulate_answers(city(), f)[0].scores_CHW[5] for f in (NO_ERRORS, with_flaws(noise=0.5)))
+        for s in (simulate_answers(city(), f)[0].scores_CHW[5] for f in (NO_ERRORS, with_errors(noise=0.5)))
     ]
     grass_HW = city().classes_t1_HW == LAND_COVER_CLASSES.index("grass")
     noise_HW = np.where(grass_HW, logits[1] - logits[0], np.nan)
@@ -141,8 +141,8 @@ def test_persistence_makes_the_dates_err_alike() -> None:
 
     def differently(persistence: float) -> int:
         """Unchanged buildings whose scores differ between the dates; scores are drawn with the rest of their luck."""
-        flaws = with_flaws(miss_frac=0.4, misalignment_px=0.0, persistence_frac=persistence)
-        scores = [{one.score for one in answer.instances} for answer in simulate_answers(city(), flaws)]
+        errors = with_errors(miss_frac=0.4, misalignment_px=0.0, persistence_frac=persistence)
+        scores = [{one.score for one in answer.instances} for answer in simulate_answers(city(), errors)]
         return len(scores[0] ^ scores[1])
 
     changed = len(city().buildings_t1) + len(city().buildings_t2) - 2 * len(stay)
@@ -152,7 +152,7 @@ def test_persistence_makes_the_dates_err_alike() -> None:
 
 @settings(max_examples=30)
 @given(st.sampled_from([name for name in vars(NO_ERRORS) if name != "seed"]), st.floats(-5, 5))
-def test_flaws_out_of_range_are_refused(name: str, value: float) -> None:
+def test_errors_out_of_range_are_refused(name: str, value: float) -> None:
     fine = value >= 0 and (value <= 1 or not name.endswith("_frac"))
     if fine:
         assert getattr(AnswerErrors(**{name: value}), name) == value
@@ -164,7 +164,7 @@ def test_flaws_out_of_range_are_refused(name: str, value: float) -> None:
 # ------------------------------------------------------------------------------------------------ files
 def test_files_say_what_the_answers_say(tmp_path: Path) -> None:
     pairs = write_city_patches(city(), tmp_path / "pairs", size_px=64)
-    write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, flaws=AnswerErrors())
+    write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, errors=AnswerErrors())
     vlm = files.build_precomputed(weights=tmp_path / "answers")
     whole = simulate_answers(city(), AnswerErrors())[1]
     row, col = 128, 192
@@ -183,8 +183,8 @@ def test_a_worse_vlm_gives_worse_labels(tmp_path: Path) -> None:
     worse = AnswerErrors(miss_frac=0.4, invented_per_ha=4.0, misalignment_px=2.5)
     truth_HW = {pair.name: city().change_HW[slice(*_span(pair, 1)), slice(*_span(pair, 2))] for pair in pairs}
     ious = []
-    for name, flaws in (("perfect", NO_ERRORS), ("default", AnswerErrors()), ("worse", worse)):
-        write_answers(city(), pairs, tmp_path / name, images=tmp_path / "pairs", size_px=64, flaws=flaws)
+    for name, errors in (("perfect", NO_ERRORS), ("default", AnswerErrors()), ("worse", worse)):
+        write_answers(city(), pairs, tmp_path / name, images=tmp_path / "pairs", size_px=64, errors=errors)
         vlm, store = files.build_precomputed(weights=tmp_path / name), tmp_path / f"store-{name}"
         made = CEGSettings(level="instance")
         list(generate_labels(pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=made, root=store))
@@ -206,4 +206,4 @@ def _span(pair: PairFiles, part: int) -> tuple[int, int]:
 def test_a_patch_that_does_not_say_its_place_is_refused(tmp_path: Path) -> None:
     odd = PairFiles("somewhere", Path("a.png"), Path("b.png"))
     with pytest.raises(DataError, match="somewhere"):
-        write_answers(city(), [odd], tmp_path / "answers", images=tmp_path, size_px=64, flaws=NO_ERRORS)
+        write_answers(city(), [odd], tmp_path / "answers", images=tmp_path, size_px=64, errors=NO_ERRORS)

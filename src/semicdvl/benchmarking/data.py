@@ -95,7 +95,7 @@ def _prepare_cities(entry: CityEntry, home: Path) -> PreparedData:
 def _render_cities(entry: CityEntry, home: Path) -> None:
     """Write all cities as patches, with lists of the subsets, and the VLM's answers for the training cities."""
     spec = _build_settings(CitySpec, entry.city, f"data '{entry.name}', city")
-    flaws = _build_settings(AnswerErrors, entry.vlm, f"data '{entry.name}', vlm")
+    answer_errors = _build_settings(AnswerErrors, entry.vlm, f"data '{entry.name}', vlm")
     subsets = {"train": entry.train_cities, "val": entry.val_cities, "test": entry.test_cities}
     seed = entry.first_seed
     for subset, count in subsets.items():
@@ -106,7 +106,7 @@ def _render_cities(entry: CityEntry, home: Path) -> None:
             names += [pair.name for pair in pairs]
             if subset == "train":
                 place, size_px = home / "pairs", entry.patch_px
-                write_answers(city, pairs, home / "answers", images=place, size_px=size_px, flaws=flaws)
+                write_answers(city, pairs, home / "answers", images=place, size_px=size_px, errors=answer_errors)
             seed += 1
         with write_atomically(home / "pairs" / f"{subset}.txt") as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names))

@@ -1,4 +1,4 @@
-"""What can be chosen about a made-up city: its size, its seed, how much is built, and how strong each nuisance is."""
+"""Settings of a synthetic city: its size, its seed, how much changes, and how strong each nuisance is."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from semicdvl.errors import ConfigError
 
 @dataclass(frozen=True)
 class CitySpec:
-    """Settings of a made-up city pair. Equal settings give equal bytes.
+    """Settings of a synthetic city pair; the same settings give the same bytes.
 
     Attributes:
         size_px: side, or (height, width), of the images in pixels.
         seed: which city.
         gsd_m: ground sampling distance in metres per pixel.
         epsg: projected coordinate system of the files.
-        change_frac: share of the pixels that building change is to cover; met as closely as whole buildings allow and
-            as far as enough buildings stand in the picture.
-        season: how far the seasons of the dates differ: 0 same leaf, 1 full leaf against bare trees.
-        sun_deg: the sun's azimuth differs by up to this, its elevation by up to 0.4 of it.
-        haze: largest share of light that comes from haze instead of the ground.
-        white_balance: standard deviation of each band's gain on each date.
+        change_frac: share of the pixels that building change covers; met as closely as whole buildings allow, as far as
+            there are enough buildings in the image.
+        season: difference of the seasons of the dates: 0 the same, 1 full leaf against bare trees.
+        sun_deg: largest difference of the sun's azimuth; the elevation differs by up to 0.4 of it.
+        haze: largest share of the light that comes from haze instead of the ground.
+        white_balance: standard deviation of the gain of each band on each date.
         noise_dn: standard deviation of sensor noise, in grey values of 255.
         blur_px: largest extra blur of a date, standard deviation of a Gaussian.
         parallax: largest tangent of the view angle: a roof h metres up lies up to `parallax * h` m off its footprint.
         shift_px: length of the misregistration of date 2, in pixels, in a random direction (fractional).
         tree_turnover: share of the trees that are felled or planted between the dates.
         tree_growth: mean relative growth of crowns between the dates.
-        field_turnover: share of the fields that are in another state (crop, ripe, ploughed, stubble) on date 2.
-        car_turnover: share of parking places that are decided anew on date 2.
+        field_turnover: share of the fields with another state (crop, ripe, ploughed, stubble) on date 2.
+        car_turnover: share of the car positions that are drawn anew for date 2.
         repaint: share of streets, yards and parking lots with another surface, worn or new markings on date 2.
         reroof: share of buildings that stay but get another roof covering.
         garden: share of homes that get or lose a pool, an awning or a trampoline.
@@ -58,24 +58,24 @@ class CitySpec:
     garden: float = 0.15
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no city.
+        """Refuse settings out of range.
 
         Raises:
             ConfigError: a size under 16 px, a non-positive resolution, a share outside 0-1 or a negative strength.
         """
         if min(self.shape_px) < 16:
-            raise ConfigError(f"size_px is {self.size_px}; a city needs at least 16 px per side.")
+            raise ConfigError(f"size_px is {self.size_px}. A city needs at least 16 px per side.")
         if not 0.05 <= self.gsd_m <= 5:
-            raise ConfigError(f"gsd_m is {self.gsd_m}; use 0.05 to 5 metres per pixel.")
+            raise ConfigError(f"gsd_m is {self.gsd_m}. Give 0.05 to 5 metres per pixel.")
         if not 0 <= self.change_frac <= 0.5:
-            raise ConfigError(f"change_frac is {self.change_frac}; use a share from 0 to 0.5.")
+            raise ConfigError(f"change_frac is {self.change_frac}. Give a share from 0 to 0.5.")
         for name in NUISANCES:
             value = getattr(self, name)
             top = {"sun_deg": 90.0, "noise_dn": 64.0, "blur_px": 5.0, "shift_px": 12.0, "tree_growth": 3.0}.get(
                 name, 1.0
             )
             if not 0 <= value <= top:
-                raise ConfigError(f"{name} is {value}; use 0 (off) to {top:g}.")
+                raise ConfigError(f"{name} is {value}. Give a number from 0 (off) to {top:g}.")
 
     @property
     def shape_px(self) -> tuple[int, int]:
@@ -83,10 +83,10 @@ class CitySpec:
         return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
 
     def without_nuisances(self) -> CitySpec:
-        """Return the same city with every nuisance off: what differs between the dates is the change alone."""
+        """Return the same city with every nuisance off: the dates differ by the change alone."""
         off: dict[str, Any] = dict.fromkeys(NUISANCES, 0.0)
         return replace(self, **off)
 
 
 NUISANCES = tuple(f.name for f in fields(CitySpec) if f.name not in {"size_px", "seed", "gsd_m", "epsg", "change_frac"})
-"""The fields of `CitySpec` that make two pictures of one place differ without any change in the truth."""
+"""The fields of `CitySpec` by which two images of one place differ without any change in the truth."""

@@ -17,41 +17,41 @@ from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.layout.changes import plan_scene
 from semicdvl.synthetic.layout.scene import FIRST_DATE, SECOND_DATE, Scene
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M
+from semicdvl.synthetic.materials import LAND_COVER_CLASSES
 from semicdvl.synthetic.rendering.camera import (
     RENDER_MARGIN_PX,
     draw_acquisitions,
     draw_texture_noise,
     render_acquisition,
 )
-from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
 
 
 def generate_city(spec: CitySpec | None = None) -> SyntheticCity:
-    """Make a city pair; costs are linear in the number of pixels, and equal settings give equal bytes.
+    """Generate a city pair; time is linear in the number of pixels, and the same settings give the same bytes.
 
     Args:
         spec: settings; None for the defaults (1024 px, seed 0).
     """
     spec = spec or CitySpec()
     scene = plan_scene(spec)
-    looks = draw_acquisitions(spec)
-    grains = draw_texture_noise(
+    acquisitions = draw_acquisitions(spec)
+    texture = draw_texture_noise(
         spec, (spec.shape_px[0] + 2 * RENDER_MARGIN_PX, spec.shape_px[1] + 2 * RENDER_MARGIN_PX)
     )
     transform = _make_transform(spec)
-    frames, pictures, classes = [], [], []
-    for date, look in ((FIRST_DATE, looks[0]), (SECOND_DATE, looks[1])):
-        picture, ground = render_acquisition(scene, spec, date, look, grains)
+    frames, images, classes = [], [], []
+    for date, conditions in zip((FIRST_DATE, SECOND_DATE), acquisitions, strict=True):
+        image, ground = render_acquisition(scene, spec, date, conditions, texture)
         frame = _list_footprints(scene, spec, date, transform)
         ground[_rasterize_footprints(frame, spec, transform) == 1] = LAND_COVER_CLASSES.index("building")
         frames.append(frame)
-        pictures.append(picture)
+        images.append(image)
         classes.append(ground)
     change = [_rasterize_footprints(frame[frame["kind"] != "unchanged"], spec, transform) for frame in frames]
     return SyntheticCity(
         spec=spec,
-        t1_HWC=pictures[0],
-        t2_HWC=pictures[1],
+        t1_HWC=images[0],
+        t2_HWC=images[1],
         change_HW=change[0] | change[1],
         classes_t1_HW=classes[0],
         classes_t2_HW=classes[1],
@@ -63,13 +63,13 @@ def generate_city(spec: CitySpec | None = None) -> SyntheticCity:
 
 
 def _make_transform(spec: CitySpec) -> Affine:
-    """Return where on the map the city lies: some place inside the zone, another for each seed."""
+    """Return the position of the city on the map: a place inside the zone, another for each seed."""
     x, y = 350_000.0 + 1000 * (spec.seed % 300), 5_500_000.0 + 1000 * (spec.seed // 300 % 300)
     return Affine(spec.gsd_m, 0, x, 0, -spec.gsd_m, y)
 
 
 def _list_footprints(scene: Scene, spec: CitySpec, date: int, transform: Affine) -> gpd.GeoDataFrame:
-    """Return the buildings of a date that the picture shows, on the map."""
+    """Return the buildings of a date that are in the image, in map coordinates."""
     height_m, width_m = (n * spec.gsd_m for n in spec.shape_px)
     # World metres, y down from the world's corner -> map metres, y up.
     to_map = [1, 0, 0, -1, transform.c - WORLD_PADDING_M, transform.f + WORLD_PADDING_M]

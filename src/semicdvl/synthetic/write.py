@@ -1,4 +1,4 @@
-"""A made-up city on disk: as georeferenced rasters and polygons, or as the patches of a change-detection data set."""
+"""Write a synthetic city: as georeferenced rasters and polygons, or as the patches of a change-detection data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import DataError
 from semicdvl.synthetic.city import SyntheticCity
-from semicdvl.synthetic.rendering.palette import LAND_COVER_CLASSES
+from semicdvl.synthetic.materials import LAND_COVER_CLASSES
 from semicdvl.types import PairFiles
 
 CLASS_COLOURS = (
@@ -28,16 +28,16 @@ CLASS_COLOURS = (
     (222, 198, 92),
     (240, 238, 240),
 )
-"""Colours of `LAND_COVER_CLASSES` in the class rasters' colour table."""
+"""Colours of `LAND_COVER_CLASSES` in the colour table of the class rasters."""
 
 
 @dataclass(frozen=True)
 class CityFiles:
-    """Where `write_city` put what; the rasters share grid and CRS.
+    """The files that `write_city` wrote; the rasters share grid and CRS.
 
     Attributes:
-        before: RGB photograph of date 1.
-        after: RGB photograph of date 2.
+        before: RGB image of date 1.
+        after: RGB image of date 2.
         change: mask of 0 and 1.
         classes_before: index into `LAND_COVER_CLASSES`, with a colour table.
         classes_after: the same of date 2.
@@ -53,7 +53,7 @@ class CityFiles:
 
 
 def write_city(city: SyntheticCity, folder: Path) -> CityFiles:
-    """Write a city as tiled, compressed GeoTIFFs and a GeoPackage; each file appears whole or not at all.
+    """Write a city as tiled, compressed GeoTIFFs and a GeoPackage; each file appears complete or not at all.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -70,7 +70,7 @@ def write_city(city: SyntheticCity, folder: Path) -> CityFiles:
     union = pd.concat(changed).dissolve("id", as_index=False)[["id", "kind", "geometry"]]
     union["area_m2"] = union.geometry.area
     with write_atomically(files.buildings) as temporary:
-        temporary.unlink()  # the GeoPackage driver wants to make its file by itself
+        temporary.unlink()  # the GeoPackage driver only writes a file that does not exist yet
         for layer, frame in (("before", city.buildings_t1), ("after", city.buildings_t2), ("change", union)):
             frame.to_file(temporary, layer=layer, driver="GPKG", geometry_type="Unknown", engine="pyogrio")
     return files
@@ -80,7 +80,7 @@ def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256)
     """Cut a city into PNG patches in the layout `A/ B/ label/` (label 0 or 255); return the pairs in reading order.
 
     Names are `city<seed>_r<row>_c<col>.png` with the pixel position of the patch's upper left corner, so that cities of
-    several seeds can share a folder. What is left at the right and lower edge and fills no patch is left out.
+    several seeds can share a folder. The right and lower edge, where no whole patch fits, is left out.
 
     Raises:
         DataError: the patches are larger than the city.
@@ -89,7 +89,7 @@ def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256)
     height, width = city.change_HW.shape
     if not 0 < size_px <= min(height, width):
         raise DataError(
-            f"patches of {size_px} px do not fit into a city of {height} x {width} px; use a smaller size_px."
+            f"Patches of {size_px} px do not fit into a city of {height} x {width} px. Give a smaller size_px."
         )
     pairs = []
     for row in range(0, height - size_px + 1, size_px):
@@ -104,7 +104,7 @@ def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256)
 
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an RGB or grey image."""
+    """Write an RGB (HWC) or grey (HW) image as PNG."""
     ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     assert ok, "a uint8 array can always be encoded"
     with write_atomically(path) as temporary:
@@ -118,7 +118,7 @@ def _write_raster(
     *,
     colours: dict[int, tuple[int, int, int]] | None = None,
 ) -> None:
-    """Write a uint8 GeoTIFF on the city's grid, with class names and colours where it holds classes."""
+    """Write a uint8 GeoTIFF on the grid of the city; `colours` by class where it holds classes."""
     height, width, count = image_HWC.shape
     tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     with (

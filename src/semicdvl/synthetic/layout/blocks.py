@@ -1,6 +1,6 @@
-"""How blocks of each use are filled: plots, buildings, drives, yards, parking lots, paths, fields.
+"""Fill blocks by their use: plots, buildings, drives, yards, parking lots, paths, fields.
 
-Every function adds to a sketch; what is built where is tested against the sketch's grid, so nothing overlaps anything.
+Every function adds to a planner, whose grid tells what is free, so that nothing overlaps.
 """
 
 from __future__ import annotations
@@ -20,43 +20,45 @@ from semicdvl.synthetic.layout.scene import (
     ScenePlanner,
 )
 from semicdvl.synthetic.layout.streets import CityBlock
-from semicdvl.synthetic.rendering.palette import HALL_ROOFS, PITCHED_ROOFS
+from semicdvl.synthetic.materials import HALL_ROOFS, PITCHED_ROOFS
 
 
-def fill_block(sketch: ScenePlanner, number: int) -> None:
-    """Fill one block by its use; blocks must come in their order."""
-    block = sketch.plan.blocks[number]
-    patches, cars = len(sketch.patches), len(sketch.car_places)
+def fill_block(planner: ScenePlanner, number: int) -> None:
+    """Fill one block by its use; blocks must be filled in their order."""
+    block = planner.plan.blocks[number]
+    patches, cars = len(planner.patches), len(planner.car_places)
     ground = {"industrial": "yard", "commercial": "yard", "field": "meadow", "park": "meadow", "vacant": "meadow"}
-    sketch.add_area(block.inner_N2, ground.get(block.use, "lawn"), layer=0)
+    planner.add_area(block.inner_N2, ground.get(block.use, "lawn"), layer=0)
     short = cv2.minAreaRect(block.inner_N2.astype(np.float32))[1]
     if min(short) < 14:
-        sketch.add_area(block.inner_N2, "lawn", layer=0)
+        planner.add_area(block.inner_N2, "lawn", layer=0)
     elif block.use in ("detached", "rows"):
-        _build_homes(sketch, number, block)
+        _build_homes(planner, number, block)
     elif block.use in LARGE_BUILDINGS:
-        _build_large(sketch, number, block)
+        _build_large(planner, number, block)
     elif block.use == "park":
-        _add_park(sketch, block)
+        _add_park(planner, block)
     elif block.use == "vacant":
-        _add_vacant_ground(sketch, block)
-    sketch.contents.append((slice(patches, len(sketch.patches)), slice(cars, len(sketch.car_places))))
+        _add_vacant_ground(planner, block)
+    planner.contents.append((slice(patches, len(planner.patches)), slice(cars, len(planner.car_places))))
 
 
-def _build_homes(sketch: ScenePlanner, number: int, block: CityBlock) -> None:
-    """Walk around the block's edge and put up a house wherever one fits, facing the street."""
-    rng = sketch.rng
+def _build_homes(planner: ScenePlanner, number: int, block: CityBlock) -> None:
+    """Add houses along the edge of a block wherever one fits, facing the street."""
+    rng = planner.rng
     edge = np.vstack([block.inner_N2, block.inner_N2[:1]])
     lengths = np.hypot(*np.diff(edge, axis=0).T)
     along = np.concatenate([[0], np.cumsum(lengths)])
     inward = 1.0 if _turn_direction(block.inner_N2) > 0 else -1.0
-    taste = str(rng.choice(PITCHED_ROOFS))
+    preferred = str(rng.choice(PITCHED_ROOFS))
     setback, depth = rng.uniform(4.5, 8.0), rng.uniform(24, 31)
     step_m = rng.uniform(14.5, 19.5)
     at = rng.uniform(0, 8)
     while at < along[-1]:
         rows = block.use == "rows"
-        building = make_terrace(rng, taste, int(rng.integers(3, 8))) if rows else BUILDING_MAKERS["house"](rng, taste)
+        building = (
+            make_terrace(rng, preferred, int(rng.integers(3, 8))) if rows else BUILDING_MAKERS["house"](rng, preferred)
+        )
         u0, v0, u1, _ = building.local_bounds
         width = u1 - u0 + 5 if rows else max(step_m * rng.uniform(0.9, 1.15), u1 - u0 + 3.5)
         a, b = (np.array([np.interp(t, along, edge[:, i]) for i in (0, 1)]) for t in (at, at + width))
@@ -70,30 +72,32 @@ def _build_homes(sketch: ScenePlanner, number: int, block: CityBlock) -> None:
         heading = float(np.arctan2(ahead[1], ahead[0])) + (0.0 if inward > 0 else np.pi)
         middle = (a + b) / 2 + back * (setback - v0 + rng.uniform(-0.6, 0.9))
         lot = np.array([a, b, b + back * depth, a + back * depth])
-        site = sketch.try_site(building.move_to(middle[0], middle[1], heading), lot=lot, block=number, gap_m=1.2)
+        site = planner.try_site(building.move_to(middle[0], middle[1], heading), lot=lot, block=number, gap_m=1.2)
         if site is None:
             at += 2.0
             continue
-        _add_surroundings(sketch, site, a, ahead * width, back, rows=rows)
+        _add_surroundings(planner, site, a, ahead * width, back, rows=rows)
         at += width
 
 
 def _add_surroundings(
-    sketch: ScenePlanner, site: BuildingSite, corner: Points, ahead: Points, back: Points, *, rows: bool
+    planner: ScenePlanner, site: BuildingSite, corner: Points, ahead: Points, back: Points, *, rows: bool
 ) -> None:
     """Add garden, drive, path, patio, hedge and pool to a home."""
-    rng = sketch.rng
+    rng = planner.rng
     width = float(np.hypot(*ahead))
     unit = ahead / width
     house = site.building
     u0, v0, _, v1 = house.local_bounds
-    site.surroundings.append(GroundPatch(site.lot, "lawn", sketch.draw_tint(0.09), layer=2))
+    site.surroundings.append(GroundPatch(site.lot, "lawn", planner.draw_tint(0.09), layer=2))
     reach = float((np.array([house.x, house.y]) - corner) @ back) + v0  # from sidewalk to front wall
     if rows:
         for i in range(1, int(width / 6)):
             foot = corner + unit * (i * 6.0)
             site.surroundings.append(
-                GroundPatch(np.array([foot, foot + back * reach]), "concrete", sketch.draw_tint(), layer=3, width_m=1.3)
+                GroundPatch(
+                    np.array([foot, foot + back * reach]), "concrete", planner.draw_tint(), layer=3, width_m=1.3
+                )
             )
             if rng.random() < 0.6:
                 rear = foot + unit * 2.5 + back * (reach + v1 - v0 + 1)
@@ -108,7 +112,7 @@ def _add_surroundings(
     end = corner + unit * side + back * drive_m
     broad = rng.uniform(2.8, 5.4)
     site.surroundings.append(
-        GroundPatch(np.array([start, end]), surface, sketch.draw_tint(0.09), layer=3, width_m=broad)
+        GroundPatch(np.array([start, end]), surface, planner.draw_tint(0.09), layer=3, width_m=broad)
     )
     heading = float(np.arctan2(back[1], back[0]))
     for _ in range(1 if broad < 4 else 2):
@@ -118,16 +122,18 @@ def _add_surroundings(
         site.cars.append(CarPosition(float(spot[0]), float(spot[1]), heading, 0.42))
     if rng.random() < 0.55:
         patio = house.to_world(np.array([(u0 + 1, v1 - 1), (u0 + 6, v1 - 1), (u0 + 6, v1 + 3), (u0 + 1, v1 + 3)]))
-        site.surroundings.append(GroundPatch(patio, "concrete", sketch.draw_tint(0.1), layer=3))
+        site.surroundings.append(GroundPatch(patio, "concrete", planner.draw_tint(0.1), layer=3))
     if rng.random() < 0.3:  # a vegetable bed
         a, b = rng.uniform(0.1, 0.6) * width, rng.uniform(0.80, 0.92) * 26
         bed = corner + unit * a + back * b
         line = np.array([bed, bed + unit * rng.uniform(2.5, 5)])
-        site.surroundings.append(GroundPatch(line, "soil", sketch.draw_tint(0.1), layer=3, width_m=rng.uniform(1.5, 3)))
+        site.surroundings.append(
+            GroundPatch(line, "soil", planner.draw_tint(0.1), layer=3, width_m=rng.uniform(1.5, 3))
+        )
     if rng.random() < 0.5:
         rear = site.lot[[1, 2, 3, 0]]
         site.surroundings.append(
-            GroundPatch(rear[: int(rng.integers(2, 5))], "hedge", sketch.draw_tint(0.1), layer=3, width_m=1.0)
+            GroundPatch(rear[: int(rng.integers(2, 5))], "hedge", planner.draw_tint(0.1), layer=3, width_m=1.0)
         )
     else:
         site.surroundings.append(GroundPatch(site.lot[[1, 2, 3]], "yard", (0.8, 0.75, 0.7), layer=3, width_m=0.35))
@@ -141,157 +147,157 @@ LARGE_BUILDINGS = {
 }
 
 
-def _build_large(sketch: ScenePlanner, number: int, block: CityBlock) -> None:
-    """Set large buildings square to the block on a loose raster, then parking lots, drives and green between them."""
-    rng = sketch.rng
+def _build_large(planner: ScenePlanner, number: int, block: CityBlock) -> None:
+    """Add large buildings along the axes of the block, then parking lots, drives and green between them."""
+    rng = planner.rng
     maker, gap_m, tries_per_1000m2, parking = LARGE_BUILDINGS[block.use]
-    taste = str(rng.choice(HALL_ROOFS if maker == "hall" else PITCHED_ROOFS))
-    if block.use != "apartments":  # a green rim towards the street
-        sketch.add_line(np.vstack([block.inner_N2, block.inner_N2[:1]]), "lawn", rng.uniform(2, 7), layer=1)
+    preferred = str(rng.choice(HALL_ROOFS if maker == "hall" else PITCHED_ROOFS))
+    if block.use != "apartments":  # a green border along the street
+        planner.add_line(np.vstack([block.inner_N2, block.inner_N2[:1]]), "lawn", rng.uniform(2, 7), layer=1)
     for _ in range(int(measure_block_area(block) / 1000 * tries_per_1000m2) + 4):
-        site = _try_places(sketch, BUILDING_MAKERS[maker](rng, taste), number, gap_m=gap_m + rng.uniform(0, 3))
+        site = _try_places(planner, BUILDING_MAKERS[maker](rng, preferred), number, gap_m=gap_m + rng.uniform(0, 3))
         if site is not None and maker != "apartments":
             site.surroundings.append(
-                GroundPatch(site.building.padded_corners(2.2), "concrete", sketch.draw_tint(0.08), layer=2)
+                GroundPatch(site.building.padded_corners(2.2), "concrete", planner.draw_tint(0.08), layer=2)
             )
         elif site is not None:
             u0, v0, u1, _ = site.building.local_bounds
             path = site.building.to_world(np.array([(u0 - 3, v0 - 2.5), (u1 + 3, v0 - 2.5)]))
-            site.surroundings.append(GroundPatch(path, "concrete", sketch.draw_tint(), layer=2, width_m=2.2))
+            site.surroundings.append(GroundPatch(path, "concrete", planner.draw_tint(), layer=2, width_m=2.2))
     for _ in range(int(rng.poisson(parking * measure_block_area(block) / 3500)) + 1):
-        _add_parking(sketch, block)
+        _add_parking(planner, block)
     if block.use == "industrial":
-        _add_stacks(sketch, block)
+        _add_stacks(planner, block)
 
 
-def _try_places(sketch: ScenePlanner, building: Building, number: int, *, gap_m: float) -> BuildingSite | None:
-    """Try a building at some places and directions of its block."""
-    block = sketch.plan.blocks[number]
+def _try_places(planner: ScenePlanner, building: Building, number: int, *, gap_m: float) -> BuildingSite | None:
+    """Try a building at random places and directions in its block."""
+    block = planner.plan.blocks[number]
     for attempt in range(15):
-        if attempt in (6, 11):  # too large for what is left: build smaller
+        if attempt in (6, 11):  # too large for what is free: make it smaller
             building = building.scale_by(0.8)
-        turned = _place_at_random(sketch, building, block)
-        site = sketch.try_site(turned, lot=None, block=number, gap_m=gap_m)
+        turned = _place_at_random(planner, building, block)
+        site = planner.try_site(turned, lot=None, block=number, gap_m=gap_m)
         if site is not None:
             return site
     return None
 
 
-def _place_at_random(sketch: ScenePlanner, building: Building, block: CityBlock) -> Building:
-    """Return the building at a random place of the block's raster of 5 m, along one of the block's axes."""
-    rng = sketch.rng
+def _place_at_random(planner: ScenePlanner, building: Building, block: CityBlock) -> Building:
+    """Return the building at a random place on a grid of 5 m, along one of the axes of the block."""
+    rng = planner.rng
     axes, low, high = block.axes
-    height, width = sketch.taken_HW.shape
-    for _ in range(5):  # a few cheap looks for a spot that is not taken
+    height, width = planner.taken_HW.shape
+    for _ in range(5):  # a few cheap attempts to find a free place
         x, y = ((low + np.floor((high - low) * rng.random(2) / 5) * 5) @ axes).tolist()
-        if 0 <= x < width and 0 <= y < height and sketch.taken_HW.item(int(y), int(x)) == FREE_LAND:
+        if 0 <= x < width and 0 <= y < height and planner.taken_HW.item(int(y), int(x)) == FREE_LAND:
             break
     return building.move_to(x, y, block.heading + np.pi / 2 * int(rng.integers(4)))
 
 
-def _add_parking(sketch: ScenePlanner, block: CityBlock) -> None:
+def _add_parking(planner: ScenePlanner, block: CityBlock) -> None:
     """Add a parking lot with marked stalls where one fits: pairs of rows of 5 m on aisles of 6 m."""
-    rng = sketch.rng
+    rng = planner.rng
     bays, stalls = int(rng.integers(1, 4)), int(rng.integers(8, 26))
     for attempt in range(12):
         if attempt % 3 == 2:
             bays, stalls = max(1, bays - 1), max(6, stalls - 4)
         a, b = stalls * 2.6, bays * 16.0
         frame = Building(0, 0, 0, ((-a / 2 - 1.5, -b / 2 - 1, a / 2 + 1.5, b / 2 + 1),), 0, "flat", "bitumen", 1, 0)
-        frame = _place_at_random(sketch, frame, block)
-        if sketch.is_free(frame.padded_corners(1.0)):
+        frame = _place_at_random(planner, frame, block)
+        if planner.is_free(frame.padded_corners(1.0)):
             break
     else:
         return
-    sketch.occupy(frame.padded_corners(), SEALED_LAND)
-    sketch.add_area(frame.padded_corners(), "yard", layer=2, spread=0.09)
+    planner.occupy(frame.padded_corners(), SEALED_LAND)
+    planner.add_area(frame.padded_corners(), "yard", layer=2, spread=0.09)
     busy = rng.uniform(0.15, 0.85)
     for bay in range(bays):
         for row_v, turn in ((-b / 2 + bay * 16.0, 0.0), (-b / 2 + bay * 16.0 + 11.0, np.pi)):
             for i in range(stalls + 1):
                 u = -a / 2 + i * 2.6
-                sketch.add_line(frame.to_world(np.array([(u, row_v), (u, row_v + 5)])), "stall", 0.22, layer=4)
+                planner.add_line(frame.to_world(np.array([(u, row_v), (u, row_v + 5)])), "stall", 0.22, layer=4)
                 if i < stalls:
                     x, y = frame.to_world(np.array([(u + 1.3, row_v + 2.5 + rng.uniform(-0.3, 0.3))]))[0]
-                    sketch.car_places.append(CarPosition(x, y, frame.heading + np.pi / 2 + turn, busy))
+                    planner.car_places.append(CarPosition(x, y, frame.heading + np.pi / 2 + turn, busy))
 
 
-def _add_stacks(sketch: ScenePlanner, block: CityBlock) -> None:
-    """Add rows of containers and heaps of goods to an industrial yard; they are clutter, not buildings."""
-    rng = sketch.rng
+def _add_stacks(planner: ScenePlanner, block: CityBlock) -> None:
+    """Add rows of containers and heaps of goods to an industrial yard; they are not buildings."""
+    rng = planner.rng
     colours = ((0.62, 0.36, 0.30), (0.42, 0.56, 0.72), (0.95, 0.95, 0.93), (0.50, 0.60, 0.46), (0.85, 0.66, 0.40))
     for _ in range(int(measure_block_area(block) / 1500)):
         count = int(rng.integers(2, 9))
         half = count * 1.35
         row = Building(0, 0, 0, ((-half, -3.2, half, 3.2),), 0, "flat", "bitumen", 1, 0)
-        frame = _place_at_random(sketch, row, block)
-        if not sketch.is_free(frame.padded_corners(1.5)):
+        frame = _place_at_random(planner, row, block)
+        if not planner.is_free(frame.padded_corners(1.5)):
             continue
-        sketch.occupy(frame.padded_corners(), SEALED_LAND)
+        planner.occupy(frame.padded_corners(), SEALED_LAND)
         for i in range(count):
             u = -half + 2.7 * i
             box = frame.to_world(np.array([(u, -3.0), (u + 2.4, -3.0), (u + 2.4, 3.0), (u, 3.0)]))
-            sketch.patches.append(GroundPatch(box + np.array([0.7, 0.7]), "yard", (0.5, 0.5, 0.5), layer=3))
-            sketch.patches.append(GroundPatch(box, "yard", colours[int(rng.integers(5))], layer=4))
+            planner.patches.append(GroundPatch(box + np.array([0.7, 0.7]), "yard", (0.5, 0.5, 0.5), layer=3))
+            planner.patches.append(GroundPatch(box, "yard", colours[int(rng.integers(5))], layer=4))
 
 
-def _add_park(sketch: ScenePlanner, block: CityBlock) -> None:
+def _add_park(planner: ScenePlanner, block: CityBlock) -> None:
     """Add winding paths, a pond and a sports pitch to a park."""
-    rng = sketch.rng
+    rng = planner.rng
     low, high = block.inner_N2.min(axis=0), block.inner_N2.max(axis=0)
-    sketch.add_area(block.inner_N2, str(rng.choice(["lawn", "meadow"])), layer=0)
+    planner.add_area(block.inner_N2, str(rng.choice(["lawn", "meadow"])), layer=0)
     extent = float(np.hypot(*(high - low)))
     if extent > 110:
         for _ in range(6):
-            _add_pitch(sketch, block)
+            _add_pitch(planner, block)
     middle = block.inner_N2.mean(axis=0)
     if rng.random() < 0.75 and extent > 90:
-        _add_pond(sketch, middle + rng.uniform(-0.15, 0.15, 2) * (high - low), rng.uniform(0.07, 0.12) * extent)
+        _add_pond(planner, middle + rng.uniform(-0.15, 0.15, 2) * (high - low), rng.uniform(0.07, 0.12) * extent)
     for _ in range(int(extent / 45)):
         i, j = rng.integers(0, len(block.inner_N2), 2)
         a, b = block.inner_N2[i], block.inner_N2[j]
         t = np.linspace(0, 1, 24)[:, None]
         sway = (b - a)[::-1] * (-1, 1) * np.sin(t * np.pi) * rng.uniform(-0.25, 0.25)
         path = a + (b - a) * t + sway
-        cells = np.clip(path[1:-1].astype(int), 0, np.array(sketch.taken_HW.shape[::-1]) - 1)
-        if (sketch.taken_HW[cells[:, 1], cells[:, 0]] == FREE_LAND).all():
-            sketch.add_line(path, "gravel", 2.2, layer=2)
+        cells = np.clip(path[1:-1].astype(int), 0, np.array(planner.taken_HW.shape[::-1]) - 1)
+        if (planner.taken_HW[cells[:, 1], cells[:, 0]] == FREE_LAND).all():
+            planner.add_line(path, "gravel", 2.2, layer=2)
 
 
-def _add_pitch(sketch: ScenePlanner, block: CityBlock) -> None:
+def _add_pitch(planner: ScenePlanner, block: CityBlock) -> None:
     """Add a football or tennis pitch with its lines, where one fits."""
-    a, b = [(92.0, 58.0), (64.0, 42.0), (24.0, 12.0)][int(sketch.rng.integers(3))]
+    a, b = [(92.0, 58.0), (64.0, 42.0), (24.0, 12.0)][int(planner.rng.integers(3))]
     frame = Building(0, 0, 0, ((-a / 2 - 4, -b / 2 - 4, a / 2 + 4, b / 2 + 4),), 0, "flat", "bitumen", 1, 0)
-    frame = _place_at_random(sketch, frame, block)
-    if not sketch.is_free(frame.padded_corners()):
+    frame = _place_at_random(planner, frame, block)
+    if not planner.is_free(frame.padded_corners()):
         return
-    sketch.occupy(frame.padded_corners(), SEALED_LAND)
+    planner.occupy(frame.padded_corners(), SEALED_LAND)
     u0, v0, u1, v1 = frame.local_bounds
-    sketch.add_area(frame.padded_corners(), "pitch" if b > 20 else "yard", layer=2)
+    planner.add_area(frame.padded_corners(), "pitch" if b > 20 else "yard", layer=2)
     ring = np.array([(u0 + 4, v0 + 4), (u1 - 4, v0 + 4), (u1 - 4, v1 - 4), (u0 + 4, v1 - 4), (u0 + 4, v0 + 4)])
-    sketch.add_line(frame.to_world(ring), "stall", 0.3)
-    sketch.add_line(frame.to_world(np.array([(0, v0 + 4), (0, v1 - 4)])), "stall", 0.3)
+    planner.add_line(frame.to_world(ring), "stall", 0.3)
+    planner.add_line(frame.to_world(np.array([(0, v0 + 4), (0, v1 - 4)])), "stall", 0.3)
     angle = np.linspace(0, 2 * np.pi, 25)
-    sketch.add_line(frame.to_world(np.stack([np.cos(angle), np.sin(angle)], 1) * min(9.0, b / 4)), "stall", 0.3)
+    planner.add_line(frame.to_world(np.stack([np.cos(angle), np.sin(angle)], 1) * min(9.0, b / 4)), "stall", 0.3)
 
 
-def _add_pond(sketch: ScenePlanner, centre: Points, radius_m: float) -> None:
-    """Add a pond with a wavering shore."""
+def _add_pond(planner: ScenePlanner, centre: Points, radius_m: float) -> None:
+    """Add a pond with an irregular shore."""
     angle = np.linspace(0, 2 * np.pi, 72)[:-1]
     waver = np.zeros_like(angle)
     for k in (1, 2, 3, 5, 8):
-        waver += sketch.rng.normal(0, 0.16 / k) * np.cos(k * angle + sketch.rng.uniform(0, 6))
+        waver += planner.rng.normal(0, 0.16 / k) * np.cos(k * angle + planner.rng.uniform(0, 6))
     shore = np.stack([np.cos(angle) * 1.25, np.sin(angle)], 1) * (radius_m * (1 + waver))[:, None]
-    if not sketch.is_free(cv2.convexHull((shore * 1.2 + centre).astype(np.float32))[:, 0].astype(np.float64)):
+    if not planner.is_free(cv2.convexHull((shore * 1.2 + centre).astype(np.float32))[:, 0].astype(np.float64)):
         return
-    sketch.occupy(shore + centre, WATER_LAND)
-    sketch.add_area(shore * 1.10 + centre, "soil", layer=2)
-    sketch.add_area(shore + centre, "water", layer=3)
+    planner.occupy(shore + centre, WATER_LAND)
+    planner.add_area(shore * 1.10 + centre, "soil", layer=2)
+    planner.add_area(shore + centre, "water", layer=3)
 
 
-def _add_vacant_ground(sketch: ScenePlanner, block: CityBlock) -> None:
-    """Add bare patches and a trodden path to a plot that nobody uses."""
-    rng = sketch.rng
+def _add_vacant_ground(planner: ScenePlanner, block: CityBlock) -> None:
+    """Add bare ground to a plot that is not used."""
+    rng = planner.rng
     low, high = block.inner_N2.min(axis=0), block.inner_N2.max(axis=0)
     for _ in range(int(rng.integers(2, 6))):
         angle = np.linspace(0, 2 * np.pi, 30)[:-1]
@@ -299,7 +305,7 @@ def _add_vacant_ground(sketch: ScenePlanner, block: CityBlock) -> None:
         blob = (
             low + (high - low) * rng.uniform(0.3, 0.7, 2) + np.stack([np.cos(angle), np.sin(angle)], 1) * size[:, None]
         )
-        sketch.add_area(blob, str(rng.choice(["soil", "sand", "gravel"])), layer=1, spread=0.1)
+        planner.add_area(blob, str(rng.choice(["soil", "sand", "gravel"])), layer=1, spread=0.1)
 
 
 def measure_block_area(block: CityBlock) -> float:

@@ -1,4 +1,4 @@
-"""Outlines and lines in the plane: cutting, insetting, rounding, measuring.
+"""Geometry of outlines and lines: cut, inset, round, measure.
 
 Points are metres, x to the right and y down, one vertex per row.
 """
@@ -16,7 +16,7 @@ Points = NDArray[np.float64]
 
 
 def inset_polygon(poly_N2: Points, margin_m: float) -> Points:
-    """Return a convex outline moved inwards by `margin_m`; empty (0, 2) where nothing is left."""
+    """Return a convex outline inset by `margin_m`; empty (0, 2) where nothing is left."""
     out = poly_N2
     sign = 1.0 if measure_signed_area(poly_N2) > 0 else -1.0
     for a, b in zip(poly_N2, np.roll(poly_N2, -1, axis=0), strict=True):
@@ -30,7 +30,7 @@ def inset_polygon(poly_N2: Points, margin_m: float) -> Points:
 
 
 def densify_line(line_N2: Points, step_m: float = 6.0, *, closed: bool = False) -> Points:
-    """Return the line with a vertex at least every `step_m`, so that bending it leaves no corners."""
+    """Return the line with a vertex at least every `step_m`, so that it has no corners when it is bent."""
     ends = np.vstack([line_N2, line_N2[:1]]) if closed else line_N2
     pieces = []
     for a, b in pairwise(ends):
@@ -103,5 +103,5 @@ def measure_signed_area(poly_N2: Points) -> float:
 
 
 def measure_area(poly_N2: Points) -> float:
-    """Return the area; 0 for what is no outline."""
+    """Return the area; 0 for fewer than three vertices."""
     return abs(measure_signed_area(poly_N2)) if len(poly_N2) >= 3 else 0.0

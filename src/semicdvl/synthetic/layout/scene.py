@@ -1,4 +1,4 @@
-"""What stands where in a made-up city on each of two dates: the parts of a scene, and the sketch it is planned in."""
+"""The plan of a synthetic city on both dates: its parts, and the planner that places them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semicdvl.synthetic.layout.geometry import Points
 from semicdvl.synthetic.layout.streets import StreetPlan
 
 FIRST_DATE, SECOND_DATE, BOTH_DATES = 1, 2, 3
-"""Dates on which a thing is there, as bits."""
+"""The dates on which something exists, as bits."""
 
 FREE_LAND, SEALED_LAND, BUILT_LAND, WATER_LAND = 0, 1, 2, 3
 """Values of the occupancy grid: free to plant or build, street or yard, building, water."""
@@ -27,8 +27,8 @@ class GroundPatch:
         points_N2: outline, or the line where `width_m` is given; metres of the world.
         material: a key of `MATERIALS`.
         tint: factor of the material's colour, one number per band.
-        dates: FIRST, SECOND or BOTH.
-        layer: lower ones are painted first.
+        dates: FIRST_DATE, SECOND_DATE or BOTH_DATES.
+        layer: lower layers are painted first.
         width_m: None for an area.
         furrows: (direction in radians, spacing in metres, strength) of rows on a field, or None.
     """
@@ -44,7 +44,7 @@ class GroundPatch:
 
 @dataclass(frozen=True)
 class CarPosition:
-    """Where a car may stand: centre, direction, chance that one does, and the dates on which the place exists."""
+    """A place for a car: centre in metres, direction in radians, probability of a car, dates on which it exists."""
 
     x: float
     y: float
@@ -56,17 +56,17 @@ class CarPosition:
 
 @dataclass
 class BuildingSite:
-    """A plot with a building, before it is decided on which dates the building stands.
+    """A plot with a building, and on which dates the building exists.
 
     Attributes:
         building: the building of date 1 (and 2, unless replaced).
         lot: the plot.
         block: number of its block.
-        surroundings: drive, garden, patio: there only while a building is.
-        cars: places for cars that come with the building.
-        vacant: material of the plot while no building is on it.
+        surroundings: drive, garden, patio; they exist with the building.
+        cars: places for cars that exist with the building.
+        vacant: material of the plot without the building.
         change_kind: unchanged, appeared, disappeared or replaced.
-        successor: the building of date 2 of a replaced one, or the same one under a new roof covering.
+        successor: the building of date 2 where it was replaced or got another roof covering.
     """
 
     building: Building
@@ -79,7 +79,7 @@ class BuildingSite:
     successor: Building | None = None
 
     def building_on(self, date: int) -> Building | None:
-        """Return the building that stands here on date FIRST or SECOND, if any."""
+        """Return the building of the site on FIRST_DATE or SECOND_DATE, if there is one."""
         if self.successor is not None and date == SECOND_DATE:
             return self.successor
         gone = {"appeared": FIRST_DATE, "disappeared": SECOND_DATE}.get(self.change_kind)
@@ -88,7 +88,7 @@ class BuildingSite:
 
 @dataclass(frozen=True)
 class Trees:
-    """All trees, one per entry; radii are crown radii in metres on either date, 0 where the tree does not stand."""
+    """All trees, one per entry; crown radii in metres on both dates, 0 where there is no tree on that date."""
 
     xy_N2: Points
     radius_m_N2: NDArray[np.float32]
@@ -99,7 +99,7 @@ class Trees:
 
 @dataclass(frozen=True)
 class Cars:
-    """All cars of one date, one per entry: x, y, heading, length, and the colour's index."""
+    """All cars of one date, one per entry: x, y, heading, length, and index of the colour."""
 
     place_N4: NDArray[np.float64]
     colour_N: NDArray[np.int64]
@@ -107,7 +107,7 @@ class Cars:
 
 @dataclass(frozen=True)
 class Scene:
-    """The whole plan: what both dates are drawn from."""
+    """The complete plan, from which both dates are rendered."""
 
     plan: StreetPlan
     patches: tuple[GroundPatch, ...]
@@ -116,21 +116,21 @@ class Scene:
     cars: tuple[Cars, Cars]
 
     def buildings(self, date: int) -> list[tuple[BuildingSite, Building]]:
-        """Return the buildings that stand on date FIRST or SECOND, with their sites."""
+        """Return the buildings of FIRST_DATE or SECOND_DATE with their sites."""
         found = [(site, site.building_on(date)) for site in self.sites]
         return [(site, building) for site, building in found if building is not None]
 
 
 class ScenePlanner:
-    """A plan in the making: patches, sites and car places, and a 1 m grid of what is taken."""
+    """Collects ground, building sites and car positions, with a grid of 1 m of the land that is occupied."""
 
     def __init__(self, rng: np.random.Generator, plan: StreetPlan) -> None:
-        """Start with streets and water taken and all blocks free."""
+        """Start with streets and water occupied and all blocks free."""
         self.rng, self.plan = rng, plan
         self.patches: list[GroundPatch] = []
         self.sites: list[BuildingSite] = []
         self.car_places: list[CarPosition] = []
-        self.contents: list[tuple[slice, slice]] = []  # per block: its patches, its car places
+        self.contents: list[tuple[slice, slice]] = []  # per block: its pieces of ground, its car positions
         width, height = (int(np.ceil(v)) for v in plan.size_m)
         self.taken_HW = np.full((height, width), SEALED_LAND, np.uint8)
         self.block_HW = np.full((height, width), -1, np.int32)
@@ -148,21 +148,23 @@ class ScenePlanner:
         cv2.fillPoly(self.taken_HW, [np.round(poly_N2 - 0.5).astype(np.int32)], value)
 
     def is_free(self, poly_N2: Points) -> bool:
-        """Tell whether a convex area lies wholly on free land."""
+        """Tell whether a convex area is completely free."""
         grid = np.rint(poly_N2 - 0.5).astype(np.int32)
         corners = grid.tolist()
         left, right = min(x for x, _ in corners), max(x for x, _ in corners) + 1
         top, bottom = min(y for _, y in corners), max(y for _, y in corners) + 1
         if left < 0 or top < 0 or right > self.taken_HW.shape[1] or bottom > self.taken_HW.shape[0]:
             return False
-        if any(self.taken_HW.item(y, x) for x, y in corners):  # most misfits show at a corner, at little cost
+        if any(
+            self.taken_HW.item(y, x) for x, y in corners
+        ):  # most conflicts are at a corner, where the check is cheap
             return False
         mask = np.zeros((bottom - top, right - left), np.uint8)
         cv2.fillConvexPoly(mask, grid - (left, top), 255)
         return not cv2.countNonZero(cv2.bitwise_and(self.taken_HW[top:bottom, left:right], mask))
 
     def try_site(self, building: Building, *, lot: Points | None, block: int, gap_m: float) -> BuildingSite | None:
-        """Put a building up if it and `gap_m` around it are free; return its site, or None."""
+        """Add a building if it and `gap_m` around it are free; return its site, or None."""
         if not self.is_free(building.padded_corners(gap_m)):
             return None
         for ring in building.rings[:1]:
@@ -192,5 +194,5 @@ class ScenePlanner:
 
 
 def restrict_to_dates(patch: GroundPatch, dates: int) -> GroundPatch:
-    """Return the patch restricted to some dates."""
+    """Return the piece of ground restricted to some dates."""
     return replace(patch, dates=patch.dates & dates)

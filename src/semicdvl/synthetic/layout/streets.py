@@ -1,9 +1,9 @@
-"""Street plan of a made-up city: main roads, side streets, a river, and the blocks between them.
+"""Street plan of a synthetic city: main roads, side streets, a river, and the blocks between them.
 
-A city is cut, not drawn. A rectangle is cut by a river and a few main roads into districts; each district gets a use
-and is cut on by side streets along its own axis until its blocks have the size that is usual for the use. Every cut
-leaves a gap of the width of its street, so blocks and streets tile the plane exactly. A smooth warp then bends all
-of it at once, which turns straight cuts into the curved, slightly irregular streets of real places.
+The city is made by cutting: a rectangle is cut by a river and a few main roads into districts; each district gets a use
+and is cut further by side streets along its own axis until its blocks have the usual size of the use. Every cut
+leaves a gap of the width of its street, so blocks and streets tile the plane exactly. A smooth warp then bends
+everything, which turns straight cuts into the curved, slightly irregular streets of real places.
 
 Coordinates are metres, x to the right and y down, from the corner of a world that is larger than the image by
 `WORLD_PADDING_M`.
@@ -30,7 +30,7 @@ from semicdvl.synthetic.layout.geometry import (
 )
 
 WORLD_PADDING_M = 60.0
-"""The world is larger than the image by this much on each side: its cut edge and half blocks stay out of sight."""
+"""The world is larger than the image by this on each side, so that its edge and incomplete blocks are not visible."""
 
 SIDEWALK_M = 2.0
 
@@ -44,7 +44,7 @@ BLOCK_SIZE_M = {
     "park": (220.0, 300.0, 6.0),
     "field": (120.0, 230.0, 3.5),
 }
-# From the middle of the city outwards; districts take their use from here by distance and luck.
+# From the middle of the city outwards; districts take their use from here by distance and chance.
 USES_BY_DISTANCE = (
     "apartments",
     "detached",
@@ -60,6 +60,7 @@ USES_BY_DISTANCE = (
     "detached",
     "field",
 )
+"""Uses from the middle of the city outwards; a district gets its use by distance, with some randomness."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class CityBlock:
 
 @dataclass(frozen=True)
 class StreetPlan:
-    """Everything that `plan_streets` lays out; `river` and `banks` are None in a city without a river."""
+    """What `plan_streets` lays out; `river` and `banks` are None in a city without a river."""
 
     size_m: tuple[float, float]
     blocks: tuple[CityBlock, ...]
@@ -102,9 +103,7 @@ class StreetPlan:
 
 
 def plan_streets(rng: np.random.Generator, *, width_m: float, height_m: float) -> StreetPlan:
-    """Lay out streets and blocks for an image of this size; the world around it is `WORLD_PADDING_M` wider on each
-    side.
-    """
+    """Lay out streets and blocks for an image of this size, and for `WORLD_PADDING_M` around it."""
     size = np.array([width_m, height_m]) + 2 * WORLD_PADDING_M
     bend = _draw_bend(rng)
     theta = rng.uniform(0, np.pi)
@@ -151,7 +150,7 @@ def _draw_main_roads(rng: np.random.Generator, size: Points, theta: float) -> li
 def _cut_river(
     rng: np.random.Generator, districts: list[Points], size: Points, *, theta: float, bend: Callable[[Points], Points]
 ) -> tuple[list[Points], Street, Street]:
-    """Cut the world by a river: banks of even width with a wavering water line inside."""
+    """Cut the world by a river: banks of constant width with an irregular water line between them."""
     point = size * rng.uniform(0.2, 0.8, 2)
     width = rng.uniform(18, 34)
     gap = width * 1.15 + 26
@@ -171,7 +170,7 @@ def _cut_river(
 
 
 def _assign_uses(rng: np.random.Generator, districts: list[Points], size: Points) -> list[str]:
-    """Give each district a use: dense ones in the middle, works and fields outside, with luck enough to differ."""
+    """Assign a use to each district: dense ones in the middle, industry and fields outside, with some randomness."""
     middle = size * rng.uniform(0.35, 0.65, 2)
     far = np.array([np.hypot(*(d.mean(axis=0) - middle)) for d in districts])
     order = np.argsort(far + rng.uniform(0, 0.25 * far.max() + 1e-9, len(far)))

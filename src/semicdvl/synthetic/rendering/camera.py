@@ -1,4 +1,4 @@
-"""From a planned city to two photographs and their exact truth: light, grain, haze, lens and sensor."""
+"""Render a planned city as images of two dates with exact land-cover classes: light, texture, haze, lens, sensor."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.layout.scene import GroundPatch, Scene
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M
+from semicdvl.synthetic.materials import MATERIAL_CLASS, MATERIAL_INDEX, MATERIAL_TEXTURE_M4, seasonal_colours
 from semicdvl.synthetic.rendering.draw import AcquisitionConditions, Canvas, paint_cars, paint_ground
-from semicdvl.synthetic.rendering.palette import MATERIAL_CLASS, MATERIAL_INDEX, MATERIAL_TEXTURE_M4, seasonal_colours
 from semicdvl.synthetic.rendering.roofs import add_building_shadow, paint_building
 from semicdvl.synthetic.rendering.trees import paint_trees
 
 RENDER_MARGIN_PX = 20
-"""The canvas is larger than the image by this on each side, so that a shifted picture has no empty edge."""
+"""The canvas is larger than the image by this on each side, so that a shifted image has no empty edge."""
 
-_STRIP = 256  # rows toned at a time: what is needed of them stays in the processor's cache
+_STRIP = 256  # rows processed at a time, so that they stay in the processor's cache
 LENS_BLUR_PX = 0.45
-"""Blur that every picture has: edges at 0.5 m are never one pixel sharp."""
+"""Blur of every image: at 0.5 m no edge is sharp to one pixel."""
 
 NoiseField = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class TextureNoise:
-    """Noise of the ground, the same on both dates, as int8: grain of about 1 px, 5 px and 50 px, and one for hue."""
+    """Texture of the ground, the same on both dates, as int8: noise of about 1 px, 5 px and 50 px, and one for hue."""
 
     fine_HW: NoiseField
     mid_HW: NoiseField
@@ -37,14 +37,14 @@ class TextureNoise:
 
 
 def draw_acquisitions(spec: CitySpec) -> tuple[AcquisitionConditions, AcquisitionConditions]:
-    """Draw sun, view, season, air and camera of both dates; a nuisance that is 0 is the same on both."""
+    """Draw sun, view, season, haze and camera of both dates; a nuisance of 0 is the same on both."""
     rng = np.random.default_rng([spec.seed, 77])
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(38, 52))
     turn, lift = rng.uniform(-1, 1, 2)
     winter_second = rng.random() < 0.5
     base_winter = rng.uniform(0.0, 0.15)
-    looks = []
-    toward = rng.uniform(0, 2 * np.pi, 3)
+    acquisitions = []
+    directions = rng.uniform(0, 2 * np.pi, 3)
     for i in (0, 1):
         half = np.deg2rad(spec.sun_deg) * (0.5 if i else -0.5)
         tilt, haze, gain, exposure, blur = (
@@ -56,11 +56,11 @@ def draw_acquisitions(spec: CitySpec) -> tuple[AcquisitionConditions, Acquisitio
         )
         winter = base_winter + spec.season * (0.95 - base_winter) * float(winter_second == bool(i))
         shift = spec.shift_px * i
-        looks.append(
+        acquisitions.append(
             AcquisitionConditions(
                 sun_azimuth=float(azimuth + half * turn),
                 sun_elevation=float(elevation + 0.4 * half * lift),
-                view=_from_polar(spec.parallax * tilt, toward[i]),
+                view=_from_polar(spec.parallax * tilt, directions[i]),
                 winter_frac=float(winter),
                 haze=float(spec.haze * haze),
                 gain=_to_gain(
@@ -68,10 +68,10 @@ def draw_acquisitions(spec: CitySpec) -> tuple[AcquisitionConditions, Acquisitio
                 ),
                 noise_dn=spec.noise_dn,
                 blur_px=float(spec.blur_px * blur),
-                shift_px=_from_polar(shift, toward[2]),
+                shift_px=_from_polar(shift, directions[2]),
             )
         )
-    return looks[0], looks[1]
+    return acquisitions[0], acquisitions[1]
 
 
 def _from_polar(length: float, angle: float) -> tuple[float, float]:
@@ -84,7 +84,7 @@ def _to_gain(log_gain_C: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def draw_texture_noise(spec: CitySpec, shape_px: tuple[int, int]) -> TextureNoise:
-    """Draw the noise fields; their grain has a size in metres, so it looks the same at every resolution."""
+    """Draw the noise fields; their correlation lengths are in metres, so texture is the same at every resolution."""
     rng = np.random.default_rng([spec.seed, 78])
     scale = 0.5 / spec.gsd_m
     white = rng.integers(-96, 97, shape_px, dtype=np.int8)
@@ -99,7 +99,7 @@ def draw_texture_noise(spec: CitySpec, shape_px: tuple[int, int]) -> TextureNois
 def _draw_smooth_noise(
     rng: np.random.Generator, shape_px: tuple[int, int], sizes_px: tuple[float, ...], deviation: float
 ) -> NoiseField:
-    """Return smooth noise: random numbers on coarse rasters, enlarged and added."""
+    """Return smooth noise: random numbers on coarse grids, resampled and added."""
     out = np.zeros(shape_px, np.float32)
     for size in sizes_px:
         small = rng.standard_normal([int(n / max(size, 1)) + 3 for n in shape_px], dtype=np.float32)
@@ -109,33 +109,33 @@ def _draw_smooth_noise(
 
 
 def render_acquisition(
-    scene: Scene, spec: CitySpec, date: int, look: AcquisitionConditions, grains: TextureNoise
+    scene: Scene, spec: CitySpec, date: int, conditions: AcquisitionConditions, texture: TextureNoise
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the photograph of one date (HWC uint8) and the truth classes (HW uint8) on date 1's ideal grid."""
+    """Return the image of one date (HWC uint8) and its land-cover classes (HW uint8) on the ideal grid of date 1."""
     height, width = (n + 2 * RENDER_MARGIN_PX for n in spec.shape_px)
     canvas = Canvas(
         (height, width),
         origin_m=WORLD_PADDING_M - RENDER_MARGIN_PX * spec.gsd_m,
         gsd_m=spec.gsd_m,
-        palette=seasonal_colours(look.winter_frac),
+        palette=seasonal_colours(conditions.winter_frac),
     )
     paint_ground(canvas, _order_ground(scene, date))
     buildings = sorted((b for _, b in scene.buildings(date)), key=lambda b: b.height_m)
     for building in buildings:
-        add_building_shadow(canvas, building, look)
-    paint_trees(canvas, scene.trees, date, look, shadows=True)
+        add_building_shadow(canvas, building, conditions)
+    paint_trees(canvas, scene.trees, date, conditions, shadows=True)
     canvas.apply_shadows()
-    paint_cars(canvas, scene.cars[date - 1], look)
+    paint_cars(canvas, scene.cars[date - 1], conditions)
     classes_HW = _paint_classes(canvas, scene, date, spec)
     for building in buildings:
-        paint_building(canvas, building, look)
-    paint_trees(canvas, scene.trees, date, look, shadows=False)
-    _apply_texture(canvas, grains)
-    return _simulate_camera(canvas.rgb_HWC, look, spec, date), classes_HW
+        paint_building(canvas, building, conditions)
+    paint_trees(canvas, scene.trees, date, conditions, shadows=False)
+    _apply_texture(canvas, texture)
+    return _simulate_camera(canvas.rgb_HWC, conditions, spec, date), classes_HW
 
 
 def _order_ground(scene: Scene, date: int) -> list[GroundPatch]:
-    """Return the date's patches in painting order: street surface, water, blocks from the kerb inwards, all else."""
+    """Return the ground of a date in painting order: water, street surface, blocks from the kerb inwards, all else."""
     plan, water = scene.plan, []
     if plan.banks is not None and plan.river is not None:
         water = [GroundPatch(plan.banks.outline_N2, "meadow", layer=-2)]
@@ -151,7 +151,7 @@ def _order_ground(scene: Scene, date: int) -> list[GroundPatch]:
 
 
 def _paint_classes(canvas: Canvas, scene: Scene, date: int, spec: CitySpec) -> NDArray[np.uint8]:
-    """Return the classes without parallax: ground and cars as painted, then crowns; buildings are burnt in later."""
+    """Return the classes without parallax: ground and cars as painted, then crowns; buildings are rasterised later."""
     inner = slice(RENDER_MARGIN_PX, -RENDER_MARGIN_PX)
     classes: NDArray[np.uint8] = MATERIAL_CLASS[canvas.material_HW[inner, inner]]
     tree = int(MATERIAL_CLASS[MATERIAL_INDEX["tree"]])
@@ -163,17 +163,17 @@ def _paint_classes(canvas: Canvas, scene: Scene, date: int, spec: CitySpec) -> N
     return classes
 
 
-def _apply_texture(canvas: Canvas, grains: TextureNoise) -> None:
-    """Give every surface its texture, by material."""
+def _apply_texture(canvas: Canvas, texture: TextureNoise) -> None:
+    """Add to every surface the texture of its material."""
     strength = (MATERIAL_TEXTURE_M4 / np.array([55, 32, 32, 32], np.float32)).astype(np.float32)
     for top in range(0, len(canvas.rgb_HWC), _STRIP):
         rows = slice(top, top + _STRIP)
         material = canvas.material_HW[rows]
-        bright = cv2.LUT(material, _to_lookup_table(strength[:, 0])) * grains.fine_HW[rows]
-        bright += cv2.LUT(material, _to_lookup_table(strength[:, 1])) * grains.mid_HW[rows]
-        bright += cv2.LUT(material, _to_lookup_table(strength[:, 2])) * grains.coarse_HW[rows]
+        bright = cv2.LUT(material, _to_lookup_table(strength[:, 0])) * texture.fine_HW[rows]
+        bright += cv2.LUT(material, _to_lookup_table(strength[:, 1])) * texture.mid_HW[rows]
+        bright += cv2.LUT(material, _to_lookup_table(strength[:, 2])) * texture.coarse_HW[rows]
         bright += 1
-        green = cv2.LUT(material, _to_lookup_table(strength[:, 3])) * grains.green_HW[rows]
+        green = cv2.LUT(material, _to_lookup_table(strength[:, 3])) * texture.green_HW[rows]
         factor = cv2.merge([bright + green, bright, bright + 0.4 * green])
         part = canvas.rgb_HWC[rows]
         cv2.multiply(part, factor, dst=part, dtype=cv2.CV_8U)
@@ -186,14 +186,14 @@ def _to_lookup_table(values_M: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _simulate_camera(
-    rgb_HWC: NDArray[np.uint8], look: AcquisitionConditions, spec: CitySpec, date: int
+    rgb_HWC: NDArray[np.uint8], conditions: AcquisitionConditions, spec: CitySpec, date: int
 ) -> NDArray[np.uint8]:
-    """Shift, blur, haze, colour and noise; cut the margin off."""
-    if any(look.shift_px):
-        move = np.array([[1, 0, look.shift_px[0]], [0, 1, look.shift_px[1]]], np.float32)
+    """Apply shift, blur, haze, gain and noise, and crop the margin."""
+    if any(conditions.shift_px):
+        move = np.array([[1, 0, conditions.shift_px[0]], [0, 1, conditions.shift_px[1]]], np.float32)
         size = rgb_HWC.shape[1::-1]
         rgb_HWC = np.asarray(cv2.warpAffine(rgb_HWC, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
-    sigma = float(np.hypot(LENS_BLUR_PX, look.blur_px))
+    sigma = float(np.hypot(LENS_BLUR_PX, conditions.blur_px))
     sharp = cv2.GaussianBlur(rgb_HWC, (0, 0), sigma)[
         RENDER_MARGIN_PX:-RENDER_MARGIN_PX, RENDER_MARGIN_PX:-RENDER_MARGIN_PX
     ]
@@ -201,21 +201,21 @@ def _simulate_camera(
     height, width = sharp.shape[:2]
     veil = cv2.resize(rng.random((4, 4), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     out = np.empty((height, width, 3), np.uint8)
-    gain = np.array(look.gain, np.float32)
+    gain = np.array(conditions.gain, np.float32)
     air = np.array([172, 178, 186], np.float32)
     for top in range(0, height, _STRIP):
         rows = slice(top, top + _STRIP)
-        haze = (look.haze * (0.6 + 0.8 * veil[rows]))[..., None]
+        haze = (conditions.haze * (0.6 + 0.8 * veil[rows]))[..., None]
         strip = sharp[rows] * ((1 - haze) * gain)
         strip += haze * (air * gain)
-        if look.noise_dn:
-            strip += _draw_sensor_noise(rng, strip.shape, look.noise_dn)
+        if conditions.noise_dn:
+            strip += _draw_sensor_noise(rng, strip.shape, conditions.noise_dn)
         out[rows] = np.clip(np.rint(strip, out=strip), 0, 255, out=strip)
     return out
 
 
 def _draw_sensor_noise(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
-    """Return noise that is mostly common to the bands, as pan-sharpened pictures have it, and a little red to blue."""
+    """Return noise that is mostly common to the bands, as pan-sharpened images have it, and a little red to blue."""
     common = rng.standard_normal(shape[:2], dtype=np.float32) * np.float32(0.88 * deviation)
     hue = rng.standard_normal(shape[:2], dtype=np.float32) * np.float32(0.47 * deviation)
     return np.asarray(cv2.merge([common + hue, common + 0.3 * hue, common - hue]))

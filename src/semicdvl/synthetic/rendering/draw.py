@@ -1,7 +1,7 @@
-"""Painting one date of a made-up city: ground, shadows, cars, buildings and trees on one canvas.
+"""Paint one date of a synthetic city on a canvas: ground, shadows and cars.
 
-Every thing is painted twice: in colour with smooth edges, and as a material number with hard ones. Roofs and crowns are
-painted where a camera that looks `view` metres aside per metre of height sees them; the ground is where it is.
+Everything is painted twice: in colour with smooth edges, and as the index of a material with hard edges. Roofs and
+crowns are displaced by `view` metres per metre of height, as an oblique camera sees them; the ground is not.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 
 from semicdvl.synthetic.layout.geometry import Points
 from semicdvl.synthetic.layout.scene import Cars, GroundPatch
-from semicdvl.synthetic.rendering.palette import CAR_RGB, MATERIAL_INDEX
+from semicdvl.synthetic.materials import CAR_RGB, MATERIAL_INDEX
 
-_SHIFT = 4  # cv2 takes vertices in sixteenths of a pixel
+_SHIFT = 4  # OpenCV takes vertices in sixteenths of a pixel
 SHADOW_FACTORS = (0.36, 0.40, 0.48)
-"""What a shadow leaves of the light: the sky's, which is blue."""
+"""Share of the light in a shadow, by band: the light of the sky, which is blue."""
 
 
 @dataclass(frozen=True)
 class AcquisitionConditions:
-    """How one date was photographed.
+    """The conditions under which the image of one date is taken.
 
     Attributes:
-        sun_azimuth: direction, in the image, from which the sun shines, radians from +x towards +y.
-        sun_elevation: height of the sun, radians.
+        sun_azimuth: direction of the sun in the image, radians from +x towards +y.
+        sun_elevation: angle of the sun above the horizon, radians.
         view: (x, y) displacement of a roof in metres per metre of height.
         winter_frac: 0 full leaf, 1 bare.
-        haze: share of haze light.
+        haze: share of the light that comes from haze.
         gain: factor per band.
         noise_dn: standard deviation of noise in grey values.
-        blur_px: extra blur.
-        shift_px: (x, y) displacement of the whole picture.
+        blur_px: blur in addition to that of the lens.
+        shift_px: (x, y) displacement of the whole image.
     """
 
     sun_azimuth: float
@@ -48,24 +48,24 @@ class AcquisitionConditions:
     shift_px: tuple[float, float]
 
     def shadow_per_metre(self) -> Points:
-        """Return the (x, y) shift in metres of a shadow's tip per metre of height."""
+        """Return the (x, y) displacement in metres of the tip of a shadow per metre of height."""
         away: Points = -np.array([np.cos(self.sun_azimuth), np.sin(self.sun_azimuth)])
         return away / float(np.tan(self.sun_elevation))
 
     def illumination(self, slope: float, facing: float) -> float:
-        """Return the light on a plane of this slope that faces this direction, against level ground (1)."""
+        """Return the light on a plane of this slope and direction, relative to level ground."""
         sun_z, sun_xy = np.sin(self.sun_elevation), np.cos(self.sun_elevation)
         direct = np.cos(slope) * sun_z + np.sin(slope) * sun_xy * np.cos(facing - self.sun_azimuth)
         return float((0.34 + 0.85 * max(direct, 0.0)) / (0.34 + 0.85 * sun_z))
 
 
 class Canvas:
-    """Colour, material and shadow of one date, with the map from metres of the world to pixels."""
+    """Colour, material and shadow of one date, with the transform from metres of the world to pixels."""
 
     def __init__(
         self, shape_px: tuple[int, int], *, origin_m: float, gsd_m: float, palette: NDArray[np.float32]
     ) -> None:
-        """Start with tarmac everywhere; `origin_m` is where the canvas's corner lies in the world, on both axes."""
+        """Start with tarmac everywhere; `origin_m` is the corner of the canvas in the world, on both axes."""
         self.origin_m, self.gsd_m, self.palette = origin_m, gsd_m, palette
         self.rgb_HWC = np.empty((*shape_px, 3), np.uint8)
         self.rgb_HWC[:] = palette[MATERIAL_INDEX["asphalt"]].astype(np.uint8)
@@ -73,18 +73,18 @@ class Canvas:
         self.shade_HW = np.zeros(shape_px, np.uint8)
 
     def to_pixels(self, points_N2: Points) -> Points:
-        """Return pixel coordinates in which whole numbers are pixel centres."""
+        """Return pixel coordinates; whole numbers are pixel centres."""
         out: Points = (points_N2 - self.origin_m) / self.gsd_m - 0.5
         return out
 
     def to_fixed_point(self, points_N2: Points) -> NDArray[np.int32]:
-        """Return pixel coordinates in cv2's fixed point."""
+        """Return pixel coordinates as fixed-point numbers of OpenCV."""
         scale = (1 << _SHIFT) / self.gsd_m
         fixed: NDArray[np.float64] = np.rint(points_N2 * scale - (self.origin_m * scale + (1 << _SHIFT) / 2))
         return fixed.astype(np.int32)
 
     def is_outside(self, points_N2: Points, margin_m: float = 0.0) -> bool:
-        """Tell whether a thing misses the canvas."""
+        """Tell whether an outline is outside the canvas."""
         (x0, y0), (x1, y1) = points_N2.min(axis=0).tolist(), points_N2.max(axis=0).tolist()
         height, width = self.material_HW.shape
         low, high_x, high_y = self.origin_m - margin_m, width * self.gsd_m, height * self.gsd_m
@@ -92,14 +92,14 @@ class Canvas:
         return bool(x1 < low or y1 < low or x0 > far + high_x or y0 > far + high_y)
 
     def fill(self, rings: list[Points], rgb: Points, material: str | None = None) -> None:
-        """Paint an area, with holes where several rings are given."""
+        """Paint an area; further rings are holes."""
         fixed = [self.to_fixed_point(ring) for ring in rings]
         cv2.fillPoly(self.rgb_HWC, fixed, _to_cv2_colour(rgb), cv2.LINE_AA, _SHIFT)
         if material is not None:
             cv2.fillPoly(self.material_HW, fixed, MATERIAL_INDEX[material], cv2.LINE_8, _SHIFT)
 
     def stroke(self, line_N2: Points, width_m: float, rgb: Points, material: str | None = None) -> None:
-        """Paint a line of this width; thinner than a pixel, it is mixed with what lies below."""
+        """Paint a line of this width; one thinner than a pixel is mixed with what is below."""
         width_px = width_m / self.gsd_m
         if width_px >= 2.5:
             for band in _outline_band(line_N2, width_m):
@@ -130,7 +130,7 @@ class Canvas:
         cv2.fillPoly(self.shade_HW, [self.to_fixed_point(far)], 255, cv2.LINE_AA, _SHIFT)
 
     def apply_shadows(self) -> None:
-        """Lay the collected shadows over what is painted so far."""
+        """Darken what is painted so far by the collected shadows."""
         cv2.blur(self.shade_HW, (3, 3), dst=self.shade_HW)
         left = np.arange(256)[:, None] * (1 - np.array(SHADOW_FACTORS)) / 255
         table = np.round(255 * (1 - left)).astype(np.uint8)[None]
@@ -140,7 +140,7 @@ class Canvas:
             cv2.multiply(part, factor, dst=part, scale=1 / 255)
 
     def illumination_at(self, xy: Points) -> float:
-        """Return the light that falls on a spot of ground: 1 in the sun, less in a shadow."""
+        """Return the light on a point of the ground: 1 in the sun, less in a shadow."""
         x, y = self.to_pixels(xy).astype(int)
         height, width = self.shade_HW.shape
         if not (0 <= x < width and 0 <= y < height):
@@ -149,7 +149,7 @@ class Canvas:
 
 
 def paint_ground(canvas: Canvas, patches: list[GroundPatch]) -> None:
-    """Paint patches in their order."""
+    """Paint pieces of ground in their order."""
     for patch in patches:
         if canvas.is_outside(patch.points_N2, patch.width_m or 0.0):
             continue
@@ -163,7 +163,7 @@ def paint_ground(canvas: Canvas, patches: list[GroundPatch]) -> None:
 
 
 def _draw_furrows(canvas: Canvas, ring_N2: Points, furrows: tuple[float, float, float]) -> None:
-    """Draw rows over a field: a wave across, of uneven strength along."""
+    """Draw rows over a field: a wave of brightness across."""
     turn, spacing_m, strength = furrows
     outline = np.round(canvas.to_pixels(ring_N2)).astype(np.int32)
     low = np.maximum(outline.min(axis=0), 0)
@@ -175,16 +175,16 @@ def _draw_furrows(canvas: Canvas, ring_N2: Points, furrows: tuple[float, float, 
     x = (np.arange(low[0], high[0], dtype=np.float32)[None] + 0.5) * canvas.gsd_m
     y = (np.arange(low[1], high[1], dtype=np.float32)[:, None] + 0.5) * canvas.gsd_m
     across = (y * np.cos(turn) - x * np.sin(turn)) * np.float32(2 * np.pi / spacing_m)
-    # Tramlines: every eighth row a tractor's track.
+    # Every eighth row is a tractor's track.
     wave = np.sin(across) + 1.2 * np.maximum(np.cos(across / 8) - 0.93, 0) / 0.07
     factor = 1 - strength * wave * mask
     part = canvas.rgb_HWC[low[1] : high[1], low[0] : high[0]]
     part[:] = np.clip(part * factor[..., None], 0, 255)
 
 
-def paint_cars(canvas: Canvas, cars: Cars, look: AcquisitionConditions) -> None:
-    """Paint cars: a small shadow, body, windows; a lorry is a box behind a cab."""
-    reach = look.shadow_per_metre() * 1.3
+def paint_cars(canvas: Canvas, cars: Cars, conditions: AcquisitionConditions) -> None:
+    """Paint cars with shadow, body and windows; a lorry is a box behind a cab."""
+    reach = conditions.shadow_per_metre() * 1.3
     for (x, y, heading, length), number in zip(cars.place_N4, cars.colour_N, strict=True):
         spot = np.array([x, y])
         if canvas.is_outside(spot[None], 6.0):
@@ -211,7 +211,7 @@ def paint_cars(canvas: Canvas, cars: Cars, look: AcquisitionConditions) -> None:
 
 
 def _outline_band(line_N2: Points, width_m: float) -> list[Points]:
-    """Return the outline of a broad line, with square ends, piece by piece where it turns sharply."""
+    """Return the outlines of a wide line with square ends; where it bends sharply there are several."""
     if len(line_N2) > 2:
         ahead = np.diff(line_N2, axis=0)
         turn = np.abs(np.diff(np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0]))))
@@ -224,5 +224,6 @@ def _outline_band(line_N2: Points, width_m: float) -> list[Points]:
 
 
 def _to_cv2_colour(rgb: Points) -> tuple[int, int, int]:
+    """Return a colour as whole numbers from 0 to 255."""
     r, g, b = np.asarray(rgb).tolist()
     return min(max(round(r), 0), 255), min(max(round(g), 0), 255), min(max(round(b), 0), 255)

@@ -1,4 +1,4 @@
-"""Painting buildings: walls that parallax shows, pitched, flat and profiled roofs, and what stands on them."""
+"""Paint buildings: walls that parallax shows, pitched, flat and profiled roofs, and what is on them."""
 
 from __future__ import annotations
 
@@ -6,53 +6,54 @@ import numpy as np
 
 from semicdvl.synthetic.layout.buildings import Building, Wing
 from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.materials import MATERIAL_INDEX, WALL_RGB
 from semicdvl.synthetic.rendering.draw import AcquisitionConditions, Canvas
-from semicdvl.synthetic.rendering.palette import MATERIAL_INDEX, WALL_RGB
 
 ROOF_PITCH = {"gable": 0.56, "hip": 0.50, "hall": 0.12}
 """Slope of a roof form in radians."""
 
 
-def add_building_shadow(canvas: Canvas, building: Building, look: AcquisitionConditions) -> None:
-    """Add a building's shadow; half the height of the ridge counts."""
+def add_building_shadow(canvas: Canvas, building: Building, conditions: AcquisitionConditions) -> None:
+    """Add the shadow of a building, with half the height of its ridge."""
     _, v0, _, v1 = building.wings[0]
     ridge = 0.25 * (v1 - v0) * np.tan(ROOF_PITCH.get(building.roof, 0.0)) if building.roof != "hall" else 0.6
     for ring in building.rings[:1]:
-        canvas.add_shadow(ring, look.shadow_per_metre() * (building.height_m + ridge))
+        canvas.add_shadow(ring, conditions.shadow_per_metre() * (building.height_m + ridge))
 
 
-def paint_building(canvas: Canvas, building: Building, look: AcquisitionConditions) -> None:
-    """Paint walls and roof where the camera sees them."""
-    lean = np.array(look.view) * building.height_m
+def paint_building(canvas: Canvas, building: Building, conditions: AcquisitionConditions) -> None:
+    """Paint walls and roof, displaced by parallax."""
+    lean = np.array(conditions.view) * building.height_m
     rings = building.rings
     if canvas.is_outside(np.vstack([rings[0], rings[0] + lean])):
         return
     if np.hypot(*lean) > 0.3 * canvas.gsd_m:
-        _paint_walls(canvas, rings[0], lean, look)
+        _paint_walls(canvas, rings[0], lean, conditions)
     rgb = canvas.palette[MATERIAL_INDEX[building.material]] * building.tint
     canvas.fill([ring + lean for ring in rings], rgb, building.material)
     rng = np.random.default_rng(building.seed)
     if building.roof == "flat":
-        _paint_flat_roof(canvas, building, rgb, lean, look, rng, [r + lean for r in rings])
+        _paint_flat_roof(canvas, building, rgb, lean, conditions, rng, [r + lean for r in rings])
         return
     for wing in sorted(building.wings, key=lambda w: (w[2] - w[0]) * (w[3] - w[1])):
-        _paint_pitched_roof(canvas, building, wing, rgb, lean, look, rng)
+        _paint_pitched_roof(canvas, building, wing, rgb, lean, conditions, rng)
     if building.roof == "hall":
         _paint_sheets(canvas, building, rgb, lean, rng)
     else:
-        _paint_chimneys(canvas, building, lean, look, rng)
+        _paint_chimneys(canvas, building, lean, conditions, rng)
 
 
-def _paint_walls(canvas: Canvas, ring_N2: Points, lean: Points, look: AcquisitionConditions) -> None:
+def _paint_walls(canvas: Canvas, ring_N2: Points, lean: Points, conditions: AcquisitionConditions) -> None:
+    """Paint the walls that the camera sees."""
     top = ring_N2 + lean
     for i in range(len(ring_N2)):
         along = ring_N2[i] - ring_N2[i - 1]
-        # The facing of a wall is square to it; of the two sides the camera sees the one that `lean` opens.
+        # A wall faces at right angles to its line; the camera sees the side that `lean` opens.
         facing = float(np.arctan2(along[1], along[0])) + np.pi / 2
         if np.cos(facing) * lean[0] + np.sin(facing) * lean[1] > 0:
             facing += np.pi
         quad = np.array([ring_N2[i - 1], ring_N2[i], top[i], top[i - 1]])
-        canvas.fill([quad], np.array(WALL_RGB) * look.illumination(1.45, facing) * 0.85, "wall")
+        canvas.fill([quad], np.array(WALL_RGB) * conditions.illumination(1.45, facing) * 0.85, "wall")
 
 
 def _paint_pitched_roof(
@@ -61,13 +62,13 @@ def _paint_pitched_roof(
     wing: Wing,
     rgb: Points,
     lean: Points,
-    look: AcquisitionConditions,
+    conditions: AcquisitionConditions,
     rng: np.random.Generator,
 ) -> None:
-    """Paint the planes of one wing's roof, each in its own light, and a thin ridge."""
+    """Paint the planes of the roof of one wing, each with its illumination, and a thin ridge."""
     u0, v0, u1, v1 = wing
     along_u = (u1 - u0) >= (v1 - v0)
-    if not along_u:  # turn the frame so that the ridge runs along its first axis
+    if not along_u:  # swap the axes so that the ridge runs along the first one
         u0, v0, u1, v1 = v0, u0, v1, u1
     middle = (v0 + v1) / 2
     inset = min((v1 - v0) / 2, 0.45 * (u1 - u0)) if building.roof == "hip" else 0.0
@@ -81,12 +82,12 @@ def _paint_pitched_roof(
     for corners, facing in planes:
         uv = np.array(corners)
         turned = facing if along_u else np.pi / 2 - facing
-        light = look.illumination(ROOF_PITCH[building.roof], building.heading + turned)
+        light = conditions.illumination(ROOF_PITCH[building.roof], building.heading + turned)
         tone = light * (1 + 0.02 * rng.standard_normal())
         canvas.fill([building.to_world(uv if along_u else uv[:, ::-1]) + lean], rgb * tone)
     ridge = np.array([a, b])
     canvas.stroke(building.to_world(ridge if along_u else ridge[:, ::-1]) + lean, 0.3, rgb * 1.22)
-    if building.roof == "gable" and u1 - u0 > 22:  # a terrace: seams between the houses, some renewed
+    if building.roof == "gable" and u1 - u0 > 22:  # a terrace: seams between the houses
         for u in np.arange(u0 + 6.0, u1 - 3, 6.0):
             seam = np.array([(u, v0), (u, v1)])
             canvas.stroke(building.to_world(seam if along_u else seam[:, ::-1]) + lean, 0.35, rgb * 0.72)
@@ -97,11 +98,11 @@ def _paint_flat_roof(
     building: Building,
     rgb: Points,
     lean: Points,
-    look: AcquisitionConditions,
+    conditions: AcquisitionConditions,
     rng: np.random.Generator,
     rings: list[Points],
 ) -> None:
-    """Paint parapet, stains and machines on a flat roof."""
+    """Paint machines, seams and the parapet on a flat roof."""
     for wing in building.wings:
         u0, v0, u1, v1 = wing
         for _ in range(int((u1 - u0) * (v1 - v0) / 160)):
@@ -109,7 +110,9 @@ def _paint_flat_roof(
             du, dv = rng.uniform(0.8, 2.2, 2)
             if u - du < u0 + 0.8 or u + du > u1 - 0.8 or v - dv < v0 + 0.8 or v + dv > v1 - 0.8:
                 continue
-            _paint_box(canvas, building, (u - du, v - dv, u + du, v + dv), lean, look, float(rng.uniform(1.0, 2.2)))
+            _paint_box(
+                canvas, building, (u - du, v - dv, u + du, v + dv), lean, conditions, float(rng.uniform(1.0, 2.2))
+            )
         if min(u1 - u0, v1 - v0) > 14 and rng.random() < 0.6:  # lights or seams in rows
             for u in np.arange(u0 + 4, u1 - 4, rng.uniform(5, 9)):
                 canvas.stroke(building.to_world(np.array([(u, v0 + 2), (u, v1 - 2)])) + lean, 0.3, rgb * 0.88)
@@ -117,17 +120,17 @@ def _paint_flat_roof(
         for i in range(len(ring)):
             along = ring[i] - ring[i - 1]
             facing = float(np.arctan2(along[1], along[0])) + np.pi / 2
-            bright = 1.16 if np.cos(facing - look.sun_azimuth) > 0 else 0.80
+            bright = 1.16 if np.cos(facing - conditions.sun_azimuth) > 0 else 0.80
             canvas.stroke(ring[[i - 1, i]], 0.6, rgb * bright)
 
 
 def _paint_box(
-    canvas: Canvas, building: Building, wing: Wing, lean: Points, look: AcquisitionConditions, height_m: float
+    canvas: Canvas, building: Building, wing: Wing, lean: Points, conditions: AcquisitionConditions, height_m: float
 ) -> None:
     """Paint a box on a roof with its shadow."""
     u0, v0, u1, v1 = wing
     ring = building.to_world(np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)])) + lean
-    shade = look.shadow_per_metre() * height_m
+    shade = conditions.shadow_per_metre() * height_m
     below = canvas.palette[MATERIAL_INDEX[building.material]] * 0.5
     canvas.fill([ring + shade], below)
     canvas.fill([ring + shade / 2], below)
@@ -146,7 +149,7 @@ def _paint_sheets(canvas: Canvas, building: Building, rgb: Points, lean: Points,
 
 
 def _paint_chimneys(
-    canvas: Canvas, building: Building, lean: Points, look: AcquisitionConditions, rng: np.random.Generator
+    canvas: Canvas, building: Building, lean: Points, conditions: AcquisitionConditions, rng: np.random.Generator
 ) -> None:
     """Paint chimneys and roof windows of a house."""
     for u0, v0, u1, v1 in building.wings:
@@ -154,7 +157,7 @@ def _paint_chimneys(
         for _ in range(count):
             u, v = rng.uniform(u0 + 1.5, u1 - 1.5), rng.uniform(v0 + 1.5, v1 - 1.5)
             if rng.random() < 0.5:
-                _paint_box(canvas, building, (u - 0.4, v - 0.4, u + 0.4, v + 0.4), lean, look, 1.4)
+                _paint_box(canvas, building, (u - 0.4, v - 0.4, u + 0.4, v + 0.4), lean, conditions, 1.4)
             else:
                 pane = np.array([(u - 0.5, v - 0.7), (u + 0.5, v - 0.7), (u + 0.5, v + 0.7), (u - 0.5, v + 0.7)])
                 canvas.fill([building.to_world(pane) + lean], np.array([84.0, 92, 102]))

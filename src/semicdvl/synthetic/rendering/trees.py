@@ -1,4 +1,4 @@
-"""Painting trees: crowns are stamped from a small stock of shapes, drawn anew for each date's sun and season."""
+"""Paint trees: crowns are stamped from a small stock of shapes, drawn for the sun and season of each date."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.synthetic.layout.scene import Trees
+from semicdvl.synthetic.materials import MATERIAL_INDEX
 from semicdvl.synthetic.rendering.draw import AcquisitionConditions, Canvas
-from semicdvl.synthetic.rendering.palette import MATERIAL_INDEX
 
 CROWN_SHAPES = 6
-"""Different crowns per species and size."""
+"""Number of different crowns per species and size."""
 
 CrownStamp = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
-"""Colour times cover (HWC), 1 - cover (HW1), cover 0-255 (HW)."""
+"""Colour times opacity (HWC), 1 - opacity (HW1), opacity 0-255 (HW)."""
 
 HEIGHT_PER_RADIUS = (2.3, 3.4)
-"""Height of a deciduous tree and of a conifer against the radius of its crown."""
+"""Height of a deciduous tree and of a conifer, divided by the radius of its crown."""
 
 
-def paint_trees(canvas: Canvas, trees: Trees, date: int, look: AcquisitionConditions, *, shadows: bool) -> None:
-    """Stamp all crowns of a date, or only their shadows, which must be down before buildings are painted."""
+def paint_trees(canvas: Canvas, trees: Trees, date: int, conditions: AcquisitionConditions, *, shadows: bool) -> None:
+    """Paint all crowns of a date, or only their shadows, which must be added before buildings are painted."""
     radius_m = trees.radius_m_N2[:, date - 1]
-    stock = _make_crown_stock(look, canvas.palette[MATERIAL_INDEX["tree"]])
-    reach_m = look.shadow_per_metre()
-    aside = np.array(look.view)
+    stock = _make_crown_stock(conditions, canvas.palette[MATERIAL_INDEX["tree"]])
+    reach_m = conditions.shadow_per_metre()
+    aside = np.array(conditions.view)
     here = np.flatnonzero(radius_m > 0)
     centres = canvas.to_pixels(trees.xy_N2)
     for i in here:
@@ -56,6 +56,7 @@ def _overlap_with_canvas(
 
 
 def _paint_crown(canvas: Canvas, drawn: CrownStamp, centre_px: NDArray[np.float64], half: int, tint: float) -> None:
+    """Paint one crown."""
     at = _overlap_with_canvas(canvas, centre_px, half)
     if at is None:
         return
@@ -67,6 +68,7 @@ def _paint_crown(canvas: Canvas, drawn: CrownStamp, centre_px: NDArray[np.float6
 
 
 def _paint_crown_shadow(canvas: Canvas, cover: NDArray[np.uint8], centre_px: NDArray[np.float64], half: int) -> None:
+    """Add the shadow of one crown."""
     at = _overlap_with_canvas(canvas, centre_px, half)
     if at is not None:
         rows, cols, srows, scols = at
@@ -75,22 +77,22 @@ def _paint_crown_shadow(canvas: Canvas, cover: NDArray[np.uint8], centre_px: NDA
 
 
 def _make_crown_stock(
-    look: AcquisitionConditions, rgb: NDArray[np.float32]
+    conditions: AcquisitionConditions, rgb: NDArray[np.float32]
 ) -> Callable[[int, int, int], tuple[int, CrownStamp]]:
-    """Return a function (species, diameter in px, shape) -> (half side, stamp) that draws each stamp once."""
+    """Return a function (species, diameter in px, shape) -> (half side in px, stamp) that draws each stamp once."""
 
     @cache
     def draw(species: int, diameter: int, shape: int) -> tuple[int, CrownStamp]:
         rng = np.random.default_rng([species, diameter, shape])
-        return _draw_crown(rng, diameter / 2, species, look, rgb)
+        return _draw_crown(rng, diameter / 2, species, conditions, rgb)
 
     return draw
 
 
 def _draw_crown(
-    rng: np.random.Generator, radius: float, species: int, look: AcquisitionConditions, rgb: NDArray[np.float32]
+    rng: np.random.Generator, radius: float, species: int, conditions: AcquisitionConditions, rgb: NDArray[np.float32]
 ) -> tuple[int, CrownStamp]:
-    """Draw one crown: lumpy outline, clumps of leaves, lit from the sun's side; half see-through when bare."""
+    """Draw one crown: irregular outline, clumps of leaves, lit from the side of the sun, half transparent when bare."""
     half = int(np.ceil(radius * 1.25)) + 1
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
     angle, dist = np.arctan2(y, x), np.hypot(x, y)
@@ -99,13 +101,13 @@ def _draw_crown(
     inside = radius * edge - dist
     cells = max(3, int(radius * 0.9) + 2)
     clumps = cv2.resize(rng.random((cells, cells), dtype=np.float32), x.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    bare = look.winter_frac * (0.9 if species == 0 else 0.0)
+    bare = conditions.winter_frac * (0.9 if species == 0 else 0.0)
     cover = np.clip(inside + 0.5, 0, 1) * np.clip(1.15 - bare * (0.45 + 0.75 * clumps), 0, 1)
     rim = np.clip(dist / max(radius, 1), 0, 1) ** (2 if species == 0 else 1)
-    toward = (x * np.cos(look.sun_azimuth) + y * np.sin(look.sun_azimuth)) / max(radius, 1)
-    strength = (0.32 if species == 0 else 0.42) * np.cos(look.sun_elevation) / 0.7 * (1 - 0.4 * bare)
+    toward = (x * np.cos(conditions.sun_azimuth) + y * np.sin(conditions.sun_azimuth)) / max(radius, 1)
+    strength = (0.32 if species == 0 else 0.42) * np.cos(conditions.sun_elevation) / 0.7 * (1 - 0.4 * bare)
     gy, gx = np.gradient(clumps)
-    relief = (gx * np.cos(look.sun_azimuth) + gy * np.sin(look.sun_azimuth)) * -1.5
+    relief = (gx * np.cos(conditions.sun_azimuth) + gy * np.sin(conditions.sun_azimuth)) * -1.5
     value = 1.0 + strength * toward - 0.16 * rim + relief + 0.65 * (clumps - 0.5)
     base = rgb if species == 0 else np.array([52, 66, 47], np.float32)
     hue = rng.normal(0, 0.04)

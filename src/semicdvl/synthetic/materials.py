@@ -1,6 +1,6 @@
-"""What the ground, the roofs and the plants of a made-up city are made of: colours by season, grain, and truth class.
+"""The materials of ground, roofs and plants: colours by season, texture and land-cover class.
 
-The colours are set by eye after aerial photographs, which are darker, greyer and flatter than memory has them.
+The colours were chosen by eye from aerial images, which are darker, greyer and of less contrast than one remembers.
 All are sRGB, 0-255, before sun, haze and camera.
 """
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LAND_COVER_CLASSES = ("building", "road", "pavement", "grass", "tree", "water", "soil", "field", "car")
-"""Names of the truth classes; the index is the value in the class maps.
+"""Names of the land-cover classes; the index is the value in the class maps.
 
-`pavement` is what is sealed but no street (sidewalk, drive, yard, parking lot), `field` is farmed land in any state.
+`pavement` is sealed ground that is not a street (sidewalk, drive, yard, parking lot), `field` is farmland in any state.
 """
 
 Rgb = tuple[int, int, int]
@@ -22,15 +22,15 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Material:
-    """One surface.
+    """The material of a surface.
 
     Attributes:
         name: key.
         kind: one of `LAND_COVER_CLASSES`.
         summer: colour in full leaf.
-        winter: colour in the leafless season (the same for what does not grow).
+        winter: colour in the leafless season (the same where nothing grows).
         fine, mid, coarse: relative strength of brightness noise of about 1 px, 5 px and 50 px.
-        green: relative strength of hue noise (patchy green against yellow), 0 for what does not grow.
+        green: relative strength of hue noise (patchy green against yellow), 0 where nothing grows.
     """
 
     name: str
@@ -99,7 +99,7 @@ CAR_RGB = (
 
 
 def seasonal_colours(winter_frac: float) -> NDArray[np.float32]:
-    """Return the colour of every material (M3, 0-255) when the season is this far into winter (0 summer, 1 winter)."""
+    """Return the colour of every material, M3, 0-255, for a season from 0 (summer) to 1 (winter)."""
     summer = np.array([m.summer for m in MATERIALS], np.float32)
     winter = np.array([m.winter for m in MATERIALS], np.float32)
     return summer + (winter - summer) * np.float32(winter_frac)
