@@ -80,7 +80,7 @@ VOLATILE = {
     "peak memory",
 }
 """Fields that depend on the time, the machine or the place of the files."""
-WORDS = {"warnings", "detector", "notes", "title", "error", "text", "remedy", "meaning", "no_data"}
+WORDS = {"warning", "warnings", "detector", "notes", "title", "error", "text", "remedy", "meaning", "no_data"}
 """Fields that hold sentences."""
 SKIPPED = {".html", ".md", ".svg", ".log", ".lock", ".pdf"}
 """Suffixes of files that hold words and times."""
