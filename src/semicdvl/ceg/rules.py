@@ -1,12 +1,12 @@
-"""Mixed change event generation (CEG): two single-date answers of a vision-language model become change labels.
+"""The rules of change event generation: pixel level, instance level, mixed, and single-date segmentation.
 
 Pure functions on NumPy arrays of any size. Source: SemiCD-VL, section 3.2. Where this differs from the printed paper:
 Eq. 11 keeps a pixel where the reliability is 0, which is inverted; here unreliable pixels are IGNORE. The threshold of
 Eq. 9 is "smaller than delta" with delta = 0, which is the empty set; here it is `<= delta`. The authors' later code
 uses delta = 0.01.
 
-Scores are `CHW`, one map per prompt; `foreground` lists the prompts that are looked for ("house", "building"), every
-other prompt is background. A concept's score is the maximum over its prompts; a tie goes to the foreground.
+Scores are `CHW`, one map per prompt; `foreground` lists the prompts that are searched for ("house", "building"), every
+other prompt is background. The score of a concept is the maximum over its prompts; the foreground wins a tie.
 """
 
 from __future__ import annotations
@@ -33,16 +33,20 @@ def find_foreground(
 ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
     """Return where the foreground concept wins (HW, bool) and the score of the winner (HW, the scores' dtype).
 
+    Args:
+        scores_CHW: one score map per prompt.
+        foreground: indices of the prompts that are searched for.
+
     Raises:
         DataError: `scores_CHW` has not three axes, or `foreground` is empty, repeated or out of range.
     """
     if scores_CHW.ndim != 3:
-        raise DataError(f"scores have the shape {scores_CHW.shape}; wanted one HW map per prompt: (C, H, W).")
+        raise DataError(f"scores have the shape {scores_CHW.shape}; one HW map per prompt is needed: (C, H, W).")
     count = scores_CHW.shape[0]
     chosen = list(foreground)
     if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= index < count for index in chosen):
         raise DataError(
-            f"foreground prompts {chosen} don't fit {count} score maps; give distinct indices below {count}."
+            f"foreground prompts {chosen} do not fit {count} score maps; give distinct indices below {count}."
         )
     found_HW = _max_over_prompts(scores_CHW, chosen)
     others = [index for index in range(count) if index not in chosen]
@@ -72,7 +76,7 @@ def pixel_level(
     Args:
         scores_t1_CHW: scores of date 1.
         scores_t2_CHW: scores of date 2, same shape.
-        foreground: prompts that are looked for.
+        foreground: prompts that are searched for.
         gamma: a pixel is reliable where the best score of *both* dates is >= gamma, rounded to the scores' dtype.
 
     Returns:
@@ -80,6 +84,14 @@ def pixel_level(
 
     Raises:
         DataError: the shapes differ or `foreground` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> t1_CHW = np.array([[[0.9, 0.1]], [[0.2, 0.85]]], np.float32)  # house, grass: a house on the left
+        >>> t2_CHW = np.array([[[0.1, 0.1]], [[0.95, 0.6]]], np.float32)  # grass alone, unsure on the right
+        >>> changed_HW, reliable_HW = pixel_level(t1_CHW, t2_CHW, foreground=[0], gamma=0.8)
+        >>> changed_HW.tolist(), reliable_HW.tolist()
+        ([[True, False]], [[True, False]])
     """
     if scores_t1_CHW.shape != scores_t2_CHW.shape:
         raise DataError(f"scores of the dates differ in shape: {scores_t1_CHW.shape} and {scores_t2_CHW.shape}.")
@@ -92,13 +104,39 @@ def pixel_level(
 def segmentation(
     scores_CHW: NDArray[np.floating[Any]], *, foreground: Sequence[int], gamma: float
 ) -> NDArray[np.uint8]:
-    """Return the single-date label: 1 foreground, 0 background, IGNORE where the best score is below gamma."""
+    """Return the single-date label: 1 foreground, 0 background, IGNORE where the best score is below gamma.
+
+    Args:
+        scores_CHW: one score map per prompt.
+        foreground: prompts that are searched for.
+        gamma: confidence threshold, rounded to the scores' dtype.
+
+    Raises:
+        DataError: `scores_CHW` has not three axes, or `foreground` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> scores_CHW = np.array([[[0.9, 0.1, 0.5]], [[0.2, 0.85, 0.4]]], np.float32)
+        >>> segmentation(scores_CHW, foreground=[0], gamma=0.8).tolist()
+        [[1, 0, 255]]
+    """
     found_HW, best_HW = find_foreground(scores_CHW, foreground=foreground)
     return _ignore_unreliable(found_HW, best_HW >= best_HW.dtype.type(gamma))
 
 
 def mixed(pixel_HW: NDArray[Any], reliable_HW: NDArray[Any], instance_HW: NDArray[Any]) -> NDArray[np.uint8]:
-    """Join both levels (Eq. 11, mended): 1 where both say change, 0 where not, IGNORE where a date is unreliable."""
+    """Join both levels (Eq. 11, corrected): 1 where both have a change, 0 elsewhere, IGNORE where not reliable.
+
+    Args:
+        pixel_HW: change at the pixel level, non-zero where changed.
+        reliable_HW: non-zero where both dates are reliable.
+        instance_HW: change events at the instance level, non-zero where changed.
+
+    Example:
+        >>> import numpy as np
+        >>> mixed(np.array([[1, 1, 0]]), np.array([[1, 0, 1]]), np.array([[1, 1, 1]])).tolist()
+        [[1, 255, 0]]
+    """
     return _ignore_unreliable((pixel_HW != 0) & (instance_HW != 0), reliable_HW != 0)
 
 
@@ -137,14 +175,14 @@ def make_mixed_labels(
     )
 
 
-def _ignore_unreliable(says_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return 0 or 1 where reliable and IGNORE elsewhere.
+def _ignore_unreliable(class_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the class, 0 or 1, where reliable and IGNORE elsewhere.
 
-    As bits, without branches: 1 - 1 keeps what is said, 0 - 1 wraps to IGNORE = 255 and covers it. (`np.where` takes
-    longer than all the rest on maps where reliable and unreliable pixels alternate.)
+    As bits, without branches: 1 - 1 keeps the class, 0 - 1 wraps to IGNORE = 255 and covers it. (`np.where` takes
+    longer than everything else on maps where reliable and unreliable pixels alternate.)
     """
     unreliable_HW = reliable_HW.view(np.uint8) - np.uint8(1)
-    label_HW: NDArray[np.uint8] = np.bitwise_or(says_HW.view(np.uint8), unreliable_HW, out=unreliable_HW)
+    label_HW: NDArray[np.uint8] = np.bitwise_or(class_HW.view(np.uint8), unreliable_HW, out=unreliable_HW)
     return label_HW
 
 
@@ -156,7 +194,7 @@ def instance_level(
     shape_hw: tuple[int, int],
     delta: float = 0.0,
 ) -> NDArray[np.bool_]:
-    """Return the union of the instances that have no partner at the other date (Eq. 8-10).
+    """Return the union of the instances that have no match at the other date (Eq. 8-10).
 
     An instance is a change event when the sum of its IoUs with all instances of the other date is `<= delta`; with
     delta = 0 that means "no common pixel" (touching is not overlapping). If one date has no instance, all of the
@@ -168,8 +206,19 @@ def instance_level(
         shape_hw: height and width of the image in pixels.
         delta: greatest sum of IoUs of a change event.
 
+    Returns:
+        HW, bool: the pixels of the change events.
+
     Raises:
-        DataError: an instance is not of the image's size.
+        DataError: an instance does not have the image's size.
+
+    Example:
+        >>> import numpy as np
+        >>> stays, new = np.zeros((4, 6), bool), np.zeros((4, 6), bool)
+        >>> stays[:2, :2], new[2:, 3:5] = True, True
+        >>> events_HW = instance_level([stays], [stays, new], shape_hw=(4, 6))
+        >>> bool((events_HW == new).all())
+        True
     """
     rles_t1, rles_t2 = encode_instances(instances_t1, shape_hw), encode_instances(instances_t2, shape_hw)
     totals_t1, totals_t2 = _iou_sums(rles_t1, rles_t2)
@@ -184,13 +233,13 @@ def encode_instances(instances: Sequence[InstanceMask], shape_hw: tuple[int, int
     """Return masks and COCO RLEs, compressed or not, as compressed COCO RLEs.
 
     Raises:
-        DataError: an instance is not of the image's size.
+        DataError: an instance does not have the image's size.
     """
     rles = []
     for instance in instances:
         size = tuple(instance["size"]) if isinstance(instance, Mapping) else instance.shape
         if size != tuple(shape_hw):
-            raise DataError(f"an instance mask is {size}, the image is {tuple(shape_hw)}; they must be equal.")
+            raise DataError(f"an instance mask is {size}, the image is {tuple(shape_hw)}; both must be equal.")
         if not isinstance(instance, Mapping):
             rles.append(rle.encode(np.asfortranarray(instance != 0, dtype=np.uint8)))
         elif isinstance(instance["counts"], list):  # uncompressed run lengths, as in COCO's crowd annotations
@@ -235,7 +284,7 @@ def _iou_sums(
 def instance_level_from_label_images(
     labels_t1_HW: NDArray[np.int32], labels_t2_HW: NDArray[np.int32], *, delta: float = 0.0
 ) -> NDArray[np.bool_]:
-    """Do what `instance_level` does for instances that don't overlap, given as label images (0 = none).
+    """Do what `instance_level` does for instances without overlap, given as label images (0 = none).
 
     One contingency table of the two label images holds every intersection, so the cost is one pass over the pixels,
     whatever the number of instances.
@@ -249,10 +298,10 @@ def instance_level_from_label_images(
     code, common = np.unique(codes, return_counts=True)
     first, second = code // len(area_t2), code % len(area_t2)
     iou = common / (area_t1[first] + area_t2[second] - common)
-    alone_t1 = np.bincount(first, weights=iou, minlength=len(area_t1)) <= delta
-    alone_t2 = np.bincount(second, weights=iou, minlength=len(area_t2)) <= delta
-    alone_t1[0] = alone_t2[0] = False
-    events_HW: NDArray[np.bool_] = alone_t1[labels_t1_HW] | alone_t2[labels_t2_HW]
+    unmatched_t1 = np.bincount(first, weights=iou, minlength=len(area_t1)) <= delta
+    unmatched_t2 = np.bincount(second, weights=iou, minlength=len(area_t2)) <= delta
+    unmatched_t1[0] = unmatched_t2[0] = False
+    events_HW: NDArray[np.bool_] = unmatched_t1[labels_t1_HW] | unmatched_t2[labels_t2_HW]
     return events_HW
 
 
@@ -262,7 +311,7 @@ def find_components(
     """Return the objects of a VLM that gives maps only: a label image of 8-connected foreground components.
 
     Foreground is where the foreground concept wins with a score >= threshold (rounded to the scores' dtype). Components
-    below `min_area_px` are dropped. The paper's VLM gives instances itself; this is for the others.
+    below `min_area_px` are dropped. The paper's VLM gives instances itself; this is for VLMs that do not.
     """
     import cv2
 

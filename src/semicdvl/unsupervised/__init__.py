@@ -1,9 +1,9 @@
-"""Change without training on labels: a pair -> how different, one file per method. A new one is a file and a line here.
+"""Change detection without training: a pair of images -> change scores, one file per method.
 
-A builder takes its options by keyword and returns a `types.Detector`. One that needs networks names them first and is
-handed them by `detection/detectors/unsupervised.py`: `features` (see `unsupervised.common.features`), `sam`
-(`unsupervised.common.sam`), `clip`
-(`unsupervised.scm.ImageTextClassifier`).
+A new method is one file and one line of `UNSUPERVISED`; from outside the package it is named `package.module:builder`.
+A builder takes its options by keyword and returns a `types.Detector`. If it names one of these arguments first, it gets
+a pretrained network: `features` (`common.features.FeatureNetwork`), `sam` (`common.sam.SamMaskGenerator`), `clip`
+(`scm.ImageTextClassifier`); `common.networks.default_networks` says which one.
 """
 
 UNSUPERVISED: dict[str, str] = {

@@ -26,6 +26,7 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.types import Detector, PairTiles
 from semicdvl.unsupervised.common.detector import ThresholdDetector
+from semicdvl.unsupervised.common.networks import default_networks
 from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances, SamMaskGenerator
 from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, locate_tiles, measure_moments
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
@@ -139,6 +140,7 @@ def _nearest_angle(means_ND: Tensor, wanted_QD: Tensor) -> Tensor:
     return _angle_degrees((F.normalize(means_ND, dim=1) @ F.normalize(wanted_QD, dim=1).T).amax(dim=1))
 
 
+@default_networks(sam="facebook/sam-vit-huge")
 def build_any_change(
     sam: SamMaskGenerator,
     *,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from semicdvl.types import Detector, PairTiles
 from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.features import FeatureNetwork, extract_feature_maps, resize_to_image
+from semicdvl.unsupervised.common.networks import default_networks
 from semicdvl.unsupervised.common.statistics import measure_moments
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
@@ -61,6 +62,7 @@ class DinoCVA(ThresholdDetector):
         return resize_to_image(length_HW, (t1_HWC.shape[0], t1_HWC.shape[1]))[None]
 
 
+@default_networks(features="vit_small_patch14_dinov2")
 def build_dino_cva(features: FeatureNetwork, *, threshold: float | str = "otsu", guard: bool = True) -> DinoCVA:
     """Return DINOv2 + CVA.
 
