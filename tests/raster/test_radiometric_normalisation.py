@@ -21,29 +21,29 @@ def sample(data_CHW: np.ndarray, valid_HW: np.ndarray | None = None) -> Overview
     noise=st.floats(0, 6),
 )  # fmt: skip
 @settings(max_examples=15, deadline=None)
-def test_gain_and_offset_are_found_though_a_third_changed(gain, offset, share, bright, noise):
+def test_gain_and_offset_are_fitted_although_a_third_changed(gain, offset, share, bright, noise):
     before = city(160, 200).astype(np.float64)
     after = (before - offset) / gain + np.random.default_rng(1).normal(0, noise, before.shape)
     after[:, : round(160 * share)] = bright
-    light = fit_radiometric_match(sample(before), sample(after))
-    assert light is not None
-    assert light.gain_C == pytest.approx(np.full(3, gain), rel=0.1)
-    brought = light.gain_C[:, None, None] * after + light.offset_C[:, None, None]
-    assert np.abs(brought - before)[:, 64:].mean() < 1 + gain * noise
+    match = fit_radiometric_match(sample(before), sample(after))
+    assert match is not None
+    assert match.gain_C == pytest.approx(np.full(3, gain), rel=0.1)
+    matched = match.gain_C[:, None, None] * after + match.offset_C[:, None, None]
+    assert np.abs(matched - before)[:, 64:].mean() < 1 + gain * noise
 
 
-def test_what_is_not_valid_does_not_count_and_too_little_is_none():
+def test_invalid_pixels_do_not_count_and_too_few_give_none():
     before = city(80, 100).astype(np.float64)
     after, valid_HW = before * 0.5 + 20, np.ones((80, 100), bool)
     after[:, :60], valid_HW[:60] = 0, False
-    light = fit_radiometric_match(sample(before), sample(after, valid_HW))
-    assert light is not None and light.gain_C == pytest.approx(np.full(3, 2.0), rel=1e-6)
+    match = fit_radiometric_match(sample(before), sample(after, valid_HW))
+    assert match is not None and match.gain_C == pytest.approx(np.full(3, 2.0), rel=1e-6)
     valid_HW[:] = False
     valid_HW[: 4 * (MIN_BLOCKS // 25), :] = True
     assert fit_radiometric_match(sample(before), sample(after, valid_HW)) is None
 
 
-def test_unlike_or_flat_images_are_left_alone():
+def test_uncorrelated_or_flat_images_are_not_matched():
     first, other = city(160, 200).astype(np.float64), city(160, 200, seed=5).astype(np.float64)
     assert fit_radiometric_match(sample(first), sample(255 - first)) is None
     assert fit_radiometric_match(sample(first), sample(other * 0 + 9)) is None
@@ -72,7 +72,7 @@ def test_pair_is_matched_once_for_all_windows(tmp_path, deep):
         assert deep or not any("stretched" in note for note in pair.notes)
 
 
-def test_unlike_pair_says_so_and_stays(tmp_path):
+def test_uncorrelated_pair_is_noted_and_unchanged(tmp_path):
     first = city(120, 150)
     files = tif(tmp_path / "a.tif", first, at(0, 90)), tif(tmp_path / "b.tif", 255 - first, at(0, 90))
     with open_pair(*files, normalise="match") as pair:
@@ -80,6 +80,6 @@ def test_unlike_pair_says_so_and_stays(tmp_path):
         assert (pair.read(0, 0, 120, 150).t2_HWC == (255 - first).transpose(1, 2, 0)).all()
 
 
-def test_unknown_way(tmp_path):
+def test_unknown_normalisation(tmp_path):
     with pytest.raises(ConfigError, match="none, match"):
         open_pair("a.tif", "b.tif", normalise="magic")

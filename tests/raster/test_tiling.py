@@ -86,7 +86,7 @@ def test_convolutional_detector_agrees_with_one_tile(shape):
     assert np.abs(tiled - one)[1].max() < 1e-6, "blocks keep their phase"
 
 
-def test_wrong_seams_would_be_seen():
+def test_seams_without_overlap_are_visible():
     """The test above must be able to fail: without overlap the tiles' edges show."""
     image = np.random.default_rng(1).integers(0, 256, (300, 410), dtype=np.uint8)
     one = run(image, convolution, tile_px=512, overlap_px=0)

@@ -11,7 +11,7 @@ from semicdvl.raster.warp import Alignment, DisplacementField
 
 @given(row=st.integers(0, 30), col=st.integers(0, 40))
 @settings(max_examples=12, deadline=None)
-def test_a_pixel_is_moved_alike_in_every_window(tmp_path_factory, row, col):
+def test_a_pixel_is_displaced_alike_in_every_window(tmp_path_factory, row, col):
     folder = tmp_path_factory.mktemp("field")
     rng = np.random.default_rng(0)
     image = rng.integers(20, 250, (90, 110, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ def test_a_pixel_is_moved_alike_in_every_window(tmp_path_factory, row, col):
 
 @given(row=st.integers(-40, 40), col=st.integers(-40, 40))
 @settings(max_examples=25, deadline=None)
-def test_a_field_is_linear_between_its_nodes_and_the_same_from_anywhere(row, col):
+def test_a_field_is_linear_between_its_nodes_and_the_same_in_any_window(row, col):
     ramp = np.stack(np.meshgrid(np.arange(4.0), np.arange(6.0), indexing="ij")).astype(np.float32)
     offsets = DisplacementField(0.0, 0.0, 10.0, 8.0, ramp)
     rows, cols = np.arange(0, 31), np.arange(0, 41)

@@ -18,11 +18,11 @@ PLAIN = Grid(None, Affine.identity(), 70, 90)
 CLASSES = ("house", "building", "road", "grass")
 
 
-def noise(grid: Grid, seed: int = 0) -> np.ndarray:
+def make_noise(grid: Grid, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((grid.height, grid.width)).astype(np.float32)
 
 
-def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def make_scene() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Four objects: appeared, disappeared, replaced, and two squares that touch at a corner, outside the foreground."""
     change, t1, t2 = (np.zeros((70, 90), np.uint8) for _ in range(3))
     t1[:], t2[:] = 2, 3  # road, grass
@@ -40,14 +40,14 @@ def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return change, score, t1, t2
 
 
-def frame_of(grid: Grid, **more) -> tuple[LabelledObjects, gpd.GeoDataFrame]:
-    change, score, t1, t2 = scene()
+def build_scene_frame(grid: Grid, **more) -> tuple[LabelledObjects, gpd.GeoDataFrame]:
+    change, score, t1, t2 = make_scene()
     objects = find_objects(change)
     given = {"t1_HW": t1, "t2_HW": t2, "classes": CLASSES, "foreground": (0, 1)} | more
     return objects, build_object_frame(objects, grid=grid, score_HW=score, **given)
 
 
-def frame_on(grid: Grid = UTM) -> gpd.GeoDataFrame:
+def build_plain_frame(grid: Grid = UTM) -> gpd.GeoDataFrame:
     """Five objects, one with a hole."""
     change = np.zeros((70, 90), np.uint8)
     change[2:12, 3:23] = change[20:40, 40:67] = change[50:60, 60:80] = change[40:42, 5:7] = change[66, 88] = 1
@@ -55,11 +55,11 @@ def frame_on(grid: Grid = UTM) -> gpd.GeoDataFrame:
     return build_object_frame(find_objects(change), grid=grid, score_HW=np.full((70, 90), 0.5, np.float32))
 
 
-def outlines_of(objects: LabelledObjects, grid: Grid) -> list[MultiPolygon]:
+def trace_objects(objects: LabelledObjects, grid: Grid) -> list[MultiPolygon]:
     return trace_outlines(objects.labels_HW, len(objects), grid.transform)
 
 
-def drawn_on(grid: Grid, *polygons: Polygon) -> list[MultiPolygon]:
+def trace_polygons(grid: Grid, *polygons: Polygon) -> list[MultiPolygon]:
     """Rasterise polygons given in pixels, and return the outlines of their pixels."""
     mask = rasterize(polygons, out_shape=(grid.height, grid.width), dtype="uint8")
-    return outlines_of(find_objects(mask), grid)
+    return trace_objects(find_objects(mask), grid)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
-from tests.support.object_scenes import PLAIN, UTM, noise
+from tests.support.object_scenes import PLAIN, UTM, make_noise
 
 from semicdvl.errors import OutputError
 from semicdvl.raster.grid import Grid
@@ -38,7 +38,7 @@ def test_cog_keeps_grid_values_nodata_colours_and_tags(tmp_path):
 
 
 def test_float_cog_has_nan_for_no_data(tmp_path):
-    score = noise(UTM)
+    score = make_noise(UTM)
     score[3, 5] = np.nan
     write_cog(tmp_path / "score.tif", score, grid=UTM, nodata=float("nan"))
     with rasterio.open(tmp_path / "score.tif") as source:
@@ -58,7 +58,7 @@ def test_plain_cog_has_no_crs_and_says_so(tmp_path):
 def test_same_input_same_bytes_however_it_comes(tmp_path):
     grid = UTM.window(0, 0, 700, 530)
     for name, rows in (("a.tif", 700), ("b.tif", 700), ("c.tif", 77)):
-        write_cog(tmp_path / name, noise(grid), grid=grid, rows=rows, nodata=float("nan"))
+        write_cog(tmp_path / name, make_noise(grid), grid=grid, rows=rows, nodata=float("nan"))
     first = (tmp_path / "a.tif").read_bytes()
     assert first == (tmp_path / "b.tif").read_bytes() == (tmp_path / "c.tif").read_bytes()
 
@@ -85,7 +85,7 @@ def test_what_fails_leaves_nothing(tmp_path):
 def test_full_disk_is_one_error_and_nothing_is_left(tmp_path, full_disk):
     grid = UTM.window(0, 0, 200, 300)
     with pytest.raises(OutputError, match="cannot be written"):
-        write_cog(tmp_path / "score.tif", noise(grid), grid=grid, nodata=float("nan"))
+        write_cog(tmp_path / "score.tif", make_noise(grid), grid=grid, nodata=float("nan"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,10 +93,10 @@ def test_full_disk_is_one_error_and_nothing_is_left(tmp_path, full_disk):
 def test_read_only_folder_is_one_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="cannot be written"):
-        write_cog(tmp_path / "score.tif", noise(UTM), grid=UTM, nodata=float("nan"))
+        write_cog(tmp_path / "score.tif", make_noise(UTM), grid=UTM, nodata=float("nan"))
 
 
 def test_folder_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
-        write_cog(tmp_path / "file" / "score.tif", noise(UTM), grid=UTM, nodata=float("nan"))
+        write_cog(tmp_path / "file" / "score.tif", make_noise(UTM), grid=UTM, nodata=float("nan"))

@@ -31,7 +31,7 @@ SIZES = [
 ]
 
 
-def verdict(path: Path) -> tuple[bool, list[str], list[str]]:
+def validate_cog(path: Path) -> tuple[bool, list[str], list[str]]:
     """Return whether a file is valid, errors and warnings; a warning of GDAL would be one more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -39,7 +39,7 @@ def verdict(path: Path) -> tuple[bool, list[str], list[str]]:
 
 
 @pytest.mark.parametrize(("height", "width", "overviews"), [(40, 57, []), (1100, 1300, [2, 4])])
-def test_what_detect_writes_is_valid(tmp_path, height, width, overviews):
+def test_rasters_of_a_detection_are_valid(tmp_path, height, width, overviews):
     before_CHW = np.full((3, height, width), 90, np.uint8)
     after_CHW = before_CHW.copy()
     after_CHW[:, 9:30, 8:31] = 250
@@ -52,7 +52,7 @@ def test_what_detect_writes_is_valid(tmp_path, height, width, overviews):
     settings = DetectionConfig(tile_px=512, overlap_px=32)
     detect_to_folder(before, after, tmp_path / "out", detector=detector, config=settings, progress=Console(quiet=True))
     for name in RASTERS:
-        assert verdict(tmp_path / "out" / name) == (True, [], []), name
+        assert validate_cog(tmp_path / "out" / name) == (True, [], []), name
         with rasterio.open(tmp_path / "out" / name) as source:
             assert source.shape == (height, width) and source.crs == UTM and source.overviews(1) == overviews
             assert source.transform.almost_equals(at(366_000, 4_104_000))
@@ -75,7 +75,7 @@ def test_every_size_and_crs_is_valid_and_has_its_overviews(tmp_path, height, wid
     ) as cog:
         cog.write_rows(0, (values > 0.5).astype(np.uint8))
     for name in ("score.tif", "t1.tif"):
-        assert verdict(tmp_path / name) == (True, [], []), name
+        assert validate_cog(tmp_path / name) == (True, [], []), name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(tmp_path / "score.tif") as source:
@@ -83,11 +83,11 @@ def test_every_size_and_crs_is_valid_and_has_its_overviews(tmp_path, height, wid
     assert least <= COG_BLOCK_PX, "the smallest overview is one block"
 
 
-def test_the_judge_finds_what_is_wrong(tmp_path):
+def test_validator_finds_what_is_wrong(tmp_path):
     """The check itself can fail: plain GeoTIFFs are none."""
     image_CHW = city(1100, 1300)
     plain = tif(tmp_path / "plain.tif", image_CHW, at(0, 0))
-    valid, errors, _ = verdict(plain)
+    valid, errors, _ = validate_cog(plain)
     assert not valid and errors
     no_overviews = tif(tmp_path / "tiled.tif", image_CHW, at(0, 0), tiled=True, blockxsize=512, blockysize=512)
-    assert not verdict(no_overviews)[0] and verdict(no_overviews)[2]
+    assert not validate_cog(no_overviews)[0] and validate_cog(no_overviews)[2]

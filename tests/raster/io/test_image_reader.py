@@ -47,7 +47,7 @@ def test_no_data_at_all(tmp_path, way, warped):
         assert ("all of it is black" in error.problem) == (way == "black")
 
 
-def test_nan_of_a_warped_date_stays_no_data(tmp_path):
+def test_nan_of_a_warped_image_stays_no_data(tmp_path):
     image = city(50, 70).astype(np.float32) / 255
     image[1, 10:20, 30:40] = np.nan
     good = tif(tmp_path / "a.tif", city(50, 70, seed=1), at(0, 90))

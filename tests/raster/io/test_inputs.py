@@ -34,7 +34,7 @@ from semicdvl.raster.io.pair_reader import open_pair
         ("GTIFF_DIR:2:a.tif", ["GTIFF_DIR:2:a.tif"], None),
     ],
 )
-def test_names_become_what_gdal_opens(given, parts, shown):
+def test_names_are_resolved_to_what_gdal_opens(given, parts, shown):
     name = resolve_input(given)
     assert list(name.gdal_names) == parts and str(name) == (shown or given)
     assert name.is_remote == any(word in str(given) for word in ("http", "s3:", "gs:"))
@@ -55,7 +55,7 @@ def test_folders_patterns_and_commas_in_names(tmp_path):
     [("", "No image was given"), ([], "No image was given"), ("hdfs2://a/b.tif", "address scheme hdfs2:// is unknown"),
      ("nowhere/*.tif", "No file matches")],
 )  # fmt: skip
-def test_names_that_mean_nothing(given, words):
+def test_unusable_names_are_refused(given, words):
     with pytest.raises(InputError, match=words):
         resolve_input(given)
 
@@ -111,7 +111,7 @@ def test_addresses_are_read(tmp_path):
         assert "secret" not in str(caught.value) and "Check the address" in caught.value.remedy
 
 
-def test_address_that_answers_nothing_is_given_up(tmp_path, monkeypatch):
+def test_silent_address_times_out(tmp_path, monkeypatch):
     one = tif(tmp_path / "one.tif", MOSAIC_CHW, at(100, 200))
     monkeypatch.setitem(inputs.NETWORK_TIMEOUTS, "GDAL_HTTP_LOW_SPEED_TIME", "1")
     monkeypatch.setitem(inputs.NETWORK_TIMEOUTS, "GDAL_HTTP_MAX_RETRY", "0")

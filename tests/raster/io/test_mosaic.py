@@ -29,7 +29,7 @@ def test_tiles_are_one_image_byte_for_byte(tmp_path, as_folder):
         assert (pair.read(20, 30, 25, 33).t2_HWC == window.t2_HWC[20:45, 30:63]).all()
 
 
-def test_what_no_tile_covers_is_no_data_and_the_grid_grows_up_and_left(tmp_path):
+def test_ground_without_a_tile_is_no_data_and_the_grid_grows_up_and_left(tmp_path):
     files = write_tiles(tmp_path / "tiles")
     date = open_image_reader([files[3], files[0]])  # the grid is that of the tile at the bottom right
     image_HWC, valid_HW = read_whole(date)

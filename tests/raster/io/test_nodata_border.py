@@ -12,7 +12,7 @@ from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack_mask
 from semicdvl.raster.io.pair_reader import open_pair
 
 
-def test_black_things_that_are_no_border_stay_valid(tmp_path):
+def test_black_regions_that_are_no_border_stay_valid(tmp_path):
     image = city(300, 310)
     image[:, 100:200, 100:200] = 0  # large, but inside
     image[:, :40, :40] = 0  # at the edge, but small
@@ -21,7 +21,7 @@ def test_black_things_that_are_no_border_stay_valid(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_black_border_found_by_strips_is_what_one_labelling_finds(seed, monkeypatch):
+def test_black_border_found_strip_by_strip_is_that_of_the_whole_image(seed, monkeypatch):
     monkeypatch.setattr(nodata_border, "STRIP_ROWS", 7)
     black_HW = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(61, 83)), 2) > 0.03
     labels_HW, count = ndimage.label(black_HW, np.ones((3, 3)))
@@ -49,7 +49,7 @@ def test_decimated_border_takes_no_more_memory_than_a_strip():
 
 @pytest.mark.parametrize("window", [(0, 0, 61, 83), (10, 20, 30, 41), (3, 60, 50, 23)])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.17])
-def test_border_grown_in_strips_is_the_whole_one_dilated(monkeypatch, window, share):
+def test_border_dilated_strip_by_strip_is_the_whole_one_dilated(monkeypatch, window, share):
     monkeypatch.setattr("semicdvl.raster.io.nodata_border.STRIP_ROWS", 7)
     black_HW = np.zeros((61, 83), bool)
     black_HW[:9, :40] = black_HW[30:, 70:] = black_HW[55:] = True

@@ -62,7 +62,7 @@ def test_truncated_jpeg(tmp_path):
         assert pair.shape_hw == (64, 96)
 
 
-def test_placed_by_control_points_or_polynomials_only(tmp_path):
+def test_georeferenced_by_control_points_or_polynomials_only(tmp_path):
     good, points, rpc = (tif(tmp_path / f"{name}.tif", city(40, 50), at(0, 90)) for name in ("a", "b", "c"))
     corners = [GroundControlPoint(row, col, 100 + col, 90 - row) for row in (0, 40) for col in (0, 50)]
     tif(points, city(40, 50), crs=UTM, gcps=corners)

@@ -8,7 +8,7 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.pair_reader import open_pair
 
 
-def test_bands_are_picked(tmp_path):
+def test_bands_are_selected(tmp_path):
     image = city(30, 40, bands=4)
     files = [tif(tmp_path / name, image, at(0, 90)) for name in ("a.tif", "b.tif")]
     with open_pair(*files, bands=(4, 3, 2)) as pair:
@@ -35,14 +35,14 @@ def test_four_bands(tmp_path):
         open_pair(*files, bands=(1, 2, 3, 5), after_bands=(3, 2, 1))
 
 
-def test_four_deep_bands_keep_their_stretch_in_colour(tmp_path):
+def test_16_bit_bands_keep_their_stretch_in_rgb(tmp_path):
     image = city(30, 40, bands=4).astype(np.uint16) * np.array([9, 5, 3, 40], np.uint16)[:, None, None]
     files = [tif(tmp_path / name, image, at(0, 90)) for name in ("a.tif", "b.tif")]
     with open_pair(*files, bands=(4, 1, 2, 3)) as pair:
         assert (pair.select_rgb().read(0, 0, 30, 40).t1_HWC == pair.read(0, 0, 30, 40).t1_HWC[..., :3]).all()
 
 
-def test_deep_grey_image_as_three_bands(tmp_path):
+def test_16_bit_grey_image_as_three_bands(tmp_path):
     grey = tif(tmp_path / "grey.tif", city(30, 40, bands=1).astype(np.uint16) * 9, at(0, 90))
     with open_pair(grey, grey, bands=(1, 1, 1)) as pair:
         image_HWC = pair.read(0, 0, 30, 40).t1_HWC

@@ -75,7 +75,7 @@ def test_other_crs_lands_on_the_same_ground(tmp_path):
 
 # ------------------------------------------------------------------------------------------------ no data
 @pytest.mark.parametrize("way", ["tag", "alpha", "border"])
-def test_no_data_of_either_date_is_invalid_and_black_in_both(tmp_path, way):
+def test_no_data_of_either_image_is_invalid_and_black_in_both(tmp_path, way):
     first, second = city(200, 210), city(200, 210, seed=1)
     first[:, :, :90] = 0
     extra = {"nodata": 0} if way == "tag" else {}
@@ -223,7 +223,7 @@ def test_grid_of_a_file(tmp_path):
             open_pair(before, after, grid=grid)
 
 
-def test_move_on_the_grid_of_the_after_image(tmp_path):
+def test_alignment_on_the_grid_of_the_after_image(tmp_path):
     ground = city(80, 90)
     before = tif(tmp_path / "a.tif", ground[:, 10:70, 20:80], at(10, 95))
     after = tif(tmp_path / "b.tif", ground[:, 13:73, 18:78], at(10, 95))  # the same place, said to lie 3 up, 2 right

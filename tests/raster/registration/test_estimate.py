@@ -73,7 +73,7 @@ def _noise(image):
 
 
 @pytest.mark.parametrize("change", [_darker, _season, _noise], ids=lambda change: change.__name__)
-def test_light_season_noise_and_lost_roofs_don_t_mislead(tmp_path, town, change):
+def test_brightness_season_noise_and_lost_roofs_do_not_mislead(tmp_path, town, change):
     after = paint(*SIZE, seed=3, gone=12)
     assert np.abs(after - town).max() > 50, "roofs are gone"
     later = change(photograph(after, row_px=-2.25, col_px=4.5)).astype(np.uint8)
@@ -81,7 +81,7 @@ def test_light_season_noise_and_lost_roofs_don_t_mislead(tmp_path, town, change)
     assert shift.is_known and (shift.row_px, shift.col_px) == pytest.approx((-2.25, 4.5), abs=0.2)
 
 
-def test_no_data_corners_don_t_pull_the_shift_to_zero(tmp_path, town):
+def test_no_data_corners_do_not_pull_the_shift_to_zero(tmp_path, town):
     before, after = photograph(town), photograph(town, row_px=6, col_px=-5)
     for image in (before, after):
         image[np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])) < 200] = 0
@@ -89,7 +89,7 @@ def test_no_data_corners_don_t_pull_the_shift_to_zero(tmp_path, town):
     assert shift.is_known and (shift.row_px, shift.col_px) == pytest.approx((6, -5), abs=0.15)
 
 
-def test_more_than_a_hundred_pixels_is_told(tmp_path):
+def test_more_than_a_hundred_pixels_are_measured(tmp_path):
     wide = photograph(paint(420, 520, seed=5, roofs=220))
     shift = shift_of(tmp_path, wide[110:, 20:], wide[:-110, :-20])
     assert shift.is_known and (shift.row_px, shift.col_px) == pytest.approx((110, 20), abs=0.2)
@@ -122,7 +122,7 @@ def _unrelated(kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["noise", "flat", "small", "furrows", "other town"])
-def test_what_cannot_be_measured_is_not_made_up(tmp_path, kind):
+def test_what_cannot_be_measured_is_unknown(tmp_path, kind):
     with pair_of(tmp_path, *_unrelated(kind)) as pair:
         shift = measure_shift(pair)
         assert not shift.is_known and shift.confidence == 0 and shift.to_alignment(pair) is None
@@ -136,7 +136,7 @@ def test_what_cannot_be_measured_is_not_made_up(tmp_path, kind):
     start=st.integers(0, 90),
 )
 @settings(max_examples=80, deadline=None)
-def test_windows_are_few_inside_and_spread(rows, cols, side, start):
+def test_windows_are_few_inside_the_overlap_and_spread(rows, cols, side, start):
     places = estimate._spread_windows((start, start + rows), (0, cols), side_px=side, max_windows=MAX_WINDOWS)
     assert 1 <= len(places) <= MAX_WINDOWS and len(set(places)) == len(places)
     assert all(start <= row <= start + rows and 0 <= col <= cols for row, col in places)
@@ -145,8 +145,8 @@ def test_windows_are_few_inside_and_spread(rows, cols, side, start):
 
 
 @dataclass(frozen=True)
-class Endless:
-    """A date of any size that knows how many pixels were read."""
+class CountingReader:
+    """An image of any size that counts the pixels that were read."""
 
     grid: Grid
     read_px: list[int] = field(default_factory=list)
@@ -154,16 +154,16 @@ class Endless:
 
     def read(self, row, col, height, width, *, shape_hw=None):
         self.read_px.append(height * width)
-        rng = np.random.default_rng([row, col - self.col_px])  # one window is another picture, the same at both dates
-        picture = ndimage.gaussian_filter(rng.normal(size=(height, width)), 2)
-        return np.repeat((120 + 400 * picture)[..., None], 3, axis=2).clip(0, 255).astype(np.uint8), np.ones(
+        rng = np.random.default_rng([row, col - self.col_px])  # every window has a texture of its own, the same at both dates
+        texture = ndimage.gaussian_filter(rng.normal(size=(height, width)), 2)
+        return np.repeat((120 + 400 * texture)[..., None], 3, axis=2).clip(0, 255).astype(np.uint8), np.ones(
             (height, width), bool
         )
 
 
-def test_reads_don_t_grow_with_the_raster():
+def test_reads_do_not_grow_with_the_raster():
     grid = Grid(UTM, Affine(0.5, 0, 0, 0, -0.5, 0), 50_000, 48_000)
-    before, after = Endless(grid), Endless(grid)
+    before, after = CountingReader(grid), CountingReader(grid)
     shift = measure_shift(RasterPair(before, after, grid, (), grid))
     assert shift.is_known and shift.length_px < 0.01 and len(shift.local) <= MAX_WINDOWS
     assert sum(before.read_px) < 10e6 and max(before.read_px) <= 512 * 512
@@ -172,7 +172,7 @@ def test_reads_don_t_grow_with_the_raster():
 # ------------------------------------------------------------------------------------------------ moving
 @pytest.mark.parametrize("crs", [UTM, None], ids=["utm", "plain"])
 @pytest.mark.parametrize("by", [(3.0, -5.0), (2.25, -4.5)])
-def test_a_moved_image_lies_on_the_other(tmp_path, town, crs, by):
+def test_an_aligned_image_matches_the_other(tmp_path, town, crs, by):
     before, after = photograph(town), photograph(town, row_px=by[0], col_px=by[1])
     with pair_of(tmp_path, before, after, crs=crs, move=Alignment(*by)) as pair:
         assert pair.grid.crs == crs and any("was co-registered" in note for note in pair.notes)
@@ -184,13 +184,13 @@ def test_a_moved_image_lies_on_the_other(tmp_path, town, crs, by):
         assert measure_shift(pair).length_px < 0.1
 
 
-def test_the_same_image_twice_is_not_moved(tmp_path, town):
+def test_identical_images_are_not_aligned(tmp_path, town):
     with pair_of(tmp_path, photograph(town), photograph(town)) as pair:
         shift = measure_shift(pair)
         assert shift.is_known and shift.length_px < 0.01 and shift.to_alignment(pair) is None
 
 
-def test_a_shift_that_varies_is_found_and_put_right(tmp_path):
+def test_a_shift_that_varies_is_measured_and_corrected(tmp_path):
     before = photograph(paint(200, 250, seed=8, roofs=330)).repeat(4, axis=0).repeat(4, axis=1)
     before = ndimage.gaussian_filter(before, (1, 1, 0))
     rows, cols = np.mgrid[:800, :1000].astype(np.float32)

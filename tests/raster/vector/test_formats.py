@@ -5,7 +5,7 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 from rich.console import Console
-from tests.support.object_scenes import PLAIN, UTM, frame_on
+from tests.support.object_scenes import PLAIN, UTM, build_plain_frame
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.errors import ConfigError
@@ -27,7 +27,7 @@ def build_well_known_text():
 @pytest.mark.parametrize("name", VECTOR_FORMATS)
 @pytest.mark.parametrize("grid", [UTM, PLAIN], ids=["utm", "plain"])
 def test_every_format_keeps_objects_and_crs(tmp_path, name, grid):
-    path, frame = tmp_path / f"changes.{name}", frame_on(grid)
+    path, frame = tmp_path / f"changes.{name}", build_plain_frame(grid)
     write_vector(path, frame)
     back = gpd.read_parquet(path) if name == "parquet" else gpd.read_file(path)
     assert back.sort_values("id")["score"].tolist() == frame.sort_values("id")["score"].tolist()
@@ -46,7 +46,7 @@ def new_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_new_format_is_a_file_and_a_line(tmp_path, new_format):
-    frame = frame_on()
+    frame = build_plain_frame()
     write_vector(tmp_path / f"changes.{new_format}", frame, layer="found")
     lines = (tmp_path / "changes.wkt").read_text().splitlines()
     assert lines[0] == "found" and len(lines) == 1 + len(frame) and "MULTIPOLYGON" in lines[1]

@@ -6,7 +6,7 @@ import rasterio
 import shapely
 from affine import Affine
 from shapely import MultiPolygon, Polygon, affinity, box
-from tests.support.object_scenes import CLASSES, DEGREES, PLAIN, UTM, drawn_on, frame_of, scene
+from tests.support.object_scenes import CLASSES, DEGREES, PLAIN, UTM, build_scene_frame, make_scene, trace_polygons
 
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
@@ -19,8 +19,8 @@ from semicdvl.raster.vector.object_table import (
 from semicdvl.raster.vector.simplify import SimplifySettings
 
 
-def test_rows_say_what_happened():
-    objects, frame = frame_of(UTM)
+def test_rows_describe_the_changes():
+    objects, frame = build_scene_frame(UTM)
     assert len(objects) == 4 and frame["area_m2"].is_monotonic_decreasing
     rows = frame.set_index("id")
     assert rows["kind"].to_dict() == {1: "appeared", 2: "disappeared", 3: "changed", 4: "replaced"}
@@ -32,11 +32,11 @@ def test_rows_say_what_happened():
 
 
 def test_without_classes_the_kind_is_changed():
-    _, frame = frame_of(UTM, t1_HW=None, t2_HW=None, classes=(), foreground=())
+    _, frame = build_scene_frame(UTM, t1_HW=None, t2_HW=None, classes=(), foreground=())
     assert set(frame["kind"]) == {"changed"} and frame["from_class"].isna().all()
 
 
-def test_class_is_taken_within_the_winning_concept():
+def test_majority_class_is_of_the_larger_of_foreground_and_background():
     change = np.ones((1, 20), np.uint8)
     t1 = np.full((1, 20), 3, np.uint8)
     t2 = np.array([[0] * 7 + [1] * 5 + [2] * 8], np.uint8)  # 35 % house, 25 % building, 40 % road
@@ -48,24 +48,24 @@ def test_class_is_taken_within_the_winning_concept():
 
 
 def test_areas_are_metres_on_the_ground_in_degrees_and_mercator():
-    _, frame = frame_of(DEGREES)
+    _, frame = build_scene_frame(DEGREES)
     wanted = (DEGREES.gsd_m or 0) ** 2
     assert frame.set_index("id").loc[1, "area_m2"] == pytest.approx(200 * wanted, rel=0.005)
     mercator = Grid(rasterio.CRS.from_epsg(3857), Affine(1.0, 0, 1_000_000, 0, -1.0, 8_399_738), 70, 90)  # 60 deg N
-    _, frame = frame_of(mercator)
+    _, frame = build_scene_frame(mercator)
     assert frame.set_index("id").loc[1, "area_m2"] == pytest.approx(200 / 4, rel=0.02)
     assert frame.set_index("id").loc[1, "perimeter_m"] == pytest.approx(60 / 2, rel=0.02)
 
 
-def test_without_crs_areas_are_pixels_unless_the_size_is_told():
-    _, frame = frame_of(PLAIN)
+def test_without_crs_areas_are_pixels_unless_the_pixel_size_is_given():
+    _, frame = build_scene_frame(PLAIN)
     assert frame.set_index("id").loc[1, ["area_px", "perimeter_px"]].tolist() == [200, 60]
-    _, frame = frame_of(PLAIN, gsd_m=0.2)
+    _, frame = build_scene_frame(PLAIN, gsd_m=0.2)
     assert frame.set_index("id").loc[1, "area_m2"] == pytest.approx(8) and "area_px" not in frame
 
 
 def test_small_objects_are_left_out():
-    change = scene()[0]
+    change = make_scene()[0]
     assert len(find_objects(change, min_area_px=14)) == 3
     assert len(find_objects(change, min_area_px=13)) == 4
     assert find_objects(change, min_area_px=14).area_px.tolist() == [6300 - 442, 200, 42, 200]
@@ -85,11 +85,11 @@ def test_area_and_perimeter_on_the_ellipsoid_count_holes_whichever_way_they_run(
     assert perimeter[0] == pytest.approx(2 * (0.005 * east + 0.0025 * north), rel=0.005)
 
 
-def test_rows_have_compactness_and_the_drawn_outlines_perimeter():
+def test_rows_have_compactness_and_the_perimeter_of_the_simplified_outline():
     square = affinity.translate(affinity.rotate(box(0, 0, 30, 30), 45, origin=(0, 0)), 60, 30)
     north = Grid(DEGREES.crs, Affine(6e-6, 0, 10.5, 0, -6e-6, 60.07), 120, 130)
     for grid in (UTM.window(0, 0, 120, 130), north):
-        outlines = drawn_on(grid, square, box(2, 2, 4, 60), shapely.Point(100, 90).buffer(18))
+        outlines = trace_polygons(grid, square, box(2, 2, 4, 60), shapely.Point(100, 90).buffer(18))
         area_px = np.array([round(outline.area / abs(grid.transform.a * grid.transform.e)) for outline in outlines])
         known = ObjectAttributes(area_px, np.full(3, 0.5), np.full(3, 0.9), [None] * 3, [None] * 3)
         settings = SimplifySettings(), SimplifySettings(regularise=grid is not north, simplify_m=0.5)

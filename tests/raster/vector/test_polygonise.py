@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 from scipy import ndimage
-from tests.support.object_scenes import UTM, noise
+from tests.support.object_scenes import UTM, make_noise
 
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.vector.object_table import build_object_frame
@@ -21,7 +21,7 @@ def test_polygons_burn_back_to_the_mask(seed, height, width):
     )
     grid = UTM.window(0, 0, height, width)
     objects = find_objects(change)
-    frame = build_object_frame(objects, grid=grid, score_HW=noise(grid))
+    frame = build_object_frame(objects, grid=grid, score_HW=make_noise(grid))
     labels, count = ndimage.label(change, np.ones((3, 3)))
     assert len(frame) == count and frame.is_valid.all()
     assert frame["area_m2"].sum() == pytest.approx(change.sum() * 0.25)

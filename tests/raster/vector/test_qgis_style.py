@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import geopandas as gpd
 import pyogrio
 import pytest
-from tests.support.object_scenes import frame_on
+from tests.support.object_scenes import build_plain_frame
 
 from semicdvl.errors import OutputError
 from semicdvl.raster.vector.change_kinds import CHANGE_KINDS
@@ -23,9 +23,9 @@ from semicdvl.raster.vector.qgis_style import (
 )
 
 
-def test_geopackage_brings_its_default_style(tmp_path):
+def test_geopackage_contains_its_default_style(tmp_path):
     path = tmp_path / "changes.gpkg"
-    write_vector(path, frame_on(), layer="found", style=CHANGE_KIND_STYLE)
+    write_vector(path, build_plain_frame(), layer="found", style=CHANGE_KIND_STYLE)
     assert {tuple(row) for row in pyogrio.list_layers(path)} == {("found", "MultiPolygon"), ("layer_styles", None)}
     # the question that QGIS asks
     with closing(sqlite3.connect(path)) as database:
@@ -59,12 +59,12 @@ def test_style_has_a_symbol_of_its_colour_for_every_kind():
         assert layer.find("Option").attrib["type"] == "Map"
 
 
-def test_style_that_cannot_be_stored_is_one_error(tmp_path, monkeypatch):
+def test_a_style_that_cannot_be_stored_is_one_error(tmp_path, monkeypatch):
     def full(path: Path, style: QgisStyle, *, layer: str) -> None:
         path.write_text("no database")
         store_default_style(path, style, layer=layer)
 
     monkeypatch.setattr("semicdvl.raster.vector.formats.geopackage.store_default_style", full)
     with pytest.raises(OutputError, match=r"changes.gpkg: cannot be written .*not a database"):
-        write_vector(tmp_path / "changes.gpkg", frame_on(), style=CHANGE_KIND_STYLE)
+        write_vector(tmp_path / "changes.gpkg", build_plain_frame(), style=CHANGE_KIND_STYLE)
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from shapely import MultiPolygon, Polygon, affinity, box
-from tests.support.object_scenes import drawn_on, outlines_of
+from tests.support.object_scenes import trace_objects, trace_polygons
 
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid, measure_map_unit_m
@@ -43,7 +43,7 @@ def turns(outline: Polygon) -> np.ndarray:
 @pytest.mark.parametrize("grid", [UTM, DEGREES, PLAIN], ids=["utm", "degrees", "plain"])
 @pytest.mark.parametrize("angle", [0, 13, 30, 71])
 @pytest.mark.parametrize(("thing", "corners"), [(box(0, 0, 40, 24), 4), (L, 6), (COURT, 4)])
-def test_turned_buildings_get_their_corners_back(grid, angle, thing, corners):
+def test_rotated_buildings_get_their_corners_back(grid, angle, thing, corners):
     if grid is DEGREES:  # pixels twice as high as wide: draw what is square on the ground
         half = measure_map_unit_m(grid)[0] * 6e-6 / (measure_map_unit_m(grid)[1] * 6e-6)
         turned = affinity.scale(affinity.rotate(thing, angle, origin=(0, 0)), 1.0, half, origin=(0, 0))
@@ -51,7 +51,7 @@ def test_turned_buildings_get_their_corners_back(grid, angle, thing, corners):
         turned = affinity.rotate(thing, angle, origin=(0, 0))
     bounds = turned.bounds
     turned = affinity.translate(turned, 20.2 - bounds[0], 20.3 - bounds[1])
-    (plain,) = drawn_on(grid, turned)
+    (plain,) = trace_polygons(grid, turned)
     (square,) = simplify_polygons([plain], SimplifySettings(regularise=True), grid=grid)
     meant = on_map(turned, grid)
     (part,) = square.geoms
@@ -61,18 +61,18 @@ def test_turned_buildings_get_their_corners_back(grid, angle, thing, corners):
     assert turns(shapely.transform(part, lambda xy: xy * scale)).max() < 0.01
 
 
-def test_round_things_stay_round_and_noise_stays_valid():
-    (disc,) = drawn_on(UTM, shapely.Point(60, 60).buffer(25))
+def test_round_outlines_stay_round_and_noise_stays_valid():
+    (disc,) = trace_polygons(UTM, shapely.Point(60, 60).buffer(25))
     (same,) = simplify_polygons([disc], SimplifySettings(regularise=True), grid=UTM)
     assert same.equals(disc)
 
 
 @given(st.integers(0, 10_000), st.booleans(), st.sampled_from([0.0, 0.4, 1.0, 3.0]))
 @settings(max_examples=30, deadline=None)
-def test_shaped_outlines_are_valid_apart_and_keep_what_they_had(seed, regularise, simplify_m):
+def test_simplified_outlines_are_valid_apart_and_complete(seed, regularise, simplify_m):
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.normal(size=(70, 80)), rng.uniform(0.8, 3)) > rng.uniform(-0.05, 0.1)
-    plain = outlines_of(find_objects(mask.astype(np.uint8)), UTM)
+    plain = trace_objects(find_objects(mask.astype(np.uint8)), UTM)
     found = simplify_polygons(plain, SimplifySettings(simplify_m, regularise), grid=UTM)
     assert len(found) == len(plain) and all(outline.is_valid and not outline.is_empty for outline in found)
     assert all(isinstance(outline, MultiPolygon) for outline in found)
@@ -85,17 +85,17 @@ def test_shaped_outlines_are_valid_apart_and_keep_what_they_had(seed, regularise
         assert holes == [[len(part.interiors) for part in outline.geoms] for outline in plain]
 
 
-def test_regular_refuses_what_fits_badly():
+def test_regularise_rejects_a_poor_fit():
     star = Polygon([(r * np.cos(a), r * np.sin(a)) for a, r in zip(np.linspace(0, 6.2, 11), [30, 8] * 6, strict=False)])
     found = regularise_polygon(star, tolerance=1.0)
     assert found is None or iou(found, star) >= MIN_IOU
 
 
 # ------------------------------------------------------------------------------------------------ simpler
-def test_simplify_is_in_metres_whatever_the_map_says():
+def test_tolerance_is_in_metres_for_any_crs():
     turned = affinity.translate(affinity.rotate(L, 20, origin=(0, 0)), 40, 20)
     for grid, gsd_m in ((UTM, None), (DEGREES, None), (PLAIN, 0.5)):
-        (plain,) = drawn_on(grid, turned)
+        (plain,) = trace_polygons(grid, turned)
         counts, apart = [], []
         for simplify_m in (0.0, 0.6, 3.0):
             (simple,) = simplify_polygons([plain], SimplifySettings(simplify_m), grid=grid, gsd_m=gsd_m)
@@ -107,12 +107,12 @@ def test_simplify_is_in_metres_whatever_the_map_says():
         assert counts[0] > counts[1] > counts[2] and apart[2] > 0.6
 
 
-def test_an_outline_that_would_swallow_its_neighbour_stays_as_it_is():
+def test_an_outline_that_would_touch_its_neighbour_is_unchanged():
     change = np.zeros((40, 60), np.uint8)
     change[5:35, 5:45] = 1
     change[18:24, 41:45] = 0  # a notch, shallower than the tolerance ...
     change[20:22, 43:45] = 1  # ... with something in it
-    plain = outlines_of(find_objects(change), UTM)
+    plain = trace_objects(find_objects(change), UTM)
     alone = simplify_polygons(plain[:1], SimplifySettings(3.0), grid=UTM)
     assert len(plain) == 2 and alone[0].intersects(plain[1])
     found = simplify_polygons(plain, SimplifySettings(3.0), grid=UTM)

@@ -23,7 +23,7 @@ CLASSES, FOREGROUND = ("house", "building", "road", "grass"), (0, 1)
 PLACE = Affine(0.5, 0, 366676.3, 0, -0.5, 4104256.7)
 
 
-def a_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -> MapStrip:
+def make_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -> MapStrip:
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(height, width))
     noise = ndimage.gaussian_filter(noise, smooth) if smooth else noise
@@ -37,7 +37,7 @@ def a_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -
     return MapStrip(0, change, score, *dates)
 
 
-def streamed(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float, classes: bool):
+def extract_streaming(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float, classes: bool):
     """Return the objects and the map without the small ones, as it would be written."""
     stream = ObjectCollector(grid, *((CLASSES, FOREGROUND) if classes else ()), min_area_px=least_px)
     rows = [0, *itertools.accumulate(itertools.islice(itertools.cycle(heights), grid.height))]
@@ -62,10 +62,10 @@ def streamed(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float
     least=st.sampled_from([0, 2, 7, 60]), classes=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_strips_give_what_the_whole_gives(seed, shape, smooth, heights, least, classes):
-    whole = a_map(seed, *shape, smooth=smooth, classes=classes)
+def test_strips_give_the_objects_of_the_whole_map(seed, shape, smooth, heights, least, classes):
+    whole = make_map(seed, *shape, smooth=smooth, classes=classes)
     grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, *shape)
-    table, written = streamed(whole, heights, grid=grid, least_px=least, classes=classes)
+    table, written = extract_streaming(whole, heights, grid=grid, least_px=least, classes=classes)
     objects = find_objects(whole.change_HW, min_area_px=least)
     names = {"classes": CLASSES, "foreground": FOREGROUND} if classes else {}
     wanted = build_object_frame(
@@ -90,7 +90,7 @@ def test_a_comb_and_a_ring_are_one_object_each(heights):
     change[3:6, 7:10] = 0
     whole = MapStrip(0, change, change.astype(np.float32))
     grid = Grid(None, Affine.identity(), 9, 12)
-    table, _ = streamed(whole, heights, grid=grid, least_px=0, classes=False)
+    table, _ = extract_streaming(whole, heights, grid=grid, least_px=0, classes=False)
     assert table.frame["area_px"].tolist() == [23, 16]
     assert [len(shape.geoms) for shape in table.frame.geometry] == [1, 1]
     assert len(table.frame.geometry.iloc[1].geoms[0].interiors) == 1
@@ -102,8 +102,8 @@ def test_very_large_objects_are_traced_from_a_file(monkeypatch):
     change = (ndimage.gaussian_filter(rng.normal(size=(60, 75)), 1) > -0.02).astype(np.uint8)
     whole = MapStrip(0, change, change.astype(np.float32))
     grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, 60, 75)
-    wanted, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
+    wanted, _ = extract_streaming(whole, [7], grid=grid, least_px=0, classes=False)
     assert max(len(one.interiors) for shape in wanted.frame.geometry for one in shape.geoms) > 3
     monkeypatch.setattr(polygonise, "MAX_IN_MEMORY_PX", 50)
-    found, _ = streamed(whole, [7], grid=grid, least_px=0, classes=False)
+    found, _ = extract_streaming(whole, [7], grid=grid, least_px=0, classes=False)
     assert shapely.equals_exact(found.frame.geometry.values, wanted.frame.geometry.values, tolerance=0).all()
