@@ -1,4 +1,4 @@
-"""Entry of the command line: runs a command and turns the user's errors into one line and exit code 2."""
+"""Entry point of the command line: run a command and turn errors that a user can mend into one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main() -> None:
 
     Exit codes: 0 done; 2 something the user can mend (one line on standard error, no traceback); 130 interrupted.
     """
-    # Threads that wait by spinning take the cores from those they wait for: with one other busy process on two cores
-    # an image took 10 s in place of 0.8. Read when torch loads its OpenMP, which is later; what a user set stands.
+    # Threads that spin while they wait take the cores from those that work: with one other busy process on two cores
+    # an image took 10 s in place of 0.8. OpenMP reads this when torch is loaded, which is later; a user's own is kept.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from semicdvl.cli import app
 
@@ -32,7 +32,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as stop:  # typer turns Ctrl-C into this
         if stop.code == INTERRUPTED:
-            console.print("interrupted. Nothing half-written is left; the same command goes on or starts again.")
+            console.print("Interrupted. No half-written file is left. Run the same command again to resume or restart.")
         raise
 
 

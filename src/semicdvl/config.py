@@ -133,7 +133,7 @@ class Recipe(ConfigSection):
     train: TrainConfig = TrainConfig()
 
 
-def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe.
 
     A recipe may stand on another one: `base = "other.toml"`, a path relative to its own folder. Its keys are put over
@@ -146,8 +146,14 @@ def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     Raises:
         InputError: the file, or its base, is missing or not TOML.
         ConfigError: a key is unknown or a value does not fit; or recipes stand on each other in a circle.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> recipe = cd.load_recipe(recipe_toml, overrides=("steps=100", "method.name=fixmatch"))
+        >>> recipe.train.steps, recipe.method.name
+        (100, 'fixmatch')
     """
-    content = read_with_base(path)
+    content = read_with_base(Path(path))
     for override in overrides:
         _apply_override(content, override)
     return parse_recipe(content, source=str(path))

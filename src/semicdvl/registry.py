@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from semicdvl.errors import ConfigError
+
+Builder = Callable[..., Any]
+"""What makes a part: a function, or a class."""
 
 MOVED_BUILDERS = {
     "semicdvl.adapt.network:build": "semicdvl.training.self_training.network:build_siam_aerial",
@@ -123,3 +127,34 @@ def _convert_options(what: str, builder: Callable[..., Any], options: Mapping[st
         except ValidationError as error:
             raise ConfigError(f"{what}, {key} = {options[key]!r}: {error.errors()[0]['msg']}.") from error
     return converted
+
+
+def register_builder(kind: str, name: str, builder: Builder | str, table: dict[str, str]) -> None:
+    """Add a part to a table of this process, under a name of its own.
+
+    The table keeps the builder's import path, so that a name means code in one way only. A function or class of a
+    notebook or script is found as `__main__:builder`.
+
+    Args:
+        kind: what is registered, for the error text ("model", "VLM", ...).
+        name: a name that the table does not hold yet.
+        builder: a function or class at the top level of a module, or its import path `package.module:builder`.
+        table: the room's dict of `name -> "module:builder"`.
+
+    Raises:
+        ConfigError: the name is taken or not usable, or the builder cannot be found by an import path.
+    """
+    if not name or ":" in name:
+        raise ConfigError(f"{kind} '{name}' cannot be registered: give a name of at least one character, without ':'.")
+    if name in table:
+        raise ConfigError(f"{kind} '{name}' is registered already, as {table[name]}. Choose another name.")
+    if not isinstance(builder, str):
+        path = f"{builder.__module__}:{builder.__qualname__}"
+        if getattr(sys.modules.get(builder.__module__), builder.__qualname__, None) is not builder:
+            raise ConfigError(
+                f"{kind} '{name}' cannot be registered: {path} is not at the top level of its module. "
+                "Define the builder there, or give its import path as package.module:builder."
+            )
+        builder = path
+    resolve_builder(kind, builder, {})
+    table[name] = builder

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,6 +61,29 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in text
     assert __version__ in _run(capsys, "--version")[1]
     assert "house" in _run(capsys, "detect", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["detect", "--help"], ["list", "vlms"], ["list", "models"]], ids=" ".join
+)
+def test_help_and_lists_do_not_load_torch(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['semicdvl', *{arguments}]\n"
+        "from semicdvl.__main__ import main\n"
+        "try: main()\nfinally: assert 'torch' not in sys.modules, 'torch was loaded'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "torch was loaded" not in done.stderr, done.stderr
+
+
+def test_square_brackets_are_printed_as_they_are(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out [draft]"
+    code, text, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE)
+    assert code == 0, complaint
+    assert f"results: {out}" in text
+    assert "semicdvl[onnx]" in _run(capsys, "export", "--help")[1]
 
 
 def test_lists_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +187,7 @@ def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
     monkeypatch.setattr("semicdvl.reports.html.write_page", broken)
     code, _, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE)
     assert code == (2 if reason == "disk" else 130)
-    assert ("No space left" if reason == "disk" else "interrupted") in complaint
+    assert ("No space left" if reason == "disk" else "Interrupted") in complaint
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert json.loads(before["run.json"])
     kept = {".out.partial"} if reason == "ctrl-c" else set()  # finished tiles, for the same command again

@@ -84,7 +84,7 @@ def test_neighbours_and_other_words_stay_apart() -> None:
 
 
 def test_a_joined_object_has_the_best_score_of_its_finds() -> None:
-    def ask(tiles: Sequence[np.ndarray]) -> list[Segments]:
+    def encode_prompts(tiles: Sequence[np.ndarray]) -> list[Segments]:
         full = np.ones(tiles[0].shape[:2], bool)
         return [
             Segments(np.zeros((1, *full.shape), np.float32), ("a",), (Instance(full, 0, float(tile[0, 0, 0]) / 100),))
@@ -101,7 +101,7 @@ def test_a_joined_object_has_the_best_score_of_its_finds() -> None:
 def test_a_sliver_joins_the_object_that_holds_it() -> None:
     """The left tile sees two columns of an object, and badly; the right one sees it whole."""
 
-    def ask(tiles: Sequence[np.ndarray]) -> list[Segments]:
+    def encode_prompts(tiles: Sequence[np.ndarray]) -> list[Segments]:
         answers = []
         for number, tile in enumerate(tiles):
             mask = np.zeros(tile.shape[:2], bool)
@@ -120,7 +120,7 @@ def test_a_sliver_joins_the_object_that_holds_it() -> None:
 def test_tiles_go_in_batches_and_small_images_as_they_are() -> None:
     sizes: list[list[tuple[int, ...]]] = []
 
-    def ask(tiles: Sequence[np.ndarray]) -> list[Segments]:
+    def encode_prompts(tiles: Sequence[np.ndarray]) -> list[Segments]:
         sizes.append([tile.shape[:2] for tile in tiles])
         return [Segments(np.full((1, *tile.shape[:2]), 0.25, np.float32), ("a",)) for tile in tiles]
 

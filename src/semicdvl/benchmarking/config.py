@@ -210,13 +210,20 @@ class Suite(ConfigSection):
         return self.model_copy(update={"data": moved})
 
 
-def load_suite(path: Path) -> Suite:
+def load_suite(path: str | Path) -> Suite:
     """Read a suite; its recipes are given relative to its file.
 
     Raises:
         InputError: the file is missing or not TOML.
         ConfigError: a key is unknown or a value does not fit; names repeat, or a compared method is not in the suite.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> suite = cd.load_suite(suite_toml)
+        >>> suite.name, suite.seeds
+        ('small', (0, 1, 2))
     """
+    path = Path(path)
     content = read_toml(path)
     content["data"] = tuple(
         _parse_data_entry(entry, f"{path}: data {at}")

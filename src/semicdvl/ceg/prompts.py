@@ -69,6 +69,11 @@ def resolve_prompts(
 
     Raises:
         ConfigError: the set is unknown, or the words don't make two lists.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.resolve_prompts(find="road", background="grass, tree")
+        Prompts(find=('road',), background=('grass', 'tree'))
     """
     if prompt_set not in PROMPT_SETS:
         raise ConfigError(

@@ -1,9 +1,16 @@
-"""The command line: one function per command; the work is done in the rooms.
+"""The command line: parses options, calls the public functions of `semicdvl`, prints what they return.
 
-One file per topic. `--help` shows the commands in the order of the imports here.
+app.py            the application and its console
+option_groups.py  lets commands share groups of options
+options.py        the groups that several commands share
+tables.py         tables that commands print
+detection.py, labels.py, prepare.py, training.py, self_training.py, evaluation.py, listing.py: one file per topic
 """
 
-from semicdvl.cli import detection, labels, self_training, training
+# isort: off
+# `semicdvl --help` lists the commands in this order.
 from semicdvl.cli.app import app
+from semicdvl.cli import detection, labels, prepare, training, self_training, evaluation, listing
+# isort: on
 
-__all__ = ["app", "detection", "labels", "self_training", "training"]
+__all__ = ["app", "detection", "evaluation", "labels", "listing", "prepare", "self_training", "training"]

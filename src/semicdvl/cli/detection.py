@@ -3,257 +3,307 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semicdvl.cli.app import app, out
+import semicdvl as cd
+from semicdvl.cli.app import DETECTION, app, out
+from semicdvl.cli.option_groups import expand_option_groups
 from semicdvl.cli.options import (
-    After,
-    AfterBands,
-    Align,
-    Background,
-    Bands,
-    Before,
-    Delta,
-    Device,
-    Dtype,
-    FeaturesName,
-    Find,
-    Gamma,
-    GridOf,
-    Gsd,
-    Level,
-    MinCosine,
-    Normalise,
-    NormaliseBy,
-    OneAfter,
-    OneBefore,
-    PromptSet,
-    ReplacedClass,
-    ReplacedIoU,
-    ShiftPx,
-    VLMFrom,
-    VLMName,
-    VLMSet,
-    build_vlm,
-    ceg_settings,
-    failures_table,
-    numbers_in,
-    prompts_from,
-    refuse_idle,
-    words_in,
+    ADVANCED,
+    INPUT,
+    OUTPUT,
+    TARGET,
+    BandOptions,
+    CEGOptions,
+    Executor,
+    FeatureOptions,
+    OptionalPairArguments,
+    PairArguments,
+    PromptOptions,
+    ReadingOptions,
+    VLMOptions,
+    split_words,
 )
+from semicdvl.cli.tables import build_failure_table
 
 if TYPE_CHECKING:
-    from semicdvl.ceg.features import FeatureExtractor
-    from semicdvl.types import VLM, Detector
+    from semicdvl import Detector
 
 
 class Precision(StrEnum):
-    """Numbers that a trained network computes with."""
+    """Number types that a trained network computes with."""
 
     fp32 = "fp32"
     bf16 = "bf16"
 
 
-@app.command()
+@app.command(rich_help_panel=DETECTION)
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the city, the runs and the report")] = Path(
-        "demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another city")] = 0,
-) -> None:
-    """Everything on a made-up city pair, offline, in minutes: detect, pseudo, train, evaluate, one report."""
-    from semicdvl.demo import run_demo
-
-    run_demo(output, seed=seed, console=out)
-
-
-@app.command()
-def check(
-    before: Before,
-    after: After,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for check.json and the picture sheet check.html")
-    ] = Path("check"),
-    bands: Bands = None,
-    after_bands: AfterBands = None,
-    grid: GridOf = "before",
+        Path,
+        typer.Option("--output", "-o", help="Folder for the city, the runs and the report", rich_help_panel=OUTPUT),
+    ] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another city", rich_help_panel=ADVANCED)] = 0,
 ) -> None:
-    """Do these two images fit? Grid, CRS, overlap, no data, light and the shift between them, and what to do about it.
+    """Run everything on a synthetic city pair, offline, in minutes: detect, pseudo, train, evaluate, one report."""
+    cd.run_demo(output, seed=seed, console=out)
 
-    A date may be one file, a folder of tiles, several files with commas in between, or an address.
+
+@app.command(rich_help_panel=DETECTION)
+@expand_option_groups
+def check(
+    pair: PairArguments,
+    reading: BandOptions,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for check.json and the page check.html", rich_help_panel=OUTPUT),
+    ] = Path("check"),
+) -> None:
+    """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry and shift, and what to do.
+
+    An image may be one file, a folder of tiles, several files with commas in between, or an address.
 
     Exit code: 0 fine, 1 usable with warnings, 2 not usable.
     """
-    from semicdvl.detection.pair_check.check import check_pair
     from semicdvl.detection.pair_check.results import format_check_summary, format_check_table
 
-    asked = {"bands": numbers_in(bands, "--bands"), "after_bands": numbers_in(after_bands, "--after-bands")}
-    checked = check_pair(before, after, output, grid=grid, **asked)
+    checked = cd.check_pair(pair.before, pair.after, out=output, grid=reading.grid, **reading.band_numbers)
     out.print(format_check_table(checked))
-    out.print(format_check_summary(checked, output), highlight=False, soft_wrap=True, markup=False)
+    out.print(format_check_summary(checked, output), soft_wrap=True)
     raise typer.Exit(checked.verdict)
 
 
-class Engine(StrEnum):
-    """What computes the tiles."""
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What detects the change."""
 
-    local = "local"
-    ray = "ray"
-
-
-@app.command()
-def detect(
-    context: typer.Context,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Folder for the map, the polygons and the report; of --pairs: for all"),
-    ],
-    before: OneBefore = None,
-    after: OneAfter = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(help="In place of BEFORE AFTER: a table (CSV, parquet) with columns before, after and maybe name"),
-    ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="A trained run, or a file of `semicdvl export`; without it: no labels, VLM + CEG"),
-    ] = None,
+        typer.Option(
+            help="A trained run, or a file of `semicdvl export`; without it no labels are needed: VLM and CEG",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
     method: Annotated[
-        str | None, typer.Option(help="Without training: see `semicdvl list classic`; or package.module:builder")
-    ] = None,
+        str | None,
+        typer.Option(
+            help="An unsupervised method, see `semicdvl list classic`; or package.module:builder",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
     method_set: Annotated[
-        list[str] | None, typer.Option("--method-set", help="An option of it, key=value: threshold=3, backbone=vgg16")
-    ] = None,
-    find: Find = None,
-    background: Background = None,
-    prompts: PromptSet = "buildings",
-    vlm: VLMName = "aerial",
-    vlm_from: VLMFrom = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    vlm_set: VLMSet = None,
-    level: Annotated[Level, typer.Option(help="Kind of change event without a model")] = Level.instance,
-    gamma: Gamma = None,
-    delta: Delta = 0.0,
-    shift_px: ShiftPx = 0,
-    replaced_iou: ReplacedIoU = None,
-    replaced_class: ReplacedClass = False,
-    min_cosine: MinCosine = None,
-    features: FeaturesName = None,
+        list[str] | None,
+        typer.Option(
+            "--method-set",
+            help="An option of the method, key=value: threshold=3, backbone=vgg16",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
     calibrate: Annotated[
         bool,
-        typer.Option(help="Without labels: give objects a probability, learned from the pair; keep those from 0.5 on"),
-    ] = False,
-    gsd: Gsd = None,
-    bands: Bands = None,
-    after_bands: AfterBands = None,
-    grid: GridOf = "before",
-    normalise: NormaliseBy = Normalise.none,
-    tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels")] = 1024,
-    overlap: Annotated[int, typer.Option(min=0, help="Overlap of tiles in pixels")] = 128,
-    min_area_m2: Annotated[float, typer.Option(min=0, help="Leave out smaller objects (pixels, without a CRS)")] = 0.0,
-    simplify_m: Annotated[
-        float, typer.Option(min=0, help="Leave out the polygons' corners that lie off by less (pixels, without a CRS)")
-    ] = 0.0,
-    regularise: Annotated[bool, typer.Option(help="Polygons with right angles where they fit: buildings")] = False,
-    polygons: Annotated[
-        str | None, typer.Option(help="Write the polygons as these, too: geojson,fgb,parquet (gpkg is always there)")
-    ] = None,
-    align: Align = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace OUT even if something else wrote it")] = False,
+        typer.Option(
+            help="Without labels: give objects a calibrated probability of change; keep those from 0.5 on",
+            rich_help_panel=TARGET,
+        ),
+    ] = False
     precision: Annotated[
-        Precision, typer.Option(help="Numbers that a trained network computes with; bf16 is faster where there is AMX")
-    ] = Precision.fp32,
+        Precision,
+        typer.Option(
+            help="Number type that a trained network computes with; bf16 is faster where the CPU has AMX",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = Precision.fp32
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile a trained network: slow to start (needs a C++ compiler)")
-    ] = False,
-    engine: Annotated[
-        Engine, typer.Option(help="Where tiles are computed: this process, or a Ray cluster; the result is the same")
-    ] = Engine.local,
-    workers: Annotated[int, typer.Option(min=1, help="Of --engine ray: processes; each loads the detector once")] = 1,
-) -> None:
-    """Two rasters in; a change map (GeoTIFF), change polygons (GPKG) and a report (HTML) out.
+        bool,
+        typer.Option(
+            "--compile", help="Compile a trained network: slow to start, needs a C++ compiler", rich_help_panel=ADVANCED
+        ),
+    ] = False
 
-    A date may be one file, a folder of tiles, several files with commas in between (later ones lie over earlier ones),
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Tiles, post-processing and files of a result."""
+
+    tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels", rich_help_panel=ADVANCED)] = 1024
+    overlap: Annotated[int, typer.Option(min=0, help="Overlap of the tiles in pixels", rich_help_panel=ADVANCED)] = 128
+    min_area_m2: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Leave out objects with a smaller area (pixels, without a CRS)", rich_help_panel=OUTPUT
+        ),
+    ] = 0.0
+    simplify_m: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Simplify the polygons with this tolerance (pixels, without a CRS)", rich_help_panel=OUTPUT
+        ),
+    ] = 0.0
+    regularise: Annotated[
+        bool,
+        typer.Option(
+            help="Regularise the polygons: right angles where they fit, for buildings", rich_help_panel=OUTPUT
+        ),
+    ] = False
+    polygons: Annotated[
+        str | None,
+        typer.Option(
+            help="Further formats of the polygons beside GeoPackage: geojson,fgb,parquet", rich_help_panel=OUTPUT
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace OUT even if something else wrote it", rich_help_panel=OUTPUT)
+    ] = False
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """The options as fields of `DetectionConfig`."""
+        return {
+            "tile_px": self.tile,
+            "overlap_px": self.overlap,
+            "min_area_m2": self.min_area_m2,
+            "simplify_m": self.simplify_m,
+            "regularise": self.regularise,
+            "polygons": split_words(self.polygons),
+            "overwrite": self.overwrite,
+        }
+
+
+@app.command(rich_help_panel=DETECTION)
+@expand_option_groups
+def detect(
+    context: typer.Context,
+    pair: OptionalPairArguments,
+    reading: ReadingOptions,
+    chosen: DetectorOptions,
+    prompts: PromptOptions,
+    vlm: VLMOptions,
+    ceg: CEGOptions,
+    features: FeatureOptions,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the map, the polygons and the report; with --pairs: for all results",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    result: MapOptions,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of BEFORE AFTER: a table (CSV, parquet) with the columns before, after and maybe name",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    engine: Annotated[
+        Executor,
+        typer.Option(
+            help="Where tiles are computed: this process, or a Ray cluster; the result is the same",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = Executor.local,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="With --engine ray: processes; each loads the detector once", rich_help_panel=ADVANCED
+        ),
+    ] = 1,
+) -> None:
+    """Detect change between two rasters: write a change map (GeoTIFF), change polygons (GPKG) and a report (HTML).
+
+    An image may be one file, a folder of tiles, several files with commas in between (later ones cover earlier ones),
     or an address: https://..., s3://..., /vsizip/tiles.zip/a.tif
 
     Without labels:  semicdvl detect before.tif after.tif -o out --find house --background road,grass,tree,water
 
     With a trained network:  semicdvl detect before.tif after.tif -o out --model runs/my-run
 
-    With a method that is not trained on labels:  semicdvl detect before.tif after.tif -o out --method irmad
+    With an unsupervised method:  semicdvl detect before.tif after.tif -o out --method irmad
 
     Many pairs:  semicdvl detect --pairs pairs.csv -o out; each goes to out/NAME, out/index.html lists them, and what is
-    done is not done twice. Paths are meant from the table's folder. Exit code 2 where a pair failed.
+    finished is not done again. Paths are relative to the table's folder. The exit code is 2 where a pair failed.
     """
-    from semicdvl.ceg.features import build_feature_extractor
-    from semicdvl.detection.batch.pairs_table import PairsTable
-    from semicdvl.detection.batch.run import detect_batch, parse_inputs
-    from semicdvl.detection.config import DetectionConfig
-    from semicdvl.detection.detectors.calibrated import build_calibrated_detector
-    from semicdvl.detection.detectors.network import build_network_detector
-    from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector, refuse_model_with_method
-    from semicdvl.detection.detectors.unsupervised import parse_method_options as method_options
-    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-    from semicdvl.detection.pipeline import detect_to_folder
-    from semicdvl.detection.tiles.ray_executor import open_executor
+    _refuse_unused_options(context, chosen)
+    _check_inputs(pair, pairs)
+    config = cd.DetectionConfig(**reading.config_fields, **result.config_fields)
+    build = _make_detector_builder(chosen, prompts, vlm, ceg, features)
+    running: dict[str, Any] = {
+        "detector": build,
+        "config": config,
+        "executor": engine.value,
+        "workers": workers,
+    }
+    if pairs is None:
+        saved = cd.detect_to_folder(pair.before or "", pair.after or "", output, **running)
+        out.print(saved.format_text(), soft_wrap=True)
+        return
+    done = cd.detect_pairs(pairs, output, **running)
+    out.print(done.summary, soft_wrap=True)
+    if done.failed:
+        out.print(build_failure_table({one.name: str(one.error) for one in done.failed}))
+        raise typer.Exit(2)
 
-    refuse_model_with_method(model=model, method=method, options=method_set)
-    refuse_idle(context, model=model, method=method)
-    given = parse_inputs(before, after, pairs)
-    build: Callable[[], Detector]  # what builds the detector once more, in a process of an engine
-    if model is not None:
-        build = partial(
-            build_network_detector, model, device=device or "auto", precision=precision.value, compiled=compiled
+
+def _make_detector_builder(
+    chosen: DetectorOptions, prompts: PromptOptions, vlm: VLMOptions, ceg: CEGOptions, features: FeatureOptions
+) -> Callable[[], Detector]:
+    """Return what builds the detector that the options name, in this process or in a worker."""
+    if chosen.model is not None:
+        return partial(
+            cd.load_detector,
+            chosen.model,
+            device=vlm.device or "auto",
+            precision=chosen.precision.value,
+            compiled=chosen.compiled,
         )
-        detector = build()
-    elif method is not None:
-        build = partial(build_unsupervised_detector, method, method_options(method_set))
-        detector = build()
-    else:
-        ask = partial(build_vlm, vlm, vlm_from, device, dtype, vlm_set)
-        words, asked = prompts_from(find, background, prompts), ask()
-        beyond = {"shift_px": shift_px, "replaced_iou": replaced_iou, "replaced_class": replaced_class}
-        ceg = ceg_settings(asked, level=level.value, delta=delta, gamma=gamma, min_cosine=min_cosine, **beyond)
-        finish = partial(build_calibrated_detector if calibrate else build_vlm_detector, prompts=words, settings=ceg)
-        describe = None if features is None else partial(build_feature_extractor, features)
-        build = partial(_of_vlm, ask, describe, finish)
-        detector = _of_vlm(lambda: asked, describe, finish)
-    settings = DetectionConfig(
-        tile_px=tile,
-        overlap_px=overlap,
-        min_area_m2=min_area_m2,
-        gsd_m=gsd,
-        bands=numbers_in(bands, "--bands"),
-        after_bands=numbers_in(after_bands, "--after-bands"),
-        grid=grid,
-        normalise=normalise.value,
-        simplify_m=simplify_m,
-        regularise=regularise,
-        polygons=tuple(words_in(polygons)),
-        align=align,
-        overwrite=overwrite,
+    if chosen.method is not None:
+        from semicdvl.detection.detectors.unsupervised import parse_method_options
+
+        return partial(cd.create_detector, chosen.method, **parse_method_options(chosen.method_set))
+    return partial(
+        cd.create_vlm_detector,
+        vlm.make_builder(),
+        prompts=prompts.resolve(),
+        ceg=ceg.settings | features.settings,
+        features=features.features,
+        calibrate=chosen.calibrate,
     )
-    with open_executor(engine.value, workers=workers, build=build, built=detector) as tiles:
-        if isinstance(given, PairsTable):
-            found = detect_batch(given, output, detector=detector, config=settings, executor=tiles)
-            out.print(found.summary, highlight=False, soft_wrap=True, markup=False)
-            if found.failed:
-                out.print(failures_table({one.name: str(one.error) for one in found.failed}))
-                raise typer.Exit(2)
-        else:
-            result = detect_to_folder(*given, output, detector=detector, config=settings, executor=tiles)
-            out.print(result.format_text(), highlight=False, soft_wrap=True)
 
 
-def _of_vlm(
-    ask: Callable[[], VLM], describe: Callable[[], FeatureExtractor] | None, finish: Callable[..., Detector]
-) -> Detector:
-    """Build a VLM, the source of features that is wanted, and the detector that asks both."""
-    return finish(ask(), features=None if describe is None else describe())
+def _check_inputs(pair: OptionalPairArguments, pairs: Path | None) -> None:
+    """Refuse a table together with images, and one image alone.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    given = [image for image in (pair.before, pair.after) if image is not None]
+    if pairs is not None and given:
+        raise cd.ConfigError(f"--pairs {pairs} names the images; leave out {' '.join(given)}, or the table.")
+    if pairs is None and len(given) < 2:
+        came = f"{given[0]} alone" if given else "no image"
+        raise cd.ConfigError(f"{came} was given. Give BEFORE AFTER, or --pairs TABLE with columns before and after.")
+
+
+def _refuse_unused_options(context: typer.Context, chosen: DetectorOptions) -> None:
+    """Refuse options that were given and that the chosen detector does not use.
+
+    Raises:
+        ConfigError: there is one; the text names it.
+    """
+    from semicdvl.detection.detectors.unsupervised import refuse_model_with_method, refuse_unused_options
+
+    refuse_model_with_method(model=chosen.model, method=chosen.method, options=chosen.method_set)
+    given = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+            given[str(option.name)] = " / ".join(option.opts)
+    refuse_unused_options(given, model=chosen.model, method=chosen.method)

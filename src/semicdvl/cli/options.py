@@ -1,79 +1,28 @@
-"""Options that several commands share, and what turns them into parts."""
+"""Options that several commands share, each declared once; see `option_groups.expand_option_groups`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+import semicdvl as cd
 from semicdvl.cli.app import out
 
 if TYPE_CHECKING:
-    from semicdvl.ceg.prompts import Prompts
-    from semicdvl.data.change_dataset import ChangeDataset
-    from semicdvl.pseudo_labels.generate import CEGSettings
-    from semicdvl.types import VLM
+    from semicdvl import VLM, Prompts
 
-Before = Annotated[
-    str, typer.Argument(help="Date 1: a GeoTIFF or another raster, a folder of tiles, a.tif,b.tif, a URL")
-]
-After = Annotated[
-    str, typer.Argument(help="Date 2, likewise; on another grid it is resampled. PNG or JPEG pairs work, too")
-]
-OneBefore = Annotated[str | None, typer.Argument(help="Date 1: a GeoTIFF or another raster, a folder of tiles, ...")]
-OneAfter = Annotated[str | None, typer.Argument(help="Date 2, likewise; on another grid it is resampled")]
-Bands = Annotated[
-    str | None, typer.Option(help="Numbers of red, green and blue in the files, like 4,3,2; else as tagged, or 1,2,3")
-]
-AfterBands = Annotated[str | None, typer.Option(help="The same of date 2, where its bands lie in another order")]
-GridOf = Annotated[
-    str, typer.Option("--grid", help="Whose pixels the result has: before, after, finest, or a raster file")
-]
-Find = Annotated[str | None, typer.Option(help="What to look for, in words: house,building")]
-Background = Annotated[str | None, typer.Option(help="What else there is, in words: road,grass,tree,water")]
-PromptSet = Annotated[str, typer.Option("--prompts", help="A named set of both: buildings, roads, water, forest, ...")]
-VLMName = Annotated[str, typer.Option("--vlm", help="See `semicdvl list vlms`; or package.module:builder")]
-VLMFrom = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights", "--vlm-from", help="Weights of the VLM: folder, file or hub name; or the folder of kept answers"
-    ),
-]
-Device = Annotated[str | None, typer.Option(help="Where the VLM runs: auto, cpu, cuda, cuda:1; else its own choice")]
-Dtype = Annotated[str | None, typer.Option(help="Numbers that it computes with: auto, float32, bfloat16, float16")]
-VLMSet = Annotated[
-    list[str] | None, typer.Option("--vlm-set", help="Another option of the VLM, key=value: threshold=0.4, sam=DIR")
-]
-Gsd = Annotated[float | None, typer.Option("--gsd", min=0.01, help="Metres per pixel, where the files don't say")]
-Gamma = Annotated[
-    float | None, typer.Option(min=0, max=1, help="A pixel is reliable from this score on; else the VLM's own choice")
-]
-Delta = Annotated[float, typer.Option(min=0, max=1, help="Greatest sum of IoUs of a changed object")]
-ShiftPx = Annotated[
-    int, typer.Option(min=0, max=32, help="Objects this far apart count as one: dates that don't lie exactly over")
-]
-ReplacedIoU = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Changed, too: an object whose best partner has a lower IoU")
-]
-ReplacedClass = Annotated[
-    bool, typer.Option(help="Changed, too: an object whose partner answers another word (not with synonyms)")
-]
-MinCosine = Annotated[
-    float | None, typer.Option(min=-1, max=1, help="Changed, too: an object whose looks agree less; see --features")
-]
-FeaturesName = Annotated[
-    str | None,
-    typer.Option("--features", help="Backbone that says what objects look like: efficientnet_lite0 or one of timm"),
-]
-DataSetName = Annotated[str, typer.Option("--dataset", help="Reader of DATA, see `semicdvl list datasets`")]
+INPUT, TARGET, OUTPUT, ADVANCED = "Input", "What to look for", "Output", "Advanced"
+"""Panels of `--help`."""
 
 
 class Level(StrEnum):
-    """Kinds of change labels."""
+    """Levels of change event generation."""
 
     mixed = "mixed"
     instance = "instance"
@@ -81,106 +30,341 @@ class Level(StrEnum):
 
 
 class Normalise(StrEnum):
-    """What is done about the light of two dates."""
+    """Radiometric normalisation of the two dates."""
 
     none = "none"
     match = "match"
 
 
-NormaliseBy = Annotated[
-    Normalise, typer.Option(help="match: bring the after image to the before image's light, once for the whole pair")
-]
-Align = Annotated[bool, typer.Option(help="Move the after image by the shift that `check` measures")]
+class Executor(StrEnum):
+    """Where the work is computed."""
+
+    local = "local"
+    ray = "ray"
 
 
-# ------------------------------------------------------------------------------------------------ options -> parts
-def words_in(text: str | None) -> list[str]:
+# ------------------------------------------------------------------------------------------------ images
+@dataclass(frozen=True)
+class PairArguments:
+    """The two images of a pair."""
+
+    before: Annotated[
+        str,
+        typer.Argument(help="Image of date 1: a GeoTIFF or another raster, a folder of tiles, a.tif,b.tif, or a URL"),
+    ]
+    after: Annotated[
+        str,
+        typer.Argument(help="Image of date 2, likewise; it is resampled onto the grid. PNG and JPEG pairs work too"),
+    ]
+
+
+@dataclass(frozen=True)
+class OptionalPairArguments:
+    """The two images of a pair, or neither of them."""
+
+    before: Annotated[
+        str | None, typer.Argument(help="Image of date 1: a GeoTIFF or another raster, a folder of tiles, ...")
+    ] = None
+    after: Annotated[str | None, typer.Argument(help="Image of date 2, likewise; on another grid it is resampled")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class BandOptions:
+    """Which bands are read, and on which grid."""
+
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    after_bands: Annotated[
+        str | None,
+        typer.Option(
+            help="The same for date 2, where its bands are in another order",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    grid: Annotated[
+        str,
+        typer.Option(
+            "--grid",
+            help="Grid of the result: before, after, finest, or a raster file",
+            rich_help_panel=INPUT,
+        ),
+    ] = "before"
+
+    @property
+    def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
+        """The bands of both dates as numbers."""
+        return {
+            "bands": parse_numbers(self.bands, "--bands"),
+            "after_bands": parse_numbers(self.after_bands, "--after-bands"),
+        }
+
+
+@dataclass(frozen=True)
+class ReadingOptions(BandOptions):
+    """How a pair is read for a detection."""
+
+    gsd: Annotated[
+        float | None,
+        typer.Option(
+            "--gsd",
+            min=0.01,
+            help="Ground sampling distance in metres per pixel, where the files do not tell it",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    normalise: Annotated[
+        Normalise,
+        typer.Option(
+            help="Radiometric normalisation; match: fit the after image to the before image, once for the whole pair",
+            rich_help_panel=INPUT,
+        ),
+    ] = Normalise.none
+    align: Annotated[
+        bool,
+        typer.Option(
+            help="Co-register: move the after image by the shift that `check` measures",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """The options as fields of `DetectionConfig`."""
+        return {
+            **self.band_numbers,
+            "grid": self.grid,
+            "gsd_m": self.gsd,
+            "normalise": self.normalise.value,
+            "align": self.align,
+        }
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How a data set is read."""
+
+    dataset: Annotated[
+        str,
+        typer.Option("--dataset", help="Reader of the data set, see `semicdvl list datasets`", rich_help_panel=INPUT),
+    ] = "folder"
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Cut the images into tiles with this side in pixels, as in training",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+
+    def load(self, root: Path) -> cd.ChangeDataset:
+        """Read the data set."""
+        return cd.load_dataset(root, reader=self.dataset, tile_px=self.tile)
+
+
+# ------------------------------------------------------------------------------------------------ VLM and CEG
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a vision-language model is asked for."""
+
+    find: Annotated[
+        str | None, typer.Option(help="What to look for, in words: house,building", rich_help_panel=TARGET)
+    ] = None
+    background: Annotated[
+        str | None, typer.Option(help="What else is there, in words: road,grass,tree,water", rich_help_panel=TARGET)
+    ] = None
+    prompts: Annotated[
+        str,
+        typer.Option(
+            "--prompts",
+            help="A named set of both: buildings, roads, water, forest, ...; see `semicdvl list prompts`",
+            rich_help_panel=TARGET,
+        ),
+    ] = "buildings"
+
+    def resolve(self) -> Prompts:
+        """Return the prompts; say which background is taken where only what to look for was given."""
+        prompts = cd.resolve_prompts(find=self.find, background=self.background, prompt_set=self.prompts)
+        if self.find is not None and self.background is None:
+            out.print(
+                f"Looking for {', '.join(prompts.find)} against {', '.join(prompts.background)}: the other words of "
+                f"the prompt set '{self.prompts}'. Give your own with --background, since a VLM assigns every pixel "
+                "to one of the words it is given.",
+                soft_wrap=True,
+            )
+        return prompts
+
+
+@dataclass(frozen=True)
+class VLMOptions:
+    """Which vision-language model is asked, and how it runs."""
+
+    vlm: Annotated[
+        str,
+        typer.Option(
+            "--vlm",
+            help="Vision-language model, see `semicdvl list vlms`; or package.module:builder",
+            rich_help_panel=TARGET,
+        ),
+    ] = "aerial"
+    vlm_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            "--vlm-from",
+            help="Weights of the VLM: a folder, file or hub name; or the folder of precomputed answers",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Device of the VLM: auto, cpu, cuda, cuda:1; by default its own choice", rich_help_panel=ADVANCED
+        ),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number type that the VLM computes with: auto, float32, bfloat16, float16", rich_help_panel=ADVANCED
+        ),
+    ] = None
+    vlm_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vlm-set",
+            help="Another option of the VLM, key=value: threshold=0.4, sam=DIR",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+
+    def parse_options(self) -> dict[str, Any]:
+        """Return the options of the VLM that were given.
+
+        Raises:
+            ConfigError: one is no `key=value`, or is given twice.
+        """
+        from semicdvl.vlms.options import parse_vlm_options
+
+        return parse_vlm_options(
+            weights=self.vlm_from, device=self.device, dtype=self.dtype, assignments=self.vlm_set or ()
+        )
+
+    def make_builder(self) -> Callable[[], VLM]:
+        """Return what builds the VLM, in this process or in a worker."""
+        return partial(cd.create_vlm, self.vlm, **self.parse_options())
+
+
+@dataclass(frozen=True)
+class CEGOptions:
+    """Change event generation."""
+
+    level: Annotated[
+        Level, typer.Option(help="Level of the change events, for detection without a model", rich_help_panel=TARGET)
+    ] = Level.instance
+    gamma: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Confidence threshold: a pixel is reliable from this score on; by default the VLM's own",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
+    delta: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Largest sum of IoUs of a changed instance", rich_help_panel=ADVANCED),
+    ] = 0.0
+    shift_px: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=32,
+            help="Instances up to this many pixels apart count as one, for dates that are not exactly co-registered",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = 0
+    replaced_iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Also changed: an instance whose best match has a lower IoU",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    replaced_class: Annotated[
+        bool,
+        typer.Option(
+            help="Also changed: an instance whose match answers another prompt (not with synonyms)",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of change event generation that were given; the VLM's threshold fills in what was not."""
+        given = {
+            "level": self.level.value,
+            "gamma": self.gamma,
+            "delta": self.delta,
+            "shift_px": self.shift_px,
+            "replaced_iou": self.replaced_iou,
+            "replaced_class": self.replaced_class,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Comparison of instances by the features of a network."""
+
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            help="Also changed: an instance whose feature similarity between the dates is lower; needs --features",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            help="Encoder whose features are compared: efficientnet_lite0 or one of timm",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of change event generation that were given."""
+        return {} if self.min_cosine is None else {"min_cosine": self.min_cosine}
+
+
+# ------------------------------------------------------------------------------------------------ texts -> values
+def split_words(text: str | None) -> tuple[str, ...]:
     """Return the words of a list with commas."""
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
-def numbers_in(text: str | None, option: str) -> tuple[int, ...] | None:
-    """Return the whole numbers of a list with commas; None where nothing was given."""
-    from semicdvl.errors import ConfigError
+def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Return the whole numbers of a list with commas; None where nothing was given.
 
+    Raises:
+        ConfigError: a word is no whole number.
+    """
     if text is None:
         return None
     try:
-        return tuple(int(word) for word in words_in(text))
+        return tuple(int(word) for word in split_words(text))
     except ValueError as error:
-        raise ConfigError(f"{option} is {text!r}; wanted whole numbers with commas in between, like 4,3,2.") from error
-
-
-def prompts_from(find: str | None, background: str | None, name: str) -> Prompts:
-    """Return the prompts that the options name."""
-    from semicdvl.ceg.prompts import resolve_prompts
-
-    words = resolve_prompts(find=find, background=background, prompt_set=name)
-    if find is not None and background is None:
-        note = f"Looking for {', '.join(words.find)} against {', '.join(words.background)}: what else there is in the "
-        note += (
-            f"prompt set '{name}'. Name your own with --background, since a VLM finds what it has no other word for."
-        )
-        out.print(note, highlight=False, soft_wrap=True, markup=False)
-    return words
-
-
-def build_vlm(name: str, weights: Path | None, device: str | None, dtype: str | None, more: list[str] | None) -> VLM:
-    """Build a VLM by name, with the options that were given."""
-    from semicdvl.registry import build_part
-    from semicdvl.vlms import VLMS
-    from semicdvl.vlms.options import parse_vlm_options
-
-    options = parse_vlm_options(weights=weights, device=device, dtype=dtype, assignments=more or ())
-    vlm: VLM = build_part("VLM", name, VLMS, options)
-    return vlm
-
-
-def ceg_settings(vlm: VLM, **settings: Any) -> CEGSettings:
-    """Return CEG settings, the options that were not given at their defaults."""
-    from semicdvl.pseudo_labels.generate import CEGSettings
-
-    given = {name: value for name, value in settings.items() if value is not None}
-    return CEGSettings(**{"gamma": vlm.gamma, "gamma_segmentation": vlm.gamma, **given})
-
-
-def refuse_idle(context: typer.Context, *, model: Path | None, method: str | None) -> None:
-    """Refuse options that were given and that the chosen detector does not look at.
-
-    Raises:
-        ConfigError: there is one; the text names it.
-    """
-    from semicdvl.detection.detectors.unsupervised import refuse_unused_options as refuse
-
-    given = {}
-    for option in context.command.params:
-        source = context.get_parameter_source(str(option.name))
-        if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
-            given[str(option.name)] = " / ".join(option.opts)
-    refuse(given, model=model, method=method)
-
-
-def read_dataset(name: str, root: Path, tile_px: int | None) -> ChangeDataset:
-    """Read a data set."""
-    from semicdvl.data import DATASETS
-    from semicdvl.registry import build_part
-
-    options: dict[str, Any] = {"root": root} if tile_px is None else {"root": root, "crop_px": tile_px}
-    dataset: ChangeDataset = build_part("data set", name, DATASETS, options)
-    return dataset
-
-
-def scores_table(title: str, columns: dict[str, dict[str, float]]) -> Table:
-    """Return scores as a table, one column per set of pairs."""
-    table = Table("", *columns, title=title, title_justify="left", box=None, header_style="bold")
-    for name in dict.fromkeys(name for scores in columns.values() for name in scores):
-        table.add_row(name, *(f"{scores[name]:.4f}" if name in scores else "" for scores in columns.values()))
-    return table
-
-
-def failures_table(errors: dict[str, str]) -> Table:
-    """Return what failed and why, one line each."""
-    table = Table("", "failed", title_justify="left", box=None, header_style="bold red")
-    for name, error in errors.items():
-        table.add_row(escape(name), escape(error))
-    return table
+        raise cd.ConfigError(
+            f"{option} is {text!r}; it must be whole numbers with commas in between, like 4,3,2."
+        ) from error

@@ -31,6 +31,12 @@ def generate_city(spec: CitySpec | None = None) -> SyntheticCity:
 
     Args:
         spec: settings; None for the defaults (1024 px, seed 0).
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> city = cd.generate_city(cd.CitySpec(size_px=(128, 192), seed=1))
+        >>> city.t1_HWC.shape, city.change_HW.dtype, city.crs
+        ((128, 192, 3), dtype('uint8'), 'EPSG:32633')
     """
     spec = spec or CitySpec()
     scene = plan_scene(spec)

@@ -2,13 +2,17 @@
 
     CARD = ModelCard(description="buildings and roads", licence="Apache-2.0", size="0.1 B, 0.4 GB", gamma=0.4)
 
-A module without a card has the defaults, and the first line of its docstring as description.
+The values are literals, so that a list of all VLMs imports none of them. A module without a card has the defaults, and
+the first line of its docstring as description.
 """
 
 from __future__ import annotations
 
-import importlib
+import ast
+import importlib.util
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from semicdvl.errors import ConfigError
 from semicdvl.vlms import VLMS
@@ -53,11 +57,26 @@ def read_model_card(name: str) -> ModelCard:
     target = VLMS.get(name, name if ":" in name else None)
     if target is None:
         raise ConfigError(f"unknown VLM '{name}'. Known: {', '.join(sorted(VLMS))}.")
+    module_name = target.partition(":")[0]
+    loaded = sys.modules.get(module_name)
+    if loaded is not None:
+        card, text = getattr(loaded, "CARD", ModelCard()), loaded.__doc__
+    else:
+        card, text = _read_card_of_file(module_name)
+    return card if card.description else replace(card, description=(text or "no description").partition("\n")[0])
+
+
+def _read_card_of_file(module_name: str) -> tuple[ModelCard, str | None]:
+    """Return the card and the docstring of a module without importing it: that would load torch, or fail without it."""
     try:
-        module = importlib.import_module(target.partition(":")[0])
-    except ImportError as error:
-        return ModelCard(description="cannot be imported", needs=str(error))
-    card: ModelCard = getattr(module, "CARD", ModelCard())
-    if card.description:
-        return card
-    return replace(card, description=(module.__doc__ or "no description").strip().partition("\n")[0])
+        spec = importlib.util.find_spec(module_name)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        return ModelCard(description="cannot be imported", needs=f"the module {module_name}"), None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == "CARD":
+            values = {str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords}
+            return ModelCard(**values), ast.get_docstring(tree)
+    return ModelCard(), ast.get_docstring(tree)

@@ -1,0 +1,306 @@
+"""Make labels: change events of two answers, stores of pseudo-labels, training patches, and what to label next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from semicdvl.api.parts import (
+    build_features,
+    build_vlm,
+    complete_ceg_settings,
+    create_vlm,
+    get_prompts,
+    is_vlm,
+    load_dataset,
+)
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from semicdvl.ceg.feature_similarity import PairFeatures
+    from semicdvl.ceg.features import FeatureExtractor
+    from semicdvl.ceg.prompts import Prompts
+    from semicdvl.data.change_dataset import ChangeDataset
+    from semicdvl.data.prepare.config import PrepareSettings
+    from semicdvl.data.prepare.published import PublishedDataset
+    from semicdvl.data.prepare.results import PreparedPatches
+    from semicdvl.evaluation.active_learning.select import PatchSuggestions, SuggestConfig
+    from semicdvl.pseudo_labels.quality import FillResult
+    from semicdvl.types import VLM, Segments, VLMLabels
+
+
+def change_events(
+    segments_t1: Segments,
+    segments_t2: Segments,
+    *,
+    prompts: str | Prompts = "buildings",
+    ceg: CEGSettings | Mapping[str, Any] | None = None,
+    features: PairFeatures | None = None,
+) -> VLMLabels:
+    """Turn a VLM's answers for two dates into a change label and single-date labels (change event generation, CEG).
+
+    Args:
+        segments_t1: the answer for date 1: `scores_CHW` in [0, 1], one map per prompt, and the instances if it has any.
+        segments_t2: the answer for date 2, for the same prompts and of the same size.
+        prompts: what was asked: a name of `list_prompt_sets`, or `Prompts`; its words are those of the answers.
+        ceg: settings; None: the paper's (mixed level, confidence threshold 0.8). A mapping changes some of them.
+        features: feature maps of both dates; with the setting `min_cosine` only.
+
+    Returns:
+        `VLMLabels`: uint8 maps `change_HW`, `t1_HW` and `t2_HW` of 0, 1 and IGNORE (255: the VLM is not sure).
+
+    Raises:
+        DataError: the answers do not fit each other or the prompts.
+        ConfigError: settings are unknown or do not fit each other, or only one date has instances.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> prompts = cd.Prompts(find=("building",), background=("grass",))
+        >>> vlm = cd.create_vlm("fake")
+        >>> t1, t2 = (vlm.segment(image, prompts.words) for image in (before, after))
+        >>> labels = cd.change_events(t1, t2, prompts=prompts, ceg={"level": "instance", "gamma": 0.5})
+        >>> int((labels.change_HW == 1).sum())      # a building of 30 x 40 px appeared
+        1200
+    """
+    from semicdvl.ceg.labels import make_labels
+
+    words = get_prompts(prompts)
+    for date, segments in enumerate((segments_t1, segments_t2), 1):
+        if tuple(segments.prompts) != words.words:
+            raise DataError(
+                f"the answer for date {date} is about {', '.join(segments.prompts)}; the prompts are "
+                f"{', '.join(words.words)}. Give the prompts that the VLM was asked, in their order."
+            )
+    settings = complete_ceg_settings(ceg, gamma=CEGSettings.gamma)
+    return make_labels(segments_t1, segments_t2, prompts=words, settings=settings, features=features)
+
+
+def pseudo_label(
+    data: str | Path | ChangeDataset,
+    store: str | Path,
+    *,
+    vlm: str | VLM | Callable[[], VLM] = "aerial",
+    prompts: str | Prompts = "buildings",
+    ceg: CEGSettings | Mapping[str, Any] | None = None,
+    features: str | FeatureExtractor | None = None,
+    gsd_m: float | None = None,
+    executor: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    report: bool = False,
+) -> FillResult:
+    """Ask a VLM about every image of a data set and keep its answers, and the labels made of them, in a store.
+
+    It can be interrupted and started again; what is there is not done twice. With other thresholds the labels are made
+    anew in seconds, from the answers that are kept.
+
+    Args:
+        data: folder of a data set (A/ and B/, with or without label/), or what `load_dataset` returned.
+        store: folder of the pseudo-label store.
+        vlm: a name of `list_vlms`, a VLM, or a function without arguments that builds one.
+        prompts: a name of `list_prompt_sets`, or `Prompts`.
+        ceg: settings; given as a mapping, what is missing is the default: the mixed level and the VLM's own threshold.
+        features: with `min_cosine`: the encoder whose features are compared, by its name, or a feature extractor.
+        gsd_m: ground sampling distance in metres per pixel, which is handed to the VLM.
+        executor: "local" for processes of this machine, "ray" for a Ray cluster.
+        workers: processes; each builds the VLM once, so with several `vlm` must be a name or a function.
+        report: also write `report.html` into the store: pictures and numbers.
+
+    Returns:
+        `FillResult`: `.summary`, and `.quality`: the labels against the truth, where the data set has labels.
+
+    Raises:
+        DataError, InputError: the data set, an image or an answer cannot be used.
+        StoreError: `store` holds something else, or a worker died.
+        OutputError: the store cannot be written.
+        ConfigError: settings do not fit each other.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> prompts = cd.Prompts(find=("building",), background=("grass",))
+        >>> filled = cd.pseudo_label(patches, store, vlm="fake", prompts=prompts, ceg={"gamma": 0.5})
+        >>> filled.quality[0].valid.iou
+        1.0
+    """
+    from semicdvl.pseudo_labels.quality import fill_store
+    from semicdvl.pseudo_labels.report import write_store_report
+    from semicdvl.pseudo_labels.workers import WorkerSettings
+
+    pairs = (load_dataset(data) if isinstance(data, str | Path) else data).pairs
+    model, source = build_vlm(vlm), build_features(features)
+    settings = complete_ceg_settings(ceg, gamma=model.gamma)
+    crew = WorkerSettings(_get_vlm_builder(vlm, workers), _get_feature_builder(features, workers), workers, executor)
+    filled = fill_store(
+        pairs,
+        vlm=model,
+        prompts=get_prompts(prompts),
+        settings=settings,
+        root=Path(store),
+        gsd_m=gsd_m,
+        features=source,
+        workers=crew,
+    )
+    if report:
+        write_store_report(Path(store), pairs, settings=settings)
+    return filled
+
+
+def verify_store(store: str | Path) -> str:
+    """Read a pseudo-label store again and say that it is sound.
+
+    Args:
+        store: folder of the store.
+
+    Raises:
+        StoreError: it is no store, or files are damaged; each is named.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> prompts = cd.Prompts(find=("building",), background=("grass",))
+        >>> _ = cd.pseudo_label(patches, store, vlm="fake", prompts=prompts)
+        >>> cd.verify_store(store).endswith("sound, 6 labels.")
+        True
+    """
+    from semicdvl.pseudo_labels import quality
+
+    return quality.verify_store(Path(store))
+
+
+def prepare(
+    before: str | Path,
+    after: str | Path,
+    out: str | Path,
+    *,
+    labels: str | Path,
+    labelled_area: str | Path | None = None,
+    config: PrepareSettings | None = None,
+) -> PreparedPatches:
+    """Cut two rasters and polygons of change into training patches, split by area without leakage.
+
+    Args:
+        before: raster of date 1.
+        after: raster of date 2; it may be on another grid.
+        out: the folder for the patches (A/, B/, label/, and lists).
+        labels: polygons of what changed (GeoPackage, GeoJSON, ...), in any CRS.
+        labelled_area: polygons of the ground on which `labels` holds all change; None: everywhere.
+        config: see `PrepareSettings`.
+
+    Raises:
+        InputError: a file cannot be used.
+        DataError: the labels leave nothing to train or to test on.
+        OutputError: `out` holds something else, or cannot be written.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> config = cd.PrepareSettings(size_px=32, val_frac=0, test_frac=0)
+        >>> prepared = cd.prepare(before_tif, after_tif, out, labels=changes_gpkg, config=config)
+        >>> (prepared.out / "A").is_dir()
+        True
+    """
+    from semicdvl.data.prepare.run import prepare_patches
+
+    area = None if labelled_area is None else Path(labelled_area)
+    return prepare_patches(
+        Path(before), Path(after), Path(out), labels=Path(labels), labelled_area=area, settings=config
+    )
+
+
+def prepare_published(
+    name: Literal["levir_cd", "whu_cd"],
+    root: str | Path,
+    out: str | Path | None = None,
+    *,
+    lists: str | Path | None = None,
+    only_verify: bool = False,
+) -> PublishedDataset:
+    """Cut a published data set into its patches of 256 px, and check patches and split lists.
+
+    Args:
+        name: "levir_cd" or "whu_cd".
+        root: the data set as it was published, or its patches.
+        out: folder for the patches; None: `root` with `-256` at its end.
+        lists: folder of the published lists (train.txt, 5%/labeled.txt, ...); None: those in `root`.
+        only_verify: write nothing, only check files and lists.
+
+    Raises:
+        InputError: files are missing or damaged.
+        DataError: a list names patches that have no files, or lists contradict each other.
+        OutputError: `out` cannot be written, or is `root` itself.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.prepare_published("levir_cd", "LEVIR-CD", "LEVIR-CD-256").written        # doctest: +SKIP
+        10192
+    """
+    from semicdvl.data.prepare import published
+
+    places = [None if path is None else Path(path) for path in (out, lists)]
+    return published.prepare_published(name, Path(root), places[0], lists=places[1], only_verify=only_verify)
+
+
+def suggest(
+    result: str | Path, *, config: SuggestConfig | None = None, features: str | FeatureExtractor | None = None
+) -> PatchSuggestions:
+    """Suggest which patches to label next, and write them as boxes and as a picture sheet into the result's folder.
+
+    Patches are taken where map and score are most uncertain, and so that they differ from each other.
+
+    Args:
+        result: folder that `detect_to_folder` wrote.
+        config: count, size and seed of the patches, see `SuggestConfig`.
+        features: the encoder that compares patches, by its name, or a feature extractor; None: by their colours.
+
+    Raises:
+        InputError: `result` is no result, or its images cannot be found.
+        ConfigError: no such encoder, or impossible numbers.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> suggested = cd.suggest(saved.folder, config=cd.SuggestConfig(count=2, patch_px=32))
+        >>> (saved.folder / "suggest.gpkg").is_file()
+        True
+    """
+    from semicdvl.evaluation.active_learning.select import suggest_patches
+
+    return suggest_patches(Path(result), config=config, source=build_features(features))
+
+
+def _get_vlm_builder(vlm: str | VLM | Callable[[], VLM], workers: int) -> Callable[[], VLM]:
+    """Return what builds a VLM once more, in a worker.
+
+    Raises:
+        ConfigError: several workers, and a VLM that is built already.
+    """
+    if isinstance(vlm, str):
+        return partial(create_vlm, vlm)
+    if not is_vlm(vlm):
+        return cast("Callable[[], VLM]", vlm)
+    if workers > 1:
+        raise ConfigError(
+            f"{workers} workers each build their own VLM: give its name, or a function that builds it, "
+            "such as functools.partial(semicdvl.create_vlm, 'aerial')."
+        )
+    built = vlm
+    return lambda: built
+
+
+def _get_feature_builder(
+    features: str | FeatureExtractor | None, workers: int
+) -> Callable[[], FeatureExtractor] | None:
+    """Return what builds a feature extractor once more, in a worker; None where there is none.
+
+    Raises:
+        ConfigError: several workers, and a feature extractor that is built already.
+    """
+    from semicdvl.ceg.features import build_feature_extractor
+
+    if features is None:
+        return None
+    if isinstance(features, str):
+        return partial(build_feature_extractor, features)
+    if workers > 1:
+        raise ConfigError(f"{workers} workers each build their own feature extractor: give the name of its encoder.")
+    return lambda: features

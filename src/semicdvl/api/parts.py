@@ -1,0 +1,403 @@
+"""Build, list and register the exchangeable parts: networks, methods, VLMs, detectors and data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import PROMPT_SETS, Prompts, resolve_prompts
+from semicdvl.data import DATASETS
+from semicdvl.errors import ConfigError
+from semicdvl.methods import METHODS
+from semicdvl.models import MODELS
+from semicdvl.registry import Builder, build_part, register_builder
+from semicdvl.unsupervised import UNSUPERVISED
+from semicdvl.vlms import VLMS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from semicdvl.ceg.features import FeatureExtractor
+    from semicdvl.data.change_dataset import ChangeDataset
+    from semicdvl.types import VLM, Detector
+
+Precision = Literal["fp32", "bf16"]
+
+
+# ------------------------------------------------------------------------------------------------ build
+def load_model(run: str | Path, *, train_heads: bool = True, device: str = "cpu") -> nn.Module:
+    """Load the trained network of a run, in evaluation mode.
+
+    Call it with the images of two dates, float32 RGB / 255 normalised with the ImageNet mean and standard deviation
+    (`semicdvl.types.IMAGENET_MEAN`, `IMAGENET_STD`), BCHW of any size. It returns `Outputs`: logits of the size of the
+    input, class 1 changed or foreground, and the features of both dates at the decoder's stride. `run.json` names, as
+    `heads`, the outputs that the method trained; the other outputs are untrained.
+
+    Args:
+        run: a folder that `train`, `adapt` or `import_official` wrote.
+        train_heads: False drops what only training needs (VLM head, segmentation decoder): only `change_BKHW` is
+            returned, the same to the bit.
+        device: the torch device that the network is put on, such as `cuda`.
+
+    Raises:
+        CheckpointError: `run` is no run directory, or its weights are of another model.
+
+    Examples:
+        >>> import semicdvl as cd, torch
+        >>> network = cd.load_model(run)
+        >>> t1_BCHW, t2_BCHW = torch.randn(2, 1, 3, 64, 96)
+        >>> network(t1_BCHW, t2_BCHW).change_BKHW.shape
+        torch.Size([1, 2, 64, 96])
+    """
+    from semicdvl.checkpoint import load_network
+
+    return load_network(Path(run), device=device, train_heads=train_heads)
+
+
+load = load_model
+"""The first name of `load_model`, kept for code that uses it."""
+
+
+def load_detector(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    threshold: float = 0.5,
+    precision: Precision = "fp32",
+    compiled: bool = False,
+) -> Detector:
+    """Load a trained network as a detector for `detect`.
+
+    Args:
+        model: a folder that `train`, `adapt` or `import_official` wrote, or an ONNX file that `export` wrote (it
+            brings its own threshold).
+        device: torch device; "auto" takes a GPU where there is one.
+        threshold: least probability of a changed pixel, in [0, 1].
+        precision: "fp32", or "bf16", which is faster where the hardware has it and not exact to rounding.
+        compiled: compile the network at its first tile; needs a C++ compiler.
+
+    Raises:
+        CheckpointError: `model` is no run directory and no exported file.
+        ConfigError: an ONNX file with another precision, or to be compiled.
+        MissingExtraError: onnxruntime or a compiler is missing.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> result = cd.detect(before, after, detector=cd.load_detector(run, threshold=0.6))
+        >>> result.score.dtype
+        dtype('float32')
+    """
+    from semicdvl.detection.detectors.network import build_network_detector
+
+    return build_network_detector(
+        Path(model), device=device, threshold=threshold, precision=precision, compiled=compiled
+    )
+
+
+def create_vlm(name: str = "aerial", **options: Any) -> VLM:
+    """Build a vision-language model (VLM) by its name.
+
+    Args:
+        name: one of `list_vlms`, or `package.module:builder` for a VLM of your own. `aerial` is shipped with the
+            package and runs offline on a CPU.
+        options: keyword arguments of its builder, such as `weights`, `device` and `dtype`; unknown ones are refused.
+
+    Returns:
+        An object with `segment(image_HWC, prompts, gsd_m=None) -> Segments`, `identity` and `gamma`.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or a value does not fit.
+        InputError: its weights are missing or damaged.
+        MissingExtraError: the VLM needs an optional package.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> vlm = cd.create_vlm("fake")
+        >>> vlm.segment(before, ("building", "grass")).scores_CHW.shape
+        (2, 64, 96)
+    """
+    vlm: VLM = build_part("VLM", name, VLMS, options)
+    return vlm
+
+
+def create_detector(name: str, **options: Any) -> Detector:
+    """Build an unsupervised detector by its name, with the networks that it needs.
+
+    Args:
+        name: one of `list_detectors`, or `package.module:builder` for a detector of your own.
+        options: of the detector, and of its networks (`backbone`, `weights`, `device`, `sam`, `clip`, ...).
+
+    Raises:
+        ConfigError: the name or an option is unknown, or a value is out of its range.
+        InputError: weights are missing or damaged; the text says how to get them.
+        MissingExtraError: the detector needs an optional package.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> detector = cd.create_detector("cva", threshold="otsu")
+        >>> cd.detect(before, after, detector=detector).change.shape
+        (64, 96)
+    """
+    from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
+
+    return build_unsupervised_detector(name, options)
+
+
+def create_vlm_detector(
+    vlm: str | VLM | Callable[[], VLM] = "aerial",
+    *,
+    prompts: str | Prompts = "buildings",
+    ceg: CEGSettings | Mapping[str, Any] | None = None,
+    features: str | FeatureExtractor | None = None,
+    calibrate: bool = False,
+) -> Detector:
+    """Build the detector that needs no labels: a VLM and change event generation (CEG).
+
+    Args:
+        vlm: a name of `list_vlms`, a VLM, or a function without arguments that builds one.
+        prompts: a name of `list_prompt_sets`, or `Prompts` with words of your own.
+        ceg: settings of change event generation; given as a mapping, what is missing is the default: the instance level
+            and the VLM's own confidence threshold.
+        features: with `min_cosine`: the encoder whose features are compared, by its name, or a feature extractor.
+        calibrate: give every changed object a probability, learned from the pair; keep those from 0.5 on.
+
+    Raises:
+        ConfigError: a name is unknown, or settings do not fit each other.
+        InputError: weights of the VLM are missing or damaged.
+        MissingExtraError: the VLM needs an optional package.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> prompts = cd.Prompts(find=("building",), background=("grass",))
+        >>> detector = cd.create_vlm_detector("fake", prompts=prompts, ceg={"delta": 0.01})
+        >>> detector.name
+        'fake-1 + instance CEG'
+    """
+    from semicdvl.detection.detectors.calibrated import build_calibrated_detector
+    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+
+    model, source = build_vlm(vlm), build_features(features)
+    settings = complete_ceg_settings(ceg, gamma=model.gamma, level="instance")
+    build = build_calibrated_detector if calibrate else build_vlm_detector
+    return build(model, prompts=get_prompts(prompts), settings=settings, features=source)
+
+
+def load_dataset(root: str | Path, *, reader: str = "folder", tile_px: int | None = None) -> ChangeDataset:
+    """Read which pairs and labels a data set on disk holds; no image is read.
+
+    Args:
+        root: folder of the data set; for the reader `folder`: A/ and B/, with label/ where there are labels.
+        reader: one of `list_datasets`, or `package.module:reader`.
+        tile_px: cut the images into tiles with this side in pixels; None: as the reader does by default.
+
+    Raises:
+        ConfigError: the reader is unknown, or does not cut.
+        DataError, InputError: the folder does not hold what the reader expects.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> dataset = cd.load_dataset(patches)
+        >>> len(dataset.pairs), dataset.pairs[0].label is not None
+        (6, True)
+    """
+    options: dict[str, Any] = {"root": Path(root)} | ({} if tile_px is None else {"crop_px": tile_px})
+    dataset: ChangeDataset = build_part("data set", reader, DATASETS, options)
+    return dataset
+
+
+# ------------------------------------------------------------------------------------------------ list
+def list_vlms() -> tuple[str, ...]:
+    """List the names of the vision-language models that `create_vlm` knows.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "aerial" in cd.list_vlms()
+        True
+    """
+    return tuple(VLMS)
+
+
+def list_datasets() -> tuple[str, ...]:
+    """List the names of the readers that `load_dataset` and the recipes know.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "levir_cd" in cd.list_datasets()
+        True
+    """
+    return tuple(DATASETS)
+
+
+def list_detectors() -> tuple[str, ...]:
+    """List the names of the unsupervised detectors that `create_detector` knows.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "pca_km" in cd.list_detectors()
+        True
+    """
+    return tuple(UNSUPERVISED)
+
+
+def list_prompt_sets() -> tuple[str, ...]:
+    """List the names of the shipped sets of prompts.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "buildings" in cd.list_prompt_sets()
+        True
+    """
+    return tuple(PROMPT_SETS)
+
+
+# ------------------------------------------------------------------------------------------------ register
+def register_model(name: str, builder: Builder | str) -> None:
+    """Register a network, so that recipes and `create_model` know it by name in this process.
+
+    Worker processes and other runs of the program only know the name if they register it too: call this function in
+    a module that they import, or name the network `package.module:builder`, which works everywhere.
+
+    Args:
+        name: a new name.
+        builder: a function or class at the top level of a module that returns the network (see the package
+            `semicdvl.models` for what a network must offer), or its import path `package.module:builder`.
+
+    Raises:
+        ConfigError: the name is taken, or the builder cannot be imported by its path.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.register_model("my_network", "semicdvl.models.fc_siam:build_fc_ef")
+        >>> "my_network" in cd.list_models()
+        True
+    """
+    register_builder("model", name, builder, MODELS)
+
+
+def register_method(name: str, builder: Builder | str) -> None:
+    """Register a training method, so that recipes and `create_method` know it by name in this process.
+
+    Args:
+        name: a new name; see `register_model` for which processes know it.
+        builder: a frozen dataclass with `step` (see the package `semicdvl.methods`), or its import path.
+
+    Raises:
+        ConfigError: the name is taken, or the builder cannot be imported by its path.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.register_method("my_method", "semicdvl.methods.supervised:Supervised")
+        >>> cd.create_method("my_method").uses_unlabelled
+        False
+    """
+    register_builder("method", name, builder, METHODS)
+
+
+def register_vlm(name: str, builder: Builder | str) -> None:
+    """Register a vision-language model, so that `create_vlm` and the commands know it by name in this process.
+
+    Args:
+        name: a new name; see `register_model` for which processes know it.
+        builder: a function or class that returns a `semicdvl.VLM`, or its import path.
+
+    Raises:
+        ConfigError: the name is taken, or the builder cannot be imported by its path.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.register_vlm("my_vlm", "semicdvl.vlms.models.fake:build_fake")
+        >>> "my_vlm" in cd.list_vlms()
+        True
+    """
+    register_builder("VLM", name, builder, VLMS)
+
+
+def register_detector(name: str, builder: Builder | str) -> None:
+    """Register an unsupervised detector, so that `create_detector` and `detect` know it by name in this process.
+
+    Args:
+        name: a new name; see `register_model` for which processes know it.
+        builder: a function or class that returns a `semicdvl.Detector`, or its import path. An argument called
+            `features`, `sam` or `clip` is given that network.
+
+    Raises:
+        ConfigError: the name is taken, or the builder cannot be imported by its path.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.register_detector("my_detector", "semicdvl.unsupervised.cva:build_cva")
+        >>> cd.create_detector("my_detector").name
+        'cva'
+    """
+    register_builder("detector", name, builder, UNSUPERVISED)
+
+
+def register_dataset(name: str, builder: Builder | str) -> None:
+    """Register a reader of data sets, so that recipes and `load_dataset` know it by name in this process.
+
+    Args:
+        name: a new name; see `register_model` for which processes know it.
+        builder: a function `read(root, ...) -> ChangeDataset`, or its import path.
+
+    Raises:
+        ConfigError: the name is taken, or the builder cannot be imported by its path.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.register_dataset("my_dataset", "semicdvl.data.readers.folder:read_folder")
+        >>> "my_dataset" in cd.list_datasets()
+        True
+    """
+    register_builder("data set", name, builder, DATASETS)
+
+
+# ------------------------------------------------------------------------------------------------ arguments -> parts
+def build_vlm(vlm: str | VLM | Callable[[], VLM]) -> VLM:
+    """Return the VLM that an argument means: one by name, one as it is, or one that is built now."""
+    if isinstance(vlm, str):
+        return create_vlm(vlm)
+    return vlm if is_vlm(vlm) else cast("Callable[[], VLM]", vlm)()
+
+
+def is_vlm(part: object) -> TypeGuard[VLM]:
+    """Tell whether something is a VLM, and not what builds one; its identity is not computed."""
+    return hasattr(part, "segment")
+
+
+def build_features(features: str | FeatureExtractor | None) -> FeatureExtractor | None:
+    """Return the feature extractor that an argument means."""
+    if not isinstance(features, str):
+        return features
+    from semicdvl.ceg.features import build_feature_extractor
+
+    return build_feature_extractor(features)
+
+
+def get_prompts(prompts: str | Prompts) -> Prompts:
+    """Return the prompts that an argument means.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    return resolve_prompts(prompt_set=prompts) if isinstance(prompts, str) else prompts
+
+
+def complete_ceg_settings(
+    settings: CEGSettings | Mapping[str, Any] | None, *, gamma: float, **defaults: Any
+) -> CEGSettings:
+    """Return settings of change event generation, what was not given filled in from `gamma` and `defaults`.
+
+    Raises:
+        ConfigError: a setting is unknown or out of its range.
+    """
+    if isinstance(settings, CEGSettings):
+        return settings
+    given = {"gamma": gamma, "gamma_segmentation": gamma, **defaults, **(settings or {})}
+    try:
+        return CEGSettings(**given)
+    except TypeError as error:
+        raise ConfigError(
+            f"unknown setting of change event generation ({error}). See semicdvl.CEGSettings for the known ones."
+        ) from None

@@ -1,0 +1,334 @@
+"""Train networks with 0 to 100 % of labels, evaluate them and their maps, compare methods, exchange checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semicdvl.api.parts import build_vlm, complete_ceg_settings, get_prompts, load_dataset
+from semicdvl.config import Recipe, load_recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from semicdvl.benchmarking.config import Suite
+    from semicdvl.benchmarking.run import BenchmarkResult
+    from semicdvl.ceg.config import CEGSettings
+    from semicdvl.ceg.prompts import Prompts
+    from semicdvl.data.change_dataset import ChangeDataset
+    from semicdvl.detection.detectors.onnx_export import OnnxExport
+    from semicdvl.evaluation.evaluate import MapEvaluation
+    from semicdvl.official import ImportedCheckpoint
+    from semicdvl.training.run_record import TrainedRun
+    from semicdvl.training.self_training.config import AdaptConfig
+    from semicdvl.training.self_training.run import AdaptResult
+    from semicdvl.types import VLM
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    run: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> TrainedRun:
+    """Train a network with 0 to 100 % of labels; started again with the same recipe, it resumes.
+
+    Args:
+        recipe: a TOML file, its content as plain values, or a `Recipe`.
+        run: run directory; None: `runs/NAME` with the recipe's name.
+        overrides: `key=value` as on the command line, such as "train.steps=500"; for a file only.
+        quiet: show no progress.
+
+    Returns:
+        `TrainedRun`: `.run`, `.val` and `.test` (scores of the selected step), `.seconds`.
+
+    Raises:
+        ConfigError, DataError, StoreError, InputError: the recipe, or what it names, cannot be used.
+        CheckpointError: `run` holds a run of another recipe.
+        DivergedError: the loss is no number.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> recipe = {
+        ...     "data": {"root": patches, "crop_px": 32},
+        ...     "model": {"name": "fc_siam_diff", "width": 4},
+        ...     "method": {"name": "supervised"},
+        ...     "train": {"steps": 2, "labelled_batch": 2, "eval_every": 2, "device": "cpu"},
+        ... }
+        >>> trained = cd.train(recipe, out, quiet=True)
+        >>> 0 <= trained.val["iou"] <= 1
+        True
+    """
+    from semicdvl.training import run as training
+
+    checked = _read_recipe(recipe, overrides)
+    return training.train(checked, Path("runs") / checked.name if run is None else Path(run), quiet=quiet)
+
+
+def adapt(
+    before: str | Path | Sequence[str | Path],
+    after: str | Path | Sequence[str | Path],
+    run: str | Path,
+    *,
+    vlm: str | VLM | Callable[[], VLM] = "aerial",
+    prompts: str | Prompts = "buildings",
+    ceg: CEGSettings | Mapping[str, Any] | None = None,
+    config: AdaptConfig | None = None,
+) -> AdaptResult:
+    """Train a small network on two rasters without a label: a VLM's reliable answers are its labels.
+
+    Args:
+        before: image of date 1.
+        after: image of date 2.
+        run: run directory; what an interrupted adaptation left there is resumed.
+        vlm: a name of `list_vlms`, a VLM, or a function without arguments that builds one.
+        prompts: a name of `list_prompt_sets`, or `Prompts`.
+        ceg: settings; given as a mapping, what is missing is the default: the mixed level, and 0.4 of the VLM's own
+            confidence threshold.
+        config: size and length of the training, and how the pair is read, see `AdaptConfig`.
+
+    Returns:
+        `AdaptResult`: `.run` for `load_detector`, `.trained`, `.warnings`.
+
+    Raises:
+        InputError: an image cannot be used.
+        DataError: the images are too small, or the VLM finds no change at all.
+        OutputError, CheckpointError: `run` holds something else.
+        ConfigError, MissingExtraError: a part cannot be built.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> adapted = cd.adapt("before.tif", "after.tif", "runs/place")                 # doctest: +SKIP
+        >>> cd.detect("before.tif", "after.tif", model=adapted.run)                     # doctest: +SKIP
+    """
+    from semicdvl.training import self_training
+    from semicdvl.training.self_training.labels import default_gamma_of
+
+    model = build_vlm(vlm)
+    settings = complete_ceg_settings(ceg, gamma=default_gamma_of(model))
+    return self_training.adapt(
+        before,
+        after,
+        Path(run),
+        vlm=model,
+        prompts=get_prompts(prompts),
+        ceg=settings,
+        config=config,
+    )
+
+
+def evaluate(
+    run: str | Path, data: str | Path | ChangeDataset, *, split: Literal["val", "test", "all"] = "test"
+) -> dict[str, float]:
+    """Score a trained run on the labelled pairs of a data set.
+
+    Args:
+        run: a folder that `train` or `import_official` wrote.
+        data: folder of a data set (A/, B/, label/), or what `load_dataset` returned.
+        split: which pairs: "val" and "test" of the run's own split where it was trained on this data, else of the data
+            set's lists; "all": every labelled pair.
+
+    Returns:
+        Scores of the changed class (`iou`, `f1`, `precision`, `recall`) and of both (`accuracy`, `kappa`, ...).
+
+    Raises:
+        CheckpointError: `run` is no run.
+        DataError: no labelled pair is in `split`.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> sorted(cd.evaluate(run, patches, split="all"))[:3]
+        ['accuracy', 'f1', 'iou']
+    """
+    from semicdvl.training.evaluate import evaluate_run
+
+    dataset = load_dataset(data) if isinstance(data, str | Path) else data
+    return evaluate_run(Path(run), dataset, subset=split)
+
+
+def evaluate_map(
+    result: str | Path,
+    truth: str | Path,
+    *,
+    area: str | Path | None = None,
+    layer: str | None = None,
+    area_layer: str | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> MapEvaluation:
+    """Compare a change map with the truth: pixels, objects, and area-adjusted accuracy with confidence intervals.
+
+    Args:
+        result: folder that `detect_to_folder` wrote; `evaluation.json` and `evaluation.gpkg` are written into it.
+        truth: polygons of change, a mask raster, or a sample from `draw_sample` with its column `truth` filled.
+        area: polygons of the ground on which the truth is known; None: everywhere.
+        layer: layer of the truth's file, where it has several.
+        area_layer: layer of the area's file, where it has several.
+        sample: number of places for the area-adjusted accuracy; None: the default.
+        seed: another seed draws other places.
+
+    Raises:
+        InputError: a file cannot be used, or is elsewhere on the ground.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> evaluation = cd.evaluate_map(saved.folder, changes_gpkg)
+        >>> (saved.folder / "evaluation.json").is_file()
+        True
+    """
+    from semicdvl.evaluation import evaluate as evaluation
+
+    count = evaluation.DEFAULT_SAMPLE_SIZE if sample is None else sample
+    region = None if area is None else Path(area)
+    return evaluation.evaluate_map(
+        Path(result), Path(truth), area=region, layer=layer, area_layer=area_layer, sample=count, seed=seed
+    )
+
+
+def draw_sample(
+    result: str | Path,
+    *,
+    count: int,
+    seed: int = 0,
+    area: str | Path | None = None,
+    area_layer: str | None = None,
+) -> Path:
+    """Draw a stratified random sample of places to check by eye, and write it beside a change map.
+
+    Fill the column `truth` (0 or 1) in a GIS; `evaluate_map(result, sample)` then gives the accuracy of the map.
+
+    Args:
+        result: folder that `detect_to_folder` wrote.
+        count: number of places.
+        seed: another seed draws other places.
+        area: polygons of the ground to draw from; None: everywhere.
+        area_layer: layer of the area's file, where it has several.
+
+    Returns:
+        The file, `result/sample.gpkg`.
+
+    Raises:
+        InputError: `result` is no result.
+        OutputError: a sample with answers is there already.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> cd.draw_sample(saved.folder, count=20).name
+        'sample.gpkg'
+    """
+    from semicdvl.evaluation import evaluate as evaluation
+
+    region = None if area is None else Path(area)
+    return evaluation.draw_sample(Path(result), count=count, seed=seed, area=region, area_layer=area_layer)
+
+
+def benchmark(
+    suite: str | Path | Suite,
+    out: str | Path | None = None,
+    *,
+    jobs: int = 1,
+    data: str | Path | None = None,
+    retry: bool = False,
+    devices: Sequence[str] | None = None,
+) -> BenchmarkResult:
+    """Compare methods x label fractions x seeds: one table with spreads, paired tests, and a page with plots.
+
+    Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
+
+    Args:
+        suite: a TOML file such as `recipes/suites/small.toml`, or what `load_suite` returned.
+        out: folder for everything; None: `runs/NAME` with the suite's name.
+        jobs: runs at a time, each in a process of its own; 0: one after the other in this process.
+        data: where the real pairs are, in place of what the suite says.
+        retry: make runs again that failed or diverged.
+        devices: GPUs, by number, that runs are distributed to; None: all.
+
+    Raises:
+        InputError, ConfigError: the suite, or what it names, cannot be used.
+        OutputError: `out` cannot be written.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> result = cd.benchmark("recipes/suites/small.toml", jobs=0)                  # doctest: +SKIP
+        >>> print(result.table.read_text())                                             # doctest: +SKIP
+    """
+    from semicdvl.benchmarking.config import load_suite
+    from semicdvl.benchmarking.run import run_benchmark
+
+    checked = load_suite(Path(suite)) if isinstance(suite, str | Path) else suite
+    checked = checked.replace_data_root(None if data is None else Path(data))
+    folder = Path("runs") / checked.name if out is None else Path(out)
+    return run_benchmark(checked, folder, jobs=jobs, retry=retry, devices=devices)
+
+
+def export(
+    run: str | Path, output: str | Path | None = None, *, to: Literal["onnx"] = "onnx", threshold: float = 0.5
+) -> OnnxExport:
+    """Write the network of a run as one file that `load_detector` runs without torch.
+
+    The file is compared with the network before it takes its place. It holds the change head alone, for pairs of any
+    number and size, and says in its metadata how images are normalised. Needs the extra `onnx`.
+
+    Args:
+        run: a folder that `train` wrote.
+        output: the file; None: `run/model.onnx`.
+        to: format of the file.
+        threshold: least probability of a changed pixel, in [0, 1].
+
+    Returns:
+        `OnnxExport`: `.path`, `.size_mb`, `.largest_difference` from torch, `.multiple_px` of the sides.
+
+    Raises:
+        CheckpointError: `run` is no run, or the file differs from the network.
+        MissingExtraError: onnx or onnxruntime is missing.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> exported = cd.export(run, "model.onnx")                                     # doctest: +SKIP
+        >>> cd.detect(before, after, model=exported.path)                               # doctest: +SKIP
+    """
+    from semicdvl.detection.detectors.onnx_export import export_onnx
+
+    path = Path(run) / f"model.{to}" if output is None else Path(output)
+    return export_onnx(Path(run), path, threshold=threshold)
+
+
+def import_official(checkpoint: str | Path, run: str | Path) -> ImportedCheckpoint:
+    """Turn a checkpoint of the public SemiCD-VL code into a run; nothing is unpickled.
+
+    The public code selects its best epoch on the *test* pairs, so the run is marked as selected on test.
+
+    Args:
+        checkpoint: a .pth file of the public code, such as its best.pth.
+        run: run directory to write; it must not hold anything.
+
+    Raises:
+        InputError: the file is missing, or holds Python objects besides tensors and numbers.
+        CheckpointError: tensors do not fit the network, or `run` is not empty.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> imported = cd.import_official("best.pth", "runs/official")                  # doctest: +SKIP
+        >>> network = cd.load_model(imported.run)                                       # doctest: +SKIP
+    """
+    from semicdvl import official
+
+    return official.import_official(Path(checkpoint), Path(run))
+
+
+def _read_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe, checked, whichever way it is given.
+
+    Raises:
+        InputError: the file is missing or not TOML.
+        ConfigError: a key is unknown or a value does not fit, or a recipe that is no file comes with overrides.
+    """
+    if isinstance(recipe, str | Path):
+        return load_recipe(Path(recipe), overrides=tuple(overrides))
+    if overrides:
+        from semicdvl.errors import ConfigError
+
+        raise ConfigError("overrides are for a recipe file; change the values of the recipe that was given instead.")
+    return recipe if isinstance(recipe, Recipe) else parse_recipe(dict(recipe), source="recipe")

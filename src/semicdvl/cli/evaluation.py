@@ -1,0 +1,144 @@
+"""Commands that measure: evaluate, benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+import semicdvl as cd
+from semicdvl.cli.app import EVALUATION, app, out
+from semicdvl.cli.option_groups import expand_option_groups
+from semicdvl.cli.options import INPUT, DatasetOptions
+from semicdvl.cli.tables import build_score_table
+
+
+class Subset(StrEnum):
+    """Pairs to evaluate on."""
+
+    val = "val"
+    test = "test"
+    all = "all"
+
+
+@dataclass(frozen=True)
+class TruthOptions:
+    """What a map is compared with."""
+
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare a result of `detect` with this: polygons, a mask raster, or a sample", rich_help_panel=INPUT
+        ),
+    ] = None
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the truth's file, where it has several", rich_help_panel=INPUT)
+    ] = None
+    area: Annotated[
+        Path | None,
+        typer.Option(help="Polygons of the ground on which the truth is known", rich_help_panel=INPUT),
+    ] = None
+    area_layer: Annotated[
+        str | None, typer.Option(help="Layer of the area's file, where it has several", rich_help_panel=INPUT)
+    ] = None
+
+    @property
+    def area_options(self) -> dict[str, Any]:
+        """The ground on which the truth is known, as arguments."""
+        return {"area": self.area, "area_layer": self.area_layer}
+
+
+@app.command(rich_help_panel=EVALUATION)
+@expand_option_groups
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
+    reading: DatasetOptions,
+    truth: TruthOptions,
+    data: Annotated[Path | None, typer.Argument(help="Folder of a data set with labels, for a trained run")] = None,
+    split: Annotated[
+        Subset, typer.Option(help="Which pairs; `val` and `test` of the run's own split where it is that data")
+    ] = Subset.test,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Number of places for the area-adjusted accuracy; without --truth they are only drawn"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other places")] = 0,
+) -> None:
+    """Evaluate a trained run on labelled pairs, or a result of `detect` against polygons or a mask.
+
+    A run:     semicdvl evaluate RUN DATA
+
+    A result:  semicdvl evaluate OUT --truth changes.gpkg --area aoi.gpkg
+
+    No truth yet:  semicdvl evaluate OUT --sample 300, fill the column `truth` of OUT/sample.gpkg in a GIS, and then
+    semicdvl evaluate OUT --truth OUT/sample.gpkg
+    """
+    if data is not None and truth.truth is not None:
+        raise cd.ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
+    if data is not None:
+        _evaluate_run(run, reading.load(data), split=split, data=data)
+    elif truth.truth is not None:
+        _evaluate_map(run, truth.truth, layer=truth.layer, sample=sample, seed=seed, **truth.area_options)
+    elif sample:
+        drawn = cd.draw_sample(run, count=sample, seed=seed, **truth.area_options)
+        out.print(f"Fill the column `truth` (0 or 1) of {drawn}.", soft_wrap=True)
+    else:
+        raise cd.ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
+
+
+def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path) -> None:
+    """Print the scores of a trained run."""
+    from semicdvl.training.run_record import name_score_column
+
+    scores = cd.evaluate(run, dataset, split=split.value)
+    title = f"{run} on {split.value} of {data}"
+    out.print(build_score_table(title, {name_score_column(run, split.value): scores}))
+
+
+def _evaluate_map(folder: Path, truth: Path, **options: Any) -> None:
+    """Print how a result of `detect` compares with the truth."""
+    evaluation = cd.evaluate_map(folder, truth, **options)
+    table = Table("", truth.name, title=str(folder), title_justify="left", box=None, header_style="bold")
+    for row in evaluation.format_rows():
+        table.add_row(*row)
+    out.print(table)
+    for note in evaluation.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    out.print(f"numbers: {folder / 'evaluation.json'}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=EVALUATION)
+def benchmark(
+    suite: Annotated[Path, typer.Argument(help="A TOML file; the shipped one is recipes/suites/small.toml")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for everything; by default runs/NAME, with the suite's name"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time, each in its own process; 0: in this one")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the real pairs, in place of the one that the suite names")
+    ] = None,
+    retry: Annotated[bool, typer.Option(help="Make runs again that failed or diverged")] = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs that runs are distributed to, such as 0,1; by default all. Give at least as many --jobs"
+        ),
+    ] = None,
+) -> None:
+    """Compare methods x label fractions x seeds, from one suite: a table with spreads, paired tests, and a page.
+
+    Detectors that are not trained (`semicdvl list classic`, VLM + CEG) can be compared too: the suite's `detectors`.
+
+    Started again, it makes only what is missing. A run that fails becomes a line of the table; the others go on.
+    """
+    named = devices.split(",") if devices else None
+    result = cd.benchmark(suite, output, jobs=jobs, data=data, retry=retry, devices=named)
+    out.print(result.table.read_text(encoding="utf-8"), soft_wrap=True)
+    out.print(f"page: {result.report}, all runs: {result.csv}", soft_wrap=True)
