@@ -154,7 +154,7 @@ class CountingReader:
 
     def read(self, row, col, height, width, *, shape_hw=None):
         self.read_px.append(height * width)
-        rng = np.random.default_rng([row, col - self.col_px])  # every window has a texture of its own, the same at both dates
+        rng = np.random.default_rng([row, col - self.col_px])  # each window differs, alike in both images
         texture = ndimage.gaussian_filter(rng.normal(size=(height, width)), 2)
         return np.repeat((120 + 400 * texture)[..., None], 3, axis=2).clip(0, 255).astype(np.uint8), np.ones(
             (height, width), bool
