@@ -199,14 +199,14 @@ def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
     [
         (
             ["--method", "cva", "--find", "house"],
-            "--find is for detection by a vision-language model, and --method cva",
+            "--find is for detection with a vision-language model, which --method cva",
         ),
         (["--method", "cva", "--level", "instance"], "--level is for"),  # given, if only with its default
         (["--method", "cva", "--device", "cpu"], "--method-set device="),
         (["--model", "runs/x", "--vlm-from", "weights"], "--weights / --vlm-from is for"),
         (["--model", "runs/x", "--replaced-class"], "--replaced-class is for"),
         (["--model", "runs/x", "--delta", "0.0", "--shift-px", "2"], "--delta is for"),
-        (["--precision", "fp32"], "--precision is for trained networks; give --model"),
+        (["--precision", "fp32"], "--precision is for trained networks. Give --model"),
         (["--method", "cva", "--compile"], "--compile is for trained networks"),
         ([*FAKE, "--min-cosine", "0.5"], "--features efficientnet_lite0"),
     ],

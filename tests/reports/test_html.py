@@ -4,8 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from semicdvl.errors import OutputError
@@ -73,20 +71,6 @@ def test_unwritable_place_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         reports_html.write_page(tmp_path / "file" / "page.html", "t", [])
-
-
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 25), st.integers(1, 25), st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
-def test_shrunk_labels_lose_no_object(height, width, tall, wide, seed):
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((height, width), np.int32)
-    row, col = int(rng.integers(height)), int(rng.integers(width))
-    labels[row, col] = 7
-    small = colours.shrink_labels(labels, (tall, wide))
-    assert small.shape == (tall, wide)
-    if tall <= height and wide <= width:
-        assert (small == 7).sum() == 1
-    assert set(np.unique(small)) <= {0, 7}
 
 
 def test_overlay_colours_objects_and_hatches_no_data():

@@ -317,7 +317,7 @@ def test_detect_runs_a_method_on_a_pair_of_pictures(method, capsys, files, tmp_p
     [
         (["--method", "irmda"], "Did you mean 'irmad'"),
         (["--method", "cva", "--method-set", "guard=maybe"], "guard = 'maybe'"),
-        (["--method-set", "guard=false"], "speaks of no method"),
+        (["--method-set", "guard=false"], "needs --method"),
         (["--method", "cva", "--model", "runs/x"], "give one of them"),
     ],
 )

@@ -1,12 +1,12 @@
-"""A result in the making, in a hidden folder beside where it goes to, so that an interrupted run goes on where it was.
+"""The work folder of a run, hidden beside its output folder, from which an interrupted run is resumed.
 
-    .OUT.partial/manifest.json    the key of the run and what it is made of
-    .OUT.partial/tiles/           what was found in the rows of tiles that are done (`planes.ScoreStore`)
-    .OUT.partial/result/          what will be OUT; made anew by every run
-    .OUT.partial/lock             held by the run that works here; the system lets go of it however that ends
+    .OUT.partial/manifest.json    the key of the run and its ingredients
+    .OUT.partial/tiles/           the score maps of the finished rows of tiles (`tiles.score_store.ScoreStore`)
+    .OUT.partial/result/          becomes OUT; every run starts it again
+    .OUT.partial/lock             held by the run that is working here; the system releases it however that ends
 
-The key is a hash of all that the maps depend on: the images' bytes, the grid and how they are read, the tiles, the
-detector. A run with another key starts anew. OUT itself is not touched before the very end.
+The key is a hash of everything that the score maps depend on: the bytes of the images, the grid, how they are read, the
+tiles, the detector. A run with another key starts from the beginning. OUT itself is not touched before the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """The folders of a result in the making: `tiles` survives an interruption, `result` becomes OUT."""
+    """The folders of an unfinished run: `tiles` survives an interruption, `result` becomes the output folder."""
 
     tiles: Path
     result: Path
@@ -37,17 +37,17 @@ class WorkFolder:
 
 @contextlib.contextmanager
 def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder]:
-    """Give the folders for a result; when the block ends well, `out` is replaced by `result` and the rest is gone.
+    """Give the folders of a run; at the end of the `with`, `result` replaces `out` and the rest is deleted.
 
-    What an interrupted run (Ctrl-C, a kill, a crash, a dead worker) has finished stays for the next one with the same
-    `parts`. After an error that the user must mend (`SemicdvlError`, a full disk) nothing stays.
+    After an interruption (Ctrl-C, a kill, a crash, a dead worker) the finished tiles are kept for the next run with the
+    same `parts`. After an error that the user must correct (`SemicdvlError`, a full disk) nothing is kept.
 
     Args:
-        out: the folder of the result, absolute.
-        parts: plain values that say what the maps are made of.
+        out: the output folder, an absolute path.
+        parts: the ingredients of the score maps, as plain values.
 
     Raises:
-        OutputError: the folder cannot be written, or another run is at work on the same `out`.
+        OutputError: the folder cannot be written, or another run is using it.
     """
     folder = out.parent / f".{out.name}.partial"
     with _lock_folder(folder, out):
@@ -69,7 +69,7 @@ def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder
 
 
 def _prepare_folder(folder: Path, parts: Mapping[str, Any]) -> WorkFolder:
-    """Keep what lies in the folder if it is of a run with the same key; else start anew."""
+    """Keep the tiles of a run with the same key; otherwise start from the beginning."""
     partial, key = WorkFolder(folder / "tiles", folder / "result"), hash_values(WORK_FOLDER_FORMAT, dict(parts))
     if _read_key(folder) != key:
         shutil.rmtree(partial.tiles, ignore_errors=True)
@@ -81,7 +81,7 @@ def _prepare_folder(folder: Path, parts: Mapping[str, Any]) -> WorkFolder:
 
 
 def _read_key(folder: Path) -> str | None:
-    """Return the key of the run that left the folder, None if that is not known."""
+    """Return the key of the run that left the folder; None if it is not known."""
     if not (folder / "tiles").is_dir():
         return None
     try:
@@ -104,7 +104,7 @@ def _lock_folder(folder: Path, out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(
-                f"{out}: another run is at work on it ({folder.name}). Wait for it, or give another folder with -o."
+                f"{out}: another run is writing to it ({folder.name}). Wait for it, or give another folder with -o."
             ) from None
         except OSError:
             pass  # a file system without locks

@@ -1,4 +1,4 @@
-"""Colours of classes and kinds of change, and pictures of a change map for a reader's eye."""
+"""Colours of classes and kinds of change, and maps drawn over images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 Colour = tuple[int, int, int]
 
 KIND_COLOURS: dict[str, Colour] = dict(CHANGE_KIND_STYLE.colours)
-"""The report's are those of the map in a GIS."""
+"""The same in reports as in a GIS."""
 OUTLINE_COLOUR: Colour = (255, 225, 0)
 
 COMMON_CLASS_COLOURS: dict[str, Colour] = {
@@ -30,26 +30,15 @@ SPARE_COLOURS: tuple[Colour, ...] = (
 
 
 def choose_class_colours(names: Sequence[str]) -> list[Colour]:
-    """Return a colour per class: the usual one of a map for common words, else one of a fixed row."""
+    """Return a colour per class: the usual colour on maps for common words, else the next of a fixed list."""
     spare = iter(SPARE_COLOURS * (len(names) // len(SPARE_COLOURS) + 1))
     return [COMMON_CLASS_COLOURS.get(name.lower()) or next(spare) for name in names]
-
-
-def shrink_labels(labels_HW: NDArray[np.int32], size_hw: tuple[int, int]) -> NDArray[np.int32]:
-    """Return a label image at another size; shrunk, small objects stay visible (the greatest label of a block wins)."""
-    for axis, size in enumerate(size_hw):
-        starts = np.arange(size) * labels_HW.shape[axis] // size
-        if size < labels_HW.shape[axis]:
-            labels_HW = np.maximum.reduceat(labels_HW, starts, axis=axis)
-        else:
-            labels_HW = np.take(labels_HW, starts, axis=axis)
-    return labels_HW
 
 
 def draw_overlay(
     image_HWC: NDArray[np.uint8], labels_HW: NDArray[np.int32], colours: Sequence[Colour]
 ) -> NDArray[np.uint8]:
-    """Paint objects (label n in `colours[n - 1]`) over a pale grey version of an image of the same size."""
+    """Draw labelled objects (label n in `colours[n - 1]`) over a pale grey version of an image of the same size."""
     grey_HW = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY).astype(np.float32)
     pale_HWC = np.repeat((95 + 0.6 * grey_HW)[..., None], 3, axis=2)
     table = np.array([(0, 0, 0), *colours], np.float32)
@@ -61,7 +50,7 @@ def draw_overlay(
 
 
 def hatch_no_data(image_HWC: NDArray[np.uint8], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return an image with grey hatching where there is no data, so that it does not look like something black."""
+    """Return an image with grey hatching where there is no data, so that it is not mistaken for something black."""
     diagonal_HW = np.add.outer(np.arange(valid_HW.shape[0]), np.arange(valid_HW.shape[1]))
     hatch_HW = np.where(diagonal_HW % 16 < 2, 150, 188).astype(np.uint8)
     return np.where(valid_HW[..., None], image_HWC, hatch_HW[..., None])

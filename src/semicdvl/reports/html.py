@@ -1,7 +1,7 @@
-"""Pages that stand alone: one HTML file with its pictures inside, for any report of this package.
+"""Self-contained HTML pages: one file with its images inside, for any report of this package.
 
-A page is a title and sections; a section is a title and parts, and the functions below make the parts. Text is escaped,
-nothing is loaded from elsewhere, and a page reads on a phone, in the dark and on paper.
+A page has a title and sections; a section has a title and parts, which the functions below render. Text is escaped,
+nothing is loaded from elsewhere, and a page is readable on a phone, in dark mode and on paper.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_atomically
+from semicdvl.reports.colours import Colour
 from semicdvl.version import __version__
 
 JPEG_QUALITY = 84
-Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, a sentence below it, and what the functions of this module return."""
+    """A section of a page: a heading, a sentence below it, and parts that the functions of this module return."""
 
     title: str
     parts: Sequence[Markup]
@@ -44,7 +44,7 @@ def render_page(title: str, sections: Sequence[Section], *, subtitle: str = "", 
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> None:
-    """Write a page, whole.
+    """Write a page atomically.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -54,26 +54,26 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle:
         temporary.write_text(html, encoding="utf-8")
 
 
-# ------------------------------------------------------------------------------------------------ words and numbers
+# ------------------------------------------------------------------------------------------------ text and tables
 def render_paragraph(words: str) -> Markup:
     """Return a paragraph."""
     return Markup("<p>{}</p>").format(words)
 
 
 def render_notes(lines: Iterable[str]) -> Markup:
-    """Return what a reader should know first, set apart; nothing at all without lines."""
+    """Return notes in a highlighted box; an empty string without notes."""
     items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
     return Markup('<ul class="notes">{}</ul>').format(items) if items else Markup("")
 
 
 def render_headline(values: Iterable[tuple[str, str]]) -> Markup:
-    """Return headline numbers: (number, what it is) each."""
+    """Return headline numbers; each value is (number, what it counts)."""
     boxes = (Markup("<div><b>{}</b><span>{}</span></div>").format(value, label) for value, label in values)
     return Markup('<div class="numbers">{}</div>').format(Markup("").join(boxes))
 
 
 def render_facts(pairs: Mapping[str, str]) -> Markup:
-    """Return label and text, line by line."""
+    """Return labels with their texts, line by line."""
     lines = (Markup("<dt>{}</dt><dd>{}</dd>").format(label, value) for label, value in pairs.items())
     return Markup("<dl>{}</dl>").format(Markup("").join(lines))
 
@@ -87,15 +87,15 @@ def render_table(
     swatches: Sequence[Colour] = (),
     words: Sequence[str] = (),
 ) -> Markup:
-    """Return a table. A column whose cells below the first row all look like numbers is set to the right.
+    """Return a table. A column whose cells all look like numbers is aligned to the right.
 
     Args:
         columns: headings.
         rows: cells; None is empty.
         caption: a sentence above the table.
-        total: set the last row apart.
+        total: emphasise the last row.
         swatches: colours shown before the first cell of the first rows.
-        words: headings of columns that hold no numbers, whatever they look like.
+        words: headings of columns that are text even where their cells look like numbers.
     """
     numeric = [
         bool(rows) and name not in words and all(_is_number(row[at]) for row in rows) for at, name in enumerate(columns)
@@ -125,12 +125,12 @@ def _is_number(cell: Any) -> bool:
 
 
 def render_swatch(colour: Colour) -> Markup:
-    """Return a small square of a colour."""
+    """Return a small square in a colour."""
     return Markup('<span class="swatch" style="--of:{}"></span>').format(_css_colour(colour))
 
 
 def render_legend(entries: Iterable[tuple[str, Colour]]) -> Markup:
-    """Return what colours mean."""
+    """Return a legend of colours."""
     items = (Markup("<li>{}{}</li>").format(render_swatch(colour), name) for name, colour in entries)
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
 
@@ -139,9 +139,9 @@ def _css_colour(colour: Colour) -> str:
     return f"rgb({colour[0]} {colour[1]} {colour[2]})"
 
 
-# ------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------ images
 def encode_data_uri(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
-    """Return a uint8 HW or HWC RGB image as a JPEG (or PNG) that stands in the page itself."""
+    """Return a uint8 HW or HWC RGB image as a data URI: a JPEG, or a PNG if `lossless`."""
     turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     options = [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     kind = "png" if lossless else "jpeg"
@@ -150,7 +150,7 @@ def encode_data_uri(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
 
 
 def render_figure(image: NDArray[np.uint8], caption: str = "", *, lossless: bool = False) -> Markup:
-    """Return an image with a caption. `lossless` is for masks and class maps, whose pixels stay sharp when enlarged."""
+    """Return an image with a caption; `lossless` keeps the pixels of masks and class maps sharp when enlarged."""
     below = Markup("<figcaption>{}</figcaption>").format(caption) if caption else Markup("")
     return Markup('<figure{}><img src="{}" alt="{}" width="{}" height="{}">{}</figure>').format(
         Markup(' class="map"' if lossless else ""),
@@ -163,24 +163,24 @@ def render_figure(image: NDArray[np.uint8], caption: str = "", *, lossless: bool
 
 
 def render_gallery(figures: Iterable[Markup], *, least_px: int = 320) -> Markup:
-    """Return figures side by side, as many in a row as fit at `least_px` each."""
+    """Return figures side by side, as many in a row as fit with at least `least_px` each."""
     return Markup('<div class="gallery" style="--least:{}px">{}</div>').format(least_px, Markup("").join(figures))
 
 
 def render_swipe(before: NDArray[np.uint8], after: NDArray[np.uint8], caption: str = "") -> Markup:
-    """Return two images of one size on top of each other, with a line between them that can be moved."""
+    """Return two images of one size on top of each other, with a movable line between them."""
     sizes = Markup('width="{}" height="{}"').format(before.shape[1], before.shape[0])
     move = Markup("this.parentNode.style.setProperty('--at', this.value + '%')")
     return Markup(
         '<figure><div class="swipe"><img src="{}" alt="before" {}><img src="{}" alt="after" {}>'
         '<span class="before">before</span><span class="after">after</span>'
-        '<input type="range" min="0" max="100" value="50" step="0.1" aria-label="Where after begins" oninput="{}">'
+        '<input type="range" min="0" max="100" value="50" step="0.1" aria-label="Position of the line" oninput="{}">'
         "</div><figcaption>{}</figcaption></figure>"
     ).format(encode_data_uri(before), sizes, encode_data_uri(after), sizes, move, caption)
 
 
 def render_card(title: str, line: str, figures: Iterable[Markup], *, colour: Colour | None = None) -> Markup:
-    """Return a framed box: title, a line of facts, figures two by two."""
+    """Return a framed box with a title, a line of facts and pairs of figures."""
     mark = render_swatch(colour) if colour is not None else Markup("")
     return Markup('<div class="card"><h3>{}{}</h3><p>{}</p><div class="pair">{}</div></div>').format(
         mark, title, line, Markup("").join(figures)

@@ -119,7 +119,7 @@ def test_any_usual_csv_is_read(images, delimiter):
     (images / "t.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     read = read_pairs(images / "t.csv")
     assert [pair.name for pair in read.pairs] == ["x"] and read.pairs[0].after.endswith("B/one.png")
-    assert read.notes == ("t.csv: columns left aside: date",)
+    assert read.notes == ("t.csv: the columns date are ignored",)
 
 
 def test_parquet_is_read_with_and_without_geometry(images, monkeypatch):
@@ -143,23 +143,23 @@ BAD = {
     "no line": ([], "before,after,name", "holds no pair"),
     "no column": ([(*ONE, "x")], "before,later,name", "has no column 'after'"),
     "a misspelt column": ([(*ONE, "x")], "befor,after,name", "has no column 'before'.*Is it 'befor'"),
-    "a misspelt name": ([(*ONE, "x")], "before,after,nmae", "column 'nmae', which is not known.*Call it name"),
+    "a misspelt name": ([(*ONE, "x")], "before,after,nmae", "column 'nmae', which is not known.*Rename it to name"),
     "a column twice": ([(*ONE, "x")], "before,after,after", "'after' twice"),
     "too many cells": ([("A/one.png", "B/one.png", "x", "y")], "before,after,name", "line 2 has 4 cells"),
     "an empty cell": ([("A/one.png", "", "x")], "before,after,name", "line 2: after is empty"),
     "a missing file": ([(*ONE, "x"), ("A/no.png", "B/one.png", "y")], "before,after,name", "line 3: before .*A/no.png"),
     "an empty folder": ([("A/one.png", "empty", "x")], "before,after,name", "line 2: after .*The folder contains no"),
     "a pattern that fits nothing": ([("A/one.png", "B/*.jp2", "x")], "before,after,name", "No file matches"),
-    "a name twice": ([(*ONE, "x"), (*ONE, "y"), (*ONE, "X")], "before,after,name", "line 4: .*'X' is that of line 2"),
-    "files of one name": ([ONE, ONE], "before,after", "'one' is that of line 2, too .made from the file names"),
-    "a name that climbs": ([(*ONE, "../x")], "before,after,name", "leads out of the folder"),
-    "an absolute name": ([(*ONE, "/tmp/x")], "before,after,name", "leads out of the folder"),
-    "a name of a folder in it": ([(*ONE, "a/b")], "before,after,name", "leads out of the folder"),
-    "two dots": ([(*ONE, "..")], "before,after,name", "leads out of the folder"),
+    "a name twice": ([(*ONE, "x"), (*ONE, "y"), (*ONE, "X")], "before,after,name", "line 4: .*'X' is also that of line 2"),
+    "files of one name": ([ONE, ONE], "before,after", "'one' is also that of line 2 .made from the file names"),
+    "a name that climbs": ([(*ONE, "../x")], "before,after,name", "leads out of the output folder"),
+    "an absolute name": ([(*ONE, "/tmp/x")], "before,after,name", "leads out of the output folder"),
+    "a name of a folder in it": ([(*ONE, "a/b")], "before,after,name", "leads out of the output folder"),
+    "two dots": ([(*ONE, "..")], "before,after,name", "leads out of the output folder"),
     "a hidden name": ([(*ONE, ".x")], "before,after,name", "would be hidden"),
     "a name that is no text": ([(*ONE, "a\x07b")], "before,after,name", "cannot name a folder"),
     "a long name": ([(*ONE, "x" * 201)], "before,after,name", "cannot name a folder"),
-    "the index": ([(*ONE, "Index.html")], "before,after,name", "stands there, too"),
+    "the index": ([(*ONE, "Index.html")], "before,after,name", "is that of a file of the index"),
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_many_faults_are_told_at_once_and_not_without_end(images):
 
 
 def test_no_table_is_refused(images):
-    for name, words in (("pairs.xlsx", "is no table of pairs"), ("none.csv", "no such file")):
+    for name, words in (("pairs.xlsx", "is not a table of pairs"), ("none.csv", "does not exist")):
         with pytest.raises(InputError, match=words):
             read_pairs(images / name)
     (images / "latin.csv").write_bytes("before,after\nä".encode("latin-1"))
@@ -325,7 +325,7 @@ FORMS = {
     "nothing": (["-o", "{out}"], "No image was given"),
     "one image": (["A/one.png", "-o", "{out}"], "Only A/one.png was given"),
     "both": (["A/one.png", "B/one.png", "--pairs", "pairs.csv", "-o", "{out}"], "Leave out A/one.png B/one.png"),
-    "a missing table": (["--pairs", "none.csv", "-o", "{out}"], "none.csv: no such file"),
+    "a missing table": (["--pairs", "none.csv", "-o", "{out}"], "none.csv: does not exist"),
     "workers of nobody": (["A/one.png", "B/one.png", "-o", "{out}", "--workers", "2"], "are of --engine ray"),
 }
 

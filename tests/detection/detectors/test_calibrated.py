@@ -88,7 +88,7 @@ def test_flickers_go_and_changes_stay():
         assert inside_HW.min() == inside_HW.max() > 0.8
     assert np.isnan(found.probability_HW[found.change_HW == 0]).all()
     np.testing.assert_array_equal(found.score_HW, raw.score_HW)
-    assert "6 of 8 objects were rather unchanged" in detector.notes()[0]
+    assert "6 of 8 objects are probably unchanged" in detector.notes()[0]
 
 
 def test_strips_make_no_difference():
@@ -156,7 +156,7 @@ def test_polygons_have_a_probability(tmp_path: Path):
     assert len(frame) == done.summary.objects == 2 and frame.probability.between(0.8, 1).all()
     assert sorted(frame.kind) == ["appeared", "disappeared"] and (frame.score > 0.5).all()
     assert any("6 of 8 objects" in line for line in done.warnings) and "note: Calibration" in done.format_text()
-    assert "rather unchanged" in (tmp_path / "out" / "run.json").read_text()
+    assert "probably unchanged" in (tmp_path / "out" / "run.json").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f"probability {value:.2f}" in page for value in frame.probability)
     plain = detect_to_folder(
@@ -181,7 +181,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     code, printed, complained = command(capsys, "detect", *pair, *words)
     assert code == 0 and "2 changed objects" in printed and "6 of 8 objects" in " ".join(printed.split()), complained
     for wrong, told in (
-        (("--method", "cva"), "--calibrate is for detection by a"),
+        (("--method", "cva"), "--calibrate is for detection with a"),
         ((*words, "--level", "pixel"), "--level instance"),
     ):
         code, _, complained = command(capsys, "detect", *pair, *wrong)

@@ -1,4 +1,4 @@
-"""Networks made fast say what they said before; what is not exact is asked for by name."""
+"""Networks prepared for inference give the results they gave before; what is not exact is an option."""
 
 import inspect
 import shutil

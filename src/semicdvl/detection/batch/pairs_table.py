@@ -1,6 +1,6 @@
-"""A table of pairs (CSV or parquet: before, after, name) -> pairs to work on, or one error that says why not.
+"""Read a table of image pairs (CSV or Parquet: before, after, name), or raise one error that lists its faults.
 
-Everything is looked at before work begins: a table of a thousand pairs does not fail at its last one for a wrong path.
+The whole table is checked before any pair is processed, so that a wrong path in its last line shows at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ KNOWN_COLUMNS = (*REQUIRED_COLUMNS, "name")
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".geoparquet")
 DELIMITERS = ",;\t"
 MAX_LISTED_FAULTS = 5
-"""Faults that an error lists; of further ones it tells the number."""
+"""Number of faults that an error lists; further ones are only counted."""
 MAX_NAME_BYTES = 200
-"""Bytes of a name: most disks take 255, and a result in the making is called a little longer."""
+"""Longest name in bytes: most file systems allow 255, and the name of a work folder is a little longer."""
 
 
 @dataclass(frozen=True)
 class BatchPair:
-    """One line of the table.
+    """One line of a table of pairs.
 
     Attributes:
         name: of the pair and of the folder of its result.
@@ -44,12 +44,12 @@ class BatchPair:
 
 @dataclass(frozen=True)
 class PairsTable:
-    """A table of pairs that can be worked on.
+    """A checked table of pairs.
 
     Attributes:
         path: the file.
-        pairs: its lines; every name is there once.
-        notes: what a user should know of how it was read.
+        pairs: its lines, with unique names.
+        notes: remarks on how it was read.
     """
 
     path: Path
@@ -58,35 +58,39 @@ class PairsTable:
 
 
 TableRows = list[tuple[str, dict[str, str]]]
-"""Where a row stands ("line 3"), and its cells by column; an empty cell is ""."""
+"""Location of a row ("line 3") and its cells by column; an empty cell is ""."""
 
 
 def read_pairs(path: Path) -> PairsTable:
     """Read and check a table of pairs.
 
-    Columns are `before`, `after` and, if wanted, `name`. A column whose name is nearly one of these and which would
-    otherwise be missing is taken for a misspelling and refused; any other is left aside with a note. Paths are meant
-    from the table's folder; a cell is all that `detect` takes for a date (a file, a folder, `a.tif,b.tif`, a pattern,
-    an address). Addresses and GDAL's own names (`/vsi...`) are taken as they stand, and looked at only when their turn
-    comes. Without a name a pair is called after its files: `0001` for A/0001.tif and B/0001.tif, else `before-after`.
+    Columns are `before`, `after` and, optionally, `name`. A column whose name is similar to one of these that is missing
+    counts as a misspelling and is refused; other columns are ignored with a note. Paths are relative to the folder of
+    the table; a cell is whatever `detect` accepts for a date (a file, a folder, `a.tif,b.tif`, a pattern, an address).
+    Addresses and names of GDAL (`/vsi...`) are used as they are, and not checked in advance. Without a name, a pair is
+    named after its files: `0001` for A/0001.tif and B/0001.tif, otherwise `before-after`.
 
     Args:
-        path: CSV (comma, semicolon or tab; UTF-8), or parquet and GeoParquet where semicdvl[parquet] is installed.
+        path: CSV (comma, semicolon or tab; UTF-8), or Parquet and GeoParquet with semicdvl[parquet].
 
     Raises:
-        InputError: the file cannot be read, has no pair in it, lacks a column, or some of its lines cannot be worked
-            on: an empty cell, a missing file, a name that is there twice or that is no plain name of a folder.
-        MissingExtraError: parquet without pyarrow.
+        InputError: the file cannot be read, holds no pair, lacks a column, or some of its lines are faulty: an empty
+            cell, a missing file, a duplicate name, or a name that cannot be that of a folder.
+        MissingExtraError: Parquet without pyarrow.
     """
     suffix = path.suffix.lower()
     if suffix not in TEXT_SUFFIXES + PARQUET_SUFFIXES:
-        raise InputError(path, "is no table of pairs", f"Give one of {', '.join(TEXT_SUFFIXES + PARQUET_SUFFIXES)}")
+        raise InputError(
+            path,
+            "is not a table of pairs",
+            f"Give a file with one of the suffixes {', '.join(TEXT_SUFFIXES + PARQUET_SUFFIXES)}",
+        )
     if not path.is_file():
-        raise InputError(path, "no such file", "Give a table with the columns before, after and, if wanted, name")
+        raise InputError(path, "does not exist", "Give a table with the columns before, after and, optionally, name")
     columns, rows = (_read_parquet if suffix in PARQUET_SUFFIXES else _read_csv)(path)
     notes = _check_columns(path, columns)
     if not rows:
-        raise InputError(path, "holds no pair", "Write one line for each, below the line that names the columns")
+        raise InputError(path, "holds no pair", "Write one line per pair below the line with the column names")
     faults: list[str] = []
     pairs = [_parse_row(path.absolute().parent, where, cells, faults) for where, cells in rows]
     _raise_faults(path, faults or list(_find_duplicates(rows, pairs)))
@@ -99,19 +103,19 @@ def _raise_faults(path: Path, faults: Sequence[str]) -> None:
         return
     more = [f"and {len(faults) - MAX_LISTED_FAULTS} more"] if len(faults) > MAX_LISTED_FAULTS else []
     raise InputError(
-        path, "; ".join([*faults[:MAX_LISTED_FAULTS], *more]), "Nothing was started; mend the table and run again"
+        path, "; ".join([*faults[:MAX_LISTED_FAULTS], *more]), "Nothing was started. Correct the table and run again"
     )
 
 
 # ------------------------------------------------------------------------------------------------ files
 def _read_csv(path: Path) -> tuple[list[str], TableRows]:
-    """Read a text table: the columns and the rows that hold anything."""
+    """Read a CSV: its columns and its rows that are not empty."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(path, "is no text in UTF-8", "Save it as CSV in UTF-8") from error
+        raise InputError(path, "is not text in UTF-8", "Save it as CSV in UTF-8") from error
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text), delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
     columns: list[str] | None = None
@@ -126,28 +130,28 @@ def _read_csv(path: Path) -> tuple[list[str], TableRows]:
                 continue
             if len(cells) > len(columns):
                 problem = f"line {reader.line_num} has {len(cells)} cells, the first line names {len(columns)} columns"
-                raise InputError(path, problem, 'Put what holds a comma in quotation marks: "a.tif,b.tif"')
+                raise InputError(path, problem, 'Put cells with commas in quotation marks: "a.tif,b.tif"')
             padded = cells + [""] * (len(columns) - len(cells))
             rows.append((f"line {reader.line_num}", dict(zip(columns, padded, strict=True))))
     except csv.Error as error:
-        raise InputError(path, f"line {reader.line_num} cannot be read as CSV ({error})", "Save it anew") from error
+        raise InputError(path, f"line {reader.line_num} cannot be read as CSV ({error})", "Save it again") from error
     return columns or [], rows
 
 
 def _read_parquet(path: Path) -> tuple[list[str], TableRows]:
-    """Read the known columns of a parquet file; geometries stay where they are."""
+    """Read the known columns of a Parquet file; geometries are not read."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError(f"{path}: parquet needs pyarrow; install semicdvl[parquet], or give a CSV.") from error
+        raise MissingExtraError(f"{path}: Parquet needs pyarrow. Install semicdvl[parquet], or give a CSV.") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = list(file.schema_arrow.names)
             table = file.read(columns=[name for name in columns if name in KNOWN_COLUMNS]).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(path, f"cannot be read as parquet ({reason})", "Write it anew") from error
+        raise InputError(path, f"cannot be read as parquet ({reason})", "Write it again") from error
     rows = zip(*table.values(), strict=True)
     return columns, [
         (f"row {at}", dict(zip(table, map(_format_cell, row), strict=True))) for at, row in enumerate(rows, 1)
@@ -159,26 +163,30 @@ def _format_cell(value: Any) -> str:
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
-    """Refuse missing, doubled and misspelt columns; return a note on those that are left aside."""
+    """Refuse missing, duplicate and misspelt columns; return a note on ignored ones."""
     others = [name for name in columns if name not in KNOWN_COLUMNS]
     for name in REQUIRED_COLUMNS:
         if name not in columns:
             meant = suggest_nearest(name, others).replace("Did you mean", "Is it").strip()
             named_columns = ", ".join(columns) or "none"
-            remedy = f"{meant} Wanted: before, after and, if wanted, name".strip()
+            remedy = f"{meant} The columns are before, after and, optionally, name".strip()
             raise InputError(path, f"has no column '{name}', only {named_columns}", remedy)
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         raise InputError(path, f"has the column '{twice[0]}' twice", "Name each column once")
     if "name" not in columns and (meant := suggest_nearest("name", others)):
         wrong = meant.split("'")[1]
-        raise InputError(path, f"has a column '{wrong}', which is not known", "Call it name, or something quite else")
+        raise InputError(
+            path,
+            f"has a column '{wrong}', which is not known",
+            "Rename it to name, or to something that is not similar",
+        )
     aside = [name for name in others if name]
-    return (f"{path.name}: columns left aside: {', '.join(aside)}",) if aside else ()
+    return (f"{path.name}: the columns {', '.join(aside)} are ignored",) if aside else ()
 
 
 # ------------------------------------------------------------------------------------------------ rows
 def _parse_row(folder: Path, where: str, cells: dict[str, str], faults: list[str]) -> BatchPair:
-    """Return the pair of a row; what is wrong with it is added to the faults."""
+    """Return the pair of a row; its faults are added to `faults`."""
     dates = {}
     for column in REQUIRED_COLUMNS:
         dates[column] = _resolve_paths(folder, cells[column]) if cells[column] else ""
@@ -192,7 +200,7 @@ def _parse_row(folder: Path, where: str, cells: dict[str, str], faults: list[str
 
 
 def _resolve_paths(folder: Path, text: str) -> str:
-    """Return a cell with its relative paths meant from the table's folder."""
+    """Return a cell with its paths relative to the folder of the table."""
     if "://" in text or text.startswith("/vsi") or ("," not in text and not is_local_name(text)):
         return text
     if "," not in text or (folder / text).exists():
@@ -202,7 +210,7 @@ def _resolve_paths(folder: Path, text: str) -> str:
 
 
 def _find_image_fault(given: str) -> str | None:
-    """Tell what is wrong with a date as far as that can be seen without opening it."""
+    """Return the fault of an image that shows without opening it; None if there is none."""
     try:
         parts = resolve_input(given).gdal_names
     except InputError as error:
@@ -212,40 +220,40 @@ def _find_image_fault(given: str) -> str | None:
 
 
 def _derive_name(before: str, after: str) -> str:
-    """Return the name of a pair without one."""
+    """Return a name for a pair without one."""
     stems = [_extract_stem(text) for text in (before, after)]
     return stems[0] if stems[0] == stems[1] else "-".join(stem for stem in stems if stem)
 
 
 def _extract_stem(text: str) -> str:
-    """Return what a date is called: its (first) file without suffix, or its folder."""
+    """Return the stem of an image: its (first) file without suffix, or its folder."""
     first = re.split(r"[,?]", text, maxsplit=1)[0].rstrip("/")
     path = Path(first)
     path = path.parent if any(sign in path.name for sign in "*[") else path
-    stem = path.stem if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,5}", path.suffix) else path.name  # tiles-v1.2 stays
+    stem = path.stem if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,5}", path.suffix) else path.name  # keeps tiles-v1.2
     return re.sub(r"[^\w.-]+", "_", stem).strip("._")
 
 
 def _find_name_fault(name: str) -> str | None:
-    """Tell why a name cannot be that of a folder in the folder of results."""
+    """Return why a name cannot be that of a result folder; None if it can."""
     if not name:
-        return "is empty; give one"
+        return "is empty"
     if "/" in name or "\\" in name or name in (".", ".."):
-        return "leads out of the folder of results; give a plain name, without / and \\"
+        return "leads out of the output folder (use a plain name without / and \\)"
     if name.startswith("."):
-        return "would be hidden; let it begin with a letter or a number"
+        return "would be hidden (begin with a letter or a digit)"
     if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
         return f"cannot name a folder; wanted at most {MAX_NAME_BYTES} bytes of plain text"
     if name.casefold() in ("index.html", "pairs.json"):
-        return "is that of a file which stands there, too; give another"
+        return "is that of a file of the index (use another)"
     return None
 
 
 def _find_duplicates(rows: TableRows, pairs: Sequence[BatchPair]) -> Iterator[str]:
-    """Tell of names that several rows have: letters large and small are one on some disks."""
+    """Yield a fault for each name that an earlier row has; some file systems ignore upper and lower case."""
     first: dict[str, str] = {}
     for (where, cells), pair in zip(rows, pairs, strict=True):
         earlier = first.setdefault(pair.name.casefold(), where)
         if earlier != where:
-            remedy = "" if cells.get("name") else " (made from the file names; a column name can tell them apart)"
-            yield f"{where}: the name '{pair.name}' is that of {earlier}, too{remedy}"
+            remedy = "" if cells.get("name") else " (made from the file names; a column `name` can distinguish them)"
+            yield f"{where}: the name '{pair.name}' is also that of {earlier}{remedy}"

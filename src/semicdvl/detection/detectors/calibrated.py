@@ -1,9 +1,9 @@
-"""The engine without labels, with the probability of change of every object: `detect --calibrate`.
+"""The detector without labels, with a calibrated probability of change for every object: `detect --calibrate`.
 
-The change map of `VLMDetector` is gone through twice. The first round gathers what is known of its objects (those that
-become polygons: 8-connected regions of the map), of the objects that stand at both dates, and of the ground;
-`rules.calibration` turns that into probabilities; the second round drops the objects that are rather unchanged. What
-is remembered grows with the number of objects, not with the raster.
+The change map of `VLMDetector` is read twice. The first pass collects the scores of its objects (those that become
+polygons: 8-connected regions of the map), of the objects that are there at both dates, and of the background;
+`ceg.calibration` turns them into probabilities; the second pass drops the objects that are probably unchanged. Memory
+grows with the number of objects, not with the raster.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
+from semicdvl.reports.numbers import format_count
 from semicdvl.types import VLM, ChangeMap, ScoreStrip, ScoreStrips
 
 MIN_PROBABILITY = 0.5
-"""From here on an object is rather changed than not: the threshold of least error."""
+"""Objects below are dropped; 0.5 is the threshold with the smallest expected error."""
 PERSISTING_FRAC = 0.5
-"""An object of which more than this share is an object at the other date, too, stands at both."""
+"""An object persists if more than this share of it is an object at the other date, too."""
 MATCHED_FRAC = 0.1
-"""An object of the map of which more than this share is an object at both dates was judged by how it met another one
-(`--replaced-iou` and the like), not by being alone: scores say nothing about it."""
+"""A changed object of which more than this share is an object at both dates was decided by instance matching
+(`--replaced-iou` and the like), not by being unmatched: its scores say nothing about it."""
 SCORE_BINS = 4096
-"""Scores of the ground are counted in so many steps, so that strips make no difference."""
+"""Number of bins in which background scores are counted, so that the division into strips makes no difference."""
 
 
 @dataclass(frozen=True)
 class CalibratedVLMDetector(VLMDetector):
-    """`VLMDetector` whose objects are kept if they are probably changed; see `VLMDetector` for its attributes.
+    """A `VLMDetector` that keeps only objects that probably changed; see `VLMDetector` for further attributes.
 
     Attributes:
-        min_probability: objects below are left out.
-        calibration_notes: how the probabilities of the last raster came about, for the report.
+        min_probability: objects with a smaller probability are dropped.
+        calibration_notes: how the last raster was calibrated, for the report.
     """
 
     stored_kind = "semicdvl.predict.calibrated.CalibratedVLMCEG"
@@ -73,11 +74,11 @@ class CalibratedVLMDetector(VLMDetector):
         return super().description() | {"Calibrated": f"objects from a probability of {self.min_probability:g}"}
 
     def notes(self) -> tuple[str, ...]:
-        """Say how the probabilities came about; known once `decide` has gone through."""
+        """Return how the raster was calibrated; known once `decide` has finished."""
         return tuple(self.calibration_notes)
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give the change map with probabilities, without the objects that are rather unchanged."""
+        """Yield the change map with probabilities, without the objects that are probably unchanged."""
         survey = _EvidenceCollector(self)
         for change, strip in zip(super().decide(strips), strips, strict=True):
             survey.add(change, strip)
@@ -95,7 +96,7 @@ class CalibratedVLMDetector(VLMDetector):
 def build_calibrated_detector(
     vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureExtractor | None = None
 ) -> CalibratedVLMDetector:
-    """Do `build_vlm_detector`, with probabilities of change.
+    """Return the detector that needs no labels, with calibrated probabilities.
 
     Raises:
         ConfigError: the level has no objects; or see `build_vlm_detector`.
@@ -104,10 +105,10 @@ def build_calibrated_detector(
 
 
 def add_calibration(detector: VLMDetector) -> CalibratedVLMDetector:
-    """Return the engine with probabilities of change.
+    """Return the detector with calibrated probabilities.
 
     Raises:
-        ConfigError: the engine runs at a level without objects.
+        ConfigError: the detector runs at a level without objects.
     """
     return CalibratedVLMDetector(**{each.name: getattr(detector, each.name) for each in fields(VLMDetector)})
 
@@ -122,11 +123,11 @@ def _label_regions(change: ChangeMap) -> NDArray[np.int32]:
 # ------------------------------------------------------------------------------------------------ the first round
 @dataclass
 class _ObjectSums:
-    """What is added up per label, strip after strip, and which labels are one object.
+    """Sums per label, collected strip by strip, and the links between labels of one object.
 
     Attributes:
         count: labels so far.
-        sums_FL: one array per strip: of each label its pixels, then the sums of the maps that were given.
+        sums_FL: one array per strip: for each label its pixels, then the sums of the given maps.
     """
 
     count: int = 0
@@ -155,10 +156,10 @@ class _ObjectSums:
 
 
 class _EvidenceCollector:
-    """Gathers the objects of the map, those that stand at both dates, and the scores of the ground."""
+    """Collects the changed objects, the persisting objects and the scores of the background."""
 
     def __init__(self, detector: CalibratedVLMDetector) -> None:
-        """Start with nothing seen."""
+        """Start empty."""
         self._foreground, self._settings = detector.prompts.foreground, detector.settings
         self._least = detector.min_probability
         self._changes, self._dates = _ObjectSums(), (_ObjectSums(), _ObjectSums())
@@ -166,7 +167,7 @@ class _EvidenceCollector:
         self._ground = np.zeros(SCORE_BINS, np.int64)
 
     def add(self, change: ChangeMap, strip: ScoreStrip) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         count = len(strip.scores_PHW) // 2
         seen = [np.where(strip.valid_HW, part, np.float32(0)) for part in np.split(strip.scores_PHW, [count])]
         found = [scores_CHW[list(self._foreground)].max(axis=0) for scores_CHW in seen]
@@ -185,7 +186,7 @@ class _EvidenceCollector:
             self._ground += np.bincount(steps, minlength=SCORE_BINS)
 
     def compute_probabilities(self, told: list[str]) -> tuple[NDArray[np.float64], dict[int, int]]:
-        """Return the probability of every label of the map (NaN: not to be judged) and where a strip's labels begin."""
+        """Return the probability of every label of the map (NaN: not calibrated) and the first label of every strip."""
         group_L, (area_N, *sums_N, met_N) = self._changes.merge_objects()
         means_2N = np.stack(sums_N) / area_N
         alone_N = met_N <= MATCHED_FRAC * area_N
@@ -205,7 +206,7 @@ class _EvidenceCollector:
         return probability_N[group_L], self._starts
 
     def _collect_persisting(self) -> ObjectEvidence:
-        """Return the objects that stand at both dates, as either date shows them."""
+        """Return the persisting objects, with the scores of both dates."""
         dates = []
         for date in self._dates:
             area_N, own_N, other_N, both_N = date.merge_objects()[1]
@@ -215,7 +216,7 @@ class _EvidenceCollector:
 
 
 def _summarise_background(counts: NDArray[np.int64]) -> BackgroundScores:
-    """Return mean and variance of the logits of scores that were counted."""
+    """Return mean and variance of the logits of the counted scores."""
     if not counts.any():
         return BackgroundScores(float(logit(np.zeros(1))[0]), 1.0)
     logits = logit((np.arange(len(counts)) + 0.5) / len(counts))
@@ -224,7 +225,12 @@ def _summarise_background(counts: NDArray[np.int64]) -> BackgroundScores:
 
 
 def _describe_calibration(found: CalibrationResult, *, dropped: int, others: int) -> str:
-    """Say what was judged and how."""
-    judged = len(found.probability_N)
-    text = f"Calibration: {dropped} of {judged} objects were rather unchanged and left out ({found.summary})."
-    return text if not others else f"{text} {others} objects that met others were kept without a probability."
+    """Return how many objects were calibrated and dropped, in a sentence."""
+    calibrated = format_count(len(found.probability_N), "object")
+    text = f"Calibration: {dropped} of {calibrated} are probably unchanged and were dropped ({found.summary})."
+    if not others:
+        return text
+    matched = format_count(
+        others, "object that was matched with another one was", "objects that were matched with others were"
+    )
+    return f"{text} {matched} kept without a probability."

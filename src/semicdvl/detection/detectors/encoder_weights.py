@@ -1,22 +1,22 @@
-"""Are a backbone's weights at hand? One look and one sentence, before the client of the hub tries ten times over."""
+"""Check that an encoder's weights are available before the hub's client retries many times."""
 
 from __future__ import annotations
 
 from semicdvl.errors import InputError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What timm's repositories call the weights."""
+"""Names of the weight files in the repositories of timm."""
 
 
 def require_encoder_weights(name: str, *, method: str, chosen: str | None = None) -> None:
-    """Make sure that the pretrained weights of a network of timm are here, or can be asked for.
+    """Make sure that the pretrained weights of a timm network are here or can be downloaded.
 
-    Says nothing about names that timm does not know, or whose weights come from elsewhere: who builds them does.
+    Names that timm does not know, or whose weights come from elsewhere, are checked when they are built.
 
     Args:
         name: of the network.
-        method: who wants it, for the remedy.
-        chosen: the network's name where it is not the method's own: the remedy then says it again.
+        method: the method that needs it, for the remedy.
+        chosen: the network's name where it is not the method's default: the remedy then repeats it.
 
     Raises:
         InputError: they were never downloaded, and the model hub can't be reached.
@@ -40,11 +40,11 @@ def require_encoder_weights(name: str, *, method: str, chosen: str | None = None
     )
     if constants.HF_HUB_OFFLINE:
         raise InputError(
-            name, "its weights were not downloaded before, and HF_HUB_OFFLINE forbids asking for them", remedy
+            name, "its weights were not downloaded before, and HF_HUB_OFFLINE forbids downloading them", remedy
         )
     try:
         HfApi().model_info(repository, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # whatever a network can do wrong
+    except Exception as error:  # any error of the connection
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         problem = f"its weights are not on this machine, and the model hub can't be reached ({reason})"
         raise InputError(name, problem, remedy) from error

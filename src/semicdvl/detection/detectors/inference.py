@@ -1,15 +1,15 @@
-"""A trained network made ready to find change fast.
+"""Make a trained network fast for inference.
 
-First what is exact: only the change head is computed, every batch norm that follows a convolution is folded into it
-(in eval mode both are linear), and weights and images lie channels-last. The result is compared with the network as it
-was; where it differs by more than rounding does, the network is left unfolded. Then, if asked for:
+Always, without a change of the result: only the change head is computed, every batch norm that follows a convolution is
+folded into it (in eval mode both are linear), and weights and images are channels-last. The result is compared with
+the original network; where it differs by more than rounding, the network is left unfolded. Optionally:
 
-    precision="bf16"   weights and maps in bfloat16 (logits leave in float32); pays on processors with AMX or
-                       avx512_bf16 and on GPUs, elsewhere it is slower
+    precision="bf16"   weights and activations in bfloat16 (logits in float32); faster on processors with AMX or
+                       avx512_bf16 and on GPUs, slower elsewhere
     compiled=True      torch.compile with frozen weights; pays from a few hundred tiles of one size on, since compiling
-                       takes a minute or two, for every other size once more
+                       takes a minute or two for every size
 
-`benchmarks/inference.py` measures all of them, and what they change in the map.
+`benchmarks/inference.py` measures all of them, and their effect on the map.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Precision = Literal["fp32", "bf16"]
 PRECISION_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHANGE_HEAD_ONLY = frozenset({"change"})
 FOLDING_TOLERANCE = 1e-4
-"""Greatest difference of a logit, as a share of the greatest logit (or of 1), that counts as rounding."""
+"""Largest difference of a logit, relative to the largest logit (or to 1), that counts as rounding."""
 FOLDABLE_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
-"""Convolutions that use their weight as it is: torch's, and timm's that pads as TensorFlow does."""
+"""Convolutions that use their weight unchanged: that of torch, and that of timm with TensorFlow's padding."""
 PROBE_PX = (64, 96)
-"""Height and width of the random pair that a network is tried on."""
+"""Height and width of the random pair for the comparison."""
 
 
 class InferenceNetwork(nn.Module):
-    """A network's change head; called as the network itself is. Make it with `fast`.
+    """A network's change head, called like the network itself; `prepare_for_inference` makes it.
 
     Attributes:
-        logits: the folded copy, giving tensors.
-        folded_count: number of batch norms that are gone.
+        logits: the folded copy, which returns tensors.
+        folded_count: number of batch norms that were folded.
         precision: of weights and maps.
         compiled: whether `torch.compile` is used.
         heads: the change head alone.
@@ -51,7 +51,7 @@ class InferenceNetwork(nn.Module):
     heads = CHANGE_HEAD_ONLY
 
     def __init__(self, network: nn.Module, *, folded: int, precision: Precision, compiled: bool) -> None:
-        """Wrap a network that is ready."""
+        """Wrap a prepared network."""
         super().__init__()
         self.logits, self.folded_count, self.precision, self.compiled = (
             ChangeLogits(network),
@@ -69,7 +69,7 @@ class InferenceNetwork(nn.Module):
 
     @property
     def description(self) -> str:
-        """What was done, for a report."""
+        """What was done to the network, for reports."""
         done = [self.precision, "channels-last", f"{self.folded_count} batch norms folded"]
         return ", ".join([*done, "compiled"] if self.compiled else done)
 
@@ -77,11 +77,12 @@ class InferenceNetwork(nn.Module):
         """Return the change logits, in float32.
 
         Raises:
-            ConfigError: another head is asked for, or compiling failed.
+            ConfigError: another head is requested, or compiling failed.
         """
         if heads is not None and heads != CHANGE_HEAD_ONLY:
             raise ConfigError(
-                f"a network made fast gives the change head alone, not {sorted(heads)}; use it as it was."
+                f"A network prepared for inference has the change head alone, not {sorted(heads)}. "
+                "Use the original network."
             )
         dates = [
             date_BCHW.to(PRECISION_DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
@@ -98,12 +99,12 @@ class InferenceNetwork(nn.Module):
             logits_BKHW: Tensor = self._call(t1_BCHW, t2_BCHW)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"the network cannot be compiled ({reason}); go on without --compile.") from error
+            raise ConfigError(f"The network cannot be compiled ({reason}). Leave out --compile.") from error
         return logits_BKHW
 
 
 class ChangeLogits(nn.Module):
-    """Two dates in, change logits out, as tensors: what compilers and exporters take."""
+    """Two dates in, change logits out, as plain tensors, for compilers and exporters."""
 
     def __init__(self, network: nn.Module) -> None:
         """Wrap a network."""
@@ -118,12 +119,12 @@ class ChangeLogits(nn.Module):
 def prepare_for_inference(
     network: nn.Module, *, precision: Precision = "fp32", compiled: bool = False
 ) -> InferenceNetwork:
-    """Return a copy of a network, made ready to find change fast; the network itself stays as it is.
+    """Return a copy of a network that is fast at inference; the network itself is not changed.
 
     Args:
         network: with the call of `semicdvl.types.Network`.
         precision: "fp32" is exact to rounding; "bf16" is not.
-        compiled: compile it, at its first call.
+        compiled: compile it at its first call.
 
     Raises:
         ConfigError: an unknown precision.
@@ -151,9 +152,9 @@ def keep_change_head(network: nn.Module) -> nn.Module:
 def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
     """Return a network with its batch norms folded into the convolutions before them, and their number.
 
-    Which norm follows which convolution is seen by running a random pair through the network. A pair is folded where
-    at every call the norm was given this convolution's result and the result went to no other norm. What hooks don't
-    see, such as a result that is also added elsewhere, the comparison at the end does: then nothing is folded.
+    Hooks on a forward pass of a random pair show which norm follows which convolution. A norm is folded where every
+    call of it gets the output of one convolution and that output goes to no other norm. What hooks do not see, such as
+    an output that is also added elsewhere, is found by a comparison at the end: then nothing is folded.
 
     Args:
         network: in eval mode; it is not changed.
@@ -214,18 +215,18 @@ def _find_foldable_pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, s
 
 
 def _has_own_statistics(module: nn.Module) -> bool:
-    """Tell whether a module is a batch norm with statistics of its own."""
+    """Tell whether a module is a batch norm with running statistics."""
     return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
 
 
 def _keep_activation(norm: nn.Module) -> nn.Module:
-    """Return what a norm did beside normalising: timm's brings its activation along."""
+    """Return the activation of a norm, which those of timm include, or the identity."""
     activation = getattr(norm, "act", None)
     return activation if isinstance(activation, nn.Module) else nn.Identity()
 
 
 def _check_compiler() -> None:
-    """Refuse to compile where nothing can.
+    """Refuse to compile without a compiler.
 
     Raises:
         MissingExtraError: there is no C++ compiler.
@@ -233,6 +234,6 @@ def _check_compiler() -> None:
     wanted = [name for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "cl") if name]
     if not any(shutil.which(name) for name in wanted):
         raise MissingExtraError(
-            f"compiling needs a C++ compiler, and none of {', '.join(wanted)} is on the PATH; install one (Debian and "
-            "Ubuntu: apt install g++), or go on without --compile, or through `semicdvl export RUN --to onnx`."
+            f"--compile needs a C++ compiler, and none of {', '.join(wanted)} is on the PATH. Install one (Debian and "
+            "Ubuntu: apt install g++), leave out --compile, or use `semicdvl export RUN --to onnx`."
         )

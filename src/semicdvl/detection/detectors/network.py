@@ -1,4 +1,4 @@
-"""What finds the change: a vision-language model with change event generation (no labels), or a trained network."""
+"""Detect change with a trained network."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = [
 # ------------------------------------------------------------------------------------------------ trained
 @dataclass(frozen=True)
 class NetworkDetector(Detector):
-    """A trained network: the plane is its probability of change, and changed is from `threshold` on.
+    """A trained network: its score map is the probability of change, and pixels from `threshold` on are changed.
 
     Attributes:
         network: in eval mode, with the call of `semicdvl.types.Network`.
         name: for reports, such as the run's folder.
-        threshold: least probability of a changed pixel; 0.5 is the argmax of the two classes.
-        details: what else the report should say, label -> text.
+        threshold: smallest probability of a changed pixel; 0.5 is the argmax of the two classes.
+        details: further lines of the report, label -> text.
     """
 
     map_count = 1
@@ -52,7 +52,7 @@ class NetworkDetector(Detector):
 
     @property
     def identity(self) -> str:
-        """Hash of the weights and buffers, whatever the run is called, and of how they are used."""
+        """Hash of weights, buffers and details; the name of the run does not matter."""
         import torch
 
         digest = hashlib.sha256(repr(sorted(self.details.items())).encode())
@@ -73,7 +73,7 @@ class NetworkDetector(Detector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return P(changed) as 1HW; the network works at the images' own resolution, `gsd_m` is not used."""
+        """Return P(changed) as 1HW; the network works at the resolution of the images, so `gsd_m` is not used."""
         import torch
 
         device = next(self.network.parameters()).device
@@ -85,7 +85,7 @@ class NetworkDetector(Detector):
         return planes_PHW
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give where the probability reaches the threshold; the score is the probability."""
+        """Yield where the probability reaches the threshold; the score is the probability."""
         for strip in strips:
             probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
@@ -93,12 +93,12 @@ class NetworkDetector(Detector):
 
 
 def _network_class_name(network: nn.Module) -> str:
-    """Return the name of a network's class; one made fast is called as it was before."""
+    """Return the name of a network's class, also of one that was prepared for inference."""
     return type(getattr(network, "network", network)).__name__
 
 
 def _normalise_image(image_HWC: NDArray[np.uint8], device: Any) -> Any:
-    """Return an image as the networks take it: float BCHW, RGB / 255, ImageNet mean and deviation."""
+    """Return an image as networks expect it: float BCHW, RGB / 255, normalised with ImageNet mean and deviation."""
     import torch
 
     image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(device).permute(2, 0, 1).float() / 255
@@ -112,21 +112,21 @@ def build_network_detector(
     """Return the detector of a trained run.
 
     Args:
-        run: a folder that `semicdvl train` wrote, or a file that `semicdvl export` wrote, which brings its threshold.
-        device: "auto" takes a GPU where there is one.
-        threshold: least probability of a changed pixel.
+        run: a folder that `semicdvl train` wrote, or a file that `semicdvl export` wrote, which holds its threshold.
+        device: "auto" uses a GPU where there is one.
+        threshold: smallest probability of a changed pixel.
         precision: "fp32" is exact to rounding, "bf16" is not; see `detection.detectors.inference`.
         compiled: compile the network at its first tile.
 
     Raises:
-        CheckpointError: `run` is no such folder or file.
-        ConfigError: an ONNX file with another precision, or to be compiled.
-        MissingExtraError: there is nothing to compile with, or no onnxruntime.
+        CheckpointError: `run` is not such a folder or file.
+        ConfigError: an ONNX file together with `precision` or `compiled`.
+        MissingExtraError: there is no C++ compiler, or onnxruntime is not installed.
     """
     if run.suffix == ".onnx":
         if precision != "fp32" or compiled:
             raise ConfigError(
-                f"{run}: an ONNX file runs as it is; leave out --precision and --compile or give the run."
+                f"{run}: an ONNX file cannot be changed. Leave out --precision and --compile, or give the run."
             )
         return build_onnx_detector(run, device=device)
     import torch

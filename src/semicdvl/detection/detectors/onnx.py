@@ -1,6 +1,6 @@
-"""A trained network as an ONNX file, run by ONNX Runtime: nothing here imports torch.
+"""Detect change with a trained network in an ONNX file, run by ONNX Runtime without torch.
 
-The file is enough: `semicdvl export` keeps in its metadata how images are normalised and what counts as changed.
+The file is self-contained: `semicdvl export` stores in its metadata how images are normalised and what is changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
 from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
 
 METADATA_KEY = "semicdvl"
-"""Name of the metadata."""
+"""Key of the metadata."""
 METADATA_VERSION = 1
 INPUT_NAMES, OUTPUT_NAME = ("t1_BCHW", "t2_BCHW"), "change_BKHW"
 ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -28,13 +28,13 @@ ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class OnnxDetector(Detector):
-    """A network in an ONNX file: the plane is its probability of change, and changed is from `threshold` on.
+    """A network in an ONNX file: its score map is the probability of change; pixels from `threshold` on are changed.
 
     Attributes:
-        session: ONNX Runtime's, with the file in it.
+        session: the ONNX Runtime session of the file.
         name: the file, for reports.
         metadata: the file's metadata.
-        digest: of the file's bytes.
+        digest: SHA-256 of the file.
     """
 
     map_count = 1
@@ -48,12 +48,12 @@ class OnnxDetector(Detector):
 
     @property
     def identity(self) -> str:
-        """Hash of the file, and what runs it."""
+        """Hash of the file and the execution providers."""
         return f"{self.digest} {' '.join(self.session.get_providers())}"
 
     @property
     def threshold(self) -> float:
-        """Least probability of a changed pixel."""
+        """Smallest probability of a changed pixel."""
         return float(self.metadata["threshold"])
 
     def description(self) -> dict[str, str]:
@@ -69,20 +69,20 @@ class OnnxDetector(Detector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return P(changed) as 1HW; the network works at the images' own resolution, `gsd_m` is not used."""
+        """Return P(changed) as 1HW; the network works at the resolution of the images, so `gsd_m` is not used."""
         height, width = t1_HWC.shape[:2]
         dates = {
             name: self._prepare_image(image_HWC) for name, image_HWC in zip(INPUT_NAMES, (t1_HWC, t2_HWC), strict=True)
         }
         (logits_BKHW,) = self.session.run([OUTPUT_NAME], dates)
         unchanged_HW, changed_HW = logits_BKHW[0, :, :height, :width]
-        with np.errstate(over="ignore"):  # exp of a great number is infinite, and 1 / infinite is right
+        with np.errstate(over="ignore"):  # exp of a large number is infinite, and 1 / infinity = 0 is right
             share_HW = 1 / (1 + np.exp(unchanged_HW - changed_HW))
         planes_PHW: NDArray[np.float32] = share_HW[None].astype(np.float32)
         return planes_PHW
 
     def _prepare_image(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return an image as the network takes it: normalised BCHW, mirrored outwards to the sides that it takes."""
+        """Return an image as the network expects it: normalised BCHW, mirrored at its end to a possible size."""
         if image_HWC.shape[2] != len(self.metadata["mean"]):
             raise ConfigError(
                 f"{self.name}: needs {len(self.metadata['mean'])} bands, but the images have {image_HWC.shape[2]}. "
@@ -96,7 +96,7 @@ class OnnxDetector(Detector):
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give where the probability reaches the threshold; the score is the probability."""
+        """Yield where the probability reaches the threshold; the score is the probability."""
         for strip in strips:
             probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
@@ -108,50 +108,50 @@ def build_onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
 
     Args:
         path: the file.
-        device: "auto" takes a GPU where onnxruntime has one; "cpu", "cuda".
+        device: "auto" uses a GPU where onnxruntime supports one; "cpu", "cuda".
 
     Raises:
-        CheckpointError: no such file, or not one of this program.
-        ConfigError: a device that onnxruntime has not.
+        CheckpointError: the file does not exist or is not of this program.
+        ConfigError: a device that onnxruntime does not support here.
         MissingExtraError: onnxruntime is not installed.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Make it with `semicdvl export RUN --to onnx`.")
+        raise CheckpointError(f"{path}: does not exist. Make it with `semicdvl export RUN --to onnx`.")
     session = open_session(path, device=device)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
-        raise CheckpointError(f"{path}: an ONNX file of another program. Give one that `semicdvl export` wrote.")
+        raise CheckpointError(f"{path}: is an ONNX file of another program. Give one that `semicdvl export` wrote.")
     about = json.loads(text)
     if about.get("version") != METADATA_VERSION:
         raise CheckpointError(
-            f"{path}: an ONNX file of version {about.get('version')}, but this program reads version "
+            f"{path}: is an ONNX file of version {about.get('version')}, but this program reads version "
             f"{METADATA_VERSION}. Export it again."
         )
     return OnnxDetector(session, str(path), about, hash_file(path))
 
 
 def open_session(path: Path, *, device: str) -> Any:
-    """Open a file with ONNX Runtime, on as many threads as OMP_NUM_THREADS says, if it is set.
+    """Open a file with ONNX Runtime, with OMP_NUM_THREADS threads if that is set.
 
     Raises:
         CheckpointError: it is not ONNX.
-        ConfigError: a device that onnxruntime has not.
+        ConfigError: a device that onnxruntime does not support here.
         MissingExtraError: onnxruntime is not installed.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("ONNX files need onnxruntime; install semicdvl[onnx].") from error
+        raise MissingExtraError("ONNX files need onnxruntime. Install semicdvl[onnx].") from error
     from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
     has = onnxruntime.get_available_providers()
     usable = [name for name, provider in ONNX_PROVIDERS.items() if provider in has]
     if device != "auto" and device not in usable:
-        raise ConfigError(f"onnxruntime has no device '{device}' here, only {', '.join(usable)}; give one of them.")
+        raise ConfigError(f"onnxruntime has no device '{device}' here. Give one of {', '.join(usable)}.")
     chosen = list(reversed(usable)) if device == "auto" else [device]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    options.log_severity_level = 4  # nothing: errors are raised
+    options.log_severity_level = 4  # silent: errors are raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[ONNX_PROVIDERS[name] for name in chosen])
     except (refusals.InvalidProtobuf, refusals.InvalidGraph, refusals.Fail, refusals.NotImplemented) as error:

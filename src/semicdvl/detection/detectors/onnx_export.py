@@ -1,8 +1,8 @@
-"""A trained run -> one ONNX file that finds change without torch.
+"""Export the network of a trained run as one ONNX file, which needs no torch.
 
-The file holds the change head with its batch norms folded, for pairs of any number and size, and in its metadata, as
-JSON under the key `semicdvl`, all that a reader must know: how images are normalised, from which probability on a
-pixel is changed, what sizes it takes, what it was trained as. `build_onnx_detector` reads it.
+The file holds the change head with its batch norms folded, for any batch and image size. Its metadata, JSON under the
+key `semicdvl`, say how images are normalised, from which probability on a pixel is changed, which image sizes are
+possible and how the network was trained. `build_onnx_detector` reads them.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 from semicdvl.version import __version__
 
 ONNX_OPSET = 18
-"""Version of ONNX's operators; onnxruntime reads it from 1.14 on."""
+"""Version of the ONNX operators; onnxruntime supports it from 1.14 on."""
 TRACED_SHAPE = (2, 3, 64, 96)
 MULTIPLE_SHAPES = ((1, 3, 96, 64), (3, 3, 160, 128))
 ODD_SHAPES = ((1, 3, 101, 77), (2, 3, 70, 131))
-"""Shapes that a file must be right for: sides that are multiples of 32; and others, which not every network takes."""
+"""Shapes to compare with torch: sides that are multiples of 32, and others, which not every network supports."""
 INPUT_MULTIPLE_PX = 32
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written.
+    """The written file.
 
     Attributes:
         path: the file.
         size_mb: its size.
-        opset: version of the operators.
-        largest_difference: of a logit from torch's, over all shapes tried, as a share of the largest logit (or of 1).
-        multiple_px: what sides must be multiples of; the reader pads to it.
+        opset: version of the ONNX operators.
+        largest_difference: of a logit from torch over all tested shapes, relative to the largest logit (or to 1).
+        multiple_px: sides must be multiples of it; the detector pads to it.
     """
 
     path: Path
@@ -64,10 +64,10 @@ def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> OnnxExport:
     Args:
         run: a folder that `semicdvl train` wrote.
         path: the file to write.
-        threshold: least probability of a changed pixel.
+        threshold: smallest probability of a changed pixel.
 
     Raises:
-        CheckpointError: `run` is no such folder.
+        CheckpointError: `run` is not such a folder.
         Others: as `export_network`.
     """
     _check_request(path)
@@ -79,13 +79,13 @@ def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> OnnxExport:
 def export_network(
     network: nn.Module, path: Path, *, threshold: float = 0.5, origin: Mapping[str, Any] | None = None
 ) -> OnnxExport:
-    """Write a network as an ONNX file, whole, once it was compared with torch.
+    """Write a network as an ONNX file, after comparing it with torch.
 
     Args:
         network: with the call of `semicdvl.types.Network`.
         path: the file to write.
-        threshold: least probability of a changed pixel.
-        origin: what else the metadata should say of the network.
+        threshold: smallest probability of a changed pixel.
+        origin: further metadata of the network.
 
     Raises:
         ConfigError: `path` does not end in .onnx, or the network cannot be written as ONNX.
@@ -103,28 +103,28 @@ def export_network(
 
 
 def _check_request(path: Path) -> None:
-    """Refuse another form, and to begin without the packages.
+    """Refuse other file types, and to start without the packages.
 
     Raises:
         ConfigError: the file does not end in .onnx.
         MissingExtraError: a package is missing.
     """
     if path.suffix != ".onnx":
-        raise ConfigError(f"{path}: an ONNX file ends in .onnx; give -o {path.with_suffix('.onnx')}.")
+        raise ConfigError(f"{path}: the name of an ONNX file must end in .onnx. Give -o {path.with_suffix('.onnx')}.")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(f"writing ONNX needs the package '{error.name}'; install semicdvl[onnx].") from error
+        raise MissingExtraError(f"Writing ONNX needs the package '{error.name}'. Install semicdvl[onnx].") from error
 
 
 def _trace(logits: nn.Module, path: Path) -> None:
-    """Write a network by following one pair through it.
+    """Export a network by tracing it with one pair.
 
-    By torch's older exporter: it takes a second where the newer one takes a minute, and leaves all sizes open.
+    With the older exporter of torch: it takes a second where the newer one takes a minute, and supports all sizes.
 
     Raises:
-        ConfigError: the network uses what ONNX has not.
+        ConfigError: the network uses an operation that ONNX does not have.
     """
     generator = torch.Generator().manual_seed(0)
     dates = tuple(torch.randn(TRACED_SHAPE, generator=generator) for _ in INPUT_NAMES)
@@ -143,12 +143,12 @@ def _trace(logits: nn.Module, path: Path) -> None:
             )
     except (RuntimeError, ValueError, TypeError) as error:  # UnsupportedOperatorError is a RuntimeError
         reason = str(error).strip().splitlines()[0].split(" Please feel free")[0]
-        raise ConfigError(f"the network cannot be written as ONNX, use the run itself: {reason}") from error
+        raise ConfigError(f"The network cannot be exported to ONNX ({reason}). Use the run itself.") from error
 
 
 @contextlib.contextmanager
 def _silence_stdout() -> Iterator[None]:
-    """Keep the exporter from printing its whole graph where it fails; it does so past Python."""
+    """Keep the exporter, which prints past Python, from printing its whole graph where it fails."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -161,10 +161,10 @@ def _silence_stdout() -> Iterator[None]:
 
 
 def _compare_with_torch(logits: nn.Module, path: Path) -> tuple[int, float]:
-    """Return what sides must be multiples of, and the largest difference from torch.
+    """Return the multiple that sides must have and the largest difference from torch.
 
     Raises:
-        ConfigError: the file says something else than the network.
+        ConfigError: the results of the file differ from those of the network.
     """
     session = open_session(path, device="cpu")
     plain = max(_measure_difference(logits, session, shape) for shape in MULTIPLE_SHAPES)
@@ -179,7 +179,7 @@ def _compare_with_torch(logits: nn.Module, path: Path) -> tuple[int, float]:
 
 
 def _measure_difference(logits: nn.Module, session: Any, shape: tuple[int, ...]) -> float:
-    """Return the largest difference of a logit, as a share of the largest one or of 1; infinite where it fails."""
+    """Return the largest difference of a logit relative to the largest one (or to 1); infinite where the file fails."""
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     generator = torch.Generator().manual_seed(1)
@@ -196,7 +196,7 @@ def _measure_difference(logits: nn.Module, session: Any, shape: tuple[int, ...])
 
 
 def _build_metadata(threshold: float, multiple_px: int) -> dict[str, Any]:
-    """Return what a reader of the file must know."""
+    """Return the metadata of the file."""
     return {
         "version": METADATA_VERSION,
         "semicdvl": __version__,
@@ -212,7 +212,7 @@ def _build_metadata(threshold: float, multiple_px: int) -> dict[str, Any]:
 
 
 def _write_metadata(path: Path, about: dict[str, Any]) -> None:
-    """Put the metadata into the file, and let onnx check it."""
+    """Add the metadata to the file and validate it."""
     import onnx
 
     model = onnx.load(path)

@@ -1,4 +1,4 @@
-"""What finds change without labels: a vision-language model with change event generation."""
+"""Detect change without labels: a vision-language model with change event generation."""
 
 from __future__ import annotations
 
@@ -36,31 +36,30 @@ from semicdvl.types import (
 class VLMDetector(Detector):
     """Ask a VLM about both dates, tile by tile, and compare the answers over the whole raster.
 
-    The planes are the score maps of all prompts at date 1, then at date 2. `decide` runs change event generation on the
-    blended maps. The objects are the VLM's own instances where it gives them: those of neighbouring tiles that are the
-    same are joined (`rules.instance_merging`), and what is judged is the whole object. For a VLM that gives maps only
-    they are the 8-connected components of the blended maps. So an object cut by tiles is one object either way.
-    Instances are taken as in `pseudo`: all that answer a foreground prompt, whatever their score and size.
+    The score maps are those of all prompts at date 1, then at date 2. `decide` runs change event generation on the
+    blended maps. The objects are the instances of the VLM where it gives some: those of one object in neighbouring
+    tiles are merged (`ceg.instance_merging`). For a VLM that gives score maps alone they are the 8-connected components
+    of the blended maps. Either way, an object cut by tiles is one object. Instances are used as in pseudo-labelling:
+    all that answer a foreground prompt, whatever their score and size.
 
-    With `min_cosine` objects are compared by their looks, too. Features are those of the tiles, kept as they come;
-    every pixel takes them from the tile in whose middle it lies (`rules.feature_similarity`). `pseudo`, which
-    describes a whole
-    picture at once, differs from it by what a network sees beyond the edge of a tile.
+    With `min_cosine`, objects are also compared by their features. Features are extracted per tile; every pixel takes
+    those of the tile whose centre is nearest (`ceg.feature_similarity`). Pseudo-labelling, which extracts features of a
+    whole image at once, differs by what a network sees beyond the edge of a tile.
 
-    A map is not a training label: every pixel that shows ground gets an answer. Where mixed or pixel CEG calls a
-    pixel unreliable (a best score below gamma), the map says unchanged.
+    A map is not a training label: every pixel with data gets a class. Where mixed or pixel-level CEG calls a pixel
+    unreliable (best score below gamma), the map says unchanged.
 
-    The change score is |q1 - q2| with q = foreground score / (foreground + background score), the VLM's belief at each
-    date that the pixel is what was looked for. It is given everywhere: an object whose mean is high changed beyond
-    doubt, one whose mean is low rests on a hair; high values outside of objects are what the rule left out.
+    The change score is |q1 - q2| with q = foreground score / (foreground + background score), the relative score of the
+    foreground at each date. It is given everywhere: objects with a high mean are certain, objects with a low mean are
+    borderline; high values outside of objects are changes that the rules rejected.
 
     Attributes:
-        vlm: the model that is asked.
-        prompts: what to look for and what else there is.
+        vlm: the vision-language model.
+        prompts: the foreground classes to find and the background classes.
         settings: level, thresholds and options of CEG. For a map without labels the instance level is the best in the
             paper (IoU 46.3 on LEVIR-CD; pixel level at most 41.4; mixed, which is made for training, 32.3 over all
             pixels).
-        features: who says what objects look like; with `min_cosine` only.
+        features: extracts the features of objects; with `min_cosine` only.
     """
 
     max_bands = 3
@@ -72,10 +71,10 @@ class VLMDetector(Detector):
     features: FeatureExtractor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse one of two things that belong together.
+        """Refuse one of `min_cosine` and `features` without the other.
 
         Raises:
-            ConfigError: `min_cosine` without a source of features, or one without `min_cosine`.
+            ConfigError: one of them is missing.
         """
         if (self.settings.min_cosine is None) != (self.features is None):
             raise ConfigError(FEATURES_AND_MIN_COSINE)
@@ -87,9 +86,9 @@ class VLMDetector(Detector):
 
     @property
     def identity(self) -> str:
-        """What was asked of which model, and who described it; change event generation comes after the maps.
+        """The model, the prompts and the feature extractor: what the score maps depend on, not change event generation.
 
-        The words are named by their roles: of a VLM's instances only those that are looked for are kept.
+        Prompts are listed by their roles, because only instances of the foreground are kept.
         """
         asked = f"{self.vlm.identity}: {', '.join(self.prompts.find)} | {', '.join(self.prompts.background)}"
         return asked if self.features is None else f"{asked}; features {self.features.identity}"
@@ -131,18 +130,18 @@ class VLMDetector(Detector):
         valid_HW: NDArray[np.bool_],
         gsd_m: float | None = None,
     ) -> TilePrediction:
-        """Return the score maps of both dates, the VLM's own instances, and the features that are wanted.
+        """Return the score maps of both dates, the instances of the VLM, and the features if they are used.
 
         Raises:
             ConfigError: one date has instances and the other has none.
-            DataError: features that are no numbers, or of two shapes.
+            DataError: features are NaN, or their shapes differ.
         """
         t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
         objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
         return TilePrediction(_stack_scores(t1, t2), valid_HW, objects, self._extract_features(t1_HWC, t2_HWC))
 
     def _extract_features(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Return the features of both dates, if they are wanted."""
+        """Return the features of both dates, if they are used."""
         if self.features is None:
             return None
         t1_DHW, t2_DHW = (self.features.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
@@ -154,14 +153,14 @@ class VLMDetector(Detector):
         return TilePrediction(None, valid_HW, ())
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give the change map strip by strip; looks at the whole raster before it where it judges objects."""
+        """Yield the change map strip by strip, after a pass over the whole raster where objects are compared."""
         judged = None if self.settings.level == "pixel" else self._find_events(strips)
         for strip in strips:
             answers = _split_answers(strip)
             yield self._build_map(answers, None if judged is None else judged.paint_strip(answers))
 
     def _find_events(self, strips: ScoreStrips) -> StreamedComponentEvents | StreamedInstanceEvents:
-        """Find which objects are change events. The only place that says what an object is."""
+        """Find which objects are change events; the only place that decides what an object is."""
         finds = strips.tile_instances
         if finds is not None and has_instances(finds):
             return find_streamed_instance_events(finds, settings=self.settings)
@@ -181,7 +180,7 @@ class VLMDetector(Detector):
     def _decide_changed(
         self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: ChangeEvents | None
     ) -> NDArray[np.bool_]:
-        """Return where change event generation says changed, unreliable pixels counted as unchanged."""
+        """Return where change event generation says changed; unreliable pixels count as unchanged."""
         if found is not None and self.settings.level == "instance":
             return found.unmatched_HW | found.replaced_HW
         foreground = self.prompts.foreground
@@ -194,22 +193,22 @@ class VLMDetector(Detector):
 
 @dataclass(frozen=True)
 class _AnswerStripReader:
-    """The strips of a raster as answers; as often as one likes."""
+    """The score strips of a raster, split by date; iterable any number of times."""
 
     strips: ScoreStrips
 
     def __iter__(self) -> Iterator[PairScoreStrip]:
-        """Give them from the top."""
+        """Yield the strips from the top."""
         return map(_split_answers, self.strips)
 
 
 def _stack_scores(t1: Segments, t2: Segments) -> NDArray[np.float32]:
-    """Return the score maps of both dates as planes."""
+    """Return the score maps of both dates, stacked."""
     return np.concatenate([np.clip(answer.scores_CHW, 0, 1) for answer in (t1, t2)]).astype(np.float32)
 
 
 def _split_answers(strip: ScoreStrip) -> PairScoreStrip:
-    """Return the maps of a strip as the answers for date 1 and date 2: one map per prompt each."""
+    """Split the score maps of a strip by date: one map per prompt each."""
     count = len(strip.scores_PHW) // 2
     return PairScoreStrip(strip.row, strip.scores_PHW[:count], strip.scores_PHW[count:], strip.valid_HW)
 
@@ -220,6 +219,6 @@ def build_vlm_detector(
     """Return the detector that needs no labels; without `settings` at instance level.
 
     Raises:
-        ConfigError: `min_cosine` and a source of features, one without the other.
+        ConfigError: `min_cosine` without a feature extractor, or the reverse.
     """
     return VLMDetector(vlm, prompts, settings or CEGSettings(level="instance"), features)

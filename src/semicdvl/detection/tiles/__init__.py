@@ -1,1 +1,1 @@
-"""Tile by tile through a detector: reading, predicting, blending and keeping the score maps."""
+"""Run a detector tile by tile: read, predict, blend and store the score maps."""

@@ -1,4 +1,4 @@
-"""Plain numbers in files, written from the front and read from any place, with check sums."""
+"""Arrays in binary files: appended with a checksum, read from any position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_BYTES = 2**22
 
 
 def append_array(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | int, crc32: int) -> int:
-    """Write an array, or so many zeros as a hole that takes no room on the disk; return the check sum so far."""
+    """Append an array, or a number of zeros as a hole that takes no space on the disk; return the checksum so far."""
     if isinstance(data, np.ndarray):
         raw = data.data.cast("B")
         handle.write(raw)
@@ -27,16 +27,16 @@ def append_array(handle: BufferedWriter | BufferedRandom, data: NDArray[np.gener
 
 
 def read_into(handle: int, target: memoryview, offset: int) -> None:
-    """Read bytes from a place of a file; a short file is no mistake of the user."""
+    """Fill a buffer from a position of a file."""
     while len(target):
         count = os.preadv(handle, [target], offset)
         if count == 0:
-            raise AssertionError("a file of maps ends early")
+            raise AssertionError("a file of score maps is shorter than its record says")
         target, offset = target[count:], offset + count
 
 
 def compute_crc32(path: Path) -> int:
-    """Return the check sum of a file; that of nothing for a missing one."""
+    """Return the checksum of a file; 0 if it is missing."""
     if not path.is_file():
         return 0
     crc32 = 0

@@ -1,10 +1,10 @@
-"""What a detector told of tiles beside its maps, in files: objects, and what the dates look like place by place.
+"""The instances and features that a detector predicts for each tile beside its score maps, in files.
 
-    FOLDER/00003.objects     objects of one row of tiles: JSON, per tile null (no objects were told) or a list
+    FOLDER/00003.objects     instances of one row of tiles: JSON, per tile null (none were predicted) or a list
     FOLDER/00003.features    features: float32, tile by tile as H, W, date, D
 
-A file is there only where there is something to keep. Its check sum stands in the record of the row of tiles
-(`planes.ScoreStore`), so that maps, objects and features of a row are finished together or not at all.
+A file exists only where there is something to store. Its checksum is in the record of the row of tiles
+(`score_store.ScoreStore`), so that maps, instances and features of a row are finished together or not at all.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from semicdvl.raster.tiling import Tiling
 from semicdvl.types import TileInstance, TilePrediction
 
 CACHED_ROWS = 4
-"""Rows of tiles whose objects are held at once: no place of a raster is shown by more of them."""
+"""Rows of tiles whose instances are held in memory: no pixel of a raster is in more of them."""
 
 _FeatureBlock = tuple[int, int, int, int]
-"""Where a tile's features begin in their file, in bytes, and their rows, columns and depth."""
+"""Offset of a tile's features in their file in bytes, and their rows, columns and depth."""
 
 
 class InstanceRowWriter:
-    """One row of tiles being written: `add` every tile from the left, then `finish` what is there."""
+    """Writes one row of tiles: `add` every tile from the left, then `finish`."""
 
     def __init__(self, stem: Path, files: contextlib.ExitStack) -> None:
-        """Write to files of this name; `atomic_files` closes them."""
+        """Write to files with this stem; `files` closes them."""
         self._stem, self._files = stem, files
         self._objects: list[list[Any] | None] = []
         self._features: list[_FeatureBlock | None] = []
@@ -44,7 +44,7 @@ class InstanceRowWriter:
         self._crc32 = 0
 
     def add(self, prediction: TilePrediction) -> None:
-        """Put away what was told of the next tile."""
+        """Store the predictions for the next tile."""
         self._objects.append(
             None if prediction.instances is None else [_as_values(one) for one in prediction.instances]
         )
@@ -62,7 +62,7 @@ class InstanceRowWriter:
         return offset, height, width, depth
 
     def finish(self) -> dict[str, Any]:
-        """Finish the files, and return what is to be known about them."""
+        """Finish the files and return their checksums and the positions of the features."""
         if any(tile is not None for tile in self._objects):
             write_bytes_atomically(self._stem.with_suffix(".objects"), json.dumps(self._objects).encode())
         if self._handle is not None:
@@ -72,7 +72,7 @@ class InstanceRowWriter:
 
 
 def _as_values(one: TileInstance) -> list[Any]:
-    """Return an object as plain values, in the order of its attributes."""
+    """Return an instance as plain values, in the order of its attributes."""
     return [one.date, one.row, one.col, dict(one.mask), one.prompt, one.score]
 
 
@@ -82,7 +82,7 @@ def list_tile_windows(tiling: Tiling) -> tuple[tuple[slice, slice], ...]:
 
 
 class InstanceStore:
-    """The objects and features of one raster, by tile: `types.TileInstanceReader`.
+    """The instances and features of one raster by tile: a `types.TileInstanceReader`.
 
     Attributes:
         shape_hw: height and width of the raster.
@@ -91,7 +91,7 @@ class InstanceStore:
     """
 
     def __init__(self, folder: Path, tiling: Tiling) -> None:
-        """Use a folder, with what already lies in it."""
+        """Use a folder with what it already holds."""
         self.shape_hw, self.tile_hw = (tiling.height, tiling.width), tiling.tile_hw
         self.tile_windows = list_tile_windows(tiling)
         self._folder, self._per_row = folder, len(tiling.cols)
@@ -99,7 +99,7 @@ class InstanceStore:
 
     @contextlib.contextmanager
     def open_row(self, index: int) -> Iterator[InstanceRowWriter]:
-        """Write one row of tiles anew."""
+        """Open one row of tiles for writing; an earlier one is replaced."""
         stem = self._folder / f"{index:05d}"
         for suffix in (".objects", ".features"):
             stem.with_suffix(suffix).unlink(missing_ok=True)
@@ -107,7 +107,7 @@ class InstanceStore:
             yield InstanceRowWriter(stem, files)
 
     def read_instances(self, tile: int) -> Sequence[TileInstance] | None:
-        """Return the objects of a tile; None where none were told."""
+        """Return the instances of a tile; None where none were predicted."""
         index, at = divmod(tile, self._per_row)
         return self._row(index)[0][at]
 
@@ -121,7 +121,7 @@ class InstanceStore:
         """Return some rows of a tile's features, as H, W, date, D."""
         index, at = divmod(tile, self._per_row)
         place = self._row(index)[1][at]
-        assert place is not None, "features were asked for where none were told"
+        assert place is not None, "this tile has no features"
         offset, _, width, depth = place
         cells_HW2D = np.empty((rows.stop - rows.start, width, 2, depth), np.float32)
         with (self._folder / f"{index:05d}.features").open("rb", buffering=0) as handle:
@@ -129,7 +129,7 @@ class InstanceStore:
         return cells_HW2D
 
     def _read_row(self, index: int) -> tuple[list[tuple[TileInstance, ...] | None], list[_FeatureBlock | None]]:
-        """Read what is kept of a finished row of tiles."""
+        """Read the instances and feature positions of a finished row of tiles."""
         record = json.loads((self._folder / f"{index:05d}.json").read_text(encoding="utf-8"))
         path = self._folder / f"{index:05d}.objects"
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else [None] * self._per_row

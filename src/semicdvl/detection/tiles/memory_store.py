@@ -1,4 +1,4 @@
-"""The blended score maps of a raster in memory: the same interface as `score_store`, for images that are arrays."""
+"""The blended score maps of a raster in memory, with the interface of `score_store`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
 from semicdvl.types import ScoreStrip, TileInstance, TilePrediction
 
 STRIP_ROWS = 512
-"""Rows of a strip, even."""
+"""Rows of a strip; an even number."""
 
 
 class MemoryInstanceStore:
@@ -34,7 +34,7 @@ class MemoryInstanceStore:
 
     @contextlib.contextmanager
     def open_row(self, index: int) -> Iterator[MemoryInstanceStore]:
-        """Give what takes one row of tiles."""
+        """Give the store itself, which takes one row of tiles."""
         del index  # rows come from the top
         yield self
 
@@ -55,18 +55,18 @@ class MemoryInstanceStore:
     def read_features(self, tile: int, rows: slice) -> NDArray[np.float32]:
         """Return some rows of a tile's features, as H, W, date, D."""
         features_2DHW = self._predictions[tile].features_2DHW
-        assert features_2DHW is not None, "features were asked for where there are none"
+        assert features_2DHW is not None, "this tile has no features"
         return np.ascontiguousarray(features_2DHW[:, :, rows].transpose(2, 3, 0, 1), dtype=np.float32)
 
 
 class MemoryScoreStore(TileStore[MemoryInstanceStore]):
-    """The score maps of one raster, held whole.
+    """The score maps of one raster as whole arrays.
 
     Attributes:
         tiling: how the raster is cut into tiles.
         map_count: number of maps.
         shape_hw: height and width of the raster.
-        tile_instances: what was predicted beside the maps.
+        tile_instances: what was predicted for each tile beside the maps.
     """
 
     def __init__(self, tiling: Tiling, *, map_count: int) -> None:
@@ -89,8 +89,8 @@ class MemoryScoreStore(TileStore[MemoryInstanceStore]):
         *,
         instances: MemoryInstanceStore | None = None,
     ) -> None:
-        """Keep one row of tiles; the rows that it shares with the next one are overwritten by that."""
-        del instances  # it keeps what it is given
+        """Keep one row of tiles; the next one overwrites the rows that both share."""
+        del instances  # they are kept as they are added
         for block, valid_HW in blocks:
             height, width = valid_HW.shape
             rows, cols = slice(block.row, block.row + height), slice(block.col, block.col + width)
@@ -120,7 +120,7 @@ class MemoryScoreStore(TileStore[MemoryInstanceStore]):
         return int(np.count_nonzero(self._valid_HW))
 
     def __iter__(self) -> Iterator[ScoreStrip]:
-        """Give the maps as strips from the top."""
+        """Yield the maps as strips from the top."""
         for row in range(0, self.shape_hw[0], STRIP_ROWS):
             rows = slice(row, row + STRIP_ROWS)
             yield ScoreStrip(row, self._scores_PHW[:, rows].copy(), self._valid_HW[rows].copy())

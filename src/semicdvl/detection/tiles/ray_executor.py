@@ -152,7 +152,7 @@ class RayTileExecutor:
 
 
 def _copy_job(job: TileJob) -> TileJob:
-    """Return a tile as a detector has it in one process: Ray gives arrays that cannot be written to."""
+    """Return a tile with writable arrays, as in a single process: those of Ray are read-only."""
     if job.dates_HWC is None:
         return job
     t1_HWC, t2_HWC = job.dates_HWC
@@ -161,7 +161,7 @@ def _copy_job(job: TileJob) -> TileJob:
 
 @contextlib.contextmanager
 def open_executor(name: str, *, workers: int, build: BuildDetector, built: Detector) -> Iterator[TileExecutor | None]:
-    """Give the engine of that name; None for this process.
+    """Give the executor of that name; None for this process.
 
     Args:
         name: "local" or "ray".
@@ -170,7 +170,7 @@ def open_executor(name: str, *, workers: int, build: BuildDetector, built: Detec
         built: the detector that it has built.
 
     Raises:
-        ConfigError: an unknown engine, or several workers of this process.
+        ConfigError: an unknown executor, or several workers of this process.
     """
     if name not in TILE_EXECUTORS:
         raise ConfigError(f"engine '{name}' is unknown. Known: {', '.join(TILE_EXECUTORS)}.")

@@ -1,14 +1,14 @@
-"""The blended maps of a whole raster, in files: written tile by tile, read strip by strip, never held at once.
+"""The blended score maps of a whole raster in files: written tile by tile, read strip by strip, never held at once.
 
-    FOLDER/00003.planes    maps of one row of tiles: tile by tile, and in a tile raster row by raster row
-                           (float32, all maps of a row together), so that any few rows of it lie together
-    FOLDER/00003.valid     where both dates have data: the same order, 8 pixels a byte
-    FOLDER/00003.objects   and .features: what a detector that `Looks` told beside its maps (`finds`)
-    FOLDER/00003.json      written when the row of tiles is finished: check sums of all of them
+    FOLDER/00003.planes    maps of one row of tiles: tile by tile, and within a tile row by row (float32, all maps
+                           of a row together), so that a few rows are contiguous
+    FOLDER/00003.valid     where both dates have data: in the same order, 8 pixels a byte
+    FOLDER/00003.objects   and .features: what a detector predicts beside its maps (`instance_store`)
+    FOLDER/00003.json      written when the row of tiles is finished: checksums of all of them
 
-A row of tiles keeps the rows that it shares with the next one, too, so that an interrupted run goes on from any
-finished row of tiles with the bytes that it would have had. Plain file reads and writes: pages of a mapped file would
-count as memory of the process.
+A row of tiles also keeps the rows that it shares with the next one, so that a run can be resumed after any finished row
+of tiles and gives the same bytes. Files are read and written plainly: pages of a memory-mapped file would count as
+memory of the process.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
 from semicdvl.types import ScoreStrip
 
 STRIP_BYTES = 32 * 2**20
-"""A strip holds about this much of the maps; what is made of it needs a few times that."""
+"""About the size of a strip of the maps; what is computed from it needs a few times that."""
 
 FILE_KINDS = ("planes", "valid", "objects", "features")
 
 
 class ScoreStore(TileStore[InstanceRowWriter]):
-    """The maps of one raster.
+    """The score maps of one raster.
 
     Attributes:
         tiling: how the raster is cut into tiles.
@@ -47,13 +47,13 @@ class ScoreStore(TileStore[InstanceRowWriter]):
     tile_instances: InstanceStore
 
     def __init__(self, folder: Path, tiling: Tiling, *, map_count: int, strip_bytes: int = STRIP_BYTES) -> None:
-        """Use a folder, with what already lies in it.
+        """Use a folder with what it already holds.
 
         Args:
-            folder: where the files lie.
+            folder: where the files are.
             tiling: how the raster is cut into tiles.
             map_count: number of maps.
-            strip_bytes: how much of the maps a strip holds.
+            strip_bytes: size of a strip of the maps.
         """
         self.tiling, self.map_count = tiling, map_count
         self.shape_hw = tiling.height, tiling.width
@@ -104,7 +104,7 @@ class ScoreStore(TileStore[InstanceRowWriter]):
 
     # -------------------------------------------------------------------------------------------- going on
     def count_finished_rows(self) -> int:
-        """Return how many rows of tiles, from the top, lie here whole."""
+        """Return how many rows of tiles, from the top, are complete and undamaged."""
         rows = range(len(self.tiling.rows))
         return next((index for index in rows if not self._is_whole(index)), len(rows))
 
@@ -121,7 +121,7 @@ class ScoreStore(TileStore[InstanceRowWriter]):
 
     # -------------------------------------------------------------------------------------------- reading
     def __iter__(self) -> Iterator[ScoreStrip]:
-        """Give the maps as strips from the top. A strip starts at an even row and ends where its row of tiles does."""
+        """Yield the maps as strips from the top. A strip starts at an even row and ends at the end of its row of tiles."""
         per_row = 4 * self.map_count * self.tiling.width
         most = max(2, self._strip_bytes // per_row // 2 * 2)
         for index, row in enumerate(self.tiling.rows):
@@ -149,7 +149,7 @@ class ScoreStore(TileStore[InstanceRowWriter]):
         width, before = self.tiling.finished_cols(at), self.tiling.cols[at]
         offset = 4 * self.map_count * (self._row_height_px(index) * before + start * width)
         rows_HPW = np.empty((end - start, self.map_count, width), np.float32)
-        if rows_HPW.size:  # tiles that don't overlap leave no rows to the next
+        if rows_HPW.size:  # tiles without overlap leave no rows to the next
             read_into(handle, rows_HPW.data.cast("B"), offset)
         return rows_HPW
 

@@ -1,4 +1,4 @@
-"""A pair of rasters, tile by tile, through a detector into the store of its maps: three threads at work at once."""
+"""Run a detector over the tiles of a pair: one thread reads, one predicts, one blends and stores the score maps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from semicdvl.raster.tiling import BlendedTile, blend_tile_row, pad_tile
 from semicdvl.types import Detector, PairTile, TilePrediction
 
 QUEUE_DEPTH = 2
-"""Tiles that are read before they are asked for, and that wait to be written."""
+"""Tiles that are read ahead, and that may wait to be written."""
 
 
 class PairTileReader:
-    """A pair as tiles side by side: what a detector that must see all of it goes through first.
+    """A pair as tiles without overlap, for detectors that are fitted to the whole pair.
 
     Attributes:
         shape_hw: height and width of the raster.
@@ -32,7 +32,7 @@ class PairTileReader:
     """
 
     def __init__(self, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> None:
-        """Keep the pair, which a thread of its own reads while the caller works on a tile.
+        """Keep the pair; another thread reads it while the caller works on a tile.
 
         Args:
             pair: the opened pair.
@@ -43,7 +43,7 @@ class PairTileReader:
         self._pair, self._tile_px = pair, tile_px
 
     def __iter__(self) -> Iterator[PairTile]:
-        """Give the tiles, row by row."""
+        """Yield the tiles row by row."""
         with read_in_background(self._read(), depth=QUEUE_DEPTH) as tiles:
             yield from tiles
 
@@ -56,17 +56,17 @@ class PairTileReader:
 
 
 def fit_detector(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> Detector:
-    """Show a detector the whole pair where it must see it before it can judge a tile."""
+    """Return the detector, fitted to the whole pair where it needs that."""
     return detector.prepare(PairTileReader(pair, tile_px=tile_px, gsd_m=gsd_m))
 
 
 @dataclass(frozen=True)
 class TileJob:
-    """A tile that waits for its answer.
+    """A tile to predict.
 
     Attributes:
-        dates_HWC: both dates, padded to the tile's full size; None: no pixel has data in both.
-        valid_HW: where both have data, of the tile's part of the raster.
+        dates_HWC: both dates, padded to the full size of a tile; None: no pixel has data at both dates.
+        valid_HW: where both dates have data, of the tile's part of the raster.
     """
 
     dates_HWC: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
@@ -74,19 +74,19 @@ class TileJob:
 
 
 ComputeTiles = Callable[[Iterable[TileJob]], Iterator[TilePrediction]]
-"""What computes the answers, one per job, in the order of the jobs."""
+"""Computes the predictions, one per job, in the order of the jobs."""
 
 
 class TileExecutor(Protocol):
-    """Computes tiles somewhere else than in the process that reads and writes."""
+    """Computes tiles in other processes than the one that reads and writes."""
 
     def bind(self, detector: Detector, *, gsd_m: float | None) -> ComputeTiles:
-        """Return what computes `answer` with this detector, which has seen the whole pair if it must."""
+        """Return a function that computes `detect_tile` with this detector, which is fitted already."""
         ...
 
 
 def detect_tile(detector: Detector, job: TileJob, *, gsd_m: float | None) -> TilePrediction:
-    """Return what the detector tells of a tile: it depends on nothing else, wherever it is computed."""
+    """Return the predictions of the detector for a tile; they depend on nothing else, wherever they are computed."""
     if job.dates_HWC is None:
         return detector.skip_tile(job.valid_HW)
     return detector.predict_tile(*job.dates_HWC, valid_HW=job.valid_HW, gsd_m=gsd_m)
@@ -106,7 +106,7 @@ def run_tiles(
     One thread reads (nothing else reads the pair meanwhile), this one detects, a third blends and writes.
 
     Args:
-        store: where the maps go.
+        store: keeps the score maps.
         pair: the opened pair.
         detector: predicts the score maps.
         gsd_m: metres per pixel.
@@ -123,7 +123,7 @@ def run_tiles(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
     shown = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     if had:
-        console.print(f"going on from an interrupted run: {had} of {count} tiles are done")
+        console.print(f"Resuming an interrupted run: {had} of {count} tiles are finished.")
     if first < len(store.tiling.rows):
         with (
             shown,
@@ -141,7 +141,7 @@ def run_tiles(
 
 
 def _read_jobs(store: TileStore[WriterT], pair: RasterPair, first: int) -> Iterator[TileJob]:
-    """Read the tiles from a row of tiles on."""
+    """Read the tiles, starting with a row of tiles."""
     cut = store.tiling
     for index in range(first, len(cut.rows)):
         for tile in cut.tiles_in_row(index):
@@ -153,7 +153,7 @@ def _read_jobs(store: TileStore[WriterT], pair: RasterPair, first: int) -> Itera
 
 
 def _write_rows(store: TileStore[WriterT], first: int, done: Iterator[TilePrediction]) -> None:
-    """Blend what comes and write it, row of tiles by row of tiles."""
+    """Blend and write the predictions, row of tiles by row of tiles."""
     for index in range(first, len(store.tiling.rows)):
         with store.tile_instances.open_row(index) as instances:
             store.write_row(index, _blend_tiles(store, index, done, instances), instances=instances)
@@ -162,7 +162,7 @@ def _write_rows(store: TileStore[WriterT], first: int, done: Iterator[TilePredic
 def _blend_tiles(
     store: TileStore[WriterT], index: int, done: Iterator[TilePrediction], instances: WriterT
 ) -> Iterator[tuple[BlendedTile, NDArray[np.bool_]]]:
-    """Blend one row of tiles; what was told beside the maps is written as it comes."""
+    """Blend one row of tiles; instances and features are written as they come."""
     cut = store.tiling
     valid_of: list[NDArray[np.bool_]] = []
 
