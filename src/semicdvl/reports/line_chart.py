@@ -6,13 +6,14 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
 from semicdvl.reports.colours import Colour
 
 SIZE_INCH = (7.6, 3.3)
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: the page chooses its font and colour, in the dark, too
     "svg.hashsalt": "semicdvl",  # the same chart is the same file
     "font.size": 9,

@@ -150,7 +150,7 @@ BAD = {
     "a missing file": ([(*ONE, "x"), ("A/no.png", "B/one.png", "y")], "before,after,name", "line 3: before .*A/no.png"),
     "an empty folder": ([("A/one.png", "empty", "x")], "before,after,name", "line 2: after .*The folder contains no"),
     "a pattern that fits nothing": ([("A/one.png", "B/*.jp2", "x")], "before,after,name", "No file matches"),
-    "a name twice": ([(*ONE, "x"), (*ONE, "y"), (*ONE, "X")], "before,after,name", "line 4: .*'X' is also that of line 2"),
+    "a name twice": ([(*ONE, "x"), (*ONE, "y"), (*ONE, "X")], "before,after,name", "line 4: .*'X' is also"),
     "files of one name": ([ONE, ONE], "before,after", "'one' is also that of line 2 .made from the file names"),
     "a name that climbs": ([(*ONE, "../x")], "before,after,name", "leads out of the output folder"),
     "an absolute name": ([(*ONE, "/tmp/x")], "before,after,name", "leads out of the output folder"),

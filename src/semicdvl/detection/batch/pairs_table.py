@@ -64,7 +64,7 @@ TableRows = list[tuple[str, dict[str, str]]]
 def read_pairs(path: Path) -> PairsTable:
     """Read and check a table of pairs.
 
-    Columns are `before`, `after` and, optionally, `name`. A column whose name is similar to one of these that is missing
+    Columns are `before`, `after` and, optionally, `name`. A column with a name similar to a missing one
     counts as a misspelling and is refused; other columns are ignored with a note. Paths are relative to the folder of
     the table; a cell is whatever `detect` accepts for a date (a file, a folder, `a.tif,b.tif`, a pattern, an address).
     Addresses and names of GDAL (`/vsi...`) are used as they are, and not checked in advance. Without a name, a pair is
