@@ -76,10 +76,10 @@ def _check_option(method: str, key: str, value: Any, types: Mapping[str, Any]) -
 
 
 def parse_method_options(texts: list[str] | None) -> dict[str, Any]:
-    """Return `key=value` texts as options; a value is read as TOML, and as text where it is none.
+    """Parse `key=value` options; values are TOML, or text where they are not TOML.
 
     Raises:
-        ConfigError: a text is no `key=value`, or says again what another says.
+        ConfigError: an option is not `key=value`, or is given twice.
     """
     from semicdvl.vlms.options import parse_vlm_options as read
 
@@ -90,15 +90,15 @@ def parse_method_options(texts: list[str] | None) -> dict[str, Any]:
 
 
 def refuse_model_with_method(*, model: Path | None, method: str | None, options: list[str] | None) -> None:
-    """Refuse a trained network together with a method, or options without the method that they speak of.
+    """Refuse a trained network together with a method, and options of a method without one.
 
     Raises:
-        ConfigError: one of these.
+        ConfigError: both were given, or options alone.
     """
     if model is not None and method is not None:
-        raise ConfigError(f"--model {model} and --method {method} both find change; give one of them.")
+        raise ConfigError(f"--model {model} and --method {method} exclude each other. Give one of them.")
     if options and method is None:
-        raise ConfigError(f"--method-set {options[0]} speaks of no method; give --method, see `semicdvl list classic`.")
+        raise ConfigError(f"--method-set {options[0]} needs --method, see `semicdvl list classic`.")
 
 
 VLM_OPTIONS = (
@@ -111,10 +111,10 @@ TRAINED_NETWORK_OPTIONS = ("precision", "compiled")
 
 
 def refuse_unused_options(given: Mapping[str, str], *, model: Path | None, method: str | None) -> None:
-    """Refuse an option that the chosen detector does not look at, rather than leave it without effect.
+    """Refuse an option that has no effect on the chosen detector.
 
     Args:
-        given: what the user gave: name of the argument -> the option as it is written.
+        given: what the user gave: name of the argument -> the option on the command line.
         model: a trained network, if it was chosen.
         method: a method of `classic/`, if it was chosen; neither: a VLM.
 
@@ -125,13 +125,16 @@ def refuse_unused_options(given: Mapping[str, str], *, model: Path | None, metho
         next((given[name] for name in names if name in given), None) for names in (TRAINED_NETWORK_OPTIONS, VLM_OPTIONS)
     )
     if of_networks is not None and model is None:
-        raise ConfigError(f"{of_networks} is for trained networks; give --model, or leave {of_networks} out.")
+        raise ConfigError(f"{of_networks} is for trained networks. Give --model, or leave out {of_networks}.")
     if model is None and method is None:
         return
     chosen = f"--model {model}" if model is not None else f"--method {method}"
     if of_vlms is not None:
         raise ConfigError(
-            f"{of_vlms} is for detection by a vision-language model, and {chosen} asks none; leave out one of the two."
+            f"{of_vlms} is for detection with a vision-language model, which {chosen} does not use. "
+            "Leave out one of the two."
         )
     if method is not None and "device" in given:
-        raise ConfigError(f"--device does not reach {chosen}; give --method-set device=cuda where it runs a network.")
+        raise ConfigError(
+            f"--device has no effect on {chosen}. Give --method-set device=cuda for methods with a network."
+        )

@@ -121,7 +121,7 @@ class ScoreStore(TileStore[InstanceRowWriter]):
 
     # -------------------------------------------------------------------------------------------- reading
     def __iter__(self) -> Iterator[ScoreStrip]:
-        """Yield the maps as strips from the top; a strip starts at an even row and ends with its row of tiles at most."""
+        """Yield the maps as strips from the top; a strip starts at an even row and ends with its row of tiles."""
         per_row = 4 * self.map_count * self.tiling.width
         most = max(2, self._strip_bytes // per_row // 2 * 2)
         for index, row in enumerate(self.tiling.rows):
