@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -56,22 +57,31 @@ def resolve_builder(
     Raises:
         ConfigError: the name is unknown (the nearest known one is suggested) or the module cannot be imported.
     """
+    module, attribute = _import_module(kind, name, table, origin=origin)
+    builder = getattr(module, attribute, None)
+    if builder is None and name not in table:
+        found = f"module {module.__name__} has no '{attribute}'"
+        raise ConfigError(f"{kind} '{name}' cannot be imported ({found}); write it as package.module:builder.")
+    if not callable(builder):
+        raise ConfigError(f"{kind} '{name}' is not callable; write it as package.module:builder.")
+    result: Callable[..., Any] = builder
+    return result
+
+
+def _import_module(kind: str, name: str, table: Mapping[str, str], *, origin: Origin) -> tuple[ModuleType, str]:
+    """Import the module of a builder; return it and the builder's name in it."""
     target = table.get(name, MOVED_BUILDERS.get(name, name if ":" in name else None))
     if target is None:
         raise ConfigError(f"unknown {kind} '{name}'.{suggest_nearest(name, table)} Known: {', '.join(sorted(table))}.")
     module_name, _, attribute = target.partition(":")
     try:
-        builder = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        return importlib.import_module(module_name), attribute
+    except ImportError as error:
         if target != name:  # a fault of this package, or of an optional one that its module needs
             raise
         raise ConfigError(
             f"{kind} '{name}' cannot be imported ({error}); write it as package.module:builder."
         ) from None
-    if not callable(builder):
-        raise ConfigError(f"{kind} '{name}' is not callable; write it as package.module:builder.")
-    result: Callable[..., Any] = builder
-    return result
 
 
 def list_options(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = Origin.USER) -> tuple[str, ...]:
