@@ -1,7 +1,8 @@
-"""Polygons of a GIS on the pixels of a raster: any CRS, any vector format that GDAL reads, burned window by window.
+"""Read the polygons of a GIS and rasterise them on the grid of a raster, window by window.
 
-A pixel belongs to a polygon when its centre lies inside. What a layer holds beside polygons (points, lines, rows
-without geometry) is counted and left out; polygons that cross themselves are repaired and counted.
+Any CRS and any vector format that GDAL reads. A pixel belongs to a polygon when its centre is inside. What a layer
+holds beside polygons (points, lines, rows without geometry) is counted and left out; polygons that cross themselves are
+repaired and counted.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from semicdvl.raster.grid import Grid
 from semicdvl.registry import suggest_nearest
 
 POLYGON_TYPES = (3, 6)
-"""shapely's type numbers of Polygon and MultiPolygon."""
+"""Type numbers of Polygon and MultiPolygon in shapely."""
 VECTOR_SUFFIXES = frozenset(
     {".gpkg", ".geojson", ".json", ".fgb", ".parquet", ".geoparquet", ".shp", ".gml", ".kml", ".sqlite"}
 )
-"""Files that are taken for vectors where a raster could be meant as well."""
+"""Files that are read as vectors where a raster is possible, too."""
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
 _REMEDY = "Give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet file"
 
@@ -40,12 +41,12 @@ class PolygonLayer:
     """The polygons of one layer that touch a raster, in the raster's CRS.
 
     Attributes:
-        path: the file they come from.
+        path: the file that they come from.
         shapes: valid polygons and multi-polygons (shapely), in the order of the file.
-        rows: int64, each one's row in the file, from 0.
-        repaired: how many crossed themselves and were mended.
-        not_polygons: rows that are no polygon, or one without area.
-        outside: polygons that don't touch the raster.
+        rows: int64, row of each polygon in the file, from 0.
+        repaired: number of polygons that crossed themselves and were repaired.
+        not_polygons: number of rows without a polygon, or with one of no area.
+        outside: number of polygons that don't touch the raster.
     """
 
     path: Path
@@ -61,11 +62,15 @@ class PolygonLayer:
 
     @cached_property
     def spatial_index(self) -> STRtree:
-        """The index by which a window finds its polygons."""
+        """The spatial index of the polygons."""
         return STRtree(self.shapes)
 
     def rasterize_numbers(self, grid: Grid) -> NDArray[np.int32]:
-        """Return int32 HW on a window's grid: 0, or 1 + the index in `shapes`; of two that overlap the later one."""
+        """Rasterise the polygons as int32 HW: 0, or 1 + the index in `shapes`; where two overlap, the later one.
+
+        Args:
+            grid: of the raster, or of a window of it.
+        """
         inside = np.sort(self.spatial_index.query(shapely.box(*grid.bounds)))
         if not len(inside):
             return np.zeros((grid.height, grid.width), np.int32)
@@ -78,21 +83,29 @@ class PolygonLayer:
         return numbers_HW
 
     def rasterize_mask(self, grid: Grid) -> NDArray[np.bool_]:
-        """Return bool HW on a window's grid: True where a pixel's centre lies in a polygon."""
+        """Rasterise the polygons as bool HW: True where the centre of a pixel is in a polygon."""
         return self.rasterize_numbers(grid) > 0
 
     def intersects(self, other: PolygonLayer) -> bool:
-        """Tell whether some polygon touches one of another layer."""
+        """Tell whether some polygon intersects one of another layer."""
         return bool(self.spatial_index.query(other.shapes, predicate="intersects").size)
 
     def describe_repairs(self) -> tuple[str, ...]:
-        """Say in words what was left out or mended."""
-        said = (
-            (self.repaired, "crossed themselves and were repaired"),
-            (self.not_polygons, "are no polygons with an area and were left out"),
-            (self.outside, "lie outside the images and were left out"),
+        """Say in sentences what was left out or repaired."""
+        counted = (
+            (self.repaired, "crossed itself and was repaired", "crossed themselves and were repaired"),
+            (
+                self.not_polygons,
+                "has no polygon with an area and was left out",
+                "are no polygons with an area and were left out",
+            ),
+            (self.outside, "is outside the images and was left out", "are outside the images and were left out"),
         )
-        return tuple(f"{self.path.name}: {count} rows {what}." for count, what in said if count)
+        return tuple(
+            f"{self.path.name}: 1 row {one}." if count == 1 else f"{self.path.name}: {count} rows {several}."
+            for count, one, several in counted
+            if count
+        )
 
 
 def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> PolygonLayer:
@@ -101,10 +114,10 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
     Args:
         path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, GeoParquet or anything else that GDAL reads as vectors.
         grid: of the raster.
-        layer: its name; may be left out where the file has only one layer with geometry.
+        layer: name of the layer; not needed where the file has only one layer with geometry.
 
     Raises:
-        InputError: the file is missing or no vector file, the layer is unknown or not named, it is empty or holds no
+        InputError: the file is missing or not a vector file, the layer is unknown or not named, it is empty or holds no
             polygon, it has no CRS while the raster has one (or the other way round), or no polygon touches the raster.
     """
     path = Path(path)
@@ -115,27 +128,31 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
     if not len(shapes):
         kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if kind})) or "no geometry"
         raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
-    valid = shapely.is_valid(shapes)
-    shapes[~valid] = [_repair(shape) for shape in shapes[~valid]]
-    solid = shapely.area(shapes) > 0
-    shapes, rows = shapes[solid], rows[solid]
-    shapes = _reproject(path, frame, shapes, grid)
-    near = shapely.intersects(shapes, shapely.box(*grid.bounds))
-    if not near.any():
+    is_valid = shapely.is_valid(shapes)
+    shapes[~is_valid] = [_repair(shape) for shape in shapes[~is_valid]]
+    has_area = shapely.area(shapes) > 0
+    shapes, rows = _reproject(path, frame, shapes[has_area], grid), rows[has_area]
+    on_raster = shapely.intersects(shapes, shapely.box(*grid.bounds))
+    if not on_raster.any():
         raise InputError(
             path,
-            f"none of its {len(shapes)} polygons touches the images ({_format_extent(shapes)} against {_format_bounds(grid.bounds)} in"
-            " their CRS)",
+            f"none of its {len(shapes)} polygons touches the images ({_format_extent(shapes)} against"
+            f" {_format_bounds(grid.bounds)} in their CRS)",
             "Give polygons of the same place, and check that the file's CRS is right",
         )
     return PolygonLayer(
-        path, shapes[near], rows[near], int((~valid).sum()), len(frame) - len(shapes), int((~near).sum())
+        path,
+        shapes[on_raster],
+        rows[on_raster],
+        repaired=int((~is_valid).sum()),
+        not_polygons=len(frame) - len(shapes),
+        outside=int((~on_raster).sum()),
     )
 
 
 # ------------------------------------------------------------------------------------------------ reading
 def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
-    """Read one layer, with our errors."""
+    """Read one layer, as `InputError` where that fails."""
     if not path.exists():
         raise InputError(path, "does not exist", "Check the path")
     if path.suffix.lower() in PARQUET_SUFFIXES:
@@ -143,11 +160,11 @@ def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
     try:
         name = _choose_layer(path, layer)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's remarks on columns, which are not used
+            warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
             return gpd.read_file(path, layer=name, columns=[], engine="pyogrio")
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(path, f"is no vector file that can be read ({reason})", _REMEDY) from error
+        raise InputError(path, f"is not a vector file that can be read ({reason})", _REMEDY) from error
 
 
 def _read_parquet(path: Path) -> gpd.GeoDataFrame:
@@ -158,33 +175,33 @@ def _read_parquet(path: Path) -> gpd.GeoDataFrame:
         remedy = "Install pyarrow, or convert the file to a GeoPackage"
         raise InputError(path, "is GeoParquet, and pyarrow is not installed", remedy) from error
     except (OSError, ValueError) as error:
-        raise InputError(path, f"is no GeoParquet that can be read ({error})", _REMEDY) from error
+        raise InputError(path, f"is not a GeoParquet file that can be read ({error})", _REMEDY) from error
 
 
-def _choose_layer(path: Path, wanted: str | None) -> str:
+def _choose_layer(path: Path, requested: str | None) -> str:
     """Return the name of the layer to read."""
     layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
     listed = ", ".join(layers) or "none"
-    if wanted is None:
+    if requested is None:
         if len(layers) == 1:
             return layers[0]
         problem = "holds no layer with geometry" if not layers else f"holds {len(layers)} layers: {listed}"
-        raise InputError(path, problem, "Say which one is meant (--layer)" if layers else _REMEDY)
-    if wanted not in layers:
-        hint = suggest_nearest(wanted, layers).removesuffix("?").strip()
-        raise InputError(path, f"has no layer '{wanted}' (known: {listed})", hint or "Name one of these")
-    return wanted
+        raise InputError(path, problem, "Name one of them with --layer" if layers else _REMEDY)
+    if requested not in layers:
+        hint = suggest_nearest(requested, layers).removesuffix("?").strip()
+        raise InputError(path, f"has no layer '{requested}' (known: {listed})", hint or "Name one of these")
+    return requested
 
 
 def _select_polygons(frame: gpd.GeoDataFrame) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Return the polygons, flat, and their rows."""
+    """Return the polygons in two dimensions, and their rows."""
     shapes = np.asarray(frame.geometry.to_numpy(), object)
     kept = np.isin(shapely.get_type_id(shapes), POLYGON_TYPES) & ~shapely.is_empty(shapes)
     return shapely.force_2d(shapes[kept]), np.flatnonzero(kept).astype(np.int64)
 
 
 def _repair(shape: Any) -> Any:
-    """Return a valid polygon or multi-polygon of the same ground; lines that the repair leaves over are dropped."""
+    """Return a valid polygon or multi-polygon of the same area, without lines that the repair leaves."""
     parts = shapely.get_parts(shapely.make_valid(shape))
     flat = shapely.get_parts(parts)
     return shapely.union_all(flat[shapely.get_type_id(flat) == POLYGON_TYPES[0]])
@@ -204,13 +221,13 @@ def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_],
     wkt = grid.crs.to_wkt()
     if frame.crs == wkt:
         return shapes
-    there = np.asarray(gpd.GeoSeries(shapes, crs=frame.crs).to_crs(wkt).to_numpy(), object)
-    bounds_N4 = shapely.bounds(there)
-    lost = ~np.isfinite(bounds_N4).all(axis=1)  # beyond where the raster's projection is defined
-    there[lost] = shapely.Polygon()
-    broken = ~shapely.is_valid(there) & ~lost
-    there[broken] = [_repair(shape) for shape in there[broken]]
-    return there
+    projected = np.asarray(gpd.GeoSeries(shapes, crs=frame.crs).to_crs(wkt).to_numpy(), object)
+    bounds_N4 = shapely.bounds(projected)
+    undefined = ~np.isfinite(bounds_N4).all(axis=1)  # outside the area of the raster's projection
+    projected[undefined] = shapely.Polygon()
+    broken = ~shapely.is_valid(projected) & ~undefined
+    projected[broken] = [_repair(shape) for shape in projected[broken]]
+    return projected
 
 
 def _format_extent(shapes: NDArray[np.object_]) -> str:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from semicdvl.synthetic.layout.buildings import BUILDING_MAKERS, Building, make_terrace
-from semicdvl.synthetic.layout.geometry import Points
+from semicdvl.synthetic.layout.geometry import Points, measure_signed_area
 from semicdvl.synthetic.layout.scene import (
     FREE_LAND,
     SEALED_LAND,
@@ -49,7 +49,7 @@ def _build_homes(planner: ScenePlanner, number: int, block: CityBlock) -> None:
     edge = np.vstack([block.inner_N2, block.inner_N2[:1]])
     lengths = np.hypot(*np.diff(edge, axis=0).T)
     along = np.concatenate([[0], np.cumsum(lengths)])
-    inward = 1.0 if _turn_direction(block.inner_N2) > 0 else -1.0
+    inward = 1.0 if measure_signed_area(block.inner_N2) > 0 else -1.0
     preferred = str(rng.choice(PITCHED_ROOFS))
     setback, depth = rng.uniform(4.5, 8.0), rng.uniform(24, 31)
     step_m = rng.uniform(14.5, 19.5)
@@ -83,68 +83,94 @@ def _build_homes(planner: ScenePlanner, number: int, block: CityBlock) -> None:
 def _add_surroundings(
     planner: ScenePlanner, site: BuildingSite, corner: Points, ahead: Points, back: Points, *, rows: bool
 ) -> None:
-    """Add garden, drive, path, patio, hedge and pool to a home."""
-    rng = planner.rng
+    """Add garden, drive, path, patio, hedge and vegetable bed to a home.
+
+    Args:
+        planner: gives the random numbers.
+        site: gets the surroundings.
+        corner: corner of the plot at the sidewalk.
+        ahead: vector along the sidewalk to the other corner.
+        back: unit vector away from the street.
+        rows: the home is a terrace.
+    """
     width = float(np.hypot(*ahead))
     unit = ahead / width
     house = site.building
-    u0, v0, _, v1 = house.local_bounds
     site.surroundings.append(GroundPatch(site.lot, "lawn", planner.draw_tint(0.09), layer=2))
-    reach = float((np.array([house.x, house.y]) - corner) @ back) + v0  # from sidewalk to front wall
+    reach = float((np.array([house.x, house.y]) - corner) @ back) + house.local_bounds[1]  # from sidewalk to front wall
     if rows:
-        for i in range(1, int(width / 6)):
-            foot = corner + unit * (i * 6.0)
-            site.surroundings.append(
-                GroundPatch(
-                    np.array([foot, foot + back * reach]), "concrete", planner.draw_tint(), layer=3, width_m=1.3
-                )
-            )
-            if rng.random() < 0.6:
-                rear = foot + unit * 2.5 + back * (reach + v1 - v0 + 1)
-                site.surroundings.append(
-                    GroundPatch(np.array([rear, rear + back * rng.uniform(5, 10)]), "hedge", layer=3, width_m=0.8)
-                )
+        _add_terrace_paths(planner, site, corner, unit, back, width=width, reach=reach)
         return
+    _add_drive(planner, site, corner, unit, back, width=width, reach=reach)
+    _add_garden(planner, site, corner, unit, back, width=width)
+
+
+def _add_terrace_paths(
+    planner: ScenePlanner, site: BuildingSite, corner: Points, unit: Points, back: Points, *, width: float, reach: float
+) -> None:
+    """Add a path to each door of a terrace, and hedges behind it."""
+    rng = planner.rng
+    _, v0, _, v1 = site.building.local_bounds
+    for i in range(1, int(width / 6)):
+        foot = corner + unit * (i * 6.0)
+        path = np.array([foot, foot + back * reach])
+        site.surroundings.append(GroundPatch(path, "concrete", planner.draw_tint(), layer=3, width_m=1.3))
+        if rng.random() < 0.6:
+            rear = foot + unit * 2.5 + back * (reach + v1 - v0 + 1)
+            hedge = np.array([rear, rear + back * rng.uniform(5, 10)])
+            site.surroundings.append(GroundPatch(hedge, "hedge", layer=3, width_m=0.8))
+
+
+def _add_drive(
+    planner: ScenePlanner, site: BuildingSite, corner: Points, unit: Points, back: Points, *, width: float, reach: float
+) -> None:
+    """Add a drive at one side of the plot, with places for one or two cars."""
+    rng = planner.rng
     side = 2.8 if rng.random() < 0.5 else width - 2.8
     drive_m = reach + rng.uniform(1.0, 7.0)
     surface = str(rng.choice(["concrete", "yard", "gravel"], p=[0.5, 0.3, 0.2]))
-    start = corner + unit * side - back * 2.0
-    end = corner + unit * side + back * drive_m
-    broad = rng.uniform(2.8, 5.4)
-    site.surroundings.append(
-        GroundPatch(np.array([start, end]), surface, planner.draw_tint(0.09), layer=3, width_m=broad)
-    )
+    line = np.array([corner + unit * side - back * 2.0, corner + unit * side + back * drive_m])
+    width_m = rng.uniform(2.8, 5.4)
+    site.surroundings.append(GroundPatch(line, surface, planner.draw_tint(0.09), layer=3, width_m=width_m))
     heading = float(np.arctan2(back[1], back[0]))
-    for _ in range(1 if broad < 4 else 2):
-        spot = (
-            corner + unit * (side + rng.uniform(-0.25, 0.25) * broad) + back * rng.uniform(2.8, max(3.0, reach - 1.5))
-        )
-        site.cars.append(CarPosition(float(spot[0]), float(spot[1]), heading, 0.42))
+    for _ in range(1 if width_m < 4 else 2):
+        across, along = side + rng.uniform(-0.25, 0.25) * width_m, rng.uniform(2.8, max(3.0, reach - 1.5))
+        x, y = corner + unit * across + back * along
+        site.cars.append(CarPosition(float(x), float(y), heading, 0.42))
+
+
+def _add_garden(
+    planner: ScenePlanner, site: BuildingSite, corner: Points, unit: Points, back: Points, *, width: float
+) -> None:
+    """Add by chance a patio and a vegetable bed, and a hedge or a fence."""
+    rng = planner.rng
+    u0, _, _, v1 = site.building.local_bounds
     if rng.random() < 0.55:
-        patio = house.to_world(np.array([(u0 + 1, v1 - 1), (u0 + 6, v1 - 1), (u0 + 6, v1 + 3), (u0 + 1, v1 + 3)]))
-        site.surroundings.append(GroundPatch(patio, "concrete", planner.draw_tint(0.1), layer=3))
-    if rng.random() < 0.3:  # a vegetable bed
-        a, b = rng.uniform(0.1, 0.6) * width, rng.uniform(0.80, 0.92) * 26
-        bed = corner + unit * a + back * b
+        corners = np.array([(u0 + 1, v1 - 1), (u0 + 6, v1 - 1), (u0 + 6, v1 + 3), (u0 + 1, v1 + 3)])
+        site.surroundings.append(
+            GroundPatch(site.building.to_world(corners), "concrete", planner.draw_tint(0.1), layer=3)
+        )
+    if rng.random() < 0.3:
+        along, deep = rng.uniform(0.1, 0.6) * width, rng.uniform(0.80, 0.92) * 26
+        bed = corner + unit * along + back * deep
         line = np.array([bed, bed + unit * rng.uniform(2.5, 5)])
         site.surroundings.append(
             GroundPatch(line, "soil", planner.draw_tint(0.1), layer=3, width_m=rng.uniform(1.5, 3))
         )
     if rng.random() < 0.5:
         rear = site.lot[[1, 2, 3, 0]]
-        site.surroundings.append(
-            GroundPatch(rear[: int(rng.integers(2, 5))], "hedge", planner.draw_tint(0.1), layer=3, width_m=1.0)
-        )
+        hedge = rear[: int(rng.integers(2, 5))]
+        site.surroundings.append(GroundPatch(hedge, "hedge", planner.draw_tint(0.1), layer=3, width_m=1.0))
     else:
         site.surroundings.append(GroundPatch(site.lot[[1, 2, 3]], "yard", (0.8, 0.75, 0.7), layer=3, width_m=0.35))
 
 
-# use -> (maker, clearance between buildings in metres, attempts per 1000 m2, share of parking lots)
 LARGE_BUILDINGS = {
     "apartments": ("apartments", 5.0, 5.0, 0.6),
     "industrial": ("hall", 5.0, 3.0, 0.5),
     "commercial": ("shop", 5.0, 1.6, 1.0),
 }
+"""Use -> (maker, clearance between buildings in metres, attempts per 1000 m2, share of parking lots)."""
 
 
 def _build_large(planner: ScenePlanner, number: int, block: CityBlock) -> None:
@@ -311,9 +337,3 @@ def _add_vacant_ground(planner: ScenePlanner, block: CityBlock) -> None:
 def measure_block_area(block: CityBlock) -> float:
     """Return the area of a block in square metres."""
     return float(cv2.contourArea(block.inner_N2.astype(np.float32)))
-
-
-def _turn_direction(poly_N2: Points) -> float:
-    """Return a number > 0 where the land lies on the (-y, x) side of a step (x, y) along the outline."""
-    x, y = poly_N2.T
-    return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))

@@ -75,10 +75,12 @@ def draw_acquisitions(spec: CitySpec) -> tuple[AcquisitionConditions, Acquisitio
 
 
 def _from_polar(length: float, angle: float) -> tuple[float, float]:
+    """Return (x, y) of a vector."""
     return float(length * np.cos(angle)), float(length * np.sin(angle))
 
 
 def _to_gain(log_gain_C: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the gain of each band from its limited logarithm."""
     r, g, b = np.exp(np.clip(log_gain_C, -0.5, 0.4))
     return float(r), float(g), float(b)
 
@@ -180,6 +182,7 @@ def _apply_texture(canvas: Canvas, texture: TextureNoise) -> None:
 
 
 def _to_lookup_table(values_M: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a table of 256 entries for OpenCV, by index of the material."""
     table = np.zeros(256, np.float32)
     table[: len(values_M)] = values_M
     return table

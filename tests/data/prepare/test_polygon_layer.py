@@ -100,7 +100,7 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
     beyond = written(tmp_path / "beyond.gpkg", box(-179, -89.9, -178, -89), crs=4326)
     wanted = {
         tmp_path / "none.gpkg": "does not exist",
-        tmp_path / "text.gpkg": "no vector file",
+        tmp_path / "text.gpkg": "not a vector file",
         empty: "empty",
         line: r"no polygon \(LineString\)",
         far: "none of its 1 polygons touches",
