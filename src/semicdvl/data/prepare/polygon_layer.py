@@ -97,7 +97,7 @@ class PolygonLayer:
             (
                 self.not_polygons,
                 "has no polygon with an area and was left out",
-                "are no polygons with an area and were left out",
+                "have no polygon with an area and were left out",
             ),
             (self.outside, "is outside the images and was left out", "are outside the images and were left out"),
         )
