@@ -257,19 +257,19 @@ def _saved_foundation(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("deeplab", {"decoder_channels": 0}, "decoder_channels = 0: 1 or more"),
-        ("fc_ef", {"width": 0}, "width = 0: 1 or more"),
-        ("fc_siam_diff", {"dropout": 1.0}, r"dropout = 1.0: a number from 0 to below 1"),
-        ("stanet", {"attention": "pan"}, "attention = 'pan'. Did you mean 'pam'"),
-        ("siam_unet", {"fusion": "differences"}, "fusion = 'differences'. Did you mean 'difference'"),
-        ("changeformer", {"widths": (8, 16, 24)}, r"widths = \(8, 16, 24\): four multiples"),
+        ("deeplab", {"decoder_channels": 0}, "decoder_channels must be 1 or more, got 0"),
+        ("fc_ef", {"width": 0}, "width must be 1 or more, got 0"),
+        ("fc_siam_diff", {"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
+        ("stanet", {"attention": "pan"}, r"attention has no choice 'pan'\. Did you mean 'pam'"),
+        ("siam_unet", {"fusion": "differences"}, r"fusion has no choice 'differences'\. Did you mean 'difference'"),
+        ("changeformer", {"widths": (8, 16, 24)}, r"widths must be four multiples of .* got \(8, 16, 24\)"),
         ("changeformer", {"pretrained": True}, "no ImageNet weights of 'changeformer_v6'"),
         ("ban", {"backbone": "mit_b0", "pretrained": True, "foundation_weights": "none"}, "weights of 'mit_b0'"),
         ("ban", {"backbone": "swin_tiny_patch4_window7_224"}, "cannot be bridged stage by stage"),
         ("ban", {"foundation": "test_resnet"}, "no plain vision transformer"),
         ("ban", {"foundation": "no/such/folder"}, "cannot be loaded as a vision transformer"),
-        ("snunet", {"classes": 0}, "classes = 0"),
-        ("bit", {"tokens": 0}, "tokens = 0"),
+        ("snunet", {"classes": 0}, "classes must be 1 or more, got 0"),
+        ("bit", {"tokens": 0}, "tokens must be 1 or more, got 0"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any], words: str) -> None:

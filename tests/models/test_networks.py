@@ -339,5 +339,5 @@ def test_pyramid_pooling_can_read_an_earlier_stage(name: str) -> None:
     dates = (torch.rand(2, 3, 40, 56), torch.rand(2, 3, 40, 56))
     with torch.no_grad():
         assert three.eval()(*dates, heads=frozenset({"change"})).change_BKHW.shape == (2, 2, 40, 56)
-    with pytest.raises(ConfigError, match=r"stages = 5: a backbone has 4\."):
+    with pytest.raises(ConfigError, match="stages must be at most 4"):
         build_untrained_network(part | {"stages": 5})

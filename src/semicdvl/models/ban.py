@@ -1,4 +1,4 @@
-"""BAN: a frozen foundation model whose features are brought into a small change network, stage by stage.
+"""BAN: a frozen foundation model whose features are injected into a small change network, stage by stage.
 
     image ─ resized ─ foundation model, frozen ─ three maps ─────────┐
     image ─ side network: stage ─ bridge ─ stage ─ bridge ─ ... ─ maps of the date ─ both dates ─ head ─ change
@@ -6,7 +6,7 @@
 
 Two side networks: a ResNet (any convolutional backbone) whose first three stages are bridged, with BIT's head behind
 the third; or `mit_b0`, stages 2 to 4 bridged, with an MLP head. The default is what the SemiCD-VL paper compares with,
-as far as it says: CLIP ViT-L/14 at 336 px, deep-stem ResNet50, BIT's head. Trainable 16,979,814 parameters, frozen
+as far as it states: CLIP ViT-L/14 at 336 px, deep-stem ResNet50, BIT's head. Trainable 16,979,814 parameters, frozen
 227,928,064. Source: Li et al., A New Learning Paradigm for Foundation Model-based Remote Sensing Change Detection
 (2024), and its public code.
 
@@ -48,7 +48,7 @@ MLP_HEAD_CHANNELS = 128
 
 
 class Bridge(nn.Module):
-    """Lets a stage's map ask the foundation model's map."""
+    """Update a stage's map from the foundation model's map by cross-attention."""
 
     def __init__(self, foundation: int, channels: int, *, heads: int) -> None:
         """Make the layers."""
@@ -59,18 +59,18 @@ class Bridge(nn.Module):
         self.mlp = MixMLP(channels, hidden=BRIDGE_HIDDEN_CHANNELS)
 
     def forward(self, own_BDHW: Tensor, foundation_BDHW: Tensor) -> Tensor:
-        """Return the stage's map, told what it asked for."""
+        """Return the updated map of the stage."""
         size = (own_BDHW.shape[-2], own_BDHW.shape[-1])
-        told_BND = map_to_tokens(own_BDHW)
+        own_BND = map_to_tokens(own_BDHW)
         other_BMD = self.reduce(self.foundation_norm(map_to_tokens(foundation_BDHW)))
-        told_BND = told_BND + self.attention(self.norm_1(told_BND), other_BMD, other_BMD, need_weights=False)[0]
-        told_BND = told_BND + self.mlp(self.norm_2(told_BND), size=size)
+        own_BND = own_BND + self.attention(self.norm_1(own_BND), other_BMD, other_BMD, need_weights=False)[0]
+        own_BND = own_BND + self.mlp(self.norm_2(own_BND), size=size)
         other_BDHW = tokens_to_map(other_BMD, foundation_BDHW.shape[-2:])
-        return tokens_to_map(told_BND, size) + resize_map(other_BDHW, size_px=size)
+        return tokens_to_map(own_BND, size) + resize_map(other_BDHW, size_px=size)
 
 
 class MLPHead(nn.Module):
-    """Four maps of each date, brought to the finest one's size and together; then both dates."""
+    """Fuse four maps of each date at the finest one's size, then both dates."""
 
     def __init__(self, channels_in: Sequence[int], *, classes: int) -> None:
         """Make the layers."""
@@ -89,13 +89,15 @@ class MLPHead(nn.Module):
 
     def _fuse_date(self, maps: Sequence[Tensor]) -> Tensor:
         """Return one date's map."""
-        seen = [stage(one) for stage, one in zip(self.stages, maps, strict=True)]
-        result: Tensor = self.fuse(torch.cat([resize_map(one, size_px=seen[0].shape[-2:]) for one in seen], dim=1))
+        reduced = [stage(one) for stage, one in zip(self.stages, maps, strict=True)]
+        result: Tensor = self.fuse(
+            torch.cat([resize_map(one, size_px=reduced[0].shape[-2:]) for one in reduced], dim=1)
+        )
         return result
 
 
 class BAN(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+    """The network of this module's docstring; its builder makes it.
 
     Attributes:
         foundation: frozen; its weights are part of the state, so that a trained run needs no hub.
@@ -125,7 +127,7 @@ class BAN(nn.Module):
             heads: `change`, or None.
 
         Raises:
-            ConfigError: a head that this network doesn't have.
+            ConfigError: a head that this network does not have.
         """
         resolve_heads(heads, has=self.heads)
         maps_t1, maps_t2 = self._encode_date(t1_BCHW), self._encode_date(t2_BCHW)
@@ -136,7 +138,7 @@ class BAN(nn.Module):
 
     def _encode_date(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return the side network's maps of one date."""
-        seen, maps = self.foundation(image_BCHW), list[Tensor]()
+        foundation_maps, maps = self.foundation(image_BCHW), list[Tensor]()
         stages, map_BDHW = _split_stages(self.encoder), image_BCHW
         if isinstance(self.encoder, PyramidBackbone):
             map_BDHW = self.encoder.convert_normalisation(image_BCHW)
@@ -144,13 +146,13 @@ class BAN(nn.Module):
             for module in stage:
                 map_BDHW = module(map_BDHW)
             if index >= 0:
-                map_BDHW = self.bridges[index](map_BDHW, seen[index])
+                map_BDHW = self.bridges[index](map_BDHW, foundation_maps[index])
             maps.append(map_BDHW)
         return maps
 
 
 def _split_stages(encoder: MiT | PyramidBackbone) -> list[list[nn.Module]]:
-    """Return the modules of each stage; what timm puts before the first one belongs to it."""
+    """Return the modules of each stage; modules before timm's first stage belong to it."""
     if isinstance(encoder, MiT):
         return [[stage] for stage in encoder.stages]
     net: Any = encoder.net
@@ -174,11 +176,11 @@ def build_ban(
     """Build the network.
 
     Args:
-        foundation: see `ban_foundation.build_foundation`: a vision transformer of timm, or a folder or hub name for
-            transformers. BAN's own: CLIP's ViT-B/16 at 224 px and ViT-L/14 at 336 px.
+        foundation: see `encoders.foundation.build_foundation`: a vision transformer of timm, or a folder or hub name
+            for transformers. BAN's own: CLIP's ViT-B/16 at 224 px and ViT-L/14 at 336 px.
         foundation_weights: "published", or (for timm) a file. With pretrained = false nothing is loaded here either.
-        foundation_px: sides of the square that the foundation model looks at; None: what it was trained with.
-        backbone: of the side network: "mit_b0", or a convolutional one of `backbones.build_backbone`.
+        foundation_px: side of the square that images are resized to for the foundation model; None: as in its training.
+        backbone: of the side network: "mit_b0", or a convolutional one of `encoders.timm.build_backbone`.
         pretrained: True or "imagenet", False or "none", or a file of weights for the side network. There are no
             ImageNet weights of mit_b0 here: name a file, or take "scratch", which leaves the foundation its own.
         classes: unchanged and changed.

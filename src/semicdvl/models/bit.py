@@ -1,7 +1,7 @@
-"""BIT: both dates as a handful of tokens, put in relation to each other and written back into the pixels.
+"""BIT: both dates as a few tokens, related to each other by a transformer and decoded back to the pixels.
 
     t1, t2 ─ encoder, three stages ─ x2 ─ 3x3 32 ─┬─ 4 tokens per date (attention over pixels) ─ transformer over all 8
-                                                  └─ pixels of a date look at that date's tokens, 8 layers
+                                                  └─ pixels of a date attend to that date's tokens, 8 layers
     |difference| ─ to the input's size ─ 3x3 32 ─ 3x3 ─ change
 
 The third stage keeps the second's stride. With resnet18: 3,495,778 parameters, every one of them used: the published
@@ -42,7 +42,7 @@ BIT_MLP_RATIO = 2
 
 
 class TokenAttention(nn.Module):
-    """Multi-head attention with residual and MLP; one layer norm serves asking and asked."""
+    """Multi-head attention with residual and MLP; one layer norm serves queries and keys."""
 
     def __init__(self, channels: int, *, head_channels: int) -> None:
         """Make the layers; products are scaled by the tokens' channels, not by a head's, as published."""
@@ -61,21 +61,21 @@ class TokenAttention(nn.Module):
             nn.Linear(BIT_MLP_RATIO * channels, channels),
         )
 
-    def forward(self, asking_BND: Tensor, asked_BMD: Tensor) -> Tensor:
-        """Return what asks, told what it asked for."""
-        own_BND, other_BMD = self.norm(asking_BND), self.norm(asked_BMD)
+    def forward(self, query_BND: Tensor, context_BMD: Tensor) -> Tensor:
+        """Return the query tokens, updated from the context tokens."""
+        own_BND, other_BMD = self.norm(query_BND), self.norm(context_BMD)
         query, key, value = (
             _split_heads(layer(x))
             for layer, x in ((self.query, own_BND), (self.key, other_BMD), (self.value, other_BMD))
         )
-        seen = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        told_BND = asking_BND + self.out(seen.transpose(1, 2).flatten(-2))
-        result: Tensor = told_BND + self.mlp(told_BND)
+        attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        updated_BND = query_BND + self.out(attended.transpose(1, 2).flatten(-2))
+        result: Tensor = updated_BND + self.mlp(updated_BND)
         return result
 
 
 class BITHead(nn.Module):
-    """Everything behind the backbone: two dates' maps to change logits at a size of one's choice."""
+    """Decode both dates' maps to change logits of any size: everything behind the backbone."""
 
     def __init__(
         self, channels_in: int, *, channels: int, tokens: int, decoder_depth: int, head_channels: int, classes: int
@@ -104,12 +104,12 @@ class BITHead(nn.Module):
         return logits_BKHW.float()
 
     def _extract_tokens(self, map_BDHW: Tensor) -> Tensor:
-        """Return one date's tokens (BTD): means over its pixels, each by weights of its own."""
+        """Return one date's tokens (BTD): means over its pixels, each with weights of its own."""
         weights_BTN: Tensor = self.look(map_BDHW).flatten(2).softmax(dim=-1)
         return weights_BTN @ map_to_tokens(map_BDHW)
 
     def _decode_pixels(self, map_BDHW: Tensor, tokens_BTD: Tensor) -> Tensor:
-        """Let every pixel look at its date's tokens."""
+        """Update every pixel from its date's tokens."""
         pixels_BND = map_to_tokens(map_BDHW)
         for layer in self.decode:
             pixels_BND = layer(pixels_BND, tokens_BTD)
@@ -117,13 +117,13 @@ class BITHead(nn.Module):
 
 
 def _split_heads(tokens_BNE: Tensor) -> Tensor:
-    """Give each head its channels: (B, heads, N, E / heads)."""
+    """Split channels into heads: (B, heads, N, E / heads)."""
     batch, count, inner = tokens_BNE.shape
     return tokens_BNE.reshape(batch, count, ATTENTION_HEADS, inner // ATTENTION_HEADS).transpose(1, 2)
 
 
 class BIT(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+    """The network of this module's docstring; its builder makes it.
 
     Attributes:
         encoder: the backbone's first three stages, shared by both dates.
@@ -147,7 +147,7 @@ class BIT(nn.Module):
             heads: `change`, or None.
 
         Raises:
-            ConfigError: a head that this network doesn't have.
+            ConfigError: a head that this network does not have.
         """
         resolve_heads(heads, has=self.heads)
         maps = [self.encoder(image_BCHW)[-1] for image_BCHW in (t1_BCHW, t2_BCHW)]
@@ -167,11 +167,11 @@ def build_bit(
     """Build the network.
 
     Args:
-        backbone: see `backbones.build_backbone`; its first three stages are taken. "resnet18" is the published one.
+        backbone: see `encoders.timm.build_backbone`; its first three stages are taken. "resnet18" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         tokens: tokens per date.
         token_channels: channels of tokens and of the map that is classified.
-        decoder_depth: layers in which pixels look at tokens.
+        decoder_depth: layers that update pixels from tokens.
         head_channels_decoder: channels of each of the 8 heads of these layers.
         classes: unchanged and changed.
 
@@ -199,7 +199,7 @@ def build_bit(
 
 
 def remove_dilation(encoder: Backbone) -> None:
-    """Take back the dilation that came with the third stage's stride: the published BasicBlock has none."""
+    """Remove the dilation that the third stage's stride brings: the published BasicBlock has none."""
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
             module.padding = tuple(side // 2 for side in module.kernel_size)

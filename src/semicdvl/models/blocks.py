@@ -1,4 +1,4 @@
-"""What three or more networks share: resizing, padding, asking for heads, UniMatch's feature perturbation."""
+"""The building blocks that three or more networks share: layers, resizing, padding, channel dropout, option checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANNEL_DROPOUT = 0.5
 
 
 def resolve_weights(pretrained: bool | str | Path) -> str | Path:
-    """Return what `build_backbone` calls the weights that a builder's `pretrained` means."""
+    """Return the weights of `build_backbone` that a builder's `pretrained` means."""
     return {True: "imagenet", False: "none"}[pretrained] if isinstance(pretrained, bool) else pretrained
 
 
@@ -24,15 +24,15 @@ def check_positive(**counts: int) -> None:
     """Refuse a width or a number of classes below 1.
 
     Raises:
-        ConfigError: naming the first of them.
+        ConfigError: a number is below 1; the error names the first of them.
     """
     for name, count in counts.items():
         if count < 1:
-            raise ConfigError(f"{name} = {count}: 1 or more is wanted.")
+            raise ConfigError(f"{name} must be 1 or more, got {count}.")
 
 
 def resize_map(map_BDHW: Tensor, *, size_px: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Resize bilinearly; a map that has the size already is returned as it is."""
+    """Resize bilinearly; a map that already has the size is returned as it is."""
     if map_BDHW.shape[-2:] == tuple(size_px):
         return map_BDHW
     return F.interpolate(map_BDHW, size=tuple(size_px), mode="bilinear", align_corners=align_corners)
@@ -53,20 +53,20 @@ def absolute_differences(maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -
 
 
 def append_channel_dropout(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Return each map followed, along the batch, by itself with half of its channels dropped (UniMatch).
+    """Append to each map, along the batch, the map with half of its channels dropped (UniMatch).
 
-    One batch of both is what the public code decodes: its batch norm sees whole and dropped features together.
+    The public code decodes one batch of both, too: its batch norm sees whole and dropped features together.
     """
     return [torch.cat([one, F.dropout2d(one, p=CHANNEL_DROPOUT)]) for one in maps]
 
 
 def map_to_tokens(map_BDHW: Tensor) -> Tensor:
-    """Return a map as (B, H * W, D)."""
+    """Flatten a map to tokens (B, H * W, D)."""
     return map_BDHW.flatten(2).transpose(1, 2)
 
 
 def tokens_to_map(tokens_BND: Tensor, size: Sequence[int]) -> Tensor:
-    """Return tokens as a map of a size: the way back from `map_to_tokens`."""
+    """Reshape tokens to a map: the inverse of `map_to_tokens`."""
     batch, _, depth = tokens_BND.shape
     return tokens_BND.transpose(1, 2).reshape(batch, depth, *size)
 
@@ -84,10 +84,10 @@ class ConvBNReLU(nn.Sequential):
 
 
 class PooledBatchNorm(nn.BatchNorm2d):
-    """Batch norm of a map that was pooled to a pixel or a few.
+    """Batch norm of a map that was pooled to one or a few pixels.
 
-    A batch of one has no variance there: where ordinary batch norm stops with an error, this one takes its running
-    statistics and leaves them as they are.
+    A batch of one has no variance there: where ordinary batch norm raises an error, this one uses its running
+    statistics and does not update them.
     """
 
     def forward(self, input: Tensor) -> Tensor:

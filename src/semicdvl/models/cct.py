@@ -4,7 +4,7 @@
                                                                              └─ 26 x (perturb, decoder) ─ auxiliary
 
 Every decoder: 3x3 512 -> 32 without bias, ReLU, 1x1, resized to the input. With resnet50s at output stride 8:
-46,853,122 parameters at inference, 50,688,694 in training. Ask for `auxiliary` with unlabelled pairs alone: as
+46,853,122 parameters at inference, 50,688,694 in training. Request `auxiliary` with unlabelled pairs alone: as
 published the auxiliary decoders never see labelled ones. In eval mode nothing is perturbed.
 Source: Bandara & Patel, Revisiting Consistency Regularization for Semi-supervised Change Detection (2022); it is
 Cross-Consistency Training (Ouali et al., 2020) made Siamese.
@@ -18,23 +18,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_positive, resize_map, resolve_weights
+from semicdvl.models.blocks import absolute_differences, check_positive, resolve_weights
 from semicdvl.models.cct_perturbations import AUXILIARY_DECODERS, PerturbationContext
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
-from semicdvl.models.heads import declare_heads, resolve_heads
+from semicdvl.models.heads import declare_heads
 from semicdvl.models.psp import PyramidPooling
-from semicdvl.types import Outputs
+from semicdvl.models.siamese import SiameseNetwork
 
 DECODER_WIDTH = 32
 
 
 class CCTDecoder(nn.Module):
-    """Features to logits at their size."""
+    """Decode features to logits at their size."""
 
     def __init__(self, channels_in: int, classes: int) -> None:
         """Make the layers."""
@@ -48,16 +49,13 @@ class CCTDecoder(nn.Module):
         return logits_BKHW
 
 
-class CCT(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+class CCT(SiameseNetwork):
+    """The network of this module's docstring; `build_cct` makes it.
 
     Attributes:
-        encoder: the backbone, shared by both dates.
         auxiliary: decoders in the order of `cct_perturbations.AUXILIARY_DECODERS`; None without training heads.
         heads: `change`, and `auxiliary` with training heads.
     """
-
-    symmetric = True
 
     def __init__(self, encoder: Backbone, *, channels: int, classes: int, train_heads: bool) -> None:
         """Put pooling and decoders on a backbone."""
@@ -79,37 +77,38 @@ class CCT(nn.Module):
         self.heads = frozenset({"change"})
         return self
 
-    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, at the size of the input.
+    def compare(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+        """Return the absolute difference of the last stage."""
+        return absolute_differences(maps_t1[-1:], maps_t2[-1:])
 
-        Args:
-            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation.
-            t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
+    def decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
+        """Return the pooled features, at the last stage's stride."""
+        features_BDHW: Tensor = self.pooling(maps[0])
+        return features_BDHW
 
-        Raises:
-            ConfigError: a head that this network doesn't have.
-        """
-        heads = resolve_heads(heads, has=self.heads)
-        size_px = t1_BCHW.shape[-2:]
-        features_BDHW = self.pooling((self.encoder(t1_BCHW)[-1] - self.encoder(t2_BCHW)[-1]).abs())
-        logits_BKHW = resize_map(self.decoder(features_BDHW).float(), size_px=size_px)
-        if "auxiliary" not in heads:
-            return Outputs(change_BKHW=logits_BKHW)
-        change_BHW = logits_BKHW.detach().argmax(dim=1) > 0
-        small = self._decode_auxiliary(features_BDHW, change_BHW=change_BHW)
-        auxiliary = tuple(resize_map(one.float(), size_px=size_px) for one in small)
-        return Outputs(change_BKHW=logits_BKHW, auxiliary_BKHW=auxiliary)
+    def classify_features(self, features_BDHW: Tensor) -> Tensor:
+        """Return the main decoder's logits."""
+        logits_BKHW: Tensor = self.decoder(features_BDHW)
+        return logits_BKHW
 
-    def _decode_auxiliary(self, features_BDHW: Tensor, *, change_BHW: Tensor) -> Sequence[Tensor]:
-        """Return the auxiliary decoders' logits at the features' size."""
+    def predict_further_heads(
+        self,
+        heads: frozenset[str],
+        maps_t1: Sequence[Tensor],
+        maps_t2: Sequence[Tensor],
+        *,
+        features_BDHW: Tensor,
+        change_BKHW: Tensor,
+    ) -> dict[str, Any]:
+        """Return the auxiliary decoders' logits, each of features that are perturbed in training mode."""
         assert self.auxiliary is not None
-        ways = [perturb for perturb, count in AUXILIARY_DECODERS for _ in range(count)]
-        found = []
-        for perturb, decode in zip(ways, self.auxiliary, strict=True):
-            seen = PerturbationContext(change_BHW=change_BHW, decode=decode)
-            found.append(decode(perturb(features_BDHW, seen) if self.training else features_BDHW))
-        return found
+        change_BHW = change_BKHW.detach().argmax(dim=1) > 0
+        perturbations = [perturb for perturb, count in AUXILIARY_DECODERS for _ in range(count)]
+        logits = []
+        for perturb, decode in zip(perturbations, self.auxiliary, strict=True):
+            context = PerturbationContext(change_BHW=change_BHW, decode=decode)
+            logits.append(decode(perturb(features_BDHW, context) if self.training else features_BDHW))
+        return {"auxiliary_BKHW": tuple(self.resize_logits(one, size_px=change_BKHW.shape[-2:]) for one in logits)}
 
 
 @declare_heads("auxiliary")
@@ -126,11 +125,11 @@ def build_cct(
     """Build the network.
 
     Args:
-        backbone: see `backbones.build_backbone`; "resnet50s" is the published one.
+        backbone: see `encoders.timm.build_backbone`; "resnet50s" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.
-        stages: how many of the backbone's four stages there are, the last of which is read. Published: 4. Fewer see
-            smaller objects: the last stage of a small backbone knows what is there better than where.
+        stages: how many of the backbone's four stages there are, the last of which is read. Published: 4. Fewer keep
+            smaller objects: the last stage of a small backbone localises poorly.
         decoder_channels: channels of each mean of the pyramid and of the map that the decoders read.
         classes: unchanged and changed.
         train_heads: False leaves out the auxiliary decoders.
@@ -140,6 +139,6 @@ def build_cct(
     """
     check_positive(decoder_channels=decoder_channels, classes=classes, stages=stages)
     if stages > STAGES:
-        raise ConfigError(f"stages = {stages}: a backbone has {STAGES}.")
+        raise ConfigError(f"stages must be at most {STAGES}, the stages of a backbone; got {stages}.")
     encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride, stages=stages)
     return CCT(encoder, channels=decoder_channels, classes=classes, train_heads=train_heads)

@@ -1,4 +1,4 @@
-"""The seven ways in which SemiCD perturbs difference features, each read by auxiliary decoders of its own.
+"""The seven perturbations of difference features in SemiCD, each with auxiliary decoders of its own.
 
 Source: Ouali et al., Cross-Consistency Training (2020), in the setting of Bandara & Patel, SemiCD (2022). Constants are
 the published ones unless a docstring says otherwise. Random numbers come from torch's global generators, which the
@@ -25,14 +25,14 @@ SPATIAL_DROPOUT = 0.5
 CUTOUT_FRAC = 0.4
 """Part of each side of a changed region's box that is erased."""
 MIN_CONTOUR_POINTS = 50
-"""Regions with no more points than that on their outline are left alone."""
+"""Regions with no more points than that on their outline are not cut."""
 FEATURE_DROPOUT_RANGE = (0.7, 0.9)
 NOISE_RANGE = 0.3
 
 
 @dataclass(frozen=True)
 class PerturbationContext:
-    """What a perturbation may look at besides the features.
+    """Hold what a perturbation may use besides the features.
 
     Attributes:
         change_BHW: bool, the main decoder's predicted change at the input's size.
@@ -47,21 +47,23 @@ Perturbation = Callable[[Tensor, PerturbationContext], Tensor]
 
 
 def virtual_adversarial(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
-    """Move the features where the decoder's answer changes most (virtual adversarial training, one power step)."""
-    still_BDHW = features_BDHW.detach().float()
-    with torch.enable_grad(), torch.autocast(still_BDHW.device.type, enabled=False):
-        probabilities_BKHW = seen.decode(still_BDHW).detach().softmax(dim=1)
-        way_BDHW = _scale_to_unit_length(torch.rand_like(still_BDHW) - 0.5).requires_grad_()
-        moved_BKHW = seen.decode(still_BDHW + VAT_PROBE * way_BDHW).log_softmax(dim=1)
+    """Move the features where the decoder's prediction changes most (virtual adversarial training, one power step)."""
+    constant_BDHW = features_BDHW.detach().float()
+    with torch.enable_grad(), torch.autocast(constant_BDHW.device.type, enabled=False):
+        probabilities_BKHW = seen.decode(constant_BDHW).detach().softmax(dim=1)
+        direction_BDHW = _scale_to_unit_length(torch.rand_like(constant_BDHW) - 0.5).requires_grad_()
+        moved_BKHW = seen.decode(constant_BDHW + VAT_PROBE * direction_BDHW).log_softmax(dim=1)
         divergence = F.kl_div(moved_BKHW, probabilities_BKHW, reduction="batchmean")
-        (gradient_BDHW,) = torch.autograd.grad(divergence, way_BDHW)  # of the way alone: no weight sees it
+        (gradient_BDHW,) = torch.autograd.grad(
+            divergence, direction_BDHW
+        )  # of the direction alone: no weight gets a gradient
     return features_BDHW + (VAT_RADIUS * _scale_to_unit_length(gradient_BDHW)).to(features_BDHW.dtype)
 
 
-def _scale_to_unit_length(way_BDHW: Tensor) -> Tensor:
+def _scale_to_unit_length(direction_BDHW: Tensor) -> Tensor:
     """Scale each pair's tensor to length 1; zeros stay zeros."""
-    lengths: Tensor = way_BDHW.flatten(1).norm(dim=1)[:, None, None, None]
-    return way_BDHW / lengths.clamp(min=torch.finfo(way_BDHW.dtype).tiny)
+    lengths: Tensor = direction_BDHW.flatten(1).norm(dim=1)[:, None, None, None]
+    return direction_BDHW / lengths.clamp(min=torch.finfo(direction_BDHW.dtype).tiny)
 
 
 def spatial_dropout(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:

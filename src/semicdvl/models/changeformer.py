@@ -5,8 +5,8 @@
     each difference ─ two 3x3 ─ auxiliary, coarse to fine at 1/32, 1/16, 1/8, 1/4
 
 41,026,674 parameters (encoder 28,937,408), the auxiliary predictions' 18,608 among them. The difference is learned from
-both dates side by side: the network is not symmetric in time. Its encoder is a MiT with patches of 7 px at all stages,
-so that SegFormer's weights don't fit its later stages; any timm backbone can take its place.
+both dates' concatenated maps: the network is not symmetric in time. Its encoder is a MiT with patches of 7 px at all
+stages, so that SegFormer's weights don't fit its later stages; any timm backbone can take its place.
 Source: Bandara & Patel, A Transformer-Based Siamese Network for Change Detection (2022), and its public code, the
 version called V6.
 
@@ -32,11 +32,11 @@ from semicdvl.types import Outputs
 OWN_ENCODER = "changeformer_v6"
 MULTIPLE_PX = 32
 RESIDUAL_SCALE = 0.1
-"""What a residual layer's output is multiplied with before its input is added."""
+"""Factor of a residual layer's output before its input is added."""
 
 
 class DifferenceLayer(nn.Module):
-    """Two dates' maps side by side to their difference, which is learned."""
+    """Learn the difference of two dates' concatenated maps."""
 
     def __init__(self, channels: int) -> None:
         """Make the layers; convolution, ReLU, batch norm in this order, as published."""
@@ -58,7 +58,7 @@ class DifferenceLayer(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """Two 3x3 convolutions beside the identity."""
+    """Two 3x3 convolutions with a residual."""
 
     def __init__(self, channels: int) -> None:
         """Make the layers."""
@@ -74,7 +74,7 @@ class ResidualLayer(nn.Module):
 
 
 class ChangeFormer(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+    """The network of this module's docstring; its builder makes it.
 
     Attributes:
         encoder: shared by both dates.
@@ -111,15 +111,15 @@ class ChangeFormer(nn.Module):
         return self
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, `change` at the size of the input.
+        """Return the requested outputs, `change` at the size of the input.
 
         Args:
             t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation, of any size.
             t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
+            heads: names of `types.HEADS`; `change` is always returned. None: all that the network has.
 
         Raises:
-            ConfigError: a head that this network doesn't have.
+            ConfigError: a head that this network does not have.
         """
         heads = resolve_heads(heads, has=self.heads)
         height_px, width_px = t1_BCHW.shape[-2:]
@@ -148,7 +148,7 @@ class ChangeFormer(nn.Module):
 
 
 def _make_prediction_head(channels: int, classes: int) -> nn.Module:
-    """Make what predicts change from one stage's difference; the first of them is the coarsest's."""
+    """Make the layers that predict change from one stage's difference; the first ones are the coarsest's."""
     return nn.Sequential(
         nn.Conv2d(channels, classes, 3, padding=1),
         nn.ReLU(),
@@ -170,7 +170,7 @@ def build_changeformer(
     """Build the network.
 
     Args:
-        backbone: "changeformer_v6", the published encoder, or any network of `backbones.build_backbone`.
+        backbone: "changeformer_v6", the published encoder, or any network of `encoders.timm.build_backbone`.
         pretrained: weights of the encoder. For the published one False or "none", or a file with this encoder's tensor
             names (no ImageNet weights of it exist); for others also True or "imagenet".
         widths: channels of the published encoder's four stages, multiples of 1, 2, 4 and 8; without effect on others.
@@ -204,7 +204,7 @@ def _build_own_encoder(widths: tuple[int, ...]) -> MiT:
     heads = (1, 2, 4, 8)
     fits = len(widths) == len(heads) and all(w > 0 and w % h == 0 for w, h in zip(widths, heads, strict=True))
     if not fits:
-        raise ConfigError(f"widths = {widths}: four multiples of {heads} are wanted, one per stage.")
+        raise ConfigError(f"widths must be four multiples of {heads}, one per stage; got {widths}.")
     settings = MiTConfig(
         widths=widths, depths=(3, 3, 4, 3), heads=heads, patch_px=(7, 7, 7, 7), drop=0.1, attention_drop=0.1
     )

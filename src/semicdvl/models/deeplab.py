@@ -4,8 +4,8 @@
     t2 ─ encoder ─┴─ |c4 difference| ─ ASPP 256 ─ to c1's size ─ concatenate ─ 2 x (3x3 256) ─ 1x1 ─ to the input's size
 
 With resnet50s at output stride 16: 40,471,074 parameters. `perturbed` decodes the differences with half of their
-channels dropped. With `auxiliary` (not published here) a second classifier looks at the difference of the third stage,
-as ADVENT's DeepLab-v2 has it: the sum of four 3x3 convolutions.
+channels dropped. With `auxiliary` (not published here) a second classifier reads the difference of the third stage,
+as in ADVENT's DeepLab-v2: the sum of four 3x3 convolutions.
 Sources: Chen et al., Encoder-Decoder with Atrous Separable Convolution (2018; here the convolutions are not separable);
 Yang et al., UniMatch (2023), and its public code for change detection.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,26 +24,25 @@ from semicdvl.models.blocks import (
     ConvBNReLU,
     PooledBatchNorm,
     absolute_differences,
-    append_channel_dropout,
     check_positive,
     resize_map,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads, resolve_heads
-from semicdvl.types import Outputs
+from semicdvl.models.heads import declare_heads
+from semicdvl.models.siamese import SiameseNetwork
 
 ATROUS_RATES = (6, 12, 18)
 AUXILIARY_RATES = (6, 12, 18, 24)
 LOW_CHANNELS = 48
-"""Channels to which the finest map is brought before it joins the others."""
+"""Channels to which the finest map is reduced before it is fused with the others."""
 
 
 class ASPP(nn.Module):
-    """Looks at a map at several distances at once: 1x1, three dilated 3x3, and the mean of all of it."""
+    """Atrous spatial pyramid pooling: 1x1, three dilated 3x3, and the mean of the map."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
-        """Make the branches, each of `channels`, and what brings them together."""
+        """Make the branches, each of `channels`, and the layer that fuses them."""
         super().__init__()
         self.branches = nn.ModuleList(
             [ConvBNReLU(channels_in, channels)]
@@ -54,15 +54,15 @@ class ASPP(nn.Module):
 
     def forward(self, map_BDHW: Tensor) -> Tensor:
         """Return a map of the same size."""
-        seen = [branch(map_BDHW) for branch in self.branches]
+        branches = [branch(map_BDHW) for branch in self.branches]
         mean_BD11 = self.pooled(F.adaptive_avg_pool2d(map_BDHW, 1))
-        seen.append(mean_BD11.expand(-1, -1, *map_BDHW.shape[-2:]))
-        result: Tensor = self.project(torch.cat(seen, dim=1))
+        branches.append(mean_BD11.expand(-1, -1, *map_BDHW.shape[-2:]))
+        result: Tensor = self.project(torch.cat(branches, dim=1))
         return result
 
 
 class DilatedClassifier(nn.Module):
-    """DeepLab-v2's classifier: the sum of 3x3 convolutions that look further and further."""
+    """DeepLab-v2's classifier: the sum of 3x3 convolutions of growing dilation."""
 
     def __init__(self, channels_in: int, classes: int) -> None:
         """Make the convolutions."""
@@ -76,15 +76,14 @@ class DilatedClassifier(nn.Module):
         return torch.stack([conv(map_BDHW) for conv in self.convs]).sum(dim=0)
 
 
-class DeepLab(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+class DeepLab(SiameseNetwork):
+    """The network of this module's docstring; `build_deeplab` makes it.
 
     Attributes:
-        encoder: the backbone, shared by both dates.
-        heads: `change` and `perturbed`; `auxiliary` where it was asked for.
+        heads: `change` and `perturbed`; `auxiliary` on request.
     """
 
-    symmetric = True
+    align_corners = True
 
     def __init__(self, encoder: Backbone, *, channels: int, classes: int, auxiliary: bool) -> None:
         """Put the decoder on a backbone."""
@@ -105,38 +104,30 @@ class DeepLab(nn.Module):
         self.heads = frozenset({"change"})
         return self
 
-    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, at the size of the input.
+    def compare(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+        """Return the absolute differences of the first and the last stage."""
+        return absolute_differences([maps_t1[0], maps_t1[-1]], [maps_t2[0], maps_t2[-1]])
 
-        Args:
-            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation.
-            t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
-
-        Raises:
-            ConfigError: a head that this network doesn't have.
-        """
-        heads = resolve_heads(heads, has=self.heads)
-        low_BDHW, _, third_BDHW, deep_BDHW = absolute_differences(self.encoder(t1_BCHW), self.encoder(t2_BCHW))
-        maps, count, size_px = [low_BDHW, deep_BDHW], t1_BCHW.shape[0], t1_BCHW.shape[-2:]
-        if self.training and "perturbed" in heads:
-            maps = append_channel_dropout(maps)
-        logits_BKHW = self._decode(maps, size_px=size_px)
-        auxiliary = None
-        if self.auxiliary is not None and "auxiliary" in heads:
-            auxiliary = (resize_map(self.auxiliary(third_BDHW).float(), size_px=size_px, align_corners=True),)
-        return Outputs(
-            change_BKHW=logits_BKHW[:count],
-            perturbed_change_BKHW=logits_BKHW[-count:] if "perturbed" in heads else None,
-            auxiliary_BKHW=auxiliary,
-        )
-
-    def _decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
-        """Return logits from the differences of the finest and the deepest stage."""
+    def decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
+        """Return the fused features, at the first stage's stride."""
         low_BDHW, deep_BDHW = maps
         deep_BDHW = resize_map(self.aspp(deep_BDHW), size_px=low_BDHW.shape[-2:], align_corners=True)
-        fused_BDHW = self.fuse(torch.cat([deep_BDHW, self.low(low_BDHW)], dim=1))
-        return resize_map(self.classify(fused_BDHW).float(), size_px=size_px, align_corners=True)
+        features_BDHW: Tensor = self.fuse(torch.cat([deep_BDHW, self.low(low_BDHW)], dim=1))
+        return features_BDHW
+
+    def predict_further_heads(
+        self,
+        heads: frozenset[str],
+        maps_t1: Sequence[Tensor],
+        maps_t2: Sequence[Tensor],
+        *,
+        features_BDHW: Tensor,
+        change_BKHW: Tensor,
+    ) -> dict[str, Any]:
+        """Return the auxiliary logits, from the difference of the third stage."""
+        assert self.auxiliary is not None
+        small_BKHW = self.auxiliary((maps_t1[2] - maps_t2[2]).abs())
+        return {"auxiliary_BKHW": (self.resize_logits(small_BKHW, size_px=change_BKHW.shape[-2:]),)}
 
 
 @declare_heads("perturbed")
@@ -152,7 +143,7 @@ def build_deeplab(
     """Build the network.
 
     Args:
-        backbone: see `backbones.build_backbone`; "resnet50s" is the published one.
+        backbone: see `encoders.timm.build_backbone`; "resnet50s" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.
         decoder_channels: width of ASPP and decoder.

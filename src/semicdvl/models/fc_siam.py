@@ -34,7 +34,7 @@ FCFusion = Literal["early", "difference", "concatenation"]
 class SharedDropoutConv(nn.Module):
     """3x3 convolution (transposed in the decoder), batch norm, ReLU, dropout of channels; for one map or one per date.
 
-    Every map is normalised by its own statistics; all of them lose the same channels.
+    Every map is normalised by its own statistics; the same channels of all of them are dropped.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, transposed: bool, dropout: float) -> None:
@@ -46,7 +46,7 @@ class SharedDropoutConv(nn.Module):
         self.dropout = dropout
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return as many maps as came."""
+        """Return one map per input map."""
         found = [F.relu(self.bn(self.conv(one))) for one in maps]
         if not self.training or not self.dropout:
             return found
@@ -55,10 +55,9 @@ class SharedDropoutConv(nn.Module):
 
 
 class FCSiam(nn.Module):
-    """The networks of this module's docstring; make them with `build_fc_ef`, `build_fc_siam_diff` and
-    `build_fc_siam_conc`.
+    """The networks of this module's docstring; their builders make them.
 
-    They have no `encoder` in the house's sense: nothing starts from pretrained weights.
+    They have no attribute `encoder`: nothing starts from pretrained weights.
 
     Attributes:
         heads: `change`.
@@ -102,7 +101,7 @@ class FCSiam(nn.Module):
             heads: `change`, or None.
 
         Raises:
-            ConfigError: a head that this network doesn't have.
+            ConfigError: a head that this network does not have.
         """
         resolve_heads(heads, has=self.heads)
         maps = [torch.cat([t1_BCHW, t2_BCHW], dim=1)] if self.fusion == "early" else [t1_BCHW, t2_BCHW]
@@ -121,7 +120,7 @@ class FCSiam(nn.Module):
         return Outputs(change_BKHW=self.classify(map_BDHW).float())
 
     def _fuse_skip(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return what the decoder gets of a level."""
+        """Return the decoder's skip map of a level."""
         if self.fusion == "difference":
             return (maps[0] - maps[1]).abs()
         return torch.cat(list(maps), dim=1)
@@ -139,7 +138,7 @@ def _build_fc_siam(fusion: FCFusion, *, width: int, dropout: float, classes: int
     """Check the settings and make the network."""
     check_positive(width=width, classes=classes)
     if not 0 <= dropout < 1:
-        raise ConfigError(f"dropout = {dropout}: a number from 0 to below 1 is wanted.")
+        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}.")
     return FCSiam(fusion, width=width, dropout=dropout, classes=classes)
 
 
@@ -148,7 +147,7 @@ def build_fc_ef(*, width: int = 16, dropout: float = 0.2, classes: int = 2) -> F
 
     Args:
         width: channels of the finest level; each further one has twice as many.
-        dropout: share of channels that each layer loses in training.
+        dropout: share of channels that each layer drops in training.
         classes: unchanged and changed.
 
     Raises:

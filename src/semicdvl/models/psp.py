@@ -10,6 +10,7 @@ for change detection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,24 +21,24 @@ from semicdvl.errors import ConfigError
 from semicdvl.models.blocks import (
     ConvBNReLU,
     PooledBatchNorm,
-    append_channel_dropout,
+    absolute_differences,
     check_positive,
     resize_map,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
-from semicdvl.models.heads import declare_heads, resolve_heads
-from semicdvl.types import Outputs
+from semicdvl.models.heads import declare_heads
+from semicdvl.models.siamese import SiameseNetwork
 
 POOLING_BINS = (1, 2, 3, 6)
 """Fields per side over which means are taken."""
 
 
 class PyramidPooling(nn.Module):
-    """Adds to each pixel the means of the fields, of four sizes, that it lies in."""
+    """Concatenate to each pixel the means of the fields, of four sizes, that contain it."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
-        """Make one 1x1 layer per field size and the 3x3 layer that brings map and means together."""
+        """Make one 1x1 layer per field size and the 3x3 layer that fuses map and means."""
         super().__init__()
         self.means = nn.ModuleList(ConvBNReLU(channels_in, channels) for _ in POOLING_BINS)
         for layer in self.means:
@@ -50,21 +51,16 @@ class PyramidPooling(nn.Module):
         means = [
             layer(F.adaptive_avg_pool2d(map_BDHW, bins)) for layer, bins in zip(self.means, POOLING_BINS, strict=True)
         ]
-        seen = [map_BDHW] + [resize_map(mean, size_px=size_px, align_corners=True) for mean in means]
-        result: Tensor = self.bottleneck(torch.cat(seen, dim=1))
+        pyramid = [map_BDHW] + [resize_map(mean, size_px=size_px, align_corners=True) for mean in means]
+        result: Tensor = self.bottleneck(torch.cat(pyramid, dim=1))
         return result
 
 
-class PSPNet(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+class PSPNet(SiameseNetwork):
+    """The network of this module's docstring; `build_psp` makes it."""
 
-    Attributes:
-        encoder: the backbone, shared by both dates.
-        heads: `change` and `perturbed`.
-    """
-
-    symmetric = True
     heads = frozenset({"change", "perturbed"})
+    align_corners = True
 
     def __init__(self, encoder: Backbone, *, channels: int, classes: int) -> None:
         """Put the decoder on a backbone."""
@@ -74,25 +70,14 @@ class PSPNet(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.classify = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, at the size of the input.
+    def compare(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+        """Return the absolute difference of the last stage."""
+        return absolute_differences(maps_t1[-1:], maps_t2[-1:])
 
-        Args:
-            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation.
-            t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
-
-        Raises:
-            ConfigError: a head that this network doesn't have.
-        """
-        heads = resolve_heads(heads, has=self.heads)
-        map_BDHW, count = (self.encoder(t1_BCHW)[-1] - self.encoder(t2_BCHW)[-1]).abs(), t1_BCHW.shape[0]
-        if self.training and "perturbed" in heads:
-            (map_BDHW,) = append_channel_dropout([map_BDHW])
-        small_BKHW = self.classify(self.dropout(self.pooling(map_BDHW)))
-        logits_BKHW = resize_map(small_BKHW.float(), size_px=t1_BCHW.shape[-2:], align_corners=True)
-        perturbed_BKHW = logits_BKHW[-count:] if "perturbed" in heads else None
-        return Outputs(change_BKHW=logits_BKHW[:count], perturbed_change_BKHW=perturbed_BKHW)
+    def decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
+        """Return the pooled features, at the last stage's stride."""
+        features_BDHW: Tensor = self.dropout(self.pooling(maps[0]))
+        return features_BDHW
 
 
 @declare_heads("perturbed")
@@ -108,11 +93,11 @@ def build_psp(
     """Build the network.
 
     Args:
-        backbone: see `backbones.build_backbone`; "resnet50s" is the published one.
+        backbone: see `encoders.timm.build_backbone`; "resnet50s" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.
-        stages: how many of the backbone's four stages there are, the last of which is read. Published: 4. Fewer see
-            smaller objects: the last stage of a small backbone knows what is there better than where.
+        stages: how many of the backbone's four stages there are, the last of which is read. Published: 4. Fewer keep
+            smaller objects: the last stage of a small backbone localises poorly.
         decoder_channels: channels of each mean and of the map that is classified.
         classes: unchanged and changed.
 
@@ -121,6 +106,6 @@ def build_psp(
     """
     check_positive(decoder_channels=decoder_channels, classes=classes, stages=stages)
     if stages > STAGES:
-        raise ConfigError(f"stages = {stages}: a backbone has {STAGES}.")
+        raise ConfigError(f"stages must be at most {STAGES}, the stages of a backbone; got {stages}.")
     encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride, stages=stages)
     return PSPNet(encoder, channels=decoder_channels, classes=classes)

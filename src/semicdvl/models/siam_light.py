@@ -21,16 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import (
-    absolute_differences,
-    append_channel_dropout,
-    check_positive,
-    resize_map,
-    resolve_weights,
-)
+from semicdvl.models.blocks import ConvBNReLU, check_positive, resize_map, resolve_weights
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads, resolve_heads
-from semicdvl.types import Outputs
+from semicdvl.models.heads import declare_heads
+from semicdvl.models.siamese import SiameseNetwork
 
 INFERENCE_HEADS = frozenset({"change"})
 TRAINING_HEADS = frozenset({"change", "vlm_change", "segmentation", "features", "perturbed"})
@@ -43,18 +37,15 @@ OFFICIAL_PREFIXES = {
     "segmentation_decoder.classify.": "auxiliary_seg_head.conv_seg.",
     "segmentation_decoder.": "auxiliary_seg_head.",
 }
-"""Our prefix -> prefix in a checkpoint of the public code, first match first; what follows the prefix is the same."""
+"""Our prefix -> prefix in a checkpoint of the public code, the first match counts; the rest of the name is the same."""
 
 
-class HeInitConvBNReLU(nn.Sequential):
-    """1x1 convolution without bias, batch norm, ReLU."""
+class HeInitConvBNReLU(ConvBNReLU):
+    """1x1 convolution without bias, batch norm, ReLU; it starts from He's normal distribution over its outputs."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
-        """Make the layers; the convolution starts from He's normal distribution over its outputs."""
-        super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel_size=1, bias=False)
-        self.bn = nn.BatchNorm2d(channels_out)
-        self.relu = nn.ReLU(inplace=True)
+        """Make and initialise the layers."""
+        super().__init__(channels_in, channels_out)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
 
@@ -90,17 +81,13 @@ class LightDecoder(nn.Module):
         return result
 
 
-class SiamLight(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+class SiamLight(SiameseNetwork):
+    """The network of this module's docstring; `build_siam_light` makes it.
 
     Attributes:
-        encoder: the backbone, shared by both dates.
-        change_decoder: works on the absolute difference of the two dates' maps.
+        change_decoder: works on the absolute differences of the two dates' maps.
         segmentation_decoder: one decoder, run once per date; None without training heads.
-        heads: which of `types.HEADS` it has.
     """
-
-    symmetric = True
 
     def __init__(self, encoder: Backbone, *, decoder_channels: int, classes: int, train_heads: bool) -> None:
         """Put decoders on a backbone."""
@@ -115,52 +102,48 @@ class SiamLight(nn.Module):
             self.heads = TRAINING_HEADS
 
     def drop_train_heads(self) -> SiamLight:
-        """Remove what inference doesn't need (the `vl` classifier, the segmentation decoder) and return the network."""
+        """Remove what inference does not need (the `vl` classifier, the segmentation decoder); return the network."""
         self.change_decoder.classify_vlm = None
         self.segmentation_decoder = None
         self.heads = INFERENCE_HEADS
         return self
 
-    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, logits at the size of the input.
+    def decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
+        """Return the fused features, at the first stage's stride."""
+        features_BDHW: Tensor = self.change_decoder(maps)
+        return features_BDHW
 
-        Args:
-            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation.
-            t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
+    def classify_features(self, features_BDHW: Tensor) -> Tensor:
+        """Return change logits of the consistency-regularised classifier."""
+        logits_BKHW: Tensor = self.change_decoder.classify(features_BDHW)
+        return logits_BKHW
 
-        Raises:
-            ConfigError: a head that this network doesn't have.
-        """
-        heads = resolve_heads(heads, has=self.heads)
-        # Date by date, as the public code does: one batch of both dates would share its batch-norm statistics.
-        maps_t1, maps_t2 = self.encoder(t1_BCHW), self.encoder(t2_BCHW)
-        maps, count, size_px = absolute_differences(maps_t1, maps_t2), t1_BCHW.shape[0], t1_BCHW.shape[-2:]
-        drops = self.training and "perturbed" in heads
-        fused_BDHW = self.change_decoder(append_channel_dropout(maps) if drops else maps)
-        logits_BKHW = self._classify(self.change_decoder.classify, fused_BDHW, size_px=size_px)
-        fused_BDHW = fused_BDHW[:count]
-        found: dict[str, Any] = {"change_BKHW": logits_BKHW[:count]}
-        if "perturbed" in heads:
-            found["perturbed_change_BKHW"] = logits_BKHW[-count:]  # in eval mode nothing is dropped: the same
+    def predict_further_heads(
+        self,
+        heads: frozenset[str],
+        maps_t1: Sequence[Tensor],
+        maps_t2: Sequence[Tensor],
+        *,
+        features_BDHW: Tensor,
+        change_BKHW: Tensor,
+    ) -> dict[str, Any]:
+        """Return the VLM's change logits, and each date's class logits and features."""
+        outputs: dict[str, Any] = {}
+        size_px = change_BKHW.shape[-2:]
         if "vlm_change" in heads:
-            found["vlm_change_BKHW"] = self._classify(self.change_decoder.classify_vlm, fused_BDHW, size_px=size_px)
-        if self.segmentation_decoder is not None and heads & {"segmentation", "features"}:
+            assert self.change_decoder.classify_vlm is not None
+            logits_BKHW = self.change_decoder.classify_vlm(features_BDHW)
+            outputs["vlm_change_BKHW"] = self.resize_logits(logits_BKHW, size_px=size_px)
+        if heads & {"segmentation", "features"}:
+            assert self.segmentation_decoder is not None
             for date, maps in (("t1", maps_t1), ("t2", maps_t2)):
                 date_BDHW = self.segmentation_decoder(maps)
                 if "features" in heads:
-                    found[f"features_{date}_BDHW"] = date_BDHW
+                    outputs[f"features_{date}_BDHW"] = date_BDHW
                 if "segmentation" in heads:
-                    classify = self.segmentation_decoder.classify
-                    found[f"{date}_BKHW"] = self._classify(classify, date_BDHW, size_px=size_px)
-        return Outputs(**found)
-
-    @staticmethod
-    def _classify(classify: nn.Module | None, fused_BDHW: Tensor, *, size_px: Sequence[int]) -> Tensor:
-        """Classify and resize; in float32, so that a confidence of 0.95 is not rounded to bfloat16's 8 bits."""
-        assert classify is not None
-        logits_BKHW: Tensor = classify(fused_BDHW)
-        return resize_map(logits_BKHW.float(), size_px=size_px)
+                    logits_BKHW = self.segmentation_decoder.classify(date_BDHW)
+                    outputs[f"{date}_BKHW"] = self.resize_logits(logits_BKHW, size_px=size_px)
+        return outputs
 
 
 @declare_heads("vlm_change", "segmentation", "features", "perturbed")
@@ -176,7 +159,7 @@ def build_siam_light(
     """Build the network.
 
     Args:
-        backbone: see `backbones.build_backbone`; "resnet50s" is the paper's, "efficientnet_lite0" with 64 decoder
+        backbone: see `encoders.timm.build_backbone`; "resnet50s" is the paper's, "efficientnet_lite0" with 64 decoder
             channels is the one for two CPU cores.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.

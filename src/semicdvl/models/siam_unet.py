@@ -1,12 +1,12 @@
 """A Siamese U-Net over any backbone: the plain, strong baseline.
 
-    t1, t2 ─ encoder, four maps ─ |difference| of each, or both dates side by side
-    from the coarsest: enlarge, join the next finer one, 2 x 3x3 ─ ... ─ 2 x 3x3 at half the input's size ─ 3x3 ─ change
+    t1, t2 ─ encoder, four maps ─ |difference| of each, or both dates concatenated
+    from the coarsest: enlarge, concatenate the next finer one, 2 x 3x3 ─ ... ─ 2 x 3x3 at half the size ─ 3x3 ─ change
 
 With resnet34 and differences 24,411,394 parameters, with concatenation 26,365,186. `perturbed` decodes the maps with
 half of their channels dropped.
-Sources: Ronneberger et al., U-Net (2015); Daudt et al. (2018) for the two ways to bring the dates together. Nothing in
-it is special: a network of a paper should beat it.
+Sources: Ronneberger et al., U-Net (2015); Daudt et al. (2018) for the two ways to fuse the dates. It has nothing
+special: a network of a paper should be better.
 """
 
 from __future__ import annotations
@@ -22,45 +22,42 @@ from semicdvl.errors import ConfigError
 from semicdvl.models.blocks import (
     ConvBNReLU,
     absolute_differences,
-    append_channel_dropout,
     check_positive,
     resize_map,
     resolve_weights,
 )
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads, resolve_heads
+from semicdvl.models.heads import declare_heads
+from semicdvl.models.siamese import SiameseNetwork
 from semicdvl.registry import suggest_nearest
-from semicdvl.types import Outputs
 
 UNetFusion = Literal["difference", "concatenation"]
 MIN_DECODER_CHANNELS = 8
 
 
 class UpBlock(nn.Module):
-    """A coarse map, brought to a finer one's size and joined with it."""
+    """Enlarge a coarse map to a finer one's size and fuse both."""
 
     def __init__(self, coarse: int, fine: int, channels: int) -> None:
-        """Make the layers; `fine` is 0 where nothing joins."""
+        """Make the layers; `fine` is 0 where there is no finer map."""
         super().__init__()
         self.layers = nn.Sequential(
             ConvBNReLU(coarse + fine, channels, kernel_px=3), ConvBNReLU(channels, channels, kernel_px=3)
         )
 
     def forward(self, coarse_BDHW: Tensor, fine_BDHW: Tensor | None, *, size_px: Sequence[int]) -> Tensor:
-        """Return a map of a size."""
+        """Return a map of the requested size."""
         larger_BDHW = resize_map(coarse_BDHW, size_px=size_px)
         joined_BDHW = larger_BDHW if fine_BDHW is None else torch.cat([larger_BDHW, fine_BDHW], dim=1)
         result: Tensor = self.layers(joined_BDHW)
         return result
 
 
-class SiamUNet(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+class SiamUNet(SiameseNetwork):
+    """The network of this module's docstring; `build_siam_unet` makes it.
 
     Attributes:
-        encoder: the backbone, shared by both dates.
-        heads: `change` and `perturbed`.
-        symmetric: with differences it is, with both dates side by side it is not.
+        symmetric: True with differences, False with both dates concatenated.
     """
 
     heads = frozenset({"change", "perturbed"})
@@ -76,41 +73,20 @@ class SiamUNet(nn.Module):
         self.ups = nn.ModuleList(UpBlock(*sizes) for sizes in zip(coarse, fine, widths, strict=True))
         self.classify = nn.Conv2d(widths[-1], classes, 3, padding=1)
 
-    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, at the size of the input.
-
-        Args:
-            t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation, of any size.
-            t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
-
-        Raises:
-            ConfigError: a head that this network doesn't have.
-        """
-        heads = resolve_heads(heads, has=self.heads)
-        maps, count = self._fuse_dates(self.encoder(t1_BCHW), self.encoder(t2_BCHW)), t1_BCHW.shape[0]
-        if self.training and "perturbed" in heads:
-            maps = append_channel_dropout(maps)
-        logits_BKHW = self._decode(maps, size_px=t1_BCHW.shape[-2:])
-        return Outputs(
-            change_BKHW=logits_BKHW[:count],
-            perturbed_change_BKHW=logits_BKHW[-count:] if "perturbed" in heads else None,
-        )
-
-    def _fuse_dates(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
-        """Bring the two dates together at every level."""
+    def compare(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
+        """Return each stage's absolute difference, or both dates' maps concatenated."""
         if self.fusion == "difference":
             return absolute_differences(maps_t1, maps_t2)
         return [torch.cat(both, dim=1) for both in zip(maps_t1, maps_t2, strict=True)]
 
-    def _decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
-        """Return logits of a size."""
+    def decode(self, maps: Sequence[Tensor], *, size_px: Sequence[int]) -> Tensor:
+        """Return features at half of the input's size."""
         *fine, map_BDHW = maps
         half_px = [max(1, side // 2) for side in size_px]
         for up, fine_BDHW in zip(self.ups, [*reversed(fine), None], strict=True):
             own_px = half_px if fine_BDHW is None else fine_BDHW.shape[-2:]
             map_BDHW = up(map_BDHW, fine_BDHW, size_px=own_px)
-        return resize_map(self.classify(map_BDHW).float(), size_px=size_px)
+        return map_BDHW
 
 
 @declare_heads("perturbed")
@@ -126,7 +102,7 @@ def build_siam_unet(
     """Build the network.
 
     Args:
-        backbone: any network of `backbones.build_backbone`.
+        backbone: any network of `encoders.timm.build_backbone`.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         fusion: difference (absolute) or concatenation.
         output_stride: stride of the backbone's last map, where the backbone can change it.
@@ -134,11 +110,13 @@ def build_siam_unet(
         classes: unchanged and changed.
 
     Raises:
-        ConfigError: a number or word out of range; also, with MissingExtraError and InputError, as `build_backbone`.
+        ConfigError: a number or choice out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
     check_positive(decoder_channels=decoder_channels, classes=classes)
     if fusion not in get_args(UNetFusion):
         known = get_args(UNetFusion)
-        raise ConfigError(f"fusion = '{fusion}'.{suggest_nearest(fusion, known)} Known: {', '.join(known)}.")
+        raise ConfigError(
+            f"fusion has no choice '{fusion}'.{suggest_nearest(fusion, known)} Known: {', '.join(known)}."
+        )
     encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
     return SiamUNet(encoder, fusion=fusion, channels=decoder_channels, classes=classes)

@@ -64,9 +64,9 @@ class ChannelAttention(nn.Module):
 
 
 class SNUNet(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+    """The network of this module's docstring; its builder makes it.
 
-    It has no `encoder` in the house's sense: nothing starts from pretrained weights.
+    It has no attribute `encoder`: nothing starts from pretrained weights.
 
     Attributes:
         heads: `change`.
@@ -103,7 +103,7 @@ class SNUNet(nn.Module):
             heads: `change`, or None.
 
         Raises:
-            ConfigError: a head that this network doesn't have.
+            ConfigError: a head that this network does not have.
         """
         resolve_heads(heads, has=self.heads)
         height_px, width_px = t1_BCHW.shape[-2:]
@@ -129,14 +129,14 @@ class SNUNet(nn.Module):
         below = maps_t2  # the column before: what is enlarged into the next one
         before: list[list[Tensor]] = [[one, other] for one, other in zip(maps_t1, maps_t2[:-1], strict=True)]
         for column in range(1, DEPTH):
-            found = []
+            nodes = []
             for row in range(DEPTH - column):
                 name = f"{row}_{column}"
                 larger_BDHW = self.ups[name](below[row + 1])
-                found.append(self.nodes[name](torch.cat([*before[row], larger_BDHW], dim=1)))
-            for row, one in enumerate(found):
+                nodes.append(self.nodes[name](torch.cat([*before[row], larger_BDHW], dim=1)))
+            for row, one in enumerate(nodes):
                 before[row].append(one)
-            below = found
+            below = nodes
         return before[0][2:]
 
 

@@ -1,4 +1,4 @@
-"""STANet: two dates' features, made comparable by attention over space and time; change is where they lie apart.
+"""STANet: features of both dates, related by attention over space and time; change is where they are distant.
 
     t1 ─ encoder, four maps ─ each 1x1 96, to 1/4, concatenate ─ 3x3 256 ─ 1x1 64 ─┐ attention over both dates ─ f1, f2
     t2 ─ the same                                                                 ─┘ distance |f1 - f2|, change if > 1
@@ -41,7 +41,7 @@ from semicdvl.types import Outputs
 AttentionKind = Literal["pam", "bam"]
 STAGE_CHANNELS, FUSED_CHANNELS = 96, 256
 PYRAMID_SCALES = (1, 2, 4, 8)
-"""Parts per side within which PAM attends."""
+"""Regions per side within which PAM attends."""
 KEY_REDUCTION = 8
 """Feature channels per channel of keys and queries."""
 CHANGE_DISTANCE = 1.0
@@ -51,7 +51,7 @@ LOGITS_PER_DISTANCE = 2.0
 
 
 class RegionAttention(nn.Module):
-    """Attention of every pixel of both dates to all pixels of both dates in the same part of the image."""
+    """Attention of every pixel of both dates to all pixels of both dates in the same region of the image."""
 
     def __init__(self, channels: int, *, parts: int, norm: bool) -> None:
         """Make the layers; `norm` puts batch norm behind keys and queries."""
@@ -63,7 +63,7 @@ class RegionAttention(nn.Module):
         self.value = nn.Conv2d(channels, channels, 1)
 
     def forward(self, pair_BDHW: Tensor) -> Tensor:
-        """Return a map like the input: the two dates beside each other along W, sides divisible by the parts."""
+        """Return a map like the input: the two dates concatenated along W, sides divisible by the number of regions."""
         query, key, value = (self._split_regions(layer(pair_BDHW)) for layer in (self.query, self.key, self.value))
         # Keys as wide as values, filled with zeros, give the same products and let torch take its fused kernels.
         missing = value.shape[-1] - key.shape[-1]
@@ -80,7 +80,7 @@ class RegionAttention(nn.Module):
         return parts.reshape(batch * self.parts**2, 1, -1, depth)
 
     def _merge_regions(self, seen: Tensor, *, like_BDHW: Tensor) -> Tensor:
-        """Put the parts together again."""
+        """Reassemble the regions to a map."""
         batch, depth, height, width = like_BDHW.shape
         rows, columns = height // self.parts, width // 2 // self.parts
         parts = seen.reshape(batch, self.parts, self.parts, 2, rows, columns, depth)
@@ -88,7 +88,7 @@ class RegionAttention(nn.Module):
 
 
 class PAM(nn.Module):
-    """Attention within parts of four sizes, brought together by a 1x1 layer; nothing is added to its input."""
+    """Pyramid attention: within regions of four sizes, fused by a 1x1 layer, without a residual."""
 
     def __init__(self, channels: int) -> None:
         """Make the layers."""
@@ -103,7 +103,7 @@ class PAM(nn.Module):
 
 
 class BAM(nn.Module):
-    """Attention over the whole pair, added to its input."""
+    """Basic attention over the whole pair, with a residual."""
 
     def __init__(self, channels: int) -> None:
         """Make the layers."""
@@ -117,7 +117,7 @@ class BAM(nn.Module):
 
 
 class STANet(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+    """The network of this module's docstring; its builder makes it.
 
     Attributes:
         encoder: the backbone, shared by both dates; the third block of its last stage is `last_block`.
@@ -150,16 +150,16 @@ class STANet(nn.Module):
                 nn.init.normal_(module.weight, mean=1, std=0.02)
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, at the size of the input.
+        """Return the requested outputs, at the size of the input.
 
         Args:
             t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation, of any size (sides are filled up
                 to multiples of 32 by repeating the last row and column).
             t2_BCHW: date 2.
-            heads: names of `types.HEADS`; `change` always comes. None: all that the network has.
+            heads: names of `types.HEADS`; `change` is always returned. None: all that the network has.
 
         Raises:
-            ConfigError: a head that this network doesn't have.
+            ConfigError: a head that this network does not have.
         """
         heads = resolve_heads(heads, has=self.heads)
         height_px, width_px = t1_BCHW.shape[-2:]
@@ -169,9 +169,9 @@ class STANet(nn.Module):
         small_BHW = (features_t1_BDHW - features_t2_BDHW).norm(dim=1)
         whole_BHW = resize_map(small_BHW[:, None], size_px=dates[0].shape[-2:], align_corners=True)[:, 0]
         distance_BHW = whole_BHW[:, :height_px, :width_px]
-        beyond_BHW = LOGITS_PER_DISTANCE * (distance_BHW - CHANGE_DISTANCE)
+        excess_BHW = LOGITS_PER_DISTANCE * (distance_BHW - CHANGE_DISTANCE)
         return Outputs(
-            change_BKHW=torch.stack([-beyond_BHW, beyond_BHW], dim=1),
+            change_BKHW=torch.stack([-excess_BHW, excess_BHW], dim=1),
             distance_BHW=distance_BHW if "distance" in heads else None,
         )
 
@@ -198,19 +198,21 @@ def build_stanet(
     """Build the network.
 
     Args:
-        backbone: see `backbones.build_backbone`; "resnet18" is the published one.
+        backbone: see `encoders.timm.build_backbone`; "resnet18" is the published one.
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         attention: pam (pyramid) or bam (basic).
         output_stride: stride of the backbone's last map, where the backbone can change it.
         decoder_channels: channels of the features whose distance is taken.
 
     Raises:
-        ConfigError: a number or word out of range; also, with MissingExtraError and InputError, as `build_backbone`.
+        ConfigError: a number or choice out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
     check_positive(decoder_channels=decoder_channels)
     if attention not in get_args(AttentionKind):
         known = get_args(AttentionKind)
-        raise ConfigError(f"attention = '{attention}'.{suggest_nearest(attention, known)} Known: {', '.join(known)}.")
+        raise ConfigError(
+            f"attention has no choice '{attention}'.{suggest_nearest(attention, known)} Known: {', '.join(known)}."
+        )
     encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
     _dilate_last_block(encoder)
     return STANet(encoder, attention=attention, channels=decoder_channels)

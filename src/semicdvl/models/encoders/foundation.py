@@ -45,7 +45,7 @@ class FoundationEncoder(nn.Module):
 
     Attributes:
         channels: channels of its maps.
-        size_px: sides of the square it looks at.
+        size_px: side of the square that images are resized to.
     """
 
     def __init__(self, backbone: Backbone, *, size_px: int) -> None:
@@ -68,7 +68,7 @@ def build_foundation(name: str, *, weights: str | Path, size_px: int | None) -> 
         name: a plain vision transformer of timm ("vit_base_patch16_clip_quickgelu_224.openai"), or a folder or hub name
             ("openai/clip-vit-large-patch14-336") for the transformers library: what has a "/" in it.
         weights: "published", "none", or (for timm) a file.
-        size_px: sides of the square that it looks at; None: what it was trained with.
+        size_px: side of the square that images are resized to; None: as in its training.
 
     Raises:
         ConfigError: no such network, no plain transformer, or weights that cannot be had.
@@ -78,7 +78,7 @@ def build_foundation(name: str, *, weights: str | Path, size_px: int | None) -> 
     if "/" in name:
         backbone, own_px = _load_from_transformers(name, weights=weights)
         if size_px not in (None, own_px):
-            raise ConfigError(f"foundation '{name}' looks at {own_px} px; leave foundation_px out.")
+            raise ConfigError(f"foundation '{name}' takes {own_px} px; leave foundation_px out.")
         return FoundationEncoder(backbone, size_px=own_px)
     timm_weights = "imagenet" if weights == "published" else weights
     backbone = build_backbone(name, weights=timm_weights, stages=KEPT_QUARTERS)

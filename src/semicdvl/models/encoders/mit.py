@@ -22,7 +22,7 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True)
 class MiTConfig:
-    """Sizes of the encoder, one number per stage.
+    """Hold the sizes of the encoder, one number per stage.
 
     Attributes:
         widths: channels.
@@ -77,13 +77,13 @@ class ReducedAttention(nn.Module):
         return result
 
     def _split_heads(self, tokens_BND: Tensor) -> Tensor:
-        """Give each head its channels: (B, heads, N, D / heads)."""
+        """Split channels into heads: (B, heads, N, D / heads)."""
         batch, count, depth = tokens_BND.shape
         return tokens_BND.reshape(batch, count, self.heads, depth // self.heads).transpose(1, 2)
 
 
 class MixMLP(nn.Module):
-    """An MLP that looks at a pixel's neighbours by a depth-wise 3x3 convolution."""
+    """An MLP with a depth-wise 3x3 convolution over a pixel's neighbours."""
 
     def __init__(self, width: int, *, hidden: int, drop: float = 0.0) -> None:
         """Make the layers."""
@@ -124,7 +124,7 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerStage(nn.Module):
-    """Patches, blocks, layer norm: a map in, a smaller map out."""
+    """Patches, blocks, layer norm: reduce a map to a smaller one."""
 
     def __init__(self, before: int, settings: MiTConfig, *, stage: int, drop_paths: Iterator[float]) -> None:
         """Make the layers."""
@@ -154,7 +154,7 @@ class MiT(nn.Module):
     Attributes:
         channels: channels of the four maps.
         strides: pixels of the input per pixel of each map.
-        stages: one after the other they are the encoder; BAN steps in between them.
+        stages: one after the other they are the encoder; BAN inserts its bridges between them.
     """
 
     strides = (4, 8, 16, 32)

