@@ -185,8 +185,8 @@ def test_masks_paint_the_greatest_value_and_average_what_lies_below():
     [
         ("any_change", {"sam": "/no/such/folder"}, "--method any_change --method-set sam="),
         ("scm", {"sam": "/no/such/folder"}, "--method scm --method-set sam="),
-        ("cnn_cd", {"weights": "/no/such/file.safetensors"}, "there is no such weights file"),
-        ("dino_cva", {"weights": "/no/such/file.safetensors"}, "there is no such weights file"),
+        ("cnn_cd", {"weights": "/no/such/file.safetensors"}, "is no weights file"),
+        ("dino_cva", {"weights": "/no/such/file.safetensors"}, "is no weights file"),
     ],
 )
 def test_missing_weights_are_said_with_the_way_to_get_them(name, options, words):
