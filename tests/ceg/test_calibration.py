@@ -119,7 +119,7 @@ def test_without_objects_that_stay_what_is_usual_decides(standing: int):
     rng = np.random.default_rng(standing)
     found = calibrate(together(came(rng, 12), flickers(rng, 12)), stays(rng, standing), GROUND, **BOUNDS)
     assert (found.probability_N[:12] >= 0.5).mean() > 0.8 and (found.probability_N[12:] >= 0.5).mean() < 0.2
-    assert f"{standing} objects that stay" in found.summary and "what is usual" in found.summary
+    assert f"{standing} persistent object" in found.summary and "rest on typical objects" in found.summary
     assert "usual" not in calibrate(came(rng, 3), stays(rng), GROUND, **BOUNDS).summary
 
 
@@ -131,7 +131,7 @@ def test_no_event_at_all():
 
 def test_scores_that_are_no_numbers_are_refused():
     wrong = ObjectEvidence(np.array([np.nan]), np.array([0.0]), np.array([20.0]))
-    with pytest.raises(DataError, match="numbers"):
+    with pytest.raises(DataError, match="finite"):
         calibrate(wrong, stays(np.random.default_rng(0)), GROUND, **BOUNDS)
 
 

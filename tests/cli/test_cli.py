@@ -117,7 +117,7 @@ def test_pseudo_fills_a_store_and_tells_its_quality(
     code, text, complaint = _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", *FAKE, "--gamma", 0.5)
     assert code == 0, complaint
     assert "1 pair in" in text and "1.000" in text
-    assert "sound, 1 labels" in _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", "--verify")[1]
+    assert "intact, 1 label." in _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", "--verify")[1]
 
 
 BAD = {

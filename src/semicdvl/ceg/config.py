@@ -1,4 +1,4 @@
-"""Settings of change event generation: the paper's, and the options beyond it, which are off unless asked for."""
+"""Settings of change event generation: those of the paper, and the options beyond it, which are off by default."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from semicdvl.errors import ConfigError
 CEGLevel = Literal["mixed", "instance", "pixel"]
 
 SCORE_STEPS = 200
-"""Scores are kept in the store as multiples of 1 / STEPS, so thresholds must be such multiples, too."""
+"""The store keeps scores as multiples of 1 / SCORE_STEPS, so thresholds must be such multiples, too."""
 MAX_SHIFT_PX = 32
-"""Greatest shift tolerance: the work grows with its square, and a pair that is further off should be aligned first."""
+"""Greatest shift tolerance: computation grows with its square; align pairs with larger misregistration first."""
 
 
 @dataclass(frozen=True)
 class CEGSettings:
-    """How two answers become labels; the defaults are the paper's (Table 6 and 8), without the options beyond it."""
+    """How the scores of two dates become labels; the defaults are the paper's (Tables 6 and 8), all options off.
 
-    level: CEGLevel = "mixed"  # which change label: pixel, instance, or both agreeing where reliable
-    gamma: float = 0.8  # least best score, of both dates, of a reliable pixel of the change label
-    gamma_segmentation: float = 0.8  # least best score of a reliable pixel of a single-date label
-    delta: float = 0.0  # greatest sum of IoUs of a changed instance; the authors' later code uses 0.01
-    instance_score: float = 0.5  # least score of a foreground pixel that belongs to an object (VLMs without instances)
+    The field names are stored with every label and are options of the command line.
+    """
+
+    level: CEGLevel = "mixed"  # which change label: pixel, instance, or both combined where reliable
+    gamma: float = 0.8  # confidence threshold of the change label: lowest best score of both dates
+    gamma_segmentation: float = 0.8  # confidence threshold of the single-date labels
+    delta: float = 0.0  # greatest sum of IoUs of a change event; the authors' later code uses 0.01
+    instance_score: float = 0.5  # lowest score of a foreground pixel of an object (VLMs without instances)
     min_area_px: int = 16  # smallest object (VLMs without instances)
-    shift_px: int = 0  # an instance counts as met by one that is this far off (dates that don't lie exactly over)
-    replaced_iou: float | None = None  # a met instance whose best IoU is below this was replaced by another
-    replaced_class: bool = False  # a met instance whose best partner answers another prompt was replaced
-    min_cosine: float | None = None  # a met instance whose features at the two dates agree less than this was replaced
+    shift_px: int = 0  # instances match up to this distance (imperfect co-registration)
+    replaced_iou: float | None = None  # a matched instance whose best IoU is below this was replaced
+    replaced_class: bool = False  # a matched instance whose best match answers another prompt was replaced
+    min_cosine: float | None = None  # a matched instance whose feature similarity is below this was replaced
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant, and thresholds that the store's 8-bit steps cannot keep exactly.
+        """Refuse values out of range, and thresholds that the store's 8-bit steps cannot represent exactly.
 
         Raises:
-            ConfigError: an unknown level, a threshold between two steps, or an option out of its range.
+            ConfigError: an unknown level, a threshold between two steps, or an option out of range.
         """
         if self.level not in ("mixed", "instance", "pixel"):
             raise ConfigError(f"unknown CEG level '{self.level}'. Known: mixed, instance, pixel.")
@@ -43,7 +46,7 @@ class CEGSettings:
             value = getattr(self, name)
             if not math.isfinite(value) or abs(value * SCORE_STEPS - round(value * SCORE_STEPS)) > 1e-6:
                 raise ConfigError(
-                    f"{name} = {value}: give a multiple of {1 / SCORE_STEPS:g}, the precision of kept scores."
+                    f"{name} = {value}: give a multiple of {1 / SCORE_STEPS:g}, the precision of stored scores."
                 )
         for name, low, high in (
             ("delta", 0, 1),
@@ -56,8 +59,8 @@ class CEGSettings:
                 raise ConfigError(f"{name} = {value}: give a number from {low} to {high}.")
         if self.level == "pixel" and (options := self.active_options):
             raise ConfigError(
-                f"{', '.join(options)}: rules for objects, and the pixel level has none. "
-                "Take the level mixed or instance."
+                f"{', '.join(options)}: these options apply to objects, and the pixel level has none. "
+                "Choose the level mixed or instance."
             )
 
     @property
@@ -70,9 +73,9 @@ class CEGSettings:
         )
 
     def to_plain_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, without the options that are off: what a key is made of.
+        """Return the settings as plain values without the options that are off; keys of labels are made of them.
 
-        An option that is added later thus leaves the keys of all earlier labels as they are.
+        An option that is added in the future thus leaves the keys of earlier labels unchanged.
         """
         return {
             name: value
@@ -82,4 +85,4 @@ class CEGSettings:
 
 
 OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
-"""The options beyond the paper; see `events`."""
+"""The options beyond the paper; see `instance_events`."""

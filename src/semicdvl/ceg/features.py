@@ -1,4 +1,4 @@
-"""What an image looks like, place by place: feature maps for the comparison of objects (`min_cosine`)."""
+"""Feature maps of an image, for the feature similarity of objects (`min_cosine`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 STRIDE_PX = 32
-"""Images are padded to whole multiples of this, the coarsest step of the usual backbones."""
+"""Images are padded to multiples of this, the coarsest stride of common encoders."""
 
 
 class FeatureExtractor(Protocol):
-    """Anything that turns an image into a feature map; from outside of the package, too."""
+    """What turns an image into a feature map; it can come from outside of the package."""
 
     @property
     def identity(self) -> str:
@@ -34,18 +34,18 @@ class FeatureExtractor(Protocol):
 
 @dataclass(frozen=True)
 class BackboneFeatureExtractor:
-    """The third of a backbone's four maps (stride 16 in most): fine enough for a house, deep enough for a meaning.
+    """The third of an encoder's four feature maps (usually stride 16): fine enough for houses, deep enough for meaning.
 
     Attributes:
-        identity: name of the backbone and hash of its weights.
-        net: the backbone, in evaluation mode.
+        identity: name of the encoder and hash of its weights.
+        net: the encoder, in evaluation mode.
     """
 
     identity: str
     net: nn.Module
 
     def extract_features(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return features DHW, of the image alone: what was padded for the network is cut off again."""
+        """Return features DHW of the image alone: the padding is cropped again."""
         import torch
 
         height, width = image_HWC.shape[:2]
@@ -63,14 +63,14 @@ class BackboneFeatureExtractor:
 
 
 def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> BackboneFeatureExtractor:
-    """Return a pretrained backbone as a source of features.
+    """Return a pretrained encoder as a feature extractor.
 
     Args:
         name: `efficientnet_lite0` (weights from a package, see the extra `offline`), or any network of timm.
-        weights: a file with the backbone's weights; None for those that come with the name.
+        weights: a file with the encoder's weights; None for its published weights.
 
     Raises:
-        ConfigError: no such network, or none with weights.
+        ConfigError: no such network, or none with published weights.
         MissingExtraError: the package with the weights is missing.
     """
     from semicdvl.models.encoders.timm import build_backbone

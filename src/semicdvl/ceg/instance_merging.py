@@ -1,10 +1,8 @@
-"""A VLM's own instances over a raster that is too large to hold: finds of single tiles, joined to objects.
+"""A VLM's own instances over a raster that is too large for memory: those of single tiles, merged to whole instances.
 
-Every tile told the objects that it shows (`crop_tile_instances`). Finds of neighbouring tiles that are the same object
-are
-joined by the rules of `vlms.instance_stitching`. An object's pixels in any window are the union of its finds there. At
-any time
-only the finds around one window are masks; what is remembered are a few numbers per find.
+Every tile has the instances that it shows (`crop_tile_instances`). Parts of the same instance in neighbouring tiles are
+merged by the rules of `vlms.instance_stitching`. The pixels of an instance in any window are the union of its parts
+there. Only the parts around one window are decoded to masks at any time; of the others, a few numbers each are kept.
 """
 
 from __future__ import annotations
@@ -28,13 +26,14 @@ from semicdvl.vlms.instance_stitching import InstanceFragment, decode_mask, find
 def crop_tile_instances(
     t1: Segments, t2: Segments, *, foreground: Sequence[int], valid_HW: NDArray[np.bool_]
 ) -> tuple[TileInstance, ...] | None:
-    """Return the foreground objects of two answers for a tile; None from a VLM that gives maps only.
+    """Return the foreground instances of two answers for a tile; None from a VLM that gives score maps only.
 
     Args:
         t1: the answer for date 1.
         t2: the answer for date 2.
-        foreground: prompts that are looked for.
-        valid_HW: where both dates have data, of the tile's part of the raster: objects end there.
+        foreground: prompts that are searched for.
+        valid_HW: where both dates have data, for the part of the tile that lies in the raster; instances are cropped to
+            it.
 
     Raises:
         ConfigError: one date has instances and the other has none.
@@ -53,7 +52,7 @@ def crop_tile_instances(
 
 
 def _crop_instance(instance: Instance, date: int, valid_HW: NDArray[np.bool_]) -> TileInstance | None:
-    """Cut an instance to its box; None where nothing is left of it."""
+    """Crop an instance to its valid bounding box; None if nothing is left of it."""
     height, width = valid_HW.shape
     mask_HW = decode_mask(instance.mask)[:height, :width] & valid_HW
     rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
@@ -66,20 +65,20 @@ def _crop_instance(instance: Instance, date: int, valid_HW: NDArray[np.bool_]) -
 
 
 # ------------------------------------------------------------------------------------------------ the whole raster
-def has_instances(finds: TileInstanceReader) -> bool:
-    """Tell whether the VLM gave instances; one that left them out for a single tile gave maps only."""
-    return all(finds.read_instances(tile) is not None for tile in range(len(finds.tile_windows)))
+def has_instances(tile_instances: TileInstanceReader) -> bool:
+    """Return whether the VLM gave instances for all tiles; else its score maps are used."""
+    return all(tile_instances.read_instances(tile) is not None for tile in range(len(tile_instances.tile_windows)))
 
 
 @dataclass(frozen=True)
 class InstancePart:
-    """What one tile shows of an object.
+    """The part of an instance that one tile shows.
 
     Attributes:
-        number: of the object, at its date, from 1.
-        tile: which tile.
+        number: number of the merged instance at its date, from 1.
+        tile: index of the tile.
         tile_window: rows and columns of the raster that the tile shows.
-        instance: what was told of it.
+        instance: the instance in the tile.
     """
 
     number: int
@@ -89,18 +88,18 @@ class InstancePart:
 
     @property
     def date(self) -> int:
-        """0 or 1."""
+        """0 (before) or 1 (after)."""
         return self.instance.date
 
     @property
     def box(self) -> Window:
-        """Its rows and columns of the raster."""
+        """Its bounding box, as rows and columns of the raster."""
         (height, width), (rows, cols) = self.instance.mask["size"], self.tile_window
         top, left = rows.start + self.instance.row, cols.start + self.instance.col
         return slice(top, top + height), slice(left, left + width)
 
     def to_stitching_part(self, shape_hw: tuple[int, int]) -> InstanceFragment:
-        """Return it as `vlms.instance_stitching` wants it."""
+        """Return the part as `vlms.instance_stitching` takes it."""
         cut = any(
             (side.start == of_tile.start and side.start > 0) or (side.stop == of_tile.stop and side.stop < size)
             for side, of_tile, size in zip(self.box, self.tile_window, shape_hw, strict=True)
@@ -119,19 +118,20 @@ class InstancePart:
 
 
 class MergedInstances:
-    """The objects of a raster, each made of the finds of one tile or several.
+    """The instances of a raster, each merged from the parts in one or several tiles.
 
     Attributes:
-        tile_instances: what was told of the tiles.
-        counts: number of objects at date 1 and at date 2.
-        classes_N: prompt of each, per date.
+        tile_instances: the instances of the tiles.
+        counts: number of merged instances at date 1 and at date 2.
+        classes_N: prompt of each merged instance, per date.
     """
 
-    def __init__(self, finds: TileInstanceReader) -> None:
-        """Join the finds: objects are numbered by their first finds, date by date."""
-        self.tile_instances, self._index = finds, TileIndex(tuple(finds.tile_windows))
+    def __init__(self, tile_instances: TileInstanceReader) -> None:
+        """Merge the instances; they are numbered by their first part, date by date."""
+        self.tile_instances, self._index = tile_instances, TileIndex(tuple(tile_instances.tile_windows))
         facts = [
-            _instance_table(finds.read_instances(tile) or (), place) for tile, place in enumerate(finds.tile_windows)
+            _instance_table(tile_instances.read_instances(tile) or (), window)
+            for tile, window in enumerate(tile_instances.tile_windows)
         ]
         self._starts = np.concatenate([[0], np.cumsum([len(of_tile) for of_tile in facts])]).astype(np.int64)
         facts_L6 = np.concatenate(facts)
@@ -148,34 +148,34 @@ class MergedInstances:
         self.counts = len(self.classes_N[0]), len(self.classes_N[1])
 
     def parts_in(self, window: Window) -> Iterator[InstancePart]:
-        """Yield the finds whose box reaches into a window, tile by tile."""
+        """Yield the parts whose box overlaps a window, tile by tile."""
         for tile, _ in self._index.tiles_in(window):
-            for at, told in self._instances_near(tile, window):
+            for at, instance in self._instances_near(tile, window):
                 number = int(self._number_L[self._starts[tile] + at])
-                yield InstancePart(number, tile, self.tile_instances.tile_windows[tile], told)
+                yield InstancePart(number, tile, self.tile_instances.tile_windows[tile], instance)
 
     def _instances_near(self, tile: int, window: Window) -> Iterator[tuple[int, TileInstance]]:
-        """Yield the finds of a tile whose box reaches into a window, with their place in its list."""
-        told, (rows, cols) = self.tile_instances.read_instances(tile) or (), window
+        """Yield the instances of a tile whose box overlaps a window, with their index in the tile."""
+        instances, (rows, cols) = self.tile_instances.read_instances(tile) or (), window
         box_N4 = self._box_L4[self._starts[tile] : self._starts[tile + 1]]
         near_N = (box_N4[:, :2] < (rows.stop, cols.stop)).all(axis=1) & (box_N4[:, 2:] > (rows.start, cols.start)).all(
             axis=1
         )
         for at in np.flatnonzero(near_N).tolist():
-            yield at, told[at]
+            yield at, instances[at]
 
     def masks_in(self, window: Window, date: int) -> dict[int, CroppedMask]:
-        """Return each object's pixels in a window, cut to their box, by number in ascending order."""
-        of_object: dict[int, list[tuple[InstancePart, Window]]] = {}
-        for find in self.parts_in(window):
-            part = intersect_windows(find.box, window)
-            if find.date == date and part is not None:
-                of_object.setdefault(find.number, []).append((find, part))
-        found = {number: _merge_masks(of_object[number]) for number in sorted(of_object)}
-        return {number: piece for number, piece in found.items() if piece.mask_HW.any()}
+        """Return the pixels of each instance in a window, cropped to their box, by ascending number."""
+        of_instance: dict[int, list[tuple[InstancePart, Window]]] = {}
+        for part in self.parts_in(window):
+            inside = intersect_windows(part.box, window)
+            if part.date == date and inside is not None:
+                of_instance.setdefault(part.number, []).append((part, inside))
+        merged = {number: _merge_masks(of_instance[number]) for number in sorted(of_instance)}
+        return {number: mask for number, mask in merged.items() if mask.mask_HW.any()}
 
     def _links(self) -> Iterator[tuple[int, int]]:
-        """Yield the pairs of finds, counted over all tiles, that are one object."""
+        """Yield the pairs of parts, numbered through all tiles, that belong to one instance."""
         places = self.tile_instances.tile_windows
         for second in range(len(places)):
             for first, strip in self._index.tiles_in(places[second]):
@@ -189,27 +189,27 @@ class MergedInstances:
                         yield both[one][0], both[other][0]
 
     def _stitching_parts(self, tile: int, strip: Window, at: int) -> list[list[tuple[int, InstanceFragment]]]:
-        """Return the finds of a tile in what it shares with another, per date; as finds of window `at`."""
+        """Return the instances of a tile in its overlap with another, per date, as fragments of window `at`."""
         found: list[list[tuple[int, InstanceFragment]]] = [[], []]
-        for index, told in self._instances_near(tile, strip):
-            find = InstancePart(0, at, self.tile_instances.tile_windows[tile], told)
-            found[told.date].append(
-                (int(self._starts[tile]) + index, find.to_stitching_part(self.tile_instances.shape_hw))
+        for index, instance in self._instances_near(tile, strip):
+            part = InstancePart(0, at, self.tile_instances.tile_windows[tile], instance)
+            found[instance.date].append(
+                (int(self._starts[tile]) + index, part.to_stitching_part(self.tile_instances.shape_hw))
             )
         return found
 
 
-def _instance_table(told: Sequence[TileInstance], place: Window) -> NDArray[np.int64]:
-    """Return the finds of a tile as numbers: date, prompt, and its box (from row, from column, to row, to column)."""
+def _instance_table(instances: Sequence[TileInstance], place: Window) -> NDArray[np.int64]:
+    """Return the instances of a tile as rows of date, prompt, and box (first row and column, end row and column)."""
     rows, cols = place
-    corners = ((rows.start + one.row, cols.start + one.col, one.mask["size"]) for one in told)
+    corners = ((rows.start + one.row, cols.start + one.col, one.mask["size"]) for one in instances)
     boxes = ((top, left, top + size[0], left + size[1]) for top, left, size in corners)
-    facts = [(one.date, one.prompt, *box) for one, box in zip(told, boxes, strict=True)]
+    facts = [(one.date, one.prompt, *box) for one, box in zip(instances, boxes, strict=True)]
     return np.array(facts, np.int64).reshape(-1, 6)
 
 
 def _merge_masks(parts: list[tuple[InstancePart, Window]]) -> CroppedMask:
-    """Return the pixels of some finds within windows of their boxes."""
+    """Return the union of some parts, each within a window of its box."""
     rows, cols = (
         slice(min(part[axis].start for _, part in parts), max(part[axis].stop for _, part in parts)) for axis in (0, 1)
     )

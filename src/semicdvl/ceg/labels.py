@@ -1,4 +1,4 @@
-"""Two answers of a VLM -> the change label and the single-date labels of a pair, under `CEGSettings`."""
+"""The answers of a VLM for two dates -> the change label and the single-date labels of a pair."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ def make_labels(
 ) -> VLMLabels:
     """Turn the answers for both dates into the change label and the single-date labels.
 
-    An instance that was replaced (an option beyond the paper) is foreground at both dates, so the pixel level cannot
-    see it: in the mixed label its reliable pixels say changed, whatever the pixel level says.
+    An instance that was replaced (an option beyond the paper) is foreground at both dates, so the pixel level has no
+    change there: in the mixed label its reliable pixels are changed all the same.
+
+    Args:
+        t1: the VLM's answer for date 1.
+        t2: the VLM's answer for date 2.
+        prompts: foreground and background prompts, in the order of the answers.
+        settings: level, thresholds and options.
+        features: feature maps of both dates; needed for `min_cosine`.
 
     Raises:
-        DataError: the answers don't fit each other, or features are wanted and missing.
+        DataError: the answers do not fit each other, or features are needed and missing.
         ConfigError: one date has instances and the other has none.
     """
     found = None if settings.level == "pixel" else find_instance_events(t1, t2, prompts, settings, features=features)
@@ -46,13 +53,13 @@ def make_labels_from_events(
     prompts: Prompts,
     settings: CEGSettings,
 ) -> VLMLabels:
-    """Do the rest of `make_labels`, once the instance events are known (they don't depend on gamma)."""
+    """Do the rest of `make_labels` once the change events are known, which do not depend on gamma."""
     shape_hw = t1.scores_CHW.shape[1:]
-    alone_HW = np.ones(shape_hw, bool) if events is None else events.unmatched_HW
+    unmatched_HW = np.ones(shape_hw, bool) if events is None else events.unmatched_HW
     change_HW, t1_HW, t2_HW = rules.make_mixed_labels(
         t1.scores_CHW,
         t2.scores_CHW,
-        alone_HW,
+        unmatched_HW,
         foreground=prompts.foreground,
         gamma=settings.gamma,
         gamma_segmentation=settings.gamma_segmentation,
@@ -74,7 +81,7 @@ def find_instance_events(
 ) -> ChangeEvents:
     """Return where the foreground instances of two answers are change events.
 
-    The instances are the VLM's own; for a VLM that gives maps only, the components of the maps.
+    The instances are the VLM's own; for a VLM that gives score maps only, they are connected components of the maps.
     """
     first, second = (_select_foreground_instances(segments, prompts) for segments in (t1, t2))
     if first is None and second is None:
@@ -85,12 +92,12 @@ def find_instance_events(
     if first is None or second is None:
         raise ConfigError("one date has instances and the other has none; ask the same VLM for both.")
     height, width = t1.scores_CHW.shape[1:]
-    masks = [[instance.mask for instance in instances] for instances in (first, second)]
+    instance_masks = [[instance.mask for instance in instances] for instances in (first, second)]
     if not settings.active_options:
-        alone_HW = rules.instance_level(*masks, shape_hw=(height, width), delta=settings.delta)
-        return ChangeEvents(alone_HW, np.zeros_like(alone_HW))
+        unmatched_HW = rules.instance_level(*instance_masks, shape_hw=(height, width), delta=settings.delta)
+        return ChangeEvents(unmatched_HW, np.zeros_like(unmatched_HW))
     return find_change_events_of_instances(
-        *masks,
+        *instance_masks,
         shape_hw=(height, width),
         settings=settings,
         classes={"t1": [each.prompt for each in first], "t2": [each.prompt for each in second]},
@@ -108,20 +115,20 @@ def find_component_events(
     settings: CEGSettings,
     features: PairFeatures | None = None,
 ) -> ChangeEvents:
-    """Do `find_instance_events` for objects given as label images, which cannot overlap; works at any raster size."""
+    """Do `find_instance_events` for objects given as label images (0 = none), which cannot overlap."""
     if not settings.active_options:
-        alone_HW = rules.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
-        return ChangeEvents(alone_HW, np.zeros_like(alone_HW))
-    pieces = [crop_label_image(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
+        unmatched_HW = rules.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
+        return ChangeEvents(unmatched_HW, np.zeros_like(unmatched_HW))
+    masks = [crop_label_image(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
     classes: list[Sequence[int]] = [(), ()]
     if settings.replaced_class:
         classes = [
             classify_masks(of_date, scores_CHW, foreground=prompts.foreground)
-            for of_date, scores_CHW in zip(pieces, (scores_t1_CHW, scores_t2_CHW), strict=True)
+            for of_date, scores_CHW in zip(masks, (scores_t1_CHW, scores_t2_CHW), strict=True)
         ]
     height, width = labels_t1_HW.shape
     return find_change_events(
-        *pieces,
+        *masks,
         shape_hw=(height, width),
         settings=settings,
         classes_t1=classes[0],
@@ -131,14 +138,14 @@ def find_component_events(
 
 
 def _select_foreground_instances(segments: Segments, prompts: Prompts) -> list[Instance] | None:
-    """Return the VLM's own foreground instances, or None from a VLM that gives maps only."""
+    """Return the VLM's own foreground instances, or None if it gives score maps only."""
     if segments.instances is None:
         return None
     return [instance for instance in segments.instances if instance.prompt in prompts.foreground]
 
 
 def _find_components(scores_CHW: NDArray[np.float32], prompts: Prompts, settings: CEGSettings) -> NDArray[np.int32]:
-    """Return the foreground components of a map as a label image."""
+    """Return the foreground components of score maps as a label image."""
     return rules.find_components(
         scores_CHW,
         foreground=prompts.foreground,

@@ -1,4 +1,4 @@
-"""What to look for, in words: the prompts of both concepts, and sets of them by name."""
+"""The prompts of the foreground and the background concept, and named sets of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from semicdvl.registry import suggest_nearest
 
 @dataclass(frozen=True)
 class Prompts:
-    """The words of the two concepts that change event generation compares.
+    """The prompts of the two concepts that change event generation compares.
 
     Attributes:
-        find: synonyms of what is looked for; its score is the maximum over them.
-        background: what else there is. Without it every pixel is foreground (paper, Fig. 3).
+        find: prompts of the foreground, synonyms of each other; its score is the maximum over them.
+        background: prompts of everything else. Without them every pixel is foreground (paper, Fig. 3).
     """
 
     find: tuple[str, ...]
     background: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse empty lists and words that stand on both sides."""
+        """Refuse empty lists and prompts that are given twice."""
         if not self.find:
             raise ConfigError("no prompt to look for; give at least one word, such as --find house,building.")
         if not self.background:
@@ -38,7 +38,7 @@ class Prompts:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All prompts, those that are looked for first."""
+        """All prompts, those of the foreground first."""
         return self.find + self.background
 
     @property
@@ -64,11 +64,11 @@ def resolve_prompts(
 ) -> Prompts:
     """Return the prompts of a named set, with either list replaced by comma-separated words.
 
-    Words of the set that are not looked for any more become background ("house" does for `find="road"`), unless some of
-    the set's words still are looked for: the others may mean the same ("house" does for `find="building"`).
+    Words of the set that are no longer searched for become background ("house" with `find="road"`), unless other words
+    of the set are still searched for and may be synonyms of them ("house" with `find="building"`).
 
     Raises:
-        ConfigError: the set is unknown, or the words don't make two lists.
+        ConfigError: the set is unknown, or a list of prompts is empty or repeats a prompt.
 
     Examples:
         >>> import semicdvl as cd
@@ -77,13 +77,14 @@ def resolve_prompts(
     """
     if prompt_set not in PROMPT_SETS:
         raise ConfigError(
-            f"unknown prompt set '{prompt_set}'.{suggest_nearest(prompt_set, PROMPT_SETS)} Known: {', '.join(PROMPT_SETS)}."
+            f"unknown prompt set '{prompt_set}'.{suggest_nearest(prompt_set, PROMPT_SETS)} "
+            f"Known: {', '.join(PROMPT_SETS)}."
         )
     base = PROMPT_SETS[prompt_set]
     chosen = _split_words(find) if find is not None else base.find
     if background is not None:
         others = _split_words(background)
-    else:  # a set's background must not compete with what the user looks for
+    else:  # the background of a set must not compete with the user's foreground
         others = tuple(word for word in base.background if word not in chosen)
         others += () if set(chosen) & set(base.find) else base.find
     return Prompts(chosen, others)

@@ -40,10 +40,10 @@ class PairScoreStrip:
     """The score maps of both dates in some rows of the raster.
 
     Attributes:
-        row: the raster's row that the strip begins with.
-        t1_CHW: one map per prompt at date 1.
-        t2_CHW: the same of date 2.
-        valid_HW: False where either date has no data: there is no object.
+        row: first row of the strip in the raster.
+        t1_CHW: one score map per prompt at date 1.
+        t2_CHW: one score map per prompt at date 2.
+        valid_HW: False where either date has no data; no object is reported there.
     """
 
     row: int
@@ -54,14 +54,14 @@ class PairScoreStrip:
 
 @dataclass(frozen=True)
 class StreamedComponentEvents:
-    """Which objects of a raster are change events, ready to be painted strip by strip: `judge` makes it.
+    """The change events of a raster, to be painted strip by strip; made by `find_streamed_component_events`.
 
     Attributes:
-        prompts, settings: what it was made with.
-        starts: for the row that a strip begins with, how many labels the strips before it have, per date.
-        unmatched: per date, whether a label (numbered on from strip to strip; 0 is none) is of an object that met
-        nothing.
-        replaced: the same for objects that were replaced.
+        prompts, settings: what the events were found with.
+        starts: first row of a strip -> number of labels in the strips above it, per date.
+        unmatched: per date, whether each label (numbers through all strips; 0 is none) belongs to an object without a
+            match.
+        replaced: per date, whether each label belongs to an object that was replaced.
     """
 
     prompts: Prompts
@@ -71,22 +71,22 @@ class StreamedComponentEvents:
     replaced: FlagsPerDate
 
     def paint_strip(self, strip: PairScoreStrip) -> ChangeEvents:
-        """Return the events of one of the strips that were judged."""
-        alone_HW, replaced_HW = (np.zeros(strip.valid_HW.shape, bool) for _ in range(2))
+        """Return the change events in one of the strips."""
+        unmatched_HW, replaced_HW = (np.zeros(strip.valid_HW.shape, bool) for _ in range(2))
         for date, scores_CHW in enumerate((strip.t1_CHW, strip.t2_CHW)):
             labels_HW = _label_components(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
             labels_HW[~strip.valid_HW] = 0
             start, count = self.starts[strip.row][date], int(labels_HW.max(initial=0))
             own = slice(start + 1, start + count + 1)
-            alone_HW |= np.concatenate([[False], self.unmatched[date][own]])[labels_HW]
+            unmatched_HW |= np.concatenate([[False], self.unmatched[date][own]])[labels_HW]
             replaced_HW |= np.concatenate([[False], self.replaced[date][own]])[labels_HW]
-        return ChangeEvents(alone_HW, replaced_HW)
+        return ChangeEvents(unmatched_HW, replaced_HW)
 
 
 def _label_components(
     scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, prompts: Prompts, settings: CEGSettings
 ) -> NDArray[np.int32]:
-    """Return the foreground objects of a strip as a label image; small ones too, since they may go on in the next."""
+    """Return the foreground components of a strip as a label image; also small ones, which may continue in the next."""
     return find_components(
         np.where(valid_HW, scores_CHW, np.float32(0)),
         foreground=prompts.foreground,
@@ -94,21 +94,21 @@ def _label_components(
     )
 
 
-# ------------------------------------------------------------------------------------------------ the first round
+# ------------------------------------------------------------------------------------------------ first pass
 def find_streamed_component_events(
     strips: Iterable[PairScoreStrip],
     *,
     prompts: Prompts,
     settings: CEGSettings,
-    finds: TileInstanceReader | None = None,
+    tile_instances: TileInstanceReader | None = None,
 ) -> StreamedComponentEvents:
-    """Go through the strips once (once more with `min_cosine`) and find which objects are events.
+    """Find which objects are change events in one pass over the strips (two with `min_cosine`).
 
     Args:
         strips: the whole raster from the top.
-        prompts: what the maps are of.
-        settings: instance score, least area, delta and options; `level` and `gamma` play no part here.
-        finds: features of the tiles; wanted by `min_cosine` only.
+        prompts: prompts of the score maps.
+        settings: instance score, smallest area, delta and options; `level` and `gamma` are not used.
+        tile_instances: features of the tiles; needed for `min_cosine`.
 
     Raises:
         DataError: `min_cosine` without features.
@@ -124,40 +124,42 @@ def find_streamed_component_events(
             labels.append(date.add(labels_HW, scores_CHW, strip.valid_HW, row=strip.row))
         shared.add(*labels)
     first, second = (date.merge_labels(min_area_px=settings.min_area_px) for date in dates)
-    verdict = decide_events(shared.table_4N, first, second, settings=settings)
+    flags = decide_events(shared.table_4N, first, second, settings=settings)
     if settings.min_cosine is not None:
-        numbered = _ObjectNumbers(prompts, settings, starts, (first.number_L, second.number_L))
-        alike = _measure_similarity(strips, numbered, verdict, finds=finds)
-        verdict = verdict.with_dissimilar_replaced((alike[0] < settings.min_cosine, alike[1] < settings.min_cosine))
+        numbers = _ObjectNumbers(prompts, settings, starts, (first.number_L, second.number_L))
+        similarity = _measure_similarity(strips, numbers, flags, tile_instances=tile_instances)
+        flags = flags.with_dissimilar_replaced(
+            (similarity[0] < settings.min_cosine, similarity[1] < settings.min_cosine)
+        )
     return StreamedComponentEvents(
         prompts,
         settings,
         starts,
-        flags_per_label(verdict.unmatched, first, second),
-        flags_per_label(verdict.replaced, first, second),
+        flags_per_label(flags.unmatched, first, second),
+        flags_per_label(flags.replaced, first, second),
     )
 
 
 @dataclass(frozen=True)
 class _ObjectNumbers:
-    """What gives the objects of a strip their numbers in the raster."""
+    """Numbers of the objects of a strip in the whole raster."""
 
     prompts: Prompts
     settings: CEGSettings
     starts: Mapping[int, tuple[int, int]]
     number_L: tuple[IntArray, IntArray]
 
-    def last_steps(self, date: int, wanted_N: NDArray[np.bool_]) -> IntArray:
-        """Return the last strip that each object lies in; -1 for those that are not wanted."""
+    def last_steps(self, date: int, measured_N: NDArray[np.bool_]) -> IntArray:
+        """Return the last strip that each object lies in; -1 for objects that are not measured."""
         starts = [start[date] for start in self.starts.values()]
         number_L = self.number_L[date]
         strip_L = np.repeat(np.arange(len(starts)), np.diff([*starts, len(number_L) - 1]))
-        last = np.full(len(wanted_N) + 1, -1)
+        last = np.full(len(measured_N) + 1, -1)
         np.maximum.at(last, number_L[1:], strip_L)
-        return np.where(wanted_N, last[1:], -1)
+        return np.where(measured_N, last[1:], -1)
 
     def numbers_HW(self, strip: PairScoreStrip, date: int) -> IntArray:
-        """Return the number of the object at each pixel with data; 0 for none."""
+        """Return the number of the object at each valid pixel; 0 for none."""
         scores_CHW = strip.t2_CHW if date else strip.t1_CHW
         labels_HW = _label_components(scores_CHW, strip.valid_HW, prompts=self.prompts, settings=self.settings)
         held = np.where(labels_HW > 0, labels_HW + np.int64(self.starts[strip.row][date]), 0)
@@ -166,36 +168,36 @@ class _ObjectNumbers:
 
 def _measure_similarity(
     strips: Iterable[PairScoreStrip],
-    numbered: _ObjectNumbers,
-    verdict: EventFlags,
+    object_numbers: _ObjectNumbers,
+    flags: EventFlags,
     *,
-    finds: TileInstanceReader | None,
+    tile_instances: TileInstanceReader | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cosines of the objects that met something, per date; 1 for the others. One more round."""
-    if finds is None:
+    """Return the feature similarity of the matched objects, per date, in one more pass; 1 for the others."""
+    if tile_instances is None:
         raise DataError("min_cosine compares features of the dates, and there are none. Pass them, or leave it out.")
-    alike = [SimilarityAccumulator(numbered.last_steps(date, ~verdict.unmatched[date])) for date in (0, 1)]
-    described = MosaickedFeatures(finds)
+    similarity = [SimilarityAccumulator(object_numbers.last_steps(date, ~flags.unmatched[date])) for date in (0, 1)]
+    features = MosaickedFeatures(tile_instances)
     for step, strip in enumerate(strips):
-        numbers = [numbered.numbers_HW(strip, date) for date in (0, 1)]
+        numbers = [object_numbers.numbers_HW(strip, date) for date in (0, 1)]
         height, width = strip.valid_HW.shape
-        for patch in described.read_window((slice(strip.row, strip.row + height), slice(0, width))):
+        for patch in features.read_window((slice(strip.row, strip.row + height), slice(0, width))):
             rows, cols = patch.window
             place = slice(rows.start - strip.row, rows.stop - strip.row), cols
-            for of_date, numbers_HW in zip(alike, numbers, strict=True):
+            for of_date, numbers_HW in zip(similarity, numbers, strict=True):
                 is_object_HW = numbers_HW[place] > 0
                 of_date.add(numbers_HW[place][is_object_HW], patch.cell_HW[is_object_HW], patch.cells_KE)
-        for of_date in alike:
+        for of_date in similarity:
             of_date.finish_step(step)
-    return alike[0].cosine_N, alike[1].cosine_N
+    return similarity[0].cosine_N, similarity[1].cosine_N
 
 
 @dataclass
 class _DateComponents:
-    """What is remembered of one date's labels, strip after strip; lists hold one array per strip.
+    """The components of one date, strip after strip; lists hold one array per strip.
 
     Attributes:
-        foreground: prompts whose scores are summed up per label; empty if nobody asks.
+        foreground: prompts whose scores are summed up per label; empty if classes are not needed.
     """
 
     foreground: tuple[int, ...]
@@ -210,7 +212,7 @@ class _DateComponents:
     def add(
         self, labels_HW: NDArray[np.int32], scores_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], *, row: int
     ) -> IntArray:
-        """Remember a strip; return its labels, numbered on from the strips before, where there is data."""
+        """Add a strip; return its labels, numbers through all strips, where pixels are valid."""
         width, count = labels_HW.shape[1], int(labels_HW.max(initial=0)) + 1
         rows, cols = np.nonzero(labels_HW)
         labels, valid = labels_HW[rows, cols], valid_HW[rows, cols]
@@ -228,7 +230,7 @@ class _DateComponents:
         return np.where(valid_HW, numbered_HW, 0)
 
     def merge_labels(self, *, min_area_px: int) -> ObjectTable:
-        """Join the labels to objects, and drop those below the least area and those on ground without data."""
+        """Merge the labels to objects, without those below the smallest area and those without valid pixels."""
         none = np.zeros((2, 0), np.int64)
         group_L = group_labels(np.concatenate([none, *self.links_2N], axis=1) - 1, count=self.count)
         many = int(group_L.max(initial=-1)) + 1
@@ -252,23 +254,23 @@ def _concatenate(parts: list[IntArray]) -> IntArray:
 
 
 def _sum_by_group(group_L: IntArray, parts: list[IntArray], many: int) -> IntArray:
-    """Add up what the labels of each group count."""
+    """Sum up the values of the labels of each group."""
     total = np.zeros(many, np.int64)
     np.add.at(total, group_L, _concatenate(parts))
     return total
 
 
 class _SharedPixels:
-    """Counts how many pixels the labels of the two dates share, under every shift that is tolerated."""
+    """Number of pixels that the labels of the two dates share, under every tolerated shift."""
 
     def __init__(self, shift_px: int) -> None:
-        """Start with nothing seen."""
+        """Start without pixels."""
         self._shifts, self._reach = list_shifts(shift_px), shift_px
         self._kept: tuple[IntArray, IntArray] | None = None
         self._found: list[IntArray] = []
 
     def add(self, t1_HW: IntArray, t2_HW: IntArray) -> None:
-        """Count a strip; the last rows before it are kept, since a shift reaches over a strip's edge."""
+        """Count a strip; the last rows above it are kept, since a shift reaches across the edge of a strip."""
         kept = 0 if self._kept is None else len(self._kept[0])
         if self._kept is not None:
             t1_HW, t2_HW = np.concatenate([self._kept[0], t1_HW]), np.concatenate([self._kept[1], t2_HW])
@@ -280,14 +282,14 @@ class _SharedPixels:
 
     @property
     def table_4N(self) -> IntArray:
-        """What was counted, as `decide_events` wants it."""
+        """The counts, as `instance_matching.decide_events` takes them."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
 
 def _shift_rows(t1_HW: IntArray, t2_HW: IntArray, shift: tuple[int, int], *, kept: int) -> tuple[IntArray, IntArray]:
-    """Return the parts of both label images that lie over each other once the first has moved.
+    """Return the parts of both label images that overlap after the first is shifted.
 
-    Of rows that were there before (`kept`) only those are taken that meet a new row.
+    Of the rows of earlier strips (`kept`), only those that overlap a new row are returned.
     """
     down, right = shift
     width = t1_HW.shape[1]
@@ -300,9 +302,9 @@ def _shift_rows(t1_HW: IntArray, t2_HW: IntArray, shift: tuple[int, int], *, kep
 
 
 def _count_label_pairs(t1_HW: IntArray, t2_HW: IntArray) -> IntArray:
-    """Return (3, N): label of date 1, label of date 2, and how many pixels the two share.
+    """Return (3, N): label of date 1, label of date 2, and the number of pixels that they share.
 
-    Runs of equal pairs along the rows are counted first: sorting pixel by pixel would take ten times as long.
+    Runs of equal pairs along the rows are counted first, since sorting pixel by pixel takes ten times as long.
     """
     both_HW = (t1_HW > 0) & (t2_HW > 0)
     first, second = t1_HW[both_HW], t2_HW[both_HW]

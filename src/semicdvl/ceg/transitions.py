@@ -1,4 +1,4 @@
-"""From -> to: what every changed object was at date 1, what it is at date 2, and how sure that is."""
+"""Transitions: the class of every changed object at date 1 and at date 2, with its change score."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ChangeObject:
     Attributes:
         number: its value in the label image of the objects, from 1, numbered from the top left.
         kind: appeared (background -> foreground), disappeared, replaced (foreground -> foreground) or changed.
-        from_class: the prompt that it showed at date 1: the concept with more pixels, then its most frequent prompt.
-        to_class: the same at date 2.
+        from_class: its prompt at date 1: of the concept with more pixels, the most frequent prompt.
+        to_class: its prompt at date 2.
         score: mean change score over its pixels, see `compute_change_score`.
-        area_px: its pixels.
+        area_px: number of its pixels.
         box_px: (row, col, height, width).
     """
 
@@ -40,7 +40,7 @@ class ChangeObject:
 
     @property
     def transition(self) -> str:
-        """The transition as one reads it: "tree -> building"."""
+        """The transition in words, such as "tree -> building"."""
         return f"{self.from_class} -> {self.to_class}"
 
 
@@ -49,22 +49,24 @@ def list_change_objects(
 ) -> list[ChangeObject]:
     """List the changed objects of a pair's label.
 
-    The same rule as in the polygons of `detect`, which takes it from here and from `raster.vector.files`.
+    The same rule as for the polygons of `detect`, which use `raster.vector.files`.
 
     Args:
-        labels: of the pair.
+        labels: labels of the pair.
         t1: the answer for date 1, with the maps of all `prompts`, in their order.
         t2: the answer for date 2.
-        prompts: what was asked.
-        min_area_px: smaller objects are left out.
+        prompts: the prompts of the answers.
+        min_area_px: smaller objects are omitted.
 
     Raises:
-        DataError: the maps don't fit the labels or the prompts.
+        DataError: the score maps do not fit the labels or the prompts.
     """
     wanted = (len(prompts.words), *labels.change_HW.shape)
     if t1.scores_CHW.shape != wanted or t2.scores_CHW.shape != wanted:
         shapes = f"{t1.scores_CHW.shape} and {t2.scores_CHW.shape}"
-        raise DataError(f"answers of the shapes {shapes}, wanted {wanted}: one map per prompt, of the labels' size.")
+        raise DataError(
+            f"answers have the shapes {shapes}, but {wanted} is needed: one map per prompt, of the labels' size."
+        )
     found = find_objects(labels.change_HW, min_area_px=min_area_px)
     foreground = prompts.foreground
     start, end = (

@@ -1,4 +1,4 @@
-"""Pairs -> VLM answers -> labels, into the store; whatever is there already is not done again."""
+"""Generate pseudo-labels: pairs -> VLM answers -> labels in the store; finished work is never repeated."""
 
 from __future__ import annotations
 
@@ -36,10 +36,17 @@ def build_store_spec(
     gsd_m: float | None = None,
     features: FeatureExtractor | None = None,
 ) -> StoreSpec:
-    """Return the specification of a store made with these parts.
+    """Return the specification of a store.
+
+    Args:
+        vlm: the vision-language model.
+        prompts: its prompts.
+        settings: settings of change event generation.
+        gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
+        features: feature extractor; with `min_cosine` only.
 
     Raises:
-        ConfigError: `min_cosine` without a source of features, or one without `min_cosine`.
+        ConfigError: `min_cosine` without a feature extractor, or the reverse.
     """
     if (settings.min_cosine is None) != (features is None):
         raise ConfigError(FEATURES_AND_MIN_COSINE)
@@ -63,29 +70,38 @@ def generate_labels(
 ) -> Generator[dict[str, Any]]:
     """Fill the store at `root` pair by pair; yield each pair's record, so that a caller can show progress.
 
-    Labels that are there are not made again; answers that are there are not asked again.
+    Labels and answers that the store holds already are used again.
+
+    Args:
+        pairs: the pairs.
+        vlm: the vision-language model.
+        prompts: its prompts.
+        settings: settings of change event generation.
+        root: folder of the store; made if it does not exist.
+        gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
+        features: feature extractor; with `min_cosine` only.
 
     Raises:
-        StoreError: `root` holds something else, or a store of another version, or a damaged file.
+        StoreError: `root` holds other files, a store of another version, or a damaged file.
         InputError: an image cannot be read, or the VLM's answer cannot be used.
         OutputError: the store cannot be written.
     """
     spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
-    filler = PseudoLabeler(PseudoLabelStore.create(root, spec), settings, vlm, features)
+    labeler = PseudoLabeler(PseudoLabelStore.create(root, spec), settings, vlm, features)
     with lock_for_writing(root):
         for pair in pairs:
-            yield filler.label_pair(pair)
+            yield labeler.label_pair(pair)
 
 
 @dataclass(frozen=True)
 class PseudoLabeler:
-    """What makes the labels of one pair: one of these works in every process.
+    """Labels one pair after the other; every worker process has one.
 
     Attributes:
-        store: where answers and labels are kept.
-        settings: of change event generation.
-        vlm: who is asked.
-        features: who describes objects; with `min_cosine` only.
+        store: store of answers and labels.
+        settings: settings of change event generation.
+        vlm: the vision-language model.
+        features: feature extractor; with `min_cosine` only.
     """
 
     store: PseudoLabelStore
@@ -94,7 +110,7 @@ class PseudoLabeler:
     features: FeatureExtractor | None = None
 
     def label_pair(self, pair: PairFiles) -> dict[str, Any]:
-        """Return the record of a pair's labels, made now where they are not there."""
+        """Return the record of a pair's labels, which are made if the store does not hold them."""
         if self.store.has_labels(pair):
             return self.store.read_record(pair)
         content = _PairImages(pair)
@@ -104,7 +120,7 @@ class PseudoLabeler:
         return self.store.write_labels(pair, labels)
 
     def _get_answer(self, content: _PairImages, date: int) -> Segments:
-        """Return the answer for one date, from the store where it has it."""
+        """Return the answer for one date, from the store if it holds it."""
         path, words = content.paths[date], self.store.spec.prompts.words
 
         def ask() -> Segments:
@@ -115,7 +131,7 @@ class PseudoLabeler:
         return self.store.get_or_make_answer(self.store.answer_key(path, content.pair.window_px), ask)
 
     def _get_features(self, content: _PairImages) -> PairFeatures | None:
-        """Return the feature maps of both dates, or None where none are wanted."""
+        """Return the feature maps of both dates, or None without `min_cosine`."""
         source = self.features
         if source is None:
             return None
@@ -127,7 +143,7 @@ class PseudoLabeler:
 
 
 class _PairImages:
-    """The images of a pair, read when one of them is needed."""
+    """The images of a pair, read once one of them is needed."""
 
     def __init__(self, pair: PairFiles) -> None:
         self.pair, self.paths = pair, (pair.before, pair.after)
@@ -140,17 +156,19 @@ class _PairImages:
 
 
 def _check_answer(segments: Segments, path: Path, *, words: Sequence[str], shape_hw: tuple[int, ...]) -> Segments:
-    """Return a VLM's answer, checked before it is kept.
+    """Return a VLM's answer after checking it.
 
     Raises:
-        InputError: maps or masks of another size, scores that are not numbers, or an answer to another question.
+        InputError: maps or masks of another size, scores that are not finite, or other prompts than asked.
     """
     wanted, remedy = (len(words), *shape_hw), "Check the VLM, its weights and its precision"
     if segments.scores_CHW.shape != wanted:
         shape = segments.scores_CHW.shape
-        raise InputError(path, f"was answered with scores {shape}, wanted {wanted} (prompts, rows, columns)", remedy)
+        raise InputError(
+            path, f"was answered with scores of shape {shape} instead of {wanted} (prompts, rows, columns)", remedy
+        )
     if not np.isfinite(segments.scores_CHW).all():
-        raise InputError(path, "was answered with scores that are not numbers", remedy)
+        raise InputError(path, "was answered with scores that are not finite", remedy)
     for number, instance in enumerate(segments.instances or ()):
         mask = instance.mask
         size = tuple(mask.shape if isinstance(mask, np.ndarray) else mask["size"])

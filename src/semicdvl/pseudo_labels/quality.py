@@ -1,4 +1,4 @@
-"""How much of the images the labels cover, and, where true labels exist, how good they are for each gamma."""
+"""Fill a store, and measure its pseudo-labels: coverage, and accuracy for each gamma where true labels exist."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
 DEFAULT_GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
 LABEL_VALUES = {0: 0, 1: 1, 128: IGNORE, 255: 1}
-"""Values in label files; 128 is ground that `semicdvl prepare` had no label for."""
+"""Values in label files; 128 marks pixels that `semicdvl prepare` had no label for."""
 MAX_MEASURED_PAIRS = 200
-"""Quality is measured on at most this many labelled pairs, spread evenly."""
+"""Quality is measured on at most this many labelled pairs, evenly selected."""
 
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """Change labels against the truth at one gamma, as in the paper's Table 6.
+    """Accuracy of the change labels at one gamma, as in Table 6 of the paper.
 
     Attributes:
-        gamma: the threshold.
-        reliable_frac: share of pixels with a label.
-        changed_frac: share of pixels that are labelled as changed.
-        valid: counts over the pixels with a label.
-        total: counts over all pixels, those without a label taken as unchanged.
+        gamma: the confidence threshold.
+        reliable_frac: fraction of pixels with a label.
+        changed_frac: fraction of pixels that are labelled as changed.
+        valid: confusion counts over the pixels with a label.
+        total: confusion counts over all pixels, those without a label counted as unchanged.
     """
 
     gamma: float
@@ -58,13 +58,13 @@ class LabelQuality:
 
 @dataclass(frozen=True)
 class FillResult:
-    """What filling a store came to: a line of words, and the labels' quality where the truth is known."""
+    """Result of filling a store: a summary line, and the labels' quality where true labels exist."""
 
     summary: str
     quality: tuple[LabelQuality, ...]
 
     def to_table(self) -> Table:
-        """Return the quality for each gamma as a table; one without rows where no truth is known."""
+        """Return the quality for each gamma as a table, without rows where there are no true labels."""
         columns = ("gamma", "with label", "IoU (valid)", "precision", "recall", "IoU (total)") if self.quality else ()
         table = Table(box=None, header_style="bold", caption="against the true labels" if columns else None)
         for column in columns:
@@ -87,17 +87,17 @@ def fill_store(
     features: FeatureExtractor | None = None,
     workers: WorkerSettings | None = None,
 ) -> FillResult:
-    """Fill a store, with progress shown on standard error, and say what came out.
+    """Fill a store, with progress on standard error, and return what it holds.
 
     Args:
         pairs: the pairs.
-        vlm: who is asked.
-        prompts: what it is asked.
-        settings: of change event generation.
-        root: the store.
-        gsd_m: metres per pixel, handed to the VLM.
-        features: describes objects; with `min_cosine` only.
-        workers: other processes that do the work, each with a VLM and features of its own; None: this one does it.
+        vlm: the vision-language model.
+        prompts: its prompts.
+        settings: settings of change event generation.
+        root: folder of the store.
+        gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
+        features: feature extractor; with `min_cosine` only.
+        workers: worker processes, each with its own VLM and feature extractor; None: this process works alone.
 
     Raises:
         SemicdvlError: see `generate.generate_labels` and `workers.fill_with_workers`.
@@ -116,10 +116,10 @@ def fill_store(
 def _fill_and_measure(
     work: Generator[dict[str, Any]], pairs: Sequence[PairFiles], *, settings: CEGSettings, root: Path
 ) -> FillResult:
-    """Do the work, showing how far it is, and sum it up."""
+    """Generate the labels with a progress bar, and summarise them."""
     console = Console(stderr=True)
     with contextlib.closing(work):
-        records = list(track(work, total=len(pairs), description="pseudo labels", console=console, transient=True))
+        records = list(track(work, total=len(pairs), description="pseudo-labels", console=console, transient=True))
     reliable = np.mean([record["reliable_frac"] for record in records])
     changed = np.mean([record["changed_frac"] for record in records])
     count = f"{len(records)} pair{'s' if len(records) != 1 else ''}"
@@ -137,13 +137,13 @@ def _fill_and_measure(
 
 
 def select_evenly(pairs: Sequence[PairFiles], most: int) -> list[PairFiles]:
-    """Return at most `most` pairs, evenly over the list."""
+    """Return at most `most` pairs, evenly selected from the list."""
     return [pairs[at] for at in np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(int))]
 
 
 @dataclass(frozen=True)
 class AnsweredPair:
-    """A pair, its answers from the store, and what in its label does not depend on gamma."""
+    """A pair, its answers from the store, and its change events, which do not depend on gamma."""
 
     pair: PairFiles
     t1: Segments
@@ -151,12 +151,12 @@ class AnsweredPair:
     events: ChangeEvents | None
 
     def make_labels(self, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
-        """Return the labels under other gammas than the store's."""
+        """Return the labels under `settings`, whose gammas can differ from the store's."""
         return make_labels_from_events(self.events, self.t1, self.t2, prompts=prompts, settings=settings)
 
 
 def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CEGSettings) -> AnsweredPair:
-    """Read a pair's answers; the VLM is never asked.
+    """Read a pair's answers from the store; the VLM is never asked.
 
     Raises:
         StoreError: the store has no answer for an image, or, under `min_cosine`, no features.
@@ -186,7 +186,7 @@ def measure_quality(
     track_pairs: Callable[[Iterable[PairFiles]], Iterable[PairFiles]] = iter,
     on_pair: Callable[[AnsweredPair], None] = lambda _: None,
 ) -> list[LabelQuality]:
-    """Measure the change labels for several gammas, from the answers that the store keeps.
+    """Measure the change labels for several gammas, from the stored answers.
 
     Args:
         pairs: at most `MOST_PAIRS` of them are taken, spread evenly; those without a label file count in the shares.
@@ -194,7 +194,7 @@ def measure_quality(
         settings: of change event generation; its own gamma is measured, too.
         gammas: the others.
         track_pairs: wraps the loop over pairs, to show progress.
-        on_pair: is told of every pair, so that a caller need not read the answers again.
+        on_pair: called with every pair, so that a caller need not read the answers again.
 
     Raises:
         StoreError: the store lacks an answer.
@@ -215,7 +215,7 @@ def measure_quality(
 def _add_pair(
     row: LabelQuality, change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None, *, share: float
 ) -> LabelQuality:
-    """Return a row of the table with one pair more in it; `share` is what a pair weighs in the shares."""
+    """Return a row of the table with one more pair, whose weight in the fractions is `share`."""
     known_HW = change_HW != IGNORE
     row = replace(
         row,
@@ -232,7 +232,7 @@ def _add_pair(
 
 
 def verify_store(root: Path) -> str:
-    """Read a store again and say that it is sound.
+    """Read all files of a store and return a line that says that it is intact.
 
     Raises:
         StoreError: files are damaged; each is named.
@@ -242,4 +242,5 @@ def verify_store(root: Path) -> str:
     if wrong:
         many = f"{len(wrong)} damaged file{'s' if len(wrong) != 1 else ''}"
         raise StoreError(f"{root}: {many}. Delete them and run `semicdvl pseudo` again.\n" + "\n".join(wrong))
-    return f"{root}: sound, {sum(1 for _ in store.iterate_records())} labels."
+    count = sum(1 for _ in store.iterate_records())
+    return f"{root}: intact, {count} label{'' if count == 1 else 's'}."

@@ -1,4 +1,4 @@
-"""A VLM's answer as small arrays: scores in 8-bit steps that keep every decision exact, packed; instances as RLE."""
+"""Codec of a VLM's answers: scores in 8-bit steps that keep every decision exact, compressed; instances as RLE."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encode_segments(segments: Segments) -> dict[str, NDArray[Any]]:
     """Return an answer as named arrays without Python objects.
 
     Raises:
-        InputError: the scores are not numbers.
+        InputError: the scores are not finite.
     """
     steps_CHW = quantise_scores(segments.scores_CHW)
     found = None if segments.instances is None else [_instance_to_plain(instance) for instance in segments.instances]
@@ -32,13 +32,13 @@ def encode_segments(segments: Segments) -> dict[str, NDArray[Any]]:
 
 
 def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...]) -> Segments:
-    """Return the answer that `encode_segments` was given, its scores rounded down to the steps.
+    """Return the answer that `encode_segments` encoded, its scores rounded down to the steps.
 
     Raises:
         ValueError, KeyError, TypeError, zlib.error: the arrays are damaged.
     """
     steps_CHW = content["scores"]
-    if steps_CHW.ndim == 1:  # three axes: kept before scores were packed
+    if steps_CHW.ndim == 1:  # three axes: stored before scores were compressed
         steps_CHW = decompress_steps(steps_CHW.tobytes(), content["shape"])
     found = json.loads(content["instances"].tobytes().decode())
     instances = None if found is None else tuple(Instance(mask, prompt, score) for mask, prompt, score in found)
@@ -48,16 +48,16 @@ def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...
 def quantise_scores(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Return scores in [0, 1] as whole steps of 1 / STEPS, rounded down.
 
-    A float32 just below a step by rounding alone counts as the step, so `score >= gamma` is kept for every gamma that
-    is a multiple of 1 / STEPS, rounded to float32. Of prompts whose different scores fall on the same step as the best
-    one of their pixel, those below the best go one step lower: else rounding would make ties, which the foreground
-    wins. A VLM that exceeds 1 is clamped, its winners kept in the same way.
+    A float32 that is below a step by rounding alone counts as the step, so `score >= gamma` is preserved for every
+    gamma that is a multiple of 1 / SCORE_STEPS, rounded to float32. Where different scores of a pixel fall on the step
+    of the best one, those below the best go one step lower: else rounding would produce ties, which the foreground
+    wins. Scores above 1 are clamped, and the winning prompt is preserved in the same way.
 
     Raises:
         InputError: a score is not a number.
     """
     if not np.isfinite(scores_CHW).all():
-        raise InputError("VLM", "answered with scores that are not numbers", "Check its weights and its precision")
+        raise InputError("VLM", "returned scores that are not finite", "Check its weights and its precision")
     raw_CHW = np.clip(scores_CHW, 0, np.finfo(np.float32).max).astype(np.float32)
     clamped_CHW = np.minimum(raw_CHW, np.float32(1))
     grid = np.arange(SCORE_STEPS + 1, dtype=np.float32) / np.float32(SCORE_STEPS)
@@ -71,10 +71,11 @@ def quantise_scores(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def compress_steps(steps_CHW: NDArray[np.uint8]) -> bytes:
-    """Pack maps of steps, each pixel as its difference from what its upper and left neighbours let expect.
+    """Compress maps of steps, each pixel as its difference from a prediction by its upper and left neighbours.
 
-    Score maps are smooth, so the differences are small and compress to two thirds of what the steps themselves do; a
-    Huffman code with runs (`Z_RLE`) fits such numbers better than a search for repeated strings, and is faster.
+    Score maps are smooth, so the differences are small and compress to two thirds of the size of the steps; a Huffman
+    code with runs (`Z_RLE`) suits them better than a search for repeated strings, and is faster. Own code instead of
+    zarr, since stores hold one small file per image, written and read as a whole: chunking has nothing to add.
     """
     padded_CHW = np.pad(steps_CHW, ((0, 0), (1, 0), (1, 0)))
     left_CHW, up_CHW, corner_CHW = padded_CHW[:, 1:, :-1], padded_CHW[:, :-1, 1:], padded_CHW[:, :-1, :-1]
@@ -84,14 +85,14 @@ def compress_steps(steps_CHW: NDArray[np.uint8]) -> bytes:
 
 
 def decompress_steps(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDArray[np.uint8]:
-    """Return what `packed` was given.
+    """Return what `packed` compressed.
 
     Raises:
-        ValueError, zlib.error: it is damaged.
+        ValueError, zlib.error: the content is damaged.
     """
     difference_CHW = np.frombuffer(zlib.decompress(content), np.uint8).reshape([int(size) for size in shape])
     if difference_CHW.ndim != 3:
-        raise ValueError(f"{difference_CHW.ndim} axes where prompts, rows and columns are wanted")
+        raise ValueError(f"{difference_CHW.ndim} axes instead of prompts, rows and columns")
     columns_CHW = np.cumsum(difference_CHW, axis=1, dtype=np.uint8)
     return np.cumsum(columns_CHW, axis=2, dtype=np.uint8, out=columns_CHW)
 

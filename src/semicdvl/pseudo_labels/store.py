@@ -1,18 +1,18 @@
-"""The pseudo-label store: VLM answers and the labels made from them, each kept under a key of its content.
+"""The pseudo-label store: VLM answers and the labels made from them, each stored under a key of its content.
 
     STORE/manifest.json              the specification in force: VLM, prompts, CEG settings
     STORE/answers/ab/<key>.npz       key = image bytes + window, VLM identity, prompts, ground sampling distance
-    STORE/labels/cd/<key>.png        key = both answers, prompts split in find and background, CEG settings
-    STORE/labels/cd/<key>.json       which pair it is and how the label came about
+    STORE/labels/cd/<key>.png        key = both answers, prompts of foreground and background, CEG settings
+    STORE/labels/cd/<key>.json       record: which pair it is and how the label was made
     STORE/features/ef/<key>.npz      only under `min_cosine`: key = image bytes + window, identity of the features
 
-Changing a threshold makes new labels from the kept answers and never asks the VLM again. Files are written whole, so a
-store can be interrupted at any point, and several processes may write it at once (`locks`).
+Changing a threshold makes new labels from the stored answers and never asks the VLM again. Files are written
+atomically, so generation can be interrupted at any point, and several processes can write at once (`locks`).
 
-Scores are kept as 8-bit steps of 1/200, rounded down. What is lost: a score is up to 0.005 too low, and up to 0.01
-where it is within a step of another prompt's higher one at the same pixel. What is not lost: the prompt that wins a
+Scores are stored as 8-bit steps of 1/200, rounded down. What is lost: a score is up to 0.005 too low, and up to 0.01
+where it is within a step of another prompt's higher score at the same pixel. What is not lost: the prompt that wins a
 pixel, wherever its score is 0.005 or more, and for every gamma that is a multiple of 0.005 the decision
-`best score >= gamma`. So labels made from kept answers are those that the VLM's own scores would give, to the bit.
+`best score >= gamma`. So labels made from stored answers equal those of the VLM's own scores, to the bit.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ STORE_VERSION = 1
 STORE_FOLDERS = ("answers", "labels", "features")
 """Folders of a store."""
 WindowPx = tuple[int, int, int, int] | None
-"""(row, col, height, width) of the part of an image that is meant; None for all of it."""
+"""(row, col, height, width) of the part of an image that is used; None for the whole image."""
 CEG_FEATURES_KEY = "features"
-"""Name under which the CEG settings of a specification hold the identity of the features, where there are any."""
+"""Key of the CEG settings of a specification that holds the identity of the features, where there are any."""
 
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """How the labels of a store come about.
+    """How the labels of a store are made; its field names are stored in the manifest and in records.
 
     Attributes:
         vlm: identity of the VLM (name and hash of the weights).
-        prompts: what was asked.
+        prompts: prompts of the VLM.
         ceg: settings of change event generation, as plain values.
-        gsd_m: ground sampling distance that the VLM was told, if any.
+        gsd_m: ground sampling distance in metres per pixel that the VLM was told, if any.
     """
 
     vlm: str
@@ -73,20 +73,18 @@ class PseudoLabelStore:
     """Answers and labels on disk. Implements `types.VLMLabelSource`."""
 
     def __init__(self, root: Path, spec: StoreSpec) -> None:
-        """Use the store at `root` under a specification; nothing is written yet."""
+        """Use the store at `root` with a specification; nothing is written yet."""
         self.root, self.spec = root, spec
 
     @classmethod
     def create(cls, root: Path, spec: StoreSpec) -> PseudoLabelStore:
-        """Make a store, or take an existing one and put this specification in force; what it holds is kept.
-
-        What a process that was killed left half-written is removed, unless another process is writing now.
+        """Make a store, or open an existing one and set this specification; what it holds is kept.
 
         Raises:
-            StoreError: `root` holds something else, or a store of another version.
+            StoreError: `root` holds other files, or a store of another version.
         """
         if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "manifest.json").exists())):
-            raise StoreError(f"{root}: exists and is no pseudo-label store. Give an empty or new folder.")
+            raise StoreError(f"{root}: exists and is not a pseudo-label store. Give an empty or new folder.")
         if (root / "manifest.json").exists():
             _read_manifest(root)
         content = {"format": "semicdvl-pseudo-store", "version": STORE_VERSION, **asdict(spec)}
@@ -99,7 +97,7 @@ class PseudoLabelStore:
         """Open a store for reading.
 
         Raises:
-            StoreError: there is none, or it is of another version.
+            StoreError: there is no store, or it has another version.
         """
         manifest = _read_manifest(root)
         prompts = Prompts(tuple(manifest["prompts"]["find"]), tuple(manifest["prompts"]["background"]))
@@ -111,7 +109,7 @@ class PseudoLabelStore:
         return hash_values(hash_file(image), window_px, self.spec.vlm, self.spec.prompts.words, self.spec.gsd_m)
 
     def read_answer(self, key: str) -> Segments | None:
-        """Return a kept answer, or None."""
+        """Return a stored answer, or None."""
         content = self._read_arrays("answers", key)
         if content is None:
             return None
@@ -121,10 +119,10 @@ class PseudoLabelStore:
             raise _damaged_error(self._path("answers", key, ".npz"), "answer", error) from error
 
     def write_answer(self, key: str, segments: Segments) -> Segments:
-        """Keep an answer and return it as it will be read again (scores rounded down to the steps).
+        """Store an answer and return it as it is read again (scores rounded down to the steps).
 
         Raises:
-            InputError: the scores are not numbers.
+            InputError: the scores are not finite.
             OutputError: the disk is full or the store cannot be written.
         """
         arrays = encode_segments(segments)
@@ -135,11 +133,11 @@ class PseudoLabelStore:
         return kept
 
     def get_or_make_answer(self, key: str, ask: Callable[[], Segments]) -> Segments:
-        """Return the kept answer, or ask for it and keep it; of several processes that want it, one asks.
+        """Return the stored answer, or ask the VLM and store it; of several processes that need it, one asks.
 
         Raises:
-            StoreError: the kept answer is damaged.
-            InputError: the new one holds scores that are not numbers.
+            StoreError: the stored answer is damaged.
+            InputError: the new answer has scores that are not finite.
             OutputError: the disk is full or the store cannot be written.
         """
         kept = self.read_answer(key)
@@ -151,7 +149,7 @@ class PseudoLabelStore:
     def get_or_make_features(
         self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]
     ) -> NDArray[np.float32]:
-        """Return the kept feature map DHW of an image, or make it and keep it (in half precision)."""
+        """Return the stored feature map DHW of an image, or compute it and store it (in half precision)."""
         key = hash_values(hash_file(image), window_px, self.spec.ceg.get(CEG_FEATURES_KEY))
         content = self._read_arrays("features", key)
         if content is None:
@@ -168,7 +166,7 @@ class PseudoLabelStore:
         return features_DHW
 
     def _read_arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:
-        """Read the arrays of a kept file, or return None where there is none."""
+        """Read the arrays of a stored file; None if there is none."""
         path = self._path(kind, key, ".npz")
         if not path.exists():
             return None
@@ -180,16 +178,16 @@ class PseudoLabelStore:
 
     # -------------------------------------------------------------------------------------------- labels
     def label_key(self, pair: PairFiles) -> str:
-        """Return the key of a pair's labels under the specification in force."""
+        """Return the key of a pair's labels under the current specification."""
         answers = [self.answer_key(image, pair.window_px) for image in (pair.before, pair.after)]
         return hash_values(answers, self.spec.prompts.find, self.spec.prompts.background, self.spec.ceg)
 
     def has_labels(self, pair: PairFiles) -> bool:
-        """Tell whether the pair's labels are there."""
+        """Return whether the store holds the labels of a pair."""
         return self._path("labels", self.label_key(pair), ".json").exists()
 
     def write_labels(self, pair: PairFiles, labels: VLMLabels) -> dict[str, Any]:
-        """Keep a pair's labels; return their record (name, reliable and changed share, how they came about)."""
+        """Store a pair's labels; return their record (name, reliable and changed fraction, how they were made)."""
         key = self.label_key(pair)
         write_bytes_atomically(self._path("labels", key, ".png"), encode_labels(labels))
         record = {
@@ -216,13 +214,13 @@ class PseudoLabelStore:
         """Return the labels of a pair.
 
         Raises:
-            StoreError: the store holds none for these images under the specification in force, or they are damaged.
+            StoreError: the store holds none for these images under the current specification, or they are damaged.
         """
         path = self._path("labels", self.label_key(pair), ".png")
         if not path.exists():
             raise StoreError(
                 f"{self.root}: holds no labels for the pair '{pair.name}' ({pair.before}). It was made for "
-                "other images, or not finished; run `semicdvl pseudo` on this data set with the same -o."
+                "other images or is not finished; run `semicdvl pseudo` on this data set with the same -o."
             )
         labels = read_label_png(path)
         if labels is None:
@@ -230,12 +228,12 @@ class PseudoLabelStore:
         return labels
 
     def iterate_records(self) -> Iterator[dict[str, Any]]:
-        """Yield the record of every label in the store, of all specifications."""
+        """Yield the records of all labels in the store, whatever their specification."""
         for path in sorted((self.root / "labels").glob("*/*.json")):
             yield read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
 
     def verify(self) -> list[str]:
-        """Read everything again and return what is wrong, one line each; an empty list is a sound store."""
+        """Read all files and return one line per damaged file; the list is empty for an intact store."""
         wrong = []
         for kind in ("answers", "features"):
             for path in sorted((self.root / kind).glob("*/*.npz")):
@@ -254,7 +252,7 @@ class PseudoLabelStore:
         return wrong
 
     def _path(self, kind: str, key: str, suffix: str) -> Path:
-        """Return where a key is kept; two letters of it make the folder, so that none gets too full."""
+        """Return the file of a key; its first two letters are the folder, so that no folder gets too full."""
         return self.root / kind / key[:2] / f"{key}{suffix}"
 
 
@@ -278,5 +276,5 @@ def _read_manifest(root: Path) -> dict[str, Any]:
 
 
 def _damaged_error(path: Path, what: str, why: object) -> StoreError:
-    """Return the error for a file of the store that cannot be used."""
+    """Return the error for a damaged file of the store."""
     return StoreError(f"{path}: a damaged {what} ({why}). Delete the file and run `semicdvl pseudo` again.")

@@ -117,7 +117,7 @@ def test_too_few_objects_that_stay_are_said():
     t1_HWC, t2_HWC, places = town(roofs=5)
     detector = add_calibration(engine())
     found = decided(detector, t1_HWC, t2_HWC)
-    assert "what is usual" in detector.notes()[0]
+    assert "rest on typical objects" in detector.notes()[0]
     assert all((found.change_HW[place] == 1).all() for place in places["went"] + places["came"])
 
 

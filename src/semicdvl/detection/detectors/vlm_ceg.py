@@ -165,7 +165,7 @@ class VLMDetector(Detector):
         if finds is not None and has_instances(finds):
             return find_streamed_instance_events(finds, settings=self.settings)
         return find_streamed_component_events(
-            _AnswerStripReader(strips), prompts=self.prompts, settings=self.settings, finds=finds
+            _AnswerStripReader(strips), prompts=self.prompts, settings=self.settings, tile_instances=finds
         )
 
     def _build_map(self, strip: PairScoreStrip, found: ChangeEvents | None) -> ChangeMap:
