@@ -143,7 +143,7 @@ def test_an_area_and_unknown_ground_leave_pixels_out(out: Path, tmp_path: Path) 
     assert done.comparison.pixels.total == 80 * 15
     scores = done.comparison.objects.counts
     assert (scores.predicted, scores.actual, scores.matched) == (2, 1, 1)  # cut at the area's edge, the IoU is 1
-    assert "2 objects of the truth cover no pixel" in done.notes[-1]
+    assert "2 objects of the truth without a pixel" in done.notes[-1]
     mask_HW = burned(REAL) * np.uint8(255)
     mask_HW[:, 15:] = 128
     masked = compare_with_truth(
@@ -175,7 +175,7 @@ def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
     assert done.comparison.pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, fn=410)
     rows = dict(done.format_rows())
     assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "not defined"
-    assert rows["objects missed altogether"] == "3, 410 px"
+    assert rows["objects missed"] == "3, 410 px"
     assert json.loads((plain / "evaluation.json").read_text())["pixels"]["precision"] is None
 
 
@@ -263,10 +263,10 @@ def test_masks_that_cannot_be_used_say_why(out: Path, tmp_path: Path) -> None:
     with rasterio.open(far, "w", transform=Affine(1, 0, 500_000, 0, -1, 5_000_000), **profile) as target:
         target.write(np.zeros((9, 9), np.uint8), 1)
     for path, problem in (
-        (tmp_path / "small.png", "is 30 x 20 px, the result 130 x 90 px"),
+        (tmp_path / "small.png", "is 30 x 20 px, but the result is 130 x 90 px"),
         (odd, "holds the values 77"),
         (colour, "has 3 bands"),
-        (far, "nothing of the ground"),
+        (far, "does not overlap"),
     ):
         with pytest.raises(InputError, match=problem):
             read_truth(path, grid=grid)

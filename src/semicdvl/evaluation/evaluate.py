@@ -1,4 +1,4 @@
-"""`semicdvl evaluate OUT --truth ...`: the comparison, in a table, in evaluation.json and as objects for a GIS."""
+"""Evaluate a change map against reference data: a table, evaluation.json and a layer of objects for a GIS."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ from semicdvl.evaluation.stratified_sample import (
 from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
 from semicdvl.metrics.objects import ObjectMatches
 from semicdvl.raster.vector.files import write_vector
+from semicdvl.reports.numbers import format_count
 
 EVALUATION_FORMAT = "semicdvl-evaluation-1"
 DEFAULT_SAMPLE_SIZE = 500
-"""Places for the area-adjusted accuracy, unless another number is asked for."""
+"""Default number of places for the area-adjusted accuracy."""
 TableRow = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class MapEvaluation:
-    """What a comparison with the truth gave.
+    """The scores of a change map against the truth.
 
     Attributes:
         out: folder of the result, in which evaluation.json lies.
         comparison: by pixel and by object; None if the truth is a sample of places.
-        sample: the places; None if none were wanted.
-        accuracy: what they say of the map.
+        sample: the places; None if none were drawn.
+        accuracy: the area-adjusted estimates from these places.
         pixel_m2: area of a pixel, None if not known.
         notes: what a reader should know.
     """
@@ -87,20 +88,20 @@ def evaluate_map(
     seed: int = 0,
     min_iou: float = 0.5,
 ) -> MapEvaluation:
-    """Compare a result of `detect` with the truth; writes evaluation.json and evaluation.gpkg into its folder.
+    """Compare a result of `detect` with the truth and write evaluation.json and evaluation.gpkg into its folder.
 
     Args:
-        out: the folder.
-        truth: polygons of what changed; a mask raster; or places with a column `truth` (see `draw_sample`).
-        area: polygons of the ground on which the truth is known; None: all of it.
-        layer: of the truth's file, where it has several.
-        area_layer: of the area's file.
-        sample: places drawn for the area-adjusted accuracy; 0: none.
-        seed: of that draw.
-        min_iou: IoU from which two objects are one.
+        out: the folder of the result.
+        truth: polygons of the changes, a mask raster, or places with a column `truth` (see `draw_sample`).
+        area: polygons of the area where the truth is known; None: everywhere.
+        layer: layer of the truth's file, where it has several.
+        area_layer: layer of the area's file.
+        sample: number of places for the area-adjusted accuracy; 0: none.
+        seed: seed of the sampling.
+        min_iou: IoU from which two objects match.
 
     Raises:
-        InputError: a file cannot be used, or lies elsewhere.
+        InputError: a file cannot be used, or does not overlap the result.
         DataError: the places hold other values than 0 and 1.
         OutputError: the folder cannot be written.
     """
@@ -126,16 +127,18 @@ def evaluate_map(
 def draw_sample(
     out: Path, *, count: int, seed: int = 0, area: Path | None = None, area_layer: str | None = None
 ) -> Path:
-    """Draw places of a result to be checked by eye, and write them as OUT/sample.gpkg; return its path.
+    """Draw places of a result for visual interpretation, write them as OUT/sample.gpkg and return its path.
 
     Raises:
-        InputError: the folder holds no result.
-        ConfigError: a sample with answers in it is there already.
+        InputError: the folder does not hold a result.
+        ConfigError: there is a sample already, which may hold answers.
         OutputError: the folder cannot be written.
     """
     result, path = read_detected_map(out), Path(out) / "sample.gpkg"
     if path.exists():
-        raise ConfigError(f"{path}: exists, and may hold answers. Evaluate with --truth {path}, or move it away.")
+        raise ConfigError(
+            f"{path}: exists already and may hold answers. Evaluate with --truth {path}, or move it away."
+        )
     known = None if area is None else read_polygons(area, grid=result.grid, layer=area_layer)
     write_sample(path, draw_stratified_sample(result, total=count, seed=seed, area=known), result)
     return path
@@ -143,7 +146,7 @@ def draw_sample(
 
 # ------------------------------------------------------------------------------------------------ objects for a GIS
 def _label_outcomes(result: DetectedMap, truth: Truth, match: ObjectMatches) -> gpd.GeoDataFrame:
-    """Return the objects of both sides with what became of them: matched, touched (too little), missed, invented."""
+    """Return all objects with their outcome: matched, touched (overlap too small), missed or invented (false)."""
     sides = (
         ("result", _list_shapes(result.objects), match.pred_area_px, match.pred_matched, match.pred_touching),
         ("truth", _trace_truth(truth, result), match.truth_area_px, match.truth_matched, match.truth_touched),
@@ -162,15 +165,15 @@ def _label_outcomes(result: DetectedMap, truth: Truth, match: ObjectMatches) -> 
 
 
 def _list_shapes(polygons: PolygonLayer | None) -> NDArray[np.object_]:
-    """Return the shapes, or none."""
+    """Return the shapes; an empty array for None."""
     return np.zeros(0, object) if polygons is None else polygons.shapes
 
 
 def _trace_truth(truth: Truth, result: DetectedMap) -> NDArray[np.object_]:
-    """Return the truth's objects as shapes; those of a mask are traced, pieces of one region together."""
+    """Return the objects of the truth as shapes; the regions of a mask are polygonised."""
     if isinstance(truth, PolygonTruth):
         return truth.polygons.shapes
-    assert isinstance(truth, MaskTruth), "there are two kinds of truth"
+    assert isinstance(truth, MaskTruth), "a truth is polygons or a mask"
     pieces: list[list[Any]] = [[] for _ in range(truth.count)]
     traced = shapes(truth.numbers_HW, mask=truth.numbers_HW > 0, connectivity=4, transform=result.grid.transform)
     for outline, number in traced:
@@ -181,28 +184,31 @@ def _trace_truth(truth: Truth, result: DetectedMap) -> NDArray[np.object_]:
 
 
 def _as_multipolygon(outline: Any) -> Any:
-    """Return a polygon as a multi-polygon, which is what the layer holds."""
+    """Return a polygon as a multi-polygon, the type of the layer."""
     return outline if outline.geom_type == "MultiPolygon" else shapely.MultiPolygon([outline])
 
 
 # ------------------------------------------------------------------------------------------------ words and numbers
 def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer | None) -> tuple[str, ...]:
-    """Say what a reader should know."""
+    """Return what a reader of the scores should know."""
     notes = list(truth.polygons.describe_repairs()) if isinstance(truth, PolygonTruth) else []
     notes += area.describe_repairs() if area else ()
     gone = truth.count - comparison.objects.counts.actual
     if gone:
-        notes.append(f"{gone} objects of the truth cover no pixel that counts (too small, no data, outside the area).")
+        notes.append(
+            f"Not counted: {format_count(gone, 'object')} of the truth without a pixel that counts (too small, no data, or "
+            "outside the area)."
+        )
     return tuple(notes)
 
 
 def _format_area(pixels: float, pixel_m2: float | None) -> str:
-    """Return an area in words."""
+    """Return an area with its unit."""
     return f"{pixels:,.0f} px" if pixel_m2 is None else f"{pixels * pixel_m2:,.0f} m²"
 
 
 def _format_score(value: float, half_width: float | None = None) -> str:
-    """Return a score in words, with its interval where it has one."""
+    """Return a score with its interval, where it has one."""
     if math.isnan(value):
         return "not defined"
     return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {half_width:.4f}"
@@ -212,7 +218,7 @@ def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> lis
     """Return the scores by pixel."""
     pixels = comparison.pixels
     rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_scores().items()]
-    areas = {"changed in truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
+    areas = {"changed in truth": pixels.tp + pixels.fn, "detected": pixels.tp, "missed": pixels.fn, "false": pixels.fp}
     return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
 
 
@@ -224,13 +230,13 @@ def _format_object_rows(match: ObjectMatches, pixel_m2: float | None) -> list[Ta
         for each in ("precision", "recall", "f1"):
             rows.append((f"objects {name}: {each}", _format_score(getattr(scores, prefix + each))))
     missed, invented = _count_unmatched(match)
-    for name, (count, pixels) in (("missed altogether", missed), ("invented altogether", invented)):
+    for name, (count, pixels) in (("missed", missed), ("false", invented)):
         rows.append((f"objects {name}", f"{count}, {_format_area(pixels, pixel_m2)}"))
     return rows
 
 
 def _count_unmatched(match: ObjectMatches) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return number and pixels of the objects that touch none of the other side: missed ones, invented ones."""
+    """Return number and pixels of the objects without any overlap: of the truth (missed) and of the result (false)."""
     missed = ~match.truth_touched & (match.truth_area_px > 0)
     invented = ~match.pred_touching & (match.pred_area_px > 0)
     return (
@@ -307,7 +313,7 @@ def _build_accuracy_record(sample: StratifiedSample, accuracy: AreaAccuracy) -> 
 
 
 def _replace_nan(value: Any) -> Any:
-    """Return nested values with null for what is not a number, which JSON cannot say."""
+    """Return nested values with None in place of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _replace_nan(each) for key, each in value.items()}
     if isinstance(value, list):

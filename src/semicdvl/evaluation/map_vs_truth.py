@@ -1,8 +1,8 @@
-"""A `detect` result against the truth: polygons or a mask raster, by pixel and by object, strip by strip.
+"""Compare a result of `detect` with the truth, polygons or a mask raster, by pixel and by object, strip by strip.
 
-Pixels are those of `change.tif`, objects those of `changes.gpkg` (rows) against the truth's own (rows of a layer, or
-the 8-connected regions of a mask). A pixel without data in either, or outside the area that is asked for, counts
-nowhere. The truth is laid onto the pixels of the result, so an object smaller than a pixel may have none.
+Pixels are those of `change.tif`; objects are the rows of `changes.gpkg` and those of the truth (rows of a layer, or the
+8-connected regions of a mask). Pixels without data in either, or outside the given area, do not count. The truth is
+rasterised on the grid of the result, so an object smaller than a pixel may cover none.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23
-"""About so many pixels are compared at a time."""
+"""About the number of pixels that are compared at a time."""
 UNKNOWN_TRUTH = 128
-"""Value in a mask file where the truth is not known; as in patches of `semicdvl prepare`."""
+"""Value of a mask file where the truth is not known, as in patches of `semicdvl prepare`."""
 
 
 class Truth(Protocol):
-    """What the comparison wants of the truth and of the result's objects."""
+    """Reference data, read strip by strip."""
 
     @property
     def count(self) -> int:
@@ -55,7 +55,7 @@ class Truth(Protocol):
 
 @dataclass(frozen=True)
 class PolygonTruth:
-    """Polygons: changed is what they cover."""
+    """Polygons; what they cover has changed."""
 
     polygons: PolygonLayer
 
@@ -65,34 +65,34 @@ class PolygonTruth:
         return len(self.polygons)
 
     def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Burn the polygons of a strip."""
+        """Rasterise the polygons in a strip."""
         numbers_HW = self.polygons.rasterize_numbers(grid)
         return (numbers_HW > 0).astype(np.uint8), numbers_HW
 
 
 @dataclass(frozen=True)
 class MaskTruth:
-    """A mask on the result's grid, whole in memory, with its regions."""
+    """A mask on the grid of the result, with its regions, in memory."""
 
     mask_HW: NDArray[np.uint8]
     numbers_HW: NDArray[np.int32]
     count: int
 
     def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Cut the rows of a strip."""
+        """Return the rows of a strip."""
         rows = slice(row, row + grid.height)
         return self.mask_HW[rows], self.numbers_HW[rows]
 
 
 @dataclass(frozen=True)
 class DetectedMap:
-    """A folder that `detect` wrote.
+    """A result of `detect`.
 
     Attributes:
         out: the folder.
         grid: of `change.tif`.
         gsd_m: metres per pixel, None if not known.
-        objects: its polygons; None if it found nothing.
+        objects: its polygons; None if there are none.
     """
 
     out: Path
@@ -115,11 +115,11 @@ class DetectedMap:
 
 @dataclass(frozen=True)
 class MapComparison:
-    """What a result and the truth have in common.
+    """The comparison of a result with the truth.
 
     Attributes:
         pixels: counts of the pixels that are known in both.
-        objects: what became of each object; numbers are rows of `DetectedMap.objects` and of the truth, + 1.
+        objects: matches of the objects; numbers are rows of `DetectedMap.objects` and of the truth, + 1.
     """
 
     pixels: ConfusionCounts
@@ -132,10 +132,10 @@ def compare_with_truth(
     """Count pixels and match objects.
 
     Args:
-        result: what was found.
-        truth: what there is.
-        area: ground that counts; None: all of it.
-        min_iou: IoU from which two objects are one.
+        result: the result.
+        truth: the reference data.
+        area: polygons of the area that counts; None: everywhere.
+        min_iou: IoU from which two objects match.
 
     Raises:
         InputError: no pixel is known in both.
@@ -152,32 +152,32 @@ def compare_with_truth(
     if not pixels.total:
         raise InputError(
             result.out,
-            "has no pixel with data on which the truth is known",
-            "Check that both are of the same place, and --area",
+            "has no pixel with data where the truth is known",
+            "Check that both show the same place, and --area",
         )
     return MapComparison(pixels, overlaps.match(min_iou=min_iou))
 
 
 def mask_counted_pixels(change_HW: NDArray[np.uint8], grid: Grid, area: PolygonLayer | None) -> NDArray[np.bool_]:
-    """Return which pixels of a strip of the result count."""
+    """Return which pixels of a strip count."""
     known_HW: NDArray[np.bool_] = change_HW != IGNORE
     return known_HW if area is None else known_HW & area.rasterize_mask(grid)
 
 
 # ------------------------------------------------------------------------------------------------ reading
 def read_detected_map(out: Path) -> DetectedMap:
-    """Open a folder that `detect` wrote.
+    """Open a result of `detect`.
 
     Raises:
-        InputError: it is none, or a file in it is missing or damaged.
+        InputError: it is not a result, or a file in it is missing or damaged.
     """
     out = Path(out)
     remedy = "Give a folder that `semicdvl detect` wrote"
     if not out.is_dir():
-        raise InputError(out, "is no folder", remedy)
+        raise InputError(out, "is not a folder", remedy)
     record = read_json(out / "run.json", remedy=remedy)
     if not isinstance(record, dict) or record.get("format") != DETECTION_FORMAT:
-        raise InputError(out, "holds no result of `detect`", remedy)
+        raise InputError(out, "does not hold a result of `detect`", remedy)
     with open_image_raster(out / "change.tif") as raster:
         grid = Grid(raster.crs, raster.transform, raster.height, raster.width)
     gsd_m = record.get("grid", {}).get("gsd_m")
@@ -194,17 +194,17 @@ def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
 
 
 def is_vector(path: Path) -> bool:
-    """Tell whether a file is taken for polygons; anything else is a mask raster."""
+    """Tell whether a file is read as polygons; other files are read as mask rasters."""
     return path.suffix.lower() in VECTOR_SUFFIXES
 
 
 def read_truth(path: Path, *, grid: Grid, layer: str | None = None) -> Truth:
     """Read the truth for a grid: polygons, or a mask of 0 and 255 (or 0 and 1; 128 and no data: not known).
 
-    A mask with a CRS is laid onto the grid pixel by pixel (nearest); one without must have the grid's size.
+    A mask with a CRS is warped to the grid (nearest neighbour); one without must have the size of the grid.
 
     Raises:
-        InputError: the file cannot be used, or lies elsewhere.
+        InputError: the file cannot be used, or does not overlap the grid.
     """
     path = Path(path)
     if is_vector(path):
@@ -219,12 +219,12 @@ def _read_mask(path: Path, grid: Grid) -> NDArray[np.uint8]:
     with open_image_raster(path) as raster:
         if raster.count != 1:
             remedy = "Give one band of 0 (unchanged) and 255 (changed), or polygons"
-            raise InputError(path, f"has {raster.count} bands, a mask has one", remedy)
+            raise InputError(path, f"has {raster.count} bands, but a mask has one", remedy)
         if raster.crs is None or grid.crs is None:
             if (raster.height, raster.width) != (grid.height, grid.width):
                 here, there = f"{raster.width} x {raster.height} px", f"{grid.width} x {grid.height} px"
                 remedy = "Without a CRS in both, mask and result must have the same pixels"
-                raise InputError(path, f"is {here}, the result {there}, and not both have a CRS", remedy)
+                raise InputError(path, f"is {here}, but the result is {there}, and not both have a CRS", remedy)
             return _read_mask_window(path, raster, Window(0, 0, grid.width, grid.height))
         with WarpedVRT(
             raster,
@@ -233,11 +233,11 @@ def _read_mask(path: Path, grid: Grid) -> NDArray[np.uint8]:
             height=grid.height,
             width=grid.width,
             resampling=Resampling.nearest,
-            add_alpha=raster.nodata is None,  # otherwise ground outside the file would read as unchanged
+            add_alpha=raster.nodata is None,  # otherwise pixels outside the file would read as unchanged
         ) as view:
             mask_HW = _read_mask_window(path, view, Window(0, 0, grid.width, grid.height))
     if (mask_HW == IGNORE).all():
-        raise InputError(path, "shows nothing of the ground of the result", "Give a mask of the same place")
+        raise InputError(path, "does not overlap the result", "Give a mask of the same place")
     return mask_HW
 
 
@@ -254,5 +254,5 @@ def _read_mask_window(path: Path, raster: rasterio.io.DatasetReader, window: Win
     if strange_HW.any():
         some = ", ".join(str(value) for value in np.unique(values_HW[strange_HW])[:4])
         remedy = "Write 0 for unchanged, 1 or 255 for changed, 128 for not known"
-        raise InputError(path, f"holds the values {some}, which no mask has", remedy)
+        raise InputError(path, f"holds the values {some}, which are not those of a mask", remedy)
     return np.where(valid_HW & known_HW, changed_HW, IGNORE).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Places drawn from a result by its classes, checked by eye or against the truth, and what they say of the whole map.
+"""A stratified random sample of places of a change map, for accuracies and areas of the whole map.
 
-A place is a pixel of the result. `write_sample` gives its outlines to a GIS, where the column `truth` is filled with 0
-(unchanged) or 1 (changed); `read_sample` takes such a layer, or points with that column, back.
+A place is a pixel of the map. `write_sample` writes their outlines for a GIS, where the column `truth` is filled with 0
+(unchanged) or 1 (changed); `read_sample` reads such a layer, or points with that column.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from semicdvl.raster.vector.files import write_vector
 from semicdvl.types import IGNORE
 
 MIN_PLACES_PER_CLASS = 50
-"""Places in each class, at least (`metrics.area_adjusted.allocate_sample`)."""
+"""Smallest number of places in each class (`metrics.area_adjusted.allocate_sample`)."""
 TRUTH_COLUMN = "truth"
-"""Column that says what is there: 0 unchanged, 1 changed."""
+"""Column with the truth: 0 unchanged, 1 changed."""
 
 
 @dataclass(frozen=True)
 class StratifiedSample:
-    """Places, in the order of the map.
+    """Places of a map, row by row.
 
     Attributes:
-        rows_N: of the pixels.
-        cols_N: of the pixels.
+        rows_N: rows of the pixels.
+        cols_N: columns of the pixels.
         mapped_N: class on the map: 0 unchanged, 1 changed.
         truth_N: class in truth; IGNORE where it is not known.
         class_px: pixels of the map in each class.
@@ -51,11 +51,11 @@ class StratifiedSample:
 
     @property
     def checked_count(self) -> int:
-        """Places whose truth is known."""
+        """Number of places whose truth is known."""
         return int((self.truth_N != IGNORE).sum())
 
     def estimate_accuracy(self, *, pixel_m2: float | None) -> AreaAccuracy:
-        """Estimate accuracies and areas from the checked places; areas in pixels where a pixel's is not known."""
+        """Estimate accuracies and areas from the checked places; areas are in pixels where `pixel_m2` is None."""
         known_N = self.truth_N != IGNORE
         cells = np.bincount(2 * self.mapped_N[known_N] + self.truth_N[known_N], minlength=4)
         unit = 1.0 if pixel_m2 is None else pixel_m2
@@ -71,10 +71,10 @@ def draw_stratified_sample(
 
     Args:
         result: the map.
-        total: pixels in all, see `metrics.area_adjusted.allocate_sample`.
-        seed: of the draw.
-        area: ground that counts.
-        truth: what there is; pixels where it is not known don't count. None: the truth of all places is not known.
+        total: number of pixels, see `metrics.area_adjusted.allocate_sample`.
+        seed: seed of the sampling.
+        area: polygons of the area that counts; None: everywhere.
+        truth: the reference data; pixels where it is not known do not count. None: no truth is known yet.
     """
     sizes = [0, 0]
     for _, classes_HW, _ in _read_class_strips(result, area, truth):
@@ -116,7 +116,7 @@ def _read_class_strips(
 def write_sample(path: Path, sample: StratifiedSample, result: DetectedMap) -> None:
     """Write the places as outlines of their pixels, with the class on the map and an empty column for the truth.
 
-    The places are in random order, so that who checks them from the top does not see the classes one after the other.
+    The places are in random order, so that an interpreter does not see the classes one after the other.
     """
     order = np.random.default_rng(len(sample.rows_N)).permutation(len(sample.rows_N))
     grids = [result.grid.window(int(sample.rows_N[i]), int(sample.cols_N[i]), 1, 1) for i in order]
@@ -130,21 +130,21 @@ def write_sample(path: Path, sample: StratifiedSample, result: DetectedMap) -> N
 
 
 def is_sample(path: Path) -> bool:
-    """Tell whether a file is a layer of checked places: it has a column `truth`."""
+    """Tell whether a file is a layer of checked places, with a column `truth`."""
     if not is_vector(path) or path.suffix.lower() in PARQUET_SUFFIXES or not path.is_file():
         return False
     try:
         layers = pyogrio.list_layers(path)
         return len(layers) > 0 and TRUTH_COLUMN in pyogrio.read_info(path, layer=layers[0][0])["fields"]
     except (DataSourceError, DataLayerError):
-        return False  # `read_polygons` says what is wrong
+        return False  # `read_polygons` reports it
 
 
 def read_sample(path: Path, result: DetectedMap, *, area: PolygonLayer | None = None) -> StratifiedSample:
     """Read checked places; the class on the map is taken from the result, not from the file.
 
     Raises:
-        InputError: the file's CRS does not fit, or no place is on the map and checked.
+        InputError: the CRS of the file does not fit, or no checked place is on the map.
         DataError: the column holds other values than 0, 1 and nothing.
     """
     frame = gpd.read_file(path, engine="pyogrio")
@@ -176,7 +176,7 @@ def _look_up_classes(
     cols_N: NDArray[np.int64],
     truth_N: NDArray[np.uint8],
 ) -> StratifiedSample:
-    """Look the class of each place up on the map; places that are not on it are dropped."""
+    """Look up the class of each place on the map; places outside of it are dropped."""
     mapped_N = np.full(len(rows_N), IGNORE, np.uint8)
     sizes = [0, 0]
     for row, classes_HW, _ in _read_class_strips(result, area, None):
@@ -188,5 +188,5 @@ def _look_up_classes(
     sample = StratifiedSample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]))
     if not sample.checked_count:
         remedy = f"Fill the column '{TRUTH_COLUMN}' with 0 (unchanged) or 1 (changed)"
-        raise InputError(path, f"none of its {len(rows_N)} places is both on the map and checked", remedy)
+        raise InputError(path, f"none of its {len(rows_N)} places is on the map and checked", remedy)
     return sample

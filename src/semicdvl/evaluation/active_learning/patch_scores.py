@@ -1,7 +1,7 @@
-"""What a result of `detect` says of every patch of its ground: how much there is in doubt, and what it looks like.
+"""Score every patch of a result of `detect`: how uncertain it is, and what it looks like.
 
-Patches lie side by side from the top left of the result, whole ones only, so none overlaps another. Everything is read
-window by window; what is held grows with the number of patches.
+Patches form a grid from the top left of the result, without overlap; only whole ones count. Rasters are read window by
+window; memory grows with the number of patches.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.types import IGNORE
 
 MAX_WINDOW_PX = 2**22
-"""About so many pixels are read at a time."""
+"""About the number of pixels that are read at a time."""
 APPEARANCE_PX = 64
-"""Looks are those of a patch read decimated, so that no side is longer than this."""
+"""Longest side of a patch, decimated, for the description of its appearance."""
 
 
 @dataclass(frozen=True)
 class PatchScores:
-    """The patches of a result that show ground at both dates.
+    """The patches of a result with data at both dates, and their scores.
 
     Attributes:
         row_N: first row of each on the result.
-        col_N: first column.
-        side_px: their side.
+        col_N: first column of each.
+        side_px: side of a patch.
         valid_frac_N: share of the pixels with data in both dates.
-        changed_frac_N: share of the pixels that the result calls changed.
-        uncertainty_N: expected share of wrong pixels, see `doubt`.
+        changed_frac_N: share of the pixels that are mapped as changed.
+        uncertainty_N: expected share of wrong pixels, see `compute_uncertainty`.
     """
 
     row_N: NDArray[np.int64]
@@ -48,11 +48,11 @@ class PatchScores:
     uncertainty_N: NDArray[np.float64]
 
     def __len__(self) -> int:
-        """Return their number."""
+        """Return the number of patches."""
         return len(self.row_N)
 
     def select(self, chosen: NDArray[np.integer | np.bool_]) -> PatchScores:
-        """Return some of them."""
+        """Return some of the patches."""
         return PatchScores(
             self.row_N[chosen], self.col_N[chosen], self.side_px,
             self.valid_frac_N[chosen], self.changed_frac_N[chosen], self.uncertainty_N[chosen],
@@ -60,11 +60,11 @@ class PatchScores:
 
 
 def compute_uncertainty(change_HW: NDArray[np.uint8], score_HW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return per pixel how likely it is wrong, if the score were the probability of change; 0 where there is no data.
+    """Return how likely each pixel is wrong, taking the score as the probability of change; 0 where there is no data.
 
-    That is 1 - score where the map says changed and the score where it says unchanged. Where map and score agree, it
-    is 0.5 at the decision boundary and 0 far from it; where they contradict each other (an object of low score, a high
-    score that a rule left out), it is more than 0.5.
+    It is 1 - score where the map says changed, and the score where it says unchanged. Where map and score agree, it is
+    0.5 at the decision boundary and 0 far from it; where they contradict each other (an object with a low score, a high
+    score that a rule rejected), it is more than 0.5.
     """
     known_HW = (change_HW != IGNORE) & np.isfinite(score_HW)
     score_HW = np.clip(np.where(known_HW, score_HW, 0), 0, 1)
@@ -74,16 +74,16 @@ def compute_uncertainty(change_HW: NDArray[np.uint8], score_HW: NDArray[np.float
 
 # ------------------------------------------------------------------------------------------------ doubt
 def score_patches(result: DetectedMap, *, side_px: int) -> PatchScores:
-    """Measure every patch of a result.
+    """Score every patch of a result.
 
     Raises:
         ConfigError: no whole patch fits.
-        InputError: a raster of the result is missing or damaged, or they don't fit each other.
+        InputError: a raster of the result is missing or damaged, or their sizes differ.
     """
     height, width = result.grid.height, result.grid.width
     if min(height, width) < side_px:
         raise ConfigError(
-            f"{result.out}: is {height} x {width} px, where no patch of {side_px} px fits. Give a smaller --patch-px."
+            f"{result.out}: is {height} x {width} px, too small for a patch of {side_px} px. Give a smaller --patch-px."
         )
     parts = [_measure_window(*arrays, side_px=side_px) for arrays in _read_windows(result, side_px)]
     valid_N, changed_N, doubt_N = (np.concatenate([part[at].ravel() for part in parts]) for at in range(3))
@@ -97,7 +97,7 @@ def score_patches(result: DetectedMap, *, side_px: int) -> PatchScores:
 
 
 def _list_windows(height: int, width: int, side_px: int) -> Iterator[tuple[int, slice]]:
-    """Give the first row and the columns of every window: whole patches of one row of patches."""
+    """Yield the first row and the columns of every window: whole patches of one row of patches."""
     per_row = width // side_px
     many = max(1, MAX_WINDOW_PX // side_px**2)
     for row in range(0, height - side_px + 1, side_px):
@@ -106,7 +106,7 @@ def _list_windows(height: int, width: int, side_px: int) -> Iterator[tuple[int, 
 
 
 def _read_windows(result: DetectedMap, side_px: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Give change and score of every window."""
+    """Yield change and score of every window."""
     path = result.out / "score.tif"
     with open_image_raster(result.out / "change.tif") as change, open_image_raster(path) as score:
         if (score.height, score.width) != (result.grid.height, result.grid.width):
@@ -124,7 +124,7 @@ def _read_windows(result: DetectedMap, side_px: int) -> Iterator[tuple[NDArray[n
 def _measure_window(
     change_HW: NDArray[np.uint8], score_HW: NDArray[np.float32], *, side_px: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the share of valid pixels, of changed ones and the mean doubt of every patch of a window."""
+    """Return the shares of valid and of changed pixels and the mean uncertainty of every patch of a window."""
     maps = (change_HW != IGNORE, change_HW == 1, compute_uncertainty(change_HW, score_HW))
     many = change_HW.shape[1] // side_px
     means = [each.reshape(side_px, many, side_px).mean(axis=(0, 2), dtype=np.float64) for each in maps]
@@ -139,16 +139,16 @@ def describe_patches(
     source: FeatureExtractor | None = None,
     shown: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> NDArray[np.float64]:
-    """Return what every patch looks like at both dates, ND, each column of mean 0 and deviation 1 over the patches.
+    """Return a description of the appearance of every patch, ND, each column standardised over the patches.
 
-    Without a `source` these are means and deviations of colour, of edges and of what differs, coarse and cheap; with
-    one, the means of its features over the patch.
+    Without a `source` it consists of means and standard deviations of the colours, the edges and the differences of the
+    dates, which is coarse and cheap; with one, of the means of its features over the patch.
 
     Args:
-        pair: the images, on the result's grid.
-        patches: of the result.
-        source: describes an image.
-        shown: wraps the loop, to show progress.
+        pair: the images, on the grid of the result.
+        patches: the patches of the result.
+        source: extracts features of an image; None: colours and edges.
+        shown: wraps the loop to show progress.
 
     Raises:
         InputError: an image is damaged.
@@ -164,7 +164,7 @@ def describe_patches(
 def _describe_patch(
     pair: RasterPair, row: int, col: int, side_px: int, source: FeatureExtractor | None
 ) -> NDArray[np.float64]:
-    """Return what one patch looks like."""
+    """Return the description of one patch."""
     if source is not None:
         window = pair.read(row, col, side_px, side_px)
         dates = [
@@ -182,7 +182,7 @@ def _describe_patch(
 
 
 def read_patch(result: DetectedMap, name: str, row: int, col: int, side_px: int) -> NDArray[np.float32]:
-    """Return a patch of a raster of the result."""
+    """Read a patch of a raster of the result."""
     with open_image_raster(result.out / f"{name}.tif") as raster:
         window = Window(col, row, side_px, side_px)
         values_HW: NDArray[np.float32] = raster.read(1, window=window)

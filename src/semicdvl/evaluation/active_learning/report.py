@@ -1,4 +1,4 @@
-"""The sheet of the patches that should be labelled next: both dates, the map and the score of each."""
+"""The report of the patches to label next: both dates, the map and the score of each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from semicdvl.reports import colours, html
 from semicdvl.types import IGNORE
 
 FIGURE_PX = 320
-"""Side of a picture at most."""
+"""Longest side of a figure."""
 MAPPED_CHANGE_COLOUR = (230, 60, 40)
 MAX_CARDS = 100
-"""Further patches stand in suggest.gpkg only."""
+"""Further patches are in suggest.gpkg only."""
 
 
 def write_suggestion_report(
@@ -31,22 +31,22 @@ def write_suggestion_report(
     novelty_N: NDArray[np.float64],
     notes: Sequence[str],
 ) -> None:
-    """Write the page.
+    """Write suggest.html.
 
     Args:
-        path: where to.
-        result: what the patches are of.
+        path: the file.
+        result: the result of `detect`.
         pair: its images.
         patches: the first to label first.
-        novelty_N: how far each looks from those before it.
-        notes: what a reader should know first.
+        novelty_N: distance in appearance of each from those before it, 0 to 1.
+        notes: what a reader should know.
     """
     cards = [_build_card(result, pair, patches, novelty_N, at) for at in range(min(len(patches), MAX_CARDS))]
     lead = (
-        "Doubt is the share of the patch that is probably wrong, if the score were the probability of change; novelty "
-        "is how far its looks are from those of the patches before it."
+        "Uncertainty is the expected share of wrong pixels, taking the score as the probability of change; novelty is "
+        "the distance in appearance from the patches before it."
     )
-    columns = ["rank", "row (px)", "column (px)", "doubt", "novelty", "changed", "data"]
+    columns = ["rank", "row (px)", "column (px)", "uncertainty", "novelty", "changed", "data"]
     facts = (patches.uncertainty_N, novelty_N, patches.changed_frac_N, patches.valid_frac_N)
     rows = [
         [at + 1, row, col, f"{doubt:.1%}", f"{novelty:.2f}", f"{changed:.1%}", f"{valid:.0%}"]
@@ -56,9 +56,9 @@ def write_suggestion_report(
     ]
     sections = [
         html.Section("Patches", [html.render_notes(notes), Markup("").join(cards)], lead=lead),
-        html.Section("All of them", [html.render_table(columns, rows)]),
+        html.Section("All patches", [html.render_table(columns, rows)]),
     ]
-    title = f"What to label next in {result.out.resolve().name}"
+    title = f"Patches to label next in {result.out.resolve().name}"
     html.write_page(path, title, sections, subtitle=f"{len(patches)} patches of {patches.side_px} px")
 
 
@@ -75,22 +75,22 @@ def _build_card(
     pictures = {
         "before": window.t1_HWC,
         "after": window.t2_HWC,
-        "found": mapped,
-        "score (black is 1)": np.repeat(grey_HW[..., None], 3, axis=2),
+        "mapped change": mapped,
+        "score (black: 1)": np.repeat(grey_HW[..., None], 3, axis=2),
     }
     figures = [
         html.render_figure(_shrink_image(colours.hatch_no_data(image, valid_HW)), title)
         for title, image in pictures.items()
     ]
     line = (
-        f"row {row}, column {col}: doubt {patches.uncertainty_N[at]:.1%}, novelty {novelty_N[at]:.2f}, "
-        f"{patches.changed_frac_N[at]:.1%} found changed"
+        f"row {row}, column {col}: uncertainty {patches.uncertainty_N[at]:.1%}, novelty {novelty_N[at]:.2f}, "
+        f"{patches.changed_frac_N[at]:.1%} mapped as changed"
     )
     return html.render_card(f"{at + 1}", line, figures)
 
 
 def _shrink_image(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture no larger than a page needs."""
+    """Return an image no larger than a figure."""
     side = image_HWC.shape[0]
     if side <= FIGURE_PX:
         return image_HWC

@@ -1,10 +1,10 @@
-"""Which patches to label next: where a result is most in doubt, without asking for the same thing twice.
+"""Choose the patches to label next: where a result is most uncertain, without choosing similar patches twice.
 
-A result's own map and score say how much of each patch is probably wrong (`patch_survey.doubt`): how doubtful its
-pixels are, times how many of them. Patches are then taken one after the other: the one whose doubt times its distance
-in looks from all that were taken before is greatest. That is the farthest-first traversal of a core set (Sener
-and Savarese 2018, "Active learning for convolutional neural networks: a core-set approach"), weighted by doubt: without
-doubt it spreads over everything, without looks it takes twenty times the same car park.
+Map and score of a result give the uncertainty of each patch (`patch_scores.compute_uncertainty`). Patches are chosen one
+after the other: the one with the largest product of uncertainty and distance in appearance from all chosen before. It
+is the farthest-first traversal of a core set (Sener and Savarese 2018, "Active learning for convolutional neural
+networks: a core-set approach"), weighted by uncertainty: without the weight it would cover everything, without the
+distance it would choose twenty patches of one car park.
 """
 
 from __future__ import annotations
@@ -35,26 +35,27 @@ from semicdvl.evaluation.map_vs_truth import DetectedMap, read_detected_map
 from semicdvl.raster.grid import find_pixel_offset
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
+from semicdvl.reports.numbers import format_count
 
 SUGGESTION_FILES = ("suggest.gpkg", "suggest.html")
 MIN_PATCH_VALID_FRAC = 0.5
-"""Patches with less data in both dates are never suggested."""
+"""Patches with a smaller share of data at both dates are never suggested."""
 REDUNDANT_WEIGHT = 0.1
-"""What a patch is worth, as a share of its doubt, that looks exactly like one that was taken before."""
+"""Weight of a patch with the same appearance as one chosen before, relative to a patch unlike all of them."""
 MAX_CANDIDATES = 20_000
-"""Only so many patches, those of most doubt, are looked at: each is read from both images."""
+"""Largest number of patches, the most uncertain ones, whose appearance is read from both images."""
 
 
 @dataclass(frozen=True)
 class SuggestConfig:
-    """How patches are chosen.
+    """The settings of a choice of patches.
 
     Attributes:
-        count: how many.
-        patch_px: their side; `semicdvl prepare --size-px` should be the same.
-        seed: which of several patches that are equally good comes first.
-        before: where the image of date 1 lies now, if not where the result says.
-        after: the same of date 2.
+        count: number of patches.
+        patch_px: side of a patch; `semicdvl prepare --size-px` should be the same.
+        seed: decides between equally good patches.
+        before: where the image of date 1 is now; None: where the result says.
+        after: the same for date 2.
     """
 
     count: int = 20
@@ -64,26 +65,28 @@ class SuggestConfig:
     after: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Refuse numbers out of range.
 
         Raises:
             ConfigError: a number is out of range.
         """
         if self.count < 1 or self.patch_px < 32:
-            raise ConfigError(f"{self.count} patches of {self.patch_px} px: at least one of at least 32 px is wanted.")
+            raise ConfigError(
+                f"{self.count} patches of {self.patch_px} px are not possible. Give at least 1 patch of at least 32 px."
+            )
 
 
 @dataclass(frozen=True)
 class PatchSuggestions:
-    """What came out.
+    """The patches to label next.
 
     Attributes:
-        out: folder of the result, in which suggest.gpkg and suggest.html lie.
-        patches: those chosen, the first to label first.
-        novelty_N: how far each looked from those before it, from 0 to 1.
-        candidate_count: how many patches there were to choose from.
-        notes: what a user should know.
-        next_command: what makes training patches of them.
+        out: folder of the result, with suggest.gpkg and suggest.html.
+        patches: the chosen patches, the first to label first.
+        novelty_N: distance in appearance of each from those before it, 0 to 1.
+        candidate_count: number of patches to choose from.
+        notes: what a reader should know.
+        next_command: the command that makes training patches of them.
     """
 
     out: Path
@@ -109,15 +112,15 @@ class PatchSuggestions:
 def suggest_patches(
     out: Path, *, config: SuggestConfig | None = None, source: FeatureExtractor | None = None
 ) -> PatchSuggestions:
-    """Choose patches of a result to label, and write them as boxes (suggest.gpkg) and as a sheet (suggest.html).
+    """Choose patches of a result to label and write them as boxes (suggest.gpkg) and as a report (suggest.html).
 
     Args:
         out: folder that `detect` wrote.
         config: the settings; None: the defaults.
-        source: describes what patches look like; None: by colours and edges.
+        source: extracts features to compare patches by; None: colours and edges.
 
     Raises:
-        InputError: `out` is no such folder, a file in it is damaged, or the images are not where they were.
+        InputError: `out` is not a result, a file in it is damaged, or the images are not where they were.
         ConfigError: no patch fits, or none has data.
         OutputError: the folder cannot be written.
     """
@@ -127,7 +130,7 @@ def suggest_patches(
     usable, notes = _filter_usable(every, config, result)
     with ExitStack() as held:
         pair = held.enter_context(_open_images(result, record, config))
-        progress = partial(track, description="looking at patches", console=Console(stderr=True), transient=True)
+        progress = partial(track, description="reading patches", console=Console(stderr=True), transient=True)
         looks_ND = describe_patches(pair, usable, source=source, shown=progress)
         order_N, novelty_N = select_patches(usable.uncertainty_N, looks_ND, count=config.count, seed=config.seed)
         picked = usable.select(order_N)
@@ -142,13 +145,13 @@ def suggest_patches(
 def select_patches(
     uncertainty_N: NDArray[np.floating], appearance_ND: NDArray[np.floating], *, count: int, seed: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return which of N to take, first one first, and how far each looked from those before it (0-1; the first: 1).
+    """Return the chosen ones of N in order, and the distance of each from those before it (0-1; the first: 1).
 
     Args:
-        uncertainty_N: how much there is to learn from each, not negative.
-        appearance_ND: what each looks like.
-        count: how many; all where there are fewer.
-        seed: which of several that are equally good.
+        uncertainty_N: weight of each, not negative.
+        appearance_ND: description of each.
+        count: how many to choose; all where there are fewer.
+        seed: decides between equally good ones.
     """
     many = len(uncertainty_N)
     tie_N = np.random.default_rng(seed).permutation(many)
@@ -174,20 +177,26 @@ def select_patches(
 def _filter_usable(
     every: PatchScores, config: SuggestConfig, result: DetectedMap
 ) -> tuple[PatchScores, tuple[str, ...]]:
-    """Return the patches to choose from, those of most doubt first, and what there is to say about them."""
+    """Return the patches to choose from, and notes about them."""
     full = every.select(every.valid_frac_N == 1)
     usable, notes = full, []
     if len(full) < config.count:
         usable = every.select(every.valid_frac_N >= MIN_PATCH_VALID_FRAC)
         if len(usable) > len(full):
             notes.append(
-                f"Only {len(full)} patches have data everywhere; others that have it on half of them count, too."
+                f"Complete data: {format_count(len(full), 'patch', 'patches')}. Patches with data on half of their pixels "
+                "are candidates, too."
             )
-            notes.append("`semicdvl prepare` labels such patches with --min-known-frac below 1.")
+            notes.append("Run `semicdvl prepare` with --min-known-frac below 1 to keep such patches.")
     if not len(usable):
-        raise ConfigError(f"{result.out}: no patch of {config.patch_px} px has data in both dates. Give a smaller one.")
+        raise ConfigError(
+            f"{result.out}: no patch of {config.patch_px} px has data at both dates. Give a smaller --patch-px."
+        )
     if len(usable) < config.count:
-        notes.append(f"{config.count} patches were asked for, but there are only {len(usable)}: all of them are given.")
+        notes.append(
+            f"There are {format_count(len(usable), 'patch', 'patches')}, fewer than the {config.count} requested. "
+            "All of them are listed."
+        )
     if result.grid.crs is None:
         notes.append("The result has no CRS: the boxes are in pixels (x = column, y = row).")
     most = np.argsort(-usable.uncertainty_N, kind="stable")[:MAX_CANDIDATES]
@@ -196,7 +205,7 @@ def _filter_usable(
 
 # ------------------------------------------------------------------------------------------------ the images
 def _open_images(result: DetectedMap, record: Mapping[str, Any], config: SuggestConfig) -> RasterPair:
-    """Open the images that a result was made of, as it was made."""
+    """Open the images of a result, read as they were for the detection."""
     before = _locate_image(result, record, "before", config.before)
     after = _locate_image(result, record, "after", config.after)
     names = ("bands", "after_bands", "grid", "normalise", "align")
@@ -210,19 +219,19 @@ def _open_images(result: DetectedMap, record: Mapping[str, Any], config: Suggest
     if find_pixel_offset(result.grid, pair.grid) != (0, 0) or pair.shape_hw != (result.grid.height, result.grid.width):
         pair.close()
         remedy = "Give the images that the result was made of (--before, --after), or run `semicdvl detect` again"
-        raise InputError(result.out, "lies elsewhere than the images that are there now", remedy)
+        raise InputError(result.out, "has another grid than the images that are there now", remedy)
     return pair
 
 
 def _locate_image(result: DetectedMap, record: Mapping[str, Any], date: str, given: str | None) -> str:
-    """Return where the image of a date lies."""
+    """Return the path of the image of a date."""
     if given is not None:
         return given
     facts = record["inputs"][date]
     path = str(facts["path"])
     if "bytes" in facts and not Path(path).is_file():
-        remedy = f"Say where the image lies now: `semicdvl suggest {result.out} --{date} FILE`"
-        raise InputError(path, f"is not there any more, and {result.out.name} was made of it", remedy)
+        remedy = f"Give its new path: `semicdvl suggest {result.out} --{date} FILE`"
+        raise InputError(path, f"does not exist any more, but {result.out.name} was made of it", remedy)
     if "bytes" in facts and Path(path).stat().st_size != facts["bytes"]:
         raise InputError(path, f"is not the image that {result.out.name} was made of", "Run `semicdvl detect` again")
     return path
@@ -243,7 +252,7 @@ def _format_next_command(record: Mapping[str, Any], config: SuggestConfig, resul
 
 # ------------------------------------------------------------------------------------------------ files
 def build_boxes(suggested: PatchSuggestions, result: DetectedMap) -> gpd.GeoDataFrame:
-    """Return the patches as boxes on the map, the first to label first."""
+    """Return the patches as boxes in map coordinates, the first to label first."""
     patches = suggested.patches
     places = zip(patches.row_N.tolist(), patches.col_N.tolist(), strict=True)
     grids = [result.grid.window(row, col, patches.side_px, patches.side_px) for row, col in places]
@@ -263,7 +272,7 @@ def build_boxes(suggested: PatchSuggestions, result: DetectedMap) -> gpd.GeoData
 
 
 def _write_files(suggested: PatchSuggestions, result: DetectedMap, pair: RasterPair) -> None:
-    """Write both files: they are made in a folder of their own and take their places together."""
+    """Write both files to a temporary folder and move them to their places together."""
     with write_folder_atomically(result.out / ".suggest") as room:
         write_vector(room / SUGGESTION_FILES[0], build_boxes(suggested, result), layer="suggest")
         report.write_suggestion_report(
