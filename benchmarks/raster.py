@@ -3,7 +3,7 @@
     python benchmarks/raster.py                        8192 x 8192 without a network, 2048 x 2048 with the small one
     python benchmarks/raster.py --size 16384 --only null
 
-Made-up images of houses on noisy ground, as tiled GeoTIFFs. Every row is measured in a process of its own:
+Synthetic images of houses on noisy ground, as tiled GeoTIFFs. Every row is measured in a process of its own:
 
 null        a detector that computes nothing and finds nothing: what is left is the engine, from opening to the report
 difference  a detector that costs next to nothing but finds something: maps that are no constant, and many objects

@@ -39,22 +39,28 @@ def describe_processing(
     before_frac = before.grid.height * before.grid.width / (before.file_grid.height * before.file_grid.width)
     if not before.warped and before_frac < FULL_OVERLAP_FRAC:
         notes.append(f"The images overlap on {before_frac:.0%} of {before.path.name}; the rest has no result.")
-    for reader in (before, after):
-        if reader.stretch is not None:
-            dtype = reader.file_dataset.dtypes[0]
-            notes.append(
-                f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
-                "whole overlap."
-            )
-        border_frac = reader.measure_border_frac()
-        if border_frac > 0:
-            notes.append(
-                f"{reader.path.name} has a black border without a no-data tag ({border_frac:.1%} of the overlap); it "
-                "is treated as no-data."
-            )
+    notes += [*_describe_image(before), *_describe_image(after)]
     if normalised:
         notes.append(_describe_match(match))
     return tuple(notes)
+
+
+def _describe_image(reader: ImageReader) -> list[str]:
+    """Say how one image was stretched, and whether it has a black border."""
+    notes = []
+    if reader.stretch is not None:
+        dtype = reader.file_dataset.dtypes[0]
+        notes.append(
+            f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
+            "whole overlap."
+        )
+    border_frac = reader.measure_border_frac()
+    if border_frac > 0:
+        notes.append(
+            f"{reader.path.name} has a black border without a no-data tag ({border_frac:.1%} of the overlap); it "
+            "is treated as no-data."
+        )
+    return notes
 
 
 def _describe_resampling(before: ImageReader, after: ImageReader, *, aligned: bool) -> list[str]:
