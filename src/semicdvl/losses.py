@@ -1,6 +1,6 @@
 """Losses: pure functions of maps, ignore-aware and free of NaN.
 
-Every mean over pixels is `masked_mean`: pixels that don't count contribute nothing, not even a NaN, and a mean over
+Every mean over pixels is `masked_mean`: pixels that do not count contribute nothing, not even a NaN, and a mean over
 no pixel is 0. Label maps hold 0 (unchanged, background), 1 (changed, foreground) and `IGNORE`. Logits may be bfloat16
 under autocast: each function computes in float32.
 """
@@ -17,7 +17,7 @@ from semicdvl.types import IGNORE
 
 ContrastiveForm = Literal["linear", "squared", "normalised"]
 """`linear`: d and max(0, m - d) (Eq. 14 of the paper). `squared`: their squares (public code, STANet).
-`normalised`: squares of the distance of L2-normalised features, so that d <= sqrt(2) for features behind a ReLU."""
+`normalised`: squares of the distance of L2-normalised features, so that d <= sqrt(2) for features after a ReLU."""
 
 DistanceAxis = Literal["channels", "official_columns"]
 """`channels` is Eq. 14. `official_columns` is what the public code computes: it sums over the image's *columns* and
@@ -25,11 +25,11 @@ reads the (channel, row) map as if it were an image; for reruns of its numbers o
 
 
 def masked_mean(value_BHW: Tensor, counted_BHW: Tensor, *, over_BHW: Tensor | None = None) -> Tensor:
-    """Return the sum of `value` where `counted`, divided by the number of pixels of `over`; 0 if that is none.
+    """Return the sum of the counted values, divided by the number of pixels of `over`; 0 if that is none.
 
     Args:
         value_BHW: float map.
-        counted_BHW: bool, the pixels whose value is added up.
+        counted_BHW: bool, the pixels whose values are summed.
         over_BHW: bool, the pixels in the denominator; None for those of `counted_BHW`.
     """
     total = value_BHW.float().where(counted_BHW, value_BHW.new_zeros((), dtype=torch.float32)).sum()
@@ -42,9 +42,9 @@ def _cross_entropy_map(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
     return F.cross_entropy(logits_BKHW.float(), label_BHW.long(), ignore_index=IGNORE, reduction="none")
 
 
-# ------------------------------------------------------------------------------------------------ with labels
+# ------------------------------------------------------------------------------------------------ labels
 def label_cross_entropy(logits_BKHW: Tensor, label_BHW: Tensor, *, change_weight: float = 1.0) -> Tensor:
-    """Return the mean cross entropy over the pixels with a label.
+    """Return the mean cross entropy over the labelled pixels.
 
     Args:
         logits_BKHW: class logits.
@@ -60,9 +60,9 @@ def label_cross_entropy(logits_BKHW: Tensor, label_BHW: Tensor, *, change_weight
 
 
 def dice_loss(logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
-    """Return 1 - soft Dice of the changed class, pooled over the batch; 0 if nothing is changed and nothing found.
+    """Return 1 - soft Dice of the changed class, pooled over the batch; 0 if no pixel is changed or predicted so.
 
-    Pooling over the batch (not a mean over pairs) keeps pairs without change from deciding the value.
+    Pooling over the batch (not a mean over pairs) keeps pairs without change from dominating the value.
     """
     labelled_BHW = label_BHW != IGNORE
     found_BHW = logits_BKHW.float().softmax(dim=1)[:, 1] * labelled_BHW
@@ -88,14 +88,15 @@ def supervised_loss(
     dice_weight: float = 0.0,
     hard_frac: float = 1.0,
 ) -> Tensor:
-    """Return the loss against true labels: cross entropy and, where asked for, what helps with rare change.
+    """Return the loss against true labels: cross entropy and, on request, options for rare change.
 
     Args:
         logits_BKHW: change logits.
         label_BHW: 0, 1, IGNORE.
         change_weight: weight of changed pixels in the cross entropy (1: as the paper).
         dice_weight: weight of a Dice term that is added (0: none).
-        hard_frac: share of the pixels, the hardest, that the cross entropy keeps (1: all); leaves `change_weight` out.
+        hard_frac: share of the pixels, the hardest, that the cross entropy keeps (1: all); below 1 `change_weight` has
+            no effect.
     """
     if hard_frac < 1:
         loss = hard_cross_entropy(logits_BKHW, label_BHW, hard_frac=hard_frac)
@@ -104,9 +105,9 @@ def supervised_loss(
     return loss + dice_weight * dice_loss(logits_BKHW, label_BHW) if dice_weight else loss
 
 
-# ------------------------------------------------------------------------------------------------ without labels
+# ------------------------------------------------------------------------------------------------ pseudo-labels
 class ConfidenceBounds(TypedDict):
-    """From which confidence on a pseudo label counts: the arguments of `is_confident`."""
+    """Hold the confidence thresholds of pseudo-labels: the arguments of `is_confident`."""
 
     confidence_min: float
     confidence_min_changed: float | None
@@ -115,10 +116,11 @@ class ConfidenceBounds(TypedDict):
 def is_confident(
     pseudo_BHW: Tensor, confidence_BHW: Tensor, *, confidence_min: float, confidence_min_changed: float | None = None
 ) -> Tensor:
-    """Return where a pseudo label is to be believed: bool, from `confidence_min` on.
+    """Return where a pseudo-label is confident: bool, from `confidence_min` on.
 
-    `confidence_min_changed` is the bound for pixels called changed; None: the same. Change is rare and its outlines are
-    unsure, so that one bound for both lets "unchanged" pass almost everywhere and "changed" almost nowhere.
+    `confidence_min_changed` is the threshold of pixels labelled as changed; None: the same. Change is rare and its
+    outlines are uncertain, so one threshold for both accepts "unchanged" almost everywhere and "changed" almost
+    nowhere.
     """
     if confidence_min_changed is None:
         return confidence_BHW >= confidence_min
@@ -135,20 +137,20 @@ def consistency_loss(
     confidence_min_changed: float | None = None,
     change_weight: float = 1.0,
 ) -> Tensor:
-    """Return the cross entropy to the confident pseudo labels, divided by the number of all valid pixels.
+    """Return the cross entropy to the confident pseudo-labels, divided by the number of all valid pixels.
 
-    Unconfident pixels stay in the denominator, so the term is small as long as the network is unsure (public code;
-    Eq. 3 of the paper divides pair by pair instead).
+    Unconfident pixels stay in the denominator, so the term is small while the network is uncertain (public code; Eq. 3
+    of the paper divides pair by pair instead).
 
     Args:
         logits_BKHW: logits of the strong view.
-        pseudo_BHW: class that the weak view got, 0 or 1.
+        pseudo_BHW: pseudo-label of the weak view, 0 or 1.
         confidence_BHW: its probability.
         valid_BHW: bool, False on padding.
         confidence_min: tau; a pixel with at least this confidence counts.
-        confidence_min_changed: tau of pixels called changed; None: the same.
-        change_weight: weight of pixels called changed against 1 for the others, in the sum and in the denominator, as
-            in `label_cross_entropy`.
+        confidence_min_changed: tau of pixels labelled as changed; None: the same.
+        change_weight: weight of pixels labelled as changed against 1 for the others, in the sum and in the denominator,
+            as in `label_cross_entropy`.
     """
     bounds = ConfidenceBounds(confidence_min=confidence_min, confidence_min_changed=confidence_min_changed)
     confident_BHW = valid_BHW & is_confident(pseudo_BHW, confidence_BHW, **bounds)
@@ -165,16 +167,16 @@ def vlm_cross_entropy(logits_BKHW: Tensor, target_BHW: Tensor, *, over: Literal[
 
     Args:
         logits_BKHW: class logits.
-        target_BHW: 0, 1, IGNORE where the VLM was unsure.
-        over: denominator. `all`: every pixel, so that a pair on which the VLM is mostly unsure weighs little.
+        target_BHW: 0, 1, IGNORE where the VLM is uncertain.
+        over: denominator. `all`: every pixel, so that a pair on which the VLM is mostly uncertain has little weight.
             `valid`: the pixels with a VLM label (about a third at gamma 0.8: three times the weight); 0 if there is
             none, where the public code's mean is NaN.
     """
-    value_BHW, sure_BHW = _cross_entropy_map(logits_BKHW, target_BHW), target_BHW != IGNORE
-    return masked_mean(value_BHW, sure_BHW, over_BHW=torch.ones_like(sure_BHW) if over == "all" else None)
+    value_BHW, certain_BHW = _cross_entropy_map(logits_BKHW, target_BHW), target_BHW != IGNORE
+    return masked_mean(value_BHW, certain_BHW, over_BHW=torch.ones_like(certain_BHW) if over == "all" else None)
 
 
-# ------------------------------------------------------------------------------------------------ contrast of two dates
+# ------------------------------------------------------------------------------------------------ feature distance
 def feature_distance(
     features_t1_BDHW: Tensor,
     features_t2_BDHW: Tensor,
@@ -186,7 +188,7 @@ def feature_distance(
     """Return the L2 distance of the two dates' features at each pixel, BHW of `size_px`.
 
     The distance is taken at the features' own stride and the *distance map* is then resized (bilinear, corners not
-    aligned), as in the public code; labels are never shrunk.
+    aligned), as in the public code; labels are never resized.
 
     Args:
         features_t1_BDHW: features of date 1.
@@ -204,7 +206,7 @@ def feature_distance(
 
 
 def _contrastive_parts(distance_BHW: Tensor, *, form: ContrastiveForm, margin: float) -> tuple[Tensor, Tensor]:
-    """Return each pixel's loss if it is unchanged (distance) and if it is changed (what lacks to the margin)."""
+    """Return each pixel's loss if it is unchanged (the distance) and if it is changed (its shortfall to the margin)."""
     pull_BHW, push_BHW = distance_BHW, (margin - distance_BHW).clamp(min=0)
     return (pull_BHW, push_BHW) if form == "linear" else (pull_BHW.square(), push_BHW.square())
 
@@ -217,12 +219,12 @@ def balanced_contrastive_loss(
     form: ContrastiveForm = "linear",
     counted_BHW: Tensor | None = None,
 ) -> Tensor:
-    """Return mean over unchanged of d + mean over changed of max(0, margin - d); each class weighs the same.
+    """Return mean over unchanged of d + mean over changed of max(0, margin - d): both classes have equal weight.
 
     Args:
         distance_BHW: distance of the two dates (`feature_distance`).
         label_BHW: 0, 1, IGNORE.
-        margin: distance that changed pixels should at least have.
+        margin: least distance of changed pixels.
         form: power of both terms.
         counted_BHW: bool, further restriction (confident, not padding); it also restricts the class counts.
 
@@ -245,7 +247,7 @@ def pixel_contrastive_loss(
 ) -> Tensor:
     """Return the contrastive loss without class balance: sum over `counted` / number of `over`.
 
-    This is what the public code does on unlabelled pairs; arguments as `balanced_contrastive_loss`.
+    The public code uses it on unlabelled pairs; arguments as `balanced_contrastive_loss`.
     """
     pull_BHW, push_BHW = _contrastive_parts(distance_BHW.float(), form=form, margin=margin)
     value_BHW = torch.where(label_BHW == 1, push_BHW, pull_BHW)

@@ -1,7 +1,7 @@
 """Whole networks against their definition, written out a second time: torch's functions on the weights, layer by layer.
 
 Parameter counts say which layers there are; these tests say in which order, from which date and at which size they are
-used. The backbones are taken as they are: `test_models_backbones.py` is about them.
+used. The backbones are taken as they are: `test_encoders.py` is about them.
 """
 
 from __future__ import annotations

@@ -1,404 +1,444 @@
-"""Where weights come from: folders, hub names, OpenCLIP files; every way in which they can be wrong, said at once."""
+"""The VLMs of transformers, each as the real class with tiny random weights; what the class itself says is right.
+
+Random weights find nothing, so these tests are about everything else: that words, pixels, boxes and masks come out
+where the class's own processor and post-processing put them, in any order, batch, size and precision.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-import shutil
-import socket
-import sys
-import time
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tests.support import small_hub
+import torch.nn.functional as F
 from tests.support import tiny_vlms as tiny
 
-from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.errors import ConfigError, InputError
+from semicdvl.types import VLM
 from semicdvl.vlms import create_vlm
-from semicdvl.vlms import weights as vlms_weights
-from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, sam3
-from semicdvl.vlms.options import parse_vlm_options
+from semicdvl.vlms.huggingface import HuggingFaceVLM
+from semicdvl.vlms.instance_stitching import decode_mask
+from semicdvl.vlms.models import clip_dense, clipseg, sam3
+from semicdvl.vlms.models.sam2_boxes import ScoredBoxes
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
-huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs semicdvl[vlm]")
 
+WORDS = ("Building", "road", "tree")
 IMAGE = np.random.default_rng(3).integers(0, 255, (45, 70, 3), dtype=np.uint8)
-WORDS = ("building", "road", "tree")
+SHAPE = IMAGE.shape[:2]
+Build = Callable[..., HuggingFaceVLM]
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.clipseg(tmp_path_factory.mktemp("kept") / "clipseg")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tiny")
+    makers = ("clip", "siglip", "clipseg", "owlv2", "grounding_dino", "sam2", "sam3")
+    return {name: getattr(tiny, name)(root / name) for name in makers}
 
 
-@pytest.fixture
-def folder(kept: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(kept, tmp_path / "clipseg"))
+@pytest.fixture(scope="module")
+def builders(folders: dict[str, Path]) -> dict[str, Build]:
+    def bound(name: str, *, weights: str, sam: str | None = None, **fixed: Any) -> Build:
+        built: dict[str, HuggingFaceVLM] = {}
+
+        def build(*, fresh: bool = False, **options: Any) -> HuggingFaceVLM:
+            given = {"weights": folders[weights], **fixed, **({"sam": folders[sam]} if sam else {}), **options}
+            key = repr(sorted(options.items()))
+            if fresh or key not in built:
+                built[key] = create_vlm(name, **given)
+            vlm = built.pop(key) if fresh else built[key]
+            return replace(vlm, _image_features=OrderedDict(), _encoded_prompts={})
+
+        return build
+
+    return {
+        "sam3": bound("sam3", weights="sam3", threshold=0.24),
+        "grounded_sam": bound("grounded_sam", weights="grounding_dino", sam="sam2"),
+        "owl_sam": bound("owl_sam", weights="owlv2", sam="sam2"),
+        "clipseg": bound("clipseg", weights="clipseg"),
+        "clip_dense": bound("clip_dense", weights="clip", tile_px=96),
+        "siglip": bound("clip_dense", weights="siglip", tile_px=96),
+    }
 
 
-# ------------------------------------------------------------------------------------------------ folders
-def test_paths_without_weights(tmp_path: Path) -> None:
-    file = tmp_path / "weights.bin"
-    file.write_text("x")
-    for place in (tmp_path / "none", file, Path("../nowhere"), Path("./a/b/c")):
-        with pytest.raises(InputError, match=r"no folder of weights for 'clipseg'.*hf download CIDAS"):
-            clipseg.build_clipseg(weights=place)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"config\.json"):
-        clipseg.build_clipseg(weights=tmp_path / "empty")
+NAMES = ("sam3", "grounded_sam", "owl_sam", "clipseg", "clip_dense", "siglip")
+WITH_INSTANCES = ("sam3", "grounded_sam", "owl_sam")
+INDEPENDENT = ("sam3", "owl_sam", "clipseg")  # a prompt's scores do not depend on the others
 
 
-def test_weights_of_another_model(folder: Path) -> None:
-    with pytest.raises(InputError, match="type 'clipseg', not of sam3"):
-        sam3.build_sam3(weights=folder)
-    (folder / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="type 'None'"):
-        clipseg.build_clipseg(weights=folder)
+# ------------------------------------------------------------------------------------------------ the contract
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(builders: dict[str, Build], name: str, dtype: str) -> None:
+    vlm = builders[name](dtype=dtype, device="cpu")
+    assert isinstance(vlm, VLM) and 0 < vlm.gamma < 1
+    answer = vlm.segment(IMAGE, WORDS)
+    assert answer.scores_CHW.shape == (3, *SHAPE) and answer.scores_CHW.dtype == np.float32
+    assert answer.scores_CHW.min() >= 0 and answer.scores_CHW.max() <= 1 and answer.prompts == WORDS
+    assert (answer.instances is not None) == (name in WITH_INSTANCES)
+    for one in answer.instances or ():
+        assert decode_mask(one.mask).shape == SHAPE and decode_mask(one.mask).any()
+        assert one.prompt in range(3) and 0 <= one.score <= 1
+    again = vlm.segment(IMAGE, WORDS)
+    np.testing.assert_array_equal(again.scores_CHW, answer.scores_CHW)
+    assert again.instances == answer.instances
+    dtypes = {parameter.dtype for parameter in vlm.model.model.parameters()}
+    assert dtypes == {getattr(torch, dtype)}
 
 
-def test_missing_and_damaged_files(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="cannot be loaded as CLIPSegForImageSegmentation"):
-        clipseg.build_clipseg(weights=folder)
-    weights.write_bytes(content)
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_text("{")
-    with pytest.raises(InputError, match="no usable files for CLIPSegProcessor"):
-        clipseg.build_clipseg(weights=folder)
-    weights.unlink()
-    with pytest.raises(InputError, match="has no weights"):
-        clipseg.build_clipseg(weights=folder)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1-of-2.safetensors"}}))
-    with pytest.raises(InputError, match="not all of them"):
-        clipseg.build_clipseg(weights=folder)
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_follow_the_order_of_the_words(builders: dict[str, Build], name: str) -> None:
+    vlm = builders[name]()
+    straight, turned = vlm.segment(IMAGE, WORDS), vlm.segment(IMAGE, [WORDS[at] for at in (2, 0, 1)])
+    np.testing.assert_allclose(turned.scores_CHW, straight.scores_CHW[[2, 0, 1]], atol=2e-5)
+    if name in INDEPENDENT:
+        alone = vlm.segment(IMAGE, ["tree"])
+        np.testing.assert_allclose(alone.scores_CHW[0], straight.scores_CHW[2], atol=2e-5)
 
 
-def test_missing_tensors_are_not_made_up_silently(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    save_file({name: value for name, value in tensors.items() if "decoder" not in name}, path, {"format": "pt"})
-    with pytest.raises(InputError, match=r"lacks \d+ of the \d+ tensors"):
-        clipseg.build_clipseg(weights=folder)
-    save_file({name: value for name, value in tensors.items() if name != "clip.logit_scale"}, path, {"format": "pt"})
-    with caplog.at_level(logging.WARNING, "semicdvl"):
-        clipseg.build_clipseg(weights=folder)
-    assert "clip.logit_scale" in caplog.text
+@pytest.mark.parametrize("name", ["sam3", "clipseg", "clip_dense", "siglip"])
+def test_batches_change_nothing(builders: dict[str, Build], name: str) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (60, 150, 3), dtype=np.uint8)
+    one, many = (builders[name](batch=batch, tile_px=64).segment(image, WORDS) for batch in (1, 5))
+    np.testing.assert_allclose(one.scores_CHW, many.scores_CHW, atol=2e-5)
+    assert (one.instances is None) == (many.instances is None)
+    assert len(one.instances or ()) == len(many.instances or ())
 
 
-class Evil:
-    """What a pickle with code in it looks like."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.mark,)
-
-
-def test_pickled_weights_are_read_without_running_code(folder: Path, kept: Path, tmp_path: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    expected = clipseg.build_clipseg(weights=kept).segment(IMAGE, WORDS).scores_CHW
-    np.testing.assert_array_equal(clipseg.build_clipseg(weights=folder).segment(IMAGE, WORDS).scores_CHW, expected)
-    mark = tmp_path / "mark"
-    for name, build in (("pytorch_model.bin", clipseg.build_clipseg), ("clip.pt", clip_dense.build_clip_dense)):
-        torch.save({**tensors, "evil": Evil(mark)}, folder / name)
-        with pytest.raises(InputError) as refused:
-            build(weights=folder if name == "pytorch_model.bin" else folder / name)
-        assert "weights_only" not in str(refused.value)  # torch's advice to switch its protection off
-    assert not mark.exists()
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(9, 31), (150, 70)])
+def test_small_and_large_images(builders: dict[str, Build], name: str, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(2).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    answer = builders[name](tile_px=96).segment(image, WORDS)
+    assert answer.scores_CHW.shape == (3, *shape)
+    assert all(decode_mask(one.mask).shape == shape for one in answer.instances or ())
 
 
-def test_fingerprint_is_of_what_is_loaded(folder: Path) -> None:
-    before = vlms_weights.WeightsFolder(folder).compute_fingerprint()
-    (folder / "README.md").write_text("hello")
-    (folder / "model.fp16.safetensors").write_text("another copy")
-    assert vlms_weights.WeightsFolder(folder).compute_fingerprint() == before
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "reduce_dim": 4}))
-    assert vlms_weights.WeightsFolder(folder).compute_fingerprint() != before
+@dataclass(frozen=True)
+class Counting:
+    """A model that counts how many images it encodes."""
+
+    model: Any
+    encoded: list[int] = field(default_factory=list)
+
+    def encode_images(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        self.encoded.append(len(images))
+        seen: Sequence[Any] = self.model.encode_images(images)
+        return seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
-# ------------------------------------------------------------------------------------------------ the hub
-@pytest.fixture
-def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was downloaded before."""
-
-    def absent(*_: Any, **__: Any) -> str:
-        raise huggingface_hub.errors.LocalEntryNotFoundError("nothing here")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-
-
-def _hub_says(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
-    def model_info(_: Any, name: str, *, timeout: float) -> Any:
-        assert timeout <= 10
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+@pytest.mark.parametrize("name", NAMES)
+def test_other_words_about_the_same_image_need_no_second_look(builders: dict[str, Build], name: str) -> None:
+    vlm = builders[name]()
+    counting = Counting(vlm.model)
+    vlm = replace(vlm, model=counting)
+    fresh = builders[name]().segment(IMAGE, ("water", "road"))
+    vlm.segment(IMAGE, WORDS)
+    second = vlm.segment(IMAGE.copy(), ("water", "road"))
+    assert counting.encoded == [1]
+    np.testing.assert_allclose(second.scores_CHW, fresh.scores_CHW, atol=2e-5)
+    for value in (1, 2, 3):
+        vlm.segment(np.full_like(IMAGE, value), WORDS)
+    assert sum(counting.encoded) == 4 and len(vlm._image_features) == 2
+    vlm.segment(IMAGE, WORDS)  # forgotten meanwhile
+    assert sum(counting.encoded) == 5
 
 
-def test_without_a_network_one_sentence_at_once(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    _hub_says(monkeypatch, ConnectionError("Name or service not known"))
-    start = time.monotonic()
-    for build, name, option in (
-        (sam3.build_sam3, "facebook/sam3", "--vlm sam3 --weights sam3"),
-        (
-            clip_dense.build_clip_dense,
-            "openai/clip-vit-base-patch16",
-            "--vlm clip_dense --weights clip-vit-base-patch16",
-        ),
-    ):
-        with pytest.raises(InputError) as caught:
-            build()
-        text = str(caught.value)
-        assert "can't be reached (Name or service not known)" in text and "\n" not in text
-        assert f"hf download {name}" in text and option in text
-        assert ("accept the licence" in text) == (name == "facebook/sam3")
-    assert time.monotonic() - start < 5
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_questions(builders: dict[str, Build], name: str) -> None:
+    vlm = builders[name]()
+    for image in (IMAGE[..., 0], IMAGE[..., :2], IMAGE.astype(np.float32), IMAGE[:0]):
+        with pytest.raises(ConfigError, match="uint8 RGB"):
+            vlm.segment(image, WORDS)
+    for prompts in ("building", [], ["road", " . "]):
+        with pytest.raises(ConfigError, match=r"words|is empty"):
+            vlm.segment(IMAGE, prompts)
 
 
-def test_offline_is_obeyed(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    _hub_says(monkeypatch, AssertionError("must not be asked"))
-    with pytest.raises(InputError, match="HF_HUB_OFFLINE forbids"):
-        grounded_sam.build_grounded_sam()
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_that_are_no_numbers(builders: dict[str, Build], name: str) -> None:
+    vlm = builders[name](fresh=True)
+    with torch.no_grad():
+        for parameter in vlm.model.model.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(InputError, match="not numbers"):
+        vlm.segment(IMAGE, WORDS)
 
 
-def test_the_second_model_is_asked_for_by_its_own_option(
-    empty_cache: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    _hub_says(monkeypatch, ConnectionError("no route"))
-    with pytest.raises(InputError, match=r"--vlm grounded_sam --vlm-set sam=sam2\.1-hiera-large"):
-        grounded_sam.build_grounded_sam(weights=tiny.grounding_dino(tmp_path / "dino"))
-
-
-def test_names_that_do_not_exist_and_licences_not_accepted(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = huggingface_hub.errors
-    response = SimpleNamespace(headers={}, request=None, status_code=404, text="")
-    _hub_says(monkeypatch, errors.RepositoryNotFoundError("404", response=response))
-    with pytest.raises(InputError, match="neither a folder here nor a public model"):
-        clipseg.build_clipseg(weights="nobody/nothing")
-    _hub_says(monkeypatch, errors.GatedRepoError("403 Forbidden", response=response))
-    with pytest.raises(InputError, match=r"licence accepted first on the model hub \(403 Forbidden\).*hf auth login"):
-        sam3.build_sam3()
-
-
-@pytest.fixture
-def hub_here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A hub on this machine that holds `nice/clipseg`, with files beside it that nobody needs; what it was asked."""
-    for name in ("README.md", "pytorch_model.bin", "original.pt", "run_me.py"):
-        (folder / name).write_text("not needed")
-    with small_hub.serving("nice/clipseg", folder) as (address, asked):
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield asked
-
-
-def test_a_name_is_downloaded_once(
-    hub_here: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = clipseg.build_clipseg(weights="nice/clipseg")
-    fetched = sorted(path.name for path in (tmp_path / "cache").rglob("snapshots/*/*"))
-    needed = ["config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"]
-    assert fetched == needed and not any("README" in line or ".pt" in line for line in hub_here)
-    count = len(hub_here)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert clipseg.build_clipseg(weights="nice/clipseg").identity == first.identity
-    assert len(hub_here) == count  # not even asked whether there is something newer
-    next((tmp_path / "cache").rglob("snapshots/*/model.safetensors")).unlink()
-    with pytest.raises(InputError, match="HF_HUB_OFFLINE forbids"):
-        clipseg.build_clipseg(weights="nice/clipseg")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    assert (
-        clipseg.build_clipseg(weights="nice/clipseg").identity == first.identity
-    )  # the missing file was fetched again
-
-
-def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(vlms_weights, "HUB_TIMEOUT_S", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        start = time.monotonic()
-        with pytest.raises(InputError, match="can't be reached"):
-            clipseg.build_clipseg()
-    assert time.monotonic() - start < 5
-
-
-def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    for name in ("sam3", "grounded_sam", "owl_sam", "clipseg", "clip_dense"):
-        with pytest.raises(MissingExtraError, match=rf"'{name}' needs transformers: install semicdvl\[vlm\]"):
-            create_vlm(name)
-
-
-# ------------------------------------------------------------------------------------------------ options
-def test_devices_and_precisions(kept: Path) -> None:
-    assert vlms_weights.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert vlms_weights.pick_dtype("auto", torch.device("cpu")) is torch.float32
-    assert vlms_weights.pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
-    for device in ("cuda:99", "gpu"):
-        with pytest.raises(ConfigError, match=f"no device '{device}'"):
-            clipseg.build_clipseg(weights=kept, device=device)
-    with pytest.raises(ConfigError, match="unknown dtype 'int8'"):
-        clipseg.build_clipseg(weights=kept, dtype="int8")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_answers_as_the_cpu_does(kept: Path) -> None:
-    answers = [
-        clipseg.build_clipseg(weights=kept, device=device, dtype="float32").segment(IMAGE, WORDS)
-        for device in ("cpu", "cuda")
+# ------------------------------------------------------------------------------------------------ identity
+def test_identity_follows_weights_and_settings(builders: dict[str, Build], tmp_path: Path) -> None:
+    plain = builders["clipseg"](device="cpu", dtype="float32").identity
+    assert builders["clipseg"](dtype="float32", batch=3).identity == plain  # neither changes answers
+    moved = tiny.clipseg(tmp_path / "elsewhere")
+    assert clipseg.build_clipseg(weights=moved, dtype="float32").identity == plain
+    changed = [
+        clipseg.build_clipseg(weights=tiny.clipseg(tmp_path / "other", seed=6), dtype="float32"),
+        builders["clipseg"](dtype="bfloat16"),
+        builders["clipseg"](dtype="float32", template="a photo of a {}"),
+        builders["clipseg"](dtype="float32", tile_px=64),
     ]
-    np.testing.assert_allclose(answers[0].scores_CHW, answers[1].scores_CHW, atol=1e-3)
+    assert len({plain, *(vlm.identity for vlm in changed)}) == 5
 
 
-def test_options_of_the_command_line() -> None:
-    more = ["threshold=0.4", "sam = some/dir", 'template="a {} from above"', "views=2"]
-    options = parse_vlm_options(weights=Path("w"), device="cpu", assignments=more)
-    assert options == {
-        "weights": Path("w"), "device": "cpu", "threshold": 0.4, "sam": "some/dir", "template": "a {} from above",
-        "views": 2,
-    }  # fmt: skip
-    assert parse_vlm_options() == {}
-    for text in ("threshold", "=3", "device=cpu"):
-        with pytest.raises(ConfigError, match="--vlm-set"):
-            parse_vlm_options(device="cpu", assignments=[text])
+def test_identity_follows_the_second_model_too(folders: dict[str, Path], tmp_path: Path) -> None:
+    other = tiny.sam2(tmp_path / "sam2", seed=6)
+    for name, weights in (("owl_sam", "owlv2"), ("grounded_sam", "grounding_dino")):
+        built = [create_vlm(name, weights=folders[weights], sam=sam) for sam in (folders["sam2"], other)]
+        assert built[0].identity != built[1].identity
 
 
-# ------------------------------------------------------------------------------------------------ OpenCLIP's form
-def _openai_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a CLIP of transformers as OpenCLIP would save it: written apart from the code that reads it."""
-    out = {}
-    for tower, prefix in (("text_model", ""), ("vision_model", "visual.")):
-        layers = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith(f"{tower}.encoder.layers"))
-        for layer in range(layers):
-            theirs, ours = f"{prefix}transformer.resblocks.{layer}", f"{tower}.encoder.layers.{layer}"
-            for kind in ("weight", "bias"):
-                packed = [tensors[f"{ours}.self_attn.{part}_proj.{kind}"] for part in ("q", "k", "v")]
-                out[f"{theirs}.attn.in_proj_{kind}"] = torch.cat(packed)
-                out[f"{theirs}.attn.out_proj.{kind}"] = tensors[f"{ours}.self_attn.out_proj.{kind}"]
-                out[f"{theirs}.ln_1.{kind}"] = tensors[f"{ours}.layer_norm1.{kind}"]
-                out[f"{theirs}.ln_2.{kind}"] = tensors[f"{ours}.layer_norm2.{kind}"]
-                out[f"{theirs}.mlp.c_fc.{kind}"] = tensors[f"{ours}.mlp.fc1.{kind}"]
-                out[f"{theirs}.mlp.c_proj.{kind}"] = tensors[f"{ours}.mlp.fc2.{kind}"]
-    for kind in ("weight", "bias"):
-        out[f"ln_final.{kind}"] = tensors[f"text_model.final_layer_norm.{kind}"]
-        out[f"visual.ln_pre.{kind}"] = tensors[f"vision_model.pre_layrnorm.{kind}"]
-        out[f"visual.ln_post.{kind}"] = tensors[f"vision_model.post_layernorm.{kind}"]
-    out["positional_embedding"] = tensors["text_model.embeddings.position_embedding.weight"]
-    out["token_embedding.weight"] = tensors["text_model.embeddings.token_embedding.weight"]
-    out["visual.positional_embedding"] = tensors["vision_model.embeddings.position_embedding.weight"]
-    out["visual.class_embedding"] = tensors["vision_model.embeddings.class_embedding"]
-    out["visual.conv1.weight"] = tensors["vision_model.embeddings.patch_embedding.weight"]
-    out["text_projection"], out["visual.proj"] = (
-        tensors[f"{name}_projection.weight"].T.contiguous() for name in ("text", "visual")
-    )
-    out["logit_scale"] = tensors["logit_scale"]
-    return out
+# ------------------------------------------------------------------------------------------------ against the classes
+@torch.inference_mode()
+def test_clipseg_is_the_class(builders: dict[str, Build]) -> None:
+    vlm = builders["clipseg"]()
+    model, processor = vlm.model.model, vlm.model.processor
+    words = [word.lower() for word in WORDS]
+    inputs = processor(text=words, images=[IMAGE] * 3, padding=True, return_tensors="pt")
+    scores_CHW = model(**inputs).logits.sigmoid()
+    expected = F.interpolate(scores_CHW[None], SHAPE, mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(vlm.segment(IMAGE, WORDS).scores_CHW, expected, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def open_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A CLIP in both forms, with heads as wide as OpenAI's."""
-    root = tmp_path_factory.mktemp("openclip")
-    folder = tiny.clip(root / "folder", one_head=True)
-    file = root / "file" / "RemoteCLIP-tiny.pt"
-    file.parent.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(folder / name, file.parent / name)
-    torch.save(_openai_names(load_file(folder / "model.safetensors")), file)
-    return folder, file
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_an_openclip_file_answers_as_the_folder_does(open_clip: tuple[Path, Path], suffix: str) -> None:
-    folder, file = open_clip
-    if suffix == ".safetensors":
-        save_file(torch.load(file, weights_only=True), file.with_suffix(suffix))
-    vlm = clip_dense.build_clip_dense(weights=file.with_suffix(suffix))
-    expected = clip_dense.build_clip_dense(weights=folder)
+@torch.inference_mode()
+def test_sam3_is_the_class(builders: dict[str, Build]) -> None:
+    threshold = 0.24
+    vlms = {maps: builders["sam3"](threshold=threshold, maps=maps) for maps in sam3.MAP_SOURCES}
+    model, processor = vlms["fused"].model.model, vlms["fused"].model.processor
+    answers = {maps: vlm.segment(IMAGE, WORDS) for maps, vlm in vlms.items()}
+    for number, word in enumerate(WORDS):
+        tokens = processor.tokenizer([word.lower()], padding="max_length", max_length=24, return_tensors="pt")
+        pixels = processor(images=IMAGE, return_tensors="pt")["pixel_values"]
+        out = model(pixel_values=pixels, **tokens)
+        presence = out.presence_logits.sigmoid()[0].numpy()
+        semantic = processor.post_process_semantic_segmentation(
+            out, target_sizes=[SHAPE], return_segmentation_scores=True
+        )[0].segmentation_scores[0]
+        maps = answers["semantic"].scores_CHW[number]
+        np.testing.assert_allclose(maps, presence * semantic.numpy(), atol=1e-5)
+        found = processor.post_process_instance_segmentation(out, threshold=threshold, target_sizes=[SHAPE])[0]
+        own = [one for one in answers["fused"].instances or () if one.prompt == number]
+        full = [mask.numpy() != 0 for mask in found["masks"]]
+        kept = [(mask, score) for mask, score in zip(full, found["scores"].tolist(), strict=True) if mask.any()]
+        assert len(own) == len(kept) > 0
+        for one, (mask_HW, score) in zip(own, kept, strict=True):
+            assert one.score == pytest.approx(score, abs=1e-5)
+            assert (decode_mask(one.mask) != mask_HW).mean() < 0.01
     np.testing.assert_allclose(
-        vlm.segment(IMAGE, WORDS).scores_CHW, expected.segment(IMAGE, WORDS).scores_CHW, atol=1e-5
+        answers["fused"].scores_CHW.max(),
+        np.maximum(answers["semantic"].scores_CHW, answers["instances"].scores_CHW).max(),
+        atol=1e-5,
     )
-    assert vlm.identity != expected.identity
+    both = np.maximum(answers["semantic"].scores_CHW, answers["instances"].scores_CHW)
+    assert (answers["fused"].scores_CHW >= both - 1e-5).all()
 
 
-def test_files_that_are_no_clip(open_clip: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tensors = torch.load(open_clip[1], weights_only=True)
-    text = tmp_path / "text.pt"
-    text.write_text("hello")
-    for name, content, why in (
-        ("list.pt", [1, 2], "no file of tensors"),
-        ("resnet.pt", {"visual.layer1.0.conv1.weight": torch.zeros(2)}, "no ViT CLIP"),
-        ("cut.pt", {name: value for name, value in tensors.items() if "ln_2" not in name}, "does not fit"),
-    ):
-        torch.save(content, tmp_path / name)
-        with pytest.raises(InputError, match=why):
-            clip_dense.build_clip_dense(weights=tmp_path / name)
-    with pytest.raises(InputError, match="no file of tensors"):
-        clip_dense.build_clip_dense(weights=text)
-
-    def absent(*_: Any, **__: Any) -> str:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", absent)
-    torch.save({"state_dict": {f"module.{name}": value for name, value in tensors.items()}}, tmp_path / "alone.pt")
-    with pytest.raises(InputError, match=r"holds no vocabulary.*beside the file"):
-        clip_dense.build_clip_dense(weights=tmp_path / "alone.pt")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(open_clip[1].parent))
-    fetched = clip_dense.build_clip_dense(weights=tmp_path / "alone.pt").segment(IMAGE, WORDS)
-    expected = clip_dense.build_clip_dense(weights=open_clip[1]).segment(IMAGE, WORDS)
-    np.testing.assert_array_equal(fetched.scores_CHW, expected.scores_CHW)
+def test_sam3_says_its_licence_once(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    sam3._print_licence_notice.cache_clear()
+    for _ in range(2):
+        sam3.build_sam3(weights=folders["sam3"])
+    printed = capsys.readouterr()
+    assert printed.err.count("SAM License") == 1 and not printed.out
 
 
-# ------------------------------------------------------------------------------------------------ the command line
-def _main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    from semicdvl.__main__ import main
-
-    monkeypatch.setattr(sys, "argv", ["semicdvl", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code if isinstance(stop.value.code, int) else 0
+def test_sam3_prompts_that_are_too_long(builders: dict[str, Build]) -> None:
+    with pytest.raises(ConfigError, match="24 tokens"):
+        builders["sam3"]().segment(IMAGE, ["road", "very " * 20 + "long"])
+    with pytest.raises(ConfigError, match="maps 'all'"):
+        builders["sam3"](maps="all")
 
 
-def test_pseudo_with_weights_by_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@torch.inference_mode()
+def test_owl_finds_the_boxes_of_the_class(builders: dict[str, Build], monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = builders["owl_sam"](threshold=-1.0)
+    boxes = _asked_boxes(vlm, monkeypatch)
+    model, processor = vlm.model.model, vlm.model.processor
+    sentences = [vlm.model.template.format(word.lower()) for word in WORDS]
+    inputs = processor(
+        text=[sentences], images=IMAGE, truncation=True, padding="max_length", max_length=40, return_tensors="pt"
+    )
+    out = model(**inputs)
+    expected = processor.post_process_grounded_object_detection(out, threshold=-1.0, target_sizes=[SHAPE])[0]
+    torch.testing.assert_close(boxes.corners_N4, expected["boxes"], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(boxes.scores_NP, out.logits[0].sigmoid(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(boxes.scores_NP.amax(dim=1), expected["scores"], atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_grounding_dino_finds_the_boxes_of_the_class(
+    builders: dict[str, Build], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
+    vlm = builders["grounded_sam"](threshold=0.0)
+    boxes = _asked_boxes(vlm, monkeypatch)
+    model, processor = vlm.model.model, vlm.model.processor
+    inputs = processor(text=[[word.lower() for word in WORDS]], images=IMAGE, return_tensors="pt")
+    out = model(**inputs)
+    expected = processor.post_process_grounded_object_detection(out, threshold=0.0, target_sizes=[SHAPE])[0]
+    torch.testing.assert_close(boxes.corners_N4, expected["boxes"], atol=1e-3, rtol=1e-4)
+    # per word: "b ##u ##i ... . road . tree ." between [CLS] and [SEP]
+    tokens = processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
+    stops = [at for at, token in enumerate(tokens) if token == "."]
+    probabilities = out.logits[0].sigmoid()
+    for number, (start, stop) in enumerate(zip([1, stops[0] + 1, stops[1] + 1], stops, strict=True)):
+        words_N = probabilities[:, start:stop].amax(dim=1)
+        torch.testing.assert_close(boxes.scores_NP[:, number], words_N, atol=1e-5, rtol=1e-4)
+    assert "".join(tokens[1 : stops[0]]).replace("##", "") == "building"
 
-    for date in ("A", "B"):
-        (tmp_path / "data" / date).mkdir(parents=True)
-        Image.fromarray(IMAGE if date == "A" else IMAGE[::-1]).save(tmp_path / "data" / date / "one.png")
-    weights = tiny.sam3(tmp_path / "sam3")
-    base = ("pseudo", tmp_path / "data", "-o", tmp_path / "store", "--vlm", "sam3", "--dtype", "bfloat16")
-    options = ("--weights", weights, "--device", "cpu", "--vlm-set", "threshold=0.2", "--vlm-set", "tile_px=64")
-    assert _main(monkeypatch, *base, *options) == 0
-    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    expected = sam3.build_sam3(weights=weights, dtype="bfloat16", threshold=0.2, tile_px=64).identity
-    assert manifest["vlm"] == expected and expected.startswith("sam3-")
-    capsys.readouterr()
-    assert _main(monkeypatch, *base, "--weights", tmp_path / "none") == 2
-    assert "no folder of weights for 'sam3'" in capsys.readouterr().err
-    assert _main(monkeypatch, *base, "--weights", weights, "--vlm-set", "treshold=0.2") == 2
-    assert "Did you mean 'threshold'?" in capsys.readouterr().err
+
+def _asked_boxes(vlm: HuggingFaceVLM, monkeypatch: pytest.MonkeyPatch) -> ScoredBoxes:
+    """Ask, and return the detector's boxes before any is left out."""
+    caught: list[ScoredBoxes] = []
+    best = ScoredBoxes.select_best
+
+    def catch(self: ScoredBoxes, **settings: Any) -> ScoredBoxes:
+        caught.append(self)
+        return best(self, **settings)
+
+    monkeypatch.setattr(ScoredBoxes, "select_best", catch)
+    vlm.segment(IMAGE, WORDS)
+    return caught[0]
+
+
+def test_grounding_dino_keeps_words_apart(builders: dict[str, Build]) -> None:
+    vlm = builders["grounded_sam"]()
+    text = vlm.model.encode_prompts(("road", "tree road", "tree"))  # [CLS] road . tree road . tree . [SEP]
+    assert text.token_positions == ((1,), (3, 4), (6,))
+    with pytest.raises(ConfigError, match="cannot separate"):
+        vlm.model.encode_prompts(("st. john", "road"))  # `segment` takes full stops out before
+    assert vlm.segment(IMAGE, ["st. john", "road"]).prompts == ("st. john", "road")
+    with pytest.raises(ConfigError, match="reads 32 tokens"):
+        vlm.segment(IMAGE, ["swimming pool", "solar panel", "parking lot", "greenhouse"])
+
+
+@torch.inference_mode()
+def test_sam2_cuts_out_what_the_class_does(builders: dict[str, Build]) -> None:
+    segmenter = builders["owl_sam"]().model.box_segmenter
+    corners = [[5.0, 3.0, 60.0, 30.0], [20.0, 10.0, 66.0, 44.0], [1.0, 1.0, 9.0, 40.0]]
+    scores_NP = torch.tensor([[0.2, 0.9], [0.8, 0.1], [0.3, 0.4]])
+    seen = segmenter.encode_images([IMAGE])[0]
+    small = replace(segmenter, batch=2)
+    maps_PHW, found = small.segment_boxes(seen, ScoredBoxes(torch.tensor(corners), scores_NP), shape_hw=SHAPE)
+    inputs = segmenter.processor(images=IMAGE, input_boxes=[corners], return_tensors="pt")
+    out = segmenter.model(**{k: v for k, v in inputs.items() if k != "original_sizes"}, multimask_output=False)
+    full = segmenter.processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][:, 0].numpy()
+    kept = [(mask, prompt, score) for mask, prompt, score in zip(full, (1, 0, 1), (0.9, 0.8, 0.4), strict=True)]
+    kept = [one for one in kept if one[0].any()]
+    assert len(found) == len(kept) > 0
+    for one, (mask_HW, prompt, score) in zip(found, kept, strict=True):
+        assert one.prompt == prompt and one.score == pytest.approx(score)
+        assert (decode_mask(one.mask) != mask_HW).mean() < 0.002
+    soft = out.pred_masks[0, :, 0].sigmoid()
+    coarse_PHW = torch.stack([(soft * scores_NP[:, p, None, None]).amax(0) for p in range(2)])
+    expected_PHW = F.interpolate(coarse_PHW[None], SHAPE, mode="bilinear")[0]
+    torch.testing.assert_close(maps_PHW, expected_PHW, atol=1e-5, rtol=1e-4)
+
+
+def test_boxes_are_cleaned() -> None:
+    corners = torch.tensor([[-5.0, 2, 30, 20], [0, 2, 30, 21], [0, 2, 30, 20], [50, 50, 50.4, 60], [60, 10, 90, 40]])
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.1], [0.1, 0.7], [0.9, 0.9], [0.3, 0.2]])
+    best = ScoredBoxes(corners, scores).select_best(threshold=0.25, same_iou=0.5, shape_hw=(45, 70))
+    # the second is the first again; the third is another word's; the fourth has no width; the last is clipped
+    assert best.corners_N4.tolist() == [[0, 2, 30, 20], [0, 2, 30, 20], [60, 10, 70, 40]]
+    assert best.scores_NP.argmax(dim=1).tolist() == [0, 1, 0]
+    none = ScoredBoxes(corners, scores).select_best(threshold=0.95, same_iou=0.5, shape_hw=(45, 70))
+    assert len(none.corners_N4) == 0
+
+
+@pytest.mark.parametrize("name", ["owl_sam", "grounded_sam"])
+def test_nothing_found_is_an_answer(builders: dict[str, Build], name: str) -> None:
+    answer = builders[name](threshold=1.1).segment(IMAGE, WORDS)
+    assert answer.instances == () and not answer.scores_CHW.any()
+
+
+# ------------------------------------------------------------------------------------------------ MaskCLIP
+@torch.inference_mode()
+def test_dense_clip_is_clip_whose_last_attention_looks_at_itself(
+    builders: dict[str, Build], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = builders["clip_dense"]().model
+    model, features = adapter.model, adapter.encode_images([IMAGE])[0]
+    assert features.grid_hw == (8, 12) and len(features.values_NE) == 96  # 45 x 70 px brought to 64 x 96, patches of 8
+    attention = model.vision_model.encoder.layers[-1].self_attn
+
+    def identity(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+        return attention.out_proj(attention.v_proj(hidden_states)), None
+
+    monkeypatch.setattr(attention, "forward", identity)
+    hidden = model.vision_model(adapter._preprocess_images([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[
+        0, 1:
+    ]
+    expected = model.visual_projection(model.vision_model.post_layernorm(hidden))
+    torch.testing.assert_close(features.values_NE, F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_dense_siglip_pools_single_patches(builders: dict[str, Build]) -> None:
+    adapter = builders["siglip"]().model
+    model, features = adapter.model, adapter.encode_images([IMAGE])[0]
+    hidden = model.vision_model(adapter._preprocess_images([IMAGE]), interpolate_pos_encoding=True).last_hidden_state[0]
+    expected = model.vision_model.head(hidden[7][None, None])[0]
+    torch.testing.assert_close(features.values_NE[7], F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_words_are_means_over_sentences(builders: dict[str, Build]) -> None:
+    model = builders["clip_dense"](templates=["a photo of a {}", "many {}s"]).model
+    vectors = []
+    for sentence in ("a photo of a road", "many roads"):
+        tokens = model.tokenizer([sentence], return_tensors="pt")
+        vectors.append(F.normalize(model.model.get_text_features(**tokens).pooler_output[0], dim=-1))
+    expected = F.normalize(torch.stack(vectors).mean(0), dim=-1)
+    torch.testing.assert_close(model.encode_prompts(("tree", "road"))[1], expected, atol=1e-5, rtol=1e-4)
+
+
+def _dense(builders: dict[str, Build], **settings: float) -> Any:
+    """Return a model of two words whose four patches and keys are known."""
+    model = builders["clip_dense"](**settings).model
+    with torch.no_grad():
+        model.model.logit_scale.fill_(0.0)
+    angle = torch.tensor([0.0, 0.3, 1.2, 0.78])
+    values = torch.stack([angle.cos(), angle.sin()], dim=1)
+    keys = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.0]]), dim=1)
+    return model, clip_dense.PatchFeatures(values, keys, (2, 2))
+
+
+@torch.inference_mode()
+def test_key_smoothing_and_prompt_denoising(builders: dict[str, Build]) -> None:
+    words = torch.eye(2)
+    model, seen = _dense(builders)
+    plain = model.predict(seen, words, shape_hw=(2, 2))[0]
+    expected = (seen.values_NE @ words.T).softmax(dim=1)
+    torch.testing.assert_close(plain, expected.T.reshape(2, 2, 2))
+    model, _ = _dense(builders, key_smoothing=0.52)  # only the last patch is that unsure
+    smooth = model.predict(seen, words, shape_hw=(2, 2))[0]
+    weights = (seen.keys_ND @ seen.keys_ND[3]).clamp_min(0)
+    torch.testing.assert_close(smooth[:, 1, 1], (weights[:, None] * expected).sum(0) / weights.sum())
+    torch.testing.assert_close(smooth[:, 0], plain[:, 0])
+    torch.testing.assert_close(smooth.sum(0), torch.ones(2, 2))
+    model, _ = _dense(builders, prompt_denoising=0.66)  # the second word never gets there
+    kept = model.predict(seen, words, shape_hw=(2, 2))[0]
+    assert float(plain[1].max()) < 0.66 < float(plain[0].max())
+    assert (kept[0] == 1).all() and (kept[1] == 0).all()
+    model, _ = _dense(builders, prompt_denoising=0.99)  # nobody does: nobody is dropped
+    torch.testing.assert_close(model.predict(seen, words, shape_hw=(2, 2))[0], plain)
+
+
+def test_dense_clip_compares(builders: dict[str, Build]) -> None:
+    vlm = builders["clip_dense"]()
+    np.testing.assert_allclose(vlm.segment(IMAGE, WORDS).scores_CHW.sum(0), 1, atol=1e-4)
+    with pytest.raises(ConfigError, match="two or more"):
+        vlm.segment(IMAGE, ["road"])
+
+
+@pytest.mark.parametrize("name", ["clip_dense", "clipseg", "owl_sam"])
+def test_templates_name_the_place_of_the_word(builders: dict[str, Build], name: str) -> None:
+    option = {"templates": ["no place"]} if name == "clip_dense" else {"template": "{} and {}"}
+    with pytest.raises(ConfigError, match="place of the word"):
+        builders[name](**option)

@@ -84,7 +84,7 @@ def test_neighbours_and_other_words_stay_apart() -> None:
 
 
 def test_a_joined_object_has_the_best_score_of_its_finds() -> None:
-    def encode_prompts(tiles: Sequence[np.ndarray]) -> list[Segments]:
+    def segment_tiles(tiles: Sequence[np.ndarray]) -> list[Segments]:
         full = np.ones(tiles[0].shape[:2], bool)
         return [
             Segments(np.zeros((1, *full.shape), np.float32), ("a",), (Instance(full, 0, float(tile[0, 0, 0]) / 100),))
@@ -93,7 +93,7 @@ def test_a_joined_object_has_the_best_score_of_its_finds() -> None:
 
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 40:] = 90
-    answer = segment_in_tiles(image, ("a",), ask, tile_px=60, overlap_px=10, batch=2)
+    answer = segment_in_tiles(image, ("a",), segment_tiles, tile_px=60, overlap_px=10, batch=2)
     assert answer.instances is not None
     assert [one.score for one in answer.instances] == [0.9] and decode_mask(answer.instances[0].mask).all()
 
@@ -101,7 +101,7 @@ def test_a_joined_object_has_the_best_score_of_its_finds() -> None:
 def test_a_sliver_joins_the_object_that_holds_it() -> None:
     """The left tile sees two columns of an object, and badly; the right one sees it whole."""
 
-    def encode_prompts(tiles: Sequence[np.ndarray]) -> list[Segments]:
+    def segment_tiles(tiles: Sequence[np.ndarray]) -> list[Segments]:
         answers = []
         for number, tile in enumerate(tiles):
             mask = np.zeros(tile.shape[:2], bool)
@@ -112,7 +112,7 @@ def test_a_sliver_joins_the_object_that_holds_it() -> None:
         return answers
 
     image = np.zeros((40, 70, 3), np.uint8)
-    found = segment_in_tiles(image, ("a",), ask, tile_px=40, overlap_px=10, batch=2).instances
+    found = segment_in_tiles(image, ("a",), segment_tiles, tile_px=40, overlap_px=10, batch=2).instances
     assert found is not None and len(found) == 1 and found[0].score == 0.5
     assert decode_mask(found[0].mask).sum() == 20 * 22
 
@@ -120,21 +120,23 @@ def test_a_sliver_joins_the_object_that_holds_it() -> None:
 def test_tiles_go_in_batches_and_small_images_as_they_are() -> None:
     sizes: list[list[tuple[int, ...]]] = []
 
-    def encode_prompts(tiles: Sequence[np.ndarray]) -> list[Segments]:
+    def segment_tiles(tiles: Sequence[np.ndarray]) -> list[Segments]:
         sizes.append([tile.shape[:2] for tile in tiles])
         return [Segments(np.full((1, *tile.shape[:2]), 0.25, np.float32), ("a",)) for tile in tiles]
 
-    answer = segment_in_tiles(scene(90, 130), ("a",), ask, tile_px=64, overlap_px=8, batch=4)
+    answer = segment_in_tiles(scene(90, 130), ("a",), segment_tiles, tile_px=64, overlap_px=8, batch=4)
     assert [len(group) for group in sizes] == [4, 2] and len({size for group in sizes for size in group}) == 1
     assert np.allclose(answer.scores_CHW, 0.25)
     sizes.clear()
-    segment_in_tiles(scene(40, 64), ("a",), ask, tile_px=64, overlap_px=8)
+    segment_in_tiles(scene(40, 64), ("a",), segment_tiles, tile_px=64, overlap_px=8)
     assert sizes == [[(40, 64)]]
     sizes.clear()
-    segment_in_tiles(scene(30, 200), ("a",), ask, tile_px=400, overlap_px=8)  # no tile longer than twice its height
+    segment_in_tiles(
+        scene(30, 200), ("a",), segment_tiles, tile_px=400, overlap_px=8
+    )  # no tile longer than twice its height
     assert all(size[1] <= 60 for group in sizes for size in group)
     with pytest.raises(ConfigError, match="overlap"):
-        segment_in_tiles(scene(90, 130), ("a",), ask, tile_px=64, overlap_px=64)
+        segment_in_tiles(scene(90, 130), ("a",), segment_tiles, tile_px=64, overlap_px=64)
 
 
 def test_many_objects_of_a_large_image() -> None:
