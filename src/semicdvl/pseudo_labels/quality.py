@@ -66,7 +66,7 @@ class FillResult:
     def to_table(self) -> Table:
         """Return the quality for each gamma as a table, without rows where there are no true labels."""
         columns = ("gamma", "with label", "IoU (valid)", "precision", "recall", "IoU (total)") if self.quality else ()
-        table = Table(box=None, header_style="bold", caption="against the true labels" if columns else None)
+        table = Table(box=None, header_style="bold", caption="compared with the true labels" if columns else None)
         for column in columns:
             table.add_column(column, justify="right")
         for row in self.quality:
@@ -125,7 +125,7 @@ def _fill_and_measure(
     count = f"{len(records)} pair{'s' if len(records) != 1 else ''}"
     store = PseudoLabelStore.open(root)
     summary = (
-        f"{count} in {root}: {reliable:.1%} of the pixels have a label, {changed:.2%} say changed "
+        f"{count} in {root}: {reliable:.1%} of the pixels have a label, {changed:.2%} are labelled as changed "
         f"(level {settings.level}, gamma {settings.gamma:g}, delta {settings.delta:g}, "
         f"{''.join(f'{name} {getattr(settings, name)}, ' for name in settings.active_options)}{store.spec.vlm})"
     )

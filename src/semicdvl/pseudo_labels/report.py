@@ -1,6 +1,6 @@
-"""The page of a pseudo-label store: what the VLM answered, what labels came of it, and what another gamma would do.
+"""The report of a pseudo-label store: the VLM's answers, the labels made from them, and the effect of other gammas.
 
-Everything is read from the store and from the images; the VLM is never asked.
+Everything is read from the store and the images; the VLM is never asked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from semicdvl.reports import html, line_chart
 from semicdvl.types import IGNORE, PairFiles
 
 MAX_PICTURES = 8
-"""Pairs that are shown."""
+"""Number of pairs that are shown."""
 MAX_PICTURE_PX = 420
 GAMMA_SWEEP = tuple(sorted({*DEFAULT_GAMMAS, 0.2, 0.4, 0.6, 0.7, 0.95}))
 CHANGED_COLOUR, CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLOUR = (230, 60, 40), (0, 114, 178), (213, 94, 0), (240, 200, 40)
@@ -45,12 +45,12 @@ NO_LABEL_COLOUR = (188, 188, 188)
 
 @dataclass(frozen=True)
 class StoreStatistics:
-    """What one pass over the pairs has gathered.
+    """Statistics of a store, from one pass over the pairs.
 
     Attributes:
-        rows: the numbers for each gamma.
-        objects: the changed objects of every pair that was looked at.
-        changed_frac: name of a pair -> share of its pixels that say changed, under the settings in force.
+        rows: quality of the labels for each gamma.
+        objects: changed objects of every measured pair, by its name.
+        changed_frac: name of a pair -> fraction of its pixels labelled as changed, with the store's settings.
     """
 
     rows: list[LabelQuality]
@@ -62,9 +62,9 @@ def write_store_report(root: Path, pairs: Sequence[PairFiles], *, settings: CEGS
     """Write report.html into the store at `root` and return its path.
 
     Args:
-        root: a store that holds the answers for `pairs`.
-        pairs: of the data set; with label files, the labels are measured against them.
-        settings: of change event generation, as the store's labels were made with.
+        root: folder of a store that holds the answers for `pairs`.
+        pairs: pairs of the data set; if they have label files, the labels are measured against them.
+        settings: settings of change event generation that the store's labels were made with.
 
     Raises:
         StoreError: no store, or one without an answer for a pair.
@@ -72,21 +72,21 @@ def write_store_report(root: Path, pairs: Sequence[PairFiles], *, settings: CEGS
     """
     store, console = PseudoLabelStore.open(root), Console(stderr=True)
 
-    def shown(of: Iterable[PairFiles]) -> Iterable[PairFiles]:
+    def track_pairs(of: Iterable[PairFiles]) -> Iterable[PairFiles]:
         return track(list(of), description="report", console=console, transient=True)
 
-    looked = _collect_statistics(pairs, store, settings, shown)
-    force = next(row for row in looked.rows if row.gamma == settings.gamma)
+    statistics = _collect_statistics(pairs, store, settings, track_pairs)
+    current = next(row for row in statistics.rows if row.gamma == settings.gamma)
     sections = [
-        _build_overview(pairs, store, settings, force),
-        _build_gamma_sweep(looked.rows, settings),
-        _build_transitions(looked, store),
-        _build_pictures(pairs, store, settings, looked),
+        _build_overview(pairs, store, settings, current),
+        _build_gamma_sweep(statistics.rows, settings),
+        _build_transitions(statistics, store),
+        _build_pictures(pairs, store, settings, statistics),
         _build_provenance(pairs, store, settings),
     ]
     path = root / "report.html"
-    title = f"What {store.spec.vlm.split('-')[0]} says of {len(pairs):,} pair{'s' if len(pairs) != 1 else ''}"
-    html.write_page(path, title, sections, subtitle=f"pseudo labels of the store {root.name}, level {settings.level}")
+    title = f"Pseudo-labels by {store.spec.vlm.split('-')[0]} for {len(pairs):,} pair{'s' if len(pairs) != 1 else ''}"
+    html.write_page(path, title, sections, subtitle=f"store {root.name}, level {settings.level}")
     return path
 
 
@@ -94,52 +94,54 @@ def _collect_statistics(
     pairs: Sequence[PairFiles],
     store: PseudoLabelStore,
     settings: CEGSettings,
-    shown: Callable[[Iterable[PairFiles]], Iterable[PairFiles]],
+    track_pairs: Callable[[Iterable[PairFiles]], Iterable[PairFiles]],
 ) -> StoreStatistics:
-    """Measure every gamma and list the objects, on labelled pairs only where there are some."""
+    """Measure every gamma and list the objects, on the labelled pairs if there are any."""
     some = [pair for pair in pairs if pair.label is not None] or list(pairs)
     objects: dict[str, list[ChangeObject]] = {}
     changed: dict[str, float] = {}
 
-    def noted(kept: AnsweredPair) -> None:
+    def add_pair(kept: AnsweredPair) -> None:
         labels = kept.make_labels(store.spec.prompts, settings)
         objects[kept.pair.name] = list_change_objects(labels, kept.t1, kept.t2, prompts=store.spec.prompts)
         changed[kept.pair.name] = float((labels.change_HW == 1).mean())
 
-    rows = measure_quality(some, store, settings=settings, gammas=GAMMA_SWEEP, track_pairs=shown, on_pair=noted)
+    rows = measure_quality(
+        some, store, settings=settings, gammas=GAMMA_SWEEP, track_pairs=track_pairs, on_pair=add_pair
+    )
     return StoreStatistics(rows, objects, changed)
 
 
 # ------------------------------------------------------------------------------------------------ sections
 def _build_overview(
-    pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings, force: LabelQuality
+    pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings, current: LabelQuality
 ) -> html.Section:
     kept = (path for kind in STORE_FOLDERS for path in (store.root / kind).glob("*/*") if not path.name.startswith("."))
     size = sum(path.stat().st_size for path in kept)
     values = [
         (f"{len(pairs):,}", "pairs"),
-        (f"{force.reliable_frac:.1%}", f"of the pixels have a label (gamma {settings.gamma:g})"),
-        (f"{force.changed_frac:.2%}", "of the pixels say changed"),
+        (f"{current.reliable_frac:.1%}", f"of the pixels have a label (gamma {settings.gamma:g})"),
+        (f"{current.changed_frac:.2%}", "of the pixels are labelled as changed"),
         (f"{size / 1e6:,.1f} MB", "of answers and labels in the store"),
     ]
-    if force.valid.total:
+    if current.valid.total:
         values[3:3] = [
-            (_format_score(force.valid.iou), "IoU where there is a label"),
-            (_format_score(force.total.iou), "IoU in total"),
+            (_format_score(current.valid.iou), "IoU over the pixels with a label"),
+            (_format_score(current.total.iou), "IoU over all pixels"),
         ]
     warnings = []
-    if force.changed_frac == 0:
-        warnings.append("No pixel says changed. Lower gamma, or look at the prompts.")
+    if current.changed_frac == 0:
+        warnings.append("No pixel is labelled as changed. Lower gamma, or check the prompts.")
     if settings.level == "instance":
-        warnings.append("At the level instance every pixel has a label, whatever gamma is.")
-    lead = f"Looked for {', '.join(store.spec.prompts.find)} against {', '.join(store.spec.prompts.background)}."
-    return html.Section("At a glance", [html.render_headline(values), html.render_notes(warnings)], lead=lead)
+        warnings.append("At the instance level every pixel has a label, whatever gamma is.")
+    lead = f"Searched for {', '.join(store.spec.prompts.find)}; background: {', '.join(store.spec.prompts.background)}."
+    return html.Section("Overview", [html.render_headline(values), html.render_notes(warnings)], lead=lead)
 
 
 def _build_gamma_sweep(rows: Sequence[LabelQuality], settings: CEGSettings) -> html.Section:
-    """Return the table and the chart of what each gamma does."""
+    """Return the table and the chart of the effect of gamma."""
     known = any(row.valid.total for row in rows)
-    columns = ["gamma", "with label", "say changed"]
+    columns = ["gamma", "with label", "changed"]
     if known:
         columns += [f"{name} ({over})" for over in ("valid", "total") for name in ("precision", "recall", "IoU")]
     table = []
@@ -150,7 +152,7 @@ def _build_gamma_sweep(rows: Sequence[LabelQuality], settings: CEGSettings) -> h
             cells += [_format_score(score) for score in (counts.precision, counts.recall, counts.iou)]
         table.append(cells)
     lines = [
-        line_chart.ChartLine("share with a label", [row.reliable_frac for row in rows], (110, 110, 118), dashed=True)
+        line_chart.ChartLine("fraction with a label", [row.reliable_frac for row in rows], (110, 110, 118), dashed=True)
     ]
     if known:
         lines += [
@@ -162,20 +164,22 @@ def _build_gamma_sweep(rows: Sequence[LabelQuality], settings: CEGSettings) -> h
     chart = line_chart.render_line_chart([row.gamma for row in rows], lines, marked=settings.gamma, x_title="gamma")
     lead = (
         "A pixel has a label where the best score of both dates reaches gamma, so a higher gamma leaves fewer pixels. "
-        "Computed from the kept answers: another gamma takes no new answer."
+        "Computed from the stored answers: another gamma needs no new answers."
     )
     if known:
-        lead += " Valid: over the pixels with a label. Total: over all, those without a label taken as unchanged."
-    return html.Section("What each gamma does", [chart, html.render_table(columns, table)], lead=lead)
+        lead += (
+            " Valid: over the pixels with a label. Total: over all pixels, those without a label counted as unchanged."
+        )
+    return html.Section("Effect of gamma", [chart, html.render_table(columns, table)], lead=lead)
 
 
 def _format_score(score: float) -> str:
     return "–" if math.isnan(score) else f"{score:.3f}"
 
 
-def _build_transitions(looked: StoreStatistics, store: PseudoLabelStore) -> html.Section:
-    """Return how often what became what."""
-    found = [one for objects in looked.objects.values() for one in objects]
+def _build_transitions(statistics: StoreStatistics, store: PseudoLabelStore) -> html.Section:
+    """Return the number of objects per transition."""
+    found = [one for objects in statistics.objects.values() for one in objects]
     kinds = Counter((one.kind, one.from_class, one.to_class) for one in found)
     rows, swatches = [], []
     for (kind, start, end), many in kinds.most_common(15):
@@ -184,37 +188,37 @@ def _build_transitions(looked: StoreStatistics, store: PseudoLabelStore) -> html
         score = sum(one.score * one.area_px for one in mine) / max(area_px, 1)
         rows.append([kind, f"{start} → {end}", f"{many:,}", f"{area_px:,}", f"{score:.2f}"])
         swatches.append(reports_colours.KIND_COLOURS[kind])
-    many_pairs = f"{len(looked.objects):,} pair{'s' if len(looked.objects) != 1 else ''}"
-    lead = f"The changed objects of {many_pairs} and what they were before and after; the score is a mean by area."
+    many_pairs = f"{len(statistics.objects):,} pair{'s' if len(statistics.objects) != 1 else ''}"
+    lead = f"The changed objects of {many_pairs} by their classes before and after; scores are averaged by area."
     if not rows:
-        return html.Section("From what to what", [html.render_paragraph("No object changed.")], lead=lead)
+        return html.Section("Transitions", [html.render_paragraph("No object changed.")], lead=lead)
     table = html.render_table(["kind", "from → to", "objects", "px", "score"], rows, swatches=swatches)
-    return html.Section("From what to what", [table], lead=lead)
+    return html.Section("Transitions", [table], lead=lead)
 
 
 def _build_provenance(pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings) -> html.Section:
     spec = store.spec
     facts = {
         "VLM": spec.vlm,
-        "Looked for": ", ".join(spec.prompts.find),
-        "Against": ", ".join(spec.prompts.background),
+        "Searched for": ", ".join(spec.prompts.find),
+        "Background": ", ".join(spec.prompts.background),
         "Level": settings.level,
         "Thresholds": f"gamma {settings.gamma:g}, for single dates {settings.gamma_segmentation:g}, "
         f"delta {settings.delta:g}, objects from score {settings.instance_score:g} and {settings.min_area_px} px",
         "Options": ", ".join(f"{name} {getattr(settings, name)}" for name in settings.active_options) or "none",
-        "Metres per pixel": "not told" if spec.gsd_m is None else f"{spec.gsd_m:g}",
+        "Metres per pixel": "unknown" if spec.gsd_m is None else f"{spec.gsd_m:g}",
         "First image": str(pairs[0].before),
         "Store": str(store.root),
     }
-    return html.Section("How this was made", [html.render_facts(facts)])
+    return html.Section("Settings", [html.render_facts(facts)])
 
 
 # ------------------------------------------------------------------------------------------------ pictures
 def _build_pictures(
-    pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings, looked: StoreStatistics
+    pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings, statistics: StoreStatistics
 ) -> html.Section:
-    """Show some pairs: the ones with the most change, and others spread over the set."""
-    names = sorted(looked.changed_frac, key=lambda name: -looked.changed_frac[name])[: MAX_PICTURES // 2]
+    """Show some pairs: those with the most change, and others evenly selected."""
+    names = sorted(statistics.changed_frac, key=lambda name: -statistics.changed_frac[name])[: MAX_PICTURES // 2]
     names += [
         pair.name
         for pair in select_evenly([pair for pair in pairs if pair.name not in names], MAX_PICTURES - len(names))
@@ -227,18 +231,18 @@ def _build_pictures(
     ]
     if any(pair.label is not None for pair in chosen):
         against = [
-            ("changed, and says so", CORRECT_COLOUR),
-            ("says so wrongly", FALSE_COLOUR),
-            ("changed, and missed", MISSED_COLOUR),
+            ("true positive", CORRECT_COLOUR),
+            ("false positive", FALSE_COLOUR),
+            ("false negative", MISSED_COLOUR),
         ]
         parts.append(html.render_legend(against))
     parts += [_build_pair(pair, store, settings) for pair in chosen]
-    lead = "The pairs with the most change and others, spread evenly. Grey stripes: no label."
-    return html.Section("Some pairs", parts, lead=lead)
+    lead = "The pairs with the most change, and others evenly selected. Grey hatching: no label."
+    return html.Section("Examples", parts, lead=lead)
 
 
 def _build_pair(pair: PairFiles, store: PseudoLabelStore, settings: CEGSettings) -> Markup:
-    """Show one pair: both dates, both answers, the label, and the label against the truth."""
+    """Show one pair: both dates, both answers, the label, and its comparison with the true label."""
     content, kept = read_pair(pair, label_values=LABEL_VALUES), read_answered_pair(pair, store, settings=settings)
     labels = kept.make_labels(store.spec.prompts, settings)
     colours = reports_colours.choose_class_colours(store.spec.prompts.words)
@@ -252,11 +256,12 @@ def _build_pair(pair: PairFiles, store: PseudoLabelStore, settings: CEGSettings)
         ),
     ]
     if content.label_HW is not None:
-        judged_HW = _compare_with_truth(labels.change_HW, content.label_HW)
-        truth = _draw_label(content.t2_HWC, judged_HW, {1: CORRECT_COLOUR, 2: FALSE_COLOUR, 3: MISSED_COLOUR})
-        figures.append(html.render_figure(truth, "against the truth"))
+        compared_HW = _compare_with_truth(labels.change_HW, content.label_HW)
+        truth = _draw_label(content.t2_HWC, compared_HW, {1: CORRECT_COLOUR, 2: FALSE_COLOUR, 3: MISSED_COLOUR})
+        figures.append(html.render_figure(truth, "comparison with the true label"))
     known_HW = labels.change_HW != IGNORE
-    line = f"{known_HW.mean():.0%} of the pixels have a label, {(labels.change_HW == 1).mean():.1%} say changed"
+    changed = f"{(labels.change_HW == 1).mean():.1%} are labelled as changed"
+    line = f"{known_HW.mean():.0%} of the pixels have a label, {changed}"
     heading = Markup("<h3>{}</h3><p>{}</p>").format(pair.name, line)
     return heading + html.render_gallery(figures, least_px=290)
 
@@ -277,7 +282,7 @@ def _resize_map(map_HW: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[
 def _draw_answer(
     scores_CHW: NDArray[np.float32], label_HW: NDArray[np.uint8], colours: Sequence[reports_colours.Colour]
 ) -> NDArray[np.uint8]:
-    """Return the winning words in their colours, paler where the VLM was unsure."""
+    """Return the winning prompts in their colours, paler where the VLM is unsure."""
     colour_HWC = _shrink_image(reports_colours.apply_palette(scores_CHW.argmax(axis=0).astype(np.uint8), colours))
     unsure_HW = _resize_map(label_HW, colour_HWC) == IGNORE
     pale_HWC = (0.35 * colour_HWC + 0.65 * 255).astype(np.uint8)
@@ -287,7 +292,7 @@ def _draw_answer(
 def _draw_label(
     image_HWC: NDArray[np.uint8], map_HW: NDArray[np.uint8], colours: dict[int, reports_colours.Colour]
 ) -> NDArray[np.uint8]:
-    """Paint a map over a pale grey image; IGNORE is hatched, values without a colour are left as they are."""
+    """Paint a map over a pale grey image; IGNORE is hatched, values without a colour stay unpainted."""
     small_HWC = _shrink_image(image_HWC)
     shown_HW = _resize_map(map_HW, small_HWC)
     known = sorted(colours)
@@ -299,9 +304,9 @@ def _draw_label(
 
 
 def _compare_with_truth(change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return 1 changed and found, 2 found wrongly, 3 missed, 0 unchanged, IGNORE without a label or a truth."""
-    judged_HW = np.select(
+    """Return 1 true positive, 2 false positive, 3 false negative, 0 unchanged, IGNORE without label or true label."""
+    compared_HW = np.select(
         [(change_HW == 1) & (truth_HW == 1), change_HW == 1, truth_HW == 1], [1, 2, 3], default=0
     ).astype(np.uint8)
-    judged_HW[(change_HW == IGNORE) | (truth_HW == IGNORE)] = IGNORE
-    return judged_HW
+    compared_HW[(change_HW == IGNORE) | (truth_HW == IGNORE)] = IGNORE
+    return compared_HW

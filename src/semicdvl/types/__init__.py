@@ -1,11 +1,11 @@
-"""What the parts hand to each other: frozen dataclasses and the protocols of the four exchangeable parts.
+"""Types that the rooms exchange: frozen dataclasses, and the base classes and protocols of the exchangeable parts.
 
 Axes. A name ends in its axes wherever axes matter:
 
     B  pair of a batch      C  image band, or prompt of a VLM     K  class of an output (0 unchanged, 1 changed)
     D  feature channel      H  row, from the top                  W  column, from the left
 
-Masks. Inside the program a class map is an integer map of 0, 1 and `IGNORE`; 255 always means "don't count this pixel".
+Masks. Inside the program a class map is an integer map of 0, 1 and `IGNORE`; 255 always means "ignore this pixel".
 In label *files* of the change-detection data sets 255 means *changed*: the reader converts, once.
 """
 

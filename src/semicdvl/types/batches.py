@@ -1,4 +1,4 @@
-"""What the loader gives: batches of labelled and of unlabelled pairs."""
+"""Batches of the data loader: labelled and unlabelled pairs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class VLMTargets:
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Labelled pairs, weakly augmented; none (B = 0) where a training has no labels.
+    """A batch of labelled pairs, weakly augmented; empty (B = 0) in a training without labels.
 
-    Images are uint8 RGB from the loader and normalised float once `train` has put them on the device.
+    Images are uint8 RGB from the loader, and normalised float after `train` has moved them to the device.
 
     Attributes:
-        t1_BCHW: date 1.
-        t2_BCHW: date 2.
+        t1_BCHW: images of date 1.
+        t2_BCHW: images of date 2.
         label_BHW: int64 of 0, 1, IGNORE (padding).
-        vlm: the VLM's labels of the same pairs, or None.
+        vlm: pseudo-labels of the same pairs, or None.
     """
 
     t1_BCHW: Tensor
@@ -39,17 +39,17 @@ class LabelledBatch:
 
 @dataclass(frozen=True)
 class UnlabelledBatch:
-    """Unlabelled pairs in two views that share all geometry; the strong one differs in colour, blur and CutMix.
+    """A batch of unlabelled pairs in two views of equal geometry; the strong one differs in colour, blur and CutMix.
 
     Attributes:
         weak_t1_BCHW, weak_t2_BCHW: weakly augmented images (as in `LabelledBatch`).
-        strong_t1_BCHW, strong_t2_BCHW: the same crops with colour jitter and blur, drawn for each date by itself.
-            CutMix is *not* applied: the method does it, with `cutmix_box_BHW`, on images and labels alike.
+        strong_t1_BCHW, strong_t2_BCHW: the same crops with colour jitter and blur, drawn separately for each date.
+            CutMix is *not* applied yet: the method applies it, with `cutmix_box_BHW`, on images and labels alike.
         valid_BHW: bool, False on padding.
         cutmix_box_BHW: bool, the pixels that CutMix takes from the partner (pair b takes from pair b-1; all False: no
         CutMix).
-        vlm: the VLM's labels of the weak view, or None.
-        truth_BHW: true labels where the data set has them, for health numbers only; never part of a loss.
+        vlm: pseudo-labels of the weak view, or None.
+        truth_BHW: true labels where the data set has them, for diagnostics only; never part of a loss.
         second_strong_t1_BCHW, second_strong_t2_BCHW: a second strong view of the same crops, for methods that say
         `strong_views = 2`.
         second_cutmix_box_BHW: its CutMix box.

@@ -1,4 +1,4 @@
-"""What a change-detection network is and what it returns."""
+"""The protocol of a change-detection network, and its outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Hold what a network predicts for a batch of pairs; maps have the input's size, absent heads are None.
+    """What a network predicts for a batch of pairs; maps have the input's size, absent heads are None.
 
     Attributes:
         change_BKHW: change logits of the consistency-regularised head, K = 2.
@@ -57,7 +57,7 @@ HEADS_WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "distance"})
 
 
 class Network(Protocol):
-    """Describe a change-detection network: an `nn.Module` whose forward takes two dates and the requested heads."""
+    """A change-detection network: an `nn.Module` whose forward takes two dates and the requested heads."""
 
     heads: frozenset[str]
     """Which of `HEADS` the network has."""

@@ -1,4 +1,4 @@
-"""Pairs of images as files, and which is used for what; the constants that everybody agrees on."""
+"""Pairs of image files, their split into subsets, and constants of the whole package."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IGNORE = 255
-"""Value of a pixel that takes no part in a loss or a score."""
+"""Value of a pixel that is left out of losses and scores."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Networks of this package take RGB / 255 normalised with these; each backbone converts further where it must."""
+"""Networks of this package take RGB / 255 normalised with these; encoders with other statistics convert further."""
 
 
 @dataclass(frozen=True)
 class PairFiles:
-    """One pair of co-registered images of one place, with its label where there is one.
+    """One pair of co-registered images of one place, with its label if it has one.
 
     Attributes:
         name: unique in its data set; the key of split lists and reports.
         before: image of date 1 (any format that GDAL reads).
         after: image of date 2, same size.
         label: change mask of 0 and 255 (or 0 and 1); None for an unlabelled pair.
-        window_px: (row, col, height, width) of the part of the files that this pair means; None for all of it.
+        window_px: (row, col, height, width) of the part of the files that is used; None for all of it.
     """
 
     name: str
@@ -34,7 +34,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class Split:
-    """Which pair is used for what: training with label, training without, validation, test."""
+    """The subsets of a data set: training with labels, training without, validation, test."""
 
     labelled: tuple[PairFiles, ...]
     unlabelled: tuple[PairFiles, ...]

@@ -1,4 +1,4 @@
-"""What a vision-language model is and answers, and the labels made of two answers."""
+"""The protocol of a vision-language model, its answers, and the labels made from the answers for two dates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from semicdvl.types.pairs import PairFiles
 
 @dataclass(frozen=True)
 class Instance:
-    """One object that a VLM found: a boolean HW mask or a COCO RLE dict, the prompt it answers, its score in [0, 1]."""
+    """One object that a VLM found.
+
+    Attributes:
+        mask: boolean HW mask of the image's size, or a COCO RLE dict.
+        prompt: index of the prompt that it answers.
+        score: in [0, 1].
+    """
 
     mask: NDArray[np.bool_] | Mapping[str, Any]
     prompt: int
@@ -23,12 +29,12 @@ class Instance:
 
 @dataclass(frozen=True)
 class Segments:
-    """A VLM's answer for one image.
+    """The answer of a VLM for one image.
 
     Attributes:
         scores_CHW: float32 in [0, 1], one map per prompt, in the order of `prompts`.
-        prompts: the words that were asked.
-        instances: the objects found, or None from a VLM that gives maps only (CEG then takes connected components).
+        prompts: the prompts, as they were asked.
+        instances: the objects found, or None from a VLM that gives score maps only (CEG then uses components).
     """
 
     scores_CHW: NDArray[np.float32]
@@ -38,26 +44,32 @@ class Segments:
 
 @runtime_checkable
 class VLM(Protocol):
-    """Words and an image in, a score map per word out."""
+    """A vision-language model: an image and prompts in, one score map per prompt out."""
 
     @property
     def identity(self) -> str:
-        """Name and hash of the weights: equal identity means equal answers. Part of the key of the answer store."""
+        """Name and hash of the weights: equal identities mean equal answers. Part of the keys of stored answers."""
         ...
 
     @property
     def gamma(self) -> float:
-        """Score from which this VLM's answers are worth believing: the default of CEG's reliability threshold."""
+        """Score from which this VLM's answers are reliable: the default of CEG's confidence threshold."""
         ...
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
-        """Return the answer for one uint8 RGB image; `gsd_m` is its ground sampling distance in metres, if known."""
+        """Return the answer for one image.
+
+        Args:
+            image_HWC: uint8 RGB image of any size.
+            prompts: words or phrases to search for.
+            gsd_m: ground sampling distance in metres per pixel, if known.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class VLMLabels:
-    """Change label and single-date labels made from two answers: uint8 HW maps of 0, 1 and IGNORE (VLM unsure)."""
+    """Pseudo-labels of a pair: change label and single-date labels, uint8 HW maps of 0, 1 and IGNORE (VLM unsure)."""
 
     change_HW: NDArray[np.uint8]
     t1_HW: NDArray[np.uint8]
@@ -65,8 +77,8 @@ class VLMLabels:
 
 
 class VLMLabelSource(Protocol):
-    """Where the loader gets the VLM's labels of a pair from (the pseudo-label store implements it)."""
+    """Source of the pseudo-labels of a pair for the data loader; the pseudo-label store implements it."""
 
     def read_labels(self, pair: PairFiles) -> VLMLabels:
-        """Return the labels of one pair, of the pair's size."""
+        """Return the pseudo-labels of one pair, of the size of its images."""
         ...
