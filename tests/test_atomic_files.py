@@ -8,7 +8,7 @@ from semicdvl import atomic_files
 from semicdvl.errors import InputError, OutputError
 
 
-def test_a_broken_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "a.json"
     atomic_files.write_json(path, {"old": 1})
     with pytest.raises(KeyboardInterrupt), atomic_files.write_atomically(path) as temporary:
@@ -71,7 +71,7 @@ def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) ->
         pass
 
 
-def test_json_that_is_none_names_the_file_and_the_remedy(tmp_path: Path) -> None:
+def test_invalid_json_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match=r"a\.json.*not valid JSON.*Mend it"):
         atomic_files.read_json(tmp_path / "a.json", remedy="Mend it")

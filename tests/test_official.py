@@ -46,7 +46,7 @@ def imported(public: PublicNetwork, tmp_path_factory: pytest.TempPathFactory) ->
     return root / "run"
 
 
-def test_an_imported_network_says_what_the_public_one_says(public: PublicNetwork, imported: Path) -> None:
+def test_an_imported_network_gives_the_outputs_of_the_public_one(public: PublicNetwork, imported: Path) -> None:
     t1_BCHW, t2_BCHW = torch.randn(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         ours, theirs = load(imported)(t1_BCHW, t2_BCHW), public(t1_BCHW, t2_BCHW)
@@ -61,7 +61,7 @@ def test_the_command_takes_a_state_dict_alone_and_says_what_its_scores_are(
     torch.save(public.state_dict(), tmp_path / "latest.pth")
     code, text, complaint = command(capsys, "import-official", tmp_path / "latest.pth", "-o", tmp_path / "run")
     assert code == 0, complaint
-    assert "396 tensors, backbone resnet50s" in text and "test-selected" in text
+    assert "396 tensors, encoder resnet50s" in text and "test-selected" in text
     first, second = (load_weights(run / "model.safetensors") for run in (imported, tmp_path / "run"))
     assert first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
     assert name_score_column(tmp_path / "run", "test") == "test (test-selected)"
@@ -103,7 +103,7 @@ def _small(public: PublicNetwork) -> State:
     return {name: torch.zeros(1) for name in public.state_dict()}
 
 
-def test_names_that_lack_or_are_too_many_are_listed(public: PublicNetwork, tmp_path: Path) -> None:
+def test_missing_and_unexpected_names_are_listed(public: PublicNetwork, tmp_path: Path) -> None:
     state = dict(public.state_dict())
     lost = state.pop("decode_head.conv_seg_for_vl.bias")
     state |= {
@@ -143,7 +143,7 @@ def test_objects_are_refused_and_nothing_is_run(
     assert not (tmp_path / "trapped").exists() and not (tmp_path / "run").exists()
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused_as_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         import_official(tmp_path / "none.pth", tmp_path / "run")
     (tmp_path / "text.pth").write_text("hello there")

@@ -91,7 +91,7 @@ def test_padding_is_at_the_bottom_right_before_the_flip() -> None:
 @pytest.mark.parametrize("hflip", [False, True])
 @pytest.mark.parametrize("vflip", [False, True])
 @pytest.mark.parametrize("turns", range(4))
-def test_flips_and_turns_do_what_they_say(hflip: bool, vflip: bool, turns: int) -> None:
+def test_flips_and_rotations_follow_their_definitions(hflip: bool, vflip: bool, turns: int) -> None:
     source_HWC = _ramp(9, 8)
     wanted_HWC = source_HWC[1:8, :7]
     wanted_HWC = wanted_HWC[:, ::-1] if hflip else wanted_HWC
@@ -116,7 +116,7 @@ def test_factor_one_changes_nothing(name: str) -> None:
     assert np.abs(PhotometricTransform(((name, 1.0),)).apply(_noise()).astype(int) - _noise()).max() <= 1
 
 
-def test_steps_do_what_their_names_say() -> None:
+def test_colour_steps_follow_their_definitions() -> None:
     image_HWC = _noise()
     halved = PhotometricTransform((("brightness", 0.5),)).apply(image_HWC)
     assert np.abs(halved - image_HWC / 2).max() <= 1
@@ -128,7 +128,7 @@ def test_steps_do_what_their_names_say() -> None:
     assert np.abs(third - np.roll(image_HWC.astype(int), 1, axis=-1)).max() <= 6
 
 
-def test_steps_agree_with_pillow() -> None:
+def test_colour_steps_agree_with_pillow() -> None:
     from PIL import Image, ImageEnhance
 
     image_HWC = _noise(1)
@@ -162,7 +162,7 @@ def test_blur_smooths_and_keeps_the_mean() -> None:
     assert spread[16] / spread[15] == pytest.approx(np.exp(-0.5), abs=0.05)
 
 
-def test_inputs_stay_untouched() -> None:
+def test_inputs_are_not_modified() -> None:
     image_HWC = _noise()
     before = image_HWC.copy()
     rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_inputs_stay_untouched() -> None:
     np.testing.assert_array_equal(image_HWC, before)
 
 
-def test_looks_are_drawn_in_their_ranges() -> None:
+def test_photometric_transforms_are_drawn_in_their_ranges() -> None:
     rng = np.random.default_rng(0)
     looks = [draw_photometric(StrongAugmentation(), rng=rng) for _ in range(2000)]
     jittered = [dict(look.colors) for look in looks if look.colors]
@@ -222,6 +222,6 @@ def test_half_of_the_pairs_get_a_box() -> None:
         lambda: CutMixSettings(area_frac=(0.5, 0.9), aspect=(5.0, 6.0)),
     ],
 )
-def test_senseless_settings_are_refused(make: object) -> None:
+def test_settings_out_of_range_are_refused(make: object) -> None:
     with pytest.raises(ConfigError):
         make()  # type: ignore[operator]

@@ -71,7 +71,7 @@ def test_more_than_eight_bits_or_other_bands_are_refused(tmp_path: Path) -> None
         read_rgb(_tiff(tmp_path / "s2.tif", np.zeros((13, 5, 7), np.uint8)))
 
 
-def test_what_is_no_whole_image_is_refused(tmp_path: Path) -> None:
+def test_truncated_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_rgb(tmp_path / "none.png")
     for suffix in (".png", ".jpg", ".tif"):
@@ -96,7 +96,7 @@ def test_a_window_outside_is_refused(tmp_path: Path, suffix: str, window: tuple[
 # ------------------------------------------------------------------------------------------------ masks
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("changed", [1, 255])
-def test_both_alphabets_become_zero_and_one(tmp_path: Path, suffix: str, changed: int) -> None:
+def test_both_label_encodings_become_zero_and_one(tmp_path: Path, suffix: str, changed: int) -> None:
     truth_HW = (_rgb()[..., 0] > 128).astype(np.uint8)
     read_HW = read_mask(save(tmp_path / f"m{suffix}", truth_HW * np.uint8(changed)))
     assert read_HW.dtype == np.uint8
@@ -104,7 +104,7 @@ def test_both_alphabets_become_zero_and_one(tmp_path: Path, suffix: str, changed
     np.testing.assert_array_equal(read_mask(tmp_path / f"m{suffix}", window_px=(1, 2, 3, 4)), truth_HW[1:4, 2:6])
 
 
-def test_masks_in_other_clothes(tmp_path: Path) -> None:
+def test_masks_with_several_bands_or_a_palette(tmp_path: Path) -> None:
     truth_HW = (_rgb()[..., 0] > 128).astype(np.uint8)
     three = np.repeat(truth_HW[..., None] * np.uint8(255), 3, -1)
     np.testing.assert_array_equal(read_mask(save(tmp_path / "three.png", three)), truth_HW)
@@ -125,10 +125,10 @@ def test_odd_values_are_named_with_the_remedy(tmp_path: Path, values: tuple[int,
     assert str(set(values)).strip("{}") in str(caught.value)
 
 
-def test_colour_and_fractions_are_no_masks(tmp_path: Path) -> None:
+def test_colour_images_and_fractions_are_refused_as_masks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="colour"):
         read_mask(save(tmp_path / "colour.png", _rgb()))
-    with pytest.raises(InputError, match="fractions"):
+    with pytest.raises(InputError, match="not whole"):
         read_mask(_tiff(tmp_path / "f.tif", np.full((1, 5, 7), 0.5, np.float32)))
 
 
@@ -164,7 +164,7 @@ def test_rasters_of_other_ground_are_refused(tmp_path: Path) -> None:
         check_pair_files(PairFiles("crs", here, _tiff(tmp_path / "crs.tif", bands_CHW, crs="EPSG:32616")))
 
 
-def test_pairs_without_change_or_label_cannot_be_learnt_from(tmp_path: Path) -> None:
+def test_pairs_without_change_or_label_are_refused(tmp_path: Path) -> None:
     image = save(tmp_path / "a.png", _rgb())
     same = save(tmp_path / "same.png", np.zeros((5, 7), np.uint8))
     pair = PairFiles("x", image, image, same)

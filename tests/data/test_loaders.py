@@ -117,7 +117,7 @@ def test_without_augmentation_views_are_parts_of_their_files(split: Split) -> No
         np.testing.assert_array_equal(labelled.label_BHW[index], truth_HW[part])
 
 
-def test_dates_look_different_unless_paired(tmp_path: Path) -> None:
+def test_dates_get_different_transforms_unless_paired(tmp_path: Path) -> None:
     same = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     image, label = save(tmp_path / "a.png", same), save(tmp_path / "l.png", np.full((40, 56), 255, np.uint8))
     one = Split((PairFiles("x", image, image, label),), (PairFiles("y", image, image),), (), ())
@@ -160,7 +160,7 @@ def test_a_second_strong_view_leaves_everything_else_as_it_was(split: Split) -> 
         assert all(torch.equal(value, _tensors(other)[name]) for name, value in _tensors(part).items())
 
 
-def test_parts_that_are_not_asked_for_are_left_out(split: Split) -> None:
+def test_parts_that_are_not_requested_are_left_out(split: Split) -> None:
     assert all(part is None for _, part in _batches(split, unlabelled_batch=0))
     labelled, unlabelled = _batches(split, vlm=None, options=LoaderOptions(with_truth=False))[0]
     assert unlabelled is not None
@@ -193,12 +193,12 @@ def test_same_seed_same_batches_and_another_seed_others(split: Split) -> None:
     assert not any(_same(a, b) for a, b in zip(one[1:], one[:-1], strict=True))
 
 
-def test_resuming_gives_the_batches_of_an_unbroken_run(split: Split) -> None:
+def test_resuming_gives_the_batches_of_an_uninterrupted_run(split: Split) -> None:
     whole, rest = _batches(split), _batches(split, start_step=4)
     assert len(rest) == 3 and all(_same(a, b) for a, b in zip(whole[4:], rest, strict=True))
 
 
-def test_batches_leave_the_global_randomness_alone(split: Split) -> None:
+def test_batches_do_not_change_the_global_random_state(split: Split) -> None:
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  the global state is what is looked at
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -280,7 +280,7 @@ class WrongVLM:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_errors_come_out_of_workers_as_they_are(split: Split, tmp_path: Path, workers: int) -> None:
+def test_errors_of_workers_are_raised_unchanged(split: Split, tmp_path: Path, workers: int) -> None:
     with pytest.raises(StoreError, match=r"p\d\d: the VLM's labels are"):
         _batches(split, vlm=WrongVLM(), workers=workers)
     broken = tmp_path / "broken.png"

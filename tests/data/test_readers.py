@@ -22,7 +22,7 @@ from semicdvl.types import PairFiles
 REAL = SHARED / "data"
 
 
-def test_every_name_leads_to_a_reader() -> None:
+def test_every_registered_name_is_a_reader() -> None:
     for name in DATASETS:
         reader = resolve_builder("data set", name, DATASETS)
         assert next(iter(inspect.signature(reader).parameters)) == "root"
@@ -41,7 +41,7 @@ def test_flat_folder_with_lists(tmp_path: Path) -> None:
     assert read_pair(dataset.pairs_by_name["c.1"]).t1_HWC[0, 0, 0] == 2
 
 
-def test_suffixes_may_differ_and_labels_may_lack(tmp_path: Path) -> None:
+def test_suffixes_may_differ_and_labels_may_be_missing(tmp_path: Path) -> None:
     root = folder_of_pairs(tmp_path, ["a", "b"])
     (root / "label" / "b.png").unlink()
     save(root / "B" / "a.jpg", np.zeros((40, 56, 3), np.uint8))

@@ -35,7 +35,7 @@ def _pair(name: str, *, labelled: bool = True) -> PairFiles:
 
 def _set(count: int, *, labelled: int | None = None, **fields: object) -> ChangeDataset:
     most = count if labelled is None else labelled
-    return ChangeDataset("made_up", tuple(_pair(f"p{i}", labelled=i < most) for i in range(count)), **fields)  # type: ignore[arg-type]
+    return ChangeDataset("synthetic", tuple(_pair(f"p{i}", labelled=i < most) for i in range(count)), **fields)  # type: ignore[arg-type]
 
 
 def _names(pairs: tuple[PairFiles, ...]) -> set[str]:

@@ -55,7 +55,7 @@ def test_a_census_finds_the_true_area_of_a_biased_map() -> None:
     assert found.estimated_areas[1].value == pytest.approx(truth.sum()) and mapped.sum() > 2 * truth.sum()
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+def test_intervals_contain_the_truth_as_often_as_stated() -> None:
     rng = np.random.default_rng(1)
     cells = np.array([[9000, 400], [200, 800]])
     inside = 0
@@ -66,7 +66,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.88 <= inside / 400 <= 0.99
 
 
-def test_what_the_sample_does_not_say_is_nan() -> None:
+def test_estimates_that_the_sample_does_not_define_are_nan() -> None:
     none = estimate_area_accuracy([[0, 0], [3, 4]], mapped=[100, 20])
     assert math.isnan(none.overall_accuracy.value) and math.isnan(none.estimated_areas[1].value)
     nothing_mapped = estimate_area_accuracy([[45, 5], [0, 0]], mapped=[100, 0])

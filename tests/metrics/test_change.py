@@ -34,7 +34,7 @@ def test_scores_stay_in_range(tn: int, fp: int, fn: int, tp: int) -> None:
         assert math.isnan(value) or low <= value <= 1
 
 
-def test_hand_made_map() -> None:
+def test_scores_of_a_small_map() -> None:
     pred_HW = np.array([[1, 1, 0, 0, 255], [1, 0, 0, 1, 1]], np.uint8)
     label_HW = np.array([[1, 0, 0, 1, 1], [1, 0, 0, 1, 255]], np.uint8)
     counts = ConfusionCounts.from_maps(pred_HW, label_HW)

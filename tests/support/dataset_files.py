@@ -1,4 +1,4 @@
-"""Small data sets written for tests of the data room."""
+"""Write small data sets for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def save(path: Path, array: np.ndarray) -> Path:
-    """Write an array as the picture that the suffix says."""
+    """Write an array as an image in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
     return path

@@ -1,4 +1,4 @@
-"""The made-up city: same seed same bytes, truth equal to its polygons, nuisances that can be off, files that fit."""
+"""The synthetic city: same seed same bytes, truth equal to its polygons, nuisances that can be off, files that fit."""
 
 from dataclasses import replace
 from functools import cache
@@ -53,7 +53,7 @@ def far_from(mask_HW: np.ndarray, distance_px: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------ arrays
-def test_same_seed_same_bytes_other_seed_other_city():
+def test_a_seed_gives_the_same_bytes_and_another_seed_another_city():
     again = generate_city(CitySpec(size_px=(300, 400), seed=3))
     for name in ("t1_HWC", "t2_HWC", "change_HW", "classes_t1_HW", "classes_t2_HW"):
         np.testing.assert_array_equal(getattr(again, name), getattr(city(), name))
@@ -96,7 +96,7 @@ def test_truth_rasters_equal_the_polygons(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_kinds_say_on_which_dates_a_building_stands(seed):
+def test_kinds_agree_with_the_dates_of_a_building(seed):
     made = city(seed)
     one, two = made.buildings_t1, made.buildings_t2
     assert set(one["kind"]) <= {"unchanged", "disappeared", "replaced"}
@@ -147,7 +147,7 @@ def test_change_rate_follows_the_setting():
     np.testing.assert_allclose(rates[1:], [0.02, 0.06], rtol=0.2)
 
 
-def test_nothing_changed_means_equal_buildings():
+def test_without_change_buildings_are_equal():
     made = generate_city(CitySpec(size_px=(300, 420), seed=6, change_frac=0.0))
     assert made.buildings_t1.geometry.geom_equals(made.buildings_t2.geometry).all()
     assert not made.change_HW.any()
@@ -156,7 +156,7 @@ def test_nothing_changed_means_equal_buildings():
 
 # ------------------------------------------------------------------------------------------------ plan
 @pytest.mark.parametrize("seed", range(5))
-def test_buildings_stand_on_no_street_no_water_and_not_in_each_other(seed):
+def test_buildings_overlap_no_street_no_water_and_no_other_building(seed):
     rng = np.random.default_rng(seed)
     plan = plan_streets(rng, width_m=300, height_m=230)
     sketch = ScenePlanner(rng, plan)
@@ -241,7 +241,7 @@ def test_without_nuisances_only_the_change_and_its_surroundings_differ(seed):
 
 
 @pytest.mark.parametrize("name", NUISANCES)
-def test_each_nuisance_alone_changes_the_picture_but_not_the_truth(name):
+def test_each_nuisance_alone_changes_the_image_but_not_the_truth(name):
     calm = calm_city(3 if name == "garden" else FIELD_SEED)
     strength = 1.0 if name in RARE else getattr(CitySpec(), name)
     stirred = generate_city(replace(calm.spec, **{name: strength}))
@@ -251,7 +251,7 @@ def test_each_nuisance_alone_changes_the_picture_but_not_the_truth(name):
     assert any((a != b).any() for a, b in pictures)
 
 
-def test_shift_moves_date_2_by_that_much():
+def test_shift_moves_date_2_by_its_length():
     calm = calm_city()
     moved = generate_city(replace(calm.spec, shift_px=3.0))
     np.testing.assert_array_equal(moved.t1_HWC, calm.t1_HWC)
@@ -324,7 +324,7 @@ def test_unwritable_folder(tmp_path):
         write_city(city(), tmp_path / "file" / "city")
 
 
-def test_patches_hold_what_their_names_say(tmp_path):
+def test_patches_hold_the_windows_of_their_names(tmp_path):
     made = city()
     pairs = write_city_patches(made, tmp_path, size_px=140)
     assert [p.name for p in pairs] == [f"city00003_r{r:05d}_c{c:05d}" for r in (0, 140) for c in (0, 140)]

@@ -1,4 +1,4 @@
-"""The made-up VLM: each kind of error does what it says, and its files take the ordinary way into a store."""
+"""The simulated VLM: each kind of error has its effect, and its files get into a store in the usual way."""
 
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_prompts_are_the_papers() -> None:
     assert PROMPT_SETS["buildings"].words == ANSWER_PROMPTS
 
 
-def test_without_errors_it_tells_the_truth() -> None:
+def test_without_errors_answers_are_the_truth() -> None:
     truth = ((city().classes_t1_HW, city().buildings_t1), (city().classes_t2_HW, city().buildings_t2))
     for answer, (classes_HW, buildings) in zip(simulate_answers(city(), NO_ERRORS), truth, strict=True):
         assert len(answer.instances) == len(buildings)
@@ -80,7 +80,7 @@ def test_equal_settings_give_equal_answers_and_another_seed_others() -> None:
     assert first.instances != other.instances
 
 
-def test_misses_take_their_share_and_small_buildings_first() -> None:
+def test_misses_have_their_share_and_small_buildings_are_missed_more() -> None:
     large = city().buildings_t1[city().buildings_t1["area_m2"] > SMALL_BUILDING_M2]
     small = len(city().buildings_t1) - len(large)
     errors = [with_errors(miss_frac=0.3, seed=seed) for seed in range(12)]
@@ -90,7 +90,7 @@ def test_misses_take_their_share_and_small_buildings_first() -> None:
     assert not simulate_answers(city(), with_errors(miss_frac=1.0))[0].instances
 
 
-def test_inventions_stand_where_nothing_does() -> None:
+def test_false_positives_are_where_no_building_is() -> None:
     errors = with_errors(invented_per_ha=20.0, persistence_frac=0.5)
     true = len(city().buildings_t1)
     invented = simulate_answers(city(), errors)[0].instances[true:]
@@ -103,7 +103,7 @@ def test_inventions_stand_where_nothing_does() -> None:
             assert not built_HW[y, x]
 
 
-def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
+def test_misalignment_moves_outlines_by_its_deviation() -> None:
     true, moved = (
         simulate_answers(city(), errors)[0].instances
         for errors in (NO_ERRORS, with_errors(misalignment_px=2.0, persistence_frac=0))
@@ -116,7 +116,7 @@ def test_misalignment_moves_outlines_by_as_much_as_it_says() -> None:
     assert np.std(ways) == pytest.approx(2.0, rel=0.25)
 
 
-def test_confusion_mistakes_its_share_of_the_ground() -> None:
+def test_confusion_affects_its_share_of_the_ground() -> None:
     right, wrong = (
         simulate_answers(city(), errors)[0].scores_CHW for errors in (NO_ERRORS, with_errors(confusion_frac=0.2))
     )
@@ -135,7 +135,7 @@ def test_noise_has_its_strength_and_length() -> None:
     assert np.nanmean(noise_HW[:, 1:] * noise_HW[:, :-1]) > 0.6 * np.nanvar(noise_HW), "neighbours are alike"
 
 
-def test_persistence_makes_the_dates_err_alike() -> None:
+def test_persistence_gives_both_dates_the_same_errors() -> None:
     """What stands on both dates is found on both, or on neither."""
     stay = set(city().buildings_t1["id"][city().buildings_t1["kind"] == "unchanged"])
 
@@ -162,7 +162,7 @@ def test_errors_out_of_range_are_refused(name: str, value: float) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ files
-def test_files_say_what_the_answers_say(tmp_path: Path) -> None:
+def test_files_hold_the_answers(tmp_path: Path) -> None:
     pairs = write_city_patches(city(), tmp_path / "pairs", size_px=64)
     write_answers(city(), pairs, tmp_path / "answers", images=tmp_path / "pairs", size_px=64, errors=AnswerErrors())
     vlm = files.build_precomputed(weights=tmp_path / "answers")
@@ -203,7 +203,7 @@ def _span(pair: PairFiles, part: int) -> tuple[int, int]:
     return start, start + 64
 
 
-def test_a_patch_that_does_not_say_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_patch_without_position_in_its_name_is_refused(tmp_path: Path) -> None:
     odd = PairFiles("somewhere", Path("a.png"), Path("b.png"))
     with pytest.raises(DataError, match="somewhere"):
         write_answers(city(), [odd], tmp_path / "answers", images=tmp_path, size_px=64, errors=NO_ERRORS)

@@ -41,7 +41,7 @@ def mask_of(row: int, col: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.shp"])
-def test_burned_pixel_by_pixel(tmp_path: Path, name: str) -> None:
+def test_rasterising_equals_a_count_by_pixel(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, on_map(3, 5, 7, 11), on_map(20, 30, 4, 6))
     polygons = read_polygons(path, grid=GRID)
     want = mask_of(3, 5, 7, 11) | mask_of(20, 30, 4, 6)
@@ -55,13 +55,13 @@ def test_burned_pixel_by_pixel(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.geojson"])
-def test_another_crs_lands_on_the_same_pixels(tmp_path: Path, name: str) -> None:
+def test_another_crs_gives_the_same_pixels(tmp_path: Path, name: str) -> None:
     there = gpd.GeoSeries([on_map(3, 5, 7, 11)], crs=UTM.to_wkt()).to_crs(4326)
     polygons = read_polygons(written(tmp_path / name, *there, crs=4326), grid=GRID)
     np.testing.assert_array_equal(polygons.rasterize_mask(GRID), mask_of(3, 5, 7, 11))
 
 
-def test_plain_images_take_polygons_in_pixels(tmp_path: Path) -> None:
+def test_images_without_crs_accept_polygons_in_pixels(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="'crs' was not provided"):
         plain = written(tmp_path / "plain.gpkg", box(5, 3, 16, 10), crs=None)
     np.testing.assert_array_equal(read_polygons(plain, grid=PLAIN).rasterize_mask(PLAIN), mask_of(3, 5, 7, 11))
@@ -71,7 +71,7 @@ def test_plain_images_take_polygons_in_pixels(tmp_path: Path) -> None:
         read_polygons(plain, grid=GRID)
 
 
-def test_broken_and_foreign_rows_are_mended_or_left_out_and_counted(tmp_path: Path) -> None:
+def test_broken_polygons_are_repaired_and_other_rows_left_out(tmp_path: Path) -> None:
     shapes = [on_map(30, 5, 2, 2), BOW_TIE, Point(400_001, 5_599_999), None, on_map(5000, 5, 3, 3)]
     polygons = read_polygons(written(tmp_path / "a.gpkg", *shapes), grid=GRID)
     assert (polygons.repaired, polygons.not_polygons, polygons.outside) == (1, 2, 1)
@@ -81,7 +81,7 @@ def test_broken_and_foreign_rows_are_mended_or_left_out_and_counted(tmp_path: Pa
     assert len(polygons.describe_repairs()) == 3 and "repaired" in polygons.describe_repairs()[0]
 
 
-def test_layers_are_named_where_there_are_several(tmp_path: Path) -> None:
+def test_a_layer_must_be_named_where_there_are_several(tmp_path: Path) -> None:
     path = written(tmp_path / "a.gpkg", on_map(3, 5, 7, 11), layer="roofs")
     written(path, on_map(20, 30, 4, 6), layer="change")
     assert read_polygons(path, grid=GRID, layer="change").rasterize_mask(GRID)[20, 30]
@@ -91,7 +91,7 @@ def test_layers_are_named_where_there_are_several(tmp_path: Path) -> None:
         read_polygons(path, grid=GRID, layer="chang")
 
 
-def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
+def test_unusable_layers_are_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "text.gpkg").write_text("no vector file")
     empty = written(tmp_path / "empty.gpkg", on_map(0, 0, 1, 1))
     gpd.read_file(empty).iloc[:0].to_file(empty, geometry_type="Polygon")
@@ -112,7 +112,7 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
         assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_parquet_is_read_or_says_what_is_missing(tmp_path: Path) -> None:
+def test_parquet_is_read_or_names_the_missing_package(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     frame = gpd.GeoDataFrame(geometry=[on_map(3, 5, 7, 11)], crs=UTM.to_wkt())
     try:

@@ -1,4 +1,4 @@
-"""Training patches: from two rasters and polygons (blocks, gaps, resuming), and of the published data sets."""
+"""Training patches from two rasters and polygons: labels, subsets, resuming, and what cannot be prepared."""
 
 from __future__ import annotations
 
@@ -12,40 +12,26 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from rich.console import Console
 from shapely.geometry import Polygon, box
 from tests.support.command import command
-from tests.support.dataset_files import folder_of_pairs, save
-from tests.support.paths import SHARED
 
 from semicdvl.config import parse_recipe
 from semicdvl.data.images import read_mask, read_rgb
 from semicdvl.data.name_lists import read_name_list
 from semicdvl.data.prepare import patch_cutter
 from semicdvl.data.prepare.config import PrepareSettings
-from semicdvl.data.prepare.published import prepare_published, verify_lists
 from semicdvl.data.prepare.results import PreparedPatches
 from semicdvl.data.prepare.run import prepare_patches
 from semicdvl.data.prepare.spatial_split import (
-    LABELLED,
-    UNLABELLED,
     CutPatch,
-    PatchCell,
-    lay_out_patches,
-    measure_leakage,
-    split_by_blocks,
 )
-from semicdvl.data.publication import find_publication
 from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.training.run import train
 from semicdvl.types import IGNORE
 
 QUIET = Console(quiet=True)
-LISTS = SHARED / "splits"
 UTM, CORNER = "EPSG:32633", (400_000.0, 5_600_000.0)
 HEIGHT, WIDTH = 330, 400
 VALUES = {0: 0, 128: IGNORE, 255: 1}
@@ -101,8 +87,7 @@ def made(town: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pre
     return run(town, tmp_path_factory.mktemp("made") / "DATA")
 
 
-# ------------------------------------------------------------------------------------------------ rasters
-def test_patches_hold_what_the_rasters_and_polygons_say(made: PreparedPatches, town: dict[str, Path]) -> None:
+def test_patches_equal_the_windows_of_rasters_and_polygons(made: PreparedPatches, town: dict[str, Path]) -> None:
     data = folder.read_folder(made.out)
     with rasterio.open(town["before"]) as before, rasterio.open(town["after"]) as after:
         t1_HWC, t2_HWC = np.moveaxis(before.read(), 0, 2), np.moveaxis(after.read(), 0, 2)[8:, 4:]
@@ -120,7 +105,7 @@ def test_patches_hold_what_the_rasters_and_polygons_say(made: PreparedPatches, t
     assert any((read_mask(pair.label, label_values=VALUES) == IGNORE).any() for pair in data.pairs if pair.label)
 
 
-def test_sides_are_blocks_of_ground_with_gaps(made: PreparedPatches) -> None:
+def test_subsets_are_blocks_of_ground_with_gaps(made: PreparedPatches) -> None:
     assert made.leakage.touching == {"val": 0, "test": 0}
     assert all(gap is not None and gap >= 8 for gap in made.leakage.nearest_px.values())
     rows = {stats.subset: (stats.labelled, stats.unlabelled) for stats in made.subset_stats}
@@ -144,14 +129,14 @@ def test_touching_patches_are_counted_where_there_is_no_gap(town: dict[str, Path
     assert tight.leakage.touching["test"] > 0 and "touch a training patch" in tight.summary
 
 
-def test_labels_need_no_explanation_unless_unknown_ground_is_asked_for(town: dict[str, Path], tmp_path: Path) -> None:
+def test_labels_hold_no_unknown_pixels_by_default(town: dict[str, Path], tmp_path: Path) -> None:
     plain = run(town, tmp_path / "DATA", PrepareSettings(size_px=32, buffer_px=8, seed=1))
     labelled = [pair for pair in folder.read_folder(plain.out).pairs if pair.label is not None]
     assert labelled and all(set(np.unique(read_mask(pair.label))) <= {0, 1} for pair in labelled if pair.label)
     assert all(int(pair.name[9:15]) + 32 <= 258 for pair in labelled) and "label_values" not in plain.summary
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     town: dict[str, Path], made: PreparedPatches, tmp_path: Path, monkeypatch: Any
 ) -> None:
     real, calls = patch_cutter._cut_patch, []
@@ -193,7 +178,7 @@ def test_patches_without_data_are_skipped_and_counted(town: dict[str, Path], tmp
     assert not any(stats.unlabelled for stats in dark.subset_stats) and "small-supervised" in dark.summary
 
 
-def test_the_patches_train(made: PreparedPatches, tmp_path: Path) -> None:
+def test_a_network_trains_on_the_patches(made: PreparedPatches, tmp_path: Path) -> None:
     command_line = made.summary.splitlines()[-1]
     assert "semicdvl train recipes/small-semicd_vl.toml" in command_line and "data.label_values" in command_line
     recipe = {
@@ -206,7 +191,9 @@ def test_the_patches_train(made: PreparedPatches, tmp_path: Path) -> None:
     assert any("iou" in scores for scores in trained.list_score_columns().values())
 
 
-def test_the_command(town: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prepares_and_names_missing_options(
+    town: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = [f"--{name.replace('_', '-')}={path}" for name, path in town.items()]
     code, printed, _ = command(capsys, "prepare", *options, "-o", tmp_path / "DATA", "--size-px", 48)
     assert code == 0 and "0 of" in printed and f"semicdvl pseudo {tmp_path / 'DATA'}" in printed
@@ -214,7 +201,7 @@ def test_the_command(town: dict[str, Path], tmp_path: Path, capsys: pytest.Captu
     assert code == 2 and "--labels, --output missing" in complained and "Traceback" not in complained
 
 
-def test_what_cannot_be_prepared_says_why_and_writes_nothing(town: dict[str, Path], tmp_path: Path) -> None:
+def test_unusable_inputs_are_refused_and_nothing_is_written(town: dict[str, Path], tmp_path: Path) -> None:
     far = tmp_path / "far.gpkg"
     gpd.GeoDataFrame(geometry=[on_map(9000, 0, 10, 10)], crs=UTM).to_file(far)
     beside = tmp_path / "beside.gpkg"
@@ -237,131 +224,3 @@ def test_what_cannot_be_prepared_says_why_and_writes_nothing(town: dict[str, Pat
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(OutputError, match="not made by"):
         run(town, tmp_path / "mine")
-
-
-# ------------------------------------------------------------------------------------------------ blocks
-@settings(max_examples=60, deadline=None)
-@given(st.integers(33, 700), st.integers(33, 700), st.integers(1, 4), st.integers(0, 40), st.integers(0, 5))
-def test_blocks_never_come_closer_than_the_gap(height: int, width: int, side: int, gap: int, seed: int) -> None:
-    cells = lay_out_patches(height, width, size_px=32, block_patches=side, buffer_px=gap)
-    assert all(cell.row + 32 <= height and cell.col + 32 <= width for cell in cells)
-    assert len({cell.name for cell in cells}) == len(cells) > 0
-    patches = [CutPatch(cell, LABELLED if i % 5 else UNLABELLED, 1024, 1024, i % 3) for i, cell in enumerate(cells)]
-    changed = {patch.cell.block for patch in patches if patch.state == LABELLED and patch.changed_px}
-    if len(changed) < 3:
-        with pytest.raises(DataError, match="hold a labelled change"):
-            split_by_blocks(patches, val_frac=0.2, test_frac=0.3, seed=seed)
-        return
-    made = split_by_blocks(patches, val_frac=0.2, test_frac=0.3, seed=seed)
-    for side_patches in (made.train, made.val, made.test):
-        assert any(patch.changed_px for patch in side_patches if patch.state == LABELLED)
-    assert sum(len(each) for each in vars(made).values()) == len(patches)
-    found = measure_leakage(made, size_px=32)
-    assert all(nearest is None or nearest >= gap for nearest in found.nearest_px.values())
-    if gap:
-        assert not any(found.touching.values())
-
-
-def test_leakage_is_measured_and_not_assumed() -> None:
-    from semicdvl.data.prepare.spatial_split import SpatialSplit
-
-    train, near, far = (CutPatch(PatchCell(row, col, (0, 0)), LABELLED) for row, col in ((0, 0), (32, 32), (40, 71)))
-    found = measure_leakage(SpatialSplit(train=(train,), test=(near, far)), size_px=32)
-    assert found.touching == {"val": 0, "test": 1} and found.nearest_px == {"val": None, "test": 0}
-    assert measure_leakage(SpatialSplit(train=(train,), test=(far,)), size_px=32).nearest_px["test"] == 39
-
-
-# ------------------------------------------------------------------------------------------------ published sets
-def tiles(root: Path, size_px: int = 512) -> Path:
-    """A LEVIR-CD of one tile a side."""
-    for number, side in enumerate(("train", "val", "test")):
-        folder_of_pairs(root / side, [f"{side}_{number + 7}"], size_px=(size_px, size_px))
-    return root
-
-
-def lists(root: Path, **sides: list[str]) -> Path:
-    for name, names in sides.items():
-        path = root / name.replace("__", "/").replace("5", "5%")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".txt").write_bytes("".join(f"{each}.png\r\n" for each in names).encode())
-    return root
-
-
-def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
-    root = tiles(tmp_path / "LEVIR")
-    own = {side: [f"{side}_{n}_{i}" for i in (3, 1, 2, 4)] for side, n in (("train", 7), ("val", 8), ("test", 9))}
-    below = lists(tmp_path / "lists", **own, **{"5__labeled": own["train"][:1], "5__unlabeled": own["train"][1:]})
-    found = prepare_published("levir_cd", root, lists=below, console=QUIET)
-    assert found.root == tmp_path / "LEVIR-256" and found.written == 12
-    whole_HWC = read_rgb(root / "train" / "A" / "train_7.png")
-    np.testing.assert_array_equal(read_rgb(found.root / "A" / "train_7_2.png"), whole_HWC[:256, 256:])
-    np.testing.assert_array_equal(read_rgb(found.root / "A" / "train_7_3.png"), whole_HWC[256:, :256])
-    label_HW = np.asarray(Image.open(found.root / "label" / "train_7_1.png"))
-    assert set(np.unique(label_HW)) == {0, 255} and label_HW[6, 10] == 255
-    copied = found.root / "list" / "5%" / "labeled.txt"
-    assert copied.read_bytes() == (below / "5%" / "labeled.txt").read_bytes()
-    assert [(fact.name, fact.count, fact.is_published) for fact in found.lists][-1] == ("5%/unlabeled", 3, False)
-    assert found.leak_counts == {"val": 0, "test": 0} and "not the published list" in found.summary
-    copied.parent.parent.joinpath("odd.txt").touch()
-    (found.root / "A" / "train_7_2.png").unlink()
-    assert prepare_published("levir_cd", root, lists=below, console=QUIET).written == 1  # only what is missing
-    checked = prepare_published("levir_cd", found.root, console=QUIET)
-    assert checked.written == 0 and checked.root == found.root and "recipes/levir-05" in checked.summary
-
-
-def test_without_lists_the_tiles_tell_the_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed, _ = command(capsys, "prepare", "levir-cd", tiles(tmp_path / "LEVIR"))
-    assert code == 0 and "train 4, val 4, test 4" in printed and "12 new" in printed
-    assert read_name_list(tmp_path / "LEVIR-256" / "list" / "val.txt") == tuple(f"val_8_{i}" for i in (1, 2, 3, 4))
-    code, printed, _ = command(capsys, "prepare", "levir-cd", tmp_path / "LEVIR-256", "--verify")
-    assert code == 0 and "12 patches" in printed and "0 new" in printed
-
-
-def test_lists_that_are_wrong_say_how(tmp_path: Path) -> None:
-    names = [f"whucd_{i:05d}" for i in (1, 2, 3, 4)]
-    root = folder_of_pairs(tmp_path / "WHU", names)
-    good = {"train": names[:2], "val": names[2:3], "test": names[3:]}
-    cases = {
-        r"train\.txt names 1 of 3 pairs that have no files": {**good, "train": [*names[:2], "whucd_00009"]},
-        "in common": {**good, "test": names[2:]},
-        "twice": {**good, "train": [names[0], names[0]]},
-        r"differ from train\.txt": {**good, "5__labeled": names[:1], "5__unlabeled": ["whucd_00007"]},
-    }
-    for number, (problem, sides) in enumerate(cases.items()):
-        with pytest.raises(DataError, match=problem):
-            prepare_published("whu_cd", root, lists=lists(tmp_path / str(number), **sides), console=QUIET)
-    with pytest.raises(InputError, match=r"test\.txt"):
-        prepare_published("whu_cd", root, lists=lists(tmp_path / "x", train=names[:2], val=names[2:3]), console=QUIET)
-    found = prepare_published("whu_cd", root, lists=lists(tmp_path / "good", **good), console=QUIET)
-    assert found.leak_counts == {"val": 1, "test": 0}  # 3 is beside 2, 4 beside 3 only
-    (root / "label" / "whucd_00001.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"whucd_00001\.png.*not an image"):
-        prepare_published("whu_cd", root, console=QUIET)
-
-
-def test_whu_cd_mosaics_are_cut_row_by_row(tmp_path: Path) -> None:
-    root = tmp_path / "WHU"
-    rng = np.random.default_rng(0)
-    for name, shape in (("before/before", (530, 800, 3)), ("after/after", (530, 800, 3)), ("change_label", (530, 800))):
-        image = rng.integers(0, 256, shape, dtype=np.uint8)
-        save(root / f"{name}.tif", image if len(shape) == 3 else (image > 200).astype(np.uint8) * 255)
-    found = prepare_published("whu_cd", root, tmp_path / "OUT", console=QUIET)
-    assert [pair.name for pair in found.dataset.pairs] == [f"whucd_{i:05d}" for i in range(1, 7)]
-    whole_HWC = read_rgb(root / "after" / "after.tif")
-    np.testing.assert_array_equal(read_rgb(tmp_path / "OUT" / "B" / "whucd_00005.png"), whole_HWC[256:512, 256:512])
-    assert any("row by row" in note for note in found.notes)
-    save(root / "after" / "after2.tif", whole_HWC)
-    with pytest.raises(InputError, match="2 mosaics that could be 'after'"):
-        prepare_published("whu_cd", root, console=QUIET)
-
-
-@pytest.mark.skipif(not LISTS.is_dir(), reason="no published lists at ../shared/splits")
-@pytest.mark.parametrize("name", ["levir", "whu"])
-def test_published_lists_are_known_by_their_hash(name: str) -> None:
-    from semicdvl.data.change_dataset import ChangeDataset
-    from semicdvl.types import PairFiles
-
-    names = [each for side in ("train", "val", "test") for each in read_name_list(LISTS / name / f"{side}.txt")]
-    pairs = tuple(PairFiles(each, Path(each), Path(each), Path(each)) for each in names)
-    facts = verify_lists(ChangeDataset(f"{name}_cd", pairs), LISTS / name)
-    assert len(facts) == 11 == len(find_publication(f"{name}_cd").lists) and all(fact.is_published for fact in facts)
