@@ -31,9 +31,12 @@ from semicdvl.cli.options import (
     split_words,
 )
 from semicdvl.cli.tables import build_failure_table
+from semicdvl.raster.vector.formats import VECTOR_FORMATS
 
 if TYPE_CHECKING:
     from semicdvl import Detector
+
+FURTHER_FORMATS = ",".join(name for name in VECTOR_FORMATS if name != "gpkg")
 
 
 class Precision(StrEnum):
@@ -154,7 +157,7 @@ class MapOptions:
     polygons: Annotated[
         str | None,
         typer.Option(
-            help="Further formats of the polygons beside GeoPackage: geojson,fgb,parquet", rich_help_panel=OUTPUT
+            help=f"Further formats of the polygons beside GeoPackage: {FURTHER_FORMATS}", rich_help_panel=OUTPUT
         ),
     ] = None
     overwrite: Annotated[

@@ -34,7 +34,7 @@ class DetectionConfig:
             "none" does not.
         simplify_m: tolerance in metres by which the polygons are simplified (0: not at all).
         regularise: give polygons right angles where these fit, for buildings.
-        polygons: vector formats beside changes.gpkg: "geojson", "fgb", "parquet".
+        polygons: vector formats beside changes.gpkg: "geojson", "fgb", "parquet" (`raster.vector.formats`).
         title: heading of the report; None: made from the file names.
         align: co-register the after image by the measured shift, where it is known.
         overwrite: use the output folder even if it holds other files than an earlier result; those files stay.
