@@ -43,7 +43,7 @@ def test_a_recipe_is_read_with_defaults_and_overrides(recipe: Path) -> None:
         ("train.steps=0", "greater than or equal to 1"),
         ("train.steps=many", "valid integer"),
         ("data.labelled=1.5", "less than or equal to 1"),
-        ("nothing", "wanted key=value"),
+        ("nothing", "must be key=value"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(recipe: Path, override: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: one TOML file -> one frozen, checked object. An unknown key is refused, and the nearest known one named."""
+"""Recipes: one TOML file -> one frozen, validated object; the error of an unknown key names the nearest known one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import suggest_nearest
 
 LENGTH_KEYS = {"steps": "epochs", "epochs": "steps"}
-"""Two ways to say how long a training is; what is said later (over a base, with --set) replaces the other."""
+"""Two ways to give the length of a training; the one given later (over a base, with --set) replaces the other."""
 
 
 class ConfigSection(BaseModel):
@@ -62,7 +62,7 @@ class PseudoConfig(ConfigSection):
 
 
 class PartConfig(BaseModel):
-    """A model or a method: its name, and fields of its own, which its builder checks."""
+    """A model or a method: its name, and its own options, which its builder checks."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
@@ -107,7 +107,7 @@ class TrainConfig(ConfigSection):
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     workers: int = Field(0, ge=0, description="loader processes")
     tensorboard: bool = Field(False, description="also write RUN/tensorboard; needs semicdvl[track]")
-    sheet_every: int = Field(0, ge=0, description="steps between picture sheets in RUN/sheets; 0: none")
+    sheet_every: int = Field(0, ge=0, description="steps between image sheets in RUN/sheets; 0: none")
 
     @model_validator(mode="before")
     @classmethod
@@ -136,8 +136,8 @@ class Recipe(ConfigSection):
 def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe.
 
-    A recipe may stand on another one: `base = "other.toml"`, a path relative to its own folder. Its keys are put over
-    the base's, section by section; a `model` or `method` of another name replaces the base's whole section.
+    A recipe may extend another one: `base = "other.toml"`, a path relative to its own folder. Its keys replace those of
+    the base, section by section; a `model` or `method` of another name replaces the base's whole section.
 
     Args:
         path: a TOML file.
@@ -145,7 +145,7 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises:
         InputError: the file, or its base, is missing or not TOML.
-        ConfigError: a key is unknown or a value does not fit; or recipes stand on each other in a circle.
+        ConfigError: a key is unknown or a value does not fit; or recipes extend each other in a circle.
 
     Examples:
         >>> import semicdvl as cd
@@ -172,26 +172,28 @@ def read_toml(path: Path) -> dict[str, Any]:
             path, f"cannot be read ({error.strerror})", "Give a recipe, such as one of recipes/"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(path, f"is not valid TOML ({error})", "Mend the line") from error
+        raise InputError(path, f"is not valid TOML ({error})", "Correct the line") from error
 
 
 def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the plain content of a recipe put over that of its base; `dependents` are the recipes that stand on it."""
+    """Return the plain content of a recipe merged over its base; `dependents` are the recipes that extend it."""
     content = read_toml(path)
     base = content.pop("base", None)
     if base is None:
         return content
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: base = {base!r}: the path of another recipe is wanted.")
+        raise ConfigError(f"{path}: base = {base!r} is not a path. Give the path of another recipe.")
     chain = (*dependents, path.resolve())
     below = path.parent / base
     if below.resolve() in chain:
-        raise ConfigError(f"{path}: base = '{base}' leads back to a recipe that stands on this one. Take one out.")
+        raise ConfigError(
+            f"{path}: base = '{base}' leads back to a recipe that extends this one. Remove one of the two."
+        )
     return merge_recipes(read_with_base(below, dependents=chain), content)
 
 
 def merge_recipes(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return plain recipe `base` with `changes` put over it, as `load_recipe` says."""
+    """Return the plain recipe `base` with `changes` merged over it, see `load_recipe`."""
     merged = {key: value for key, value in base.items() if LENGTH_KEYS.get(key) not in changes}
     for key, value in changes.items():
         own = merged.get(key)
@@ -225,7 +227,7 @@ def parse_section(kind: type[ConfigSectionT], content: dict[str, Any], *, source
 
 
 def _describe_error(item: Any, kind: type[BaseModel] | None = None) -> str:
-    """Say in words what pydantic found wrong."""
+    """Return in words what pydantic found wrong."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = _list_known_keys(item["loc"][:-1], kind)
@@ -255,7 +257,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     """Put one `key=value` into the plain recipe."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: wanted key=value, such as train.steps=500.")
+        raise ConfigError(f"--set {override}: must be key=value, such as train.steps=500.")
     *sections, last = _resolve_key(key.strip(), content)
     target = content
     for section in sections:
@@ -276,7 +278,7 @@ def _resolve_key(key: str, content: dict[str, Any]) -> list[str]:
     if len(homes) == 1:
         return [homes[0], key]
     known = [f"{name}.{field}" for name in ("data", "train") for field in _list_known_keys((name,))]
-    hint = f" It stands in {' and '.join(homes)}; write the section too." if homes else suggest_nearest(key, known)
+    hint = f" It is a key of {' and '.join(homes)}; write the section too." if homes else suggest_nearest(key, known)
     raise ConfigError(f"--set {key}: unknown key.{hint or ' Write it with its section, such as method.tau=0.9.'}")
 
 

@@ -45,7 +45,7 @@ BAD = {
     "a pair that cannot work": (
         '[[data]]',
         f'{UNIMATCH}[methods.set.model]\nname = "snunet"\n[[data]]',
-        "method 'UniMatch': method 'unimatch' needs the heads perturbed, which model 'snunet' has not. Take model",
+        "method 'UniMatch': method 'unimatch' needs the heads perturbed, which model 'snunet' lacks. Take model",
     ),
     "an unknown method": (
         "[[data]]",

@@ -202,7 +202,7 @@ def test_what_cannot_work_together_is_left_out_of_a_matrix_saying_so(
     assert planned.left_out[0].startswith("SemiCD-VL with network fc: method 'semicd_vl' needs the heads")
     alone = TINY.replace("[methods.set.data]\ncrop_px = 64", '[methods.set.model]\nname = "fc_ef"')
     alone = alone.replace('pretrained = "none"\ndecoder_channels = 8', "")
-    with pytest.raises(ConfigError, match=r"which model 'fc_ef' has not\. Take model 'siam_light'"):
+    with pytest.raises(ConfigError, match=r"which model 'fc_ef' lacks\. Take model 'siam_light'"):
         suite = load_suite(write_suite(tmp_path, alone))
         plan_jobs(suite, {"city": prepare_data(suite.data[0], out / "data")}, out)
 

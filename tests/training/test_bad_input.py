@@ -207,11 +207,11 @@ def test_a_special_need_is_refused_with_the_networks_that_have_it(root: Path, re
     assert "Take model 'stanet'" in refused("method.contrastive_weight=1")
     assert "Take model 'cct' or 'changeformer'" in refused("method.name=semicd")
     text = refused("method.name=unimatch", "model.train_heads=false")
-    assert "has not. Take model 'siam_light' as it is by default, 'deeplab'" in text
+    assert "lacks. Take model 'siam_light' as it is by default, 'deeplab'" in text
     recipe = RECIPE.format(root=root.as_posix()).split("[model]")[0] + '[model]\nname = "fc_ef"\n[method]\n'
     (root / "recipe.toml").write_text(recipe + 'name = "unimatch"\n[train]\nsteps = 2\ndevice = "cpu"\n')
     text = refused()
-    assert "method 'unimatch' needs the heads perturbed, which model 'fc_ef' has not" in text
+    assert "method 'unimatch' needs the heads perturbed, which model 'fc_ef' lacks" in text
     assert "'psp'" in text and "'snunet'" not in text
     assert "method.perturbed_weight = 0" in text
 

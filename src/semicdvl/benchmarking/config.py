@@ -244,7 +244,7 @@ def load_suite(path: str | Path) -> Suite:
 
 
 def _read_tables(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    """Return a list of tables, empty where there is none."""
+    """Return a list of tables of the suite's file; empty without any."""
     entries = content.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError(f"{path}: {key} is not a list of tables; write each under [[{key}]].")

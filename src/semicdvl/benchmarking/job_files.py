@@ -32,6 +32,6 @@ class JobFiles(ABC):
 
 
 def build_file_name(words: Sequence[str], determined_by: object, *, out: Path) -> str:
-    """Return a name for files whose end changes with what determines a run, wherever the suite's folder lies."""
+    """Return a file name that ends in a hash of what determines a run, independent of the suite's folder."""
     moved = str(determined_by).replace(str(out), "OUT")
     return f"{re.sub(r'[^a-z0-9.-]+', '-', '-'.join(words).lower())}-{hash_values(moved)[:8]}"

@@ -1,6 +1,6 @@
 """IoU^c against the share of labels: one panel per data set, one line per method (and network), bars of the spread.
 
-Where there is one share of labels only, methods stand below each other.
+With a single share of labels the methods are listed below each other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs of a suite in processes of their own: several at a time, distributed over the GPUs, with progress."""
+"""Runs of a suite, each in its own process: several at a time, distributed over the GPUs, with progress."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run_jobs(waiting: Sequence[BenchmarkJob], jobs: int, console: Console, *, de
 
 
 def choose_least_busy(devices: Sequence[str], busy: Sequence[str | None]) -> str | None:
-    """Return the device with the fewest runs, the first of several; None where there is none to choose."""
+    """Return the device with the fewest runs, the first of several; None without devices."""
     return min(devices, key=busy.count, default=None)
 
 
@@ -148,7 +148,7 @@ class _ProgressEstimate:
 
 
 class _ProgressBar:
-    """The progress bar while runs go on."""
+    """The progress bar of the runs."""
 
     def __init__(self, estimate: _ProgressEstimate, console: Console) -> None:
         self.estimate = estimate

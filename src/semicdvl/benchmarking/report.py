@@ -1,4 +1,4 @@
-"""Outcomes of runs -> report.html: the plot, the tables, and every run; one file that stands alone."""
+"""Outcomes of runs -> report.html: the plot, the tables, and every run; one self-contained file."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class ResultGroup:
         return Spread.from_values([one[key] for one in self._list_finished() if one.get(key) is not None])
 
     def describe_runs(self) -> str:
-        """Say how many runs ended well, and what became of the others."""
+        """Return in words how many runs finished, and how the others ended."""
         bad = [describe_status(one) for one in self.outcomes if one["status"] != "finished"]
         ended = ", ".join(f"{bad.count(status)} {status}" for status in dict.fromkeys(bad))
         return f"{len(self.outcomes) - len(bad)} of {len(self.outcomes)}" + (f" ({ended})" if ended else "")
@@ -93,7 +93,7 @@ COST_COLUMNS = ("best_step", "seconds", "peak_mib", "peak_gpu_mib")
 
 
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write one line per run; all scores are of test pairs, the endings say at which step."""
+    """Write one line per run; all scores are of test pairs; the suffix names the step."""
     sides = ("labelled", "unlabelled", "val", "test")
     scores = [f"{score}_{step.replace('-', '_')}" for step in SELECTED_STEPS.values() for score in SCORE_COLUMNS]
     header = [*PLACE_COLUMNS, "status", *(f"{side}_pairs" for side in sides), *scores, *COST_COLUMNS, "error"]
@@ -128,15 +128,15 @@ class TextTable:
 
 
 SCORES_NOTE = (
-    "Scores of the changed class on the test side, counts pooled over all pixels; mean ± sample standard deviation "
-    "over seeds. *val-best*: the step chosen on validation; *last*: the last step; *test-best*: the step picked on the "
-    "test pairs themselves, which flatters and is there only to compare with papers that do so. Seconds and memory are "
-    "per run, evaluation included."
+    "Scores of the changed class on the test pairs, counts pooled over all pixels; mean ± sample standard deviation "
+    "over seeds. *val-best*: the step selected on validation; *last*: the last step; *test-best*: the step selected on "
+    "the test pairs themselves, which is optimistic and given only to compare with papers that do so. Seconds and "
+    "memory are per run, evaluation included."
 )
 DIFFERENCES_NOTE = (
     "Differences are of IoU^c, val-best, within each seed that both methods finished, with a 95 % interval by "
     "Student's t; p (t) is the paired t test, p (signs) the exact sign-permutation test, two-sided and not corrected "
-    "for the number of comparisons. The least p (signs) that so many seeds can give stands in brackets."
+    "for the number of comparisons. The smallest p (signs) possible with so many seeds is given in brackets."
 )
 
 
@@ -171,8 +171,8 @@ def compare_methods(
 ) -> PairedTests | None:
     """Return the tests of IoU^c of one method minus that of another, over the seeds that both finished.
 
-    A detector that is not trained has no share of labels (0): it is compared with methods of any, and may stand for
-    several seeds.
+    A detector that is not trained has no share of labels (0): it is compared with methods of any share, and one run
+    may count for several seeds.
     """
     found: dict[str, dict[int, float]] = {better: {}, other: {}}
     places = set()

@@ -1,4 +1,4 @@
-"""One run of a suite, in a process of its own: its peak memory is its own, and whatever befalls it, it alone falls.
+"""One run of a suite in its own process: peak memory is measured per run, and a crash ends only this run.
 
 python -m semicdvl.benchmarking.worker JOB.json
 """
@@ -28,9 +28,9 @@ REPORTED_SCORES = ("iou", "f1", "precision", "recall")
 
 
 def run_benchmark_job(job_file: Path) -> dict[str, Any]:
-    """Make the run of a job file, or go on with it, and write its outcome; return the outcome.
+    """Execute or resume the run of a job file, write its outcome and return it.
 
-    An error of the run is an outcome, too: `status` is finished, diverged or failed, `error` says why.
+    An error of the run is an outcome too: `status` is finished, diverged or failed, `error` says why.
     """
     content = read_json(job_file, remedy="Start `semicdvl benchmark` again, it writes the job files")
     outcome = dict(content["job"])
@@ -54,7 +54,7 @@ def run_benchmark_job(job_file: Path) -> dict[str, Any]:
 
 
 def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
-    """Train and return what is worth keeping: scores on test of the selected and of the last step, cost."""
+    """Train and return the outcome: test scores of the selected and of the last step, and cost."""
     began = time.monotonic()
     trained = train(recipe, run, quiet=True)
     record = read_run(run)
@@ -68,7 +68,7 @@ def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
         "test": {name: trained.test[name] for name in REPORTED_SCORES},
         "test_last": {name: last[name] for name in REPORTED_SCORES},
         "test_best": record.get("test_best"),
-        "pairs": {side: record["split"][side] for side in ("labelled", "unlabelled", "val", "test")},
+        "pairs": {subset: record["split"][subset] for subset in ("labelled", "unlabelled", "val", "test")},
         "seconds": trained.seconds,
         "total_seconds": time.monotonic() - began,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -1,4 +1,4 @@
-"""Whether a method, a network and the training fit together; said before anything is trained."""
+"""Checks that method, network and training settings are compatible, before anything is trained."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HEAD_REMEDIES = {
     "segmentation": "or leave the term out: method.decoupled = false",
     "features": "or leave the term out: method.lambda_c = 0",
 }
-"""Head -> what to do without it, for the methods that can."""
+"""Head -> how to do without it, for the methods that can."""
 
 
 def check_compatibility(recipe: Recipe, method: Method, model: nn.Module) -> None:
-    """Refuse a network without the heads that the method needs, and a teacher that is no average where one is needed.
+    """Refuse a network, a split or a teacher that the method cannot use.
 
     Raises:
-        ConfigError: saying which networks have the heads.
+        ConfigError: heads, labels or a moving average are missing; it names what to take instead.
     """
     has = read_heads(model)
     if missing := method.heads - has:
@@ -36,7 +36,7 @@ def check_compatibility(recipe: Recipe, method: Method, model: nn.Module) -> Non
         remedies = [HEAD_REMEDIES[head] for head in sorted(missing) if head in HEAD_REMEDIES]
         raise ConfigError(
             f"method '{recipe.method.name}' needs the heads {', '.join(sorted(missing))}, which model "
-            f"'{name}' has not. {', '.join([found, *remedies])}; or take another method."
+            f"'{name}' lacks. {', '.join([found, *remedies])}; or take another method."
         )
     if recipe.data.labelled == 0 and not method.learns_without_labels:
         remedy = "Set method.dual_head = false, so that the VLM teaches the head that is used"
@@ -53,7 +53,7 @@ def check_compatibility(recipe: Recipe, method: Method, model: nn.Module) -> Non
 
 
 def build_meta_network(part: dict[str, Any]) -> nn.Module:
-    """Return the network of a recipe's model section without weights, and without memory for them."""
+    """Return the network of a recipe's model section with shapes alone: no values, no memory."""
     with torch.device("meta"):
         return build_untrained_network(part)
 

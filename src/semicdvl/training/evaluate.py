@@ -50,7 +50,7 @@ class PairSetCounts:
 
 
 def compute_pixel_scores(counts: ConfusionCounts) -> dict[str, float]:
-    """Return the usual scores of the changed class; one that is undefined (nothing found, say) is 0 here."""
+    """Return the usual scores of the changed class; undefined ones (nothing detected, for example) are 0."""
     names = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
     scores = {name: _replace_nan(getattr(counts, name)) for name in names}
     total = counts.tp + counts.fp + counts.fn + counts.tn
@@ -58,7 +58,7 @@ def compute_pixel_scores(counts: ConfusionCounts) -> dict[str, float]:
 
 
 def _replace_nan(value: float) -> float:
-    """Return a score, 0 where it is not a number: a best one can be chosen, and JSON can say it."""
+    """Return a score, 0 where it is not a number, so that scores can be compared and stored as JSON."""
     return 0.0 if math.isnan(value) else float(value)
 
 
@@ -115,7 +115,7 @@ def _sum_over_processes(counts: CountsT, processes: ProcessGroup) -> CountsT:
 def _predict_pairs(
     model: nn.Module, pairs: Sequence[PairFiles], *, device: torch.device, cache: ImageCache
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Yield the predicted map and the label of every pair, both HW; changed is what the argmax says."""
+    """Yield the predicted map and the label of every pair, both HW; the prediction is the argmax."""
     for batch in load_eval_batches(pairs, batch=EVAL_BATCH, cache=cache):
         t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
         with torch.inference_mode():

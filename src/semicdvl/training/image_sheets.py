@@ -1,4 +1,4 @@
-"""Picture sheets: what the network was just shown, what it was taught there, and what it says, for a person to look at.
+"""Image sheets: inputs, targets and predictions of the current batch, for visual inspection.
 
 One row per pair; maps are those of the weak view, so they lie over its images. The strong view is shown as the network
 gets it, CutMix included: the outlined part comes from another pair, labels and all.
@@ -30,7 +30,7 @@ COLUMNS = (
     "strong view, date 1",
     "strong view, date 2",
     "true label",
-    "own pseudo label",
+    "own pseudo-label",
     "VLM label",
     "prediction",
 )
@@ -42,10 +42,10 @@ CLASS_COLORS = {0: (38, 42, 54), 1: (255, 176, 32), IGNORE: (128, 134, 146), PAD
 LEGEND = {
     0: "unchanged",
     1: "changed",
-    IGNORE: "ignored: no label, VLM unsure, or pseudo label not confident",
+    IGNORE: "ignored: no label, VLM not confident, or pseudo-label not confident",
     PADDING: "padding",
 }
-TRUTH_NOTE = "True labels of unlabelled pairs are shown for comparison; nothing is learnt from them."
+TRUTH_NOTE = "True labels of unlabelled pairs are shown for comparison; they are not used for training."
 CUTMIX_COLOR = (0, 200, 220)
 BACKGROUND_COLOR, TEXT_COLOR, NOTE_COLOR = (255, 255, 255), (20, 22, 28), (112, 118, 128)
 CELL_PX, GAP_PX, MARGIN_PX, NAME_PX = 168, 8, 16, 118
@@ -54,7 +54,7 @@ ROWS_PER_PART = 3
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One pair: what it is, a note, its pictures (RGB, HWC) and maps (HW) by column, and the CutMix box if there is."""
+    """One pair: its kind, a note, images (RGB, HWC) and maps (HW) by column, and the CutMix box if there is one."""
 
     name: str
     note: str
@@ -77,8 +77,8 @@ def build_sheet(
 
     Args:
         student: gives the prediction (eval mode, weak view).
-        teacher: gives the pseudo labels; those that the method is not confident of are shown as ignored.
-        method: says how confident a pseudo label must be and whom CutMix pastes from.
+        teacher: gives the pseudo-labels; those below the method's confidence threshold are shown as ignored.
+        method: gives the confidence threshold of pseudo-labels and the pairs that CutMix pastes from.
         labelled: batch with normalised images.
         unlabelled: the same, or None.
     """
@@ -144,10 +144,8 @@ def _predict_classes(student: nn.Module, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Te
 def _to_rgb_image(image_CHW: Tensor) -> ByteArray:
     """Return a normalised image as RGB bytes, HWC."""
     mean, std = (image_CHW.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    picture_HWC: ByteArray = (
-        ((image_CHW * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    )
-    return np.ascontiguousarray(picture_HWC)
+    image_HWC: ByteArray = ((image_CHW * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(image_HWC)
 
 
 def _to_class_map(classes_HW: Tensor, valid_HW: Tensor | None = None) -> ByteArray:
@@ -159,7 +157,7 @@ def _to_class_map(classes_HW: Tensor, valid_HW: Tensor | None = None) -> ByteArr
 
 
 def _describe_changed_share(label_HW: ByteArray) -> str:
-    """Say how much of a labelled pair is changed."""
+    """Return in words how much of a labelled pair is changed."""
     return f"{(label_HW == 1).sum() / max((label_HW != IGNORE).sum(), 1):.1%} changed"
 
 
@@ -192,7 +190,7 @@ def write_sheet(path: Path, rows: list[SheetRow], *, title: str) -> None:
 
 
 def _draw_cell(sheet: Image.Image, place: tuple[int, int], row: SheetRow, column: str) -> None:
-    """Draw one picture or map, or a dash where the pair has none."""
+    """Draw one image or map, or an empty frame where the pair has none."""
     cell = row.cells.get(column)
     if cell is None:
         corner = (place[0] + CELL_PX, place[1] + CELL_PX)
@@ -200,14 +198,14 @@ def _draw_cell(sheet: Image.Image, place: tuple[int, int], row: SheetRow, column
         draw.rectangle((place, corner), outline=(225, 228, 233))
         draw.text((place[0] + CELL_PX // 2 - 14, place[1] + CELL_PX // 2 - 8), "none", (170, 175, 183), _load_font(13))
         return
-    picture_HWC = _scale_to_cell(cell)
+    image_HWC = _scale_to_cell(cell)
     if row.box_HW is not None and column in (STRONG_T1, STRONG_T2):
-        _draw_box_outline(picture_HWC, row.box_HW)
-    sheet.paste(Image.fromarray(picture_HWC), place)
+        _draw_box_outline(image_HWC, row.box_HW)
+    sheet.paste(Image.fromarray(image_HWC), place)
 
 
 def _scale_to_cell(cell: ByteArray) -> ByteArray:
-    """Bring a picture, or a map in its colours, to the size of a cell."""
+    """Resize an image, or a map in its colours, to the size of a cell."""
     height, width = cell.shape[:2]
     factor = CELL_PX / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -215,18 +213,18 @@ def _scale_to_cell(cell: ByteArray) -> ByteArray:
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(cell, size, interpolation=how), dtype=np.uint8)
     small_HW = cv2.resize(cell, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    picture_HWC = np.zeros((*small_HW.shape, 3), np.uint8)
+    image_HWC = np.zeros((*small_HW.shape, 3), np.uint8)
     for value, colour in CLASS_COLORS.items():
-        picture_HWC[small_HW == value] = colour
-    return picture_HWC
+        image_HWC[small_HW == value] = colour
+    return image_HWC
 
 
-def _draw_box_outline(picture_HWC: ByteArray, box_HW: NDArray[np.bool_]) -> None:
-    """Draw the edge of the CutMix box into a picture."""
-    height, width = picture_HWC.shape[:2]
+def _draw_box_outline(image_HWC: ByteArray, box_HW: NDArray[np.bool_]) -> None:
+    """Draw the outline of the CutMix box into an image."""
+    height, width = image_HWC.shape[:2]
     inside_HW = cv2.resize(box_HW.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     edge_HW = inside_HW - cv2.erode(inside_HW, np.ones((5, 5), np.uint8), borderValue=0)
-    picture_HWC[edge_HW.astype(bool)] = CUTMIX_COLOR
+    image_HWC[edge_HW.astype(bool)] = CUTMIX_COLOR
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, place: tuple[int, int], *, with_box: bool) -> None:

@@ -31,7 +31,7 @@ def compute_training_length(
 
     Args:
         config: the recipe's section.
-        split: says how many pairs there are.
+        split: gives the number of pairs.
         uses_unlabelled: whether the method learns from unlabelled pairs.
         processes: that share a step's pairs.
     """

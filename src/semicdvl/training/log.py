@@ -18,7 +18,7 @@ from semicdvl.atomic_files import make_output_error, write_atomically
 from semicdvl.config import TrainConfig
 
 SCORE_NAMES = {"val": "validation", "test": "test_selected", "last": "validation"}
-"""What the scores that choose the weights are called, by the pairs that they are of."""
+"""Names of the scores that select the weights, by the pairs that they are of."""
 
 NO_TENSORBOARD_WARNING = (
     "train.tensorboard is set, but TensorBoard is not installed: install semicdvl[track]. Until then log.jsonl alone "
@@ -43,7 +43,7 @@ class TrainingLog:
 
         Args:
             run: the run directory.
-            config: says which pairs choose the weights, and whether TensorBoard's files are written too.
+            config: names the pairs that select the weights, and whether TensorBoard's files are written too.
             total_steps: length of the training.
             start_step: number of steps that are done.
             is_main: False in all processes but the first: they write and show nothing.
@@ -91,7 +91,7 @@ class TrainingLog:
             self._tensorboard.close()
 
     def log_step(self, step: int, *, terms: Mapping[str, float], diagnostics: Mapping[str, float], pairs: int) -> None:
-        """Note one finished step (counted from 1): its loss terms by name, and diagnostics."""
+        """Log one finished step (counted from 1): its loss terms by name, and diagnostics."""
         self._pairs += pairs
         rate = self._pairs / max(time.monotonic() - self._began, 1e-9)
         total = sum(terms.values())
@@ -103,7 +103,7 @@ class TrainingLog:
         self._write_scalars(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
 
     def log_validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
-        """Note the scores that choose the weights; without any, that a checkpoint was saved."""
+        """Log the scores that select the weights; without any, that a checkpoint was saved."""
         name = SCORE_NAMES[self.config.select]
         self._append_event({"step": step, name: dict(scores), "best": best})
         self._write_scalars(step, {f"{name}/{score}": value for score, value in scores.items()})
@@ -119,12 +119,12 @@ class TrainingLog:
             self._tensorboard.flush()
 
     def log_warning(self, step: int, text: str) -> None:
-        """Note something the user should look at."""
+        """Log something that the user should see."""
         self._append_event({"step": step, "warning": text})
         self._console.print(f"{self.title}: step {step}: {text}", style="yellow", markup=False)
 
     def _open_tensorboard(self) -> None:
-        """Start TensorBoard's files; without TensorBoard, say so and go on."""
+        """Start TensorBoard's files; without TensorBoard, log a warning and continue."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -158,7 +158,7 @@ class TrainingLog:
             raise make_output_error(self.path.parent, error) from error
 
     def _drop_events_after(self, step: int) -> None:
-        """Drop the events after `step`: training goes on from there and will write them again."""
+        """Drop the events after `step`: training resumes there and logs them again."""
         if not self.path.exists():
             return
         kept = []

@@ -59,7 +59,7 @@ def run_training_loop(
     Args:
         model: the network, with the heads that the method needs.
         method: turns a batch into loss terms.
-        recipe: its section `train` says all about optimiser, schedule, precision and device; and its seed.
+        recipe: its section `train` sets optimiser, schedule, precision and device; its seed that of everything random.
         length: steps in all and between validations.
         batches: gives this process's batches from a step on, `train.accumulate` for each step.
         validate: scores of a network in eval mode, the same in all processes; the key `iou` decides what is best
@@ -73,7 +73,7 @@ def run_training_loop(
     config, seed = recipe.train, recipe.seed
     processes = join_process_group(config.device)
     accelerator = _build_accelerator(config, method, model)
-    # Weights lie in memory as the images do: else every convolution copies its own, forward and backward.
+    # Weights in the memory layout of the images: else every convolution copies its own, forward and backward.
     model = synchronise_batch_norm(model, processes).to(memory_format=torch.channels_last)
     discriminators = _build_discriminators(method, seed=seed)
     optimizers = _build_optimizers(model, discriminators, method, config)
@@ -168,7 +168,7 @@ def _are_weights_finite(*networks: nn.Module | None) -> bool:
 
 
 def _build_divergence_error(run: Path, step: int, terms: Mapping[str, float]) -> DivergedError:
-    """Say which term diverged at which step, and what is left."""
+    """Return the error that names the term that diverged, the step, and what is kept."""
     broken = ", ".join(name for name, term in terms.items() if not math.isfinite(term)) or "their sum"
     good = find_last_checkpoint(run)
     kept = f"The last good checkpoint, of step {int(good.name)}, is kept" if good else "No checkpoint was saved before"

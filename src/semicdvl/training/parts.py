@@ -38,7 +38,7 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
         select: the pairs that select the best step, which must not be empty; "last": none do.
 
     Raises:
-        DataError: no labelled pair is left where some were wanted, or none to select with.
+        DataError: the recipe needs labelled pairs, or pairs to select with, and the split has none.
     """
     if config.split is not None:
         split = read_split(config.split)

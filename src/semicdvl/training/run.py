@@ -38,7 +38,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     began, config = time.monotonic(), recipe.train
     processes = join_process_group(config.device)
     record = start_record(recipe, run, processes)
-    processes.wait_for_all()  # all have looked at the directory before the first one writes
+    processes.wait_for_all()  # all have read the directory before the first one writes
     if record.get("status") == "finished":
         return read_training_result(record, run)
     method = build_method(recipe)
@@ -75,7 +75,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
 
 
 def _check_data(split: Split, method: Method, loading: LoaderOptions) -> None:
-    """Look at all files before anything is written: those that are scored are read much later."""
+    """Check all files before anything is written: those for scores are read much later."""
     wanted = {"wants_labelled": bool(split.labelled), "wants_unlabelled": method.uses_unlabelled}
     check_split(split, **wanted, options=loading)
     check_all_pair_files(split.val + split.test, label_values=loading.label_values, require_changes=False)

@@ -31,7 +31,7 @@ TEST_SCORE_PREFIX = "test_"
 
 
 SELF_TRAINING_FOLDER = "adapt"
-"""What may lie in a run directory before it is one: the patches and labels that `semicdvl adapt` made for it."""
+"""Folder that may exist in a run directory before training: the patches and labels of `semicdvl adapt`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainedRun:
     vlm_scores: dict[str, float] | None = None
 
     def list_score_columns(self) -> dict[str, dict[str, float]]:
-        """Return the scores under names that say what selected them."""
+        """Return the scores by column name; the name shows what selected the weights."""
         if self.selected_on == "test":
             return {f"test {TEST_SELECTED_MARK}": self.test}
         chosen = "validation" if self.selected_on == "last" else "validation (selected)"
@@ -65,7 +65,7 @@ class TrainedRun:
         return {name: values for name, values in scores.items() if values}
 
     def give_advice(self) -> str | None:
-        """Say what to do where the VLM alone has the better map of the validation pairs; None where it has not."""
+        """Return advice where the VLM alone is better on the validation pairs; None otherwise."""
         if self.vlm_scores is None or not self.val or self.vlm_scores["iou"] <= self.val["iou"]:
             return None
         return (
@@ -118,7 +118,7 @@ def _fill_in_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def record_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
-    """Write RUN/split.json and return what the record says of it."""
+    """Write RUN/split.json and return the record's entries about it."""
     notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
     digest = write_split(run / "split.json", division, root=recipe.data.root, notes=notes)
     sizes = {side: len(getattr(division, side)) for side in ("labelled", "unlabelled", "val", "test")}
@@ -147,12 +147,12 @@ def finish_record(
 
 
 def _select_validation_scores(scores: dict[str, float]) -> dict[str, float]:
-    """Return the scores of the pairs that choose."""
+    """Return the scores of the pairs that select the step."""
     return {name: value for name, value in scores.items() if not name.startswith(TEST_SCORE_PREFIX)}
 
 
 def _read_test_scores(run: Path, result: FitResult) -> dict[str, Any]:
-    """Return test scores of the last step, and of the step where they were best: nobody could have chosen that one."""
+    """Return test scores of the last step, and of the step where they were best, which no fair selection knows."""
     if f"{TEST_SCORE_PREFIX}iou" not in result.last:
         return {}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -170,7 +170,7 @@ def _read_test_scores(run: Path, result: FitResult) -> dict[str, Any]:
 
 
 def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
-    """Return the result that a record tells of."""
+    """Return the result that a record holds."""
     step, seconds, select = record["best_step"], record["seconds"], record["recipe"]["train"]["select"]
     if select == "test":
         result = FitResult(step, record["test_selection"], record["test_last"])
@@ -180,5 +180,5 @@ def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
 
 
 def name_score_column(run: Path, subset: str) -> str:
-    """Return what to call scores of a run, which says so where its weights were selected on test pairs."""
+    """Return the column name of a run's scores, marked where its weights were selected on test pairs."""
     return f"{subset} {TEST_SELECTED_MARK}" if read_run(run).get("selected_on") == "test" else subset

@@ -37,7 +37,7 @@ def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -
     watched = build_validator(split.test, processes=processes, label_values=values)
 
     def both(model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Return the scores that choose, and those that are only noted."""
+        """Return the scores that select the step, and those that are only logged."""
         return chosen(model, device) | {
             f"{TEST_SCORE_PREFIX}{name}": value for name, value in watched(model, device).items()
         }
@@ -46,7 +46,7 @@ def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -
 
 
 def _score_nothing(model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Return no score: without a labelled pair there is none."""
+    """Return no scores: there are no labelled pairs."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Self-training from zero labels: a small network learns a pair of rasters from what a VLM says about its tiles.
+"""Self-training from zero labels: a small network is trained on a pair of rasters with a VLM's pseudo-labels.
 
 BEFORE, AFTER -> patches -> VLM + change event generation -> pseudo-label store -> training without a true label
 """

@@ -1,10 +1,10 @@
-"""The network that is adapted: the embedded vision-language model's own, looking at two dates.
+"""The network that is adapted: the embedded vision-language model's own, applied to two dates.
 
     t1, t2 ─ encoder and pyramid of `vlms.aerial.net`, to half of the input's size ─┬─ |t1 - t2| ─ 2 x 3x3 ─ change
                                                                                     └─ each date by itself ─ building
 
 It starts where the embedded model ends: it knows roofs, roads and trees in fine outlines and needs hundreds of steps,
-not tens of thousands, to learn what change is. The layer of words is left out, so it is no longer open to any noun.
+not tens of thousands, to learn what change is. The text layer is not used, so the network has fixed classes.
 A recipe names it "semicdvl.adapt.network:build", as runs on disk do; the weights ship with this package. Ours alone.
 """
 
@@ -24,7 +24,7 @@ from semicdvl.vlms.aerial.net import INPUT_MEAN, INPUT_STD, AerialNet
 
 
 class SiamAerial(nn.Module):
-    """The network of this module's docstring; make it with `build`.
+    """The network of this module's docstring; make it with `build_siam_aerial`.
 
     Attributes:
         encoder: the embedded model's encoder and pyramid, shared by both dates.
@@ -56,7 +56,7 @@ class SiamAerial(nn.Module):
         return self
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the outputs that are wanted, logits at the size of the input.
+        """Return the requested outputs, logits at the size of the input.
 
         Args:
             t1_BCHW: date 1, RGB / 255 normalised with the ImageNet mean and deviation, of any size.

@@ -26,7 +26,7 @@ from semicdvl.types import PairFiles
 
 
 def place_patches(height: int, width: int, *, side_px: int, max_patches: int) -> tuple[PatchCell, ...]:
-    """Return where patches lie: evenly over the raster, edges included, neighbours overlapping by half at most.
+    """Return the places of the patches: evenly over the raster, edges included, neighbours overlapping by half at most.
 
     Args:
         height: of the raster.
@@ -46,7 +46,7 @@ def place_patches(height: int, width: int, *, side_px: int, max_patches: int) ->
 
 
 def _space_evenly(last: int, count: int) -> list[int]:
-    """Return `count` even steps from 0 to `last`; one alone lies in the middle."""
+    """Return `count` even steps from 0 to `last`; a single one is in the middle."""
     return [last // 2] if count == 1 else sorted({round(at * last / (count - 1)) for at in range(count)})
 
 

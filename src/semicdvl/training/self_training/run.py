@@ -43,7 +43,7 @@ from semicdvl.types import VLM
 
 FORMAT = "semicdvl-adapt"
 FEW_LABELS_FRAC = 0.7
-"""Share of labelled pixels below which the user is warned: 0.88 and more on the made-up cities, 0.42 to 0.63 on three
+"""Share of labelled pixels below which the user is warned: 0.88 and more on the synthetic cities, 0.42 to 0.63 on three
 tiles of LEVIR-CD, where adapting does not help (`docs/guides/self-training.md`)."""
 
 
