@@ -6,11 +6,13 @@ and the dict is the log. A method is handed a network and never imports one. Its
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semicdvl.errors import ConfigError
 from semicdvl.registry import build_part
-from semicdvl.types import Method
+
+if TYPE_CHECKING:
+    from semicdvl.types import Method
 
 METHODS: dict[str, str] = {
     "supervised": "semicdvl.methods.supervised:Supervised",
@@ -51,6 +53,8 @@ def create_method(name: str, **options: Any) -> Method:
     Raises:
         ConfigError: an unknown name or option, a value out of range, or a class that is no method.
     """
+    from semicdvl.types import Method
+
     method = build_part("method", name, METHODS, options)
     if not isinstance(method, Method):
         raise ConfigError(f"method '{name}' is no training method. Derive its class from semicdvl.types.Method.")

@@ -5,11 +5,13 @@ A builder takes its settings by keyword, `weights` and `device` among them, and 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semicdvl.errors import ConfigError
 from semicdvl.registry import build_part
-from semicdvl.types import VLM
+
+if TYPE_CHECKING:
+    from semicdvl.types import VLM
 
 VLMS: dict[str, str] = {
     "aerial": "semicdvl.vlms.aerial.model:build_aerial",
@@ -51,6 +53,8 @@ def create_vlm(name: str, **options: Any) -> VLM:
         InputError: the weights are missing, damaged or another model's.
         MissingExtraError: a package that it needs is not installed.
     """
+    from semicdvl.types import VLM
+
     vlm = build_part("VLM", name, VLMS, options)
     if not isinstance(vlm, VLM):
         raise ConfigError(f"VLM '{name}' is no VLM: it must have `identity`, `gamma` and `segment` (see types.VLM).")
