@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from semicdvl.api.labels import change_events, prepare, prepare_published, pseudo_label, suggest, verify_store
     from semicdvl.api.parts import (
         create_detector,
-        create_vlm,
         create_vlm_detector,
         list_datasets,
         list_detectors,
         list_prompt_sets,
-        list_vlms,
         load,
         load_dataset,
         load_detector,
@@ -90,6 +88,7 @@ if TYPE_CHECKING:
     from semicdvl.training.self_training.config import AdaptConfig
     from semicdvl.training.self_training.run import AdaptResult
     from semicdvl.types import IGNORE, VLM, Detector, Instance, Method, Outputs, PairFiles, Segments, VLMLabels
+    from semicdvl.vlms import create_vlm, list_vlms
 
 __all__ = [
     "IGNORE",
@@ -191,12 +190,10 @@ _EXPORTS = {
     "semicdvl.api.labels": ("change_events", "prepare", "prepare_published", "pseudo_label", "suggest", "verify_store"),
     "semicdvl.api.parts": (
         "create_detector",
-        "create_vlm",
         "create_vlm_detector",
         "list_datasets",
         "list_detectors",
         "list_prompt_sets",
-        "list_vlms",
         "load",
         "load_dataset",
         "load_detector",
@@ -268,6 +265,7 @@ _EXPORTS = {
         "VLM",
         "VLMLabels",
     ),
+    "semicdvl.vlms": ("create_vlm", "list_vlms"),
 }
 """Module -> the names of it that the package offers."""
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names}

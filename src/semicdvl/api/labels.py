@@ -11,13 +11,13 @@ from semicdvl.api.parts import (
     build_features,
     build_vlm,
     complete_ceg_settings,
-    create_vlm,
     get_prompts,
     is_vlm,
     load_dataset,
 )
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import ConfigError, DataError
+from semicdvl.vlms import create_vlm
 
 if TYPE_CHECKING:
     from semicdvl.ceg.feature_similarity import PairFeatures

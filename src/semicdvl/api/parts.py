@@ -14,7 +14,7 @@ from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
 from semicdvl.registry import Builder, build_part, register_builder
 from semicdvl.unsupervised import UNSUPERVISED
-from semicdvl.vlms import VLMS
+from semicdvl.vlms import VLMS, create_vlm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,32 +94,6 @@ def load_detector(
     return build_network_detector(
         Path(model), device=device, threshold=threshold, precision=precision, compiled=compiled
     )
-
-
-def create_vlm(name: str = "aerial", **options: Any) -> VLM:
-    """Build a vision-language model (VLM) by its name.
-
-    Args:
-        name: one of `list_vlms`, or `package.module:builder` for a VLM of your own. `aerial` is shipped with the
-            package and runs offline on a CPU.
-        options: keyword arguments of its builder, such as `weights`, `device` and `dtype`; unknown ones are refused.
-
-    Returns:
-        An object with `segment(image_HWC, prompts, gsd_m=None) -> Segments`, `identity` and `gamma`.
-
-    Raises:
-        ConfigError: the name or an option is unknown, or a value does not fit.
-        InputError: its weights are missing or damaged.
-        MissingExtraError: the VLM needs an optional package.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> vlm = cd.create_vlm("fake")
-        >>> vlm.segment(before, ("building", "grass")).scores_CHW.shape
-        (2, 64, 96)
-    """
-    vlm: VLM = build_part("VLM", name, VLMS, options)
-    return vlm
 
 
 def create_detector(name: str, **options: Any) -> Detector:
@@ -208,17 +182,6 @@ def load_dataset(root: str | Path, *, reader: str = "folder", tile_px: int | Non
 
 
 # ------------------------------------------------------------------------------------------------ list
-def list_vlms() -> tuple[str, ...]:
-    """List the names of the vision-language models that `create_vlm` knows.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> "aerial" in cd.list_vlms()
-        True
-    """
-    return tuple(VLMS)
-
-
 def list_datasets() -> tuple[str, ...]:
     """List the names of the readers that `load_dataset` and the recipes know.
 

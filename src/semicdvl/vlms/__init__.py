@@ -29,29 +29,37 @@ VLMS: dict[str, str] = {
 
 
 def list_vlms() -> tuple[str, ...]:
-    """Return the names of all VLMs.
+    """List the names of the vision-language models that `create_vlm` knows.
 
-    >>> "aerial" in list_vlms()
-    True
+    Examples:
+        >>> import semicdvl as cd
+        >>> "aerial" in cd.list_vlms()
+        True
     """
     return tuple(VLMS)
 
 
-def create_vlm(name: str, **options: Any) -> VLM:
-    """Build a VLM by its name; its weights are loaded, and downloaded if they must be.
-
-    >>> vlm = create_vlm("aerial", views=1)
-    >>> vlm.gamma
-    0.5
+def create_vlm(name: str = "aerial", **options: Any) -> VLM:
+    """Build a vision-language model (VLM) by its name.
 
     Args:
-        name: a name of `list_vlms()`, or `package.module:builder` for a VLM of your own.
-        options: keyword arguments of its builder, such as `weights` and `device`.
+        name: one of `list_vlms`, or `package.module:builder` for a VLM of your own. `aerial` is shipped with the
+            package and runs offline on a CPU.
+        options: keyword arguments of its builder, such as `weights`, `device` and `dtype`; unknown ones are refused.
+
+    Returns:
+        An object with `segment(image_HWC, prompts, gsd_m=None) -> Segments`, `identity` and `gamma`.
 
     Raises:
-        ConfigError: an unknown name or option, a value out of range, or a builder of something that is no VLM.
-        InputError: the weights are missing, damaged or another model's.
-        MissingExtraError: a package that it needs is not installed.
+        ConfigError: the name or an option is unknown, or a value does not fit.
+        InputError: its weights are missing or damaged.
+        MissingExtraError: the VLM needs an optional package.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> vlm = cd.create_vlm("fake")
+        >>> vlm.segment(before, ("building", "grass")).scores_CHW.shape
+        (2, 64, 96)
     """
     from semicdvl.types import VLM
 
