@@ -9,6 +9,10 @@
 A row of tiles also keeps the rows that it shares with the next one, so that a run can be resumed after any finished row
 of tiles and gives the same bytes. Files are read and written plainly: pages of a memory-mapped file would count as
 memory of the process.
+
+Why not zarr: for 4096 x 4096 px and 6 maps, zarr 3 without compression took 1.3 s to read all strips where this store
+takes 0.6 s, and 432 MiB of memory where this store takes 353 MiB, at about equal times to write
+(`python benchmarks/score_store.py`). It would also need checksums and a record of finished rows beside it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Choose the patches to label next: where a result is most uncertain, without choosing similar patches twice.
 
-Map and score of a result give the uncertainty of each patch (`patch_scores.compute_uncertainty`). Patches are chosen one
-after the other: the one with the largest product of uncertainty and distance in appearance from all chosen before. It
+Map and score of a result give the uncertainty of each patch (`patch_scores.compute_uncertainty`). Patches are chosen
+one after the other: the one with the largest product of uncertainty and distance in appearance from all chosen before. It
 is the farthest-first traversal of a core set (Sener and Savarese 2018, "Active learning for convolutional neural
 networks: a core-set approach"), weighted by uncertainty: without the weight it would cover everything, without the
 distance it would choose twenty patches of one car park.
@@ -184,8 +184,8 @@ def _filter_usable(
         usable = every.select(every.valid_frac_N >= MIN_PATCH_VALID_FRAC)
         if len(usable) > len(full):
             notes.append(
-                f"Complete data: {format_count(len(full), 'patch', 'patches')}. Patches with data on half of their pixels "
-                "are candidates, too."
+                f"Complete data: {format_count(len(full), 'patch', 'patches')}. Patches with data on half of their "
+                "pixels are candidates, too."
             )
             notes.append("Run `semicdvl prepare` with --min-known-frac below 1 to keep such patches.")
     if not len(usable):
