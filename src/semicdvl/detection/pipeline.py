@@ -73,7 +73,7 @@ def detect_in_memory(
         run.score_tiles(store)
         rasters = RasterArrays(checked.pair.grid)
         changes = run.decide(store, rasters)
-        return make_result(rasters, ResultSource(checked.pair, changes, run.make_record(changes), held.pop_all()))
+        return make_result(ResultSource(checked.pair, rasters, changes, run.make_record(changes), held.pop_all()))
 
 
 def detect_to_folder(

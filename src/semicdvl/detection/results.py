@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -98,21 +97,12 @@ class DetectionResult:
         source, out = self._source, Path(folder).absolute()
         check_output_folder(out, overwrite=overwrite)
         with write_folder_atomically(out) as work:
-            RasterArrays(self.grid, self.classes, self._list_arrays()).write_files(work)
+            source.rasters.write_files(work)
             write_polygons(work, source.changes, source.run.config)
             write_detection_report(work, source.pair.select_rgb(), source.changes, source.run)
             write_run_record(work / "run.json", self.grid, source.changes, source.run)
             carry_over_other_files(out, work)
         return SavedDetection(out, self.summary, self.warnings, self.seconds)
-
-    def _list_arrays(self) -> dict[str, NDArray[Any]]:
-        arrays: dict[str, NDArray[Any] | None] = {
-            "change": self.change,
-            "score": self.score,
-            "t1": self.t1,
-            "t2": self.t2,
-        }
-        return {name: array_HW for name, array_HW in arrays.items() if array_HW is not None}
 
     def __repr__(self) -> str:
         """Return the numbers in one line."""
@@ -146,20 +136,22 @@ class ResultSource:
 
     Attributes:
         pair: the opened images.
+        rasters: the rasters as arrays.
         changes: the changed objects.
         run: what was run and how it went.
         held: closes the images.
     """
 
     pair: RasterPair
+    rasters: RasterArrays
     changes: DetectedChanges
     run: RunRecord
     held: ExitStack
 
 
-def make_result(rasters: RasterArrays, source: ResultSource) -> DetectionResult:
+def make_result(source: ResultSource) -> DetectionResult:
     """Return the result of a detection that ran in memory."""
-    changes = source.changes
+    changes, rasters = source.changes, source.rasters
     return DetectionResult(
         change=rasters.arrays["change"],
         score=rasters.arrays["score"],

@@ -196,8 +196,8 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
     gone = truth.count - comparison.objects.counts.actual
     if gone:
         notes.append(
-            f"Not counted: {format_count(gone, 'object')} of the truth without a pixel that counts (too small, no data, "
-            "or outside the area)."
+            f"Not counted: {format_count(gone, 'object')} of the truth without a pixel that counts (too small, no "
+            "data, or outside the area)."
         )
     return tuple(notes)
 

@@ -1,8 +1,8 @@
 """Choose the patches to label next: where a result is most uncertain, without choosing similar patches twice.
 
 Map and score of a result give the uncertainty of each patch (`patch_scores.compute_uncertainty`). Patches are chosen
-one after the other: the one with the largest product of uncertainty and distance in appearance from all chosen before. It
-is the farthest-first traversal of a core set (Sener and Savarese 2018, "Active learning for convolutional neural
+one after the other, the one with the largest product of uncertainty and distance in appearance from all chosen before.
+It is the farthest-first traversal of a core set (Sener and Savarese 2018, "Active learning for convolutional neural
 networks: a core-set approach"), weighted by uncertainty: without the weight it would cover everything, without the
 distance it would choose twenty patches of one car park.
 """
