@@ -100,7 +100,7 @@ def test_a_labelled_pair_without_its_label(root: Path, refused: Refused) -> None
     assert "p1" in text and "no label file" in text
 
 
-def test_a_split_whose_files_have_gone(root: Path, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_whose_files_are_missing(root: Path, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(capsys, "train", root / "recipe.toml", "-o", root / "first", "--set", "steps=1")[0] == 0
     shutil.rmtree(root / "data" / "B")
     assert "10 of 30 files do not exist" in refused(f"data.split={root.as_posix()}/first/split.json")
@@ -121,7 +121,7 @@ def test_sizes_that_differ(root: Path, refused: Refused, part: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["p7", "p9"])
-def test_pairs_that_are_only_scored_are_looked_at_before_training(root: Path, refused: Refused, name: str) -> None:
+def test_pairs_that_are_only_scored_are_checked_before_training(root: Path, refused: Refused, name: str) -> None:
     """p7 is a validation pair, p9 a test pair: the first would be read after many steps, the other after all."""
     setting = _lists(root)
     label = root / "data" / "label" / f"{name}.png"
@@ -152,7 +152,7 @@ def test_no_changed_pixel(root: Path, refused: Refused) -> None:
     assert "None of the 3 labelled pairs has a changed pixel" in refused()
 
 
-def test_a_fraction_that_is_no_pair(root: Path, refused: Refused) -> None:
+def test_a_fraction_of_less_than_a_pair(root: Path, refused: Refused) -> None:
     text = refused("labelled=0.05")
     assert "0.05 of 6 training pairs with a label is less than one pair. Give at least 0.1667" in text
 
@@ -186,7 +186,7 @@ def test_a_store_of_images_that_were_changed_since(
     assert "no labels for 6 of 6 training pairs" in refused(setting, "method.name=semicd_vl")
 
 
-def test_no_store_and_a_store_that_is_none(root: Path, refused: Refused) -> None:
+def test_no_store_and_a_folder_that_is_no_store(root: Path, refused: Refused) -> None:
     assert "no pseudo-label store here" in refused(f"pseudo.store={root.as_posix()}/data", "method.name=semicd_vl")
     assert "add pseudo.store" in refused("method.name=semicd_vl")
 
@@ -203,7 +203,7 @@ def test_a_method_that_the_network_has_no_heads_for(root: Path, refused: Refused
     assert "features" in refused("method.name=semicd_vl", "model.train_heads=false", "method.vlm_guidance=false")
 
 
-def test_a_special_need_is_refused_with_the_networks_that_have_it(root: Path, refused: Refused) -> None:
+def test_a_missing_head_is_refused_with_the_networks_that_have_it(root: Path, refused: Refused) -> None:
     assert "Take model 'stanet'" in refused("method.contrastive_weight=1")
     assert "Take model 'cct' or 'changeformer'" in refused("method.name=semicd")
     text = refused("method.name=unimatch", "model.train_heads=false")
@@ -237,7 +237,7 @@ def test_a_run_whose_weights_are_of_another_model(root: Path, capsys: pytest.Cap
 
 
 # ------------------------------------------------------------------------------------------------ not a number
-def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_what_was_good(
+def test_a_nan_loss_names_the_step_and_keeps_the_last_good_weights(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Steps 2 and 4 are validated and kept; step 5 breaks."""
@@ -253,7 +253,7 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_what_was_good(
     assert command(capsys, "evaluate", root / "run", root / "data")[0] == 0  # the best weights so far can be used
 
 
-def test_a_learning_rate_beyond_all_reason(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_far_too_high_learning_rate(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, complaint = command(capsys, "train", root / "recipe.toml", "-o", root / "run", "--set", "lr=1e30")
     assert code == 2 and "is not a number at step" in complaint and "Traceback" not in complaint
     for path in (root / "run").rglob("*.safetensors"):

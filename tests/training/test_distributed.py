@@ -164,7 +164,7 @@ def test_batches_of_a_step_add_up_to_the_larger_batch(parts: dict[str, str], one
     assert np.abs(half - _curve(one)).max() > 0.01  # curves that merely look alike would not do
 
 
-def test_a_run_is_gone_on_with_by_as_many_processes(parts: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_is_resumed_by_as_many_processes(parts: dict[str, str], tmp_path: Path) -> None:
     _train(parts, tmp_path / "run", steps=2)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     write_json(tmp_path / "run" / "run.json", record | {"status": "started", "processes": 4})
@@ -173,7 +173,7 @@ def test_a_run_is_gone_on_with_by_as_many_processes(parts: dict[str, str], tmp_p
 
 
 # ------------------------------------------------------------------------------------------------ parts
-def test_one_process_has_nobody_to_ask() -> None:
+def test_one_process_exchanges_nothing() -> None:
     alone = join_process_group("cpu")
     assert (alone.rank, alone.count, alone.device.type, alone.is_main) == (0, 1, "cpu", True)
     assert list(alone.take_share("abc")) == ["a", "b", "c"] and alone.sum_counts([3, 4]) == [3, 4]
@@ -182,7 +182,7 @@ def test_one_process_has_nobody_to_ask() -> None:
         join_process_group("warp")
 
 
-def test_shares_are_disjoint_and_whole() -> None:
+def test_shares_are_disjoint_and_complete() -> None:
     shares = [ProcessGroup(rank, 3, torch.device("cpu")).take_share(range(8)) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == list(range(8))
     assert [len(share) for share in shares] == [3, 3, 2]

@@ -13,12 +13,10 @@ from semicdvl.checkpoint import load_weights
 from semicdvl.config import DataConfig, PartConfig, Recipe, TrainConfig
 from semicdvl.errors import DivergedError
 from semicdvl.methods.discriminators import adversarial_loss, discriminator_loss, one_hot_label
-from semicdvl.training.batches import normalise_images
 from semicdvl.training.checkpoint import TrainingCheckpoint
 from semicdvl.training.length import TrainingLength
 from semicdvl.training.log import TrainingLog
 from semicdvl.training.loop import FitResult, run_training_loop
-from semicdvl.training.optim import build_optimizer, compute_lr_factor, set_lr
 from semicdvl.types import AdversarialMethod, LabelledBatch, Method, Outputs
 
 STEPS = 8
@@ -100,7 +98,7 @@ def _losses(run: Path) -> list[dict]:
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, ema: float, optimizer: str) -> None:
+def test_a_killed_run_resumes_exactly(tmp_path: Path, ema: float, optimizer: str) -> None:
     train = {"optimizer": optimizer, "lr": 0.05, "ema": ema}
     whole = _fit(tmp_path / "whole", **train)
     _validate.calls = 0  # type: ignore[attr-defined]
@@ -120,7 +118,7 @@ def _events(run: Path) -> list[dict]:
     return [{key: value for key, value in event.items() if key != "pairs_per_s"} for event in events]
 
 
-def test_a_run_killed_as_soon_as_its_state_is_there_has_the_events_of_that_step(
+def test_a_run_killed_after_its_checkpoint_has_the_events_of_that_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what comes after the state is written again: its own validation, and TensorBoard's numbers, come before."""
@@ -144,7 +142,7 @@ def test_a_run_killed_as_soon_as_its_state_is_there_has_the_events_of_that_step(
     assert [event["step"] for event in _events(tmp_path / "killed") if "validation" in event] == [2, 4, 6, 8]
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _fit(tmp_path / "run", stop_at=5)
     folder = tmp_path / "run" / "state" / ".part-00000006-abc"
@@ -175,7 +173,7 @@ class Plays(CrossEntropy, AdversarialMethod):
         }
 
 
-def test_a_killed_game_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_a_killed_adversarial_run_resumes_exactly(tmp_path: Path) -> None:
     """Discriminators, their optimiser's moments and its rate are part of the state."""
     _fit(tmp_path / "whole", method=Plays())
     _validate.calls = 0  # type: ignore[attr-defined]
@@ -212,19 +210,19 @@ def test_the_best_validation_decides_which_weights_are_kept(tmp_path: Path) -> N
     assert len(list((tmp_path / "run" / "state").iterdir())) == 1
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"step 6 \(odd\)\. The last good checkpoint, of step 4, is kept"):
         _fit(tmp_path / "run", method=CrossEntropy(nan_at=5))
     weights = load_weights(tmp_path / "run" / "state" / "00000004" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
-def test_a_loss_that_is_no_number_before_anything_was_saved_says_so(tmp_path: Path) -> None:
+def test_a_nan_loss_before_the_first_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"step 2 \(odd\)\. No checkpoint was saved before"):
         _fit(tmp_path / "run", method=CrossEntropy(nan_at=1))
 
 
-def test_a_network_that_finds_no_change_is_told_of_once_a_spell(
+def test_a_network_that_predicts_no_change_is_warned_of_once_per_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Validations after steps 2 to 16: no change in the first, then a spell of three, then one of two."""
@@ -256,7 +254,7 @@ class Overflows(CrossEntropy):
         return terms
 
 
-def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+def test_nan_weights_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"step 6 \(a weight after it\)"):
         _fit(tmp_path / "run", method=Overflows())
     assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["00000004"]
@@ -272,7 +270,7 @@ class Inflates(CrossEntropy):
         return terms
 
 
-def test_running_statistics_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+def test_nan_running_statistics_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"step 6 \(a weight after it\)"):
         _fit(tmp_path / "run", method=Inflates())
     assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["00000004"]
@@ -284,34 +282,3 @@ def test_bf16_trains(tmp_path: Path) -> None:
     _validate.calls = 0  # type: ignore[attr-defined]
     _fit(tmp_path / "fp32")  # one process, another precision
     assert _losses(tmp_path / "fp32") != _losses(tmp_path / "run")
-
-
-def test_groups_and_schedule() -> None:
-    model = Tiny()
-    settings = TrainConfig(lr=0.02, head_lr_multiplier=10, power=0.9)
-    optimizer = build_optimizer(model, settings)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
-    set_lr(optimizer, compute_lr_factor(settings, 5, 10))
-    assert optimizer.param_groups[1]["lr"] == pytest.approx(0.2 * 0.5**0.9)
-    assert compute_lr_factor(settings, 0, 10) == 1
-    assert compute_lr_factor(TrainConfig(warmup_steps=3), 0, 10) == 0.25
-
-
-def test_published_schedules() -> None:
-    """STANet: 100 epochs at the full rate, 100 linearly to 0. SNUNet: halved after every 8 of 100 epochs."""
-    stanet = TrainConfig(power=1.0, hold_frac=0.5)
-    assert [compute_lr_factor(stanet, step, 200) for step in (0, 100, 150, 199)] == pytest.approx([1, 1, 0.5, 0.01])
-    snunet = TrainConfig(power=0.0, halve_frac=0.08)
-    assert [compute_lr_factor(snunet, step, 100) for step in (0, 7, 8, 15, 16, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
-
-
-def test_adam_is_adam_and_momentum_its_first_beta() -> None:
-    optimizer = build_optimizer(Tiny(), TrainConfig(optimizer="adam", momentum=0.5))
-    assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["betas"] == (0.5, 0.999)
-    assert build_optimizer(Tiny(), TrainConfig(optimizer="adamw")).param_groups[0]["betas"] == (0.9, 0.999)
-
-
-def test_images_are_normalised_as_imagenet() -> None:
-    images = torch.full((2, 3, 5, 7), 255, dtype=torch.uint8)
-    assert torch.allclose(normalise_images(images)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))

@@ -48,7 +48,7 @@ def _plain_names(content: Any, under: str = "") -> set[str]:
     return {name for key, value in content.items() for name in _plain_names(value, f"{under}.{key}")}
 
 
-def test_numbers_that_the_test_pairs_chose_are_marked(
+def test_scores_selected_on_test_pairs_are_marked(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, text, complaint = command(capsys, "train", recipe, "-o", tmp_path / "run", "--select", "test")
@@ -69,7 +69,7 @@ def test_numbers_that_the_test_pairs_chose_are_marked(
     assert "test (test-selected)" in again  # read from the record
 
 
-def test_numbers_that_validation_chose_are_not(
+def test_scores_selected_on_validation_pairs_are_not_marked(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, complaint = command(capsys, "train", recipe, "-o", tmp_path / "run")[1:]
@@ -78,7 +78,7 @@ def test_numbers_that_validation_chose_are_not(
     assert "test_sel" not in (tmp_path / "run" / "run.json").read_text() + (tmp_path / "run" / "log.jsonl").read_text()
 
 
-def test_the_test_pairs_choose_when_they_are_told_to(recipe: Path, tmp_path: Path) -> None:
+def test_the_test_pairs_select_the_step_on_request(recipe: Path, tmp_path: Path) -> None:
     by_test = train(load_recipe(recipe, overrides=("select=test",)), tmp_path / "run", quiet=True)
     assert by_test.test["accuracy"] == pytest.approx(by_test.fit_result.best["accuracy"]) and by_test.val == {}
     by_val = train(load_recipe(recipe), tmp_path / "other", quiet=True)

@@ -94,7 +94,7 @@ def test_a_pair_becomes_a_run_that_detects(town: list[Path], done: Any) -> None:
     assert all(line["supervised"] == 0 and line["vlm_change_weak"] > 0 < line["vlm_change_strong"] for line in steps)
 
 
-def test_it_learns_what_the_vlm_says(town: list[Path], tmp_path: Path) -> None:
+def test_it_learns_from_the_pseudo_labels(town: list[Path], tmp_path: Path) -> None:
     """With some more steps the new houses stand out, from the ground and from the house that stays."""
     adapted = _adapt(town, tmp_path / "run", steps=50)
     images = [rasterio.open(path).read().transpose(1, 2, 0) for path in town]
@@ -132,7 +132,7 @@ def test_the_network_starts_as_the_embedded_model() -> None:
     torch.testing.assert_close(torch.nn.functional.normalize(head, dim=1), seen, atol=1e-4, rtol=1e-3)
 
 
-def test_the_network_gives_what_is_asked_and_is_symmetric() -> None:
+def test_the_network_gives_the_requested_heads_and_is_symmetric() -> None:
     network = build_siam_aerial(pretrained="none", backbone="test_efficientnet").eval()
     t1_BCHW, t2_BCHW = torch.randn(2, 2, 3, 45, 70, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_the_network_gives_what_is_asked_and_is_symmetric() -> None:
         network(t1_BCHW, t2_BCHW, heads=frozenset({"segmentation"}))
 
 
-def test_every_weight_but_the_words_is_trained() -> None:
+def test_every_weight_but_the_text_layer_is_trained() -> None:
     network = build_siam_aerial(pretrained=False, backbone="test_efficientnet").train()
     out = network(*torch.randn(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     sum(map_BKHW.square().mean() for map_BKHW in (out.change_BKHW, out.t1_BKHW, out.t2_BKHW)).backward()
@@ -171,7 +171,7 @@ class Stopping(FakeVLM):
         return super().segment(*given, **more)
 
 
-def test_interrupted_twice_it_goes_on_and_comes_to_the_same(
+def test_interrupted_twice_it_resumes_with_the_same_result(
     town: list[Path], done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -196,14 +196,14 @@ def test_interrupted_twice_it_goes_on_and_comes_to_the_same(
     assert again.patches.changed_frac == done.patches.changed_frac
 
 
-def test_finished_it_is_only_read(town: list[Path], done: Any) -> None:
+def test_a_finished_adaptation_is_only_read(town: list[Path], done: Any) -> None:
     before = (done.run / "model.safetensors").stat().st_mtime_ns
     assert _adapt(town, done.run).training.seconds == done.training.seconds
     assert (done.run / "model.safetensors").stat().st_mtime_ns == before
 
 
 # ------------------------------------------------------------------------------------------------ refused
-def test_nothing_changed_is_nothing_to_learn(tmp_path: Path) -> None:
+def test_no_change_is_nothing_to_learn(tmp_path: Path) -> None:
     pair, run = _town(tmp_path, changed=False), tmp_path / "run"
     with pytest.raises(DataError, match=r"detects no change of building in any of 12 patches.*nothing to learn"):
         _adapt(pair, run)
@@ -218,7 +218,7 @@ class Unsure(FakeVLM):
         return replace(answer, scores_CHW=answer.scores_CHW / 2)
 
 
-def test_a_vlm_that_is_never_sure_is_named(town: list[Path], tmp_path: Path) -> None:
+def test_a_vlm_without_confident_answers_is_reported(town: list[Path], tmp_path: Path) -> None:
     """And what helps can be done in the same folder."""
     with pytest.raises(DataError, match=r"only 0% of the pixels.*lower --gamma \(0.6\)"):
         _adapt(town, tmp_path / "run", vlm=Unsure(), ceg=CEGSettings(gamma=0.6, gamma_segmentation=0.6))
@@ -303,7 +303,7 @@ def test_few_labels_are_warned_of(done: Any) -> None:
     assert "note: Only" not in many.summary
 
 
-def test_ground_without_data_teaches_nothing(tmp_path: Path) -> None:
+def test_nodata_pixels_have_no_label(tmp_path: Path) -> None:
     """The blind columns have no label, though the VLM was sure of them."""
     run = tmp_path / "run"
     _adapt(_town(tmp_path, blind_px=24), run)
@@ -331,7 +331,7 @@ def test_patches_are_bounded_spread_and_inside(height: int, width: int, side: in
             assert starts[0] == 0 and starts[-1] == length - side and gaps.max() - gaps.min() <= 1
 
 
-def test_labels_reach_further_than_the_vlm_s_own_choice_in_steps_that_can_be_kept() -> None:
+def test_the_default_gamma_is_lower_than_the_vlms_and_a_step_of_the_store() -> None:
     for own in (0.5, 0.8, 0.33):
         gamma = default_gamma_of(FakeVLM(gamma=own))
         assert 0.38 * own < gamma < 0.42 * own
@@ -346,7 +346,7 @@ def test_small_rasters_are_covered_without_gaps() -> None:
     assert seen.min() >= 1 and len(cells) == 4 * 7
 
 
-def test_patches_with_change_come_first_and_quiet_ground_stays() -> None:
+def test_patches_with_change_come_first_and_unchanged_ones_remain() -> None:
     pairs = [PairFiles(f"p{at:03d}", Path("a"), Path("b")) for at in range(100)]
     changed = [0.1 if at % 10 == 0 else 0.0 for at in range(100)]
     chosen = select_training_patches(pairs, changed, max_patches=40)

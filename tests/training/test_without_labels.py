@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------ loader
-def test_no_share_keeps_its_label_and_nothing_else_moves(data: Path) -> None:
+def test_labelled_zero_keeps_no_label_and_changes_nothing_else(data: Path) -> None:
     none, some = (
         split_by_fraction(folder.read_folder(data), labelled=share, seed=0, val=0.2, test=0.2) for share in (0.0, 0.4)
     )
@@ -39,7 +39,7 @@ def test_no_share_keeps_its_label_and_nothing_else_moves(data: Path) -> None:
     assert (none.val, none.test) == (some.val, some.test)
 
 
-def test_the_labelled_part_of_a_batch_is_empty_and_the_other_as_ever(data: Path) -> None:
+def test_the_labelled_part_of_a_batch_is_empty_and_the_other_as_usual(data: Path) -> None:
     division = split_by_fraction(folder.read_folder(data), labelled=0.4, seed=0)
     with_labels, without = (list(load_train_batches(division, labelled_batch=count, **SIZES)) for count in (2, 0))
     for (labelled, unlabelled), (none, same) in zip(with_labels, without, strict=True):
@@ -48,7 +48,7 @@ def test_the_labelled_part_of_a_batch_is_empty_and_the_other_as_ever(data: Path)
         assert torch.equal(unlabelled.strong_t2_BCHW, same.strong_t2_BCHW)
 
 
-def test_labelled_pairs_that_were_wanted_are_missed(data: Path) -> None:
+def test_missing_labelled_pairs_are_refused(data: Path) -> None:
     division = split_by_fraction(folder.read_folder(data), labelled=0.0, seed=0)
     with pytest.raises(DataError, match="no labelled pair"):
         next(load_train_batches(division, labelled_batch=2, **SIZES))
