@@ -1,10 +1,9 @@
+"""What a detection writes: rasters, objects, the record of the run; with bounded memory."""
+
 import json
 import tracemalloc
-import warnings
 from dataclasses import dataclass, field, replace
 from functools import partial
-from html.parser import HTMLParser
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -12,8 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning
-from rich.console import Console
+from tests.support.brightness_detector import QUIET, TILES, UTM, Brighter, read
 
 from semicdvl.detection import pipeline
 from semicdvl.detection.config import DetectionConfig
@@ -21,73 +19,8 @@ from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import CheckedPair, measure_pair
 from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.detection.tiles.score_store import ScoreStore
-from semicdvl.errors import InputError, OutputError
 from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.types import IGNORE, ChangeMap, Detector
-
-UTM = rasterio.CRS.from_epsg(32615)
-QUIET = Console(quiet=True)
-TILES = DetectionConfig(tile_px=96, overlap_px=32)
-
-
-@dataclass(frozen=True)
-class Brighter(Detector):
-    """Looks at single pixels: changed where date 2 is brighter; classes dark and bright."""
-
-    name: str = "brighter"
-    map_count: int = 2
-    error: BaseException | None = None
-
-    def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
-        if self.error is not None:
-            raise self.error
-        return np.stack([image_HWC.mean(axis=2, dtype=np.float32) / 255 for image_HWC in (t1_HWC, t2_HWC)])
-
-    def decide(self, strips):
-        for strip in strips:
-            scores_PHW, valid_HW = strip.scores_PHW, strip.valid_HW
-            bright_PHW = scores_PHW > 0.6
-            classes = [np.where(valid_HW, plane_HW, IGNORE).astype(np.uint8) for plane_HW in bright_PHW]
-            change_HW = np.where(valid_HW, bright_PHW[0] ^ bright_PHW[1], IGNORE).astype(np.uint8)
-            score_HW = np.where(valid_HW, np.abs(scores_PHW[1] - scores_PHW[0]), np.nan).astype(np.float32)
-            yield ChangeMap(change_HW, score_HW, ("dark", "bright"), (1,), *classes)
-
-
-def pair_of_images(height: int = 150, width: int = 230) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    t1 = rng.integers(60, 120, (height, width, 3), dtype=np.uint8)
-    t2 = rng.integers(60, 120, (height, width, 3), dtype=np.uint8)
-    t2[60:100, 80:150] = 230  # across tile borders
-    t1[10:20, 200:220] = 220
-    t2[140:142, 185:188] = 240  # 6 px
-    return t1, t2
-
-
-@pytest.fixture
-def tifs(tmp_path) -> tuple[Path, Path]:
-    paths = tmp_path / "before.tif", tmp_path / "after.tif"
-    for path, image in zip(paths, pair_of_images(), strict=True):
-        if path.name == "before.tif":
-            image[:, :40] = 0
-        with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=3, height=150, width=230, crs=UTM,
-                           transform=Affine(0.5, 0, 366676, 0, -0.5, 4104256)) as target:  # fmt: skip
-            target.write(image.transpose(2, 0, 1))
-    return paths
-
-
-@pytest.fixture
-def pngs(tmp_path) -> tuple[Path, Path]:
-    paths = tmp_path / "A.png", tmp_path / "B.png"
-    for path, image in zip(paths, pair_of_images(), strict=True):
-        Image.fromarray(image).save(path)
-    return paths
-
-
-def read(path: Path) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
-            return source.read(1)
+from semicdvl.types import IGNORE
 
 
 # ------------------------------------------------------------------------------------------------ what is written
@@ -222,103 +155,3 @@ def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
         tracemalloc.stop()
         assert result.summary.objects == height // 256
     assert peaks[2] < 1.2 * peaks[1] and peaks[2] < 6400 * 96 * 4, "less than one map"
-
-
-# ------------------------------------------------------------------------------------------------ the folder
-def test_an_earlier_result_is_replaced_with_what_a_gis_left_beside_it(pngs, tmp_path):
-    out = tmp_path / "out"
-    detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
-    (out / "change.tif.aux.xml").write_text("statistics")
-    (out / "changes.gpkg-wal").write_text("")
-    (out / "evaluation.json").write_text("{}")  # of the earlier map
-    detect_to_folder(*pngs, out, detector=Brighter(name="second"), config=TILES, progress=QUIET)
-    assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUT_FILES)
-    assert json.loads((out / "run.json").read_text())["detector"]["name"] == "second"
-
-
-@pytest.mark.parametrize("foreign", ["thesis.docx", "run.json", "change.tif"])
-def test_a_folder_with_other_things_is_refused(pngs, tmp_path, foreign):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / foreign).write_text("{}")
-    with pytest.raises(OutputError, match=foreign):
-        detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
-    assert [path.name for path in out.iterdir()] == [foreign] and (out / foreign).read_text() == "{}"
-
-
-def test_overwrite_keeps_what_is_not_ours(pngs, tmp_path):
-    out = tmp_path / "out"
-    (out / "deep").mkdir(parents=True)
-    (out / "deep" / "a.txt").write_text("mine")
-    (out / "thesis.docx").write_text("years")
-    (out / "change.tif").write_text("old")
-    detect_to_folder(*pngs, out, detector=Brighter(), config=replace(TILES, overwrite=True), progress=QUIET)
-    assert (out / "thesis.docx").read_text() == "years" and (out / "deep" / "a.txt").read_text() == "mine"
-    assert read(out / "change.tif").shape == (150, 230)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out"]
-
-
-def test_a_file_in_place_of_the_folder_is_refused(pngs, tmp_path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(OutputError, match="is a file"):
-        detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")])
-@pytest.mark.parametrize("stage", ["detect", "write"])
-def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, error, stage):
-    out = tmp_path / "out"
-    detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    detector = Brighter(error=error if stage == "detect" else None)
-    if stage == "write":
-        monkeypatch.setattr(pipeline, "write_detection_report", lambda *_, **__: (_ for _ in ()).throw(error))
-    wanted = OutputError if isinstance(error, OSError) else type(error)
-    with pytest.raises(wanted):
-        detect_to_folder(*pngs, out, detector=detector, config=TILES, progress=QUIET)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    kept = [".out.partial"] if stage == "write" and not isinstance(error, OSError) else []
-    assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "A.png", "B.png", "out"]
-    assert not (tmp_path / ".out.partial" / "result").exists(), "only tiles are kept for the next run"
-
-
-def test_bad_input_leaves_no_folder(pngs, tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        detect_to_folder(
-            pngs[0], tmp_path / "nowhere.png", tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET
-        )
-    assert not (tmp_path / "out").exists()
-
-
-def test_nothing_but_no_data_is_an_error(tifs, tmp_path):
-    with rasterio.open(tifs[1], "r+") as target:
-        target.write(np.zeros((3, 150, 230), np.uint8))
-    with pytest.raises(InputError, match=r"after\.tif: The image has no data"):
-        detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["after.tif", "before.tif"]
-
-
-# ------------------------------------------------------------------------------------------------ the report
-class Links(HTMLParser):
-    """Collects tags and everything that a browser would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loaded: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-
-
-def test_report_stands_alone_and_shows_the_changes(tifs, tmp_path):
-    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), config=TILES, progress=QUIET)
-    html = (tmp_path / "out" / "report.html").read_text()
-    page = Links()
-    page.feed(html)
-    assert all(link.startswith("data:image/") for link in page.loaded) and "url(" not in html
-    assert page.tags.count("img") == 2 + 1 + 2 * 3 + 2, "swipe, overlay, crops of three objects, classes"
-    assert "&lt;b&gt;&amp;" in html and "<b>&<" not in html
-    for text in ("752 m²", "black border", "EPSG:32615", "dark → bright", "before.tif"):
-        assert text in html, text

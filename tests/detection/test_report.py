@@ -1,0 +1,32 @@
+"""The report of a detection loads nothing and shows what was found."""
+
+from html.parser import HTMLParser
+
+from tests.support.brightness_detector import QUIET, TILES, Brighter
+
+from semicdvl.detection.pipeline import detect_to_folder
+
+
+class Links(HTMLParser):
+    """Collects tags and everything that a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_report_stands_alone_and_shows_the_changes(tifs, tmp_path):
+    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), config=TILES, progress=QUIET)
+    html = (tmp_path / "out" / "report.html").read_text()
+    page = Links()
+    page.feed(html)
+    assert all(link.startswith("data:image/") for link in page.loaded) and "url(" not in html
+    assert page.tags.count("img") == 2 + 1 + 2 * 3 + 2, "swipe, overlay, crops of three objects, classes"
+    assert "&lt;b&gt;&amp;" in html and "<b>&<" not in html
+    for text in ("752 m²", "black border", "EPSG:32615", "dark → bright", "before.tif"):
+        assert text in html, text
