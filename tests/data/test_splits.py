@@ -179,7 +179,6 @@ def test_labels_of_one_set_and_images_of_another() -> None:
     crossed = combine_splits(levir, whu)
     assert (crossed.labelled, crossed.val, crossed.test) == (levir.labelled, levir.val, levir.test)
     assert crossed.unlabelled == whu.labelled + whu.unlabelled
-    assert len(combine_splits(levir, whu, keep_own_unlabelled=True).unlabelled) == 8
     with pytest.raises(DataError, match="twice"):
         combine_splits(levir, levir)
 

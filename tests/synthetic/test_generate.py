@@ -29,6 +29,8 @@ SEEDS = (0, 3, 5)
 FIELD_SEED = 0
 RARE = {"reroof", "repaint", "garden", "field_turnover"}  # too seldom at their default for a small picture
 
+NO_NUISANCES = dict.fromkeys(NUISANCES, 0.0)
+
 
 @cache
 def city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> SyntheticCity:
@@ -37,7 +39,7 @@ def city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> SyntheticCity:
 
 @cache
 def calm_city(seed: int = 3, size_px: tuple[int, int] = (300, 400)) -> SyntheticCity:
-    return generate_city(CitySpec(size_px=size_px, seed=seed).without_nuisances())
+    return generate_city(CitySpec(size_px=size_px, seed=seed, **NO_NUISANCES))
 
 
 def burnt(frame: gpd.GeoDataFrame, like: SyntheticCity) -> np.ndarray:
@@ -74,8 +76,8 @@ def test_any_size(size_px):
 
 
 def test_resolution_scales_the_same_place():
-    fine = generate_city(CitySpec(size_px=(400, 320), seed=2, gsd_m=0.5).without_nuisances())
-    coarse = generate_city(CitySpec(size_px=(200, 160), seed=2, gsd_m=1.0).without_nuisances())
+    fine = generate_city(CitySpec(size_px=(400, 320), seed=2, gsd_m=0.5, **NO_NUISANCES))
+    coarse = generate_city(CitySpec(size_px=(200, 160), seed=2, gsd_m=1.0, **NO_NUISANCES))
     shrunk = (
         cv2.resize((fine.classes_t1_HW == BUILDING).astype(np.float32), (160, 200), interpolation=cv2.INTER_AREA)
     ) > 0.5

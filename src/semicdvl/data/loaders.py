@@ -74,8 +74,7 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
     """
     options = options or LoaderOptions()
     unlabelled = split.unlabelled + (split.labelled if options.unlabelled_includes_labelled else ())
-    wanted = {"wants_labelled": labelled_batch > 0, "wants_unlabelled": unlabelled_batch > 0}
-    check_split(split, **wanted, options=options)
+    check_split(split, needs_labelled=labelled_batch > 0, needs_unlabelled=unlabelled_batch > 0, options=options)
     workers = _limit_workers(workers)
     cache = ImageCache(options.cache_bytes // max(workers, 1), label_values=options.label_values)
     samples = BatchBuilder(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
@@ -85,7 +84,7 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
     return _iterate_items(dataset, range(start_step * options.accumulate, steps * options.accumulate), workers=workers)
 
 
-def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: bool, options: LoaderOptions) -> None:
+def check_split(split: Split, *, needs_labelled: bool = True, needs_unlabelled: bool, options: LoaderOptions) -> None:
     """Check what would be trained on; the files are read only with `options.check_files`.
 
     Raises:
@@ -93,18 +92,18 @@ def check_split(split: Split, *, wants_labelled: bool = True, wants_unlabelled: 
     """
     labelled = split.labelled
     unlabelled = split.unlabelled + (labelled if options.unlabelled_includes_labelled else ())
-    if wants_labelled and not labelled:
+    if needs_labelled and not labelled:
         raise DataError("The split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
     if without := [pair.name for pair in labelled if pair.label is None]:
         number = f"{len(without)} labelled pairs have" if len(without) > 1 else "1 labelled pair has"
         raise DataError(f"{number} no label file, e.g. '{without[0]}'. Remove such pairs from the labelled list.")
-    if wants_unlabelled and not unlabelled:
+    if needs_unlabelled and not unlabelled:
         raise DataError(
             "The split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
         )
     if options.check_files:
         check_all_pair_files(labelled, label_values=options.label_values)
-        check_all_pair_files(unlabelled if wants_unlabelled else (), read_masks=False)
+        check_all_pair_files(unlabelled if needs_unlabelled else (), read_masks=False)
 
 
 class _TrainBatches(Dataset[TrainBatch]):

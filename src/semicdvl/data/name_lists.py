@@ -25,14 +25,14 @@ def read_name_list(path: Path) -> tuple[str, ...]:
         raise InputError(
             path, "is not a list that can be read", "Give a text file with one file name per line"
         ) from error
-    names = tuple(parse_names(lines))
+    names = tuple(_parse_names(lines))
     if not names:
         raise DataError(f"{path}: is an empty list. Put one file name on each line.")
     require_unique_names(str(path), names)
     return names
 
 
-def parse_names(lines: Iterable[str]) -> Iterator[str]:
+def _parse_names(lines: Iterable[str]) -> Iterator[str]:
     """Yield the pair name of each line that has one."""
     for line in lines:
         if words := line.split():

@@ -104,7 +104,7 @@ class BatchBuilder:
             t1.append(crop.apply_to_image(arrays.t1_HWC))
             t2.append(crop.apply_to_image(arrays.t2_HWC))
             maps.append(
-                crop.apply_to_masks(np.dstack([arrays.label_HW, self._read_vlm_maps(pair, arrays, wanted=with_vlm)]))
+                crop.apply_to_masks(np.dstack([arrays.label_HW, self._read_vlm_maps(pair, arrays, with_vlm=with_vlm)]))
             )
         label_BHW, *vlm = _stack_class_maps(maps)
         return LabelledBatch(stack_images(t1), stack_images(t2), label_BHW, VLMTargets(*vlm) if vlm else None)
@@ -151,7 +151,7 @@ class BatchBuilder:
         truth_HW = arrays.label_HW
         if truth_HW is None:
             truth_HW = np.full(arrays.t1_HWC.shape[:2], IGNORE, np.uint8)
-        maps_HWC = np.dstack([truth_HW, self._read_vlm_maps(pair, arrays, wanted=self.vlm is not None)])
+        maps_HWC = np.dstack([truth_HW, self._read_vlm_maps(pair, arrays, with_vlm=self.vlm is not None)])
         return _PairViews(images, crop.make_valid_mask(), boxes, crop.apply_to_masks(maps_HWC))
 
     def _draw_strong_view(self, weak: Sequence[UInt8Array], rng: np.random.Generator) -> list[UInt8Array]:
@@ -166,10 +166,10 @@ class BatchBuilder:
         height, width = arrays.t1_HWC.shape[:2]
         return draw_crop((height, width), self.options.weak, crop_px=self.crop_px, rng=rng)
 
-    def _read_vlm_maps(self, pair: PairFiles, arrays: PairArrays, *, wanted: bool) -> UInt8Array:
+    def _read_vlm_maps(self, pair: PairFiles, arrays: PairArrays, *, with_vlm: bool) -> UInt8Array:
         """Return the VLM's three maps of a pair as HWC (change, date 1, date 2), or none of them."""
         height, width = arrays.t1_HWC.shape[:2]
-        if not wanted or self.vlm is None:
+        if not with_vlm or self.vlm is None:
             return np.empty((height, width, 0), np.uint8)
         maps_HWC = self.cache.get_or_read(
             ("vlm", pair.before, pair.after, pair.window_px), lambda: self._stack_vlm_maps(pair)

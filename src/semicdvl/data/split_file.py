@@ -13,7 +13,7 @@ from semicdvl.errors import DataError, InputError
 from semicdvl.types import PairFiles, Split
 
 SPLIT_FORMAT = "semicdvl-split-1"
-_SUBSETS = ("labelled", "unlabelled", "val", "test")
+_PARTS = ("labelled", "unlabelled", "val", "test")
 _REMAKE = "Make the split again, or restore the file from a copy"
 
 
@@ -30,8 +30,8 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
         OutputError: the file cannot be written.
     """
     root = root.resolve()
-    sides = {side: [_pair_to_json(pair, root) for pair in getattr(split, side)] for side in _SUBSETS}
-    content = {"notes": dict(notes or {}), **sides}
+    parts = {part: [_pair_to_json(pair, root) for pair in getattr(split, part)] for part in _PARTS}
+    content = {"notes": dict(notes or {}), **parts}
     digest = hash_values(SPLIT_FORMAT, content)
     write_json(path, {"format": SPLIT_FORMAT, "sha256": digest, "root": str(root), **content})
     return digest
@@ -51,12 +51,12 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
     content = read_json(path, remedy=_REMAKE)
     if not isinstance(content, dict) or content.get("format") != SPLIT_FORMAT:
         raise InputError(path, "is not a split of this version", _REMAKE)
-    hashed = {key: content[key] for key in ("notes", *_SUBSETS) if key in content}
+    hashed = {key: content[key] for key in ("notes", *_PARTS) if key in content}
     if hash_values(SPLIT_FORMAT, hashed) != content.get("sha256"):
         raise DataError(f"{path}: the lists do not fit the hash in the file: it was edited or damaged. {_REMAKE}.")
     base = root or Path(content["root"])
-    split = Split(**{side: tuple(_pair_from_json(entry, base) for entry in content[side]) for side in _SUBSETS})
-    require_unique_names(str(path), [pair.name for side in _SUBSETS for pair in getattr(split, side)])
+    split = Split(**{part: tuple(_pair_from_json(entry, base) for entry in content[part]) for part in _PARTS})
+    require_unique_names(str(path), [pair.name for part in _PARTS for pair in getattr(split, part)])
     _require_files(path, split, base)
     return split
 
@@ -84,8 +84,8 @@ def _require_files(path: Path, split: Split, root: Path) -> None:
     """Raise if files of the split are missing."""
     files = {
         file
-        for side in _SUBSETS
-        for pair in getattr(split, side)
+        for part in _PARTS
+        for pair in getattr(split, part)
         for file in (pair.before, pair.after, pair.label)
         if file is not None
     }

@@ -197,22 +197,20 @@ def select_split(dataset: ChangeDataset, names: SplitNames) -> Split:
 
 
 # ------------------------------------------------------------------------------------------------ across data sets
-def combine_splits(labelled: Split, unlabelled: Split, *, keep_own_unlabelled: bool = False) -> Split:
+def combine_splits(labelled: Split, unlabelled: Split) -> Split:
     """Return a split whose labels come from one data set and whose unlabelled pairs come from another.
 
-    Validation and test stay those of the labelled set. Of the other set all *training* pairs are used, without their
-    labels; its validation and test pairs are not used.
+    Validation and test stay those of the labelled set, whose own unlabelled pairs are not used. Of the other set all
+    *training* pairs are used, without their labels; its validation and test pairs are not used.
 
     Args:
         labelled: gives labelled, val and test.
         unlabelled: gives the unlabelled pairs.
-        keep_own_unlabelled: the labelled set's own unlabelled pairs take part as well.
 
     Raises:
         DataError: both sets have a pair of the same name.
     """
-    added = unlabelled.labelled + unlabelled.unlabelled
-    combined = replace(labelled, unlabelled=(labelled.unlabelled if keep_own_unlabelled else ()) + added)
+    combined = replace(labelled, unlabelled=unlabelled.labelled + unlabelled.unlabelled)
     require_unique_names(
         "labelled and unlabelled set together", [pair.name for pairs in vars(combined).values() for pair in pairs]
     )

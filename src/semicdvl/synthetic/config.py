@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 from semicdvl.errors import ConfigError
 
@@ -81,11 +80,6 @@ class CitySpec:
     def shape_px(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
-
-    def without_nuisances(self) -> CitySpec:
-        """Return the same city with every nuisance off: the dates differ by the change alone."""
-        off: dict[str, Any] = dict.fromkeys(NUISANCES, 0.0)
-        return replace(self, **off)
 
 
 NUISANCES = tuple(f.name for f in fields(CitySpec) if f.name not in {"size_px", "seed", "gsd_m", "epsg", "change_frac"})

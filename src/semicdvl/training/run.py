@@ -76,7 +76,7 @@ def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
 
 def _check_data(split: Split, method: Method, loading: LoaderOptions) -> None:
     """Check all files before anything is written: those for scores are read much later."""
-    wanted = {"wants_labelled": bool(split.labelled), "wants_unlabelled": method.uses_unlabelled}
+    wanted = {"needs_labelled": bool(split.labelled), "needs_unlabelled": method.uses_unlabelled}
     check_split(split, **wanted, options=loading)
     check_all_pair_files(split.val + split.test, label_values=loading.label_values, require_changes=False)
 
