@@ -233,7 +233,7 @@ def test_a_missing_clip_is_said_in_the_method_s_own_options(networks):
         ("cva", {"backbone": "resnet18"}, "no option 'backbone'"),
         ("pca_km", {"block_px": "four"}, "block_px = 'four'"),
         ("pca_km", {"seed": 1.5}, "seed = 1.5"),
-        ("cva", {"threshold": "mean"}, "wanted 'otsu', or a number"),
+        ("cva", {"threshold": "mean"}, "give 'otsu', or a number"),
         ("dsfa", {"steps": -1}, "steps = -1"),
         ("no.such.module:build", {}, "cannot be imported"),
     ],
@@ -260,7 +260,7 @@ def test_texts_become_options():
         "guard": False,
         "points": [[1, 2]],
     }
-    with pytest.raises(ConfigError, match=r"--method-set threshold: wanted key=value"):
+    with pytest.raises(ConfigError, match=r"--method-set threshold: must be key=value"):
         parse_method_options(["threshold"])
 
 
@@ -318,7 +318,7 @@ def test_detect_runs_a_method_on_a_pair_of_pictures(method, capsys, files, tmp_p
         (["--method", "irmda"], "Did you mean 'irmad'"),
         (["--method", "cva", "--method-set", "guard=maybe"], "guard = 'maybe'"),
         (["--method-set", "guard=false"], "needs --method"),
-        (["--method", "cva", "--model", "runs/x"], "give one of them"),
+        (["--method", "cva", "--model", "runs/x"], "Give one of them"),
     ],
 )
 def test_mistakes_end_with_one_line_and_code_2(arguments, words, capsys, files, tmp_path):
@@ -327,7 +327,7 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, words, capsys, files, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("bands", "words"), [(1, "has 1 band, wanted red, green and blue"), (3, "a grey image")])
+@pytest.mark.parametrize(("bands", "words"), [(1, "has 1 band, but red, green and blue are needed"), (3, "a grey image")])
 def test_a_grey_pair_is_refused_where_bands_are_compared(bands, words, capsys, images, tmp_path):
     for name, image_HWC in zip(("a.png", "b.png"), images, strict=True):
         grey_HW = image_HWC[..., 0]

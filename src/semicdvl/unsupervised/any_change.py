@@ -1,15 +1,15 @@
-"""AnyChange: objects that SAM finds, whose description turned by more than an angle between the dates.
+"""AnyChange: objects found by SAM whose embeddings differ by more than an angle between the dates.
 
 Source: Zheng et al., "Segment Any Change", NeurIPS 2024 (bitemporal latent matching), and its public code (Apache-2.0).
 SAM proposes objects of both dates; for each, the mean embedding under its mask is compared between the dates, whichever
-date it was found in; an angle of more than 25 degrees is change. With point queries only those changes stay whose
-object looks, at either date, like one that was pointed at.
+date it was found in; an angle of more than 25 degrees is change. With point queries, only changes remain whose object
+resembles, at either date, one of the query objects.
 
-How this differs: masks are averaged onto the embedding's grid, instead of the embedding being enlarged to the image
-(the same mean, up to the enlargement); SAM 2 is taken as well: its embeddings have no last norm to undo, so their mean
-over the raster is subtracted instead, and the 25 degrees, which were found with SAM ViT-H, are untested there; objects
-that two tiles share are joined in the map of angles. A fixed angle needs no "no change" guard; `threshold="otsu"` has
-it.
+Differences from the source: masks are averaged onto the embedding's grid, instead of the embedding being enlarged to
+the image (the same mean, up to the enlargement); SAM 2 is supported as well: its embeddings have no last norm to undo,
+so their mean over the raster is subtracted instead, and the 25 degrees, which were found with SAM ViT-H, are untested
+there; objects that two tiles share are blended in the map of angles. A fixed angle needs no no-change guard;
+`threshold="otsu"` has it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class AnyChange(ThresholdDetector):
     """AnyChange; see the module.
 
     Attributes:
-        sam: what finds objects and describes places.
+        sam: the mask generator, which also gives the embeddings.
         rule: least angle of change, in degrees.
-        points: (row, col) of the raster, objects that are looked for; none: any.
-        point_date: 1 or 2, the date on which they were pointed at.
-        query_angle: greatest angle, in degrees, between an object and one that was pointed at.
-        mean_embedding_D: mean embedding of the raster, for SAM 2, once fitted.
-        query_embeddings_QD: mean embeddings of what was pointed at, once fitted.
+        points: (row, col) in the raster of the query objects; empty: any object.
+        point_date: 1 or 2, the date of the query points.
+        query_angle: greatest angle, in degrees, between an object and a query object.
+        mean_embedding_D: mean embedding of the raster, for SAM 2, known after `prepare`.
+        query_embeddings_QD: mean embeddings of the query objects, known after `prepare`.
     """
 
     name, map_count = "any_change", 1
@@ -58,7 +58,7 @@ class AnyChange(ThresholdDetector):
     query_embeddings_QD: Tensor | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does and with which network."""
+        """Return what the detector does, and its network."""
         return {
             "Detector": "objects whose description turns between the dates (AnyChange), no labels, no training",
             "Network": self.sam.identity,
@@ -67,7 +67,7 @@ class AnyChange(ThresholdDetector):
         }
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Measure the mean embedding (SAM 2), and describe what was pointed at.
+        """Measure the mean embedding (SAM 2), and the embeddings of the query objects.
 
         Raises:
             DataError: no data, one colour, or fewer than three bands.
@@ -116,7 +116,7 @@ class AnyChange(ThresholdDetector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the greatest angle, in degrees, of the objects that cover each pixel, 1HW."""
+        """Return for each pixel the greatest angle, in degrees, of the objects that cover it, 1HW."""
         seen = [self.sam.embed_image(image_HWC) for image_HWC in (t1_HWC, t2_HWC)]
         masks = self.sam.generate_masks(seen[0]).concatenate(self.sam.generate_masks(seen[1]))
         if not len(masks):
@@ -136,7 +136,7 @@ def _angle_degrees(cosine_N: Tensor) -> Tensor:
 
 
 def _nearest_angle(means_ND: Tensor, wanted_QD: Tensor) -> Tensor:
-    """Return each object's angle to the nearest of those pointed at."""
+    """Return each object's angle to the nearest query object."""
     return _angle_degrees((F.normalize(means_ND, dim=1) @ F.normalize(wanted_QD, dim=1).T).amax(dim=1))
 
 
@@ -152,18 +152,20 @@ def build_any_change(
     """Return AnyChange.
 
     Args:
-        sam: what finds objects and describes places.
+        sam: the mask generator, which also gives the embeddings.
         threshold: least angle of change in degrees, or "otsu".
-        points: [[row, col], ...] of the raster, counted from 0: only changes of objects that look like those.
-        point_date: 1 or 2, the date on which they were pointed at.
-        query_angle: greatest angle in degrees between an object and one that was pointed at.
+        points: [[row, col], ...] in the raster, counted from 0: only changes of objects that resemble those there.
+        point_date: 1 or 2, the date of the query points.
+        query_angle: greatest angle in degrees between an object and a query object.
 
     Raises:
         ConfigError: an option out of range.
     """
     if any(len(point) != 2 or min(point) < 0 for point in points):
-        raise ConfigError(f"points = {list(points)}: wanted [[row, col], ...], counted from 0.")
+        raise ConfigError(f"points = {list(points)}: give [[row, col], ...], counted from 0.")
     if point_date not in (1, 2) or not 0 < query_angle <= 180:
-        raise ConfigError(f"point_date = {point_date}, query_angle = {query_angle:g}: wanted 1 or 2, and at most 180.")
+        raise ConfigError(
+            f"point_date = {point_date}, query_angle = {query_angle:g}: give 1 or 2, and an angle of at most 180."
+        )
     asked = tuple((int(row), int(col)) for row, col in points)
     return AnyChange(sam, ThresholdRule(threshold), asked, point_date, query_angle)

@@ -1,13 +1,13 @@
-"""CNN-CD: distance between the feature maps of a network that was trained on photographs.
+"""CNN-CD: distance between the feature maps of a network pretrained on photographs.
 
 Source: El Amin, Liu and Wang, "Convolutional neural network features based change detection in satellite images", 2016
 (no public code by the authors). Maps of several layers are normalised, brought to the image's size, joined, and
 compared by the Euclidean distance; Otsu's threshold.
 
-How this differs: any backbone with four maps (the source: VGG; `backbone=vgg16` where its weights can be had; default
-EfficientNet-Lite0, whose weights come as a package); features are scaled to length 1 at every place and layer, which
-needs no range of the image; distances are taken on each layer's own grid and then enlarged, instead of enlarging
-hundreds of channels; the threshold is one for the whole raster, with the no-change guard of `thresholds`.
+Differences from the source: any encoder with four feature maps (the source uses VGG: `backbone=vgg16`; the default is
+EfficientNet-Lite0, whose weights come as a package); features are normalised to length 1 at every position and layer,
+which needs no value range of the image; distances are taken on each layer's own grid and then enlarged, instead of
+enlarging hundreds of channels; the threshold is one for the whole raster, with the no-change guard of `thresholds`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class CNNCD(ThresholdDetector):
     """CNN-CD; see the module.
 
     Attributes:
-        features: the network.
-        layers: which of its maps are compared, 0 the finest.
+        features: the encoder.
+        layers: indices of the compared feature maps, 0 the finest.
         rule: how the threshold is found; distances lie between 0 and 2.
     """
 
@@ -50,7 +50,7 @@ class CNNCD(ThresholdDetector):
     rule: ThresholdRule = field(default_factory=ThresholdRule)
 
     def description(self) -> dict[str, str]:
-        """Return what it does and with which network."""
+        """Return what the detector does, and its network."""
         return {
             "Detector": "distance of feature maps, no labels, no training",
             "Network": self.features.identity,
@@ -58,13 +58,13 @@ class CNNCD(ThresholdDetector):
         }
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Refuse a pair that nothing can be said of, and see whether the guard is needed."""
+        """Check that the pair can be compared, and whether the guard is needed."""
         return replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the root mean square over layers of the distance of unit features, 1HW."""
+        """Return the root mean square over layers of the distance of normalised features, 1HW."""
         shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
         dates = [extract_feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
         squares = [
@@ -85,15 +85,15 @@ def build_cnn_cd(
     """Return CNN-CD.
 
     Args:
-        features: the network.
-        layers: which of its four maps are compared, 0 the finest.
+        features: the encoder.
+        layers: indices of the compared feature maps, 0 the finest.
         threshold: "otsu", or a distance between 0 and 2.
-        guard: whether Otsu's threshold goes through the no-change guard.
+        guard: whether the no-change guard is applied to Otsu's threshold.
 
     Raises:
-        ConfigError: a layer that the network has not, or a threshold that is none.
+        ConfigError: a layer that the network does not have, or not a valid threshold.
     """
     count = len(features.channels)
     if not layers or not set(layers) <= set(range(count)):
-        raise ConfigError(f"layers = {list(layers)}: wanted some of {list(range(count))}, 0 the finest.")
+        raise ConfigError(f"layers = {list(layers)}: choose from {list(range(count))}, 0 the finest.")
     return CNNCD(features, tuple(layers), ThresholdRule(threshold, guard))

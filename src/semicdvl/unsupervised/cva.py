@@ -1,9 +1,9 @@
-"""Change vector analysis: how far each pixel moved in the space of its bands, after matching the dates' colours.
+"""Change vector analysis: the length of each pixel's change in band space, after matching the dates radiometrically.
 
-Source: Malila 1980; Bruzzone and Fernandez Prieto, TGRS 2000. How this differs: the dates are matched by mean and
-deviation of every band over the whole raster (sources assume calibrated images), the length is divided by the square
-root of the number of bands, so that it counts in deviations of a band, and the threshold is Otsu's with the no-change
-guard of `thresholds` instead of a Bayesian one that assumes two normal distributions.
+Source: Malila 1980; Bruzzone and Fernandez Prieto, TGRS 2000. Differences from the source: the dates are matched by
+mean and deviation of every band over the whole raster (the sources assume calibrated images), the length is divided by
+the square root of the number of bands, so that its unit is the standard deviation of a band, and the threshold is
+Otsu's with the no-change guard of `thresholds` instead of a Bayesian one that assumes two normal distributions.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class CVA(ThresholdDetector):
     """Change vector analysis; see the module.
 
     Attributes:
-        rule: how the threshold is found; its unit is deviations of a band.
-        moments: of the pair, once fitted.
+        rule: how the threshold is found; its unit is standard deviations of a band.
+        moments: moments of the pair, known after `prepare`.
     """
 
     name, map_count = "cva", 1
@@ -35,11 +35,11 @@ class CVA(ThresholdDetector):
     moments: PairMoments | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does."""
+        """Return what the detector does."""
         return {"Detector": "change vector analysis, no labels, no training", "Threshold": str(self.rule)}
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Measure both dates' bands."""
+        """Measure the moments of the bands of both dates."""
         moments = measure_moments(tiles, method=self.name)
         return replace(self, moments=moments, rule=self.rule.for_pair(moments))
 
@@ -47,14 +47,14 @@ class CVA(ThresholdDetector):
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the length of the change vector, 1HW."""
-        assert self.moments is not None, "fitted() comes first"
+        assert self.moments is not None, "prepare() comes first"
         return compute_change_magnitude(t1_HWC, t2_HWC, self.moments)[None]
 
 
 def compute_change_magnitude(
     t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], moments: PairMoments
 ) -> NDArray[np.float32]:
-    """Return how many deviations of a band each pixel changed, HW (or N of NC)."""
+    """Return the change of each pixel in standard deviations of a band, HW (or N of NC)."""
     difference_HWC = moments.standardise(t2_HWC, date=1) - moments.standardise(t1_HWC, date=0)
     length: NDArray[np.float32] = np.sqrt(np.square(difference_HWC).mean(axis=-1))
     return length
@@ -64,10 +64,10 @@ def build_cva(*, threshold: float | str = "otsu", guard: bool = True) -> CVA:
     """Return change vector analysis.
 
     Args:
-        threshold: "otsu", or a length in deviations of a band.
-        guard: whether Otsu's threshold goes through the no-change guard.
+        threshold: "otsu", or a length in standard deviations of a band.
+        guard: whether the no-change guard is applied to Otsu's threshold.
 
     Raises:
-        ConfigError: a threshold that is none.
+        ConfigError: not a valid threshold.
     """
     return CVA(ThresholdRule(threshold, guard))

@@ -1,16 +1,17 @@
-"""DCVA: deep change vector analysis, on the features whose difference varies most.
+"""DCVA: deep change vector analysis on the features whose difference varies most.
 
-Source: Saha, Bovolo and Bruzzone, TGRS 2019, and the first author's public code, which says of itself that it is no
-exact replica. Of several layers of a network those channels are kept whose difference between the dates deviates most
-in any quarter of the image; both dates are standardised, joined and compared by the length of the difference.
+Source: Saha, Bovolo and Bruzzone, TGRS 2019, and the first author's public code, which its author does not claim to be
+an exact replica. Of several layers of a network those channels are kept whose difference between the dates deviates
+most in any quarter of the image; both dates are standardised, joined and compared by the length of the difference.
 
-How this differs: the source's network (a generator trained on Potsdam's land cover) is not to be had: any backbone with
-four maps is taken, EfficientNet-Lite0 by default, on images as they are (the public code saturates them at a percentile
-per band before). One share of channels is kept in every layer (there a smaller one in wide layers). Quarters, channels,
-means, deviations and the percentile at which differences saturate are those of the whole raster (the percentile on a
-sample of places), never of a tile. The local threshold (a multiple of a wide Gaussian mean), the removal of small
-objects and the closing of small holes are left out: the first depends on windows wider than a tile, `detect
---min-area-m2` does the second. The threshold is Otsu's with the no-change guard of `thresholds`.
+Differences from the source: the source's network (a generator trained on Potsdam's land cover) is not available: any
+encoder with four feature maps is used, EfficientNet-Lite0 by default, on unchanged images (the public code first
+saturates them at a percentile per band). The same share of channels is kept in every layer (in the source a smaller one
+in wide layers). Quarters, channels, means, deviations and the percentile at which differences saturate are those of the
+whole raster (the percentile on a sample of positions), never of a tile. The local threshold (a multiple of a wide
+Gaussian mean), the removal of small objects and the closing of small holes are left out: the first depends on windows
+wider than a tile, `detect --min-area-m2` does the second. The threshold is Otsu's with the no-change guard of
+`thresholds`.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from semicdvl.unsupervised.common.statistics import FloatArray, HashedSample, me
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 SAMPLE_SIZE = 20_000
-"""Places of a layer on which the percentile is measured."""
+"""Number of positions of a layer on which the percentile is measured."""
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What was learned of one layer.
+    """Statistics of one layer over the whole raster.
 
     Attributes:
-        channel_S: the channels that are kept.
-        mean_t1_S, std_t1_S, mean_t2_S, std_t2_S: theirs, of each date by itself.
+        channel_S: indices of the selected channels.
+        mean_t1_S, std_t1_S, mean_t2_S, std_t2_S: their means and standard deviations, separately for each date.
         saturation: absolute standardised difference at which a channel saturates.
     """
 
@@ -56,7 +57,7 @@ class LayerStatistics:
     saturation: float
 
     def standardised_difference(self, t1_DX: NDArray[np.floating], t2_DX: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the standardised difference of the kept channels; channels come first."""
+        """Return the standardised difference of the selected channels; the channel axis is first."""
         tail = (slice(None), *(None,) * (t1_DX.ndim - 1))
         first_SX = (t1_DX[self.channel_S] - self.mean_t1_S[tail]) / self.std_t1_S[tail]
         second_SX = (t2_DX[self.channel_S] - self.mean_t2_S[tail]) / self.std_t2_S[tail]
@@ -64,7 +65,7 @@ class LayerStatistics:
 
 
 class _LayerSums:
-    """Sums over one layer's cells from which means and deviations follow, of the differences by quarter."""
+    """Sums over the cells of one layer for means and standard deviations; of the differences, per quarter."""
 
     def __init__(self, size: int) -> None:
         self.count_4: FloatArray = np.zeros(4)
@@ -85,7 +86,7 @@ class _LayerSums:
             self.dates_22D[date] += part_ND.sum(axis=0), np.square(part_ND).sum(axis=0)
 
     def select_channels(self, share: float) -> NDArray[np.int64]:
-        """Return the channels that are among the most varying `share` of some quarter."""
+        """Return the channels that are among the `share` with the greatest variance in some quarter."""
         most = max(1, round(share * self.sums_4D.shape[1]))
         chosen: set[int] = set()
         for count, sum_D, square_D in zip(self.count_4, self.sums_4D, self.squares_4D, strict=True):
@@ -95,7 +96,7 @@ class _LayerSums:
         return np.array(sorted(chosen))
 
     def to_statistics(self, share: float) -> LayerStatistics:
-        """Return channels, means and deviations; nothing saturates yet."""
+        """Return channels, means and standard deviations, without saturation."""
         channel_S = self.select_channels(share)
         count, parts = self.count_4.sum(), []
         for sum_D, square_D in self.dates_22D:
@@ -110,13 +111,13 @@ class DCVA(ThresholdDetector):
     """DCVA; see the module.
 
     Attributes:
-        features: the network.
-        layers: which of its maps are used, 0 the finest.
-        kept_frac: share of a layer's channels that each quarter keeps.
+        features: the encoder.
+        layers: indices of the feature maps that are used, 0 the finest.
+        kept_frac: share of a layer's channels that is kept for each quarter.
         saturate: quantile of the absolute differences of a layer at which they saturate.
         rule: how the threshold is found.
-        seed: of the sample.
-        learned: what is known of each layer, once fitted.
+        seed: seed of the sample.
+        learned: statistics of each layer, known after `prepare`.
     """
 
     name, map_count = "dcva", 1
@@ -131,7 +132,7 @@ class DCVA(ThresholdDetector):
     learned: tuple[LayerStatistics, ...] = ()
 
     def description(self) -> dict[str, str]:
-        """Return what it does and with which network and how many channels."""
+        """Return what the detector does, its network, and the number of channels."""
         kept = ", ".join(str(len(layer.channel_S)) for layer in self.learned)
         return {
             "Detector": "deep change vector analysis, no labels, no training",
@@ -141,10 +142,10 @@ class DCVA(ThresholdDetector):
         }
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Choose channels and measure them: the network sees the whole pair once.
+        """Select channels and measure them, in one pass of the network over the whole pair.
 
         Raises:
-            DataError: no data, one colour, fewer than three bands, or no cell of a map lies on data as a whole.
+            DataError: no data, one colour, fewer than three bands, or no cell of a feature map is valid throughout.
         """
         rule = self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3))
         sums = [_LayerSums(self.features.channels[layer]) for layer in self.layers]
@@ -156,12 +157,12 @@ class DCVA(ThresholdDetector):
                 total.add(part, shape_hw=tiles.shape_hw)
                 sample.add(part.row_N * width + part.col_N, np.hstack([part.t1_ND, part.t2_ND]))
         if any(total.count_4.sum() == 0 for total in sums):
-            raise DataError("dcva: no cell of the feature maps has data throughout. Take a larger part, or cva.")
+            raise DataError("dcva: no cell of the feature maps has data throughout. Use a larger area, or cva.")
         learned = tuple(self._with_saturation(total, sample) for total, sample in zip(sums, samples, strict=True))
         return replace(self, learned=learned, rule=rule)
 
     def _with_saturation(self, total: _LayerSums, sample: HashedSample) -> LayerStatistics:
-        """Return a layer with the border at which its differences saturate."""
+        """Return the statistics of a layer with the difference at which it saturates."""
         layer = total.to_statistics(self.kept_frac)
         t1_ND, t2_ND = np.split(sample.values_NV, 2, axis=1)
         if not len(t1_ND):
@@ -173,8 +174,8 @@ class DCVA(ThresholdDetector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the length of the deep change vector, in deviations of a channel, 1HW."""
-        assert self.learned, "fitted() comes first"
+        """Return the length of the deep change vector, in standard deviations of a channel, 1HW."""
+        assert self.learned, "prepare() comes first"
         shape_hw = t1_HWC.shape[0], t1_HWC.shape[1]
         dates = [extract_feature_maps(self.features, image_HWC, layers=self.layers) for image_HWC in (t1_HWC, t2_HWC)]
         total_HW = np.zeros(shape_hw, np.float32)
@@ -198,20 +199,20 @@ def build_dcva(
     """Return DCVA.
 
     Args:
-        features: the network.
-        layers: which of its four maps are used, 0 the finest.
-        kept_frac: share of a layer's channels that each quarter of the raster keeps.
+        features: the encoder.
+        layers: indices of the feature maps that are used, 0 the finest.
+        kept_frac: share of a layer's channels that is kept for each quarter of the raster.
         saturate: quantile at which differences saturate; 1: never.
-        threshold: "otsu", or a number of deviations of a channel.
-        guard: whether Otsu's threshold goes through the no-change guard.
-        seed: another seed measures the quantile on another sample.
+        threshold: "otsu", or a number of standard deviations of a channel.
+        guard: whether the no-change guard is applied to Otsu's threshold.
+        seed: seed of the sample on which the quantile is measured.
 
     Raises:
         ConfigError: an option out of range.
     """
     count = len(features.channels)
     if not layers or not set(layers) <= set(range(count)):
-        raise ConfigError(f"layers = {list(layers)}: wanted some of {list(range(count))}, 0 the finest.")
+        raise ConfigError(f"layers = {list(layers)}: choose from {list(range(count))}, 0 the finest.")
     if not (0 < kept_frac <= 1 and 0 < saturate <= 1):
-        raise ConfigError(f"kept_frac = {kept_frac:g}, saturate = {saturate:g}: both are shares, above 0 and up to 1.")
+        raise ConfigError(f"kept_frac = {kept_frac:g}, saturate = {saturate:g}: give shares above 0 and up to 1.")
     return DCVA(features, tuple(layers), kept_frac, saturate, ThresholdRule(threshold, guard), seed)

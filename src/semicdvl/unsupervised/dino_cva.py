@@ -1,11 +1,11 @@
-"""DINOv2 + CVA: distance between the last features of a self-supervised vision transformer.
+"""DINOv2 + CVA: distance between the last feature maps of a self-supervised vision transformer.
 
 Source: the baseline of that name in AnyChange (Zheng et al., NeurIPS 2024; no public code of it): patch features of
 both dates, enlarged to the image (bilinear), the length of their difference, a threshold per image.
 
-How this differs: any vision transformer, or other backbone, of timm; the length is taken on the grid of patches and
-then enlarged; per image means per raster here, with the no-change guard of `thresholds`. One threshold for many
-rasters: find it with `thresholds.pool_threshold` and give it as `threshold`, or let a benchmark's suite do so (`fit =
+Differences from the source: any vision transformer, or other encoder, of timm; the length is computed on the grid of
+patches and then enlarged; there is one threshold per raster, with the no-change guard of `thresholds`. One threshold
+for many rasters is found with `thresholds.pool_threshold` and given as `threshold`, or by a benchmark suite (`fit =
 "side"`).
 """
 
@@ -31,7 +31,7 @@ class DinoCVA(ThresholdDetector):
     """DINOv2 + CVA; see the module.
 
     Attributes:
-        features: the network.
+        features: the encoder.
         rule: how the threshold is found; its unit is that of the network's features.
     """
 
@@ -42,7 +42,7 @@ class DinoCVA(ThresholdDetector):
     rule: ThresholdRule = field(default_factory=ThresholdRule)
 
     def description(self) -> dict[str, str]:
-        """Return what it does and with which network."""
+        """Return what the detector does, and its network."""
         return {
             "Detector": "change vectors of a vision transformer's features, no labels, no training",
             "Network": self.features.identity,
@@ -50,7 +50,7 @@ class DinoCVA(ThresholdDetector):
         }
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Refuse a pair that nothing can be said of, and see whether the guard is needed."""
+        """Check that the pair can be compared, and whether the guard is needed."""
         return replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
 
     def predict_scores(
@@ -67,11 +67,11 @@ def build_dino_cva(features: FeatureNetwork, *, threshold: float | str = "otsu",
     """Return DINOv2 + CVA.
 
     Args:
-        features: the network.
+        features: the encoder.
         threshold: "otsu", or a length in the unit of the network's features.
-        guard: whether Otsu's threshold goes through the no-change guard.
+        guard: whether the no-change guard is applied to Otsu's threshold.
 
     Raises:
-        ConfigError: a threshold that is none.
+        ConfigError: not a valid threshold.
     """
     return DinoCVA(features, ThresholdRule(threshold, guard))

@@ -1,4 +1,4 @@
-"""DSFA: deep slow feature analysis: two small networks learn to say the same of what did not change.
+"""DSFA: deep slow feature analysis: two small networks learn equal outputs for unchanged pixels.
 
 Source: Du, Ru, Wu and Zhang, TGRS 2019, and the authors' public code (MIT). Standardised pixels that changed least by
 change vector analysis train two unshared networks (bands -> 128 -> 128 -> 6, softsign) on tr((B^-1 A)^2), A the second
@@ -6,12 +6,13 @@ moment of the difference of their centred outputs, B the mean of their covarianc
 outputs then gives the components of the difference, whose squares, divided by their variance, are summed and split by
 two-means.
 
-How this differs: training pixels are drawn from the calmest tenth of a sample of the raster (the source takes the 2,000
-smallest change vectors, which are ties in 8-bit images); Adam with few steps instead of 2,000 steps of plain gradient
-descent, which at the source's rate hardly move; both networks start from the same weights, so that equal dates stay
-equal; covariances of the outputs are gathered tile by tile; B takes both dates (the public helper takes the second
-twice) and change is the side of the larger sum, not the polarity that scores better. Two-means of one number is Otsu's
-threshold (the same criterion); it is taken on the square root of the sum, with the no-change guard of `thresholds`.
+Differences from the source: training pixels are drawn from the least changed tenth of a sample of the raster (the
+source takes the 2,000 smallest change vectors, which are ties in 8-bit images); Adam with few steps instead of 2,000
+steps of plain gradient descent, which hardly converge at the source's rate; both networks start from the same weights,
+so that equal dates stay equal; covariances of the outputs are gathered tile by tile; B uses both dates (the public
+helper uses the second twice) and change is the cluster with the larger sum, not the one that scores better. Two-means
+of one number is Otsu's threshold (the same criterion); it is taken on the square root of the sum, with the no-change
+guard of `thresholds`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class SlowFeatures:
     Attributes:
         networks: one per date, on standardised pixels.
         mean_V: mean output of date 1, then of date 2.
-        axes_SO: rows are the components of the difference, divided by their deviation.
+        axes_SO: rows are the components of the difference, divided by their standard deviation.
     """
 
     networks: tuple[nn.Module, nn.Module]
@@ -74,14 +75,14 @@ class SlowFeatures:
 
     @property
     def _difference_VS(self) -> FloatArray:
-        """Take components of date 1's outputs less date 2's."""
+        """Matrix that maps both outputs to the components of their difference."""
         return np.concatenate([self.axes_SO, -self.axes_SO], axis=1).T
 
 
 def _iterate_chunks(
     t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Give some pixels at a time: the hidden layers of all of them would not fit into memory."""
+    """Yield some pixels at a time: the hidden layers of all pixels would not fit into memory."""
     for at in range(0, max(len(t1_NC), 1), PIXELS_AT_ONCE):
         yield t1_NC[at : at + PIXELS_AT_ONCE], t2_NC[at : at + PIXELS_AT_ONCE]
 
@@ -106,12 +107,12 @@ class DSFA(ThresholdDetector):
 
     Attributes:
         rule: how the threshold is found, in deviations of the components.
-        pixels: training pixels.
-        steps: of training.
-        rate: Adam's learning rate.
-        seed: of the sample and the networks.
-        moments: of the pair, once fitted.
-        slow: what was learned, once fitted.
+        pixels: number of training pixels.
+        steps: number of training steps.
+        rate: learning rate of Adam.
+        seed: seed of the sample and the networks.
+        moments: moments of the pair, known after `prepare`.
+        slow: the trained networks, known after `prepare`.
     """
 
     name, map_count = "dsfa", 1
@@ -126,11 +127,11 @@ class DSFA(ThresholdDetector):
     slow: SlowFeatures | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does."""
+        """Return what the detector does."""
         return {"Detector": "deep slow feature analysis, learned on this pair, no labels", "Threshold": str(self.rule)}
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Train on the calmest pixels, then analyse the outputs: three passes over the pair.
+        """Train on the least changed pixels, then analyse the outputs, in three passes over the pair.
 
         Raises:
             DataError: no data, one colour, or fewer than two different bands.
@@ -147,7 +148,7 @@ class DSFA(ThresholdDetector):
     def _select_unchanged(
         self, tiles: PairTiles, moments: PairMoments
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return training pixels: some of the calmest tenth of a sample of the raster."""
+        """Return training pixels: some of the least changed tenth of a sample of the raster."""
         sample = HashedSample(share=SAMPLE_SIZE / moments.count, seed=self.seed)
         for at in locate_tiles(tiles):
             valid_HW = at.tile.valid_HW
@@ -155,10 +156,10 @@ class DSFA(ThresholdDetector):
             sample.add(number_pixels(at, raster_width=tiles.shape_hw[1])[valid_HW], both_NV)
         t1_NC, t2_NC = np.split(sample.values_NV, 2, axis=1)
         length_N = compute_change_magnitude(t1_NC, t2_NC, moments)
-        calm = np.argsort(length_N, kind="stable")[
+        unchanged = np.argsort(length_N, kind="stable")[
             : max(int(UNCHANGED_FRAC * len(length_N)), min(self.pixels, len(length_N)))
         ]
-        chosen = np.random.default_rng(self.seed).permutation(calm)[: self.pixels]
+        chosen = np.random.default_rng(self.seed).permutation(unchanged)[: self.pixels]
         return _standardise(moments, t1_NC[chosen], t2_NC[chosen])
 
     def _train(self, t1_NC: NDArray[np.float32], t2_NC: NDArray[np.float32]) -> tuple[nn.Module, nn.Module]:
@@ -183,7 +184,7 @@ class DSFA(ThresholdDetector):
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the length of the slow features' difference, 1HW."""
-        assert self.slow is not None and self.moments is not None, "fitted() comes first"
+        assert self.slow is not None and self.moments is not None, "prepare() comes first"
         bands = t1_HWC.shape[2]
         t1_NC, t2_NC = _standardise(self.moments, t1_HWC.reshape(-1, bands), t2_HWC.reshape(-1, bands))
         return self.slow.compute_magnitude(t1_NC, t2_NC).reshape(1, *t1_HWC.shape[:2])
@@ -204,7 +205,7 @@ def _build_network(bands: int) -> nn.Module:
 
 
 def slow_feature_loss(t1_NO: Tensor, t2_NO: Tensor) -> Tensor:
-    """Return tr((B^-1 A)^2) of outputs for the same pixels: 0 where the dates say the same up to a constant."""
+    """Return tr((B^-1 A)^2) of outputs for the same pixels: 0 if those of the dates are equal up to a constant."""
     import torch
 
     t1_NO, t2_NO = t1_NO - t1_NO.mean(dim=0), t2_NO - t2_NO.mean(dim=0)
@@ -217,7 +218,7 @@ def slow_feature_loss(t1_NO: Tensor, t2_NO: Tensor) -> Tensor:
 
 
 def compute_slow_axes(cov_VV: FloatArray) -> FloatArray:
-    """Return components of the difference (rows), slowest first, divided by their deviation.
+    """Return components of the difference (rows), slowest first, divided by their standard deviation.
 
     Args:
         cov_VV: joint covariance of both dates' outputs.
@@ -247,18 +248,18 @@ def build_dsfa(
 
     Args:
         threshold: "otsu" (two-means), or a number of deviations.
-        guard: whether the threshold goes through the no-change guard.
-        pixels: training pixels.
-        steps: of training.
-        rate: Adam's learning rate.
-        seed: another seed draws other pixels and starts from other networks.
+        guard: whether the no-change guard is applied to the threshold.
+        pixels: number of training pixels.
+        steps: number of training steps.
+        rate: learning rate of Adam.
+        seed: seed of the sample and the networks.
 
     Raises:
         ConfigError: an option out of range.
     """
     if pixels < 2 * OUTPUTS or steps < 0 or rate <= 0:
         raise ConfigError(
-            f"pixels = {pixels}, steps = {steps}, rate = {rate:g}: wanted {2 * OUTPUTS} pixels or more, steps from 0 "
-            "on and a positive rate."
+            f"pixels = {pixels}, steps = {steps}, rate = {rate:g}: give at least {2 * OUTPUTS} pixels, 0 or more "
+            "steps, and a positive rate."
         )
     return DSFA(ThresholdRule(threshold, guard), pixels, steps, rate, seed)

@@ -1,16 +1,17 @@
-"""GMCD: a graph network that learns, on the pair itself, from the parts of a difference map that are beyond doubt.
+"""GMCD: a graph network that learns, on the pair itself, from the certain parts of a difference map.
 
 Source: Tang et al., "An unsupervised remote sensing change detection method based on multiscale graph convolutional
 network and metric learning", TGRS 2021. Its code and constants are not public: **the idea is theirs, all constants and
-the form of the network are ours.** A network that was trained before gives a difference map; it is parted into changed,
-unchanged and uncertain; a graph over places of like features, whose edges are found anew in every layer, spreads what
-is certain to what is not, trained with a classification and a metric loss on this pair alone.
+the form of the network are ours.** A pretrained network gives a difference map, which is divided into changed,
+unchanged and uncertain; a graph over positions with similar features, whose edges are recomputed in every layer,
+propagates the certain classes to the uncertain positions, trained with a classification and a metric loss on this pair.
 
-How this differs, beyond the constants: one scale (the third of a backbone's four maps) instead of several; the
-difference is that of unit features; the three parts are those of Otsu's criterion over the whole raster; nodes for
-training are a sample of the raster (`nodes`), and every other place is joined to its nearest among them, so that the
-result does not depend on tiles and memory not on the raster. Guard: the changed part must stand out (`thresholds`);
-with fewer than `MIN_CHANGED_NODES` such places nothing is changed, and a place that is unchanged beyond doubt stays so.
+How this differs, beyond the constants: one scale (the third of an encoder's four feature maps) instead of several; the
+difference is that of normalised features; the three classes come from Otsu's criterion over the whole raster; nodes for
+training are a sample of the raster (`nodes`), and every other position is connected to its nearest among them, so that
+neither the result depends on the tiles nor the memory on the raster. Guard: the changed part must stand out
+(`thresholds`); with fewer than `MIN_CHANGED_NODES` such positions nothing is changed, and a certainly unchanged
+position stays so.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
     from semicdvl.unsupervised.common.graph_conv import TrainedGraph
 
 CANDIDATE_COUNT = 32_768
-"""Places from which nodes are chosen."""
+"""Number of positions from which nodes are chosen."""
 MIN_CHANGED_NODES = 8
-"""Certainly changed places; from fewer nothing is learned."""
+"""Smallest number of certainly changed positions to learn from."""
 
 
 @dataclass(frozen=True)
 class DifferenceBands:
-    """Borders of the difference: up to `low` unchanged, above `high` changed, uncertain between."""
+    """Thresholds of the difference: unchanged up to `low`, changed above `high`, uncertain between."""
 
     low: float
     high: float
@@ -58,15 +59,15 @@ class GMCD(UnsupervisedDetector):
     """GMCD; see the module.
 
     Attributes:
-        features: the network.
-        layer: which of its maps gives the nodes.
-        nodes: most nodes of the graph in training.
-        neighbours: edges of a node.
-        steps: of training.
-        guard: whether the changed part must stand out.
-        seed: of the sample and the graph network.
-        parts: borders of the difference, once fitted.
-        graph: what was learned; None where nothing is changed.
+        features: the encoder.
+        layer: index of the feature map that gives the nodes.
+        nodes: greatest number of nodes in training.
+        neighbours: number of edges of a node.
+        steps: number of training steps.
+        guard: whether the changed class must stand out.
+        seed: seed of the sample and the graph network.
+        parts: thresholds of the difference, known after `prepare`.
+        graph: the trained graph; None where nothing is changed.
     """
 
     name, map_count = "gmcd", 2
@@ -83,7 +84,7 @@ class GMCD(UnsupervisedDetector):
     graph: TrainedGraph | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does and with which network."""
+        """Return what the detector does, and its network."""
         return {
             "Detector": "graph network learned on this pair, no labels (after GMCD; its constants are not published)",
             "Network": self.features.identity,
@@ -91,10 +92,10 @@ class GMCD(UnsupervisedDetector):
         }
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Part the difference and learn from what is certain: the network sees the whole pair once.
+        """Divide the difference and learn from the certain positions, in one pass of the network over the whole pair.
 
         Raises:
-            DataError: no data, one colour, fewer than three bands, or no cell of the map lies on data as a whole.
+            DataError: no data, one colour, fewer than three bands, or no cell of the feature map is valid throughout.
         """
         moments = measure_moments(tiles, method=self.name, bands=3)
         histogram = Histogram()
@@ -106,7 +107,7 @@ class GMCD(UnsupervisedDetector):
             histogram.add(_euclidean_distance(t1_ND.T, t2_ND.T))
             sample.add(found.row_N * tiles.shape_hw[1] + found.col_N, np.hstack([t1_ND, t2_ND]))
         if histogram.total == 0:
-            raise DataError("gmcd: no cell of the feature map has data throughout. Take a larger part, or cva.")
+            raise DataError("gmcd: no cell of the feature map has data throughout. Use a larger area, or cva.")
         low, high = histogram.otsu_three_classes()
         if self.guard and moments.is_noise():
             high = apply_guard(histogram, high)
@@ -114,7 +115,7 @@ class GMCD(UnsupervisedDetector):
         return replace(known, graph=known._train_graph(np.asarray(sample.values_NV, np.float32)))
 
     def _train_graph(self, candidates_NV: Map) -> TrainedGraph | None:
-        """Choose nodes of all three parts and train on them."""
+        """Choose nodes of all three classes and train on them."""
         from semicdvl.unsupervised.common.graph_conv import UNCERTAIN, train_graph
 
         assert self.parts is not None
@@ -135,8 +136,8 @@ class GMCD(UnsupervisedDetector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the graph's probability of change, and the difference, 2HW."""
-        assert self.parts is not None, "fitted() comes first"
+        """Return the graph's probability of change, and the difference of features, 2HW."""
+        assert self.parts is not None, "prepare() comes first"
         (t1_DHW,), (t2_DHW,) = (
             extract_feature_maps(self.features, image, layers=[self.layer]) for image in (t1_HWC, t2_HWC)
         )
@@ -152,8 +153,8 @@ class GMCD(UnsupervisedDetector):
         )
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed where the graph says so and the difference is not small beyond doubt."""
-        assert self.parts is not None, "fitted() comes first"
+        """Yield the change maps: changed where the graph predicts it and the difference is not certainly small."""
+        assert self.parts is not None, "prepare() comes first"
         for strip in strips:
             probability_HW, distance_HW = strip.scores_PHW
             yield make_change_map(
@@ -162,7 +163,7 @@ class GMCD(UnsupervisedDetector):
 
 
 def _euclidean_distance(t1_DX: Map, t2_DX: Map) -> Map:
-    """Return the Euclidean distance of features; channels come first."""
+    """Return the Euclidean distance of features; the channel axis is first."""
     distance_X: Map = np.sqrt(np.square(t1_DX - t2_DX).sum(axis=0))
     return distance_X
 
@@ -180,19 +181,19 @@ def build_gmcd(
     """Return GMCD.
 
     Args:
-        features: the network.
-        layer: which of its four maps gives the nodes, 0 the finest.
-        nodes: most nodes of the graph in training; time grows with the square.
-        neighbours: edges of a node.
-        steps: of training.
-        guard: whether the changed part must stand out.
-        seed: another seed draws other nodes and starts from another network.
+        features: the encoder.
+        layer: index of the feature map that gives the nodes, 0 the finest.
+        nodes: greatest number of nodes in training; time grows with its square.
+        neighbours: number of edges of a node.
+        steps: number of training steps.
+        guard: whether the changed class must stand out.
+        seed: seed of the sample and the graph network.
 
     Raises:
         ConfigError: an option out of range.
     """
     if not 0 <= layer < len(features.channels):
-        raise ConfigError(f"layer = {layer}: wanted one of {list(range(len(features.channels)))}, 0 the finest.")
+        raise ConfigError(f"layer = {layer}: choose from {list(range(len(features.channels)))}, 0 the finest.")
     if nodes < 32 or neighbours < 1 or steps < 1:
-        raise ConfigError(f"nodes = {nodes}, neighbours = {neighbours}, steps = {steps}: wanted 32, 1 and 1 or more.")
+        raise ConfigError(f"nodes = {nodes}, neighbours = {neighbours}, steps = {steps}: give at least 32, 1 and 1.")
     return GMCD(features, layer, nodes, neighbours, steps, guard, seed)

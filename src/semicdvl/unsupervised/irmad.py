@@ -1,15 +1,15 @@
-"""IR-MAD: iteratively re-weighted multivariate alteration detection, blind to any linear change of the bands.
+"""IR-MAD: iteratively reweighted multivariate alteration detection, invariant to linear changes of the bands.
 
 Source: Nielsen, "The regularized iteratively reweighted MAD method", IEEE TIP 2007; Canty and Nielsen, RSE 2008.
-Canonical correlation finds the mixtures of bands of the two dates that agree best; their differences (the MAD
-variates), each divided by its deviation, sum to a chi-square of as many degrees as there are bands, where nothing
-changed. Pixels are weighted by the probability of no change and everything is done again, until the correlations stand
-still. A gain, an offset or a mixing of bands between the dates is no change.
+Canonical correlation finds the linear combinations of bands of the two dates that agree best. Where nothing changed,
+the squares of their differences (the MAD variates), each divided by its standard deviation, sum to a chi-square with as
+many degrees of freedom as there are bands. Pixels are weighted by the probability of no change and the analysis is
+repeated until the correlations converge. A gain, an offset or a mixing of bands between the dates is not a change.
 
-How this differs: covariances are gathered tile by tile over the whole raster, one pass per round; rounds also end when
-hardly any pixel, or pixels of one colour only, count as unchanged; without the regularisation, which serves hundreds of
-bands; the source leaves the threshold to the user, here it is Otsu's on the square root of the sum, with the no-change
-guard of `thresholds`.
+Differences from the source: covariances are gathered tile by tile over the whole raster, one pass per round; iterations
+also end when hardly any pixel, or only pixels of one colour, count as unchanged; without the regularisation, which
+serves hundreds of bands; the source leaves the threshold to the user, here it is Otsu's on the square root of the sum,
+with the no-change guard of `thresholds`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from semicdvl.unsupervised.common.statistics import FloatArray, Moments, PairMom
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 MIN_VARIANCE = 1e-9
-"""Of a MAD variate (its mixtures have variance 1): below, the dates agree to the last bit and nothing can be told."""
+"""Smallest variance of a MAD variate, whose combinations have variance 1: below, the dates agree to the last bit."""
 MIN_DIFFERENCE = 1e-6
-"""Of mixtures with variance 1: below, it is rounding."""
+"""Smallest difference of combinations with variance 1: below, it is rounding."""
 MIN_WEIGHT_FRAC = 0.02
-"""When so little of the raster counts as unchanged, further rounds would only fit a few pixels to themselves."""
+"""If less of the raster counts as unchanged, further iterations would only fit a few pixels to themselves."""
 
 
 @dataclass(frozen=True)
 class CanonicalVariates:
-    """Mixtures of bands that agree best.
+    """Linear combinations of bands that agree best between the dates.
 
     Attributes:
         mean_V: weighted mean of the bands, date 1 then date 2.
-        mix_t1_CK: columns are mixtures of date 1's bands, best last.
-        mix_t2_CK: their partners of date 2.
+        mix_t1_CK: columns are combinations of the bands of date 1, best last.
+        mix_t2_CK: the corresponding combinations of date 2.
         correlation_K: correlation of each pair.
     """
 
@@ -51,7 +51,7 @@ class CanonicalVariates:
 
     @property
     def deviation_K(self) -> FloatArray:
-        """Deviation of each difference where nothing changed."""
+        """Standard deviation of each difference where nothing changed."""
         return np.sqrt(np.maximum(2 * (1 - self.correlation_K), MIN_VARIANCE))
 
     def sum_of_squares(self, t1_XC: NDArray[np.floating], t2_XC: NDArray[np.floating]) -> FloatArray:
@@ -64,10 +64,10 @@ class CanonicalVariates:
 
 
 def compute_canonical_variates(mean_V: FloatArray, cov_VV: FloatArray) -> CanonicalVariates:
-    """Return the canonical mixtures of two dates from their joint mean and covariance.
+    """Return the canonical variates of two dates from their joint mean and covariance.
 
     Raises:
-        numpy.linalg.LinAlgError: the bands of a date are mixtures of each other.
+        numpy.linalg.LinAlgError: the bands of a date are linearly dependent.
     """
     from scipy.linalg import eigh
 
@@ -86,10 +86,10 @@ class IRMAD(ThresholdDetector):
     """IR-MAD; see the module.
 
     Attributes:
-        rule: how the threshold is found, in deviations of no change (square root of the chi-square).
-        rounds: most rounds of re-weighting; 0 is plain MAD.
-        tolerance: rounds end when no correlation moves by more.
-        variates: the mixtures, once fitted.
+        rule: how the threshold is found, in standard deviations of no change (square root of the chi-square).
+        rounds: greatest number of reweighting iterations; 0 is plain MAD.
+        tolerance: iterations end when no correlation changes by more.
+        variates: the canonical variates, known after `prepare`.
     """
 
     name, map_count = "irmad", 1
@@ -101,17 +101,17 @@ class IRMAD(ThresholdDetector):
     variates: CanonicalVariates | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does, and the correlations that were found."""
+        """Return what the detector does, and the canonical correlations."""
         text = {"Detector": "IR-MAD, no labels, no training", "Threshold": str(self.rule)}
         if self.variates is not None:
             text["Canonical correlations"] = ", ".join(f"{value:.4f}" for value in self.variates.correlation_K[::-1])
         return text
 
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Find the mixtures: one pass over the pair per round.
+        """Find the canonical variates, in one pass over the pair per iteration.
 
         Raises:
-            DataError: the pair has no data, is one colour, or its bands repeat each other.
+            DataError: the pair has no data, is one colour, or its bands are linearly dependent.
         """
         moments = measure_moments(tiles, method=self.name, bands=2, different=None)
         found = self._initial_variates(moments)
@@ -122,7 +122,7 @@ class IRMAD(ThresholdDetector):
                 break
             try:
                 found = compute_canonical_variates(weighted.mean_V, weighted.cov_VV)
-            except np.linalg.LinAlgError:  # what is left as unchanged is of one colour: saturated roofs, say
+            except np.linalg.LinAlgError:  # the unchanged pixels have one colour, such as saturated roofs
                 break
             if np.abs(found.correlation_K - before_K).max() < self.tolerance:
                 break
@@ -130,7 +130,7 @@ class IRMAD(ThresholdDetector):
         return replace(self, variates=found, rule=replace(self.rule, shapeless=moments.is_noise(difference_VK)))
 
     def _measure_weighted(self, tiles: PairTiles, found: CanonicalVariates) -> Moments:
-        """Return the moments with every pixel weighted by its probability of no change."""
+        """Return the moments, weighting every pixel by its probability of no change."""
         from scipy.special import chdtrc
 
         weighted = Moments(len(found.mean_V))
@@ -141,20 +141,20 @@ class IRMAD(ThresholdDetector):
         return weighted
 
     def _initial_variates(self, moments: PairMoments) -> CanonicalVariates:
-        """Return the mixtures with all pixels weighted alike."""
+        """Return the canonical variates with equal weights."""
         try:
             return compute_canonical_variates(moments.mean_V, moments.cov_VV)
         except np.linalg.LinAlgError:
             raise DataError(
-                f"{self.name}: a band of this pair is constant or a mixture of the others, so that correlations are "
-                "undefined. Leave it out, or take cva."
+                f"{self.name}: a band of this pair is constant or a linear combination of the others, so correlations "
+                "are undefined. Leave it out, or use cva."
             ) from None
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the square root of the sum of squared MAD variates, 1HW."""
-        assert self.variates is not None, "fitted() comes first"
+        assert self.variates is not None, "prepare() comes first"
         total_HW = self.variates.sum_of_squares(t1_HWC.astype(np.float64), t2_HWC.astype(np.float64))
         return np.sqrt(total_HW)[None].astype(np.float32)
 
@@ -165,14 +165,16 @@ def build_irmad(
     """Return IR-MAD.
 
     Args:
-        threshold: "otsu", or a number of deviations: with three bands 3.4 is passed by 1 % of unchanged pixels.
-        guard: whether Otsu's threshold goes through the no-change guard.
-        rounds: most rounds of re-weighting; 0 is plain MAD. Each is one pass over both images.
-        tolerance: rounds end when no canonical correlation moves by more.
+        threshold: "otsu", or a number of standard deviations: with three bands, 1 % of unchanged pixels exceed 3.4.
+        guard: whether the no-change guard is applied to Otsu's threshold.
+        rounds: greatest number of reweighting iterations, each one pass over both images; 0 is plain MAD.
+        tolerance: iterations end when no canonical correlation changes by more.
 
     Raises:
-        ConfigError: a threshold that is none, or a negative number of rounds.
+        ConfigError: not a valid threshold, or a negative number of rounds.
     """
     if rounds < 0 or tolerance <= 0:
-        raise ConfigError(f"rounds = {rounds}, tolerance = {tolerance:g}: wanted 0 or more, and a positive number.")
+        raise ConfigError(
+            f"rounds = {rounds}, tolerance = {tolerance:g}: give 0 or more rounds, and a positive tolerance."
+        )
     return IRMAD(ThresholdRule(threshold, guard), rounds, tolerance)

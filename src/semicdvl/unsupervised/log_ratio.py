@@ -1,10 +1,11 @@
-"""Log-ratio: by what factor each pixel became brighter or darker, beyond the factor of the whole raster.
+"""Log-ratio: the factor by which each pixel became brighter or darker, relative to the whole raster.
 
-Source: the log-ratio operator of radar change detection (Dekker, IJRS 1998; Bazi et al., TGRS 2005). How this differs:
-it is taken for each band of an optical image, whose noise is added rather than multiplied as a radar's: `offset`, an
-eighth of the range, is added before (in the sources: as little as avoids the logarithm of 0), so that a few steps of an
-8-bit value in a shadow are no change by a large factor; the mean log-ratio of the raster is subtracted, which removes a
-gain; over bands the root mean square is taken; the threshold is Otsu's with the no-change guard of `thresholds`.
+Source: the log-ratio operator of radar change detection (Dekker, IJRS 1998; Bazi et al., TGRS 2005). Differences from
+the source: it is taken for each band of an optical image, whose noise is additive, not multiplicative as in radar
+images: `offset`, an eighth of the range, is added first (in the sources: just enough to avoid the logarithm of 0), so
+that a few steps of an 8-bit value in a shadow are not a large factor; the mean log-ratio of the raster is subtracted,
+which removes a gain; bands are combined by the root mean square; the threshold is Otsu's with the no-change guard of
+`thresholds`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class LogRatio(ThresholdDetector):
     Attributes:
         rule: how the threshold is found; its unit is the natural logarithm of a factor.
         offset: added to every value before the logarithm.
-        mean_ratio_C: mean log-ratio of the raster, once fitted.
+        mean_ratio_C: mean log-ratio of the raster, known after `prepare`.
     """
 
     name, map_count = "log_ratio", 1
@@ -39,7 +40,7 @@ class LogRatio(ThresholdDetector):
     mean_ratio_C: FloatArray | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does."""
+        """Return what the detector does."""
         return {"Detector": "log-ratio of the bands, no labels, no training", "Threshold": str(self.rule)}
 
     def prepare(self, tiles: PairTiles) -> Detector:
@@ -58,8 +59,8 @@ class LogRatio(ThresholdDetector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the root mean square over bands of the log-ratio beyond the usual one, 1HW."""
-        assert self.mean_ratio_C is not None, "fitted() comes first"
+        """Return the root mean square over bands of the log-ratio minus its mean over the raster, 1HW."""
+        assert self.mean_ratio_C is not None, "prepare() comes first"
         ratio_HWC = self._compute_ratio(t1_HWC.astype(np.float32), t2_HWC.astype(np.float32))
         length_HW = np.sqrt(np.square(ratio_HWC - self.mean_ratio_C).mean(axis=2))
         return np.asarray(length_HW, np.float32)[None]
@@ -70,12 +71,12 @@ def build_log_ratio(*, threshold: float | str = "otsu", guard: bool = True, offs
 
     Args:
         threshold: "otsu", or the logarithm of a factor: 0.7 is "twice or half as bright".
-        guard: whether Otsu's threshold goes through the no-change guard.
-        offset: added to the 8-bit values before the logarithm; the higher, the less shadows count.
+        guard: whether the no-change guard is applied to Otsu's threshold.
+        offset: added to the 8-bit values before the logarithm; the higher, the lower the weight of shadows.
 
     Raises:
-        ConfigError: a threshold that is none, or an offset that is not positive.
+        ConfigError: not a valid threshold, or an offset that is not positive.
     """
     if offset <= 0:
-        raise ConfigError(f"offset = {offset:g}: the logarithm of 0 is none; wanted a positive number such as 32.")
+        raise ConfigError(f"offset = {offset:g}: the logarithm of 0 is undefined; give a positive number such as 32.")
     return LogRatio(ThresholdRule(threshold, guard), offset)

@@ -1,14 +1,14 @@
-"""PCA-KM: principal components of small blocks of the difference image, clustered in two.
+"""PCA-KM: principal components of small blocks of the difference image, split into two clusters.
 
 Source: Celik, "Unsupervised change detection in satellite images using principal component analysis and k-means
-clustering", IEEE GRSL 2009. The grey difference is cut into blocks without overlap; their principal components become
-the axes on which the neighbourhood of every pixel is described; two-means splits these descriptions, and the cluster of
-the larger difference is change.
+clustering", IEEE GRSL 2009. The grey difference is cut into blocks without overlap; the neighbourhood of every pixel is
+projected onto their principal components; k-means with two clusters splits these projections, and the cluster with the
+larger difference is change.
 
-How this differs: grey is the mean of all bands, matched by mean and deviation over the raster before (the source takes
-images that are; `matched=false` leaves them as they are); components and clusters are learned over the whole raster
-(never per tile), the clusters on a sample of the same blocks; blocks that touch no data are left out. Two-means always
-finds two clusters, so the changed one must stand out by its mean difference; where it does not, only outliers count
+Differences from the source: grey is the mean of all bands, first matched by mean and deviation over the raster (the
+source assumes matched images; `matched=false` leaves them unchanged); components and clusters are learned over the
+whole raster (never per tile), the clusters on a sample of the same blocks; blocks with no-data are left out. K-means
+always finds two clusters, so the changed one must stand out by its mean difference; if it does not, only outliers count
 (the no-change guard of `thresholds`).
 """
 
@@ -43,13 +43,13 @@ from semicdvl.unsupervised.common.thresholds import (
 
 @dataclass(frozen=True)
 class Clusters:
-    """What was learned of a pair.
+    """The clusters of a pair.
 
     Attributes:
-        axes_SV: principal components of the blocks, by falling variance; V = block_px squared.
+        axes_SV: principal components of the blocks, by descending variance; V = block_px squared.
         mean_V: mean block.
-        unchanged_S, changed_S: centres of the two clusters on these axes.
-        min_difference: mean difference of a block from which it may be changed: the guard.
+        unchanged_S, changed_S: centres of the two clusters in these components.
+        min_difference: mean difference from which a block can be changed (the guard).
     """
 
     axes_SV: FloatArray
@@ -66,12 +66,12 @@ class PCAKM(UnsupervisedDetector):
     Attributes:
         block_px: side h of a block.
         components: number S of principal components.
-        matched: whether the dates' bands are matched by mean and deviation before.
+        matched: whether the bands of the dates are first matched by mean and deviation.
         guard: whether the changed cluster must stand out.
-        seed: of the sample and of k-means' starts.
-        sample: blocks that the clusters are found on.
-        moments: of the pair, once fitted.
-        clusters: of the pair, once fitted.
+        seed: seed of the sample and of k-means.
+        sample: greatest number of blocks that the clusters are found on.
+        moments: moments of the pair, known after `prepare`.
+        clusters: clusters of the pair, known after `prepare`.
     """
 
     name, map_count = "pca_km", 2
@@ -87,15 +87,15 @@ class PCAKM(UnsupervisedDetector):
     clusters: Clusters | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does."""
+        """Return what the detector does."""
         return {
             "Detector": f"PCA of {self.block_px} px blocks of the difference and two-means, no labels, no training",
             "Guard": "a changed cluster must stand out" if self.guard else "none",
         }
 
-    # -------------------------------------------------------------------------------------------- learning
+    # -------------------------------------------------------------------------------------------- fitting
     def prepare(self, tiles: PairTiles) -> Detector:
-        """Learn components and clusters: three passes over the pair.
+        """Learn components and clusters, in three passes over the pair.
 
         Raises:
             DataError: no data, one colour, or no block without no-data.
@@ -105,7 +105,7 @@ class PCAKM(UnsupervisedDetector):
         for at in locate_tiles(tiles):
             moments.add(known._cut_blocks(at)[0])
         if moments.weight == 0:
-            raise DataError(f"pca_km: no block of {self.block_px} px has data throughout. Take smaller blocks, or cva.")
+            raise DataError(f"pca_km: no block of {self.block_px} px has data throughout. Use smaller blocks, or cva.")
         eigenvalues_V, vectors_VV = np.linalg.eigh(moments.cov_VV)
         axes_SV = vectors_VV[:, np.argsort(eigenvalues_V)[::-1][: self.components]].T
         sample = HashedSample(share=self.sample / moments.weight, seed=self.seed)
@@ -131,7 +131,7 @@ class PCAKM(UnsupervisedDetector):
 
     def _grey_difference(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the absolute difference of the grey images."""
-        assert self.moments is not None, "fitted() comes first"
+        assert self.moments is not None, "prepare() comes first"
         if self.matched:
             t1_HWC, t2_HWC = (self.moments.standardise(d, date=i) for i, d in enumerate((t1_HWC, t2_HWC)))  # type: ignore[assignment]
         grey_t1_HW, grey_t2_HW = (image_HWC.mean(axis=2, dtype=np.float32) for image_HWC in (t1_HWC, t2_HWC))
@@ -142,7 +142,7 @@ class PCAKM(UnsupervisedDetector):
         """Split the sample in two; the cluster of the larger mean difference is change."""
         from sklearn.cluster import KMeans
 
-        assert self.moments is not None, "fitted() comes first"
+        assert self.moments is not None, "prepare() comes first"
         projected_NS = (blocks_NV - mean_V) @ axes_SV.T
         level_N = blocks_NV.mean(axis=1)
         if np.ptp(projected_NS, axis=0).max() == 0:  # the dates are equal up to a constant
@@ -158,13 +158,13 @@ class PCAKM(UnsupervisedDetector):
         centres_KS = means.cluster_centers_
         return Clusters(axes_SV, mean_V, centres_KS[1 - changed], centres_KS[changed], least)
 
-    # -------------------------------------------------------------------------------------------- looking
+    # -------------------------------------------------------------------------------------------- prediction
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return how near each pixel's neighbourhood is to the changed cluster (0 to 1), and its mean difference."""
+        """Return each neighbourhood's closeness to the changed cluster (0 to 1), and its mean difference, 2HW."""
         found, side = self.clusters, self.block_px
-        assert found is not None, "fitted() comes first"
+        assert found is not None, "prepare() comes first"
         difference_HW = self._grey_difference(t1_HWC, t2_HWC)
         anchor = (side // 2, side // 2)
         kernels_Shh = found.axes_SV.reshape(-1, side, side)
@@ -178,8 +178,8 @@ class PCAKM(UnsupervisedDetector):
         return np.stack([belongs_HW, cv2.blur(difference_HW, (side, side), anchor=anchor)]).astype(np.float32)
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed where a pixel is nearer to the changed cluster and passes the guard."""
-        assert self.clusters is not None, "fitted() comes first"
+        """Yield the change maps: changed where a pixel is closer to the changed cluster and passes the guard."""
+        assert self.clusters is not None, "prepare() comes first"
         for strip in strips:
             score_HW = strip.scores_PHW[0]
             if self.clusters.min_difference > 0:
@@ -202,18 +202,18 @@ def build_pca_km(
 
     Args:
         block_px: side of a block; 4 in the source's examples.
-        components: principal components that are kept, at most the square of `block_px`.
-        matched: match the dates' bands by mean and deviation first; false: compare the values as they are.
+        components: number of principal components, at most the square of `block_px`.
+        matched: match the bands of the dates by mean and deviation first; false: compare the values unchanged.
         guard: whether the changed cluster must stand out from the rest.
-        seed: another seed draws another sample and starts k-means elsewhere.
-        sample: most blocks that the clusters are found on.
+        seed: seed of the sample and of k-means.
+        sample: greatest number of blocks that the clusters are found on.
 
     Raises:
         ConfigError: an option out of range.
     """
     if block_px < 2 or not 1 <= components <= block_px**2 or sample < 2:
         raise ConfigError(
-            f"block_px = {block_px}, components = {components}, sample = {sample}: wanted blocks of 2 px or more, 1 to "
+            f"block_px = {block_px}, components = {components}, sample = {sample}: give blocks of 2 px or more, 1 to "
             "block_px squared components, and a sample of 2 or more."
         )
     return PCAKM(block_px, components, matched, guard, seed, sample)

@@ -1,17 +1,17 @@
-"""SCM: segment change model: distance of SAM's own feature maps, kept where a CLIP sees what is looked for.
+"""SCM (segment change model): distance of SAM's feature maps, kept where CLIP finds the foreground concept.
 
 Source: Tan et al., "Segment change model (SCM) for unsupervised change detection in VHR remote sensing images", IGARSS
 2024. Its public code is for non-commercial use and its mask proposer is AGPL; this is written from the description. Two
 parts. *Recalibrated feature fusion*: every level of the network's feature maps is multiplied by its own channel means,
 brought to equally many channels, coarse levels are added to finer ones, all are joined, and both dates are compared by
-the cosine. *Piecewise semantic attention*: every object's crop, on white, is shown to CLIP with words for what is
-looked for and for the rest; where a building is unlikely the distance is turned down.
+the cosine. *Piecewise semantic attention*: every object's crop, on white, is shown to CLIP with prompts for the
+foreground and for the background; where a building is unlikely, the distance is reduced.
 
-How this differs: SAM 2 proposes masks and gives the levels, instead of FastSAM; channel means are those of the whole
-raster, not of the tile; levels are joined on the finest one's grid, then the distance is enlarged; the words are ours,
-and all words that are looked for count (the public code drops the last). The threshold is Otsu's over all distances
-that are not 0, as in the source, but of one raster; the no-change guard of `thresholds` looks at the distance before it
-is turned down.
+Differences from the source: SAM 2 proposes masks and gives the levels, instead of FastSAM; channel means are those of
+the whole raster, not of the tile; levels are joined on the finest one's grid, then the distance is enlarged; the
+prompts are ours, and all foreground prompts count (the public code drops the last). The threshold is Otsu's over all
+distances that are not 0, as in the source, but of one raster; the no-change guard of `thresholds` applies to the
+distance before it is reduced.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ BACKGROUND = ("road", "parking lot", "bare land", "grass", "tree", "field", "wat
 """Ours; the source asks seven words for buildings and ten for the rest, too."""
 SENTENCE = "satellite image of {}"
 SURE_PROBABILITY = 0.5
-"""From this probability on, the distance is kept as it is; below, it is turned down in proportion."""
+"""From this probability on, the distance is kept; below, it is reduced in proportion."""
 MIN_DISTANCE = 1e-6
-"""Of unit vectors: below, it is rounding."""
+"""Smallest distance of unit vectors: below, it is rounding."""
 WHITE = 255
 
 
 class ImageTextClassifier(Protocol):
-    """A CLIP: pictures and sentences in, probabilities out."""
+    """A CLIP: images and sentences in, probabilities out."""
 
     @property
     def identity(self) -> str:
@@ -70,12 +70,12 @@ class SCM(UnsupervisedDetector):
     """SCM; see the module.
 
     Attributes:
-        sam: what finds objects and gives the levels.
-        clip: what says whether an object is looked for.
-        find: words that are looked for.
-        rest: words for everything else.
+        sam: the mask generator, which also gives the feature levels.
+        clip: the classifier of objects.
+        find: prompts of the foreground.
+        rest: prompts of the background.
         rule: how the threshold is found; distances lie between 0 and 1.
-        channel_means: channel means of each date's levels, once fitted.
+        channel_means: channel means of each date's levels, known after `prepare`.
     """
 
     name, map_count = "scm", 2
@@ -89,7 +89,7 @@ class SCM(UnsupervisedDetector):
     channel_means: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
 
     def description(self) -> dict[str, str]:
-        """Return what it does and with which networks."""
+        """Return what the detector does, and its networks."""
         return {
             "Detector": "distance of SAM's features, weighted by CLIP (after SCM), no labels, no training",
             "Networks": f"{self.sam.identity}, {self.clip.identity}",
@@ -120,8 +120,8 @@ class SCM(UnsupervisedDetector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the distance of the dates, turned down where nothing is seen that is looked for, and as it is, 2HW."""
-        assert self.channel_means is not None, "fitted() comes first"
+        """Return the distance of the dates, first reduced outside of foreground objects, then unchanged, 2HW."""
+        assert self.channel_means is not None, "prepare() comes first"
         images = (t1_HWC, t2_HWC)
         seen = [self.sam.embed_image(image_HWC) for image_HWC in images]
         joined = [
@@ -138,7 +138,7 @@ class SCM(UnsupervisedDetector):
         return np.stack([full_HW * np.minimum(wanted_HW / SURE_PROBABILITY, 1), full_HW]).astype(np.float32)
 
     def _foreground_probability(self, image_HWC: NDArray[np.uint8], seen: SamEmbedding) -> NDArray[np.float32]:
-        """Return the probability that a pixel belongs to an object that is looked for; 0 where there is no object."""
+        """Return the probability that a pixel belongs to a foreground object; 0 where there is no object."""
         masks = self.sam.generate_masks(seen)
         shape_hw = image_HWC.shape[0], image_HWC.shape[1]
         if not len(masks):
@@ -148,7 +148,7 @@ class SCM(UnsupervisedDetector):
         return masks.paint_maximum(torch.from_numpy(chosen_NS[:, : len(self.find)].sum(axis=1)), shape_hw)
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Give changed where the weighted distance passes the rule, and the distance itself the guard."""
+        """Yield the change maps: changed where the reduced distance passes the rule and the distance the guard."""
         weighted = build_histogram(strip.scores_PHW[0][_covered_pixels(strip)] for strip in strips)
         border = replace(self.rule, guard=False).find_threshold(weighted)
         least = self._guard_chord(strips, border) if self.rule.uses_guard and np.isfinite(border) else 0.0
@@ -159,7 +159,7 @@ class SCM(UnsupervisedDetector):
             yield make_change_map(score_HW, strip.valid_HW)
 
     def _guard_chord(self, strips: ScoreStrips, border: float) -> float:
-        """Return the guard: what the chord of a changed pixel must pass."""
+        """Return the guard: the smallest chord length of a changed pixel."""
         every, same, other = Histogram(), Histogram(), Histogram()
         for strip in strips:
             chord_HW, above_HW = _chord_length(strip.scores_PHW[1]), strip.scores_PHW[0] > border
@@ -172,7 +172,7 @@ class SCM(UnsupervisedDetector):
 
 
 def _covered_pixels(strip: ScoreStrip) -> NDArray[np.bool_]:
-    """Return where an object was seen: elsewhere the weighted distance is 0 and says nothing."""
+    """Return where objects were found: elsewhere the reduced distance is 0 and has no meaning."""
     seen_HW: NDArray[np.bool_] = strip.valid_HW & (strip.scores_PHW[0] > 0)
     return seen_HW
 
@@ -204,7 +204,7 @@ def _resize_like(maps_DHW: Tensor, like_DHW: Tensor) -> Tensor:
 
 
 def crop_objects(image_HWC: NDArray[np.uint8], masks: SamInstances) -> Iterator[NDArray[np.uint8]]:
-    """Give each object cut out by its box, on white."""
+    """Yield each object cropped to its box, on white."""
     height, width = image_HWC.shape[:2]
     for logits_HW in masks.logits_NHW.numpy():
         mask_HW = cv2.resize(logits_HW, (width, height), interpolation=cv2.INTER_LINEAR) > 0
@@ -228,17 +228,17 @@ def build_scm(
     """Return SCM.
 
     Args:
-        sam: what finds objects and gives the levels.
-        clip: what says whether an object is looked for.
-        find: words that are looked for.
-        rest: words for everything else.
+        sam: the mask generator, which also gives the feature levels.
+        clip: the classifier of objects.
+        find: prompts of the foreground.
+        rest: prompts of the background.
         threshold: "otsu", or a distance between 0 and 1.
-        guard: whether Otsu's threshold goes through the no-change guard.
+        guard: whether the no-change guard is applied to Otsu's threshold.
 
     Raises:
-        ConfigError: no words, or a threshold that is none.
+        ConfigError: no prompts, or not a valid threshold.
     """
     words = [(part,) if isinstance(part, str) else tuple(part) for part in (find, rest)]
     if not all(words):
-        raise ConfigError("find and rest must both hold words, such as find = ['building'], rest = ['road', 'tree'].")
+        raise ConfigError("find and rest must both hold prompts, such as find = ['building'], rest = ['road', 'tree'].")
     return SCM(sam, clip, words[0], words[1], ThresholdRule(threshold, guard))

@@ -1,4 +1,4 @@
-"""CLIP that says which sentence fits a picture best: for `scm`. The model is handed in ready."""
+"""CLIP as a classifier of images by sentences, for `scm`; the model is passed in."""
 
 from __future__ import annotations
 

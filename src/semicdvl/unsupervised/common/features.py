@@ -1,6 +1,6 @@
-"""What detectors of this room want of a network that is handed to them, and how its maps become a distance.
+"""Feature maps of an encoder, for images of any size and over the cells of a whole pair.
 
-The network itself is built elsewhere (`detection/detectors/unsupervised.py`): this room knows no model.
+The encoder is built in `detection/detectors/network_loaders.py` and passed to the detectors.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from semicdvl.unsupervised.common.statistics import locate_tiles
 Map = NDArray[np.float32]
 
 MULTIPLE_PX = 32
-"""Images are padded to whole multiples of this before a network sees them: the coarsest step of the usual ones."""
+"""Images are padded to multiples of this, the coarsest stride of common encoders."""
 
 
 class FeatureNetwork(Protocol):
-    """A pretrained network: an image in, feature maps out."""
+    """A pretrained encoder: an image in, feature maps out."""
 
     @property
     def identity(self) -> str:
-        """Name and hash of the weights, for the report."""
+        """Name and hash of the weights."""
         ...
 
     @property
     def channels(self) -> Sequence[int]:
-        """Channels of the maps."""
+        """Number of channels of the feature maps."""
         ...
 
     def extract_maps(self, image_HWC: NDArray[np.uint8]) -> list[Map]:
@@ -41,9 +41,9 @@ class FeatureNetwork(Protocol):
 
 
 def extract_feature_maps(features: FeatureNetwork, image_HWC: NDArray[np.uint8], *, layers: Sequence[int]) -> list[Map]:
-    """Return some of the maps of an image of any size, of its first three bands, padded by repeating the edge.
+    """Return some feature maps of the first three bands of an image of any size, padded by repeating the edge.
 
-    The maps span the padded image; see `resize_to_image` and `cells`.
+    The maps cover the padded image; see `resize_to_image` and `cells`.
     """
     height, width = image_HWC.shape[:2]
     padding = ((0, -height % MULTIPLE_PX), (0, -width % MULTIPLE_PX), (0, 0))
@@ -52,14 +52,14 @@ def extract_feature_maps(features: FeatureNetwork, image_HWC: NDArray[np.uint8],
 
 
 def normalise_features(features_DHW: Map) -> Map:
-    """Return features scaled to length 1 at every place."""
+    """Return features normalised to length 1 at every position."""
     length_HW = np.sqrt(np.square(features_DHW).sum(axis=0))
     unit_DHW: Map = features_DHW / np.maximum(length_HW, np.float32(1e-12))
     return unit_DHW
 
 
 def resize_to_image(coarse_HW: Map, shape_hw: tuple[int, int]) -> Map:
-    """Return a map of a padded image at the image's own size (bilinear)."""
+    """Return a map of a padded image, resampled to the size of the image without padding (bilinear)."""
     padded_hw = _padded_shape(shape_hw)
     full_HW = cv2.resize(coarse_HW, padded_hw[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(full_HW[: shape_hw[0], : shape_hw[1]], np.float32)
@@ -72,11 +72,11 @@ def _padded_shape(shape_hw: tuple[int, int]) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------ cells of the raster
 @dataclass(frozen=True)
 class FeatureCells:
-    """One map's cells that lie on valid ground of a tile.
+    """The cells of one feature map that are valid throughout.
 
     Attributes:
         t1_ND, t2_ND: features of both dates.
-        row_N, col_N: pixel of the raster in their middle.
+        row_N, col_N: pixel of the raster at their centre.
     """
 
     t1_ND: Map
@@ -88,7 +88,7 @@ class FeatureCells:
 def iterate_feature_cells(
     tiles: PairTiles, features: FeatureNetwork, *, layers: Sequence[int]
 ) -> Iterator[list[FeatureCells]]:
-    """Go through a pair and give, tile by tile, the cells of each layer that lie on valid ground as a whole."""
+    """Yield, tile by tile, the cells of each layer that are valid throughout."""
     for at in locate_tiles(tiles):
         valid_HW = at.tile.valid_HW
         if not valid_HW.any():
@@ -106,7 +106,7 @@ def iterate_feature_cells(
 def _find_valid_cells(
     valid_HW: NDArray[np.bool_], grid_hw: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-    """Return which cells of a grid over the padded tile are all valid, and the rows and columns of their middles."""
+    """Return which cells of a grid over the padded tile are valid, and the rows and columns of their centres."""
     padded_hw = _padded_shape((valid_HW.shape[0], valid_HW.shape[1]))
     ground_HW = np.zeros(padded_hw, np.float32)
     ground_HW[: valid_HW.shape[0], : valid_HW.shape[1]] = valid_HW

@@ -1,8 +1,8 @@
 """The graph network of `gmcd`: two edge convolutions over the nearest nodes, trained on one pair.
 
 An edge convolution (Wang et al., "Dynamic graph CNN", 2019) takes, for each node, the greatest of what a small network
-makes of the node and each neighbour's difference from it; neighbours are the nearest by the features that enter the
-layer, so they are found anew in every layer. Places that were not in training are joined to training nodes.
+makes of the node and each neighbour's difference from it; neighbours are the nearest by the input features of the
+layer, so they are recomputed in every layer. Positions that were not in training are connected to training nodes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 UNCERTAIN = 2
-"""Label of a node that takes part in the graph and in no loss."""
+"""Label of a node that is part of the graph but of no loss."""
 WIDTH = 32
 MARGIN = 1.0
 METRIC_WEIGHT = 0.5
 LEARNING_RATE = 5e-3
 MAX_CHANGED_WEIGHT = 10.0
-"""Of a changed node against an unchanged one, where changed ones are few."""
+"""Greatest weight of a changed node relative to an unchanged one."""
 PLACES_AT_ONCE = 2**13
 
 
 class GraphNetwork(nn.Module):
-    """What is said of both dates at a node, spread over its neighbours, to the log odds of change."""
+    """Features of both dates at a node, propagated over its neighbours, to the log odds of change."""
 
     def __init__(self, channels: int, *, neighbours: int) -> None:
-        """Make a network for features of this many channels."""
+        """Build the network for features with this number of channels."""
         super().__init__()
         self.neighbours = neighbours
         self.project = nn.Linear(channels, WIDTH)
@@ -39,13 +39,13 @@ class GraphNetwork(nn.Module):
         self.head = nn.Linear(2 * WIDTH, 1)
 
     def embed_nodes(self, t1_ND: Tensor, t2_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what enters the graph, and the distance of the dates in the learned space."""
+        """Return the node features, and the distance of the dates in the learned space."""
         z1_NE, z2_NE = self.project(t1_ND), self.project(t2_ND)
         away_NE = (z1_NE - z2_NE).abs()
         return torch.cat([away_NE, z1_NE, z2_NE], dim=1), away_NE.square().sum(dim=1).clamp_min(1e-12).sqrt()
 
     def convolve_edges(self, layer: nn.Module, nodes_NE: Tensor, bank_ME: Tensor) -> Tensor:
-        """Return one edge convolution of nodes over their nearest in the bank."""
+        """Return an edge convolution of nodes over their nearest neighbours in the bank."""
         with torch.no_grad():
             nearest_NK = torch.cdist(nodes_NE, bank_ME).topk(self.neighbours, dim=1, largest=False).indices
         away_NKE = bank_ME[nearest_NK] - nodes_NE[:, None]
@@ -54,19 +54,19 @@ class GraphNetwork(nn.Module):
         return spread_NE
 
     def classify_nodes(self, first_NE: Tensor, second_NE: Tensor) -> Tensor:
-        """Return the log odds of change from what both layers say."""
+        """Return the log odds of change from the outputs of both layers."""
         logit_N: Tensor = self.head(torch.cat([first_NE, second_NE], dim=1))[:, 0]
         return logit_N
 
 
 @dataclass(frozen=True)
 class TrainedGraph:
-    """A trained network and the nodes that other places are joined to.
+    """A trained network and the nodes that other positions are connected to.
 
     Attributes:
         network: in evaluation mode.
-        bank_ME: what enters the graph, of the training nodes.
-        first_ME: what the first layer makes of it.
+        bank_ME: node features of the training nodes.
+        first_ME: output of the first layer for them.
     """
 
     network: GraphNetwork
@@ -74,7 +74,7 @@ class TrainedGraph:
     first_ME: Tensor
 
     def predict_probability(self, t1_ND: NDArray[np.float32], t2_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probability of change of places."""
+        """Return the probability of change at each position."""
         parts = []
         with torch.inference_mode():
             for at in range(0, len(t1_ND), PLACES_AT_ONCE):
@@ -113,11 +113,11 @@ def train_graph(
         nodes_NE, distance_N = network.embed_nodes(*dates)
         first_NE = network.convolve_edges(network.first, nodes_NE, nodes_NE)
         logit_N = network.classify_nodes(first_NE, network.convolve_edges(network.second, first_NE, first_NE))
-        told = F.binary_cross_entropy_with_logits(logit_N[certain_N], target_C, pos_weight=weight)
+        classification = F.binary_cross_entropy_with_logits(logit_N[certain_N], target_C, pos_weight=weight)
         away_C = distance_N[certain_N]
         metric = torch.where(target_C > 0, (MARGIN - away_C).clamp_min(0), away_C).square().mean()
         optimiser.zero_grad()
-        (told + METRIC_WEIGHT * metric).backward()  # type: ignore[no-untyped-call]
+        (classification + METRIC_WEIGHT * metric).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     network.eval()
     with torch.no_grad():

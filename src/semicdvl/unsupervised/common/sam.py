@@ -1,11 +1,11 @@
-"""SAM or SAM 2 that finds every object of an image by itself, and describes places: for `any_change` and `scm`.
+"""SAM or SAM 2 as an automatic mask generator and image encoder, for `any_change` and `scm`.
 
 Source: the automatic mask generator of Segment Anything (Kirillov et al., ICCV 2023): a grid of points, three masks
-each, of which those stay that the network itself rates well, that do not depend on the exact threshold (stability), and
-that are no second of a better one (suppression by boxes). How this differs: no zoomed-in crops, no hole filling;
+each, of which those remain that the network rates well, that do not depend on the exact threshold (stability), and that
+do not duplicate a better one (box suppression). Differences from the source: no zoomed-in crops, no hole filling;
 stability and boxes are measured on the decoder's grid (a quarter of its input) instead of the image's.
 
-The model is one of `transformers` that is handed in ready; nothing here loads weights.
+The model is one of `transformers` and is passed in; no weights are loaded here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MASKS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class SamEmbedding:
-    """What the network saw of one image.
+    """The embeddings of one image.
 
     Attributes:
-        levels: its embeddings as its decoder takes them, 1DHW each, finest first.
-        extent_hw: share of the network's square input that the image fills (SAM pads, SAM 2 stretches).
-        embedding_DHW: the deepest level, cut to the image; of SAM without the last norm's scale and shift.
+        levels: embeddings as the decoder takes them, 1DHW each, finest first.
+        extent_hw: fraction of the network's square input that the image fills (SAM pads, SAM 2 stretches).
+        embedding_DHW: the deepest level, cropped to the image; for SAM without scale and shift of the last norm.
     """
 
     levels: list[Tensor]
@@ -43,27 +43,27 @@ class SamEmbedding:
 
 @dataclass(frozen=True)
 class SamInstances:
-    """Objects of one image.
+    """Masks of the objects of one image.
 
     Attributes:
-        logits_NHW: log odds of each, on a coarse grid that spans the image.
-        rating_N: how well the network rates each.
+        logits_NHW: log odds of each mask, on a coarse grid that covers the image.
+        rating_N: the network's own rating of each mask.
     """
 
     logits_NHW: Tensor
     rating_N: Tensor
 
     def __len__(self) -> int:
-        """Return their number."""
+        """Return the number of masks."""
         return len(self.rating_N)
 
     def concatenate(self, others: SamInstances) -> SamInstances:
-        """Return these and other objects of an image of the same size."""
+        """Return these and other masks of images of the same size."""
         logits_NHW = torch.cat([self.logits_NHW, others.logits_NHW])
         return SamInstances(logits_NHW, torch.cat([self.rating_N, others.rating_N]))
 
     def paint_maximum(self, value_N: Tensor, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
-        """Return a map of the greatest value of the objects that cover each pixel; 0 where there is none."""
+        """Return a map of the greatest value of the masks that cover each pixel; 0 where there is none."""
         map_HW = torch.zeros(shape_hw)
         for at in range(0, len(self), MASKS_AT_ONCE):
             full_NHW = _upsample(self.logits_NHW[at : at + MASKS_AT_ONCE], shape_hw) > 0
@@ -73,7 +73,7 @@ class SamInstances:
         return painted_HW
 
     def mean_embeddings(self, embedding_DHW: Tensor) -> Tensor:
-        """Return the mean embedding under each object, ND; objects smaller than a cell weigh by their share of it."""
+        """Return the mean embedding under each mask, ND; masks smaller than a cell count by their share of it."""
         _, rows, cols = embedding_DHW.shape
         share_NHW = F.adaptive_avg_pool2d((self.logits_NHW > 0).float(), (rows, cols))
         total_N = share_NHW.sum(dim=(1, 2)).clamp_min(1e-12)
@@ -92,13 +92,13 @@ class SamMaskGenerator:
         model: `SamModel` or `Sam2Model` of transformers, in evaluation mode.
         processor: `SamProcessor` or `Sam2Processor`.
         identity: name and hash of the weights.
-        grid: points per side.
-        rating: least rating of a mask by the network itself.
-        stability: least stability.
-        same_iou: boxes that overlap more are one object.
-        most_frac: masks of a greater share of the image are no objects.
-        most: most objects of an image.
-        batch: points that go through the decoder at once.
+        grid: number of points per side.
+        rating: smallest rating of a mask by the network.
+        stability: smallest stability of a mask.
+        same_iou: of masks whose boxes have a greater IoU, the better one is kept.
+        most_frac: masks that cover a greater fraction of the image are dropped.
+        most: greatest number of masks of an image.
+        batch: number of points that are decoded at once.
     """
 
     model: Any
@@ -117,7 +117,7 @@ class SamMaskGenerator:
         """Whether it is a SAM 2, whose embeddings come in several levels and without a norm."""
         return str(self.model.config.model_type).startswith("sam2")
 
-    # -------------------------------------------------------------------------------------------- seeing
+    # -------------------------------------------------------------------------------------------- embeddings
     @torch.inference_mode()
     def embed_image(self, image_HWC: NDArray[np.uint8]) -> SamEmbedding:
         """Return the embeddings of one image, of its first three bands."""
@@ -131,7 +131,7 @@ class SamMaskGenerator:
         return SamEmbedding([found], extent_hw, _crop_to_image(self._without_affine(found[0].float()), extent_hw).cpu())
 
     def embedding_levels(self, seen: SamEmbedding) -> list[Tensor]:
-        """Return all levels DHW, cut to the image, finest first."""
+        """Return all levels DHW, cropped to the image, finest first."""
         return [_crop_to_image(level[0].float(), seen.extent_hw).cpu() for level in seen.levels]
 
     def _without_affine(self, embedding_DHW: Tensor) -> Tensor:
@@ -141,10 +141,10 @@ class SamMaskGenerator:
         bare_DHW: Tensor = (embedding_DHW - shift_D[:, None, None]) / scale_D[:, None, None]
         return bare_DHW
 
-    # -------------------------------------------------------------------------------------------- objects
+    # -------------------------------------------------------------------------------------------- masks
     @torch.inference_mode()
     def generate_masks(self, seen: SamEmbedding) -> SamInstances:
-        """Return every object of an image, best rated first."""
+        """Return the masks of all objects of an image, best rated first."""
         steps = (torch.arange(self.grid) + 0.5) / self.grid
         points_N2 = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
         asked = (points_N2[at : at + self.batch] for at in range(0, len(points_N2), self.batch))
@@ -158,13 +158,13 @@ class SamMaskGenerator:
 
     @torch.inference_mode()
     def mask_at_point(self, seen: SamEmbedding, *, x_frac: float, y_frac: float) -> SamInstances:
-        """Return the best rated object at one point, given as shares of the image's width and height."""
+        """Return the best rated mask at one point, given as fractions of the image's width and height."""
         logits_NHW, rating_N = self._decode_points(seen, torch.tensor([[x_frac, y_frac]]))
         best = rating_N.argmax()[None]
         return SamInstances(logits_NHW[best], rating_N[best])
 
     def _decode_points(self, seen: SamEmbedding, points_N2: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log odds (cut to the image) and rating of the three masks of each point (x, y as shares)."""
+        """Return log odds (cropped to the image) and rating of the three masks of each point (x, y as fractions)."""
         side = self.model.config.vision_config
         side_px = side.image_size if not self.is_sam2 else side.backbone_config.image_size[0]
         extent = torch.tensor(seen.extent_hw[::-1])
@@ -179,7 +179,7 @@ class SamMaskGenerator:
         return _crop_to_image(logits_NHW, seen.extent_hw).cpu(), out.iou_scores[0].flatten().float().cpu()
 
     def _select_good(self, logits_NHW: Tensor, rating_N: Tensor) -> SamInstances:
-        """Keep masks that are rated well, stable, neither empty nor of nearly the whole image."""
+        """Return the masks that are rated well, stable, and neither empty nor of nearly the whole image."""
         sure_N = (logits_NHW > STABILITY_OFFSET).sum(dim=(1, 2))
         wide_N = (logits_NHW > -STABILITY_OFFSET).sum(dim=(1, 2))
         frac_N = (logits_NHW > 0).float().mean(dim=(1, 2))

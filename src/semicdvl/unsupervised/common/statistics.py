@@ -1,7 +1,7 @@
 """Statistics of a whole pair, tile by tile: moments, and a sample of positions that does not depend on the tiles.
 
-Nothing here holds more than a tile and what it has gathered. Sums are kept in float64; of 8-bit pixels they are exact,
-so that the moments of a raster are the same however it is cut.
+Only one tile and the sums are held in memory. Sums are in float64; for 8-bit pixels they are exact, so that the moments
+of a raster do not depend on how it is tiled.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from semicdvl.types import PairTile, PairTiles
 FloatArray = NDArray[np.float64]
 
 NOISE_RATIO = 0.5
-"""Of steps to spread: 1 in white noise, near 0 where areas differ. Half of it leaves room for noise that compression
-has smeared (0.64 to 0.75 in photographs with noise of 4 grey values, saved as JPEG of quality 90)."""
+"""Ratio of steps to variance: 1 in white noise, near 0 where areas differ. Half of it leaves room for noise smoothed by
+compression (0.64 to 0.75 in photographs with noise of 4 grey values, saved as JPEG of quality 90)."""
 
 
 # ------------------------------------------------------------------------------------------------ where a tile lies
 @dataclass(frozen=True)
 class PlacedTile:
-    """A tile and the raster's row and column that it begins with."""
+    """A tile with its first row and column in the raster."""
 
     row: int
     col: int
@@ -35,7 +35,7 @@ class PlacedTile:
 
 
 def locate_tiles(tiles: PairTiles) -> Iterator[PlacedTile]:
-    """Give the tiles with their places, which follow from their order: row by row, without gap or overlap."""
+    """Yield the tiles with their positions, which follow from their order: row by row, without gap or overlap."""
     row = col = 0
     for tile in tiles:
         yield PlacedTile(row, col, tile)
@@ -52,17 +52,17 @@ def valid_pixels(tile: PairTile) -> tuple[FloatArray, FloatArray]:
 
 
 def count_valid_pixels(valid_HW: NDArray[np.bool_], grid_hw: tuple[int, int]) -> FloatArray:
-    """Return how many valid pixels lie under each cell of a grid over a tile, row by row."""
+    """Return the number of valid pixels in each cell of a grid over a tile, row by row."""
     share_HW = cv2.resize(valid_HW.astype(np.float64), grid_hw[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(share_HW * (valid_HW.size / (grid_hw[0] * grid_hw[1])), np.float64).ravel()
 
 
 # ------------------------------------------------------------------------------------------------ moments
 class Moments:
-    """Weighted mean and covariance of vectors that come in parts."""
+    """Weighted mean and covariance of vectors that are added in parts."""
 
     def __init__(self, size: int) -> None:
-        """Begin with nothing seen of vectors of this size."""
+        """Start without vectors of this size."""
         self.weight = 0.0
         self._sum_V: FloatArray = np.zeros(size)
         self._products_VV: FloatArray = np.zeros((size, size))
@@ -77,30 +77,30 @@ class Moments:
 
     @property
     def mean_V(self) -> FloatArray:
-        """Mean of what was added."""
+        """Mean of the added vectors."""
         return self._sum_V / self.weight
 
     @property
     def second_VV(self) -> FloatArray:
-        """Second moment about 0 of what was added; 0 where nothing was."""
+        """Second moment about 0 of the added vectors; 0 if there are none."""
         return self._products_VV / max(self.weight, 1e-300)
 
     @property
     def cov_VV(self) -> FloatArray:
-        """Covariance of what was added, divided by the sum of weights."""
+        """Covariance of the added vectors, divided by the sum of weights."""
         mean_V = self.mean_V
         return self.second_VV - np.outer(mean_V, mean_V)
 
 
 @dataclass(frozen=True)
 class PairMoments:
-    """What the pixels with data in both dates are like.
+    """Moments of the pixels with data in both dates.
 
     Attributes:
-        count: their number.
+        count: number of pixels.
         mean_V: mean of the bands of date 1, then of date 2.
         cov_VV: their covariance.
-        step_VV: second moment of the steps from a pixel to its right neighbour.
+        step_VV: second moment of the differences between a pixel and its right neighbour.
     """
 
     count: int
@@ -110,36 +110,37 @@ class PairMoments:
 
     @property
     def bands(self) -> int:
-        """Bands per date."""
+        """Number of bands per date."""
         return len(self.mean_V) // 2
 
     @property
     def std_V(self) -> FloatArray:
-        """Deviation of each band; 1 for a band that is constant, which says nothing and must not be divided by."""
+        """Standard deviation of each band; 1 for a constant band, so that it can be divided by."""
         std_V = np.sqrt(np.maximum(self.cov_VV.diagonal(), 0))
         return np.where(std_V > 1e-6, std_V, 1.0)
 
     @property
     def matched_VC(self) -> FloatArray:
-        """Return what turns the bands of both dates into their matched difference, in deviations."""
+        """Matrix that maps the bands of both dates to their matched difference, in standard deviations."""
         scale_VV = np.diag(1 / self.std_V)
         return scale_VV[:, self.bands :] - scale_VV[:, : self.bands]
 
     def is_noise(self, difference_VC: FloatArray | None = None) -> bool:
-        """Tell whether the dates differ by noise alone: whether their difference has no shape.
+        """Return whether the dates differ by noise alone: whether their difference has no spatial structure.
 
-        Steps between neighbours are compared with the whole spread (von Neumann's ratio, 1941): it is 1 where
-        neighbours know nothing of each other, as in noise, and near 0 where areas differ: change, season, light.
+        The differences between neighbours are compared with the variance (von Neumann's ratio, 1941): it is 1 where
+        neighbours are independent, as in noise, and near 0 where areas differ: change, season, illumination.
 
         Args:
-            difference_VC: columns turn the bands of both dates into differences; None: band by band, matched.
+            difference_VC: its columns map the bands of both dates to differences; None: the matched difference of each
+                band.
         """
         difference_VC = self.matched_VC if difference_VC is None else difference_VC
         traces = [np.trace(difference_VC.T @ part_VV @ difference_VC) for part_VV in (self.cov_VV, self.step_VV)]
         return bool(traces[1] >= NOISE_RATIO * 2 * traces[0])
 
     def standardise(self, image_HWC: NDArray[np.uint8], *, date: int) -> NDArray[np.float32]:
-        """Return an image of date 0 or 1 with mean 0 and deviation 1 of each band over the raster."""
+        """Return an image of date 0 or 1, scaled to mean 0 and standard deviation 1 of each band over the raster."""
         part = slice(date * self.bands, (date + 1) * self.bands)
         scaled_HWC: NDArray[np.float32] = (
             (image_HWC - self.mean_V[part].astype(np.float32)) / self.std_V[part].astype(np.float32)
@@ -148,14 +149,14 @@ class PairMoments:
 
 
 def measure_moments(tiles: PairTiles, *, method: str, bands: int = 1, different: int | None = 1) -> PairMoments:
-    """Go through a pair once; return its moments, and refuse what no method can work with.
+    """Return the moments of a pair, in one pass, and refuse a pair that cannot be compared.
 
     Args:
         tiles: the pair.
-        method: who asks, for the error texts.
-        bands: how many bands the method needs.
-        different: how many of them must say something of their own (a grey image has one, however often repeated);
-            None: all.
+        method: name of the method, for error texts.
+        bands: number of bands that the method needs.
+        different: number of linearly independent bands that it needs (a grey image has one, however often it is
+            repeated); None: all.
 
     Raises:
         DataError: no pixel has data in both dates, too few bands, or a date is one colour everywhere.
@@ -179,9 +180,9 @@ def measure_moments(tiles: PairTiles, *, method: str, bands: int = 1, different:
 
 
 def _neighbour_steps(at: PlacedTile) -> FloatArray:
-    """Return the steps between the pixels of every other couple of neighbours of a row, of both dates, NV.
+    """Return the differences within every other pair of neighbours of a row, of both dates, NV.
 
-    Couples begin at the raster's even columns, so that tiles of even size give those of the whole raster.
+    Pairs begin at even columns of the raster, so that tiles of even size give those of the whole raster.
     """
     tile, first = at.tile, at.col % 2
     count = (tile.valid_HW.shape[1] - first) // 2
@@ -194,7 +195,7 @@ def _neighbour_steps(at: PlacedTile) -> FloatArray:
 
 
 def _refuse_uninformative(found: PairMoments, *, method: str, different: int) -> None:
-    """Refuse a date that is one colour, or bands that repeat each other."""
+    """Refuse a date of one colour, or linearly dependent bands."""
     for date in (0, 1):
         part = slice(date * found.bands, (date + 1) * found.bands)
         cov_CC = found.cov_VV[part, part]
@@ -212,7 +213,7 @@ def _refuse_uninformative(found: PairMoments, *, method: str, different: int) ->
 
 
 def count_independent_bands(cov_CC: FloatArray) -> int:
-    """Return how many bands are no mixture of the others: the rank of their correlation, up to rounding of pixels."""
+    """Return the number of linearly independent bands: the rank of their correlation, up to rounding of pixels."""
     std_C = np.sqrt(np.maximum(cov_CC.diagonal(), 0))
     alive_C = std_C > 1e-6
     scale_C = std_C[alive_C]
@@ -222,10 +223,10 @@ def count_independent_bands(cov_CC: FloatArray) -> int:
 
 # ------------------------------------------------------------------------------------------------ samples
 def draw_by_hash(number_N: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Tell which of these numbered things belong to a random share of all.
+    """Return which of the numbered items belong to a random share of all.
 
-    A hash of number and seed decides (the finaliser of SplitMix64, Steele et al. 2014), not the order in which they
-    come: the sample is the same however the raster is cut.
+    A hash of number and seed decides (the finaliser of SplitMix64, Steele et al. 2014), not the order of the items, so
+    the sample does not depend on how the raster is tiled.
     """
     if share >= 1:
         return np.ones(number_N.shape, bool)
@@ -239,23 +240,23 @@ def draw_by_hash(number_N: NDArray[np.int64], *, share: float, seed: int) -> NDA
 
 
 class HashedSample:
-    """A share of numbered vectors, gathered in parts and given in the order of their numbers."""
+    """A random share of numbered vectors, which are added in parts and returned in the order of their numbers."""
 
     def __init__(self, *, share: float, seed: int) -> None:
-        """Begin with nothing; of what is offered about `share` is kept."""
+        """Start without vectors; about `share` of the added ones is kept."""
         self.share, self.seed = share, seed
         self._numbers: list[NDArray[np.int64]] = []
         self._values: list[NDArray[Any]] = []
 
     def add(self, number_N: NDArray[np.int64], values_NV: NDArray[Any]) -> None:
-        """Keep those that are drawn."""
+        """Keep the vectors that are drawn."""
         kept_N = draw_by_hash(number_N, share=self.share, seed=self.seed)
         self._numbers.append(number_N[kept_N])
         self._values.append(values_NV[kept_N])
 
     @property
     def values_NV(self) -> NDArray[Any]:
-        """What was kept, ordered by number."""
+        """The sample, ordered by number."""
         order = np.argsort(np.concatenate(self._numbers), kind="stable")
         values_NV: NDArray[Any] = np.concatenate(self._values)[order]
         return values_NV

@@ -1,16 +1,17 @@
-"""From a map of "how different" to changed or not: one threshold for the whole raster, and when not to trust it.
+"""From a map of change scores to changed or unchanged: one threshold for the whole raster, and its no-change guard.
 
 The histogram is gathered strip by strip in one pass; its bins follow the float's own digits (12 bits of exponent and
-fraction are rounded away), so no range need be known before, counts add up exactly, and a threshold is exact to 0.05 %.
+fraction are rounded away), so the value range need not be known, counts add up exactly, and a threshold is exact to
+0.05 %.
 
-**The "no change" guard.** Otsu's threshold (and two-means, which in one dimension is the same thing) always finds two
-groups, also where there is noise alone. So two questions are asked. Has what differs between the dates any shape, or do
-neighbouring pixels know nothing of each other (`statistics.PairMoments.is_noise`)? With shape (change, but season or
-light, too) the method's own threshold holds. Without: does the upper group stand out? Its mean has to lie `STANDS_OUT =
-4.5` robust deviations (1.4826 x median absolute deviation) of the lower group above the median of the lower group. For
-the two halves of a normal distribution this number is 2.5, of a half-normal one 3.1, of an exponential one 4.3; for a
-second group whose mean lies 4 or 5 deviations of the noise above 0 it is 5.7 or 7.2. Where it does not stand out, only
-outliers count: scores above median + `OUTLIER = 4` deviations of all, which few of a thousand pixels of noise reach. A
+**The no-change guard.** Otsu's threshold (and two-means, which is equivalent in one dimension) always finds two groups,
+also in noise alone. So two conditions are checked. Does the difference between the dates have spatial structure, or are
+neighbouring pixels independent (`statistics.PairMoments.is_noise`)? With structure (change, but also season or
+illumination) the method's own threshold holds. Without: does the upper group stand out? Its mean has to lie `STANDS_OUT
+= 4.5` robust deviations (1.4826 x median absolute deviation) of the lower group above the median of the lower group.
+For the two halves of a normal distribution this number is 2.5, of a half-normal one 3.1, of an exponential one 4.3; for
+a second group whose mean lies 4 or 5 deviations of the noise above 0 it is 5.7 or 7.2. If it does not stand out, only
+outliers count: scores above median + `OUTLIER = 4` deviations of all, which few of a thousand noise pixels reach. A
 small change in a large, otherwise equal raster is found by this last rule.
 """
 
@@ -29,7 +30,7 @@ from semicdvl.unsupervised.common.statistics import PairMoments
 MIN_SEPARATION = 4.5
 OUTLIER_DEVIATIONS = 4.0
 NORMAL_PER_MAD = 1.4826
-"""Deviation of a normal distribution whose median absolute deviation is 1."""
+"""Standard deviation of a normal distribution whose median absolute deviation is 1."""
 _DROPPED_BITS = 12
 _BINS = 1 << (31 - _DROPPED_BITS)
 
@@ -39,7 +40,7 @@ class Histogram:
     """Counts of non-negative float32 values at a relative resolution of 2^-11."""
 
     def __init__(self) -> None:
-        """Begin with nothing counted."""
+        """Start without values."""
         self.counts_N: NDArray[np.int64] = np.zeros(_BINS, np.int64)
 
     def add(self, values: NDArray[np.floating]) -> None:
@@ -49,11 +50,11 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """Number of counted values."""
         return int(self.counts_N.sum())
 
     def nonempty_bins(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return counts and centres of the bins that hold something."""
+        """Return counts and centres of the bins that are not empty."""
         index_N = np.flatnonzero(self.counts_N)
         bits_N = (index_N << _DROPPED_BITS) + np.where(index_N > 0, 1 << (_DROPPED_BITS - 1), 0)
         return self.counts_N[index_N], bits_N.astype(np.uint32).view(np.float32).astype(np.float64)
@@ -64,14 +65,14 @@ class Histogram:
         return _weighted_quantile(centres_N, counts_N, share)
 
     def deviation(self, centre: float) -> float:
-        """Return the robust deviation about a centre: 1.4826 x the median distance from it."""
+        """Return the robust standard deviation about a centre: 1.4826 x the median distance from it."""
         counts_N, centres_N = self.nonempty_bins()
         away_N = np.abs(centres_N - centre)
         order = np.argsort(away_N, kind="stable")
         return NORMAL_PER_MAD * _weighted_quantile(away_N[order], counts_N[order], 0.5)
 
     def mean_above(self, threshold: float) -> float:
-        """Return the mean of the values above a threshold; the threshold itself where there are none."""
+        """Return the mean of the values above a threshold; the threshold itself if there are none."""
         counts_N, centres_N = self.nonempty_bins()
         above_N = centres_N > threshold
         return float(np.average(centres_N[above_N], weights=counts_N[above_N])) if above_N.any() else threshold
@@ -84,7 +85,7 @@ class Histogram:
         return lower
 
     def otsu(self) -> float:
-        """Return Otsu's threshold (1979): the border of the two groups with the least variance within."""
+        """Return Otsu's threshold (1979), which separates two groups with the least variance within them."""
         from skimage.filters import threshold_otsu
 
         counts_N, centres_N = self.nonempty_bins()
@@ -93,7 +94,7 @@ class Histogram:
         return float(threshold_otsu(hist=(counts_N, centres_N)))  # type: ignore[no-untyped-call]
 
     def otsu_three_classes(self) -> tuple[float, float]:
-        """Return the two borders of three groups: Otsu's criterion for three (Liao et al. 2001), on 256 equal bins."""
+        """Return the two thresholds of three groups by Otsu's criterion (Liao et al. 2001), on 256 equal bins."""
         from skimage.filters import threshold_multiotsu
 
         counts_N, centres_N = self.nonempty_bins()
@@ -126,8 +127,8 @@ class ThresholdRule:
 
     Attributes:
         threshold: a number in the method's own unit (to pool several pairs, take `pooled`), or "otsu".
-        guard: whether "otsu" goes through the "no change" guard.
-        shapeless: whether what differs between the dates looks like noise, so that the guard has a say.
+        guard: whether the no-change guard is applied to "otsu".
+        shapeless: whether the difference between the dates looks like noise, so that the guard applies.
     """
 
     threshold: float | str = "otsu"
@@ -135,22 +136,22 @@ class ThresholdRule:
     shapeless: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is no rule.
+        """Refuse an invalid threshold.
 
         Raises:
             ConfigError: another word than "otsu", or a negative number.
         """
         value = self.threshold
         if isinstance(value, bool) or (value != "otsu" and (isinstance(value, str) or not value >= 0)):
-            raise ConfigError(f"threshold = {value!r}: wanted 'otsu', or a number from 0 on in the method's own unit.")
+            raise ConfigError(f"threshold = {value!r}: give 'otsu', or a number of 0 or more in the method's own unit.")
 
     @property
     def uses_guard(self) -> bool:
-        """Whether the guard has a say: a given number is taken as it is."""
+        """Whether the guard applies: a given number is used unchanged."""
         return self.guard and self.shapeless and self.threshold == "otsu"
 
     def for_pair(self, moments: PairMoments) -> ThresholdRule:
-        """Return the rule for a pair: the guard has a say where the dates differ like noise."""
+        """Return the rule for a pair: the guard applies if the dates differ like noise."""
         return replace(self, shapeless=moments.is_noise())
 
     def find_threshold(self, histogram: Histogram) -> float:
@@ -162,7 +163,7 @@ class ThresholdRule:
         return apply_guard(histogram, histogram.otsu()) if self.uses_guard else histogram.otsu()
 
     def __str__(self) -> str:
-        """Say it in the report."""
+        """Return the rule in words, for the report."""
         if self.threshold != "otsu":
             return f"{self.threshold:g}, given"
         guard = (
@@ -172,18 +173,18 @@ class ThresholdRule:
 
 
 def apply_guard(histogram: Histogram, threshold: float) -> float:
-    """Return the threshold where its upper group stands out from the rest, else one that only outliers pass."""
+    """Return the threshold if its upper group stands out from the rest, else one that only outliers exceed."""
     changed = histogram.mean_above(threshold)
     return max(threshold, compute_guard(histogram, histogram.restrict_to(threshold), mean_changed=changed))
 
 
 def compute_guard(every: Histogram, unchanged: Histogram, *, mean_changed: float) -> float:
-    """Return the guard: 0 where the changed group stands out from the unchanged one, else the border of outliers.
+    """Return the guard: 0 if the changed group stands out from the unchanged one, else the threshold of outliers.
 
     Args:
         every: the scores of both groups.
         unchanged: the scores of the unchanged group.
-        mean_changed: the mean of the other.
+        mean_changed: mean score of the changed group.
     """
     low, median = unchanged.quantile(0.5), every.quantile(0.5)
     if mean_changed - low >= MIN_SEPARATION * unchanged.deviation(low):
@@ -192,21 +193,21 @@ def compute_guard(every: Histogram, unchanged: Histogram, *, mean_changed: float
 
 
 def pool_threshold(rasters: Iterable[ScoreStrips], rule: ThresholdRule | None = None) -> float:
-    """Return one threshold for the first planes of several pairs, to be given to each as a number."""
+    """Return one threshold for the first score maps of several pairs, to be given to each as a number."""
     every = (strip.scores_PHW[0][strip.valid_HW] for strips in rasters for strip in strips)
     return (rule or ThresholdRule()).find_threshold(build_histogram(every))
 
 
 # ------------------------------------------------------------------------------------------------ maps
 def decide_by_threshold(strips: ScoreStrips, rule: ThresholdRule) -> Iterator[ChangeMap]:
-    """Decide on a detector's first plane by one threshold; the score is s / (s + threshold), 0.5 on the border."""
+    """Yield change maps by one threshold on the first score map; the score is s / (s + threshold)."""
     border = rule.find_threshold(build_histogram(strip.scores_PHW[0][strip.valid_HW] for strip in strips))
     for strip in strips:
         yield make_change_map(normalise_by_threshold(strip.scores_PHW[0], border), strip.valid_HW)
 
 
 def normalise_by_threshold(value_HW: NDArray[np.float32], border: float) -> NDArray[np.float32]:
-    """Return value / (value + border) in [0, 1]: 0.5 on the border, 0 everywhere if the border is infinite."""
+    """Return value / (value + threshold) in [0, 1]: 0.5 at the threshold, 0 everywhere if it is infinite."""
     if np.isinf(border):
         return np.zeros_like(value_HW)
     value_HW = np.maximum(value_HW, 0)
