@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
-from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.prompts import PROMPT_SETS, Prompts, resolve_prompts
 from semicdvl.data import DATASETS
 from semicdvl.errors import ConfigError
 from semicdvl.methods import METHODS
@@ -19,7 +17,9 @@ from semicdvl.vlms import VLMS, create_vlm
 if TYPE_CHECKING:
     from torch import nn
 
+    from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import FeatureExtractor
+    from semicdvl.ceg.prompts import Prompts
     from semicdvl.data.change_dataset import ChangeDataset
     from semicdvl.types import VLM, Detector
 
@@ -212,6 +212,8 @@ def list_prompt_sets() -> tuple[str, ...]:
         >>> "buildings" in cd.list_prompt_sets()
         True
     """
+    from semicdvl.ceg.prompts import PROMPT_SETS
+
     return tuple(PROMPT_SETS)
 
 
@@ -344,6 +346,8 @@ def get_prompts(prompts: str | Prompts) -> Prompts:
     Raises:
         ConfigError: the name is unknown.
     """
+    from semicdvl.ceg.prompts import resolve_prompts
+
     return resolve_prompts(prompt_set=prompts) if isinstance(prompts, str) else prompts
 
 
@@ -355,6 +359,8 @@ def complete_ceg_settings(
     Raises:
         ConfigError: a setting is unknown or out of its range.
     """
+    from semicdvl.ceg.config import CEGSettings
+
     if isinstance(settings, CEGSettings):
         return settings
     given = {"gamma": gamma, "gamma_segmentation": gamma, **defaults, **(settings or {})}
