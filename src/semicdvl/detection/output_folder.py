@@ -14,7 +14,7 @@ DETECTION_FORMAT = "semicdvl-detect"
 """What run.json names as its format."""
 OUTPUT_FILES = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
 EXTRA_OUTPUT_FILES = tuple(f"changes.{name}" for name in VECTOR_FORMATS if name != "gpkg")
-"""The polygons in further formats, where these were asked for."""
+"""The polygons in further formats, where the settings name some."""
 EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
 """What `evaluate` and `suggest` add; it is replaced with the map it belongs to. A sample with answers in it stays."""
 

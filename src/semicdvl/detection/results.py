@@ -169,7 +169,7 @@ def make_result(source: ResultSource) -> DetectionResult:
 
 
 def write_polygons(folder: Path, changes: DetectedChanges, config: DetectionConfig) -> None:
-    """Write the changed objects: a GeoPackage with its style, and the further formats that were asked for.
+    """Write the changed objects: a GeoPackage with its style, and the further formats of the settings.
 
     Raises:
         OutputError: the folder cannot be written.

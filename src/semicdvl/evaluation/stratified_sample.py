@@ -80,7 +80,7 @@ def draw_stratified_sample(
     for _, classes_HW, _ in _read_class_strips(result, area, truth):
         sizes = [size + int((classes_HW == value).sum()) for value, size in enumerate(sizes)]
     rng = np.random.default_rng(seed)
-    wanted = [
+    chosen = [
         np.sort(rng.choice(size, count, replace=False)) if count else np.zeros(0, np.int64)
         for size, count in zip(sizes, allocate_sample(sizes, total, minimum=MIN_PLACES_PER_CLASS), strict=True)
     ]
@@ -89,7 +89,7 @@ def draw_stratified_sample(
     for row, classes_HW, truth_HW in _read_class_strips(result, area, truth):
         for value in (0, 1):
             places = np.flatnonzero(classes_HW == value)
-            here = wanted[value] - passed[value]
+            here = chosen[value] - passed[value]
             at = places[here[(here >= 0) & (here < len(places))]]
             passed[value] += len(places)
             rows, cols = np.divmod(at, classes_HW.shape[1])

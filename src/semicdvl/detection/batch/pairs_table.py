@@ -243,7 +243,7 @@ def _find_name_fault(name: str) -> str | None:
     if name.startswith("."):
         return "would be hidden (begin with a letter or a digit)"
     if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
-        return f"cannot name a folder; wanted at most {MAX_NAME_BYTES} bytes of plain text"
+        return f"cannot name a folder (use at most {MAX_NAME_BYTES} bytes of plain text)"
     if name.casefold() in ("index.html", "pairs.json"):
         return "is that of a file of the index (use another)"
     return None

@@ -79,10 +79,10 @@ class CalibratedVLMDetector(VLMDetector):
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield the change map with probabilities, without the objects that are probably unchanged."""
-        survey = _EvidenceCollector(self)
+        evidence = _EvidenceCollector(self)
         for change, strip in zip(super().decide(strips), strips, strict=True):
-            survey.add(change, strip)
-        probability_L, starts = survey.compute_probabilities(self.calibration_notes)
+            evidence.add(change, strip)
+        probability_L, starts = evidence.compute_probabilities(self.calibration_notes)
         for change, strip in zip(super().decide(strips), strips, strict=True):
             labels_HW = _label_regions(change)
             own_L = np.concatenate([[np.nan], probability_L[starts[strip.row] :]]).astype(np.float32)
@@ -180,17 +180,19 @@ class _EvidenceCollector:
         self._changes.add(_label_regions(change), *found, both_HW)
         for at, date in enumerate(self._dates):
             date.add(objects[at], found[at], found[1 - at], both_HW)
-        bare_HW = strip.valid_HW & (objects[0] == 0) & (objects[1] == 0)
+        background_HW = strip.valid_HW & (objects[0] == 0) & (objects[1] == 0)
         for scores_HW in found:
-            steps = np.minimum((scores_HW[bare_HW] * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
+            steps = np.minimum((scores_HW[background_HW] * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
             self._ground += np.bincount(steps, minlength=SCORE_BINS)
 
-    def compute_probabilities(self, told: list[str]) -> tuple[NDArray[np.float64], dict[int, int]]:
+    def compute_probabilities(self, notes: list[str]) -> tuple[NDArray[np.float64], dict[int, int]]:
         """Return the probability of every label of the map (NaN: not calibrated) and the first label of every strip."""
-        group_L, (area_N, *sums_N, met_N) = self._changes.merge_objects()
+        group_L, (area_N, *sums_N, matched_N) = self._changes.merge_objects()
         means_2N = np.stack(sums_N) / area_N
-        alone_N = met_N <= MATCHED_FRAC * area_N
-        events = ObjectEvidence(means_2N.max(axis=0)[alone_N], means_2N.min(axis=0)[alone_N], area_N[alone_N])
+        unmatched_N = matched_N <= MATCHED_FRAC * area_N
+        events = ObjectEvidence(
+            means_2N.max(axis=0)[unmatched_N], means_2N.min(axis=0)[unmatched_N], area_N[unmatched_N]
+        )
         settings = self._settings
         found = calibrate(
             events,
@@ -200,9 +202,9 @@ class _EvidenceCollector:
             least_area_px=settings.min_area_px,
         )
         dropped = int((found.probability_N < self._least).sum())
-        told[:] = [_describe_calibration(found, dropped=dropped, others=int((~alone_N).sum()))]
+        notes[:] = [_describe_calibration(found, dropped=dropped, others=int((~unmatched_N).sum()))]
         probability_N = np.full(len(area_N), np.nan)
-        probability_N[alone_N] = found.probability_N
+        probability_N[unmatched_N] = found.probability_N
         return probability_N[group_L], self._starts
 
     def _collect_persisting(self) -> ObjectEvidence:

@@ -231,9 +231,9 @@ def _check_compiler() -> None:
     Raises:
         MissingExtraError: there is no C++ compiler.
     """
-    wanted = [name for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "cl") if name]
-    if not any(shutil.which(name) for name in wanted):
+    compilers = [name for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "cl") if name]
+    if not any(shutil.which(name) for name in compilers):
         raise MissingExtraError(
-            f"--compile needs a C++ compiler, and none of {', '.join(wanted)} is on the PATH. Install one (Debian and "
-            "Ubuntu: apt install g++), leave out --compile, or use `semicdvl export RUN --to onnx`."
+            f"--compile needs a C++ compiler, and none of {', '.join(compilers)} is on the PATH. Install one (Debian "
+            "and Ubuntu: apt install g++), leave out --compile, or use `semicdvl export RUN --to onnx`."
         )

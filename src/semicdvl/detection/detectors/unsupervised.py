@@ -32,11 +32,11 @@ def build_unsupervised_detector(name: str, options: Mapping[str, Any] | None = N
     """
     builder = resolve_builder("method", name, UNSUPERVISED)
     parameters = inspect.signature(builder).parameters
-    wanted = [argument for argument in NETWORK_LOADERS if argument in parameters]
+    needed = [argument for argument in NETWORK_LOADERS if argument in parameters]
     own = [argument for argument in parameters if argument not in NETWORK_LOADERS]
     given = dict(options or {})
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = {*own, *(option for argument in wanted for option in NETWORK_OPTIONS[argument])}
+    known = {*own, *(option for argument in needed for option in NETWORK_OPTIONS[argument])}
     if not open_ended and (unknown := sorted(set(given) - known)):
         raise ConfigError(
             f"{name} has no option '{unknown[0]}'.{suggest_nearest(unknown[0], known)} "
@@ -46,7 +46,7 @@ def build_unsupervised_detector(name: str, options: Mapping[str, Any] | None = N
     checked = {key: _check_option(name, key, value, types) if key in own else value for key, value in given.items()}
     network_options = {key: value for key, value in checked.items() if key not in own}
     requested = NetworkOptions(name, network_options, read_default_networks(builder))
-    networks = {argument: NETWORK_LOADERS[argument](requested) for argument in wanted}
+    networks = {argument: NETWORK_LOADERS[argument](requested) for argument in needed}
     detector = builder(**networks, **{key: value for key, value in checked.items() if key in own})
     if not isinstance(detector, Detector):
         raise ConfigError(

@@ -90,8 +90,8 @@ class VLMDetector(Detector):
 
         Prompts are listed by their roles, because only instances of the foreground are kept.
         """
-        asked = f"{self.vlm.identity}: {', '.join(self.prompts.find)} | {', '.join(self.prompts.background)}"
-        return asked if self.features is None else f"{asked}; features {self.features.identity}"
+        prompted = f"{self.vlm.identity}: {', '.join(self.prompts.find)} | {', '.join(self.prompts.background)}"
+        return prompted if self.features is None else f"{prompted}; features {self.features.identity}"
 
     @property
     def map_count(self) -> int:  # type: ignore[override]
@@ -112,8 +112,8 @@ class VLMDetector(Detector):
 
     def _describe_options(self) -> dict[str, str]:
         """Return the options beyond the paper that are on."""
-        told = {f"Option {name}": f"{getattr(self.settings, name)}" for name in self.settings.active_options}
-        return told if self.features is None else told | {"Features": self.features.identity}
+        options = {f"Option {name}": f"{getattr(self.settings, name)}" for name in self.settings.active_options}
+        return options if self.features is None else options | {"Features": self.features.identity}
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None

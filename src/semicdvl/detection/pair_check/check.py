@@ -106,7 +106,7 @@ class CheckedPair:
     """A pair that is open for a detection, and what was measured on it.
 
     Attributes:
-        pair: the opened pair, co-registered if that was asked for and helped.
+        pair: the opened pair, co-registered if the settings say so and it helped.
         check: what was measured on the files as they are.
         remaining: the shift that is left after co-registration; None without.
     """

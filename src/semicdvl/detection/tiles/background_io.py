@@ -81,6 +81,6 @@ def write_in_background(take: Callable[[Iterator[T]], None], *, depth: int) -> I
                 items.put_nowait(_END)
             raise
         if not written.done():
-            with suppress(AssertionError):  # it took all that it wanted meanwhile
+            with suppress(AssertionError):  # it ended meanwhile
                 put(_END)
         written.result()

@@ -114,66 +114,72 @@ def run_tiles(
         compute: computes `detect_tile` of every tile somewhere else; None: here, one by one.
 
     Raises:
-        InputError: a file is damaged, or the dates have no pixel with data in common.
+        InputError: a file is damaged, or no pixel has data at both dates.
         OSError: the store cannot be written.
     """
     first = store.count_finished_rows()
-    had, count = first * len(store.tiling.cols), len(store.tiling)
+    finished, count = first * len(store.tiling.cols), len(store.tiling)
     compute = compute or partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
-    shown = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
-    if had:
-        console.print(f"Resuming an interrupted run: {had} of {count} tiles are finished.")
+    if finished:
+        console.print(f"Resuming an interrupted run: {finished} of {count} tiles are finished.")
     if first < len(store.tiling.rows):
         with (
-            shown,
+            _show_progress(console) as progress,
             read_in_background(_read_jobs(store, pair, first), depth=QUEUE_DEPTH) as jobs,
             write_in_background(partial(_write_rows, store, first), depth=QUEUE_DEPTH) as write,
         ):
-            task = shown.add_task("detecting", total=count, completed=had)
-            for done in compute(jobs):
-                write(done)
-                shown.advance(task)
+            task = progress.add_task("detecting", total=count, completed=finished)
+            for prediction in compute(jobs):
+                write(prediction)
+                progress.advance(task)
     if not store.count_valid_px():
-        remedy = "Check both images' no-data values and that they show the same place"
+        remedy = "Check the no-data values of both images and that they show the same place"
         raise InputError(pair.after.path, f"has no pixel with data where {pair.before.path.name} has data", remedy)
-    return had
+    return finished
+
+
+def _show_progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tiles"))
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
 
 
 def _read_jobs(store: TileStore[WriterT], pair: RasterPair, first: int) -> Iterator[TileJob]:
     """Read the tiles, starting with a row of tiles."""
-    cut = store.tiling
-    for index in range(first, len(cut.rows)):
-        for tile in cut.tiles_in_row(index):
+    tiling = store.tiling
+    for index in range(first, len(tiling.rows)):
+        for tile in tiling.tiles_in_row(index):
             window = pair.read(tile.row, tile.col, tile.height, tile.width)
             dates_HWC = None
             if window.valid_HW.any():
-                dates_HWC = pad_tile(window.t1_HWC, tile_hw=cut.tile_hw), pad_tile(window.t2_HWC, tile_hw=cut.tile_hw)
+                dates_HWC = (
+                    pad_tile(window.t1_HWC, tile_hw=tiling.tile_hw),
+                    pad_tile(window.t2_HWC, tile_hw=tiling.tile_hw),
+                )
             yield TileJob(dates_HWC, window.valid_HW)
 
 
-def _write_rows(store: TileStore[WriterT], first: int, done: Iterator[TilePrediction]) -> None:
+def _write_rows(store: TileStore[WriterT], first: int, predictions: Iterator[TilePrediction]) -> None:
     """Blend and write the predictions, row of tiles by row of tiles."""
     for index in range(first, len(store.tiling.rows)):
         with store.tile_instances.open_row(index) as instances:
-            store.write_row(index, _blend_tiles(store, index, done, instances), instances=instances)
+            store.write_row(index, _blend_tiles(store, index, predictions, instances), instances=instances)
 
 
 def _blend_tiles(
-    store: TileStore[WriterT], index: int, done: Iterator[TilePrediction], instances: WriterT
+    store: TileStore[WriterT], index: int, predictions: Iterator[TilePrediction], instances: WriterT
 ) -> Iterator[tuple[BlendedTile, NDArray[np.bool_]]]:
     """Blend one row of tiles; instances and features are written as they come."""
-    cut = store.tiling
-    valid_of: list[NDArray[np.bool_]] = []
+    tiling = store.tiling
+    masks: list[NDArray[np.bool_]] = []
 
-    def tiles_PHW() -> Iterator[NDArray[np.float32]]:
-        for _ in cut.cols:
-            told = next(done)
-            instances.add(told)
-            valid_of.append(told.valid_HW)
-            planes_PHW = told.scores_PHW
-            yield np.zeros((store.map_count, *cut.tile_hw), np.float32) if planes_PHW is None else planes_PHW
+    def list_scores() -> Iterator[NDArray[np.float32]]:
+        for _ in tiling.cols:
+            prediction = next(predictions)
+            instances.add(prediction)
+            masks.append(prediction.valid_HW)
+            scores_PHW = prediction.scores_PHW
+            yield np.zeros((store.map_count, *tiling.tile_hw), np.float32) if scores_PHW is None else scores_PHW
 
     with store.open_row_above(index) as above:
-        for at, block in enumerate(blend_tile_row(cut, index, tiles_PHW(), read_above=above)):
-            yield block, valid_of.pop()[:, : cut.finished_cols(at)]
+        for at, block in enumerate(blend_tile_row(tiling, index, list_scores(), read_above=above)):
+            yield block, masks.pop()[:, : tiling.finished_cols(at)]
