@@ -168,3 +168,10 @@ def test_masks_of_another_size_are_refused() -> None:
         rules.instance_level([np.ones((3, 4), bool)], [], shape_hw=SHAPE)
     with pytest.raises(DataError, match="differ in shape"):
         rules.pixel_level(np.zeros((2, 3, 4)), np.zeros((2, 4, 3)), foreground=[0], gamma=0.5)
+
+
+def test_the_examples_in_the_docstrings_run() -> None:
+    import doctest
+
+    found = doctest.testmod(rules)
+    assert found.attempted >= 9 and found.failed == 0

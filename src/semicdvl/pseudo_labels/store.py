@@ -1,6 +1,6 @@
 """The pseudo-label store: VLM answers and the labels made from them, each stored under a key of its content.
 
-    STORE/manifest.json              the specification in force: VLM, prompts, CEG settings
+    STORE/manifest.json              the current specification: VLM, prompts, CEG settings
     STORE/answers/ab/<key>.npz       key = image bytes + window, VLM identity, prompts, ground sampling distance
     STORE/labels/cd/<key>.png        key = both answers, prompts of foreground and background, CEG settings
     STORE/labels/cd/<key>.json       record: which pair it is and how the label was made
