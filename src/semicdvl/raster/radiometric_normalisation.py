@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 BLOCK_SIZE = 4
 KEPT_FRAC = 0.6
 """Up to 40 % of the ground may have changed."""
-MAX_ITERATIONS = 30
+MAX_TRIM_ITERATIONS = 30
 MIN_BLOCKS = 64
 MIN_CORRELATION = 0.3
 """Of the kept blocks; below it the images are too different for a linear relation to mean anything."""
@@ -128,7 +128,7 @@ def _fit_line(x_N: NDArray[np.float64], y_N: NDArray[np.float64]) -> tuple[float
     offset = float(np.median(y_N) - gain * np.median(x_N))
     count = int(KEPT_FRAC * len(x_N))
     kept: NDArray[np.intp] | None = None
-    for _ in range(MAX_ITERATIONS):
+    for _ in range(MAX_TRIM_ITERATIONS):
         distance_N = np.abs(y_N - gain * x_N - offset)
         nearest = np.sort(np.argpartition(distance_N, count)[:count])
         if kept is not None and np.array_equal(nearest, kept):

@@ -8,7 +8,7 @@ from scipy import ndimage
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.raster.io import nodata_border
-from semicdvl.raster.io.nodata_border import STRIP_ROWS, BlackBorder, _pack_mask, find_black_border
+from semicdvl.raster.io.nodata_border import BORDER_STRIP_ROWS, BlackBorder, _pack_mask, find_black_border
 from semicdvl.raster.io.pair_reader import open_pair
 
 
@@ -22,7 +22,7 @@ def test_black_regions_that_are_no_border_stay_valid(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_black_border_found_strip_by_strip_is_that_of_the_whole_image(seed, monkeypatch):
-    monkeypatch.setattr(nodata_border, "STRIP_ROWS", 7)
+    monkeypatch.setattr(nodata_border, "BORDER_STRIP_ROWS", 7)
     black_HW = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(61, 83)), 2) > 0.03
     labels_HW, count = ndimage.label(black_HW, np.ones((3, 3)))
     frame = set(np.concatenate([labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1]]))
@@ -37,20 +37,20 @@ def test_black_border_found_strip_by_strip_is_that_of_the_whole_image(seed, monk
 
 def test_decimated_border_takes_no_more_memory_than_a_strip():
     side, black = 8192, 4096
-    strips = [_pack_mask(np.full((STRIP_ROWS, side), row < black)) for row in range(0, side, STRIP_ROWS)]
+    strips = [_pack_mask(np.full((BORDER_STRIP_ROWS, side), row < black)) for row in range(0, side, BORDER_STRIP_ROWS)]
     border = BlackBorder(side, side, tuple(strips))
     tracemalloc.start()
     grown_HW = border.read_dilated(0, 0, side, side, radius_px=2, shape_hw=(100, 120))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert grown_HW.shape == (100, 120) and grown_HW[:50].all() and not grown_HW[50:].any()
-    assert peak < 6 * STRIP_ROWS * side < side * side / 2
+    assert peak < 6 * BORDER_STRIP_ROWS * side < side * side / 2
 
 
 @pytest.mark.parametrize("window", [(0, 0, 61, 83), (10, 20, 30, 41), (3, 60, 50, 23)])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.17])
 def test_border_dilated_strip_by_strip_is_the_whole_one_dilated(monkeypatch, window, share):
-    monkeypatch.setattr("semicdvl.raster.io.nodata_border.STRIP_ROWS", 7)
+    monkeypatch.setattr("semicdvl.raster.io.nodata_border.BORDER_STRIP_ROWS", 7)
     black_HW = np.zeros((61, 83), bool)
     black_HW[:9, :40] = black_HW[30:, 70:] = black_HW[55:] = True
     border = find_black_border(lambda r, c, h, w: black_HW[r : r + h, c : c + w], height=61, width=83, min_area_px=5)

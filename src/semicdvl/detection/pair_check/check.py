@@ -21,7 +21,7 @@ from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
-from semicdvl.raster.registration.shift import MAX_SHIFT_PX, Shift
+from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, Shift
 
 ALIGNMENT_FAILED = Finding(
     "align",
@@ -151,12 +151,12 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
         The opened pair, which must be closed, and what was measured.
 
     Raises:
-        InputError: an image cannot be used, or the images are misregistered by more than `MAX_SHIFT_PX`.
+        InputError: an image cannot be used, or the images are misregistered by more than `MAX_CORRECTABLE_SHIFT_PX`.
     """
     pair = open_pair_as_configured(before, after, config=config)
     try:
         check = measure_pair(pair)
-        if check.shift.is_known and check.shift.length_px > MAX_SHIFT_PX and check.shift.agree_frac >= 0.5:
+        if check.shift.is_known and check.shift.length_px > MAX_CORRECTABLE_SHIFT_PX and check.shift.agree_frac >= 0.5:
             finding = next(finding for finding in check.findings if finding.kind == "shift")
             raise InputError(pair.after.path, finding.text.rstrip("."), finding.remedy.rstrip("."))
         alignment = check.shift.to_alignment(pair) if config.align else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from semicdvl.detection.pair_check.results import FINE, UNUSABLE, WARNINGS, Finding, PairCheck
-from semicdvl.raster.registration.shift import MAX_SHIFT_PX
+from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX
 
 SHIFT_WARNING_PX = 1.0
 """A larger shift gives outlines of false change around everything that did not change."""
@@ -105,8 +105,8 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
     length = f"{shift.length_px:.1f} px" + ("" if shift.length_m is None else f" ({shift.length_m:.1f} m)")
     text = f"The images are misregistered by about {length}"
     agree = f"; {shift.agree_frac:.0%} of the windows agree" if shift.agree_frac < 0.5 else ""
-    if shift.length_px > MAX_SHIFT_PX:
-        text += f"{agree}. That is more than the {MAX_SHIFT_PX:g} px that can be corrected here"
+    if shift.length_px > MAX_CORRECTABLE_SHIFT_PX:
+        text += f"{agree}. That is more than the {MAX_CORRECTABLE_SHIFT_PX:g} px that can be corrected here"
         remedy = "Georeference one of the images again, or check that its CRS is right"
         yield Finding("shift", UNUSABLE, text, remedy)
     elif shift.varies:

@@ -20,7 +20,7 @@ from semicdvl.raster.connected_components import find_touching_labels, group_lab
 
 MIN_BORDER_PX = 64 * 64
 """Smaller black regions at the edge of an image count as dark ground."""
-STRIP_ROWS = 512
+BORDER_STRIP_ROWS = 512
 
 ReadBlackMask = Callable[[int, int, int, int], NDArray[np.bool_]]
 """(row, col, height, width) -> where the pixels of a window are exactly 0 in every band."""
@@ -41,9 +41,9 @@ class BlackBorder:
             return border_HW
         first, last = max(row, 0), min(row + height, self.height)
         left, right = max(col, 0), min(col + width, self.width)
-        for start in range(first - first % STRIP_ROWS, last, STRIP_ROWS):
-            top, bottom = max(start, first), min(start + STRIP_ROWS, last)
-            part_HW = _unpack_mask(self.strips[start // STRIP_ROWS], self.width, left=left, right=right)
+        for start in range(first - first % BORDER_STRIP_ROWS, last, BORDER_STRIP_ROWS):
+            top, bottom = max(start, first), min(start + BORDER_STRIP_ROWS, last)
+            part_HW = _unpack_mask(self.strips[start // BORDER_STRIP_ROWS], self.width, left=left, right=right)
             border_HW[top - row : bottom - row, left - col : right - col] = part_HW[top - start : bottom - start]
         return border_HW
 
@@ -57,8 +57,8 @@ class BlackBorder:
         rows, cols = (_find_nearest(size, count) for size, count in zip((height, width), shape_hw, strict=True))
         kernel_HW = np.ones((2 * radius_px + 1, 2 * radius_px + 1), np.uint8)
         dilated_HW = np.zeros(shape_hw, bool)
-        for start in range(0, height, STRIP_ROWS):
-            first, last = np.searchsorted(rows, (start, start + STRIP_ROWS))
+        for start in range(0, height, BORDER_STRIP_ROWS):
+            first, last = np.searchsorted(rows, (start, start + BORDER_STRIP_ROWS))
             if first == last:
                 continue
             top, bottom = int(rows[first]), int(rows[last - 1]) + 1
@@ -87,8 +87,8 @@ def find_black_border(
     if not any(read_black(*window).any() for window in frame):
         return BlackBorder(height, width)
     regions = _BlackRegions()
-    for row in range(0, height, STRIP_ROWS):
-        rows = min(STRIP_ROWS, height - row)
+    for row in range(0, height, BORDER_STRIP_ROWS):
+        rows = min(BORDER_STRIP_ROWS, height - row)
         regions.add_strip(read_black(row, 0, rows, width), is_first=row == 0, is_last=row + rows == height)
     is_border_N = regions.select_borders(min_area_px)
     if not is_border_N.any():

@@ -14,7 +14,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.warp import Alignment, DisplacementField
 
-MAX_SHIFT_PX = 100.0
+MAX_CORRECTABLE_SHIFT_PX = 100.0
 """Images that lie farther apart show different places, or are georeferenced wrongly."""
 MIN_SHIFT_PX = 0.25
 """A smaller shift is not corrected: resampling would blur more than it would improve."""
@@ -115,7 +115,7 @@ class Shift:
 
     def to_alignment(self, pair: RasterPair) -> Alignment | None:
         """Return the alignment that co-registers the pair; None if the shift is not known or not worth correcting."""
-        if not self.is_known or self.length_px > MAX_SHIFT_PX:
+        if not self.is_known or self.length_px > MAX_CORRECTABLE_SHIFT_PX:
             return None
         if self.varies:
             row_px, col_px = round(self.row_px), round(self.col_px)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-Colour = tuple[int, int, int]
 FILL_ALPHA = 90
 """Of 255: the image below remains visible."""
 OUTLINE_MM = "0.5"
@@ -46,7 +45,7 @@ class QgisStyle:
     """
 
     column: str
-    colours: Mapping[str, Colour]
+    colours: Mapping[str, tuple[int, int, int]]
 
 
 CHANGE_KIND_STYLE = QgisStyle(
@@ -75,7 +74,7 @@ def build_qml(style: QgisStyle) -> str:
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}\n"
 
 
-def _add_symbol(symbols: ET.Element, name: str, colour: Colour) -> None:
+def _add_symbol(symbols: ET.Element, name: str, colour: tuple[int, int, int]) -> None:
     """Add a translucent fill with an opaque outline."""
     symbol = ET.SubElement(symbols, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0")
     layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})

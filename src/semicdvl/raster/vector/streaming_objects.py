@@ -42,7 +42,7 @@ class _OpenObject:
 
 
 @dataclass(frozen=True)
-class ObjectTable:
+class CollectedObjects:
     """The objects of a whole map.
 
     Attributes:
@@ -103,7 +103,9 @@ class ObjectCollector:
         self._finish_inner_objects(labels_HW, stats, inside_N, strip)
         return self._continue_edge_objects(labels_HW, stats, edge_labels, row=strip.row)
 
-    def build_table(self, *, gsd_m: float | None = None, simplify: SimplifySettings = NO_SIMPLIFICATION) -> ObjectTable:
+    def build_table(
+        self, *, gsd_m: float | None = None, simplify: SimplifySettings = NO_SIMPLIFICATION
+    ) -> CollectedObjects:
         """Return the objects, once every row of the map has been added.
 
         Args:
@@ -134,7 +136,7 @@ class ObjectCollector:
             gsd_m=gsd_m,
             simplify=simplify,
         )
-        return ObjectTable(frame, stats.box_N4, int(stats.area_N.sum()))
+        return CollectedObjects(frame, stats.box_N4, int(stats.area_N.sum()))
 
     def _find_majority_classes(self, class_px_NK: NDArray[np.int64]) -> list[int | None]:
         return pick_majority_classes(class_px_NK, self.foreground) if self.classes else [None] * len(class_px_NK)

@@ -28,7 +28,7 @@ from semicdvl.synthetic.layout.street_objects import add_street_details, grow_tr
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M, plan_streets
 from semicdvl.synthetic.materials import FLAT_ROOFS, HALL_ROOFS, PITCHED_ROOFS
 
-CHANGE_KINDS = ("appeared", "disappeared", "replaced")
+BUILDING_CHANGE_KINDS = ("appeared", "disappeared", "replaced")
 CHANGE_KIND_SHARES = (0.45, 0.25, 0.30)
 DEVELOPMENT_FRAC = 0.4
 """Share of the change that is whole new blocks; the rest is scattered over the city."""
@@ -75,7 +75,7 @@ def _choose_changes(planner: ScenePlanner, rng: np.random.Generator, view: Polyg
         site = planner.sites[i]
         if site.change_kind != "unchanged" or sizes[i] == 0:
             continue
-        site.change_kind = str(rng.choice(CHANGE_KINDS, p=CHANGE_KIND_SHARES))
+        site.change_kind = str(rng.choice(BUILDING_CHANGE_KINDS, p=CHANGE_KIND_SHARES))
         if site.change_kind == "replaced" and not _find_successor(planner, site, rng):
             site.change_kind = "disappeared"
         size = _changed_m2(site, view)
