@@ -12,13 +12,15 @@ tiles, the detector. A run with another key starts from the beginning. OUT itsel
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import portalocker
+from portalocker.exceptions import AlreadyLocked, LockException
 
 from semicdvl.atomic_files import hash_values, make_output_error, read_json, replace_folder, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
@@ -101,12 +103,12 @@ def _lock_folder(folder: Path, out: Path) -> Iterator[None]:
         raise make_output_error(out, error) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except AlreadyLocked:
             raise OutputError(
                 f"{out}: another run is writing to it ({folder.name}). Wait for it, or give another folder with -o."
             ) from None
-        except OSError:
+        except LockException:
             pass  # a file system without locks
         yield
     finally:
