@@ -73,8 +73,6 @@ def detect(
         >>> list(result.objects["area_px"])                          # the largest object first
         [1200.0, 1.0]
     """
-    from rich.console import Console
-
     from semicdvl.detection.pipeline import detect_in_memory
 
     chosen = _choose_detector(detector, model=model, method=method, vlm=vlm, prompts=prompts)
@@ -83,7 +81,7 @@ def detect(
         convert_image(after, name="after"),
         detector=_build(chosen),
         config=config,
-        progress=Console(stderr=True, quiet=not progress),
+        progress=_open_console(progress),
     )
 
 
@@ -300,4 +298,4 @@ def _open_console(progress: bool) -> Console:
     """Return where progress is shown."""
     from rich.console import Console
 
-    return Console(stderr=True, quiet=not progress)
+    return Console(stderr=True, quiet=not progress, force_jupyter=False)

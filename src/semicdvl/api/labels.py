@@ -90,11 +90,12 @@ def pseudo_label(
     executor: Literal["local", "ray"] = "local",
     workers: int = 1,
     report: bool = False,
+    progress: bool = True,
 ) -> FillResult:
     """Ask a VLM about every image of a data set and keep its answers, and the labels made of them, in a store.
 
-    It can be interrupted and started again; what is there is not done twice. With other thresholds the labels are made
-    anew in seconds, from the answers that are kept.
+    An interrupted run is resumed, and what is finished is not done again. With other thresholds the labels are made anew
+    in seconds, from the answers in the store.
 
     Args:
         data: folder of a data set (A/ and B/, with or without label/), or what `load_dataset` returned.
@@ -107,6 +108,7 @@ def pseudo_label(
         executor: "local" for processes of this machine, "ray" for a Ray cluster.
         workers: processes; each builds the VLM once, so with several `vlm` must be a name or a function.
         report: also write `report.html` into the store: pictures and numbers.
+        progress: show progress on standard error.
 
     Returns:
         `FillResult`: `.summary`, and `.quality`: the labels against the truth, where the data set has labels.
@@ -120,7 +122,7 @@ def pseudo_label(
     Examples:
         >>> import semicdvl as cd
         >>> prompts = cd.Prompts(find=("building",), background=("grass",))
-        >>> filled = cd.pseudo_label(patches, store, vlm="fake", prompts=prompts, ceg={"gamma": 0.5})
+        >>> filled = cd.pseudo_label(patches, store, vlm="fake", prompts=prompts, ceg={"gamma": 0.5}, progress=False)
         >>> filled.quality[0].valid.iou
         1.0
     """
@@ -131,7 +133,9 @@ def pseudo_label(
     pairs = (load_dataset(data) if isinstance(data, str | Path) else data).pairs
     model, source = build_vlm(vlm), build_features(features)
     settings = complete_ceg_settings(ceg, gamma=model.gamma)
-    crew = WorkerSettings(_get_vlm_builder(vlm, workers), _get_feature_builder(features, workers), workers, executor)
+    crew = WorkerSettings(
+        _get_vlm_builder(vlm, workers), _get_feature_builder(features, workers), workers, executor, quiet=not progress
+    )
     filled = fill_store(
         pairs,
         vlm=model,
@@ -143,7 +147,7 @@ def pseudo_label(
         workers=crew,
     )
     if report:
-        write_store_report(Path(store), pairs, settings=settings)
+        write_store_report(Path(store), pairs, settings=settings, quiet=not progress)
     return filled
 
 

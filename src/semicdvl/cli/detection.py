@@ -289,10 +289,12 @@ def _check_inputs(pair: OptionalPairArguments, pairs: Path | None) -> None:
     """
     given = [image for image in (pair.before, pair.after) if image is not None]
     if pairs is not None and given:
-        raise cd.ConfigError(f"--pairs {pairs} names the images; leave out {' '.join(given)}, or the table.")
+        raise cd.ConfigError(f"--pairs {pairs} names the images already. Leave out {' '.join(given)}, or --pairs.")
     if pairs is None and len(given) < 2:
-        came = f"{given[0]} alone" if given else "no image"
-        raise cd.ConfigError(f"{came} was given. Give BEFORE AFTER, or --pairs TABLE with columns before and after.")
+        found = f"Only {given[0]}" if given else "No image"
+        raise cd.ConfigError(
+            f"{found} was given. Give BEFORE and AFTER, or --pairs TABLE with columns before and after."
+        )
 
 
 def _refuse_unused_options(context: typer.Context, chosen: DetectorOptions) -> None:

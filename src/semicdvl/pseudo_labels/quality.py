@@ -110,14 +110,15 @@ def fill_store(
     else:
         spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
         work = fill_with_workers(pairs, workers, spec=spec, settings=settings, root=root)
-    return _fill_and_measure(work, pairs, settings=settings, root=root)
+    quiet = workers is not None and workers.quiet
+    return _fill_and_measure(work, pairs, settings=settings, root=root, quiet=quiet)
 
 
 def _fill_and_measure(
-    work: Generator[dict[str, Any]], pairs: Sequence[PairFiles], *, settings: CEGSettings, root: Path
+    work: Generator[dict[str, Any]], pairs: Sequence[PairFiles], *, settings: CEGSettings, root: Path, quiet: bool
 ) -> FillResult:
     """Generate the labels with a progress bar, and summarise them."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=quiet)
     with contextlib.closing(work):
         records = list(track(work, total=len(pairs), description="pseudo-labels", console=console, transient=True))
     reliable = np.mean([record["reliable_frac"] for record in records])

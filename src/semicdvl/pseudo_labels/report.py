@@ -58,19 +58,20 @@ class StoreStatistics:
     changed_frac: dict[str, float]
 
 
-def write_store_report(root: Path, pairs: Sequence[PairFiles], *, settings: CEGSettings) -> Path:
+def write_store_report(root: Path, pairs: Sequence[PairFiles], *, settings: CEGSettings, quiet: bool = False) -> Path:
     """Write report.html into the store at `root` and return its path.
 
     Args:
         root: folder of a store that holds the answers for `pairs`.
         pairs: pairs of the data set; if they have label files, the labels are measured against them.
         settings: settings of change event generation that the store's labels were made with.
+        quiet: show no progress.
 
     Raises:
         StoreError: no store, or one without an answer for a pair.
         OutputError: the store cannot be written.
     """
-    store, console = PseudoLabelStore.open(root), Console(stderr=True)
+    store, console = PseudoLabelStore.open(root), Console(stderr=True, quiet=quiet)
 
     def track_pairs(of: Iterable[PairFiles]) -> Iterable[PairFiles]:
         return track(list(of), description="report", console=console, transient=True)

@@ -26,12 +26,14 @@ class WorkerSettings:
         build_features: builds the feature extractor, or None.
         workers: number of processes.
         engine: name of the executor, one of `EXECUTORS`.
+        quiet: show no progress.
     """
 
     build_vlm: Callable[[], VLM]
     build_features: Callable[[], FeatureExtractor] | None = None
     workers: int = 1
     engine: str = "local"
+    quiet: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown executor and less than one worker.

@@ -22,13 +22,13 @@ from rich.console import Console
 from semicdvl.atomic_files import read_json, write_json
 from semicdvl.detection.batch import report
 from semicdvl.detection.batch.outcomes import INDEX_FILE, RECORD_FILE, BatchResult, PairOutcome
-from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable, read_pairs
+from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.output_folder import DETECTION_FORMAT, check_output_folder
 from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.detection.tiles.tile_runner import TileExecutor
-from semicdvl.errors import ConfigError, InputError, OutputError, SemicdvlError
+from semicdvl.errors import InputError, OutputError, SemicdvlError
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.types import Detector
 
@@ -37,25 +37,6 @@ REQUIRED_FILES = ("change.tif", "score.tif", "changes.gpkg", "report.html")
 """Files without which a result does not count as finished."""
 INDEX_INTERVAL_S = 10.0
 """How often the list is written while pairs are processed; at the end it is written in any case."""
-
-
-def parse_inputs(before: str | None, after: str | None, pairs: Path | None) -> PairsTable | tuple[str, str]:
-    """Return what the command was given: a table of pairs, read and checked, or two images.
-
-    Raises:
-        ConfigError: both, none, or one image alone.
-        InputError: the table cannot be used, see `pairs_table.read_pairs`.
-        MissingExtraError: a parquet table without pyarrow.
-    """
-    given = [value for value in (before, after) if value is not None]
-    if pairs is not None:
-        if given:
-            raise ConfigError(f"--pairs {pairs} names the images already. Leave out {' '.join(given)}, or --pairs.")
-        return read_pairs(pairs)
-    if before is None or after is None:
-        found = f"Only {before}" if given else "No image"
-        raise ConfigError(f"{found} was given. Give BEFORE and AFTER, or --pairs TABLE with columns before and after.")
-    return before, after
 
 
 def detect_batch(
