@@ -36,7 +36,7 @@ test-slow: $(READY)
 check: format lint types test
 
 docs: $(DOCS_READY)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(READY)
 	$(BIN)/ruff format --check src tests tools benchmarks docs/hooks

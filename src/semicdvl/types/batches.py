@@ -47,11 +47,11 @@ class UnlabelledBatch:
             CutMix is *not* applied yet: the method applies it, with `cutmix_box_BHW`, on images and labels alike.
         valid_BHW: bool, False on padding.
         cutmix_box_BHW: bool, the pixels that CutMix takes from the partner (pair b takes from pair b-1; all False: no
-        CutMix).
+            CutMix).
         vlm: pseudo-labels of the weak view, or None.
         truth_BHW: true labels where the data set has them, for diagnostics only; never part of a loss.
         second_strong_t1_BCHW, second_strong_t2_BCHW: a second strong view of the same crops, for methods that say
-        `strong_views = 2`.
+            `strong_views = 2`.
         second_cutmix_box_BHW: its CutMix box.
     """
 
