@@ -94,8 +94,8 @@ def pseudo_label(
 ) -> FillResult:
     """Ask a VLM about every image of a data set and keep its answers, and the labels made of them, in a store.
 
-    An interrupted run is resumed, and what is finished is not done again. With other thresholds the labels are made anew
-    in seconds, from the answers in the store.
+    An interrupted run is resumed; what is finished is not done again. With other thresholds the labels are made anew in
+    seconds, from the answers in the store.
 
     Args:
         data: folder of a data set (A/ and B/, with or without label/), or what `load_dataset` returned.
@@ -152,7 +152,7 @@ def pseudo_label(
 
 
 def verify_store(store: str | Path) -> str:
-    """Read a pseudo-label store again and say that it is sound.
+    """Read a pseudo-label store again and tell whether it is intact.
 
     Args:
         store: folder of the store.
@@ -164,7 +164,7 @@ def verify_store(store: str | Path) -> str:
         >>> import semicdvl as cd
         >>> prompts = cd.Prompts(find=("building",), background=("grass",))
         >>> _ = cd.pseudo_label(patches, store, vlm="fake", prompts=prompts)
-        >>> cd.verify_store(store).endswith("sound, 6 labels.")
+        >>> cd.verify_store(store).endswith("intact, 6 labels.")
         True
     """
     from semicdvl.pseudo_labels import quality
