@@ -285,7 +285,7 @@ def _check_inputs(pair: OptionalPairArguments, pairs: Path | None) -> None:
     """Refuse a table together with images, and one image alone.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: either was given.
     """
     given = [image for image in (pair.before, pair.after) if image is not None]
     if pairs is not None and given:

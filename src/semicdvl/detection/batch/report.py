@@ -29,7 +29,7 @@ def write_batch_report(path: Path, outcomes: Sequence[PairOutcome], *, table: Pa
     noted = [(one.name, line) for one in outcomes for line in one.warnings]
     sections = [html.Section("Pairs", [_build_headline(outcomes, len(table.pairs)), _build_table(outcomes)])]
     if failed:
-        lead = "Correct what is named and run the same command again: finished pairs are not processed twice."
+        lead = "Correct the errors and run the same command again: finished pairs are not processed twice."
         why = html.render_table(("Pair", "Error"), failed, words=("Pair", "Error"))
         sections.insert(0, html.Section("Failed", [why], lead=lead))
     if noted:
@@ -42,9 +42,10 @@ def write_batch_report(path: Path, outcomes: Sequence[PairOutcome], *, table: Pa
 def _build_headline(outcomes: Sequence[PairOutcome], count: int) -> Markup:
     """Return the headline: pairs, objects and changed area."""
     well = [one for one in outcomes if one.objects is not None]
+    objects = sum(one.objects or 0 for one in well)
     boxes = [
         (f"{len(well)} of {count}", "pairs done"),
-        (f"{sum(one.objects or 0 for one in well):,}", "changed objects"),
+        (f"{objects:,}", "changed object" if objects == 1 else "changed objects"),
     ]
     on_ground = [one.changed_m2 for one in well if one.changed_m2 is not None]
     if on_ground:
@@ -54,7 +55,7 @@ def _build_headline(outcomes: Sequence[PairOutcome], count: int) -> Markup:
 
 def _build_table(outcomes: Sequence[PairOutcome]) -> Markup:
     """Return one line per pair."""
-    columns = ("Pair", "", "Kinds of change", "Objects", "Changed", "Share", "Notes")
+    columns = ("Pair", "State", "Kinds of change", "Objects", "Changed", "Share", "Notes")
     caption = "Share: of the pixels with data at both dates."
     return html.render_table(columns, [_build_row(one) for one in outcomes], caption=caption, words=columns[:3])
 

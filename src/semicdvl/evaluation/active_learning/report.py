@@ -86,7 +86,7 @@ def _build_card(
         f"row {row}, column {col}: uncertainty {patches.uncertainty_N[at]:.1%}, novelty {novelty_N[at]:.2f}, "
         f"{patches.changed_frac_N[at]:.1%} mapped as changed"
     )
-    return html.render_card(f"{at + 1}", line, figures)
+    return html.render_card(f"Patch {at + 1}", line, figures)
 
 
 def _shrink_image(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
