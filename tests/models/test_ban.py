@@ -109,7 +109,7 @@ def test_a_network_on_a_clip_folder_trains_and_comes_back_without_its_weights(cl
     assert torch.equal(ours.change_BKHW, theirs.change_BKHW)
     with pytest.raises(ConfigError, match="takes 48 px; leave foundation_px out"):
         build_foundation(str(clip), weights="none", size_px=64)
-    with pytest.raises(ConfigError, match="brings its own weights"):
+    with pytest.raises(ConfigError, match="has weights of its own"):
         build_foundation(str(clip), weights="some.safetensors", size_px=None)
 
 

@@ -166,5 +166,5 @@ def test_unknown_and_unfit_names():
         build_backbone("resnet50z", weights="none")
     with pytest.raises(ConfigError, match="output_stride must be 8, 16 or 32, got 4"):
         build_backbone("resnet18", weights="none", output_stride=4)
-    with pytest.raises(ConfigError, match="'levit_128' doesn't give 4 feature maps"):
+    with pytest.raises(ConfigError, match="'levit_128' does not return 4 feature maps"):
         build_backbone("levit_128", weights="none")

@@ -46,13 +46,13 @@ class PerturbationContext:
 Perturbation = Callable[[Tensor, PerturbationContext], Tensor]
 
 
-def virtual_adversarial(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def virtual_adversarial(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Move the features where the decoder's prediction changes most (virtual adversarial training, one power step)."""
     constant_BDHW = features_BDHW.detach().float()
     with torch.enable_grad(), torch.autocast(constant_BDHW.device.type, enabled=False):
-        probabilities_BKHW = seen.decode(constant_BDHW).detach().softmax(dim=1)
+        probabilities_BKHW = context.decode(constant_BDHW).detach().softmax(dim=1)
         direction_BDHW = _scale_to_unit_length(torch.rand_like(constant_BDHW) - 0.5).requires_grad_()
-        moved_BKHW = seen.decode(constant_BDHW + VAT_PROBE * direction_BDHW).log_softmax(dim=1)
+        moved_BKHW = context.decode(constant_BDHW + VAT_PROBE * direction_BDHW).log_softmax(dim=1)
         divergence = F.kl_div(moved_BKHW, probabilities_BKHW, reduction="batchmean")
         (gradient_BDHW,) = torch.autograd.grad(
             divergence, direction_BDHW
@@ -66,15 +66,15 @@ def _scale_to_unit_length(direction_BDHW: Tensor) -> Tensor:
     return direction_BDHW / lengths.clamp(min=torch.finfo(direction_BDHW.dtype).tiny)
 
 
-def spatial_dropout(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def spatial_dropout(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Drop half of the channels."""
     return F.dropout2d(features_BDHW, p=SPATIAL_DROPOUT)
 
 
-def guided_cutout(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def guided_cutout(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Erase, at a random place in the box of every large enough region of predicted change, 0.4 x 0.4 of the box."""
-    kept_BHW = torch.ones_like(seen.change_BHW, dtype=torch.float32, device="cpu")
-    for pair, change_HW in enumerate(seen.change_BHW.to("cpu", torch.uint8).numpy()):
+    kept_BHW = torch.ones_like(context.change_BHW, dtype=torch.float32, device="cpu")
+    for pair, change_HW in enumerate(context.change_BHW.to("cpu", torch.uint8).numpy()):
         for row, col, height_px, width_px in _find_change_boxes(change_HW):
             cut_h, cut_w = int(height_px * CUTOUT_FRAC), int(width_px * CUTOUT_FRAC)
             top = row + int(torch.randint(height_px - cut_h + 1, ()))
@@ -90,14 +90,14 @@ def _find_change_boxes(change_HW: np.ndarray[tuple[int, int], np.dtype[np.uint8]
     return [(top, left, height, width) for left, top, width, height in boxes]
 
 
-def keep_predicted_change(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def keep_predicted_change(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Keep the features where change is predicted ("context masking" of the public code)."""
-    return features_BDHW * _resize_mask(seen.change_BHW.to(features_BDHW), features_BDHW)
+    return features_BDHW * _resize_mask(context.change_BHW.to(features_BDHW), features_BDHW)
 
 
-def drop_predicted_change(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def drop_predicted_change(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Drop the features where change is predicted ("object masking" of the public code)."""
-    return features_BDHW * _resize_mask((~seen.change_BHW).to(features_BDHW), features_BDHW)
+    return features_BDHW * _resize_mask((~context.change_BHW).to(features_BDHW), features_BDHW)
 
 
 def _resize_mask(mask_BHW: Tensor, features_BDHW: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _resize_mask(mask_BHW: Tensor, features_BDHW: Tensor) -> Tensor:
     return F.interpolate(mask_BHW[:, None], size=features_BDHW.shape[-2:], mode="nearest")
 
 
-def drop_strongest(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def drop_strongest(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Zero the pixels whose mean over the channels is at least a random 0.7 to 0.9 of the pair's largest."""
     mean_B1HW = features_BDHW.mean(dim=1, keepdim=True)
     low, high = FEATURE_DROPOUT_RANGE
@@ -114,7 +114,7 @@ def drop_strongest(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
     return features_BDHW * (mean_B1HW < limit_B111)
 
 
-def multiplicative_noise(features_BDHW: Tensor, seen: PerturbationContext) -> Tensor:
+def multiplicative_noise(features_BDHW: Tensor, context: PerturbationContext) -> Tensor:
     """Scale every feature by a random 0.7 to 1.3, the same for all pairs of the batch."""
     noise_DHW = (2 * torch.rand_like(features_BDHW[0]) - 1) * NOISE_RANGE
     return features_BDHW * (1 + noise_DHW)

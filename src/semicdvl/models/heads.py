@@ -5,7 +5,7 @@ A builder declares the heads that its network has by default, so that they are k
     @declare_heads("perturbed", "auxiliary")
     def build_my_network(*, width: int = 16) -> MyNetwork: ...
 
-A network without a declaration has `change` alone. A built network says the same in its attribute `heads`.
+A network without a declaration has `change` alone. A built network has the same in its attribute `heads`.
 """
 
 from __future__ import annotations

@@ -67,10 +67,10 @@ class RegionAttention(nn.Module):
         query, key, value = (self._split_regions(layer(pair_BDHW)) for layer in (self.query, self.key, self.value))
         # Keys as wide as values, filled with zeros, give the same products and let torch take its fused kernels.
         missing = value.shape[-1] - key.shape[-1]
-        seen = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             F.pad(query, (0, missing)), F.pad(key, (0, missing)), value, scale=self.scale
         )
-        return self._merge_regions(seen, like_BDHW=pair_BDHW)
+        return self._merge_regions(attended, like_BDHW=pair_BDHW)
 
     def _split_regions(self, map_BDHW: Tensor) -> Tensor:
         """Return (B * parts², pixels of both dates in the part, D), with an axis of one head."""
@@ -79,11 +79,11 @@ class RegionAttention(nn.Module):
         parts = map_BDHW.reshape(sizes).permute(0, 2, 5, 4, 3, 6, 1)  # B, part, part, date, row, column, D
         return parts.reshape(batch * self.parts**2, 1, -1, depth)
 
-    def _merge_regions(self, seen: Tensor, *, like_BDHW: Tensor) -> Tensor:
+    def _merge_regions(self, attended: Tensor, *, like_BDHW: Tensor) -> Tensor:
         """Reassemble the regions to a map."""
         batch, depth, height, width = like_BDHW.shape
         rows, columns = height // self.parts, width // 2 // self.parts
-        parts = seen.reshape(batch, self.parts, self.parts, 2, rows, columns, depth)
+        parts = attended.reshape(batch, self.parts, self.parts, 2, rows, columns, depth)
         return parts.permute(0, 6, 1, 4, 3, 2, 5).reshape(batch, depth, height, width)
 
 

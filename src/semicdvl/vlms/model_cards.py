@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semicdvl.errors import ConfigError
+from semicdvl.registry import suggest_nearest
 from semicdvl.vlms import VLMS
 
 
@@ -56,7 +57,7 @@ def read_model_card(name: str) -> ModelCard:
     """
     target = VLMS.get(name, name if ":" in name else None)
     if target is None:
-        raise ConfigError(f"unknown VLM '{name}'. Known: {', '.join(sorted(VLMS))}.")
+        raise ConfigError(f"unknown VLM '{name}'.{suggest_nearest(name, VLMS)} Known: {', '.join(sorted(VLMS))}.")
     module_name = target.partition(":")[0]
     loaded = sys.modules.get(module_name)
     if loaded is not None:

@@ -1,4 +1,4 @@
-"""Parse what the command line says of a VLM into the options of its builder."""
+"""Parse the command line's options of a VLM into the options of its builder."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def build_foundation(name: str, *, weights: str | Path, size_px: int | None) -> 
     Raises:
         ConfigError: no such network, no plain transformer, or weights that cannot be had.
         MissingExtraError: transformers is not installed.
-        InputError: a weights file that is missing or doesn't fit.
+        InputError: a weights file that is missing or does not fit.
     """
     if "/" in name:
         backbone, own_px = _load_from_transformers(name, weights=weights)
@@ -99,7 +99,7 @@ def _load_from_transformers(name: str, *, weights: str | Path) -> tuple[Backbone
     except ImportError:
         raise MissingExtraError(f"foundation '{name}' needs transformers; install semicdvl[vlm].") from None
     if weights not in ("published", "none"):
-        raise ConfigError(f"foundation '{name}' brings its own weights; leave foundation_weights out.")
+        raise ConfigError(f"foundation '{name}' has weights of its own. Leave foundation_weights out.")
     try:
         whole = transformers.AutoConfig.from_pretrained(name)
         config = getattr(whole, "vision_config", whole)

@@ -63,7 +63,7 @@ class Backbone(nn.Module):
         own_std, own_mean = torch.tensor(std), torch.tensor(mean)
         scale_C = torch.tensor(IMAGENET_STD) / own_std
         shift_C = (torch.tensor(IMAGENET_MEAN) - own_mean) / own_std
-        # Not part of the state dict: it is no weight, and published checkpoints don't have it.
+        # Not part of the state dict: it is no weight, and published checkpoints do not have it.
         self.register_buffer("scale_C11", scale_C[:, None, None], persistent=False)
         self.register_buffer("shift_C11", shift_C[:, None, None], persistent=False)
 
@@ -141,7 +141,7 @@ def build_backbone(
     Raises:
         ConfigError: unknown network or stride, a network without four stages, or a model hub out of reach.
         MissingExtraError: the package with the weights is not installed.
-        InputError: a weights file that is missing or doesn't fit.
+        InputError: a weights file that is missing or does not fit.
     """
     timm_name = f"tf_{name}" if name in LITE_PACKAGES else name
     if not timm.is_model(timm_name):
@@ -191,7 +191,7 @@ def _create_pyramid(name: str, *, output_stride: int, pretrained: bool, stages: 
         return _create_timm_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError, IndexError) as error:
         raise ConfigError(
-            f"backbone '{name}' doesn't give {STAGES} feature maps ({error}); take one that does, such as resnet50s, "
+            f"backbone '{name}' does not return {STAGES} feature maps ({error}). Use one that does, such as resnet50s, "
             "convnext_tiny, efficientnet_lite0 or vit_small_patch14_dinov2."
         ) from None
 
@@ -248,21 +248,21 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _load_state(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Load the tensors that the network needs; surplus tensors (a classifier) are ignored."""
-    wanted = net.state_dict()
-    unfit = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
+    needed = net.state_dict()
+    unfit = [key for key, value in needed.items() if key not in state or state[key].shape != value.shape]
     if unfit:
         raise InputError(
             source,
-            f"{len(unfit)} of {len(wanted)} tensors are missing or of another shape, the first is '{unfit[0]}'",
+            f"{len(unfit)} of {len(needed)} tensors are missing or of another shape, the first is '{unfit[0]}'",
             "give the weights of the same network with timm's tensor names",
         )
-    net.load_state_dict({key: state[key] for key in wanted})
+    net.load_state_dict({key: state[key] for key in needed})
 
 
 def load_weights_file(net: nn.Module, path: Path) -> None:
     """Load a file of weights into a network that is not timm's; surplus tensors are ignored.
 
     Raises:
-        InputError: the file is missing, is no weights file, or doesn't fit.
+        InputError: the file is missing, is no weights file, or does not fit.
     """
     _load_state(net, _read_weights(path), source=str(path))

@@ -48,7 +48,7 @@ CARD = ModelCard(
 )
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5
-"""Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network sees it;
+"""Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network;
 an image without one is taken as it is."""
 RESAMPLING_RANGE = (0.1, 4.0)
 """Bounds of that resampling: an image of 10 m per pixel would otherwise grow 400-fold and show nothing new."""
@@ -128,7 +128,7 @@ class AerialVLM:
             Scores of the image's size, in the order of `prompts`; no instances (CEG takes connected components).
 
         Raises:
-            ConfigError: no prompts, an empty word, an image that isn't uint8 RGB, or a `gsd_m` that isn't positive.
+            ConfigError: no prompts, an empty one, an image that is not uint8 RGB, or a `gsd_m` that is not positive.
             MissingExtraError: a word is neither in the shipped table nor is the text encoder installed.
         """
         check_image(image_HWC, vlm="aerial")

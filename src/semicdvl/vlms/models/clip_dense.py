@@ -4,11 +4,11 @@ Source: MaskCLIP (Zhou et al., ECCV 2022), and its public code. CLIP pools an im
 attention is replaced by the identity, so that every patch keeps its own value (value projection, output projection),
 then goes on through the block's residual, feed-forward, final norm and projection as it would. A patch is compared with
 the mean vector of each word over several sentences; a softmax over the words at the model's own temperature (100 for
-CLIP) gives the scores. **Words compete**: one alone scores 1 everywhere, so at least two are wanted, and synonyms take
+CLIP) gives the scores. **Words compete**: one alone scores 1 everywhere, so at least two are needed, and synonyms take
 from each other; give one prompt per concept. Gamma is 0.5: more likely than all others together.
 
 Optional, off as in the source: *prompt denoising* drops words whose best score in the tile stays below a bound; *key
-smoothing* replaces unsure patches by the mean over patches with like keys.
+smoothing* replaces uncertain patches by the mean over patches with similar keys.
 
 Differs from the source: SigLIP has no such block, its pooling head gets single patches instead, which is the same
 thing (attention over one token is its value). Key smoothing takes the cosine of the keys themselves (the source puts
@@ -78,7 +78,7 @@ class ClipDense:
         tokenizer: its tokenizer.
         normalisation: mean and deviation of its pixels, RGB in [0, 1].
         templates: sentences whose vectors are averaged.
-        side_px: longest side that the network sees.
+        side_px: longest side of the network's input.
         smooth_below: best score below which a patch is smoothed; 0: none.
         drop_below: best score in a tile below which a word is dropped; 0: none.
     """
@@ -202,7 +202,7 @@ def build_clip_dense(
         templates: sentences that each prompt is inserted into, at `{}`.
         key_smoothing: patches whose best score is below this are smoothed; 0: none.
         prompt_denoising: words whose best score in a tile is below this are dropped; 0: none.
-        tile_px: longest side of a tile, which is also what the network sees: smaller images are enlarged to it.
+        tile_px: longest side of a tile, and of the network's input: smaller images are enlarged to it.
         batch: tiles per forward pass.
 
     Raises:

@@ -76,7 +76,7 @@ def _load_openclip_file(path: Path, *, device: torch.device, dtype: torch.dtype)
     try:
         model.load_state_dict(rename_tensors(tensors))
     except (RuntimeError, KeyError) as error:
-        raise InputError(path, f"does not fit the CLIP that its shapes speak of ({error})", _REMEDY) from error
+        raise InputError(path, f"does not fit the CLIP that its shapes imply ({error})", _REMEDY) from error
     words = path.parent if _has_tokenizer(path.parent) else _download_tokenizer(path)
     tokenizer = weights.load_processor(AutoTokenizer, weights.WeightsFolder(words))
     used = [words / name for name in TOKENIZER_FILES if (words / name).is_file()]
@@ -133,7 +133,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _infer_config(tensors: Mapping[str, Tensor], path: Path) -> Any:
-    """Return the configuration that the tensors' shapes speak of."""
+    """Infer the configuration from the tensors' shapes."""
     from transformers import CLIPConfig
 
     try:

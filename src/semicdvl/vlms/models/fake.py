@@ -1,4 +1,4 @@
-"""Thresholds on colour, for tests: knows six words and is right on synthetic images only.
+"""Thresholds on colour, for tests: six words, correct on synthetic images only.
 
 Grey-white or red is building, dark grey road, green grass or tree (bright or dark), blue water.
 """

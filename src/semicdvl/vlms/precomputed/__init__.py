@@ -1,1 +1,1 @@
-"""VLM answers computed elsewhere and read from files."""
+"""Predictions of VLMs that were computed elsewhere, read from files."""

@@ -233,11 +233,11 @@ def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool
         raw = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(path, f"is not an array file ({error})", "Save it with numpy.save, without objects") from error
-    wanted = (count, *shape_hw)
-    if raw.shape != wanted:
+    expected = (count, *shape_hw)
+    if raw.shape != expected:
         raise InputError(
             path,
-            f"has the shape {raw.shape}, not {wanted}: one map per prompt, of the image's size",
+            f"has the shape {raw.shape}, not {expected}: one map per prompt, of the image's size",
             "Compute it again",
         )
     if not np.issubdtype(raw.dtype, np.number) or np.issubdtype(raw.dtype, np.complexfloating):

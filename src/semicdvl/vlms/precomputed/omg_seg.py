@@ -77,16 +77,16 @@ def build_omg_seg(
     form = AnswerFormat("omg_seg", gamma=CARD.gamma, reader=read_mmdetection, instances_folder="preds")
     vlm = open_answers(weights, images=images, form=form)
     classes = vlm.manifest.get("classes")
-    wanted = 'Write {"classes": {"house": [numbers of the model\'s classes], ...}} for every prompt'
+    remedy = 'Write {"classes": {"house": [numbers of the model\'s classes], ...}} for every prompt'
     if not isinstance(classes, dict) or set(classes) != set(vlm.prompts):
         raise InputError(
-            vlm.folder / ANSWERS_FILE, "does not name in 'classes' the class numbers of every prompt", wanted
+            vlm.folder / ANSWERS_FILE, "does not name in 'classes' the class numbers of every prompt", remedy
         )
     numbers = [number for group in classes.values() if isinstance(group, list) for number in group]
     if not all(isinstance(group, list) and group for group in classes.values()) or not all(
         isinstance(number, int) for number in numbers
     ):
-        raise InputError(vlm.folder / ANSWERS_FILE, "has 'classes' that are no lists of numbers", wanted)
+        raise InputError(vlm.folder / ANSWERS_FILE, "has 'classes' that are no lists of numbers", remedy)
     if len(set(numbers)) != len(numbers):
-        raise InputError(vlm.folder / ANSWERS_FILE, "assigns one class number to two prompts", wanted)
+        raise InputError(vlm.folder / ANSWERS_FILE, "assigns one class number to two prompts", remedy)
     return vlm
