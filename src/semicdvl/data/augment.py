@@ -20,10 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.data.images import UInt8Array
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE
-
-UInt8Array = NDArray[np.uint8]
 
 
 # ------------------------------------------------------------------------------------------------ weak: geometry

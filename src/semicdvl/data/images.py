@@ -23,6 +23,7 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.types import IGNORE
 
 UInt8Array = NDArray[np.uint8]
+"""An image HWC, or one or several class maps, HW or HWC."""
 WindowPx = tuple[int, int, int, int]
 """(row, col, height, width)."""
 _T = TypeVar("_T", bound=np.generic)

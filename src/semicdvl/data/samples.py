@@ -20,12 +20,11 @@ from semicdvl.data.augment import (
     draw_cutmix_box,
     draw_photometric,
 )
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images import ImageCache, UInt8Array
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import StoreError
 from semicdvl.types import IGNORE, LabelledBatch, PairFiles, UnlabelledBatch, VLMLabelSource, VLMTargets
 
-UInt8Array = NDArray[np.uint8]
 DrawnPairs = Sequence[tuple[PairFiles, np.random.Generator]]
 """Pairs of a batch, each with the random generator of its augmentation."""
 
