@@ -122,7 +122,14 @@ class TrainConfig(ConfigSection):
 
 
 class Recipe(ConfigSection):
-    """All that determines a training run."""
+    """All that determines a training run.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> recipe = cd.load_recipe(recipe_toml)
+        >>> recipe.method.name, recipe.train.optimizer
+        ('supervised', 'sgd')
+    """
 
     name: str = "run"
     seed: int = Field(0, ge=0)

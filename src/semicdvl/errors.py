@@ -21,7 +21,16 @@ from pathlib import Path
 
 
 class SemicdvlError(Exception):
-    """Base class of all errors that the user can correct."""
+    """Base class of all errors that the user can correct.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> try:
+        ...     cd.create_vlm("arial")
+        ... except cd.SemicdvlError as error:
+        ...     print(error)
+        unknown VLM 'arial'. Did you mean 'aerial'? Known: ...
+    """
 
 
 class InputError(SemicdvlError):

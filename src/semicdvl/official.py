@@ -48,6 +48,11 @@ class ImportedCheckpoint:
         run: the folder that was written.
         model: the `model` section of a recipe that builds its network.
         tensors: number of tensors.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> imported = cd.import_official("best.pth", "runs/official")    # doctest: +SKIP
+        >>> imported.run, imported.tensors                                # doctest: +SKIP
     """
 
     run: Path

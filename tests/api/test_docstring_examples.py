@@ -1,4 +1,4 @@
-"""The example of every public function runs and prints what it says, on small synthetic data."""
+"""The example of every public function and class runs and prints what it says, on small synthetic data."""
 
 import doctest
 import inspect
@@ -10,23 +10,29 @@ from tests.support.paths import ROOT
 
 import semicdvl
 
-FUNCTIONS = [name for name in semicdvl.__all__ if name[0].islower() and name not in ("__version__", "load")]
+FUNCTIONS = [name for name in semicdvl.__all__ if name[0].islower() and name != "load"]
+CLASSES = [
+    name
+    for name in semicdvl.__all__
+    if inspect.isclass(getattr(semicdvl, name)) and (name == "SemicdvlError" or not name.endswith("Error"))
+]
+EXAMPLES = [*FUNCTIONS, *CLASSES]
 RECIPES = ROOT / "recipes"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def _parse_example(name: str) -> doctest.DocTest:
-    """Return the example of a public function."""
+    """Return the example of a public function or class."""
     function = getattr(semicdvl, name)
     return doctest.DocTestParser().get_doctest(inspect.getdoc(function) or "", {}, name, None, None)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_public_function_has_an_example(name: str) -> None:
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_public_name_has_an_example(name: str) -> None:
     assert _parse_example(name).examples, f"{name} has no example"
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_prints_what_it_says(
     name: str, example_data: ExampleData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,7 +168,14 @@ class DetectorEntry(ConfigSection):
 
 
 class Suite(ConfigSection):
-    """All that determines a benchmark."""
+    """All that determines a benchmark.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> suite = cd.load_suite(suite_toml)
+        >>> suite.labelled
+        (0.05, 0.1, 1.0)
+    """
 
     SECTIONS: ClassVar[dict[str, type[ConfigSection]]] = {
         "methods": MethodEntry,

@@ -35,7 +35,13 @@ from semicdvl.version import __version__
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The result of a benchmark: an outcome per run, and the files written."""
+    """The result of a benchmark: an outcome per run, and the files written.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> result = cd.benchmark("recipes/suites/small.toml")      # doctest: +SKIP
+        >>> result.table.read_text(), result.failed_count           # doctest: +SKIP
+    """
 
     outcomes: tuple[Outcome, ...]
     table: Path

@@ -21,6 +21,12 @@ class CEGSettings:
     """How the scores of two dates become labels; the defaults are the paper's (Tables 6 and 8), all options off.
 
     The field names are stored with every label and are options of the command line.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> settings = cd.CEGSettings(level="instance", gamma=0.5, delta=0.01)
+        >>> settings.level, settings.active_options
+        ('instance', ())
     """
 
     level: CEGLevel = "mixed"  # which change label: pixel, instance, or both combined where reliable

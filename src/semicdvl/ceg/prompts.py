@@ -15,6 +15,12 @@ class Prompts:
     Attributes:
         find: prompts of the foreground, synonyms of each other; its score is the maximum over them.
         background: prompts of everything else. Without them every pixel is foreground (paper, Fig. 3).
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> prompts = cd.Prompts(find=("house", "building"), background=("road", "grass"))
+        >>> prompts.words, prompts.foreground
+        (('house', 'building', 'road', 'grass'), (0, 1))
     """
 
     find: tuple[str, ...]

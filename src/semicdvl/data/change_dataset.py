@@ -31,6 +31,12 @@ class ChangeDataset:
 
     Raises:
         DataError: there is no pair, a name occurs twice, or a subset names a pair that does not exist.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> dataset = cd.load_dataset(patches)
+        >>> dataset.name, len(dataset.pairs)
+        ('patches', 6)
     """
 
     name: str

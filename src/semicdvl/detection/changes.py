@@ -62,6 +62,12 @@ class ChangeSummary:
         seen_px: number of pixels with data at both dates.
         changed_m2: changed area in square metres, None where the size of a pixel is not known.
         by_kind: number of objects per kind of change.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> summary = cd.detect(before, after, detector=cd.create_detector("cva")).summary
+        >>> summary.seen_px, summary.changed_m2
+        (6144, None)
     """
 
     objects: int

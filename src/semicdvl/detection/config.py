@@ -38,6 +38,12 @@ class DetectionConfig:
         title: heading of the report; None: made from the file names.
         align: co-register the after image by the measured shift, where it is known.
         overwrite: use the output folder even if it holds other files than an earlier result; those files stay.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> config = cd.DetectionConfig(gsd_m=0.5, min_area_m2=25, polygons=("geojson",))
+        >>> config.tile_px, config.min_area_m2
+        (1024, 25)
     """
 
     tile_px: int = 1024

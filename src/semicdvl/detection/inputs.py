@@ -34,6 +34,12 @@ class ArrayImage:
         nodata: value that means no data; None: there is none. NaN always means no data.
         valid_HW: False where there is no data; None: decided by `nodata` alone.
         name: what reports and messages call it.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> image = cd.ArrayImage(before, name="before")
+        >>> image.data_HWC.shape
+        (64, 96, 3)
     """
 
     data_HWC: NDArray[Any]

@@ -38,6 +38,12 @@ class SavedDetection:
         summary: the result in numbers.
         warnings: what a reader of the result should know.
         seconds: duration of the stages.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> (saved.folder / "report.html").is_file(), saved.summary.seen_px
+        (True, 6144)
     """
 
     folder: Path
@@ -69,6 +75,14 @@ class DetectionResult:
         summary: the result in numbers.
         warnings: what a reader of the result should know.
         seconds: duration of the stages.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> detector = cd.create_detector("cva", threshold="otsu")
+        >>> with cd.detect(before, after, detector=detector) as result:
+        ...     saved = result.save(out)
+        >>> result.change.dtype, result.t1, (saved.folder / "change.tif").is_file()
+        (dtype('uint8'), None, True)
     """
 
     change: NDArray[np.uint8]

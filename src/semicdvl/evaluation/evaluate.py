@@ -56,6 +56,13 @@ class MapEvaluation:
         accuracy: the area-adjusted estimates from these places.
         pixel_m2: area of a pixel, None if not known.
         notes: what a reader should know.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> evaluation = cd.evaluate_map(saved.folder, changes_gpkg)
+        >>> len(evaluation.format_rows()) > 0
+        True
     """
 
     out: Path

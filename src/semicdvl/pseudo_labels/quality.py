@@ -58,7 +58,14 @@ class LabelQuality:
 
 @dataclass(frozen=True)
 class FillResult:
-    """Result of filling a store: a summary line, and the labels' quality where true labels exist."""
+    """Result of filling a store: a summary line, and the labels' quality where true labels exist.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> filled = cd.pseudo_label(patches, store, vlm="fake", progress=False)
+        >>> len(filled.quality) > 0
+        True
+    """
 
     summary: str
     quality: tuple[LabelQuality, ...]

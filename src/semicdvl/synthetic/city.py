@@ -43,6 +43,12 @@ class SyntheticCity:
         buildings_t2: footprints of date 2.
         transform: pixel (col, row) -> map (x, y).
         crs: coordinate system, as `EPSG:<code>`.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> city = cd.generate_city(cd.CitySpec(size_px=(128, 192)))
+        >>> city.change_HW.shape, list(city.buildings_t1.columns)[:2]
+        ((128, 192), ['id', 'kind'])
     """
 
     spec: CitySpec

@@ -33,6 +33,11 @@ class CitySpec:
         repaint: share of streets, yards and parking lots with another surface, worn or new markings on date 2.
         reroof: share of buildings that stay but get another roof covering.
         garden: share of homes that get or lose a pool, an awning or a trampoline.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.CitySpec(size_px=(128, 192), haze=0.0).shape_px
+        (128, 192)
     """
 
     size_px: int | tuple[int, int] = 1024

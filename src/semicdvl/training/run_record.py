@@ -46,6 +46,11 @@ class TrainedRun:
         seconds: how long it took.
         selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
         vlm_scores: validation scores of the VLM alone, where it guided the training (see `score_vlm_alone`).
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> trained = cd.train(recipe, out)                         # doctest: +SKIP
+        >>> trained.run, trained.val["iou"], trained.test["iou"]    # doctest: +SKIP
     """
 
     run: Path

@@ -41,6 +41,12 @@ class Detector(ABC):
         max_bands: greatest number of bands that the detector can use; None: any number.
         stored_kind: the kind of detector as stored results and interrupted runs name it; None: the path of the class.
             Built-in detectors set it, so that moving or renaming a class does not change what was stored.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> detector = cd.create_detector("cva")
+        >>> isinstance(detector, cd.Detector), detector.map_count
+        (True, 1)
     """
 
     name: str

@@ -52,6 +52,12 @@ class Method(ABC):
             def step(self, model, teacher, labelled, unlabelled, progress):
                 out = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=self.heads)
                 return {"supervised": losses.supervised_loss(out.change_BKHW, labelled.label_BHW)}
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> method = cd.create_method("semicd_vl")
+        >>> isinstance(method, cd.Method), method.uses_vlm
+        (True, True)
     """
 
     @property

@@ -27,6 +27,14 @@ class Outputs:
             by nearest neighbour): the stages of deep supervision, coarse to fine, or auxiliary decoders, which are at
             the input's size and see perturbed features in training mode.
         distance_BHW: distance of the two dates' features, at the input's size, where the network decides by it.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> network = cd.create_model("fc_ef", width=4)
+        >>> import torch
+        >>> outputs = network(torch.zeros(2, 3, 32, 48), torch.zeros(2, 3, 32, 48))
+        >>> outputs.change_BKHW.shape, outputs.vlm_change_BKHW
+        (torch.Size([2, 2, 32, 48]), None)
     """
 
     change_BKHW: Tensor

@@ -23,6 +23,13 @@ class PairFiles:
         after: image of date 2, same size.
         label: change mask of 0 and 255 (or 0 and 1); None for an unlabelled pair.
         window_px: (row, col, height, width) of the part of the files that is used; None for all of it.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> from pathlib import Path
+        >>> pair = cd.PairFiles("north", before=Path("A/north.png"), after=Path("B/north.png"))
+        >>> pair.label is None
+        True
     """
 
     name: str

@@ -20,6 +20,14 @@ class Instance:
         mask: boolean HW mask of the image's size, or a COCO RLE dict.
         prompt: index of the prompt that it answers.
         score: in [0, 1].
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> import numpy as np
+        >>> mask_HW = np.zeros((64, 96), bool)
+        >>> mask_HW[20:50, 30:70] = True
+        >>> cd.Instance(mask_HW, prompt=0, score=0.9).score
+        0.9
     """
 
     mask: NDArray[np.bool_] | Mapping[str, Any]
@@ -35,6 +43,13 @@ class Segments:
         scores_CHW: float32 in [0, 1], one map per prompt, in the order of `prompts`.
         prompts: the prompts, as they were asked.
         instances: the objects found, or None from a VLM that gives score maps only (CEG then uses components).
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> import numpy as np
+        >>> segments = cd.Segments(np.zeros((2, 64, 96), np.float32), prompts=("building", "grass"))
+        >>> segments.instances is None
+        True
     """
 
     scores_CHW: NDArray[np.float32]
@@ -44,7 +59,14 @@ class Segments:
 
 @runtime_checkable
 class VLM(Protocol):
-    """A vision-language model: an image and prompts in, one score map per prompt out."""
+    """A vision-language model: an image and prompts in, one score map per prompt out.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> vlm = cd.create_vlm("fake")
+        >>> isinstance(vlm, cd.VLM), vlm.gamma
+        (True, 0.5)
+    """
 
     @property
     def identity(self) -> str:
@@ -69,7 +91,15 @@ class VLM(Protocol):
 
 @dataclass(frozen=True)
 class VLMLabels:
-    """Pseudo-labels of a pair: change label and single-date labels, uint8 HW maps of 0, 1 and IGNORE (VLM unsure)."""
+    """Pseudo-labels of a pair: change label and single-date labels, uint8 HW maps of 0, 1 and IGNORE (VLM unsure).
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> import numpy as np
+        >>> unsure_HW = np.full((64, 96), cd.IGNORE, np.uint8)
+        >>> cd.VLMLabels(unsure_HW, t1_HW=unsure_HW, t2_HW=unsure_HW).change_HW.max() == cd.IGNORE
+        np.True_
+    """
 
     change_HW: NDArray[np.uint8]
     t1_HW: NDArray[np.uint8]

@@ -32,6 +32,11 @@ class PrepareSettings:
         layer: layer of the file of labels, needed where it has several.
         area_layer: layer of the file of the labelled area, needed where it has several.
         bands: 1-based numbers of red, green and blue; None: as tagged in the file, or the first three.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.PrepareSettings(size_px=128, val_frac=0.2).gap_px
+        32
     """
 
     size_px: int = 256

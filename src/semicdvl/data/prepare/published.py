@@ -55,6 +55,11 @@ class PublishedDataset:
         lists: the lists that were checked; empty if there are none.
         leak_counts: val, test -> pairs that share ground with a training pair.
         notes: what a user should know, as sentences.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> prepared = cd.prepare_published("levir_cd", "LEVIR-CD")    # doctest: +SKIP
+        >>> prepared.written, prepared.leak_counts                     # doctest: +SKIP
     """
 
     dataset: ChangeDataset

@@ -47,6 +47,13 @@ class PreparedPatches:
         skipped: number of places that were skipped because they show too little data.
         leakage: how close validation and test patches come to training patches.
         notes: what a user of the data should know, as sentences.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> config = cd.PrepareSettings(size_px=32, val_frac=0, test_frac=0)
+        >>> prepared = cd.prepare(before_tif, after_tif, out, labels=changes_gpkg, config=config)
+        >>> (prepared.out / "label").is_dir()
+        True
     """
 
     out: Path

@@ -59,6 +59,12 @@ class BatchResult:
     Attributes:
         root: the folder of the results.
         outcomes: one per pair, in the order of the table.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> done = cd.detect_pairs(table, out, detector=cd.create_detector("cva"), progress=False)
+        >>> len(done.outcomes), done.failed
+        (1, ())
     """
 
     root: Path

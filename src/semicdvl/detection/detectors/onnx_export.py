@@ -49,6 +49,11 @@ class OnnxExport:
         opset: version of the ONNX operators.
         largest_difference: of a logit from torch over all tested shapes, relative to the largest logit (or to 1).
         multiple_px: sides must be multiples of it; the detector pads to it.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> exported = cd.export("runs/few", "few.onnx")            # doctest: +SKIP
+        >>> exported.path, exported.size_mb                         # doctest: +SKIP
     """
 
     path: Path

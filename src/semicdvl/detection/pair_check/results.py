@@ -69,6 +69,12 @@ class PairCheck:
         shift: the measured shift between the dates.
         notes: what reading the images as a pair does to them.
         findings: what follows, the most severe first.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> checked = cd.check_pair(before_tif, after_tif)
+        >>> checked.before.gsd_m, checked.height_px
+        (0.5, 64)
     """
 
     before: ImageFacts

@@ -56,6 +56,11 @@ class SuggestConfig:
         seed: decides between equally good patches.
         before: where the image of date 1 is now; None: where the result says.
         after: the same for date 2.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> cd.SuggestConfig(count=10, patch_px=128).count
+        10
     """
 
     count: int = 20
@@ -87,6 +92,13 @@ class PatchSuggestions:
         candidate_count: number of patches to choose from.
         notes: what a reader should know.
         next_command: the command that makes training patches of them.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> suggested = cd.suggest(saved.folder, config=cd.SuggestConfig(count=2, patch_px=32))
+        >>> "suggest.gpkg" in suggested.summary
+        True
     """
 
     out: Path

@@ -30,6 +30,12 @@ class AdaptConfig:
         min_valid_frac: patches with less data (in both dates) are left out.
         device: where the network trains; "auto" takes a GPU where there is one.
         detection: how the pair is read (bands, grid, normalisation, alignment, pixel size), as `detect` reads it.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> config = cd.AdaptConfig(steps=100, detection=cd.DetectionConfig(align=True))
+        >>> config.steps, config.detection.align
+        (100, True)
     """
 
     patches: int = 400

@@ -58,6 +58,11 @@ class AdaptResult:
         config: what `adapt` was called with.
         warnings: what a user of the pair should know.
         command: the command that comes next.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> adapted = cd.adapt("before.tif", "after.tif", "runs/place")    # doctest: +SKIP
+        >>> cd.detect("before.tif", "after.tif", model=adapted.run)        # doctest: +SKIP
     """
 
     run: Path
