@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from pathlib import Path
 
 from semicdvl.ceg.prompts import PROMPT_SETS
@@ -60,7 +61,10 @@ def count_parameters(name: str) -> tuple[str, str]:
 
 def _read_first_docstring_line(target: str) -> str:
     """Return the first line of a module's docstring without importing it: some need optional packages."""
-    spec = importlib.util.find_spec(target.partition(":")[0])
+    module_name = target.partition(":")[0]
+    if module_name in sys.modules:  # of a script or notebook, which registers a part of its own, there may be no file
+        return (sys.modules[module_name].__doc__ or "").strip().partition("\n")[0]
+    spec = importlib.util.find_spec(module_name)
     if spec is None or spec.origin is None:
         return ""
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
