@@ -65,7 +65,11 @@ HEADS_WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "distance"})
 
 
 class Network(Protocol):
-    """A change-detection network: an `nn.Module` whose forward takes two dates and the requested heads."""
+    """A change-detection network: an `nn.Module` whose forward takes two dates and the requested heads.
+
+    Two more members are optional: `encoder`, the part that starts from pretrained weights and has a learning rate of
+    its own, and `drop_train_heads()`, which removes the parts that only training needs and returns the network.
+    """
 
     heads: frozenset[str]
     """Which of `HEADS` the network has."""
