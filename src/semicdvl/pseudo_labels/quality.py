@@ -138,7 +138,7 @@ def _fill_and_measure(
         f"{''.join(f'{name} {getattr(settings, name)}, ' for name in settings.active_options)}{store.spec.vlm})"
     )
     if changed == 0:
-        summary += ". No change was found: lower --gamma, or look at the prompts."
+        summary += ". No change was found: lower --gamma, or check the prompts."
     labelled = [pair for pair in pairs if pair.label is not None]
     rows = measure_quality(labelled, store, settings=settings) if labelled else []
     return FillResult(summary, tuple(rows))
@@ -197,10 +197,11 @@ def measure_quality(
     """Measure the change labels for several gammas, from the stored answers.
 
     Args:
-        pairs: at most `MOST_PAIRS` of them are taken, spread evenly; those without a label file count in the shares.
-        store: where the answers are.
-        settings: of change event generation; its own gamma is measured, too.
-        gammas: the others.
+        pairs: at most `MAX_MEASURED_PAIRS` of them are used, evenly selected; pairs without a label file count in the
+            fractions only.
+        store: the store with the answers.
+        settings: settings of change event generation; its own gamma is measured as well.
+        gammas: the other gammas.
         track_pairs: wraps the loop over pairs, to show progress.
         on_pair: called with every pair, so that a caller need not read the answers again.
 
