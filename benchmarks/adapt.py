@@ -1,12 +1,12 @@
 """Self-training from zero labels against the labels that it learns from.
 
-    python benchmarks/adapt.py -o runs/adapt --seeds 0 1 2                     # made-up cities
+    python benchmarks/adapt.py -o runs/adapt --seeds 0 1 2                     # synthetic cities
     python benchmarks/adapt.py -o runs/adapt-levir --real ../shared/data/levir --gsd 0.5 --most 1    # a folder of pairs
 
 For each pair: `semicdvl detect` without labels (embedded VLM, instance-level change events), the mixed labels that
 `semicdvl adapt` learns from (over all pixels, unreliable ones taken as unchanged, and over those that have a label),
 and `semicdvl detect` with the adapted network. IoU of the changed class over the whole pair: the network has seen all
-of it, as the labels have; the truth is looked at by nothing but the score. Interrupted, the same command goes on.
+of it, as the labels have; the truth is used for the scores only. Interrupted, the same command resumes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Case:
     truth_HW: NDArray[np.uint8]
 
 
-def cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
+def render_cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
     """Make the cities."""
     for seed in seeds:
         city = generate_city(CitySpec(seed=seed, size_px=size_px))
@@ -67,7 +67,7 @@ def cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
         yield Case(f"city-{seed}", files.before, files.after, city.change_HW)
 
 
-def real(root: Path, most: int) -> Iterator[Case]:
+def list_real_pairs(root: Path, most: int) -> Iterator[Case]:
     """Read labelled pairs where they lie."""
     for pair in folder.read_folder(root).pairs[:most]:
         assert pair.label is not None, f"{pair.name} has no label to be measured against"
@@ -75,7 +75,7 @@ def real(root: Path, most: int) -> Iterator[Case]:
 
 
 # ------------------------------------------------------------------------------------------------ one pair
-def measure(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mixed") -> dict[str, Any]:
+def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mixed") -> dict[str, Any]:
     """Return the scores of all columns for one pair, from the kept ones where they are there."""
     kept = out / "scores.json"
     if kept.exists():
@@ -89,7 +89,7 @@ def measure(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mi
     ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
     adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)
     detect_with_adapted(adapted, case.before, case.after, out / "adapted")
-    labels_HW = labels_of(out / "run", case.truth_HW.shape)
+    labels_HW = assemble_labels(out / "run", case.truth_HW.shape)
     maps = {
         "zero labels": read_map(out / "zero"),
         "labels, all pixels": (labels_HW == 1).astype(np.uint8),
@@ -114,7 +114,7 @@ def read_map(result: Path) -> NDArray[np.uint8]:
     return change_HW
 
 
-def labels_of(run: Path, shape_hw: tuple[int, ...]) -> NDArray[np.uint8]:
+def assemble_labels(run: Path, shape_hw: tuple[int, ...]) -> NDArray[np.uint8]:
     """Put the patches' labels together; where patches overlap, the one whose edge is further away counts."""
     store = PseudoLabelStore.open(run / "adapt" / "store")
     whole_HW, depth_HW = np.full(shape_hw, IGNORE, np.uint8), np.zeros(shape_hw, np.int32)
@@ -131,7 +131,7 @@ def labels_of(run: Path, shape_hw: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 # ------------------------------------------------------------------------------------------------ the table
-def table(rows: dict[str, dict[str, Any]]) -> str:
+def render_table(rows: dict[str, dict[str, Any]]) -> str:
     """Return the IoU of every pair, the differences, and their mean and spread."""
     heads = [*COLUMNS, *(f"adapted - {name}" for name in AGAINST)]
     lines = [f"| pair | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
@@ -166,17 +166,19 @@ def main() -> None:
     parser.add_argument("--gsd", type=float, help="its metres per pixel")
     parser.add_argument("--most", type=int, default=3, help="pairs of it")
     asked = parser.parse_args()
-    every = real(asked.real, asked.most) if asked.real else cities(asked.output, asked.seeds, asked.size)
+    every = (
+        list_real_pairs(asked.real, asked.most) if asked.real else render_cities(asked.output, asked.seeds, asked.size)
+    )
     rows: dict[str, dict[str, Any]] = {}
     for at, case in enumerate(every):
         seed = 0 if asked.real else asked.seeds[at]
         config = AdaptConfig(
             steps=asked.steps, seed=seed, backbone=asked.backbone, detection=DetectionConfig(gsd_m=asked.gsd)
         )
-        rows[case.name] = measure(case, asked.output / case.name, config=config, level=asked.level)
+        rows[case.name] = measure_case(case, asked.output / case.name, config=config, level=asked.level)
         write_json(asked.output / "table.json", rows)
         Console().print(f"{case.name}: {json.dumps(rows[case.name])}", highlight=False)
-    Console().print(table(rows), highlight=False, markup=False, soft_wrap=True)
+    Console().print(render_table(rows), highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

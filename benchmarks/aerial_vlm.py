@@ -68,7 +68,7 @@ def image_of(folder: Path, stem: str) -> Path:
     return next(path for path in sorted(folder.iterdir()) if path.stem == stem)
 
 
-def auc(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+def compute_auc(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
     """Return the area under the ROC curve from 2048-step histograms of the scores."""
     edges = np.linspace(0, 1, 2049)
     positive, negative = (np.histogram(score[truth == side], edges)[0] for side in (True, False))
@@ -76,13 +76,13 @@ def auc(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
     return float((positive * (below + negative / 2)).sum() / max(positive.sum() * negative.sum(), 1))
 
 
-def found(scores_CHW: NDArray[np.float32]) -> NDArray[np.bool_]:
+def find_buildings(scores_CHW: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where "house" or "building" wins."""
     return rules.find_foreground(scores_CHW, foreground=FOREGROUND)[0]
 
 
 # ------------------------------------------------------------------------------------------------ parts
-def dubai(vlm: AerialVLM, data: Path, tiles: tuple[int, ...] = HELD_OUT_TILES) -> dict[str, float]:
+def measure_dubai(vlm: AerialVLM, data: Path, tiles: tuple[int, ...] = HELD_OUT_TILES) -> dict[str, float]:
     """Measure all five classes on whole tiles that training never saw."""
     counts = {word: Counts() for word in DUBAI_PROMPTS}
     scores, truths = [], []
@@ -99,12 +99,12 @@ def dubai(vlm: AerialVLM, data: Path, tiles: tuple[int, ...] = HELD_OUT_TILES) -
         truths.append((mask == DUBAI_COLOURS[0]).all(-1)[known_HW][::7])
     for word, count in counts.items():
         print(f"  {word:12s} {count}")
-    area = auc(np.concatenate(scores), np.concatenate(truths))
+    area = compute_auc(np.concatenate(scores), np.concatenate(truths))
     print(f"  building AUC {area:.3f}")
     return {f"dubai {word}": count.iou for word, count in counts.items()} | {"dubai building AUC": area}
 
 
-def footprints(vlm: AerialVLM, data: Path) -> dict[str, float]:
+def measure_footprints(vlm: AerialVLM, data: Path) -> dict[str, float]:
     """Measure building footprints: French aerial images at 0.2 m, xBD satellite images at 0.5 m."""
     result = {}
     for name, images, truth, gsd_m in (
@@ -116,16 +116,16 @@ def footprints(vlm: AerialVLM, data: Path) -> dict[str, float]:
             image = read_rgb(image_of(data / name / images, path.stem))
             truth_HW = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 127
             scores_CHW = vlm.segment(image, PROMPTS, gsd_m=gsd_m).scores_CHW
-            count.add(found(scores_CHW), truth_HW)
+            count.add(find_buildings(scores_CHW), truth_HW)
             scores.append(scores_CHW[list(FOREGROUND)].max(0).ravel()[::5])
             truths.append(truth_HW.ravel()[::5])
-        area = auc(np.concatenate(scores), np.concatenate(truths))
+        area = compute_auc(np.concatenate(scores), np.concatenate(truths))
         print(f"  {name:18s} {count}  AUC {area:.3f}")
         result |= {f"{name} IoU": count.iou, f"{name} AUC": area}
     return result
 
 
-def change(vlm: AerialVLM, data: Path) -> dict[str, float]:
+def measure_change(vlm: AerialVLM, data: Path) -> dict[str, float]:
     """Measure zero-label change: instance CEG (delta 0 and 0.01), and the agreement of pixel and instance level."""
     result = {}
     for name, gsd_m in (("fotbcd", 0.2), ("levir", 0.5), ("levir_crops", 0.5)):
@@ -159,7 +159,7 @@ UNTRAINED_WORDS = (
 """Words that training never used; the last ones are hardly to be seen in UC Merced at all."""
 
 
-def words(vlm: AerialVLM, data: Path, per_scene: int = 10) -> dict[str, float]:
+def measure_untrained_words(vlm: AerialVLM, data: Path, per_scene: int = 10) -> dict[str, float]:
     """Ask for untrained words: in which scenes they cover most pixels with a score >= 0.5."""
     result = {}
     scenes = sorted(path.name for path in (data / "ucmerced").iterdir() if path.is_dir())
@@ -175,7 +175,7 @@ def words(vlm: AerialVLM, data: Path, per_scene: int = 10) -> dict[str, float]:
     return result
 
 
-def calibration(vlm: AerialVLM, data: Path) -> dict[str, float]:
+def measure_calibration(vlm: AerialVLM, data: Path) -> dict[str, float]:
     """Compare the score of "building" with how often it is one, on held-out Dubai and on xBD."""
     result = {}
     sources = [(p, data / "dubai" / "mask" / f"{p.stem}.png", DUBAI_GSD_M) for t in HELD_OUT_TILES
@@ -200,7 +200,7 @@ def calibration(vlm: AerialVLM, data: Path) -> dict[str, float]:
     return result
 
 
-def speed(vlm: AerialVLM, data: Path, count: int = 24) -> dict[str, float]:
+def measure_speed(vlm: AerialVLM, data: Path, count: int = 24) -> dict[str, float]:
     """Measure 256 px images per second with six words, and the loading time."""
     began = time.perf_counter()
     build_aerial()
@@ -215,11 +215,17 @@ def speed(vlm: AerialVLM, data: Path, count: int = 24) -> dict[str, float]:
     return {"images_per_s": rate, "loading_s": loading_s}
 
 
-PARTS = {"dubai": dubai, "footprints": footprints, "change": change, "words": words, "calibration": calibration,
-         "speed": speed}  # fmt: skip
+PARTS = {
+    "dubai": measure_dubai,
+    "footprints": measure_footprints,
+    "change": measure_change,
+    "words": measure_untrained_words,
+    "calibration": measure_calibration,
+    "speed": measure_speed,
+}
 
 
-def pictures(vlm: AerialVLM, data: Path, out: Path) -> None:
+def write_contact_sheets(vlm: AerialVLM, data: Path, out: Path) -> None:
     """Write contact sheets: image, truth, score of "building", most likely of the six words."""
     out.mkdir(parents=True, exist_ok=True)
     colours = np.array(
@@ -253,7 +259,7 @@ def main() -> None:
     vlm = build_aerial(weights=a.weights, views=a.views)
     print(vlm.identity)
     if a.pictures is not None:
-        pictures(vlm, a.data, a.pictures)
+        write_contact_sheets(vlm, a.data, a.pictures)
         return
     figures = {}
     for name in a.only:

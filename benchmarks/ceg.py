@@ -1,4 +1,4 @@
-"""Speed of change event generation against the public way, on the same made-up scenes, bit-exact.
+"""Speed of change event generation against the public way, on the same synthetic scenes, bit-exact.
 
     python benchmarks/ceg.py             in memory, and with files
     python benchmarks/ceg.py --large     also 4096 px with 3,400 instances a date (minutes, for the public way)
@@ -83,7 +83,7 @@ def _encode(corners: NDArray[np.float32], side_px: int) -> dict:
     return rle.frPyObjects({"size": [side_px, side_px], "counts": runs}, side_px, side_px)
 
 
-def public(scene: Scene) -> Labels:
+def make_labels_as_published(scene: Scene) -> Labels:
     """Make the labels in the public way."""
     change_HW = public_instances(*scene.instances, shape=scene.scores[0].shape[1:])
     classes = [public_classes(scores_CHW) for scores_CHW in scene.scores]
@@ -118,7 +118,7 @@ def public_mixed(classes: list[NDArray[np.uint8]], change_HW: NDArray[np.uint8])
     return mixed_HW
 
 
-def ours(scene: Scene) -> Labels:
+def make_labels(scene: Scene) -> Labels:
     """Make the labels with this package."""
     first, second = scene.scores
     instance_HW = rules.instance_level(*scene.instances, shape_hw=first.shape[1:])
@@ -219,23 +219,23 @@ def pairs_per_second(make: Callable[[S], object], scenes: list[S], *, least_s: f
     return done / (time.process_time() - began)
 
 
-def check(slow: Labels, fast: Labels) -> None:
+def require_equal(slow: Labels, fast: Labels) -> None:
     """Stop if a single pixel differs."""
     if not all(np.array_equal(a, b) for a, b in zip(slow, fast, strict=True)):
         raise SystemExit("the two ways differ")
 
 
-def compare(
+def compare_rates(
     what: str, slow: Callable[[S], object], fast: Callable[[S], object], scenes: list[S], *, least_s: float, goal: float
 ) -> None:
     """Print the best rates of both ways and their ratio; rounds alternate, so that other work disturbs both alike."""
     rounds = [
         [pairs_per_second(make, scenes, least_s=least_s / ROUNDS) for make in (slow, fast)] for _ in range(ROUNDS)
     ]
-    show(what, max(rates[0] for rates in rounds), max(rates[1] for rates in rounds), goal=goal)
+    print_row(what, max(rates[0] for rates in rounds), max(rates[1] for rates in rounds), goal=goal)
 
 
-def show(what: str, slow: float, fast: float, *, goal: float) -> None:
+def print_row(what: str, slow: float, fast: float, *, goal: float) -> None:
     """Print a line of the table."""
     print(f"{what:28} {slow:9.3g} {fast:9.4g} {fast / slow:7.1f} {goal:5g}", flush=True)
 
@@ -244,10 +244,10 @@ def large_scene(rng: np.random.Generator, *, least_s: float) -> None:
     """Time 4096 px; the public way once only, since it takes minutes."""
     scene = make_scene(rng, side_px=4096, count=3400)
     began = time.process_time()
-    labels = public(scene)
+    labels = make_labels_as_published(scene)
     slow = 1 / (time.process_time() - began)
-    check(labels, ours(scene))
-    show("4096 px, 3400 instances", slow, pairs_per_second(ours, [scene], least_s=least_s), goal=100)
+    require_equal(labels, make_labels(scene))
+    print_row("4096 px, 3400 instances", slow, pairs_per_second(make_labels, [scene], least_s=least_s), goal=100)
 
 
 def main() -> None:
@@ -264,11 +264,11 @@ def main() -> None:
             files = [write_scene(scene, Path(folder) / f"{count}-{at}") for at, scene in enumerate(scenes)]
             name = f"256 px, {count} instances"
             for scene in scenes:
-                check(public(scene), ours(scene))
-            compare(name, public, ours, scenes, least_s=options.seconds, goal=goal)
-            compare(f"{name}, files", public_with_files, ours_with_files, files, least_s=options.seconds, goal=4)
+                require_equal(make_labels_as_published(scene), make_labels(scene))
+            compare_rates(name, make_labels_as_published, make_labels, scenes, least_s=options.seconds, goal=goal)
+            compare_rates(f"{name}, files", public_with_files, ours_with_files, files, least_s=options.seconds, goal=4)
             for each in files:
-                check(read_public(each), read_ours(each))
+                require_equal(read_public(each), read_ours(each))
         if options.large:
             large_scene(rng, least_s=options.seconds)
 

@@ -2,11 +2,11 @@
 
     python benchmarks/classic.py ../shared/data -o runs/classic            # --pairs N: most pairs of a data set
 
-Data: made-up cities, and real pairs (levir, fotbcd: building change; sztaki, dsifn, oscd: change of any kind) read
+Data: synthetic cities, and real pairs (levir, fotbcd: building change; sztaki, dsifn, oscd: change of any kind) read
 where they lie. Every method runs with its defaults, one threshold per pair, through the tiles of `detect`, in a process
 of its own; nothing was tuned on these pairs. Scores are those of the pooled counts of the changed class. Time is CPU
 time of fitting, maps and decision per megapixel; memory is the greatest resident size of the process, with libraries.
-Interrupted, the same command goes on with the methods that are missing. Methods that need weights from a model hub are
+Interrupted, the same command continues with the missing methods. Methods that need weights from a model hub are
 run when they are named with them: `--methods any_change --set any_change.sam=DIR`.
 
 `--sheet FILE.jpg` draws two crops of the cities as each method sees them.
@@ -60,7 +60,7 @@ class Case:
 
 
 # ------------------------------------------------------------------------------------------------ pairs
-def cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEEDS) -> list[Case]:
+def list_cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEEDS) -> list[Case]:
     """Make the cities below `out`, if not done, and list all pairs."""
     for seed in seeds:
         if not (out / "city" / "label" / f"{seed}.png").exists():
@@ -100,7 +100,7 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
     )
 
 
-def detect(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+def detect_pair(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
     from semicdvl.detection.tiles.score_store import ScoreStore
     from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
@@ -127,48 +127,48 @@ def run_one(method: str, every: list[Case], out: Path, options: dict[str, Any]) 
     lines = []
     for case in every:
         start = time.process_time()
-        change_HW, score_HW = detect(case, detector)
+        change_HW, score_HW = detect_pair(case, detector)
         seconds = time.process_time() - start
         counts = ConfusionCounts.from_maps(change_HW, read_mask(case.label))
         lines.append({"data": case.data, "name": case.name, "px": change_HW.size, "cpu_s": seconds, **vars(counts)})
         if case.data == "city":
-            np.savez_compressed(out / f"{_file(method)}-{case.name}.npz", change_HW=change_HW, score_HW=score_HW)
+            np.savez_compressed(out / f"{_file_stem(method)}-{case.name}.npz", change_HW=change_HW, score_HW=score_HW)
         print(f"{method:14s} {case.data} {case.name}: IoU {counts.iou:.3f}, {seconds:.1f} CPU s", flush=True)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    (out / f"{_file(method)}.json").write_text(json.dumps({"peak_mib": peak_mib, "pairs": lines}, indent=1))
+    (out / f"{_file_stem(method)}.json").write_text(json.dumps({"peak_mib": peak_mib, "pairs": lines}, indent=1))
 
 
-def _file(method: str) -> str:
+def _file_stem(method: str) -> str:
     return method.replace(" + ", "-")
 
 
 # ------------------------------------------------------------------------------------------------ tables
-def tables(methods: list[str], out: Path) -> str:
+def render_tables(methods: list[str], out: Path) -> str:
     """Return one Markdown table for the cities, one for building change and one for any change."""
-    files = {method: out / f"{_file(method)}.json" for method in methods}
+    files = {method: out / f"{_file_stem(method)}.json" for method in methods}
     done = {method: json.loads(path.read_text()) for method, path in files.items() if path.exists()}
     text = []
-    for title, sets in (("made-up cities", ("city",)), ("building change", BUILDINGS), ("any change", ANYTHING)):
+    for title, sets in (("synthetic cities", ("city",)), ("building change", BUILDINGS), ("any change", ANYTHING)):
         columns = [title, "IoU^c", "F1", "precision", "recall", "CPU s/Mpx", "peak MiB"]
         columns += [f"IoU^c of {name}" for name in sets] if len(sets) > 1 else []
         text += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
         for method, record in done.items():
             if any(line["data"] in sets for line in record["pairs"]):
-                by_set = [f"{_pooled(record, (name,)).iou:.3f}" for name in sets] if len(sets) > 1 else []
-                text.append("| " + " | ".join([method, *_cells(record, sets), *by_set]) + " |")
+                by_set = [f"{_pool_counts(record, (name,)).iou:.3f}" for name in sets] if len(sets) > 1 else []
+                text.append("| " + " | ".join([method, *_format_cells(record, sets), *by_set]) + " |")
         text.append("")
     return "\n".join(text)
 
 
-def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
+def _pool_counts(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
     """Return the pooled counts of some data sets."""
     parts = [line for line in record["pairs"] if line["data"] in sets]
     return sum((ConfusionCounts(*(line[key] for key in ("tn", "fp", "fn", "tp"))) for line in parts), ConfusionCounts())
 
 
-def _cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
+def _format_cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
     """Return scores, time and memory of some data sets as cells."""
-    scores, parts = _pooled(record, sets).list_scores(), [line for line in record["pairs"] if line["data"] in sets]
+    scores, parts = _pool_counts(record, sets).list_scores(), [line for line in record["pairs"] if line["data"] in sets]
     pace = sum(line["cpu_s"] for line in parts) / (sum(line["px"] for line in parts) / 1e6)
     return [*(f"{scores[name]:.3f}" for name in SCORES), f"{pace:.1f}", f"{record['peak_mib']:.0f}"]
 
@@ -180,18 +180,20 @@ CROPS = ((0, 64, 64), (1, 352, 480))
 RIGHT, WRONG, MISSED = (70, 170, 90), (225, 90, 60), (60, 110, 220)
 
 
-def sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
+def draw_sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
     """Draw one row per method: its score and its map of each crop, coloured by what the truth says."""
     cities = [case for case in every if case.data == "city"]
-    rows = [("before, after", list(_pictures(cities)))]
+    rows = [("before, after", list(_read_crops(cities)))]
     rows += [
-        (method, list(_answers(method, cities, out))) for method in methods if list(out.glob(f"{_file(method)}-*.npz"))
+        (method, list(_read_maps(method, cities, out)))
+        for method in methods
+        if list(out.glob(f"{_file_stem(method)}-*.npz"))
     ]
     draw_page(rows, path)
 
 
 def draw_page(rows: list[tuple[str, list[np.ndarray]]], path: Path) -> None:
-    """Draw rows of a title and square pictures under the legend of `coloured`, and write them as one picture."""
+    """Draw rows of a title and square pictures under the legend of `color_errors`, and write them as one picture."""
     size = LEFT_PX + max(len(cells) for _, cells in rows) * CELL_PX, TOP_PX + len(rows) * CELL_PX
     page = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
@@ -208,7 +210,7 @@ def draw_page(rows: list[tuple[str, list[np.ndarray]]], path: Path) -> None:
     page.save(path, quality=72)
 
 
-def coloured(found_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
+def color_errors(found_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
     """Return a map in colours by what the truth says."""
     picture_HWC = np.full((*truth_HW.shape, 3), 245, np.uint8)
     picture_HWC[found_HW & truth_HW] = RIGHT
@@ -221,21 +223,21 @@ def _crop(image: np.ndarray, row: int, col: int) -> np.ndarray:
     return image[row : row + CROP_PX, col : col + CROP_PX]
 
 
-def _pictures(cities: list[Case]) -> Iterator[np.ndarray]:
+def _read_crops(cities: list[Case]) -> Iterator[np.ndarray]:
     """Give both dates of every crop."""
     for city, row, col in CROPS:
         for path in (cities[city].before, cities[city].after):
             yield _crop(np.asarray(Image.open(path)), row, col)
 
 
-def _answers(method: str, cities: list[Case], out: Path) -> Iterator[np.ndarray]:
+def _read_maps(method: str, cities: list[Case], out: Path) -> Iterator[np.ndarray]:
     """Give a method's score (white 0, black 1) and its map of every crop."""
     for city, row, col in CROPS:
-        with np.load(out / f"{_file(method)}-{cities[city].name}.npz") as found:
+        with np.load(out / f"{_file_stem(method)}-{cities[city].name}.npz") as found:
             score_HW, change_HW = (_crop(found[name], row, col) for name in ("score_HW", "change_HW"))
         yield np.repeat((255 * (1 - np.nan_to_num(score_HW)))[..., None], 3, axis=2).astype(np.uint8)
         truth_HW, found_HW = _crop(read_mask(cities[city].label), row, col) == 1, change_HW == 1
-        yield coloured(found_HW, truth_HW)
+        yield color_errors(found_HW, truth_HW)
 
 
 # ------------------------------------------------------------------------------------------------ command
@@ -251,20 +253,20 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    every = cases(options.data, options.out, most=options.pairs)
+    every = list_cases(options.data, options.out, most=options.pairs)
     if options.one:
         chosen = [text.partition(".")[2] for text in options.set if text.startswith(f"{options.one}.")]
-        run_one(options.one, every, options.out, _read(chosen))
+        run_one(options.one, every, options.out, _parse_options(chosen))
         return
     for method in options.methods:
-        if not (options.out / f"{_file(method)}.json").exists():
+        if not (options.out / f"{_file_stem(method)}.json").exists():
             subprocess.run([sys.executable, *sys.argv, "--one", method], check=True)
-    print(tables(options.methods, options.out))
+    print(render_tables(options.methods, options.out))
     if options.sheet:
-        sheet(options.methods, every, options.out, options.sheet)
+        draw_sheet(options.methods, every, options.out, options.sheet)
 
 
-def _read(texts: list[str]) -> dict[str, Any]:
+def _parse_options(texts: list[str]) -> dict[str, Any]:
     """Return `key=value` texts as options, as the command line does."""
     from semicdvl.detection.detectors.unsupervised import parse_method_options
 

@@ -1,4 +1,4 @@
-"""Pairs per second of a trained network that finds change, in every way in which `detect` can run it.
+"""Pairs per second of a trained network, in every mode in which `detect` can run it.
 
     python benchmarks/inference.py                  # ResNet50 at 256 px, one pair at a time, one thread
     python benchmarks/inference.py --compile        # also through torch.compile (minutes)
@@ -8,8 +8,8 @@
 alternate, so that other work on the machine disturbs all alike, and processor seconds are counted; the best round of
 each way stands in the table.
 
-Then a small network is trained on made-up pairs, and each way's map of pairs that it has not seen is compared with the
-truth and with the plain way's: what a way costs in IoU, and by how much the probability of change differs.
+Then a small network is trained on synthetic pairs, and the map of each mode is compared, on pairs that it has not seen,
+with the truth and with the plain mode: what a mode costs in IoU, and by how much the probability of change differs.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def ways_of(network: object, folder: Path, *, compiled: bool) -> dict[str, Way]:
 
 
 # ------------------------------------------------------------------------------------------------ speed
-def speed(ways: dict[str, Way], dates: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+def print_rates(ways: dict[str, Way], dates: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
     """Print the rate of every way and its ratio to the first."""
     for way in ways.values():
         way(*dates)  # compiles, and warms up
@@ -120,14 +120,14 @@ class Pairs:
     truth_BHW: NDArray[np.uint8]
 
 
-def made_up(rng: np.random.Generator, *, count: int, px: int) -> Pairs:
+def generate_pairs(rng: np.random.Generator, *, count: int, px: int) -> Pairs:
     """Draw roofs on rough ground; some come, some go, and light and noise differ between the dates."""
-    drawn = [_pair(rng, px) for _ in range(count)]
+    drawn = [_draw_pair(rng, px) for _ in range(count)]
     first, second, truth = (np.stack(each) for each in zip(*drawn, strict=True))
-    return Pairs(_normalised(first), _normalised(second), truth)
+    return Pairs(_normalise(first), _normalise(second), truth)
 
 
-def _pair(rng: np.random.Generator, px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+def _draw_pair(rng: np.random.Generator, px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one pair and its truth."""
     ground = cv2.resize(rng.integers(60, 150, (px // 8, px // 8, 3), dtype=np.uint8), (px, px)).astype(np.float32)
     dates, roofs = [ground.copy(), ground.copy()], np.zeros((2, px, px), np.uint8)
@@ -143,13 +143,13 @@ def _pair(rng: np.random.Generator, px: int) -> tuple[NDArray[np.uint8], NDArray
     return first, second, roofs[0] ^ roofs[1]
 
 
-def _normalised(images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _normalise(images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return images as networks take them."""
     return (np.moveaxis(images_BHWC, -1, 1).astype(np.float32) / 255 - MEAN) / STD
 
 
-def trained(rng: np.random.Generator, *, steps: int, px: int) -> object:
-    """Train a small network on made-up pairs."""
+def train_network(rng: np.random.Generator, *, steps: int, px: int) -> object:
+    """Train a small network on synthetic pairs."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -161,7 +161,7 @@ def trained(rng: np.random.Generator, *, steps: int, px: int) -> object:
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
-        batch = made_up(rng, count=6, px=px)
+        batch = generate_pairs(rng, count=6, px=px)
         t1_BCHW, t2_BCHW = (torch.from_numpy(date) for date in (batch.t1_BCHW, batch.t2_BCHW))
         logits_BKHW = network(t1_BCHW, t2_BCHW).change_BKHW
         loss = cross_entropy(logits_BKHW, torch.from_numpy(batch.truth_BHW.astype(np.int64)))
@@ -171,26 +171,26 @@ def trained(rng: np.random.Generator, *, steps: int, px: int) -> object:
     return network.eval()
 
 
-def iou(maps: Iterable[Maps], pairs: Pairs) -> float:
+def compute_iou(maps: Iterable[Maps], pairs: Pairs) -> float:
     """Return the IoU of changed pixels over all pairs."""
     found, truth = np.concatenate(list(maps)) >= 0.5, pairs.truth_BHW == 1
     return float((found & truth).sum() / max((found | truth).sum(), 1))
 
 
-def quality(ways: dict[str, Way], pairs: Pairs) -> None:
+def print_accuracy(ways: dict[str, Way], pairs: Pairs) -> None:
     """Print the IoU of every way and its difference from the first."""
     first = None
     print(f"{'':20} {'IoU':>8} {'change':>9} {'largest':>9} {'mean':>9}  difference of the probability")
     for name, way in ways.items():
         maps = [way(pairs.t1_BCHW[at : at + 1], pairs.t2_BCHW[at : at + 1]) for at in range(len(pairs.truth_BHW))]
         found = np.concatenate(maps)
-        first = (iou(maps, pairs), found) if first is None else first
+        first = (compute_iou(maps, pairs), found) if first is None else first
         off = np.abs(found - first[1])
-        score = iou(maps, pairs)
+        score = compute_iou(maps, pairs)
         print(f"{name:20} {score:8.4f} {score - first[0]:+9.4f} {off.max():9.1e} {off.mean():9.1e}", flush=True)
 
 
-def features() -> str:
+def list_bf16_features() -> str:
     """Return what the processor has for bf16."""
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
     return ", ".join(each for each in ("avx512f", "avx512_bf16", "amx_bf16") if each in flags) or platform.processor()
@@ -209,13 +209,13 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch is imported
     rng = np.random.default_rng(0)
     dates = tuple(rng.normal(size=(options.pairs, 3, options.px, options.px)).astype(np.float32) for _ in range(2))
-    print(f"{options.backbone}, {options.pairs} x {options.px} px, {options.threads} thread(s), {features()}")
+    print(f"{options.backbone}, {options.pairs} x {options.px} px, {options.threads} thread(s), {list_bf16_features()}")
     with tempfile.TemporaryDirectory() as folder:
-        speed(ways_of(big_network(options.backbone), Path(folder), compiled=options.compile), dates)
-        network = trained(rng, steps=options.steps, px=96)
-        pairs = made_up(rng, count=60, px=96)
-        print(f"\nresnet18, trained {options.steps} steps on made-up pairs, {len(pairs.truth_BHW)} others")
-        quality(ways_of(network, Path(folder), compiled=options.compile), pairs)
+        print_rates(ways_of(big_network(options.backbone), Path(folder), compiled=options.compile), dates)
+        network = train_network(rng, steps=options.steps, px=96)
+        pairs = generate_pairs(rng, count=60, px=96)
+        print(f"\nresnet18, trained {options.steps} steps on synthetic pairs, {len(pairs.truth_BHW)} others")
+        print_accuracy(ways_of(network, Path(folder), compiled=options.compile), pairs)
 
 
 if __name__ == "__main__":

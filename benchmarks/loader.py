@@ -4,11 +4,11 @@
 
 One sample is an unlabelled pair as SemiCD-VL trains on it: two images and four masks (truth, the VLM's change label and
 both single-date labels) through one resize, crop and flip; colour jitter (p 0.8) and blur (p 0.5) for each date by
-itself; a CutMix box. Both ways get the same drawn numbers for every sample, and their pictures are compared. Pillow's
+itself; a CutMix box. Both ways get the same drawn numbers for every sample, and their images are compared. Pillow's
 chain is the one of the public change-detection code: resize the whole picture, paste it onto a padded canvas, crop,
 flip, `ImageEnhance` and HSV steps, `ImageFilter.GaussianBlur`, then a tensor. The public code also builds a second
 strong view, which nothing reads, and normalises in the loader; the third row has that, too. Decoding is left out of
-all rows: both ways keep decoded pictures.
+all rows: both keep decoded images.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Sample = tuple[list[torch.Tensor], list[torch.Tensor]]
 """Weak and strong images, then masks."""
 
 
-def draw(size_px: tuple[int, int], *, crop_px: int, looks: int, rng: np.random.Generator) -> Drawn:
+def draw_sample(size_px: tuple[int, int], *, crop_px: int, looks: int, rng: np.random.Generator) -> Drawn:
     """Draw the numbers of one sample, in the proportions of the public recipe."""
     crop = draw_crop(size_px, WeakAugmentation(), crop_px=crop_px, rng=rng)
     return Drawn(
@@ -74,7 +74,7 @@ def draw(size_px: tuple[int, int], *, crop_px: int, looks: int, rng: np.random.G
 
 
 # ------------------------------------------------------------------------------------------------ ours
-def ours(source: Source, drawn: Drawn) -> Sample:
+def augment(source: Source, drawn: Drawn) -> Sample:
     """Make a sample as `data.samples` does."""
     weak = [drawn.crop.apply_to_image(image) for image in source.images]
     strong = [look.apply(image) for look, image in zip(drawn.looks, weak, strict=False)]
@@ -84,18 +84,18 @@ def ours(source: Source, drawn: Drawn) -> Sample:
 
 
 # ------------------------------------------------------------------------------------------------ Pillow
-def pillow(source: Source, drawn: Drawn, *, normalise: bool = False) -> Sample:
+def augment_with_pillow(source: Source, drawn: Drawn, *, normalise: bool = False) -> Sample:
     """Make a sample with Pillow, picture by picture."""
     images = [Image.fromarray(image) for image in source.images]
     masks = [Image.fromarray(mask) for mask in source.masks]
-    weak = [_geometry(image, drawn.crop, Image.Resampling.BILINEAR, 0) for image in images]
-    cut = [_geometry(mask, drawn.crop, Image.Resampling.NEAREST, IGNORE) for mask in masks]
-    strong = [_look(weak[at % 2], look) for at, look in enumerate(drawn.looks)]
-    tensors = [_tensor(image, normalise=normalise) for image in weak + strong]
+    weak = [_apply_geometry(image, drawn.crop, Image.Resampling.BILINEAR, 0) for image in images]
+    cut = [_apply_geometry(mask, drawn.crop, Image.Resampling.NEAREST, IGNORE) for mask in masks]
+    strong = [_apply_colour(weak[at % 2], look) for at, look in enumerate(drawn.looks)]
+    tensors = [_to_tensor(image, normalise=normalise) for image in weak + strong]
     return tensors, [torch.from_numpy(np.array(mask)).long() for mask in cut]
 
 
-def _geometry(picture: Image.Image, crop: CropTransform, how: Image.Resampling, padding: int) -> Image.Image:
+def _apply_geometry(picture: Image.Image, crop: CropTransform, how: Image.Resampling, padding: int) -> Image.Image:
     """Resize the whole picture, pad it to the crop, cut and flip."""
     scale = crop.resized_px[0] / crop.window_px[2], crop.resized_px[1] / crop.window_px[3]
     width, height = max(1, round(picture.width * scale[1])), max(1, round(picture.height * scale[0]))
@@ -108,7 +108,7 @@ def _geometry(picture: Image.Image, crop: CropTransform, how: Image.Resampling, 
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.hflip else picture
 
 
-def _look(picture: Image.Image, look: PhotometricTransform) -> Image.Image:
+def _apply_colour(picture: Image.Image, look: PhotometricTransform) -> Image.Image:
     """Change colours and blur."""
     for name, amount in look.colors:
         if name == "hue":
@@ -123,7 +123,7 @@ def _look(picture: Image.Image, look: PhotometricTransform) -> Image.Image:
     return picture
 
 
-def _tensor(picture: Image.Image, *, normalise: bool) -> torch.Tensor:
+def _to_tensor(picture: Image.Image, *, normalise: bool) -> torch.Tensor:
     """Return the picture as uint8 CHW, or normalised float."""
     tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     if not normalise:
@@ -133,8 +133,8 @@ def _tensor(picture: Image.Image, *, normalise: bool) -> torch.Tensor:
 
 
 # ------------------------------------------------------------------------------------------------ measuring
-def sources(count: int, size_px: int) -> list[Source]:
-    """Return decoded pairs of a made-up city."""
+def render_sources(count: int, size_px: int) -> list[Source]:
+    """Return decoded pairs of a synthetic city."""
     city = generate_city(CitySpec(size_px=(size_px, size_px * count), seed=0))
     built = [(classes == 0).astype(np.uint8) for classes in (city.classes_t1_HW, city.classes_t2_HW)]
     result = []
@@ -146,7 +146,7 @@ def sources(count: int, size_px: int) -> list[Source]:
     return result
 
 
-def rate(
+def measure_rate(
     make: Callable[[Source, Drawn], Sample], pairs: list[Source], options: argparse.Namespace, looks: int
 ) -> float:
     """Return samples per second of CPU time, the best of three rounds of the same samples."""
@@ -156,18 +156,18 @@ def rate(
         began = time.process_time()
         for at in range(options.samples):
             source = pairs[at % len(pairs)]
-            make(source, draw(source.images[0].shape[:2], crop_px=options.crop, looks=looks, rng=rng))
+            make(source, draw_sample(source.images[0].shape[:2], crop_px=options.crop, looks=looks, rng=rng))
         best = max(best, options.samples / (time.process_time() - began))
     return best
 
 
-def difference(pairs: list[Source], options: argparse.Namespace) -> tuple[float, float]:
+def compare_samples(pairs: list[Source], options: argparse.Namespace) -> tuple[float, float]:
     """Return the mean difference of both ways' images in grey values, and the share of mask pixels that differ."""
     rng, grey, masks = np.random.default_rng(0), [], []
     for at in range(64):
         source = pairs[at % len(pairs)]
-        drawn = draw(source.images[0].shape[:2], crop_px=options.crop, looks=2, rng=rng)
-        (mine, my_masks), (theirs, their_masks) = ours(source, drawn), pillow(source, drawn)
+        drawn = draw_sample(source.images[0].shape[:2], crop_px=options.crop, looks=2, rng=rng)
+        (mine, my_masks), (theirs, their_masks) = augment(source, drawn), augment_with_pillow(source, drawn)
         grey += [(a[0].float() - b.float()).abs().mean().item() for a, b in zip(mine, theirs, strict=True)]
         masks.append((my_masks[0] != torch.stack(their_masks)).float().mean().item())
     return float(np.mean(grey)), float(np.mean(masks))
@@ -182,13 +182,15 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    pairs = sources(4, options.image)
-    grey, masks = difference(pairs, options)
+    pairs = render_sources(4, options.image)
+    grey, masks = compare_samples(pairs, options)
     print(f"same samples: images differ by {grey:.2f} of 255 on average, masks in {masks:.2%} of the pixels")
     rates = {
-        "ours": rate(ours, pairs, options, 2),
-        "Pillow, the same work": rate(pillow, pairs, options, 2),
-        "Pillow, all that the public code does": rate(lambda s, d: pillow(s, d, normalise=True), pairs, options, 4),
+        "ours": measure_rate(augment, pairs, options, 2),
+        "Pillow, the same work": measure_rate(augment_with_pillow, pairs, options, 2),
+        "Pillow, all that the public code does": measure_rate(
+            lambda s, d: augment_with_pillow(s, d, normalise=True), pairs, options, 4
+        ),
     }
     print(f"\n| {options.image} px images, {options.crop} px crops | samples/s per core | ours is |\n|---|---|---|")
     for name, value in rates.items():

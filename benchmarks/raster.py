@@ -116,12 +116,12 @@ def write_pair(folder: Path, side_px: int, *, compress: str) -> tuple[Path, Path
         }  # fmt: skip
         with rasterio.open(path, "w", **profile) as target:
             for row in range(0, side_px, ROWS):
-                rows_HWC = _rows(row, min(ROWS, side_px - row), side_px, date=date)
+                rows_HWC = _draw_rows(row, min(ROWS, side_px - row), side_px, date=date)
                 target.write(rows_HWC.transpose(2, 0, 1), window=((row, row + len(rows_HWC)), (0, side_px)))
     return paths
 
 
-def _rows(row: int, height: int, width: int, *, date: int) -> NDArray[np.uint8]:
+def _draw_rows(row: int, height: int, width: int, *, date: int) -> NDArray[np.uint8]:
     """Draw some rows: soft ground, a house of about 20 x 30 px every 64 px, noise."""
     shared, own = np.random.default_rng([7, row]), np.random.default_rng([date, row])
     ground_HWC = shared.integers(60, 110, (height // 64 + 1, width // 64 + 1, 3), np.uint8)
@@ -135,7 +135,7 @@ def _rows(row: int, height: int, width: int, *, date: int) -> NDArray[np.uint8]:
 
 
 # ------------------------------------------------------------------------------------------------ one process
-def job(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any]:
+def run_row(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any]:
     """Run one row of the table in this process."""
     detector: Detector = network_detector() if kind == "network" else Cheap(kind == "null")
     bare = bare_rate(detector, tile_px) if kind == "network" else None
@@ -227,6 +227,6 @@ def print_row(kind: str, found: dict[str, Any], side_px: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--job"]:
         kind, folder, tile_px, overlap_px = sys.argv[2:]
-        print(json.dumps(job(kind, Path(folder), int(tile_px), int(overlap_px))))
+        print(json.dumps(run_row(kind, Path(folder), int(tile_px), int(overlap_px))))
     else:
         main()

@@ -2,7 +2,7 @@
 
     python benchmarks/suggest.py -o runs/suggest            # --seeds 22 23 4001 4002, --count 20, --patch-px 128
 
-For each made-up city: `detect` without labels, then `suggest`. A pixel is wrong where the map differs from the truth.
+For each synthetic city: `detect` without labels, then `suggest`. A pixel is wrong where the map differs from the truth.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DRAWS = 1000
 """Random choices that make up the column of chance."""
 
 
-def shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
+def compute_shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
     """Return a line of the table: a city's share of wrong pixels in the suggested, random and best patches."""
     city = generate_city(CitySpec(seed=seed))
     files = write_city(city, out / f"city-{seed}")
@@ -63,7 +63,7 @@ def main() -> None:
     console = Console(soft_wrap=True)
     console.print("| city | patches | suggested | random | best |\n|---|---|---|---|---|", markup=False)
     for seed in given.seeds:
-        console.print(shares(seed, given.out, count=given.count, patch_px=given.patch_px), markup=False)
+        console.print(compute_shares(seed, given.out, count=given.count, patch_px=given.patch_px), markup=False)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Setup:
         return siam_light.build_siam_light(backbone=self.backbone, pretrained=False, decoder_channels=self.channels)
 
     def pairs(self) -> tuple[LabelledBatch, UnlabelledBatch]:
-        """Return made-up pairs as the loader gives them; every call gives the same."""
+        """Return synthetic pairs as the loader gives them; every call gives the same."""
         draw = torch.Generator().manual_seed(0)
         maps = (self.batch, self.px, self.px)
 
@@ -125,7 +125,7 @@ def _decode(decoder: siam_light.LightDecoder, maps: list[Tensor]) -> Tensor:
     return fused
 
 
-def plain_terms(
+def compute_plain_terms(
     net: siam_light.SiamLight, x: LabelledBatch, u: UnlabelledBatch, *, lambda_vl: float
 ) -> dict[str, Tensor]:
     """Return the loss terms of one step by the names of the method."""
@@ -149,8 +149,10 @@ def plain_terms(
     terms = {
         "supervised": F.cross_entropy(labelled.change, x.label_BHW, ignore_index=IGNORE) / 2,
         "consistency": agreement / 2,
-        "contrastive_labelled": METHOD.lambda_c / 2 * _contrast(labelled.distance, x.label_BHW, x.label_BHW != IGNORE),
-        "contrastive_unlabelled": METHOD.lambda_c / 2 * _contrast(strong.distance, pseudo, counted),
+        "contrastive_labelled": METHOD.lambda_c
+        / 2
+        * _compute_contrastive_loss(labelled.distance, x.label_BHW, x.label_BHW != IGNORE),
+        "contrastive_unlabelled": METHOD.lambda_c / 2 * _compute_contrastive_loss(strong.distance, pseudo, counted),
     }
     for name, out, maps in (
         ("labelled", labelled, list(vars(x.vlm).values())),
@@ -163,7 +165,7 @@ def plain_terms(
     return terms
 
 
-def _contrast(distance: Tensor, label: Tensor, counted: Tensor) -> Tensor:
+def _compute_contrastive_loss(distance: Tensor, label: Tensor, counted: Tensor) -> Tensor:
     """Return mean distance of unchanged pixels + mean lack of distance of changed ones."""
     unchanged, changed = counted & (label == 0), counted & (label == 1)
     pull = (distance * unchanged).sum() / unchanged.sum().clamp(min=1)
@@ -205,10 +207,10 @@ class Meter:
 
     def measured(self, losses: Losses) -> Measured:
         """Return the result; the fastest step counts, but for the first, which warms up."""
-        return Measured(losses, _fastest(self.times_s), _fastest(self.cpu_s), self.peak_mib)
+        return Measured(losses, _find_fastest(self.times_s), _find_fastest(self.cpu_s), self.peak_mib)
 
 
-def _fastest(times_s: list[float]) -> float:
+def _find_fastest(times_s: list[float]) -> float:
     """Return the smallest gap but for the first."""
     gaps = [later - earlier for earlier, later in itertools.pairwise(times_s)]
     return min(gaps[1:] or gaps)
@@ -224,14 +226,14 @@ def measure_plain(setup: Setup) -> Measured:
     groups = [{"params": encoder, "lr": TRAIN.lr}, {"params": rest, "lr": heads_lr}]
     optimizer = torch.optim.SGD(groups, momentum=TRAIN.momentum, weight_decay=TRAIN.weight_decay, foreach=False)
     base = [group["lr"] for group in optimizer.param_groups]
-    x, u = (_moved(part, setup.device) for part in setup.pairs())
+    x, u = (_move_to_device(part, setup.device) for part in setup.pairs())
     meter, losses = Meter(setup.device), Losses()
     for step in range(setup.steps + 1):
         meter.mark()
         frac = step / (setup.steps + 1)
         for group, lr in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = lr * (1 - frac) ** TRAIN.power
-        terms = plain_terms(net, x, u, lambda_vl=METHOD.lambda_vl * (1 - frac))
+        terms = compute_plain_terms(net, x, u, lambda_vl=METHOD.lambda_vl * (1 - frac))
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
@@ -239,7 +241,7 @@ def measure_plain(setup: Setup) -> Measured:
     return meter.measured(losses)
 
 
-def _moved(part: LabelledBatch | UnlabelledBatch, device: str) -> LabelledBatch | UnlabelledBatch:
+def _move_to_device(part: LabelledBatch | UnlabelledBatch, device: str) -> LabelledBatch | UnlabelledBatch:
     """Put pairs on the device, images as normalised float in the ordinary layout."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     moved = {}
@@ -280,19 +282,19 @@ def measure_ours(setup: Setup, precision: str) -> Measured:
             quiet=True,
         )
         lines = [json.loads(line) for line in (Path(folder) / "run" / "log.jsonl").read_text().splitlines()]
-    known = plain_names()
+    known = list_plain_names()
     losses = [{name: line[name] for name in known} for line in lines if "supervised" in line]
     return meter.measured(losses)
 
 
-def plain_names() -> list[str]:
+def list_plain_names() -> list[str]:
     """Return the names of the terms."""
     rows = ("labelled", "weak", "strong")
     vlm = [f"vlm_{kind}_{row}" for row in rows for kind in ("change", "segmentation")]
     return ["supervised", "consistency", "contrastive_labelled", "contrastive_unlabelled", *vlm]
 
 
-def same_losses(plain: Measured, own: Measured, precision: str) -> float:
+def require_same_losses(plain: Measured, own: Measured, precision: str) -> float:
     """Return the largest relative difference of a term at the first step; refuse losses that differ.
 
     Raises:
@@ -314,7 +316,7 @@ def in_own_process(setup: Setup, variant: str) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(setup: Setup, precisions: list[str]) -> None:
+def compare_variants(setup: Setup, precisions: list[str]) -> None:
     """Measure all variants at one size and print the table."""
     plain = in_own_process(setup, "plain")
     name = torch.cuda.get_device_name() if setup.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -324,7 +326,7 @@ def compare(setup: Setup, precisions: list[str]) -> None:
     print(f"| plain fp32 | {plain.step_s:.3f} | | {plain.cpu_s:.3f} | | {plain.peak_mib:.0f} | | |", flush=True)
     for precision in precisions:
         own = in_own_process(setup, precision)
-        differ = same_losses(plain, own, precision)
+        differ = require_same_losses(plain, own, precision)
         cells = [f"ours {precision}", f"{own.step_s:.3f}", f"{plain.step_s / own.step_s:.2f}"]
         cells += [f"{own.cpu_s:.3f}", f"{plain.cpu_s / own.cpu_s:.2f}", f"{own.peak_mib:.0f}"]
         print("| " + " | ".join([*cells, f"{own.peak_mib / plain.peak_mib:.0%}", f"{differ:.1e}"]) + " |", flush=True)
@@ -350,7 +352,7 @@ def main() -> None:
         return
     for px in options.px:
         setup = Setup(options.backbone, options.channels, px, options.batch, options.steps, options.device)
-        compare(setup, options.precision)
+        compare_variants(setup, options.precision)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
     python benchmarks/zero_label.py ../shared/data -o runs/zero --pairs 4
     python benchmarks/zero_label.py ../shared/data -o runs/zero --cities 20 21 22 23 --pairs 0
 
-Data: made-up cities (`--cities`, by seed), and real pairs whose labels show building change (levir, fotbcd), read where
-they lie. The engine is asked for buildings at about 0.5 m per pixel, so pairs of coarser pixels or of any change are
-left to `benchmarks/classic.py`. Every row runs through the tiles of `detect` in a process of its own; rows that ask the
+Data: synthetic cities (`--cities`, by seed), and real pairs whose labels show building change (levir, fotbcd). The
+prompts are buildings at about 0.5 m per pixel, so pairs of coarser pixels or of any change are left to
+`benchmarks/classic.py`. Every row runs through the tiles of `detect` in a process of its own; rows that ask the
 VLM about the same pixels share its answers, and each counts their time in full. Scores are those of the pooled counts
 of the changed class. Time is CPU time per megapixel of opening, asking and deciding; memory is the greatest resident
-size of the processes that took part, with libraries. Interrupted, the same command goes on with what is missing.
+size of the processes that took part, with libraries. Interrupted, the same command continues with what is missing.
 
 `--sheet FILE.jpg` draws crops of the first city and of the first real pair, one row per option.
 """
@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, cases, coloured, draw_page
+from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, color_errors, draw_page, list_cases
 from semicdvl.data.images import read_mask
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
@@ -112,7 +112,7 @@ def detector_of(row: Row) -> Detector:
     return detector
 
 
-def student_of(case: Case, run: Path) -> Detector:
+def train_student(case: Case, run: Path) -> Detector:
     """Return a network that has learned from the pair's own pseudo labels (`semicdvl adapt`, its defaults).
 
     Raises:
@@ -134,7 +134,7 @@ def student_of(case: Case, run: Path) -> Detector:
     return build_network_detector(run)
 
 
-def open_for(row: Row, case: Case) -> RasterPair:
+def open_pair_for(row: Row, case: Case) -> RasterPair:
     """Open a pair as `detect` does with the options of a row."""
     from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.pair_check.check import open_checked_pair
@@ -146,10 +146,10 @@ def open_for(row: Row, case: Case) -> RasterPair:
     return open_pair(case.before, case.after, normalise=row.normalise)
 
 
-def ask(row: Row, case: Case, detector: Detector, room: Path) -> tuple[ScoreStore, RasterPair, dict[str, Any]]:
+def get_answers(row: Row, case: Case, detector: Detector, room: Path) -> tuple[ScoreStore, RasterPair, dict[str, Any]]:
     """Return the VLM's answers about a pair, from an earlier row where it saw the same pixels, and their cost."""
     start = time.process_time()
-    pair = open_for(row, case)
+    pair = open_pair_for(row, case)
     cut = plan_tiles(*pair.shape_hw, tile_px=TILE_PX, overlap_px=OVERLAP_PX)
     store = ScoreStore(room, cut, map_count=detector.map_count)
     opened_s = time.process_time() - start
@@ -171,13 +171,15 @@ def run_row(name: str, row: Row, every: list[Case], out: Path) -> None:
         start = time.process_time()
         if row.adapt:
             try:
-                detector = student_of(case, out / "runs" / f"{case.data}-{case.name}")
+                detector = train_student(case, out / "runs" / f"{case.data}-{case.name}")
             except DataError as error:
                 print(f"{name}: {case.data} {case.name} left out: {error}", flush=True)
                 continue
         trained_s = time.process_time() - start
         with ExitStack() as held:
-            store, pair, cost = ask(row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}")
+            store, pair, cost = get_answers(
+                row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}"
+            )
             held.enter_context(pair)
             start = time.process_time()
             maps = list(fit_detector(detector, pair, tile_px=TILE_PX, gsd_m=GSD_M[case.data]).decide(store))
@@ -206,20 +208,20 @@ def _file(name: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ tables
-def tables(names: list[str], out: Path) -> str:
+def render_tables(names: list[str], out: Path) -> str:
     """Return one Markdown table for the cities and one for the real pairs."""
     files = {name: out / f"{_file(name)}.json" for name in names}
     done = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
     text = []
-    for title, sets in (("made-up cities", ("city",)), ("building change", BUILDINGS), ("any change", ANYTHING)):
+    for title, sets in (("synthetic cities", ("city",)), ("building change", BUILDINGS), ("any change", ANYTHING)):
         columns = [title, "IoU^c", "F1", "precision", "recall", "CPU s/Mpx", "peak MiB"]
         columns += [f"IoU^c of {name}" for name in sets] if len(sets) > 1 else []
         rows = [(name, record) for name, record in done.items() if _lines(record, sets)]
         if rows:
             text += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
         for name, record in rows:
-            by_set = [f"{_pooled(record, (each,)).iou:.3f}" for each in sets] if len(sets) > 1 else []
-            text.append("| " + " | ".join([_code(name), *_cells(record, sets), *by_set]) + " |")
+            by_set = [f"{_pool_counts(record, (each,)).iou:.3f}" for each in sets] if len(sets) > 1 else []
+            text.append("| " + " | ".join([_code(name), *_format_cells(record, sets), *by_set]) + " |")
         text.append("")
     return "\n".join(text)
 
@@ -234,15 +236,15 @@ def _lines(record: dict[str, Any], sets: tuple[str, ...]) -> list[dict[str, Any]
     return [line for line in record["pairs"] if line["data"] in sets]
 
 
-def _pooled(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
+def _pool_counts(record: dict[str, Any], sets: tuple[str, ...]) -> ConfusionCounts:
     """Return the pooled counts of some data sets."""
     counts = (ConfusionCounts(*(line[key] for key in ("tn", "fp", "fn", "tp"))) for line in _lines(record, sets))
     return sum(counts, ConfusionCounts())
 
 
-def _cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
+def _format_cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
     """Return scores, time and memory of some data sets as cells."""
-    scores, parts = _pooled(record, sets).list_scores(), _lines(record, sets)
+    scores, parts = _pool_counts(record, sets).list_scores(), _lines(record, sets)
     pace = sum(line["cpu_s"] for line in parts) / (sum(line["px"] for line in parts) / 1e6)
     return [*(f"{scores[name]:.3f}" for name in SCORES), f"{pace:.1f}", f"{record['peak_mib']:.0f}"]
 
@@ -252,7 +254,7 @@ EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Borders of the bins of probabilities."""
 
 
-def reliability(every: list[Case], out: Path) -> str:
+def render_reliability(every: list[Case], out: Path) -> str:
     """Return a Markdown table: are objects of a probability p changes in a share p of the cases?
 
     All objects that were judged count, those that `--calibrate` leaves out, too. An object is a change if more than
@@ -266,7 +268,7 @@ def reliability(every: list[Case], out: Path) -> str:
     detector = replace(add_calibration(detector_of(row)), min_probability=0.0)
     found: dict[str, list[tuple[float, bool]]] = {}
     for case in every:
-        store, pair, _ = ask(row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}")
+        store, pair, _ = get_answers(row, case, detector, out / "answers" / row.asked / f"{case.data}-{case.name}")
         with pair:
             maps = list(detector.decide(store))
         probability_HW = np.concatenate([part.probability_HW for part in maps])
@@ -275,12 +277,12 @@ def reliability(every: list[Case], out: Path) -> str:
             truth_HW = read_mask(case.label) == 1
             means = [ndimage.mean(each, labels_HW, np.arange(1, many + 1)) for each in (probability_HW, truth_HW)]
             judged = [(p, share > 0.5) for p, share in zip(*means, strict=True) if np.isfinite(p)]
-            found.setdefault("made-up cities" if case.data == "city" else "real pairs", []).extend(judged)
+            found.setdefault("synthetic cities" if case.data == "city" else "real pairs", []).extend(judged)
     lines = ["| data | probability | objects | mean probability | share that changed |", "|---" * 5 + "|"]
-    return "\n".join([*lines, *(line for kind, judged in found.items() for line in _bins(kind, judged))])
+    return "\n".join([*lines, *(line for kind, judged in found.items() for line in _format_bins(kind, judged))])
 
 
-def _bins(kind: str, judged: list[tuple[float, bool]]) -> list[str]:
+def _format_bins(kind: str, judged: list[tuple[float, bool]]) -> list[str]:
     """Return a row per bin of probabilities, and one for all."""
     p_N, true_N = np.array([p for p, _ in judged]), np.array([true for _, true in judged])
     lines, error = [], 0.0
@@ -298,18 +300,18 @@ def _bins(kind: str, judged: list[tuple[float, bool]]) -> list[str]:
 CROP_PX = 384
 
 
-def sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
+def draw_sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
     """Draw one row per option: what it found in a crop of a few pairs, coloured by what the truth says."""
     shown = [next(iter(case for case in every if case.data == data), None) for data in ("city", *BUILDINGS)]
-    some = [(case, *_busiest(read_mask(case.label) == 1)) for case in shown if case is not None]
+    some = [(case, *_find_busiest_crop(read_mask(case.label) == 1)) for case in shown if case is not None]
     rows = [("before", [_crop(np.asarray(Image.open(case.before).convert("RGB")), *at) for case, *at in some])]
     rows.append(("after", [_crop(np.asarray(Image.open(case.after).convert("RGB")), *at) for case, *at in some]))
     done = [name for name in names if (out / f"{_file(name)}.json").exists()]
-    rows += [(name, [_answer(name, case, out, *at) for case, *at in some]) for name in done]
+    rows += [(name, [_draw_answer(name, case, out, *at) for case, *at in some]) for name in done]
     draw_page(rows, path)
 
 
-def _busiest(changed_HW: np.ndarray) -> tuple[int, int]:
+def _find_busiest_crop(changed_HW: np.ndarray) -> tuple[int, int]:
     """Return row and column of the crop with most change, out of a coarse raster of crops."""
     steps = [range(0, max(size - CROP_PX, 0) + 1, 64) for size in changed_HW.shape]
     places = [(row, col) for row in steps[0] for col in steps[1]]
@@ -320,11 +322,11 @@ def _crop(image: np.ndarray, row: int, col: int) -> np.ndarray:
     return image[row : row + CROP_PX, col : col + CROP_PX]
 
 
-def _answer(name: str, case: Case, out: Path, row: int, col: int) -> np.ndarray:
+def _draw_answer(name: str, case: Case, out: Path, row: int, col: int) -> np.ndarray:
     """Return a crop of a map in colours."""
     found_HW = _crop(np.asarray(Image.open(out / "maps" / _file(name) / f"{case.data}-{case.name}.png")), row, col) == 1
     truth_HW = _crop(read_mask(case.label), row, col) == 1
-    return coloured(found_HW, truth_HW)
+    return color_errors(found_HW, truth_HW)
 
 
 # ------------------------------------------------------------------------------------------------ command
@@ -342,7 +344,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    every = cases(options.data, options.out, most=options.pairs, seeds=tuple(options.cities))
+    every = list_cases(options.data, options.out, most=options.pairs, seeds=tuple(options.cities))
     asked = {str(seed) for seed in options.cities}
     wanted = ANYTHING if options.anything else BUILDINGS
     every = [case for case in every if case.data in wanted or (case.data == "city" and case.name in asked)]
@@ -352,11 +354,11 @@ def main() -> None:
     for name in options.rows:
         if not (options.out / f"{_file(name)}.json").exists():
             subprocess.run([sys.executable, *sys.argv, f"--one={name}"], check=True)
-    print(tables(options.rows, options.out))
+    print(render_tables(options.rows, options.out))
     if options.reliability:
-        print(reliability(every, options.out))
+        print(render_reliability(every, options.out))
     if options.sheet:
-        sheet(options.rows, every, options.out, options.sheet)
+        draw_sheet(options.rows, every, options.out, options.sheet)
 
 
 if __name__ == "__main__":

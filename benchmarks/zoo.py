@@ -62,7 +62,7 @@ class Measured:
     gflop: float
 
 
-def network(setup: Setup) -> nn.Module:
+def build_setup_network(setup: Setup) -> nn.Module:
     """Build a network as it is by default, with random weights."""
     takes = inspect.signature(resolve_builder("model", setup.model, MODELS)).parameters
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def network(setup: Setup) -> nn.Module:
     return built.to(setup.device)
 
 
-def fastest(run: Callable[[], None], setup: Setup) -> tuple[float, float]:
+def find_fastest(run: Callable[[], None], setup: Setup) -> tuple[float, float]:
     """Return seconds and CPU seconds of the fastest run but for the first, which warms up."""
     times = []
     for _ in range(setup.steps + 1):
@@ -88,10 +88,10 @@ def _wait(setup: Setup) -> None:
         torch.cuda.synchronize()
 
 
-def measure(setup: Setup) -> Measured:
+def measure_network(setup: Setup) -> Measured:
     """Measure one network in this process."""
     base_mib = _peak_mib(setup)
-    net = network(setup)
+    net = build_setup_network(setup)
     draw = torch.Generator().manual_seed(0)
     t1_BCHW, t2_BCHW = torch.randn((2, setup.batch, 3, setup.px, setup.px), generator=draw).to(setup.device)
     label_BHW = torch.randint(0, 2, (setup.batch, setup.px, setup.px), generator=draw).to(setup.device)
@@ -110,11 +110,11 @@ def measure(setup: Setup) -> Measured:
         logits()
 
     net.train()
-    step_s, step_cpu_s = fastest(step, setup)
+    step_s, step_cpu_s = find_fastest(step, setup)
     peak_mib = _peak_mib(setup)
     net.zero_grad(set_to_none=True)
     net.eval()
-    forward_s, forward_cpu_s = fastest(forward, setup)
+    forward_s, forward_cpu_s = find_fastest(forward, setup)
     return Measured(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         step_s=step_s,
@@ -123,17 +123,17 @@ def measure(setup: Setup) -> Measured:
         forward_cpu_s=forward_cpu_s,
         peak_mib=peak_mib,
         base_mib=base_mib,
-        gflop=operations(setup) / 1e9,
+        gflop=count_operations(setup) / 1e9,
     )
 
 
-def operations(setup: Setup) -> int:
+def count_operations(setup: Setup) -> int:
     """Count the operations of one pair's inference, without doing them: shapes decide, so no memory is needed.
 
     Attention is asked to be done by plain products: the counter of torch does not know the fused kernels of the CPU.
     """
     with torch.device("meta"):
-        net = network(Setup(**{**asdict(setup), "device": "meta"})).eval()
+        net = build_setup_network(Setup(**{**asdict(setup), "device": "meta"})).eval()
         pair = torch.empty(2, 1, 3, setup.px, setup.px).unbind()
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--setup", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.setup:
-        print(json.dumps(asdict(measure(Setup(**json.loads(options.setup))))))
+        print(json.dumps(asdict(measure_network(Setup(**json.loads(options.setup))))))
         return
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{options.px} px, {options.batch} pairs, {options.precision}, {where}, torch {torch.__version__}\n")

@@ -89,7 +89,9 @@ def read_scenes(folder: Path) -> Scenes:
 
 
 # ------------------------------------------------------------------------------------------------ geometry
-def cut(image: Image, label: Image, *, centre: tuple[float, float], zoom: float, angle: float) -> tuple[Image, Image]:
+def cut_crop(
+    image: Image, label: Image, *, centre: tuple[float, float], zoom: float, angle: float
+) -> tuple[Image, Image]:
     """Return a crop of CROP_PX around `centre` (row, col), turned by `angle` and magnified by `zoom`."""
     if zoom < 0.8:  # warpAffine does not average, so shrink properly first
         factor = zoom / 0.9 if zoom < 0.6 else zoom
@@ -119,7 +121,7 @@ def _flip(image: Image, label: Image, rng: np.random.Generator) -> tuple[Image, 
 
 
 # ------------------------------------------------------------------------------------------------ colour
-def recolour(image: Image, rng: np.random.Generator) -> Image:
+def vary_radiometry(image: Image, rng: np.random.Generator) -> Image:
     """Return the crop under another sensor, season and sky: gain, gamma, saturation, haze, blur, noise, JPEG."""
     x = image.astype(np.float32) / 255
     x = x ** np.float32(np.exp(rng.normal(0, 0.25)))
@@ -173,7 +175,7 @@ class Crops:
         row, col = np.clip(row, 0, image.shape[0] - 1), np.clip(col, 0, image.shape[1] - 1)
         window = tuple(slice(max(0, int(p) - edge), int(p) + edge) for p in (row, col))
         centre = (row - window[0].start, col - window[1].start)
-        return _flip(*cut(image[window], label[window], centre=centre, magnification=zoom, angle=_angle(rng)), rng)
+        return _flip(*cut_crop(image[window], label[window], centre=centre, magnification=zoom, angle=_angle(rng)), rng)
 
     def canvas(self, scene_ids: list[int], rng: np.random.Generator) -> tuple[Image, Image]:
         """Return four scenes side by side, 512 px, each turned at random."""
@@ -214,7 +216,7 @@ class Crops:
         zoom = _log_uniform(SCENE_ZOOM, rng)
         reach = min(0.5, 0.5 * CROP_PX / zoom / image.shape[0])
         row, col = (image.shape[0] * rng.uniform(reach, 1 - reach, 2)).tolist()
-        return _flip(*cut(image, label, centre=(row, col), magnification=zoom, angle=_angle(rng)), rng)
+        return _flip(*cut_crop(image, label, centre=(row, col), magnification=zoom, angle=_angle(rng)), rng)
 
     def batch(self, kinds: tuple[str, ...], seed: int) -> tuple[Image, Image]:
         """Return (images BHWC, label ids BHW); the same seed gives the same batch."""
@@ -222,4 +224,4 @@ class Crops:
         draw = {"dubai": self.dubai_crop, "scene": self.scene_crop, "built": self.built_crop,
                 "settlement": self.settlement_crop}  # fmt: skip
         pairs = [draw[kind](rng) for kind in kinds]
-        return np.stack([recolour(image, rng) for image, _ in pairs]), np.stack([label for _, label in pairs])
+        return np.stack([vary_radiometry(image, rng) for image, _ in pairs]), np.stack([label for _, label in pairs])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from aerial_words import CONCEPTS
 
 
-def publish(checkpoint: Path, out: Path, *, slope: float = 1.0, bias: float = 0.0) -> None:
+def publish_weights(checkpoint: Path, out: Path, *, slope: float = 1.0, bias: float = 0.0) -> None:
     """Copy the tensors of `checkpoint` to `out`, whole or not at all, with everything that the adapter needs."""
     with safe_open(checkpoint, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -32,4 +32,4 @@ if __name__ == "__main__":
     p.add_argument("--slope", type=float, default=1.0)
     p.add_argument("--bias", type=float, default=0.0)
     a = p.parse_args()
-    publish(a.checkpoint, a.out, slope=a.slope, bias=a.bias)
+    publish_weights(a.checkpoint, a.out, slope=a.slope, bias=a.bias)

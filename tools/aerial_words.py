@@ -153,7 +153,7 @@ turbine, windmill, wood, woodland, woods, workshop, yacht, yard
 """
 
 
-def nouns() -> list[str]:
+def list_words() -> list[str]:
     """Return the words of the shipped table: the list above and every trained word, sorted, each once."""
     listed = {" ".join(word.split()) for word in NOUNS.replace("\n", " ").split(",")}
     trained = {word for words in CONCEPTS.values() for word in words} | {w for _, ws in COARSE.values() for w in ws}

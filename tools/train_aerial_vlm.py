@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from aerial_data import Crops, read_dubai, read_scenes
 from aerial_loss import Losses, WordSpace
-from aerial_publish import publish
-from aerial_words import nouns
+from aerial_publish import publish_weights
+from aerial_words import list_words
 from semicdvl.vlms.aerial.net import WORD_DIMENSIONS, AerialNet, normalise_image
 from semicdvl.vlms.aerial.text import encode_sentences
 
@@ -81,7 +81,7 @@ def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tupl
 
     Full whitening (-1/2) blows up axes that are noise, none (0) leaves the many nouns of one topic nearly parallel.
     """
-    unit_ND = F.normalize(embeddings_ND.double(), dim=1)
+    unit_ND = nn.functional.normalize(embeddings_ND.double(), dim=1)
     mean_D = unit_ND.mean(0)
     variance_E, axes_DE = torch.linalg.eigh(torch.cov((unit_ND - mean_D).T))
     keep = torch.argsort(variance_E, descending=True)[:dim]
@@ -140,14 +140,14 @@ def set_rate(optimiser: torch.optim.Optimizer, *, step: int, total: int) -> None
 
 
 @torch.no_grad()
-def follow(average: AerialNet, net: AerialNet, *, step: int) -> None:
+def update_average(average: AerialNet, net: AerialNet, *, step: int) -> None:
     """Move the averaged weights towards the trained ones (memory of 300 steps, shorter at first)."""
     keep = min(0.9967, (step + 1) / (step + 10))
     for slow, fast in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
         slow.lerp_(fast, 1 - keep) if slow.is_floating_point() else slow.copy_(fast)
 
 
-def save(net: AerialNet, space: WordSpace, path: Path) -> None:
+def save_weights(net: AerialNet, space: WordSpace, path: Path) -> None:
     """Write fp16 weights with the word projection, whole or not at all."""
     tensors = {f"net.{n}": t.half() if t.is_floating_point() else t for n, t in net.state_dict().items()}
     tensors = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
@@ -157,7 +157,7 @@ def save(net: AerialNet, space: WordSpace, path: Path) -> None:
     beside.replace(path)
 
 
-def train(settings: Settings) -> None:
+def train_network(settings: Settings) -> None:
     """Train, with a checkpoint of the moving average every 150 steps in `work`."""
     torch.manual_seed(settings.seed)
     settings.work.mkdir(parents=True, exist_ok=True)
@@ -169,14 +169,14 @@ def train(settings: Settings) -> None:
     net, average = (m.to(memory_format=torch.channels_last) for m in (net, average))
     optimiser = build_optimiser(net, settings)
     losses, rng = Losses(space), np.random.default_rng(settings.seed)
-    run(net, average, optimiser, losses, rng, settings)
-    save(average, space, settings.work / WEIGHTS_FILE)
-    publish(settings.work / WEIGHTS_FILE, settings.out / WEIGHTS_FILE)
+    run_steps(net, average, optimiser, losses, rng, settings)
+    save_weights(average, space, settings.work / WEIGHTS_FILE)
+    publish_weights(settings.work / WEIGHTS_FILE, settings.out / WEIGHTS_FILE)
 
 
 def word_space(settings: Settings) -> WordSpace:
     """Return the word space, after writing the table of nouns that the package ships."""
-    words = nouns()
+    words = list_words()
     table_ND = encode_sentences(words)
     mean_D, projection_DE = fit_projection(table_ND)
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def word_space(settings: Settings) -> WordSpace:
     return WordSpace(words, table_ND.half().float(), mean_D, projection_DE)
 
 
-def run(net: AerialNet, average: AerialNet, optimiser: torch.optim.Optimizer, losses: Losses,
+def run_steps(net: AerialNet, average: AerialNet, optimiser: torch.optim.Optimizer, losses: Losses,
         rng: np.random.Generator, settings: Settings) -> None:  # fmt: skip
     """Run all steps; the data worker draws crops ahead."""
     pin = (lambda _: os.sched_setaffinity(0, {settings.data_core})) if settings.data_core is not None else None
@@ -204,17 +204,17 @@ def run(net: AerialNet, average: AerialNet, optimiser: torch.optim.Optimizer, lo
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimiser.step()
-        follow(average, net, step=step)
+        update_average(average, net, step=step)
         for name, value in terms.items():
             log[name] = 0.98 * log.get(name, value.item()) + 0.02 * value.item()
         if step % 50 == 0:
             text = " ".join(f"{name} {value:.3f}" for name, value in log.items())
             print(f"{step:5d}  {time.time() - began:6.0f} s  {text}  scale {net.scale.item():.1f}", flush=True)
         if step % 150 == 149:
-            save(average, losses.space, settings.work / WEIGHTS_FILE)
+            save_weights(average, losses.space, settings.work / WEIGHTS_FILE)
 
 
-def parse() -> Settings:
+def parse_arguments() -> Settings:
     """Read the command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with dubai/ and ucmerced/")
@@ -231,8 +231,8 @@ def parse() -> Settings:
 
 
 if __name__ == "__main__":
-    chosen = parse()
+    chosen = parse_arguments()
     if chosen.train_core is not None:
         os.sched_setaffinity(0, {chosen.train_core})
         torch.set_num_threads(1)
-    train(chosen)
+    train_network(chosen)

@@ -1,4 +1,4 @@
-"""The speed benchmarks compare like with like: the plain ways give the package's losses and pictures."""
+"""The speed benchmarks compare like with like: the plain variants give the package's losses and images."""
 
 import importlib.util
 import sys
@@ -25,7 +25,7 @@ def test_the_plain_step_does_the_same_maths() -> None:
     bench = script("train_step")
     setup = bench.Setup("resnet18", 8, 64, 2, 2, "cpu")
     plain, ours = bench.measure_plain(setup), bench.measure_ours(setup, "fp32")
-    assert bench.same_losses(plain, ours, "fp32") < 1e-4
+    assert bench.require_same_losses(plain, ours, "fp32") < 1e-4
     assert all(value > 0 for value in plain.losses[0].values()), "every term has something to say"
     second = [sum(one.losses[1].values()) for one in (plain, ours)]
     assert second[0] == pytest.approx(second[1], rel=1e-3)
@@ -37,12 +37,12 @@ def test_losses_that_differ_are_refused() -> None:
     bench = script("train_step")
     one, other = (bench.Measured([{"supervised": value}] * 2, 1.0, 1.0, 1.0) for value in (0.5, 0.51))
     with pytest.raises(SystemExit, match="differ"):
-        bench.same_losses(one, other, "fp32")
+        bench.require_same_losses(one, other, "fp32")
 
 
 @pytest.mark.parametrize("size_px", [64, 96])
 def test_both_augmentations_give_the_same_pictures(size_px: int) -> None:
     bench = script("loader")
-    grey, masks = bench.difference(bench.sources(2, size_px), Namespace(crop=64))
-    assert grey < 6, "grey values of 255; edges of a made-up city are sharp at this size"
+    grey, masks = bench.compare_samples(bench.render_sources(2, size_px), Namespace(crop=64))
+    assert grey < 6, "grey values of 255; edges of a synthetic city are sharp at this size"
     assert masks < 0.03

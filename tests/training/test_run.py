@@ -1,4 +1,4 @@
-"""Recipe -> run directory -> evaluation, on made-up pairs; and everything that must be refused before training."""
+"""Recipe -> run directory -> evaluation, on small pairs; and everything that must be refused before training."""
 
 import json
 from pathlib import Path
