@@ -28,7 +28,21 @@ def command_line_reference() -> str:
     """Return the reference of all commands and options as Markdown, as typer writes it."""
     command = [sys.executable, "-m", "typer", "semicdvl.cli", "utils", "docs", "--name", "semicdvl"]
     text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    return re.sub(r"^# .*$", "# Command line", text, count=1, flags=re.MULTILINE)
+    return spell_out_commands(re.sub(r"^# .*$", "# Command line", text, count=1, flags=re.MULTILINE))
+
+
+def spell_out_commands(text: str) -> str:
+    """Return the reference with a link and the whole first sentence of each command in the lists, which typer cuts."""
+    summaries = dict(re.findall(r"^#+ `semicdvl ([^`]+)`\n\n(.+?)\n\n", text, flags=re.MULTILINE | re.DOTALL))
+    lines, parent = [], ""
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"#+ `semicdvl ([^`]+)`", line):
+            parent = f"{heading[1]} "
+        if (entry := re.fullmatch(r"\* `([\w-]+)`: .*", line)) and (name := parent + entry[1]) in summaries:
+            anchor = f"semicdvl-{name}".replace(" ", "-")
+            line = f"* [`{entry[1]}`](#{anchor}): {' '.join(summaries[name].split())}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def localise_links(text: str) -> str:

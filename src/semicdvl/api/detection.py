@@ -55,7 +55,7 @@ def detect(
         progress: show progress on standard error.
 
     Returns:
-        `DetectionResult`: `.change` (uint8 HW: 1 changed, 0 unchanged, 255 no data), `.score` (float32 HW in [0, 1],
+        DetectionResult: `.change` (uint8 HW: 1 changed, 0 unchanged, 255 no data), `.score` (float32 HW in [0, 1],
         NaN no data), `.objects` (GeoDataFrame), `.t1` and `.t2` (classes of the dates, or None), `.warnings`, and
         `.save(folder)`, which writes the files that `detect_to_folder` writes.
 
@@ -204,7 +204,7 @@ def check_pair(
         grid: grid of the comparison: "before", "after", "finest", or a raster file.
 
     Returns:
-        `PairCheck`: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
+        PairCheck: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
 
     Raises:
         InputError: an image cannot be opened or read, or the two do not overlap.

@@ -50,7 +50,7 @@ def change_events(
         features: feature maps of both dates; with the setting `min_cosine` only.
 
     Returns:
-        `VLMLabels`: uint8 maps `change_HW`, `t1_HW` and `t2_HW` of 0, 1 and IGNORE (255: the VLM is not sure).
+        VLMLabels: uint8 maps `change_HW`, `t1_HW` and `t2_HW` of 0, 1 and IGNORE (255: the VLM is not sure).
 
     Raises:
         DataError: the answers do not fit each other or the prompts.
@@ -111,7 +111,7 @@ def pseudo_label(
         progress: show progress on standard error.
 
     Returns:
-        `FillResult`: `.summary`, and `.quality`: the labels against the truth, where the data set has labels.
+        FillResult: `.summary`, and `.quality`: the labels against the truth, where the data set has labels.
 
     Raises:
         DataError, InputError: the data set, an image or an answer cannot be used.

@@ -40,7 +40,7 @@ def train(
         quiet: show no progress.
 
     Returns:
-        `TrainedRun`: `.run`, `.val` and `.test` (scores of the selected step), `.seconds`.
+        TrainedRun: `.run`, `.val` and `.test` (scores of the selected step), `.seconds`.
 
     Raises:
         ConfigError, DataError, StoreError, InputError: the recipe, or what it names, cannot be used.
@@ -88,7 +88,7 @@ def adapt(
         config: size and length of the training, and how the pair is read, see `AdaptConfig`.
 
     Returns:
-        `AdaptResult`: `.run` for `load_detector`, `.trained`, `.warnings`.
+        AdaptResult: `.run` for `load_detector`, `.trained`, `.warnings`.
 
     Raises:
         InputError: an image cannot be used.
@@ -278,7 +278,7 @@ def export(
         threshold: least probability of a changed pixel, in [0, 1].
 
     Returns:
-        `OnnxExport`: `.path`, `.size_mb`, `.largest_difference` from torch, `.multiple_px` of the sides.
+        OnnxExport: `.path`, `.size_mb`, `.largest_difference` from torch, `.multiple_px` of the sides.
 
     Raises:
         CheckpointError: `run` is no run, or the file differs from the network.

@@ -1,0 +1,35 @@
+"""The reference page of the Python API has every public name, once, under its own heading."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from tests.support.paths import ROOT
+
+import semicdvl
+
+PAGE = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+IN_TEXT = {"load": "`cd.load`", "__version__": "`cd.__version__`"}
+"""Names that are explained in a sentence."""
+DIRECTIVES = re.findall(r"^::: semicdvl\.([\w.]+)$", PAGE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", semicdvl.__all__)
+def test_a_public_name_is_documented(name: str) -> None:
+    if name in IN_TEXT:
+        assert IN_TEXT[name] in PAGE
+    else:
+        assert DIRECTIVES.count(name) == 1
+
+
+def test_nothing_is_documented_twice_or_is_missing_from_the_package() -> None:
+    assert [name for name, count in Counter(DIRECTIVES).items() if count > 1] == []
+    rooms = [name for name in DIRECTIVES if name.startswith(("ceg.", "types."))]
+    assert set(DIRECTIVES) - set(rooms) <= set(semicdvl.__all__)
+
+
+def test_links_of_the_table_lead_to_headings_of_the_page() -> None:
+    linked = re.findall(r"\]\[semicdvl\.([\w.]+)\]", PAGE)
+    assert linked and set(linked) <= set(DIRECTIVES)
