@@ -7,11 +7,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
-from semicdvl.models.heads import drop_train_heads
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
 from semicdvl.vlms.model_cards import read_model_card
@@ -28,6 +26,8 @@ REGISTRIES: dict[str, dict[str, str]] = {
 def describe_parts(kind: str) -> list[tuple[str, str]]:
     """Return (name, description of one line) of every part of a kind."""
     if kind == "prompts":
+        from semicdvl.ceg.prompts import PROMPT_SETS
+
         return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
     if kind == "vlms":
         return [(name, read_model_card(name).description) for name in VLMS]
@@ -51,6 +51,7 @@ def describe_details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
 
 def count_parameters(name: str) -> tuple[str, str]:
     """Return a network's parameter counts by default, in training and at inference, frozen parameters included."""
+    from semicdvl.models.heads import drop_train_heads
     from semicdvl.training.compatibility import build_meta_network
 
     network = build_meta_network({"name": name})  # a foundation model need not fit into memory to be counted

@@ -16,8 +16,6 @@ from enum import Enum
 from types import ModuleType
 from typing import Any
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
 from semicdvl.errors import ConfigError
 
 Builder = Callable[..., Any]
@@ -27,7 +25,6 @@ MOVED_BUILDERS = {
     "semicdvl.adapt.network:build": "semicdvl.training.self_training.network:build_siam_aerial",
 }
 """Builders of this package that files on disk name by an earlier place -> where they are."""
-ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
 class Origin(Enum):
@@ -123,6 +120,8 @@ def _convert_options(what: str, builder: Callable[..., Any], options: Mapping[st
     Raises:
         ConfigError: a value is not of its option's type.
     """
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
     converted = dict(options)
     try:
         parameters = inspect.signature(builder, eval_str=True).parameters
@@ -130,7 +129,9 @@ def _convert_options(what: str, builder: Callable[..., Any], options: Mapping[st
         return converted
     for key in options.keys() & {name for name, one in parameters.items() if one.annotation is not one.empty}:
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(parameters[key].annotation, config=ANY_TYPE)
+            adapter: TypeAdapter[Any] = TypeAdapter(
+                parameters[key].annotation, config=ConfigDict(arbitrary_types_allowed=True)
+            )
             converted[key] = adapter.validate_python(options[key])
         except PydanticUserError:  # a type that brings its own rules
             continue
