@@ -175,7 +175,7 @@ class Crops:
         row, col = np.clip(row, 0, image.shape[0] - 1), np.clip(col, 0, image.shape[1] - 1)
         window = tuple(slice(max(0, int(p) - edge), int(p) + edge) for p in (row, col))
         centre = (row - window[0].start, col - window[1].start)
-        return _flip(*cut_crop(image[window], label[window], centre=centre, magnification=zoom, angle=_angle(rng)), rng)
+        return _flip(*cut_crop(image[window], label[window], centre=centre, zoom=zoom, angle=_angle(rng)), rng)
 
     def canvas(self, scene_ids: list[int], rng: np.random.Generator) -> tuple[Image, Image]:
         """Return four scenes side by side, 512 px, each turned at random."""
@@ -216,7 +216,7 @@ class Crops:
         zoom = _log_uniform(SCENE_ZOOM, rng)
         reach = min(0.5, 0.5 * CROP_PX / zoom / image.shape[0])
         row, col = (image.shape[0] * rng.uniform(reach, 1 - reach, 2)).tolist()
-        return _flip(*cut_crop(image, label, centre=(row, col), magnification=zoom, angle=_angle(rng)), rng)
+        return _flip(*cut_crop(image, label, centre=(row, col), zoom=zoom, angle=_angle(rng)), rng)
 
     def batch(self, kinds: tuple[str, ...], seed: int) -> tuple[Image, Image]:
         """Return (images BHWC, label ids BHW); the same seed gives the same batch."""
