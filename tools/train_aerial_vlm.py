@@ -81,7 +81,7 @@ def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tupl
 
     Full whitening (-1/2) blows up axes that are noise, none (0) leaves the many nouns of one topic nearly parallel.
     """
-    unit_ND = nn.functional.normalize(embeddings_ND.double(), dim=1)
+    unit_ND = F.normalize(embeddings_ND.double(), dim=1)
     mean_D = unit_ND.mean(0)
     variance_E, axes_DE = torch.linalg.eigh(torch.cov((unit_ND - mean_D).T))
     keep = torch.argsort(variance_E, descending=True)[:dim]
