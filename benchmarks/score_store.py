@@ -1,4 +1,4 @@
-"""Compare the store of score maps with zarr: seconds and peak memory to write a raster tile by tile and read its strips.
+"""Compare the store of score maps with zarr: time and peak memory to write a raster by tiles and read it by strips.
 
     python benchmarks/score_store.py [--size-px 4096] [--maps 6]
 
@@ -58,7 +58,9 @@ def run_zarr(folder: Path, tiling: Tiling, maps: int, *, compressed: bool) -> tu
     scores = zarr.create_array(
         folder / "s", shape=(maps, *shape_hw), chunks=(maps, CHUNK_ROWS, chunk_cols), dtype="f4", compressors=codec
     )
-    valid = zarr.create_array(folder / "v", shape=shape_hw, chunks=(CHUNK_ROWS, chunk_cols), dtype="bool", compressors=codec)
+    valid = zarr.create_array(
+        folder / "v", shape=shape_hw, chunks=(CHUNK_ROWS, chunk_cols), dtype="bool", compressors=codec
+    )
     start = time.perf_counter()
     for index, row in enumerate(tiling.rows):
 
