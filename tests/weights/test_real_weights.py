@@ -1,9 +1,9 @@
-"""The VLMs of transformers with real weights: each test runs where an environment variable says where they lie.
+"""The VLMs of transformers with real weights: each test runs where an environment variable names them.
 
     SEMICDVL_SAM3=sam3 SEMICDVL_CLIPSEG=clipseg-rd64-refined pytest tests/weights -rs
 
-A folder (or hub name) per variable; see `docs/models/vlms.md` for what to download. Every VLM is asked where the houses of a
-drawn town are, must find them better than by chance, and must say the same again for the image turned by a quarter.
+A folder (or hub name) per variable; see `docs/models/vlms.md` for what to download. Every VLM has to locate the houses
+of a drawn town better than by chance, and to give the same answer for the image turned by a quarter.
 """
 
 from __future__ import annotations
