@@ -1,14 +1,25 @@
-"""Write the pages made from the code: the command line from typer, contributing and changelog from the root."""
+"""Write the pages that are made from the code, and those whose text stands at the top of the repository."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from semicdvl.benchmarking import config as suites
+from semicdvl.catalog import describe_parts
+from semicdvl.config import DataConfig, PseudoConfig, Recipe, TrainConfig
+from semicdvl.methods import METHODS
+from semicdvl.models import MODELS
+from semicdvl.registry import resolve_builder
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
@@ -17,7 +28,7 @@ COPIED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
-    pages = {"reference/cli.md": command_line_reference()}
+    pages = {"reference/cli.md": command_line_reference(), "reference/recipes.md": recipe_reference()}
     pages |= {page: localise_links((ROOT / source).read_text(encoding="utf-8")) for page, source in COPIED.items()}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
@@ -43,6 +54,100 @@ def spell_out_commands(text: str) -> str:
             line = f"* [`{entry[1]}`](#{anchor}): {' '.join(summaries[name].split())}"
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------ recipes and suites
+RECIPE_LEAD = """# Recipes and suites
+
+A *recipe* is a TOML file that determines one training (`semicdvl train`), a *suite* one that determines a benchmark
+(`semicdvl benchmark`). A key that is not listed here is refused, with the nearest known one. `base = "other.toml"`
+takes what a recipe does not say from another file; `--set key=value` on the command line overrides both. The folder
+`recipes/` has a recipe for every row of the paper's tables that is known, and small ones for two CPU cores.
+"""
+
+
+def recipe_reference() -> str:
+    """Return the reference of all keys of recipes and suites, made from the classes that check them."""
+    sections = [
+        ("## Recipe", Recipe),
+        ("### `[data]`", DataConfig),
+        ("### `[pseudo]`", PseudoConfig),
+        ("### `[train]`", TrainConfig),
+        ("## Suite", suites.Suite),
+        ("### `[[methods]]`", suites.MethodEntry),
+        ("### `[[models]]`", suites.ModelEntry),
+        ("### `[[detectors]]`", suites.DetectorEntry),
+        ("### `[detectors.ceg]`", suites.ZeroLabelConfig),
+        ('### `[[data]]`, `kind = "folder"`', suites.FolderEntry),
+        ('### `[[data]]`, `kind = "city"`', suites.CityEntry),
+        ('### `[[data]]`, `kind = "real"`', suites.RealEntry),
+        ("### `[data.ceg]`", suites.CEGConfig),
+    ]
+    text = [f"{heading}\n\n{first_sentence(part)}\n\n{list_keys(part)}" for heading, part in sections]
+    parts = [
+        list_options("### `[model]`", "networks", "models", MODELS),
+        list_options("### `[method]`", "methods", "methods", METHODS),
+    ]
+    return "\n\n".join([RECIPE_LEAD, *text[:4], *parts, *text[4:]]) + "\n"
+
+
+def first_sentence(part: type[BaseModel]) -> str:
+    """Return the first line of a class's docstring."""
+    return (inspect.getdoc(part) or "").splitlines()[0]
+
+
+def list_keys(part: type[BaseModel]) -> str:
+    """Return a table of the keys of a section: default and meaning."""
+    rows = ["| Key | Default | Meaning |", "|---|---|---|"]
+    for name, field in part.model_fields.items():
+        rows.append(f"| `{name}` | {format_default(field)} | {explain_key(field)} |")
+    return "\n".join(rows)
+
+
+def explain_key(field: Any) -> str:
+    """Return the meaning of a key and the words that it can take."""
+    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not None]
+    sections = [first_sentence(kind) for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)]
+    words = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    meaning = re.sub(r"\{[^}]*\}", r"`\g<0>`", field.description or " ".join(sections))  # braces are attributes else
+    choices = ", ".join(f"`{word}`" for word in words)
+    return ": ".join(part for part in (meaning, f"one of {choices}" if choices else "") if part)
+
+
+def format_default(field: Any) -> str:
+    """Return the default of a key; empty where it has none, or where it is a section of its own."""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "*required*"
+    if value is None or value in ((), {}) or isinstance(value, BaseModel):
+        return ""
+    return f"`{format_toml(value)}`"
+
+
+def format_toml(value: Any) -> str:
+    """Return a plain value as it is written in TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(format_toml, value))}]"
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+def format_option(option: inspect.Parameter) -> str:
+    """Return an option with its default, where it has one."""
+    has_default = option.default is not option.empty and option.default is not None
+    return f"`{option.name} = {format_toml(option.default)}`" if has_default else f"`{option.name}`"
+
+
+def list_options(heading: str, what: str, kind: str, table: dict[str, str]) -> str:
+    """Return a table of the parts of a kind with the options that a recipe can set."""
+    rows = ["| `name` | What it is | Options and their defaults |", "|---|---|---|"]
+    for name, description in describe_parts(kind):
+        parameters = inspect.signature(resolve_builder(kind, name, table)).parameters.values()
+        options = ", ".join(format_option(one) for one in parameters)
+        rows.append(f"| `{name}` | {description} | {options} |")
+    lead = f"The other keys of this section are the options of the one that is named. The {what}:"
+    return "\n\n".join([heading, lead, "\n".join(rows)])
 
 
 def localise_links(text: str) -> str:

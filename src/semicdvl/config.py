@@ -131,8 +131,10 @@ class Recipe(ConfigSection):
         ('supervised', 'sgd')
     """
 
-    name: str = "run"
-    seed: int = Field(0, ge=0)
+    name: str = Field("run", description="names the run directory, `runs/NAME`")
+    seed: int = Field(
+        0, ge=0, description="of the initial weights, of the order of the pairs and of their augmentation"
+    )
     data: DataConfig
     pseudo: PseudoConfig | None = None
     model: PartConfig = PartConfig(name="siam_light")
