@@ -68,7 +68,7 @@ def render_cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
 
 
 def list_real_pairs(root: Path, most: int) -> Iterator[Case]:
-    """Read labelled pairs where they lie."""
+    """Read labelled pairs from their folder."""
     for pair in folder.read_folder(root).pairs[:most]:
         assert pair.label is not None, f"{pair.name} has no label to be measured against"
         yield Case(pair.name, pair.before, pair.after, read_mask(pair.label))
@@ -76,7 +76,7 @@ def list_real_pairs(root: Path, most: int) -> Iterator[Case]:
 
 # ------------------------------------------------------------------------------------------------ one pair
 def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mixed") -> dict[str, Any]:
-    """Return the scores of all columns for one pair, from the kept ones where they are there."""
+    """Return the scores of all columns for one pair, from the stored ones where they exist."""
     kept = out / "scores.json"
     if kept.exists():
         content: dict[str, Any] = read_json(kept, remedy="Delete it")
@@ -102,7 +102,7 @@ def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel 
 
 
 def scores_of(map_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8]) -> dict[str, float]:
-    """Return the scores of a map where it says something."""
+    """Return the scores of a map over its labelled pixels."""
     counts = ConfusionCounts.from_maps(map_HW, np.where(map_HW == IGNORE, IGNORE, truth_HW).astype(np.uint8))
     return {name: float(getattr(counts, name)) for name in ("iou", "f1", "precision", "recall")}
 
@@ -161,8 +161,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="side of the cities in pixels")
     parser.add_argument("--steps", type=int, default=AdaptConfig.steps)
     parser.add_argument("--level", default="mixed", choices=("instance", "mixed", "pixel"), help="kind of labels")
-    parser.add_argument("--backbone", default=AdaptConfig.backbone, help="network in place of the default")
-    parser.add_argument("--real", type=Path, help="a folder of labelled pairs (A, B, label) in place of the cities")
+    parser.add_argument("--backbone", default=AdaptConfig.backbone, help="network instead of the default")
+    parser.add_argument("--real", type=Path, help="a folder of labelled pairs (A, B, label) instead of the cities")
     parser.add_argument("--gsd", type=float, help="its metres per pixel")
     parser.add_argument("--most", type=int, default=3, help="pairs of it")
     asked = parser.parse_args()

@@ -2,7 +2,7 @@
 
     python benchmarks/aerial_vlm.py --data ../shared/data            all of it, some minutes
     python benchmarks/aerial_vlm.py --only footprints --views 1      one part
-    python benchmarks/aerial_vlm.py --pictures scratch/pictures      score maps to look at
+    python benchmarks/aerial_vlm.py --pictures scratch/pictures      score maps as pictures
 
 Parts: dubai (held-out tiles), footprints (French and xBD buildings), change (zero-label instance CEG), words
 (untrained words), calibration, speed.
@@ -28,7 +28,7 @@ FOREGROUND = (0, 1)
 DUBAI_PROMPTS = ("building", "road", "vegetation", "land", "water")
 DUBAI_COLOURS = ((60, 16, 152), (110, 193, 228), (254, 221, 58), (132, 41, 246), (226, 169, 41))
 DUBAI_GSD_M = 0.8
-"""As training takes it (see the data card): a magnification of 1.6 to the native 0.5 m."""
+"""As in training (see the data card): a magnification of 1.6 to the native 0.5 m."""
 HELD_OUT_TILES = (2, 8)
 MIN_AREA_M2 = 25.0
 
@@ -156,7 +156,7 @@ UNTRAINED_WORDS = (
     "swimming pool", "canal", "villa", "skyscraper", "mobile home", "motorway", "pine tree", "lagoon", "pasture",
     "sailboat", "seaplane", "solar panel", "bridge", "snow",
 )  # fmt: skip
-"""Words that training never used; the last ones are hardly to be seen in UC Merced at all."""
+"""Prompts that training never used; the last ones hardly occur in UC Merced."""
 
 
 def measure_untrained_words(vlm: AerialVLM, data: Path, per_scene: int = 10) -> dict[str, float]:

@@ -1,16 +1,16 @@
-"""Speed of change event generation against the public way, on the same synthetic scenes, bit-exact.
+"""Speed of change event generation against the public code, on the same synthetic scenes, bit-exact.
 
     python benchmarks/ceg.py             in memory, and with files
-    python benchmarks/ceg.py --large     also 4096 px with 3,400 instances a date (minutes, for the public way)
+    python benchmarks/ceg.py --large     also 4096 px with 3,400 instances a date (minutes, for the public code)
 
-The public way (re-written from its description): IoU matrix by pycocotools, every changed instance decoded and joined
+The public code (re-written from its description): IoU matrix by pycocotools, every changed instance decoded and joined
 by OR one by one; reliability by an argmax over the score maps with a constant gamma map appended, per date. Ours: the
 RLEs of changed instances are merged and decoded once; concepts by maxima, labels by bits. Both give the mixed label and
 the labels of both dates; the script stops if they differ in a single pixel.
 
-With files, both read the same: scores as .npy, instances as COCO JSON. The public way has one script per step: the
+With files, both read the same: scores as .npy, instances as COCO JSON. The public code has one script per step: the
 first writes the instance label, the second reads it again and writes the mixed one, the third reads the scores again
-and writes the labels of both dates. Ours reads once and writes one picture that holds the three, as the store does.
+and writes the labels of both dates. Ours reads once and writes one image with the three labels, as the store does.
 
 Rates are pairs per second of processor time, so that other work on the machine counts less.
 """
@@ -84,7 +84,7 @@ def _encode(corners: NDArray[np.float32], side_px: int) -> dict:
 
 
 def make_labels_as_published(scene: Scene) -> Labels:
-    """Make the labels in the public way."""
+    """Make the labels as the public code does."""
     change_HW = public_instances(*scene.instances, shape=scene.scores[0].shape[1:])
     classes = [public_classes(scores_CHW) for scores_CHW in scene.scores]
     return public_mixed(classes, change_HW), classes[0], classes[1]
@@ -136,7 +136,7 @@ class SceneFiles:
 
 
 def write_scene(scene: Scene, folder: Path) -> SceneFiles:
-    """Write a scene as the public scripts find it."""
+    """Write a scene as the public scripts expect it."""
     folder.mkdir()
     for date, scores_CHW, instances in zip("AB", scene.scores, scene.instances, strict=True):
         np.save(folder / f"{date}.npy", scores_CHW)
@@ -241,7 +241,7 @@ def print_row(what: str, slow: float, fast: float, *, goal: float) -> None:
 
 
 def large_scene(rng: np.random.Generator, *, least_s: float) -> None:
-    """Time 4096 px; the public way once only, since it takes minutes."""
+    """Time 4096 px; the public code once only, since it takes minutes."""
     scene = make_scene(rng, side_px=4096, count=3400)
     began = time.process_time()
     labels = make_labels_as_published(scene)

@@ -1,15 +1,15 @@
-"""Detectors without labels side by side: every method of `classic/` that runs offline, and the embedded VLM with CEG.
+"""Detectors without labels side by side: every unsupervised method that runs offline, and the embedded VLM with CEG.
 
     python benchmarks/classic.py ../shared/data -o runs/classic            # --pairs N: most pairs of a data set
 
-Data: synthetic cities, and real pairs (levir, fotbcd: building change; sztaki, dsifn, oscd: change of any kind) read
-where they lie. Every method runs with its defaults, one threshold per pair, through the tiles of `detect`, in a process
+Data: synthetic cities, and real pairs (levir, fotbcd: building change; sztaki, dsifn, oscd: change of any kind) in
+their folders. Every method runs with its defaults, one threshold per pair, through the tiles of `detect`, in a process
 of its own; nothing was tuned on these pairs. Scores are those of the pooled counts of the changed class. Time is CPU
-time of fitting, maps and decision per megapixel; memory is the greatest resident size of the process, with libraries.
-Interrupted, the same command continues with the missing methods. Methods that need weights from a model hub are
-run when they are named with them: `--methods any_change --set any_change.sam=DIR`.
+time of fitting, maps and decision per megapixel; memory is the maximum resident size of the process, with libraries.
+After an interruption the same command continues with the missing methods. Methods that need weights from a model hub
+run if they are named with their weights: `--methods any_change --set any_change.sam=DIR`.
 
-`--sheet FILE.jpg` draws two crops of the cities as each method sees them.
+`--sheet FILE.jpg` draws two crops of the cities with the result of each method.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OFFLINE = ("cva", "log_ratio", "irmad", "pca_km", "dsfa", "cnn_cd", "dcva", "gmc
 """Methods that need no weights, or those of the package in the extra `offline`."""
 AERIAL = "aerial + CEG"
 GSD_M = {"city": 0.5, "levir": 0.5, "fotbcd": 0.2, "sztaki": 1.5, "dsifn": 2.0, "oscd": 10.0}
-"""Data set -> metres per pixel, which the VLM is told."""
+"""Data set -> metres per pixel, for the VLM."""
 BUILDINGS, ANYTHING = ("levir", "fotbcd"), ("sztaki", "dsifn", "oscd")
 """Real pairs whose labels show building change, and change of any kind."""
 CITY_SEEDS = (4001, 4002)
@@ -120,7 +120,7 @@ def detect_pair(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]
 def run_one(method: str, every: list[Case], out: Path, options: dict[str, Any]) -> None:
     """Run one method on every pair and write its counts, time and memory; keep its maps of the cities.
 
-    The VLM looks for buildings and needs about 0.5 m per pixel to see them: it is not asked about the other pairs.
+    The VLM detects buildings and needs about 0.5 m per pixel: it does not run on the other pairs.
     """
     detector = detector_of(method, options)
     every = [case for case in every if method != AERIAL or case.data not in ANYTHING]
@@ -181,7 +181,7 @@ RIGHT, WRONG, MISSED = (70, 170, 90), (225, 90, 60), (60, 110, 220)
 
 
 def draw_sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
-    """Draw one row per method: its score and its map of each crop, coloured by what the truth says."""
+    """Draw one row per method: its score and its map of each crop, coloured by agreement with the truth."""
     cities = [case for case in every if case.data == "city"]
     rows = [("before, after", list(_read_crops(cities)))]
     rows += [
@@ -211,7 +211,7 @@ def draw_page(rows: list[tuple[str, list[np.ndarray]]], path: Path) -> None:
 
 
 def color_errors(found_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
-    """Return a map in colours by what the truth says."""
+    """Return a map in colours by agreement with the truth."""
     picture_HWC = np.full((*truth_HW.shape, 3), 245, np.uint8)
     picture_HWC[found_HW & truth_HW] = RIGHT
     picture_HWC[found_HW & ~truth_HW] = WRONG
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/classic"))
     parser.add_argument("--methods", nargs="+", default=[*OFFLINE, AERIAL])
     parser.add_argument("--set", nargs="*", default=[], help="option of a method: any_change.sam=DIR")
-    parser.add_argument("--pairs", type=int, default=1000, help="most pairs of a data set")
+    parser.add_argument("--pairs", type=int, default=1000, help="maximum number of pairs per data set")
     parser.add_argument("--sheet", type=Path, help="picture to draw, .jpg or .png")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()

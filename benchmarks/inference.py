@@ -6,7 +6,7 @@
 
 `plain` is the network as it was trained, fp32, eager, the change head alone: all else is compared with it. Rounds
 alternate, so that other work on the machine disturbs all alike, and processor seconds are counted; the best round of
-each way stands in the table.
+each mode is reported.
 
 Then a small network is trained on synthetic pairs, and the map of each mode is compared, on pairs that it has not seen,
 with the truth and with the plain mode: what a mode costs in IoU, and by how much the probability of change differs.
@@ -64,7 +64,7 @@ def onnx_way(network: object, folder: Path) -> Way:
 
 
 def ways_of(network: object, folder: Path, *, compiled: bool) -> dict[str, Way]:
-    """Return all ways, the one to compare with first."""
+    """Return all modes, the one to compare with first."""
     from semicdvl.detection.detectors.inference import prepare_for_inference
 
     ways = {
@@ -80,7 +80,7 @@ def ways_of(network: object, folder: Path, *, compiled: bool) -> dict[str, Way]:
 
 # ------------------------------------------------------------------------------------------------ speed
 def print_rates(ways: dict[str, Way], dates: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-    """Print the rate of every way and its ratio to the first."""
+    """Print the rate of every mode and its ratio to the first."""
     for way in ways.values():
         way(*dates)  # compiles, and warms up
     best_s = dict.fromkeys(ways, float("inf"))
@@ -113,7 +113,7 @@ def big_network(backbone: str) -> object:
 # ------------------------------------------------------------------------------------------------ quality
 @dataclass(frozen=True)
 class Pairs:
-    """Made-up pairs: dates normalised, truth of 0 and 1."""
+    """Synthetic pairs: dates normalised, truth of 0 and 1."""
 
     t1_BCHW: NDArray[np.float32]
     t2_BCHW: NDArray[np.float32]
@@ -121,7 +121,7 @@ class Pairs:
 
 
 def generate_pairs(rng: np.random.Generator, *, count: int, px: int) -> Pairs:
-    """Draw roofs on rough ground; some come, some go, and light and noise differ between the dates."""
+    """Draw roofs on rough ground; some appear, some disappear, and illumination and noise differ between the dates."""
     drawn = [_draw_pair(rng, px) for _ in range(count)]
     first, second, truth = (np.stack(each) for each in zip(*drawn, strict=True))
     return Pairs(_normalise(first), _normalise(second), truth)
@@ -178,7 +178,7 @@ def compute_iou(maps: Iterable[Maps], pairs: Pairs) -> float:
 
 
 def print_accuracy(ways: dict[str, Way], pairs: Pairs) -> None:
-    """Print the IoU of every way and its difference from the first."""
+    """Print the IoU of every mode and its difference from the first."""
     first = None
     print(f"{'':20} {'IoU':>8} {'change':>9} {'largest':>9} {'mean':>9}  difference of the probability")
     for name, way in ways.items():

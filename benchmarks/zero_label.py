@@ -70,7 +70,7 @@ class Row:
         return f"{self.normalise}-{'aligned' if self.align else 'as_is'}{features}{'-adapted' if self.adapt else ''}"
 
 
-LOOKS = {"min_cosine": 0.5, "features": "efficientnet_lite0"}
+SIMILARITY = {"min_cosine": 0.5, "features": "efficientnet_lite0"}
 ROWS = {
     "default": Row(),
     "normalise match": Row(normalise="match"),
@@ -78,11 +78,11 @@ ROWS = {
     "shift-px 2": Row({"shift_px": 2}),
     "replaced-iou 0.3": Row({"replaced_iou": 0.3}),
     "calibrate": Row(calibrate=True),
-    "min-cosine 0.5": Row(LOOKS),
-    "all together": Row(LOOKS, normalise="match", align=True, calibrate=True),
+    "min-cosine 0.5": Row(SIMILARITY),
+    "all together": Row(SIMILARITY, normalise="match", align=True, calibrate=True),
 }
-"""What `--rows` takes when it is left out. The last row leaves out `--shift-px`, which does for pairs that are not
-aligned what `--align` does, and `--replaced-iou`, whose objects `--min-cosine` tells by their looks."""
+"""The default of `--rows`. The last row leaves out `--shift-px`, which does for pairs that are not
+aligned what `--align` does, and `--replaced-iou`, whose objects `--min-cosine` recognises by their features."""
 LATER = {
     "replaced-class": Row({"replaced_class": True}),
     "normalise match, calibrate": Row(normalise="match", calibrate=True),
@@ -116,7 +116,7 @@ def train_student(case: Case, run: Path) -> Detector:
     """Return a network that has learned from the pair's own pseudo labels (`semicdvl adapt`, its defaults).
 
     Raises:
-        DataError: the VLM finds nothing to learn from.
+        DataError: the VLM detects nothing to learn from.
     """
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/zero"))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), help=f"of {', '.join([*ROWS, *LATER])}")
     parser.add_argument("--cities", nargs="*", type=int, default=list(CITY_SEEDS), help="seeds")
-    parser.add_argument("--pairs", type=int, default=1000, help="most pairs of a real data set")
+    parser.add_argument("--pairs", type=int, default=1000, help="maximum number of pairs per real data set")
     parser.add_argument("--anything", action="store_true", help="only the pairs with change of any kind")
     parser.add_argument("--sheet", type=Path, help="picture to draw, .jpg or .png")
     parser.add_argument("--reliability", action="store_true", help="also: are the probabilities right?")

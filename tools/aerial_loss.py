@@ -25,7 +25,7 @@ from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 
 WEIGHTS = {"set": 1.0, "coarse": 0.5, "overlap": 0.5, "bag": 0.7}
 WORD_NOISE = 0.03
-"""Deviation of the noise on each axis of a drawn word: neighbours of a trained word shall mean about the same."""
+"""Deviation of the noise on each axis of a drawn word: neighbours of a trained word get about the same meaning."""
 BUILDING = CONCEPT_NAMES.index("building")
 
 

@@ -1,4 +1,4 @@
-"""Made-up buildings, trees and slabs drawn into real scenes that show none: exact masks on green and grey backgrounds.
+"""Draw synthetic buildings, trees and slabs into real scenes without any: exact masks on green and grey backgrounds.
 
 The only dense masks with a free licence are of a desert city. A roof drawn with its shaded planes and its cast shadow
 onto lawns, fields, woods, car parks and water teaches "building" apart from the desert. Slabs (flat, without shadow)

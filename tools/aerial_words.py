@@ -1,4 +1,4 @@
-"""Which words the embedded model learns, what a scene of UC Merced may show, and the nouns of the shipped table."""
+"""List the words of the embedded model, the concepts that a UC Merced scene may show, and the nouns of the table."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Train the embedded vision-language model from two free data sets: one command, about twenty minutes of one CPU core.
 
-    python tools/train_aerial_vlm.py --data ../shared/data --out src/semicdvl/vlms
+    python tools/train_aerial_vlm.py --data ../shared/data --out src/semicdvl/vlms/aerial
 
-What a batch holds: Dubai crops (every pixel has one of five classes, each class a set of concepts), UC Merced scenes
+A batch holds Dubai crops (every pixel has one of five classes, each class a set of concepts), UC Merced scenes
 (every pixel shows one of the concepts that its scene may show; some concepts certainly cover a share of it) and drawn
 settlements on scenes without buildings. The loss of a pixel is the negative log of the probability of its allowed set;
-the words that stand for the concepts are drawn anew in every step. docs/models/aerial-vlm.md tells more.
+the words that stand for the concepts are drawn anew in every step. See docs/models/aerial-vlm.md.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def parse_arguments() -> Settings:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with dubai/ and ucmerced/")
     p.add_argument("--work", type=Path, default=Path("scratch/aerial"), help="checkpoints")
-    p.add_argument("--out", type=Path, default=Path("src/semicdvl/vlms"), help="where the two shipped files go")
+    p.add_argument("--out", type=Path, default=Path("src/semicdvl/vlms/aerial"), help="where the two shipped files go")
     p.add_argument("--steps", type=int, default=1900)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--lr", type=float, default=1.5e-3)
