@@ -486,7 +486,7 @@ def few_pairs(bench: Bench) -> Path:
 
 
 def city(bench: Bench) -> Hashes:
-    """Benchmark of two detectors: renders the cities, has the made-up VLM answer, makes a store."""
+    """Benchmark of two detectors: renders the cities, runs the simulated VLM, makes a store."""
     rows = '[[detectors]]\nname = "No labels"\nvlm = "aerial"\n[[detectors]]\nname = "CVA"\nmethod = "cva"\n'
     (bench.work / "city.toml").write_text(SUITE_HEAD.format(name="city") + rows, encoding="utf-8")
     bench.run("benchmark", "city.toml", "-o", "city", "--jobs", 0)
