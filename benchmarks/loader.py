@@ -5,7 +5,7 @@
 One sample is an unlabelled pair as SemiCD-VL trains on it: two images and four masks (truth, the VLM's change label and
 both single-date labels) through one resize, crop and flip; colour jitter (p 0.8) and blur (p 0.5) for each date by
 itself; a CutMix box. Both ways get the same drawn numbers for every sample, and their images are compared. Pillow's
-chain is the one of the public change-detection code: resize the whole picture, paste it onto a padded canvas, crop,
+chain is the one of the public change-detection code: resize the whole image, paste it onto a padded canvas, crop,
 flip, `ImageEnhance` and HSV steps, `ImageFilter.GaussianBlur`, then a tensor. The public code also builds a second
 strong view, which nothing reads, and normalises in the loader; the third row has that, too. Decoding is left out of
 all rows: both keep decoded images.
@@ -85,7 +85,7 @@ def augment(source: Source, drawn: Drawn) -> Sample:
 
 # ------------------------------------------------------------------------------------------------ Pillow
 def augment_with_pillow(source: Source, drawn: Drawn, *, normalise: bool = False) -> Sample:
-    """Make a sample with Pillow, picture by picture."""
+    """Make a sample with Pillow, image by image."""
     images = [Image.fromarray(image) for image in source.images]
     masks = [Image.fromarray(mask) for mask in source.masks]
     weak = [_apply_geometry(image, drawn.crop, Image.Resampling.BILINEAR, 0) for image in images]
@@ -96,7 +96,7 @@ def augment_with_pillow(source: Source, drawn: Drawn, *, normalise: bool = False
 
 
 def _apply_geometry(picture: Image.Image, crop: CropTransform, how: Image.Resampling, padding: int) -> Image.Image:
-    """Resize the whole picture, pad it to the crop, cut and flip."""
+    """Resize the whole image, pad it to the crop, cut and flip."""
     scale = crop.resized_px[0] / crop.window_px[2], crop.resized_px[1] / crop.window_px[3]
     width, height = max(1, round(picture.width * scale[1])), max(1, round(picture.height * scale[0]))
     picture = picture.resize((width, height), how)
@@ -124,7 +124,7 @@ def _apply_colour(picture: Image.Image, look: PhotometricTransform) -> Image.Ima
 
 
 def _to_tensor(picture: Image.Image, *, normalise: bool) -> torch.Tensor:
-    """Return the picture as uint8 CHW, or normalised float."""
+    """Return the image as uint8 CHW, or normalised float."""
     tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     if not normalise:
         return tensor

@@ -121,7 +121,7 @@ def run_method(method: str, folder: Path, min_area_px: int) -> None:
 
 # ------------------------------------------------------------------------------------------------ comparison
 def count_equal(polygons: gpd.GeoSeries, wanted: gpd.GeoSeries) -> int:
-    """Count the polygons that cover exactly the ground of one of the wanted ones."""
+    """Count the polygons that cover exactly the same area as one of the expected ones."""
     first, second = wanted.sindex.query(polygons.representative_point(), predicate="intersects")
     pairs = shapely.equals(polygons.to_numpy()[first], wanted.to_numpy()[second])
     return int(pairs.sum())

@@ -1,12 +1,12 @@
-"""How fast `detect` goes over large rasters, and how much memory it takes: the engine alone, and around a network.
+"""Measure speed and memory of `detect` on large rasters: the engine alone, and with a network.
 
     python benchmarks/raster.py                        8192 x 8192 without a network, 2048 x 2048 with the small one
     python benchmarks/raster.py --size 16384 --only null
 
 Synthetic images of houses on noisy ground, as tiled GeoTIFFs. Every row is measured in a process of its own:
 
-null        a detector that computes nothing and finds nothing: what is left is the engine, from opening to the report
-difference  a detector that costs next to nothing but finds something: maps that are no constant, and many objects
+null        a detector without computation and without detections: what remains is the engine, from reading to report
+difference  a detector of little cost with detections: maps that are not constant, and many objects
 network     `siam_light` on EfficientNet-Lite0 with random weights; the same network is first run on tiles that lie in
             memory. "of bare" compares pixels of tiles: what reading, blending and writing take away. Neighbouring tiles
             overlap, so the map grows by fewer pixels than the network sees: the price of having no seams, given too.

@@ -1,4 +1,4 @@
-"""What the patches of `semicdvl suggest` hold: the share of the map's wrong pixels, against chance and the best choice.
+"""Share of a map's wrong pixels in the patches of `semicdvl suggest`, against random patches and the best choice.
 
     python benchmarks/suggest.py -o runs/suggest            # --seeds 22 23 4001 4002, --count 20, --patch-px 128
 
@@ -26,7 +26,7 @@ from semicdvl.synthetic.write import write_city
 from semicdvl.vlms.aerial import model
 
 DRAWS = 1000
-"""Random choices that make up the column of chance."""
+"""Number of random choices in the column `random`."""
 
 
 def compute_shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:

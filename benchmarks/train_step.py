@@ -3,11 +3,11 @@
     python benchmarks/train_step.py                      # ResNet50, 128 px and 256 px, 2 + 2 pairs; CPU or GPU
     python benchmarks/train_step.py --px 256 --batch 8 --device cuda
 
-`plain` is the step as the public code does it, written anew: an eval-mode pass of a second weak batch, a train-mode
+`plain` is the step of the public code, re-written: an eval-mode pass of a second weak batch, a train-mode
 pass of labelled and weak pairs, a train-mode pass of the strong view, every head in every pass, each decoder map
 resized to full size and concatenated before the fusing convolution, fp32, contiguous tensors, SGD parameter by
 parameter. `ours` is the package's own training loop (`training.loop.run_training_loop`), given the same pairs. Both
-compute what docs/benchmarks/reproduce.md settles on; before anything is timed, their losses are compared by name, at
+compute what docs/benchmarks/reproduce.md describes; before anything is timed, their losses are compared by name, at
 the first step and at the second one, which depends on the first one's gradients. Every variant runs in its own process:
 its peak memory is that of the whole process (CPU), or the most that was allocated (GPU). On a shared machine compare
 the CPU seconds.
@@ -197,7 +197,7 @@ class Meter:
         self.times_s, self.cpu_s = list[float](), list[float]()
 
     def mark(self) -> None:
-        """Note where things stand."""
+        """Record the current time and memory."""
         if self.cuda:
             torch.cuda.synchronize()
         self.times_s.append(time.perf_counter())

@@ -1,14 +1,14 @@
-"""The engine without labels, one option at a time: what each does by itself, and what all of them do together.
+"""Detection without labels, one option at a time: the effect of each by itself, and of all of them together.
 
     python benchmarks/zero_label.py ../shared/data -o runs/zero --pairs 4
     python benchmarks/zero_label.py ../shared/data -o runs/zero --cities 20 21 22 23 --pairs 0
 
 Data: synthetic cities (`--cities`, by seed), and real pairs whose labels show building change (levir, fotbcd). The
 prompts are buildings at about 0.5 m per pixel, so pairs of coarser pixels or of any change are left to
-`benchmarks/classic.py`. Every row runs through the tiles of `detect` in a process of its own; rows that ask the
-VLM about the same pixels share its answers, and each counts their time in full. Scores are those of the pooled counts
-of the changed class. Time is CPU time per megapixel of opening, asking and deciding; memory is the greatest resident
-size of the processes that took part, with libraries. Interrupted, the same command continues with what is missing.
+`benchmarks/classic.py`. Every row runs through the tiles of `detect` in a process of its own; rows in which
+the VLM sees the same pixels share its scores, and each counts their time in full. Scores are those of the pooled counts
+of the changed class. Time is CPU time per megapixel of reading, VLM and decision; memory is the maximum resident size
+of the processes involved, with libraries. After an interruption the same command continues with the missing rows.
 
 `--sheet FILE.jpg` draws crops of the first city and of the first real pair, one row per option.
 """
@@ -47,7 +47,7 @@ TILE_PX, OVERLAP_PX = 1024, 128
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the engine.
+    """One configuration of the detection.
 
     Attributes:
         ceg: settings of change event generation beside the defaults of `detect`.
@@ -93,7 +93,7 @@ LATER = {
 
 # ------------------------------------------------------------------------------------------------ one row
 def detector_of(row: Row) -> Detector:
-    """Return the engine with the options of a row."""
+    """Return the detector with the options of a row."""
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
@@ -113,7 +113,7 @@ def detector_of(row: Row) -> Detector:
 
 
 def train_student(case: Case, run: Path) -> Detector:
-    """Return a network that has learned from the pair's own pseudo labels (`semicdvl adapt`, its defaults).
+    """Return a network that was trained on the pair's own pseudo-labels (`semicdvl adapt`, its defaults).
 
     Raises:
         DataError: the VLM detects nothing to learn from.
@@ -199,7 +199,7 @@ def run_row(name: str, row: Row, every: list[Case], out: Path) -> None:
 
 
 def peak_mib() -> float:
-    """Return the greatest memory that this process has held."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -301,7 +301,7 @@ CROP_PX = 384
 
 
 def draw_sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
-    """Draw one row per option: what it found in a crop of a few pairs, coloured by what the truth says."""
+    """Draw one row per option: its map in a crop of a few pairs, coloured by agreement with the truth."""
     shown = [next(iter(case for case in every if case.data == data), None) for data in ("city", *BUILDINGS)]
     some = [(case, *_find_busiest_crop(read_mask(case.label) == 1)) for case in shown if case is not None]
     rows = [("before", [_crop(np.asarray(Image.open(case.before).convert("RGB")), *at) for case, *at in some])]
