@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from tests.docs.pages import Command, list_blocks, normalise
 from tests.support.command import command
 from tests.support.paths import ROOT
@@ -113,6 +115,30 @@ def test_its_steps_can_be_followed(
             exec(compile(block.text, f"{page}.md", "exec"), names)
     missing = [name for name in LEFT_BEHIND[page] if not (folder / name).exists()]
     assert not missing
+    check = {"extend": _check_extend, "multi-gpu-and-ray": _check_multi_gpu_and_ray}.get(page)
+    if check is not None:
+        check(folder)
+
+
+def _check_extend(folder: Path) -> None:
+    """Every part of the reader's own found the new roof, and nothing else."""
+    roof_HW = np.zeros((64, 96), np.uint8)
+    roof_HW[10:30, 40:70] = 1
+    for name in ("out-vlm", "out-detector", "out-centres"):
+        np.testing.assert_array_equal(_read_raster(folder / name / "change.tif"), roof_HW)
+    assert (_read_raster(folder / "out-network" / "change.tif") != roof_HW).mean() < 0.03  # its outline is blurred
+    assert (folder / "out-centres" / "changes.centres").read_text() == "1 500027.5 4999990.0\n"
+
+
+def _check_multi_gpu_and_ray(folder: Path) -> None:
+    """A map by Ray is the map of one process, byte by byte."""
+    for name in ("change.tif", "score.tif", "changes.gpkg"):
+        assert (folder / "out-ray" / name).read_bytes() == (folder / "out-local" / name).read_bytes()
+
+
+def _read_raster(path: Path) -> np.ndarray:
+    with rasterio.open(path) as source:
+        return source.read(1)
 
 
 def _run_command(
