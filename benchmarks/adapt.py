@@ -31,13 +31,13 @@ from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city
-from semicdvl.training.self_training import AdaptConfig, adapt
+from semicdvl.training.self_training import AdaptConfig, adapt_to_pair
 from semicdvl.training.self_training.labels import default_gamma_of
 from semicdvl.training.self_training.run import detect_with_adapted
 from semicdvl.types import IGNORE
@@ -83,11 +83,11 @@ def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel 
         return content
     vlm = model.build_aerial()
     plain = DetectionConfig(gsd_m=config.detection.gsd_m)
-    detect_to_folder(
+    write_detection(
         case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), config=plain
     )
     ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
-    adapted = adapt(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)
+    adapted = adapt_to_pair(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)
     detect_with_adapted(adapted, case.before, case.after, out / "adapted")
     labels_HW = assemble_labels(out / "run", case.truth_HW.shape)
     maps = {

@@ -38,7 +38,7 @@ from rich.console import Console
 
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import NetworkDetector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import measure_peak_memory_mib
 from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
@@ -143,7 +143,7 @@ def run_row(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str,
     before, after = folder / "before.tif", folder / "after.tif"
     detector = Timed(detector)
     began, core_s = time.perf_counter(), time.process_time()
-    result = detect_to_folder(
+    result = write_detection(
         before, after, folder / f"out-{kind}", detector=detector, config=settings, progress=Console(quiet=True)
     )
     total_s = time.perf_counter() - began

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.evaluation.active_learning.patch_scores import score_patches
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
 from semicdvl.evaluation.map_vs_truth import read_detected_map
@@ -36,7 +36,7 @@ def compute_shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
     result = out / f"result-{seed}"
     if not (result / "run.json").exists():
         detector = build_vlm_detector(model.build_aerial(), prompts=PROMPT_SETS["buildings"])
-        detect_to_folder(files.before, files.after, result, detector=detector)
+        write_detection(files.before, files.after, result, detector=detector)
     picked = suggest_patches(result, config=SuggestConfig(patch_px=patch_px, count=count)).patches
     every = score_patches(read_detected_map(result), side_px=patch_px)
     with rasterio.open(result / "change.tif") as source:

@@ -122,7 +122,7 @@ def train_student(case: Case, run: Path) -> Detector:
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.detectors.network import build_network_detector
-    from semicdvl.training.self_training import AdaptConfig, adapt
+    from semicdvl.training.self_training import AdaptConfig, adapt_to_pair
     from semicdvl.training.self_training.labels import default_gamma_of
     from semicdvl.vlms.aerial import model
 
@@ -130,7 +130,8 @@ def train_student(case: Case, run: Path) -> Detector:
     gamma = default_gamma_of(vlm)
     ceg = CEGSettings(gamma=gamma, gamma_segmentation=gamma)
     asked = {"vlm": vlm, "prompts": PROMPT_SETS["buildings"], "ceg": ceg, "console": Console(quiet=True)}
-    adapt(case.before, case.after, run, config=AdaptConfig(detection=DetectionConfig(gsd_m=GSD_M[case.data])), **asked)
+    config = AdaptConfig(detection=DetectionConfig(gsd_m=GSD_M[case.data]))
+    adapt_to_pair(case.before, case.after, run, config=config, **asked)
     return build_network_detector(run)
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from semicdvl.demo import DemoConfig, run_demo
+from semicdvl.demo import DemoConfig, run_demonstration
 
 TINY = DemoConfig(height_px=256, width_px=768, patch_px=128, labelled=0.4, steps=2, batch=2)
 
 
 def test_the_whole_pipeline(tmp_path: Path) -> None:
     with (tmp_path / "printed.txt").open("w") as printed:
-        rows = run_demo(tmp_path / "demo", console=Console(file=printed, width=160), config=TINY)
+        rows = run_demonstration(tmp_path / "demo", console=Console(file=printed, width=160), config=TINY)
     assert [row.title for row in rows] == ["No labels (VLM + CEG)", "Sup-only", "SemiCD-VL"]
     pixels = {row.counts.tp + row.counts.fp + row.counts.fn + row.counts.tn for row in rows}
     assert pixels == {256 * 384}  # the held-out part, and nothing else

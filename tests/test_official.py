@@ -18,7 +18,7 @@ from semicdvl.checkpoint import load_weights
 from semicdvl.data.readers import folder
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.official import extract_tensors, import_official
+from semicdvl.official import extract_tensors, import_public_checkpoint
 from semicdvl.training.evaluate import evaluate_run
 from semicdvl.training.run_record import name_score_column
 
@@ -41,7 +41,7 @@ def imported(public: PublicNetwork, tmp_path_factory: pytest.TempPathFactory) ->
     optimizer = torch.optim.SGD(public.parameters(), lr=0.1).state_dict()
     content = {"model": state, "optimizer": optimizer, "epoch": 77, "previous_best": np.float64(81.94)}
     torch.save(content, root / "best.pth")
-    assert import_official(root / "best.pth", root / "run").tensors == 396
+    assert import_public_checkpoint(root / "best.pth", root / "run").tensors == 396
     (root / "best.pth").unlink()
     return root / "run"
 
@@ -113,7 +113,7 @@ def test_missing_and_unexpected_names_are_listed(public: PublicNetwork, tmp_path
     state["backbone.bn1.running_var"] = torch.full((64,), torch.nan)
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError) as refused:
-        import_official(tmp_path / "odd.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "odd.pth", tmp_path / "run")
     for words in (
         "1 missing: decode_head.conv_seg_for_vl.bias",
         "1 unexpected: decode_head.conv_seg_for_text.bias",
@@ -127,7 +127,7 @@ def test_missing_and_unexpected_names_are_listed(public: PublicNetwork, tmp_path
 def test_another_model_is_refused_with_a_short_list(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"layer{n}.weight": torch.zeros(2) for n in range(50)}}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"396 missing: .*and 376 more; 50 unexpected: .*and 30 more"):
-        import_official(tmp_path / "other.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "other.pth", tmp_path / "run")
 
 
 @pytest.mark.parametrize("where", ["beside", "inside"])
@@ -139,25 +139,25 @@ def test_objects_are_refused_and_nothing_is_run(
     content = {"model": state, "args": trap} if where == "beside" else {"model": {**state, "args": trap}}
     torch.save(content, tmp_path / "trap.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(InputError, match=r"a Python object besides tensors \(\w+\.mkdir\).*none of it was run"):
-        import_official(tmp_path / "trap.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "trap.pth", tmp_path / "run")
     assert not (tmp_path / "trapped").exists() and not (tmp_path / "run").exists()
 
 
 def test_other_files_are_refused_as_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        import_official(tmp_path / "none.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "none.pth", tmp_path / "run")
     (tmp_path / "text.pth").write_text("hello there")
     with pytest.raises(InputError, match="cannot be read as a checkpoint") as refused:
-        import_official(tmp_path / "text.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "text.pth", tmp_path / "run")
     assert "weights_only" not in str(refused.value)  # torch's advice to switch its protection off
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="no tensors by name"):
-        import_official(tmp_path / "list.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "list.pth", tmp_path / "run")
     torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "whole.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:700])
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-        import_official(tmp_path / "cut.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "cut.pth", tmp_path / "run")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.doc").write_text("mine")
     with pytest.raises(CheckpointError, match="not empty"):
-        import_official(tmp_path / "whole.pth", tmp_path / "run")
+        import_public_checkpoint(tmp_path / "whole.pth", tmp_path / "run")

@@ -31,7 +31,7 @@ from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
@@ -41,7 +41,7 @@ from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city, write_city_patches
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.types import VLM, Detector
 from semicdvl.vlms import VLMS
 
@@ -74,7 +74,7 @@ class DemoRow:
 TRAINED_METHODS = (("Sup-only", "supervised", "sup-only"), ("SemiCD-VL", "semicd_vl", "semicd-vl"))
 
 
-def run_demo(
+def run_demonstration(
     out: Path, *, seed: int = 0, console: Console | None = None, config: DemoConfig | None = None
 ) -> list[DemoRow]:
     """Run the demonstration below `out`, print its table and return the rows.
@@ -106,7 +106,7 @@ def run_demo(
     console.rule(f"4/5  training with {config.labelled:.0%} of the labels: alone, and guided by the VLM")
     for title, method, name in TRAINED_METHODS:
         recipe = _write_recipe(out, method=method, seed=seed, config=config)
-        trained = train(load_recipe(recipe), out / "runs" / method)
+        trained = train_recipe(load_recipe(recipe), out / "runs" / method)
         console.print(f"{title}: {trained.seconds:.0f} s, validation IoU {trained.val['iou']:.3f}")
         detector = build_network_detector(trained.run)
         rows.append(
@@ -206,7 +206,7 @@ def _detect_and_score(
     """Detect change on the whole city and count right and wrong pixels east of `split_col`."""
     began = time.monotonic()
     settings = DetectionConfig(title=f"Synthetic city: {title}")
-    result = detect_to_folder(
+    result = write_detection(
         out / "city" / "before.tif", out / "city" / "after.tif", out / name, detector=detector, config=settings
     )
     with rasterio.open(result.folder / "change.tif") as source:

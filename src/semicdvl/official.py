@@ -60,7 +60,7 @@ class ImportedCheckpoint:
     tensors: int
 
 
-def import_official(checkpoint: Path, run: Path) -> ImportedCheckpoint:
+def import_public_checkpoint(checkpoint: Path, run: Path) -> ImportedCheckpoint:
     """Import a checkpoint of the public SemiCD-VL code as a run.
 
     The public code selects its best epoch on the *test* pairs, so the run is marked as selected on test.
@@ -79,7 +79,7 @@ def import_official(checkpoint: Path, run: Path) -> ImportedCheckpoint:
     theirs = extract_tensors(content, source=checkpoint)
     part = infer_model_section(theirs)
     network = build_network(part)
-    weights = rename_tensors(theirs, network, source=checkpoint)
+    weights = rename_public_tensors(theirs, network, source=checkpoint)
     with write_folder_atomically(run) as folder:
         save_weights(folder / "model.safetensors", weights)
         write_json(folder / "run.json", _make_record(checkpoint, part, network, content))
@@ -162,7 +162,7 @@ def to_public_name(name: str) -> str:
     return theirs + name.removeprefix(ours)
 
 
-def rename_tensors(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
+def rename_public_tensors(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
     """Return the public tensors under the names of `siam_light`, in its data types.
 
     Args:

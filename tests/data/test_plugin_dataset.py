@@ -14,12 +14,12 @@ from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data import DATASETS
 from semicdvl.data.loaders import load_train_batches
 from semicdvl.data.name_lists import read_name_list
-from semicdvl.data.prepare.published import prepare_published
+from semicdvl.data.prepare.published import cut_published
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.data.splits import count_leaks, split_by_fraction
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.training.parts import make_split, read_dataset
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 
 READER = '''"""Harbours: change of piers, in patches that were cut from tiles (`pier7-3`: the third of tile `pier7`)."""
 
@@ -108,7 +108,7 @@ def test_it_is_configured_split_by_tile_and_loaded(
 
 
 def test_a_network_trains_on_it(registered: str, root: Path, tmp_path: Path) -> None:
-    trained = train(recipe_of(registered, root), tmp_path / "run", quiet=True)
+    trained = train_recipe(recipe_of(registered, root), tmp_path / "run", quiet=True)
     assert any("iou" in scores for scores in trained.list_score_columns().values())
 
 
@@ -132,12 +132,12 @@ def test_its_published_lists_are_verified(registered: str, root: Path) -> None:
     for subset, names in subsets.items():
         (root / f"{subset}.txt").write_text("\n".join(names))
     with pytest.raises(DataError, match=f"1 name in common, e.g. '{NAMES[3]}'"):
-        prepare_published(registered, root)
+        cut_published(registered, root)
     (root / "test.txt").write_text("\n".join(NAMES[8:12]))
-    checked = prepare_published(registered, root)
+    checked = cut_published(registered, root)
     assert [(check.name, check.count, check.is_published) for check in checked.lists] == [
         (subset, 4, False) for subset in subsets
     ]
     assert checked.leak_counts == {"val": 0, "test": 0} and read_name_list(root / "val.txt") == tuple(NAMES[4:8])
     with pytest.raises(ConfigError, match="'folder' has no published lists"):
-        prepare_published("folder", root)
+        cut_published("folder", root)

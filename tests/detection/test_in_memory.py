@@ -17,7 +17,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.inputs import ArrayImage
 from semicdvl.detection.output_folder import OUTPUT_FILES
-from semicdvl.detection.pipeline import detect_in_memory, detect_to_folder
+from semicdvl.detection.pipeline import detect_in_memory, write_detection
 from semicdvl.errors import ConfigError, OutputError
 from semicdvl.vlms.models.fake import FakeVLM
 
@@ -54,7 +54,7 @@ def pair(tmp_path_factory) -> Pair:
 @pytest.fixture(scope="module")
 def written(pair, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("written") / "out"
-    detect_to_folder(pair.before, pair.after, out, detector=detector(), config=TILES, progress=QUIET)
+    write_detection(pair.before, pair.after, out, detector=detector(), config=TILES, progress=QUIET)
     return out
 
 

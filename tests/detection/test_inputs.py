@@ -12,8 +12,8 @@ from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import NetworkDetector
-from semicdvl.detection.pair_check.check import check_pair
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pair_check.check import check_image_pair
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import ConfigError
 from semicdvl.types import ChangeMap, Detector
 
@@ -51,7 +51,7 @@ def dates(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def run(dates: tuple[Path, Path], out: Path, **settings) -> gpd.GeoDataFrame:
-    detect_to_folder(*dates, out, detector=Differences(), config=DetectionConfig(tile_px=96, overlap_px=32, **settings),
+    write_detection(*dates, out, detector=Differences(), config=DetectionConfig(tile_px=96, overlap_px=32, **settings),
            progress=QUIET)  # fmt: skip
     return gpd.read_file(out / "changes.gpkg", layer="changes")
 
@@ -80,7 +80,7 @@ def test_grid_of_the_after_image(dates, tmp_path):
     run((dates[0], shifted), tmp_path / "out", grid="after")
     with rasterio.open(tmp_path / "out" / "change.tif") as made:
         assert made.transform.a == 0.75 and (made.transform.c - 366680.2) / 0.75 == pytest.approx(0, abs=1e-6)
-    checked = check_pair(dates[0], shifted, tmp_path / "check", grid="after")
+    checked = check_image_pair(dates[0], shifted, tmp_path / "check", grid="after")
     shares = checked.overlap_before_frac, checked.overlap_after_frac
     assert shares[0] == pytest.approx(checked.overlap_m2 / (140 * 180 * 0.25), rel=0.01)
     assert shares[1] == pytest.approx(checked.height_px * checked.width_px / (100 * 120))
@@ -92,7 +92,7 @@ def test_what_would_only_fail_at_the_end_fails_at_once(dates, tmp_path):
     network = object.__new__(NetworkDetector)
     object.__setattr__(network, "name", "a network")
     with pytest.raises(ConfigError, match=r"accepts 3 bands .*1,2,3,4"):
-        detect_to_folder(
+        write_detection(
             *dates, tmp_path / "out", detector=network, config=DetectionConfig(bands=(1, 2, 3, 4)), progress=QUIET
         )
     assert not (tmp_path / "out").exists()

@@ -10,17 +10,17 @@ from tests.support.brightness_detector import QUIET, TILES, Brighter, read
 
 from semicdvl.detection import pipeline
 from semicdvl.detection.output_folder import OUTPUT_FILES
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError, OutputError
 
 
 def test_an_earlier_result_is_replaced_with_what_a_gis_left_beside_it(pngs, tmp_path):
     out = tmp_path / "out"
-    detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
+    write_detection(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
     (out / "change.tif.aux.xml").write_text("statistics")
     (out / "changes.gpkg-wal").write_text("")
     (out / "evaluation.json").write_text("{}")  # of the earlier map
-    detect_to_folder(*pngs, out, detector=Brighter(name="second"), config=TILES, progress=QUIET)
+    write_detection(*pngs, out, detector=Brighter(name="second"), config=TILES, progress=QUIET)
     assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUT_FILES)
     assert json.loads((out / "run.json").read_text())["detector"]["name"] == "second"
 
@@ -31,7 +31,7 @@ def test_a_folder_with_other_things_is_refused(pngs, tmp_path, foreign):
     out.mkdir()
     (out / foreign).write_text("{}")
     with pytest.raises(OutputError, match=foreign):
-        detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
+        write_detection(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
     assert [path.name for path in out.iterdir()] == [foreign] and (out / foreign).read_text() == "{}"
 
 
@@ -41,7 +41,7 @@ def test_overwrite_keeps_what_is_not_ours(pngs, tmp_path):
     (out / "deep" / "a.txt").write_text("mine")
     (out / "thesis.docx").write_text("years")
     (out / "change.tif").write_text("old")
-    detect_to_folder(*pngs, out, detector=Brighter(), config=replace(TILES, overwrite=True), progress=QUIET)
+    write_detection(*pngs, out, detector=Brighter(), config=replace(TILES, overwrite=True), progress=QUIET)
     assert (out / "thesis.docx").read_text() == "years" and (out / "deep" / "a.txt").read_text() == "mine"
     assert read(out / "change.tif").shape == (150, 230)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out"]
@@ -50,21 +50,21 @@ def test_overwrite_keeps_what_is_not_ours(pngs, tmp_path):
 def test_a_file_in_place_of_the_folder_is_refused(pngs, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="is a file"):
-        detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+        write_detection(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")])
 @pytest.mark.parametrize("stage", ["detect", "write"])
 def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, error, stage):
     out = tmp_path / "out"
-    detect_to_folder(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
+    write_detection(*pngs, out, detector=Brighter(), config=TILES, progress=QUIET)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     detector = Brighter(error=error if stage == "detect" else None)
     if stage == "write":
         monkeypatch.setattr(pipeline, "write_detection_report", lambda *_, **__: (_ for _ in ()).throw(error))
     wanted = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(wanted):
-        detect_to_folder(*pngs, out, detector=detector, config=TILES, progress=QUIET)
+        write_detection(*pngs, out, detector=detector, config=TILES, progress=QUIET)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     kept = [".out.partial"] if stage == "write" and not isinstance(error, OSError) else []
     assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "A.png", "B.png", "out"]
@@ -73,7 +73,7 @@ def test_whatever_happens_nothing_is_half_written(pngs, tmp_path, monkeypatch, e
 
 def test_bad_input_leaves_no_folder(pngs, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        detect_to_folder(
+        write_detection(
             pngs[0], tmp_path / "nowhere.png", tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET
         )
     assert not (tmp_path / "out").exists()
@@ -83,5 +83,5 @@ def test_nothing_but_no_data_is_an_error(tifs, tmp_path):
     with rasterio.open(tifs[1], "r+") as target:
         target.write(np.zeros((3, 150, 230), np.uint8))
     with pytest.raises(InputError, match=r"after\.tif: The image has no data"):
-        detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+        write_detection(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after.tif", "before.tif"]

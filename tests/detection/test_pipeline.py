@@ -17,7 +17,7 @@ from semicdvl.detection import pipeline
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import CheckedPair, measure_pair
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.types import IGNORE
@@ -26,7 +26,7 @@ from semicdvl.types import IGNORE
 # ------------------------------------------------------------------------------------------------ what is written
 def test_everything_is_written_and_right(tifs, tmp_path):
     out = tmp_path / "new" / "out"
-    result = detect_to_folder(*tifs, out, detector=Brighter(), config=replace(TILES, min_area_m2=2.0), progress=QUIET)
+    result = write_detection(*tifs, out, detector=Brighter(), config=replace(TILES, min_area_m2=2.0), progress=QUIET)
     assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUT_FILES)
     change = read(out / "change.tif")
     wanted = np.zeros((150, 230), np.uint8)
@@ -46,7 +46,7 @@ def test_everything_is_written_and_right(tifs, tmp_path):
 
 
 def test_record_says_what_was_run_on_what(tifs, tmp_path):
-    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+    write_detection(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["format"] == "semicdvl-detect" and record["settings"]["tile_px"] == 96
     assert len(record["inputs"]["before"]["sha256"]) == 64 and record["inputs"]["after"]["path"] == str(tifs[1])
@@ -58,18 +58,18 @@ def test_record_says_what_was_run_on_what(tifs, tmp_path):
 
 @pytest.mark.parametrize("tile_px", [64, 256])
 def test_same_bytes_whatever_the_tile(tifs, tmp_path, tile_px):
-    detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), config=TILES, progress=QUIET)
+    write_detection(*tifs, tmp_path / "one", detector=Brighter(), config=TILES, progress=QUIET)
     settings = DetectionConfig(tile_px=tile_px, overlap_px=32)
-    detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), config=settings, progress=QUIET)
+    write_detection(*tifs, tmp_path / "two", detector=Brighter(), config=settings, progress=QUIET)
     for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_same_result_however_few_rows_are_held_at_once(tifs, tmp_path, monkeypatch):
     settings = replace(TILES, min_area_m2=2.0)
-    one = detect_to_folder(*tifs, tmp_path / "one", detector=Brighter(), config=settings, progress=QUIET)
+    one = write_detection(*tifs, tmp_path / "one", detector=Brighter(), config=settings, progress=QUIET)
     monkeypatch.setattr(pipeline, "ScoreStore", partial(ScoreStore, strip_bytes=1))  # two rows at a time
-    two = detect_to_folder(*tifs, tmp_path / "two", detector=Brighter(), config=settings, progress=QUIET)
+    two = write_detection(*tifs, tmp_path / "two", detector=Brighter(), config=settings, progress=QUIET)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(OUTPUT_FILES)
     for name in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -83,17 +83,17 @@ def test_same_result_however_few_rows_are_held_at_once(tifs, tmp_path, monkeypat
 
 
 def test_plain_images(pngs, tmp_path):
-    result = detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+    result = write_detection(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     frame = gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")
     assert result.summary.changed_m2 is None and frame["area_px"].tolist() == [2800, 200, 6] and frame.crs is None
     assert any("no CRS" in line for line in result.warnings) and any("--gsd" in line for line in result.warnings)
     settings = replace(TILES, gsd_m=0.5, min_area_m2=10)
-    told = detect_to_folder(*pngs, tmp_path / "out", detector=Brighter(), config=settings, progress=QUIET)
+    told = write_detection(*pngs, tmp_path / "out", detector=Brighter(), config=settings, progress=QUIET)
     assert told.summary.changed_m2 == 750 and told.summary.objects == 2
 
 
 def test_nothing_found_is_a_result(pngs, tmp_path):
-    result = detect_to_folder(pngs[0], pngs[0], tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+    result = write_detection(pngs[0], pngs[0], tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     assert result.summary.objects == 0 and len(gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")) == 0
     assert any("No change" in line for line in result.warnings)
 
@@ -123,7 +123,7 @@ class Deviates(Brighter):
 
 def test_a_detector_that_fits_sees_the_pair_once_and_whole(tifs, tmp_path):
     detector = Deviates(rounds=2)
-    detect_to_folder(*tifs, tmp_path / "out", detector=detector, config=TILES, progress=QUIET)
+    write_detection(*tifs, tmp_path / "out", detector=detector, config=TILES, progress=QUIET)
     shapes = [tile.valid_HW.shape for tile in detector.shown]
     assert shapes == 2 * [(96, 96), (96, 96), (96, 38), (54, 96), (54, 96), (54, 38)], "two rounds, no overlap"
     with open_pair(*tifs) as pair:
@@ -150,7 +150,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
         if not peaks:
             check = measure_pair(open_pair(*paths))
         tracemalloc.start()
-        result = detect_to_folder(*paths, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+        result = write_detection(*paths, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert result.summary.objects == height // 256

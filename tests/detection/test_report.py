@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from tests.support.brightness_detector import QUIET, TILES, Brighter
 
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 
 
 class Links(HTMLParser):
@@ -21,7 +21,7 @@ class Links(HTMLParser):
 
 
 def test_report_stands_alone_and_shows_the_changes(tifs, tmp_path):
-    detect_to_folder(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), config=TILES, progress=QUIET)
+    write_detection(*tifs, tmp_path / "out", detector=Brighter(name="<b>&"), config=TILES, progress=QUIET)
     html = (tmp_path / "out" / "report.html").read_text()
     page = Links()
     page.feed(html)

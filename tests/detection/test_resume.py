@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.support.paths import ROOT
 
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import OutputError
 from semicdvl.types import IGNORE, ChangeMap, Detector
 
@@ -75,14 +75,14 @@ def result_of(out: Path) -> dict:
 @pytest.fixture
 def wanted(images, tmp_path) -> dict:
     detector = Blurred()
-    detect_to_folder(*images, tmp_path / "whole", detector=detector, config=TILES, progress=QUIET)
+    write_detection(*images, tmp_path / "whole", detector=detector, config=TILES, progress=QUIET)
     assert len(detector.seen) == COUNT
     return result_of(tmp_path / "whole")
 
 
 def interrupt(images, out: Path, *, after: int, **more) -> None:
     with pytest.raises(KeyboardInterrupt):
-        detect_to_folder(*images, out, detector=Blurred(stop_at=after), config=TILES, progress=QUIET, **more)
+        write_detection(*images, out, detector=Blurred(stop_at=after), config=TILES, progress=QUIET, **more)
 
 
 def test_goes_on_after_an_interruption(images, tmp_path, wanted):
@@ -91,7 +91,7 @@ def test_goes_on_after_an_interruption(images, tmp_path, wanted):
     assert not out.exists() and (tmp_path / ".out.partial").is_dir()
     interrupt(images, out, after=10)  # and again, in the fourth
     detector = Blurred()
-    detect_to_folder(*images, out, detector=detector, config=TILES, progress=QUIET)
+    write_detection(*images, out, detector=detector, config=TILES, progress=QUIET)
     tiles = json.loads((out / "run.json").read_text())["tiles"]
     assert tiles["all"] == COUNT and tiles["from_an_interrupted_run"] + len(detector.seen) == COUNT
     assert tiles["from_an_interrupted_run"] >= 14, "two rows of tiles were done by the first run"
@@ -110,7 +110,7 @@ def test_goes_on_after_a_kill(images, tmp_path, wanted):
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not out.exists()
     detector = Blurred()
-    detect_to_folder(*images, out, detector=detector, config=TILES, progress=QUIET)
+    write_detection(*images, out, detector=detector, config=TILES, progress=QUIET)
     assert 0 < len(detector.seen) <= COUNT - 14 and result_of(out) == wanted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["A.png", "B.png", "out", "whole"]
 
@@ -119,7 +119,7 @@ def test_another_size_for_small_objects_uses_the_same_tiles(images, tmp_path):
     interrupt(images, tmp_path / "out", after=COUNT - 1)
     detector = Blurred()
     settings = replace(TILES, min_area_m2=200.0, title="Other words")
-    result = detect_to_folder(*images, tmp_path / "out", detector=detector, config=settings, progress=QUIET)
+    result = write_detection(*images, tmp_path / "out", detector=detector, config=settings, progress=QUIET)
     assert len(detector.seen) <= 7 and result.summary.objects > 0
     assert gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")["area_px"].min() >= 200
 
@@ -134,7 +134,7 @@ def test_starts_anew_where_anything_else_differs(images, tmp_path, other):
         Image.fromarray(np.asarray(Image.open(images[1]))[::-1]).save(images[1])
     if other == "manifest":
         (tmp_path / ".out.partial" / "manifest.json").write_text("{")
-    detect_to_folder(*images, out, detector=detector, config=settings, progress=QUIET)
+    write_detection(*images, out, detector=detector, config=settings, progress=QUIET)
     tiles = json.loads((out / "run.json").read_text())["tiles"]
     assert len(detector.seen) == tiles["all"] and tiles["from_an_interrupted_run"] == 0
     assert not (tmp_path / ".out.partial").exists()
@@ -146,7 +146,7 @@ def test_damaged_tiles_are_made_anew(images, tmp_path, wanted):
     path = tmp_path / ".out.partial" / "tiles" / "00001.planes"
     path.write_bytes(bytes(100) + path.read_bytes()[100:])
     detector = Blurred()
-    detect_to_folder(*images, out, detector=detector, config=TILES, progress=QUIET)
+    write_detection(*images, out, detector=detector, config=TILES, progress=QUIET)
     assert len(detector.seen) == COUNT - 7 and result_of(out) == wanted
 
 
@@ -156,16 +156,16 @@ def test_two_runs_on_one_folder_are_refused(images, tmp_path):
     with (partial / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(OutputError, match="another run"):
-            detect_to_folder(*images, tmp_path / "out", detector=Blurred(), config=TILES, progress=QUIET)
+            write_detection(*images, tmp_path / "out", detector=Blurred(), config=TILES, progress=QUIET)
     assert partial.is_dir(), "it is the other run's"
-    detect_to_folder(*images, tmp_path / "out", detector=Blurred(), config=TILES, progress=QUIET)
+    write_detection(*images, tmp_path / "out", detector=Blurred(), config=TILES, progress=QUIET)
     assert not partial.exists()
 
 
 def test_result_moves_as_a_whole(images, tmp_path, monkeypatch):
     """What an earlier result holds is there until the new one is whole."""
     out = tmp_path / "out"
-    detect_to_folder(*images, out, detector=Blurred(), config=TILES, progress=QUIET)
+    write_detection(*images, out, detector=Blurred(), config=TILES, progress=QUIET)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     interrupt(images, out, after=3)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -21,7 +21,7 @@ from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.run import prepare_patches
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning.patch_scores import compute_uncertainty, score_patches
 from semicdvl.evaluation.active_learning.select import SuggestConfig, select_patches, suggest_patches
@@ -84,7 +84,7 @@ def detected(root: Path, doubtful: list[tuple[int, int]] = DOUBTFUL) -> Path:
     valid_HW[patch(*EMPTY)] = False
     after = written(root / "after.tif", t2_HWC, valid_HW)
     tiles = DetectionConfig(tile_px=64, overlap_px=0)
-    return detect_to_folder(
+    return write_detection(
         before, after, root / "out", detector=Grey(), config=tiles, progress=Console(quiet=True)
     ).folder
 
@@ -211,7 +211,7 @@ def test_plain_pictures_give_boxes_in_pixels(tmp_path: Path):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     tiles = DetectionConfig(tile_px=64, overlap_px=0)
     quiet = Console(quiet=True)
-    detect_to_folder(
+    write_detection(
         tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Grey(), config=tiles, progress=quiet
     )
     suggested = suggest_patches(tmp_path / "out", config=SuggestConfig(count=2, patch_px=SIDE))

@@ -25,10 +25,10 @@ from tests.support.reference_maps import (
     vectors,
 )
 
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError
 from semicdvl.evaluation import map_vs_truth as truth_module
-from semicdvl.evaluation.evaluate import evaluate_map
+from semicdvl.evaluation.evaluate import score_map
 from semicdvl.evaluation.map_vs_truth import compare_with_truth, read_detected_map, read_truth
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import count_objects
@@ -37,7 +37,7 @@ from semicdvl.types import IGNORE
 
 # ------------------------------------------------------------------------------------------------ polygons and masks
 def test_polygons_give_the_scores_that_one_counts_by_hand(out: Path, tmp_path: Path) -> None:
-    done = evaluate_map(out, vectors(tmp_path / "truth.gpkg", REAL), sample=0)
+    done = score_map(out, vectors(tmp_path / "truth.gpkg", REAL), sample=0)
     pixels = done.comparison.pixels
     assert pixels == ConfusionCounts(tn=80 * 130 - 690, fp=80 + 200, fn=80 + 80 + 30, tp=200 + 20)
     scores = done.comparison.objects.counts
@@ -80,7 +80,7 @@ def test_every_kind_of_truth_agrees_with_the_plain_metrics(
 
 def test_an_area_and_unknown_ground_leave_pixels_out(out: Path, tmp_path: Path) -> None:
     area = vectors(tmp_path / "aoi.gpkg", [(0, 0, 90, 15)])
-    done = evaluate_map(out, vectors(tmp_path / "truth.gpkg", REAL), area=area, sample=0)
+    done = score_map(out, vectors(tmp_path / "truth.gpkg", REAL), area=area, sample=0)
     assert done.comparison.pixels.total == 80 * 15
     scores = done.comparison.objects.counts
     assert (scores.predicted, scores.actual, scores.matched) == (2, 1, 1)  # cut at the area's edge, the IoU is 1
@@ -108,11 +108,11 @@ def test_a_mask_on_another_grid_is_laid_onto_the_result(out: Path, tmp_path: Pat
 def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
     for name, value in (("a", 90), ("b", 90)):
         Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
-    plain = detect_to_folder(
+    plain = write_detection(
         tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out", detector=Red(), progress=Console(quiet=True)
     ).folder
     Image.fromarray(burned(REAL) * np.uint8(255)).save(tmp_path / "label.png")
-    done = evaluate_map(plain, tmp_path / "label.png", sample=100)
+    done = score_map(plain, tmp_path / "label.png", sample=100)
     assert done.comparison.pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, fn=410)
     rows = dict(done.format_rows())
     assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "not defined"

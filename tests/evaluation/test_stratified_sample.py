@@ -21,7 +21,7 @@ from tests.support.reference_maps import (
 
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.evaluation import map_vs_truth as truth_module
-from semicdvl.evaluation.evaluate import draw_sample, evaluate_map
+from semicdvl.evaluation.evaluate import draw_reference_sample, score_map
 from semicdvl.evaluation.map_vs_truth import DetectedMap
 from semicdvl.evaluation.stratified_sample import draw_stratified_sample
 from semicdvl.types import IGNORE
@@ -49,20 +49,20 @@ def test_places_are_drawn_within_the_classes(seed: int, total: int) -> None:
 
 
 def test_places_checked_by_hand_tell_the_area(out: Path, tmp_path: Path) -> None:
-    path = draw_sample(out, count=400, seed=1)
+    path = draw_reference_sample(out, count=400, seed=1)
     places = gpd.read_file(path)
     assert places.truth.isna().all() and places.geometry.area.round(6).eq(GSD**2).all()
     with pytest.raises(InputError, match="checked"):
-        evaluate_map(out, path)
+        score_map(out, path)
     with pytest.raises(ConfigError, match="may hold answers"):
-        draw_sample(out, count=400)
+        draw_reference_sample(out, count=400)
     centres = places.geometry.centroid
     real = gpd.GeoSeries([on_map(*each) for each in REAL], crs=UTM).union_all()
     places["truth"] = centres.within(real).astype(int)
     places.loc[:9, "truth"] = pd.NA
     for name, geometry in (("checked.gpkg", places.geometry), ("points.fgb", centres)):
         places.set_geometry(geometry).to_file(tmp_path / name)
-        done = evaluate_map(out, tmp_path / name)
+        done = score_map(out, tmp_path / name)
         assert done.comparison is None and done.sample.checked_count == len(places) - 10
         area = done.accuracy.estimated_areas[1]
         assert abs(area.value - 410 / 4) < 1.5 * area.half_width and area.half_width < 60
@@ -71,13 +71,13 @@ def test_places_checked_by_hand_tell_the_area(out: Path, tmp_path: Path) -> None
     places["truth"] = 3
     places.to_file(tmp_path / "odd.gpkg")
     with pytest.raises(DataError, match="holds 3"):
-        evaluate_map(out, tmp_path / "odd.gpkg")
+        score_map(out, tmp_path / "odd.gpkg")
 
 
 def test_a_sample_of_known_truth_brackets_it(out: Path, tmp_path: Path) -> None:
-    done = evaluate_map(out, vectors(tmp_path / "truth.gpkg", REAL), sample=800, seed=2)
+    done = score_map(out, vectors(tmp_path / "truth.gpkg", REAL), sample=800, seed=2)
     assert done.sample.checked_count == 800 and done.sample.class_px == (80 * 130 - 500, 500)
     area = done.accuracy.estimated_areas[1]
     assert abs(area.value - 410 / 4) < 1.5 * area.half_width
-    again = evaluate_map(out, tmp_path / "truth.gpkg", sample=800, seed=2)
+    again = score_map(out, tmp_path / "truth.gpkg", sample=800, seed=2)
     assert again.accuracy.estimated_areas == done.accuracy.estimated_areas

@@ -20,7 +20,7 @@ from semicdvl.ceg.prompts import Prompts, resolve_prompts
 from semicdvl.errors import ConfigError, InputError, OutputError, StoreError
 from semicdvl.pseudo_labels.generate import CEGSettings, build_store_spec, generate_labels, make_labels
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
-from semicdvl.pseudo_labels.quality import verify_store
+from semicdvl.pseudo_labels.quality import verify_entries
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments, quantise_scores
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.types import Instance, PairFiles, Segments, VLMLabels
@@ -209,7 +209,7 @@ def test_damage_is_found(tmp_path: Path, pairs: list[PairFiles]) -> None:
     next((root / "labels").glob("*/*.png")).write_bytes(b"no picture")
     assert len(store.verify()) == 2
     with pytest.raises(StoreError, match=r"2 damaged files.*\n.*damaged answer(.|\n)*damaged label"):
-        verify_store(root)
+        verify_entries(root)
     with pytest.raises(StoreError, match="damaged answer"):  # and it is not used
         _fill(pairs, root, Colours(), CEGSettings(gamma=0.6))
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from shapely.geometry import box
 
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.types import IGNORE, ChangeMap, Detector
 
 UTM, CORNER, GSD = "EPSG:32633", (400_000.0, 5_600_000.0), 0.5
@@ -70,6 +70,6 @@ def detected(root: Path, found: list[tuple[int, int, int, int]]) -> Path:
     before = raster(root / "before.tif", t1_HWC, photometric="RGB")
     after = raster(root / "after.tif", t2_HWC, photometric="RGB", nodata=7)
     tiles = DetectionConfig(tile_px=64, overlap_px=0)
-    return detect_to_folder(
+    return write_detection(
         before, after, root / "out", detector=Red(), config=tiles, progress=Console(quiet=True)
     ).folder

@@ -26,10 +26,10 @@ def main(recipe: Path, run: Path) -> None:
 
     with patch.object(room, "train_batches", interrupted):
         try:
-            room.train(checked, run, quiet=True)
+            room.train_recipe(checked, run, quiet=True)
         except KeyboardInterrupt:
             sys.stdout.write("interrupted\n")
-    room.train(checked, run, quiet=True)
+    room.train_recipe(checked, run, quiet=True)
 
 
 if __name__ == "__main__":

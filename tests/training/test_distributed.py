@@ -38,7 +38,7 @@ from semicdvl.training.distributed import (
     join_process_group,
     synchronise_batch_norm,
 )
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.types import Segments
 
 SCRIPT = ROOT / "tests" / "support" / "two_processes.py"
@@ -109,7 +109,7 @@ def _curve(run: Path) -> np.ndarray:
 
 
 def _train(parts: dict[str, str], run: Path, **options: Any) -> np.ndarray:
-    train(parse_recipe(_recipe(parts, **options), source="test"), run, quiet=True)
+    train_recipe(parse_recipe(_recipe(parts, **options), source="test"), run, quiet=True)
     return _curve(run)
 
 

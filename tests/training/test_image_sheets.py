@@ -15,7 +15,7 @@ from semicdvl.methods.supervised import Supervised
 from semicdvl.training import image_sheets
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.image_sheets import CLASS_COLORS, PADDING, build_sheet, write_sheet
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, UnlabelledBatch, VLMTargets
 
 HEIGHT, WIDTH = 24, 40
@@ -140,7 +140,7 @@ def test_drawing_a_sheet_does_not_change_the_training(tmp_path: Path) -> None:
             "train": length | {"sheet_every": sheet_every, "ema": 0.9},
         }
         run = tmp_path / f"run{sheet_every}"
-        train(parse_recipe(content, source="test"), run, quiet=True)
+        train_recipe(parse_recipe(content, source="test"), run, quiet=True)
         events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         curves.append([event.get("loss") for event in events])
         assert sorted(path.name for path in run.glob("sheets/*")) == (

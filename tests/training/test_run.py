@@ -16,7 +16,7 @@ from semicdvl.methods.supervised import Supervised
 from semicdvl.training.distributed import join_process_group
 from semicdvl.training.evaluate import evaluate_run
 from semicdvl.training.parts import build_loader_options, make_split
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 
 
 @pytest.mark.parametrize("method", ["supervised", "fixmatch", "semicd_vl"])
@@ -24,7 +24,7 @@ def test_a_recipe_becomes_a_run_that_can_be_loaded_and_evaluated(
     data: Path, store: Path, tmp_path: Path, method: str
 ) -> None:
     recipe = build_tiny_recipe(data, store, method__name=method)
-    result = train(recipe, tmp_path / "run", quiet=True)
+    result = train_recipe(recipe, tmp_path / "run", quiet=True)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["selected_on"]) == ("finished", "val")
     assert record["split"]["labelled"] == 2 and record["split"]["leaking_pairs"] == 0
@@ -44,38 +44,40 @@ def test_a_network_learns_what_changed(data: Path, tmp_path: Path) -> None:
     recipe = build_tiny_recipe(
         data, None, method__name="supervised", train__steps=60, train__eval_every=20, train__lr=0.02
     )
-    assert train(recipe, tmp_path / "run", quiet=True).test["iou"] > 0.5
+    assert train_recipe(recipe, tmp_path / "run", quiet=True).test["iou"] > 0.5
 
 
 def test_a_finished_run_is_read_not_trained_again_and_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
     recipe = build_tiny_recipe(data, None, method__name="supervised")
-    first = train(recipe, tmp_path / "run", quiet=True)
+    first = train_recipe(recipe, tmp_path / "run", quiet=True)
     stamp = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
-    assert train(recipe, tmp_path / "run", quiet=True) == first
+    assert train_recipe(recipe, tmp_path / "run", quiet=True) == first
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(CheckpointError, match="another recipe"):
-        train(build_tiny_recipe(data, None, method__name="supervised", train__steps=5), tmp_path / "run", quiet=True)
+        train_recipe(
+            build_tiny_recipe(data, None, method__name="supervised", train__steps=5), tmp_path / "run", quiet=True
+        )
 
 
 def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match="Did you mean 'semicd_vl'"):
-        train(build_tiny_recipe(data, store, method__name="semicdvl"), run, quiet=True)
+        train_recipe(build_tiny_recipe(data, store, method__name="semicdvl"), run, quiet=True)
     with pytest.raises(ConfigError, match=r"no option 'confidence'.*Did you mean 'confidence_min'"):
-        train(build_tiny_recipe(data, store, method__confidence=0.9), run, quiet=True)
+        train_recipe(build_tiny_recipe(data, store, method__confidence=0.9), run, quiet=True)
     with pytest.raises(ConfigError, match=r"add pseudo\.store"):
-        train(build_tiny_recipe(data, None), run, quiet=True)
+        train_recipe(build_tiny_recipe(data, None), run, quiet=True)
     with pytest.raises(DataError, match="less than one pair"):
-        train(build_tiny_recipe(data, store, data__labelled=0.01), run, quiet=True)
+        train_recipe(build_tiny_recipe(data, store, data__labelled=0.01), run, quiet=True)
     with pytest.raises(StoreError, match="holds no labels for 6 of 6 training pairs"):
         (tmp_path / "empty").mkdir()
         (tmp_path / "empty" / "manifest.json").write_text((store / "manifest.json").read_text())
-        train(build_tiny_recipe(data, tmp_path / "empty"), run, quiet=True)
+        train_recipe(build_tiny_recipe(data, tmp_path / "empty"), run, quiet=True)
     assert not run.exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").write_text("mine")
     with pytest.raises(CheckpointError, match="not a run directory"):
-        train(build_tiny_recipe(data, store), tmp_path / "full", quiet=True)
+        train_recipe(build_tiny_recipe(data, store), tmp_path / "full", quiet=True)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -87,7 +89,7 @@ def test_the_recipe_says_whether_both_dates_share_colour_and_blur(data: Path, pa
 def test_a_run_killed_before_its_record_can_be_started(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".part-0123456789abcdef.json").write_text('{"form')
-    train(build_tiny_recipe(data, None, method__name="supervised", train__steps=1), tmp_path / "run", quiet=True)
+    train_recipe(build_tiny_recipe(data, None, method__name="supervised", train__steps=1), tmp_path / "run", quiet=True)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"run.json", "model.safetensors"} <= names and not any(name.startswith(".") for name in names)
 
@@ -95,7 +97,7 @@ def test_a_run_killed_before_its_record_can_be_started(data: Path, tmp_path: Pat
 def test_a_damaged_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a trained run"):
         load_network(tmp_path)
-    train(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
+    train_recipe(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
     (tmp_path / "run" / "model.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(CheckpointError, match="no weights that can be read"):
         load_network(tmp_path / "run")

@@ -12,7 +12,7 @@ from semicdvl.config import TrainConfig, load_recipe, parse_recipe
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.training.length import compute_training_length
 from semicdvl.training.parts import make_split
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.types import PairFiles, Split
 
 RECIPE = """
@@ -79,9 +79,9 @@ def test_scores_selected_on_validation_pairs_are_not_marked(
 
 
 def test_the_test_pairs_select_the_step_on_request(recipe: Path, tmp_path: Path) -> None:
-    by_test = train(load_recipe(recipe, overrides=("select=test",)), tmp_path / "run", quiet=True)
+    by_test = train_recipe(load_recipe(recipe, overrides=("select=test",)), tmp_path / "run", quiet=True)
     assert by_test.test["accuracy"] == pytest.approx(by_test.fit_result.best["accuracy"]) and by_test.val == {}
-    by_val = train(load_recipe(recipe), tmp_path / "other", quiet=True)
+    by_val = train_recipe(load_recipe(recipe), tmp_path / "other", quiet=True)
     assert by_val.test["accuracy"] != pytest.approx(by_val.fit_result.best["accuracy"])  # other pairs, another score
     with pytest.raises(DataError, match=r"no test pair\. Raise data\.test_frac"):
         make_split(load_recipe(recipe, overrides=("data.test_frac=0.0",)).data, select="test")

@@ -28,8 +28,8 @@ from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import normalise_images
-from semicdvl.training.run import train
-from semicdvl.training.self_training import AdaptConfig, adapt
+from semicdvl.training.run import train_recipe
+from semicdvl.training.self_training import AdaptConfig, adapt_to_pair
 from semicdvl.training.self_training.labels import default_gamma_of, select_training_patches
 from semicdvl.training.self_training.network import build_siam_aerial
 from semicdvl.training.self_training.patches import place_patches
@@ -67,7 +67,7 @@ def _town(folder: Path, *, changed: bool = True, height: int = 128, width: int =
 
 def _adapt(pair: list[Path], run: Path, *, vlm: Any = None, ceg: CEGSettings = CEG, **changes: Any) -> Any:
     changed = replace(TINY, **changes)
-    return adapt(*pair, run, vlm=vlm or FakeVLM(), prompts=WORDS, ceg=ceg, config=changed, console=QUIET)
+    return adapt_to_pair(*pair, run, vlm=vlm or FakeVLM(), prompts=WORDS, ceg=ceg, config=changed, console=QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_methods_that_need_labels_say_so(done: Any, tmp_path: Path, method: dict
     content = build_adapt_recipe(done.run, TINY, side_px=64).model_dump(mode="json")
     recipe = parse_recipe({**content, "method": method}, source="test")
     with pytest.raises(ConfigError, match=rf"needs labelled pairs, and data.labelled = 0 leaves none.*{remedy}"):
-        train(recipe, tmp_path / "run", quiet=True)
+        train_recipe(recipe, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 

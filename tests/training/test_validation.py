@@ -11,7 +11,7 @@ from semicdvl.data.readers import folder
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.generate import CEGSettings, generate_labels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.training.validation import score_vlm_alone
 from semicdvl.types import Segments
 
@@ -61,14 +61,14 @@ def test_a_vlm_without_instances_has_no_scores(data: Path, tmp_path: Path) -> No
 
 def test_a_network_worse_than_the_vlm_alone_gives_advice(data: Path, store: Path, tmp_path: Path) -> None:
     recipe = build_tiny_recipe(data, store, train__steps=1)
-    result = train(recipe, tmp_path / "run", quiet=True)
+    result = train_recipe(recipe, tmp_path / "run", quiet=True)
     assert result.vlm_scores is not None and result.vlm_scores["iou"] > 0.5 > result.val["iou"]
     assert result.list_score_columns()["VLM alone (validation)"] == result.vlm_scores
     assert "`semicdvl detect` without --model is better" in (result.give_advice() or "")
-    again = train(recipe, tmp_path / "run", quiet=True)
+    again = train_recipe(recipe, tmp_path / "run", quiet=True)
     assert again.vlm_scores == result.vlm_scores, "a finished run has it in its record"
     assert replace(result, val={"iou": 1.0}).give_advice() is None and replace(result, val={}).give_advice() is None
     supervised = build_tiny_recipe(data, None, method__name="supervised", train__steps=1)
-    alone = train(supervised, tmp_path / "alone", quiet=True)
+    alone = train_recipe(supervised, tmp_path / "alone", quiet=True)
     assert alone.vlm_scores is None and alone.give_advice() is None
     assert list(alone.list_score_columns()) == ["validation (selected)", "test"]

@@ -18,7 +18,7 @@ from semicdvl.data.readers import folder
 from semicdvl.data.splits import split_by_fraction
 from semicdvl.errors import DataError
 from semicdvl.methods.semicd_vl import SemiCDVL
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.types import IGNORE, LabelledBatch, TrainingProgress
 
 SIZES = {"crop_px": 32, "unlabelled_batch": 3, "vlm": None, "steps": 2, "seed": 5}
@@ -125,7 +125,7 @@ select = "last"
 def test_the_last_weights_are_kept_whatever_their_scores(data: Path, tmp_path: Path, val: float) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE.format(data=data.as_posix(), val=val))
     run = tmp_path / "run"
-    done = train(load_recipe(tmp_path / "recipe.toml"), run, quiet=True)
+    done = train_recipe(load_recipe(tmp_path / "recipe.toml"), run, quiet=True)
     record = json.loads((run / "run.json").read_text())
     assert done.fit_result.best_step == record["best_step"] == 6 and record["selected_on"] == done.selected_on == "last"
     kept, newest = (load_weights(path / "model.safetensors") for path in (run, run / "state" / "00000006"))

@@ -131,7 +131,7 @@ def detect_to_folder(
     chosen = _choose_detector(detector)
     built = _build(chosen)
     with open_executor(executor, workers=workers, build=_get_builder(chosen, executor), built=built) as tiles:
-        return pipeline.detect_to_folder(
+        return pipeline.write_detection(
             before, after, Path(out), detector=built, config=config, progress=_open_console(progress), executor=tiles
         )
 
@@ -219,7 +219,7 @@ def check_pair(
     from semicdvl.detection.pair_check import check
 
     folder = None if out is None else Path(out)
-    return check.check_pair(before, after, folder, bands=bands, after_bands=after_bands, grid=grid)
+    return check.check_image_pair(before, after, folder, bands=bands, after_bands=after_bands, grid=grid)
 
 
 def run_demo(
@@ -243,7 +243,7 @@ def run_demo(
     """
     from semicdvl import demo
 
-    return demo.run_demo(Path(out), seed=seed, console=console, config=config)
+    return demo.run_demonstration(Path(out), seed=seed, console=console, config=config)
 
 
 # ------------------------------------------------------------------------------------------------ arguments -> parts

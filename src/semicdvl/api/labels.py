@@ -169,7 +169,7 @@ def verify_store(store: str | Path) -> str:
     """
     from semicdvl.pseudo_labels import quality
 
-    return quality.verify_store(Path(store))
+    return quality.verify_entries(Path(store))
 
 
 def prepare(
@@ -241,7 +241,7 @@ def prepare_published(
     from semicdvl.data.prepare import published
 
     places = [None if path is None else Path(path) for path in (out, lists)]
-    return published.prepare_published(name, Path(root), places[0], lists=places[1], only_verify=only_verify)
+    return published.cut_published(name, Path(root), places[0], lists=places[1], only_verify=only_verify)
 
 
 def suggest(

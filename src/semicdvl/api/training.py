@@ -62,7 +62,7 @@ def train(
     from semicdvl.training import run as training
 
     checked = _read_recipe(recipe, overrides)
-    return training.train(checked, Path("runs") / checked.name if run is None else Path(run), quiet=quiet)
+    return training.train_recipe(checked, Path("runs") / checked.name if run is None else Path(run), quiet=quiet)
 
 
 def adapt(
@@ -106,7 +106,7 @@ def adapt(
 
     model = build_vlm(vlm)
     settings = complete_ceg_settings(ceg, gamma=default_gamma_of(model))
-    return self_training.adapt(
+    return self_training.adapt_to_pair(
         before,
         after,
         Path(run),
@@ -181,7 +181,7 @@ def evaluate_map(
 
     count = evaluation.DEFAULT_SAMPLE_SIZE if sample is None else sample
     region = None if area is None else Path(area)
-    return evaluation.evaluate_map(
+    return evaluation.score_map(
         Path(result), Path(truth), area=region, layer=layer, area_layer=area_layer, sample=count, seed=seed
     )
 
@@ -221,7 +221,7 @@ def draw_sample(
     from semicdvl.evaluation import evaluate as evaluation
 
     region = None if area is None else Path(area)
-    return evaluation.draw_sample(Path(result), count=count, seed=seed, area=region, area_layer=area_layer)
+    return evaluation.draw_reference_sample(Path(result), count=count, seed=seed, area=region, area_layer=area_layer)
 
 
 def benchmark(
@@ -315,7 +315,7 @@ def import_official(checkpoint: str | Path, run: str | Path) -> ImportedCheckpoi
     """
     from semicdvl import official
 
-    return official.import_official(Path(checkpoint), Path(run))
+    return official.import_public_checkpoint(Path(checkpoint), Path(run))
 
 
 def _read_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Recipe:

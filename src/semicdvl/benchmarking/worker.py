@@ -22,7 +22,7 @@ from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
 from semicdvl.training.evaluate import evaluate_network
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 
 REPORTED_SCORES = ("iou", "f1", "precision", "recall")
 
@@ -56,7 +56,7 @@ def run_benchmark_job(job_file: Path) -> dict[str, Any]:
 def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
     """Train and return the outcome: test scores of the selected and of the last step, and cost."""
     began = time.monotonic()
-    trained = train(recipe, run, quiet=True)
+    trained = train_recipe(recipe, run, quiet=True)
     record = read_run(run)
     last = record.get("test_last") or _score_last_step(recipe, run)
     return {

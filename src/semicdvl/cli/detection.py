@@ -46,8 +46,8 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
-@app.command(rich_help_panel=DETECTION)
-def demo(
+@app.command(name="demo", rich_help_panel=DETECTION)
+def demo_command(
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder for the city, the runs and the report", rich_help_panel=OUTPUT),
@@ -58,9 +58,9 @@ def demo(
     cd.run_demo(output, seed=seed, console=out)
 
 
-@app.command(rich_help_panel=DETECTION)
+@app.command(name="check", rich_help_panel=DETECTION)
 @expand_option_groups
-def check(
+def check_command(
     pair: PairArguments,
     reading: BandOptions,
     output: Annotated[
@@ -178,9 +178,9 @@ class MapOptions:
         }
 
 
-@app.command(rich_help_panel=DETECTION)
+@app.command(name="detect", rich_help_panel=DETECTION)
 @expand_option_groups
-def detect(
+def detect_command(
     context: typer.Context,
     pair: OptionalPairArguments,
     reading: ReadingOptions,

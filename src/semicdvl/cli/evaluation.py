@@ -14,7 +14,7 @@ import semicdvl as cd
 from semicdvl.cli.app import EVALUATION, app, out
 from semicdvl.cli.option_groups import expand_option_groups
 from semicdvl.cli.options import INPUT, DatasetOptions
-from semicdvl.cli.tables import build_score_table
+from semicdvl.cli.tables import build_metrics_table
 
 
 class Subset(StrEnum):
@@ -52,9 +52,9 @@ class TruthOptions:
         return {"area": self.area, "area_layer": self.area_layer}
 
 
-@app.command(rich_help_panel=EVALUATION)
+@app.command(name="evaluate", rich_help_panel=EVALUATION)
 @expand_option_groups
-def evaluate(
+def evaluate_command(
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
     reading: DatasetOptions,
     truth: TruthOptions,
@@ -98,7 +98,7 @@ def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: 
 
     scores = cd.evaluate(run, dataset, split=split.value)
     title = f"{run} on {split.value} of {data}"
-    out.print(build_score_table(title, {name_score_column(run, split.value): scores}))
+    out.print(build_metrics_table(title, {name_score_column(run, split.value): scores}))
 
 
 def _evaluate_map(folder: Path, truth: Path, **options: Any) -> None:
@@ -113,8 +113,8 @@ def _evaluate_map(folder: Path, truth: Path, **options: Any) -> None:
     out.print(f"numbers: {folder / 'evaluation.json'}", soft_wrap=True)
 
 
-@app.command(rich_help_panel=EVALUATION)
-def benchmark(
+@app.command(name="benchmark", rich_help_panel=EVALUATION)
+def benchmark_command(
     suite: Annotated[Path, typer.Argument(help="A TOML file; the shipped one is recipes/suites/small.toml")],
     output: Annotated[
         Path | None,

@@ -47,9 +47,9 @@ class PseudoLabelOptions(CEGOptions):
         return {} if self.gamma_segmentation is None else {"gamma_segmentation": self.gamma_segmentation}
 
 
-@app.command(rich_help_panel=LABELS)
+@app.command(name="pseudo", rich_help_panel=LABELS)
 @expand_option_groups
-def pseudo(
+def pseudo_command(
     data: Annotated[Path, typer.Argument(help="Folder of a data set (A/ and B/, with or without label/)")],
     output: Annotated[
         Path,
@@ -112,8 +112,8 @@ def pseudo(
         out.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
 
-@app.command(rich_help_panel=LABELS)
-def suggest(
+@app.command(name="suggest", rich_help_panel=LABELS)
+def suggest_command(
     result: Annotated[Path, typer.Argument(help="Folder that `semicdvl detect` wrote")],
     count: Annotated[int, typer.Option("--count", "-n", help="Number of patches")] = 20,
     patch_px: Annotated[

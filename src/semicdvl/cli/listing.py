@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 @app.command(name="list", rich_help_panel=EVALUATION)
-def list_parts(
+def list_command(
     kind: Annotated[Kind, typer.Argument(help="What to list")],
     params: Annotated[bool, typer.Option(help="Also count the parameters of each network")] = False,
 ) -> None:

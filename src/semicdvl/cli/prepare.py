@@ -62,7 +62,7 @@ class SplitOptions:
 
 @prepare_app.callback(invoke_without_command=True)
 @expand_option_groups
-def prepare(
+def prepare_command(
     context: typer.Context,
     before: Annotated[
         Path | None, typer.Option(help="Image of date 1: any raster that GDAL reads", rich_help_panel=INPUT)

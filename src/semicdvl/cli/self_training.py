@@ -87,9 +87,9 @@ class TrainingOptions:
         )
 
 
-@app.command(rich_help_panel=TRAINING)
+@app.command(name="adapt", rich_help_panel=TRAINING)
 @expand_option_groups
-def adapt(
+def adapt_command(
     pair: PairArguments,
     output: Annotated[
         Path,

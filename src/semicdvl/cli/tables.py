@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 
-def build_score_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+def build_metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
     """Return scores as a table, one column per set of pairs."""
     table = Table("", *columns, title=title, title_justify="left", box=None, header_style="bold")
     for name in dict.fromkeys(name for scores in columns.values() for name in scores):

@@ -10,7 +10,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import TRAINING, app, out
-from semicdvl.cli.tables import build_score_table
+from semicdvl.cli.tables import build_metrics_table
 
 
 class Select(StrEnum):
@@ -21,8 +21,8 @@ class Select(StrEnum):
     last = "last"
 
 
-@app.command(rich_help_panel=TRAINING)
-def train(
+@app.command(name="train", rich_help_panel=TRAINING)
+def train_command(
     recipe: Annotated[Path, typer.Argument(help="A TOML file; the shipped ones are in recipes/")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run directory; by default runs/NAME, with the recipe's name")
@@ -41,14 +41,14 @@ def train(
     """
     selected = () if select is None else (f"train.select={select.value}",)
     trained = cd.train(recipe, output, overrides=(*(override or ()), *selected))
-    out.print(build_score_table(f"{trained.run}", trained.list_score_columns()))
+    out.print(build_metrics_table(f"{trained.run}", trained.list_score_columns()))
     if advice := trained.give_advice():
         out.print(advice, style="yellow")
     out.print(f"weights and record: {trained.run}")
 
 
 @app.command(name="import-official", rich_help_panel=TRAINING)
-def import_official(
+def import_official_command(
     checkpoint: Annotated[Path, typer.Argument(help="A .pth file of the public SemiCD-VL code, such as its best.pth")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory to write")],
 ) -> None:
@@ -64,8 +64,8 @@ class Form(StrEnum):
     onnx = "onnx"
 
 
-@app.command(rich_help_panel=TRAINING)
-def export(
+@app.command(name="export", rich_help_panel=TRAINING)
+def export_command(
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote")],
     to: Annotated[Form, typer.Option(help="Format of the file; needs semicdvl\\[onnx]")] = Form.onnx,
     output: Annotated[

@@ -44,7 +44,7 @@ def detect_in_memory(
     """Find what changed between two images; nothing is written.
 
     All maps are held in memory: 4 bytes per pixel and map of the detector, beside the result. For rasters that are too
-    large for that, and for runs that can be resumed, use `detect_to_folder`, which finds the same.
+    large for that, and for runs that can be resumed, use `write_detection`, which finds the same.
 
     Args:
         before: date 1: a file, a folder, an address, several files (`raster.io.inputs.resolve_input`), or an array.
@@ -76,7 +76,7 @@ def detect_in_memory(
         return make_result(ResultSource(checked.pair, rasters, changes, run.make_record(changes), held.pop_all()))
 
 
-def detect_to_folder(
+def write_detection(
     before: ImageInput,
     after: ImageInput,
     out: Path,

@@ -84,7 +84,7 @@ class MapEvaluation:
         return found
 
 
-def evaluate_map(
+def score_map(
     out: Path,
     truth: Path,
     *,
@@ -99,7 +99,7 @@ def evaluate_map(
 
     Args:
         out: the folder of the result.
-        truth: polygons of the changes, a mask raster, or places with a column `truth` (see `draw_sample`).
+        truth: polygons of the changes, a mask raster, or places with a column `truth` (see `draw_reference_sample`).
         area: polygons of the area where the truth is known; None: everywhere.
         layer: layer of the truth's file, where it has several.
         area_layer: layer of the area's file.
@@ -131,7 +131,7 @@ def evaluate_map(
     return done
 
 
-def draw_sample(
+def draw_reference_sample(
     out: Path, *, count: int, seed: int = 0, area: Path | None = None, area_layer: str | None = None
 ) -> Path:
     """Draw places of a result for visual interpretation, write them as OUT/sample.gpkg and return its path.

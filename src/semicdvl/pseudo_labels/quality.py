@@ -240,7 +240,7 @@ def _add_pair(
     )
 
 
-def verify_store(root: Path) -> str:
+def verify_entries(root: Path) -> str:
     """Read all files of a store and return a line that says that it is intact.
 
     Raises:

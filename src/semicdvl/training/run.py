@@ -27,7 +27,7 @@ from semicdvl.training.validation import build_run_validator, score_test_pairs, 
 from semicdvl.types import Method, Split
 
 
-def train(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
+def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     """Train what a recipe describes; an interrupted run is resumed, a finished one is only read.
 
     Raises:

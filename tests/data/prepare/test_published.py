@@ -14,7 +14,7 @@ from tests.support.paths import SHARED
 
 from semicdvl.data.images import read_rgb
 from semicdvl.data.name_lists import read_name_list
-from semicdvl.data.prepare.published import prepare_published, verify_lists
+from semicdvl.data.prepare.published import cut_published, verify_lists
 from semicdvl.data.publication import find_publication
 from semicdvl.errors import DataError, InputError
 
@@ -41,7 +41,7 @@ def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
     root = tiles(tmp_path / "LEVIR")
     own = {side: [f"{side}_{n}_{i}" for i in (3, 1, 2, 4)] for side, n in (("train", 7), ("val", 8), ("test", 9))}
     below = lists(tmp_path / "lists", **own, **{"5__labeled": own["train"][:1], "5__unlabeled": own["train"][1:]})
-    found = prepare_published("levir_cd", root, lists=below, console=QUIET)
+    found = cut_published("levir_cd", root, lists=below, console=QUIET)
     assert found.root == tmp_path / "LEVIR-256" and found.written == 12
     whole_HWC = read_rgb(root / "train" / "A" / "train_7.png")
     np.testing.assert_array_equal(read_rgb(found.root / "A" / "train_7_2.png"), whole_HWC[:256, 256:])
@@ -54,8 +54,8 @@ def test_levir_cd_is_cut_by_its_usual_names(tmp_path: Path) -> None:
     assert found.leak_counts == {"val": 0, "test": 0} and "not the published list" in found.summary
     copied.parent.parent.joinpath("odd.txt").touch()
     (found.root / "A" / "train_7_2.png").unlink()
-    assert prepare_published("levir_cd", root, lists=below, console=QUIET).written == 1  # only what is missing
-    checked = prepare_published("levir_cd", found.root, console=QUIET)
+    assert cut_published("levir_cd", root, lists=below, console=QUIET).written == 1  # only what is missing
+    checked = cut_published("levir_cd", found.root, console=QUIET)
     assert checked.written == 0 and checked.root == found.root and "recipes/levir-05" in checked.summary
 
 
@@ -79,14 +79,14 @@ def test_contradicting_lists_are_refused(tmp_path: Path) -> None:
     }
     for number, (problem, sides) in enumerate(cases.items()):
         with pytest.raises(DataError, match=problem):
-            prepare_published("whu_cd", root, lists=lists(tmp_path / str(number), **sides), console=QUIET)
+            cut_published("whu_cd", root, lists=lists(tmp_path / str(number), **sides), console=QUIET)
     with pytest.raises(InputError, match=r"test\.txt"):
-        prepare_published("whu_cd", root, lists=lists(tmp_path / "x", train=names[:2], val=names[2:3]), console=QUIET)
-    found = prepare_published("whu_cd", root, lists=lists(tmp_path / "good", **good), console=QUIET)
+        cut_published("whu_cd", root, lists=lists(tmp_path / "x", train=names[:2], val=names[2:3]), console=QUIET)
+    found = cut_published("whu_cd", root, lists=lists(tmp_path / "good", **good), console=QUIET)
     assert found.leak_counts == {"val": 1, "test": 0}  # 3 is beside 2, 4 beside 3 only
     (root / "label" / "whucd_00001.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"whucd_00001\.png.*not an image"):
-        prepare_published("whu_cd", root, console=QUIET)
+        cut_published("whu_cd", root, console=QUIET)
 
 
 def test_whu_cd_mosaics_are_cut_row_by_row(tmp_path: Path) -> None:
@@ -95,14 +95,14 @@ def test_whu_cd_mosaics_are_cut_row_by_row(tmp_path: Path) -> None:
     for name, shape in (("before/before", (530, 800, 3)), ("after/after", (530, 800, 3)), ("change_label", (530, 800))):
         image = rng.integers(0, 256, shape, dtype=np.uint8)
         save(root / f"{name}.tif", image if len(shape) == 3 else (image > 200).astype(np.uint8) * 255)
-    found = prepare_published("whu_cd", root, tmp_path / "OUT", console=QUIET)
+    found = cut_published("whu_cd", root, tmp_path / "OUT", console=QUIET)
     assert [pair.name for pair in found.dataset.pairs] == [f"whucd_{i:05d}" for i in range(1, 7)]
     whole_HWC = read_rgb(root / "after" / "after.tif")
     np.testing.assert_array_equal(read_rgb(tmp_path / "OUT" / "B" / "whucd_00005.png"), whole_HWC[256:512, 256:512])
     assert any("row by row" in note for note in found.notes)
     save(root / "after" / "after2.tif", whole_HWC)
     with pytest.raises(InputError, match="2 mosaics that could be 'after'"):
-        prepare_published("whu_cd", root, console=QUIET)
+        cut_published("whu_cd", root, console=QUIET)
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason="no published lists at ../shared/splits")

@@ -28,7 +28,7 @@ from semicdvl.data.prepare.spatial_split import (
 )
 from semicdvl.data.readers import folder
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.types import IGNORE
 
 QUIET = Console(quiet=True)
@@ -187,7 +187,7 @@ def test_a_network_trains_on_the_patches(made: PreparedPatches, tmp_path: Path) 
         "method": {"name": "fixmatch"},
         "train": {"steps": 2, "labelled_batch": 2, "unlabelled_batch": 2, "eval_every": 2, "device": "cpu"},
     }
-    trained = train(parse_recipe(recipe, source="test"), tmp_path / "run", quiet=True)
+    trained = train_recipe(parse_recipe(recipe, source="test"), tmp_path / "run", quiet=True)
     assert any("iou" in scores for scores in trained.list_score_columns().values())
 
 

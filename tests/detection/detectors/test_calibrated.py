@@ -18,7 +18,7 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.calibrated import add_calibration
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Segments, identify_detector
 
@@ -144,7 +144,7 @@ def test_polygons_have_a_probability(tmp_path: Path):
     t1_HWC, t2_HWC, _ = town()
     for name, image in (("a", t1_HWC), ("b", t2_HWC)):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-    done = detect_to_folder(
+    done = write_detection(
         tmp_path / "a.png",
         tmp_path / "b.png",
         tmp_path / "out",
@@ -159,7 +159,7 @@ def test_polygons_have_a_probability(tmp_path: Path):
     assert "probably unchanged" in (tmp_path / "out" / "run.json").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f"probability {value:.2f}" in page for value in frame.probability)
-    plain = detect_to_folder(
+    plain = write_detection(
         tmp_path / "a.png",
         tmp_path / "b.png",
         tmp_path / "plain",

@@ -19,8 +19,8 @@ from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.output_folder import OUTPUT_FILES
-from semicdvl.detection.pair_check.check import check_pair, measure_pair
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pair_check.check import check_image_pair, measure_pair
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.raster.io.pair_reader import open_pair
@@ -75,7 +75,7 @@ def test_the_page_stands_alone_and_says_what_was_found(tmp_path, before, town):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("stays")
-    check_pair(before, after, out)
+    check_image_pair(before, after, out)
     assert sorted(path.name for path in out.iterdir()) == ["check.html", "check.json", "mine.txt"]
     html = (out / "check.html").read_text()
     assert html.count("<img ") == 2 + 2 + 1 + 2, "swipe, checkerboards, arrows, each date"
@@ -115,7 +115,7 @@ def test_light_border_saturation_and_resolution_are_named(tmp_path, before, town
     image = np.clip(image * 1.9 + 30, 0, 255).astype(np.uint8)
     image[:, :70] = 0
     after = tif(tmp_path / "after.tif", image[::2, ::2].copy(), transform=PLACE @ Affine.scale(2))
-    checked = check_pair(before, after, tmp_path / "out")
+    checked = check_image_pair(before, after, tmp_path / "out")
     assert {"border", "saturated", "resolution"} <= kinds(checked, 1) and "grid" in kinds(checked, 0)
     assert kinds(checked, 1) & {"light", "unlike"} and checked.radiometry.after.black_border_frac == pytest.approx(
         70 / 290, abs=0.02
@@ -170,7 +170,7 @@ def test_align_takes_away_the_change_that_is_none(tmp_path, before, town):
     truth, ious = _truth(town, later)[10:-10, 10:-10], {}
     for align in (False, True):
         out = tmp_path / f"out{align}"
-        result = detect_to_folder(
+        result = write_detection(
             before, after, out, detector=_detector(), config=DetectionConfig(align=align), progress=QUIET
         )
         with rasterio.open(out / "change.tif") as source:
@@ -190,7 +190,7 @@ def test_align_takes_away_the_change_that_is_none(tmp_path, before, town):
 def test_align_changes_nothing_where_there_is_no_shift(tmp_path, before):
     for name, align in (("plain", False), ("aligned", True)):
         settings = DetectionConfig(align=align)
-        detect_to_folder(before, before, tmp_path / name, detector=_detector(), config=settings, progress=QUIET)
+        write_detection(before, before, tmp_path / name, detector=_detector(), config=settings, progress=QUIET)
     for name in set(OUTPUT_FILES) & {"change.tif", "score.tif", "t1.tif", "t2.tif"}:
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "aligned" / name).read_bytes(), name
     assert json.loads((tmp_path / "aligned" / "run.json").read_text())["alignment"]["moved_px"] is None
@@ -198,7 +198,7 @@ def test_align_changes_nothing_where_there_is_no_shift(tmp_path, before):
 
 def test_detect_shows_the_warnings_of_check(tmp_path, before, town):
     after = tif(tmp_path / "after.tif", photograph(town, row_px=3))
-    result = detect_to_folder(before, after, tmp_path / "out", detector=_detector(), progress=QUIET)
+    result = write_detection(before, after, tmp_path / "out", detector=_detector(), progress=QUIET)
     assert any("3.0 px" in line and "--align" in line for line in result.warnings)
     assert "--align" in (tmp_path / "out" / "report.html").read_text()
 
@@ -304,7 +304,7 @@ def test_images_far_apart_are_refused_with_a_remedy(capsys, tmp_path):
     code, text, _ = command(capsys, "check", *files, "-o", tmp_path / "seen")
     assert code == 2 and "115.0 px" in text and "Georeference" in text
     with pytest.raises(InputError, match=r"b\.tif.*115\.0 px.*Georeference"):
-        detect_to_folder(
+        write_detection(
             *files, tmp_path / "out", detector=_detector(), config=DetectionConfig(align=True), progress=QUIET
         )
     assert not (tmp_path / "out").exists()
@@ -314,6 +314,6 @@ def test_images_far_apart_are_refused_with_a_remedy(capsys, tmp_path):
 @pytest.mark.skipif(not (REAL / "joplin").is_dir(), reason="../shared/data/joplin is not here")
 def test_joplin_chips(tmp_path):
     chips = REAL / "joplin" / "chips"
-    checked = check_pair(chips / "pre" / "0_pre.tif", chips / "post" / "0_post.tif", tmp_path)
+    checked = check_image_pair(chips / "pre" / "0_pre.tif", chips / "post" / "0_post.tif", tmp_path)
     assert checked.shift.is_known and 0.7 < checked.shift.length_px < 2.2 and checked.verdict == 1
     assert {"border", "shift"} <= kinds(checked, 1) and checked.overlap_m2 == pytest.approx(423_000, rel=0.01)

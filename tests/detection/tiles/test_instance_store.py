@@ -25,7 +25,7 @@ from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile, run_tiles
 from semicdvl.errors import ConfigError, DataError
@@ -320,7 +320,7 @@ def result_of(out: Path) -> dict:
 
 def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     paths, options = save(tmp_path, *town(5, 160, 120)), {"min_cosine": 0.4, "shift_px": 1}
-    detect_to_folder(*paths, tmp_path / "whole", detector=detector_of(**options), config=TILES, progress=QUIET)
+    write_detection(*paths, tmp_path / "whole", detector=detector_of(**options), config=TILES, progress=QUIET)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.tiles.test_instance_store as t;"
         "from pathlib import Path;"
@@ -333,7 +333,7 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
     kept = tmp_path / ".out.partial" / "tiles"
     assert (kept / "00000.objects").is_file() and (kept / "00000.features").is_file()
     vlm = BitVLM()
-    detect_to_folder(*paths, tmp_path / "out", detector=detector_of(vlm, **options), config=TILES, progress=QUIET)
+    write_detection(*paths, tmp_path / "out", detector=detector_of(vlm, **options), config=TILES, progress=QUIET)
     tiles = json.loads((tmp_path / "out" / "run.json").read_text())["tiles"]
     assert tiles["from_an_interrupted_run"] > 0 and len(vlm.seen) < 2 * tiles["all"]
     assert result_of(tmp_path / "out") == result_of(tmp_path / "whole")

@@ -26,7 +26,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles import ray_executor
 from semicdvl.detection.tiles.ray_executor import TILES_IN_FLIGHT, DetectorWorker, RayTileExecutor, open_executor
 from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile
@@ -135,8 +135,8 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 
 
 def compared(pair: tuple[Path, Path], root: Path, detector: Detector, engine: RayTileExecutor) -> dict[str, bytes]:
-    detect_to_folder(*pair, root / "here", detector=detector, config=TILES, progress=QUIET)
-    detect_to_folder(*pair, root / "there", detector=detector, config=TILES, progress=QUIET, executor=engine)
+    write_detection(*pair, root / "here", detector=detector, config=TILES, progress=QUIET)
+    write_detection(*pair, root / "there", detector=detector, config=TILES, progress=QUIET, executor=engine)
     here, there = (bytes_of(root / name) for name in ("here", "there"))
     assert here == there and len(here) >= 3
     records = [json.loads((root / name / "run.json").read_text()) for name in ("here", "there")]
@@ -218,12 +218,12 @@ class Stopping:
 
 def test_an_interrupted_run_goes_on_here_and_there(pair, tmp_path, engine):
     detector = Threaded()
-    detect_to_folder(*pair, tmp_path / "whole", detector=detector, config=TILES, progress=QUIET)
+    write_detection(*pair, tmp_path / "whole", detector=detector, config=TILES, progress=QUIET)
     for name, helper in (("here", None), ("there", engine)):
         with pytest.raises(KeyboardInterrupt):
             stopping = Stopping(engine, after=COLS + 4)
-            detect_to_folder(*pair, tmp_path / name, detector=detector, config=TILES, progress=QUIET, executor=stopping)
-        detect_to_folder(*pair, tmp_path / name, detector=detector, config=TILES, progress=QUIET, executor=helper)
+            write_detection(*pair, tmp_path / name, detector=detector, config=TILES, progress=QUIET, executor=stopping)
+        write_detection(*pair, tmp_path / name, detector=detector, config=TILES, progress=QUIET, executor=helper)
         tiles = json.loads((tmp_path / name / "run.json").read_text())["tiles"]
         assert tiles["all"] == ROWS * COLS and tiles["from_an_interrupted_run"] >= COLS
         assert bytes_of(tmp_path / name) == bytes_of(tmp_path / "whole")
@@ -233,7 +233,7 @@ def test_an_error_over_there_is_the_users_error(pair, tmp_path, engine):
     before = png(tmp_path / "a.png", np.full((3, 90, 90), 7, np.uint8))
     after = png(tmp_path / "b.png", np.full((3, 90, 90), 99, np.uint8))
     with pytest.raises(InputError, match=r"weights\.bin: is damaged"):
-        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(fail_at=7), config=TILES, progress=QUIET,
+        write_detection(before, after, tmp_path / "o", detector=Threaded(fail_at=7), config=TILES, progress=QUIET,
                executor=engine)  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
     cannot = replace(Threaded(), name=(one for one in "ab"))  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, 
     dates[0][:, 350:] = 200  # the last row of tiles
     before, after = (png(tmp_path / f"{date}.png", dates[date]) for date in range(2))
     with pytest.raises(WorkerError, match=r"A Ray worker died .*Finished work is kept"):
-        detect_to_folder(before, after, tmp_path / "o", detector=Threaded(die=True), config=TILES, progress=QUIET,
+        write_detection(before, after, tmp_path / "o", detector=Threaded(die=True), config=TILES, progress=QUIET,
                executor=engine)  # fmt: skip
     assert list((tmp_path / ".o.partial" / "tiles").glob("*.json")) and not (tmp_path / "o").exists()
 
@@ -267,7 +267,7 @@ def test_another_detector_over_there_is_refused(monkeypatch, tmp_path):
 def test_without_ray_the_extra_is_named(pair, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with RayTileExecutor(workers=2) as engine, pytest.raises(MissingExtraError, match=r"semicdvl\[ray\]"):
-        detect_to_folder(*pair, tmp_path / "o", detector=Threaded(), config=TILES, progress=QUIET, executor=engine)
+        write_detection(*pair, tmp_path / "o", detector=Threaded(), config=TILES, progress=QUIET, executor=engine)
     assert list(tmp_path.iterdir()) == []
     with (
         pytest.raises(ConfigError, match="engine 'dask'"),

@@ -14,7 +14,7 @@ from tests.support.synthetic_rasters import UTM, at, city, tif
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import COG_BLOCK_PX, BandDescription, create_cog
 from semicdvl.vlms.models.fake import FakeVLM
@@ -50,7 +50,7 @@ def test_rasters_of_a_detection_are_valid(tmp_path, height, width, overviews):
     )
     detector = build_vlm_detector(FakeVLM(), prompts=Prompts(("building",), ("grass", "water")))
     settings = DetectionConfig(tile_px=512, overlap_px=32)
-    detect_to_folder(before, after, tmp_path / "out", detector=detector, config=settings, progress=Console(quiet=True))
+    write_detection(before, after, tmp_path / "out", detector=detector, config=settings, progress=Console(quiet=True))
     for name in RASTERS:
         assert validate_cog(tmp_path / "out" / name) == (True, [], []), name
         with rasterio.open(tmp_path / "out" / name) as source:

@@ -57,12 +57,12 @@ def test_a_new_format_is_a_file_and_a_line(tmp_path, new_format):
 def test_detect_writes_a_new_format(tmp_path, new_format):
     from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-    from semicdvl.detection.pipeline import detect_to_folder
+    from semicdvl.detection.pipeline import write_detection
 
     after = city(64, 96)
     after[:, 20:40, 30:60] = 250
     files = tif(tmp_path / "a.tif", city(64, 96), at(0, 90)), tif(tmp_path / "b.tif", after, at(0, 90))
-    detect_to_folder(*files, tmp_path / "out", detector=build_unsupervised_detector("cva"),
+    write_detection(*files, tmp_path / "out", detector=build_unsupervised_detector("cva"),
                      config=DetectionConfig(polygons=(new_format,)), progress=Console(quiet=True))  # fmt: skip
     lines = (tmp_path / "out" / "changes.wkt").read_text().splitlines()
     objects = gpd.read_file(tmp_path / "out" / "changes.gpkg", layer="changes")

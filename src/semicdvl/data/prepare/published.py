@@ -109,7 +109,7 @@ class PublishedDataset:
         return ["next:", f"  semicdvl train {recipe} --set data.root={root} --set data.labelled={share}"]
 
 
-def prepare_published(
+def cut_published(
     name: str,
     root: Path,
     out: Path | None = None,

@@ -26,7 +26,7 @@ from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.output_folder import DETECTION_FORMAT, check_output_folder
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.tile_runner import TileExecutor
 from semicdvl.errors import InputError, OutputError, SemicdvlError
 from semicdvl.raster.io.inputs import resolve_input
@@ -104,7 +104,7 @@ def _process_pair(
         fingerprint = _fingerprint_earlier(pair, out, detector, config)
         state = "kept" if fingerprint is not None and _has_result(out, fingerprint) else "done"
         if state == "done":
-            detect_to_folder(
+            write_detection(
                 pair.before,
                 pair.after,
                 out,
@@ -134,7 +134,7 @@ def _fingerprint_earlier(
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
             names = resolve_input(pair.before), resolve_input(pair.after)
             return fingerprint_run(names, detector=detector, config=config)
-    except (InputError, RasterioError):  # `detect_to_folder` reports it in full
+    except (InputError, RasterioError):  # `write_detection` reports it in full
         return None
 
 

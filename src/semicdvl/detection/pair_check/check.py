@@ -31,7 +31,7 @@ ALIGNMENT_FAILED = Finding(
 )
 
 
-def check_pair(
+def check_image_pair(
     before: ImageInput,
     after: ImageInput,
     out: Path | None = None,

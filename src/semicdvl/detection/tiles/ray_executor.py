@@ -67,7 +67,7 @@ class DetectorWorker:
 
 
 class RayTileExecutor:
-    """Computes the tiles of `pipeline.detect_to_folder` on Ray; a context manager, for any number of pairs.
+    """Computes the tiles of `pipeline.write_detection` on Ray; a context manager, for any number of pairs.
 
     Ray is started, or connected to (RAY_ADDRESS), with the first tile that has to be computed, and stopped at the end
     of the context if it was started here.

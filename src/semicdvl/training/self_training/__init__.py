@@ -4,6 +4,6 @@ BEFORE, AFTER -> patches -> VLM + change event generation -> pseudo-label store 
 """
 
 from semicdvl.training.self_training.config import AdaptConfig
-from semicdvl.training.self_training.run import AdaptResult, adapt
+from semicdvl.training.self_training.run import AdaptResult, adapt_to_pair
 
-__all__ = ["AdaptConfig", "AdaptResult", "adapt"]
+__all__ = ["AdaptConfig", "AdaptResult", "adapt_to_pair"]

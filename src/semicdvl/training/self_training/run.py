@@ -25,7 +25,7 @@ from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.output_folder import check_output_folder
 from semicdvl.detection.pair_check.check import open_checked_pair
-from semicdvl.detection.pipeline import detect_to_folder
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.results import SavedDetection
 from semicdvl.errors import OutputError
 from semicdvl.pseudo_labels.generate import build_store_spec
@@ -33,7 +33,7 @@ from semicdvl.raster.io.fingerprint import fingerprint_pair
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reports.numbers import format_count
-from semicdvl.training.run import train
+from semicdvl.training.run import train_recipe
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
 from semicdvl.training.self_training.config import AdaptConfig
 from semicdvl.training.self_training.labels import LabelledPatches, label_patches
@@ -99,7 +99,7 @@ class AdaptResult:
         )
 
 
-def adapt(
+def adapt_to_pair(
     before: ImageInput,
     after: ImageInput,
     run: Path,
@@ -154,7 +154,7 @@ def adapt(
         pairs, vlm=vlm, prompts=prompts, ceg=ceg, store=home / "store", gsd_m=gsd_m, max_patches=config.patches
     )
     write_train_list(home / "patches", patches.pairs)
-    trained = train(recipe, run, quiet=console.quiet)
+    trained = train_recipe(recipe, run, quiet=console.quiet)
     command = build_detect_command(before, after, run, config.detection)
     return AdaptResult(run, patches, trained, config, warnings, command)
 
@@ -163,7 +163,7 @@ def detect_with_adapted(adapted: AdaptResult, before: ImageInput, after: ImageIn
     """Detect change in the pair with the network that was adapted to it; the pair is read as it was for training."""
     detector = build_network_detector(adapted.run, device=adapted.config.device)
     detection = DetectionConfig(**adapted.config.get_reading_options())
-    return detect_to_folder(before, after, out, detector=detector, config=detection)
+    return write_detection(before, after, out, detector=detector, config=detection)
 
 
 def check_adapt_output(out: Path | None, run: Path) -> None:

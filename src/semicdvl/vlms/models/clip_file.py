@@ -74,7 +74,7 @@ def _load_openclip_file(path: Path, *, device: torch.device, dtype: torch.dtype)
     config = _infer_config(tensors, path)
     model: Any = CLIPModel(config)
     try:
-        model.load_state_dict(rename_tensors(tensors))
+        model.load_state_dict(rename_clip_tensors(tensors))
     except (RuntimeError, KeyError) as error:
         raise InputError(path, f"does not fit the CLIP that its shapes imply ({error})", _REMEDY) from error
     words = path.parent if _has_tokenizer(path.parent) else _download_tokenizer(path)
@@ -199,7 +199,7 @@ BLOCK_PATTERN = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(we
 ATTENTION_INPUT_PATTERN = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
 
 
-def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_clip_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a CLIP in the names of transformers; what is no weight is left out.
 
     Raises:
