@@ -1,5 +1,5 @@
 # Everything a fresh machine needs is Python 3.11 or newer, make and git.
-#   make demo    the whole way on a made-up city: detect, pseudo-label, train, evaluate, one report (offline)
+#   make demo    the whole way on a synthetic city: detect, pseudo-label, train, evaluate, one report (offline)
 #   make test    the tests
 #   make test-slow   the tests that take minutes: tutorials, notebooks, pinned outputs
 #   make check   format, lint, types, tests: what CI runs

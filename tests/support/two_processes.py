@@ -24,7 +24,7 @@ def main(recipe: Path, run: Path) -> None:
                 raise KeyboardInterrupt
             yield batch
 
-    with patch.object(room, "train_batches", interrupted):
+    with patch.object(room, "load_train_batches", interrupted):
         try:
             room.train_recipe(checked, run, quiet=True)
         except KeyboardInterrupt:

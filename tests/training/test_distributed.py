@@ -129,7 +129,8 @@ def test_two_processes_train_as_one_with_the_larger_batch_even_when_interrupted(
     write_json(tmp_path / "recipe.json", recipe := _recipe(parts, labelled_batch=1, unlabelled_batch=1, accumulate=2))
     (tmp_path / "recipe.toml").write_text(_toml(recipe))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [*launch, str(SCRIPT), str(tmp_path / "recipe.toml"), str(tmp_path / "run")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -168,7 +169,7 @@ def test_a_run_is_resumed_by_as_many_processes(parts: dict[str, str], tmp_path: 
     _train(parts, tmp_path / "run", steps=2)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     write_json(tmp_path / "run" / "run.json", record | {"status": "started", "processes": 4})
-    with pytest.raises(CheckpointError, match=r"begun by 4 process\(es\), now there are 1"):
+    with pytest.raises(CheckpointError, match=r"was started by 4 processes, and is now resumed by 1 process"):
         _train(parts, tmp_path / "run", steps=2)
 
 
