@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import pyproj
 from affine import Affine
 from pyproj import Geod
 from rasterio.crs import CRS
@@ -44,9 +45,16 @@ class Grid:
     @property
     def has_true_scale(self) -> bool:
         """Whether lengths and areas in map units hold on the ground, to `MAX_SCALE_DISTORTION`."""
-        if self.crs is None or not self.crs.is_projected:
+        if self.crs is None or self.crs.is_geographic:
             return False
+        if not self.has_position_on_earth:
+            return True
         return abs(_measure_pixel_on_ellipsoid_m(self) / self._pixel_size_on_map_m - 1) <= MAX_SCALE_DISTORTION
+
+    @property
+    def has_position_on_earth(self) -> bool:
+        """Whether map coordinates can become longitude and latitude: a local (engineering) CRS has lengths only."""
+        return self.crs is not None and bool(self.crs.is_projected or self.crs.is_geographic)
 
     @property
     def gsd_m(self) -> float | None:
@@ -136,12 +144,14 @@ def measure_map_unit_m(grid: Grid, *, gsd_m: float | None = None) -> tuple[float
 
     Args:
         grid: the grid.
-        gsd_m: metres per pixel of a grid without a CRS; None: a pixel counts as 1.
+        gsd_m: metres per pixel of a grid without a CRS; None: a pixel counts as 1. The grid may have a geotransform
+            all the same, whose map unit is not known.
     """
     if grid.crs is None:
-        return (1.0, 1.0) if gsd_m is None else (gsd_m, gsd_m)
+        pixel_m = 1.0 if gsd_m is None else gsd_m
+        return pixel_m / abs(grid.transform.a), pixel_m / abs(grid.transform.e)
     if grid.has_true_scale:
-        unit_m = float(grid.crs.linear_units_factor[1])
+        unit_m = _metres_per_crs_unit(grid.crs)
         return unit_m, unit_m
     width_m, height_m = measure_offset_m(grid, 1.0, 1.0)
     return width_m / abs(grid.transform.a), height_m / abs(grid.transform.e)
@@ -161,11 +171,12 @@ def measure_offset_m(grid: Grid, row_px: float, col_px: float) -> tuple[float, f
 
 
 def _metres_per_crs_unit(crs: CRS) -> float:
-    """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
+    """Return the metres per unit of a projected or local CRS (a US survey foot is 0.3048006 m)."""
     try:
         return float(crs.linear_units_factor[1])
     except CRSError:
-        return 1.0
+        axes = pyproj.CRS.from_wkt(crs.to_wkt()).axis_info
+        return float(axes[0].unit_conversion_factor) if axes else 1.0
 
 
 def _measure_pixel_on_ellipsoid_m(grid: Grid) -> float:

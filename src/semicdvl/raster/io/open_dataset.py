@@ -136,11 +136,22 @@ def _spread_indices(count: int) -> list[int]:
 def _check_georeferencing(dataset: Any, display_name: str) -> None:
     """Reject what is not a north-up grid."""
     transform = dataset.transform
-    if dataset.crs is None and dataset.gcps[0]:
+    if dataset.gcps[0] and transform.is_identity:
         problem = "The image is georeferenced by ground control points only"
         raise InputError(display_name, problem, "Rectify it with `gdalwarp` first")
-    if dataset.crs is None and dataset.rpcs is not None and transform.is_identity:
+    if dataset.rpcs is not None and transform.is_identity:
         problem = "The image is georeferenced by rational polynomial coefficients (RPC) only"
         raise InputError(display_name, problem, "Orthorectify it with `gdalwarp -rpc` first")
-    if dataset.crs is not None and (transform.b or transform.d):
+    if dataset.crs is not None and transform.is_identity:
+        code = dataset.crs.to_epsg()
+        problem = (
+            f"The image names a CRS ({f'EPSG:{code}' if code else 'without an EPSG code'}) but has no geotransform, so "
+            "position and size of its pixels are not known"
+        )
+        remedy = (
+            "Assign the corners (`gdal_edit.py -a_ullr`), or remove the CRS of both images (`gdal_edit.py -a_srs None`)"
+            " to compare them pixel by pixel"
+        )
+        raise InputError(display_name, problem, remedy)
+    if transform.b or transform.d:
         raise InputError(display_name, "The grid of the image is rotated", "Make it north-up with `gdalwarp` first")

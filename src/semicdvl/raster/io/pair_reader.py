@@ -222,6 +222,8 @@ def _make_pair(
     before: ImageReader, after: ImageReader, reference_grid: Grid, *, normalise: str, alignment: Alignment | None
 ) -> RasterPair:
     """Put two open images, each on its own grid, onto the part of the reference grid that both cover."""
+    _check_plain_images(before, after)
+    before, after = _share_geotransform(before, after), _share_geotransform(after, before)
     common, after_grid = _find_common_grids(before, after, reference_grid, alignment)
     before, after = before.on_grid(common), after.on_grid(after_grid)
     row, col = find_pixel_offset(reference_grid, common) or (0, 0)
@@ -245,7 +247,6 @@ def _find_common_grids(
     Raises:
         InputError: there is no such part.
     """
-    _check_plain_images(before, after)
     if before.grid.crs is None:
         reference_grid = before.grid
     covered = intersect_grids(reference_grid, before.grid)
@@ -283,6 +284,13 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
             "with a CRS"
         )
         raise InputError(after.input.display_name, problem, remedy)
+
+
+def _share_geotransform(reader: ImageReader, other: ImageReader) -> ImageReader:
+    """Return a plain image with the geotransform of the other one, if only that has one (from a world file, say)."""
+    if reader.grid.crs is not None or not reader.grid.transform.is_identity or other.grid.transform.is_identity:
+        return reader
+    return replace(reader, grid=other.grid, file_grid=other.grid)
 
 
 def _read_grey_sample(reader: ImageReader) -> OverviewSample:
