@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.warp import transform
 from tests.support.brightness_detector import QUIET, TILES, UTM, Brighter, pair_of_images, read
 from tests.support.synthetic_rasters import tif
 
@@ -14,6 +15,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import check_pair
 from semicdvl.detection.pipeline import detect_to_folder
 from semicdvl.errors import InputError
+from semicdvl.raster.io.pair_reader import open_pair
 
 HALF_METRE = Affine(0.5, 0, 366676, 0, -0.5, 4104256)
 SETTINGS = replace(TILES, polygons=("geojson",))
@@ -95,3 +97,54 @@ def test_place_of_an_object_is_in_map_coordinates(tmp_path):
     detect(pair, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "col 366" not in text and "x 366" in text and np.isfinite(read(tmp_path / "out" / "score.tif")).any()
+
+
+# ------------------------------------------------------------------------------------------------ odd grids
+def test_south_up_images_are_read_north_up(tmp_path):
+    north_up = write_pair(tmp_path, crs=UTM)
+    (tmp_path / "flipped").mkdir()
+    t1, t2 = (data[::-1] for data in pair_of_images())
+    south_up = HALF_METRE @ Affine(1, 0, 0, 0, -1, 150)
+    flipped = [tif(tmp_path / "flipped" / f"t{at}.tif", data.transpose(2, 0, 1), south_up, UTM) for at, data in
+               ((1, t1), (2, t2))]  # fmt: skip
+    frame = detect(north_up, tmp_path / "a")[1]
+    for pair in (flipped, [north_up[0], flipped[1]], [flipped[0], north_up[1]]):
+        result, same = detect(pair, tmp_path / "b")
+        assert same.equals(frame) and not any("resampled" in line for line in result.warnings)
+        assert (read(tmp_path / "a" / "change.tif") == read(tmp_path / "b" / "change.tif")).all()
+        with open_pair(*pair) as opened:
+            assert (opened.read_overview(max_px=999).t2_HWC == pair_of_images()[1]).all()
+
+
+@pytest.mark.parametrize("east", [-177.0, 183.0])
+@pytest.mark.parametrize("utm_first", [True, False])
+def test_longitudes_beyond_180_lie_where_they_are(tmp_path, east, utm_first):
+    x, y = (values[0] for values in transform("EPSG:4326", "EPSG:32601", [-177.0], [54.0]))
+    size = Affine.scale(0.5 / 65_500, -0.5 / 111_300)
+    degrees = Affine.translation(east, 54.0) @ size
+    metres = Affine(0.5, 0, x, 0, -0.5, y)
+    t1, t2 = (np.full((3, 150, 230), 80, np.uint8) for _ in range(2))
+    t2[:, 60:100, 80:150] = 230  # 40 x 70 px = 700 m2
+    first, second = ((metres, "EPSG:32601"), (degrees, "EPSG:4326"))[:: 1 if utm_first else -1]
+    pair = [tif(tmp_path / "t1.tif", t1, *first), tif(tmp_path / "t2.tif", t2, *second)]
+    frame = detect(pair, tmp_path / "out")[1]
+    assert frame["area_m2"].sum() == pytest.approx(700, rel=0.05)
+
+
+def test_unknown_datum_transformation_is_said(tmp_path):
+    no_datum = rasterio.CRS.from_string("+proj=utm +zone=15 +ellps=intl +units=m")
+    t1, t2 = write_pair(tmp_path, crs=UTM)
+    tif(t2, pair_of_images()[1].transpose(2, 0, 1), HALF_METRE, no_datum)
+    result = detect((t1, t2), tmp_path / "out")[0]
+    assert any("No transformation is known between the datums" in line for line in result.warnings)
+    assert any("No transformation is known" in line for line in check_pair(t1, t2).notes)
+    nad83 = rasterio.CRS.from_epsg(26915)
+    tif(t2, pair_of_images()[1].transpose(2, 0, 1), HALF_METRE, nad83)
+    assert not any("No transformation is known" in line for line in check_pair(t1, t2).notes)
+
+
+def test_local_crs_and_a_crs_on_earth_are_refused(tmp_path):
+    t1, t2 = write_pair(tmp_path, crs=UTM)
+    tif(t2, pair_of_images()[1].transpose(2, 0, 1), HALF_METRE, LOCAL)
+    with pytest.raises(InputError, match=r"t2\.tif.*local CRS, which cannot be related to EPSG:32615"):
+        check_pair(t1, t2)

@@ -80,7 +80,9 @@ def test_ground_without_label_does_not_count(tmp_path: Path, data: Path) -> None
         pairs[:1], PseudoLabelStore.open(tmp_path / "store"), settings=SETTINGS, gammas=(SETTINGS.gamma,)
     )
     assert (row.total.tp, row.total.total) == (12 * 14, 20 * SHAPE[1])
-    assert "comparison with the true label" in write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
+    assert (
+        "comparison with the true label" in write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
+    )
 
 
 def test_the_page_shows_pairs_numbers_and_transitions_and_loads_nothing(tmp_path: Path, data: Path) -> None:
@@ -99,7 +101,11 @@ def test_without_truth_and_without_change_the_page_says_so(tmp_path: Path, data:
     (data / "label").rmdir()
     pairs = _filled(data, tmp_path / "store")[2:]
     html = write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
-    assert "IoU" not in html.split("</style>")[1] and "No object changed." in html and "No pixel is labelled as changed" in html
+    assert (
+        "IoU" not in html.split("</style>")[1]
+        and "No object changed." in html
+        and "No pixel is labelled as changed" in html
+    )
     with pytest.raises(StoreError, match="no pseudo-label store here"):
         write_store_report(tmp_path / "none", pairs, settings=SETTINGS)
     for answer in (tmp_path / "store").glob("answers/*/*.npz"):

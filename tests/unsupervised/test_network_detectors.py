@@ -327,7 +327,9 @@ def test_mistakes_end_with_one_line_and_code_2(arguments, words, capsys, files, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("bands", "words"), [(1, "has 1 band, but red, green and blue are needed"), (3, "a grey image")])
+@pytest.mark.parametrize(
+    ("bands", "words"), [(1, "has 1 band, but red, green and blue are needed"), (3, "a grey image")]
+)
 def test_a_grey_pair_is_refused_where_bands_are_compared(bands, words, capsys, images, tmp_path):
     for name, image_HWC in zip(("a.png", "b.png"), images, strict=True):
         grey_HW = image_HWC[..., 0]

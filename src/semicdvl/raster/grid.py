@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import pyproj
 from affine import Affine
 from pyproj import Geod
+from pyproj.transformer import TransformerGroup
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform, transform_bounds
@@ -15,6 +17,7 @@ from rasterio.warp import transform, transform_bounds
 WGS84 = CRS.from_epsg(4326)
 GRID_TOLERANCE_PX = 0.02
 """Grids whose corners agree to this many pixels count as the same grid and are read without resampling."""
+FULL_CIRCLE_DEG = 360
 MAX_SCALE_DISTORTION = 0.01
 """Map units count as metres on the ground if they agree with the ellipsoid to this fraction (Web Mercator does not)."""
 
@@ -130,6 +133,8 @@ def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float]
         bounds = other.bounds
     else:
         bounds = transform_bounds(other.crs, grid.crs, *other.bounds, densify_pts=21)
+        if grid.crs is not None and grid.crs.is_geographic:
+            bounds = _unwrap_longitudes(bounds, grid)
     to_pixel = ~grid.transform
     left, top = to_pixel @ (bounds[0], bounds[3])
     right, bottom = to_pixel @ (bounds[2], bounds[1])
@@ -137,6 +142,26 @@ def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float]
         return None
     (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # a plain image has y pointing up
     return top, left, bottom, right
+
+
+def _unwrap_longitudes(bounds: tuple[float, float, float, float], grid: Grid) -> tuple[float, float, float, float]:
+    """Return bounds in degrees on the side of the 180th meridian where the grid lies, the left one below the right."""
+    left, bottom, right, top = bounds
+    right += FULL_CIRCLE_DEG if right < left else 0
+    centre_deg = (grid.bounds[0] + grid.bounds[2]) / 2
+    if not math.isfinite(left + right):
+        return bounds
+    turn_deg = FULL_CIRCLE_DEG * round((centre_deg - (left + right) / 2) / FULL_CIRCLE_DEG)
+    return left + turn_deg, bottom, right + turn_deg, top
+
+
+def lacks_datum_transformation(crs: CRS | None, other: CRS | None) -> bool:
+    """Tell whether the datums of two CRS are related by assumption only (PROJ's "ballpark" transformation)."""
+    if crs is None or other is None or crs == other:
+        return False
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # on grids that are not installed
+        group = TransformerGroup(crs.to_wkt(), other.to_wkt(), always_xy=True)
+    return not group.transformers or "ballpark" in group.transformers[0].description.lower()
 
 
 def measure_map_unit_m(grid: Grid, *, gsd_m: float | None = None) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from rasterio.enums import ColorInterp
@@ -12,6 +13,7 @@ from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_timeouts, resolve_input
 from semicdvl.raster.io.mosaic import open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, open_dataset, read_grid
+from semicdvl.raster.io.upright_view import open_upright_view
 
 
 def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None) -> ImageReader:
@@ -30,18 +32,18 @@ def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int]
     resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
     with network_timeouts(resolved):
         if len(resolved.gdal_names) == 1:
-            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), None
+            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), ExitStack()
             files = list_files(dataset, resolved.gdal_names[0])
         else:
             dataset, views, files = open_mosaic(resolved)
         try:
+            dataset = open_upright_view(dataset, views)
             grid = read_grid(dataset)
             selected = _select_bands(resolved, dataset, bands)
             return ImageReader(resolved, dataset, selected, grid, file_grid=grid, files=files, mosaic_views=views)
         except BaseException:
             dataset.close()
-            if views is not None:
-                views.close()
+            views.close()
             raise
 
 

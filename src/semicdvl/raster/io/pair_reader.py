@@ -18,6 +18,7 @@ from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_inpu
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describe_processing
+from semicdvl.raster.io.upright_view import open_upright_view
 from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, fit_radiometric_match
 from semicdvl.raster.warp import Alignment
 
@@ -211,11 +212,12 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
     if len(resolved.gdal_names) != 1:
         remedy = f"Give one of {', '.join(GRID_CHOICES)}, or the path of one raster file"
         raise InputError(name, "The grid must come from a single raster", remedy)
-    with network_timeouts(resolved), open_dataset(resolved.gdal_names[0], display_name=name) as dataset:
+    with network_timeouts(resolved), ExitStack() as views:
+        dataset = views.enter_context(open_dataset(resolved.gdal_names[0], display_name=name))
         if dataset.crs is None:
             problem = "The raster has no CRS, so its grid cannot be used for other images"
             raise InputError(name, problem, "Give a GeoTIFF with a CRS")
-        return read_grid(dataset)
+        return read_grid(open_upright_view(dataset, views))
 
 
 def _make_pair(
@@ -276,6 +278,12 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
             problem = f"The image has no CRS, but {other.path.name} has {describe_crs(other.grid)}"
             remedy = "Assign its CRS (`gdal_edit.py -a_srs EPSG:...`), or give both images without one"
             raise InputError(reader.input.display_name, problem, remedy)
+    if before.grid.crs != after.grid.crs:
+        for reader, other in ((before, after), (after, before)):
+            if not reader.grid.has_position_on_earth:
+                problem = f"The image has a local CRS, which cannot be related to {describe_crs(other.grid)}"
+                remedy = f"Georeference it in the CRS of {other.path.name}, or give both in the same local CRS"
+                raise InputError(reader.input.display_name, problem, remedy)
     if before.grid.crs is None and (before.grid.height, before.grid.width) != (after.grid.height, after.grid.width):
         after_size, before_size = (f"{grid.width} x {grid.height} px" for grid in (after.grid, before.grid))
         problem = f"The image has {after_size}, but {before.path.name} has {before_size}"
