@@ -155,6 +155,8 @@ def evaluate_map(
     area_layer: str | None = None,
     sample: int | None = None,
     seed: int = 0,
+    label_values: str | Mapping[int, int] | None = None,
+    truth_nodata: int | None = None,
 ) -> MapEvaluation:
     """Compare a change map with the truth: pixels, objects, and area-adjusted accuracy with confidence intervals.
 
@@ -166,6 +168,9 @@ def evaluate_map(
         area_layer: layer of the area's file, where it has several.
         sample: number of places for the area-adjusted accuracy; None: the default.
         seed: another seed draws other places.
+        label_values: what the values of a mask mean, such as "255=changed,0=unchanged", or 255 -> 1 (changed), 0
+            (unchanged) or 255 (not known); None: white, 255 or 1 is changed and black or 0 unchanged.
+        truth_nodata: value of a mask where the truth is not known.
 
     Raises:
         InputError: a file cannot be used, or is elsewhere on the ground.
@@ -182,7 +187,15 @@ def evaluate_map(
     count = evaluation.DEFAULT_SAMPLE_SIZE if sample is None else sample
     region = None if area is None else Path(area)
     return evaluation.evaluate_map(
-        Path(result), Path(truth), area=region, layer=layer, area_layer=area_layer, sample=count, seed=seed
+        Path(result),
+        Path(truth),
+        area=region,
+        layer=layer,
+        area_layer=area_layer,
+        sample=count,
+        seed=seed,
+        label_values=label_values,
+        truth_nodata=truth_nodata,
     )
 
 

@@ -46,6 +46,23 @@ class TruthOptions:
         str | None, typer.Option(help="Layer of the area's file, where it has several", rich_help_panel=INPUT)
     ] = None
 
+    label_values: Annotated[
+        str | None,
+        typer.Option(
+            help="What the values of a mask mean, such as 255=changed,0=unchanged or 0-127=unchanged,128-255=changed;"
+            " by default white, 255 or 1 is changed, black or 0 is not",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    truth_nodata: Annotated[
+        int | None, typer.Option(help="Value of a mask where the truth is not known", rich_help_panel=INPUT)
+    ] = None
+
+    @property
+    def mask_options(self) -> dict[str, Any]:
+        """What the values of a mask mean, as arguments."""
+        return {"label_values": self.label_values, "truth_nodata": self.truth_nodata}
+
     @property
     def area_options(self) -> dict[str, Any]:
         """The ground on which the truth is known, as arguments."""
@@ -84,7 +101,8 @@ def evaluate(
     if data is not None:
         _evaluate_run(run, reading.load(data), split=split, data=data)
     elif truth.truth is not None:
-        _evaluate_map(run, truth.truth, layer=truth.layer, sample=sample, seed=seed, **truth.area_options)
+        options = {"layer": truth.layer, "sample": sample, "seed": seed, **truth.mask_options, **truth.area_options}
+        _evaluate_map(run, truth.truth, **options)
     elif sample:
         drawn = cd.draw_sample(run, count=sample, seed=seed, **truth.area_options)
         out.print(f"Fill the column `truth` (0 or 1) of {drawn}.", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from semicdvl.atomic_files import hash_file, write_json
+from semicdvl.atomic_files import hash_file, hash_values, write_json
+from semicdvl.data.label_masks import parse_label_values
 from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.errors import ConfigError
 from semicdvl.evaluation.map_vs_truth import (
@@ -77,7 +79,7 @@ class MapEvaluation:
         return found
 
 
-def evaluate_map(
+def evaluate_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
     out: Path,
     truth: Path,
     *,
@@ -87,6 +89,8 @@ def evaluate_map(
     sample: int = DEFAULT_SAMPLE_SIZE,
     seed: int = 0,
     min_iou: float = 0.5,
+    label_values: str | Mapping[int, int] | None = None,
+    truth_nodata: int | None = None,
 ) -> MapEvaluation:
     """Compare a result of `detect` with the truth and write evaluation.json and evaluation.gpkg into its folder.
 
@@ -99,6 +103,9 @@ def evaluate_map(
         sample: number of places for the area-adjusted accuracy; 0: none.
         seed: seed of the sampling.
         min_iou: IoU from which two objects match.
+        label_values: what the values of a mask mean, such as "255=changed,0=unchanged"; None: white, 255 or 1 is
+            changed and black or 0 unchanged.
+        truth_nodata: value of a mask where the truth is not known.
 
     Raises:
         InputError: a file cannot be used, or does not overlap the result.
@@ -112,14 +119,17 @@ def evaluate_map(
         places = read_sample(truth, result, area=known)
         done = MapEvaluation(out, None, places, places.estimate_accuracy(pixel_m2=pixel_m2), pixel_m2)
     else:
-        real = read_truth(truth, grid=result.grid, layer=layer)
+        values = parse_label_values(label_values) if isinstance(label_values, str) else label_values
+        real = read_truth(truth, grid=result.grid, layer=layer, label_values=values, nodata=truth_nodata)
         comparison = compare_with_truth(result, real, area=known, min_iou=min_iou)
         drawn = draw_stratified_sample(result, total=sample, seed=seed, area=known, truth=real) if sample else None
         accuracy = None if drawn is None else drawn.estimate_accuracy(pixel_m2=pixel_m2)
         notes = _collect_notes(comparison, real, known)
         done = MapEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
         write_vector(out / "evaluation.gpkg", _label_outcomes(result, real, comparison.objects), layer="evaluation")
-    settings = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
+    settings: dict[str, Any] = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
+    said = {"label_values": label_values and str(label_values), "truth_nodata": truth_nodata}
+    settings |= {name: value for name, value in said.items() if value is not None}
     write_json(out / "evaluation.json", _replace_nan({**_build_record(done, truth), "settings": settings}))
     return done
 
@@ -269,13 +279,20 @@ def _format_accuracy_rows(sample: StratifiedSample, accuracy: AreaAccuracy, pixe
 def _build_record(done: MapEvaluation, truth: Path) -> dict[str, Any]:
     """Return all numbers by name."""
     record: dict[str, Any] = {"format": EVALUATION_FORMAT, "truth": {"path": str(Path(truth).absolute())}}
-    record["truth"]["sha256"] = hash_file(Path(truth))
+    record["truth"]["sha256"] = _hash_truth(Path(truth))
     record["pixel_m2"] = done.pixel_m2
     if done.comparison is not None:
         record |= _build_comparison_record(done.comparison, done.pixel_m2)
     if done.sample is not None and done.accuracy is not None:
         record["sample"] = _build_accuracy_record(done.sample, done.accuracy)
     return {**record, "notes": list(done.notes)}
+
+
+def _hash_truth(path: Path) -> str:
+    """Return the hash of the truth's content; of a folder (a file geodatabase), of the files in it by name."""
+    if not path.is_dir():
+        return hash_file(path)
+    return hash_values({each.name: hash_file(each) for each in sorted(path.iterdir()) if each.is_file()})
 
 
 def _build_comparison_record(comparison: MapComparison, pixel_m2: float | None) -> dict[str, Any]:
