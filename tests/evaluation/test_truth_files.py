@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from PIL import Image
 from rich.console import Console
 from tests.support.reference_maps import HEIGHT, REAL, UTM, WIDTH, Red, burned, on_map, raster, vectors
@@ -101,6 +102,34 @@ def test_archives_and_geodatabases_are_read_as_polygons(out: Path, tmp_path: Pat
         vectors(tmp_path / "shape" / "truth.shp", REAL)
         path = Path(shutil.make_archive(str(tmp_path / "truth"), "zip", tmp_path / "shape"))
     assert evaluate_map(out, path, sample=0).comparison.pixels == WANTED
+
+
+def test_polygons_in_collections_count_and_what_is_dropped_is_not_unchanged(out: Path, tmp_path: Path) -> None:
+    inside = [on_map(*each) for each in REAL]
+    away = on_map(60.5, 80.5, 0, 0).centroid  # a point in the third object of the result
+    shapes = [
+        shapely.GeometryCollection([inside[0], away]),
+        shapely.GeometryCollection([shapely.GeometryCollection([inside[1]]), shapely.MultiPolygon([inside[2]])]),
+        shapely.LineString([away, shapely.Point(away.x + 2, away.y)]),
+        shapely.Polygon(),
+        None,
+    ]
+    path = tmp_path / "mixed.gpkg"
+    gpd.GeoDataFrame(geometry=shapes, crs=UTM).to_file(path)
+    done = evaluate_map(out, path, sample=0)
+    pixels = done.comparison.pixels
+    assert (pixels.tp, pixels.fn) == (WANTED.tp, WANTED.fn)
+    assert pixels.fp == WANTED.fp - 5  # the line of 2 m touches five pixels, of which nothing is known now
+    assert any("3 rows have no polygon with an area" in note and "not known" in note for note in done.notes)
+
+
+def test_labels_smaller_than_a_pixel_are_said_and_their_ground_is_not_known(out: Path, tmp_path: Path) -> None:
+    small = on_map(63.6, 83.6, 0.3, 0.3)  # no centre of a pixel lies in it
+    path = tmp_path / "small.gpkg"
+    gpd.GeoDataFrame(geometry=[*(on_map(*each) for each in REAL), small], crs=UTM).to_file(path)
+    done = evaluate_map(out, path, sample=0)
+    assert done.comparison.pixels == ConfusionCounts(tn=WANTED.tn, fp=WANTED.fp - 1, fn=WANTED.fn, tp=WANTED.tp)
+    assert any("1 row is smaller than a pixel" in note for note in done.notes)
 
 
 def test_a_picture_of_the_truth_is_turned_as_viewers_show_it(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ class PolygonTruth:
     def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Rasterise the polygons in a strip."""
         numbers_HW = self.polygons.rasterize_numbers(grid)
-        return (numbers_HW > 0).astype(np.uint8), numbers_HW
+        truth_HW = (numbers_HW > 0).astype(np.uint8)
+        truth_HW[self.polygons.rasterize_unknown(grid) & (numbers_HW == 0)] = IGNORE
+        return truth_HW, numbers_HW
 
 
 @dataclass(frozen=True)
