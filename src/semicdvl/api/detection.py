@@ -35,6 +35,7 @@ def detect(
     detector: Detector | Callable[[], Detector] | None = None,
     config: DetectionConfig | None = None,
     progress: bool = False,
+    trust: Sequence[str] = (),
 ) -> DetectionResult:
     """Detect what changed between two images of one place; nothing is written to disk unless asked.
 
@@ -53,6 +54,7 @@ def detect(
         detector: in place of the four above: from `load_detector`, `create_detector` or `create_vlm_detector`.
         config: how the images are read and the map is made, see `DetectionConfig`.
         progress: show progress on standard error.
+        trust: modules whose networks the run of `model` may name, see `load_model`.
 
     Returns:
         `DetectionResult`: `.change` (uint8 HW: 1 changed, 0 unchanged, 255 no data), `.score` (float32 HW in [0, 1],
@@ -75,7 +77,7 @@ def detect(
     """
     from semicdvl.detection.pipeline import detect_in_memory
 
-    chosen = _choose_detector(detector, model=model, method=method, vlm=vlm, prompts=prompts)
+    chosen = _choose_detector(detector, model=model, method=method, vlm=vlm, prompts=prompts, trust=trust)
     return detect_in_memory(
         convert_image(before, name="before"),
         convert_image(after, name="after"),
@@ -254,6 +256,7 @@ def _choose_detector(
     method: str | None = None,
     vlm: str | VLM = "aerial",
     prompts: str | Prompts = "buildings",
+    trust: Sequence[str] = (),
 ) -> Detector | Callable[[], Detector]:
     """Return the detector that the arguments mean, or what builds it.
 
@@ -267,7 +270,7 @@ def _choose_detector(
     if detector is not None:
         return detector
     if model is not None:
-        return partial(load_detector, model)
+        return partial(load_detector, model, trust=trust)
     if method is not None:
         return partial(create_detector, method)
     return partial(create_vlm_detector, vlm, prompts=prompts)

@@ -13,7 +13,7 @@ from rich.table import Table
 import semicdvl as cd
 from semicdvl.cli.app import EVALUATION, app, out
 from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import INPUT, DatasetOptions
+from semicdvl.cli.options import INPUT, DatasetOptions, TrustOptions
 from semicdvl.cli.tables import build_score_table
 
 
@@ -75,6 +75,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
     reading: DatasetOptions,
     truth: TruthOptions,
+    trusted: TrustOptions,
     data: Annotated[Path | None, typer.Argument(help="Folder of a data set with labels, for a trained run")] = None,
     split: Annotated[
         Subset, typer.Option(help="Which pairs; `val` and `test` of the run's own split where it is that data")
@@ -99,7 +100,7 @@ def evaluate(
     if data is not None and truth.truth is not None:
         raise cd.ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
     if data is not None:
-        _evaluate_run(run, reading.load(data), split=split, data=data)
+        _evaluate_run(run, reading.load(data), split=split, data=data, trust=trusted.modules)
     elif truth.truth is not None:
         options = {"layer": truth.layer, "sample": sample, "seed": seed, **truth.mask_options, **truth.area_options}
         _evaluate_map(run, truth.truth, **options)
@@ -110,11 +111,11 @@ def evaluate(
         raise cd.ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
 
 
-def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path) -> None:
+def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: tuple[str, ...]) -> None:
     """Print the scores of a trained run."""
     from semicdvl.training.run_record import name_score_column
 
-    scores = cd.evaluate(run, dataset, split=split.value)
+    scores = cd.evaluate(run, dataset, split=split.value, trust=trust)
     title = f"{run} on {split.value} of {data}"
     out.print(build_score_table(title, {name_score_column(run, split.value): scores}))
 

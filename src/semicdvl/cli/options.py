@@ -168,6 +168,25 @@ class DatasetOptions:
         return cd.load_dataset(root, reader=self.dataset, tile_px=self.tile)
 
 
+@dataclass(frozen=True)
+class TrustOptions:
+    """Which code a stored run may name."""
+
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust",
+            help="Module whose network the run may name, such as mymodule; runs may else name those of semicdvl alone",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that were given."""
+        return tuple(self.trust or ())
+
+
 # ------------------------------------------------------------------------------------------------ VLM and CEG
 @dataclass(frozen=True)
 class PromptOptions:

@@ -124,14 +124,14 @@ def _predict_pairs(
 
 
 # ------------------------------------------------------------------------------------------------ a trained run
-def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str) -> dict[str, float]:
+def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Sequence[str] = ()) -> dict[str, float]:
     """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
 
     Raises:
         DataError: the subset is not known for this data.
     """
     processes = join_process_group("auto")
-    model = load_network(run, device=str(processes.device))
+    model = load_network(run, device=str(processes.device), trust=trust)
     pairs = _select_pairs(run, dataset, subset)
     if not pairs:
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
