@@ -194,6 +194,7 @@ def check_pair(
     bands: Sequence[int] | None = None,
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
+    alpha: str = "auto",
 ) -> PairCheck:
     """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry, and the shift between them.
 
@@ -204,6 +205,8 @@ def check_pair(
         bands: 1-based numbers of the bands to read, red, green and blue first; None: as tagged, or the first three.
         after_bands: the same for date 2, where its bands are in another order.
         grid: grid of the comparison: "before", "after", "finest", or a raster file.
+        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
+            "none", or the number of a band.
 
     Returns:
         `PairCheck`: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
@@ -221,7 +224,7 @@ def check_pair(
     from semicdvl.detection.pair_check import check
 
     folder = None if out is None else Path(out)
-    return check.check_pair(before, after, folder, bands=bands, after_bands=after_bands, grid=grid)
+    return check.check_pair(before, after, folder, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha)
 
 
 def run_demo(

@@ -77,7 +77,9 @@ def check(
     """
     from semicdvl.detection.pair_check.results import format_check_summary, format_check_table
 
-    checked = cd.check_pair(pair.before, pair.after, out=output, grid=reading.grid, **reading.band_numbers)
+    checked = cd.check_pair(
+        pair.before, pair.after, out=output, grid=reading.grid, alpha=reading.alpha, **reading.band_numbers
+    )
     out.print(format_check_table(checked))
     out.print(format_check_summary(checked, output), soft_wrap=True)
     raise typer.Exit(checked.verdict)

@@ -96,6 +96,14 @@ class BandOptions:
             rich_help_panel=INPUT,
         ),
     ] = "before"
+    alpha: Annotated[
+        str,
+        typer.Option(
+            "--alpha",
+            help="Band that says where there is data: auto (as tagged, if it looks like one), none, or its number",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto"
 
     @property
     def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
@@ -140,6 +148,7 @@ class ReadingOptions(BandOptions):
         return {
             **self.band_numbers,
             "grid": self.grid,
+            "alpha": self.alpha,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,
             "align": self.align,

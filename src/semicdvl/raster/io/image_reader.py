@@ -51,7 +51,8 @@ class ImageReader:
         border: black border that no tag declares as no-data; empty until `prepare`.
         cached_sample: the overview sample, once read by `prepare`.
         displacement: by how much pixels are moved when they are read; None: not at all.
-        mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files.
+        mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files, and what it views.
+        notes: what a reader of the result should know about how the file was understood.
     """
 
     input: ResolvedInput
@@ -68,6 +69,7 @@ class ImageReader:
     cached_sample: OverviewSample | None = None
     displacement: DisplacementField | None = None
     mosaic_views: ExitStack | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -102,6 +104,7 @@ class ImageReader:
             file_grid=self.file_grid,
             files=self.files,
             mosaic_views=self.mosaic_views,
+            notes=self.notes,
         )
 
     def select_rgb(self) -> ImageReader:

@@ -53,7 +53,7 @@ def describe_processing(
 
 def _describe_image(reader: ImageReader) -> list[str]:
     """Say how one image was stretched, and whether it has a black border."""
-    notes = []
+    notes = [f"{reader.path.name}: {note}" for note in reader.notes]
     if reader.stretch is not None:
         dtype = reader.file_dataset.dtypes[0]
         notes.append(

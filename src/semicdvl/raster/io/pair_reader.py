@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
+from semicdvl.raster.io.alpha_band import check_alpha_choice
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
@@ -147,6 +148,7 @@ def open_pair(
     grid: str | Path = "before",
     normalise: str = "none",
     alignment: Alignment | None = None,
+    alpha: str = "auto",
 ) -> RasterPair:
     """Open two images of one place on one grid.
 
@@ -168,6 +170,8 @@ def open_pair(
             (`raster.radiometric_normalisation`); "none" does not.
         alignment: how the after image is displaced against the before image (`raster.registration.estimate` measures
             it); it is read co-registered.
+        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
+            "none", or the number of a band.
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, has no CRS although the
@@ -176,10 +180,11 @@ def open_pair(
         ConfigError: an unknown normalisation, or different numbers of bands.
     """
     _check_options(bands, after_bands, normalise)
+    check_alpha_choice(alpha)
     with ExitStack() as opened:
-        first = open_image_reader(before, bands=bands)
+        first = open_image_reader(before, bands=bands, alpha=alpha)
         opened.callback(first.close)
-        second = open_image_reader(after, bands=bands if after_bands is None else after_bands)
+        second = open_image_reader(after, bands=bands if after_bands is None else after_bands, alpha=alpha)
         opened.callback(second.close)
         reference_grid = _choose_reference_grid(first, second, grid)
         pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment)

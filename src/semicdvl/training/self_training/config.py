@@ -67,4 +67,5 @@ class AdaptConfig:
 
     def get_reading_options(self) -> dict[str, Any]:
         """Return how the pair is read for training: the arguments of `open_checked_pair`."""
-        return {name: getattr(self.detection, name) for name in READING_OPTIONS}
+        options = {name: getattr(self.detection, name) for name in READING_OPTIONS}
+        return options if self.detection.alpha == "auto" else options | {"alpha": self.detection.alpha}
