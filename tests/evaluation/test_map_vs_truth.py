@@ -115,7 +115,7 @@ def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
     done = evaluate_map(plain, tmp_path / "label.png", sample=100)
     assert done.comparison.pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, fn=410)
     rows = dict(done.format_rows())
-    assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "not defined"
+    assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "undefined"
     assert rows["objects missed"] == "3, 410 px"
     assert json.loads((plain / "evaluation.json").read_text())["pixels"]["precision"] is None
 

@@ -132,6 +132,16 @@ def test_labels_smaller_than_a_pixel_are_said_and_their_ground_is_not_known(out:
     assert any("1 row is smaller than a pixel" in note for note in done.notes)
 
 
+# ------------------------------------------------------------------------------------------------ undefined scores
+def test_scores_without_change_in_the_truth_are_undefined(out: Path, tmp_path: Path) -> None:
+    mask = raster(tmp_path / "none.tif", np.zeros((HEIGHT, WIDTH), np.uint8))
+    done = evaluate_map(out, mask, sample=0)
+    rows = dict(done.format_rows())
+    for name in ("pixels: iou", "pixels: f1", "pixels: recall", "objects by IoU: recall", "objects by IoU: f1"):
+        assert rows[name] == "undefined", name
+    assert rows["pixels: precision"] == "0.0000" and rows["area false"] == "125 m²"
+
+
 def test_a_picture_of_the_truth_is_turned_as_viewers_show_it(tmp_path: Path) -> None:
     images = []
     for name, marked in (("a", False), ("b", True)):

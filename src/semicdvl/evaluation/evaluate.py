@@ -203,6 +203,10 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
     """Return what a reader of the scores should know."""
     notes = list(truth.polygons.describe_repairs()) if isinstance(truth, PolygonTruth) else []
     notes += area.describe_repairs() if area else ()
+    if not comparison.pixels.tp + comparison.pixels.fn:
+        notes.append(
+            "The truth has no change on the ground that counts, so scores of how well it is found are undefined."
+        )
     gone = truth.count - comparison.objects.counts.actual
     if gone:
         notes.append(
@@ -220,14 +224,14 @@ def _format_area(pixels: float, pixel_m2: float | None) -> str:
 def _format_score(value: float, half_width: float | None = None) -> str:
     """Return a score with its interval, where it has one."""
     if math.isnan(value):
-        return "not defined"
+        return "undefined"
     return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {half_width:.4f}"
 
 
 def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list[TableRow]:
     """Return the scores by pixel."""
     pixels = comparison.pixels
-    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_scores().items()]
+    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_meaningful_scores().items()]
     areas = {"changed in truth": pixels.tp + pixels.fn, "detected": pixels.tp, "missed": pixels.fn, "false": pixels.fp}
     return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
 
@@ -236,9 +240,10 @@ def _format_object_rows(match: ObjectMatches, pixel_m2: float | None) -> list[Ta
     """Return the scores by object."""
     scores = match.counts
     rows = [("objects: in truth, in the result", f"{scores.actual}, {scores.predicted}")]
+    meaningful = scores.list_meaningful_scores()
     for name, prefix in (("by IoU", ""), ("by any overlap", "any_")):
         for each in ("precision", "recall", "f1"):
-            rows.append((f"objects {name}: {each}", _format_score(getattr(scores, prefix + each))))
+            rows.append((f"objects {name}: {each}", _format_score(meaningful[prefix + each])))
     missed, invented = _count_unmatched(match)
     for name, (count, pixels) in (("missed", missed), ("false", invented)):
         rows.append((f"objects {name}", f"{count}, {_format_area(pixels, pixel_m2)}"))
@@ -301,10 +306,9 @@ def _build_comparison_record(comparison: MapComparison, pixel_m2: float | None) 
     counts = {name: getattr(pixels, name) for name in ("tp", "fp", "fn", "tn")}
     missed, invented = _count_unmatched(match)
     objects = {name: getattr(match.counts, name) for name in ("actual", "predicted", "matched")}
-    for prefix in ("", "any_"):
-        objects |= {f"{prefix}{name}": getattr(match.counts, prefix + name) for name in ("precision", "recall", "f1")}
+    objects |= match.counts.list_meaningful_scores()
     objects |= {"missed": missed[0], "missed_px": missed[1], "invented": invented[0], "invented_px": invented[1]}
-    found: dict[str, Any] = {"pixels": {**counts, **pixels.list_scores()}, "objects": objects}
+    found: dict[str, Any] = {"pixels": {**counts, **pixels.list_meaningful_scores()}, "objects": objects}
     if pixel_m2 is not None:
         areas = {"truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
         found["area_m2"] = {name: count * pixel_m2 for name, count in areas.items()}
