@@ -195,6 +195,7 @@ def check_pair(
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
     alpha: str = "auto",
+    stretch: str = "auto",
 ) -> PairCheck:
     """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry, and the shift between them.
 
@@ -207,6 +208,8 @@ def check_pair(
         grid: grid of the comparison: "before", "after", "finest", or a raster file.
         alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
             "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
+            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
 
     Returns:
         `PairCheck`: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
@@ -224,7 +227,9 @@ def check_pair(
     from semicdvl.detection.pair_check import check
 
     folder = None if out is None else Path(out)
-    return check.check_pair(before, after, folder, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha)
+    return check.check_pair(
+        before, after, folder, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch
+    )
 
 
 def run_demo(

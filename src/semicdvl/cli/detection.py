@@ -78,7 +78,13 @@ def check(
     from semicdvl.detection.pair_check.results import format_check_summary, format_check_table
 
     checked = cd.check_pair(
-        pair.before, pair.after, out=output, grid=reading.grid, alpha=reading.alpha, **reading.band_numbers
+        pair.before,
+        pair.after,
+        out=output,
+        grid=reading.grid,
+        alpha=reading.alpha,
+        stretch=reading.stretch,
+        **reading.band_numbers,
     )
     out.print(format_check_table(checked))
     out.print(format_check_summary(checked, output), soft_wrap=True)

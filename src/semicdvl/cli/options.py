@@ -104,6 +104,14 @@ class BandOptions:
             rich_help_panel=INPUT,
         ),
     ] = "auto"
+    stretch: Annotated[
+        str,
+        typer.Option(
+            "--stretch",
+            help="Grey values of 16-bit data: auto (one for both dates if comparable), each, or data values LOW,HIGH",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto"
 
     @property
     def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
@@ -149,6 +157,7 @@ class ReadingOptions(BandOptions):
             **self.band_numbers,
             "grid": self.grid,
             "alpha": self.alpha,
+            "stretch": self.stretch,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,
             "align": self.align,

@@ -31,6 +31,8 @@ class DetectionConfig:
         after_bands: the same for the after image, where its bands have another order.
         alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
             "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
+            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
         grid: whose pixels the result has: "before", "after", "finest" or a raster file.
         normalise: "match" normalises the after image radiometrically to the before image, once for the whole pair;
             "none" does not.
@@ -57,6 +59,7 @@ class DetectionConfig:
     align: bool = False
     overwrite: bool = False
     alpha: str = "auto"
+    stretch: str = "auto"
 
 
 def check_config(config: DetectionConfig, detector: Detector) -> None:

@@ -40,6 +40,7 @@ def check_pair(
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
     alpha: str = "auto",
+    stretch: str = "auto",
 ) -> PairCheck:
     """Measure how well two images fit each other.
 
@@ -52,12 +53,15 @@ def check_pair(
         after_bands: the same.
         grid: the same.
         alpha: the same.
+        stretch: the same.
 
     Raises:
         InputError: an image cannot be opened or read, or the two do not overlap.
         OutputError: the folder cannot be written.
     """
-    with open_pair(before, after, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha) as pair:
+    with open_pair(
+        before, after, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch
+    ) as pair:
         check = measure_pair(pair)
         if out is not None:
             folder = Path(out).absolute()
@@ -190,6 +194,7 @@ def open_pair_as_configured(before: ImageInput, after: ImageInput, *, config: De
         grid=config.grid,
         normalise=config.normalise,
         alpha=config.alpha,
+        stretch=config.stretch,
     )
 
 
@@ -216,6 +221,7 @@ def _read_image_facts(image: ImageReader) -> ImageFacts:
         dtype=str(dataset.dtypes[image.bands[0] - 1]),
         no_data=_describe_no_data(dataset, image.bands[0]),
         resampled=image.warped,
+        stretch=None if image.stretch is None else image.stretch.format_limits(),
     )
 
 

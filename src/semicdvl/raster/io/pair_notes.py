@@ -58,7 +58,7 @@ def _describe_image(reader: ImageReader) -> list[str]:
         dtype = reader.file_dataset.dtypes[0]
         notes.append(
             f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
-            "whole overlap."
+            f"whole overlap, from {reader.stretch.format_limits()}."
         )
     border_frac = reader.measure_border_frac()
     if border_frac > 0:

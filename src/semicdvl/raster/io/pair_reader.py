@@ -19,6 +19,7 @@ from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_inpu
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describe_processing
+from semicdvl.raster.io.pair_stretch import choose_stretches, parse_stretch
 from semicdvl.raster.io.upright_view import open_upright_view
 from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, fit_radiometric_match
 from semicdvl.raster.warp import Alignment
@@ -61,6 +62,7 @@ class RasterPair:
         alignment: how the after image was co-registered; None: it is read as it is.
         row, col: position of the top left corner of `grid` on `reference_grid`.
         radiometric_match: how the after image was matched to the before image; None: it was not.
+        stretch: how the stretch of both dates was to be chosen.
     """
 
     before: ImageReader
@@ -73,6 +75,7 @@ class RasterPair:
     row: int = 0
     col: int = 0
     radiometric_match: RadiometricMatch | None = None
+    stretch: str = "auto"
 
     @property
     def shape_hw(self) -> tuple[int, int]:
@@ -116,7 +119,9 @@ class RasterPair:
             InputError: the images do not overlap any more.
         """
         before, after = self.before.on_file_grid(), self.after.on_file_grid()
-        return _make_pair(before, after, self.reference_grid, normalise=self.normalise, alignment=alignment)
+        return _make_pair(
+            before, after, self.reference_grid, normalise=self.normalise, alignment=alignment, stretch=self.stretch
+        )
 
     def close(self) -> None:
         """Close both files."""
@@ -139,7 +144,7 @@ class RasterPair:
         self.close()
 
 
-def open_pair(
+def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     before: ImageInput,
     after: ImageInput,
     *,
@@ -149,13 +154,14 @@ def open_pair(
     normalise: str = "none",
     alignment: Alignment | None = None,
     alpha: str = "auto",
+    stretch: str = "auto",
 ) -> RasterPair:
     """Open two images of one place on one grid.
 
     Where CRS, resolution or origin of an image differ from the reference grid, it is resampled (cubic) over the part
     that both images cover; where it is offset by whole pixels only, it is read unchanged. 8-bit data are read
-    unchanged; any other type gets one linear stretch per image and band (0.5 % to 99.5 %), measured once over the whole
-    overlap, so that all tiles are stretched alike. No-data is what a tag, an alpha band, a mask or NaN declares, and
+    unchanged; any other type gets one linear stretch per band (`pair_stretch`), measured once over the whole overlap,
+    so that all tiles are stretched alike. No-data is what a tag, an alpha band, a mask or NaN declares, and
     solid black borders without a tag (`raster.io.nodata_border`).
 
     Args:
@@ -172,6 +178,8 @@ def open_pair(
             it); it is read co-registered.
         alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
             "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
+            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, has no CRS although the
@@ -181,13 +189,14 @@ def open_pair(
     """
     _check_options(bands, after_bands, normalise)
     check_alpha_choice(alpha)
+    parse_stretch(stretch)
     with ExitStack() as opened:
         first = open_image_reader(before, bands=bands, alpha=alpha)
         opened.callback(first.close)
         second = open_image_reader(after, bands=bands if after_bands is None else after_bands, alpha=alpha)
         opened.callback(second.close)
         reference_grid = _choose_reference_grid(first, second, grid)
-        pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment)
+        pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment, stretch=stretch)
         opened.pop_all()  # from here on the pair closes the files
     return pair
 
@@ -226,7 +235,13 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
 
 
 def _make_pair(
-    before: ImageReader, after: ImageReader, reference_grid: Grid, *, normalise: str, alignment: Alignment | None
+    before: ImageReader,
+    after: ImageReader,
+    reference_grid: Grid,
+    *,
+    normalise: str,
+    alignment: Alignment | None,
+    stretch: str = "auto",
 ) -> RasterPair:
     """Put two open images, each on its own grid, onto the part of the reference grid that both cover."""
     _check_plain_images(before, after)
@@ -236,14 +251,14 @@ def _make_pair(
     row, col = find_pixel_offset(reference_grid, common) or (0, 0)
     if alignment is not None and alignment.field is not None:
         after = replace(after, displacement=alignment.field.relative_to(row, col))
-    before, after = before.prepare(), after.prepare()
+    before, after = _stretch_both(before.prepare(), after.prepare(), stretch)
     match: RadiometricMatch | None = None
     if normalise == "match":
         match = fit_radiometric_match(_read_grey_sample(before), _read_grey_sample(after))
     notes = describe_processing(before, after, alignment=alignment, match=match, normalised=normalise == "match")
     if match is not None:
         after = replace(after, stretch=match.compose(after.stretch, len(after.bands)))
-    return RasterPair(before, after, common, notes, reference_grid, normalise, alignment, row, col, match)
+    return RasterPair(before, after, common, notes, reference_grid, normalise, alignment, row, col, match, stretch)
 
 
 def _find_common_grids(
@@ -297,6 +312,18 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
             "with a CRS"
         )
         raise InputError(after.input.display_name, problem, remedy)
+
+
+def _stretch_both(before: ImageReader, after: ImageReader, stretch: str) -> tuple[ImageReader, ImageReader]:
+    """Give both images their stretch to 8 bits; 8-bit data keep none."""
+    if before.stretch is None and after.stretch is None:
+        return before, after
+    stretches = choose_stretches(before.read_sample(), after.read_sample(), stretch=stretch)
+    first, second = (
+        reader if reader.stretch is None else replace(reader, stretch=chosen)
+        for reader, chosen in zip((before, after), stretches, strict=True)
+    )
+    return first, second
 
 
 def _share_geotransform(reader: ImageReader, other: ImageReader) -> ImageReader:

@@ -68,4 +68,5 @@ class AdaptConfig:
     def get_reading_options(self) -> dict[str, Any]:
         """Return how the pair is read for training: the arguments of `open_checked_pair`."""
         options = {name: getattr(self.detection, name) for name in READING_OPTIONS}
-        return options if self.detection.alpha == "auto" else options | {"alpha": self.detection.alpha}
+        later = {name: getattr(self.detection, name) for name in ("alpha", "stretch")}
+        return options | {name: value for name, value in later.items() if value != "auto"}
