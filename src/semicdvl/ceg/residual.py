@@ -9,8 +9,8 @@ compares areas instead, with hysteresis. For each date:
     event     = found without elsewhere, opened by `residual_open_m`, of at least `residual_area_m2`,
     change    = event grown back by up to `residual_regrow_m` inside its own object.
 
-The object of an event is the connected foreground of its own date (score >= `residual_other_score`) around it; growing
-follows 8-connected steps inside of it, so an event never grows into a neighbour. Lengths are radii of discs in metres.
+The object of an event is the part of `found` that is connected to it; growing follows 8-connected steps inside of it, so
+an event never grows into a neighbour. Lengths are radii of discs in metres.
 Where the ground sampling distance is unknown, `ASSUMED_GSD_M` is assumed. Pixels beyond the edge of the raster do not
 count against an event: opening treats them as part of it.
 
@@ -128,7 +128,7 @@ def find_residual_events(
     sizes = convert_to_pixels(settings)
     both = _find_pair_foreground(scores_t1_CHW, scores_t2_CHW, foreground=foreground, settings=settings)
     events = [_drop_small(event_HW, sizes.area_px) for event_HW in find_opened_residuals(both, sizes)]
-    grown = [grow_back(event_HW, object_HW, sizes) for event_HW, object_HW in zip(events, both.present, strict=True)]
+    grown = [grow_back(event_HW, object_HW, sizes) for event_HW, object_HW in zip(events, both.found, strict=True)]
     return (grown[0] | grown[1]).astype(bool)
 
 
@@ -309,7 +309,7 @@ def _find_residual_strips(
             PairForeground((found_t1_HW, found_t2_HW), (present_t1_HW, present_t2_HW)), sizes
         )
         events = opened[0][window.own], opened[1][window.own]
-        yield window.row, events, (present_t1_HW[window.own], present_t2_HW[window.own])
+        yield window.row, events, (found_t1_HW[window.own], found_t2_HW[window.own])
 
 
 def _add_neighbouring_rows(strips: Iterable[_MaskStrip], reach: int) -> Iterator[_MaskWindow]:
