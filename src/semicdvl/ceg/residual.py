@@ -9,10 +9,10 @@ compares areas instead, with hysteresis. For each date:
     event     = found without elsewhere, opened by `residual_open_m`, of at least `residual_area_m2`,
     change    = event grown back by up to `residual_regrow_m` inside its own object.
 
-The object of an event is the part of `found` that is connected to it; growing follows 8-connected steps inside of it, so
-an event never grows into a neighbour. Lengths are radii of discs in metres.
-Where the ground sampling distance is unknown, `ASSUMED_GSD_M` is assumed. Pixels beyond the edge of the raster do not
-count against an event: opening treats them as part of it.
+The object of an event is the part of `found` that is connected to it; growing follows 8-connected steps inside of it,
+so an event never grows into a neighbour. Lengths are radii of discs in metres. Where the ground sampling distance is
+unknown, `ASSUMED_GSD_M` is assumed. Pixels beyond the edge of the raster do not count against an event: opening treats
+them as part of it.
 
 Every step depends on pixels that are near, except the area of an event. So `find_streamed_residual_events` measures the
 areas in a first pass over the strips of a raster, and paints in a second one; it holds a few strips at a time, and the
