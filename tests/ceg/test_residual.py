@@ -12,7 +12,8 @@ from scipy import ndimage
 from semicdvl.ceg.config import SCORE_STEPS, CEGSettings
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.residual import find_residual_events, find_streamed_residual_events
+from semicdvl.ceg.residual.rule import find_residual_events
+from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip
 from semicdvl.errors import ConfigError
 from semicdvl.types import Segments

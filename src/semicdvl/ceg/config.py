@@ -116,4 +116,4 @@ class CEGSettings:
 OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
 """The options beyond the paper; see `instance_events`."""
 RESIDUAL_SETTINGS = (*(field.name for field in fields(CEGSettings) if field.name.startswith("residual_")), "gsd_m")
-"""The settings of the residual level; see `residual`."""
+"""The settings of the residual level; see `residual.rule`."""

@@ -13,7 +13,7 @@ from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
 from semicdvl.ceg.masks import classify_masks, crop_label_image
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.residual import find_residual_events
+from semicdvl.ceg.residual.rule import find_residual_events
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Instance, Segments, VLMLabels
 

@@ -15,7 +15,8 @@ from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.residual import ASSUMED_GSD_M, find_streamed_residual_events
+from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
+from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
 from semicdvl.ceg.transitions import compute_change_score
