@@ -41,6 +41,7 @@ OFFLINE = ("cva", "log_ratio", "irmad", "pca_km", "dsfa", "cnn_cd", "dcva", "gmc
 """Methods that need no weights, or those of the package in the extra `offline`."""
 AERIAL = "aerial + CEG"
 GSD_M = {"city": 0.5, "levir": 0.5, "fotbcd": 0.2, "sztaki": 1.5, "dsifn": 2.0, "oscd": 10.0}
+GSD_M |= {"levir_crops": 0.5, "fotbcd_instances": 0.2}
 """Data set -> metres per pixel, for the VLM."""
 BUILDINGS, ANYTHING = ("levir", "fotbcd"), ("sztaki", "dsifn", "oscd")
 """Real pairs whose labels show building change, and change of any kind."""
@@ -60,7 +61,14 @@ class Case:
 
 
 # ------------------------------------------------------------------------------------------------ pairs
-def list_cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CITY_SEEDS) -> list[Case]:
+def list_cases(
+    root: Path,
+    out: Path,
+    *,
+    most: int,
+    seeds: tuple[int, ...] = CITY_SEEDS,
+    names: tuple[str, ...] = (*BUILDINGS, *ANYTHING),
+) -> list[Case]:
     """Make the cities below `out`, if not done, and list all pairs."""
     for seed in seeds:
         if not (out / "city" / "label" / f"{seed}.png").exists():
@@ -70,7 +78,7 @@ def list_cases(root: Path, out: Path, *, most: int, seeds: tuple[int, ...] = CIT
                 Image.fromarray(image).save(out / "city" / side / f"{seed}.png")
     found = []
     places = {"city": out / "city"} if seeds else {}
-    for data, where in (places | {name: root / name for name in (*BUILDINGS, *ANYTHING)}).items():
+    for data, where in (places | {name: root / name for name in names}).items():
         if not (where / "A").is_dir():
             print(f"{data}: not at {where}, left out", flush=True)
             continue

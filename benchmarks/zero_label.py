@@ -2,6 +2,8 @@
 
     python benchmarks/zero_label.py ../shared/data -o runs/zero --pairs 4
     python benchmarks/zero_label.py ../shared/data -o runs/zero --cities 20 21 22 23 --pairs 0
+    python benchmarks/zero_label.py ../shared/data -o runs/levels --cities --rows default residual --sources \
+        levir levir_crops fotbcd fotbcd_instances
 
 Data: synthetic cities (`--cities`, by seed), and real pairs whose labels show building change (levir, fotbcd). The
 prompts are buildings at about 0.5 m per pixel, so pairs of coarser pixels or of any change are left to
@@ -84,6 +86,7 @@ ROWS = {
 """The default of `--rows`. The last row leaves out `--shift-px`, which does for pairs that are not
 aligned what `--align` does, and `--replaced-iou`, whose objects `--min-cosine` recognises by their features."""
 LATER = {
+    "residual": Row({"level": "residual"}),
     "replaced-class": Row({"replaced_class": True}),
     "normalise match, calibrate": Row(normalise="match", calibrate=True),
     "adapt": Row(adapt=True),
@@ -102,7 +105,8 @@ def detector_of(row: Row) -> Detector:
 
     vlm, ceg = model.build_aerial(), dict(row.ceg)
     name = ceg.pop("features", None)
-    settings = CEGSettings(level="instance", gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
+    ceg = {"level": "instance", **ceg}
+    settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
     features = None if name is None else build_feature_extractor(name)
     detector = build_vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
     if row.calibrate:
@@ -209,12 +213,12 @@ def _file(name: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ tables
-def render_tables(names: list[str], out: Path) -> str:
-    """Return one Markdown table for the cities and one for the real pairs."""
+def render_tables(names: list[str], out: Path, *, sources: tuple[str, ...]) -> str:
+    """Return one Markdown table for the cities and one for the real pairs of some sources."""
     files = {name: out / f"{_file(name)}.json" for name in names}
     done = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
     text = []
-    for title, sets in (("synthetic cities", ("city",)), ("building change", BUILDINGS), ("any change", ANYTHING)):
+    for title, sets in (("synthetic cities", ("city",)), ("building change", sources), ("any change", ANYTHING)):
         columns = [title, "IoU^c", "F1", "precision", "recall", "CPU s/Mpx", "peak MiB"]
         columns += [f"IoU^c of {name}" for name in sets] if len(sets) > 1 else []
         rows = [(name, record) for name, record in done.items() if _lines(record, sets)]
@@ -228,8 +232,8 @@ def render_tables(names: list[str], out: Path) -> str:
 
 
 def _code(name: str) -> str:
-    if name == "adapt":
-        return "`semicdvl adapt`"
+    if name in ("adapt", "residual"):
+        return "`semicdvl adapt`" if name == "adapt" else "`--level residual`"
     return f"`--{name}`" if name in ROWS | LATER and name not in ("default", "all together") else name
 
 
@@ -339,15 +343,17 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), help=f"of {', '.join([*ROWS, *LATER])}")
     parser.add_argument("--cities", nargs="*", type=int, default=list(CITY_SEEDS), help="seeds")
     parser.add_argument("--pairs", type=int, default=1000, help="maximum number of pairs per real data set")
+    parser.add_argument("--sources", nargs="+", default=list(BUILDINGS), help="data sets that show building change")
     parser.add_argument("--anything", action="store_true", help="only the pairs with change of any kind")
     parser.add_argument("--sheet", type=Path, help="picture to draw, .jpg or .png")
     parser.add_argument("--reliability", action="store_true", help="also: are the probabilities right?")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    every = list_cases(options.data, options.out, most=options.pairs, seeds=tuple(options.cities))
+    sources, seeds = tuple(options.sources), tuple(options.cities)
+    every = list_cases(options.data, options.out, most=options.pairs, seeds=seeds, names=(*sources, *ANYTHING))
     asked = {str(seed) for seed in options.cities}
-    wanted = ANYTHING if options.anything else BUILDINGS
+    wanted = ANYTHING if options.anything else sources
     every = [case for case in every if case.data in wanted or (case.data == "city" and case.name in asked)]
     if options.one:
         run_row(options.one, (ROWS | LATER)[options.one], every, options.out)
@@ -355,7 +361,7 @@ def main() -> None:
     for name in options.rows:
         if not (options.out / f"{_file(name)}.json").exists():
             subprocess.run([sys.executable, *sys.argv, f"--one={name}"], check=True)
-    print(render_tables(options.rows, options.out))
+    print(render_tables(options.rows, options.out, sources=sources))
     if options.reliability:
         print(render_reliability(every, options.out))
     if options.sheet:

@@ -173,9 +173,14 @@ def test_a_network_is_trained_by_a_method_on_a_data_set(
         "name": f"{NAME}:build_difference",
         "width": 6,
     }
-    code, printed, complaint = command(capsys, "evaluate", run, data, "--dataset", f"{NAME}:read_pairs")
+    code, printed, complaint = command(
+        capsys, "evaluate", run, data, "--dataset", f"{NAME}:read_pairs", "--trust", NAME
+    )
     assert code == 0 and "iou" in printed, complaint
-    code, _, complaint = command(capsys, "detect", *pair, "-o", tmp_path / "out", "--model", run, "--device", "cpu")
+    words = ("detect", *pair, "-o", tmp_path / "out", "--model", run, "--device", "cpu")
+    code, _, complaint = command(capsys, *words)
+    assert code == 2 and f"give --trust {NAME}" in complaint
+    code, _, complaint = command(capsys, *words, "--trust", NAME)
     assert code == 0 and _read_change(tmp_path / "out").shape == (HEIGHT, WIDTH), complaint
 
 

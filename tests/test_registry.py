@@ -8,7 +8,7 @@ from semicdvl.data import DATASETS
 from semicdvl.errors import ConfigError
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
-from semicdvl.registry import MOVED_BUILDERS, Origin, build_part, list_options, resolve_builder
+from semicdvl.registry import MOVED_BUILDERS, USER, Origin, build_part, list_options, resolve_builder
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
 
@@ -24,7 +24,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "a_users_module:double"
 
 
-@pytest.mark.parametrize("origin", Origin)
+@pytest.mark.parametrize("origin", [USER, Origin(Path("run.json"))])
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_every_registered_name_resolves(kind: str, origin: Origin) -> None:
     for name in REGISTRIES[kind]:
@@ -54,5 +54,6 @@ def test_a_wrong_name_is_answered_with_what_to_write(kind: str, plugin: str) -> 
 
 def test_names_in_files_on_disk_lead_to_where_the_builder_is_now() -> None:
     assert "semicdvl.adapt.network:build" in MOVED_BUILDERS, "stands in run.json of every adapted run"
+    stored = Origin(Path("run.json"))
     for old, new in MOVED_BUILDERS.items():
-        assert resolve_builder("model", old, MODELS) is resolve_builder("model", new, MODELS)
+        assert resolve_builder("model", old, MODELS, origin=stored) is resolve_builder("model", new, MODELS)

@@ -12,32 +12,71 @@ Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semicdvl import models
 from semicdvl.atomic_files import read_json, write_atomically
-from semicdvl.errors import CheckpointError
+from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.heads import drop_train_heads
-from semicdvl.registry import Origin, build_part, list_options
+from semicdvl.registry import USER, Origin, build_part, list_options, list_trusted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RUN_FORMAT = "semicdvl-run"
+WITHOUT_WEIGHTS = {"pretrained": "none", "foundation_weights": "published"}
+"""Options of networks that load weights -> their values when none are loaded (a foundation follows `pretrained`)."""
+PLACE_MARKS = ("/", "\\", ":")
+"""Characters of paths, addresses and names of model hubs."""
 
 
-def build_network(part: dict[str, Any], *, origin: Origin = Origin.USER, **overrides: Any) -> nn.Module:
+def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:
     """Build the network that a recipe's `model` section describes; `origin` says whose recipe it is."""
     options = {key: value for key, value in part.items() if key != "name"} | overrides
-    network: nn.Module = build_part("model", part["name"], models.MODELS, options, origin=origin)
-    return network
+    network = build_part("model", part["name"], models.MODELS, options, origin=origin)
+    if not callable(getattr(network, "state_dict", None)):
+        raise ConfigError(f"model '{part['name']}' builds {type(network).__name__}, which is not a network of torch.")
+    built: nn.Module = network
+    return built
 
 
-def build_untrained_network(part: dict[str, Any], *, origin: Origin = Origin.USER) -> nn.Module:
+def build_untrained_network(part: dict[str, Any], *, origin: Origin = USER) -> nn.Module:
     """Build the network of a recipe's `model` section without pretrained weights, which are about to be replaced."""
     takes = list_options("model", part["name"], models.MODELS, origin=origin)
-    return build_network(part, origin=origin, **({"pretrained": "none"} if "pretrained" in takes else {}))
+    kept = {key: value for key, value in part.items() if key not in WITHOUT_WEIGHTS}
+    replaced = {key: value for key, value in WITHOUT_WEIGHTS.items() if key in takes}
+    _refuse_foreign_places(kept, origin)
+    return build_network(kept, origin=origin, **replaced)
+
+
+def _refuse_foreign_places(part: dict[str, Any], origin: Origin) -> None:
+    """Refuse options of a stored network that name a file, a folder, an address or a model of a hub.
+
+    Raises:
+        ConfigError: an option does, and the user does not trust that very place.
+    """
+    if origin.file is None:
+        return
+    for key, text in _list_texts({key: value for key, value in part.items() if key != "name"}):
+        if any(mark in text for mark in PLACE_MARKS) and text not in origin.trust:
+            raise ConfigError(
+                f"{origin.file}: the network's option {key} = '{text}' leads outside the run: to a file, an address or "
+                f"a model hub. If you know and trust that place, give --trust {text} (in Python: trust=('{text}',))."
+            )
+
+
+def _list_texts(options: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts in options, however deep, each with the name of its option."""
+    if isinstance(options, str):
+        yield key, options
+    elif isinstance(options, dict):
+        for name, value in options.items():
+            yield from _list_texts(value, key or str(name))
+    elif isinstance(options, list):
+        for value in options:
+            yield from _list_texts(value, key)
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
@@ -92,19 +131,22 @@ def read_run(run: Path) -> dict[str, Any]:
     return content
 
 
-def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False) -> nn.Module:
+def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False, trust: Sequence[str] = ()) -> nn.Module:
     """Return the trained network of a run, in eval mode.
 
     Args:
         run: a folder that `semicdvl train` wrote.
         device: where to put it, such as `cuda`.
         train_heads: also keep what only training needs (VLM head, segmentation decoder).
+        trust: modules whose networks the run may name, see `registry.Origin`.
 
     Raises:
         CheckpointError: `run` is not a run directory, or its weights are of another model.
+        ConfigError: the run names code, or a place, that the user does not trust.
     """
     content = read_run(run)
-    network = build_untrained_network(content["recipe"]["model"], origin=Origin.STORED)
+    origin = Origin(run / "run.json", list_trusted(trust))
+    network = build_untrained_network(content["recipe"]["model"], origin=origin)
     load_weights_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     if not train_heads:
         drop_train_heads(network)

@@ -3,6 +3,9 @@
 Each room of parts (`models`, `methods`, `vlms`, `data`, `unsupervised`) has one dict `name -> "module:builder"` in its
 `__init__`. `resolve_builder` turns a name of such a dict, or a user's own `package.module:builder`, into the callable;
 `build_part` also checks the options and calls it.
+
+A name that the user types may name any code. A name that stands in a stored file, which somebody may have sent, means a
+registered part, or a plug-in of a module that the user trusts by name; see `Origin`.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,15 +27,38 @@ Builder = Callable[..., Any]
 
 MOVED_BUILDERS = {
     "semicdvl.adapt.network:build": "semicdvl.training.self_training.network:build_siam_aerial",
+    "semicdvl.vlms.fake:build": "semicdvl.vlms.models.fake:build_fake",
 }
 """Builders of this package that files on disk name by an earlier place -> where they are."""
 
 
-class Origin(Enum):
-    """Where a name comes from: a user who runs this command, or a file that somebody may have sent."""
+PLUGIN_MARK = "semicdvl_plugin"
+"""Attribute that, where it is True, declares a builder to be a plug-in, whatever it is called."""
+PLUGIN_MEMBERS = {"model": "forward", "method": "step", "VLM": "segment", "detector": "predict_scores"}
+"""Kind of part -> the method by which a class is recognised as one."""
+BUILDER_VERBS = ("build", "read")
+"""Functions called so, alone or before an underscore, are builders by convention."""
 
-    USER = "user"
-    STORED = "stored"
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a name comes from: the user who runs this command, or a stored file that somebody may have sent.
+
+    Attributes:
+        file: the stored file that holds the name; None: the user gave it.
+        trust: modules whose plug-ins a stored file may name; a module's submodules are trusted with it.
+    """
+
+    file: Path | None = None
+    trust: tuple[str, ...] = ()
+
+
+USER = Origin()
+
+
+def list_trusted(trust: str | Sequence[str]) -> tuple[str, ...]:
+    """Return what the user trusts as a tuple; one name may be given as a text."""
+    return (trust,) if isinstance(trust, str) else tuple(trust)
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
@@ -40,22 +67,30 @@ def suggest_nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def resolve_builder(
-    kind: str, name: str, table: Mapping[str, str], *, origin: Origin = Origin.USER
-) -> Callable[..., Any]:
+def resolve_builder(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = USER) -> Callable[..., Any]:
     """Return the builder called `name`.
 
     Args:
         kind: what is looked up, for the error text ("model", "VLM", ...).
         name: a key of `table`, or `package.module:builder` for code outside this package.
         table: the room's dict of `name -> "module:builder"`.
-        origin: who names it. Both may name any code so far: a stored run is trusted as the command line is.
+        origin: who names it. The user may name any code, a stored file what is registered and trusted plug-ins.
 
     Raises:
-        ConfigError: the name is unknown (the nearest known one is suggested) or the module cannot be imported.
+        ConfigError: the name is unknown (the nearest known one is suggested), the module cannot be imported, or a
+            stored file names code that the user does not trust, or that is not a plug-in.
     """
-    module, attribute = _import_module(kind, name, table, origin=origin)
+    is_foreign = origin.file is not None and not (name in MOVED_BUILDERS or name in table or name in table.values())
+    if is_foreign and ":" in name:
+        _require_consent(kind, name, origin)
+    module, attribute = _import_module(kind, name, table)
     builder = getattr(module, attribute, None)
+    if is_foreign and not _is_plugin(kind, builder, module.__name__):
+        raise ConfigError(
+            f"{origin.file}: names the {kind} '{name}', which is not a plug-in. A stored file may name a function of "
+            f"that module called build, read, build_... or read_..., a class of a {kind}, or what has the attribute "
+            f"{PLUGIN_MARK} = True."
+        )
     if builder is None and name not in table:
         found = f"module {module.__name__} has no '{attribute}'"
         raise ConfigError(f"{kind} '{name}' cannot be imported ({found}); write it as package.module:builder.")
@@ -65,7 +100,39 @@ def resolve_builder(
     return result
 
 
-def _import_module(kind: str, name: str, table: Mapping[str, str], *, origin: Origin) -> tuple[ModuleType, str]:
+def _require_consent(kind: str, name: str, origin: Origin) -> None:
+    """Refuse the name of foreign code in a stored file unless the user trusts its module; nothing is imported.
+
+    Raises:
+        ConfigError: the module is not trusted, or never holds plug-ins.
+    """
+    module_name = name.partition(":")[0]
+    package = module_name.partition(".")[0]
+    found = f"{origin.file}: names the {kind} '{name}'"
+    if package in sys.stdlib_module_names or package in sys.builtin_module_names:
+        raise ConfigError(f"{found}, which belongs to Python itself. Do not use this file: it has been tampered with.")
+    if package == "semicdvl":
+        raise ConfigError(f"{found}, which semicdvl does not offer as a {kind}. Correct the name in the file.")
+    if not any(module_name == one or module_name.startswith(f"{one}.") for one in origin.trust):
+        raise ConfigError(
+            f"{found}, which is not part of semicdvl. Using it runs the code of the module '{module_name}'. If you "
+            f"know and trust that module, give --trust {module_name} (in Python: trust=('{module_name}',))."
+        )
+
+
+def _is_plugin(kind: str, builder: Any, module_name: str) -> bool:
+    """Tell whether what a trusted module holds is declared to be a plug-in: it is its own, and called or marked so."""
+    home = getattr(builder, "__module__", None) or ""
+    if home != module_name and not home.startswith(f"{module_name}."):
+        return False  # such as a function of another module that this one only imports
+    if getattr(builder, PLUGIN_MARK, False) is True:
+        return True
+    if inspect.isclass(builder):
+        return callable(getattr(builder, PLUGIN_MEMBERS.get(kind, ""), None))
+    return inspect.isfunction(builder) and builder.__name__.partition("_")[0] in BUILDER_VERBS
+
+
+def _import_module(kind: str, name: str, table: Mapping[str, str]) -> tuple[ModuleType, str]:
     """Import the module of a builder; return it and the builder's name in it."""
     target = table.get(name, MOVED_BUILDERS.get(name, name if ":" in name else None))
     if target is None:
@@ -81,13 +148,13 @@ def _import_module(kind: str, name: str, table: Mapping[str, str], *, origin: Or
         ) from None
 
 
-def list_options(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = Origin.USER) -> tuple[str, ...]:
+def list_options(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = USER) -> tuple[str, ...]:
     """Return the names of the options that a builder takes. Arguments and errors as `resolve_builder`."""
     return tuple(inspect.signature(resolve_builder(kind, name, table, origin=origin)).parameters)
 
 
 def build_part(
-    kind: str, name: str, table: Mapping[str, str], options: Mapping[str, Any], *, origin: Origin = Origin.USER
+    kind: str, name: str, table: Mapping[str, str], options: Mapping[str, Any], *, origin: Origin = USER
 ) -> Any:
     """Build a part by name; an option that its builder does not know is refused.
 

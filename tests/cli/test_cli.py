@@ -120,6 +120,39 @@ def test_pseudo_fills_a_store_and_tells_its_quality(
     assert "intact, 1 label." in _run(capsys, "pseudo", tmp_path, "-o", tmp_path / "store", "--verify")[1]
 
 
+def test_a_threshold_that_the_level_does_not_use_is_refused(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for level, option, remedy in (
+        ("instance", "--gamma", "--level mixed or pixel"),
+        ("residual", "--gamma", "--level mixed or pixel"),
+        ("pixel", "--instance-score", "--level instance or mixed"),
+    ):
+        code, _, complaint = _run(capsys, "detect", *pair, "-o", out, *FAKE, "--level", level, option, 0.5)
+        text = " ".join(complaint.split())
+        assert code == 2 and f"{option} 0.5 changes nothing at the level {level}" in text and remedy in text
+        assert not out.exists()
+    assert _run(capsys, "detect", *pair, "-o", out, *FAKE, "--level", "pixel", "--gamma", 0.5)[0] == 0
+
+
+def test_the_score_of_instances_and_the_residual_level_can_be_chosen(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    almost_red = cv2.imread(str(pair[1]))
+    almost_red[20:50, 30:70, 2] -= 5
+    cv2.imwrite(str(pair[1]), almost_red)
+    for number, (options, expected) in enumerate(
+        (
+            (("--instance-score", 0.5), "1 changed object"),
+            (("--instance-score", 1.0), "0 changed objects"),
+            (("--level", "residual"), "1 changed object"),
+        )
+    ):
+        code, text, complaint = _run(capsys, "detect", *pair, "-o", tmp_path / str(number), *FAKE, *options)
+        assert code == 0 and expected in text, complaint
+
+
 BAD = {
     "a missing file": (["detect", "none.tif", "{pair[1]}", "-o", "{out}", *FAKE], "none.tif"),
     "no image": (["detect", "{text}", "{pair[1]}", "-o", "{out}", *FAKE], "text.png"),

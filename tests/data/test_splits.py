@@ -19,6 +19,7 @@ from semicdvl.data.splits import (
     SplitNames,
     combine_splits,
     count_leaks,
+    find_cropped_picture,
     read_published_lists,
     select_split,
     split_by_fraction,
@@ -241,3 +242,43 @@ def test_changed_and_broken_files_are_refused(tmp_path: Path) -> None:
             read_split(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_split(tmp_path / "none.json")
+
+
+# ------------------------------------------------------------------------------------------------ own crops
+def _own_crops(pictures: int, crops: int) -> ChangeDataset:
+    names = [
+        f"pic{picture:02d}_{256 * row}_{256 * col}" for picture in range(pictures) for row, col in GRID_CELLS[:crops]
+    ]
+    return ChangeDataset("own", tuple(PairFiles(name, Path("a"), Path("b"), Path("l")) for name in names))
+
+
+GRID_CELLS = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_own_crops_of_a_picture_stay_together_and_leaks_are_counted() -> None:
+    dataset = _own_crops(14, 3)
+    made = split_by_fraction(dataset, labelled=0.5, seed=0)
+    pictures = [{find_cropped_picture(pair.name) for pair in pairs} for pairs in (made.val, made.test)]
+    trained = {find_cropped_picture(pair.name) for pair in made.labelled + made.unlabelled}
+    assert not trained & (pictures[0] | pictures[1]) and not pictures[0] & pictures[1]
+    assert count_leaks(made) == 0 and len(made.test) == 9 and len(made.val) == 6
+    mixed = Split(dataset.pairs[:20], (), dataset.pairs[20:22], dataset.pairs[39:])  # pair 20 is of pair 18's picture
+    assert count_leaks(mixed) == 1
+    assert count_leaks(Split(dataset.pairs[::2], (), dataset.pairs[1::2], ())) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [
+        ("PIC_0_256", "PIC"),
+        ("site-a-3-12", "site-a"),
+        ("2012_0_1", "2012"),
+        ("a_b_0_1", "a_b"),
+        ("p_1", None),
+        ("r0001_c0002", None),
+        ("city00000_r00000_c00256", None),
+        ("17", None),
+    ],
+)
+def test_names_of_crops_name_their_picture(name: str, picture: str | None) -> None:
+    assert find_cropped_picture(name) == picture

@@ -115,7 +115,7 @@ def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
     done = score_map(plain, tmp_path / "label.png", sample=100)
     assert done.comparison.pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, fn=410)
     rows = dict(done.format_rows())
-    assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "not defined"
+    assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "undefined"
     assert rows["objects missed"] == "3, 410 px"
     assert json.loads((plain / "evaluation.json").read_text())["pixels"]["precision"] is None
 
@@ -124,15 +124,15 @@ def test_masks_that_cannot_be_used_say_why(out: Path, tmp_path: Path) -> None:
     grid = read_detected_map(out).grid
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "small.png")
     odd = raster(tmp_path / "odd.tif", burned(REAL) * np.uint8(77))
-    colour = raster(tmp_path / "colour.tif", np.zeros((HEIGHT, WIDTH, 3), np.uint8), photometric="RGB")
+    colour = raster(tmp_path / "colour.tif", np.eye(3, dtype=np.uint8)[burned(REAL)] * 200, photometric="RGB")
     far = tmp_path / "far.tif"
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 9, "width": 9, "crs": UTM}
     with rasterio.open(far, "w", transform=Affine(1, 0, 500_000, 0, -1, 5_000_000), **profile) as target:
         target.write(np.zeros((9, 9), np.uint8), 1)
     for path, problem in (
         (tmp_path / "small.png", "is 30 x 20 px, but the result is 130 x 90 px"),
-        (odd, "holds the values 77"),
-        (colour, "has 3 bands"),
+        (odd, r"with the values \{0, 77\}"),
+        (colour, "is a colour image"),
         (far, "does not overlap"),
     ):
         with pytest.raises(InputError, match=problem):

@@ -102,3 +102,11 @@ def test_agrees_with_torchmetrics() -> None:
             torch.from_numpy(pred_HW.astype(np.int64)), torch.from_numpy(label_HW.astype(np.int64)), ignore_index=255
         )
         assert ours[score] == pytest.approx(float(theirs), abs=1e-6), score
+
+
+def test_reported_scores_are_undefined_without_change_in_the_truth() -> None:
+    reported = ConfusionCounts(tn=90, fp=10).list_meaningful_scores()
+    assert all(math.isnan(reported[name]) for name in ("iou", "f1", "recall", "kappa"))
+    assert reported["precision"] == 0 and reported["accuracy"] == 0.9
+    some = ConfusionCounts(tn=80, fp=10, fn=5, tp=5)
+    assert some.list_meaningful_scores() == some.list_scores()

@@ -20,7 +20,7 @@ from semicdvl.ceg.prompts import Prompts, resolve_prompts
 from semicdvl.errors import ConfigError, InputError, OutputError, StoreError
 from semicdvl.pseudo_labels.generate import CEGSettings, build_store_spec, generate_labels, make_labels
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
-from semicdvl.pseudo_labels.quality import verify_entries
+from semicdvl.pseudo_labels.quality import read_answered_pair, verify_entries
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments, quantise_scores
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.types import Instance, PairFiles, Segments, VLMLabels
@@ -86,6 +86,22 @@ def test_a_new_house_is_the_change_label(tmp_path: Path, pairs: list[PairFiles],
     assert np.array_equal(labels.t2_HW, wanted)
     assert not labels.t1_HW.any()
     assert not PseudoLabelStore.open(tmp_path / "store").read_labels(pairs[1]).change_HW.any()
+
+
+def test_the_residual_level_measures_by_the_ground_sampling_of_the_store(
+    tmp_path: Path, pairs: list[PairFiles]
+) -> None:
+    """The house of 5 x 6 px holds a disc with a radius of 2 m at 1 m per pixel, and none at 0.5 m (assumed)."""
+    chosen = CEGSettings(level="residual")
+    for name, gsd_m, changed in (("known", 1.0, 30), ("unknown", None, 0)):
+        given = {"vlm": Colours(), "prompts": WORDS, "settings": chosen, "root": tmp_path / name, "gsd_m": gsd_m}
+        list(generate_labels(pairs, **given))
+        store = PseudoLabelStore.open(tmp_path / name)
+        labels = [store.read_labels(pair).change_HW for pair in pairs]
+        assert sum(int((label_HW == 1).sum()) for label_HW in labels) == changed
+        assert not any((label_HW == 255).any() for label_HW in labels)
+        measured = [read_answered_pair(pair, store, settings=chosen).make_labels(WORDS, chosen) for pair in pairs]
+        assert all((one.change_HW == label_HW).all() for one, label_HW in zip(measured, labels, strict=True))
 
 
 def test_nothing_is_asked_twice_and_other_thresholds_ask_nothing(tmp_path: Path, pairs: list[PairFiles]) -> None:

@@ -35,6 +35,7 @@ def detect(
     detector: Detector | Callable[[], Detector] | None = None,
     config: DetectionConfig | None = None,
     progress: bool = False,
+    trust: Sequence[str] = (),
 ) -> DetectionResult:
     """Detect what changed between two images of one place; nothing is written to disk unless asked.
 
@@ -53,6 +54,7 @@ def detect(
         detector: in place of the four above: from `load_detector`, `create_detector` or `create_vlm_detector`.
         config: how the images are read and the map is made, see `DetectionConfig`.
         progress: show progress on standard error.
+        trust: modules whose networks the run of `model` may name, see `load_model`.
 
     Returns:
         DetectionResult: `.change` (uint8 HW: 1 changed, 0 unchanged, 255 no data), `.score` (float32 HW in [0, 1],
@@ -75,7 +77,7 @@ def detect(
     """
     from semicdvl.detection.pipeline import detect_in_memory
 
-    chosen = _choose_detector(detector, model=model, method=method, vlm=vlm, prompts=prompts)
+    chosen = _choose_detector(detector, model=model, method=method, vlm=vlm, prompts=prompts, trust=trust)
     return detect_in_memory(
         convert_image(before, name="before"),
         convert_image(after, name="after"),
@@ -192,6 +194,8 @@ def check_pair(
     bands: Sequence[int] | None = None,
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
+    alpha: str = "auto",
+    stretch: str = "auto",
 ) -> PairCheck:
     """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry, and the shift between them.
 
@@ -202,6 +206,10 @@ def check_pair(
         bands: 1-based numbers of the bands to read, red, green and blue first; None: as tagged, or the first three.
         after_bands: the same for date 2, where its bands are in another order.
         grid: grid of the comparison: "before", "after", "finest", or a raster file.
+        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
+            "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
+            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
 
     Returns:
         PairCheck: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
@@ -219,7 +227,9 @@ def check_pair(
     from semicdvl.detection.pair_check import check
 
     folder = None if out is None else Path(out)
-    return check.check_image_pair(before, after, folder, bands=bands, after_bands=after_bands, grid=grid)
+    return check.check_image_pair(
+        before, after, folder, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch
+    )
 
 
 def run_demo(
@@ -254,6 +264,7 @@ def _choose_detector(
     method: str | None = None,
     vlm: str | VLM = "aerial",
     prompts: str | Prompts = "buildings",
+    trust: Sequence[str] = (),
 ) -> Detector | Callable[[], Detector]:
     """Return the detector that the arguments mean, or what builds it.
 
@@ -267,7 +278,7 @@ def _choose_detector(
     if detector is not None:
         return detector
     if model is not None:
-        return partial(load_detector, model)
+        return partial(load_detector, model, trust=trust)
     if method is not None:
         return partial(create_detector, method)
     return partial(create_vlm_detector, vlm, prompts=prompts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
@@ -27,7 +27,9 @@ Precision = Literal["fp32", "bf16"]
 
 
 # ------------------------------------------------------------------------------------------------ build
-def load_model(run: str | Path, *, train_heads: bool = True, device: str = "cpu") -> nn.Module:
+def load_model(
+    run: str | Path, *, train_heads: bool = True, device: str = "cpu", trust: Sequence[str] = ()
+) -> nn.Module:
     """Load the trained network of a run, in evaluation mode.
 
     Call it with the images of two dates, float32 RGB / 255 normalised with the ImageNet mean and standard deviation
@@ -40,9 +42,12 @@ def load_model(run: str | Path, *, train_heads: bool = True, device: str = "cpu"
         train_heads: False drops what only training needs (VLM head, segmentation decoder): only `change_BKHW` is
             returned, the same to the bit.
         device: the torch device that the network is put on, such as `cuda`.
+        trust: modules whose networks the run may name, such as `("mymodule",)`; a run that somebody sent may name no
+            other code than that of semicdvl.
 
     Raises:
         CheckpointError: `run` is no run directory, or its weights are of another model.
+        ConfigError: the run names code that is not trusted.
 
     Examples:
         >>> import semicdvl as cd, torch
@@ -53,7 +58,7 @@ def load_model(run: str | Path, *, train_heads: bool = True, device: str = "cpu"
     """
     from semicdvl.checkpoint import load_network
 
-    return load_network(Path(run), device=device, train_heads=train_heads)
+    return load_network(Path(run), device=device, train_heads=train_heads, trust=trust)
 
 
 load = load_model
@@ -67,6 +72,7 @@ def load_detector(
     threshold: float = 0.5,
     precision: Precision = "fp32",
     compiled: bool = False,
+    trust: Sequence[str] = (),
 ) -> Detector:
     """Load a trained network as a detector for `detect`.
 
@@ -77,10 +83,11 @@ def load_detector(
         threshold: least probability of a changed pixel, in [0, 1].
         precision: "fp32", or "bf16", which is faster where the hardware has it and not exact to rounding.
         compiled: compile the network at its first tile; needs a C++ compiler.
+        trust: modules whose networks the run may name, see `load_model`.
 
     Raises:
         CheckpointError: `model` is no run directory and no exported file.
-        ConfigError: an ONNX file with another precision, or to be compiled.
+        ConfigError: an ONNX file with another precision, or to be compiled; a run that names code that is not trusted.
         MissingExtraError: onnxruntime or a compiler is missing.
 
     Examples:
@@ -92,7 +99,7 @@ def load_detector(
     from semicdvl.detection.detectors.network import build_network_detector
 
     return build_network_detector(
-        Path(model), device=device, threshold=threshold, precision=precision, compiled=compiled
+        Path(model), device=device, threshold=threshold, precision=precision, compiled=compiled, trust=trust
     )
 
 

@@ -118,7 +118,11 @@ def adapt(
 
 
 def evaluate(
-    run: str | Path, data: str | Path | ChangeDataset, *, split: Literal["val", "test", "all"] = "test"
+    run: str | Path,
+    data: str | Path | ChangeDataset,
+    *,
+    split: Literal["val", "test", "all"] = "test",
+    trust: Sequence[str] = (),
 ) -> dict[str, float]:
     """Score a trained run on the labelled pairs of a data set.
 
@@ -127,12 +131,14 @@ def evaluate(
         data: folder of a data set (A/, B/, label/), or what `load_dataset` returned.
         split: which pairs: "val" and "test" of the run's own split where it was trained on this data, else of the data
             set's lists; "all": every labelled pair.
+        trust: modules whose networks the run may name, see `load_model`.
 
     Returns:
         Scores of the changed class (`iou`, `f1`, `precision`, `recall`) and of both (`accuracy`, `kappa`, ...).
 
     Raises:
         CheckpointError: `run` is no run.
+        ConfigError: the run names code that is not trusted.
         DataError: no labelled pair is in `split`.
 
     Examples:
@@ -143,7 +149,7 @@ def evaluate(
     from semicdvl.training.evaluate import evaluate_run
 
     dataset = load_dataset(data) if isinstance(data, str | Path) else data
-    return evaluate_run(Path(run), dataset, subset=split)
+    return evaluate_run(Path(run), dataset, subset=split, trust=trust)
 
 
 def evaluate_map(
@@ -155,6 +161,8 @@ def evaluate_map(
     area_layer: str | None = None,
     sample: int | None = None,
     seed: int = 0,
+    label_values: str | Mapping[int, int] | None = None,
+    truth_nodata: int | None = None,
 ) -> MapEvaluation:
     """Compare a change map with the truth: pixels, objects, and area-adjusted accuracy with confidence intervals.
 
@@ -166,6 +174,9 @@ def evaluate_map(
         area_layer: layer of the area's file, where it has several.
         sample: number of places for the area-adjusted accuracy; None: the default.
         seed: another seed draws other places.
+        label_values: what the values of a mask mean, such as "255=changed,0=unchanged", or 255 -> 1 (changed), 0
+            (unchanged) or 255 (not known); None: white, 255 or 1 is changed and black or 0 unchanged.
+        truth_nodata: value of a mask where the truth is not known.
 
     Raises:
         InputError: a file cannot be used, or is elsewhere on the ground.
@@ -182,7 +193,15 @@ def evaluate_map(
     count = evaluation.DEFAULT_SAMPLE_SIZE if sample is None else sample
     region = None if area is None else Path(area)
     return evaluation.score_map(
-        Path(result), Path(truth), area=region, layer=layer, area_layer=area_layer, sample=count, seed=seed
+        Path(result),
+        Path(truth),
+        area=region,
+        layer=layer,
+        area_layer=area_layer,
+        sample=count,
+        seed=seed,
+        label_values=label_values,
+        truth_nodata=truth_nodata,
     )
 
 
@@ -264,7 +283,12 @@ def benchmark(
 
 
 def export(
-    run: str | Path, output: str | Path | None = None, *, to: Literal["onnx"] = "onnx", threshold: float = 0.5
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    to: Literal["onnx"] = "onnx",
+    threshold: float = 0.5,
+    trust: Sequence[str] = (),
 ) -> OnnxExport:
     """Write the network of a run as one file that `load_detector` runs without torch.
 
@@ -276,12 +300,14 @@ def export(
         output: the file; None: `run/model.onnx`.
         to: format of the file.
         threshold: least probability of a changed pixel, in [0, 1].
+        trust: modules whose networks the run may name, see `load_model`.
 
     Returns:
         OnnxExport: `.path`, `.size_mb`, `.largest_difference` from torch, `.multiple_px` of the sides.
 
     Raises:
         CheckpointError: `run` is no run, or the file differs from the network.
+        ConfigError: the run names code that is not trusted.
         MissingExtraError: onnx or onnxruntime is missing.
 
     Examples:
@@ -292,7 +318,7 @@ def export(
     from semicdvl.detection.detectors.onnx_export import export_onnx
 
     path = Path(run) / f"model.{to}" if output is None else Path(output)
-    return export_onnx(Path(run), path, threshold=threshold)
+    return export_onnx(Path(run), path, threshold=threshold, trust=trust)
 
 
 def import_official(checkpoint: str | Path, run: str | Path) -> ImportedCheckpoint:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import ConfigSection, DataConfig, parse_section, read_toml
 from semicdvl.errors import ConfigError
@@ -25,7 +25,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class CEGConfig(ConfigSection):
     """How the VLM's answers become the labels that are trained on; see `ceg.config.CEGSettings`."""
 
-    level: Literal["mixed", "instance", "pixel"] = "mixed"
+    level: CEGLevel = "mixed"
     gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
     gamma_segmentation: float | None = Field(None, ge=0, le=1, description="None: as gamma")
     delta: float = Field(0.0, ge=0, le=1)
@@ -133,7 +133,7 @@ class ModelEntry(ConfigSection):
 class ZeroLabelConfig(ConfigSection):
     """Change event generation of a detector: options and defaults of `semicdvl detect` without labels."""
 
-    level: Literal["mixed", "instance", "pixel"] = "instance"
+    level: CEGLevel = "instance"
     gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
     delta: float = Field(0.0, ge=0, le=1)
     shift_px: int = Field(0, ge=0)

@@ -2,6 +2,7 @@
 
     scores of two dates -> pixel_level     -> changed, reliable --+
     instances of two dates -> instance_level -> change events ----+-> mixed -> change label (0, 1, IGNORE)
+    scores of two dates -> residual        -> change events, without matching objects (beyond the paper)
     scores of one date  -> segmentation    -> single-date label
 
 `labels.make_labels` does all of it for two answers of a VLM; `streaming_components` and `streaming_instances` do it for

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from semicdvl.errors import ConfigError
 
-CEGLevel = Literal["mixed", "instance", "pixel"]
+CEGLevel = Literal["mixed", "instance", "pixel", "residual"]
+LEVELS_WITHOUT_GAMMA: tuple[CEGLevel, ...] = ("instance", "residual")
+"""Levels at which every pixel has a change label, whatever the confidence threshold is."""
 
 SCORE_STEPS = 200
 """The store keeps scores as multiples of 1 / SCORE_STEPS, so thresholds must be such multiples, too."""
 MAX_SHIFT_PX = 32
 """Greatest shift tolerance: computation grows with its square; align pairs with larger misregistration first."""
+MAX_LENGTH_M = 20
+"""Greatest length of the residual rule: computation grows with its square."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class CEGSettings:
         ('instance', ())
     """
 
-    level: CEGLevel = "mixed"  # which change label: pixel, instance, or both combined where reliable
+    level: CEGLevel = "mixed"  # which change label: pixel, instance, both combined where reliable, or residual
     gamma: float = 0.8  # confidence threshold of the change label: lowest best score of both dates
     gamma_segmentation: float = 0.8  # confidence threshold of the single-date labels
     delta: float = 0.0  # greatest sum of IoUs of a change event; the authors' later code uses 0.01
@@ -39,6 +43,13 @@ class CEGSettings:
     replaced_iou: float | None = None  # a matched instance whose best IoU is below this was replaced
     replaced_class: bool = False  # a matched instance whose best match answers another prompt was replaced
     min_cosine: float | None = None  # a matched instance whose feature similarity is below this was replaced
+    residual_score: float = 0.6  # residual level: lowest score of what one date shows
+    residual_other_score: float = 0.4  # residual level: lowest score from which the other date shows it, too
+    residual_apart_m: float = 2.0  # residual level: how far the other date's foreground is grown
+    residual_open_m: float = 2.0  # residual level: radius of the opening
+    residual_area_m2: float = 12.0  # residual level: smallest event
+    residual_regrow_m: float = 2.0  # residual level: how far an event is grown back inside its own object
+    gsd_m: float | None = None  # residual level: metres per pixel; None: 0.5 is assumed
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and thresholds that the store's 8-bit steps cannot represent exactly.
@@ -46,9 +57,9 @@ class CEGSettings:
         Raises:
             ConfigError: an unknown level, a threshold between two steps, or an option out of range.
         """
-        if self.level not in ("mixed", "instance", "pixel"):
-            raise ConfigError(f"unknown CEG level '{self.level}'. Known: mixed, instance, pixel.")
-        for name in ("gamma", "gamma_segmentation", "instance_score"):
+        if self.level not in get_args(CEGLevel):
+            raise ConfigError(f"unknown CEG level '{self.level}'. Known: {', '.join(get_args(CEGLevel))}.")
+        for name in ("gamma", "gamma_segmentation", "instance_score", "residual_score", "residual_other_score"):
             value = getattr(self, name)
             if not math.isfinite(value) or abs(value * SCORE_STEPS - round(value * SCORE_STEPS)) > 1e-6:
                 raise ConfigError(
@@ -59,13 +70,20 @@ class CEGSettings:
             ("shift_px", 0, MAX_SHIFT_PX),
             ("replaced_iou", 0, 1),
             ("min_cosine", -1, 1),
+            ("residual_other_score", 0, self.residual_score),
+            ("residual_apart_m", 0, MAX_LENGTH_M),
+            ("residual_open_m", 0, MAX_LENGTH_M),
+            ("residual_area_m2", 0, math.inf),
+            ("residual_regrow_m", 0, MAX_LENGTH_M),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} = {value}: give a number from {low} to {high}.")
-        if self.level == "pixel" and (options := self.active_options):
+        if self.gsd_m is not None and not 0 < self.gsd_m < math.inf:
+            raise ConfigError(f"gsd_m = {self.gsd_m}: give metres per pixel, a number above 0.")
+        if self.level in ("pixel", "residual") and (options := self.active_options):
             raise ConfigError(
-                f"{', '.join(options)}: these options apply to objects, and the pixel level has none. "
+                f"{', '.join(options)}: these options apply to matched objects, and the {self.level} level has none. "
                 "Choose the level mixed or instance."
             )
 
@@ -81,14 +99,27 @@ class CEGSettings:
     def to_plain_dict(self) -> dict[str, Any]:
         """Return the settings as plain values without the options that are off; keys of labels are made of them.
 
-        An option that is added in the future thus leaves the keys of earlier labels unchanged.
+        The settings of the residual level are left out at the other levels. An option that is added in the future thus
+        leaves the keys of earlier labels unchanged.
         """
+        residual, active = self.level == "residual", self.active_options
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in OPTIONS_BEYOND_PAPER or name in self.active_options
+            if (residual if name in RESIDUAL_SETTINGS else name not in OPTIONS_BEYOND_PAPER or name in active)
         }
+
+    def at_gsd(self, gsd_m: float | None) -> CEGSettings:
+        """Return the settings for images of a ground sampling distance; one that was given already stays.
+
+        Only the residual level measures in metres; the others return themselves.
+        """
+        if self.level != "residual" or self.gsd_m is not None or gsd_m is None:
+            return self
+        return replace(self, gsd_m=gsd_m)
 
 
 OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
 """The options beyond the paper; see `instance_events`."""
+RESIDUAL_SETTINGS = (*(field.name for field in fields(CEGSettings) if field.name.startswith("residual_")), "gsd_m")
+"""The settings of the residual level; see `residual.rule`."""

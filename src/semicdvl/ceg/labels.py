@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
-from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
 from semicdvl.ceg.masks import classify_masks, crop_label_image
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.rule import find_residual_events
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Instance, Segments, VLMLabels
 
@@ -64,7 +65,7 @@ def make_labels_from_events(
         gamma=settings.gamma,
         gamma_segmentation=settings.gamma_segmentation,
     )
-    if events is not None and settings.level == "instance":  # this level alone has no reliability
+    if events is not None and settings.level in LEVELS_WITHOUT_GAMMA:  # they have no reliability
         change_HW = (events.unmatched_HW | events.replaced_HW).astype(np.uint8)
     elif events is not None:
         change_HW[events.replaced_HW & (change_HW != IGNORE)] = 1
@@ -82,7 +83,13 @@ def find_instance_events(
     """Return where the foreground instances of two answers are change events.
 
     The instances are the VLM's own; for a VLM that gives score maps only, they are connected components of the maps.
+    The residual level compares score maps alone, and what it finds counts as unmatched.
     """
+    if settings.level == "residual":
+        residual_HW = find_residual_events(
+            t1.scores_CHW, t2.scores_CHW, foreground=prompts.foreground, settings=settings
+        )
+        return ChangeEvents(residual_HW, np.zeros_like(residual_HW))
     first, second = (_select_foreground_instances(segments, prompts) for segments in (t1, t2))
     if first is None and second is None:
         labels = [_find_components(segments.scores_CHW, prompts, settings) for segments in (t1, t2)]

@@ -27,6 +27,7 @@ from semicdvl.cli.options import (
     PairArguments,
     PromptOptions,
     ReadingOptions,
+    TrustOptions,
     VLMOptions,
     split_words,
 )
@@ -76,7 +77,15 @@ def check_command(
     """
     from semicdvl.detection.pair_check.results import format_check_summary, format_check_table
 
-    checked = cd.check_pair(pair.before, pair.after, out=output, grid=reading.grid, **reading.band_numbers)
+    checked = cd.check_pair(
+        pair.before,
+        pair.after,
+        out=output,
+        grid=reading.grid,
+        alpha=reading.alpha,
+        stretch=reading.stretch,
+        **reading.band_numbers,
+    )
     out.print(format_check_table(checked))
     out.print(format_check_summary(checked, output), soft_wrap=True)
     raise typer.Exit(checked.verdict)
@@ -189,6 +198,7 @@ def detect_command(
     vlm: VLMOptions,
     ceg: CEGOptions,
     features: FeatureOptions,
+    trusted: TrustOptions,
     output: Annotated[
         Path,
         typer.Option(
@@ -237,7 +247,7 @@ def detect_command(
     _refuse_unused_options(context, chosen)
     _check_inputs(pair, pairs)
     config = cd.DetectionConfig(**reading.config_fields, **result.config_fields)
-    build = _make_detector_builder(chosen, prompts, vlm, ceg, features)
+    build = _make_detector_builder(chosen, prompts, vlm, ceg, features, trust=trusted.modules)
     running: dict[str, Any] = {
         "detector": build,
         "config": config,
@@ -256,7 +266,13 @@ def detect_command(
 
 
 def _make_detector_builder(
-    chosen: DetectorOptions, prompts: PromptOptions, vlm: VLMOptions, ceg: CEGOptions, features: FeatureOptions
+    chosen: DetectorOptions,
+    prompts: PromptOptions,
+    vlm: VLMOptions,
+    ceg: CEGOptions,
+    features: FeatureOptions,
+    *,
+    trust: tuple[str, ...],
 ) -> Callable[[], Detector]:
     """Return what builds the detector that the options name, in this process or in a worker."""
     if chosen.model is not None:
@@ -266,6 +282,7 @@ def _make_detector_builder(
             device=vlm.device or "auto",
             precision=chosen.precision.value,
             compiled=chosen.compiled,
+            trust=trust,
         )
     if chosen.method is not None:
         from semicdvl.detection.detectors.unsupervised import parse_method_options

@@ -13,7 +13,7 @@ from rich.table import Table
 import semicdvl as cd
 from semicdvl.cli.app import EVALUATION, app, out
 from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import INPUT, DatasetOptions
+from semicdvl.cli.options import INPUT, DatasetOptions, TrustOptions
 from semicdvl.cli.tables import build_metrics_table
 
 
@@ -46,6 +46,23 @@ class TruthOptions:
         str | None, typer.Option(help="Layer of the area's file, where it has several", rich_help_panel=INPUT)
     ] = None
 
+    label_values: Annotated[
+        str | None,
+        typer.Option(
+            help="What the values of a mask mean, such as 255=changed,0=unchanged or 0-127=unchanged,128-255=changed;"
+            " by default white, 255 or 1 is changed, black or 0 is not",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    truth_nodata: Annotated[
+        int | None, typer.Option(help="Value of a mask where the truth is not known", rich_help_panel=INPUT)
+    ] = None
+
+    @property
+    def mask_options(self) -> dict[str, Any]:
+        """What the values of a mask mean, as arguments."""
+        return {"label_values": self.label_values, "truth_nodata": self.truth_nodata}
+
     @property
     def area_options(self) -> dict[str, Any]:
         """The ground on which the truth is known, as arguments."""
@@ -58,6 +75,7 @@ def evaluate_command(
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
     reading: DatasetOptions,
     truth: TruthOptions,
+    trusted: TrustOptions,
     data: Annotated[Path | None, typer.Argument(help="Folder of a data set with labels, for a trained run")] = None,
     split: Annotated[
         Subset, typer.Option(help="Which pairs; `val` and `test` of the run's own split where it is that data")
@@ -82,9 +100,10 @@ def evaluate_command(
     if data is not None and truth.truth is not None:
         raise cd.ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
     if data is not None:
-        _evaluate_run(run, reading.load(data), split=split, data=data)
+        _evaluate_run(run, reading.load(data), split=split, data=data, trust=trusted.modules)
     elif truth.truth is not None:
-        _evaluate_map(run, truth.truth, layer=truth.layer, sample=sample, seed=seed, **truth.area_options)
+        options = {"layer": truth.layer, "sample": sample, "seed": seed, **truth.mask_options, **truth.area_options}
+        _evaluate_map(run, truth.truth, **options)
     elif sample:
         drawn = cd.draw_sample(run, count=sample, seed=seed, **truth.area_options)
         out.print(f"Fill the column `truth` (0 or 1) of {drawn}.", soft_wrap=True)
@@ -92,11 +111,11 @@ def evaluate_command(
         raise cd.ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
 
 
-def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path) -> None:
+def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: tuple[str, ...]) -> None:
     """Print the scores of a trained run."""
     from semicdvl.training.run_record import name_score_column
 
-    scores = cd.evaluate(run, dataset, split=split.value)
+    scores = cd.evaluate(run, dataset, split=split.value, trust=trust)
     title = f"{run} on {split.value} of {data}"
     out.print(build_metrics_table(title, {name_score_column(run, split.value): scores}))
 

@@ -27,6 +27,7 @@ class Level(StrEnum):
     mixed = "mixed"
     instance = "instance"
     pixel = "pixel"
+    residual = "residual"
 
 
 class Normalise(StrEnum):
@@ -96,6 +97,22 @@ class BandOptions:
             rich_help_panel=INPUT,
         ),
     ] = "before"
+    alpha: Annotated[
+        str,
+        typer.Option(
+            "--alpha",
+            help="Band that says where there is data: auto (as tagged, if it looks like one), none, or its number",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto"
+    stretch: Annotated[
+        str,
+        typer.Option(
+            "--stretch",
+            help="Grey values of 16-bit data: auto (one for both dates if comparable), each, or data values LOW,HIGH",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto"
 
     @property
     def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
@@ -140,6 +157,8 @@ class ReadingOptions(BandOptions):
         return {
             **self.band_numbers,
             "grid": self.grid,
+            "alpha": self.alpha,
+            "stretch": self.stretch,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,
             "align": self.align,
@@ -166,6 +185,25 @@ class DatasetOptions:
     def load(self, root: Path) -> cd.ChangeDataset:
         """Read the data set."""
         return cd.load_dataset(root, reader=self.dataset, tile_px=self.tile)
+
+
+@dataclass(frozen=True)
+class TrustOptions:
+    """Which code a stored run may name."""
+
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust",
+            help="Module whose network the run may name, such as mymodule; runs may else name those of semicdvl alone",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that were given."""
+        return tuple(self.trust or ())
 
 
 # ------------------------------------------------------------------------------------------------ VLM and CEG
@@ -265,14 +303,31 @@ class CEGOptions:
     """Change event generation."""
 
     level: Annotated[
-        Level, typer.Option(help="Level of the change events, for detection without a model", rich_help_panel=TARGET)
+        Level,
+        typer.Option(
+            help="Level of the change events, for detection without a model: whole objects (instance), single pixels "
+            "(pixel), both where reliable (mixed), or what is left of one date's objects without the other's "
+            "(residual)",
+            rich_help_panel=TARGET,
+        ),
     ] = Level.instance
     gamma: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Confidence threshold: a pixel is reliable from this score on; by default the VLM's own",
+            help="Confidence threshold of the levels mixed and pixel: a pixel is reliable from this score on; by "
+            "default the VLM's own",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
+    instance_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest score of an object's pixels at the levels instance and mixed, for VLMs without instances of "
+            "their own; a multiple of 0.005, by default 0.5",
             rich_help_panel=TARGET,
         ),
     ] = None
@@ -308,16 +363,36 @@ class CEGOptions:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of change event generation that were given; the VLM's threshold fills in what was not."""
+        """The settings of change event generation that were given; the VLM's threshold fills in what was not.
+
+        Raises:
+            ConfigError: an option was given that the level does not use.
+        """
+        self.refuse_unused_thresholds()
         given = {
             "level": self.level.value,
             "gamma": self.gamma,
+            "instance_score": self.instance_score,
             "delta": self.delta,
             "shift_px": self.shift_px,
             "replaced_iou": self.replaced_iou,
             "replaced_class": self.replaced_class,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    def refuse_unused_thresholds(self) -> None:
+        """Refuse a threshold that was given and that changes nothing at the chosen level.
+
+        Raises:
+            ConfigError: there is one; the text names it.
+        """
+        level, usable = self.level.value, {"--gamma": ("mixed", "pixel"), "--instance-score": ("instance", "mixed")}
+        for option, value in (("--gamma", self.gamma), ("--instance-score", self.instance_score)):
+            if value is not None and level not in usable[option]:
+                raise cd.ConfigError(
+                    f"{option} {value:g} changes nothing at the level {level}. "
+                    f"Leave it out, or take --level {' or '.join(usable[option])}."
+                )
 
 
 @dataclass(frozen=True)

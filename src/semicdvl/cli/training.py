@@ -10,6 +10,8 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import TRAINING, app, out
+from semicdvl.cli.option_groups import expand_option_groups
+from semicdvl.cli.options import TrustOptions
 from semicdvl.cli.tables import build_metrics_table
 
 
@@ -65,8 +67,10 @@ class Form(StrEnum):
 
 
 @app.command(name="export", rich_help_panel=TRAINING)
+@expand_option_groups
 def export_command(
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote")],
+    trusted: TrustOptions,
     to: Annotated[Form, typer.Option(help="Format of the file; needs semicdvl\\[onnx]")] = Form.onnx,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; by default RUN/model.onnx")
@@ -78,7 +82,7 @@ def export_command(
     The file is compared with the network before it takes its place. It holds the change head alone, for pairs of any
     number and size, and says in its metadata how images are normalised.
     """
-    exported = cd.export(run, output, to=to.value, threshold=threshold)
+    exported = cd.export(run, output, to=to.value, threshold=threshold, trust=trusted.modules)
     sizes = (
         "any size"
         if exported.multiple_px == 1

@@ -1,7 +1,8 @@
 """Read one file as one array: an 8-bit RGB image or a change mask of 0, 1 and IGNORE, whole or a window of it.
 
 PNG, JPEG and the like are read with Pillow, which refuses a truncated file; everything else that GDAL knows is read
-with rasterio, which reads windows without decoding the whole file.
+with rasterio, which reads windows without decoding the whole file. Photographs are turned as their EXIF orientation
+says.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,17 +18,20 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from semicdvl.errors import ConfigError, InputError
-from semicdvl.types import IGNORE
+from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
+from semicdvl.errors import InputError
+from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 
 UInt8Array = NDArray[np.uint8]
 """An image HWC, or one or several class maps, HW or HWC."""
 WindowPx = tuple[int, int, int, int]
 """(row, col, height, width)."""
 _T = TypeVar("_T", bound=np.generic)
+_Decoded = TypeVar("_Decoded")
 
 PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
@@ -47,7 +52,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
-            return picture.height, picture.width
+            return find_upright_size(picture)
     with open_image_raster(path) as raster:
         return raster.height, raster.width
 
@@ -69,6 +74,35 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> UInt8Array:
     return np.ascontiguousarray(rgb_HWC)
 
 
+def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.bool_] | None:
+    """Return HW, True where an image shows something; None where it has no alpha band, or one that hides nothing.
+
+    Raises:
+        InputError: as of `read_rgb`.
+    """
+    if not _has_alpha(path):
+        return None
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        with _open_picture(path) as picture:
+            alpha_HW = _decode(path, lambda: np.array(turn_upright(picture).getchannel("A")))
+        opaque_HW = _cut_window(path, alpha_HW, window_px) > 0
+    else:
+        with open_image_raster(path) as raster:
+            window, band = _find_raster_window(path, raster, window_px), raster.colorinterp.index(ColorInterp.alpha) + 1
+            opaque_HW = _decode(path, lambda: raster.read(band, window=window)) > 0
+    return None if opaque_HW.all() else opaque_HW
+
+
+@lru_cache(maxsize=65_536)
+def _has_alpha(path: Path) -> bool:
+    """Tell from a file's header whether it has an alpha band; remembered, since training reads files many times."""
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        with _open_picture(path) as picture:
+            return picture.mode in ("LA", "PA", "RGBA")
+    with open_image_raster(path) as raster:
+        return ColorInterp.alpha in raster.colorinterp
+
+
 def _read_pillow_rgb(path: Path) -> UInt8Array:
     """Decode a whole image to RGB."""
     with _open_picture(path) as picture:
@@ -78,7 +112,8 @@ def _read_pillow_rgb(path: Path) -> UInt8Array:
 
 
 def _to_rgb(picture: Image.Image) -> UInt8Array:
-    """Convert any 8-bit mode; the transparency of a palette is only kept by way of RGBA."""
+    """Convert any 8-bit mode, upright; the transparency of a palette is only kept by way of RGBA."""
+    picture = turn_upright(picture)
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
     return np.array(picture.convert("RGB"), dtype=np.uint8)
@@ -91,79 +126,33 @@ def read_mask(
     """Return a change mask as uint8 HW of 0 (unchanged), 1 (changed) and IGNORE.
 
     Args:
-        path: label file. In files 255 means *changed*; this is the one place where it becomes 1.
+        path: label file. In files 255 means *changed*; `label_masks.decode_label` makes 1 of it, from the colours that
+            a viewer shows.
         window_px: part of the file to read; None: all of it.
         label_values: value in the file -> 0, 1 or IGNORE, for files with other values than {0, 255} and {0, 1}.
 
     Raises:
-        InputError: missing, broken, a colour image, or it holds other values.
+        InputError: missing, broken, a colour image, it holds other values, or can be read in two ways.
         ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        raw_HW = _cut_window(path, _read_pillow_bands(path), window_px)
-    else:
-        raw_HW = _read_raster_bands(path, window_px)
-    return _to_classes(path, _select_single_band(path, raw_HW), label_values)
+        return _cut_window(path, decode_label(read_stored_label(path), label_values=label_values), window_px)
+    return decode_label(read_stored_label(path, window_px=window_px), label_values=label_values)
 
 
-def _read_pillow_bands(path: Path) -> NDArray[np.generic]:
-    """Decode a whole label image as stored: palette indices, not their colours."""
-    with _open_picture(path) as picture:
-        return _decode(path, lambda: np.array(picture))
+def read_stored_label(path: Path, *, window_px: WindowPx | None = None) -> StoredLabel:
+    """Return the pixels of a label file as stored, for `label_masks.decode_label`; pictures only as a whole.
 
-
-def _select_single_band(path: Path, raw: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the one band of a mask; three equal ones count as one, an alpha band is dropped."""
-    if raw.ndim == 2:
-        return raw
-    if raw.shape[2] in (1, 2):
-        return raw[..., 0]
-    if not all(np.array_equal(raw[..., 0], raw[..., band]) for band in (1, 2)):
-        raise InputError(path, "is a colour image, but a mask has one band", "Save one number per pixel: 0 or 255")
-    return raw[..., 0]
-
-
-def _to_classes(path: Path, raw_HW: NDArray[np.generic], label_values: Mapping[int, int] | None) -> UInt8Array:
-    """Translate a file's values into 0, 1 and IGNORE."""
-    values = _find_values(path, raw_HW)
-    if label_values is None:
-        if not (values <= {0, 1} or values <= {0, 255}):
-            raise InputError(
-                path,
-                f"is a label with the values {_format_values(values)}, where {{0, 255}} or {{0, 1}} was expected",
-                "Convert it to 0 and 255, or set in the recipe data.label_values = {0 = 0, 128 = 255, 255 = 1}",
-            )
-        return np.asarray(raw_HW != 0).astype(np.uint8)
-    if bad := set(label_values.values()) - {0, 1, IGNORE}:
-        raise ConfigError(
-            f"label_values maps to {_format_values(bad)}; only 0 (unchanged), 1 (changed), 255 (ignore) exist."
-        )
-    if missing := values - set(label_values):
-        raise InputError(
-            path, f"holds the values {_format_values(missing)}, which are not in label_values", "Add them to the option"
-        )
-    classes_HW = np.full(raw_HW.shape, IGNORE, np.uint8)
-    for value in values:
-        classes_HW[raw_HW == value] = label_values[value]
-    return classes_HW
-
-
-def _find_values(path: Path, raw_HW: NDArray[np.generic]) -> set[int]:
-    """Return the values that occur in a mask."""
-    if raw_HW.dtype == np.uint8:
-        return set(np.flatnonzero(np.bincount(raw_HW.astype(np.uint8).ravel(), minlength=256)).tolist())
-    unique = np.unique(raw_HW)
-    if not np.array_equal(unique, unique.astype(np.int64)):
-        raise InputError(
-            path, "is a label with numbers that are not whole", "Save one whole number per pixel: 0 or 255"
-        )
-    return set(unique.astype(np.int64).tolist())
-
-
-def _format_values(values: set[int]) -> str:
-    """Format a set of numbers, a long one shortened."""
-    shown = ", ".join(str(value) for value in sorted(values)[:6])
-    return f"{{{shown}{', ...' if len(values) > 6 else ''}}}"
+    Raises:
+        InputError: missing, broken, or the window lies outside.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        assert window_px is None, "pictures are decoded as a whole"
+        with _open_picture(path) as picture:
+            return _decode(path, lambda: read_stored_picture(path, picture))
+    with open_image_raster(path) as raster:
+        window = _find_raster_window(path, raster, window_px)
+        return _decode(path, lambda: read_stored_raster(path, raster, window))
 
 
 # ------------------------------------------------------------------------------------------------ cache
@@ -238,11 +227,11 @@ def _open_picture(path: Path) -> Image.Image:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
 
 
-def _decode(path: Path, decode: Callable[[], NDArray[_T]]) -> NDArray[_T]:
+def _decode(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
     """Run a decoder, as `InputError` where that fails."""
     try:
         return decode()
-    except _PILLOW_ERRORS as error:
+    except (*_PILLOW_ERRORS, RasterioError) as error:
         raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
 
 
@@ -265,16 +254,18 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
 def _read_raster_bands(path: Path, window_px: WindowPx | None) -> NDArray[np.generic]:
     """Read all bands of a raster, or of a window of it, as HWC."""
     with open_image_raster(path) as raster:
-        window = None
-        if window_px is not None:
-            _require_window_inside(path, (raster.height, raster.width), window_px)
-            row, col, height, width = window_px
-            window = Window(col, row, width, height)
-        try:
-            bands_CHW: NDArray[np.generic] = raster.read(window=window)
-        except RasterioError as error:
-            raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
+        window = _find_raster_window(path, raster, window_px)
+        bands_CHW: NDArray[np.generic] = _decode(path, lambda: raster.read(window=window))
     return np.moveaxis(bands_CHW, 0, 2)
+
+
+def _find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
+    """Return a window as rasterio wants it, None for the whole raster."""
+    if window_px is None:
+        return None
+    _require_window_inside(path, (raster.height, raster.width), window_px)
+    row, col, height, width = window_px
+    return Window(col, row, width, height)
 
 
 def _cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> NDArray[_T]:

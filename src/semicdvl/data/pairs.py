@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from semicdvl.data.images import ImageCache, UInt8Array, read_image_size
+import numpy as np
+
+from semicdvl.data.images import ImageCache, UInt8Array, read_image_size, read_opaque
 from semicdvl.errors import InputError
-from semicdvl.types import PairFiles
+from semicdvl.types import IGNORE, PairFiles
 
 
 class PairArrays(NamedTuple):
@@ -44,7 +46,16 @@ def read_pair(
         return PairArrays(t1_HWC, t2_HWC, None)
     label_HW = source.read_mask(pair.label, pair.window_px)
     require_same_size(pair.label, label_HW.shape[:2], pair.before, t1_HWC.shape[:2])
-    return PairArrays(t1_HWC, t2_HWC, label_HW)
+    return PairArrays(t1_HWC, t2_HWC, ignore_transparent(pair, label_HW))
+
+
+def ignore_transparent(pair: PairFiles, label_HW: UInt8Array) -> UInt8Array:
+    """Return a label that is not known where an image of the pair is transparent; the same one if neither is."""
+    for path in (pair.before, pair.after):
+        opaque_HW = read_opaque(path, window_px=pair.window_px)
+        if opaque_HW is not None:
+            label_HW = np.where(opaque_HW, label_HW, np.uint8(IGNORE))
+    return label_HW
 
 
 def read_pair_size(pair: PairFiles) -> tuple[int, int]:

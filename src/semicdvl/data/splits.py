@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,10 @@ from semicdvl.data.publication import Publication, list_publications
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles, Split
 
+_CROP_NAME = re.compile(r"(?P<picture>.*[^\d_-].*?|\d+)[_-]\d+[_-]\d+")
+MIN_PICTURES = 3
+"""Crops are divided by picture from this many pictures on: one each for training, validation and test."""
+
 
 # ------------------------------------------------------------------------------------------------ by fraction
 def split_by_fraction(
@@ -25,7 +30,8 @@ def split_by_fraction(
 ) -> Split:
     """Divide a data set; published subsets are kept, missing ones are drawn.
 
-    All crops of one tile are put into the same of train, val and test. The labelled pairs are drawn pair by pair, as in
+    All crops of one tile are put into the same of train, val and test, also those whose names only say so
+    (`PICTURE_row_col`). The labelled pairs are drawn pair by pair, as in
     the published lists, and their number is rounded down, as there (5 % of 5947 = 297).
 
     Args:
@@ -76,7 +82,7 @@ def _draw_subset(
 ) -> tuple[tuple[PairFiles, ...], tuple[PairFiles, ...]]:
     """Draw whole tiles for validation or test; return their labelled pairs, and the pairs of all other tiles."""
     publications = list_publications()
-    tile_of = {pair.name: _find_tile(pair, dataset.source_tiles, publications) for pair in pool}
+    tile_of = _group_crops({pair.name: _find_tile(pair, dataset.source_tiles, publications) for pair in pool})
     tiles: dict[str, list[PairFiles]] = {}
     for pair in pool:
         if pair.label is not None:
@@ -222,8 +228,9 @@ def count_leaks(split: Split, *, source_tiles: Mapping[str, str] | None = None) 
     """Count the validation and test pairs that share ground with a training pair, as far as names and windows show.
 
     Two pairs share ground if they are windows of one file, if they were cut from one tile by `source_tiles`, or if
-    their names say so by the rules of a published data set (crops of one LEVIR-CD tile, WHU-CD patches with
-    neighbouring numbers; see `publication.Publication`).
+    their names say so: by the rules of a published data set (crops of one LEVIR-CD tile, WHU-CD patches with
+    neighbouring numbers; see `publication.Publication`), or as crops of one picture (`PICTURE_row_col`). 0 means that
+    neither names nor windows show a leak; other names say nothing.
 
     Args:
         split: what is checked; unlabelled pairs count as training pairs.
@@ -241,7 +248,9 @@ def _ground_keys(
     keys = {source_tiles.get(pair.name, pair.name)}
     if pair.window_px is not None:
         keys.add(str(pair.before))
-    return frozenset(keys).union(*(publication.list_ground_keys(pair.name) for publication in publications))
+    published = frozenset[str]().union(*(publication.list_ground_keys(pair.name) for publication in publications))
+    picture = None if published or pair.name in source_tiles else find_cropped_picture(pair.name)
+    return published.union(keys, () if picture is None else (f"picture {picture}",))
 
 
 def _find_tile(pair: PairFiles, source_tiles: Mapping[str, str], publications: tuple[Publication, ...]) -> str:
@@ -252,3 +261,21 @@ def _find_tile(pair: PairFiles, source_tiles: Mapping[str, str], publications: t
         return str(pair.before)
     named = (publication.find_tile(pair.name) for publication in publications)
     return next((tile for tile in named if tile is not None), pair.name)
+
+
+def find_cropped_picture(name: str) -> str | None:
+    """Return the picture that a crop called `PICTURE_row_col` or `PICTURE-row-col` was cut from; None for other names.
+
+    Row and column may be pixels or numbers of tiles. A name that ends in two numbers for another reason, such as year
+    and month, mostly names one place, too.
+    """
+    match = _CROP_NAME.fullmatch(name)
+    return None if match is None else match["picture"]
+
+
+def _group_crops(tile_of: dict[str, str]) -> dict[str, str]:
+    """Put crops of one picture into one tile, by their names; where all are of one picture they cannot be divided."""
+    pictures = {name: find_cropped_picture(name) for name, tile in tile_of.items() if tile == name}
+    if len({picture for picture in pictures.values() if picture is not None}) < MIN_PICTURES:
+        return tile_of
+    return tile_of | {name: f"picture {picture}" for name, picture in pictures.items() if picture is not None}

@@ -29,6 +29,10 @@ class DetectionConfig:
         bands: 1-based band numbers, red, green and blue first; None: the bands tagged so, or the first three. More than
             three are for detectors that accept any number of bands.
         after_bands: the same for the after image, where its bands have another order.
+        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
+            "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
+            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
         grid: whose pixels the result has: "before", "after", "finest" or a raster file.
         normalise: "match" normalises the after image radiometrically to the before image, once for the whole pair;
             "none" does not.
@@ -60,6 +64,8 @@ class DetectionConfig:
     title: str | None = None
     align: bool = False
     overwrite: bool = False
+    alpha: str = "auto"
+    stretch: str = "auto"
 
 
 def check_config(config: DetectionConfig, detector: Detector) -> None:

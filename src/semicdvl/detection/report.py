@@ -205,7 +205,7 @@ def _build_card(pair: RasterPair, changes: DetectedChanges, rank: int) -> Markup
         facts.append(f"probability {row['probability']:.2f}")
     if isinstance(row["from_class"], str) and isinstance(row["to_class"], str):
         facts.append(f"{row['from_class']} → {row['to_class']}")
-    facts.append(_format_location(changes, rank))
+    facts.append(_format_location(changes, rank, pair.grid))
     return html.render_card(f"{label} · {row['kind']}", " · ".join(facts), figures, colour=KIND_COLOURS[row["kind"]])
 
 
@@ -218,11 +218,12 @@ def _choose_crop(box: NDArray[np.int64], shape_hw: tuple[int, int]) -> tuple[int
     return row, min(max(0, (left + right - wide) // 2), width - wide), tall, wide
 
 
-def _format_location(changes: DetectedChanges, rank: int) -> str:
-    """Return where an object is: degrees north and east, or column and row in a plain image."""
-    if changes.objects.crs is None:
+def _format_location(changes: DetectedChanges, rank: int, grid: Grid) -> str:
+    """Return where an object is: degrees north and east, column and row in a plain image, or map coordinates."""
+    if not grid.has_position_on_earth:
         at = changes.objects.geometry.iloc[rank].representative_point()
-        return f"col {at.x:.0f}, row {at.y:.0f}"
+        plain = grid.crs is None and grid.transform.e > 0
+        return f"col {at.x:.0f}, row {at.y:.0f}" if plain else f"x {at.x:.1f}, y {at.y:.1f}"
     at = changes.objects.geometry.iloc[[rank]].representative_point().to_crs(4326).iloc[0]
     return f"{abs(at.y):.5f}° {'N' if at.y >= 0 else 'S'}, {abs(at.x):.5f}° {'E' if at.x >= 0 else 'W'}"
 

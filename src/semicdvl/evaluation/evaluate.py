@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from semicdvl.atomic_files import hash_file, write_json
+from semicdvl.atomic_files import hash_file, hash_values, write_json
+from semicdvl.data.label_masks import parse_label_values
 from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.errors import ConfigError
 from semicdvl.evaluation.map_vs_truth import (
@@ -84,7 +86,7 @@ class MapEvaluation:
         return found
 
 
-def score_map(
+def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
     out: Path,
     truth: Path,
     *,
@@ -94,6 +96,8 @@ def score_map(
     sample: int = DEFAULT_SAMPLE_SIZE,
     seed: int = 0,
     min_iou: float = 0.5,
+    label_values: str | Mapping[int, int] | None = None,
+    truth_nodata: int | None = None,
 ) -> MapEvaluation:
     """Compare a result of `detect` with the truth and write evaluation.json and evaluation.gpkg into its folder.
 
@@ -106,6 +110,9 @@ def score_map(
         sample: number of places for the area-adjusted accuracy; 0: none.
         seed: seed of the sampling.
         min_iou: IoU from which two objects match.
+        label_values: what the values of a mask mean, such as "255=changed,0=unchanged"; None: white, 255 or 1 is
+            changed and black or 0 unchanged.
+        truth_nodata: value of a mask where the truth is not known.
 
     Raises:
         InputError: a file cannot be used, or does not overlap the result.
@@ -119,14 +126,17 @@ def score_map(
         places = read_sample(truth, result, area=known)
         done = MapEvaluation(out, None, places, places.estimate_accuracy(pixel_m2=pixel_m2), pixel_m2)
     else:
-        real = read_truth(truth, grid=result.grid, layer=layer)
+        values = parse_label_values(label_values) if isinstance(label_values, str) else label_values
+        real = read_truth(truth, grid=result.grid, layer=layer, label_values=values, nodata=truth_nodata)
         comparison = compare_with_truth(result, real, area=known, min_iou=min_iou)
         drawn = draw_stratified_sample(result, total=sample, seed=seed, area=known, truth=real) if sample else None
         accuracy = None if drawn is None else drawn.estimate_accuracy(pixel_m2=pixel_m2)
         notes = _collect_notes(comparison, real, known)
         done = MapEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
         write_vector(out / "evaluation.gpkg", _label_outcomes(result, real, comparison.objects), layer="evaluation")
-    settings = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
+    settings: dict[str, Any] = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
+    said = {"label_values": label_values and str(label_values), "truth_nodata": truth_nodata}
+    settings |= {name: value for name, value in said.items() if value is not None}
     write_json(out / "evaluation.json", _replace_nan({**_build_record(done, truth), "settings": settings}))
     return done
 
@@ -200,6 +210,10 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
     """Return what a reader of the scores should know."""
     notes = list(truth.polygons.describe_repairs()) if isinstance(truth, PolygonTruth) else []
     notes += area.describe_repairs() if area else ()
+    if not comparison.pixels.tp + comparison.pixels.fn:
+        notes.append(
+            "The truth has no change on the ground that counts, so scores of how well it is found are undefined."
+        )
     gone = truth.count - comparison.objects.counts.actual
     if gone:
         notes.append(
@@ -217,14 +231,14 @@ def _format_area(pixels: float, pixel_m2: float | None) -> str:
 def _format_score(value: float, half_width: float | None = None) -> str:
     """Return a score with its interval, where it has one."""
     if math.isnan(value):
-        return "not defined"
+        return "undefined"
     return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {half_width:.4f}"
 
 
 def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list[TableRow]:
     """Return the scores by pixel."""
     pixels = comparison.pixels
-    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_scores().items()]
+    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_meaningful_scores().items()]
     areas = {"changed in truth": pixels.tp + pixels.fn, "detected": pixels.tp, "missed": pixels.fn, "false": pixels.fp}
     return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
 
@@ -233,9 +247,10 @@ def _format_object_rows(match: ObjectMatches, pixel_m2: float | None) -> list[Ta
     """Return the scores by object."""
     scores = match.counts
     rows = [("objects: in truth, in the result", f"{scores.actual}, {scores.predicted}")]
+    meaningful = scores.list_meaningful_scores()
     for name, prefix in (("by IoU", ""), ("by any overlap", "any_")):
         for each in ("precision", "recall", "f1"):
-            rows.append((f"objects {name}: {each}", _format_score(getattr(scores, prefix + each))))
+            rows.append((f"objects {name}: {each}", _format_score(meaningful[prefix + each])))
     missed, invented = _count_unmatched(match)
     for name, (count, pixels) in (("missed", missed), ("false", invented)):
         rows.append((f"objects {name}", f"{count}, {_format_area(pixels, pixel_m2)}"))
@@ -276,7 +291,7 @@ def _format_accuracy_rows(sample: StratifiedSample, accuracy: AreaAccuracy, pixe
 def _build_record(done: MapEvaluation, truth: Path) -> dict[str, Any]:
     """Return all numbers by name."""
     record: dict[str, Any] = {"format": EVALUATION_FORMAT, "truth": {"path": str(Path(truth).absolute())}}
-    record["truth"]["sha256"] = hash_file(Path(truth))
+    record["truth"]["sha256"] = _hash_truth(Path(truth))
     record["pixel_m2"] = done.pixel_m2
     if done.comparison is not None:
         record |= _build_comparison_record(done.comparison, done.pixel_m2)
@@ -285,16 +300,22 @@ def _build_record(done: MapEvaluation, truth: Path) -> dict[str, Any]:
     return {**record, "notes": list(done.notes)}
 
 
+def _hash_truth(path: Path) -> str:
+    """Return the hash of the truth's content; of a folder (a file geodatabase), of the files in it by name."""
+    if not path.is_dir():
+        return hash_file(path)
+    return hash_values({each.name: hash_file(each) for each in sorted(path.iterdir()) if each.is_file()})
+
+
 def _build_comparison_record(comparison: MapComparison, pixel_m2: float | None) -> dict[str, Any]:
     """Return pixel and object scores."""
     pixels, match = comparison.pixels, comparison.objects
     counts = {name: getattr(pixels, name) for name in ("tp", "fp", "fn", "tn")}
     missed, invented = _count_unmatched(match)
     objects = {name: getattr(match.counts, name) for name in ("actual", "predicted", "matched")}
-    for prefix in ("", "any_"):
-        objects |= {f"{prefix}{name}": getattr(match.counts, prefix + name) for name in ("precision", "recall", "f1")}
+    objects |= match.counts.list_meaningful_scores()
     objects |= {"missed": missed[0], "missed_px": missed[1], "invented": invented[0], "invented_px": invented[1]}
-    found: dict[str, Any] = {"pixels": {**counts, **pixels.list_scores()}, "objects": objects}
+    found: dict[str, Any] = {"pixels": {**counts, **pixels.list_meaningful_scores()}, "objects": objects}
     if pixel_m2 is not None:
         areas = {"truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
         found["area_m2"] = {name: count * pixel_m2 for name, count in areas.items()}

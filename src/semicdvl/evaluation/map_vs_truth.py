@@ -7,7 +7,8 @@ rasterised on the grid of the result, so an object smaller than a pixel may cove
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +18,14 @@ import pyogrio
 import rasterio
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.atomic_files import read_json
-from semicdvl.data.images import open_image_raster
+from semicdvl.data.images import PILLOW_SUFFIXES, open_image_raster, read_image_size, read_stored_label
+from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_raster
 from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, read_polygons
 from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.errors import InputError
@@ -31,11 +33,14 @@ from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectMatches, ObjectOverlaps
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.open_dataset import check_numeric
 from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23
 """About the number of pixels that are compared at a time."""
+ARCHIVE_SUFFIXES = frozenset({".zip", ".kmz", ".gdb"})
+"""Files and folders that are asked for layers at once."""
 UNKNOWN_TRUTH = 128
 """Value of a mask file where the truth is not known, as in patches of `semicdvl prepare`."""
 
@@ -67,7 +72,9 @@ class PolygonTruth:
     def read_strip(self, grid: Grid, row: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Rasterise the polygons in a strip."""
         numbers_HW = self.polygons.rasterize_numbers(grid)
-        return (numbers_HW > 0).astype(np.uint8), numbers_HW
+        truth_HW = (numbers_HW > 0).astype(np.uint8)
+        truth_HW[self.polygons.rasterize_unknown(grid) & (numbers_HW == 0)] = IGNORE
+        return truth_HW, numbers_HW
 
 
 @dataclass(frozen=True)
@@ -194,55 +201,124 @@ def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
 
 
 def is_vector(path: Path) -> bool:
-    """Tell whether a file is read as polygons; other files are read as mask rasters."""
-    return path.suffix.lower() in VECTOR_SUFFIXES
+    """Tell whether a file is read as polygons: by its suffix, or, where GDAL finds no image in it, by its layers."""
+    if path.suffix.lower() in VECTOR_SUFFIXES:
+        return True
+    if path.is_file() and path.suffix.lower() not in ARCHIVE_SUFFIXES:
+        with suppress(InputError), open_image_raster(path):
+            return False
+    try:
+        return path.exists() and any(kind is not None for _, kind in pyogrio.list_layers(path))
+    except DataSourceError:
+        return False
 
 
-def read_truth(path: Path, *, grid: Grid, layer: str | None = None) -> Truth:
-    """Read the truth for a grid: polygons, or a mask of 0 and 255 (or 0 and 1; 128 and no data: not known).
+def read_truth(
+    path: Path,
+    *,
+    grid: Grid,
+    layer: str | None = None,
+    label_values: Mapping[int, int] | None = None,
+    nodata: int | None = None,
+) -> Truth:
+    """Read the truth for a grid: polygons, or a mask, see `data.label_masks` (128 and no data: not known).
 
     A mask with a CRS is warped to the grid (nearest neighbour); one without must have the size of the grid.
 
+    Args:
+        path: the file.
+        grid: of the result.
+        layer: of the polygons, where the file has several.
+        label_values: what the values of a mask mean; None: 0 unchanged, 1 or 255 changed.
+        nodata: value of a mask where the truth is not known.
+
     Raises:
-        InputError: the file cannot be used, or does not overlap the grid.
+        InputError: the file cannot be used, does not overlap the grid, or no unchanged pixel is known.
     """
     path = Path(path)
     if is_vector(path):
         return PolygonTruth(read_polygons(path, grid=grid, layer=layer))
-    mask_HW = _read_mask(path, grid)
+    mask_HW = _read_mask(path, grid, _ValueMeanings(label_values, nodata))
     objects = find_objects(mask_HW)
     return MaskTruth(mask_HW, objects.labels_HW, len(objects))
 
 
-def _read_mask(path: Path, grid: Grid) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class _ValueMeanings:
+    """What the user said about the values of a mask."""
+
+    label_values: Mapping[int, int] | None
+    nodata: int | None
+
+    def decode(self, stored: StoredLabel) -> NDArray[np.uint8]:
+        """Translate the values of a mask into 0, 1, IGNORE."""
+        unknown = frozenset({UNKNOWN_TRUTH} if self.nodata is None else {UNKNOWN_TRUTH, self.nodata})
+        values = self.label_values
+        if values is not None and self.nodata is not None:
+            values = {**values, self.nodata: IGNORE}
+        return decode_label(stored, label_values=values, unknown_values=unknown)
+
+
+def _read_mask(path: Path, grid: Grid, meanings: _ValueMeanings) -> NDArray[np.uint8]:
     """Return a mask on the grid: 0, 1, IGNORE."""
     with open_image_raster(path) as raster:
-        if raster.count != 1:
-            remedy = "Give one band of 0 (unchanged) and 255 (changed), or polygons"
-            raise InputError(path, f"has {raster.count} bands, but a mask has one", remedy)
+        check_numeric([dtype for dtype in raster.dtypes if dtype.startswith("complex")], path)
         if raster.crs is None or grid.crs is None:
-            if (raster.height, raster.width) != (grid.height, grid.width):
-                here, there = f"{raster.width} x {raster.height} px", f"{grid.width} x {grid.height} px"
-                remedy = "Without a CRS in both, mask and result must have the same pixels"
-                raise InputError(path, f"is {here}, but the result is {there}, and not both have a CRS", remedy)
-            return _read_mask_window(path, raster, Window(0, 0, grid.width, grid.height))
-        with WarpedVRT(
-            raster,
-            crs=grid.crs,
-            transform=grid.transform,
-            height=grid.height,
-            width=grid.width,
-            resampling=Resampling.nearest,
-            add_alpha=raster.nodata is None,  # otherwise pixels outside the file would read as unchanged
-        ) as view:
-            mask_HW = _read_mask_window(path, view, Window(0, 0, grid.width, grid.height))
+            mask_HW = _read_plain_mask(path, raster, grid, meanings)
+        else:
+            mask_HW = meanings.decode(_read_warped(path, raster, grid))
     if (mask_HW == IGNORE).all():
         raise InputError(path, "does not overlap the result", "Give a mask of the same place")
+    if not (mask_HW == 0).any():
+        raise InputError(
+            path,
+            "says of no pixel of the result that it is unchanged, so false alarms cannot be counted",
+            "Give a mask of changed and unchanged pixels, or say what its values mean with"
+            " --label-values 255=changed,0=unchanged",
+        )
     return mask_HW
 
 
+def _read_plain_mask(
+    path: Path, raster: rasterio.io.DatasetReader, grid: Grid, meanings: _ValueMeanings
+) -> NDArray[np.uint8]:
+    """Read a mask that lies on the result pixel by pixel."""
+    height, width = read_image_size(path)
+    if (height, width) != (grid.height, grid.width):
+        here, there = f"{width} x {height} px", f"{grid.width} x {grid.height} px"
+        remedy = "Without a CRS in both, mask and result must have the same pixels"
+        raise InputError(path, f"is {here}, but the result is {there}, and not both have a CRS", remedy)
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        return meanings.decode(read_stored_label(path))
+    return meanings.decode(_read_stored(path, lambda: read_stored_raster(path, raster, None)))
+
+
+def _read_warped(path: Path, raster: rasterio.io.DatasetReader, grid: Grid) -> StoredLabel:
+    """Read a mask on the grid of the result; ground outside the file is transparent."""
+    with WarpedVRT(
+        raster,
+        crs=grid.crs,
+        transform=grid.transform,
+        height=grid.height,
+        width=grid.width,
+        resampling=Resampling.nearest,
+        src_nodata=None,  # a tag on 0 would hide all that is unchanged; `decode_label` looks at it
+        nodata=None,
+        add_alpha=ColorInterp.alpha not in raster.colorinterp,  # otherwise ground outside would read as unchanged
+    ) as view:
+        return _read_stored(path, lambda: read_stored_raster(path, view, None, source=raster))
+
+
+def _read_stored(path: Path, read: Callable[[], StoredLabel]) -> StoredLabel:
+    """Read the pixels of a mask, as `InputError` where that fails."""
+    try:
+        return read()
+    except RasterioError as error:
+        raise InputError(path, f"pixels cannot be read ({error})", "Copy or make it again") from error
+
+
 def _read_mask_window(path: Path, raster: rasterio.io.DatasetReader, window: Window) -> NDArray[np.uint8]:
-    """Read a window of a mask and translate its values."""
+    """Read a window of a result's own change map and translate its values."""
     try:
         values_HW = raster.read(1, window=window)
         valid_HW = raster.dataset_mask(window=window) > 0

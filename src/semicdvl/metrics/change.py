@@ -103,6 +103,16 @@ class ConfusionCounts:
         """Return the scores of `SCORE_NAMES` by name."""
         return {name: getattr(self, name) for name in SCORE_NAMES}
 
+    def list_meaningful_scores(self) -> dict[str, float]:
+        """Return the scores by name, for a report: those that say how well change is found are NaN without any change.
+
+        IoU, F1 and kappa of a map with one false alarm are 0 by their formulas, as if all change had been missed.
+        """
+        scores = self.list_scores()
+        if self.tp + self.fn == 0:
+            scores |= dict.fromkeys(("iou", "f1", "recall", "kappa"), math.nan)
+        return scores
+
 
 def divide_counts(part: float, total: float) -> float:
     """Return part / total, NaN for 0 / 0."""

@@ -6,6 +6,7 @@ last, and a score that the counts don't define (0 / 0) is NaN.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -68,6 +69,14 @@ class ObjectCounts:
     def any_f1(self) -> float:
         """Harmonic mean of `any_precision` and `any_recall`."""
         return _harmonic_mean(self.any_precision, self.any_recall)
+
+    def list_meaningful_scores(self) -> dict[str, float]:
+        """Return the scores by name, for a report: recall and F1 are NaN where the truth has no object."""
+        names = ("precision", "recall", "f1", "any_precision", "any_recall", "any_f1")
+        scores: dict[str, float] = {name: getattr(self, name) for name in names}
+        if self.actual == 0:
+            scores |= dict.fromkeys(("recall", "f1", "any_recall", "any_f1"), math.nan)
+        return scores
 
 
 def _harmonic_mean(precision: float, recall: float) -> float:

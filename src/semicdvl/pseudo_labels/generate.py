@@ -116,7 +116,8 @@ class PseudoLabeler:
         content = _PairImages(pair)
         t1, t2 = (self._get_answer(content, date) for date in (0, 1))
         described = self._get_features(content) if self.settings.level != "pixel" else None
-        labels = make_labels(t1, t2, prompts=self.store.spec.prompts, settings=self.settings, features=described)
+        settings = self.settings.at_gsd(self.store.spec.gsd_m)
+        labels = make_labels(t1, t2, prompts=self.store.spec.prompts, settings=settings, features=described)
         return self.store.write_labels(pair, labels)
 
     def _get_answer(self, content: _PairImages, date: int) -> Segments:

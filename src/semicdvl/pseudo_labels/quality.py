@@ -182,7 +182,8 @@ def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CE
             raise StoreError(f"{store.root}: holds no features of the pair '{pair.name}'. Run `semicdvl pseudo` again.")
 
         features = PairFeatures(*(store.get_or_make_features(image, pair.window_px, missing) for image in images))
-    return AnsweredPair(pair, t1, t2, find_instance_events(t1, t2, store.spec.prompts, settings, features=features))
+    at_gsd = settings.at_gsd(store.spec.gsd_m)
+    return AnsweredPair(pair, t1, t2, find_instance_events(t1, t2, store.spec.prompts, at_gsd, features=features))
 
 
 def measure_quality(

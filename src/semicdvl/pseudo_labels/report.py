@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.transitions import ChangeObject, list_change_objects
 from semicdvl.data.pairs import read_pair
 from semicdvl.pseudo_labels.quality import (
@@ -133,8 +133,8 @@ def _build_overview(
     warnings = []
     if current.changed_frac == 0:
         warnings.append("No pixel is labelled as changed. Lower gamma, or check the prompts.")
-    if settings.level == "instance":
-        warnings.append("At the instance level every pixel has a label, whatever gamma is.")
+    if settings.level in LEVELS_WITHOUT_GAMMA:
+        warnings.append(f"At the {settings.level} level every pixel has a label, whatever gamma is.")
     lead = f"Searched for {', '.join(store.spec.prompts.find)}; background: {', '.join(store.spec.prompts.background)}."
     return html.Section("Overview", [html.render_headline(values), html.render_notes(warnings)], lead=lead)
 

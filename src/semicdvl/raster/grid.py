@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
+import pyproj
 from affine import Affine
 from pyproj import Geod
+from pyproj.transformer import TransformerGroup
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform, transform_bounds
@@ -14,6 +17,7 @@ from rasterio.warp import transform, transform_bounds
 WGS84 = CRS.from_epsg(4326)
 GRID_TOLERANCE_PX = 0.02
 """Grids whose corners agree to this many pixels count as the same grid and are read without resampling."""
+FULL_CIRCLE_DEG = 360
 MAX_SCALE_DISTORTION = 0.01
 """Map units count as metres on the ground if they agree with the ellipsoid to this fraction (Web Mercator does not)."""
 
@@ -44,9 +48,16 @@ class Grid:
     @property
     def has_true_scale(self) -> bool:
         """Whether lengths and areas in map units hold on the ground, to `MAX_SCALE_DISTORTION`."""
-        if self.crs is None or not self.crs.is_projected:
+        if self.crs is None or self.crs.is_geographic:
             return False
+        if not self.has_position_on_earth:
+            return True
         return abs(_measure_pixel_on_ellipsoid_m(self) / self._pixel_size_on_map_m - 1) <= MAX_SCALE_DISTORTION
+
+    @property
+    def has_position_on_earth(self) -> bool:
+        """Whether map coordinates can become longitude and latitude: a local (engineering) CRS has lengths only."""
+        return self.crs is not None and bool(self.crs.is_projected or self.crs.is_geographic)
 
     @property
     def gsd_m(self) -> float | None:
@@ -122,6 +133,8 @@ def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float]
         bounds = other.bounds
     else:
         bounds = transform_bounds(other.crs, grid.crs, *other.bounds, densify_pts=21)
+        if grid.crs is not None and grid.crs.is_geographic:
+            bounds = _unwrap_longitudes(bounds, grid)
     to_pixel = ~grid.transform
     left, top = to_pixel @ (bounds[0], bounds[3])
     right, bottom = to_pixel @ (bounds[2], bounds[1])
@@ -131,17 +144,39 @@ def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float]
     return top, left, bottom, right
 
 
+def _unwrap_longitudes(bounds: tuple[float, float, float, float], grid: Grid) -> tuple[float, float, float, float]:
+    """Return bounds in degrees on the side of the 180th meridian where the grid lies, the left one below the right."""
+    left, bottom, right, top = bounds
+    right += FULL_CIRCLE_DEG if right < left else 0
+    centre_deg = (grid.bounds[0] + grid.bounds[2]) / 2
+    if not math.isfinite(left + right):
+        return bounds
+    turn_deg = FULL_CIRCLE_DEG * round((centre_deg - (left + right) / 2) / FULL_CIRCLE_DEG)
+    return left + turn_deg, bottom, right + turn_deg, top
+
+
+def lacks_datum_transformation(crs: CRS | None, other: CRS | None) -> bool:
+    """Tell whether the datums of two CRS are related by assumption only (PROJ's "ballpark" transformation)."""
+    if crs is None or other is None or crs == other:
+        return False
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # on grids that are not installed
+        group = TransformerGroup(crs.to_wkt(), other.to_wkt(), always_xy=True)
+    return not group.transformers or "ballpark" in group.transformers[0].description.lower()
+
+
 def measure_map_unit_m(grid: Grid, *, gsd_m: float | None = None) -> tuple[float, float]:
     """Return the metres on the ground per map unit in x and y, at the centre of the grid.
 
     Args:
         grid: the grid.
-        gsd_m: metres per pixel of a grid without a CRS; None: a pixel counts as 1.
+        gsd_m: metres per pixel of a grid without a CRS; None: a pixel counts as 1. The grid may have a geotransform
+            all the same, whose map unit is not known.
     """
     if grid.crs is None:
-        return (1.0, 1.0) if gsd_m is None else (gsd_m, gsd_m)
+        pixel_m = 1.0 if gsd_m is None else gsd_m
+        return pixel_m / abs(grid.transform.a), pixel_m / abs(grid.transform.e)
     if grid.has_true_scale:
-        unit_m = float(grid.crs.linear_units_factor[1])
+        unit_m = _metres_per_crs_unit(grid.crs)
         return unit_m, unit_m
     width_m, height_m = measure_offset_m(grid, 1.0, 1.0)
     return width_m / abs(grid.transform.a), height_m / abs(grid.transform.e)
@@ -161,11 +196,12 @@ def measure_offset_m(grid: Grid, row_px: float, col_px: float) -> tuple[float, f
 
 
 def _metres_per_crs_unit(crs: CRS) -> float:
-    """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
+    """Return the metres per unit of a projected or local CRS (a US survey foot is 0.3048006 m)."""
     try:
         return float(crs.linear_units_factor[1])
     except CRSError:
-        return 1.0
+        axes = pyproj.CRS.from_wkt(crs.to_wkt()).axis_info
+        return float(axes[0].unit_conversion_factor) if axes else 1.0
 
 
 def _measure_pixel_on_ellipsoid_m(grid: Grid) -> float:

@@ -42,6 +42,10 @@ class Stretch:
         image_CHW: NDArray[np.uint8] = np.nan_to_num(np.clip(np.rint(scaled_CHW), 0, 255), nan=0.0).astype(np.uint8)
         return image_CHW
 
+    def format_limits(self) -> str:
+        """Return the limits of every band: `200-3000 210-2900 190-3100`."""
+        return " ".join(f"{low:.4g}-{high:.4g}" for low, high in zip(self.low_C, self.high_C, strict=True))
+
     def scale(self, data_CHW: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the data as grey values from 0 to 255 that are not rounded."""
         low_C, high_C = self.low_C[:, None, None], self.high_C[:, None, None]

@@ -48,6 +48,14 @@ class PairSetCounts:
             f"object_{name}": _replace_nan(getattr(self.objects, name)) for name in ("precision", "recall", "f1")
         }
 
+    def list_meaningful_scores(self) -> dict[str, float]:
+        """Return the numbers by name, for a report: what needs change in the labels is NaN where there is none."""
+        scores = self.compute_scores()
+        if self.objects.actual == 0:
+            missing = ("iou", "f1", "recall", "kappa", "object_recall", "object_f1")
+            scores |= dict.fromkeys(missing, math.nan)
+        return scores
+
 
 def compute_pixel_scores(counts: ConfusionCounts) -> dict[str, float]:
     """Return the usual scores of the changed class; undefined ones (nothing detected, for example) are 0."""
@@ -124,14 +132,16 @@ def _predict_pairs(
 
 
 # ------------------------------------------------------------------------------------------------ a trained run
-def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str) -> dict[str, float]:
+def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Sequence[str] = ()) -> dict[str, float]:
     """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
+
+    Where the labels hold no change, scores that say how well it is found, such as IoU and recall, are NaN.
 
     Raises:
         DataError: the subset is not known for this data.
     """
     processes = join_process_group("auto")
-    model = load_network(run, device=str(processes.device))
+    model = load_network(run, device=str(processes.device), trust=trust)
     pairs = _select_pairs(run, dataset, subset)
     if not pairs:
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
@@ -139,7 +149,7 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str) -> dict[str,
     values = None if data is None else DataConfig.model_validate(data).label_values
     return evaluate_network(
         model, pairs, device=processes.device, label_values=values, processes=processes
-    ).compute_scores()
+    ).list_meaningful_scores()
 
 
 def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairFiles, ...]:

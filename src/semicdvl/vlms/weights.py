@@ -207,6 +207,7 @@ def load_transformers_model(
                 str(weights.folder),
                 dtype=dtype,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=weights.is_safetensors,
                 weights_only=True,
                 output_loading_info=True,

@@ -113,6 +113,19 @@ def test_replaced_objects_are_kept_without_a_probability():
     assert (found.change_HW[places["flicker"][0]] == 0).all()
 
 
+def test_a_replaced_object_that_hardly_overlaps_its_match_is_kept_too():
+    """A roof gives way to one that shares a tenth of its columns: the scores of both together say nothing of change."""
+    t1_HWC, t2_HWC, places = town()
+    rows, cols = places["stays"][5]
+    t2_HWC[rows, cols] = 4
+    moved = slice(rows.start, rows.stop), slice(cols.stop - 1, cols.stop + 8)
+    t2_HWC[moved] = 220
+    found = decided(add_calibration(engine(replaced_iou=0.5)), t1_HWC, t2_HWC)
+    for place in ((rows, cols), moved):
+        assert (found.change_HW[place] == 1).all() and np.isnan(found.probability_HW[place]).all()
+    assert (found.change_HW[places["flicker"][0]] == 0).all()
+
+
 def test_too_few_objects_that_stay_are_said():
     t1_HWC, t2_HWC, places = town(roofs=5)
     detector = add_calibration(engine())
@@ -128,7 +141,7 @@ def test_nothing_changed():
 
 
 def test_levels_without_objects_are_refused():
-    for level in ("pixel", "mixed"):
+    for level in ("pixel", "mixed", "residual"):
         with pytest.raises(ConfigError, match="--level instance"):
             add_calibration(VLMDetector(Brightness(), PROMPTS, CEGSettings(level=level)))  # type: ignore[arg-type]
 

@@ -30,8 +30,10 @@ class LabelLayers:
     area: PolygonLayer | None
 
     def find_known(self, grid: Grid, valid_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return HW, True where the label is known: data on both dates, inside the labelled area."""
-        return valid_HW if self.area is None else valid_HW & self.area.rasterize_mask(grid)
+        """Return HW, True where the label is known: data on both dates, inside the labelled area, nothing left out."""
+        drawn_HW = self.changes.rasterize_mask(grid)
+        known_HW = valid_HW & (drawn_HW | ~self.changes.rasterize_unknown(grid))
+        return known_HW if self.area is None else known_HW & self.area.rasterize_mask(grid)
 
     def make_label(self, grid: Grid, known_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Return the label HW of a window in the values of label files: UNCHANGED, UNKNOWN or CHANGED."""

@@ -1,14 +1,15 @@
 """Read the polygons of a GIS and rasterise them on the grid of a raster, window by window.
 
-Any CRS and any vector format that GDAL reads. A pixel belongs to a polygon when its centre is inside. What a layer
-holds beside polygons (points, lines, rows without geometry) is counted and left out; polygons that cross themselves are
-repaired and counted.
+Any CRS and any vector format that GDAL reads. A pixel belongs to a polygon when its centre is inside. Polygons in
+geometry collections count; polygons that cross themselves are repaired and counted. What a layer holds beside polygons
+(points, lines, rows without geometry) is counted and left out. Its ground, and that of polygons in which no centre of a
+pixel lies, is not known: somebody drew something there.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import geopandas as gpd
 import numpy as np
 import pyogrio
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.features import rasterize
@@ -28,6 +30,10 @@ from semicdvl.registry import suggest_nearest
 
 POLYGON_TYPES = (3, 6)
 """Type numbers of Polygon and MultiPolygon in shapely."""
+COLLECTION_TYPE = 7
+"""Type number of GeometryCollection in shapely."""
+MAX_SLIVER_PX = 4
+"""Polygons of fewer pixels than this by their area are looked at whether any centre of a pixel lies in them."""
 VECTOR_SUFFIXES = frozenset(
     {".gpkg", ".geojson", ".json", ".fgb", ".parquet", ".geoparquet", ".shp", ".gml", ".kml", ".sqlite"}
 )
@@ -47,6 +53,8 @@ class PolygonLayer:
         repaired: number of polygons that crossed themselves and were repaired.
         not_polygons: number of rows without a polygon, or with one of no area.
         outside: number of polygons that don't touch the raster.
+        leftovers: points, lines and polygons without area that were left out, in the raster's CRS.
+        smaller_than_pixel: bool for each of `shapes`, whether no centre of a pixel of the raster lies in it.
     """
 
     path: Path
@@ -55,6 +63,8 @@ class PolygonLayer:
     repaired: int = 0
     not_polygons: int = 0
     outside: int = 0
+    leftovers: NDArray[np.object_] = field(default_factory=lambda: np.zeros(0, object))
+    smaller_than_pixel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
     def __len__(self) -> int:
         """Return the number of polygons on the raster."""
@@ -86,6 +96,30 @@ class PolygonLayer:
         """Rasterise the polygons as bool HW: True where the centre of a pixel is in a polygon."""
         return self.rasterize_numbers(grid) > 0
 
+    def rasterize_unknown(self, grid: Grid) -> NDArray[np.bool_]:
+        """Rasterise as bool HW the ground of which nothing is known: what was left out, or is smaller than a pixel."""
+        unknown_HW = np.zeros((grid.height, grid.width), bool)
+        inside = np.sort(self._unknown_index.query(shapely.box(*grid.bounds)))
+        if len(inside):
+            unknown_HW = rasterize(
+                [(self._unknown_shapes[index], 1) for index in inside],
+                out_shape=unknown_HW.shape,
+                transform=grid.transform,
+                all_touched=True,
+                dtype=np.uint8,
+            ).astype(bool)
+        return unknown_HW
+
+    @cached_property
+    def _unknown_shapes(self) -> NDArray[np.object_]:
+        """What makes its ground unknown."""
+        return np.concatenate([self.leftovers, self.shapes[np.flatnonzero(self.smaller_than_pixel)]])
+
+    @cached_property
+    def _unknown_index(self) -> STRtree:
+        """The spatial index of what makes its ground unknown."""
+        return STRtree(self._unknown_shapes)
+
     def intersects(self, other: PolygonLayer) -> bool:
         """Tell whether some polygon intersects one of another layer."""
         return bool(self.spatial_index.query(other.shapes, predicate="intersects").size)
@@ -96,8 +130,13 @@ class PolygonLayer:
             (self.repaired, "crossed itself and was repaired", "crossed themselves and were repaired"),
             (
                 self.not_polygons,
-                "has no polygon with an area and was left out",
-                "have no polygon with an area and were left out",
+                "has no polygon with an area and was left out; the ground that it touches counts as not known",
+                "have no polygon with an area and were left out; the ground that they touch counts as not known",
+            ),
+            (
+                int(self.smaller_than_pixel.sum()),
+                "is smaller than a pixel and covers the centre of none; the ground there counts as not known",
+                "are smaller than a pixel and cover the centre of none; the ground there counts as not known",
             ),
             (self.outside, "is outside the images and was left out", "are outside the images and were left out"),
         )
@@ -124,13 +163,15 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
     frame = _read_layer(path, layer)
     if frame.empty:
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
-    shapes, rows = _select_polygons(frame)
-    if not len(shapes):
-        kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if kind})) or "no geometry"
+    parts = _select_polygons(frame)
+    if not len(parts.shapes):
+        kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if isinstance(kind, str)})) or "no geometry"
         raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
+    shapes, rows = parts.shapes, parts.rows
     is_valid = shapely.is_valid(shapes)
     shapes[~is_valid] = [_repair(shape) for shape in shapes[~is_valid]]
     has_area = shapely.area(shapes) > 0
+    leftovers = np.concatenate([parts.leftovers, shapes[~has_area]])
     shapes, rows = _reproject(path, frame, shapes[has_area], grid), rows[has_area]
     on_raster = shapely.intersects(shapes, shapely.box(*grid.bounds))
     if not on_raster.any():
@@ -140,6 +181,7 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
             f" {_format_bounds(grid.bounds)} in their CRS)",
             "Give polygons of the same place, and check that the file's CRS is right",
         )
+    leftovers = _reproject(path, frame, leftovers[~shapely.is_empty(leftovers)], grid)
     return PolygonLayer(
         path,
         shapes[on_raster],
@@ -147,6 +189,8 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
         repaired=int((~is_valid).sum()),
         not_polygons=len(frame) - len(shapes),
         outside=int((~on_raster).sum()),
+        leftovers=leftovers[~shapely.is_empty(leftovers)],
+        smaller_than_pixel=_find_smaller_than_pixel(shapes[on_raster], grid),
     )
 
 
@@ -193,11 +237,63 @@ def _choose_layer(path: Path, requested: str | None) -> str:
     return requested
 
 
-def _select_polygons(frame: gpd.GeoDataFrame) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Return the polygons in two dimensions, and their rows."""
-    shapes = np.asarray(frame.geometry.to_numpy(), object)
-    kept = np.isin(shapely.get_type_id(shapes), POLYGON_TYPES) & ~shapely.is_empty(shapes)
-    return shapely.force_2d(shapes[kept]), np.flatnonzero(kept).astype(np.int64)
+@dataclass(frozen=True)
+class _LayerParts:
+    """The geometries of a layer in two dimensions: its polygons with their rows, and everything else but nothing."""
+
+    shapes: NDArray[np.object_]
+    rows: NDArray[np.int64]
+    leftovers: NDArray[np.object_]
+
+
+def _select_polygons(frame: gpd.GeoDataFrame) -> _LayerParts:
+    """Separate the polygons of a layer, those in geometry collections included, from the rest."""
+    geometries = np.asarray(frame.geometry.to_numpy(), object)
+    present = np.array([shape is not None and not shapely.is_empty(shape) for shape in geometries], bool)
+    shapes, rows, leftovers = [], [], []
+    for row in np.flatnonzero(present):
+        polygons, rest = _separate_polygons(shapely.force_2d(geometries[row]))
+        leftovers += rest
+        if polygons:
+            shapes.append(polygons[0] if len(polygons) == 1 else shapely.union_all(polygons))
+            rows.append(int(row))
+    return _LayerParts(_to_array(shapes), np.array(rows, np.int64), _to_array(leftovers))
+
+
+def _separate_polygons(shape: Any) -> tuple[list[Any], list[Any]]:
+    """Return the polygons and multi-polygons of a geometry, and its other parts; collections may be nested."""
+    if shapely.get_type_id(shape) in POLYGON_TYPES:
+        return [shape], []
+    if shapely.get_type_id(shape) != COLLECTION_TYPE:
+        return [], [shape]
+    polygons, rest = [], []
+    for part in shapely.get_parts(shape):
+        inner_polygons, inner_rest = _separate_polygons(part)
+        polygons += inner_polygons
+        rest += inner_rest
+    return [shapely.make_valid(each) for each in polygons] if len(polygons) > 1 else polygons, rest
+
+
+def _to_array(shapes: list[Any]) -> NDArray[np.object_]:
+    """Return shapes as an array of objects, which an empty list or a single multi-polygon would not become."""
+    array = np.empty(len(shapes), object)
+    array[:] = shapes
+    return array
+
+
+def _find_smaller_than_pixel(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.bool_]:
+    """Return for each shape that lies on a grid whether no centre of a pixel is in it."""
+    pixel_area = abs(grid.transform.a * grid.transform.e)
+    smaller = np.zeros(len(shapes), bool)
+    to_pixels = ~grid.transform
+    for index in np.flatnonzero(shapely.area(shapes) < MAX_SLIVER_PX * pixel_area):
+        left, bottom, right, top = shapely.bounds(shapes[index])
+        corners = np.array([to_pixels @ corner for corner in ((left, bottom), (right, top))])
+        (col, row), (last_col, last_row) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+        size = int(last_row - row) or 1, int(last_col - col) or 1
+        place = grid.transform @ Affine.translation(col, row)
+        smaller[index] = not rasterize([shapes[index]], out_shape=size, transform=place, dtype=np.uint8).any()
+    return smaller
 
 
 def _repair(shape: Any) -> Any:
@@ -226,7 +322,8 @@ def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_],
     undefined = ~np.isfinite(bounds_N4).all(axis=1)  # outside the area of the raster's projection
     projected[undefined] = shapely.Polygon()
     broken = ~shapely.is_valid(projected) & ~undefined
-    projected[broken] = [_repair(shape) for shape in projected[broken]]
+    is_polygon = np.isin(shapely.get_type_id(projected), POLYGON_TYPES)
+    projected[broken & is_polygon] = [_repair(shape) for shape in projected[broken & is_polygon]]
     return projected
 
 

@@ -31,8 +31,9 @@ MIN_PROBABILITY = 0.5
 PERSISTING_FRAC = 0.5
 """An object persists if more than this share of it is an object at the other date, too."""
 MATCHED_FRAC = 0.1
-"""A changed object of which more than this share is an object at both dates was decided by instance matching
-(`--replaced-iou` and the like), not by being unmatched: its scores say nothing about it."""
+"""A changed object of which more than this share is an object at both dates was not decided by being unmatched alone:
+its scores say nothing about it. The same holds for an object with any pixel that counts as replaced (`--replaced-iou`
+and the like), however little of it is an object at both dates."""
 SCORE_BINS = 4096
 """Number of bins in which background scores are counted, so that the division into strips makes no difference."""
 
@@ -60,8 +61,8 @@ class CalibratedVLMDetector(VLMDetector):
         super().__post_init__()
         if self.settings.level != "instance":
             raise ConfigError(
-                f"--calibrate gives objects a probability, and the level {self.settings.level} has none. "
-                "Leave it out, or take --level instance."
+                f"--calibrate gives the objects of the level instance a probability, and not those of the level "
+                f"{self.settings.level}. Leave it out, or take --level instance."
             )
 
     @property
@@ -75,13 +76,13 @@ class CalibratedVLMDetector(VLMDetector):
 
     def notes(self) -> tuple[str, ...]:
         """Return how the raster was calibrated; known once `decide` has finished."""
-        return tuple(self.calibration_notes)
+        return (*super().notes(), *self.calibration_notes)
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield the change map with probabilities, without the objects that are probably unchanged."""
         evidence = _EvidenceCollector(self)
-        for change, strip in zip(super().decide(strips), strips, strict=True):
-            evidence.add(change, strip)
+        for (change, found), strip in zip(super().decide_with_events(strips), strips, strict=True):
+            evidence.add(change, strip, replaced_HW=None if found is None else found.replaced_HW)
         probability_L, starts = evidence.compute_probabilities(self.calibration_notes)
         for change, strip in zip(super().decide(strips), strips, strict=True):
             labels_HW = _label_regions(change)
@@ -166,8 +167,8 @@ class _EvidenceCollector:
         self._starts: dict[int, int] = {}
         self._ground = np.zeros(SCORE_BINS, np.int64)
 
-    def add(self, change: ChangeMap, strip: ScoreStrip) -> None:
-        """Add the next rows."""
+    def add(self, change: ChangeMap, strip: ScoreStrip, *, replaced_HW: NDArray[np.bool_] | None) -> None:
+        """Add the next rows; `replaced_HW` are the instances with a match that count as replaced."""
         count = len(strip.scores_PHW) // 2
         seen = [np.where(strip.valid_HW, part, np.float32(0)) for part in np.split(strip.scores_PHW, [count])]
         found = [scores_CHW[list(self._foreground)].max(axis=0) for scores_CHW in seen]
@@ -177,7 +178,8 @@ class _EvidenceCollector:
         ]
         both_HW = (objects[0] > 0) & (objects[1] > 0)
         self._starts[strip.row] = self._changes.count
-        self._changes.add(_label_regions(change), *found, both_HW)
+        replaced = np.zeros_like(both_HW) if replaced_HW is None else replaced_HW
+        self._changes.add(_label_regions(change), *found, both_HW, replaced)
         for at, date in enumerate(self._dates):
             date.add(objects[at], found[at], found[1 - at], both_HW)
         background_HW = strip.valid_HW & (objects[0] == 0) & (objects[1] == 0)
@@ -187,9 +189,9 @@ class _EvidenceCollector:
 
     def compute_probabilities(self, notes: list[str]) -> tuple[NDArray[np.float64], dict[int, int]]:
         """Return the probability of every label of the map (NaN: not calibrated) and the first label of every strip."""
-        group_L, (area_N, *sums_N, matched_N) = self._changes.merge_objects()
+        group_L, (area_N, *sums_N, matched_N, replaced_N) = self._changes.merge_objects()
         means_2N = np.stack(sums_N) / area_N
-        unmatched_N = matched_N <= MATCHED_FRAC * area_N
+        unmatched_N = (matched_N <= MATCHED_FRAC * area_N) & (replaced_N == 0)
         events = ObjectEvidence(
             means_2N.max(axis=0)[unmatched_N], means_2N.min(axis=0)[unmatched_N], area_N[unmatched_N]
         )

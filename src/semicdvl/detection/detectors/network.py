@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,13 @@ def _normalise_image(image_HWC: NDArray[np.uint8], device: Any) -> Any:
 
 
 def build_network_detector(
-    run: Path, *, device: str = "auto", threshold: float = 0.5, precision: Precision = "fp32", compiled: bool = False
+    run: Path,
+    *,
+    device: str = "auto",
+    threshold: float = 0.5,
+    precision: Precision = "fp32",
+    compiled: bool = False,
+    trust: Sequence[str] = (),
 ) -> Detector:
     """Return the detector of a trained run.
 
@@ -117,6 +123,7 @@ def build_network_detector(
         threshold: smallest probability of a changed pixel.
         precision: "fp32" is exact to rounding, "bf16" is not; see `detection.detectors.inference`.
         compiled: compile the network at its first tile.
+        trust: modules whose networks the run may name, see `registry.Origin`.
 
     Raises:
         CheckpointError: `run` is not such a folder or file.
@@ -137,5 +144,6 @@ def build_network_detector(
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     recipe = read_run(run).get("recipe", {})
     details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if key in recipe}
-    network = prepare_for_inference(load_network(run, device=chosen), precision=precision, compiled=compiled)
+    loaded = load_network(run, device=chosen, trust=trust)
+    network = prepare_for_inference(loaded, precision=precision, compiled=compiled)
     return NetworkDetector(network, str(run), threshold, details | {"Inference": network.description})

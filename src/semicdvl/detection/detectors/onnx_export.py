@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,14 @@ class OnnxExport:
     multiple_px: int
 
 
-def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> OnnxExport:
+def export_onnx(run: Path, path: Path, *, threshold: float = 0.5, trust: Sequence[str] = ()) -> OnnxExport:
     """Write the network of a run as an ONNX file.
 
     Args:
         run: a folder that `semicdvl train` wrote.
         path: the file to write.
         threshold: smallest probability of a changed pixel.
+        trust: modules whose networks the run may name, see `registry.Origin`.
 
     Raises:
         CheckpointError: `run` is not such a folder.
@@ -78,7 +79,8 @@ def export_onnx(run: Path, path: Path, *, threshold: float = 0.5) -> OnnxExport:
     _check_request(path)
     recipe = read_run(run).get("recipe", {})
     parts = {name: recipe[name] for name in ("method", "model") if name in recipe}
-    return export_network(load_network(run), path, threshold=threshold, origin={"run": run.name, "recipe": parts})
+    network = load_network(run, trust=trust)
+    return export_network(network, path, threshold=threshold, origin={"run": run.name, "recipe": parts})
 
 
 def export_network(

@@ -106,7 +106,7 @@ VLM_OPTIONS = (
     *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
 )
 """Options of a VLM and of change event generation."""
-TRAINED_NETWORK_OPTIONS = ("precision", "compiled")
+TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust")
 """Options of a trained network."""
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
-from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.feature_similarity import refuse_unusable_features
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
+from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
 from semicdvl.ceg.transitions import compute_change_score
@@ -25,6 +27,7 @@ from semicdvl.types import (
     VLM,
     ChangeMap,
     Detector,
+    PairTiles,
     ScoreStrip,
     ScoreStrips,
     Segments,
@@ -98,6 +101,20 @@ class VLMDetector(Detector):
         """Number of maps: one per prompt and date."""
         return 2 * len(self.prompts.words)
 
+    def prepare(self, tiles: PairTiles) -> Detector:
+        """Return the detector with the pair's ground sampling distance, by which the residual level measures."""
+        settings = self.settings.at_gsd(tiles.gsd_m)
+        return self if settings is self.settings else replace(self, settings=settings)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return which ground sampling distance was assumed, where the residual level does not know it."""
+        if self.settings.level != "residual" or self.settings.gsd_m is not None:
+            return ()
+        return (
+            f"The ground sampling distance is unknown, so the residual level assumed {ASSUMED_GSD_M:g} m per pixel. "
+            "Give the true one with --gsd if it differs.",
+        )
+
     def description(self) -> dict[str, str]:
         """Return model, prompts and thresholds."""
         settings = self.settings
@@ -106,8 +123,7 @@ class VLMDetector(Detector):
             "Model": self.vlm.identity,
             "Looked for": ", ".join(self.prompts.find),
             "Against": ", ".join(self.prompts.background),
-            "Thresholds": f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
-            f"objects from score {settings.instance_score:g} and {settings.min_area_px} px",
+            "Thresholds": describe_thresholds(settings),
         } | self._describe_options()
 
     def _describe_options(self) -> dict[str, str]:
@@ -154,10 +170,27 @@ class VLMDetector(Detector):
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield the change map strip by strip, after a pass over the whole raster where objects are compared."""
+        for change, _ in self.decide_with_events(strips):
+            yield change
+
+    def decide_with_events(self, strips: ScoreStrips) -> Iterator[tuple[ChangeMap, ChangeEvents | None]]:
+        """Yield what `decide` yields, with the change events of the strip; None at the pixel level."""
+        if self.settings.level == "residual":
+            yield from self._decide_residual(strips)
+            return
         judged = None if self.settings.level == "pixel" else self._find_events(strips)
         for strip in strips:
             answers = _split_answers(strip)
-            yield self._build_map(answers, None if judged is None else judged.paint_strip(answers))
+            found = None if judged is None else judged.paint_strip(answers)
+            yield self._build_map(answers, found), found
+
+    def _decide_residual(self, strips: ScoreStrips) -> Iterator[tuple[ChangeMap, ChangeEvents]]:
+        """Yield the change map of the residual rule, in two passes over the raster."""
+        answers = _AnswerStripReader(strips)
+        events = find_streamed_residual_events(answers, prompts=self.prompts, settings=self.settings)
+        for strip, changed_HW in zip(answers, events.paint(answers), strict=True):
+            found = ChangeEvents(changed_HW, np.zeros_like(changed_HW))
+            yield self._build_map(strip, found), found
 
     def _find_events(self, strips: ScoreStrips) -> StreamedComponentEvents | StreamedInstanceEvents:
         """Find which objects are change events; the only place that decides what an object is."""
@@ -181,7 +214,7 @@ class VLMDetector(Detector):
         self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: ChangeEvents | None
     ) -> NDArray[np.bool_]:
         """Return where change event generation says changed; unreliable pixels count as unchanged."""
-        if found is not None and self.settings.level == "instance":
+        if found is not None and self.settings.level in LEVELS_WITHOUT_GAMMA:
             return found.unmatched_HW | found.replaced_HW
         foreground = self.prompts.foreground
         pixel_HW, reliable_HW = rules.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
@@ -189,6 +222,20 @@ class VLMDetector(Detector):
             return pixel_HW & reliable_HW
         changed_HW: NDArray[np.bool_] = rules.mixed(pixel_HW, reliable_HW, found.unmatched_HW) == 1
         return changed_HW | (found.replaced_HW & reliable_HW)
+
+
+def describe_thresholds(settings: CEGSettings) -> str:
+    """Return the thresholds of a level as a line of a report."""
+    if settings.level == "residual":
+        return (
+            f"score {settings.residual_score:g} at one date, below {settings.residual_other_score:g} within "
+            f"{settings.residual_apart_m:g} m at the other; opened by {settings.residual_open_m:g} m, at least "
+            f"{settings.residual_area_m2:g} m², grown back {settings.residual_regrow_m:g} m"
+        )
+    return (
+        f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
+        f"objects from score {settings.instance_score:g} and {settings.min_area_px} px"
+    )
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def check_image_pair(
     bands: Sequence[int] | None = None,
     after_bands: Sequence[int] | None = None,
     grid: str | Path = "before",
+    alpha: str = "auto",
+    stretch: str = "auto",
 ) -> PairCheck:
     """Measure how well two images fit each other.
 
@@ -50,12 +52,16 @@ def check_image_pair(
         bands: see `raster.io.pair_reader.open_pair`.
         after_bands: the same.
         grid: the same.
+        alpha: the same.
+        stretch: the same.
 
     Raises:
         InputError: an image cannot be opened or read, or the two do not overlap.
         OutputError: the folder cannot be written.
     """
-    with open_pair(before, after, bands=bands, after_bands=after_bands, grid=grid) as pair:
+    with open_pair(
+        before, after, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch
+    ) as pair:
         check = measure_pair(pair)
         if out is not None:
             folder = Path(out).absolute()
@@ -145,7 +151,7 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
     Args:
         before: date 1.
         after: date 2.
-        config: how the pair is read: `bands`, `after_bands`, `grid`, `normalise` and `align`.
+        config: how the pair is read: `bands`, `after_bands`, `alpha`, `grid`, `normalise` and `align`.
 
     Returns:
         The opened pair, which must be closed, and what was measured.
@@ -187,6 +193,8 @@ def open_pair_as_configured(before: ImageInput, after: ImageInput, *, config: De
         after_bands=config.after_bands,
         grid=config.grid,
         normalise=config.normalise,
+        alpha=config.alpha,
+        stretch=config.stretch,
     )
 
 
@@ -213,6 +221,7 @@ def _read_image_facts(image: ImageReader) -> ImageFacts:
         dtype=str(dataset.dtypes[image.bands[0] - 1]),
         no_data=_describe_no_data(dataset, image.bands[0]),
         resampled=image.warped,
+        stretch=None if image.stretch is None else image.stretch.format_limits(),
     )
 
 

@@ -54,6 +54,7 @@ class ImageFacts:
     dtype: str
     no_data: str
     resampled: bool
+    stretch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ class PairCheck:
             ("saturated", [f"{max((b.saturated_frac for b in s.bands), default=0):.1%}" for s in seen]),
             ("mean, std", [_format_band_values(s, "mean", "std") for s in seen]),
         ]
+        if any(image.stretch for image in images):
+            named.append(("stretched to 8 bits from", [image.stretch or "as stored" for image in images]))
         return [(label, before, after) for label, (before, after) in named]
 
     def format_lines(self) -> list[tuple[str, str]]:

@@ -220,8 +220,8 @@ def _open_images(result: DetectedMap, record: Mapping[str, Any], config: Suggest
     """Open the images of a result, read as they were for the detection."""
     before = _locate_image(result, record, "before", config.before)
     after = _locate_image(result, record, "after", config.after)
-    names = ("bands", "after_bands", "grid", "normalise", "align")
-    ran = DetectionConfig(**{name: record["settings"][name] for name in names})
+    names = ("bands", "after_bands", "grid", "normalise", "align", "alpha", "stretch")
+    ran = DetectionConfig(**{name: record["settings"][name] for name in names if name in record["settings"]})
     opened = (
         open_checked_pair(before, after, config=ran).pair
         if ran.align

@@ -101,7 +101,7 @@ def _load_from_transformers(name: str, *, weights: str | Path) -> tuple[Backbone
     if weights not in ("published", "none"):
         raise ConfigError(f"foundation '{name}' has weights of its own. Leave foundation_weights out.")
     try:
-        whole = transformers.AutoConfig.from_pretrained(name)
+        whole = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         config = getattr(whole, "vision_config", whole)
         depth = int(config.num_hidden_layers)
         blocks = [depth * (quarter + 1) // (KEPT_QUARTERS + 1) - 1 for quarter in range(KEPT_QUARTERS)]

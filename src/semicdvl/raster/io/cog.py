@@ -90,7 +90,8 @@ def create_cog(path: Path, *, grid: Grid, band: BandDescription) -> Iterator[Cog
 
     Args:
         path: the file; an existing file of that name is replaced.
-        grid: position of the pixels; without a CRS the file has none, and its tag `NOTE` says so.
+        grid: position of the pixels; without a CRS the file has none, and its tag `NOTE` says so. A geotransform
+            without a CRS is kept.
         band: metadata of the band.
 
     Raises:
@@ -134,7 +135,9 @@ def _create_plain_geotiff(plain: Path, path: Path, *, grid: Grid, band: BandDesc
         "bigtiff": "IF_SAFER",
     }
     if grid.crs is not None:
-        profile |= {"crs": grid.crs, "transform": grid.transform}
+        profile |= {"crs": grid.crs}
+    if grid.crs is not None or not grid.transform.is_identity:
+        profile |= {"transform": grid.transform}
     note = {} if grid.crs is not None else {"NOTE": "no CRS: the images had none; row and column are theirs"}
     with translate_gdal_errors(path), ignore_not_georeferenced():
         target = rasterio.open(plain, "w+", **profile)

@@ -22,10 +22,10 @@ from semicdvl.raster.grid import Grid, find_pixel_offset
 from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
+from semicdvl.raster.io.pair_stretch import measure_stretch
 from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
 from semicdvl.raster.warp import DisplacementField, find_source_window, warp_window
 
-STRETCH_PERCENTILES = (0.5, 99.5)
 MAX_SAMPLE_PX = 1024
 """The overview sample has at most this many pixels on a side."""
 BORDER_DILATION_PX = 2
@@ -51,7 +51,8 @@ class ImageReader:
         border: black border that no tag declares as no-data; empty until `prepare`.
         cached_sample: the overview sample, once read by `prepare`.
         displacement: by how much pixels are moved when they are read; None: not at all.
-        mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files.
+        mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files, and what it views.
+        notes: what a reader of the result should know about how the file was understood.
     """
 
     input: ResolvedInput
@@ -68,6 +69,7 @@ class ImageReader:
     cached_sample: OverviewSample | None = None
     displacement: DisplacementField | None = None
     mosaic_views: ExitStack | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -102,6 +104,7 @@ class ImageReader:
             file_grid=self.file_grid,
             files=self.files,
             mosaic_views=self.mosaic_views,
+            notes=self.notes,
         )
 
     def select_rgb(self) -> ImageReader:
@@ -225,7 +228,7 @@ class ImageReader:
         """
         ready = replace(self, cached_sample=self.read_sample())
         if np.dtype(self.dataset.dtypes[self.bands[0] - 1]) != np.uint8:
-            ready = replace(ready, stretch=_measure_stretch(ready.read_sample()))
+            ready = replace(ready, stretch=measure_stretch(ready.read_sample()))
         ready = replace(ready, border=ready._find_border())
         if not ready.border.strips:
             return ready
@@ -284,14 +287,3 @@ class ImageReader:
         """Close the warped view only; the file stays open for other readers of it."""
         if self.warped:
             self.dataset.close()
-
-
-def _measure_stretch(sample: OverviewSample) -> Stretch:
-    """Measure the stretch on the overview sample of the whole grid, so that every tile is stretched alike."""
-    data_CHW, valid_HW = sample.data_CHW, sample.valid_HW
-    if not valid_HW.any():
-        return Stretch(np.zeros(len(data_CHW)), np.ones(len(data_CHW)))
-    not_black_HW = valid_HW & (data_CHW != 0).any(axis=0)  # an untagged black border would pull the lower limit to 0
-    values_CN = data_CHW[:, not_black_HW if not_black_HW.any() else valid_HW].astype(np.float64)
-    low_C, high_C = np.percentile(values_CN, STRETCH_PERCENTILES, axis=1)
-    return Stretch(low_C, high_C)

@@ -24,6 +24,7 @@ from rasterio.vrt import WarpedVRT
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, find_covering_window, find_pixel_offset
+from semicdvl.raster.io.alpha_band import choose_alpha_band
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name
 from semicdvl.raster.io.open_dataset import describe_root_cause, list_files, open_dataset, read_grid
 
@@ -61,32 +62,43 @@ class MosaicFile:
     fully_valid: bool
 
 
-def open_mosaic(resolved: ResolvedInput) -> tuple[Any, ExitStack, tuple[Path, ...]]:
+def open_mosaic(
+    resolved: ResolvedInput, *, alpha: str = "auto"
+) -> tuple[Any, ExitStack, tuple[Path, ...], tuple[str, ...]]:
     """Open several files as one raster.
 
+    Args:
+        resolved: the files.
+        alpha: which band says where there is data: see `alpha_band.choose_alpha_band`.
+
     Returns:
-        The open dataset, what must be closed after it (views held in memory), and the local files of all its parts.
+        The open dataset, what must be closed after it (views held in memory), the local files of all its parts, and
+        notes on how they were understood.
 
     Raises:
         InputError: a file cannot be used, or does not fit the first one (number and type of bands, CRS).
     """
     first_name = resolved.gdal_names[0]
     paths: list[Path] = []
+    notes: dict[str, None] = {}
     with ExitStack() as views:
-        with open_dataset(first_name, display_name=first_name) as first:
+        with open_dataset(first_name, display_name=first_name) as opened:
+            first = choose_alpha_band(opened, first_name, views, alpha=alpha).dataset
             parts = []
             for name in resolved.gdal_names:
                 with open_dataset(name, display_name=name) as dataset:
-                    _check_compatible(name, dataset, first_name, first)
-                    parts.append(_place_file(name, dataset, read_grid(first), views))
                     paths += list_files(dataset, name)
+                    choice = choose_alpha_band(dataset, name, views, alpha=alpha)
+                    notes |= {choice.note: None} if choice.note else {}
+                    _check_compatible(name, choice.dataset, first_name, first)
+                    parts.append(_place_file(choice.gdal_name, choice.dataset, read_grid(first), views))
             vrt = _build_vrt(parts, first)
         try:
             mosaic = rasterio.open(vrt)
         except RasterioError as error:
             problem = f"The files cannot be combined into a mosaic ({describe_root_cause(error)})"
             raise InputError(resolved.display_name, problem, "Build it with `gdalbuildvrt` and give that") from error
-        return mosaic, views.pop_all(), tuple(dict.fromkeys(paths))
+        return mosaic, views.pop_all(), tuple(dict.fromkeys(paths)), tuple(notes)
 
 
 def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> None:

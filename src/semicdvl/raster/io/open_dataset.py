@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
+from semicdvl.raster.io.orientation import PHOTO_DRIVERS, open_upright, read_file_orientation
 
 DAMAGED_REMEDY = "Copy or download the file again; `gdalinfo -checksum FILE` shows whether it is complete"
 JPEG_TAIL_BYTES = 65_536
@@ -30,8 +32,8 @@ def open_dataset(gdal_name: str, *, display_name: str) -> Any:
         display_name: name of the file in messages.
 
     Raises:
-        InputError: the file is missing, unreachable, no image, damaged or without pixels, or its grid is rotated or
-            given by ground control points or rational polynomials only.
+        InputError: the file is missing, unreachable, no image, damaged or without pixels, its pixels are complex or
+            64-bit whole numbers, or its grid is rotated or given by ground control points or rational polynomials only.
     """
     local = is_local_name(gdal_name)
     if local and not Path(gdal_name).exists():
@@ -50,10 +52,29 @@ def open_dataset(gdal_name: str, *, display_name: str) -> Any:
             _check_jpeg(Path(gdal_name), dataset.driver, display_name)
         _check_tiff(gdal_name, dataset, display_name)
         _check_georeferencing(dataset, display_name)
+        check_numeric(dataset.dtypes, display_name)
+        orientation = read_file_orientation(Path(gdal_name)) if local and dataset.driver in PHOTO_DRIVERS else 1
+        return dataset if orientation == 1 else open_upright(dataset, orientation)
     except BaseException:
         dataset.close()
         raise
-    return dataset
+
+
+def check_numeric(dtypes: Sequence[str], display_name: str | Path) -> None:
+    """Reject pixels that are not plain numbers of at most 32 bits, or 64-bit fractions.
+
+    Raises:
+        InputError: the pixels are complex, as of SAR images, or 64-bit whole numbers.
+    """
+    for dtype in dict.fromkeys(dtypes):
+        if dtype.startswith("complex"):
+            problem = f"The pixels are complex numbers ({dtype}), as of SAR images with phase"
+            remedy = "Write the amplitude first, e.g. `gdal_calc.py -A IN --outfile OUT --type Float32 --calc 'abs(A)'`"
+            raise InputError(display_name, problem, remedy)
+        if dtype in ("int64", "uint64"):
+            problem = f"The pixels are 64-bit whole numbers ({dtype})"
+            remedy = "Convert them first, e.g. `gdal_translate -ot Float32 IN OUT`, or `-ot UInt16` where they fit"
+            raise InputError(display_name, problem, remedy)
 
 
 def read_grid(dataset: Any) -> Grid:
@@ -65,7 +86,10 @@ def list_files(dataset: Any, gdal_name: str) -> tuple[Path, ...]:
     """Return the local files that GDAL reads for an open dataset, the image's own first; none for a remote image."""
     if is_remote_name(gdal_name):
         return ()
-    return tuple(path for path in map(Path, dict.fromkeys(dataset.files)) if path.is_file())
+    paths = tuple(path for path in map(Path, dict.fromkeys(dataset.files)) if path.is_file())
+    return paths or tuple(
+        path for path in (Path(gdal_name),) if path.is_file()
+    )  # a photograph turned upright in memory
 
 
 def describe_root_cause(error: BaseException) -> str:
@@ -136,11 +160,22 @@ def _spread_indices(count: int) -> list[int]:
 def _check_georeferencing(dataset: Any, display_name: str) -> None:
     """Reject what is not a north-up grid."""
     transform = dataset.transform
-    if dataset.crs is None and dataset.gcps[0]:
+    if dataset.gcps[0] and transform.is_identity:
         problem = "The image is georeferenced by ground control points only"
         raise InputError(display_name, problem, "Rectify it with `gdalwarp` first")
-    if dataset.crs is None and dataset.rpcs is not None and transform.is_identity:
+    if dataset.rpcs is not None and transform.is_identity:
         problem = "The image is georeferenced by rational polynomial coefficients (RPC) only"
         raise InputError(display_name, problem, "Orthorectify it with `gdalwarp -rpc` first")
-    if dataset.crs is not None and (transform.b or transform.d):
+    if dataset.crs is not None and transform.is_identity:
+        code = dataset.crs.to_epsg()
+        problem = (
+            f"The image names a CRS ({f'EPSG:{code}' if code else 'without an EPSG code'}) but has no geotransform, so "
+            "position and size of its pixels are not known"
+        )
+        remedy = (
+            "Assign the corners (`gdal_edit.py -a_ullr`), or remove the CRS of both images (`gdal_edit.py -a_srs None`)"
+            " to compare them pixel by pixel"
+        )
+        raise InputError(display_name, problem, remedy)
+    if transform.b or transform.d:
         raise InputError(display_name, "The grid of the image is rotated", "Make it north-up with `gdalwarp` first")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from rasterio.enums import ColorInterp
 
 from semicdvl.errors import InputError
+from semicdvl.raster.io.alpha_band import choose_alpha_band
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_timeouts, resolve_input
 from semicdvl.raster.io.mosaic import open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, open_dataset, read_grid
+from semicdvl.raster.io.upright_view import open_upright_view
 
 
-def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None) -> ImageReader:
+def open_image_reader(
+    image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None, alpha: str = "auto"
+) -> ImageReader:
     """Open one image for reading.
 
     Args:
@@ -22,6 +27,7 @@ def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int]
             `raster.io.inputs.resolve_input`.
         bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged in the file, or
             the first three.
+        alpha: which band says where there is data: see `raster.io.alpha_band.choose_alpha_band`.
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, or its grid is rotated or
@@ -29,19 +35,25 @@ def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int]
     """
     resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
     with network_timeouts(resolved):
+        notes: tuple[str, ...] = ()
         if len(resolved.gdal_names) == 1:
-            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), None
+            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), ExitStack()
             files = list_files(dataset, resolved.gdal_names[0])
         else:
-            dataset, views, files = open_mosaic(resolved)
+            dataset, views, files, notes = open_mosaic(resolved, alpha=alpha)
         try:
+            if len(resolved.gdal_names) == 1:
+                choice = choose_alpha_band(dataset, resolved.gdal_names[0], views, alpha=alpha)
+                dataset, notes = choice.dataset, (choice.note,) if choice.note else ()
+            dataset = open_upright_view(dataset, views)
             grid = read_grid(dataset)
             selected = _select_bands(resolved, dataset, bands)
-            return ImageReader(resolved, dataset, selected, grid, file_grid=grid, files=files, mosaic_views=views)
+            return ImageReader(
+                resolved, dataset, selected, grid, file_grid=grid, files=files, mosaic_views=views, notes=notes
+            )
         except BaseException:
             dataset.close()
-            if views is not None:
-                views.close()
+            views.close()
             raise
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semicdvl.raster.grid import Grid
+from semicdvl.raster.grid import Grid, lacks_datum_transformation
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.radiometric_normalisation import RadiometricMatch
 from semicdvl.raster.warp import Alignment
@@ -33,6 +33,12 @@ def describe_processing(
         notes.append(
             "The images have no CRS: they are assumed to be co-registered, and the results have no CRS either."
         )
+    if lacks_datum_transformation(before.file_grid.crs, after.file_grid.crs):
+        names = [f"{reader.path.name} ({describe_crs(reader.file_grid)})" for reader in (before, after)]
+        notes.append(
+            f"No transformation is known between the datums of {names[0]} and {names[1]}: positions may be off by "
+            "up to some hundred metres. Assign the right CRS, or look at the shift that `semicdvl check` measures."
+        )
     if alignment is not None:
         notes.append(f"The after image was co-registered: it was misregistered by {alignment}.")
     notes += _describe_resampling(before, after, aligned=alignment is not None)
@@ -47,12 +53,12 @@ def describe_processing(
 
 def _describe_image(reader: ImageReader) -> list[str]:
     """Say how one image was stretched, and whether it has a black border."""
-    notes = []
+    notes = [f"{reader.path.name}: {note}" for note in reader.notes]
     if reader.stretch is not None:
         dtype = reader.file_dataset.dtypes[0]
         notes.append(
             f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
-            "whole overlap."
+            f"whole overlap, from {reader.stretch.format_limits()}."
         )
     border_frac = reader.measure_border_frac()
     if border_frac > 0:

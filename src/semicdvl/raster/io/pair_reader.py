@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
+from semicdvl.raster.io.alpha_band import check_alpha_choice
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describe_processing
+from semicdvl.raster.io.pair_stretch import choose_stretches, parse_stretch
+from semicdvl.raster.io.upright_view import open_upright_view
 from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, fit_radiometric_match
 from semicdvl.raster.warp import Alignment
 
@@ -59,6 +62,7 @@ class RasterPair:
         alignment: how the after image was co-registered; None: it is read as it is.
         row, col: position of the top left corner of `grid` on `reference_grid`.
         radiometric_match: how the after image was matched to the before image; None: it was not.
+        stretch: how the stretch of both dates was to be chosen.
     """
 
     before: ImageReader
@@ -71,6 +75,7 @@ class RasterPair:
     row: int = 0
     col: int = 0
     radiometric_match: RadiometricMatch | None = None
+    stretch: str = "auto"
 
     @property
     def shape_hw(self) -> tuple[int, int]:
@@ -114,7 +119,9 @@ class RasterPair:
             InputError: the images do not overlap any more.
         """
         before, after = self.before.on_file_grid(), self.after.on_file_grid()
-        return _make_pair(before, after, self.reference_grid, normalise=self.normalise, alignment=alignment)
+        return _make_pair(
+            before, after, self.reference_grid, normalise=self.normalise, alignment=alignment, stretch=self.stretch
+        )
 
     def close(self) -> None:
         """Close both files."""
@@ -137,7 +144,7 @@ class RasterPair:
         self.close()
 
 
-def open_pair(
+def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     before: ImageInput,
     after: ImageInput,
     *,
@@ -146,13 +153,15 @@ def open_pair(
     grid: str | Path = "before",
     normalise: str = "none",
     alignment: Alignment | None = None,
+    alpha: str = "auto",
+    stretch: str = "auto",
 ) -> RasterPair:
     """Open two images of one place on one grid.
 
     Where CRS, resolution or origin of an image differ from the reference grid, it is resampled (cubic) over the part
     that both images cover; where it is offset by whole pixels only, it is read unchanged. 8-bit data are read
-    unchanged; any other type gets one linear stretch per image and band (0.5 % to 99.5 %), measured once over the whole
-    overlap, so that all tiles are stretched alike. No-data is what a tag, an alpha band, a mask or NaN declares, and
+    unchanged; any other type gets one linear stretch per band (`pair_stretch`), measured once over the whole overlap,
+    so that all tiles are stretched alike. No-data is what a tag, an alpha band, a mask or NaN declares, and
     solid black borders without a tag (`raster.io.nodata_border`).
 
     Args:
@@ -167,6 +176,10 @@ def open_pair(
             (`raster.radiometric_normalisation`); "none" does not.
         alignment: how the after image is displaced against the before image (`raster.registration.estimate` measures
             it); it is read co-registered.
+        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
+            "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
+            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, has no CRS although the
@@ -175,13 +188,15 @@ def open_pair(
         ConfigError: an unknown normalisation, or different numbers of bands.
     """
     _check_options(bands, after_bands, normalise)
+    check_alpha_choice(alpha)
+    parse_stretch(stretch)
     with ExitStack() as opened:
-        first = open_image_reader(before, bands=bands)
+        first = open_image_reader(before, bands=bands, alpha=alpha)
         opened.callback(first.close)
-        second = open_image_reader(after, bands=bands if after_bands is None else after_bands)
+        second = open_image_reader(after, bands=bands if after_bands is None else after_bands, alpha=alpha)
         opened.callback(second.close)
         reference_grid = _choose_reference_grid(first, second, grid)
-        pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment)
+        pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment, stretch=stretch)
         opened.pop_all()  # from here on the pair closes the files
     return pair
 
@@ -211,30 +226,39 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
     if len(resolved.gdal_names) != 1:
         remedy = f"Give one of {', '.join(GRID_CHOICES)}, or the path of one raster file"
         raise InputError(name, "The grid must come from a single raster", remedy)
-    with network_timeouts(resolved), open_dataset(resolved.gdal_names[0], display_name=name) as dataset:
+    with network_timeouts(resolved), ExitStack() as views:
+        dataset = views.enter_context(open_dataset(resolved.gdal_names[0], display_name=name))
         if dataset.crs is None:
             problem = "The raster has no CRS, so its grid cannot be used for other images"
             raise InputError(name, problem, "Give a GeoTIFF with a CRS")
-        return read_grid(dataset)
+        return read_grid(open_upright_view(dataset, views))
 
 
 def _make_pair(
-    before: ImageReader, after: ImageReader, reference_grid: Grid, *, normalise: str, alignment: Alignment | None
+    before: ImageReader,
+    after: ImageReader,
+    reference_grid: Grid,
+    *,
+    normalise: str,
+    alignment: Alignment | None,
+    stretch: str = "auto",
 ) -> RasterPair:
     """Put two open images, each on its own grid, onto the part of the reference grid that both cover."""
+    _check_plain_images(before, after)
+    before, after = _share_geotransform(before, after), _share_geotransform(after, before)
     common, after_grid = _find_common_grids(before, after, reference_grid, alignment)
     before, after = before.on_grid(common), after.on_grid(after_grid)
     row, col = find_pixel_offset(reference_grid, common) or (0, 0)
     if alignment is not None and alignment.field is not None:
         after = replace(after, displacement=alignment.field.relative_to(row, col))
-    before, after = before.prepare(), after.prepare()
+    before, after = _stretch_both(before.prepare(), after.prepare(), stretch)
     match: RadiometricMatch | None = None
     if normalise == "match":
         match = fit_radiometric_match(_read_grey_sample(before), _read_grey_sample(after))
     notes = describe_processing(before, after, alignment=alignment, match=match, normalised=normalise == "match")
     if match is not None:
         after = replace(after, stretch=match.compose(after.stretch, len(after.bands)))
-    return RasterPair(before, after, common, notes, reference_grid, normalise, alignment, row, col, match)
+    return RasterPair(before, after, common, notes, reference_grid, normalise, alignment, row, col, match, stretch)
 
 
 def _find_common_grids(
@@ -245,7 +269,6 @@ def _find_common_grids(
     Raises:
         InputError: there is no such part.
     """
-    _check_plain_images(before, after)
     if before.grid.crs is None:
         reference_grid = before.grid
     covered = intersect_grids(reference_grid, before.grid)
@@ -275,6 +298,12 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
             problem = f"The image has no CRS, but {other.path.name} has {describe_crs(other.grid)}"
             remedy = "Assign its CRS (`gdal_edit.py -a_srs EPSG:...`), or give both images without one"
             raise InputError(reader.input.display_name, problem, remedy)
+    if before.grid.crs != after.grid.crs:
+        for reader, other in ((before, after), (after, before)):
+            if not reader.grid.has_position_on_earth:
+                problem = f"The image has a local CRS, which cannot be related to {describe_crs(other.grid)}"
+                remedy = f"Georeference it in the CRS of {other.path.name}, or give both in the same local CRS"
+                raise InputError(reader.input.display_name, problem, remedy)
     if before.grid.crs is None and (before.grid.height, before.grid.width) != (after.grid.height, after.grid.width):
         after_size, before_size = (f"{grid.width} x {grid.height} px" for grid in (after.grid, before.grid))
         problem = f"The image has {after_size}, but {before.path.name} has {before_size}"
@@ -283,6 +312,25 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
             "with a CRS"
         )
         raise InputError(after.input.display_name, problem, remedy)
+
+
+def _stretch_both(before: ImageReader, after: ImageReader, stretch: str) -> tuple[ImageReader, ImageReader]:
+    """Give both images their stretch to 8 bits; 8-bit data keep none."""
+    if before.stretch is None and after.stretch is None:
+        return before, after
+    stretches = choose_stretches(before.read_sample(), after.read_sample(), stretch=stretch)
+    first, second = (
+        reader if reader.stretch is None else replace(reader, stretch=chosen)
+        for reader, chosen in zip((before, after), stretches, strict=True)
+    )
+    return first, second
+
+
+def _share_geotransform(reader: ImageReader, other: ImageReader) -> ImageReader:
+    """Return a plain image with the geotransform of the other one, if only that has one (from a world file, say)."""
+    if reader.grid.crs is not None or not reader.grid.transform.is_identity or other.grid.transform.is_identity:
+        return reader
+    return replace(reader, grid=other.grid, file_grid=other.grid)
 
 
 def _read_grey_sample(reader: ImageReader) -> OverviewSample:

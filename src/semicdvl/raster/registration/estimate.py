@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 
-from semicdvl.raster.grid import Grid, measure_offset_m
+from semicdvl.raster.grid import Grid, measure_map_unit_m, measure_offset_m
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.phase_correlation import (
@@ -204,5 +204,8 @@ def _convert_to_metres(grid: Grid, row_px: float, col_px: float) -> tuple[float 
     """Return a shift in metres on the ellipsoid at the grid's centre, with its signs; None without a CRS."""
     if grid.crs is None:
         return None, None
+    if not grid.has_position_on_earth:
+        unit_m = measure_map_unit_m(grid)
+        return row_px * abs(grid.transform.e) * unit_m[1], col_px * abs(grid.transform.a) * unit_m[0]
     right_m, down_m = measure_offset_m(grid, row_px, col_px)
     return math.copysign(down_m, row_px), math.copysign(right_m, col_px)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import geopandas as gpd
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import Geod
 from shapely import MultiPolygon
@@ -120,9 +121,12 @@ def measure_polygons(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Return areas, perimeters (holes included) and their unit ("m" or "px") of polygons in map coordinates."""
     if grid.crs is None or grid.has_true_scale:
-        unit_m = float(measure_map_unit_m(grid, gsd_m=gsd_m)[0])
-        area = np.array([outline.area for outline in geometry], np.float64) * unit_m**2
-        perimeter = np.array([outline.length for outline in geometry], np.float64) * unit_m
+        x_m, y_m = (float(unit_m) for unit_m in measure_map_unit_m(grid, gsd_m=gsd_m))
+        if x_m != y_m:  # without a CRS pixels count as squares, whatever the geotransform says
+            geometry = list(shapely.transform(np.array(geometry, object), lambda xy_N2: xy_N2 * (x_m, y_m)))
+            x_m = y_m = 1.0
+        area = np.array([outline.area for outline in geometry], np.float64) * x_m**2
+        perimeter = np.array([outline.length for outline in geometry], np.float64) * x_m
         return area, perimeter, "px" if grid.crs is None and gsd_m is None else "m"
     geod = Geod(ellps="WGS84")
     geographic = gpd.GeoSeries(list(geometry), crs=grid.crs.to_wkt()).to_crs(WGS84.to_wkt())

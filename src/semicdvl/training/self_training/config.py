@@ -73,4 +73,6 @@ class AdaptConfig:
 
     def get_reading_options(self) -> dict[str, Any]:
         """Return how the pair is read for training: the arguments of `open_checked_pair`."""
-        return {name: getattr(self.detection, name) for name in READING_OPTIONS}
+        options = {name: getattr(self.detection, name) for name in READING_OPTIONS}
+        later = {name: getattr(self.detection, name) for name in ("alpha", "stretch")}
+        return options | {name: value for name, value in later.items() if value != "auto"}

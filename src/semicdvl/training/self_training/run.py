@@ -185,6 +185,8 @@ def build_detect_command(before: ImageInput, after: ImageInput, run: Path, detec
     for name, given in (("--bands", detection.bands), ("--after-bands", detection.after_bands)):
         words += [] if given is None else [name, ",".join(map(str, given))]
     words += ["--grid", detection.grid] if detection.grid != "before" else []
+    words += ["--alpha", detection.alpha] if detection.alpha != "auto" else []
+    words += ["--stretch", detection.stretch] if detection.stretch != "auto" else []
     words += ["--normalise", detection.normalise] if detection.normalise != "none" else []
     return shlex.join([*words, *(["--align"] if detection.align else [])])
 

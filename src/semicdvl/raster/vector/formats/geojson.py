@@ -15,7 +15,7 @@ class GeoJson:
 
     def write(self, path: Path, frame: gpd.GeoDataFrame, *, layer: str, style: QgisStyle | None) -> None:
         """Write polygons to a file: see `base.VectorFormat`."""
-        if frame.crs is None:
+        if frame.crs is None or not (frame.crs.is_projected or frame.crs.is_geographic):  # a local CRS
             write_ogr(path, frame, driver="GeoJSON", layer=layer)
         else:
             write_ogr(path, frame.to_crs(4326), driver="GeoJSON", layer=layer, RFC7946="YES")

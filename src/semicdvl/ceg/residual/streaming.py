@@ -1,0 +1,184 @@
+"""The residual rule over a raster that is too large for memory, strip by strip.
+
+Every step of the rule depends on pixels that are near, except the area of an event. So the areas are measured in a
+first pass over the strips, and a second one paints. A few strips are held at a time, and the result is that of
+`rule.find_residual_events` on the whole maps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.rule import (
+    Mask,
+    PairForeground,
+    ResidualSizes,
+    convert_to_pixels,
+    find_opened_residuals,
+    find_pair_foreground,
+    grow_back,
+)
+from semicdvl.ceg.streaming_components import PairScoreStrip
+from semicdvl.raster.connected_components import find_touching_labels, group_labels
+
+
+@dataclass(frozen=True)
+class _MaskStrip:
+    """Some rows of several masks of a raster, stacked: NHW."""
+
+    row: int
+    masks_NHW: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _MaskWindow:
+    """A strip with the rows around it that exist; `own` are the rows of the strip itself."""
+
+    row: int
+    masks_NHW: NDArray[np.uint8]
+    own: slice
+
+
+@dataclass(frozen=True)
+class StreamedResidualEvents:
+    """The events of a raster, to be painted strip by strip; made by `find_streamed_residual_events`.
+
+    Attributes:
+        prompts, settings: what the events were found with.
+        kept: per date, whether each label (numbers through all strips; 0 is none) belongs to an event that is large
+            enough.
+    """
+
+    prompts: Prompts
+    settings: CEGSettings
+    kept: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+    def paint(self, strips: Iterable[PairScoreStrip]) -> Iterator[NDArray[np.bool_]]:
+        """Yield where there is change, HW, for each of the strips that the events were found in."""
+        sizes = convert_to_pixels(self.settings)
+        for window in _add_neighbouring_rows(self._keep_large(strips, sizes), sizes.regrow_reach_px):
+            events, objects = window.masks_NHW[:2], window.masks_NHW[2:]
+            grown = [grow_back(event_HW, object_HW, sizes) for event_HW, object_HW in zip(events, objects, strict=True)]
+            yield (grown[0] | grown[1])[window.own].astype(bool)
+
+    def _keep_large(self, strips: Iterable[PairScoreStrip], sizes: ResidualSizes) -> Iterator[_MaskStrip]:
+        """Yield the events of both dates that are large enough, then the objects of both dates."""
+        counts = [0, 0]
+        for row, events, objects in _find_residual_strips(strips, self.prompts, self.settings, sizes):
+            large = []
+            for date, event_HW in enumerate(events):
+                count, labels_HW = cv2.connectedComponents(event_HW, connectivity=8)
+                own = slice(counts[date] + 1, counts[date] + count)
+                flags = np.concatenate([[False], self.kept[date][own]]).astype(np.uint8)
+                large.append(flags[labels_HW])
+                counts[date] += count - 1
+            yield _MaskStrip(row, np.stack([*large, *objects]))
+
+
+def find_streamed_residual_events(
+    strips: Iterable[PairScoreStrip], *, prompts: Prompts, settings: CEGSettings
+) -> StreamedResidualEvents:
+    """Measure the areas of the events in one pass over the strips.
+
+    Args:
+        strips: the whole raster from the top.
+        prompts: prompts of the score maps.
+        settings: scores, lengths and area of the rule, and the ground sampling distance.
+    """
+    sizes = convert_to_pixels(settings)
+    dates = _EventAreas(), _EventAreas()
+    for _, events, _ in _find_residual_strips(strips, prompts, settings, sizes):
+        for date, event_HW in zip(dates, events, strict=True):
+            date.add(event_HW)
+    return StreamedResidualEvents(
+        prompts, settings, (dates[0].flag_large(sizes.area_px), dates[1].flag_large(sizes.area_px))
+    )
+
+
+@dataclass
+class _EventAreas:
+    """Areas of the labels of one date, strip after strip, and which labels continue in the next strip."""
+
+    areas: list[NDArray[np.int64]] = field(default_factory=list)
+    links_2N: list[NDArray[np.int64]] = field(default_factory=list)
+    count: int = 0
+    last_W: NDArray[np.int64] | None = None
+
+    def add(self, event_HW: Mask) -> None:
+        """Label a strip and count the pixels of its labels."""
+        count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(event_HW, connectivity=8)
+        self.areas.append(stats[1:, cv2.CC_STAT_AREA].astype(np.int64))
+        first_W, last_W = (np.where(labels_HW[at] > 0, labels_HW[at] + np.int64(self.count), 0) for at in (0, -1))
+        if self.last_W is not None:
+            self.links_2N.append(find_touching_labels(self.last_W, first_W))
+        self.last_W, self.count = last_W, self.count + count - 1
+
+    def flag_large(self, area_px: float) -> NDArray[np.bool_]:
+        """Return for every label whether its event has at least this area; label 0 is none."""
+        links_2N = np.concatenate([np.zeros((2, 0), np.int64), *self.links_2N], axis=1)
+        group_L = group_labels(links_2N - 1, count=self.count)
+        area_L = np.concatenate([np.zeros(0, np.int64), *self.areas])
+        area_N = np.zeros(int(group_L.max(initial=-1)) + 1, np.int64)
+        np.add.at(area_N, group_L, area_L)
+        return np.concatenate([[False], area_N[group_L] >= area_px])
+
+
+def _find_residual_strips(
+    strips: Iterable[PairScoreStrip], prompts: Prompts, settings: CEGSettings, sizes: ResidualSizes
+) -> Iterator[tuple[int, tuple[Mask, Mask], tuple[Mask, Mask]]]:
+    """Yield for each strip its first row, the opened residuals of both dates, and their objects."""
+
+    def find_masks() -> Iterator[_MaskStrip]:
+        for strip in strips:
+            both = find_pair_foreground(strip.t1_CHW, strip.t2_CHW, foreground=prompts.foreground, settings=settings)
+            yield _MaskStrip(strip.row, np.stack([*both.found, *both.present]) * strip.valid_HW.view(np.uint8))
+
+    for window in _add_neighbouring_rows(find_masks(), sizes.event_reach_px):
+        found_t1_HW, found_t2_HW, present_t1_HW, present_t2_HW = window.masks_NHW
+        opened = find_opened_residuals(
+            PairForeground((found_t1_HW, found_t2_HW), (present_t1_HW, present_t2_HW)), sizes
+        )
+        events = opened[0][window.own], opened[1][window.own]
+        yield window.row, events, (found_t1_HW[window.own], found_t2_HW[window.own])
+
+
+def _add_neighbouring_rows(strips: Iterable[_MaskStrip], reach: int) -> Iterator[_MaskWindow]:
+    """Yield every strip with `reach` rows above and below it, or as many as there are."""
+    above_NHW: NDArray[np.uint8] | None = None
+    waiting: deque[_MaskStrip] = deque()
+    for strip in strips:
+        waiting.append(strip)
+        while sum(each.masks_NHW.shape[1] for each in waiting) - waiting[0].masks_NHW.shape[1] >= reach:
+            window = _make_window(above_NHW, waiting, reach)
+            yield window
+            above_NHW = _keep_last_rows(above_NHW, waiting.popleft(), reach)
+            if not waiting:
+                break
+    while waiting:
+        yield _make_window(above_NHW, waiting, reach)
+        above_NHW = _keep_last_rows(above_NHW, waiting.popleft(), reach)
+
+
+def _make_window(above_NHW: NDArray[np.uint8] | None, waiting: deque[_MaskStrip], reach: int) -> _MaskWindow:
+    """Return the first of the waiting strips with the rows around it."""
+    first = waiting[0]
+    height = first.masks_NHW.shape[1]
+    above = [] if above_NHW is None else [above_NHW]
+    start = 0 if above_NHW is None else above_NHW.shape[1]
+    masks_NHW = np.concatenate([*above, *(each.masks_NHW for each in waiting)], axis=1)
+    return _MaskWindow(first.row, masks_NHW[:, : start + height + reach], slice(start, start + height))
+
+
+def _keep_last_rows(above_NHW: NDArray[np.uint8] | None, strip: _MaskStrip, reach: int) -> NDArray[np.uint8]:
+    """Return the last rows above the next strip."""
+    parts = [strip.masks_NHW] if above_NHW is None else [above_NHW, strip.masks_NHW]
+    rows_NHW = np.concatenate(parts, axis=1)
+    return rows_NHW[:, max(0, rows_NHW.shape[1] - reach) :].copy()

@@ -1,0 +1,343 @@
+"""Decide what a label file says: changed, unchanged or not known, from the values that a viewer shows.
+
+Formats store a black and white mask in many ways: as a palette, with white as the smallest number, as three equal
+bands, with an alpha band, compressed with loss. One function decides for training, for the preparation of data sets and
+for the evaluation: white (255, or the number 1) has changed and black (0) has not, whatever number stands for it in the
+file. Where a file can be read in two ways it is refused.
+
+Tools that rasterise polygons often declare 0 as the no-data value. In a mask of two values it then hides every
+unchanged pixel, so a tag on 0 says nothing here; a tag on 1 or 255 counts where the file also holds another value for
+change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
+
+from semicdvl.errors import ConfigError, InputError
+from semicdvl.raster.io.orientation import turn_upright
+from semicdvl.types import IGNORE
+
+UInt8Array = NDArray[np.uint8]
+LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000", "JP2OPENJPEG", "YCBCR JPEG"})
+"""Formats and compressions that change values: masks in them hold numbers near 0 and near 255."""
+LOSSY_MARGIN = 64
+"""A value of a mask compressed with loss is clear where it is nearer than this to 0 or to 255."""
+MAX_UNCLEAR_FRAC = 0.05
+"""A mask compressed with loss may hold this share of unclear values, along edges; others have grey areas."""
+MAX_BAND_DIFFERENCE = 24
+"""By so much the bands of a grey image may differ after compression with loss."""
+_MEANINGS = {"unchanged": 0, "changed": 1, "unknown": IGNORE}
+_SAY_VALUES = "--label-values 255=changed,0=unchanged (in a recipe: data.label_values = {255 = 1, 0 = 0})"
+
+
+@dataclass(frozen=True)
+class StoredLabel:
+    """The pixels of a label file as they are stored, and how they are shown.
+
+    Attributes:
+        path: the file.
+        bands_HWC: the stored values of one band, or of red, green and blue.
+        opaque_HW: False where an alpha band or a mask says that there is nothing; None: there is neither.
+        palette_N4: the colour (RGBA) that each stored value is shown in; None: values are shown as grey levels.
+        nodata_values: stored values that are tagged as no data.
+        lossy: whether the file is compressed with loss.
+    """
+
+    path: Path
+    bands_HWC: NDArray[np.generic]
+    opaque_HW: NDArray[np.bool_] | None = None
+    palette_N4: UInt8Array | None = None
+    nodata_values: frozenset[float] = frozenset()
+    lossy: bool = False
+
+
+# ------------------------------------------------------------------------------------------------ what the user says
+def parse_label_values(text: str) -> dict[int, int]:
+    """Return the meaning of each value from a text such as `255=changed,0=unchanged` or `0-127=unchanged,...`.
+
+    Raises:
+        ConfigError: the text is of another form.
+    """
+    meanings: dict[int, int] = {}
+    for part in text.split(","):
+        numbers, _, meaning = part.partition("=")
+        first, dash, last = numbers.strip().partition("-")
+        known = first.isdecimal() and (last.isdecimal() or not dash) and meaning.strip().lower() in _MEANINGS
+        if not known:
+            raise ConfigError(
+                f"'{part.strip()}' does not say what a value means. Give values of 0 and more with one of"
+                f" {', '.join(_MEANINGS)}, such as --label-values 255=changed,0=unchanged or 0-127=unchanged."
+            )
+        for value in range(int(first), int(last or first) + 1):
+            meanings[value] = _MEANINGS[meaning.strip().lower()]
+    return meanings
+
+
+# ------------------------------------------------------------------------------------------------ deciding
+def decode_label(
+    stored: StoredLabel, *, label_values: Mapping[int, int] | None = None, unknown_values: frozenset[int] = frozenset()
+) -> UInt8Array:
+    """Translate what a label file holds into uint8 HW of 0 (unchanged), 1 (changed) and IGNORE.
+
+    Args:
+        stored: the pixels; all of the file, or a window.
+        label_values: value -> 0, 1 or IGNORE, said by the user; values as shown, or as stored if only these fit.
+        unknown_values: values that mean "not known", in addition to 0, 1 and 255.
+
+    Raises:
+        InputError: it is a colour image, holds other values, or can be read in two ways.
+        ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
+    """
+    values_HW, hidden_values = _find_shown_values(stored, label_values)
+    opaque_HW = np.ones(values_HW.shape, bool) if stored.opaque_HW is None else stored.opaque_HW
+    if values_HW.dtype.kind == "f":
+        opaque_HW = opaque_HW & ~np.isnan(values_HW)
+    if label_values is not None:
+        return np.where(opaque_HW, _apply_label_values(stored.path, values_HW, opaque_HW, label_values), IGNORE).astype(
+            np.uint8
+        )
+    if stored.lossy:
+        values_HW = _threshold_lossy(stored.path, values_HW, opaque_HW)
+    classes_HW = _apply_usual_values(stored.path, values_HW, opaque_HW, hidden_values, unknown_values)
+    _require_visible_unchanged(stored.path, values_HW, classes_HW, opaque_HW)
+    return classes_HW
+
+
+def _apply_usual_values(
+    path: Path,
+    values_HW: NDArray[np.generic],
+    opaque_HW: NDArray[np.bool_],
+    hidden_values: frozenset[int],
+    unknown_values: frozenset[int],
+) -> UInt8Array:
+    """Translate 0 and 255, or 0 and 1; hidden values are those that are tagged as no data."""
+    values = find_whole_values(path, values_HW[opaque_HW & ~np.isin(values_HW, list(hidden_values - {0, 1, 255}))])
+    ignored = set(unknown_values) | (hidden_values & ({1, 255} if values >= {1, 255} else set()))
+    hidden_change = values & hidden_values & {1, 255} - ignored
+    if hidden_change:
+        raise InputError(
+            path,
+            f"is a label whose value {min(hidden_change)} is tagged as no data, so it may mean changed or not known",
+            f"Say what it means with {_SAY_VALUES}, or with --truth-nodata {min(hidden_change)}",
+        )
+    if not (values - ignored <= {0, 1} or values - ignored <= {0, 255}):
+        raise InputError(
+            path,
+            f"is a label with the values {format_values(values)}, where {{0, 255}} or {{0, 1}} was expected",
+            f"Convert it to 0 and 255, or say what they mean with {_SAY_VALUES}",
+        )
+    known_HW = opaque_HW & ~np.isin(values_HW, list(ignored | (hidden_values - {0, 1, 255})))
+    return np.where(known_HW, np.asarray(values_HW != 0), IGNORE).astype(np.uint8)
+
+
+def _apply_label_values(
+    path: Path, values_HW: NDArray[np.generic], opaque_HW: NDArray[np.bool_], label_values: Mapping[int, int]
+) -> UInt8Array:
+    """Translate as the user said."""
+    if bad := set(label_values.values()) - {0, 1, IGNORE}:
+        raise ConfigError(
+            f"label_values maps to {format_values(bad)}; only 0 (unchanged), 1 (changed), 255 (ignore) exist."
+        )
+    values = find_whole_values(path, values_HW[opaque_HW])
+    if missing := values - set(label_values):
+        raise InputError(
+            path, f"holds the values {format_values(missing)}, which are not in label_values", "Add them to the option"
+        )
+    classes_HW = np.full(values_HW.shape, IGNORE, np.uint8)
+    for value in values:
+        classes_HW[values_HW == value] = label_values[value]
+    return classes_HW
+
+
+def _require_visible_unchanged(
+    path: Path, values_HW: NDArray[np.generic], classes_HW: UInt8Array, opaque_HW: NDArray[np.bool_]
+) -> None:
+    """Refuse a mask whose transparency hides all that is black and nothing else: then it says what changed only."""
+    hidden_HW = ~opaque_HW
+    if hidden_HW.any() and (classes_HW[opaque_HW] == 1).all() and not np.any(values_HW[hidden_HW]) and opaque_HW.any():
+        raise InputError(
+            path,
+            "is a label whose transparency hides every pixel that is not changed, so no unchanged pixel is known",
+            "Save it without transparency, or as one number per pixel: 0 or 255",
+        )
+
+
+def _threshold_lossy(path: Path, values_HW: NDArray[Any], opaque_HW: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return 0 or 255 for the values of a mask compressed with loss, or say that it also has grey areas."""
+    if values_HW.dtype != np.uint8:
+        return values_HW
+    values_HW = np.asarray(values_HW, np.uint8)
+    if not np.any((values_HW[opaque_HW] > 1) & (values_HW[opaque_HW] < 255)):
+        return values_HW
+    unclear_HW = (values_HW >= LOSSY_MARGIN) & (values_HW <= 255 - LOSSY_MARGIN) & opaque_HW
+    areas_HW = cv2.erode(unclear_HW.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
+    if areas_HW.any() or unclear_HW.mean() > MAX_UNCLEAR_FRAC or not (values_HW[opaque_HW] < LOSSY_MARGIN).any():
+        raise InputError(
+            path,
+            "is a label compressed with loss, and its values are not clearly black or white",
+            "Save it without loss as 0 and 255, or give a threshold: --label-values 0-127=unchanged,128-255=changed",
+        )
+    return np.where(values_HW > 127, np.uint8(255), np.uint8(0))
+
+
+# ------------------------------------------------------------------------------------------------ values as shown
+def _find_shown_values(
+    stored: StoredLabel, label_values: Mapping[int, int] | None
+) -> tuple[NDArray[np.generic], frozenset[int]]:
+    """Return the values HW that a viewer shows, and those of them that are tagged as no data."""
+    band_HW = _select_single_band(stored)
+    tagged = frozenset(int(value) for value in stored.nodata_values if float(value).is_integer())
+    if stored.palette_N4 is None:
+        return band_HW, tagged
+    colours_N4 = stored.palette_N4
+    occurring = sorted(find_whole_values(stored.path, band_HW))
+    if occurring and not 0 <= occurring[0] <= occurring[-1] < len(colours_N4):
+        raise InputError(stored.path, "holds values that its palette does not name", "Save one number per pixel")
+    rgb_N3 = colours_N4[occurring, :3]
+    transparent = {index for index in occurring if colours_N4[index, 3] == 0}
+    if not (rgb_N3 == rgb_N3[:, :1]).all():
+        _require_plain_classes(stored, set(occurring) - tagged - transparent, label_values)
+        return band_HW, tagged | transparent
+    shown = {int(grey) for grey in rgb_N3[:, 0]}
+    if label_values is not None and not shown <= set(label_values) and set(occurring) <= set(label_values):
+        return band_HW, tagged | transparent
+    if len(shown) < len(occurring):
+        raise InputError(
+            stored.path,
+            f"is a label whose palette shows the values {format_values(set(occurring))} in the same colour",
+            "Save one number per pixel: 0 or 255",
+        )
+    hidden = frozenset(int(colours_N4[index, 0]) for index in (tagged & set(occurring)) | transparent)
+    return colours_N4[..., 0][np.asarray(band_HW, np.int64)], hidden
+
+
+def _require_plain_classes(stored: StoredLabel, occurring: set[int], label_values: Mapping[int, int] | None) -> None:
+    """Refuse colours of which nobody said what they mean; 0 (black) and 1 or 255 are what they are elsewhere."""
+    assert stored.palette_N4 is not None, "only files with a palette come here"
+    first_is_black = not stored.palette_N4[0, :3].any() or stored.palette_N4[0, 3] == 0
+    if label_values is not None or (first_is_black and (occurring <= {0, 1} or occurring <= {0, 255})):
+        return
+    colours = ", ".join(
+        f"{index}: rgb{tuple(stored.palette_N4[index, :3].tolist())}" for index in sorted(occurring)[:4]
+    )
+    raise InputError(
+        stored.path,
+        f"is a label in colours of which it is not known what they mean ({colours})",
+        "Say what the numbers mean with --label-values, such as 1=changed,0=unchanged (in a recipe: data.label_values)",
+    )
+
+
+def _select_single_band(stored: StoredLabel) -> NDArray[np.generic]:
+    """Return the one band of a mask; three equal ones count as one."""
+    bands_HWC = stored.bands_HWC
+    if bands_HWC.shape[2] < 3:
+        return bands_HWC[..., 0]
+    rgb_HWC = bands_HWC[..., :3]
+    if stored.lossy and rgb_HWC.dtype == np.uint8:
+        spread_HW = np.ptp(np.asarray(rgb_HWC, np.int16), axis=2)
+        if spread_HW.max(initial=0) <= MAX_BAND_DIFFERENCE:
+            return bands_HWC[..., 1]
+    opaque_HW = ... if stored.opaque_HW is None else stored.opaque_HW
+    if not all(np.array_equal(rgb_HWC[opaque_HW][..., 0], rgb_HWC[opaque_HW][..., band]) for band in (1, 2)):
+        raise InputError(
+            stored.path, "is a colour image, but a mask has one band", "Save one number per pixel: 0 or 255"
+        )
+    return bands_HWC[..., 0]
+
+
+def find_whole_values(path: Path, values_N: NDArray[np.generic]) -> set[int]:
+    """Return the values that occur in a mask.
+
+    Raises:
+        InputError: they are not whole numbers.
+    """
+    if values_N.dtype == np.bool_:
+        values_N = values_N.astype(np.uint8)
+    if values_N.dtype == np.uint8:
+        return set(np.flatnonzero(np.bincount(np.asarray(values_N, np.uint8).ravel(), minlength=256)).tolist())
+    if values_N.dtype.kind not in "iuf":
+        raise InputError(
+            path, f"is a label of {values_N.dtype} values, which are not plain numbers", "Save it as bytes: 0 or 255"
+        )
+    unique = np.unique(np.asarray(values_N))
+    finite = unique[np.isfinite(unique)] if unique.dtype.kind == "f" else unique
+    if not np.array_equal(finite, finite.astype(np.int64)):
+        raise InputError(
+            path, "is a label with numbers that are not whole", "Save one whole number per pixel: 0 or 255"
+        )
+    return set(finite.astype(np.int64).tolist())
+
+
+def format_values(values: set[int]) -> str:
+    """Format a set of numbers, a long one shortened."""
+    shown = ", ".join(str(value) for value in sorted(values)[:6])
+    return f"{{{shown}{', ...' if len(values) > 6 else ''}}}"
+
+
+# ------------------------------------------------------------------------------------------------ reading
+def read_stored_picture(path: Path, picture: Image.Image) -> StoredLabel:
+    """Return the pixels of an image that Pillow opened, upright."""
+    lossy = (picture.format or "").upper() in LOSSY_FORMATS
+    picture = turn_upright(picture)
+    palette_N4 = None
+    if picture.mode in ("P", "PA"):
+        palette_N4 = np.array(picture.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+        bands_HWC = np.array(picture)
+    else:
+        bands_HWC = np.array(picture.convert("RGB") if picture.mode in ("CMYK", "YCbCr") else picture)
+    bands_HWC = bands_HWC[..., None] if bands_HWC.ndim == 2 else bands_HWC
+    opaque_HW = None
+    if picture.mode in ("LA", "PA", "RGBA"):
+        bands_HWC, opaque_HW = bands_HWC[..., :-1], bands_HWC[..., -1] > 0
+    tag = picture.info.get("transparency")
+    nodata = frozenset({float(tag)}) if isinstance(tag, int) else frozenset()
+    if palette_N4 is not None and isinstance(tag, bytes):
+        palette_N4[: len(tag), 3] = np.frombuffer(tag, np.uint8)[: len(palette_N4)]
+    return StoredLabel(path, bands_HWC, opaque_HW, palette_N4, nodata, lossy)
+
+
+def read_stored_raster(
+    path: Path,
+    raster: rasterio.io.DatasetReader,
+    window: Window | None,
+    *,
+    source: rasterio.io.DatasetReader | None = None,
+) -> StoredLabel:
+    """Read a window of a raster; `source` is the file where `raster` is a view of it with an alpha band of its own."""
+    source = source or raster
+    bands_CHW = raster.read(window=window)
+    opaque_HW = None
+    alpha = next((index for index, role in enumerate(raster.colorinterp) if role == ColorInterp.alpha), None)
+    if alpha is not None:
+        opaque_HW = bands_CHW[alpha] > 0
+        bands_CHW = np.delete(bands_CHW, alpha, axis=0)
+    elif MaskFlags.per_dataset in source.mask_flag_enums[0]:
+        opaque_HW = raster.dataset_mask(window=window) > 0
+    nodata = frozenset() if source.nodata is None or np.isnan(source.nodata) else frozenset({float(source.nodata)})
+    lossy_names = {source.driver.upper(), str(source.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()}
+    bands_HWC = np.moveaxis(bands_CHW, 0, 2)
+    return StoredLabel(path, bands_HWC, opaque_HW, _read_palette(source), nodata, bool(lossy_names & LOSSY_FORMATS))
+
+
+def _read_palette(raster: rasterio.io.DatasetReader) -> UInt8Array | None:
+    """Return the colours RGBA of a raster's palette, None if it has none."""
+    try:
+        colours = raster.colormap(1)
+    except ValueError:  # rasterio says in this way that there is none
+        return None
+    palette_N4 = np.zeros((max(colours) + 1, 4), np.uint8)
+    palette_N4[:, 3] = 255
+    palette_N4[list(colours)] = list(colours.values())
+    return palette_N4

@@ -1,0 +1,115 @@
+"""Decide which band of a raster says where there is data.
+
+GDAL tags the fourth of four byte bands as alpha, whatever it holds.
+A near-infrared band that is tagged so would make dark water transparent, and its changes would be lost.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from semicdvl.errors import ConfigError, InputError
+
+ALPHA_CHOICES = ("auto", "none")
+"""How the alpha band is chosen; the number of a band is possible, too."""
+MAX_ALPHA_SAMPLE_PX = 512
+MAX_PARTIAL_FRAC = 0.1
+"""An alpha band is 0 or full nearly everywhere; with more pixels in between than this it is a band of the sensor."""
+
+
+@dataclass(frozen=True)
+class AlphaChoice:
+    """A dataset whose bands are tagged as they are to be read.
+
+    Attributes:
+        dataset: the dataset, or a view of it with other tags.
+        gdal_name: the name under which GDAL opens it.
+        note: what a reader of the result should know; empty if nothing.
+    """
+
+    dataset: Any
+    gdal_name: str
+    note: str = ""
+
+
+def check_alpha_choice(alpha: str) -> None:
+    """Refuse what is neither one of `ALPHA_CHOICES` nor the number of a band.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if alpha not in ALPHA_CHOICES and not (alpha.isdecimal() and int(alpha) >= 1):
+        raise ConfigError(f"The alpha band {alpha!r} is unknown. Give auto, none or the number of a band.")
+
+
+def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: str = "auto") -> AlphaChoice:
+    """Return a dataset whose alpha band is the right one, through a view in memory where the tags of the file are not.
+
+    Args:
+        dataset: the open dataset.
+        gdal_name: the name under which it was opened.
+        views: closes what a view needs.
+        alpha: "auto": the band tagged as alpha, unless it holds many values; "none": no band; or the number of a band.
+
+    Raises:
+        InputError: the band does not exist.
+    """
+    colours = dataset.colorinterp
+    tagged = colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
+    if alpha == "auto":
+        if tagged is None or not _holds_many_values(dataset, tagged):
+            return AlphaChoice(dataset, gdal_name)
+        view = _retag(dataset, None, views)
+        note = (
+            f"Band {tagged} is tagged as alpha (transparency) but holds many values, as a band of the sensor does: it "
+            "is read as a band, and no pixel counts as no data because of it. If it is transparency, give "
+            f"--alpha {tagged}."
+        )
+        return AlphaChoice(view, view.name, note)
+    wanted = None if alpha == "none" else int(alpha)
+    if wanted is not None and wanted > dataset.count:
+        raise InputError(gdal_name, f"The image has no band {wanted}, only {dataset.count}", "Correct --alpha")
+    if wanted == tagged:
+        return AlphaChoice(dataset, gdal_name)
+    view = _retag(dataset, wanted, views)
+    return AlphaChoice(view, view.name)
+
+
+def _holds_many_values(dataset: Any, band: int) -> bool:
+    """Tell whether more than `MAX_PARTIAL_FRAC` of a band's pixels are neither 0 nor its largest value."""
+    step = max(1.0, max(dataset.height, dataset.width) / MAX_ALPHA_SAMPLE_PX)
+    size = max(1, round(dataset.height / step)), max(1, round(dataset.width / step))
+    try:
+        values_HW = dataset.read(band, out_shape=size)  # nearest neighbour: no value is mixed
+    except RasterioError:
+        return False  # whoever reads the pixels reports it
+    full = np.iinfo(values_HW.dtype).max if values_HW.dtype.kind in "iu" else 1
+    partial_HW = (values_HW != 0) & (values_HW != full) & (values_HW != values_HW.max())
+    return bool(partial_HW.mean() > MAX_PARTIAL_FRAC)
+
+
+def _retag(dataset: Any, alpha: int | None, views: ExitStack) -> Any:
+    """Open a virtual copy of a dataset in which only the given band is tagged as alpha."""
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        root = ET.fromstring(memory.read())
+    for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
+        tag = band.find("ColorInterp")
+        tag = ET.SubElement(band, "ColorInterp") if tag is None else tag
+        if number == alpha:
+            tag.text = "Alpha"
+        elif tag.text == "Alpha":
+            tag.text = "Undefined"
+    copy = views.enter_context(MemoryFile(ET.tostring(root), ext=".vrt"))
+    views.callback(dataset.close)
+    return rasterio.open(copy.name)

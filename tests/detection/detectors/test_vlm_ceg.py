@@ -1,0 +1,86 @@
+"""The detector without labels at the residual level: metres from the pair, and the same map for every strip height."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tests.support.score_strips import Strips
+
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.labels import make_labels
+from semicdvl.ceg.prompts import Prompts
+from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector
+from semicdvl.detection.pipeline import write_detection
+from semicdvl.types import IGNORE, Segments
+
+PROMPTS = Prompts(("roof",), ("grass",))
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """A VLM whose score of the first word is the red channel."""
+
+    identity: str = "brightness-1"
+    gamma: float = 0.5
+
+    def segment(self, image_HWC, prompts, *, gsd_m=None):
+        red_HW = image_HWC[..., 0].astype(np.float32) / 255
+        return Segments(np.stack([red_HW, *([(1 - red_HW) / 2] * (len(prompts) - 1))]), tuple(prompts))
+
+
+def hall_and_extension() -> tuple[np.ndarray, np.ndarray]:
+    """Return a hall of 30 x 20 px, and the same with an extension of 30 x 25 px against it."""
+    before = np.full((70, 90, 3), 10, np.uint8)
+    before[20:50, 10:30] = 230
+    after = before.copy()
+    after[20:50, 30:55] = 230
+    return before, after
+
+
+def test_detect_finds_the_extension_and_says_what_it_assumed(tmp_path: Path):
+    for name, image in zip("ab", hall_and_extension(), strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+
+    def run(out: str, *, level: str, gsd_m: float | None, tile_px: int = 64):
+        saved = write_detection(
+            tmp_path / "a.png", tmp_path / "b.png", tmp_path / out,
+            detector=VLMDetector(Brightness(), PROMPTS, CEGSettings(level=level)),  # type: ignore[arg-type]
+            config=DetectionConfig(tile_px=tile_px, overlap_px=32, gsd_m=gsd_m), progress=Console(quiet=True),
+        )  # fmt: skip
+        return saved, np.asarray(Image.open(tmp_path / out / "change.tif")) == 1
+
+    assert not run("instance", level="instance", gsd_m=1.0)[1].any()
+    known, changed_HW = run("known", level="residual", gsd_m=1.0)
+    expected_HW = np.zeros((70, 90), bool)
+    expected_HW[20:50, 30:55] = True
+    assert not (changed_HW & ~expected_HW).any() and (expected_HW & ~changed_HW).sum() == 6
+    assert not any("assumed 0.5 m" in line for line in known.warnings)
+    unknown, assumed_HW = run("unknown", level="residual", gsd_m=None)
+    assert any("assumed 0.5 m per pixel" in line for line in unknown.warnings)
+    assert (assumed_HW == run("half", level="residual", gsd_m=0.5, tile_px=96)[1]).all()
+    assert not (assumed_HW == changed_HW).all()  # discs of 4 px leave out more of the corners than those of 2 px
+    assert "opened by 2 m, at least 12 m" in (tmp_path / "known" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 33])
+def test_strips_make_no_difference_and_the_map_is_the_label(rows):
+    rng = np.random.default_rng(4)
+    images = [
+        (image * 0.7).astype(np.uint8) + rng.integers(0, 75, image.shape, np.uint8) for image in hall_and_extension()
+    ]
+    valid_HW = np.ones((70, 90), bool)
+    valid_HW[:9, 60:] = False
+    settings = CEGSettings(level="residual", gsd_m=1.3, residual_score=0.65)
+    detector = VLMDetector(Brightness(), PROMPTS, settings)
+    scores_PHW = detector.predict_scores(*images)
+    changed_HW = np.concatenate([part.change_HW for part in detector.decide(Strips(scores_PHW, valid_HW, rows))])
+    t1, t2 = (Segments(np.where(valid_HW, part, 0), PROMPTS.words) for part in np.split(scores_PHW, 2))
+    label_HW = make_labels(t1, t2, prompts=PROMPTS, settings=settings).change_HW
+    assert (changed_HW[~valid_HW] == IGNORE).all() and (changed_HW == 1).any()
+    assert (changed_HW[valid_HW] == label_HW[valid_HW]).all()
