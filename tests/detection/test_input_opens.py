@@ -34,6 +34,6 @@ def test_inputs_are_opened_and_hashed_once(tmp_path, monkeypatch, method, align)
     monkeypatch.setattr(fingerprint, "hash_file", count_hash)
     config = DetectionConfig(tile_px=128, overlap_px=32, align=align)
     detector = build_unsupervised_detector(method)
-    detect_to_folder(*files, tmp_path / "out", detector=detector, config=config, progress=Console(quiet=True))
+    write_detection(*files, tmp_path / "out", detector=detector, config=config, progress=Console(quiet=True))
     inputs = {name: count for name, count in counts.items() if name.split()[-1] in ("a.tif", "b.tif")}
     assert inputs == {f"{what} {name}": 1 for what in ("open", "hash") for name in ("a.tif", "b.tif")}
