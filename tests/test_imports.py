@@ -27,7 +27,7 @@ FLOORS = [
     {"losses"},
     {"config", "raster"},
     {"registry"},
-    {"types", "metrics", "atomic_files", "worker_processes"},
+    {"types", "metrics", "atomic_files", "text_files", "worker_processes"},
     {"errors", "version"},
 ]
 """Rooms from top to bottom; those of one floor don't import each other."""

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from semicdvl.data.change_dataset import SUBSETS, require_unique_names
 from semicdvl.data.images import IMAGE_SUFFIXES
 from semicdvl.errors import DataError, InputError
+from semicdvl.text_files import read_text_file
+
+_FIRST_FILE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(?:[\s,;]|$)", re.IGNORECASE)
+"""The first file of a line, with its suffix; a name may hold blanks."""
 
 
 def read_name_list(path: Path) -> tuple[str, ...]:
-    """Return the pair names of a text file, one a line; of several words in a line the first counts.
+    """Return the pair names of a text file, one a line; of several files or words in a line the first counts.
 
-    Folders and image suffixes are dropped (`A/train_1_1.png` -> `train_1_1`), empty lines are skipped.
+    A name may hold blanks if it ends in an image suffix (`tile 01.png`), or if the first words alone would not tell the
+    lines apart. Folders and image suffixes are dropped (`A/train_1_1.png` -> `train_1_1`), empty lines are skipped.
 
     Raises:
         InputError: the file cannot be read.
         DataError: it is empty or names a pair twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            path, "is not a list that can be read", "Give a text file with one file name per line"
-        ) from error
+        lines = read_text_file(path).splitlines()
+    except InputError as error:
+        raise InputError(path, f"is not a list that can be read: it {error.problem}", error.remedy) from error
     names = tuple(_parse_names(lines))
+    if len(set(names)) < len(names):
+        whole = tuple(_parse_names(lines, whole_lines=True))
+        names = whole if len(set(whole)) == len(whole) else names
     if not names:
         raise DataError(f"{path}: is an empty list. Put one file name on each line.")
     require_unique_names(str(path), names)
     return names
 
 
-def _parse_names(lines: Iterable[str]) -> Iterator[str]:
+def _parse_names(lines: Iterable[str], *, whole_lines: bool = False) -> Iterator[str]:
     """Yield the pair name of each line that has one."""
     for line in lines:
-        if words := line.split():
-            file = PurePosixPath(words[0].replace("\\", "/"))
+        if text := line.strip():
+            first_file = _FIRST_FILE.match(text)
+            first = first_file[1] if first_file else text if whole_lines else text.split()[0]
+            file = PurePosixPath(first.replace("\\", "/"))
             yield file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 

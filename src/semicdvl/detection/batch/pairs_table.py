@@ -16,6 +16,7 @@ from typing import Any
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.raster.io.inputs import is_local_name, resolve_input
 from semicdvl.registry import suggest_nearest
+from semicdvl.text_files import read_text_file
 
 REQUIRED_COLUMNS = ("before", "after")
 KNOWN_COLUMNS = (*REQUIRED_COLUMNS, "name")
@@ -110,12 +111,7 @@ def _raise_faults(path: Path, faults: Sequence[str]) -> None:
 # ------------------------------------------------------------------------------------------------ files
 def _read_csv(path: Path) -> tuple[list[str], TableRows]:
     """Read a CSV: its columns and its rows that are not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(path, "is not text in UTF-8", "Save it as CSV in UTF-8") from error
+    text = read_text_file(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text), delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
     columns: list[str] | None = None
