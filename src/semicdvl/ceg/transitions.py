@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
 from semicdvl.raster.connected_components import find_objects
-from semicdvl.raster.vector.change_kinds import classify_change, find_majority_classes
-from semicdvl.raster.vector.object_stats import score_objects
+from semicdvl.raster.vector.object_stats import classify_change, find_majority_classes, score_objects
 from semicdvl.types import Segments, VLMLabels
 
 

@@ -15,12 +15,11 @@ from semicdvl.detection.changes import DetectedChanges, collect_warnings, summar
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
-from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
+from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
 from semicdvl.detection.pair_check.check import CheckedPair, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
 from semicdvl.detection.report import write_detection_report
 from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result, write_polygons
-from semicdvl.detection.resume import open_work_folder
 from semicdvl.detection.run_record import RunRecord, StageClock, write_run_record
 from semicdvl.detection.tiles.memory_store import MemoryScoreStore
 from semicdvl.detection.tiles.score_store import ScoreStore

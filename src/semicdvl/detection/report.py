@@ -20,7 +20,7 @@ from semicdvl.detection.fingerprint import describe_detector, list_versions
 from semicdvl.detection.run_record import RunRecord
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.vector.change_kinds import CHANGE_KINDS
+from semicdvl.raster.vector.object_stats import CHANGE_KINDS
 from semicdvl.reports import html
 from semicdvl.reports.colours import (
     KIND_COLOURS,

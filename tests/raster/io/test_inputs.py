@@ -11,8 +11,8 @@ from tests.support.synthetic_rasters import MOSAIC_CHW, UTM, at, same_pixels, ti
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io import inputs
+from semicdvl.raster.io.image_reader import open_image_reader
 from semicdvl.raster.io.inputs import resolve_input
-from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_reader import open_pair
 
 

@@ -7,8 +7,7 @@ from affine import Affine
 from tests.support.synthetic_rasters import MOSAIC_CHW, UTM, at, city, png, same_pixels, tif, write_tiles
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.image_reader import ImageReader
-from semicdvl.raster.io.open_image import open_image_reader
+from semicdvl.raster.io.image_reader import ImageReader, open_image_reader
 from semicdvl.raster.io.pair_reader import open_pair
 
 

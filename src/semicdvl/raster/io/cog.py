@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from semicdvl.atomic_files import make_output_error, write_atomically
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.raster.io.open_dataset import ignore_not_georeferenced
 
 COG_BLOCK_PX = 512
 """Side of the internal tiles."""

@@ -1,7 +1,8 @@
-"""Read one image of a pair as 8-bit bands with a mask of valid pixels, on the grid of the pair."""
+"""Open one image of a pair, and read it as 8-bit bands with a mask of valid pixels, on the grid of the pair."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -12,16 +13,17 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset
-from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts
+from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_timeouts, resolve_input
+from semicdvl.raster.io.mosaic import open_mosaic
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
-from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
+from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause, list_files, open_dataset, read_grid
 from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
 from semicdvl.raster.warp import DisplacementField, find_source_window, warp_window
 
@@ -295,3 +297,53 @@ def _measure_stretch(sample: OverviewSample) -> Stretch:
     values_CN = data_CHW[:, not_black_HW if not_black_HW.any() else valid_HW].astype(np.float64)
     low_C, high_C = np.percentile(values_CN, STRETCH_PERCENTILES, axis=1)
     return Stretch(low_C, high_C)
+
+
+def open_image_reader(image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None) -> ImageReader:
+    """Open one image for reading.
+
+    Args:
+        image: a file, folder, address, ... or several of them, which make a mosaic (`raster.io.mosaic`): see
+            `raster.io.inputs.resolve_input`.
+        bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged in the file, or
+            the first three.
+
+    Raises:
+        InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, or its grid is rotated or
+            given by ground control points only; or the files of a mosaic do not fit together.
+    """
+    resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
+    with network_timeouts(resolved):
+        if len(resolved.gdal_names) == 1:
+            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), None
+            files = list_files(dataset, resolved.gdal_names[0])
+        else:
+            dataset, views, files = open_mosaic(resolved)
+        try:
+            grid = read_grid(dataset)
+            selected = _select_bands(resolved, dataset, bands)
+            return ImageReader(resolved, dataset, selected, grid, file_grid=grid, files=files, mosaic_views=views)
+        except BaseException:
+            dataset.close()
+            if views is not None:
+                views.close()
+            raise
+
+
+def _select_bands(resolved: ResolvedInput, dataset: Any, bands: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the bands to read: the requested ones, those tagged red, green and blue, or the first three."""
+    has = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
+    if bands is not None:
+        if len(bands) < 3 or not all(1 <= band <= dataset.count for band in bands):
+            numbers = ",".join(str(band) for band in bands)
+            problem = f"The image has {has}, but the bands {numbers} were requested"
+            raise InputError(resolved.display_name, problem, "Give three or more band numbers from 1, like 4,3,2")
+        return tuple(bands)
+    if dataset.count < 3 or (dataset.count == 3 and ColorInterp.alpha in dataset.colorinterp):
+        problem = f"The image has {has}, but red, green and blue are needed"
+        remedy = "Give an image of 3 or more bands, or name the bands to read with --bands (1,1,1 for a grey image)"
+        raise InputError(resolved.display_name, problem, remedy)
+    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in dataset.colorinterp for colour in rgb):
+        return tuple(dataset.colorinterp.index(colour) + 1 for colour in rgb)
+    return 1, 2, 3

@@ -1,19 +1,28 @@
-"""Open one raster file, and reject files that cannot be used: missing, damaged, empty, rotated or not georeferenced."""
+"""Open one raster file, and reject files that cannot be used: missing, damaged, empty, rotated or not georeferenced.
+
+Plain images have no georeference on purpose: `ignore_not_georeferenced` opens them without rasterio's warning.
+"""
 
 from __future__ import annotations
 
 import itertools
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import rasterio
 from PIL.PngImagePlugin import PngImageFile
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
+
+_LOCK = threading.RLock()
+"""Python's warning filters belong to the process: two threads that change them at once undo each other's change."""
 
 DAMAGED_REMEDY = "Copy or download the file again; `gdalinfo -checksum FILE` shows whether it is complete"
 JPEG_TAIL_BYTES = 65_536
@@ -45,10 +54,12 @@ def open_dataset(gdal_name: str, *, display_name: str) -> Any:
     except RasterioError as error:
         raise _open_error(gdal_name, display_name, error) from error
     try:
-        if local:
-            _check_png(Path(gdal_name), dataset.driver, display_name)
-            _check_jpeg(Path(gdal_name), dataset.driver, display_name)
-        _check_tiff(gdal_name, dataset, display_name)
+        if local and dataset.driver == "PNG":
+            _check_png(Path(gdal_name), display_name)
+        if local and dataset.driver == "JPEG":
+            _check_jpeg(Path(gdal_name), display_name)
+        if dataset.driver == "GTiff":
+            _check_tiff(gdal_name, dataset, display_name)
         _check_georeferencing(dataset, display_name)
     except BaseException:
         dataset.close()
@@ -88,10 +99,8 @@ def _open_error(gdal_name: str, display_name: str, error: RasterioError) -> Inpu
     return InputError(display_name, f"The file cannot be opened as an image ({cause})", remedy)
 
 
-def _check_png(path: Path, driver: str, display_name: str) -> None:
+def _check_png(path: Path, display_name: str) -> None:
     """Reject a truncated PNG, whose rest GDAL reads as black; Pillow checks the chunks without decoding."""
-    if driver != "PNG":
-        return
     try:
         with path.open("rb") as handle:
             PngImageFile(handle).verify()  # not `Image.open`, which takes a large scene for an attack
@@ -99,10 +108,8 @@ def _check_png(path: Path, driver: str, display_name: str) -> None:
         raise InputError(display_name, f"The PNG file is damaged ({error})", DAMAGED_REMEDY) from error
 
 
-def _check_jpeg(path: Path, driver: str, display_name: str) -> None:
+def _check_jpeg(path: Path, display_name: str) -> None:
     """Reject a truncated JPEG, whose rest GDAL reads as grey."""
-    if driver != "JPEG":
-        return
     with path.open("rb") as handle:
         handle.seek(max(0, path.stat().st_size - JPEG_TAIL_BYTES))
         if b"\xff\xd9" not in handle.read():
@@ -111,8 +118,6 @@ def _check_jpeg(path: Path, driver: str, display_name: str) -> None:
 
 def _check_tiff(gdal_name: str, dataset: Any, display_name: str) -> None:
     """Reject a TIFF header without pixels; GDAL reads blocks that were never written as zeros."""
-    if dataset.driver != "GTiff":
-        return
     local = is_local_name(gdal_name) and Path(gdal_name).is_file()
     size_bytes = Path(gdal_name).stat().st_size if local else None
     tall, wide = dataset.block_shapes[0]
@@ -144,3 +149,10 @@ def _check_georeferencing(dataset: Any, display_name: str) -> None:
         raise InputError(display_name, problem, "Orthorectify it with `gdalwarp -rpc` first")
     if dataset.crs is not None and (transform.b or transform.d):
         raise InputError(display_name, "The grid of the image is rotated", "Make it north-up with `gdalwarp` first")
+
+
+@contextmanager
+def ignore_not_georeferenced() -> Iterator[None]:
+    """Suppress `NotGeoreferencedWarning` inside the block."""
+    with _LOCK, warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        yield

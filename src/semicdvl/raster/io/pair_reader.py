@@ -1,4 +1,4 @@
-"""Open two images of one place and read them window by window on a common grid."""
+"""Open two images of one place and read them window by window on a common grid; say what was done to them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
-from semicdvl.raster.io.image_reader import ImageReader
+from semicdvl.raster.io.image_reader import ImageReader, open_image_reader
 from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
-from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describe_processing
 from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, fit_radiometric_match
 from semicdvl.raster.warp import Alignment
+
+FULL_OVERLAP_FRAC = 0.995
+"""An overlap of at least this share of the before image is not worth a note."""
 
 GRID_CHOICES = ("before", "after", "finest")
 """Whose grid the result has; the path of a raster file is possible, too."""
@@ -301,3 +302,87 @@ def _combine_windows(
     if not valid_HW.all():
         t1_HWC, t2_HWC = t1_HWC * valid_HW[..., None], t2_HWC * valid_HW[..., None]
     return PairWindow(t1_HWC, t2_HWC, valid_HW)
+
+
+def describe_processing(
+    before: ImageReader,
+    after: ImageReader,
+    *,
+    alignment: Alignment | None,
+    match: RadiometricMatch | None,
+    normalised: bool,
+) -> tuple[str, ...]:
+    """Return a note for everything that was done to the images.
+
+    Args:
+        before: the before image on the grid of the pair.
+        after: the after image.
+        alignment: how the after image was co-registered, None: not at all.
+        match: how its radiometry was matched; None where that was not possible or not requested.
+        normalised: whether it was requested.
+    """
+    notes = []
+    if before.grid.crs is None:
+        notes.append(
+            "The images have no CRS: they are assumed to be co-registered, and the results have no CRS either."
+        )
+    if alignment is not None:
+        notes.append(f"The after image was co-registered: it was misregistered by {alignment}.")
+    notes += _describe_resampling(before, after, aligned=alignment is not None)
+    before_frac = before.grid.height * before.grid.width / (before.file_grid.height * before.file_grid.width)
+    if not before.warped and before_frac < FULL_OVERLAP_FRAC:
+        notes.append(f"The images overlap on {before_frac:.0%} of {before.path.name}; the rest has no result.")
+    notes += [*_describe_image(before), *_describe_image(after)]
+    if normalised:
+        notes.append(_describe_match(match))
+    return tuple(notes)
+
+
+def _describe_image(reader: ImageReader) -> list[str]:
+    """Say how one image was stretched, and whether it has a black border."""
+    notes = []
+    if reader.stretch is not None:
+        dtype = reader.file_dataset.dtypes[0]
+        notes.append(
+            f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
+            "whole overlap."
+        )
+    border_frac = reader.measure_border_frac()
+    if border_frac > 0:
+        notes.append(
+            f"{reader.path.name} has a black border without a no-data tag ({border_frac:.1%} of the overlap); it "
+            "is treated as no-data."
+        )
+    return notes
+
+
+def _describe_resampling(before: ImageReader, after: ImageReader, *, aligned: bool) -> list[str]:
+    """Say which images were resampled; the note of an alignment covers the after image."""
+    if before.warped and after.warped and not aligned:
+        return ["Both images were resampled (cubic) onto the requested grid."]
+    if before.warped:
+        return ["The before image was resampled (cubic) onto the requested grid."]
+    if after.warped and not aligned:
+        return ["The grids of the two images differ: the after image was resampled (cubic) onto the before image."]
+    return []
+
+
+def _describe_match(match: RadiometricMatch | None) -> str:
+    if match is None:
+        return "The radiometry of the after image could not be matched to the before image: they correlate too little."
+    return (
+        "The radiometry of the after image was matched to the before image, with gain and offset per band (in grey "
+        f"values of 255): {match}."
+    )
+
+
+def describe_crs(grid: Grid) -> str:
+    """Return `EPSG:32615`, or that the CRS has no EPSG code."""
+    code = grid.crs.to_epsg() if grid.crs else None
+    return f"EPSG:{code}" if code else "a CRS without an EPSG code"
+
+
+def describe_extent(grid: Grid) -> str:
+    """Return CRS and bounds of a grid in words."""
+    left, bottom, right, top = (f"{value:.6g}" for value in grid.bounds)
+    return f"{describe_crs(grid)} x {left}..{right}, y {bottom}..{top}"

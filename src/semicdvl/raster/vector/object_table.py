@@ -13,8 +13,7 @@ from shapely import MultiPolygon
 
 from semicdvl.raster.connected_components import LabelledObjects
 from semicdvl.raster.grid import WGS84, Grid, measure_map_unit_m
-from semicdvl.raster.vector.change_kinds import classify_change, find_majority_classes
-from semicdvl.raster.vector.object_stats import score_objects
+from semicdvl.raster.vector.object_stats import classify_change, find_majority_classes, score_objects
 from semicdvl.raster.vector.polygonise import trace_outlines
 from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings, simplify_polygons
 

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from shapely import MultiPolygon, get_parts, transform
 from shapely.geometry import shape
 
-from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.raster.io.open_dataset import ignore_not_georeferenced
 
 MAX_IN_MEMORY_PX = 2**26
 """An object whose bounding box has more pixels is polygonised from a file."""

@@ -26,8 +26,13 @@ from shapely import MultiPolygon
 
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.change_kinds import pick_majority_classes
-from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats, concatenate_stats, measure_objects
+from semicdvl.raster.vector.object_stats import (
+    MapStrip,
+    ObjectStats,
+    concatenate_stats,
+    measure_objects,
+    pick_majority_classes,
+)
 from semicdvl.raster.vector.object_table import ObjectAttributes, assemble_object_frame
 from semicdvl.raster.vector.polygonise import PackedMask, polygonise_labels, polygonise_masks
 from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings
