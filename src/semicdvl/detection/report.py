@@ -237,16 +237,18 @@ def _build_classes(folder: Path, changes: DetectedChanges) -> html.Section:
     ]
     shares = changes.class_px_2K / np.maximum(changes.class_px_2K.sum(axis=1, keepdims=True), 1)
     rows = [
-        [name, "foreground" if at in changes.foreground else "background", *_format_shares(before, after)]
+        [
+            name,
+            "foreground" if at in changes.foreground else "background",
+            f"{before:.1%}",
+            f"{after:.1%}",
+            f"{after - before:+.1%}".replace("-", "−"),
+        ]
         for at, (name, before, after) in enumerate(zip(changes.classes, *shares, strict=True))
     ]
     columns = ["class", "role", "before", "after", "difference"]
     parts = [html.render_gallery(maps), html.render_table(columns, rows, swatches=colours)]
     return html.Section("Classes of each date", parts, lead="The class with the highest score of every pixel.")
-
-
-def _format_shares(before: float, after: float) -> list[str]:
-    return [f"{before:.1%}", f"{after:.1%}", f"{after - before:+.1%}".replace("-", "−")]
 
 
 def _read_thumbnail(path: Path) -> NDArray[np.uint8]:

@@ -63,7 +63,11 @@ class Grid:
     def _pixel_size_on_map_m(self) -> float:
         """Geometric mean of a pixel's height and width as the map units give it, in metres."""
         assert self.crs is not None
-        return math.sqrt(abs(self.transform.a * self.transform.e)) * _metres_per_crs_unit(self.crs)
+        try:
+            unit_m = float(self.crs.linear_units_factor[1])  # a US survey foot is 0.3048006 m
+        except CRSError:
+            unit_m = 1.0
+        return math.sqrt(abs(self.transform.a * self.transform.e)) * unit_m
 
     def window(self, row: float, col: float, height: int, width: int) -> Grid:
         """Return the grid of a window, which may reach over the edges."""
@@ -158,14 +162,6 @@ def measure_offset_m(grid: Grid, row_px: float, col_px: float) -> tuple[float, f
     geod = Geod(ellps="WGS84")
     across_m, down_m = (float(geod.inv(lon[0], lat[0], lon[end], lat[end])[2]) for end in (1, 2))
     return across_m, down_m
-
-
-def _metres_per_crs_unit(crs: CRS) -> float:
-    """Return the metres per unit of a projected CRS (a US survey foot is 0.3048006 m)."""
-    try:
-        return float(crs.linear_units_factor[1])
-    except CRSError:
-        return 1.0
 
 
 def _measure_pixel_on_ellipsoid_m(grid: Grid) -> float:

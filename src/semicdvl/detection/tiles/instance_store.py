@@ -79,11 +79,6 @@ def _as_values(one: TileInstance) -> list[Any]:
     return [one.date, one.row, one.col, dict(one.mask), one.prompt, one.score]
 
 
-def list_tile_windows(tiling: Tiling) -> tuple[tuple[slice, slice], ...]:
-    """Return rows and columns of the raster that each tile shows."""
-    return tuple((slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)) for tile in tiling)
-
-
 class InstanceStore:
     """The instances and features of one raster by tile: a `types.TileInstanceReader`.
 
@@ -96,7 +91,7 @@ class InstanceStore:
     def __init__(self, folder: Path, tiling: Tiling) -> None:
         """Use a folder with what it already holds."""
         self.shape_hw, self.tile_hw = (tiling.height, tiling.width), tiling.tile_hw
-        self.tile_windows = list_tile_windows(tiling)
+        self.tile_windows = tuple(tile.window for tile in tiling)
         self._folder, self._per_row = folder, len(tiling.cols)
         self._row = functools.lru_cache(maxsize=CACHED_ROWS)(self._read_row)
 

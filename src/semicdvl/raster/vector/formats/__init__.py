@@ -1,6 +1,7 @@
 """Vector formats, one file each. A new one is a file and a line here.
 
-A builder (a class, or a function) returns a `files.VectorFormat`; it raises a `MissingExtraError` if a package that the format needs is missing.
+A builder (a class, or a function) returns a `files.VectorFormat`; it raises a `MissingExtraError` if a package that the
+format needs is missing.
 """
 
 VECTOR_FORMATS: dict[str, str] = {
