@@ -111,13 +111,13 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
 def detect_pair(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
     from semicdvl.detection.tiles.score_store import ScoreStore
-    from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
+    from semicdvl.detection.tiles.tile_runner import PairTileReader, run_tiles
     from semicdvl.raster.io.pair_reader import open_pair
     from semicdvl.raster.tiling import plan_tiles
 
     gsd_m = GSD_M[case.data]
     with open_pair(case.before, case.after) as pair, tempfile.TemporaryDirectory() as room:
-        ready = fit_detector(detector, pair, tile_px=1024, gsd_m=gsd_m)
+        ready = detector.prepare(PairTileReader(pair, tile_px=1024, gsd_m=gsd_m))
         cut = plan_tiles(*pair.shape_hw, tile_px=1024, overlap_px=128)
         store = ScoreStore(Path(room), cut, map_count=ready.map_count)
         run_tiles(store, pair, ready, gsd_m=gsd_m, console=Console(quiet=True))

@@ -36,7 +36,7 @@ from rich.console import Console
 from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, color_errors, draw_page, list_cases
 from semicdvl.data.images import read_mask
 from semicdvl.detection.tiles.score_store import ScoreStore
-from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
+from semicdvl.detection.tiles.tile_runner import PairTileReader, run_tiles
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -187,7 +187,7 @@ def run_row(name: str, row: Row, every: list[Case], out: Path) -> None:
             )
             held.enter_context(pair)
             start = time.process_time()
-            maps = list(fit_detector(detector, pair, tile_px=TILE_PX, gsd_m=GSD_M[case.data]).decide(store))
+            maps = list(detector.prepare(PairTileReader(pair, tile_px=TILE_PX, gsd_m=GSD_M[case.data])).decide(store))
             seconds = trained_s + cost["cpu_s"] + time.process_time() - start
             place = slice(pair.row, pair.row + pair.grid.height), slice(pair.col, pair.col + pair.grid.width)
         change_HW = np.concatenate([part.change_HW for part in maps])

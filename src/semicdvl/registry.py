@@ -14,6 +14,7 @@ import difflib
 import importlib
 import inspect
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,31 @@ def _convert_options(what: str, builder: Callable[..., Any], options: Mapping[st
         except ValidationError as error:
             raise ConfigError(f"{what}, {key} = {options[key]!r}: {error.errors()[0]['msg']}.") from error
     return converted
+
+
+def parse_assignments(texts: Iterable[str], *, option: str, named: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Parse `key=value` options of a builder, which refuses those that it does not know.
+
+    Args:
+        texts: `key=value`; a value is read as TOML (numbers, true, false, lists), and as text where it is none.
+        option: the option of the command line that they come from, for the error text.
+        named: options that have a place of their own on the command line; None: not given.
+
+    Raises:
+        ConfigError: an entry is no `key=value`, or repeats an option.
+    """
+    options = {key: value for key, value in (named or {}).items() if value is not None}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key or not value:
+            raise ConfigError(f"{option} {text}: must be key=value, such as threshold=0.4.")
+        if key in options:
+            raise ConfigError(f"{option} {text}: '{key}' is given twice. Give it once.")
+        try:
+            options[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key] = value
+    return options
 
 
 def register_builder(kind: str, name: str, builder: Builder | str, table: dict[str, str]) -> None:

@@ -258,7 +258,7 @@ def test_what_cannot_look_at_the_pairs_becomes_a_row(
         for at, options in enumerate(({"treshold": 3}, {"threshold": "mean"}))
     )
     result, said = run(suite.model_copy(update={"detectors": bad, "seeds": (0,)}), tmp_path / "out")
-    assert result.failed_count == 2 and "Did you mean 'threshold'" in said and "wanted 'otsu'" in said
+    assert result.failed_count == 2 and "Did you mean 'threshold'" in said and "give 'otsu'" in said
     assert json.loads(next((tmp_path / "out" / "jobs").glob("*.result.json")).read_text())["status"] == "failed"
 
 

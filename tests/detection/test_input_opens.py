@@ -8,9 +8,10 @@ import rasterio
 from rich.console import Console
 from tests.support.synthetic_rasters import at, city, tif
 
+from semicdvl.detection import fingerprint
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.raster.io import fingerprint
+from semicdvl.detection.pipeline import write_detection
 
 
 @pytest.mark.parametrize("method", ["cva", "irmad"])  # the second one sees the whole pair before the tiles

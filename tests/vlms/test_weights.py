@@ -21,10 +21,10 @@ from tests.support import small_hub
 from tests.support import tiny_vlms as tiny
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.registry import parse_assignments
 from semicdvl.vlms import create_vlm
 from semicdvl.vlms import weights as vlms_weights
 from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, sam3
-from semicdvl.vlms.options import parse_vlm_options
 
 pytest.importorskip("transformers", reason="needs semicdvl[vlm]")
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs semicdvl[vlm]")
@@ -274,15 +274,15 @@ def test_a_gpu_answers_as_the_cpu_does(kept: Path) -> None:
 
 def test_options_of_the_command_line() -> None:
     more = ["threshold=0.4", "sam = some/dir", 'template="a {} from above"', "views=2"]
-    options = parse_vlm_options(weights=Path("w"), device="cpu", assignments=more)
+    options = parse_assignments(more, option="--vlm-set", named={"weights": Path("w"), "device": "cpu", "dtype": None})
     assert options == {
         "weights": Path("w"), "device": "cpu", "threshold": 0.4, "sam": "some/dir", "template": "a {} from above",
         "views": 2,
     }  # fmt: skip
-    assert parse_vlm_options() == {}
+    assert parse_assignments((), option="--vlm-set") == {}
     for text in ("threshold", "=3", "device=cpu"):
         with pytest.raises(ConfigError, match="--vlm-set"):
-            parse_vlm_options(device="cpu", assignments=[text])
+            parse_assignments([text], option="--vlm-set", named={"device": "cpu"})
 
 
 # ------------------------------------------------------------------------------------------------ OpenCLIP's form

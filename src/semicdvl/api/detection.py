@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.pair_check.results import PairCheck
     from semicdvl.detection.results import DetectionResult, SavedDetection
+    from semicdvl.detection.tiles.tile_runner import TileExecutor
     from semicdvl.types import VLM
 
 
@@ -128,11 +130,10 @@ def detect_to_folder(
         True
     """
     from semicdvl.detection import pipeline
-    from semicdvl.detection.tiles.ray_executor import open_executor
 
-    chosen = _choose_detector(detector)
+    chosen = create_vlm_detector if detector is None else detector
     built = _build(chosen)
-    with open_executor(executor, workers=workers, build=_get_builder(chosen, executor), built=built) as tiles:
+    with _open_executor(executor, workers=workers, detector=chosen, built=built) as tiles:
         return pipeline.write_detection(
             before, after, Path(out), detector=built, config=config, progress=_open_console(progress), executor=tiles
         )
@@ -176,11 +177,10 @@ def detect_pairs(
     """
     from semicdvl.detection.batch.pairs_table import read_pairs
     from semicdvl.detection.batch.run import detect_batch
-    from semicdvl.detection.tiles.ray_executor import open_executor
 
-    pairs, chosen = read_pairs(Path(table)), _choose_detector(detector)
+    pairs, chosen = read_pairs(Path(table)), create_vlm_detector if detector is None else detector
     built = _build(chosen)
-    with open_executor(executor, workers=workers, build=_get_builder(chosen, executor), built=built) as tiles:
+    with _open_executor(executor, workers=workers, detector=chosen, built=built) as tiles:
         return detect_batch(
             pairs, Path(out), detector=built, config=config, progress=_open_console(progress), executor=tiles
         )
@@ -289,20 +289,24 @@ def _build(detector: Detector | Callable[[], Detector]) -> Detector:
     return detector if isinstance(detector, Detector) else detector()
 
 
-def _get_builder(detector: Detector | Callable[[], Detector], executor: str) -> Callable[[], Detector]:
-    """Return what builds a detector once more, in a worker.
+def _open_executor(
+    name: str, *, workers: int, detector: Detector | Callable[[], Detector], built: Detector
+) -> AbstractContextManager[TileExecutor | None]:
+    """Open what computes the tiles; None for this process.
 
     Raises:
-        ConfigError: an executor with workers, and a detector that is built already.
+        ConfigError: an executor with workers and a detector that is built already, or an unknown executor.
     """
-    if not isinstance(detector, Detector):
-        return detector
-    if executor != "local":
+    if name == "local" and workers == 1:
+        return nullcontext()
+    if name != "local" and isinstance(detector, Detector):
         raise ConfigError(
-            f"executor '{executor}': each worker builds its own detector, so give a function that builds it, "
+            f"executor '{name}': each worker builds its own detector, so give a function that builds it, "
             "such as functools.partial(semicdvl.load_detector, 'runs/few')."
         )
-    return lambda: detector
+    from semicdvl.detection.tiles.ray_executor import open_executor
+
+    return open_executor(name, workers=workers, build=partial(_build, detector), built=built)
 
 
 def _open_console(progress: bool) -> Console:

@@ -156,13 +156,13 @@ def create_vlm_detector(
         >>> detector.name
         'fake-1 + instance CEG'
     """
-    from semicdvl.detection.detectors.calibrated import build_calibrated_detector
-    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+    from semicdvl.detection.detectors.calibrated import add_calibration
+    from semicdvl.detection.detectors.vlm_ceg import VLMDetector
 
     model, source = build_vlm(vlm), build_features(features)
     settings = complete_ceg_settings(ceg, gamma=model.gamma, level="instance")
-    build = build_calibrated_detector if calibrate else build_vlm_detector
-    return build(model, prompts=get_prompts(prompts), settings=settings, features=source)
+    detector = VLMDetector(model, get_prompts(prompts), settings, source)
+    return add_calibration(detector) if calibrate else detector
 
 
 def load_dataset(root: str | Path, *, reader: str = "folder", tile_px: int | None = None) -> ChangeDataset:

@@ -136,7 +136,7 @@ def _detect_pair(
 ) -> MapAndLabel:
     """Return change map and label of a pair, by the steps of `semicdvl detect`."""
     from semicdvl.detection.tiles.score_store import ScoreStore
-    from semicdvl.detection.tiles.tile_runner import fit_detector, run_tiles
+    from semicdvl.detection.tiles.tile_runner import PairTileReader, run_tiles
     from semicdvl.raster.io.pair_reader import open_pair
     from semicdvl.raster.tiling import plan_tiles
 
@@ -147,7 +147,7 @@ def _detect_pair(
     for path, image_HWC in zip(dates, (arrays.t1_HWC, arrays.t2_HWC), strict=True):
         Image.fromarray(image_HWC).save(path, compress_level=1)
     with open_pair(*dates) as opened:
-        ready = fit_detector(detector, opened, tile_px=TILE_PX, gsd_m=gsd_m)
+        ready = detector.prepare(PairTileReader(opened, tile_px=TILE_PX, gsd_m=gsd_m))
         cut = plan_tiles(*opened.shape_hw, tile_px=TILE_PX, overlap_px=OVERLAP_PX)
         store = ScoreStore(folder, cut, map_count=ready.map_count)
         run_tiles(store, opened, ready, gsd_m=gsd_m, console=Console(quiet=True))

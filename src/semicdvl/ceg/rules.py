@@ -175,6 +175,29 @@ def make_mixed_labels(
     )
 
 
+def compute_change_score(
+    t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], *, foreground: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return |q1 - q2| per pixel, with q = foreground score / (foreground + background score) at each date.
+
+    A concept's score is the maximum over its prompts; q is 0.5 where both are 0.
+    """
+    share_t1_HW, share_t2_HW = (_foreground_share(scores, foreground) for scores in (t1_CHW, t2_CHW))
+    score_HW: NDArray[np.float32] = np.abs(share_t1_HW - share_t2_HW)
+    return score_HW
+
+
+def _foreground_share(scores_CHW: NDArray[np.float32], foreground: Sequence[int]) -> NDArray[np.float32]:
+    """Return foreground / (foreground + background), each the maximum over its prompts; 0.5 where both are 0."""
+    others = [index for index in range(len(scores_CHW)) if index not in set(foreground)]
+    found_HW, other_HW = scores_CHW[list(foreground)].max(axis=0), scores_CHW[others].max(axis=0)
+    total_HW = found_HW + other_HW
+    share_HW: NDArray[np.float32] = np.divide(
+        found_HW, total_HW, out=np.full(total_HW.shape, 0.5, np.float32), where=total_HW > 0
+    )
+    return share_HW
+
+
 def _ignore_unreliable(class_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return the class, 0 or 1, where reliable and IGNORE elsewhere.
 

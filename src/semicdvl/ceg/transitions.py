@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.rules import compute_change_score
 from semicdvl.errors import DataError
 from semicdvl.raster.connected_components import find_objects
-from semicdvl.raster.vector.change_kinds import classify_change, find_majority_classes
-from semicdvl.raster.vector.object_stats import score_objects
+from semicdvl.raster.vector.object_stats import classify_change, find_majority_classes, score_objects
 from semicdvl.types import Segments, VLMLabels
 
 
@@ -25,7 +24,7 @@ class ChangeObject:
         kind: appeared (background -> foreground), disappeared, replaced (foreground -> foreground) or changed.
         from_class: its prompt at date 1: of the concept with more pixels, the most frequent prompt.
         to_class: its prompt at date 2.
-        score: mean change score over its pixels, see `compute_change_score`.
+        score: mean change score over its pixels, see `rules.compute_change_score`.
         area_px: number of its pixels.
         box_px: (row, col, height, width).
     """
@@ -94,26 +93,3 @@ def _bounding_boxes(labels_HW: NDArray[np.int32]) -> list[tuple[int, int, int, i
     return [
         (rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start) for rows, cols in slices_of(labels_HW)
     ]
-
-
-def compute_change_score(
-    t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], *, foreground: Sequence[int]
-) -> NDArray[np.float32]:
-    """Return |q1 - q2| per pixel, with q = foreground score / (foreground + background score) at each date.
-
-    A concept's score is the maximum over its prompts; q is 0.5 where both are 0.
-    """
-    share_t1_HW, share_t2_HW = (_foreground_share(scores, foreground) for scores in (t1_CHW, t2_CHW))
-    score_HW: NDArray[np.float32] = np.abs(share_t1_HW - share_t2_HW)
-    return score_HW
-
-
-def _foreground_share(scores_CHW: NDArray[np.float32], foreground: Sequence[int]) -> NDArray[np.float32]:
-    """Return foreground / (foreground + background), each the maximum over its prompts; 0.5 where both are 0."""
-    others = [index for index in range(len(scores_CHW)) if index not in set(foreground)]
-    found_HW, other_HW = scores_CHW[list(foreground)].max(axis=0), scores_CHW[others].max(axis=0)
-    total_HW = found_HW + other_HW
-    share_HW: NDArray[np.float32] = np.divide(
-        found_HW, total_HW, out=np.full(total_HW.shape, 0.5, np.float32), where=total_HW > 0
-    )
-    return share_HW

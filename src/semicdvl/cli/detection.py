@@ -314,18 +314,45 @@ def _check_inputs(pair: OptionalPairArguments, pairs: Path | None) -> None:
         )
 
 
+VLM_OPTIONS = (
+    *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
+    *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
+)
+"""Options of a VLM and of change event generation."""
+TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust")
+"""Options of a trained network."""
+
+
 def _refuse_unused_options(context: typer.Context, chosen: DetectorOptions) -> None:
-    """Refuse options that were given and that the chosen detector does not use.
+    """Refuse options that were given and that the chosen detector does not use, and two detectors at once.
 
     Raises:
-        ConfigError: there is one; the text names it.
+        ConfigError: there is such an option; the text names it.
     """
-    from semicdvl.detection.detectors.unsupervised import refuse_model_with_method, refuse_unused_options
-
-    refuse_model_with_method(model=chosen.model, method=chosen.method, options=chosen.method_set)
+    model, method = chosen.model, chosen.method
+    if model is not None and method is not None:
+        raise cd.ConfigError(f"--model {model} and --method {method} exclude each other. Give one of them.")
+    if chosen.method_set and method is None:
+        raise cd.ConfigError(f"--method-set {chosen.method_set[0]} needs --method, see `semicdvl list classic`.")
     given = {}
     for option in context.command.params:
         source = context.get_parameter_source(str(option.name))
         if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
             given[str(option.name)] = " / ".join(option.opts)
-    refuse_unused_options(given, model=chosen.model, method=chosen.method)
+    of_networks, of_vlms = (
+        next((given[name] for name in names if name in given), None) for names in (TRAINED_NETWORK_OPTIONS, VLM_OPTIONS)
+    )
+    if of_networks is not None and model is None:
+        raise cd.ConfigError(f"{of_networks} is for trained networks. Give --model, or leave out {of_networks}.")
+    if model is None and method is None:
+        return
+    used = f"--model {model}" if model is not None else f"--method {method}"
+    if of_vlms is not None:
+        raise cd.ConfigError(
+            f"{of_vlms} is for detection with a vision-language model, which {used} does not use. "
+            "Leave out one of the two."
+        )
+    if method is not None and "device" in given:
+        raise cd.ConfigError(
+            f"--device has no effect on {used}. Give --method-set device=cuda for methods with a network."
+        )

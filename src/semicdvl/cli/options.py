@@ -13,6 +13,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import out
+from semicdvl.registry import parse_assignments
 
 if TYPE_CHECKING:
     from semicdvl import VLM, Prompts
@@ -287,11 +288,8 @@ class VLMOptions:
         Raises:
             ConfigError: one is no `key=value`, or is given twice.
         """
-        from semicdvl.vlms.options import parse_vlm_options
-
-        return parse_vlm_options(
-            weights=self.vlm_from, device=self.device, dtype=self.dtype, assignments=self.vlm_set or ()
-        )
+        named = {"weights": self.vlm_from, "device": self.device, "dtype": self.dtype}
+        return parse_assignments(self.vlm_set or (), option="--vlm-set", named=named)
 
     def make_builder(self) -> Callable[[], VLM]:
         """Return what builds the VLM, in this process or in a worker."""

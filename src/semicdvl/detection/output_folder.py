@@ -1,14 +1,34 @@
-"""The output folder of a detection: its files, and how an earlier result is replaced without losing anything else."""
+"""The output folder of a detection, and the work folder hidden beside it, from which an interrupted run is resumed.
+
+    .OUT.partial/manifest.json    the key of the run and its ingredients
+    .OUT.partial/tiles/           the score maps of the finished rows of tiles (`tiles.score_store.ScoreStore`)
+    .OUT.partial/result/          becomes OUT; every run starts it again
+    .OUT.partial/lock             held by the run that is working here; the system releases it however that ends
+
+The key is a hash of everything that the score maps depend on: the bytes of the images, the grid, how they are read, the
+tiles, the detector. A run with another key starts from the beginning. OUT itself is not touched before the end, where
+the result replaces an earlier one without losing anything else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from semicdvl.atomic_files import read_json
-from semicdvl.errors import InputError, OutputError
+import portalocker
+from portalocker.exceptions import AlreadyLocked, LockException
+
+from semicdvl.atomic_files import hash_values, make_output_error, read_json, replace_folder, write_json
+from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
+
+WORK_FOLDER_FORMAT = "semicdvl-partial-2"
+MANIFEST_FILE = "manifest.json"
 
 DETECTION_FORMAT = "semicdvl-detect"
 """What run.json names as its format."""
@@ -72,3 +92,89 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The folders of an unfinished run: `tiles` survives an interruption, `result` becomes the output folder."""
+
+    tiles: Path
+    result: Path
+
+
+@contextlib.contextmanager
+def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder]:
+    """Give the folders of a run; at the end of the `with`, `result` replaces `out` and the rest is deleted.
+
+    After an interruption (Ctrl-C, a kill, a crash, a dead worker) the finished tiles are kept for the next run with the
+    same `parts`. After an error that the user must correct (`SemicdvlError`, a full disk) nothing is kept.
+
+    Args:
+        out: the output folder, an absolute path.
+        parts: the ingredients of the score maps, as plain values.
+
+    Raises:
+        OutputError: the folder cannot be written, or another run is using it.
+    """
+    folder = out.parent / f".{out.name}.partial"
+    with _lock_folder(folder, out):
+        try:
+            yield _prepare_folder(folder, parts)
+            replace_folder(folder / "result", out)
+            shutil.rmtree(folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise make_output_error(out, error) from error
+        except BaseException as error:
+            if isinstance(error, SemicdvlError) and not isinstance(error, WorkerError):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(folder / "result", ignore_errors=True)
+            if not any((folder / "tiles").glob("*.json")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _prepare_folder(folder: Path, parts: Mapping[str, Any]) -> WorkFolder:
+    """Keep the tiles of a run with the same key; otherwise start from the beginning."""
+    partial, key = WorkFolder(folder / "tiles", folder / "result"), hash_values(WORK_FOLDER_FORMAT, dict(parts))
+    if _read_key(folder) != key:
+        shutil.rmtree(partial.tiles, ignore_errors=True)
+        partial.tiles.mkdir()
+        write_json(folder / MANIFEST_FILE, {"format": WORK_FOLDER_FORMAT, "key": key, "parts": dict(parts)})
+    shutil.rmtree(partial.result, ignore_errors=True)
+    partial.result.mkdir()
+    return partial
+
+
+def _read_key(folder: Path) -> str | None:
+    """Return the key of the run that left the folder; None if it is not known."""
+    if not (folder / "tiles").is_dir():
+        return None
+    try:
+        manifest = read_json(folder / MANIFEST_FILE, remedy="")
+    except InputError:
+        return None
+    return manifest.get("key") if isinstance(manifest, dict) else None
+
+
+@contextlib.contextmanager
+def _lock_folder(folder: Path, out: Path) -> Iterator[None]:
+    """Make the folder and hold its lock."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise make_output_error(out, error) from error
+    try:
+        try:
+            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except AlreadyLocked:
+            raise OutputError(
+                f"{out}: another run is writing to it ({folder.name}). Wait for it, or give another folder with -o."
+            ) from None
+        except LockException:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)

@@ -15,16 +15,15 @@ from semicdvl.detection.changes import DetectedChanges, collect_warnings, summar
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
-from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
+from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
 from semicdvl.detection.pair_check.check import CheckedPair, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
 from semicdvl.detection.report import write_detection_report
 from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result, write_polygons
-from semicdvl.detection.resume import open_work_folder
 from semicdvl.detection.run_record import RunRecord, StageClock, write_run_record
 from semicdvl.detection.tiles.memory_store import MemoryScoreStore
 from semicdvl.detection.tiles.score_store import ScoreStore
-from semicdvl.detection.tiles.tile_runner import TileExecutor, fit_detector, run_tiles
+from semicdvl.detection.tiles.tile_runner import PairTileReader, TileExecutor, run_tiles
 from semicdvl.detection.tiles.tile_store import TileStore, WriterT
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.tiling import Tiling, plan_tiles
@@ -159,9 +158,9 @@ class _DetectionRun:
 
     def prepare_detector(self) -> Detector:
         """Show the detector the whole pair, where it needs that, and return it."""
-        tile_px = self.fingerprint.config.tile_px
+        tiles = PairTileReader(self.checked.pair, tile_px=self.fingerprint.config.tile_px, gsd_m=self.gsd_m)
         with self.console.status("reading the whole pair"):
-            self.detector = fit_detector(self.detector, self.checked.pair, tile_px=tile_px, gsd_m=self.gsd_m)
+            self.detector = self.detector.prepare(tiles)
         return self.detector
 
     def score_tiles(self, store: TileStore[WriterT]) -> None:
@@ -174,7 +173,9 @@ class _DetectionRun:
 
     def decide(self, store: TileStore[WriterT], rasters: RasterSink) -> DetectedChanges:
         """Turn the score maps into the change map and its objects."""
-        config = self.fingerprint.config
+        config, simplify = self.fingerprint.config, None
+        if config.simplify_m or config.regularise:
+            simplify = SimplifySettings(config.simplify_m, config.regularise)
         with self.console.status("objects and rasters"):
             return collect_changes(
                 self.detector.decide(store),
@@ -182,7 +183,7 @@ class _DetectionRun:
                 grid=self.checked.pair.grid,
                 min_area_m2=config.min_area_m2,
                 gsd_m=self.gsd_m,
-                simplify=SimplifySettings(config.simplify_m, config.regularise),
+                simplify=simplify,
                 on_decided=lambda: self.clock.end_stage("decide"),
             )
 

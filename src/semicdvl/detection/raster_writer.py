@@ -17,7 +17,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
 from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.polygonise import PackedMask
-from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings
+from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
 from semicdvl.reports.colours import choose_class_colours
 from semicdvl.types import IGNORE, ChangeMap
@@ -38,7 +38,9 @@ class MapRows:
     def list_rounded(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Give name and rows of every raster, with the scores rounded as they are stored."""
         for name, array_HW in _list_arrays(self.strip).items():
-            yield name, _round_scores(array_HW) if name == "score" else array_HW
+            if name == "score":
+                array_HW = np.round(array_HW * SCORE_FILE_STEPS).astype(np.float32) / np.float32(SCORE_FILE_STEPS)
+            yield name, array_HW
 
 
 def _list_arrays(strip: MapStrip) -> dict[str, NDArray[Any]]:
@@ -50,11 +52,6 @@ def _list_arrays(strip: MapStrip) -> dict[str, NDArray[Any]]:
         "t2": strip.t2_HW,
     }
     return {name: array_HW for name, array_HW in rows.items() if array_HW is not None}
-
-
-def _round_scores(score_HW: NDArray[np.float32]) -> NDArray[np.float32]:
-    rounded_HW: NDArray[np.float32] = np.round(score_HW * SCORE_FILE_STEPS).astype(np.float32)
-    return rounded_HW / np.float32(SCORE_FILE_STEPS)
 
 
 class RasterSink(Protocol):
@@ -76,7 +73,7 @@ def collect_changes(
     grid: Grid,
     min_area_m2: float = 0,
     gsd_m: float | None = None,
-    simplify: SimplifySettings = NO_SIMPLIFICATION,
+    simplify: SimplifySettings | None = None,
     on_decided: Callable[[], None] = lambda: None,
 ) -> DetectedChanges:
     """Pass the rows of a result on to a sink and return the changed objects.
@@ -89,7 +86,7 @@ def collect_changes(
         grid: the raster's.
         min_area_m2: smaller objects are left out of the map and of the polygons; pixels if `gsd_m` is None.
         gsd_m: metres per pixel, None if not known.
-        simplify: how the objects' outlines are simplified.
+        simplify: how the objects' outlines are simplified; None: not at all.
         on_decided: called once all rows came and only the writing is left.
 
     Raises:
@@ -146,23 +143,14 @@ class _PixelCounts:
 
 
 # ------------------------------------------------------------------------------------------------ in files
-class RasterFiles:
-    """The rasters of a result as cloud-optimised GeoTIFFs; to be used in a `with`, whose end finishes them."""
+class RasterFiles(contextlib.ExitStack):
+    """The rasters of a result as cloud-optimised GeoTIFFs; the end of its `with` finishes them, or removes them."""
 
     def __init__(self, folder: Path, grid: Grid) -> None:
         """Keep where they go to; they are opened when the first rows show which there are."""
+        super().__init__()
         self._folder, self._grid = folder, grid
-        self._files = contextlib.ExitStack()
         self._cogs: dict[str, CogWriter] = {}
-
-    def __enter__(self) -> RasterFiles:
-        """Open nothing yet."""
-        self._files.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        """Finish the files, or remove them after an error."""
-        self._files.__exit__(*error)
 
     def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
         """Open the rasters that the first rows show.
@@ -173,7 +161,7 @@ class RasterFiles:
         for name in _list_arrays(strip):
             if name not in self._cogs:
                 opened = create_cog(self._folder / f"{name}.tif", grid=self._grid, band=_describe_band(name, classes))
-                self._cogs[name] = self._files.enter_context(opened)
+                self._cogs[name] = self.enter_context(opened)
 
     def write_all(self, rows: Iterator[MapRows]) -> None:
         """Write the rows."""

@@ -20,7 +20,7 @@ from semicdvl.detection.fingerprint import describe_detector, list_versions
 from semicdvl.detection.run_record import RunRecord
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.vector.change_kinds import CHANGE_KINDS
+from semicdvl.raster.vector.object_stats import CHANGE_KINDS
 from semicdvl.reports import html
 from semicdvl.reports.colours import (
     KIND_COLOURS,
@@ -238,16 +238,18 @@ def _build_classes(folder: Path, changes: DetectedChanges) -> html.Section:
     ]
     shares = changes.class_px_2K / np.maximum(changes.class_px_2K.sum(axis=1, keepdims=True), 1)
     rows = [
-        [name, "foreground" if at in changes.foreground else "background", *_format_shares(before, after)]
+        [
+            name,
+            "foreground" if at in changes.foreground else "background",
+            f"{before:.1%}",
+            f"{after:.1%}",
+            f"{after - before:+.1%}".replace("-", "−"),
+        ]
         for at, (name, before, after) in enumerate(zip(changes.classes, *shares, strict=True))
     ]
     columns = ["class", "role", "before", "after", "difference"]
     parts = [html.render_gallery(maps), html.render_table(columns, rows, swatches=colours)]
     return html.Section("Classes of each date", parts, lead="The class with the highest score of every pixel.")
-
-
-def _format_shares(before: float, after: float) -> list[str]:
-    return [f"{before:.1%}", f"{after:.1%}", f"{after - before:+.1%}".replace("-", "−")]
 
 
 def _read_thumbnail(path: Path) -> NDArray[np.uint8]:

@@ -84,6 +84,7 @@ def measure_peak_memory_mib() -> int:
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
 
 
+@dataclass
 class StageClock:
     """Measures the seconds of the stages, in the order in which they end.
 
@@ -91,10 +92,8 @@ class StageClock:
         seconds: name of a stage -> its duration.
     """
 
-    def __init__(self) -> None:
-        """Start the first stage."""
-        self.seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
+    seconds: dict[str, float] = field(default_factory=dict)
+    _start: float = field(default_factory=time.perf_counter)
 
     def end_stage(self, name: str) -> None:
         """End a stage and start the next."""

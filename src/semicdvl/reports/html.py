@@ -126,17 +126,14 @@ def _is_number(cell: Any) -> bool:
 
 def render_swatch(colour: Colour) -> Markup:
     """Return a small square in a colour."""
-    return Markup('<span class="swatch" style="--of:{}"></span>').format(_css_colour(colour))
+    red, green, blue = colour
+    return Markup('<span class="swatch" style="--of:rgb({} {} {})"></span>').format(red, green, blue)
 
 
 def render_legend(entries: Iterable[tuple[str, Colour]]) -> Markup:
     """Return a legend of colours."""
     items = (Markup("<li>{}{}</li>").format(render_swatch(colour), name) for name, colour in entries)
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
-
-
-def _css_colour(colour: Colour) -> str:
-    return f"rgb({colour[0]} {colour[1]} {colour[2]})"
 
 
 # ------------------------------------------------------------------------------------------------ images

@@ -11,8 +11,8 @@ import pytest
 from tests.support.object_scenes import build_plain_frame
 
 from semicdvl.errors import OutputError
-from semicdvl.raster.vector.change_kinds import CHANGE_KINDS
 from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.object_stats import CHANGE_KINDS
 from semicdvl.raster.vector.qgis_style import (
     CHANGE_KIND_STYLE,
     FILL_ALPHA,

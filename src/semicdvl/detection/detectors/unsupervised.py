@@ -5,17 +5,14 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semicdvl.detection.detectors.network_loaders import NETWORK_LOADERS, NETWORK_OPTIONS, NetworkOptions
 from semicdvl.errors import ConfigError
-from semicdvl.registry import resolve_builder, suggest_nearest
+from semicdvl.registry import parse_assignments, resolve_builder, suggest_nearest
 from semicdvl.types import Detector
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.unsupervised.common.networks import read_default_networks
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def build_unsupervised_detector(name: str, options: Mapping[str, Any] | None = None) -> Detector:
@@ -81,60 +78,4 @@ def parse_method_options(texts: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigError: an option is not `key=value`, or is given twice.
     """
-    from semicdvl.vlms.options import parse_vlm_options as read
-
-    try:
-        return read(assignments=texts or ())
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("--vlm-set", "--method-set")) from None
-
-
-def refuse_model_with_method(*, model: Path | None, method: str | None, options: list[str] | None) -> None:
-    """Refuse a trained network together with a method, and options of a method without one.
-
-    Raises:
-        ConfigError: both were given, or options alone.
-    """
-    if model is not None and method is not None:
-        raise ConfigError(f"--model {model} and --method {method} exclude each other. Give one of them.")
-    if options and method is None:
-        raise ConfigError(f"--method-set {options[0]} needs --method, see `semicdvl list classic`.")
-
-
-VLM_OPTIONS = (
-    *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
-    *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
-)
-"""Options of a VLM and of change event generation."""
-TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust")
-"""Options of a trained network."""
-
-
-def refuse_unused_options(given: Mapping[str, str], *, model: Path | None, method: str | None) -> None:
-    """Refuse an option that has no effect on the chosen detector.
-
-    Args:
-        given: what the user gave: name of the argument -> the option on the command line.
-        model: a trained network, if it was chosen.
-        method: a method of `classic/`, if it was chosen; neither: a VLM.
-
-    Raises:
-        ConfigError: there is such an option.
-    """
-    of_networks, of_vlms = (
-        next((given[name] for name in names if name in given), None) for names in (TRAINED_NETWORK_OPTIONS, VLM_OPTIONS)
-    )
-    if of_networks is not None and model is None:
-        raise ConfigError(f"{of_networks} is for trained networks. Give --model, or leave out {of_networks}.")
-    if model is None and method is None:
-        return
-    chosen = f"--model {model}" if model is not None else f"--method {method}"
-    if of_vlms is not None:
-        raise ConfigError(
-            f"{of_vlms} is for detection with a vision-language model, which {chosen} does not use. "
-            "Leave out one of the two."
-        )
-    if method is not None and "device" in given:
-        raise ConfigError(
-            f"--device has no effect on {chosen}. Give --method-set device=cuda for methods with a network."
-        )
+    return parse_assignments(texts or (), option="--method-set")

@@ -19,7 +19,6 @@ from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
 from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
-from semicdvl.ceg.transitions import compute_change_score
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo_labels.generate import FEATURES_AND_MIN_COSINE
 from semicdvl.types import (
@@ -124,12 +123,9 @@ class VLMDetector(Detector):
             "Looked for": ", ".join(self.prompts.find),
             "Against": ", ".join(self.prompts.background),
             "Thresholds": describe_thresholds(settings),
-        } | self._describe_options()
-
-    def _describe_options(self) -> dict[str, str]:
-        """Return the options beyond the paper that are on."""
-        options = {f"Option {name}": f"{getattr(self.settings, name)}" for name in self.settings.active_options}
-        return options if self.features is None else options | {"Features": self.features.identity}
+            **{f"Option {name}": f"{getattr(settings, name)}" for name in settings.active_options},
+            **({} if self.features is None else {"Features": self.features.identity}),
+        }
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
@@ -154,15 +150,12 @@ class VLMDetector(Detector):
         """
         t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
         objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
-        return TilePrediction(_stack_scores(t1, t2), valid_HW, objects, self._extract_features(t1_HWC, t2_HWC))
-
-    def _extract_features(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Return the features of both dates, if they are used."""
-        if self.features is None:
-            return None
-        t1_DHW, t2_DHW = (self.features.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
-        refuse_unusable_features(t1_DHW, t2_DHW)
-        return np.stack([t1_DHW, t2_DHW]).astype(np.float32)
+        features_2DHW = None
+        if self.features is not None:
+            t1_DHW, t2_DHW = (self.features.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
+            refuse_unusable_features(t1_DHW, t2_DHW)
+            features_2DHW = np.stack([t1_DHW, t2_DHW]).astype(np.float32)
+        return TilePrediction(_stack_scores(t1, t2), valid_HW, objects, features_2DHW)
 
     def skip_tile(self, valid_HW: NDArray[np.bool_]) -> TilePrediction:
         """Return a tile without instances: they count as known, so that the other tiles' instances are used."""
@@ -205,7 +198,7 @@ class VLMDetector(Detector):
         """Return the change map of one strip."""
         t1_CHW, t2_CHW, valid_HW, foreground = strip.t1_CHW, strip.t2_CHW, strip.valid_HW, self.prompts.foreground
         change_HW = np.where(valid_HW, self._decide_changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
-        difference_HW = compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
+        difference_HW = rules.compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
         score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
         classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
         return ChangeMap(change_HW, score_HW, self.prompts.words, foreground, t1_HW=classes_HW[0], t2_HW=classes_HW[1])

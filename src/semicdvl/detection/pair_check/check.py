@@ -11,9 +11,15 @@ from rasterio.enums import MaskFlags
 
 from semicdvl.atomic_files import write_json
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.pair_check.findings import derive_findings
 from semicdvl.detection.pair_check.report import write_check_report
-from semicdvl.detection.pair_check.results import WARNINGS, Finding, ImageFacts, PairCheck, build_check_record
+from semicdvl.detection.pair_check.results import (
+    WARNINGS,
+    Finding,
+    ImageFacts,
+    PairCheck,
+    build_check_record,
+    derive_findings,
+)
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader

@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
+import zlib
 from collections.abc import Iterator, Sequence
-from io import BufferedWriter
+from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_bytes_atomically
-from semicdvl.detection.tiles.binary_file import append_array, compute_crc32, read_into
 from semicdvl.raster.tiling import Tiling
 from semicdvl.types import TileInstance, TilePrediction
+
+CHUNK_BYTES = 2**22
 
 CACHED_ROWS = 4
 """Rows of tiles whose instances are held in memory: no pixel of a raster is in more of them."""
@@ -76,11 +79,6 @@ def _as_values(one: TileInstance) -> list[Any]:
     return [one.date, one.row, one.col, dict(one.mask), one.prompt, one.score]
 
 
-def list_tile_windows(tiling: Tiling) -> tuple[tuple[slice, slice], ...]:
-    """Return rows and columns of the raster that each tile shows."""
-    return tuple((slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)) for tile in tiling)
-
-
 class InstanceStore:
     """The instances and features of one raster by tile: a `types.TileInstanceReader`.
 
@@ -93,7 +91,7 @@ class InstanceStore:
     def __init__(self, folder: Path, tiling: Tiling) -> None:
         """Use a folder with what it already holds."""
         self.shape_hw, self.tile_hw = (tiling.height, tiling.width), tiling.tile_hw
-        self.tile_windows = list_tile_windows(tiling)
+        self.tile_windows = tuple(tile.window for tile in tiling)
         self._folder, self._per_row = folder, len(tiling.cols)
         self._row = functools.lru_cache(maxsize=CACHED_ROWS)(self._read_row)
 
@@ -135,3 +133,37 @@ class InstanceStore:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else [None] * self._per_row
         objects = [None if tile is None else tuple(TileInstance(*values) for values in tile) for tile in content]
         return objects, record["features"]
+
+
+# ------------------------------------------------------------------------------------------------ arrays in files
+def append_array(handle: BufferedWriter | BufferedRandom, data: NDArray[np.generic] | int, crc32: int) -> int:
+    """Append an array, or a number of zeros as a hole that takes no space on the disk; return the checksum so far."""
+    if isinstance(data, np.ndarray):
+        raw = data.data.cast("B")
+        handle.write(raw)
+        return zlib.crc32(raw, crc32)
+    handle.seek(data, os.SEEK_CUR)
+    zeros = bytes(CHUNK_BYTES)
+    for start in range(0, data, CHUNK_BYTES):
+        crc32 = zlib.crc32(zeros[: data - start], crc32)
+    return crc32
+
+
+def read_into(handle: int, target: memoryview, offset: int) -> None:
+    """Fill a buffer from a position of a file."""
+    while len(target):
+        count = os.preadv(handle, [target], offset)
+        if count == 0:
+            raise AssertionError("a file of score maps is shorter than its record says")
+        target, offset = target[count:], offset + count
+
+
+def compute_crc32(path: Path) -> int:
+    """Return the checksum of a file; 0 if it is missing."""
+    if not path.is_file():
+        return 0
+    crc32 = 0
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            crc32 = zlib.crc32(chunk, crc32)
+    return crc32

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.tiles.instance_store import list_tile_windows
 from semicdvl.detection.tiles.tile_store import TileStore
 from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
 from semicdvl.types import ScoreStrip, TileInstance, TilePrediction
@@ -29,7 +28,7 @@ class MemoryInstanceStore:
     def __init__(self, tiling: Tiling) -> None:
         """Start empty."""
         self.shape_hw, self.tile_hw = (tiling.height, tiling.width), tiling.tile_hw
-        self.tile_windows = list_tile_windows(tiling)
+        self.tile_windows = tuple(tile.window for tile in tiling)
         self._predictions: list[TilePrediction] = []
 
     @contextlib.contextmanager

@@ -26,8 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import read_json, write_json
-from semicdvl.detection.tiles.binary_file import append_array, compute_crc32, read_into
-from semicdvl.detection.tiles.instance_store import InstanceRowWriter, InstanceStore
+from semicdvl.detection.tiles.instance_store import (
+    InstanceRowWriter,
+    InstanceStore,
+    append_array,
+    compute_crc32,
+    read_into,
+)
 from semicdvl.detection.tiles.tile_store import TileStore
 from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
 from semicdvl.types import ScoreStrip

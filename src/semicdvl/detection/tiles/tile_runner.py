@@ -55,11 +55,6 @@ class PairTileReader:
                 yield PairTile(window.t1_HWC, window.t2_HWC, window.valid_HW)
 
 
-def fit_detector(detector: Detector, pair: RasterPair, *, tile_px: int, gsd_m: float | None) -> Detector:
-    """Return the detector, fitted to the whole pair where it needs that."""
-    return detector.prepare(PairTileReader(pair, tile_px=tile_px, gsd_m=gsd_m))
-
-
 @dataclass(frozen=True)
 class TileJob:
     """A tile to predict.

@@ -47,17 +47,17 @@ class BandDescription:
     description: str = ""
 
 
+@dataclass(frozen=True)
 class CogWriter:
-    """Writes the pixels of a cloud-optimised GeoTIFF; see `create_cog`."""
+    """Writes the pixels of a cloud-optimised GeoTIFF; see `create_cog`.
 
-    def __init__(self, path: Path, target: Any) -> None:
-        """Write to an open dataset.
+    Attributes:
+        path: the final file, for messages.
+        target: the temporary plain GeoTIFF, open for reading and writing.
+    """
 
-        Args:
-            path: the final file, for messages.
-            target: the temporary plain GeoTIFF, open for reading and writing.
-        """
-        self._path, self._target = path, target
+    path: Path
+    target: Any
 
     def write_rows(self, row: int, rows_HW: NDArray[Any]) -> None:
         """Write rows over the whole width.
@@ -65,8 +65,8 @@ class CogWriter:
         Raises:
             OutputError: the disk is full.
         """
-        with translate_gdal_errors(self._path):
-            self._target.write(rows_HW, 1, window=Window(0, row, rows_HW.shape[1], rows_HW.shape[0]))
+        with translate_gdal_errors(self.path):
+            self.target.write(rows_HW, 1, window=Window(0, row, rows_HW.shape[1], rows_HW.shape[0]))
 
     def clear_pixels(self, row: int, col: int, mask_HW: NDArray[np.bool_]) -> None:
         """Set the pixels of a mask at (row, col) to 0; they must have been written before.
@@ -75,10 +75,10 @@ class CogWriter:
             OutputError: the disk is full.
         """
         window = Window(col, row, mask_HW.shape[1], mask_HW.shape[0])
-        with translate_gdal_errors(self._path):
-            values_HW = self._target.read(1, window=window)
+        with translate_gdal_errors(self.path):
+            values_HW = self.target.read(1, window=window)
             values_HW[mask_HW] = 0
-            self._target.write(values_HW, 1, window=window)
+            self.target.write(values_HW, 1, window=window)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Open one raster file, and reject files that cannot be used: missing, damaged, empty, rotated or not georeferenced."""
+"""Open one raster file, and reject files that cannot be used: missing, damaged, empty, rotated or not georeferenced.
+
+Plain images have no georeference on purpose: `ignore_not_georeferenced` opens them without rasterio's warning.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 import rasterio
 from PIL.PngImagePlugin import PngImageFile
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
@@ -47,10 +50,12 @@ def open_dataset(gdal_name: str, *, display_name: str) -> Any:
     except RasterioError as error:
         raise _open_error(gdal_name, display_name, error) from error
     try:
-        if local:
-            _check_png(Path(gdal_name), dataset.driver, display_name)
-            _check_jpeg(Path(gdal_name), dataset.driver, display_name)
-        _check_tiff(gdal_name, dataset, display_name)
+        if local and dataset.driver == "PNG":
+            _check_png(Path(gdal_name), display_name)
+        if local and dataset.driver == "JPEG":
+            _check_jpeg(Path(gdal_name), display_name)
+        if dataset.driver == "GTiff":
+            _check_tiff(gdal_name, dataset, display_name)
         _check_georeferencing(dataset, display_name)
         check_numeric(dataset.dtypes, display_name)
         orientation = read_file_orientation(Path(gdal_name)) if local and dataset.driver in PHOTO_DRIVERS else 1
@@ -112,10 +117,8 @@ def _open_error(gdal_name: str, display_name: str, error: RasterioError) -> Inpu
     return InputError(display_name, f"The file cannot be opened as an image ({cause})", remedy)
 
 
-def _check_png(path: Path, driver: str, display_name: str) -> None:
+def _check_png(path: Path, display_name: str) -> None:
     """Reject a truncated PNG, whose rest GDAL reads as black; Pillow checks the chunks without decoding."""
-    if driver != "PNG":
-        return
     try:
         with path.open("rb") as handle:
             PngImageFile(handle).verify()  # not `Image.open`, which takes a large scene for an attack
@@ -123,10 +126,8 @@ def _check_png(path: Path, driver: str, display_name: str) -> None:
         raise InputError(display_name, f"The PNG file is damaged ({error})", DAMAGED_REMEDY) from error
 
 
-def _check_jpeg(path: Path, driver: str, display_name: str) -> None:
+def _check_jpeg(path: Path, display_name: str) -> None:
     """Reject a truncated JPEG, whose rest GDAL reads as grey."""
-    if driver != "JPEG":
-        return
     with path.open("rb") as handle:
         handle.seek(max(0, path.stat().st_size - JPEG_TAIL_BYTES))
         if b"\xff\xd9" not in handle.read():
@@ -135,8 +136,6 @@ def _check_jpeg(path: Path, driver: str, display_name: str) -> None:
 
 def _check_tiff(gdal_name: str, dataset: Any, display_name: str) -> None:
     """Reject a TIFF header without pixels; GDAL reads blocks that were never written as zeros."""
-    if dataset.driver != "GTiff":
-        return
     local = is_local_name(gdal_name) and Path(gdal_name).is_file()
     size_bytes = Path(gdal_name).stat().st_size if local else None
     tall, wide = dataset.block_shapes[0]

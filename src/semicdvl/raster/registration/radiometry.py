@@ -99,9 +99,7 @@ def compare_radiometry(pair: RasterPair) -> PairRadiometry:
     samples = [(reader.read_sample().data_CHW, reader.read_sample().usable_HW) for reader in readers]
     both_HW = samples[0][1] & samples[1][1]
     before, after = (
-        ImageRadiometry(
-            float(usable_HW.mean()), reader.measure_border_frac(), _measure_bands(reader, data_CHW[:, usable_HW])
-        )
+        _measure_image(reader, data_CHW, usable_HW)
         for reader, (data_CHW, usable_HW) in zip(readers, samples, strict=True)
     )
     grey_CN = [
@@ -112,10 +110,10 @@ def compare_radiometry(pair: RasterPair) -> PairRadiometry:
     return PairRadiometry(before, after, float(both_HW.mean()), bands)
 
 
-def _measure_bands(reader: ImageReader, values_CN: NDArray[Any]) -> tuple[BandStatistics, ...]:
-    if values_CN.shape[1] == 0:
-        return ()
-    return tuple(_measure_band(band, values_N) for band, values_N in zip(reader.bands, values_CN, strict=True))
+def _measure_image(reader: ImageReader, data_CHW: NDArray[Any], usable_HW: NDArray[np.bool_]) -> ImageRadiometry:
+    bands = zip(reader.bands, data_CHW[:, usable_HW], strict=True) if usable_HW.any() else ()
+    statistics = tuple(_measure_band(band, values_N) for band, values_N in bands)
+    return ImageRadiometry(float(usable_HW.mean()), reader.measure_border_frac(), statistics)
 
 
 def _measure_band(band: int, values_N: NDArray[Any]) -> BandStatistics:

@@ -1,19 +1,27 @@
-"""Write polygons to a vector file of any format in `formats`, with a QGIS style beside it."""
+"""Write polygons to a vector file of any format in `formats`, with a QGIS style beside it.
+
+`VectorFormat` is what a format has to offer; most of them write through OGR, GDAL's library of vector formats, with
+`write_ogr`.
+"""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Protocol
 
 import geopandas as gpd
+import pyogrio
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import ConfigError
 from semicdvl.raster.io.cog import translate_gdal_errors
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
-from semicdvl.raster.vector.formats.base import VectorFormat
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml
 from semicdvl.registry import build_part
+
+FIXED_TIMESTAMP = "1970-01-01T00:00:00Z"
+"""Stored in place of the time of writing, so that the same polygons give the same bytes."""
 
 CHANGES_LAYER = "changes"
 """The layer of the objects; a GeoPackage has a second one for QGIS, with the style."""
@@ -57,3 +65,39 @@ def write_vector(
     if style is not None:
         with write_atomically(path.with_suffix(".qml")) as part:
             part.write_text(build_qml(style), encoding="utf-8")
+
+
+class VectorFormat(Protocol):
+    """A format that polygons can be written in."""
+
+    def write(self, path: Path, frame: gpd.GeoDataFrame, *, layer: str, style: QgisStyle | None) -> None:
+        """Write polygons to a file.
+
+        The same polygons must give the same bytes. Errors of GDAL and of the system become an `OutputError`.
+
+        Args:
+            path: a temporary file beside the final one, empty; it is renamed when it is complete.
+            frame: the polygons and their attributes.
+            layer: name of the layer, for a format that has layers.
+            style: how QGIS colours them, for a format that stores a style. None: no style.
+        """
+        ...
+
+
+def write_ogr(path: Path, frame: gpd.GeoDataFrame, *, driver: str, layer: str, **options: str) -> None:
+    """Write polygons as multi-polygons.
+
+    Args:
+        path: the file; an existing one is replaced.
+        frame: the polygons.
+        driver: GDAL's name of the format.
+        layer: name of the layer; by default GDAL would name it like the temporary file.
+        options: further options of the driver.
+    """
+    path.unlink(missing_ok=True)  # GDAL adds a layer to an existing GeoPackage
+    previous = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_TIMESTAMP})
+    try:
+        frame.to_file(path, driver=driver, engine="pyogrio", geometry_type="MultiPolygon", layer=layer, **options)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": previous})

@@ -14,10 +14,9 @@ from shapely import MultiPolygon
 
 from semicdvl.raster.connected_components import LabelledObjects
 from semicdvl.raster.grid import WGS84, Grid, measure_map_unit_m
-from semicdvl.raster.vector.change_kinds import classify_change, find_majority_classes
-from semicdvl.raster.vector.object_stats import score_objects
+from semicdvl.raster.vector.object_stats import classify_change, find_majority_classes, score_objects
 from semicdvl.raster.vector.polygonise import trace_outlines
-from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings, simplify_polygons
+from semicdvl.raster.vector.simplify import SimplifySettings, simplify_polygons
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,6 @@ class ObjectAttributes:
     from_class: Sequence[int | None]
     to_class: Sequence[int | None]
     probability: NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of objects."""
-        return len(self.area_px)
 
 
 def build_object_frame(
@@ -84,7 +79,7 @@ def assemble_object_frame(
     classes: Sequence[str] = (),
     foreground: Sequence[int] = (),
     gsd_m: float | None = None,
-    simplify: SimplifySettings = NO_SIMPLIFICATION,
+    simplify: SimplifySettings | None = None,
 ) -> gpd.GeoDataFrame:
     """Return the rows of `build_object_frame` for outlines in map coordinates and the attributes of their objects.
 
@@ -92,14 +87,15 @@ def assemble_object_frame(
     simplified outline; the area remains that of the object's pixels, so that areas add up to the map's.
     """
     area, perimeter, unit = measure_polygons(geometry, grid=grid, gsd_m=gsd_m)
-    drawn, drawn_area = simplify_polygons(geometry, simplify, grid=grid, gsd_m=gsd_m), area
-    if simplify:
+    drawn, drawn_area = list(geometry), area
+    if simplify is not None:
+        drawn = simplify_polygons(geometry, simplify, grid=grid, gsd_m=gsd_m)
         drawn_area, perimeter, _ = measure_polygons(drawn, grid=grid, gsd_m=gsd_m)
     area_column = "area_m2" if unit == "m" else "area_px"
     pairs = list(zip(attributes.from_class, attributes.to_class, strict=True))
     frame = gpd.GeoDataFrame(
         {
-            "id": np.arange(1, len(attributes) + 1),
+            "id": np.arange(1, len(attributes.area_px) + 1),
             "kind": [classify_change(before, after, foreground) for before, after in pairs],
             "from_class": [None if before is None else classes[before] for before, _ in pairs],
             "to_class": [None if after is None else classes[after] for _, after in pairs],

@@ -34,13 +34,6 @@ class SimplifySettings:
     simplify_m: float = 0.0
     regularise: bool = False
 
-    def __bool__(self) -> bool:
-        """Tell whether anything is to be done."""
-        return self.simplify_m > 0 or self.regularise
-
-
-NO_SIMPLIFICATION = SimplifySettings()
-
 
 def simplify_polygons(
     outlines: Sequence[MultiPolygon], settings: SimplifySettings, *, grid: Grid, gsd_m: float | None = None
@@ -53,7 +46,7 @@ def simplify_polygons(
         grid: their grid. Without a CRS, `settings.simplify_m` is in pixels unless `gsd_m` is given.
         gsd_m: metres per pixel of a grid without a CRS.
     """
-    if not settings or not outlines:
+    if not outlines or not (settings.simplify_m or settings.regularise):
         return list(outlines)
     scale_2 = np.array(measure_map_unit_m(grid, gsd_m=gsd_m))
     pixel_m = math.sqrt(abs(grid.transform.a * scale_2[0] * grid.transform.e * scale_2[1]))

@@ -26,11 +26,16 @@ from shapely import MultiPolygon
 
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.change_kinds import pick_majority_classes
-from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats, concatenate_stats, measure_objects
+from semicdvl.raster.vector.object_stats import (
+    MapStrip,
+    ObjectStats,
+    concatenate_stats,
+    measure_objects,
+    pick_majority_classes,
+)
 from semicdvl.raster.vector.object_table import ObjectAttributes, assemble_object_frame
 from semicdvl.raster.vector.polygonise import PackedMask, polygonise_labels, polygonise_masks
-from semicdvl.raster.vector.simplify import NO_SIMPLIFICATION, SimplifySettings
+from semicdvl.raster.vector.simplify import SimplifySettings
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,12 @@ class ObjectCollector:
         self._finish_inner_objects(labels_HW, stats, inside_N, strip)
         return self._continue_edge_objects(labels_HW, stats, edge_labels, row=strip.row)
 
-    def build_table(
-        self, *, gsd_m: float | None = None, simplify: SimplifySettings = NO_SIMPLIFICATION
-    ) -> CollectedObjects:
+    def build_table(self, *, gsd_m: float | None = None, simplify: SimplifySettings | None = None) -> CollectedObjects:
         """Return the objects, once every row of the map has been added.
 
         Args:
             gsd_m: metres per pixel of a grid without a CRS.
-            simplify: how the outlines are simplified.
+            simplify: how the outlines are simplified; None: not at all.
         """
         assert not self._open, "rows are missing"
         stats = concatenate_stats(self._stats, classes=len(self.classes))

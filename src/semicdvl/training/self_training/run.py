@@ -23,13 +23,13 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
+from semicdvl.detection.fingerprint import fingerprint_pair
 from semicdvl.detection.output_folder import check_output_folder
 from semicdvl.detection.pair_check.check import open_checked_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.results import SavedDetection
 from semicdvl.errors import OutputError
 from semicdvl.pseudo_labels.generate import build_store_spec
-from semicdvl.raster.io.fingerprint import fingerprint_pair
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reports.numbers import format_count

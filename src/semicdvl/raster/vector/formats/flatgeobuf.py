@@ -6,7 +6,7 @@ from pathlib import Path
 
 import geopandas as gpd
 
-from semicdvl.raster.vector.formats.ogr import write_ogr
+from semicdvl.raster.vector.files import write_ogr
 from semicdvl.raster.vector.qgis_style import QgisStyle
 
 
@@ -14,10 +14,5 @@ class FlatGeobuf:
     """Writes FlatGeobuf."""
 
     def write(self, path: Path, frame: gpd.GeoDataFrame, *, layer: str, style: QgisStyle | None) -> None:
-        """Write polygons to a file: see `base.VectorFormat`."""
+        """Write polygons to a file: see `files.VectorFormat`."""
         write_ogr(path, frame, driver="FlatGeobuf", layer=layer)
-
-
-def build_flatgeobuf() -> FlatGeobuf:
-    """Return the format."""
-    return FlatGeobuf()

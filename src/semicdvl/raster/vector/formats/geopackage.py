@@ -6,7 +6,7 @@ from pathlib import Path
 
 import geopandas as gpd
 
-from semicdvl.raster.vector.formats.ogr import write_ogr
+from semicdvl.raster.vector.files import write_ogr
 from semicdvl.raster.vector.qgis_style import QgisStyle, store_default_style
 
 
@@ -14,12 +14,7 @@ class GeoPackage:
     """Writes GeoPackage; the style becomes the default style of the layer."""
 
     def write(self, path: Path, frame: gpd.GeoDataFrame, *, layer: str, style: QgisStyle | None) -> None:
-        """Write polygons to a file: see `base.VectorFormat`."""
+        """Write polygons to a file: see `files.VectorFormat`."""
         write_ogr(path, frame, driver="GPKG", layer=layer)
         if style is not None:
             store_default_style(path, style, layer=layer)
-
-
-def build_geopackage() -> GeoPackage:
-    """Return the format."""
-    return GeoPackage()

@@ -15,7 +15,7 @@ class GeoParquet:
     """Writes GeoParquet, compressed with Zstandard."""
 
     def write(self, path: Path, frame: gpd.GeoDataFrame, *, layer: str, style: QgisStyle | None) -> None:
-        """Write polygons to a file: see `base.VectorFormat`."""
+        """Write polygons to a file: see `files.VectorFormat`."""
         frame.to_parquet(path, index=False, compression="zstd")
 
 

@@ -7,7 +7,7 @@ import rasterio
 from tests.support.range_server import served
 from tests.support.synthetic_rasters import MOSAIC_CHW, at, png, tif, write_tiles
 
-from semicdvl.raster.io.fingerprint import fingerprint_input, fingerprint_pair
+from semicdvl.detection.fingerprint import fingerprint_input, fingerprint_pair
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.raster.io.pair_reader import open_pair
 
