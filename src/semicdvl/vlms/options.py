@@ -40,5 +40,5 @@ def _parse_value(text: str) -> Any:
     """Read a value as TOML, or return the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
