@@ -128,14 +128,26 @@ def read_json(path: Path, *, remedy: str) -> Any:
         remedy: what the error message advises to do.
 
     Raises:
-        InputError: the file is missing or not JSON.
+        InputError: the file is missing, not JSON, nested too deeply, or holds a number of thousands of digits.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
     except ValueError as error:
         raise InputError(path, f"is not valid JSON ({error})", remedy) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: the text is not JSON, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def hash_file(path: Path) -> str:

@@ -16,8 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from semicdvl import models
 from semicdvl.atomic_files import read_json, write_atomically
+from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.heads import drop_train_heads
 from semicdvl.registry import USER, Origin, build_part, list_options, list_trusted
@@ -30,6 +33,24 @@ WITHOUT_WEIGHTS = {"pretrained": "none", "foundation_weights": "published"}
 """Options of networks that load weights -> their values when none are loaded (a foundation follows `pretrained`)."""
 PLACE_MARKS = ("/", "\\", ":")
 """Characters of paths, addresses and names of model hubs."""
+
+
+class _RecordedRecipe(BaseModel):
+    """What is read of the recipe in a run's record; an imported run has no data."""
+
+    model: PartConfig
+    method: PartConfig | None = None
+    data: DataConfig | None = None
+
+
+class _RunRecord(BaseModel):
+    """What is read of a run's record; further fields are kept as they are."""
+
+    recipe: _RecordedRecipe
+    status: str = "finished"
+    processes: int = Field(1, ge=1)
+    best_step: int = Field(0, ge=0)
+    selected_on: str | None = None
 
 
 def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:
@@ -101,24 +122,31 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file by name.
 
     Raises:
-        CheckpointError: the file is missing or not a safetensors file.
+        CheckpointError: the file is missing, not a safetensors file, or holds numbers that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        weights = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: holds no weights that can be read ({error}). Give a folder that `semicdvl train` wrote."
         ) from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: the weights '{name}' hold numbers that are not finite, with which every result would be "
+                "empty or random. Train again, or take the file from a backup."
+            )
+    return weights
 
 
 def read_run(run: Path) -> dict[str, Any]:
     """Return the content of RUN/run.json.
 
     Raises:
-        CheckpointError: `run` is not a run directory.
+        CheckpointError: `run` is not a run directory, or its record was changed.
     """
     path = run / "run.json"
     if not path.is_file():
@@ -128,6 +156,14 @@ def read_run(run: Path) -> dict[str, Any]:
     content = read_json(path, remedy="Train again, or take the file from a backup")
     if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
         raise CheckpointError(f"{path}: is not the record of a trained run. Give a folder that `semicdvl train` wrote.")
+    try:
+        _RunRecord.model_validate(content)
+    except ValidationError as error:
+        found = error.errors()[0]
+        place = ".".join(map(str, found["loc"]))
+        raise CheckpointError(
+            f"{path}: {place}: {found['msg']}. Train again, or take the file from a backup."
+        ) from None
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,14 +12,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import suggest_nearest
 
+MAX_SEED = 2**43
+"""Greatest seed: times 1,000,003, plus the step, it is still a seed of torch (`training.loop`)."""
 LENGTH_KEYS = {"steps": "epochs", "epochs": "steps"}
 """Two ways to give the length of a training; the one given later (over a base, with --set) replaces the other."""
 
 
-class ConfigSection(BaseModel):
-    """A part of a recipe; frozen, and without keys that it does not know."""
+def check_finite(settings: object, *names: str) -> None:
+    """Refuse a setting that is infinite or not a number; None is no number and passes.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        ConfigError: a setting is; the first of them is named.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}. Give a finite number.")
+
+
+class ConfigSection(BaseModel):
+    """A part of a recipe; frozen, of finite numbers, and without keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 ConfigSectionT = TypeVar("ConfigSectionT", bound=ConfigSection)
@@ -36,7 +51,9 @@ class DataConfig(ConfigSection):
     )
     val_frac: float = Field(0.15, ge=0, lt=1, description="for data sets without own lists: share of validation pairs")
     test_frac: float = Field(0.25, ge=0, lt=1, description="for data sets without own lists: share of test pairs")
-    split_seed: int = Field(0, ge=0, description="seed of the split; splits of one seed are nested (5 % inside 10 %)")
+    split_seed: int = Field(
+        0, ge=0, le=MAX_SEED, description="seed of the split; splits of one seed are nested (5 % inside 10 %)"
+    )
     split: Path | None = Field(None, description="a split written earlier; overrules all of the above")
     unlabelled: Path | None = Field(
         None, description="another data set of the same kind whose pairs join without labels"
@@ -133,7 +150,7 @@ class Recipe(ConfigSection):
 
     name: str = Field("run", description="names the run directory, `runs/NAME`")
     seed: int = Field(
-        0, ge=0, description="of the initial weights, of the order of the pairs and of their augmentation"
+        0, ge=0, le=MAX_SEED, description="of the initial weights, of the order of the pairs and of their augmentation"
     )
     data: DataConfig
     pseudo: PseudoConfig | None = None
@@ -180,7 +197,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(
             path, f"cannot be read ({error.strerror})", "Give a recipe, such as one of recipes/"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(path, "is nested too deeply to be a recipe", "Correct the file") from error
+    except ValueError as error:  # also text that is not UTF-8, and whole numbers of thousands of digits
         raise InputError(path, f"is not valid TOML ({error})", "Correct the line") from error
 
 
@@ -295,5 +314,5 @@ def _parse_value(text: str) -> Any:
     """Read a value as TOML; what is not TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -228,7 +228,7 @@ def parse_assignments(texts: Iterable[str], *, option: str, named: Mapping[str, 
             raise ConfigError(f"{option} {text}: '{key}' is given twice. Give it once.")
         try:
             options[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             options[key] = value
     return options
 

@@ -107,6 +107,19 @@ def test_a_label_is_not_known_where_an_image_is_transparent(tmp_path: Path, suff
     np.testing.assert_array_equal(window, np.where(alpha_HW > 0, TRUTH_HW, IGNORE)[6:26, 10:40])
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_near_infrared_band_tagged_as_alpha_hides_no_label(tmp_path: Path, suffix: str) -> None:
+    infrared_HW = np.random.default_rng(0).integers(0, 200, (HEIGHT, WIDTH), dtype=np.uint8)
+    infrared_HW[:, 24:30] = 0  # dark water
+    image_HWC = np.dstack([GREY_HW] * 3 + [infrared_HW])
+    label = save(tmp_path / "l.png", GREY_HW)
+    if suffix == ".png":
+        path = save(tmp_path / "b.png", image_HWC)
+    else:
+        path = _tiff(tmp_path / "b.tif", np.moveaxis(image_HWC, 2, 0), photometric="RGB", alpha="yes")
+    np.testing.assert_array_equal(read_pair(PairFiles("p", path, path, label)).label_HW, TRUTH_HW)
+
+
 def test_no_data_of_a_third_value_is_not_known(tmp_path: Path) -> None:
     third_HW = GREY_HW.copy()
     third_HW[:, 40:] = 9

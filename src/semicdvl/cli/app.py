@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
+from semicdvl.config import MAX_SEED
 from semicdvl.version import __version__
 
 DETECTION, LABELS, TRAINING, EVALUATION = "Detect change", "Make labels", "Train", "Evaluate and compare"
 """Panels of `semicdvl --help`."""
 
+
+class CheckedGroup(TyperGroup):
+    """Commands whose numbers are all finite and of a size that every library takes, whatever else their range is."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Let every option and argument without a callback of its own check its numbers."""
+        super().__init__(**settings)
+        pending: list[Any] = list(self.commands.values())
+        while pending:
+            command = pending.pop()
+            pending += getattr(command, "commands", {}).values()
+            for parameter in command.params:
+                parameter.callback = parameter.callback or _check_number
+
+
+def _check_number(context: Any, parameter: Any, value: Any) -> Any:
+    """Return a value of the command line.
+
+    Raises:
+        BadParameter: it is infinite, not a number, or has more digits than anything here counts.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.", ctx=context, param=parameter)
+    if isinstance(value, int) and abs(value) > MAX_SEED:
+        raise typer.BadParameter(f"the number is too large: give at most {MAX_SEED}.", ctx=context, param=parameter)
+    return value
+
+
 app = typer.Typer(
+    cls=CheckedGroup,
     help="Detect what changed between two images of one place, with 0 to 100 % of labels.",
     epilog="No data at hand? `semicdvl demo` runs everything on a synthetic city, offline.",
     no_args_is_help=True,

@@ -24,6 +24,7 @@ from rasterio.windows import Window
 
 from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
 from semicdvl.errors import InputError
+from semicdvl.raster.io.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 
 UInt8Array = NDArray[np.uint8]
@@ -95,12 +96,14 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
 
 @lru_cache(maxsize=65_536)
 def _has_alpha(path: Path) -> bool:
-    """Tell from a file's header whether it has an alpha band; remembered, since training reads files many times."""
+    """Tell whether a file has an alpha band that is no band of the sensor; remembered: training reads files often."""
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
-            return picture.mode in ("LA", "PA", "RGBA")
+            has_alpha = picture.mode in ("LA", "PA", "RGBA")
+            return has_alpha and not are_many_values(_decode(path, lambda: np.array(picture.getchannel("A"))))
     with open_image_raster(path) as raster:
-        return ColorInterp.alpha in raster.colorinterp
+        roles = raster.colorinterp
+        return ColorInterp.alpha in roles and not holds_many_values(raster, roles.index(ColorInterp.alpha) + 1)
 
 
 def _read_pillow_rgb(path: Path) -> UInt8Array:

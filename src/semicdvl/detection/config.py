@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semicdvl.config import check_finite
 from semicdvl.errors import ConfigError
 from semicdvl.raster.vector.files import get_vector_format
 from semicdvl.types import Detector
@@ -66,6 +67,18 @@ class DetectionConfig:
     overwrite: bool = False
     alpha: str = "auto"
     stretch: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing can be computed with.
+
+        Raises:
+            ConfigError: an area, a length or a pixel size is not finite, negative, or (a pixel size) 0.
+        """
+        check_finite(self, "min_area_m2", "simplify_m", "gsd_m")
+        if self.min_area_m2 < 0 or self.simplify_m < 0:
+            raise ConfigError(f"min_area_m2 = {self.min_area_m2:g}, simplify_m = {self.simplify_m:g}: give 0 or more.")
+        if self.gsd_m is not None and self.gsd_m <= 0:
+            raise ConfigError(f"gsd_m = {self.gsd_m:g}: give the size of a pixel in metres, above 0.")
 
 
 def check_config(config: DetectionConfig, detector: Detector) -> None:

@@ -18,8 +18,8 @@ import rasterio
 from semicdvl.atomic_files import hash_file, hash_values
 from semicdvl.detection.config import POSTPROCESSING_SETTINGS, DetectionConfig
 from semicdvl.detection.output_folder import DETECTION_FORMAT
-from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts, resolve_input
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts, resolve_input
 from semicdvl.raster.io.open_dataset import list_files
 from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
 from semicdvl.types import Detector, identify_detector

@@ -17,8 +17,8 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.raster.io.inputs import ImageInput
 
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 

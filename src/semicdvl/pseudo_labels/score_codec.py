@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from semicdvl.atomic_files import parse_json
 from semicdvl.ceg.config import SCORE_STEPS
 from semicdvl.errors import InputError
 from semicdvl.types import Instance, Segments
@@ -40,7 +41,9 @@ def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...
     steps_CHW = content["scores"]
     if steps_CHW.ndim == 1:  # three axes: stored before scores were compressed
         steps_CHW = decompress_steps(steps_CHW.tobytes(), content["shape"])
-    found = json.loads(content["instances"].tobytes().decode())
+    if steps_CHW.dtype != np.uint8 or steps_CHW.ndim != 3:
+        raise ValueError(f"its scores are {steps_CHW.dtype} with {steps_CHW.ndim} axes, not 8-bit steps with 3")
+    found = parse_json(content["instances"].tobytes())
     instances = None if found is None else tuple(Instance(mask, prompt, score) for mask, prompt, score in found)
     return Segments(steps_CHW.astype(np.float32) / np.float32(SCORE_STEPS), prompts, instances)
 

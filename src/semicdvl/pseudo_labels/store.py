@@ -114,7 +114,10 @@ class PseudoLabelStore:
         if content is None:
             return None
         try:
-            return decode_segments(content, self.spec.prompts.words)
+            answer = decode_segments(content, self.spec.prompts.words)
+            if answer.scores_CHW.size and answer.scores_CHW.max() > 1:
+                raise ValueError("its scores go beyond 1")
+            return answer
         except (ValueError, KeyError, TypeError, zlib.error) as error:
             raise _damaged_error(self._path("answers", key, ".npz"), "answer", error) from error
 
@@ -163,6 +166,9 @@ class PseudoLabelStore:
                     ):
                         np.savez_compressed(handle, features=content["features"])
         features_DHW: NDArray[np.float32] = content["features"].astype(np.float32)
+        if features_DHW.ndim != 3 or not np.isfinite(features_DHW).all():
+            problem = "it holds numbers that are not finite, or no maps"
+            raise _damaged_error(self._path("features", key, ".npz"), "feature map", problem)
         return features_DHW
 
     def _read_arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:

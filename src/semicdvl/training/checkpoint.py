@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from semicdvl.atomic_files import TEMPORARY_PREFIX, read_json, write_folder_atomically, write_json
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
+from semicdvl.errors import CheckpointError
 
 STATE_FOLDER = "state"
 """Folder of a run that holds its checkpoints."""
@@ -65,14 +67,23 @@ class TrainingCheckpoint:
         averaged: nn.Module = self.ema_model.module
         return averaged
 
-    def resume(self) -> int:
-        """Load the newest checkpoint, if there is one, and return the step to resume from."""
+    def resume(self, *, total_steps: int) -> int:
+        """Load the newest checkpoint, if there is one, and return the step to resume from.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or of a longer training.
+        """
         if self.is_writer:
             self._remove_unfinished()
         newest = find_last_checkpoint(self.run)
         if newest is None:
             return 0
-        content = read_json(newest / "state.json", remedy=f"Delete {newest} and start again")
+        content = _read_progress(newest)
+        if content.step > total_steps:
+            raise CheckpointError(
+                f"{newest}: is the checkpoint of step {content.step}, but this training ends with step {total_steps}. "
+                f"Delete {newest} and start again."
+            )
         load_weights_into(self.model, load_weights(newest / "model.safetensors"), source=newest)
         if self.ema_model is not None:
             load_weights_into(self.ema_model, load_weights(newest / "teacher.safetensors"), source=newest)
@@ -80,9 +91,9 @@ class TrainingCheckpoint:
             load_weights_into(self.discriminators, load_weights(newest / "critics.safetensors"), source=newest)
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"))
-        self.best_step, self.best, self.last = content["best_step"], content["best"], content["last"]
-        self.unchanged_validations = content["silent"]
-        return int(content["step"])
+        self.best_step, self.best, self.last = content.best_step, content.best, content.last
+        self.unchanged_validations = content.silent
+        return content.step
 
     def _remove_unfinished(self) -> None:
         """Remove what a process was writing when it was killed."""
@@ -131,6 +142,39 @@ class TrainingCheckpoint:
             write_json(folder / "state.json", numbers)
         for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+class _Progress(BaseModel):
+    """Content of state.json; the names are stored."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    step: int = Field(ge=1)
+    best_step: int = Field(ge=0)
+    best: dict[str, float]
+    last: dict[str, float]
+    silent: int = Field(ge=0)
+
+
+def _read_progress(folder: Path) -> _Progress:
+    """Read the numbers of a checkpoint, which must be of the step that its folder is named after.
+
+    Raises:
+        InputError: the file is missing or not JSON.
+        CheckpointError: a number is missing, out of its range, or of another step.
+    """
+    path, remedy = folder / "state.json", f"Delete {folder} and start again"
+    try:
+        progress = _Progress.model_validate(read_json(path, remedy=remedy))
+    except ValidationError as error:
+        found = error.errors()[0]
+        place = ".".join(map(str, found["loc"])) or "content"
+        raise CheckpointError(f"{path}: {place}: {found['msg']}. {remedy}.") from error
+    if not folder.name.isdecimal() or progress.step != int(folder.name) or progress.best_step > progress.step:
+        raise CheckpointError(
+            f"{path}: names the steps {progress.step} and {progress.best_step}, which do not fit its folder. {remedy}."
+        )
+    return progress
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

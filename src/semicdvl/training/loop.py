@@ -82,7 +82,7 @@ def run_training_loop(
     )
     teacher = model if checkpoint.ema_model is None else checkpoint.ema_model.to(accelerator.device)
     step_module, *optimizers = accelerator.prepare(TrainingStep(model, method, teacher, discriminators), *optimizers)
-    start = checkpoint.resume()
+    start = checkpoint.resume(total_steps=length.steps)
     stream = batches(start)
 
     with TrainingLog(

@@ -113,3 +113,16 @@ def test_tiles_that_do_not_fit_are_named(tmp_path, case):
         read_whole(date)
     words = {"bands": "5 bands", "type": "UInt16", "missing": "does not exist", "truncated": "truncated"}
     assert "bad.tif" in str(caught.value) and words.get(case, "has no CRS") in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ bands, not tiles
+def test_one_file_per_band_is_refused_with_the_command_that_stacks_them(tmp_path):
+    names = ["T33_B02_10m.tif", "T33_B03_10m.tif", "T33_B04_10m.tif", "T33_B08_10m.tif"]
+    files = [tif(tmp_path / name, city(40, 50, seed=at_)[:1], at(0, 90)) for at_, name in enumerate(names)]
+    with pytest.raises(InputError, match="one band each and show the same ground: they are bands, not tiles") as caught:
+        open_image_reader(tmp_path)
+    order = [caught.value.remedy.index(name) for name in (names[2], names[1], names[0], names[3])]
+    assert order == sorted(order) and "gdalbuildvrt -separate" in caught.value.remedy
+    coarse = tif(tmp_path / "T33_B11_20m.tif", city(20, 25)[:1], at(0, 90, 1.0))
+    with pytest.raises(InputError, match="The 5 files have one band each"):
+        open_image_reader([*files, coarse])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semicdvl.config import check_finite
 from semicdvl.errors import ConfigError
 
 PrepareInputs = dict[str, Path | None]
@@ -55,8 +56,9 @@ class PrepareSettings:
         """Refuse settings by which nothing can be cut.
 
         Raises:
-            ConfigError: a size or a share is out of range.
+            ConfigError: a size or a share is out of range, or not finite.
         """
+        check_finite(self, "val_frac", "test_frac", "block_m", "min_valid_frac", "min_known_frac")
         if self.size_px < MIN_PATCH_PX or self.gap_px < 0:
             raise ConfigError(
                 f"Patches of {self.size_px} px with gaps of {self.gap_px} px cannot be cut."

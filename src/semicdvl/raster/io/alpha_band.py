@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -67,7 +68,7 @@ def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: 
     colours = dataset.colorinterp
     tagged = colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
     if alpha == "auto":
-        if tagged is None or not _holds_many_values(dataset, tagged):
+        if tagged is None or not holds_many_values(dataset, tagged):
             return AlphaChoice(dataset, gdal_name)
         view = _retag(dataset, None, views)
         note = (
@@ -85,7 +86,7 @@ def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: 
     return AlphaChoice(view, view.name)
 
 
-def _holds_many_values(dataset: Any, band: int) -> bool:
+def holds_many_values(dataset: Any, band: int) -> bool:
     """Tell whether more than `MAX_PARTIAL_FRAC` of a band's pixels are neither 0 nor its largest value."""
     step = max(1.0, max(dataset.height, dataset.width) / MAX_ALPHA_SAMPLE_PX)
     size = max(1, round(dataset.height / step)), max(1, round(dataset.width / step))
@@ -93,6 +94,11 @@ def _holds_many_values(dataset: Any, band: int) -> bool:
         values_HW = dataset.read(band, out_shape=size)  # nearest neighbour: no value is mixed
     except RasterioError:
         return False  # whoever reads the pixels reports it
+    return are_many_values(values_HW)
+
+
+def are_many_values(values_HW: NDArray[Any]) -> bool:
+    """Tell whether more than `MAX_PARTIAL_FRAC` of an alpha band's values are neither 0 nor the largest."""
     full = np.iinfo(values_HW.dtype).max if values_HW.dtype.kind in "iu" else 1
     partial_HW = (values_HW != 0) & (values_HW != full) & (values_HW != values_HW.max())
     return bool(partial_HW.mean() > MAX_PARTIAL_FRAC)

@@ -8,6 +8,8 @@ as in GDAL's own mosaics.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ GDAL_TYPES = {
     "float64": "Float64",
 }
 """NumPy's names of data types -> GDAL's."""
+RGB_NAMES = (("red", "b04", "b4"), ("green", "b03", "b3"), ("blue", "b02", "b2"))
+"""Words by which files of red, green and blue are known: plain names, Sentinel-2 and Landsat 8/9."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def open_mosaic(
                     notes |= {choice.note: None} if choice.note else {}
                     _check_compatible(name, choice.dataset, first_name, first)
                     parts.append(_place_file(choice.gdal_name, choice.dataset, read_grid(first), views))
+            _check_not_one_band_each(resolved, parts, first)
             vrt = _build_vrt(parts, first)
         try:
             mosaic = rasterio.open(vrt)
@@ -117,6 +122,25 @@ def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> N
             f"Convert all files of the mosaic to the same bands and type (`gdal_translate -ot {first_dtype} -b ...`)"
         )
         raise InputError(name, problem, remedy)
+
+
+def _check_not_one_band_each(resolved: ResolvedInput, parts: Sequence[MosaicFile], first: Any) -> None:
+    """Reject files of one band that all lie on the same ground: they are the bands of one image, not its tiles."""
+    places = {(part.row, part.col, part.height, part.width) for part in parts}
+    if _count_bands(first)[0] != 1 or len(parts) < 2 or len(places) > 1:
+        return
+    names = sorted(resolved.gdal_names, key=_rank_band_name)
+    problem = f"The {len(parts)} files have one band each and show the same ground: they are bands, not tiles"
+    command = f"gdalbuildvrt -separate -resolution highest bands.vrt {shlex.join(names)}"
+    remedy = f"Stack them, red, green and blue first: `{command}`, and give bands.vrt"
+    raise InputError(resolved.display_name, problem, remedy)
+
+
+def _rank_band_name(gdal_name: str) -> tuple[int, str]:
+    """Return where a band belongs by its file's name: red, green, blue, then the others by name."""
+    words = re.split(r"[^a-z0-9]+", Path(gdal_name).stem.lower())
+    rank = next((at for at, known in enumerate(RGB_NAMES) if any(word in known for word in words)), len(RGB_NAMES))
+    return rank, gdal_name
 
 
 def _count_bands(dataset: Any) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import rasterio
 from PIL.PngImagePlugin import PngImageFile
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
