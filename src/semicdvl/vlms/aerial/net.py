@@ -58,7 +58,8 @@ class AerialNet(nn.Module):
         """Build with random weights; a caller loads trained ones."""
         super().__init__()
         if not timm.is_model(backbone):  # timm would also take addresses and folders
-            raise ConfigError(f"backbone '{backbone}' cannot be built: it is not a network of timm. Give the name of one.")
+            problem = f"backbone '{backbone}' cannot be built: it is not a network of timm"
+            raise ConfigError(f"{problem}. Give the name of one.")
         self.backbone = backbone
         encoder: Any = timm.create_model(backbone, features_only=True, pretrained=False)
         channels: list[int] = encoder.feature_info.channels()
