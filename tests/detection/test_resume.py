@@ -104,7 +104,7 @@ def test_goes_on_after_a_kill(images, tmp_path, wanted):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.test_resume as t;"
         "from pathlib import Path;"
-        "t.detect_to_folder(*map(Path, sys.argv[2:5]), detector=t.Blurred(stop_at=25, kill=True), config=t.TILES)"
+        "t.write_detection(*map(Path, sys.argv[2:5]), detector=t.Blurred(stop_at=25, kill=True), config=t.TILES)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(ROOT), *map(str, images), str(out)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()

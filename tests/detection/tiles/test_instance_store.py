@@ -325,7 +325,7 @@ def test_goes_on_after_a_kill_with_the_objects_and_looks_it_had(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1]); import tests.detection.tiles.test_instance_store as t;"
         "from pathlib import Path;"
         "killed = t.detector_of(t.BitVLM(stop_at=20, kill=True), min_cosine=0.4, shift_px=1);"
-        "t.detect_to_folder(*map(Path, sys.argv[2:5]), detector=killed, config=t.TILES)"
+        "t.write_detection(*map(Path, sys.argv[2:5]), detector=killed, config=t.TILES)"
     )
     where = [str(ROOT), *map(str, paths), str(tmp_path / "out")]
     killed = subprocess.run([sys.executable, "-c", script, *where], capture_output=True)
