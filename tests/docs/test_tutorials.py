@@ -16,6 +16,13 @@ from tests.support.command import command
 from tests.support.paths import ROOT
 from tests.support.tiny_vlms import sam3
 
+from semicdvl.data import DATASETS
+from semicdvl.methods import METHODS
+from semicdvl.models import MODELS
+from semicdvl.raster.vector.formats import VECTOR_FORMATS
+from semicdvl.unsupervised import UNSUPERVISED
+from semicdvl.vlms import VLMS
+
 TUTORIALS = ROOT / "docs" / "tutorials"
 SMALLER: dict[str, dict[str, str]] = {
     "label-train-map": {
@@ -69,17 +76,21 @@ LEFT_BEHIND: dict[str, tuple[str, ...]] = {
     ),
 }
 """Page -> files and folders that its steps leave."""
+REGISTRIES = (DATASETS, METHODS, MODELS, UNSUPERVISED, VECTOR_FORMATS, VLMS)
 QUICK = ("extend",)
 """The pages that take seconds."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working folder with the recipes of a clone, which forgets the modules that are imported from it."""
+    """An empty working folder with the recipes of a clone, which forgets what is imported from it and registered."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
+    before, parts = set(sys.modules), [(table, dict(table)) for table in REGISTRIES]
     yield tmp_path
+    for table, held in parts:
+        table.clear()
+        table.update(held)
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]

@@ -69,7 +69,7 @@ class RunFingerprint:
         grid, settings = pair.grid, asdict(self.config)
         if not any(reader.stretch or reader.notes for reader in (pair.before, pair.after)):
             # Without effect on such images, and unknown to runs that version 0.1 began.
-            settings = {name: value for name, value in settings.items() if SETTINGS_SINCE_0_2.get(name) != value}
+            settings = dict(item for item in settings.items() if item not in SETTINGS_SINCE_0_2.items())
         crs = None if grid.crs is None else grid.crs.to_wkt()
         return {
             "inputs": self.inputs,
