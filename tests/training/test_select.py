@@ -15,6 +15,7 @@ from semicdvl.training.parts import make_split
 from semicdvl.training.run import train_recipe
 from semicdvl.types import PairFiles, Split
 
+TRUST = ("--trust", "tests.support.plain_network")
 RECIPE = """
 name = "tiny"
 [data]
@@ -63,7 +64,7 @@ def test_scores_selected_on_test_pairs_are_marked(
     assert sum("test_selected" in event for event in events) == 2 and not any("validation" in e for e in events)
 
     for split in ("test", "val"):
-        text = command(capsys, "evaluate", tmp_path / "run", tmp_path / "data", "--split", split)[1]
+        text = command(capsys, "evaluate", tmp_path / "run", tmp_path / "data", "--split", split, *TRUST)[1]
         assert f"{split} (test-selected)" in text
     again = command(capsys, "train", recipe, "-o", tmp_path / "run", "--select", "test")[1]
     assert "test (test-selected)" in again  # read from the record
@@ -73,7 +74,7 @@ def test_scores_selected_on_validation_pairs_are_not_marked(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, complaint = command(capsys, "train", recipe, "-o", tmp_path / "run")[1:]
-    evaluated = command(capsys, "evaluate", tmp_path / "run", tmp_path / "data")[1]
+    evaluated = command(capsys, "evaluate", tmp_path / "run", tmp_path / "data", *TRUST)[1]
     assert "selected)" in text and "test-selected" not in text + complaint + evaluated
     assert "test_sel" not in (tmp_path / "run" / "run.json").read_text() + (tmp_path / "run" / "log.jsonl").read_text()
 
