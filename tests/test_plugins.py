@@ -27,7 +27,7 @@ import numpy as np
 from torch import nn
 
 from semicdvl.data.readers.folder import read_folder
-from semicdvl.models.heads import resolve_heads
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import ChangeMap, Detector, Method, Outputs, Segments
 
 

@@ -22,7 +22,7 @@ from semicdvl import models
 from semicdvl.atomic_files import read_json, write_atomically
 from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError
-from semicdvl.models.heads import drop_train_heads
+from semicdvl.models.common.heads import drop_train_heads
 from semicdvl.registry import USER, Origin, build_part, list_options, list_trusted
 
 if TYPE_CHECKING:

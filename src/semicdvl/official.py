@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from semicdvl.atomic_files import hash_file, write_folder_atomically, write_json
 from semicdvl.checkpoint import RUN_FORMAT, build_network, save_weights
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.models.heads import read_heads
+from semicdvl.models.common.heads import read_heads
 from semicdvl.models.siam_light import OFFICIAL_PREFIXES
 from semicdvl.version import __version__
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semicdvl import losses
 from semicdvl.config import TrainConfig
 from semicdvl.methods.advent import Advent
-from semicdvl.methods.discriminators import (
+from semicdvl.methods.common.discriminators import (
     PatchDiscriminator,
     adversarial_loss,
     discriminate_detached,

@@ -7,15 +7,15 @@ import torch
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.methods.fixmatch import FixMatch
-from semicdvl.methods.supervised import Supervised
-from semicdvl.methods.weak_to_strong import (
+from semicdvl.methods.common.weak_to_strong import (
     PseudoLabelMaps,
     compute_pseudo_label_diagnostics,
     cutmix,
     cutmix_strong_view,
     eval_mode,
 )
+from semicdvl.methods.fixmatch import FixMatch
+from semicdvl.methods.supervised import Supervised
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch, VLMTargets
 
 

@@ -16,7 +16,7 @@ MODULE = '''"""Total variation: a supervised method that prefers smooth maps."""
 
 from dataclasses import dataclass
 
-from semicdvl.methods.terms import SupervisedTerm
+from semicdvl.methods.common.terms import SupervisedTerm
 
 
 @dataclass(frozen=True)

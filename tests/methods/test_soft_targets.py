@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.support.method_batches import AllHeads, random_batches
 from torch import nn
 
+from semicdvl.methods.common.soft_targets import probability_mse, sigmoid_ramp_up
 from semicdvl.methods.mean_teacher import MeanTeacher
 from semicdvl.methods.semicd import SemiCD
-from semicdvl.methods.soft_targets import probability_mse, sigmoid_ramp_up
 from semicdvl.types import IGNORE, Outputs, TrainingProgress
 
 

@@ -9,8 +9,8 @@ from tests.support.method_batches import AllHeads, random_batches
 
 from semicdvl import losses
 from semicdvl.errors import ConfigError
+from semicdvl.methods.common.terms import resize_nearest
 from semicdvl.methods.supervised import Supervised, two_class_dice_loss
-from semicdvl.methods.terms import resize_nearest
 from semicdvl.types import IGNORE, Outputs, TrainingProgress
 
 START = TrainingProgress(0, 1)

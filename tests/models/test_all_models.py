@@ -16,8 +16,8 @@ from semicdvl import models
 from semicdvl.catalog import count_parameters
 from semicdvl.errors import ConfigError
 from semicdvl.models import MODELS
+from semicdvl.models.common.heads import models_with_heads, read_heads
 from semicdvl.models.encoders.timm import build_backbone
-from semicdvl.models.heads import models_with_heads, read_heads
 from semicdvl.registry import resolve_builder
 from semicdvl.types import HEADS, Outputs
 

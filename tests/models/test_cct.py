@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semicdvl.models import cct_perturbations as ways
 from semicdvl.models.cct import CCT, CCTDecoder
-from semicdvl.models.cct_perturbations import AUXILIARY_DECODERS, PerturbationContext
+from semicdvl.models.common.perturbations import AUXILIARY_DECODERS, PerturbationContext
 
 CHANGED_ROWS, CHANGED_COLUMNS = slice(8, 40), slice(16, 64)
 

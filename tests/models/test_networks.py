@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semicdvl.checkpoint import build_untrained_network
 from semicdvl.errors import ConfigError
 from semicdvl.models import bit, changeformer, deeplab, fc_siam, snunet, stanet
-from semicdvl.models.blocks import PooledBatchNorm, append_channel_dropout, pad_to_multiple
+from semicdvl.models.common.blocks import PooledBatchNorm, append_channel_dropout, pad_to_multiple
 from semicdvl.models.encoders.mit import MiT, MiTConfig
 from semicdvl.models.encoders.timm import build_backbone
 

@@ -10,13 +10,13 @@ import torch
 from semicdvl.catalog import count_parameters, describe_parts
 from semicdvl.errors import ConfigError
 from semicdvl.models import MODELS, create_model, list_models
-from semicdvl.models.heads import models_with_heads, read_heads, resolve_heads
+from semicdvl.models.common.heads import models_with_heads, read_heads, resolve_heads
 
 MODULE = '''"""Two convolutions: a network whose distance is a head."""
 
 from torch import nn
 
-from semicdvl.models.heads import declare_heads, resolve_heads
+from semicdvl.models.common.heads import declare_heads, resolve_heads
 from semicdvl.types import Outputs
 
 

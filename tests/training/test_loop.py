@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import DataConfig, PartConfig, Recipe, TrainConfig
 from semicdvl.errors import DivergedError
-from semicdvl.methods.discriminators import adversarial_loss, discriminator_loss, one_hot_label
+from semicdvl.methods.common.discriminators import adversarial_loss, discriminator_loss, one_hot_label
 from semicdvl.training.checkpoint import TrainingCheckpoint
 from semicdvl.training.length import TrainingLength
 from semicdvl.training.log import TrainingLog

@@ -20,7 +20,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from semicdvl.losses import masked_mean
-from semicdvl.methods.discriminators import (
+from semicdvl.methods.common.discriminators import (
     PatchDiscriminator,
     adversarial_loss,
     discriminator_loss,
@@ -28,8 +28,8 @@ from semicdvl.methods.discriminators import (
     require_discriminators,
     self_information,
 )
-from semicdvl.methods.terms import SupervisedTerm, resize_nearest
-from semicdvl.methods.weak_to_strong import forward_labelled_and_weak, require_unlabelled
+from semicdvl.methods.common.terms import SupervisedTerm, resize_nearest
+from semicdvl.methods.common.weak_to_strong import forward_labelled_and_weak, require_unlabelled
 from semicdvl.types import IGNORE, AdversarialMethod, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semicdvl.methods.terms import PseudoLabelTerm
-from semicdvl.methods.weak_to_strong import (
+from semicdvl.methods.common.terms import PseudoLabelTerm
+from semicdvl.methods.common.weak_to_strong import (
     compute_pseudo_label_diagnostics,
     cutmix_strong_view,
     label_weak_view,

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semicdvl.methods.soft_targets import probability_mse, sigmoid_ramp_up
-from semicdvl.methods.terms import SupervisedTerm
-from semicdvl.methods.weak_to_strong import cutmix, eval_mode, require_unlabelled
+from semicdvl.methods.common.soft_targets import probability_mse, sigmoid_ramp_up
+from semicdvl.methods.common.terms import SupervisedTerm
+from semicdvl.methods.common.weak_to_strong import cutmix, eval_mode, require_unlabelled
 from semicdvl.types import CutMixPartner, LabelledBatch, TrainingProgress, UnlabelledBatch
 
 

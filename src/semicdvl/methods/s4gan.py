@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.losses import masked_mean
-from semicdvl.methods.discriminators import (
+from semicdvl.methods.common.discriminators import (
     average_discriminator_loss,
     build_strided_convolutions,
     discriminate_detached,
@@ -30,8 +30,8 @@ from semicdvl.methods.discriminators import (
     one_hot_label,
     require_discriminators,
 )
-from semicdvl.methods.terms import SupervisedTerm
-from semicdvl.methods.weak_to_strong import forward_labelled_and_weak, require_unlabelled
+from semicdvl.methods.common.terms import SupervisedTerm
+from semicdvl.methods.common.weak_to_strong import forward_labelled_and_weak, require_unlabelled
 from semicdvl.types import IGNORE, AdversarialMethod, LabelledBatch, TrainingProgress, UnlabelledBatch
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
-from semicdvl.methods.terms import PseudoLabelTerm
-from semicdvl.methods.weak_to_strong import (
+from semicdvl.methods.common.terms import PseudoLabelTerm
+from semicdvl.methods.common.weak_to_strong import (
     PseudoLabelMaps,
     StrongView,
     compute_pseudo_label_diagnostics,

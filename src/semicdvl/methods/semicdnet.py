@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from semicdvl.methods.discriminators import (
+from semicdvl.methods.common.discriminators import (
     PatchDiscriminator,
     adversarial_loss,
     discriminator_loss,
@@ -24,8 +24,8 @@ from semicdvl.methods.discriminators import (
     require_discriminators,
     self_information,
 )
-from semicdvl.methods.terms import SupervisedTerm
-from semicdvl.methods.weak_to_strong import forward_labelled_and_weak, require_unlabelled
+from semicdvl.methods.common.terms import SupervisedTerm
+from semicdvl.methods.common.weak_to_strong import forward_labelled_and_weak, require_unlabelled
 from semicdvl.types import IGNORE, AdversarialMethod, LabelledBatch, TrainingProgress, UnlabelledBatch
 
 

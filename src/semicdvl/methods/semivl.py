@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import DataError
+from semicdvl.methods.common.weak_to_strong import require_unlabelled
 from semicdvl.methods.unimatch import ForwardPasses, UniMatch
-from semicdvl.methods.weak_to_strong import require_unlabelled
 from semicdvl.types import LabelledBatch, TrainingProgress, UnlabelledBatch, VLMTargets
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import ConfigError
-from semicdvl.methods.terms import SupervisedTerm, resize_nearest
+from semicdvl.methods.common.terms import SupervisedTerm, resize_nearest
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 

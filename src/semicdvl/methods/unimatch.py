@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from semicdvl.methods.terms import PseudoLabelTerm
-from semicdvl.methods.weak_to_strong import (
+from semicdvl.methods.common.terms import PseudoLabelTerm
+from semicdvl.methods.common.weak_to_strong import (
     PseudoLabelMaps,
     StrongView,
     compute_pseudo_label_diagnostics,

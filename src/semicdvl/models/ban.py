@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
 from semicdvl.models.bit import BITHead, remove_dilation
-from semicdvl.models.blocks import (
+from semicdvl.models.common.blocks import (
     ConvBNReLU,
     check_positive,
     map_to_tokens,
@@ -34,10 +34,10 @@ from semicdvl.models.blocks import (
     resolve_weights,
     tokens_to_map,
 )
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.models.encoders.foundation import FoundationEncoder, build_foundation
 from semicdvl.models.encoders.mit import MIT_B0_CONFIG, MiT, MixMLP
 from semicdvl.models.encoders.timm import PyramidBackbone, build_backbone, load_weights_file
-from semicdvl.models.heads import resolve_heads
 from semicdvl.types import Outputs
 
 MIT_B0 = "mit_b0"

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import (
+from semicdvl.models.common.blocks import (
     ConvBNReLU,
     check_positive,
     map_to_tokens,
@@ -32,8 +32,8 @@ from semicdvl.models.blocks import (
     resolve_weights,
     tokens_to_map,
 )
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import resolve_heads
 from semicdvl.types import Outputs
 
 ATTENTION_HEADS = 8

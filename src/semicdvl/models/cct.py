@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import absolute_differences, check_positive, resolve_weights
-from semicdvl.models.cct_perturbations import AUXILIARY_DECODERS, PerturbationContext
+from semicdvl.models.common.blocks import absolute_differences, check_positive, resolve_weights
+from semicdvl.models.common.heads import declare_heads
+from semicdvl.models.common.perturbations import AUXILIARY_DECODERS, PerturbationContext
+from semicdvl.models.common.siamese import SiameseNetwork
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
-from semicdvl.models.heads import declare_heads
 from semicdvl.models.psp import PyramidPooling
-from semicdvl.models.siamese import SiameseNetwork
 
 DECODER_WIDTH = 32
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_positive, pad_to_multiple, resize_map, resolve_weights
+from semicdvl.models.common.blocks import check_positive, pad_to_multiple, resize_map, resolve_weights
+from semicdvl.models.common.heads import declare_heads, resolve_heads
 from semicdvl.models.encoders.mit import MiT, MiTConfig
 from semicdvl.models.encoders.timm import Backbone, build_backbone, load_weights_file
-from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.types import Outputs
 
 OWN_ENCODER = "changeformer_v6"

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import (
+from semicdvl.models.common.blocks import (
     ConvBNReLU,
     PooledBatchNorm,
     absolute_differences,
@@ -28,9 +28,9 @@ from semicdvl.models.blocks import (
     resize_map,
     resolve_weights,
 )
+from semicdvl.models.common.heads import declare_heads
+from semicdvl.models.common.siamese import SiameseNetwork
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads
-from semicdvl.models.siamese import SiameseNetwork
 
 ATROUS_RATES = (6, 12, 18)
 AUXILIARY_RATES = (6, 12, 18, 24)

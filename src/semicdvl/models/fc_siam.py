@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import check_positive
-from semicdvl.models.heads import resolve_heads
+from semicdvl.models.common.blocks import check_positive
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import Outputs
 
 CONVS_PER_LEVEL = (2, 2, 3, 3)

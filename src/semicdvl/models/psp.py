@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import (
+from semicdvl.models.common.blocks import (
     ConvBNReLU,
     PooledBatchNorm,
     absolute_differences,
@@ -26,9 +26,9 @@ from semicdvl.models.blocks import (
     resize_map,
     resolve_weights,
 )
+from semicdvl.models.common.heads import declare_heads
+from semicdvl.models.common.siamese import SiameseNetwork
 from semicdvl.models.encoders.timm import STAGES, Backbone, build_backbone
-from semicdvl.models.heads import declare_heads
-from semicdvl.models.siamese import SiameseNetwork
 
 POOLING_BINS = (1, 2, 3, 6)
 """Fields per side over which means are taken."""

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import ConvBNReLU, check_positive, resize_map, resolve_weights
+from semicdvl.models.common.blocks import ConvBNReLU, check_positive, resize_map, resolve_weights
+from semicdvl.models.common.heads import declare_heads
+from semicdvl.models.common.siamese import SiameseNetwork
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads
-from semicdvl.models.siamese import SiameseNetwork
 
 INFERENCE_HEADS = frozenset({"change"})
 TRAINING_HEADS = frozenset({"change", "vlm_change", "segmentation", "features", "perturbed"})

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import (
+from semicdvl.models.common.blocks import (
     ConvBNReLU,
     absolute_differences,
     check_positive,
     resize_map,
     resolve_weights,
 )
+from semicdvl.models.common.heads import declare_heads
+from semicdvl.models.common.siamese import SiameseNetwork
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads
-from semicdvl.models.siamese import SiameseNetwork
 from semicdvl.registry import suggest_nearest
 
 UNetFusion = Literal["difference", "concatenation"]

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import check_positive, pad_to_multiple
-from semicdvl.models.heads import resolve_heads
+from semicdvl.models.common.blocks import check_positive, pad_to_multiple
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import Outputs
 
 DEPTH = 5

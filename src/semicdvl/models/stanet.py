@@ -26,15 +26,15 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import (
+from semicdvl.models.common.blocks import (
     ConvBNReLU,
     check_positive,
     pad_to_multiple,
     resize_map,
     resolve_weights,
 )
+from semicdvl.models.common.heads import declare_heads, resolve_heads
 from semicdvl.models.encoders.timm import Backbone, build_backbone
-from semicdvl.models.heads import declare_heads, resolve_heads
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import Outputs
 

@@ -10,7 +10,7 @@ from torch import nn
 from semicdvl.checkpoint import build_untrained_network
 from semicdvl.config import Recipe
 from semicdvl.errors import ConfigError
-from semicdvl.models.heads import models_with_heads, read_heads
+from semicdvl.models.common.heads import models_with_heads, read_heads
 from semicdvl.types import Method
 
 HEAD_REMEDIES = {

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.atomic_files import write_atomically
-from semicdvl.methods.weak_to_strong import cutmix_strong_view, eval_mode, label_weak_view
+from semicdvl.methods.common.weak_to_strong import cutmix_strong_view, eval_mode, label_weak_view
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, LabelledBatch, Method, UnlabelledBatch
 
 ByteArray = NDArray[np.uint8]

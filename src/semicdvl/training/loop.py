@@ -18,7 +18,7 @@ from torch import nn
 
 from semicdvl.config import Recipe, TrainConfig
 from semicdvl.errors import DivergedError
-from semicdvl.models.heads import read_heads
+from semicdvl.models.common.heads import read_heads
 from semicdvl.training.batches import TrainingBatch
 from semicdvl.training.checkpoint import FitResult, TrainingCheckpoint, find_last_checkpoint
 from semicdvl.training.distributed import has_batch_norm, join_process_group, synchronise_batch_norm

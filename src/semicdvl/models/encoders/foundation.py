@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError, MissingExtraError
-from semicdvl.models.blocks import resize_map, tokens_to_map
+from semicdvl.models.common.blocks import resize_map, tokens_to_map
 from semicdvl.models.encoders.timm import Backbone, TransformerBackbone, build_backbone
 
 KEPT_QUARTERS = 3

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import map_to_tokens, tokens_to_map
+from semicdvl.models.common.blocks import map_to_tokens, tokens_to_map
 
 NORM_EPS = 1e-6
 

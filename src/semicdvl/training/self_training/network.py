@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
-from semicdvl.models.blocks import ConvBNReLU, resize_map
-from semicdvl.models.heads import resolve_heads
+from semicdvl.models.common.blocks import ConvBNReLU, resize_map
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Outputs
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial.net import INPUT_MEAN, INPUT_STD, AerialNet

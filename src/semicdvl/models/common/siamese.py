@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from semicdvl.models.blocks import absolute_differences, append_channel_dropout, resize_map
-from semicdvl.models.heads import resolve_heads
+from semicdvl.models.common.blocks import absolute_differences, append_channel_dropout, resize_map
+from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import Outputs
 
 

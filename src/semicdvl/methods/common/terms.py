@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semicdvl import losses
-from semicdvl.methods.validation import check_method_options
-from semicdvl.methods.weak_to_strong import PseudoLabelMaps
+from semicdvl.methods.common.validation import check_method_options
+from semicdvl.methods.common.weak_to_strong import PseudoLabelMaps
 from semicdvl.types import CutMixPartner, Method, TrainingProgress
 
 
