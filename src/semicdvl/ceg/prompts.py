@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from semicdvl.errors import ConfigError
 from semicdvl.registry import suggest_nearest
+from semicdvl.vlms.words import split_words, to_singular
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ PROMPT_SETS: dict[str, Prompts] = {
 def resolve_prompts(
     *, find: str | None = None, background: str | None = None, prompt_set: str = "buildings"
 ) -> Prompts:
-    """Return the prompts of a named set, with either list replaced by comma-separated words.
+    """Return the prompts of a named set, with either list replaced by words with commas, semicolons or bars in between.
+
+    Words are taken in lower case, each once; a plural counts as its singular (`vlms.words.split_words`).
 
     Words of the set that are no longer searched for become background ("house" with `find="road"`), unless other words
     of the set are still searched for and may be synonyms of them ("house" with `find="building"`).
@@ -87,15 +90,11 @@ def resolve_prompts(
             f"Known: {', '.join(PROMPT_SETS)}."
         )
     base = PROMPT_SETS[prompt_set]
-    chosen = _split_words(find) if find is not None else base.find
+    chosen = split_words(find) if find is not None else base.find
+    searched = {to_singular(word) for word in chosen}
     if background is not None:
-        others = _split_words(background)
+        others = split_words(background)
     else:  # the background of a set must not compete with the user's foreground
-        others = tuple(word for word in base.background if word not in chosen)
-        others += () if set(chosen) & set(base.find) else base.find
+        others = tuple(word for word in base.background if to_singular(word) not in searched)
+        others += () if searched & {to_singular(word) for word in base.find} else base.find
     return Prompts(chosen, others)
-
-
-def _split_words(text: str) -> tuple[str, ...]:
-    """Split comma-separated words, lower-case and stripped."""
-    return tuple(word.strip().lower() for word in text.split(",") if word.strip())

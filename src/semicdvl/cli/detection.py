@@ -172,6 +172,13 @@ class MapOptions:
     overwrite: Annotated[
         bool, typer.Option(help="Replace OUT even if something else wrote it", rich_help_panel=OUTPUT)
     ] = False
+    force: Annotated[
+        bool,
+        typer.Option(
+            help="Call the result reliable even beyond what the detector was measured on; the result is the same",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
 
     @property
     def config_fields(self) -> dict[str, Any]:
@@ -184,6 +191,7 @@ class MapOptions:
             "regularise": self.regularise,
             "polygons": split_words(self.polygons),
             "overwrite": self.overwrite,
+            "force": self.force,
         }
 
 

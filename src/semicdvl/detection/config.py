@@ -12,7 +12,7 @@ from semicdvl.types import Detector
 
 GDAL_CACHE_BYTES = 256 * 2**20
 """Memory that GDAL may use for the rasters it reads and writes; its own default is a share of the machine's memory."""
-POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite")
+POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite", "force")
 """Settings that do not change the tiles' score maps: an interrupted run can be resumed with other values of these."""
 
 
@@ -43,6 +43,8 @@ class DetectionConfig:
         title: heading of the report; None: made from the file names.
         align: co-register the after image by the measured shift, where it is known.
         overwrite: use the output folder even if it holds other files than an earlier result; those files stay.
+        force: call the result reliable even where images or words lie beyond what the detector was measured on. The
+            result is the same, and the reasons against it are written all the same.
 
     Examples:
         >>> import semicdvl as cd
@@ -67,6 +69,7 @@ class DetectionConfig:
     overwrite: bool = False
     alpha: str = "auto"
     stretch: str = "auto"
+    force: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that nothing can be computed with.

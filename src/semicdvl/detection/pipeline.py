@@ -16,7 +16,7 @@ from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_c
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
-from semicdvl.detection.pair_check.check import CheckedPair, open_checked_pair
+from semicdvl.detection.pair_check.check import CheckedPair, judge_reliability, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
 from semicdvl.detection.report import write_detection_report
 from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result, write_polygons
@@ -130,7 +130,7 @@ def write_detection(
                 changes = run.decide(store, rasters)
             record = run.write_files(work.result, changes)
             carry_over_other_files(out, work.result)
-    return SavedDetection(out, summarise_changes(changes), record.warnings, dict(clock.seconds))
+    return SavedDetection(out, summarise_changes(changes), record.warnings, dict(clock.seconds), record.reliability)
 
 
 @dataclass
@@ -191,10 +191,12 @@ class _DetectionRun:
         """Return what was run and how it went; the seconds of later stages are added to it."""
         pair = self.checked.pair
         own = collect_warnings(changes, notes=pair.notes, grid_gsd_m=pair.gsd_m, config=self.fingerprint.config)
-        warnings = (*own, *self.checked.collect_warnings(), *self.detector.notes())
+        reliability = judge_reliability(self.checked, self.detector, self.fingerprint.config)
+        beyond = (str(reliability),) if reliability.reliable is False else ()
+        warnings = (*beyond, *own, *self.checked.collect_warnings(), *self.detector.notes())
         tiles = {"all": len(self.tiling), "from_an_interrupted_run": self.resumed_tiles}
         alignment = self.checked.build_alignment_record()
-        return RunRecord(self.detector, self.fingerprint, warnings, alignment, tiles, self.clock.seconds)
+        return RunRecord(self.detector, self.fingerprint, warnings, alignment, tiles, self.clock.seconds, reliability)
 
     def write_files(self, folder: Path, changes: DetectedChanges) -> RunRecord:
         """Write what stands beside the rasters: polygons, report and run.json."""

@@ -270,6 +270,7 @@ def _build_provenance(pair: RasterPair, changes: DetectedChanges, run: RunRecord
         "Grid": _format_extent(pair, changes),
         "CRS": _format_crs(pair.grid),
         **describe_detector(run.detector),
+        "Reliable": str(run.reliability),
         "Tiles": f"{config.tile_px} px with an overlap of {config.overlap_px} px",
         "Smallest object": format_area(config.min_area_m2, metric=metric) if config.min_area_m2 else "any size",
         "Time": ", ".join(f"{name} {value:.1f} s" for name, value in run.seconds.items()),

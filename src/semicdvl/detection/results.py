@@ -24,6 +24,7 @@ from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.reports import html
+from semicdvl.types import Reliability
 
 NOTEBOOK_PX = 420
 """Longest side of an image that is shown in a notebook."""
@@ -38,6 +39,7 @@ class SavedDetection:
         summary: the result in numbers.
         warnings: what a reader of the result should know.
         seconds: duration of the stages.
+        reliability: whether images and words lie within what the detector was measured on.
 
     Examples:
         >>> import semicdvl as cd
@@ -50,10 +52,13 @@ class SavedDetection:
     summary: ChangeSummary
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    reliability: Reliability = field(default_factory=lambda: Reliability(None))
 
     def format_text(self) -> str:
-        """Return all of that in a few lines."""
-        lines = [self.summary.format_line(), *(f"note: {line}" for line in self.warnings)]
+        """Return all of that in a few lines; that the result is not reliable comes first."""
+        beyond = str(self.reliability)
+        lines = [f"warning: {beyond}"] if beyond in self.warnings else []
+        lines += [self.summary.format_line(), *(f"note: {line}" for line in self.warnings if line != beyond)]
         return "\n".join([*lines, f"results: {self.folder}", f"report:  {self.folder / 'report.html'}"])
 
 
@@ -75,6 +80,7 @@ class DetectionResult:
         summary: the result in numbers.
         warnings: what a reader of the result should know.
         seconds: duration of the stages.
+        reliability: whether images and words lie within what the detector was measured on.
 
     Examples:
         >>> import semicdvl as cd
@@ -96,6 +102,7 @@ class DetectionResult:
     summary: ChangeSummary
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
+    reliability: Reliability
     _source: ResultSource = field(repr=False)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> SavedDetection:
@@ -116,7 +123,7 @@ class DetectionResult:
             write_detection_report(work, source.pair.select_rgb(), source.changes, source.run)
             write_run_record(work / "run.json", self.grid, source.changes, source.run)
             carry_over_other_files(out, work)
-        return SavedDetection(out, self.summary, self.warnings, self.seconds)
+        return SavedDetection(out, self.summary, self.warnings, self.seconds, self.reliability)
 
     def __repr__(self) -> str:
         """Return the numbers in one line."""
@@ -178,6 +185,7 @@ def make_result(source: ResultSource) -> DetectionResult:
         summary=summarise_changes(changes),
         warnings=source.run.warnings,
         seconds=source.run.seconds,
+        reliability=source.run.reliability,
         _source=source,
     )
 

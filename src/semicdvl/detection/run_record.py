@@ -17,7 +17,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, list_versions
 from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.raster.grid import Grid
-from semicdvl.types import Detector
+from semicdvl.types import Detector, Reliability
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class RunRecord:
         alignment: how the dates are registered to each other, see `pair_check.check.build_alignment_record`.
         tiles: how many there are ("all"), and how many an interrupted run had finished ("from_an_interrupted_run").
         seconds: duration of the stages; stages that end later are added.
+        reliability: whether images and words lie within what the detector was measured on.
     """
 
     detector: Detector
@@ -39,6 +40,7 @@ class RunRecord:
     alignment: Mapping[str, Any]
     tiles: Mapping[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
+    reliability: Reliability = field(default_factory=lambda: Reliability(None))
 
     @property
     def config(self) -> DetectionConfig:
@@ -70,6 +72,8 @@ def write_run_record(path: Path, grid: Grid, changes: DetectedChanges, run: RunR
         "settings": asdict(run.config),
         "classes": list(changes.classes),
         "result": asdict(summarise_changes(changes)),
+        "reliable": run.reliability.reliable,
+        "reliability_reasons": list(run.reliability.reasons),
         "warnings": list(run.warnings),
         "tiles": dict(run.tiles),
         "seconds": dict(run.seconds),

@@ -19,7 +19,7 @@ from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
-from semicdvl.types import VLM, PairFiles, Segments
+from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments
 
 __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]
 
@@ -46,8 +46,10 @@ def build_store_spec(
         features: feature extractor; with `min_cosine` only.
 
     Raises:
-        ConfigError: `min_cosine` without a feature extractor, or the reverse.
+        ConfigError: `min_cosine` without a feature extractor, or the reverse; or the VLM does not know a word.
     """
+    if isinstance(vlm, DescribedVLM):
+        vlm.check_words(prompts.words)
     if (settings.min_cosine is None) != (features is None):
         raise ConfigError(FEATURES_AND_MIN_COSINE)
     plain = (

@@ -14,6 +14,7 @@ from semicdvl.types.detectors import Detector, identify_detector
 from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
 from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
+from semicdvl.types.reliability import MeasuredRange, Reliability, SourceFacts
 from semicdvl.types.tiles import (
     ChangeMap,
     PairTile,
@@ -24,7 +25,7 @@ from semicdvl.types.tiles import (
     TileInstanceReader,
     TilePrediction,
 )
-from semicdvl.types.vlm import VLM, Instance, Segments, VLMLabels, VLMLabelSource
+from semicdvl.types.vlm import VLM, DescribedVLM, Instance, Segments, VLMLabels, VLMLabelSource
 
 __all__ = [
     "HEADS",
@@ -36,18 +37,22 @@ __all__ = [
     "AdversarialMethod",
     "ChangeMap",
     "CutMixPartner",
+    "DescribedVLM",
     "Detector",
     "Instance",
     "LabelledBatch",
+    "MeasuredRange",
     "Method",
     "Network",
     "Outputs",
     "PairFiles",
     "PairTile",
     "PairTiles",
+    "Reliability",
     "ScoreStrip",
     "ScoreStrips",
     "Segments",
+    "SourceFacts",
     "Split",
     "TileInstance",
     "TileInstanceReader",

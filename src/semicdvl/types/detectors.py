@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.types.reliability import Reliability, SourceFacts
 from semicdvl.types.tiles import ChangeMap, PairTiles, ScoreStrips, TilePrediction
 
 
@@ -112,6 +113,10 @@ class Detector(ABC):
         None: `identify_detector` takes the name, the description and the plain fields instead.
         """
         return None
+
+    def judge_source(self, source: SourceFacts) -> Reliability:
+        """Judge whether images lie within what the detector was measured on; by default it cannot be told."""
+        return Reliability(None, (f"Nothing is measured that says how reliable {self.name} is on such images.",))
 
     def notes(self) -> tuple[str, ...]:
         """Return remarks on the result for its reader; called after `decide` has finished."""

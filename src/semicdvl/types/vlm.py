@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.types.pairs import PairFiles
+from semicdvl.types.reliability import MeasuredRange
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,25 @@ class VLM(Protocol):
             gsd_m: ground sampling distance in metres per pixel, if known.
         """
         ...
+
+
+class DescribedVLM:
+    """A base class for VLMs that say what they were measured on, and which words they know; every member has a default.
+
+    A VLM need not derive from it: one that does not counts as not measured and as knowing every word.
+
+    Attributes:
+        measured: the prompts and pixel sizes on which its quality was measured.
+    """
+
+    measured: MeasuredRange = MeasuredRange()
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Refuse words that the VLM cannot know, before any image is read; by default it knows all.
+
+        Raises:
+            ConfigError: it does not know a word.
+        """
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from semicdvl.atomic_files import hash_values
-from semicdvl.types import Instance, Segments
+from semicdvl.types import DescribedVLM, Instance, Segments
 from semicdvl.vlms.instance_stitching import encode_mask
 from semicdvl.vlms.pixel_hash import hash_pixels
 from semicdvl.vlms.tiled_inference import segment_in_tiles
@@ -49,7 +49,7 @@ class PromptableModel(Protocol):
 
 
 @dataclass(frozen=True)
-class HuggingFaceVLM:
+class HuggingFaceVLM(DescribedVLM):
     """Run a `PromptableModel` as a VLM; the builders of the adapters make it.
 
     Attributes:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from semicdvl.errors import ConfigError
 from semicdvl.registry import suggest_nearest
+from semicdvl.types import MeasuredRange
 from semicdvl.vlms import VLMS
 
 
@@ -33,6 +34,9 @@ class ModelCard:
         needs: what must be installed or downloaded.
         gamma: score from which its predictions are reliable: the default of `--gamma`.
         measured_on: data on which its quality was measured here.
+        measured_words: prompts of that measurement; none: it was not measured.
+        missed_words: prompts that were measured and of which it finds next to nothing.
+        measured_gsd_m: smallest and largest metres per pixel of that data; None: not measured.
     """
 
     description: str = ""
@@ -41,6 +45,14 @@ class ModelCard:
     needs: str = "nothing"
     gamma: float = 0.5
     measured_on: str = "not measured here"
+    measured_words: tuple[str, ...] = ()
+    missed_words: tuple[str, ...] = ()
+    measured_gsd_m: tuple[float, float] | None = None
+
+    @property
+    def measured(self) -> MeasuredRange:
+        """Prompts and pixel sizes on which its quality was measured."""
+        return MeasuredRange(self.measured_words, self.missed_words, self.measured_gsd_m)
 
 
 def read_model_card(name: str) -> ModelCard:

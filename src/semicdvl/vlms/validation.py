@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.vlms.words import normalise_word
 
 
 def check_image(image_HWC: NDArray[Any], *, vlm: str) -> None:
@@ -41,10 +42,7 @@ def normalise_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
         ConfigError: there is no prompt, or an empty one.
     """
     check_prompts(prompts)
-    words = tuple(" ".join(str(prompt).lower().replace(".", " ").split()) for prompt in prompts)
-    if not all(words):
-        raise ConfigError(f"one of the prompts {list(prompts)!r} is empty. Give a word, for example 'building'.")
-    return words
+    return tuple(" ".join(normalise_word(prompt).replace(".", " ").split()) for prompt in prompts)
 
 
 def check_template(template: str) -> None:

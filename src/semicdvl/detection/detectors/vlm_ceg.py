@@ -19,17 +19,21 @@ from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
 from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
+from semicdvl.detection.detectors.vlm_range import judge_vlm_source
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo_labels.generate import FEATURES_AND_MIN_COSINE
 from semicdvl.types import (
     IGNORE,
     VLM,
     ChangeMap,
+    DescribedVLM,
     Detector,
     PairTiles,
+    Reliability,
     ScoreStrip,
     ScoreStrips,
     Segments,
+    SourceFacts,
     TilePrediction,
 )
 
@@ -73,11 +77,13 @@ class VLMDetector(Detector):
     features: FeatureExtractor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse one of `min_cosine` and `features` without the other.
+        """Refuse one of `min_cosine` and `features` without the other, and words that the VLM does not know.
 
         Raises:
-            ConfigError: one of them is missing.
+            ConfigError: one of them is missing, or there is such a word.
         """
+        if isinstance(self.vlm, DescribedVLM):
+            self.vlm.check_words(self.prompts.words)
         if (self.settings.min_cosine is None) != (self.features is None):
             raise ConfigError(FEATURES_AND_MIN_COSINE)
 
@@ -99,6 +105,10 @@ class VLMDetector(Detector):
     def map_count(self) -> int:  # type: ignore[override]
         """Number of maps: one per prompt and date."""
         return 2 * len(self.prompts.words)
+
+    def judge_source(self, source: SourceFacts) -> Reliability:
+        """Judge whether words, pixel size and bands lie within what the VLM was measured on."""
+        return judge_vlm_source(self.vlm, self.prompts.find, source)
 
     def prepare(self, tiles: PairTiles) -> Detector:
         """Return the detector with the pair's ground sampling distance, by which the residual level measures."""

@@ -28,7 +28,10 @@ from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
 from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, Shift
+from semicdvl.types import Detector, Reliability, SourceFacts
 
+UNRELIABLE_FINDINGS = ("datum", "resolution")
+"""Kinds of findings with which the result of any detector is not reliable."""
 ALIGNMENT_FAILED = Finding(
     "align",
     WARNINGS,
@@ -202,6 +205,24 @@ def open_pair_as_configured(before: ImageInput, after: ImageInput, *, config: De
         alpha=config.alpha,
         stretch=config.stretch,
     )
+
+
+def judge_reliability(checked: CheckedPair, detector: Detector, config: DetectionConfig) -> Reliability:
+    """Judge whether the images and words of a detection lie within what its detector was measured on.
+
+    Images that do not fit each other make the result of any detector unreliable.
+    """
+    readers = (checked.pair.before, checked.pair.after)
+    known_m = [grid.gsd_m for grid in (checked.pair.grid, *(reader.file_grid for reader in readers))]
+    sizes_m = [size_m for size_m in known_m if size_m is not None]
+    source = SourceFacts(
+        gsd_m=config.gsd_m or (max(sizes_m) if sizes_m else None),
+        dtypes=tuple(str(reader.file_dataset.dtypes[reader.bands[0] - 1]) for reader in readers),
+        bands=tuple(reader.bands for reader in readers),
+    )
+    doubts = tuple(str(finding) for finding in checked.check.findings if finding.kind in UNRELIABLE_FINDINGS)
+    judged = detector.judge_source(source).add_doubts(doubts)
+    return judged.force() if config.force else judged
 
 
 def _is_improved(remaining: Shift, shift: Shift) -> bool:

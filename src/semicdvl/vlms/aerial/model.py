@@ -31,12 +31,13 @@ from torch import Tensor
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
-from semicdvl.types import Segments
+from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.aerial.net import AerialNet, normalise_image, project_embeddings
-from semicdvl.vlms.aerial.text import WordTable, load_word_table, normalise_word
+from semicdvl.vlms.aerial.text import WordTable, load_word_table
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.validation import check_image, check_prompts
 from semicdvl.vlms.weights import pick_device
+from semicdvl.vlms.words import normalise_word
 
 CARD = ModelCard(
     description="aerial images of 0.3-1 m, offline, on a CPU",
@@ -45,7 +46,23 @@ CARD = ModelCard(
     needs="nothing",
     gamma=0.5,
     measured_on="held-out Dubai tiles, French and xBD footprints (docs/models/aerial-vlm.md)",
-)
+    measured_words=(
+        "house", "building", "roof", "warehouse", "home", "apartment building", "rooftop", "factory", "shed",
+        "residential building", "industrial building", "road", "street", "pavement", "asphalt", "highway",
+        "parking lot", "runway", "driveway", "sidewalk", "tree", "forest", "woodland", "tree canopy", "woods",
+        "grass", "lawn", "meadow", "golf course", "grassland", "park", "vegetation", "farmland", "crop field",
+        "agricultural field", "plantation", "crops", "field", "bare soil", "soil", "dirt", "bare land", "desert",
+        "bare ground", "ground", "land", "sand", "beach", "sandy ground", "dune", "shrub", "chaparral", "scrub",
+        "bushes", "shrubland", "water", "river", "sea", "lake", "pond", "ocean", "car", "vehicle", "truck",
+        "parked cars", "boat", "ship", "yacht", "airplane", "aircraft", "plane", "jet", "storage tank", "oil tank",
+        "tank", "silo", "tennis court", "sports court", "basketball court",
+    ),
+    missed_words=(
+        "swimming pool", "pool", "sailboat", "canal", "villa", "mobile home", "pasture", "seaplane", "bridge",
+        "solar panel", "snow",
+    ),
+    measured_gsd_m=(0.2, 1.0),
+)  # fmt: skip
 WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5
 """Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network;
@@ -84,7 +101,7 @@ class EncodedPrompts:
 
 
 @dataclass(frozen=True)
-class AerialVLM:
+class AerialVLM(DescribedVLM):
     """Segment aerial images by words; `build_aerial` makes it.
 
     Attributes:
@@ -115,6 +132,16 @@ class AerialVLM:
     test_time_views: tuple[TestTimeView, ...]
     device: torch.device
     gamma: float = CARD.gamma
+    measured = CARD.measured
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Refuse words that are neither in the shipped table nor close in meaning to one that is.
+
+        Raises:
+            ConfigError: there is such a word.
+            MissingExtraError: a word is not in the table, and the text encoder is not installed.
+        """
+        self.table.check_words([normalise_word(word) for word in words])
 
     def segment(self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
         """Return one score map per prompt.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.types import Segments
+from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.validation import check_image, check_prompts
 
@@ -36,7 +36,7 @@ DECAY_DISTANCE = 60.0
 
 
 @dataclass(frozen=True)
-class FakeVLM:
+class FakeVLM(DescribedVLM):
     """Score pixels by the distance of their colour from a word's colours; unknown words score 0 everywhere."""
 
     identity: str = "fake-1"

@@ -37,7 +37,7 @@ from PIL import Image, UnidentifiedImageError
 from semicdvl.atomic_files import read_json
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import suggest_nearest
-from semicdvl.types import Instance, Segments
+from semicdvl.types import DescribedVLM, Instance, Segments
 from semicdvl.vlms.instance_stitching import decode_mask
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.pixel_hash import hash_pixels
@@ -77,7 +77,7 @@ class AnswerFormat:
 
 
 @dataclass
-class PrecomputedVLM:
+class PrecomputedVLM(DescribedVLM):
     """Look predictions up in files; `open_answers` makes it.
 
     Attributes:

@@ -1,0 +1,76 @@
+"""What a detector was measured on, and whether a result lies within it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GSD_TOLERANCE_FRAC = 0.05
+"""By so much a pixel may be smaller or larger than those of the measured images and still count as of their size."""
+
+
+@dataclass(frozen=True)
+class MeasuredRange:
+    """What a vision-language model was measured on; the default is "not measured".
+
+    Attributes:
+        words: prompts on which its quality was measured; none: it was not measured.
+        missed_words: prompts that were measured and of which it finds next to nothing.
+        gsd_m: smallest and largest ground sampling distance of the images, in metres per pixel; None: not measured.
+    """
+
+    words: tuple[str, ...] = ()
+    missed_words: tuple[str, ...] = ()
+    gsd_m: tuple[float, float] | None = None
+
+    def covers_gsd(self, gsd_m: float) -> bool:
+        """Tell whether images of this pixel size were measured, to `GSD_TOLERANCE_FRAC`."""
+        if self.gsd_m is None:
+            return False
+        low_m, high_m = self.gsd_m
+        return low_m * (1 - GSD_TOLERANCE_FRAC) <= gsd_m <= high_m * (1 + GSD_TOLERANCE_FRAC)
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known of the images of a pair before anything is detected.
+
+    Attributes:
+        gsd_m: ground sampling distance in metres per pixel; None if not known.
+        dtypes: data types of the files of both dates.
+        bands: 1-based numbers of the bands that are read, of both dates.
+    """
+
+    gsd_m: float | None
+    dtypes: tuple[str, ...] = ("uint8", "uint8")
+    bands: tuple[tuple[int, ...], ...] = ((1, 2, 3), (1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether a result lies within what its detector was measured on.
+
+    Attributes:
+        reliable: True: everything lies within the measured range; False: something lies beyond it, or the images do not
+            fit each other; None: it cannot be told, because nothing was measured or a fact is missing.
+        reasons: why it is not True, in sentences; where the user said that it is all the same, why it was not.
+    """
+
+    reliable: bool | None
+    reasons: tuple[str, ...] = ()
+
+    def add_doubts(self, doubts: tuple[str, ...]) -> Reliability:
+        """Return the judgement with further reasons why the result is not reliable."""
+        return Reliability(False, (*doubts, *self.reasons)) if doubts else self
+
+    def force(self) -> Reliability:
+        """Return the judgement of a user who says that the result is reliable; the reasons against it stay."""
+        return Reliability(True, self.reasons)
+
+    def __str__(self) -> str:
+        """Return the judgement and its reasons in sentences."""
+        if self.reliable and self.reasons:
+            return " ".join(["The user called this result reliable (--force), although:", *self.reasons])
+        if self.reliable:
+            return "The images and words lie within what the detector was measured on."
+        told = "This result is not reliable." if self.reliable is False else "How reliable this is cannot be told."
+        return " ".join([told, *self.reasons])
