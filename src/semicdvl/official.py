@@ -1,8 +1,10 @@
-"""Import a checkpoint of the public SemiCD-VL code as a run, which `load_model`, `detect` and `evaluate` accept.
+"""Import a checkpoint of a public code as a run, which `load_model`, `detect` and `evaluate` accept.
 
-The public code saves {"model": ..., "optimizer": ..., "epoch": ..., "previous_best": ...}, names with the prefix
-`module.` where it trained on several GPUs. Its network has 396 tensors, each of which has a counterpart in `siam_light`
-(`OFFICIAL_PREFIXES`). Tensors are read without unpickling anything else: a file with other Python objects is refused.
+The public codes save {"model": ..., "optimizer": ..., "epoch": ..., "previous_best": ...}, names with the prefix
+`module.` where they trained on several GPUs; UniMatch V2 also "model_ema", the moving average that it validates.
+SemiCD-VL's network has 396 tensors, each of which has a counterpart in `siam_light`; UniMatch V2's (237 with DINOv2-S)
+have counterparts in `dpt`, but for the unused `mask_token`. `PUBLIC_CODES` lists both. Tensors are read without
+unpickling anything else: a file with other Python objects is refused.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,10 +24,14 @@ from torch import Tensor, nn
 
 from semicdvl.atomic_files import hash_file, write_folder_atomically, write_json
 from semicdvl.checkpoint import RUN_FORMAT, build_network, save_weights
-from semicdvl.errors import CheckpointError, InputError
+from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import read_heads
+from semicdvl.models.dpt import PUBLIC_PREFIXES
 from semicdvl.models.siam_light import OFFICIAL_PREFIXES
 from semicdvl.version import __version__
+
+PublicCodeName = Literal["semicd_vl", "unimatch_v2"]
+"""A public code whose checkpoints can be imported."""
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which a checkpoint may hold its tensors, beside an optimiser and the like."""
@@ -36,8 +42,38 @@ PREFIXES = ("module.", "_orig_mod.")
 BACKBONE_BY_BLOCKS = {6: "resnet50s", 23: "resnet101s"}
 """Number of blocks of the third stage -> encoder."""
 
+DINOV2_BY_WIDTH = {384: "small", 768: "base", 1024: "large", 1536: "giant"}
+"""Channels of the transformer -> name of its size."""
+
 MAX_LISTED = 20
 _REMEDY = "Give a .pth file of the public SemiCD-VL code, such as its best.pth"
+
+
+@dataclass(frozen=True)
+class PublicCode:
+    """A public code: how its checkpoints hold their tensors, and which network and method here they belong to.
+
+    Attributes:
+        title: what messages call it.
+        method: name of its method here.
+        wrappers: keys under which a checkpoint may hold its tensors; the first that is there is read.
+        infer_model: returns the `model` section of a recipe from the tensors.
+        to_public_name: returns the public name of a tensor of our network.
+        unused: public tensors that the network holds but never uses.
+    """
+
+    title: str
+    method: PublicCodeName
+    wrappers: tuple[str, ...]
+    infer_model: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    to_public_name: Callable[[str], str]
+    unused: frozenset[str] = frozenset()
+
+    @property
+    def remedy(self) -> str:
+        """What a message advises for a file that is no such checkpoint."""
+        others = " or ".join(f"--from {name}" for name, code in PUBLIC_CODES.items() if code is not self)
+        return f"Give a .pth file of the public {self.title} code, such as its best.pth, or say {others} for the other"
 
 
 @dataclass(frozen=True)
@@ -60,30 +96,41 @@ class ImportedCheckpoint:
     tensors: int
 
 
-def import_public_checkpoint(checkpoint: Path, run: Path) -> ImportedCheckpoint:
-    """Import a checkpoint of the public SemiCD-VL code as a run.
+def import_public_checkpoint(
+    checkpoint: Path, run: Path, *, public_code: str = "semicd_vl", weights: str | None = None
+) -> ImportedCheckpoint:
+    """Import a checkpoint of a public code as a run.
 
-    The public code selects its best epoch on the *test* pairs, so the run is marked as selected on test.
+    The public codes select their best epoch on the *test* pairs, so the run is marked as selected on test.
 
     Args:
-        checkpoint: file with the tensors of the public code: alone, or under "model"; names with or without `module.`.
+        checkpoint: file with the tensors of the public code: alone, or under a key; names with or without `module.`.
         run: folder to write; it must be empty or not exist.
+        public_code: a name of `PUBLIC_CODES`.
+        weights: key of the tensors in the file ("model", "model_ema"); None: those that the public code validates.
 
     Raises:
+        ConfigError: no such public code.
         InputError: the file is missing, was not written by torch, or holds Python objects besides tensors and numbers.
         CheckpointError: tensors are missing, unexpected, of another shape or not finite, or `run` is not empty.
     """
+    if public_code not in PUBLIC_CODES:
+        raise ConfigError(f"no public code '{public_code}' can be imported; there are {', '.join(PUBLIC_CODES)}.")
+    code = PUBLIC_CODES[public_code]
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise CheckpointError(f"{run}: exists and is not empty. Give another folder with -o.")
     content = read_tensors_safely(checkpoint)
-    theirs = extract_tensors(content, source=checkpoint)
-    part = infer_model_section(theirs)
+    wrappers = code.wrappers if weights is None else (weights,)
+    if weights is not None and not (isinstance(content, Mapping) and weights in content):
+        raise CheckpointError(f"{checkpoint}: holds nothing under '{weights}'. Leave --weights out.")
+    theirs = extract_tensors(content, source=checkpoint, wrappers=wrappers)
+    part = code.infer_model(theirs)
     network = build_network(part)
-    weights = rename_public_tensors(theirs, network, source=checkpoint)
+    renamed = rename_public_tensors(theirs, network, source=checkpoint, code=code)
     with write_folder_atomically(run) as folder:
-        save_weights(folder / "model.safetensors", weights)
-        write_json(folder / "run.json", _make_record(checkpoint, part, network, content))
-    return ImportedCheckpoint(run, part, len(weights))
+        save_weights(folder / "model.safetensors", renamed)
+        write_json(folder / "run.json", _make_record(checkpoint, part, network, content, method=code.method))
+    return ImportedCheckpoint(run, part, len(renamed))
 
 
 def read_tensors_safely(path: Path) -> Any:
@@ -116,18 +163,19 @@ def read_tensors_safely(path: Path) -> Any:
         ) from error
 
 
-def extract_tensors(content: Any, *, source: Path) -> dict[str, Tensor]:
+def extract_tensors(content: Any, *, source: Path, wrappers: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint's network by their public names, without wrappers and prefixes.
 
     Args:
         content: what the file holds.
         source: the file, for the error message.
+        wrappers: keys under which the tensors may be; the first that is there counts.
 
     Raises:
         CheckpointError: it holds no tensors by name.
     """
     wrapped = isinstance(content, Mapping)
-    wrapper = next((key for key in WRAPPERS if wrapped and isinstance(content.get(key), Mapping)), None)
+    wrapper = next((key for key in wrappers if wrapped and isinstance(content.get(key), Mapping)), None)
     state = content[wrapper] if wrapper else content
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{source}: holds no tensors by name, alone or under 'model'. {_REMEDY}.")
@@ -157,32 +205,85 @@ def infer_model_section(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def to_public_name(name: str) -> str:
-    """Return the public code's name of a tensor of `siam_light`."""
+    """Return the public SemiCD-VL code's name of a tensor of `siam_light`."""
     ours, theirs = next((ours, theirs) for ours, theirs in OFFICIAL_PREFIXES.items() if name.startswith(ours))
     return theirs + name.removeprefix(ours)
 
 
-def rename_public_tensors(theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path) -> dict[str, Tensor]:
-    """Return the public tensors under the names of `siam_light`, in its data types.
+def infer_unimatch_v2_section(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the `model` section of a recipe that builds UniMatch V2's network of these tensors."""
+    class_token, reduce, classify = (
+        theirs.get(name)
+        for name in (
+            "backbone.cls_token",
+            "head.scratch.layer1_rn.weight",
+            "head.scratch.output_conv.2.weight",
+        )
+    )
+    width = 0 if class_token is None or not class_token.ndim else class_token.shape[-1]
+    return {
+        "name": "dpt",
+        "backbone": f"vit_{DINOV2_BY_WIDTH.get(width, 'small')}_patch14_dinov2",
+        "pretrained": "none",
+        "decoder_channels": 64 if reduce is None or not reduce.ndim else len(reduce),
+        "classes": 2 if classify is None or not classify.ndim else len(classify),
+        "train_heads": False,
+    }
+
+
+def to_unimatch_v2_name(name: str) -> str:
+    """Return the public UniMatch V2 code's name of a tensor of `dpt`."""
+    ours, theirs = next((ours, theirs) for ours, theirs in PUBLIC_PREFIXES.items() if name.startswith(ours))
+    return theirs + name.removeprefix(ours)
+
+
+def to_unimatch_v2_giant_name(name: str) -> str:
+    """Return the public name of a tensor of `dpt` on the giant transformer, whose MLP is a SwiGLU."""
+    public = to_unimatch_v2_name(name)
+    return public.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
+
+
+PUBLIC_CODES: dict[str, PublicCode] = {
+    "semicd_vl": PublicCode("SemiCD-VL", "semicd_vl", WRAPPERS, infer_model_section, to_public_name),
+    "unimatch_v2": PublicCode(
+        "UniMatch V2",
+        "unimatch_v2",
+        ("model_ema", *WRAPPERS),
+        infer_unimatch_v2_section,
+        to_unimatch_v2_name,
+        unused=frozenset({"backbone.mask_token"}),
+    ),
+}
+"""Name -> public code whose checkpoints can be imported."""
+
+
+def rename_public_tensors(
+    theirs: Mapping[str, Tensor], network: nn.Module, *, source: Path, code: PublicCode = PUBLIC_CODES["semicd_vl"]
+) -> dict[str, Tensor]:
+    """Return the public tensors under the names of our network, in its data types.
 
     Args:
         theirs: tensors by public names.
         network: the network that gets them.
         source: the file, for the error message.
+        code: the public code that saved them.
 
     Raises:
         CheckpointError: some are missing, unexpected, of another shape or not finite; they are listed by public names.
     """
     ours = network.state_dict()
-    expected = {to_public_name(name): tensor for name, tensor in ours.items()}
+    has_swiglu = any(name.endswith(".mlp.w12.weight") for name in theirs)
+    to_public = to_unimatch_v2_giant_name if has_swiglu else code.to_public_name
+    expected = {to_public(name): tensor for name, tensor in ours.items()}
+    theirs = {name: tensor for name, tensor in theirs.items() if name not in code.unused}
     faults = _find_faults(theirs, expected)
     if faults:
         listed = "; ".join(f"{len(names)} {what}: {_format_names(names)}" for what, names in faults.items())
         raise CheckpointError(
-            f"{source}: does not hold the weights of SemiCD-VL's network, which has {len(expected)} tensors. {listed}."
-            f" {_REMEDY}."
+            f"{source}: does not hold the weights of {code.title}'s network, which has {len(expected)} tensors. "
+            f"{listed}. {code.remedy}."
         )
-    return {name: theirs[to_public_name(name)].to(tensor.dtype) for name, tensor in ours.items()}
+    return {name: theirs[to_public(name)].to(tensor.dtype) for name, tensor in ours.items()}
 
 
 def _find_faults(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -217,7 +318,9 @@ def _format_names(names: Iterable[str]) -> str:
     return ", ".join(names[:MAX_LISTED]) + (f", and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
 
 
-def _make_record(checkpoint: Path, part: dict[str, Any], network: nn.Module, content: Any) -> dict[str, Any]:
+def _make_record(
+    checkpoint: Path, part: dict[str, Any], network: nn.Module, content: Any, *, method: str
+) -> dict[str, Any]:
     """Return the record of the run, without a data section: the file says nothing of the data."""
     extras = content if isinstance(content, Mapping) else {}
     known = {key: extras[key] for key in ("epoch", "previous_best") if key in extras}
@@ -225,7 +328,7 @@ def _make_record(checkpoint: Path, part: dict[str, Any], network: nn.Module, con
     return {
         "format": RUN_FORMAT,
         "status": "imported",
-        "recipe": {"name": checkpoint.stem, "model": part, "method": {"name": "semicd_vl"}},
+        "recipe": {"name": checkpoint.stem, "model": part, "method": {"name": method}},
         "versions": {"semicdvl": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
         "imported": {"file": checkpoint.name, "sha256": hash_file(checkpoint), **numbers},
         "heads": sorted(read_heads(network)),

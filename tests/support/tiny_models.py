@@ -27,6 +27,7 @@ TINY: dict[str, dict[str, Any]] = {
     "changeformer": {"widths": (8, 16, 24, 32), "decoder_channels": 8},
     "ban": {"foundation": "test_vit", "foundation_px": 64, "backbone": "test_resnet", "pretrained": False},
     "siam_unet": {**RESNET, "decoder_channels": 32},
+    "dpt": {"backbone": "test_vit", "pretrained": False, "decoder_channels": 8},
 }
 """Name -> settings of its builder."""
 

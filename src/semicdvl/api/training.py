@@ -321,16 +321,22 @@ def export(
     return export_onnx(Path(run), path, threshold=threshold, trust=trust)
 
 
-def import_official(checkpoint: str | Path, run: str | Path) -> ImportedCheckpoint:
-    """Turn a checkpoint of the public SemiCD-VL code into a run; nothing is unpickled.
+def import_official(
+    checkpoint: str | Path, run: str | Path, *, source: str = "semicd_vl", weights: str | None = None
+) -> ImportedCheckpoint:
+    """Turn a checkpoint of the public SemiCD-VL or UniMatch V2 code into a run; nothing is unpickled.
 
-    The public code selects its best epoch on the *test* pairs, so the run is marked as selected on test.
+    The public codes select their best epoch on the *test* pairs, so the run is marked as selected on test.
 
     Args:
         checkpoint: a .pth file of the public code, such as its best.pth.
         run: run directory to write; it must not hold anything.
+        source: the public code that wrote it: "semicd_vl" or "unimatch_v2".
+        weights: key of the tensors in the file, such as "model"; None: those that the public code validates (for
+            UniMatch V2 "model_ema", the moving average).
 
     Raises:
+        ConfigError: no such public code.
         InputError: the file is missing, or holds Python objects besides tensors and numbers.
         CheckpointError: tensors do not fit the network, or `run` is not empty.
 
@@ -341,7 +347,7 @@ def import_official(checkpoint: str | Path, run: str | Path) -> ImportedCheckpoi
     """
     from semicdvl import official
 
-    return official.import_public_checkpoint(Path(checkpoint), Path(run))
+    return official.import_public_checkpoint(Path(checkpoint), Path(run), public_code=source, weights=weights)
 
 
 def _read_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Recipe:

@@ -49,13 +49,30 @@ def train_command(
     out.print(f"weights and record: {trained.run}")
 
 
+class PublicSource(StrEnum):
+    """Public codes whose checkpoints can be imported."""
+
+    semicd_vl = "semicd_vl"
+    unimatch_v2 = "unimatch_v2"
+
+
 @app.command(name="import-official", rich_help_panel=TRAINING)
 def import_official_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A .pth file of the public SemiCD-VL code, such as its best.pth")],
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth file of the public code, such as its best.pth")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory to write")],
+    source: Annotated[
+        PublicSource, typer.Option("--from", help="The public code that wrote the file")
+    ] = PublicSource.semicd_vl,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Key of the weights in the file, such as model; without it those that the public code validates (of "
+            "UniMatch V2 model_ema, the moving average)"
+        ),
+    ] = None,
 ) -> None:
-    """Turn a checkpoint of the public SemiCD-VL code into a run for `detect --model`, `evaluate` and Python."""
-    imported = cd.import_official(checkpoint, output)
+    """Turn a checkpoint of the public SemiCD-VL or UniMatch V2 code into a run for `detect --model` and Python."""
+    imported = cd.import_official(checkpoint, output, source=source.value, weights=weights)
     out.print(f"{imported.tensors} tensors, encoder {imported.model['backbone']}, in {output}", soft_wrap=True)
     out.print("Its best epoch was selected on the test pairs, so its scores on them count as test-selected.")
 

@@ -36,6 +36,7 @@ MODELS: dict[str, str] = {
     "changeformer": "semicdvl.models.changeformer:build_changeformer",
     "ban": "semicdvl.models.ban:build_ban",
     "siam_unet": "semicdvl.models.siam_unet:build_siam_unet",
+    "dpt": "semicdvl.models.dpt:build_dpt",
 }
 """Name -> builder. Adding a network takes one file and one line here; its heads are declared in its own file."""
 
@@ -54,7 +55,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
     >>> model = create_model("siam_light", backbone="test_resnet", pretrained=False, decoder_channels=8)
     >>> sorted(model.heads)
-    ['change', 'features', 'perturbed', 'segmentation', 'vlm_change']
+    ['change', 'complementary', 'features', 'perturbed', 'segmentation', 'vlm_change']
 
     Args:
         name: a name of `list_models()`, or `package.module:builder` for a network of your own.

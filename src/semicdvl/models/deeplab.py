@@ -96,7 +96,7 @@ class DeepLab(SiameseNetwork):
         )
         self.classify = nn.Conv2d(channels, classes, 1)
         self.auxiliary = DilatedClassifier(encoder.channels[2], classes) if auxiliary else None
-        self.heads = frozenset({"change", "perturbed"} | ({"auxiliary"} if auxiliary else set()))
+        self.heads = frozenset({"change", "perturbed", "complementary"} | ({"auxiliary"} if auxiliary else set()))
 
     def drop_train_heads(self) -> DeepLab:
         """Remove the auxiliary classifier and return the network."""
@@ -130,7 +130,7 @@ class DeepLab(SiameseNetwork):
         return {"auxiliary_BKHW": (self.resize_logits(small_BKHW, size_px=change_BKHW.shape[-2:]),)}
 
 
-@declare_heads("perturbed")
+@declare_heads("perturbed", "complementary")
 def build_deeplab(
     *,
     backbone: str = "resnet50s",

@@ -59,7 +59,7 @@ class PyramidPooling(nn.Module):
 class PSPNet(SiameseNetwork):
     """The network of this module's docstring; `build_psp` makes it."""
 
-    heads = frozenset({"change", "perturbed"})
+    heads = frozenset({"change", "perturbed", "complementary"})
     align_corners = True
 
     def __init__(self, encoder: Backbone, *, channels: int, classes: int) -> None:
@@ -80,7 +80,7 @@ class PSPNet(SiameseNetwork):
         return features_BDHW
 
 
-@declare_heads("perturbed")
+@declare_heads("perturbed", "complementary")
 def build_psp(
     *,
     backbone: str = "resnet50s",

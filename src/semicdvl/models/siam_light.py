@@ -27,7 +27,7 @@ from semicdvl.models.common.siamese import SiameseNetwork
 from semicdvl.models.encoders.timm import Backbone, build_backbone
 
 INFERENCE_HEADS = frozenset({"change"})
-TRAINING_HEADS = frozenset({"change", "vlm_change", "segmentation", "features", "perturbed"})
+TRAINING_HEADS = frozenset({"change", "vlm_change", "segmentation", "features", "perturbed", "complementary"})
 
 OFFICIAL_PREFIXES = {
     "encoder.net.": "backbone.",
@@ -146,7 +146,7 @@ class SiamLight(SiameseNetwork):
         return outputs
 
 
-@declare_heads("vlm_change", "segmentation", "features", "perturbed")
+@declare_heads("vlm_change", "segmentation", "features", "perturbed", "complementary")
 def build_siam_light(
     *,
     backbone: str = "resnet50s",

@@ -60,7 +60,7 @@ class SiamUNet(SiameseNetwork):
         symmetric: True with differences, False with both dates concatenated.
     """
 
-    heads = frozenset({"change", "perturbed"})
+    heads = frozenset({"change", "perturbed", "complementary"})
 
     def __init__(self, encoder: Backbone, *, fusion: UNetFusion, channels: int, classes: int) -> None:
         """Put the decoder on a backbone; each finer level has half the channels."""
@@ -89,7 +89,7 @@ class SiamUNet(SiameseNetwork):
         return map_BDHW
 
 
-@declare_heads("perturbed")
+@declare_heads("perturbed", "complementary")
 def build_siam_unet(
     *,
     backbone: str = "resnet34",

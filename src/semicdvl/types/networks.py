@@ -57,10 +57,15 @@ class Outputs:
         return replace(self, **cut)
 
 
-HEADS = ("change", "vlm_change", "segmentation", "features", "perturbed", "auxiliary", "distance")
-"""Names by which a method requests outputs: `segmentation` is t1 and t2 together, `features` likewise."""
+HEADS = ("change", "vlm_change", "segmentation", "features", "perturbed", "complementary", "auxiliary", "distance")
+"""Names by which a method requests outputs: `segmentation` is t1 and t2 together, `features` likewise.
 
-HEADS_WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "distance"})
+`complementary` is no output but a way to compute `change` (and what else reads the difference features) in training
+mode: the batch is two views of the same pairs, one after the other, and the halves of the difference features' channels
+that the one keeps are those that the other drops (UniMatch V2). It is computed only where a method asks for it by name.
+"""
+
+HEADS_WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "complementary", "distance"})
 """The heads that return what other parts of the network computed and have no weights of their own."""
 
 

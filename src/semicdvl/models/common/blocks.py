@@ -60,6 +60,28 @@ def append_channel_dropout(maps: Sequence[Tensor]) -> list[Tensor]:
     return [torch.cat([one, F.dropout2d(one, p=CHANNEL_DROPOUT)]) for one in maps]
 
 
+def drop_complementary_channels(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Drop channels of two views of the same pairs so that each view keeps what the other drops (UniMatch V2).
+
+    Each channel of a pair is dropped from either the first or the second view, by a fair coin, and doubled in the
+    other; a random half of the pairs is left whole in both. Maps of equal width share their mask, as published for
+    four maps of one width.
+
+    Args:
+        maps: BDHW maps whose batch is the first views of all pairs, then their second views.
+    """
+    count = len(maps[0]) // 2
+    whole_B = torch.randperm(count, device=maps[0].device)[: count // 2]
+    masks: dict[int, Tensor] = {}
+    for width in dict.fromkeys(one.shape[1] for one in maps):
+        kept_BD = torch.bernoulli(maps[0].new_full((count, width), CHANNEL_DROPOUT, dtype=torch.float32))
+        scaled_BD = kept_BD / CHANNEL_DROPOUT
+        both_2BD = torch.stack([scaled_BD, 1 / CHANNEL_DROPOUT - scaled_BD])
+        both_2BD[:, whole_B] = 1.0
+        masks[width] = both_2BD.flatten(0, 1)[:, :, None, None]
+    return [one * masks[one.shape[1]].to(one.dtype) for one in maps]
+
+
 def map_to_tokens(map_BDHW: Tensor) -> Tensor:
     """Flatten a map to tokens (B, H * W, D)."""
     return map_BDHW.flatten(2).transpose(1, 2)

