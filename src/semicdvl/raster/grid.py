@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyproj
 from affine import Affine
@@ -153,6 +154,36 @@ def _unwrap_longitudes(bounds: tuple[float, float, float, float], grid: Grid) ->
         return bounds
     turn_deg = FULL_CIRCLE_DEG * round((centre_deg - (left + right) / 2) / FULL_CIRCLE_DEG)
     return left + turn_deg, bottom, right + turn_deg, top
+
+
+def move_to_longitudes_of(grid: Grid, other: Grid) -> Grid:
+    """Return a grid in degrees, turned by full circles to the side of the 180th meridian where another one lies."""
+    if grid.crs is None or not grid.crs.is_geographic or grid.crs != other.crs:
+        return grid
+    centre_deg, other_deg = ((each.bounds[0] + each.bounds[2]) / 2 for each in (grid, other))
+    turns = round((other_deg - centre_deg) / FULL_CIRCLE_DEG)
+    return replace(grid, transform=Affine.translation(turns * FULL_CIRCLE_DEG, 0) @ grid.transform)
+
+
+def avoid_antimeridian(grid: Grid) -> Grid:
+    """Return a grid in degrees that crosses the 180th meridian in a CRS that counts longitudes from there.
+
+    Projected coordinates become longitudes from -180 to 180, of which GDAL finds only one side in such a grid. Other
+    grids are returned unchanged.
+    """
+    if grid.crs is None or not grid.crs.is_geographic:
+        return grid
+    left, _, right, _ = grid.bounds
+    if left >= -FULL_CIRCLE_DEG / 2 and right <= FULL_CIRCLE_DEG / 2:
+        return grid
+    wkt, found = re.subn(
+        r'PRIMEM\["Greenwich",0(\.0)?(,AUTHORITY\[[^]]*\])?\]', 'PRIMEM["antimeridian",180]', grid.crs.to_wkt(), count=1
+    )
+    if not found:
+        return grid
+    half_turns = -1 if left + right > 0 else 1
+    turned = Affine.translation(half_turns * FULL_CIRCLE_DEG / 2, 0) @ grid.transform
+    return replace(grid, crs=CRS.from_wkt(wkt), transform=turned)
 
 
 def lacks_datum_transformation(crs: CRS | None, other: CRS | None) -> bool:

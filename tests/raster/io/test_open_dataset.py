@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rasterio.control import GroundControlPoint
-from rasterio.rpc import RPC
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.errors import InputError
@@ -62,13 +61,10 @@ def test_truncated_jpeg(tmp_path):
         assert pair.shape_hw == (64, 96)
 
 
-def test_georeferenced_by_control_points_or_polynomials_only(tmp_path):
-    good, points, rpc = (tif(tmp_path / f"{name}.tif", city(40, 50), at(0, 90)) for name in ("a", "b", "c"))
+def test_unusable_control_points_are_refused(tmp_path):
+    good, two, mosaic = (tif(tmp_path / f"{name}.tif", city(40, 50), at(0, 90)) for name in ("a", "b", "c"))
+    tif(two, city(40, 50), crs=UTM, gcps=[GroundControlPoint(0, 0, 100, 90), GroundControlPoint(40, 50, 150, 50)])
+    assert "2 ground control points" in refused(good, two).problem
     corners = [GroundControlPoint(row, col, 100 + col, 90 - row) for row in (0, 40) for col in (0, 50)]
-    tif(points, city(40, 50), crs=UTM, gcps=corners)
-    one = [1.0] + [0.0] * 19
-    model = RPC(0.0, 1.0, 37.0, 1.0, one, one, 0.0, 1.0, -94.0, 1.0, one, one, 0.0, 1.0)
-    tif(rpc, city(40, 50), crs=None, rpcs=model)
-    for file, words in ((points, "ground control points"), (rpc, "rational polynomial coefficients")):
-        error = refused(good, file)
-        assert error.path == str(file) and words in error.problem and "gdalwarp" in error.remedy
+    tif(mosaic, city(40, 50), crs=UTM, gcps=corners)
+    assert "no grid with north up" in refused(f"{good},{mosaic}", good).problem

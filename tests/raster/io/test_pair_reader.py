@@ -142,7 +142,7 @@ def _bad(tmp_path: Path, case: str) -> tuple[Path, Path]:
         case "sizes":
             return plain, png(tmp_path / "other.png", city(60, 64))
         case "rotated":
-            return good, tif(broken, city(64, 64), Affine(0.5, 0.1, 0, 0.1, -0.5, 90))
+            return good, tif(broken, city(64, 64), Affine(0.5, 0.1, 0, 0.1, -0.5, 90), None)
         case _:
             raise AssertionError(case)
 

@@ -24,6 +24,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
+from semicdvl.raster.io.pair_notes import describe_unrelated_datums
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
@@ -103,6 +104,7 @@ def measure_pair(pair: RasterPair) -> PairCheck:
         shift=shift,
         notes=pair.notes,
         findings=(),
+        unrelated_datums=describe_unrelated_datums(pair.before, pair.after),
     )
     return check.with_findings(derive_findings(check))
 
@@ -249,6 +251,7 @@ def _read_image_facts(image: ImageReader) -> ImageFacts:
         no_data=_describe_no_data(dataset, image.bands[0]),
         resampled=image.warped,
         stretch=None if image.stretch is None else image.stretch.format_limits(),
+        notes=image.notes,
     )
 
 

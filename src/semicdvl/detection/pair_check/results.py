@@ -28,6 +28,8 @@ CHECK_FORMAT = "semicdvl-check"
 FINE, WARNINGS, UNUSABLE = 0, 1, 2
 VERDICTS = ("fine", "usable, with warnings", "not usable")
 LEVELS = ("note", "warning", "error")
+NOTED_KINDS = ("border", "datum", "reading")
+"""Kinds of findings that the notes of a pair say, too."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one image file says of itself; `gsd_m` is None without a CRS, `no_data` how it marks missing data."""
+    """What one image file says of itself.
+
+    `gsd_m` is None without a CRS, `no_data` says how missing data are marked, `notes` how the file was understood.
+    """
 
     path: str
     height_px: int
@@ -66,6 +71,7 @@ class ImageFacts:
     no_data: str
     resampled: bool
     stretch: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class PairCheck:
         shift: the measured shift between the dates.
         notes: what reading the images as a pair does to them.
         findings: what follows, the most severe first.
+        unrelated_datums: what says that no transformation between the datums of the images is known; None: one is.
 
     Examples:
         >>> import semicdvl as cd
@@ -100,6 +107,7 @@ class PairCheck:
     shift: Shift
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    unrelated_datums: str | None = None
 
     def with_findings(self, findings: Sequence[Finding]) -> PairCheck:
         """Return the same check with these findings, the most severe first."""
@@ -118,7 +126,9 @@ class PairCheck:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Findings that a reader of a result should know and that the pair's own notes do not say already."""
-        return tuple(str(finding) for finding in self.findings if finding.level > FINE and finding.kind != "border")
+        return tuple(
+            str(finding) for finding in self.findings if finding.level > FINE and finding.kind not in NOTED_KINDS
+        )
 
     def format_rows(self) -> list[tuple[str, str, str]]:
         """Return label, before, after: the facts of each image."""
@@ -230,6 +240,11 @@ def _check_grids(check: PairCheck) -> Iterator[Finding]:
         text = f"The pixel sizes differ ({sizes}): one date shows more detail"
         remedy = f"Average {_shorten_path(finer.path)} to the coarser pixels (`gdalwarp -tr`)"
         yield Finding("resolution", WARNINGS, text, remedy)
+    if check.unrelated_datums is not None:
+        yield Finding("datum", WARNINGS, check.unrelated_datums)
+    for facts in (before, after):
+        for note in facts.notes:
+            yield Finding("reading", WARNINGS, f"{_shorten_path(facts.path)}: {note}")
     share = max(check.overlap_before_frac, check.overlap_after_frac)
     if share < MIN_OVERLAP_FRAC:
         text = f"The images overlap on only {share:.1%} of the smaller one"

@@ -18,7 +18,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import Grid, find_pixel_offset
+from semicdvl.raster.grid import Grid, avoid_antimeridian, find_pixel_offset, move_to_longitudes_of
 from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
@@ -94,6 +94,11 @@ class ImageReader:
             self, dataset=self._open_warped_view(self.dataset, grid, Resampling.cubic), grid=grid, warped=True
         )
 
+    def move_to_longitudes_of(self, grid: Grid) -> ImageReader:
+        """Return a reader of the same open file whose longitudes are turned by full circles to those of a grid."""
+        moved = move_to_longitudes_of(self.file_grid, grid)
+        return self if moved == self.file_grid else replace(self, grid=moved, file_grid=moved)
+
     def on_file_grid(self) -> ImageReader:
         """Return a reader of the same open file on the file's own grid, without anything measured on another grid."""
         return ImageReader(
@@ -122,12 +127,13 @@ class ImageReader:
     def _open_warped_view(self, dataset: Any, grid: Grid, resampling: Resampling) -> WarpedVRT:
         """Open a view of a dataset that is resampled onto another grid."""
         plain = grid.crs is None
+        source = avoid_antimeridian(self.file_grid)
         flags = dataset.mask_flag_enums[self.bands[0] - 1]
         tagged = dataset.nodata is not None or MaskFlags.alpha in flags
         return WarpedVRT(
             dataset,
-            src_crs=PLACEHOLDER_CRS if plain else None,
-            src_transform=PLACEHOLDER_TRANSFORM @ self.file_grid.transform if plain else None,
+            src_crs=PLACEHOLDER_CRS if plain else source.crs,
+            src_transform=PLACEHOLDER_TRANSFORM @ self.file_grid.transform if plain else source.transform,
             crs=PLACEHOLDER_CRS if plain else grid.crs,
             transform=PLACEHOLDER_TRANSFORM @ grid.transform if plain else grid.transform,
             width=grid.width,

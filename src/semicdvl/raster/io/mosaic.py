@@ -29,6 +29,7 @@ from semicdvl.raster.grid import Grid, find_covering_window, find_pixel_offset
 from semicdvl.raster.io.alpha_band import choose_alpha_band
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name
 from semicdvl.raster.io.open_dataset import describe_root_cause, list_files, open_dataset, read_grid
+from semicdvl.raster.io.upright_view import require_north_up
 
 MAX_MOSAIC_PX = 2**31 - 1
 """GDAL's limit for the side of a raster."""
@@ -92,6 +93,7 @@ def open_mosaic(
             for name in resolved.gdal_names:
                 with open_dataset(name, display_name=name) as dataset:
                     paths += list_files(dataset, name)
+                    require_north_up(dataset, name)
                     choice = choose_alpha_band(dataset, name, views, alpha=alpha)
                     notes |= {choice.note: None} if choice.note else {}
                     _check_compatible(name, choice.dataset, first_name, first)

@@ -1,4 +1,4 @@
-"""Open one raster file, and reject files that cannot be used: missing, damaged, empty, rotated or not georeferenced.
+"""Open one raster file, and reject files that cannot be used: missing, damaged, empty, half georeferenced.
 
 Plain images have no georeference on purpose: `ignore_not_georeferenced` opens them without rasterio's warning.
 """
@@ -36,7 +36,7 @@ def open_dataset(gdal_name: str, *, display_name: str) -> Any:
 
     Raises:
         InputError: the file is missing, unreachable, no image, damaged or without pixels, its pixels are complex or
-            64-bit whole numbers, or its grid is rotated or given by ground control points or rational polynomials only.
+            64-bit whole numbers, or it has a CRS and nothing that says where its pixels lie.
     """
     local = is_local_name(gdal_name)
     if local and not Path(gdal_name).exists():
@@ -157,24 +157,17 @@ def _spread_indices(count: int) -> list[int]:
 
 
 def _check_georeferencing(dataset: Any, display_name: str) -> None:
-    """Reject what is not a north-up grid."""
-    transform = dataset.transform
-    if dataset.gcps[0] and transform.is_identity:
-        problem = "The image is georeferenced by ground control points only"
-        raise InputError(display_name, problem, "Rectify it with `gdalwarp` first")
-    if dataset.rpcs is not None and transform.is_identity:
-        problem = "The image is georeferenced by rational polynomial coefficients (RPC) only"
-        raise InputError(display_name, problem, "Orthorectify it with `gdalwarp -rpc` first")
-    if dataset.crs is not None and transform.is_identity:
-        code = dataset.crs.to_epsg()
-        problem = (
-            f"The image names a CRS ({f'EPSG:{code}' if code else 'without an EPSG code'}) but has no geotransform, so "
-            "position and size of its pixels are not known"
-        )
-        remedy = (
-            "Assign the corners (`gdal_edit.py -a_ullr`), or remove the CRS of both images (`gdal_edit.py -a_srs None`)"
-            " to compare them pixel by pixel"
-        )
-        raise InputError(display_name, problem, remedy)
-    if transform.b or transform.d:
-        raise InputError(display_name, "The grid of the image is rotated", "Make it north-up with `gdalwarp` first")
+    """Reject an image that names a CRS and nothing that says where its pixels lie."""
+    located = dataset.gcps[0] or dataset.rpcs is not None or not dataset.transform.is_identity
+    if dataset.crs is None or located:
+        return
+    code = dataset.crs.to_epsg()
+    problem = (
+        f"The image names a CRS ({f'EPSG:{code}' if code else 'without an EPSG code'}) but has no geotransform, so "
+        "position and size of its pixels are not known"
+    )
+    remedy = (
+        "Assign the corners (`gdal_edit.py -a_ullr`), or remove the CRS of both images (`gdal_edit.py -a_srs None`)"
+        " to compare them pixel by pixel"
+    )
+    raise InputError(display_name, problem, remedy)

@@ -30,8 +30,8 @@ def open_image_reader(
         alpha: which band says where there is data: see `raster.io.alpha_band.choose_alpha_band`.
 
     Raises:
-        InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, or its grid is rotated or
-            given by ground control points only; or the files of a mosaic do not fit together.
+        InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands or cannot be located; or
+            the files of a mosaic do not fit together.
     """
     resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
     with network_timeouts(resolved):
@@ -45,7 +45,8 @@ def open_image_reader(
             if len(resolved.gdal_names) == 1:
                 choice = choose_alpha_band(dataset, resolved.gdal_names[0], views, alpha=alpha)
                 dataset, notes = choice.dataset, (choice.note,) if choice.note else ()
-            dataset = open_upright_view(dataset, views)
+            upright = open_upright_view(dataset, views, display_name=resolved.display_name)
+            dataset, notes = upright.dataset, (*notes, *([upright.note] if upright.note else []))
             grid = read_grid(dataset)
             selected = _select_bands(resolved, dataset, bands)
             return ImageReader(

@@ -33,12 +33,8 @@ def describe_processing(
         notes.append(
             "The images have no CRS: they are assumed to be co-registered, and the results have no CRS either."
         )
-    if lacks_datum_transformation(before.file_grid.crs, after.file_grid.crs):
-        names = [f"{reader.path.name} ({describe_crs(reader.file_grid)})" for reader in (before, after)]
-        notes.append(
-            f"No transformation is known between the datums of {names[0]} and {names[1]}: positions may be off by "
-            "up to some hundred metres. Assign the right CRS, or look at the shift that `semicdvl check` measures."
-        )
+    unrelated = describe_unrelated_datums(before, after)
+    notes += [] if unrelated is None else [unrelated]
     if alignment is not None:
         notes.append(f"The after image was co-registered: it was misregistered by {alignment}.")
     notes += _describe_resampling(before, after, aligned=alignment is not None)
@@ -49,6 +45,17 @@ def describe_processing(
     if normalised:
         notes.append(_describe_match(match))
     return tuple(notes)
+
+
+def describe_unrelated_datums(before: ImageReader, after: ImageReader) -> str | None:
+    """Say that no transformation between the datums of both images is known; None where one is, or none is needed."""
+    if not lacks_datum_transformation(before.file_grid.crs, after.file_grid.crs):
+        return None
+    names = [f"{reader.path.name} ({describe_crs(reader.file_grid)})" for reader in (before, after)]
+    return (
+        f"No transformation is known between the datums of {names[0]} and {names[1]}: positions may be off by "
+        "up to some hundred metres. Assign the right CRS, or look at the shift that `semicdvl check` measures."
+    )
 
 
 def _describe_image(reader: ImageReader) -> list[str]:

@@ -228,10 +228,10 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
         raise InputError(name, "The grid must come from a single raster", remedy)
     with network_timeouts(resolved), ExitStack() as views:
         dataset = views.enter_context(open_dataset(resolved.gdal_names[0], display_name=name))
-        if dataset.crs is None:
+        if dataset.crs is None and dataset.gcps[1] is None and dataset.rpcs is None:
             problem = "The raster has no CRS, so its grid cannot be used for other images"
             raise InputError(name, problem, "Give a GeoTIFF with a CRS")
-        return read_grid(open_upright_view(dataset, views))
+        return read_grid(open_upright_view(dataset, views, display_name=name).dataset)
 
 
 def _make_pair(
@@ -246,6 +246,7 @@ def _make_pair(
     """Put two open images, each on its own grid, onto the part of the reference grid that both cover."""
     _check_plain_images(before, after)
     before, after = _share_geotransform(before, after), _share_geotransform(after, before)
+    before, after = (reader.move_to_longitudes_of(reference_grid) for reader in (before, after))
     common, after_grid = _find_common_grids(before, after, reference_grid, alignment)
     before, after = before.on_grid(common), after.on_grid(after_grid)
     row, col = find_pixel_offset(reference_grid, common) or (0, 0)
