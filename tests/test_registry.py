@@ -1,5 +1,6 @@
 """Names become code in one place: short names, `module:builder`, names on disk of builders that moved."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,43 @@ def test_a_wrong_name_is_answered_with_what_to_write(kind: str, plugin: str) -> 
         build_part(kind, plugin, REGISTRIES[kind], {"value": "three"})
     with pytest.raises(ConfigError, match="is not callable"):
         resolve_builder(kind, plugin.replace("double", "LIMIT"), REGISTRIES[kind])
+
+
+@pytest.fixture
+def folder_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder holds `mine_alone.py`, and is not on Python's path."""
+    (tmp_path / "mine_alone.py").write_text("def build(*, value: int = 1) -> int:\n    return 2 * value\n")
+    (tmp_path / "json.py").write_text("raise AssertionError('a module of the folder hides one of Python')\n")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(tmp_path))])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine_alone", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_a_module_of_the_current_folder_is_found_for_the_user(kind: str, folder_of_a_module: Path) -> None:
+    before = list(sys.path)
+    assert build_part(kind, "mine_alone:build", REGISTRIES[kind], {"value": 21}) == 42
+    assert sys.path == before
+    assert resolve_builder(kind, "json:loads", REGISTRIES[kind])("2") == 2, "what is installed comes first"
+
+
+def test_a_module_of_the_current_folder_is_not_found_for_a_stored_file(folder_of_a_module: Path) -> None:
+    stored = Origin(folder_of_a_module / "run.json", trust=("mine_alone",))
+    with pytest.raises(ConfigError, match=r"No module named 'mine_alone'.*add the module's folder to .* PYTHONPATH"):
+        resolve_builder("model", "mine_alone:build", MODELS, origin=stored)
+    assert "mine_alone" not in sys.modules
+
+
+def test_a_missing_module_is_told_from_what_a_module_misses(folder_of_a_module: Path) -> None:
+    (folder_of_a_module / "needs_more.py").write_text("import no_such_library\n")
+    with pytest.raises(ConfigError, match=r"the module needs 'no_such_library'\. Install it"):
+        resolve_builder("VLM", "needs_more:build", VLMS)
+    with pytest.raises(ConfigError, match=r"Start in its folder, or add the module's folder to .* PYTHONPATH"):
+        resolve_builder("VLM", "no_such_module:build", VLMS)
+    with pytest.raises(ConfigError, match=r"write it as package\.module:builder"):
+        resolve_builder("VLM", ":build", VLMS)
+    assert str(folder_of_a_module) not in sys.path
 
 
 def test_names_in_files_on_disk_lead_to_where_the_builder_is_now() -> None:

@@ -4,8 +4,9 @@ Each room of parts (`models`, `methods`, `vlms`, `data`, `unsupervised`) has one
 `__init__`. `resolve_builder` turns a name of such a dict, or a user's own `package.module:builder`, into the callable;
 `build_part` also checks the options and calls it.
 
-A name that the user types may name any code. A name that stands in a stored file, which somebody may have sent, means a
-registered part, or a plug-in of a module that the user trusts by name; see `Origin`.
+A name that the user types may name any code, and its module is also looked for in the current folder. A name that
+stands in a stored file, which somebody may have sent, means a registered part, or a plug-in of a module that the user
+trusts by name; see `Origin`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import importlib
 import inspect
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -84,7 +86,7 @@ def resolve_builder(kind: str, name: str, table: Mapping[str, str], *, origin: O
     is_foreign = origin.file is not None and not (name in MOVED_BUILDERS or name in table or name in table.values())
     if is_foreign and ":" in name:
         _require_consent(kind, name, origin)
-    module, attribute = _import_module(kind, name, table)
+    module, attribute = _import_module(kind, name, table, origin=origin)
     builder = getattr(module, attribute, None)
     if is_foreign and not _is_plugin(kind, builder, module.__name__):
         raise ConfigError(
@@ -133,20 +135,47 @@ def _is_plugin(kind: str, builder: Any, module_name: str) -> bool:
     return inspect.isfunction(builder) and builder.__name__.partition("_")[0] in BUILDER_VERBS
 
 
-def _import_module(kind: str, name: str, table: Mapping[str, str]) -> tuple[ModuleType, str]:
+def _import_module(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = USER) -> tuple[ModuleType, str]:
     """Import the module of a builder; return it and the builder's name in it."""
     target = table.get(name, MOVED_BUILDERS.get(name, name if ":" in name else None))
     if target is None:
         raise ConfigError(f"unknown {kind} '{name}'.{suggest_nearest(name, table)} Known: {', '.join(sorted(table))}.")
     module_name, _, attribute = target.partition(":")
+    by_user = target == name and origin.file is None
     try:
-        return importlib.import_module(module_name), attribute
-    except ImportError as error:
+        with _search_current_folder() if by_user else nullcontext():
+            return importlib.import_module(module_name), attribute
+    except (ImportError, ValueError) as error:  # ValueError: an empty name, such as that of ":build"
         if target != name:  # a fault of this package, or of an optional one that its module needs
             raise
-        raise ConfigError(
-            f"{kind} '{name}' cannot be imported ({error}); write it as package.module:builder."
-        ) from None
+        found = (
+            f"{kind} '{name}' cannot be imported ({error}); {_advise_on_import(error, module_name, by_user=by_user)}"
+        )
+        raise ConfigError(found) from None
+
+
+def _advise_on_import(error: Exception, module_name: str, *, by_user: bool) -> str:
+    """Return what to do about a module that cannot be imported."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and missing != module_name and not module_name.startswith(f"{missing}."):
+        return f"the module needs '{missing}'. Install it, or add its folder to the environment variable PYTHONPATH."
+    place = "Start in its folder, or add" if by_user else "Of a stored file it is not looked for in this folder: add"
+    return f"write it as package.module:builder. {place} the module's folder to the environment variable PYTHONPATH."
+
+
+@contextmanager
+def _search_current_folder() -> Iterator[None]:
+    """Let an import look in the current folder, after everything else; the search path is then as it was."""
+    folder = str(Path.cwd())
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def list_options(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = USER) -> tuple[str, ...]:
