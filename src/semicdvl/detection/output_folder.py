@@ -32,7 +32,11 @@ MANIFEST_FILE = "manifest.json"
 
 DETECTION_FORMAT = "semicdvl-detect"
 """What run.json names as its format."""
-OUTPUT_FILES = ("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "changes.qml", "report.html", "run.json")
+OUTPUT_FILES = (
+    *("change.tif", "score.tif", "t1.tif", "t2.tif", "changes.gpkg", "report.html", "run.json"),
+    *("change.qml", "score.qml", "t1.qml", "t2.qml", "changes.qml"),
+    *("change.tif.aux.xml", "t1.tif.aux.xml", "t2.tif.aux.xml"),
+)
 EXTRA_OUTPUT_FILES = tuple(f"changes.{name}" for name in VECTOR_FORMATS if name != "gpkg")
 """The polygons in further formats, where the settings name some."""
 EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")

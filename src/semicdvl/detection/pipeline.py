@@ -15,6 +15,7 @@ from semicdvl.detection.changes import DetectedChanges, collect_warnings, summar
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
+from semicdvl.detection.map_styles import write_map_styles
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
 from semicdvl.detection.pair_check.check import CheckedPair, judge_reliability, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
@@ -89,7 +90,7 @@ def write_detection(
     """Find what changed between two images and write it to a folder.
 
     Written are `change.tif` (1 changed, 0 unchanged, 255 no data), `score.tif` (NaN no data), `t1.tif` and `t2.tif`
-    (classes, where the detector has them), `changes.gpkg` (with its style for a GIS, which is in `changes.qml`, too),
+    (classes, where the detector has them), `changes.gpkg`, a style for QGIS beside each of them (`.qml`),
     `report.html` and `run.json`. They are made in a hidden folder beside `out`, which takes its place at the end:
     whatever happens before (an error, Ctrl-C, a full disk), `out` stays what it was. An interrupted run is resumed from
     its finished rows of tiles when it is started again with the same images, settings and detector, and gives the same
@@ -202,6 +203,7 @@ class _DetectionRun:
         """Write what stands beside the rasters: polygons, report and run.json."""
         with self.console.status("objects and rasters"):
             write_polygons(folder, changes, self.fingerprint.config)
+            write_map_styles(folder, changes)
         self.clock.end_stage("write")
         record, pair = self.make_record(changes), self.checked.pair
         with self.console.status("report"):

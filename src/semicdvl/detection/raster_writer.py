@@ -19,7 +19,7 @@ from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.polygonise import PackedMask
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
-from semicdvl.reports.colours import choose_class_colours
+from semicdvl.reports.colours import CHANGE_MAP_COLOURS, choose_class_colours
 from semicdvl.types import IGNORE, ChangeMap
 
 SCORE_FILE_STEPS = 1024
@@ -176,7 +176,7 @@ def _describe_band(name: str, classes: tuple[str, ...]) -> BandDescription:
     """Return what a raster of the result says of itself."""
     if name == "change":
         tags = {"CLASS_0": "unchanged", "CLASS_1": "changed"}
-        return BandDescription("uint8", IGNORE, tags, [(245, 245, 240), (230, 60, 40)], "change")
+        return BandDescription("uint8", IGNORE, tags, CHANGE_MAP_COLOURS, "change")
     if name == "score":
         return BandDescription("float32", float("nan"), description="change score 0-1")
     tags = {f"CLASS_{value}": word for value, word in enumerate(classes)}

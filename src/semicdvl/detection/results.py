@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semicdvl.atomic_files import write_folder_atomically
 from semicdvl.detection.changes import ChangeSummary, DetectedChanges, summarise_changes
 from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.map_styles import write_map_styles
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
 from semicdvl.detection.raster_writer import RasterArrays
 from semicdvl.detection.report import draw_overview, write_detection_report
@@ -120,6 +121,7 @@ class DetectionResult:
         with write_folder_atomically(out) as work:
             source.rasters.write_files(work)
             write_polygons(work, source.changes, source.run.config)
+            write_map_styles(work, source.changes)
             write_detection_report(work, source.pair.select_rgb(), source.changes, source.run)
             write_run_record(work / "run.json", self.grid, source.changes, source.run)
             carry_over_other_files(out, work)

@@ -14,6 +14,13 @@ Colour = tuple[int, int, int]
 
 KIND_COLOURS: dict[str, Colour] = dict(CHANGE_KIND_STYLE.colours)
 """The same in reports as in a GIS."""
+CHANGE_MAP_COLOURS: tuple[Colour, Colour] = ((245, 245, 240), KIND_COLOURS["changed"])
+"""Unchanged and changed, where the kind of change is not shown."""
+SCORE_STOPS: tuple[tuple[float, Colour], ...] = (
+    (0.0, (255, 247, 236)), (0.25, (253, 212, 158)), (0.5, (252, 141, 89)), (0.75, (215, 48, 31)),
+    (1.0, (127, 0, 0)),
+)  # fmt: skip
+"""Colours of change scores, from pale to dark (ColorBrewer's OrRd)."""
 OUTLINE_COLOUR: Colour = (255, 225, 0)
 
 COMMON_CLASS_COLOURS: dict[str, Colour] = {

@@ -20,11 +20,11 @@ from semicdvl.raster.vector.formats import VECTOR_FORMATS
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml
 from semicdvl.registry import build_part
 
-FIXED_TIMESTAMP = "1970-01-01T00:00:00Z"
-"""Stored in place of the time of writing, so that the same polygons give the same bytes."""
+FIXED_TIMESTAMP = "1970-01-01T00:00:00.000Z"
+"""Stored in place of the time of writing: the same polygons give the same bytes. GeoPackage wants milliseconds."""
 
 CHANGES_LAYER = "changes"
-"""The layer of the objects; a GeoPackage has a second one for QGIS, with the style."""
+"""The layer of the objects."""
 
 
 def get_vector_format(path: Path) -> VectorFormat:

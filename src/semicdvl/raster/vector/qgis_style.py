@@ -2,7 +2,7 @@
 
 QGIS reads a categorised renderer whose symbols have their properties as `Option` (older versions: as `prop`, so both
 are written), and in a GeoPackage a table `layer_styles` with a row of empty schema, the layer's name, its geometry
-column and `useAsDefault`.
+column and `useAsDefault`. A layer of a file whose own styles GDAL does not list takes the `.qml` beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,14 @@ LAYER_STYLES_COLUMNS = {
     "ui": "TEXT(30)",
     "update_time": "DATETIME DEFAULT CURRENT_TIMESTAMP",
 }
+HIDE_UNREGISTERED_TABLES = (
+    "CREATE TABLE IF NOT EXISTS gpkg_extensions (table_name TEXT, column_name TEXT, extension_name TEXT NOT NULL, "
+    "definition TEXT NOT NULL, scope TEXT NOT NULL, "
+    "CONSTRAINT ge_tce UNIQUE (table_name, column_name, extension_name))",
+    "INSERT INTO gpkg_extensions VALUES "
+    "(NULL, NULL, 'gdal_aspatial', 'http://gdal.org/geopackage_aspatial.html', 'read-write')",
+)
+"""Lets GDAL show the tables of `gpkg_contents` alone: the styles are no layer, so that readers find one layer."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ CHANGE_KIND_STYLE = QgisStyle(
 
 def build_qml(style: QgisStyle) -> str:
     """Return the style as QML, the XML that QGIS reads."""
-    root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
+    root = make_qml_root()
     renderer = ET.SubElement(
         root, "renderer-v2", type="categorizedSymbol", attr=style.column, symbollevels="0", enableorderby="0",
         forceraster="0",
@@ -69,6 +77,16 @@ def build_qml(style: QgisStyle) -> str:
             categories, "category", value=value, label=label, symbol=str(number), render="true", type="string"
         )
         _add_symbol(symbols, str(number), colour)
+    return format_qml(root)
+
+
+def make_qml_root() -> ET.Element:
+    """Return the outermost element of a style."""
+    return ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
+
+
+def format_qml(root: ET.Element) -> str:
+    """Return a style as text."""
     ET.indent(root, " ")
     text = ET.tostring(root, encoding="unicode")
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}\n"
@@ -116,11 +134,8 @@ def _insert_style(database: sqlite3.Connection, style: QgisStyle, layer: str) ->
     ).fetchone()
     columns = ", ".join(f'"{name}" {kind}' for name, kind in LAYER_STYLES_COLUMNS.items())
     database.execute(f"CREATE TABLE layer_styles ({columns})")
-    database.execute(
-        "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
-        "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?, 0)",
-        [changed],
-    )
+    for statement in HIDE_UNREGISTERED_TABLES:
+        database.execute(statement)
     database.execute(
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
         "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
