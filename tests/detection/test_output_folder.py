@@ -9,7 +9,7 @@ import rasterio
 from tests.support.brightness_detector import QUIET, TILES, Brighter, read
 
 from semicdvl.detection import pipeline
-from semicdvl.detection.output_folder import OUTPUT_FILES
+from semicdvl.detection.output_folder import OUTPUT_FILES, carry_over_other_files, check_output_folder
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError, OutputError
 
@@ -85,3 +85,18 @@ def test_nothing_but_no_data_is_an_error(tifs, tmp_path):
     with pytest.raises(InputError, match=r"after\.tif: The image has no data"):
         write_detection(*tifs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after.tif", "before.tif"]
+
+
+def test_a_review_is_no_obstacle_and_stays(tmp_path) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    for folder in (out, work, out / "labels"):
+        folder.mkdir()
+    (out / "run.json").write_text('{"format": "semicdvl-detect"}')
+    names = ("review.sqlite", "review.sqlite-wal", "reviewed.gpkg", "reviewed.gpkg-journal", "review.json")
+    for name in names:
+        (out / name).write_text(name)
+    (out / "labels" / "train.toml").write_text("x")
+    check_output_folder(out, overwrite=False)
+    carry_over_other_files(out, work)
+    assert [(work / name).read_text() for name in names] == list(names)
+    assert (work / "labels" / "train.toml").read_text() == "x"

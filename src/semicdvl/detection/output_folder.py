@@ -41,6 +41,8 @@ EXTRA_OUTPUT_FILES = tuple(f"changes.{name}" for name in VECTOR_FORMATS if name 
 """The polygons in further formats, where the settings name some."""
 EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
 """What `evaluate` and `suggest` add; it is replaced with the map it belongs to. A sample with answers in it stays."""
+REVIEW_FILES = ("review.sqlite", "reviewed.gpkg", "reviewed.qml", "review.json", "labels")
+"""What a person made of a result in the review page; another run into the same folder leaves it there."""
 
 
 def check_output_folder(out: Path, *, overwrite: bool) -> None:
@@ -54,7 +56,7 @@ def check_output_folder(out: Path, *, overwrite: bool) -> None:
     entries = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not entries or overwrite:
         return
-    foreign = [name for name in entries if not _is_output(name)]
+    foreign = [name for name in entries if not _is_output(name) and not _is_review(name)]
     if not foreign and not is_detection(out):
         foreign = entries
     if foreign:
@@ -69,6 +71,11 @@ def _is_output(name: str) -> bool:
     """Tell whether a file is an output, an evaluation of it, or what a GIS leaves beside one."""
     known = OUTPUT_FILES + EXTRA_OUTPUT_FILES + EVALUATION_FILES
     return name in known or any(name.startswith(f"{file}.aux") or name.startswith(f"{file}-") for file in known)
+
+
+def _is_review(name: str) -> bool:
+    """Tell whether a file is the work of a person, or what SQLite or a GIS leaves beside it."""
+    return name in REVIEW_FILES or any(name.startswith(f"{file}-") for file in REVIEW_FILES)
 
 
 def is_detection(out: Path) -> bool:

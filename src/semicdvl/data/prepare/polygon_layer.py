@@ -39,6 +39,9 @@ VECTOR_SUFFIXES = frozenset(
 )
 """Files that are read as vectors where a raster is possible, too."""
 PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
+REVIEWED_LAYER, STATE_COLUMN, ACCEPTED, REJECTED = "reviewed", "state", "accepted", "rejected"
+"""The layer that a review writes (`reviewed.gpkg`): what a person accepted is change, what a person rejected is not,
+and of the ground of the others nothing is known."""
 _REMEDY = "Give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet file"
 
 
@@ -55,6 +58,7 @@ class PolygonLayer:
         outside: number of polygons that don't touch the raster.
         leftovers: points, lines and polygons without area that were left out, in the raster's CRS.
         smaller_than_pixel: bool for each of `shapes`, whether no centre of a pixel of the raster lies in it.
+        undecided: number of polygons of a review that nobody has accepted or rejected.
     """
 
     path: Path
@@ -65,6 +69,7 @@ class PolygonLayer:
     outside: int = 0
     leftovers: NDArray[np.object_] = field(default_factory=lambda: np.zeros(0, object))
     smaller_than_pixel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    undecided: int = 0
 
     def __len__(self) -> int:
         """Return the number of polygons on the raster."""
@@ -139,6 +144,11 @@ class PolygonLayer:
                 "are smaller than a pixel and cover the centre of none; the ground there counts as not known",
             ),
             (self.outside, "is outside the images and was left out", "are outside the images and were left out"),
+            (
+                self.undecided,
+                "is neither accepted nor rejected; the ground there counts as not known",
+                "are neither accepted nor rejected; the ground there counts as not known",
+            ),
         )
         return tuple(
             f"{self.path.name}: 1 row {one}." if count == 1 else f"{self.path.name}: {count} rows {several}."
@@ -164,6 +174,8 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
     if frame.empty:
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
     parts = _select_polygons(frame)
+    if not len(parts.shapes) and STATE_COLUMN in frame:
+        raise InputError(path, f"none of its {len(frame)} changes is accepted", "Accept some in the review page first")
     if not len(parts.shapes):
         kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if isinstance(kind, str)})) or "no geometry"
         raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
@@ -187,10 +199,11 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
         shapes[on_raster],
         rows[on_raster],
         repaired=int((~is_valid).sum()),
-        not_polygons=len(frame) - len(shapes),
+        not_polygons=len(frame) - len(shapes) - parts.undecided - parts.rejected,
         outside=int((~on_raster).sum()),
         leftovers=leftovers[~shapely.is_empty(leftovers)],
         smaller_than_pixel=_find_smaller_than_pixel(shapes[on_raster], grid),
+        undecided=parts.undecided,
     )
 
 
@@ -205,7 +218,8 @@ def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
         name = _choose_layer(path, layer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
-            return gpd.read_file(path, layer=name, columns=[], engine="pyogrio")
+            columns = [STATE_COLUMN] if name == REVIEWED_LAYER else []
+            return gpd.read_file(path, layer=name, columns=columns, engine="pyogrio")
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(path, f"is not a vector file that can be read ({reason})", _REMEDY) from error
@@ -229,6 +243,8 @@ def _choose_layer(path: Path, requested: str | None) -> str:
     if requested is None:
         if len(layers) == 1:
             return layers[0]
+        if REVIEWED_LAYER in layers:
+            return REVIEWED_LAYER
         problem = "holds no layer with geometry" if not layers else f"holds {len(layers)} layers: {listed}"
         raise InputError(path, problem, "Name one of them with --layer" if layers else _REMEDY)
     if requested not in layers:
@@ -239,25 +255,36 @@ def _choose_layer(path: Path, requested: str | None) -> str:
 
 @dataclass(frozen=True)
 class _LayerParts:
-    """The geometries of a layer in two dimensions: its polygons with their rows, and everything else but nothing."""
+    """The geometries of a layer in two dimensions: its polygons with their rows, and everything else but nothing.
+
+    The polygons of a review that nobody decided on are among the leftovers; the rejected ones are nowhere.
+    """
 
     shapes: NDArray[np.object_]
     rows: NDArray[np.int64]
     leftovers: NDArray[np.object_]
+    undecided: int = 0
+    rejected: int = 0
 
 
 def _select_polygons(frame: gpd.GeoDataFrame) -> _LayerParts:
     """Separate the polygons of a layer, those in geometry collections included, from the rest."""
     geometries = np.asarray(frame.geometry.to_numpy(), object)
     present = np.array([shape is not None and not shapely.is_empty(shape) for shape in geometries], bool)
-    shapes, rows, leftovers = [], [], []
-    for row in np.flatnonzero(present):
+    states = np.asarray(frame[STATE_COLUMN], object) if STATE_COLUMN in frame else np.full(len(frame), ACCEPTED, object)
+    undecided = present & ~np.isin(states, (ACCEPTED, REJECTED))
+    shapes, rows = [], []
+    leftovers = [shapely.force_2d(shape) for shape in geometries[undecided]]
+    for row in np.flatnonzero(present & (states == ACCEPTED)):
         polygons, rest = _separate_polygons(shapely.force_2d(geometries[row]))
         leftovers += rest
         if polygons:
             shapes.append(polygons[0] if len(polygons) == 1 else shapely.union_all(polygons))
             rows.append(int(row))
-    return _LayerParts(_to_array(shapes), np.array(rows, np.int64), _to_array(leftovers))
+    rejected = int((present & (states == REJECTED)).sum())
+    return _LayerParts(
+        _to_array(shapes), np.array(rows, np.int64), _to_array(leftovers), int(undecided.sum()), rejected
+    )
 
 
 def _separate_polygons(shape: Any) -> tuple[list[Any], list[Any]]:
