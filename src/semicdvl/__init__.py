@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         register_model,
         register_vlm,
     )
+    from semicdvl.api.review import create_review_app, serve
     from semicdvl.api.training import (
         adapt,
         benchmark,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from semicdvl.models import create_model, list_models
     from semicdvl.official import ImportedCheckpoint
     from semicdvl.pseudo_labels.quality import FillResult
+    from semicdvl.review.settings import ServeConfig
     from semicdvl.synthetic.city import SyntheticCity
     from semicdvl.synthetic.config import CitySpec
     from semicdvl.synthetic.generate import generate_city
@@ -131,6 +133,7 @@ __all__ = [
     "SavedDetection",
     "Segments",
     "SemicdvlError",
+    "ServeConfig",
     "StoreError",
     "SuggestConfig",
     "Suite",
@@ -146,6 +149,7 @@ __all__ = [
     "create_detector",
     "create_method",
     "create_model",
+    "create_review_app",
     "create_vlm",
     "create_vlm_detector",
     "detect",
@@ -179,6 +183,7 @@ __all__ = [
     "register_vlm",
     "resolve_prompts",
     "run_demo",
+    "serve",
     "suggest",
     "train",
     "verify_store",
@@ -204,6 +209,7 @@ _EXPORTS = {
         "register_model",
         "register_vlm",
     ),
+    "semicdvl.api.review": ("create_review_app", "serve"),
     "semicdvl.api.training": (
         "adapt",
         "benchmark",
@@ -248,6 +254,7 @@ _EXPORTS = {
     "semicdvl.models": ("create_model", "list_models"),
     "semicdvl.official": ("ImportedCheckpoint",),
     "semicdvl.pseudo_labels.quality": ("FillResult",),
+    "semicdvl.review.settings": ("ServeConfig",),
     "semicdvl.synthetic.city": ("SyntheticCity",),
     "semicdvl.synthetic.config": ("CitySpec",),
     "semicdvl.synthetic.generate": ("generate_city",),

@@ -4,5 +4,6 @@ parts.py      build, list and register the exchangeable parts: networks, methods
 images.py     what a caller gives for an image -> what the readers take
 detection.py  detect, detect_to_folder, detect_pairs, check_pair, run_demo
 labels.py     change_events, pseudo_label, prepare, suggest
+review.py     serve, create_review_app
 training.py   train, adapt, evaluate, benchmark, export, import_official
 """

@@ -1,0 +1,120 @@
+"""The application: routes, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from semicdvl.errors import ConfigError, InputError, OutputError, SemicdvlError
+from semicdvl.review.folder import find_pairs
+from semicdvl.review.geometry import BadShape
+from semicdvl.review.routes import changes, estimates, page, pairs
+from semicdvl.review.schemas import Problem
+from semicdvl.review.security import Guard
+from semicdvl.review.session import NoSuchPair, Sessions
+from semicdvl.review.settings import ServeConfig
+from semicdvl.review.store import Conflict, NoSuchChange
+from semicdvl.version import __version__
+
+log = logging.getLogger("semicdvl.review")
+STATUS_OF: dict[type[Exception], int] = {
+    NoSuchPair: 404,
+    NoSuchChange: 404,
+    Conflict: 409,
+    BadShape: 422,
+    ConfigError: 409,
+    InputError: 422,
+    OutputError: 507,
+    SemicdvlError: 500,
+}
+"""Error -> status of the answer; the first class that fits."""
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "The request cannot be read, or names another server",
+        401: "The token is missing or wrong",
+        403: "The request comes from another site",
+        404: "There is no such pair, change, place or tile",
+        409: "Somebody else wrote it in the meantime",
+        413: "The request is too large",
+        422: "The request, or a file of the result, cannot be used",
+        507: "The folder cannot be written",
+    }.items()
+}
+DESCRIPTION = """Review a change map, or label patches. The page uses nothing else.
+
+Send the token that `semicdvl serve` prints as `Authorization: Bearer TOKEN`. Every change has a version; a request
+that writes names the version that it saw, and is refused (409) where somebody else wrote in between."""
+
+
+def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) -> Guard:
+    """Return the review server of a folder as an ASGI application, to be run by uvicorn or tested.
+
+    Args:
+        folder: a result of `detect`, a folder of such results, or with `label` a folder of image pairs.
+        config: the settings; None: the defaults, with a token of its own.
+
+    Raises:
+        InputError: the folder holds nothing that can be served.
+    """
+    root, config = Path(folder).resolve(), config or ServeConfig()
+    if not root.is_dir():
+        raise InputError(folder, "is not a folder", "Give a folder that `semicdvl detect` wrote")
+    sessions = Sessions(find_pairs(root), config)
+
+    @asynccontextmanager
+    async def live(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        sessions.close()
+
+    app = FastAPI(
+        title="semicdvl review",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # the pages of FastAPI fetch their scripts from the network
+        redoc_url=None,
+        lifespan=live,
+        responses=RESPONSES,
+    )
+    for kind, status in STATUS_OF.items():
+        app.add_exception_handler(kind, _make_handler(status))
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(Exception, _answer_failure)
+    app.include_router(pairs.make_router(sessions, folder=str(root)))
+    app.include_router(changes.make_router(sessions))
+    app.include_router(estimates.make_router(sessions))
+    app.include_router(page.make_router())
+    return Guard(app, config=config)
+
+
+def _make_handler(status: int) -> Callable[[Request, Exception], JSONResponse]:
+    """Return what answers an error with a status and its message."""
+
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=status)
+
+    return answer
+
+
+def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """Say which field of a request is wrong; what was sent is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"loc": [str(part)[:100] for part in one["loc"]], "msg": str(one["msg"])[:300], "type": one["type"]}
+        for one in error.errors()[:20]
+    ]
+    return JSONResponse({"detail": found}, status_code=422)
+
+
+def _answer_failure(_: Request, error: Exception) -> JSONResponse:
+    """Answer a mistake of this program; the server goes on."""
+    log.error("a request failed", exc_info=error)
+    return JSONResponse({"detail": f"An error in this program ({type(error).__name__})."}, status_code=500)

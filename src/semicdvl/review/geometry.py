@@ -1,0 +1,116 @@
+"""Shapes that a request draws: mended where that is clear, otherwise refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely import LineString, MultiPolygon, Polygon
+from shapely.errors import GEOSException
+
+from semicdvl.raster.grid import Grid
+
+MAX_VERTICES = 20_000
+MIN_AREA_PX = 0.25
+"""A smaller shape is a slip of the hand."""
+
+
+class BadShape(Exception):
+    """A shape that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class MendedShape:
+    """A valid shape, and what was done to it.
+
+    Attributes:
+        geometry: in map coordinates.
+        notes: what was mended, as sentences.
+    """
+
+    geometry: MultiPolygon
+    notes: tuple[str, ...] = ()
+
+
+def mend_polygons(polygons: Sequence[Sequence[Sequence[Sequence[float]]]], grid: Grid) -> MendedShape:
+    """Return polygons (rings of positions) as a valid multi-polygon on the map.
+
+    Raises:
+        BadShape: nothing of it is left, or it has too many vertices.
+    """
+    count = sum(len(ring) for polygon in polygons for ring in polygon)
+    if count > MAX_VERTICES:
+        raise BadShape(f"The shape has {count:,} vertices; at most {MAX_VERTICES:,} are possible.")
+    try:
+        drawn = MultiPolygon([Polygon(polygon[0], polygon[1:]) for polygon in polygons if polygon])
+    except (ValueError, GEOSException) as error:
+        raise BadShape(f"The shape is no polygon ({error}).") from error
+    if drawn.is_empty or not np.isfinite(shapely.get_coordinates(drawn)).all():
+        raise BadShape("The shape is empty, or a coordinate is not a number.")
+    notes = []
+    shape: Any = drawn
+    if not drawn.is_valid:
+        shape = keep_polygons(shapely.make_valid(drawn))
+        notes.append("The outline crossed itself and was mended.")
+    on_map = keep_polygons(shapely.intersection(shape, shapely.box(*grid.bounds)))
+    pixel_area = abs(grid.transform.a * grid.transform.e)
+    if on_map.area < MIN_AREA_PX * pixel_area:
+        outside = shape.area >= MIN_AREA_PX * pixel_area
+        raise BadShape("The shape lies outside of the map." if outside else "The shape has no area: draw it larger.")
+    if on_map.area < shape.area * (1 - 1e-9):
+        notes.append("The part outside of the map was cut off.")
+    return MendedShape(on_map if on_map.area < shape.area * (1 - 1e-9) else shape, tuple(notes))
+
+
+def keep_polygons(shape: Any) -> MultiPolygon:
+    """Return the polygons of any shape as one multi-polygon; lines and points that a repair left are dropped."""
+    parts = [part for part in shapely.get_parts(shapely.get_parts(shape)) if part.geom_type == "Polygon"]
+    merged = shapely.union_all(parts) if len(parts) > 1 else (parts[0] if parts else Polygon())
+    return MultiPolygon(
+        [part for part in shapely.get_parts(merged) if part.geom_type == "Polygon" and not part.is_empty]
+    )
+
+
+def split_shape(shape: MultiPolygon, line: Sequence[Sequence[float]]) -> list[MultiPolygon]:
+    """Cut a shape along a line; parts that the line does not touch stay with the largest piece.
+
+    Returns:
+        Two pieces or more, the largest first.
+
+    Raises:
+        BadShape: the line does not lead from one edge to another.
+    """
+    if len(line) > MAX_VERTICES:
+        raise BadShape(f"The line has {len(line):,} vertices; at most {MAX_VERTICES:,} are possible.")
+    try:
+        cut = LineString(line)
+    except (ValueError, GEOSException) as error:
+        raise BadShape(f"The line cannot be used ({error}).") from error
+    pieces: list[Any] = []
+    untouched: list[Any] = []
+    for part in shape.geoms:
+        cells = _cut_polygon(part, cut)
+        (pieces if len(cells) > 1 else untouched).extend(cells)
+    if len(pieces) < 2:
+        raise BadShape("The line does not divide the change: draw it from outside to outside, right across.")
+    pieces.sort(key=lambda piece: -piece.area)
+    return [
+        keep_polygons(shapely.MultiPolygon([pieces[0], *untouched])),
+        *(MultiPolygon([piece]) for piece in pieces[1:]),
+    ]
+
+
+def _cut_polygon(polygon: Polygon, cut: LineString) -> list[Polygon]:
+    """Return the cells into which a line cuts a polygon."""
+    edges = shapely.union_all([polygon.boundary, cut])
+    cells = shapely.get_parts(shapely.polygonize(list(shapely.get_parts(edges))))
+    inside = [cell for cell in cells if polygon.contains(cell.representative_point())]
+    return inside or [polygon]
+
+
+def merge_shapes(shapes: Sequence[MultiPolygon]) -> MultiPolygon:
+    """Return the union of shapes."""
+    return keep_polygons(shapely.union_all(list(shapes)))

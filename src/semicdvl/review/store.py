@@ -1,0 +1,451 @@
+"""The decisions of a review in one SQLite file: every one is on disk before the next object is shown.
+
+    OUT/review.sqlite
+        meta      of which map it is
+        changes   one row per object, as it is now and as the detection found it
+        log       what was done, with the rows before it, so that it can be undone
+        places    the random sample of places, with what a person said of them
+
+Two windows, people or processes may write: each names the version of the object that it saw, and a write of an older
+version is refused (`Conflict`).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely import MultiPolygon
+
+from semicdvl.errors import InputError, OutputError
+
+REVIEW_FORMAT = "semicdvl-review-1"
+REVIEW_FILE = "review.sqlite"
+STATES = ("open", "accepted", "rejected", "skipped")
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "fuse",
+    "lustre",
+    "ceph",
+    "gpfs",
+    "beegfs",
+    "afs",
+    "glusterfs",
+    "virtiofs",
+)
+BUSY_S = 10.0
+"""How long a write waits for that of another process."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS changes (
+  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, live INTEGER NOT NULL, state TEXT NOT NULL, source TEXT NOT NULL,
+  parents TEXT NOT NULL, kind TEXT, from_class TEXT, to_class TEXT, score REAL, uncertainty REAL, area REAL NOT NULL,
+  original BLOB, geometry BLOB NOT NULL, edited INTEGER NOT NULL, comment TEXT NOT NULL, reviewer TEXT NOT NULL,
+  decided TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS log (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, reviewer TEXT NOT NULL, window TEXT NOT NULL,
+  action TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, undone INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS log_window ON log (window, undone, seq);
+CREATE TABLE IF NOT EXISTS places (
+  rank INTEGER PRIMARY KEY, row INTEGER NOT NULL, col INTEGER NOT NULL, mapped INTEGER NOT NULL, truth INTEGER,
+  version INTEGER NOT NULL, reviewer TEXT NOT NULL, time TEXT NOT NULL);
+"""
+
+
+class Conflict(Exception):
+    """Somebody else wrote the object in between; the message says who and what."""
+
+
+class NoSuchChange(Exception):
+    """There is no object of that number, or it was split or merged."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """An object of the map, as the review has it.
+
+    Attributes:
+        id: its number; those of the detection keep theirs.
+        version: grows with every write.
+        live: False once it was split, merged, or its drawing undone.
+        state: one of `STATES`.
+        source: "detected", "drawn", "split" or "merged".
+        parents: numbers of the objects that it was split from or merged of.
+        kind: appeared, disappeared, replaced, changed.
+        from_class: class at date 1, None if not known.
+        to_class: class at date 2.
+        score: of the detection, None for one that a person drew.
+        uncertainty: how likely the detection is wrong about it.
+        area: in the unit of the map (m² or px).
+        original: as the detection found it, in map coordinates; None for one that it did not find.
+        geometry: as it is now.
+        edited: whether a person redrew it.
+        comment: of the reviewer.
+        reviewer: who decided last.
+        decided: when, in UTC (ISO 8601); "" where nobody has.
+    """
+
+    id: int
+    version: int
+    live: bool
+    state: str
+    source: str
+    parents: tuple[int, ...]
+    kind: str | None
+    from_class: str | None
+    to_class: str | None
+    score: float | None
+    uncertainty: float | None
+    area: float
+    original: MultiPolygon | None
+    geometry: MultiPolygon
+    edited: bool = False
+    comment: str = ""
+    reviewer: str = ""
+    decided: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(Change))
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who writes: a reviewer, and the window of the browser, whose own actions undo takes back."""
+
+    reviewer: str
+    window: str
+
+
+def now() -> str:
+    """Return the time in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class ReviewStore:
+    """The review of one map on disk; any thread may use it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it.
+
+        Raises:
+            InputError: it is something else, or damaged.
+            OutputError: it cannot be written.
+        """
+        self.path, self._lock = path, threading.RLock()
+        try:
+            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._database.execute(f"PRAGMA journal_mode={'DELETE' if is_on_network(path) else 'WAL'}")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute("PRAGMA trusted_schema=OFF")
+            self._database.executescript(SCHEMA)
+            stored = self.read_meta("format")
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error}). The review needs a folder that it may write."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, error) from error
+        if stored not in (None, REVIEW_FORMAT):
+            raise InputError(path, f"is a review of another version ({stored})", "Rename it to begin a new review")
+
+    # -------------------------------------------------------------------------------------------- reading
+    def read_meta(self, key: str) -> str | None:
+        """Return a fact about the review; None if it is not there."""
+        found = self._select("SELECT value FROM meta WHERE key = ?", [key])
+        return str(found[0][0]) if found else None
+
+    def list_changes(self, *, all_rows: bool = False) -> list[Change]:
+        """Return the objects; with `all_rows` also those that were split or merged."""
+        where = "" if all_rows else "WHERE live = 1"
+        return [_read_row(row) for row in self._select(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id")]
+
+    def get(self, number: int) -> Change:
+        """Return an object.
+
+        Raises:
+            NoSuchChange: there is none.
+        """
+        if not 0 < number < 2**62:
+            raise NoSuchChange(f"There is no change {number}.")
+        rows = self._select(f"SELECT {', '.join(COLUMNS)} FROM changes WHERE id = ?", [number])
+        if not rows:
+            raise NoSuchChange(f"There is no change {number}.")
+        return _read_row(rows[0])
+
+    def count_states(self) -> dict[str, int]:
+        """Return the number of objects in each state."""
+        found = dict(self._select("SELECT state, COUNT(*) FROM changes WHERE live = 1 GROUP BY state"))
+        return {state: int(found.get(state, 0)) for state in STATES}
+
+    def _select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise OutputError(f"{self.path}: is busy or cannot be read ({error}). Try again.") from error
+            except sqlite3.DatabaseError as error:
+                raise _damaged(self.path, error) from error
+
+    # -------------------------------------------------------------------------------------------- writing
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing; when the block ends, it is on disk.
+
+        Raises:
+            OutputError: the disk is full, or another process holds the file for too long.
+        """
+        with self._lock:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._database
+                except BaseException:
+                    self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise OutputError(
+                    f"{self.path}: cannot be written ({error}). Nothing was stored; try again."
+                ) from error
+            except sqlite3.DatabaseError as error:
+                raise _damaged(self.path, error) from error
+
+    def write_meta(self, values: Mapping[str, str]) -> None:
+        """Store facts about the review."""
+        with self.transaction() as database:
+            database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+
+    def begin(self, changes: Sequence[Change], meta: Mapping[str, str]) -> None:
+        """Store the objects of a map, at the beginning of a review."""
+        with self.transaction() as database:
+            for change in changes:
+                _insert(database, change)
+            database.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [*meta.items(), ("format", REVIEW_FORMAT)]
+            )
+
+    def act(
+        self,
+        action: str,
+        author: Author,
+        *,
+        old: Sequence[tuple[int, int]],
+        new: Sequence[Change],
+        created: Sequence[Change] = (),
+    ) -> list[Change]:
+        """Replace objects and add others, as one action that can be undone.
+
+        Args:
+            action: what is done, a word.
+            author: who does it.
+            old: number and version, as the author saw it, of every object that is replaced.
+            new: what replaces them, in the same order; versions are set here.
+            created: further objects; numbers and versions are set here.
+
+        Returns:
+            The replaced and the created objects as they are now.
+
+        Raises:
+            Conflict: somebody else wrote one of them in between.
+            NoSuchChange: one does not exist any more.
+        """
+        with self.transaction() as database:
+            before = [self._check_version(number, version) for number, version in old]
+            written = [replace(change, version=row.version + 1) for change, row in zip(new, before, strict=True)]
+            for change in written:
+                _insert(database, change)
+            first = int(database.execute("SELECT COALESCE(MAX(id), 0) FROM changes").fetchone()[0]) + 1
+            added = [replace(change, id=first + at, version=1) for at, change in enumerate(created)]
+            for change in added:
+                _insert(database, change)
+            after = {change.id: change.version for change in (*written, *added)}
+            database.execute(
+                "INSERT INTO log (time, reviewer, window, action, before, after, undone) VALUES (?, ?, ?, ?, ?, ?, 0)",
+                [
+                    now(),
+                    author.reviewer,
+                    author.window,
+                    action,
+                    json.dumps([_to_json(row) for row in before]),
+                    json.dumps(after),
+                ],
+            )
+        return [*written, *added]
+
+    def undo(self, author: Author) -> tuple[str, list[Change]] | None:
+        """Take back the last action of a window; return its name and its objects as they are now.
+
+        Returns:
+            None where the window has done nothing that is not undone.
+
+        Raises:
+            Conflict: somebody else wrote one of the objects since.
+        """
+        with self.transaction() as database:
+            row = database.execute(
+                "SELECT seq, action, before, after FROM log WHERE window = ? AND undone = 0 ORDER BY seq DESC LIMIT 1",
+                [author.window],
+            ).fetchone()
+            if row is None:
+                return None
+            seq, action, before, after = row
+            earlier = {change.id: change for change in map(_from_json, json.loads(before))}
+            restored = []
+            for number, version in json.loads(after).items():
+                present = self._check_version(int(number), int(version), gone_is_fine=True)
+                back = earlier.get(int(number), replace(present, live=False))
+                restored.append(replace(back, version=present.version + 1))
+                _insert(database, restored[-1])
+                if int(number) in earlier:
+                    _pass_on_version(database, int(seq), number, earlier[int(number)].version, restored[-1].version)
+            database.execute("UPDATE log SET undone = 1 WHERE seq = ?", [seq])
+        return str(action), restored
+
+    def _check_version(self, number: int, version: int, *, gone_is_fine: bool = False) -> Change:
+        """Return an object, if it is still as its writer saw it."""
+        present = self.get(number)
+        if present.version != version:
+            who = (
+                f"{present.reviewer or 'Somebody'} has it as {present.state}"
+                if present.live
+                else "It was split or merged"
+            )
+            raise Conflict(
+                f"Change {number} was changed in another window in the meantime: {who}. Look again, then decide."
+            )
+        if not present.live and not gone_is_fine:
+            raise NoSuchChange(f"Change {number} was split, merged or undone.")
+        return present
+
+    # -------------------------------------------------------------------------------------------- places
+    def list_places(self) -> list[dict[str, Any]]:
+        """Return the random sample of places in its random order."""
+        columns = ("rank", "row", "col", "mapped", "truth", "version", "reviewer")
+        return [
+            dict(zip(columns, row, strict=True))
+            for row in self._select(f"SELECT {', '.join(columns)} FROM places ORDER BY rank")
+        ]
+
+    def store_places(self, places: Sequence[tuple[int, int, int]], meta: Mapping[str, str]) -> None:
+        """Store a sample (row, col, class on the map) in its random order."""
+        with self.transaction() as database:
+            rows = [(rank, *place) for rank, place in enumerate(places)]
+            database.executemany("INSERT INTO places VALUES (?, ?, ?, ?, NULL, 1, '', '')", rows)
+            database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
+
+    def answer_place(self, rank: int, truth: int | None, *, version: int, reviewer: str) -> None:
+        """Store what a person says of a place: 1 changed, 0 unchanged, None taken back.
+
+        Raises:
+            NoSuchChange: there is no such place.
+            Conflict: somebody else answered in between.
+        """
+        with self.transaction() as database:
+            done = database.execute(
+                "UPDATE places SET truth = ?, version = version + 1, reviewer = ?, time = ? "
+                "WHERE rank = ? AND version = ?",
+                [truth, reviewer, now(), rank, version],
+            ).rowcount
+            if not done:
+                if database.execute("SELECT 1 FROM places WHERE rank = ?", [rank]).fetchone() is None:
+                    raise NoSuchChange(f"There is no place {rank}.")
+                raise Conflict(f"Place {rank} was answered in another window in the meantime.")
+
+    def list_reviewers(self) -> list[str]:
+        """Return who has decided something."""
+        rows = self._select(
+            "SELECT reviewer FROM log WHERE undone = 0 UNION SELECT reviewer FROM places WHERE truth IS NOT NULL"
+        )
+        return sorted({str(row[0]) for row in rows if row[0]})
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+
+def is_on_network(path: Path) -> bool:
+    """Tell whether a path is on a network file system, where SQLite's write-ahead log does not work."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True  # not Linux: the slower journal works everywhere
+    target, best = str(path.resolve()), ("", "")
+    for line in mounts:
+        parts = line.split(" ")
+        point = parts[1].replace("\\040", " ") if len(parts) > 2 else ""
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if point and inside and len(point) >= len(best[0]):
+            best = (point, parts[2])
+    return best[1].startswith(NETWORK_FILE_SYSTEMS)
+
+
+# ------------------------------------------------------------------------------------------------ rows
+def _damaged(path: Path, error: sqlite3.Error) -> InputError:
+    return InputError(path, f"is not a review, or damaged ({error})", "Rename it to begin a new review")
+
+
+def _insert(database: sqlite3.Connection, change: Change) -> None:
+    """Write an object."""
+    marks = ", ".join("?" for _ in COLUMNS)
+    database.execute(f"INSERT OR REPLACE INTO changes ({', '.join(COLUMNS)}) VALUES ({marks})", _to_row(change))
+
+
+def _pass_on_version(database: sqlite3.Connection, seq: int, number: str, old: int, new: int) -> None:
+    """Let the action that an undone one followed know the version that its object has now, so that it can be undone."""
+    rows = database.execute("SELECT seq, after FROM log WHERE undone = 0 AND seq < ? ORDER BY seq DESC", [seq])
+    for earlier_seq, after in rows:
+        versions = json.loads(after)
+        if number in versions:
+            if versions[number] == old:
+                text = json.dumps(versions | {number: new})
+                database.execute("UPDATE log SET after = ? WHERE seq = ?", [text, earlier_seq])
+            return
+
+
+def _to_row(change: Change) -> list[Any]:
+    """Return an object as its row."""
+    values = asdict(change)
+    values["parents"] = json.dumps(change.parents)
+    values["original"] = None if change.original is None else shapely.to_wkb(change.original)
+    values["geometry"] = shapely.to_wkb(change.geometry)
+    return [int(value) if isinstance(value, bool) else value for value in (values[name] for name in COLUMNS)]
+
+
+def _read_row(row: Sequence[Any]) -> Change:
+    """Return the object of a row."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    return Change(
+        **values
+        | {
+            "live": bool(values["live"]),
+            "edited": bool(values["edited"]),
+            "parents": tuple(json.loads(values["parents"])),
+            "original": None if values["original"] is None else shapely.from_wkb(values["original"]),
+            "geometry": shapely.from_wkb(values["geometry"]),
+        }
+    )
+
+
+def _to_json(change: Change) -> list[Any]:
+    """Return a row as JSON has it: shapes in hexadecimal digits."""
+    return [value.hex() if isinstance(value, bytes) else value for value in _to_row(change)]
+
+
+def _from_json(row: Sequence[Any]) -> Change:
+    """Return the object of such a row."""
+    shapes = {COLUMNS.index("original"), COLUMNS.index("geometry")}
+    return _read_row(
+        [bytes.fromhex(value) if at in shapes and value is not None else value for at, value in enumerate(row)]
+    )
