@@ -25,6 +25,9 @@ METHODS: dict[str, str] = {
     "s4gan": "semicdvl.methods.s4gan:S4GAN",
     "semivl": "semicdvl.methods.semivl:SemiVL",
     "mean_teacher": "semicdvl.methods.mean_teacher:MeanTeacher",
+    "unimatch_v2": "semicdvl.methods.unimatch_v2:UniMatchV2",
+    "unimatch_vl": "semicdvl.methods.guided:UniMatchVL",
+    "unimatch_v2_vl": "semicdvl.methods.guided:UniMatchV2VL",
 }
 """Name -> class. Adding a method takes one file and one line here."""
 

@@ -65,6 +65,11 @@ class UniMatch(PseudoLabelTerm):
         """Heads that the method reads of the network."""
         return frozenset({"change", "perturbed"} if self.perturbed_weight else {"change"})
 
+    @property
+    def strong_heads(self) -> frozenset[str]:
+        """Heads that the method reads of the strong views."""
+        return frozenset({"change"})
+
     def step(
         self,
         model: nn.Module,
@@ -96,7 +101,7 @@ class UniMatch(PseudoLabelTerm):
         out_s = model(
             torch.cat([view.t1_BCHW for view in views]),
             torch.cat([view.t2_BCHW for view in views]),
-            heads=frozenset({"change"}),
+            heads=self.strong_heads,
         )
         count_u = len(unlabelled.weak_t1_BCHW)
         halves = out_s.select_pairs(slice(count_u)), out_s.select_pairs(slice(count_u, None))

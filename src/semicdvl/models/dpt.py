@@ -4,10 +4,10 @@
     t2 ─ ViT ─ four maps f2 ─┤                               └─ classify_vlm   change, from the VLM   (training heads)
                              └─ f1, f2 one by one ─ segmentation decoder (DPT) ─ classify   class of each date
 
-The training heads are SemiCD-VL's, put on this network by us; the published one has `change` alone. Parameters with
-The training heads are SemiCD-VL's, put on this network by us; the published one has `change` alone. Parameters without
-them, with two classes: DINOv2-S 24,794,018, B 97,525,570 (DINOv2's unused `mask_token` is not counted). Sides that are
-published evaluation does.
+The training heads are SemiCD-VL's, put on this network by us; the published one has `change` alone. Without them, with
+two classes, it has 24,794,018 parameters on DINOv2-S and 97,525,570 on B (DINOv2's unused `mask_token` is not there).
+Sides that are no multiples of the patch: the image is resized to the nearest multiple and the logits are resized back,
+as the published evaluation does.
 Sources: Yang et al., UniMatch V2 (2024), and its public code for change detection; Ranftl et al., Vision Transformers
 for Dense Prediction (2021).
 """

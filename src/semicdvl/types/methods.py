@@ -11,11 +11,12 @@ from semicdvl.types.batches import LabelledBatch, UnlabelledBatch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CutMixPartner = Literal["other", "official_self"]
-"""The pair that CutMix pastes from. `other`: the previous pair of the batch. `official_self`: the same pair again, as
-in the public code, unintentionally (both of its loaders are shuffled alike). There it is another random crop of the
-pair, here the pair mirrored left to right: a second crop would cost a second loader, and the authors saw no
-difference."""
+CutMixPartner = Literal["other", "official_self", "official_reversed"]
+"""The pair that CutMix pastes from. `other`: the previous pair of the batch. `official_reversed`: the pair at the same
+place from the end, as in UniMatch V2's public code (the middle one of an odd number takes from itself).
+`official_self`: the same pair again, as in the public code of SemiCD-VL, unintentionally (both of its loaders are
+shuffled alike). There it is another random crop of the pair, here the pair mirrored left to right: a second crop would
+cost a second loader, and the authors saw no difference."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,10 @@ def cutmix(own: Tensor, pasted: Tensor, box_BHW: Tensor, *, partner: CutMixPartn
         box_BHW: bool, the pixels to paste.
         partner: the pair that each pair's pixels are pasted from.
     """
-    partners = pasted.roll(1, dims=0) if partner == "other" else pasted.flip(-1)
+    if partner == "official_reversed":
+        partners = pasted.flip(0)
+    else:
+        partners = pasted.roll(1, dims=0) if partner == "other" else pasted.flip(-1)
     return torch.where(box_BHW if own.ndim == 3 else box_BHW[:, None], partners, own)
 
 

@@ -54,7 +54,7 @@ def read_heads(network: nn.Module | Callable[..., Any]) -> frozenset[str]:
 
 
 def resolve_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> frozenset[str]:
-    """Return the heads to compute: those requested, or all that the network has but `complementary`, which is no output.
+    """Return the heads to compute: those requested, or all but `complementary`, which is no output.
 
     Raises:
         ConfigError: a head that the network does not have.
