@@ -112,6 +112,9 @@ class TrainConfig(ConfigSection):
     clip_norm: float | None = Field(None, gt=0, description="clip the gradient's norm; the paper does not")
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: float = Field(0.0, ge=0, lt=1, description="decay of a moving-average teacher; 0: the student teaches itself")
+    ema_ramp: bool = Field(
+        False, description="let the average follow the network closely at first: decay 1 - 1 / (step + 1), up to ema"
+    )
     eval_every: int | None = Field(
         None, ge=1, description="steps between validations (and saved states); else 200, or an epoch with train.epochs"
     )

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from semicdvl.checkpoint import load_weights
 from semicdvl.config import DataConfig, PartConfig, Recipe, TrainConfig
 from semicdvl.errors import DivergedError
 from semicdvl.methods.common.discriminators import adversarial_loss, discriminator_loss, one_hot_label
-from semicdvl.training.checkpoint import TrainingCheckpoint
+from semicdvl.training.checkpoint import TrainingCheckpoint, ramp_moving_average
 from semicdvl.training.length import TrainingLength
 from semicdvl.training.log import TrainingLog
 from semicdvl.training.loop import FitResult, run_training_loop
@@ -96,10 +97,10 @@ def _losses(run: Path) -> list[dict]:
     return [{key: event[key] for key in ("step", "loss", "drawn")} for event in events if "loss" in event]
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize(("ema", "ramp"), [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_killed_run_resumes_exactly(tmp_path: Path, ema: float, optimizer: str) -> None:
-    train = {"optimizer": optimizer, "lr": 0.05, "ema": ema}
+def test_a_killed_run_resumes_exactly(tmp_path: Path, ema: float, ramp: bool, optimizer: str) -> None:
+    train = {"optimizer": optimizer, "lr": 0.05, "ema": ema, "ema_ramp": ramp}
     whole = _fit(tmp_path / "whole", **train)
     _validate.calls = 0  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
@@ -111,6 +112,21 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path, ema: float, optimizer: str
     for name in ("model.safetensors", f"state/{STEPS:08d}/model.safetensors"):
         first, second = (load_weights(tmp_path / run / name) for run in ("whole", "killed"))
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_ramped_average_follows_closely_at_first() -> None:
+    """Decays 1/2, 2/3, 3/4, then 0.75 for good, after a first update that copies."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    averaged = AveragedModel(net, multi_avg_fn=ramp_moving_average(0.75), use_buffers=True)
+    expected, seen = 0.0, []
+    for update, value in enumerate([8.0, 4.0, 1.0, 0.0, 2.0, 6.0]):
+        torch.nn.init.constant_(net.weight, value)
+        averaged.update_parameters(net)
+        decay = min(1 - 1 / (update + 1), 0.75)
+        expected = decay * expected + (1 - decay) * value
+        seen.append((averaged.module.weight.item(), expected))
+    assert [round(ours, 4) for ours, _ in seen] == [round(theirs, 4) for _, theirs in seen]
+    assert seen[:3] == [(8.0, 8.0), (6.0, 6.0), (pytest.approx(13 / 3), pytest.approx(13 / 3))]
 
 
 def _events(run: Path) -> list[dict]:

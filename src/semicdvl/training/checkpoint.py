@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +35,20 @@ def find_last_checkpoint(run: Path) -> Path | None:
     return max((run / STATE_FOLDER).glob("[0-9]*"), default=None)
 
 
+def ramp_moving_average(ema: float) -> Callable[[Any, Any, Any], None]:
+    """Return a moving average for `AveragedModel` whose decay rises to `ema`: 1 - 1 / (updates + 1) before.
+
+    A fixed decay of 0.996 keeps the random weights of a new head for hundreds of steps. Source: UniMatch V2's code.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        decay = min(1 - 1 / (float(updates) + 1), ema)
+        get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
+
+    return update
+
+
 class TrainingCheckpoint:
     """The checkpoint that an interrupted training resumes from: RUN/state/<step>/; older ones are removed after it."""
 
@@ -44,6 +59,7 @@ class TrainingCheckpoint:
         optimizers: Sequence[torch.optim.Optimizer],
         *,
         ema: float = 0.0,
+        ema_ramp: bool = False,
         discriminators: nn.Module | None = None,
         is_writer: bool = True,
     ) -> None:
@@ -53,7 +69,7 @@ class TrainingCheckpoint:
         self.optimizers = dict(zip(("optimizer", "critic_optimizer"), optimizers, strict=False))
         self.ema_model: AveragedModel | None = None
         if ema > 0:
-            average_fn = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
+            average_fn = ramp_moving_average(ema) if ema_ramp else get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
             self.ema_model = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
             self.ema_model.requires_grad_(False)
         self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()

@@ -78,7 +78,13 @@ def run_training_loop(
     discriminators = _build_discriminators(method, seed=seed)
     optimizers = _build_optimizers(model, discriminators, method, config)
     checkpoint = TrainingCheckpoint(
-        run, model, optimizers, ema=config.ema, discriminators=discriminators, is_writer=processes.is_main
+        run,
+        model,
+        optimizers,
+        ema=config.ema,
+        ema_ramp=config.ema_ramp,
+        discriminators=discriminators,
+        is_writer=processes.is_main,
     )
     teacher = model if checkpoint.ema_model is None else checkpoint.ema_model.to(accelerator.device)
     step_module, *optimizers = accelerator.prepare(TrainingStep(model, method, teacher, discriminators), *optimizers)
