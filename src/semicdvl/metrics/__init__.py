@@ -1,1 +1,5 @@
-"""Metrics of change maps: by pixel (change.py), by object (objects.py), and area-adjusted accuracy from a sample."""
+"""Metrics of change maps: by pixel, by object, by class of both dates (semantic.py), and from a sample."""
+
+from semicdvl.metrics.semantic import SemanticScores, semantic_scores
+
+__all__ = ["SemanticScores", "semantic_scores"]
