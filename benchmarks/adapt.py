@@ -82,7 +82,7 @@ def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel 
         content: dict[str, Any] = read_json(kept, remedy="Delete it")
         return content
     vlm = model.build_aerial()
-    plain = DetectionConfig(gsd_m=config.detection.gsd_m)
+    plain = DetectionConfig(gsd_m=config.detection.gsd_m, min_area_m2=0.0)
     write_detection(
         case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), config=plain
     )

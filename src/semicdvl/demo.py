@@ -205,7 +205,7 @@ def _detect_and_score(
 ) -> DemoRow:
     """Detect change on the whole city and count right and wrong pixels east of `split_col`."""
     began = time.monotonic()
-    settings = DetectionConfig(title=f"Synthetic city: {title}")
+    settings = DetectionConfig(title=f"Synthetic city: {title}", min_area_m2=0.0)  # every pixel counts
     result = write_detection(
         out / "city" / "before.tif", out / "city" / "after.tif", out / name, detector=detector, config=settings
     )

@@ -133,6 +133,7 @@ def create_vlm_detector(
     ceg: CEGSettings | Mapping[str, Any] | None = None,
     features: str | FeatureExtractor | None = None,
     calibrate: bool = False,
+    class_score: float | None = None,
 ) -> Detector:
     """Build the detector that needs no labels: a VLM and change event generation (CEG).
 
@@ -143,6 +144,7 @@ def create_vlm_detector(
             and the VLM's own confidence threshold.
         features: with `min_cosine`: the encoder whose features are compared, by its name, or a feature extractor.
         calibrate: give every changed object a probability, learned from the pair; keep those from 0.5 on.
+        class_score: mean score from which the class of an object is named and not "unsure"; None: the VLM's own.
 
     Raises:
         ConfigError: a name is unknown, or settings do not fit each other.
@@ -161,7 +163,7 @@ def create_vlm_detector(
 
     model, source = build_vlm(vlm), build_features(features)
     settings = complete_ceg_settings(ceg, gamma=model.gamma, level="instance")
-    detector = VLMDetector(model, get_prompts(prompts), settings, source)
+    detector = VLMDetector(model, get_prompts(prompts), settings, source, class_score)
     return add_calibration(detector) if calibrate else detector
 
 

@@ -8,6 +8,16 @@ from semicdvl.errors import ConfigError
 from semicdvl.registry import suggest_nearest
 from semicdvl.vlms.words import split_words, to_singular
 
+BUILDING_WORDS = frozenset(
+    f"{word}{ending}"
+    for word in (
+        *("building", "house", "roof", "rooftop", "warehouse", "home", "shed", "apartment building"),
+        *("residential building", "industrial building"),
+    )
+    for ending in ("", "s")
+) | {"factory", "factories"}
+"""Words for buildings, in either number."""
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -49,6 +59,11 @@ class Prompts:
         return self.find + self.background
 
     @property
+    def finds_buildings(self) -> bool:
+        """Whether buildings alone are looked for."""
+        return all(word in BUILDING_WORDS for word in self.find)
+
+    @property
     def foreground(self) -> tuple[int, ...]:
         """Indices of `find` in `words`."""
         return tuple(range(len(self.find)))
@@ -57,6 +72,11 @@ class Prompts:
 PROMPT_SETS: dict[str, Prompts] = {
     # the paper's own words
     "buildings": Prompts(("house", "building"), ("road", "grass", "tree", "water")),
+    # what is left of a building that is gone; rubble and construction sites are words that the embedded VLM knows by
+    # their meaning alone: it was neither trained nor measured on them
+    "demolition": Prompts(
+        ("house", "building"), ("road", "grass", "tree", "water", "bare ground", "rubble", "construction site")
+    ),
     "roads": Prompts(("road", "street", "pavement"), ("building", "grass", "tree", "water", "bare soil")),
     "water": Prompts(("water", "river", "lake", "pond"), ("building", "road", "grass", "tree", "bare soil")),
     "forest": Prompts(("tree", "forest"), ("building", "road", "grass", "water", "bare soil")),

@@ -124,6 +124,16 @@ class DetectorOptions:
             rich_help_panel=TARGET,
         ),
     ] = False
+    class_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Without labels: the class of an object before or after is 'unsure' below this mean score; 0 always "
+            "names one; by default what the VLM was measured to need",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
     precision: Annotated[
         Precision,
         typer.Option(
@@ -146,11 +156,14 @@ class MapOptions:
     tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels", rich_help_panel=ADVANCED)] = 1024
     overlap: Annotated[int, typer.Option(min=0, help="Overlap of the tiles in pixels", rich_help_panel=ADVANCED)] = 128
     min_area_m2: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, help="Leave out objects with a smaller area (pixels, without a CRS)", rich_help_panel=OUTPUT
+            min=0,
+            help="Leave out objects with a smaller area in m2 (in pixels, where the size of a pixel is not known). By "
+            "default 20 where buildings are looked for and 10 for other words; 0 keeps all",
+            rich_help_panel=OUTPUT,
         ),
-    ] = 0.0
+    ] = None
     simplify_m: Annotated[
         float,
         typer.Option(
@@ -303,6 +316,7 @@ def _make_detector_builder(
         ceg=ceg.settings | features.settings,
         features=features.features,
         calibrate=chosen.calibrate,
+        class_score=chosen.class_score,
     )
 
 
@@ -324,7 +338,7 @@ def _check_inputs(pair: OptionalPairArguments, pairs: Path | None) -> None:
 
 VLM_OPTIONS = (
     *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
-    *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
+    *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate", "class_score"),
 )
 """Options of a VLM and of change event generation."""
 TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust")

@@ -18,6 +18,21 @@ MAX_PLAUSIBLE_FRAC = 0.4
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The objects that were left out because they are small.
+
+    Attributes:
+        least_area: objects below it were left out; in m2, or in pixels where the size of a pixel is not known.
+        objects: how many they were.
+        px: their pixels.
+    """
+
+    least_area: float = 0.0
+    objects: int = 0
+    px: int = 0
+
+
+@dataclass(frozen=True)
 class DetectedChanges:
     """The changed objects of a raster and the counts of its pixels; the rasters themselves are written elsewhere.
 
@@ -30,6 +45,7 @@ class DetectedChanges:
         classes: names of the classes.
         foreground: indices of the classes that were searched for.
         gsd_m: metres per pixel, None if not known.
+        left_out: the objects that were left out because they are small.
     """
 
     objects: gpd.GeoDataFrame
@@ -40,6 +56,7 @@ class DetectedChanges:
     classes: tuple[str, ...]
     foreground: tuple[int, ...]
     gsd_m: float | None
+    left_out: LeftOut = LeftOut()
 
     @property
     def has_metric_areas(self) -> bool:
@@ -104,6 +121,19 @@ def summarise_changes(changes: DetectedChanges) -> ChangeSummary:
     )
 
 
+def _tell_what_is_left_out(changes: DetectedChanges) -> list[str]:
+    """Return how many small objects were left out, and how to keep them."""
+    left, metric = changes.left_out, changes.gsd_m is not None
+    if not left.objects:
+        return []
+    area = format_area(left.px * (changes.gsd_m or 1) ** 2, metric=metric)
+    were = "was" if left.objects == 1 else "were"
+    return [
+        f"{format_count(left.objects, 'object')} below {format_area(left.least_area, metric=metric)} {were} left out "
+        f"({area} in all). Give --min-area-m2 0 to keep all."
+    ]
+
+
 def collect_warnings(
     changes: DetectedChanges, *, notes: Sequence[str], grid_gsd_m: float | None, config: DetectionConfig
 ) -> tuple[str, ...]:
@@ -123,6 +153,7 @@ def collect_warnings(
             f"The detector was given {config.gsd_m:g} m per pixel, but the file says {grid_gsd_m:.3g} m. "
             "Check --gsd, or leave it out."
         )
+    lines += _tell_what_is_left_out(changes)
     if summary.objects == 0:
         lines.append("No change was found. In score.tif, high values show what was just below the threshold.")
     elif summary.changed_frac > MAX_PLAUSIBLE_FRAC:

@@ -25,7 +25,8 @@ class DetectionConfig:
         overlap_px: over how many pixels neighbouring tiles are blended; a detector should not look much further than
             half of it.
         min_area_m2: smaller objects are left out of the map and of the polygons (0: none are). Counted in pixels where
-            the size of a pixel is not known.
+            the size of a pixel is not known. None: what the detector usually leaves out (`Detector.usual_area_m2`: 20
+            where buildings are looked for, 10 for other words), and nothing where the size of a pixel is not known.
         gsd_m: metres per pixel, for files that do not say it (or say it wrong); handed to the detector.
         bands: 1-based band numbers, red, green and blue first; None: the bands tagged so, or the first three. More than
             three are for detectors that accept any number of bands.
@@ -55,7 +56,7 @@ class DetectionConfig:
 
     tile_px: int = 1024
     overlap_px: int = 128
-    min_area_m2: float = 0.0
+    min_area_m2: float | None = None
     gsd_m: float | None = None
     bands: tuple[int, ...] | None = None
     after_bands: tuple[int, ...] | None = None
@@ -78,10 +79,18 @@ class DetectionConfig:
             ConfigError: an area, a length or a pixel size is not finite, negative, or (a pixel size) 0.
         """
         check_finite(self, "min_area_m2", "simplify_m", "gsd_m")
-        if self.min_area_m2 < 0 or self.simplify_m < 0:
-            raise ConfigError(f"min_area_m2 = {self.min_area_m2:g}, simplify_m = {self.simplify_m:g}: give 0 or more.")
+        if (self.min_area_m2 or 0) < 0 or self.simplify_m < 0:
+            given = f"min_area_m2 = {self.min_area_m2 or 0:g}, simplify_m = {self.simplify_m:g}"
+            raise ConfigError(f"{given}: give 0 or more.")
         if self.gsd_m is not None and self.gsd_m <= 0:
             raise ConfigError(f"gsd_m = {self.gsd_m:g}: give the size of a pixel in metres, above 0.")
+
+
+def choose_least_area(config: DetectionConfig, detector: Detector, *, gsd_m: float | None) -> float:
+    """Return the smallest area of an object that is kept: in m2, or in pixels where their size is not known."""
+    if config.min_area_m2 is not None:
+        return config.min_area_m2
+    return 0.0 if gsd_m is None else detector.usual_area_m2
 
 
 def check_config(config: DetectionConfig, detector: Detector) -> None:

@@ -12,7 +12,7 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.detection.changes import DetectedChanges, collect_warnings, summarise_changes
-from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
+from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config, choose_least_area
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
 from semicdvl.detection.map_styles import write_map_styles
@@ -162,6 +162,8 @@ class _DetectionRun:
         tiles = PairTileReader(self.checked.pair, tile_px=self.fingerprint.config.tile_px, gsd_m=self.gsd_m)
         with self.console.status("reading the whole pair"):
             self.detector = self.detector.prepare(tiles)
+        if self.fingerprint.config.min_area_m2 is not None:
+            self.detector = self.detector.set_least_area(self.fingerprint.config.min_area_m2)
         return self.detector
 
     def score_tiles(self, store: TileStore[WriterT]) -> None:
@@ -182,7 +184,7 @@ class _DetectionRun:
                 self.detector.decide(store),
                 rasters,
                 grid=self.checked.pair.grid,
-                min_area_m2=config.min_area_m2,
+                min_area_m2=choose_least_area(config, self.detector, gsd_m=self.gsd_m),
                 gsd_m=self.gsd_m,
                 simplify=simplify,
                 on_decided=lambda: self.clock.end_stage("decide"),

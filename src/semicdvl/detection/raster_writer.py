@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.changes import DetectedChanges
+from semicdvl.detection.changes import DetectedChanges, LeftOut
 from semicdvl.detection.tiles.background_io import write_in_background
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
@@ -110,6 +110,7 @@ def collect_changes(
         classes=collector.classes,
         foreground=collector.foreground,
         gsd_m=gsd_m,
+        left_out=LeftOut(min_area_m2, collector.left_out, collector.left_out_px),
     )
 
 
@@ -120,7 +121,11 @@ def _number_strips(maps: Iterator[ChangeMap], collector: ObjectCollector) -> Ite
         if not row:
             collector.classes, collector.foreground = change.classes, change.foreground
             collector.has_probability = change.probability_HW is not None
-        yield MapStrip(row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW, change.probability_HW)
+            collector.class_score = change.class_score if change.t1_score_HW is not None else None
+        yield MapStrip(
+            row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW, change.probability_HW,
+            change.t1_score_HW, change.t2_score_HW,
+        )  # fmt: skip
         row += len(change.change_HW)
     if row != collector.grid.height:
         raise AssertionError(f"a detector decided on {row} rows of {collector.grid.height}")

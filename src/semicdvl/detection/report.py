@@ -55,7 +55,7 @@ def write_detection_report(folder: Path, pair: RasterPair, changes: DetectedChan
         OutputError: the folder cannot be written.
     """
     names = _shorten_names(pair)
-    sections = [_build_overview(pair, changes, run.warnings), _build_amounts(changes)]
+    sections = [_build_overview(pair, changes, run.warnings), _build_amounts(changes, run)]
     if len(changes.objects):
         sections.append(_build_largest(pair, changes))
     if changes.class_px_2K is not None:
@@ -141,7 +141,7 @@ def _burn_polygons(
 
 
 # ------------------------------------------------------------------------------------------------ amounts
-def _build_amounts(changes: DetectedChanges) -> html.Section:
+def _build_amounts(changes: DetectedChanges, run: RunRecord) -> html.Section:
     if not len(changes.objects):
         return html.Section("Amounts", [html.render_paragraph("No changed object was found.")])
     groups = changes.objects.assign(area=changes.area).groupby(["kind", "from_class", "to_class"], dropna=False)
@@ -159,7 +159,11 @@ def _build_amounts(changes: DetectedChanges) -> html.Section:
         html.render_table(columns, rows, total=True, swatches=swatches),
         html.render_bar_chart(_count_by_size(changes), x_title=f"area of an object in {unit}", y_title="objects"),
     ]
-    return html.Section("Amounts", parts, lead="Totals by kind of change, and the sizes of the objects.")
+    lead = "Totals by kind of change, and the sizes of the objects."
+    named = describe_detector(run.detector).get("Classes")
+    if named is not None and "from → to" in columns:
+        lead += f" Classes before and after: {named}."
+    return html.Section("Amounts", parts, lead=lead)
 
 
 def _format_area_cells(area: float, changes: DetectedChanges) -> list[str]:
@@ -263,7 +267,7 @@ def _read_thumbnail(path: Path) -> NDArray[np.uint8]:
 
 # ------------------------------------------------------------------------------------------------ provenance
 def _build_provenance(pair: RasterPair, changes: DetectedChanges, run: RunRecord) -> html.Section:
-    config, metric = run.config, changes.has_metric_areas
+    config, metric, least = run.config, changes.has_metric_areas, changes.left_out.least_area
     facts = {
         "Before": str(pair.before.path),
         "After": str(pair.after.path),
@@ -272,7 +276,7 @@ def _build_provenance(pair: RasterPair, changes: DetectedChanges, run: RunRecord
         **describe_detector(run.detector),
         "Reliable": str(run.reliability),
         "Tiles": f"{config.tile_px} px with an overlap of {config.overlap_px} px",
-        "Smallest object": format_area(config.min_area_m2, metric=metric) if config.min_area_m2 else "any size",
+        "Smallest object": format_area(least, metric=metric) if least else "any size",
         "Time": ", ".join(f"{name} {value:.1f} s" for name, value in run.seconds.items()),
         "Versions": ", ".join(f"{name} {number}" for name, number in list_versions().items()),
     }

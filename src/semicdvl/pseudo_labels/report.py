@@ -31,6 +31,7 @@ from semicdvl.pseudo_labels.quality import (
     select_evenly,
 )
 from semicdvl.pseudo_labels.store import STORE_FOLDERS, PseudoLabelStore
+from semicdvl.raster.vector.object_stats import UNSURE
 from semicdvl.reports import colours as reports_colours
 from semicdvl.reports import html, line_chart
 from semicdvl.types import IGNORE, PairFiles
@@ -81,7 +82,7 @@ def write_store_report(root: Path, pairs: Sequence[PairFiles], *, settings: CEGS
     sections = [
         _build_overview(pairs, store, settings, current),
         _build_gamma_sweep(statistics.rows, settings),
-        _build_transitions(statistics, store),
+        _build_transitions(statistics, settings),
         _build_pictures(pairs, store, settings, statistics),
         _build_provenance(pairs, store, settings),
     ]
@@ -104,7 +105,9 @@ def _collect_statistics(
 
     def add_pair(kept: AnsweredPair) -> None:
         labels = kept.make_labels(store.spec.prompts, settings)
-        objects[kept.pair.name] = list_change_objects(labels, kept.t1, kept.t2, prompts=store.spec.prompts)
+        objects[kept.pair.name] = list_change_objects(
+            labels, kept.t1, kept.t2, prompts=store.spec.prompts, class_score=settings.gamma_segmentation
+        )
         changed[kept.pair.name] = float((labels.change_HW == 1).mean())
 
     rows = measure_quality(
@@ -178,7 +181,7 @@ def _format_score(score: float) -> str:
     return "–" if math.isnan(score) else f"{score:.3f}"
 
 
-def _build_transitions(statistics: StoreStatistics, store: PseudoLabelStore) -> html.Section:
+def _build_transitions(statistics: StoreStatistics, settings: CEGSettings) -> html.Section:
     """Return the number of objects per transition."""
     found = [one for objects in statistics.objects.values() for one in objects]
     kinds = Counter((one.kind, one.from_class, one.to_class) for one in found)
@@ -190,7 +193,10 @@ def _build_transitions(statistics: StoreStatistics, store: PseudoLabelStore) -> 
         rows.append([kind, f"{start} → {end}", f"{many:,}", f"{area_px:,}", f"{score:.2f}"])
         swatches.append(reports_colours.KIND_COLOURS[kind])
     many_pairs = f"{len(statistics.objects):,} pair{'s' if len(statistics.objects) != 1 else ''}"
-    lead = f"The changed objects of {many_pairs} by their classes before and after; scores are averaged by area."
+    lead = (
+        f"The changed objects of {many_pairs} by their classes before and after; scores are averaged by area. A class "
+        f"is '{UNSURE}' where its mean score is below {settings.gamma_segmentation:g}, the threshold of single dates."
+    )
     if not rows:
         return html.Section("Transitions", [html.render_paragraph("No object changed.")], lead=lead)
     table = html.render_table(["kind", "from → to", "objects", "px", "score"], rows, swatches=swatches)

@@ -118,6 +118,18 @@ class Detector(ABC):
         """Judge whether images lie within what the detector was measured on; by default it cannot be told."""
         return Reliability(None, (f"Nothing is measured that says how reliable {self.name} is on such images.",))
 
+    @property
+    def usual_area_m2(self) -> float:
+        """Area of the smallest object that is usually of interest; smaller ones are left out unless the user says so.
+
+        0: nothing is known of what is looked for, and nothing is left out.
+        """
+        return 0.0
+
+    def set_least_area(self, area_m2: float) -> Detector:
+        """Return the detector for a smallest object that the user gave; by default itself, as it has no own limit."""
+        return self
+
     def notes(self) -> tuple[str, ...]:
         """Return remarks on the result for its reader; called after `decide` has finished."""
         return ()

@@ -24,6 +24,10 @@ class ChangeMap:
         t2_HW: the same for date 2.
         probability_HW: float32 probability that the object of a pixel changed, constant over the object; NaN outside of
             objects and for objects without a known probability. None if the detector is not calibrated.
+        t1_score_HW: float32 score of the class in t1_HW; None if the detector's classes have no scores.
+        t2_score_HW: the same for date 2.
+        class_score: lowest mean score from which the class of an object is named; below it the class is "unsure". Where
+            the class is one that was searched for, `raster.vector.object_stats.FOREGROUND_SCORE` is enough.
     """
 
     change_HW: NDArray[np.uint8]
@@ -33,6 +37,9 @@ class ChangeMap:
     t1_HW: NDArray[np.uint8] | None = None
     t2_HW: NDArray[np.uint8] | None = None
     probability_HW: NDArray[np.float32] | None = None
+    t1_score_HW: NDArray[np.float32] | None = None
+    t2_score_HW: NDArray[np.float32] | None = None
+    class_score: float = 0.0
 
 
 # ------------------------------------------------------------------------------------------------ tiles of a pair

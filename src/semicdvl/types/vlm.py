@@ -97,9 +97,13 @@ class DescribedVLM:
 
     Attributes:
         measured: the prompts and pixel sizes on which its quality was measured.
+        class_score: mean score from which the class of a changed object is more than a guess; None: `gamma`.
+        class_reliability: how often the classes that are named then are right, and where that was measured.
     """
 
     measured: MeasuredRange = MeasuredRange()
+    class_score: float | None = None
+    class_reliability: str = "not measured"
 
     def check_words(self, words: Sequence[str]) -> None:
         """Refuse words that the VLM cannot know, before any image is read; by default it knows all.

@@ -37,6 +37,8 @@ class ModelCard:
         measured_words: prompts of that measurement; none: it was not measured.
         missed_words: prompts that were measured and of which it finds next to nothing.
         measured_gsd_m: smallest and largest metres per pixel of that data; None: not measured.
+        class_score: mean score from which the class of a changed object is more than a guess; None: `gamma`.
+        class_reliability: how often the classes that are named then are right, and where that was measured.
     """
 
     description: str = ""
@@ -48,6 +50,8 @@ class ModelCard:
     measured_words: tuple[str, ...] = ()
     missed_words: tuple[str, ...] = ()
     measured_gsd_m: tuple[float, float] | None = None
+    class_score: float | None = None
+    class_reliability: str = "not measured"
 
     @property
     def measured(self) -> MeasuredRange:

@@ -22,6 +22,7 @@ from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_stream
 from semicdvl.detection.detectors.vlm_range import judge_vlm_source
 from semicdvl.errors import ConfigError
 from semicdvl.pseudo_labels.generate import FEATURES_AND_MIN_COSINE
+from semicdvl.raster.vector.object_stats import FOREGROUND_SCORE, UNSURE
 from semicdvl.types import (
     IGNORE,
     VLM,
@@ -36,6 +37,10 @@ from semicdvl.types import (
     SourceFacts,
     TilePrediction,
 )
+
+BUILDING_AREA_M2, OTHER_AREA_M2 = 20.0, 10.0
+"""Smallest objects of interest, where buildings are looked for and where other things are. In a synthetic city a third
+of the objects that are found are smaller than 20 m2, and hold 2 % of the area."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class VLMDetector(Detector):
             paper (IoU 46.3 on LEVIR-CD; pixel level at most 41.4; mixed, which is made for training, 32.3 over all
             pixels).
         features: extracts the features of objects; with `min_cosine` only.
+        class_score: mean score from which the class of an object is named and not "unsure"; None: the VLM's own.
     """
 
     max_bands = 3
@@ -75,6 +81,7 @@ class VLMDetector(Detector):
     prompts: Prompts
     settings: CEGSettings = field(default_factory=lambda: CEGSettings(level="instance"))
     features: FeatureExtractor | None = None
+    class_score: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse one of `min_cosine` and `features` without the other, and words that the VLM does not know.
@@ -106,6 +113,27 @@ class VLMDetector(Detector):
         """Number of maps: one per prompt and date."""
         return 2 * len(self.prompts.words)
 
+    @property
+    def least_class_score(self) -> float:
+        """Mean score from which the class of an object is named."""
+        if self.class_score is not None:
+            return self.class_score
+        own = self.vlm.class_score if isinstance(self.vlm, DescribedVLM) else None
+        return self.vlm.gamma if own is None else own
+
+    @property
+    def usual_area_m2(self) -> float:
+        """Area of the smallest object of interest; the residual level has its own."""
+        if self.settings.level == "residual":
+            return self.settings.residual_area_m2
+        return BUILDING_AREA_M2 if self.prompts.finds_buildings else OTHER_AREA_M2
+
+    def set_least_area(self, area_m2: float) -> Detector:
+        """Return the detector whose residual level, too, has the smallest object that the user gave."""
+        if self.settings.level != "residual":
+            return self
+        return replace(self, settings=replace(self.settings, residual_area_m2=area_m2))
+
     def judge_source(self, source: SourceFacts) -> Reliability:
         """Judge whether words, pixel size and bands lie within what the VLM was measured on."""
         return judge_vlm_source(self.vlm, self.prompts.find, source)
@@ -133,9 +161,20 @@ class VLMDetector(Detector):
             "Looked for": ", ".join(self.prompts.find),
             "Against": ", ".join(self.prompts.background),
             "Thresholds": describe_thresholds(settings),
+            "Classes": self._describe_naming(),
             **{f"Option {name}": f"{getattr(settings, name)}" for name in settings.active_options},
             **({} if self.features is None else {"Features": self.features.identity}),
         }
+
+    def _describe_naming(self) -> str:
+        """Return from which score on the classes of an object are named, and how often they are right."""
+        least = self.least_class_score
+        own = isinstance(self.vlm, DescribedVLM) and least == self.vlm.class_score
+        told = self.vlm.class_reliability if own and isinstance(self.vlm, DescribedVLM) else "not measured"
+        return (
+            f"named from a mean score of {least:g} on ({min(least, FOREGROUND_SCORE):g} for what is looked for), else "
+            f"'{UNSURE}'; how often they are right: {told}"
+        )
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
@@ -211,7 +250,10 @@ class VLMDetector(Detector):
         difference_HW = rules.compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
         score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
         classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
-        return ChangeMap(change_HW, score_HW, self.prompts.words, foreground, t1_HW=classes_HW[0], t2_HW=classes_HW[1])
+        return ChangeMap(
+            change_HW, score_HW, self.prompts.words, foreground, t1_HW=classes_HW[0], t2_HW=classes_HW[1],
+            t1_score_HW=t1_CHW.max(axis=0), t2_score_HW=t2_CHW.max(axis=0), class_score=self.least_class_score,
+        )  # fmt: skip
 
     def _decide_changed(
         self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: ChangeEvents | None

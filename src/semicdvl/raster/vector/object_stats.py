@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from semicdvl.raster.connected_components import LabelledObjects, find_first_blocks
 
 CHANGE_KINDS = ("appeared", "disappeared", "replaced", "changed")
+UNSURE = "unsure"
+"""In place of a class that is only a guess."""
+FOREGROUND_SCORE = 0.5
+"""Mean score from which a class that was searched for is named, unless a lower one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class MapStrip:
 
     Attributes:
         row: first row on the raster.
-        change_HW, score_HW, t1_HW, t2_HW, probability_HW: see `types.ChangeMap`.
+        change_HW, score_HW, t1_HW, t2_HW, probability_HW, t1_score_HW, t2_score_HW: see `types.ChangeMap`.
     """
 
     row: int
@@ -33,6 +37,8 @@ class MapStrip:
     t1_HW: NDArray[np.uint8] | None = None
     t2_HW: NDArray[np.uint8] | None = None
     probability_HW: NDArray[np.float32] | None = None
+    t1_score_HW: NDArray[np.float32] | None = None
+    t2_score_HW: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class ObjectStats:
         class_px_2NK: pixels of each of K classes at either date; K is 0 for a method without classes.
         box_N4: top, left, bottom, right, ends excluded.
         probability_sum_N: sum of the probabilities of change; NaN where unknown, 0 for a method without them.
+        class_score_2NK: sum of the scores of the pixels of each class at either date; 0 for classes without scores.
     """
 
     first_block_N: NDArray[np.int64]
@@ -56,12 +63,14 @@ class ObjectStats:
     class_px_2NK: NDArray[np.int64]
     box_N4: NDArray[np.int64]
     probability_sum_N: NDArray[np.float64]
+    class_score_2NK: NDArray[np.float64]
 
     def select(self, chosen: NDArray[Any]) -> ObjectStats:
         """Return the statistics of some of the objects, by a mask or by indices."""
         return ObjectStats(
             self.first_block_N[chosen], self.area_N[chosen], self.score_sum_N[chosen], self.score_max_N[chosen],
             self.class_px_2NK[:, chosen], self.box_N4[chosen], self.probability_sum_N[chosen],
+            self.class_score_2NK[:, chosen],
         )  # fmt: skip
 
     def merge(self) -> ObjectStats:
@@ -72,7 +81,7 @@ class ObjectStats:
             self.score_sum_N.sum(keepdims=True), self.score_max_N.max(keepdims=True),
             self.class_px_2NK.sum(axis=1, keepdims=True),
             np.concatenate([box_N4[:, :2].min(axis=0), box_N4[:, 2:].max(axis=0)])[None],
-            self.probability_sum_N.sum(keepdims=True),
+            self.probability_sum_N.sum(keepdims=True), self.class_score_2NK.sum(axis=1, keepdims=True),
         )  # fmt: skip
 
 
@@ -80,8 +89,9 @@ def concatenate_stats(parts: Sequence[ObjectStats], *, classes: int) -> ObjectSt
     """Concatenate statistics; `classes` is the number of classes, needed where there is no part."""
     none = np.zeros(0, np.int64)
     empty = ObjectStats(
-        none, none, np.zeros(0), np.zeros(0), np.zeros((2, 0, classes), np.int64), none.reshape(0, 4), np.zeros(0)
-    )
+        none, none, np.zeros(0), np.zeros(0), np.zeros((2, 0, classes), np.int64), none.reshape(0, 4), np.zeros(0),
+        np.zeros((2, 0, classes)),
+    )  # fmt: skip
     every = [empty, *parts]
     return ObjectStats(
         np.concatenate([part.first_block_N for part in every]), np.concatenate([part.area_N for part in every]),
@@ -89,6 +99,7 @@ def concatenate_stats(parts: Sequence[ObjectStats], *, classes: int) -> ObjectSt
         np.concatenate([part.class_px_2NK for part in every], axis=1),
         np.concatenate([part.box_N4 for part in every]),
         np.concatenate([part.probability_sum_N for part in every]),
+        np.concatenate([part.class_score_2NK for part in every], axis=1),
     )  # fmt: skip
 
 
@@ -110,10 +121,13 @@ def measure_objects(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: i
         probability_sum = np.bincount(labels, weights=probabilities, minlength=count).astype(np.float64)
     score_max = np.zeros(count)
     np.maximum.at(score_max, labels, scores)
-    class_px = [
-        count_classes(labels, None if classes_HW is None else classes_HW[rows, cols], count=count, classes=classes)
-        for classes_HW in (strip.t1_HW, strip.t2_HW)
-    ]
+    class_px, class_score = [], []
+    for classes_HW, scores_HW in ((strip.t1_HW, strip.t1_score_HW), (strip.t2_HW, strip.t2_score_HW)):
+        classes_N = None if classes_HW is None else classes_HW[rows, cols]
+        weights_N = None if scores_HW is None else scores_HW[rows, cols]
+        class_px.append(count_classes(labels, classes_N, count=count, classes=classes).astype(np.int64))
+        scored_N = None if weights_N is None else classes_N
+        class_score.append(count_classes(labels, scored_N, count=count, classes=classes, weights_N=weights_N))
     box_4N = np.array([np.full(count, labels_HW.size)] * 2 + [np.zeros(count, np.int64)] * 2)
     for axis, positions in enumerate((rows, cols)):
         np.minimum.at(box_4N[axis], labels, positions)
@@ -127,25 +141,33 @@ def measure_objects(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: i
         np.stack(class_px)[:, 1:],
         box_4N.T[1:],
         probability_sum[1:],
+        np.stack(class_score)[:, 1:].astype(np.float64),
     )
 
 
 def count_classes(
-    labels_N: NDArray[np.int32], classes_N: NDArray[np.uint8] | None, *, count: int, classes: int
-) -> NDArray[np.int64]:
-    """Count the pixels that each label (0 included) has of each class.
+    labels_N: NDArray[np.int32],
+    classes_N: NDArray[np.uint8] | None,
+    *,
+    count: int,
+    classes: int,
+    weights_N: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """Count the pixels that each label (0 included) has of each class, or add up their weights.
 
     Args:
         labels_N: label of each pixel.
         classes_N: class of each pixel; values from `classes` on are ignored. None: no class is known.
         count: number of labels.
         classes: number of classes.
+        weights_N: weight of each pixel; None: 1.
     """
     if classes_N is None or not classes:
         return np.zeros((count, classes), np.int64)
     known = classes_N < classes
     codes = labels_N[known].astype(np.int64) * classes + classes_N[known]
-    return np.bincount(codes, minlength=count * classes).reshape(count, classes)
+    weights = None if weights_N is None else weights_N[known]
+    return np.bincount(codes, weights, minlength=count * classes).reshape(count, classes)
 
 
 def score_objects(
@@ -191,6 +213,32 @@ def pick_majority_classes(class_px_NK: NDArray[np.int64], foreground: Sequence[i
     eligible = np.where(mostly_foreground[:, None] == is_foreground, class_px_NK, -1)
     best = eligible.argmax(axis=1)
     return [int(index) if row.any() else None for index, row in zip(best, class_px_NK, strict=True)]
+
+
+def score_classes(
+    class_N: Sequence[int | None],
+    class_score_NK: NDArray[np.float64],
+    area_N: NDArray[np.int64],
+    foreground: Sequence[int],
+) -> NDArray[np.float64]:
+    """Return how well the class of each object is supported: the mean over its pixels of the score of that class.
+
+    Pixels of another class count as 0, so that both an answer of low score and a mixed one are worth less. The classes
+    that were searched for are synonyms of each other and add up. NaN where an object has no class.
+    """
+    is_foreground = np.isin(np.arange(class_score_NK.shape[1]), list(foreground))
+    foreground_N = class_score_NK[:, is_foreground].sum(axis=1)
+    sums = [
+        np.nan if one is None else foreground_N[at] if is_foreground[one] else class_score_NK[at, one]
+        for at, one in enumerate(class_N)
+    ]
+    return np.round(np.array(sums, np.float64) / np.maximum(area_N, 1), 4)
+
+
+def is_named(one: int | None, score: float, *, least_score: float, foreground: Sequence[int]) -> bool:
+    """Tell whether the class of an object is more than a guess: see `types.ChangeMap.class_score`."""
+    least = min(least_score, FOREGROUND_SCORE) if one in foreground else least_score
+    return one is not None and not score < least  # NaN: classes without scores are named
 
 
 def classify_change(from_class: int | None, to_class: int | None, foreground: Sequence[int]) -> str:

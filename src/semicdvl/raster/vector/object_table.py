@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +15,13 @@ from shapely import MultiPolygon
 
 from semicdvl.raster.connected_components import LabelledObjects
 from semicdvl.raster.grid import WGS84, Grid, measure_map_unit_m
-from semicdvl.raster.vector.object_stats import classify_change, find_majority_classes, score_objects
+from semicdvl.raster.vector.object_stats import (
+    UNSURE,
+    classify_change,
+    find_majority_classes,
+    is_named,
+    score_objects,
+)
 from semicdvl.raster.vector.polygonise import trace_outlines
 from semicdvl.raster.vector.simplify import SimplifySettings, simplify_polygons
 
@@ -30,6 +37,10 @@ class ObjectAttributes:
         from_class: class at the first date; None where unknown.
         to_class: class at the second date.
         probability: float64 N, probability of change; NaN where unknown. None for a method without probabilities.
+        from_score: float64 N, how well `from_class` is supported, see `object_stats.score_classes`; None for classes
+            without scores.
+        to_score: the same of `to_class`.
+        class_score: support from which a class is named; see `types.ChangeMap.class_score`.
     """
 
     area_px: NDArray[np.int64]
@@ -38,6 +49,29 @@ class ObjectAttributes:
     from_class: Sequence[int | None]
     to_class: Sequence[int | None]
     probability: NDArray[np.float64] | None = None
+    from_score: NDArray[np.float64] | None = None
+    to_score: NDArray[np.float64] | None = None
+    class_score: float = 0.0
+
+    def name_classes(self, classes: Sequence[str], foreground: Sequence[int]) -> dict[str, Any]:
+        """Return the columns with the classes of both dates: "unsure" where a class is only a guess."""
+        columns: dict[str, Any] = {}
+        for date, found, scores in (
+            ("from", self.from_class, self.from_score),
+            ("to", self.to_class, self.to_score),
+        ):
+            support = np.full(len(found), np.nan) if scores is None else scores
+            columns[f"{date}_class"] = [
+                None
+                if one is None
+                else classes[one]
+                if is_named(one, float(score), least_score=self.class_score, foreground=foreground)
+                else UNSURE
+                for one, score in zip(found, support, strict=True)
+            ]
+            if scores is not None:
+                columns[f"{date}_score"] = scores
+        return columns
 
 
 def build_object_frame(
@@ -97,8 +131,7 @@ def assemble_object_frame(
         {
             "id": np.arange(1, len(attributes.area_px) + 1),
             "kind": [classify_change(before, after, foreground) for before, after in pairs],
-            "from_class": [None if before is None else classes[before] for before, _ in pairs],
-            "to_class": [None if after is None else classes[after] for _, after in pairs],
+            **attributes.name_classes(classes, foreground),
             area_column: area,
             f"perimeter_{unit}": perimeter,
             "compactness": np.round(4 * np.pi * drawn_area / np.maximum(perimeter, 1e-12) ** 2, 4),

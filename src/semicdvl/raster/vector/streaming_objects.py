@@ -32,6 +32,7 @@ from semicdvl.raster.vector.object_stats import (
     concatenate_stats,
     measure_objects,
     pick_majority_classes,
+    score_classes,
 )
 from semicdvl.raster.vector.object_table import ObjectAttributes, assemble_object_frame
 from semicdvl.raster.vector.polygonise import PackedMask, polygonise_labels, polygonise_masks
@@ -71,6 +72,9 @@ class ObjectCollector:
         foreground: the classes of interest.
         min_area_px: smaller objects are left out.
         has_probability: whether the map has probabilities of change.
+        left_out: number of objects that were left out.
+        left_out_px: their pixels.
+        class_score: support from which a class is named; None for classes without scores.
     """
 
     grid: Grid
@@ -78,6 +82,9 @@ class ObjectCollector:
     foreground: tuple[int, ...] = ()
     min_area_px: float = 0
     has_probability: bool = False
+    class_score: float | None = None
+    left_out: int = 0
+    left_out_px: int = 0
     _open: list[_OpenObject] = field(default_factory=list)
     _edge_W: NDArray[np.int64] | None = None
     _stats: list[ObjectStats] = field(default_factory=list)
@@ -120,13 +127,23 @@ class ObjectCollector:
         order = np.argsort(stats.first_block_N, kind="stable")
         stats = stats.select(order)
         area_N = np.maximum(stats.area_N, 1)
+        majority = [self._find_majority_classes(class_px_NK) for class_px_NK in stats.class_px_2NK]
+        support: list[NDArray[np.float64] | None] = [None, None]
+        if self.class_score is not None:
+            support = [
+                score_classes(found, sums_NK, stats.area_N, self.foreground)
+                for found, sums_NK in zip(majority, stats.class_score_2NK, strict=True)
+            ]
         attributes = ObjectAttributes(
             stats.area_N,
             np.round(stats.score_sum_N / area_N, 4),
             np.round(stats.score_max_N, 4),
-            self._find_majority_classes(stats.class_px_2NK[0]),
-            self._find_majority_classes(stats.class_px_2NK[1]),
+            majority[0],
+            majority[1],
             np.round(stats.probability_sum_N / area_N, 4) if self.has_probability else None,
+            from_score=support[0],
+            to_score=support[1],
+            class_score=self.class_score or 0.0,
         )
         outlines = np.array(self._outlines, object)[order]
         on_map = shapely.transform(outlines, self._to_map_coordinates) if len(outlines) else outlines
@@ -170,6 +187,8 @@ class ObjectCollector:
         kept_N = inside_N & (stats.area_N >= self.min_area_px)
         erased_N = inside_N & ~kept_N
         if erased_N.any():
+            self.left_out += int(erased_N.sum())
+            self.left_out_px += int(stats.area_N[erased_N].sum())
             strip.change_HW[np.concatenate([[False], erased_N])[labels_HW]] = 0
         if kept_N.any():
             kept = stats.select(kept_N)
@@ -192,6 +211,8 @@ class ObjectCollector:
                 number_of_group[group] = len(still_open)
             elif joined.stats.area_N[0] < self.min_area_px:
                 small += joined.masks
+                self.left_out += 1
+                self.left_out_px += int(joined.stats.area_N[0])
             else:
                 self._stats.append(joined.stats)
                 self._outlines.append(polygonise_masks(joined.masks, joined.stats.box_N4[0].tolist()))
