@@ -196,6 +196,7 @@ def check_pair(
     grid: str | Path = "before",
     alpha: str = "auto",
     stretch: str = "auto",
+    collar: str = "auto",
 ) -> PairCheck:
     """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry, and the shift between them.
 
@@ -210,6 +211,8 @@ def check_pair(
             "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
             values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
+        collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
+            solid black ones), "black", "white" or "none".
 
     Returns:
         PairCheck: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
@@ -228,7 +231,15 @@ def check_pair(
 
     folder = None if out is None else Path(out)
     return check.check_image_pair(
-        before, after, folder, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch
+        before,
+        after,
+        folder,
+        bands=bands,
+        after_bands=after_bands,
+        grid=grid,
+        alpha=alpha,
+        stretch=stretch,
+        collar=collar,
     )
 
 

@@ -84,6 +84,7 @@ def check_command(
         grid=reading.grid,
         alpha=reading.alpha,
         stretch=reading.stretch,
+        collar=reading.collar.value,
         **reading.band_numbers,
     )
     out.print(format_check_table(checked))

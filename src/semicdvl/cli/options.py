@@ -38,6 +38,15 @@ class Normalise(StrEnum):
     match = "match"
 
 
+class Collar(StrEnum):
+    """Borders without a no-data tag that count as no data."""
+
+    auto = "auto"
+    none = "none"
+    black = "black"
+    white = "white"
+
+
 class Executor(StrEnum):
     """Where the work is computed."""
 
@@ -114,6 +123,14 @@ class BandOptions:
             rich_help_panel=INPUT,
         ),
     ] = "auto"
+    collar: Annotated[
+        Collar,
+        typer.Option(
+            "--collar",
+            help="Borders without a no-data tag that are no data: auto (of one colour, straight), black, white, none",
+            rich_help_panel=INPUT,
+        ),
+    ] = Collar.auto
 
     @property
     def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
@@ -160,6 +177,7 @@ class ReadingOptions(BandOptions):
             "grid": self.grid,
             "alpha": self.alpha,
             "stretch": self.stretch,
+            "collar": self.collar.value,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,
             "align": self.align,

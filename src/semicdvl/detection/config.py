@@ -35,6 +35,8 @@ class DetectionConfig:
             "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
             values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
+        collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
+            solid black ones), "black", "white" or "none".
         grid: whose pixels the result has: "before", "after", "finest" or a raster file.
         normalise: "match" normalises the after image radiometrically to the before image, once for the whole pair;
             "none" does not.
@@ -70,6 +72,7 @@ class DetectionConfig:
     overwrite: bool = False
     alpha: str = "auto"
     stretch: str = "auto"
+    collar: str = "auto"
     force: bool = False
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
 from semicdvl.types import Detector, identify_detector
 from semicdvl.version import __version__
 
-SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto"}
+SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto"}
 """Settings of reading that version 0.1 did not have, with the values that leave most images as it read them."""
 
 
@@ -67,7 +67,7 @@ class RunFingerprint:
     def list_resume_parts(self, pair: RasterPair, alignment: dict[str, Any]) -> dict[str, Any]:
         """Return what the score maps of the tiles depend on: a run is resumed only where all of it is the same."""
         grid, settings = pair.grid, asdict(self.config)
-        if not any(reader.stretch or reader.notes for reader in (pair.before, pair.after)):
+        if not any(reader.stretch or reader.notes or reader.collars for reader in (pair.before, pair.after)):
             # Without effect on such images, and unknown to runs that version 0.1 began.
             settings = dict(item for item in settings.items() if item not in SETTINGS_SINCE_0_2.items())
         crs = None if grid.crs is None else grid.crs.to_wkt()

@@ -258,7 +258,7 @@ def _bad(root: Path, case: str) -> Path:
 
 
 def _with_gcps(path: Path, image: np.ndarray) -> Path:
-    corners = (0, 0), (0, 290), (230, 0)
+    corners = (0, 0), (230, 290)
     points = [GroundControlPoint(row, col, 366676 + col / 2, 4104256 - row / 2) for row, col in corners]
     tif(path, image, crs=None, transform=None)
     with warnings.catch_warnings():
@@ -272,7 +272,7 @@ CASES = {
     "no overlap": "does not overlap",
     "no crs": "has no CRS",
     "rotated": "rotated",
-    "gcps": "ground control points",
+    "gcps": "2 ground control points",
     "truncated": "truncated",
     "no data": "data",
     "black": "has no data where",

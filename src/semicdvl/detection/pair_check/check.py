@@ -41,7 +41,7 @@ ALIGNMENT_FAILED = Finding(
 )
 
 
-def check_image_pair(
+def check_image_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     before: ImageInput,
     after: ImageInput,
     out: Path | None = None,
@@ -51,6 +51,7 @@ def check_image_pair(
     grid: str | Path = "before",
     alpha: str = "auto",
     stretch: str = "auto",
+    collar: str = "auto",
 ) -> PairCheck:
     """Measure how well two images fit each other.
 
@@ -64,13 +65,14 @@ def check_image_pair(
         grid: the same.
         alpha: the same.
         stretch: the same.
+        collar: the same.
 
     Raises:
         InputError: an image cannot be opened or read, or the two do not overlap.
         OutputError: the folder cannot be written.
     """
     with open_pair(
-        before, after, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch
+        before, after, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch, collar=collar
     ) as pair:
         check = measure_pair(pair)
         if out is not None:
@@ -162,7 +164,7 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
     Args:
         before: date 1.
         after: date 2.
-        config: how the pair is read: `bands`, `after_bands`, `alpha`, `grid`, `normalise` and `align`.
+        config: how the pair is read: `bands`, `after_bands`, `alpha`, `collar`, `grid`, `normalise` and `align`.
 
     Returns:
         The opened pair, which must be closed, and what was measured.
@@ -206,6 +208,7 @@ def open_pair_as_configured(before: ImageInput, after: ImageInput, *, config: De
         normalise=config.normalise,
         alpha=config.alpha,
         stretch=config.stretch,
+        collar=config.collar,
     )
 
 
@@ -252,6 +255,7 @@ def _read_image_facts(image: ImageReader) -> ImageFacts:
         resampled=image.warped,
         stretch=None if image.stretch is None else image.stretch.format_limits(),
         notes=image.notes,
+        border=image.border_name,
     )
 
 

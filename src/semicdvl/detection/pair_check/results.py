@@ -57,7 +57,8 @@ class Finding:
 class ImageFacts:
     """What one image file says of itself.
 
-    `gsd_m` is None without a CRS, `no_data` says how missing data are marked, `notes` how the file was understood.
+    `gsd_m` is None without a CRS, `no_data` says how missing data are marked, `notes` how the file was understood,
+    `border` the colour of a border that is no data.
     """
 
     path: str
@@ -72,6 +73,7 @@ class ImageFacts:
     resampled: bool
     stretch: str | None = None
     notes: tuple[str, ...] = ()
+    border: str = "black"
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class PairCheck:
             ("bands", [f"{image.bands} {image.dtype}, used {_join_bands(image)}" for image in images]),
             ("share in the overlap", [f"{share:.1%}" for share in shares]),
             ("no data in the overlap", missing),
-            ("untagged black border", [f"{s.black_border_frac:.1%}" for s in seen]),
+            ("untagged border", [f"{s.black_border_frac:.1%}" for s in seen]),
             ("range 0.5-99.5 %", [_format_band_values(s, "low", "high") for s in seen]),
             ("saturated", [f"{max((b.saturated_frac for b in s.bands), default=0):.1%}" for s in seen]),
             ("mean, std", [_format_band_values(s, "mean", "std") for s in seen]),
@@ -264,8 +266,11 @@ def _check_data(check: PairCheck) -> Iterator[Finding]:
     for facts, seen in ((check.before, radiometry.before), (check.after, radiometry.after)):
         name = _shorten_path(facts.path)
         if seen.black_border_frac > MAX_BLACK_BORDER_FRAC:
-            text = f"{name} has a black border without a no-data tag ({seen.black_border_frac:.1%}), taken as no data"
-            remedy = "`gdal_edit.py -a_nodata 0` marks it as no data for other programs, too"
+            share = f"{seen.black_border_frac:.1%}"
+            text = f"{name} has a {facts.border} border without a no-data tag ({share}), taken as no data"
+            remedy = "If it is ground, give --collar none"
+            if facts.border == "black":
+                remedy = f"`gdal_edit.py -a_nodata 0` marks it for other programs, too. {remedy}"
             yield Finding("border", WARNINGS, text, remedy)
         worst = max((band.saturated_frac for band in seen.bands), default=0.0)
         if worst > MAX_SATURATED_FRAC:

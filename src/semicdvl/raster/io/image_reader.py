@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, avoid_antimeridian, find_pixel_offset, move_to_longitudes_of
+from semicdvl.raster.io.collar import LOSSY_COMPRESSIONS, LOSSY_DILATION_PX, MIN_COLLAR_PX, Collar, find_collars
 from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
@@ -30,6 +31,7 @@ MAX_SAMPLE_PX = 1024
 """The overview sample has at most this many pixels on a side."""
 BORDER_DILATION_PX = 2
 """A black border is dilated by this much: resampling and compression mix the pixels beside it with it."""
+LOSSY_DRIVERS = ("JPEG", "WEBP", "JP2OpenJPEG", "JPEGXL", "ECW", "MrSID")
 PLACEHOLDER_CRS, PLACEHOLDER_TRANSFORM = CRS.from_epsg(3857), Affine.scale(1, -1)
 """Given to plain images, which have neither: GDAL needs both to resample by a fraction of a pixel."""
 
@@ -51,6 +53,8 @@ class ImageReader:
         border: black border that no tag declares as no-data; empty until `prepare`.
         cached_sample: the overview sample, once read by `prepare`.
         displacement: by how much pixels are moved when they are read; None: not at all.
+        collar: which collars without a no-data tag are looked for: one of `collar.COLLAR_CHOICES`.
+        collars: those that `prepare` found.
         mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files, and what it views.
         notes: what a reader of the result should know about how the file was understood.
     """
@@ -70,6 +74,8 @@ class ImageReader:
     displacement: DisplacementField | None = None
     mosaic_views: ExitStack | None = None
     notes: tuple[str, ...] = ()
+    collar: str = "auto"
+    collars: tuple[Collar, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -110,6 +116,7 @@ class ImageReader:
             files=self.files,
             mosaic_views=self.mosaic_views,
             notes=self.notes,
+            collar=self.collar,
         )
 
     def select_rgb(self) -> ImageReader:
@@ -218,11 +225,21 @@ class ImageReader:
     def read_border(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None
     ) -> NDArray[np.bool_]:
-        """Return the black border in a window, dilated by `BORDER_DILATION_PX` and decimated to `shape_hw`."""
+        """Return the border in a window, dilated by what was mixed with it, and decimated to `shape_hw`."""
         if not self.border.strips:
             return np.zeros(shape_hw or (height, width), bool)
+        radius_px = LOSSY_DILATION_PX if self._is_lossy else BORDER_DILATION_PX
         return self.border.read_dilated(
-            row, col, height, width, radius_px=BORDER_DILATION_PX, shape_hw=shape_hw or (height, width)
+            row, col, height, width, radius_px=radius_px, shape_hw=shape_hw or (height, width)
+        )
+
+    @property
+    def _is_lossy(self) -> bool:
+        """Whether compression mixed ground and border: the file says so, or the collar is not of one value."""
+        dataset = self.file_dataset
+        compression = str(dataset.profile.get("compress", "")).upper() if self.collars else ""
+        return bool(self.collars) and (
+            dataset.driver in LOSSY_DRIVERS or compression in LOSSY_COMPRESSIONS or any(c.noisy for c in self.collars)
         )
 
     # -------------------------------------------------------------------------------------------- the whole image
@@ -235,7 +252,7 @@ class ImageReader:
         ready = replace(self, cached_sample=self.read_sample())
         if np.dtype(self.dataset.dtypes[self.bands[0] - 1]) != np.uint8:
             ready = replace(ready, stretch=measure_stretch(ready.read_sample()))
-        ready = replace(ready, border=ready._find_border())
+        ready = ready._find_border()
         if not ready.border.strips:
             return ready
         sample, grid = ready.read_sample(), ready.grid
@@ -243,8 +260,8 @@ class ImageReader:
         black_HW = ready.read_border(0, 0, grid.height, grid.width, shape_hw=shape_hw)
         return replace(ready, cached_sample=replace(sample, black_HW=black_HW))
 
-    def _find_border(self) -> BlackBorder:
-        """Find the black border; ground that is tagged as no-data connects black regions with the edge."""
+    def _find_border(self) -> ImageReader:
+        """Return this reader with its border; ground that is tagged as no-data connects regions with the edge."""
         height, width = self.grid.height, self.grid.width
         sample = self.read_sample()
         black_HW = (sample.data_CHW == 0).all(axis=0)
@@ -254,14 +271,31 @@ class ImageReader:
             problem = f"The image has no data where the other image lies: {cause}"
             remedy = "Look at the image and check its no-data value with `gdalinfo`, or give another image"
             raise InputError(self.input.display_name, problem, remedy)
-        if not (sample.valid_HW & black_HW).any():
-            return BlackBorder(height, width)
+        collars = find_collars(sample.data_CHW, sample.valid_HW, shape_hw=(height, width), choice=self.collar)
+        border = BlackBorder(height, width)
+        if self.collar in ("auto", "black") and (sample.valid_HW & black_HW).any():
+            border = find_black_border(self._read_black, height=height, width=width)
 
-        def read_black(row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
+        def read_collars(row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
             data_CHW, valid_HW = self._read_raw(row, col, height, width)
-            return ~valid_HW | (data_CHW == 0).all(axis=0)  # type: ignore[no-any-return]
+            found = [collar.select_pixels(data_CHW, row=row, col=col) for collar in collars]
+            return np.asarray(np.logical_or.reduce([~valid_HW, *found]))
 
-        return find_black_border(read_black, height=height, width=width)
+        if collars:
+            collar = find_black_border(read_collars, height=height, width=width, min_area_px=MIN_COLLAR_PX)
+            border = border.join(collar)
+        return replace(self, border=border, collars=collars)
+
+    def _read_black(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Return where the pixels of a window are 0 in every band, or no data."""
+        data_CHW, valid_HW = self._read_raw(row, col, height, width)
+        return ~valid_HW | (data_CHW == 0).all(axis=0)  # type: ignore[no-any-return]
+
+    @property
+    def border_name(self) -> str:
+        """The colours of the border: "black", "white", "black and white", ..."""
+        names = dict.fromkeys(["black"] if not self.collars else [collar.name for collar in self.collars])
+        return " and ".join(names)
 
     def measure_border_frac(self) -> float:
         """Return the share of the grid that is black border and not tagged as no-data, from the overview sample."""

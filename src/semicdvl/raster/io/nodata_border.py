@@ -34,6 +34,17 @@ class BlackBorder:
     width: int
     strips: tuple[bytes, ...] = ()
 
+    def join(self, other: BlackBorder) -> BlackBorder:
+        """Return the border that holds the pixels of both."""
+        if not self.strips or not other.strips:
+            return self if self.strips else other
+        both = zip(self.strips, other.strips, strict=True)
+        return BlackBorder(
+            self.height,
+            self.width,
+            tuple(_pack_mask(_unpack_mask(a, self.width) | _unpack_mask(b, self.width)) for a, b in both),
+        )
+
     def read_window(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
         """Return where a window (which may reach over the image's edges) is border; outside the image it is not."""
         border_HW = np.zeros((height, width), bool)

@@ -18,7 +18,7 @@ from semicdvl.raster.io.upright_view import open_upright_view
 
 
 def open_image_reader(
-    image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None, alpha: str = "auto"
+    image: ImageInput | ResolvedInput, *, bands: Sequence[int] | None = None, alpha: str = "auto", collar: str = "auto"
 ) -> ImageReader:
     """Open one image for reading.
 
@@ -28,6 +28,7 @@ def open_image_reader(
         bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged in the file, or
             the first three.
         alpha: which band says where there is data: see `raster.io.alpha_band.choose_alpha_band`.
+        collar: which collars without a no-data tag count as no data: see `raster.io.collar`.
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands or cannot be located; or
@@ -50,7 +51,15 @@ def open_image_reader(
             grid = read_grid(dataset)
             selected = _select_bands(resolved, dataset, bands)
             return ImageReader(
-                resolved, dataset, selected, grid, file_grid=grid, files=files, mosaic_views=views, notes=notes
+                resolved,
+                dataset,
+                selected,
+                grid,
+                file_grid=grid,
+                files=files,
+                mosaic_views=views,
+                notes=notes,
+                collar=collar,
             )
         except BaseException:
             dataset.close()

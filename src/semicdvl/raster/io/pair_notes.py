@@ -59,7 +59,7 @@ def describe_unrelated_datums(before: ImageReader, after: ImageReader) -> str | 
 
 
 def _describe_image(reader: ImageReader) -> list[str]:
-    """Say how one image was stretched, and whether it has a black border."""
+    """Say how one image was stretched, and whether it has a border that is no data."""
     notes = [f"{reader.path.name}: {note}" for note in reader.notes]
     if reader.stretch is not None:
         dtype = reader.file_dataset.dtypes[0]
@@ -70,8 +70,8 @@ def _describe_image(reader: ImageReader) -> list[str]:
     border_frac = reader.measure_border_frac()
     if border_frac > 0:
         notes.append(
-            f"{reader.path.name} has a black border without a no-data tag ({border_frac:.1%} of the overlap); it "
-            "is treated as no-data."
+            f"{reader.path.name} has a {reader.border_name} border without a no-data tag ({border_frac:.1%} of the "
+            "overlap); it is treated as no-data (--collar none reads it as ground)."
         )
     return notes
 

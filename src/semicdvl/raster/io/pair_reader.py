@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
 from semicdvl.raster.io.alpha_band import check_alpha_choice
+from semicdvl.raster.io.collar import check_collar_choice
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
@@ -155,6 +156,7 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     alignment: Alignment | None = None,
     alpha: str = "auto",
     stretch: str = "auto",
+    collar: str = "auto",
 ) -> RasterPair:
     """Open two images of one place on one grid.
 
@@ -180,6 +182,8 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
             "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
             values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
+        collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
+            solid black ones), "black", "white" or "none".
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, has no CRS although the
@@ -189,11 +193,14 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     """
     _check_options(bands, after_bands, normalise)
     check_alpha_choice(alpha)
+    check_collar_choice(collar)
     parse_stretch(stretch)
     with ExitStack() as opened:
-        first = open_image_reader(before, bands=bands, alpha=alpha)
+        first = open_image_reader(before, bands=bands, alpha=alpha, collar=collar)
         opened.callback(first.close)
-        second = open_image_reader(after, bands=bands if after_bands is None else after_bands, alpha=alpha)
+        second = open_image_reader(
+            after, bands=bands if after_bands is None else after_bands, alpha=alpha, collar=collar
+        )
         opened.callback(second.close)
         reference_grid = _choose_reference_grid(first, second, grid)
         pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment, stretch=stretch)
