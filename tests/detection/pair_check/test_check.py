@@ -230,7 +230,7 @@ def _bad(root: Path, case: str) -> Path:
         case "no crs":
             return tif(path, image, crs=None, transform=None)
         case "rotated":
-            return tif(path, image, transform=PLACE @ Affine.rotation(20))
+            return tif(path, image, crs=None, transform=PLACE @ Affine.rotation(20))
         case "gcps":
             return _with_gcps(path, image)
         case "truncated":
