@@ -237,20 +237,53 @@ def _apart_from(recipe: Recipe, *sections: str) -> dict[str, Any]:
     return recipe.model_dump(exclude={"name", *sections})
 
 
-def test_thresholds_and_weights_change_nothing_else() -> None:
+TABLE8 = ((0.9, 0.9), (0.8, 0.8), (0.5, 0.5), (0.1, 0.1), (0.8, 0.5), (0.5, 0.8), (0.8, 0.1), (0.1, 0.8))
+"""Thresholds of change and segmentation labels of the eight published rows."""
+
+TABLE9 = (
+    *(("lambda_vl", weight) for weight in (1.0, 0.5, 0.01)),
+    *(("lambda_c", weight) for weight in (0.1, 1.0, 0.5, 0.01)),
+)
+"""The weight that is not 0.1 in each of the seven published rows."""
+
+
+def test_thresholds_and_weights_are_the_published_rows_and_change_nothing_else() -> None:
     """Table 8 is made by stores, and Table 9 by one weight of the method; all else is SemiCD-VL's row of Table 2."""
     whole = load_recipe(FOLDER / "levir-05-semicd_vl.toml")
-    for change in (0.1, 0.5, 0.8):
-        for seen in (0.1, 0.5, 0.8):
-            recipe = load_recipe(FOLDER / "table8" / f"change-{change}-segmentation-{seen}.toml")
-            assert recipe.pseudo is not None
-            assert recipe.pseudo.store == Path(f"runs/store-levir-{change}-{seen}")
-            assert _apart_from(recipe, "pseudo") == _apart_from(whole, "pseudo")
-    for field, weights in {"lambda_c": (0.05, 0.1, 0.5, 1.0), "lambda_vl": (0.05, 0.1, 0.5, 1.0)}.items():
-        for weight in weights:
-            recipe = load_recipe(FOLDER / "table9" / f"{field}-{weight}.toml")
-            assert build_method(recipe) == SemiCDVL(**{field: weight})
-            assert _apart_from(recipe, "method") == _apart_from(whole, "method")
+    assert {title(path) for path in RECIPES if title(path).startswith(("table8-", "table9-"))} == {
+        *(f"table8-change-{change}-segmentation-{seen}" for change, seen in TABLE8),
+        *(f"table9-{field}-{weight}" for field, weight in TABLE9),
+    }
+    for change, seen in TABLE8:
+        recipe = load_recipe(FOLDER / "table8" / f"change-{change}-segmentation-{seen}.toml")
+        assert recipe.pseudo is not None
+        same = (change, seen) == (0.8, 0.8)
+        assert recipe.pseudo.store == Path("runs/store-levir" if same else f"runs/store-levir-{change}-{seen}")
+        assert _apart_from(recipe, "pseudo") == _apart_from(whole, "pseudo")
+    for field, weight in TABLE9:
+        recipe = load_recipe(FOLDER / "table9" / f"{field}-{weight}.toml")
+        assert build_method(recipe) == SemiCDVL(**{field: weight})
+        assert _apart_from(recipe, "method") == _apart_from(whole, "method")
+
+
+def test_unimatch_v2_has_the_published_settings() -> None:
+    for data in ("levir", "whu"):
+        for share in (5, 10, 20, 40):
+            plain, guided = (
+                load_recipe(FOLDER / "students" / f"{data}-{share:02d}-{name}.toml")
+                for name in ("unimatch_v2", "unimatch_v2_vl")
+            )
+            for recipe in (plain, guided):
+                train = recipe.train
+                assert (train.optimizer, train.lr, train.lr * train.head_lr_multiplier) == ("adamw", 5e-6, 2e-4)
+                assert (train.weight_decay, train.power, train.momentum, train.epochs) == (0.01, 0.9, 0.9, 60)
+                assert (train.ema, train.ema_ramp, train.labelled_batch, train.unlabelled_batch) == (0.996, True, 8, 8)
+                assert recipe.data.crop_px == 252 and recipe.data.scale == (0.8, 1.2)
+                assert recipe.model.options["backbone"] == "vit_base_patch14_dinov2"
+                root = Path(f"data/{data.upper()}-CD-256")
+                assert (recipe.data.root, recipe.data.labelled) == (root, root / "list" / f"{share}%")
+            assert (plain.method.name, guided.method.name) == ("unimatch_v2", "unimatch_v2_vl")
+            assert guided.pseudo is not None and guided.pseudo.store == Path(f"runs/store-{data}")
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
