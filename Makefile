@@ -4,13 +4,14 @@
 #   make test-slow   the tests that take minutes: tutorials, notebooks, pinned outputs
 #   make check   format, lint, types, tests: what CI runs
 #   make docs    the documentation site, into site/
+#   make web     the review page, from web/ into the package; the only target that needs Node
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: demo test test-slow check docs format lint types setup clean
+.PHONY: demo test test-slow check docs web format lint types setup clean
 
 setup: $(READY)
 
@@ -37,6 +38,9 @@ check: format lint types test
 
 docs: $(DOCS_READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+web: $(READY)
+	$(BIN)/python tools/build_page.py
 
 format: $(READY)
 	$(BIN)/ruff format --check src tests tools benchmarks docs/hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from semicdvl.errors import ConfigError, InputError, OutputError, SemicdvlError
+from semicdvl.data.readers.folder import find_date_folders
+from semicdvl.detection.output_folder import is_detection
+from semicdvl.errors import ConfigError, DataError, InputError, OutputError, SemicdvlError
 from semicdvl.review.folder import find_pairs
 from semicdvl.review.geometry import BadShape
-from semicdvl.review.routes import changes, estimates, page, pairs
+from semicdvl.review.labels.session import BadMask, LabelSession, NoSuchPatch
+from semicdvl.review.labels.sources import FolderPatches, MapPatches
+from semicdvl.review.routes import changes, estimates, labels, page, pairs
 from semicdvl.review.schemas import Problem
 from semicdvl.review.security import Guard
 from semicdvl.review.session import NoSuchPair, Sessions
@@ -27,8 +32,11 @@ log = logging.getLogger("semicdvl.review")
 STATUS_OF: dict[type[Exception], int] = {
     NoSuchPair: 404,
     NoSuchChange: 404,
+    NoSuchPatch: 404,
     Conflict: 409,
     BadShape: 422,
+    BadMask: 422,
+    DataError: 422,
     ConfigError: 409,
     InputError: 422,
     OutputError: 507,
@@ -62,12 +70,14 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
         config: the settings; None: the defaults, with a token of its own.
 
     Raises:
-        InputError: the folder holds nothing that can be served.
+        InputError, DataError: the folder holds nothing that can be served.
     """
     root, config = Path(folder).resolve(), config or ServeConfig()
     if not root.is_dir():
         raise InputError(folder, "is not a folder", "Give a folder that `semicdvl detect` wrote")
-    sessions = Sessions(find_pairs(root), config)
+    is_dataset = config.label and find_date_folders(root) is not None and not is_detection(root)
+    sessions = Sessions({} if is_dataset else find_pairs(root), config)
+    labelling = _prepare_labelling(root, sessions, is_dataset=is_dataset) if config.label else None
 
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
@@ -91,8 +101,36 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
     app.include_router(pairs.make_router(sessions, folder=str(root)))
     app.include_router(changes.make_router(sessions))
     app.include_router(estimates.make_router(sessions))
+    if labelling is not None:
+        app.include_router(labels.make_router(labelling))
     app.include_router(page.make_router())
     return Guard(app, config=config)
+
+
+def _prepare_labelling(root: Path, sessions: Sessions, *, is_dataset: bool) -> Callable[[], LabelSession]:
+    """Return what opens the labelling at the first request: of a result, patches may have to be chosen first.
+
+    Raises:
+        InputError, DataError: the folder of pairs cannot be used, or there are several results.
+    """
+    if is_dataset:
+        source = FolderPatches(root)
+        ready = LabelSession(source, session=None, config=sessions.config)
+        return lambda: ready
+    if len(sessions.pairs) != 1:
+        names = ", ".join(list(sessions.pairs)[:4])
+        raise InputError(root, f"holds several results ({names})", "Name the one to label")
+    name, lock = next(iter(sessions.pairs)), threading.Lock()
+    opened: list[LabelSession] = []
+
+    def find() -> LabelSession:
+        with lock:
+            if not opened:
+                with sessions.use(name) as session:
+                    opened.append(LabelSession(MapPatches(session), session=session, config=sessions.config))
+            return opened[0]
+
+    return find
 
 
 def _make_handler(status: int) -> Callable[[Request, Exception], JSONResponse]:

@@ -288,3 +288,31 @@ class Exported(BaseModel):
 
     files: list[str]
     commands: list[str]
+
+
+class PatchRow(BaseModel):
+    """A patch of the list."""
+
+    name: str
+    labelled: bool
+    note: str
+
+
+class LabelFolder(BaseModel):
+    """The patches, and what trains on them."""
+
+    folder: str
+    labelled: int
+    patches: list[PatchRow]
+    commands: list[str]
+    message: str
+
+
+class PatchInfo(BaseModel):
+    """A patch; `version` names its present label."""
+
+    name: str
+    width_px: int
+    height_px: int
+    labelled: bool
+    version: str

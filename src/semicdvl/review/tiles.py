@@ -6,6 +6,7 @@ Level 0 has the pixels of the result; each further level has pixels twice as lar
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from rio_tiler.errors import RioTilerError
@@ -28,7 +30,8 @@ from semicdvl.review.images import Handle, PairImages
 TILE_PX = 256
 Layer = Literal["before", "after", "change", "score"]
 CHANGE_COLOUR = (255, 84, 54)
-JPEG_QUALITY = 88
+JPEG_OPTIONS = {"quality": 92, "subsampling": 0}
+"""GDAL's JPEGs halve the resolution of the colours, which shows as seams between tiles that are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,9 @@ def _render_date(image: ImageReader, window: TileWindow) -> Picture:
     plain = window.shape_hw == (window.height, window.width)
     image_HWC, valid_HW = image.read(*place, shape_hw=None if plain else window.shape_hw)
     whole = bool(valid_HW.all()) and window.shape_hw == (TILE_PX, TILE_PX)
-    data_CHW = _fill_tile(np.ascontiguousarray(image_HWC.transpose(2, 0, 1)))
     if whole:
-        picture = ImageData(data_CHW).render(add_mask=False, img_format="JPEG", QUALITY=JPEG_QUALITY)
-        return Picture(picture, "image/jpeg")
+        return encode_jpeg(image_HWC)
+    data_CHW = _fill_tile(np.ascontiguousarray(image_HWC.transpose(2, 0, 1)))
     hidden_HW = _fill_tile(valid_HW) == 0
     masked = np.ma.MaskedArray(data_CHW, mask=np.broadcast_to(hidden_HW, data_CHW.shape))
     return Picture(ImageData(masked).render(img_format="PNG", ZLEVEL=1), "image/png")
@@ -179,5 +181,11 @@ def render_thumbnail(images: PairImages, date: Literal["before", "after"], *, si
     with images.borrow() as handle:
         reader = handle.before if date == "before" else handle.after
         image_HWC, _ = reader.read(0, 0, height, width, shape_hw=size)
-    data_CHW = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
-    return Picture(ImageData(data_CHW).render(add_mask=False, img_format="JPEG", QUALITY=JPEG_QUALITY), "image/jpeg")
+    return encode_jpeg(image_HWC)
+
+
+def encode_jpeg(image_HWC: NDArray[np.uint8]) -> Picture:
+    """Return an RGB image as a JPEG with colours of full resolution."""
+    stream = io.BytesIO()
+    Image.fromarray(image_HWC).save(stream, "JPEG", **JPEG_OPTIONS)
+    return Picture(stream.getvalue(), "image/jpeg")

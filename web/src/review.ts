@@ -1,0 +1,612 @@
+import {
+  type Change,
+  type Estimate,
+  get,
+  getReviewer,
+  type Interval,
+  type PairInfo,
+  type PairList,
+  pairPath,
+  type Place,
+  type Position,
+  Refusal,
+  send,
+  setReviewer,
+  type State,
+  type Written,
+} from "./api";
+import { h, isTyping, keyButton, labelled, option, showHelp, tell } from "./dom";
+import { Editing, type Tool } from "./edit";
+import { type ColourBy, type Mode, PairMap } from "./map";
+import { arrange, type Filter, type Order, ORDERS, passes } from "./queue";
+
+const HELP: [string, string][] = [
+  ["A", "accept"],
+  ["R", "reject"],
+  ["S", "skip"],
+  ["→ ↓ / ← ↑", "next / previous"],
+  ["U", "undo my last action"],
+  ["F", "flicker: toggle the dates"],
+  ["V", "side by side, swipe"],
+  ["[ ]", "move the swipe line"],
+  ["Z / W", "frame the object / the whole"],
+  ["+ −", "zoom"],
+  ["H", "hide or show outlines"],
+  ["M / O", "change map / score"],
+  ["C", "comment"],
+  ["E", "edit the outline"],
+  ["N", "draw a missed change"],
+  ["X", "cut in two"],
+  ["G", "merge with another: G, then click it (or G again on the next one)"],
+  ["P", "check unchanged ground, for recall and area"],
+  ["?", "this help"],
+];
+const DECIDED: Record<string, State> = { a: "accepted", r: "rejected", s: "skipped" };
+
+/** The review of one pair; returns what to do when it is left. */
+export async function showReview(app: HTMLElement, list: PairList, name: string): Promise<() => void> {
+  const base = pairPath(name);
+  const [info, found] = await Promise.all([get<PairInfo>(base), get<{ changes: Change[] }>(`${base}/changes`)]);
+  const review = new Review(app, list, info, found.changes);
+  return () => review.close();
+}
+
+class Review {
+  private readonly base: string;
+  private readonly map: PairMap;
+  private readonly all = new Map<number, Change>();
+  private order: number[] = [];
+  private current: number | null = null;
+  private filter: Filter = { order: "uncertainty", state: "all", kind: "", name: "", least: 0 };
+  private editing: Editing | null = null;
+  private merging: number | null = null;
+  private places: Place[] | null = null;
+  private placeAt = 0;
+  private busy = false;
+  private estimateTimer = 0;
+  private readonly card = h("section", { class: "card", "aria-label": "Change" });
+  private readonly progress = h("div", { class: "progress", "aria-live": "polite" });
+  private readonly estimateBox = h("section", { class: "estimate", "aria-label": "Estimate" });
+  private readonly outBox = h("div", { class: "out" });
+  private readonly comment = h("textarea", { rows: 2, maxlength: 2000, placeholder: "Comment (C)", "aria-label": "Comment" });
+  private readonly onKey = (event: KeyboardEvent): void => this.key(event);
+
+  constructor(
+    private readonly app: HTMLElement,
+    private readonly list: PairList,
+    private readonly info: PairInfo,
+    changes: Change[],
+  ) {
+    this.base = pairPath(info.name);
+    this.map = new PairMap(info);
+    for (const change of changes) this.all.set(change.id, change);
+    this.map.putAll(changes);
+    document.title = `${info.title} - review`;
+    this.build();
+    document.addEventListener("keydown", this.onKey);
+    this.comment.addEventListener("change", () => void this.saveComment());
+    this.map.main.on("singleclick", (event) => this.click(event.pixel));
+    this.map.hide((id) => !passes(this.all.get(id) as Change, this.filter));
+    this.order = arrange(this.all.values(), this.filter);
+    const first = this.order.find((id) => this.all.get(id)?.state === "open") ?? this.order[0] ?? null;
+    this.map.main.updateSize();
+    this.show(first);
+    this.scheduleEstimate();
+    this.expose();
+  }
+
+  // ---------------------------------------------------------------------------------------- layout
+  private build(): void {
+    const modes = h("div", { class: "modes", role: "group", "aria-label": "How the dates are shown" });
+    for (const mode of ["side", "swipe", "flicker"] as Mode[]) {
+      const words = { swipe: "Swipe", side: "Side by side", flicker: "Flicker" };
+      modes.append(h("button", { type: "button", "data-mode": mode, click: () => this.setMode(mode) }, words[mode]));
+    }
+    const back = this.list.pairs.length > 1 ? h("a", { href: "#/", class: "back" }, "All pairs") : null;
+    const help = h("button", { type: "button", class: "round", "aria-label": "Keys", click: () => showHelp("Keys", HELP) }, "?");
+    const header = h("header", {}, back, h("h1", {}, this.info.title), this.progress, modes, help);
+    const panel = h("aside", { "aria-label": "Review" }, this.card, this.makeActions(), this.comment, this.makeTools(), this.estimateBox, this.makeFilter(), this.makeView(), this.makeOutput());
+    this.app.replaceChildren(h("div", { class: "review" }, header, h("main", {}, this.map.element), panel));
+    this.setMode("side");
+  }
+
+  private makeActions(): HTMLElement {
+    return h(
+      "div",
+      { class: "actions", role: "group", "aria-label": "Decide" },
+      keyButton("Accept", "A", () => void this.decide("accepted"), "accept"),
+      keyButton("Reject", "R", () => void this.decide("rejected"), "reject"),
+      keyButton("Skip", "S", () => void this.decide("skipped"), "skip"),
+      keyButton("Back", "←", () => this.move(-1)),
+      keyButton("Next", "→", () => this.move(1)),
+      keyButton("Undo", "U", () => void this.undo()),
+    );
+  }
+
+  private makeTools(): HTMLElement {
+    return h(
+      "div",
+      { class: "tools", role: "group", "aria-label": "Redraw" },
+      keyButton("Edit", "E", () => this.edit("vertices")),
+      keyButton("Draw", "N", () => this.edit("polygon")),
+      keyButton("Cut", "X", () => this.edit("line")),
+      keyButton("Merge", "G", () => this.merge()),
+    );
+  }
+
+  private makeFilter(): HTMLElement {
+    const orders = (Object.keys(ORDERS) as Order[]).map((key) => option(key, ORDERS[key]));
+    const order = h("select", {}, ...orders);
+    const states = ["all", "todo", "open", "accepted", "rejected", "skipped"].map((each) => option(each, each === "todo" ? "not decided" : each));
+    const state = h("select", {}, ...states);
+    const kind = h("select", {}, option("", "all"), ...this.info.kinds.map((each) => option(each.name)));
+    const name = h("select", {}, option("", "all"), ...this.info.classes.map((each) => option(each.name)));
+    const least = h("input", { type: "number", min: 0, step: "any", value: 0 });
+    const update = (): void => {
+      this.filter = { order: order.value as Order, state: state.value as Filter["state"], kind: kind.value, name: name.value, least: Number(least.value) || 0 };
+      this.refilter();
+    };
+    for (const input of [order, state, kind, name, least]) input.addEventListener("change", update);
+    return h(
+      "details",
+      { open: true },
+      h("summary", {}, "Queue"),
+      labelled("Order", order),
+      labelled("State", state),
+      labelled("Kind", kind),
+      this.info.classes.length ? labelled("Class", name) : null,
+      labelled(`At least (${this.info.area_unit})`, least),
+    );
+  }
+
+  private makeView(): HTMLElement {
+    const slider = (layer: string, word: string): HTMLElement => {
+      const input = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0, "data-layer": layer });
+      input.addEventListener("input", () => this.map.setOverlay(layer, Number(input.value)));
+      return labelled(word, input);
+    };
+    const colour = h("select", {}, option("state", "state"), option("kind", "kind of change"), option("class", "class"));
+    colour.addEventListener("change", () => {
+      this.map.colourBy = colour.value as ColourBy;
+      this.map.redraw();
+    });
+    const reviewer = h("input", { type: "text", maxlength: 80, value: getReviewer() ?? this.list.reviewer });
+    reviewer.addEventListener("change", () => setReviewer(reviewer.value));
+    return h(
+      "details",
+      {},
+      h("summary", {}, "View and reviewer"),
+      slider("change", "Change map"),
+      this.info.layers.includes("score") ? slider("score", "Score") : null,
+      labelled("Colours by", colour),
+      labelled("Reviewer", reviewer),
+      ...this.info.notes.map((note) => h("p", { class: "quiet" }, note)),
+      h("p", { class: "quiet" }, `Found by ${this.info.detector}`),
+    );
+  }
+
+  private makeOutput(): HTMLElement {
+    const button = h("button", { type: "button", class: "primary", click: () => void this.export() }, "Write reviewed.gpkg");
+    return h("div", { class: "output" }, button, this.outBox);
+  }
+
+  private setMode(mode: Mode): void {
+    this.map.setMode(mode);
+    this.markMode();
+  }
+
+  private markMode(): void {
+    for (const button of this.app.querySelectorAll<HTMLElement>(".modes button"))
+      button.setAttribute("aria-pressed", String(button.dataset.mode === this.map.mode));
+  }
+
+  // ---------------------------------------------------------------------------------------- walking
+  private show(id: number | null): void {
+    this.current = id;
+    this.map.select(id);
+    if (id !== null) this.map.frameChange(id);
+    else this.map.frameAll();
+    this.showCard();
+    const at = id === null ? -1 : this.order.indexOf(id);
+    const next = this.order[at + 1];
+    if (next !== undefined) window.setTimeout(() => this.current === id && this.map.prefetch(next), 60);
+  }
+
+  private move(by: number): void {
+    if (this.places) return this.movePlace(by);
+    if (!this.order.length) return;
+    const at = this.current === null ? -1 : this.order.indexOf(this.current);
+    const next = Math.min(this.order.length - 1, Math.max(0, at + by));
+    if (this.order[next] === this.current) tell(by > 0 ? "This is the last one." : "This is the first one.");
+    this.show(this.order[next]);
+  }
+
+  /** Go to the next change that is not decided; behind the last one, to the first. */
+  private advance(): void {
+    const at = this.current === null ? -1 : this.order.indexOf(this.current);
+    const todo = (id: number): boolean => this.all.get(id)?.state === "open";
+    const next = this.order.slice(at + 1).find(todo) ?? this.order.find(todo);
+    if (next === undefined) tell("All of these are decided. Write the result at the bottom right, or choose others.");
+    if (next !== undefined) this.show(next);
+    else this.move(1);
+  }
+
+  private refilter(): void {
+    this.map.hide((id) => !passes(this.all.get(id) as Change, this.filter));
+    this.order = arrange(this.all.values(), this.filter);
+    const stays = this.current !== null && this.order.includes(this.current);
+    this.show(stays ? this.current : (this.order[0] ?? null));
+  }
+
+  private showCard(): void {
+    this.showProgress();
+    if (this.places) return;
+    const change = this.current === null ? null : this.all.get(this.current);
+    if (!change) {
+      this.card.replaceChildren(h("p", { class: "quiet" }, "No change passes the filter."));
+      this.comment.value = "";
+      return;
+    }
+    const classes = h("div", { class: "classes" }, this.makeChoice(change, "kind", this.info.kinds.map((each) => each.name)));
+    if (this.info.classes.length) {
+      const names = this.info.classes.map((each) => each.name);
+      classes.append(this.makeChoice(change, "from_class", names), this.makeChoice(change, "to_class", names));
+    }
+    const facts = [
+      `${change.area.toLocaleString("en", { maximumFractionDigits: 0 })} ${this.info.area_unit}`,
+      change.score === null ? change.source : `score ${change.score.toFixed(2)}`,
+      change.edited ? "redrawn" : "",
+    ].filter(Boolean);
+    const who = change.decided ? h("p", { class: "quiet" }, `${change.state} by ${change.reviewer}`) : null;
+    this.card.replaceChildren(
+      h("div", { class: "card-head" }, h("strong", {}, `Change ${change.id}`), h("span", { class: `state ${change.state}` }, change.state)),
+      h("p", { class: "facts" }, facts.join("  ·  ")),
+      classes,
+      ...(who ? [who] : []),
+    );
+    if (document.activeElement !== this.comment) this.comment.value = change.comment;
+  }
+
+  private makeChoice(change: Change, field: "kind" | "from_class" | "to_class", names: string[]): HTMLElement {
+    const known = change[field];
+    const all = known && !names.includes(known) ? [...names, known] : names;
+    const select = h("select", {}, ...(field === "kind" ? [] : [option("", "not known")]), ...all.map((name) => option(name)));
+    select.value = known ?? "";
+    select.addEventListener("change", () => void this.patch({ [field]: select.value }));
+    const words = { kind: "Kind", from_class: "From", to_class: "To" };
+    const colour = [...this.info.classes, ...this.info.kinds].find((each) => each.name === known)?.colour;
+    const field_ = labelled(words[field], select);
+    const swatch = h("i", { class: "swatch", "aria-hidden": "true" });
+    if (colour) swatch.style.background = colour;
+    field_.firstElementChild?.append(" ", swatch);
+    return field_;
+  }
+
+  private showProgress(): void {
+    const live = this.order.length;
+    const decided = this.order.filter((id) => this.all.get(id)?.state !== "open").length;
+    const at = this.current === null ? 0 : this.order.indexOf(this.current) + 1;
+    const word = this.places ? `ground ${this.placeAt + 1} of ${this.places.length}` : `${at} of ${live}`;
+    const bar = h("progress", { max: Math.max(live, 1), value: decided, "aria-label": "decided" });
+    this.progress.replaceChildren(h("strong", {}, word), bar, h("span", { class: "quiet" }, `${decided} of ${live} decided`));
+  }
+
+  // ---------------------------------------------------------------------------------------- deciding
+  private async act(work: () => Promise<Written>): Promise<Written | null> {
+    if (this.busy) return null;
+    this.busy = true;
+    try {
+      const written = await work();
+      this.take(written.changes);
+      for (const note of written.notes) tell(note);
+      this.scheduleEstimate();
+      return written;
+    } catch (error) {
+      await this.explain(error);
+      return null;
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  private take(changes: Change[]): void {
+    for (const change of changes) {
+      if (change.live) this.all.set(change.id, change);
+      else this.all.delete(change.id);
+      this.map.put(change);
+    }
+    const known = new Set(this.order);
+    const added = changes.filter((change) => change.live && !known.has(change.id)).map((change) => change.id);
+    const gone = new Set(changes.filter((change) => !change.live).map((change) => change.id));
+    if (added.length || gone.size) this.order = arrange(this.all.values(), this.filter);
+    this.showCard();
+  }
+
+  private async explain(error: unknown): Promise<void> {
+    if (!(error instanceof Refusal)) throw error;
+    tell(error.message, "problem");
+    if ((error.status === 409 || error.status === 404) && this.current !== null) {
+      try {
+        this.take([await get<Change>(`${this.base}/changes/${this.current}`)]);
+      } catch {
+        // the message is enough
+      }
+    }
+  }
+
+  private async decide(state: State): Promise<void> {
+    if (this.places) return this.answerPlace(state);
+    const change = this.current === null ? undefined : this.all.get(this.current);
+    if (!change) return;
+    const comment = this.comment.value === change.comment ? {} : { comment: this.comment.value };
+    const body = { version: change.version, state, ...comment };
+    const path = `${this.base}/changes/${change.id}/decision`;
+    if (await this.act(() => send<Written>("POST", path, body))) this.advance();
+  }
+
+  private async patch(body: object): Promise<void> {
+    const change = this.current === null ? undefined : this.all.get(this.current);
+    if (change) await this.act(() => send<Written>("PATCH", `${this.base}/changes/${change.id}`, { version: change.version, ...body }));
+  }
+
+  private async saveComment(): Promise<void> {
+    const change = this.current === null ? undefined : this.all.get(this.current);
+    if (change && this.comment.value !== change.comment) await this.patch({ comment: this.comment.value });
+  }
+
+  private async undo(): Promise<void> {
+    const done = await this.act(() => send<Written>("POST", `${this.base}/undo`));
+    if (!done) return;
+    if (!done.changes.length) return tell("There is nothing of this window to undo.");
+    tell(`Undone: ${done.action}.`);
+    const back = done.changes.find((change) => change.live);
+    this.show(back ? back.id : (this.order[0] ?? null));
+  }
+
+  // ---------------------------------------------------------------------------------------- drawing
+  private edit(tool: Tool): void {
+    if (this.editing || this.places) return;
+    const change = this.current === null ? undefined : this.all.get(this.current);
+    if (tool !== "polygon" && !change) return;
+    const shape = change ? (this.map.feature(change.id)?.getGeometry() ?? null) : null;
+    this.editing = new Editing(this.map, tool, tool === "vertices" ? shape : null, (drawn) => {
+      this.editing?.close();
+      this.editing = null;
+      if (drawn) void this.keep(tool, drawn, change);
+    });
+  }
+
+  private async keep(tool: Tool, drawn: Position[][][] | Position[], change: Change | undefined): Promise<void> {
+    const geometry = { type: "MultiPolygon", coordinates: drawn };
+    let written: Written | null;
+    if (tool === "polygon") written = await this.act(() => send<Written>("POST", `${this.base}/changes`, { geometry }));
+    else if (!change) return;
+    else if (tool === "vertices")
+      written = await this.act(() => send<Written>("PATCH", `${this.base}/changes/${change.id}`, { version: change.version, geometry }));
+    else {
+      const line = { type: "LineString", coordinates: drawn };
+      written = await this.act(() => send<Written>("POST", `${this.base}/changes/${change.id}/split`, { version: change.version, line }));
+    }
+    const shown = written?.changes.find((one) => one.live);
+    if (!shown) return;
+    if (!written?.notes.length) tell({ vertices: "Outline kept.", polygon: "Drawn and accepted.", line: `Cut in ${written?.changes.filter((one) => one.live).length} parts.` }[tool]);
+    this.show(shown.id);
+  }
+
+  private merge(): void {
+    if (this.current === null) return;
+    if (this.merging === null || this.merging === this.current) {
+      this.merging = this.current;
+      return tell(`Merge change ${this.current} with: click another one, or go to it and press G. Esc stops.`);
+    }
+    const ids = [this.merging, this.current];
+    this.merging = null;
+    const members = ids.map((id) => ({ id, version: this.all.get(id)?.version ?? 0 }));
+    void this.act(() => send<Written>("POST", `${this.base}/merge`, { members })).then((written) => {
+      const merged = written?.changes.find((one) => one.live);
+      if (!merged) return;
+      tell("Merged.");
+      this.show(merged.id);
+    });
+  }
+
+  private click(pixel: number[]): void {
+    if (this.editing || this.places) return;
+    const hit = this.map.main.forEachFeatureAtPixel(pixel, (feature) => feature.getId() as number | undefined, { hitTolerance: 4 });
+    if (hit === undefined || !this.all.has(hit)) return;
+    const merging = this.merging !== null;
+    this.current = hit;
+    this.map.select(hit);
+    this.showCard();
+    if (merging) this.merge();
+  }
+
+  // ---------------------------------------------------------------------------------------- unchanged ground
+  private async startPlaces(): Promise<void> {
+    if (this.places) return this.stopPlaces();
+    try {
+      this.places = (await get<{ places: Place[] }>(`${this.base}/places`)).places;
+    } catch (error) {
+      return this.explain(error);
+    }
+    this.placeAt = Math.max(0, this.places.findIndex((place) => place.truth === null));
+    this.map.select(null);
+    this.showPlace();
+    this.scheduleEstimate();
+  }
+
+  private stopPlaces(): void {
+    this.places = null;
+    this.map.element.querySelector(".place")?.remove();
+    this.show(this.current ?? this.order[0] ?? null);
+  }
+
+  private showPlace(): void {
+    const place = this.places?.[this.placeAt];
+    if (!place) return this.stopPlaces();
+    const [x, y] = this.map.toPixels([place.x, place.y]);
+    this.map.frame([x - 18, y - 18, x + 18, y + 18]);
+    if (!this.map.element.querySelector(".place")) this.map.element.append(h("div", { class: "place", "aria-hidden": "true" }));
+    const answer = place.truth === null ? "not answered" : place.truth ? "changed" : "unchanged";
+    this.card.replaceChildren(
+      h("div", { class: "card-head" }, h("strong", {}, "Did the marked place change?"), h("span", { class: "state" }, answer)),
+      h("p", {}, "The map says that it did not. A: it changed. R: it did not. These random places show what the map misses."),
+      h("button", { type: "button", click: () => this.stopPlaces() }, "Back to the changes (P)"),
+    );
+    this.showProgress();
+  }
+
+  private movePlace(by: number): void {
+    this.placeAt = Math.min((this.places?.length ?? 1) - 1, Math.max(0, this.placeAt + by));
+    this.showPlace();
+  }
+
+  private async answerPlace(state: State): Promise<void> {
+    const place = this.places?.[this.placeAt];
+    if (!place || this.busy) return;
+    const changed = state === "accepted" ? true : state === "rejected" ? false : null;
+    this.busy = true;
+    try {
+      const estimate = await send<Estimate>("POST", `${this.base}/places/${place.rank}`, { version: place.version, changed });
+      place.version += 1;
+      place.truth = changed === null ? null : Number(changed);
+      this.showEstimate(estimate);
+      if (this.placeAt + 1 < (this.places?.length ?? 0)) this.movePlace(1);
+      else {
+        tell("All places are answered.");
+        this.stopPlaces();
+      }
+    } catch (error) {
+      await this.explain(error);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------- estimate, files
+  private scheduleEstimate(): void {
+    window.clearTimeout(this.estimateTimer);
+    this.estimateTimer = window.setTimeout(() => {
+      get<Estimate>(`${this.base}/estimate`).then(
+        (estimate) => this.showEstimate(estimate),
+        () => undefined,
+      );
+    }, 400);
+  }
+
+  private showEstimate(estimate: Estimate): void {
+    const range = (word: string, interval: Interval | null | undefined, digits: number, unit = ""): HTMLElement | null => {
+      if (!interval) return null;
+      const text = interval.low === interval.high ? format(interval.value, digits) : `${format(interval.low, digits)}-${format(interval.high, digits)}`;
+      return h("p", { class: "figure" }, h("span", {}, word), h("strong", {}, `${text}${unit}`));
+    };
+    const area = estimate.area;
+    const ground = area && area.open_places > 0 ? `${area.open_places} places of unchanged ground wait` : "";
+    const rows = [
+      range("Precision by area", area?.precision, 2),
+      range("Recall by area", area?.recall, 2),
+      range("Changed area", area?.changed_area, 0, ` ${estimate.unit}`),
+      area && !area.recall ? h("p", { class: "quiet" }, ground) : null,
+    ].filter((row): row is HTMLElement => row !== null);
+    this.estimateBox.replaceChildren(
+      h("h2", {}, "Estimate ", h("small", {}, "95 %")),
+      h("p", { class: "sentence" }, estimate.text),
+      ...rows,
+      keyButton("Check unchanged ground", "P", () => void this.startPlaces()),
+    );
+  }
+
+  private async export(): Promise<void> {
+    try {
+      const written = await send<{ files: string[]; commands: string[] }>("POST", `${this.base}/export`);
+      this.outBox.replaceChildren(
+        h("p", {}, "Written:"),
+        ...written.files.map((file) => h("code", {}, file)),
+        h("p", {}, "Training patches of it:"),
+        ...written.commands.map((command) => h("code", {}, command)),
+      );
+      tell("Written.");
+    } catch (error) {
+      await this.explain(error);
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------- keys
+  private key(event: KeyboardEvent): void {
+    if (document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape" && document.activeElement === this.comment) return this.comment.blur();
+    if (isTyping(event)) return;
+    if (this.editing) {
+      this.editing.key(event);
+      return;
+    }
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const act = this.findAction(key);
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  private findAction(key: string): (() => void) | undefined {
+    if (key in DECIDED) return () => void this.decide(DECIDED[key]);
+    const zoom = (by: number): void => this.map.view.setResolution((this.map.view.getResolution() ?? 1) * by);
+    const actions: Record<string, () => void> = {
+      ArrowRight: () => this.move(1),
+      ArrowDown: () => this.move(1),
+      ArrowLeft: () => this.move(-1),
+      ArrowUp: () => this.move(-1),
+      u: () => void this.undo(),
+      f: () => {
+        this.map.flicker();
+        this.markMode();
+      },
+      v: () => this.setMode(this.map.mode === "side" ? "swipe" : "side"),
+      "[": () => this.map.moveSwipe(-0.05),
+      "]": () => this.map.moveSwipe(0.05),
+      z: () => this.current !== null && this.map.frameChange(this.current),
+      w: () => this.map.frameAll(),
+      "+": () => zoom(0.7),
+      "=": () => zoom(0.7),
+      "-": () => zoom(1 / 0.7),
+      h: () => {
+        this.map.showOutlines = !this.map.showOutlines;
+        this.map.redraw();
+      },
+      m: () => this.toggle("change"),
+      o: () => this.toggle("score"),
+      c: () => this.comment.focus(),
+      e: () => this.edit("vertices"),
+      n: () => this.edit("polygon"),
+      x: () => this.edit("line"),
+      g: () => this.merge(),
+      p: () => void this.startPlaces(),
+      Escape: () => {
+        this.merging = null;
+        if (this.places) this.stopPlaces();
+      },
+      "?": () => showHelp("Keys", HELP),
+    };
+    return actions[key];
+  }
+
+  private toggle(layer: string): void {
+    const on = this.map.toggleOverlay(layer);
+    const input = this.app.querySelector<HTMLInputElement>(`input[data-layer="${layer}"]`);
+    if (input) input.value = on ? "0.6" : "0";
+  }
+
+  /** What tests and benchmarks read: the object that is framed, and whether the map is at rest. */
+  private expose(): void {
+    Object.defineProperty(this.map.element, "review", { value: { map: this.map, current: () => this.current } });
+  }
+
+  close(): void {
+    document.removeEventListener("keydown", this.onKey);
+    this.editing?.close();
+    this.map.close();
+  }
+}
+
+function format(value: number, digits: number): string {
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
