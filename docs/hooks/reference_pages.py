@@ -7,15 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from semicdvl.benchmarking import config as suites
-from semicdvl.catalog import describe_parts
+from semicdvl.catalog import describe_parts, describe_section, format_toml
 from semicdvl.config import DataConfig, PseudoConfig, Recipe, TrainConfig
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
@@ -61,8 +59,12 @@ RECIPE_LEAD = """# Recipes and suites
 
 A *recipe* is a TOML file that determines one training (`semicdvl train`), a *suite* one that determines a benchmark
 (`semicdvl benchmark`). A key that is not listed here is refused, with the nearest known one. `base = "other.toml"`
-takes what a recipe does not say from another file; `--set key=value` on the command line overrides both. The folder
-`recipes/` has a recipe for every row of the paper's tables that is known, and small ones for two CPU cores.
+takes what a recipe does not say from another file; `--set key=value` on the command line overrides both.
+
+Recipes are shipped for every row of the paper's tables that is known, and small ones for two CPU cores:
+`semicdvl list recipes` lists them, `semicdvl train small-supervised-aerial` takes one by its name, and
+`semicdvl init DIR` writes a commented one to start from, beside the folders for your images. `semicdvl list
+recipe-keys` prints the tables below, which are made from the classes that check recipes.
 """
 
 
@@ -99,38 +101,11 @@ def first_sentence(part: type[BaseModel]) -> str:
 def list_keys(part: type[BaseModel]) -> str:
     """Return a table of the keys of a section: default and meaning."""
     rows = ["| Key | Default | Meaning |", "|---|---|---|"]
-    for name, field in part.model_fields.items():
-        rows.append(f"| `{name}` | {format_default(field)} | {explain_key(field)} |")
+    for one in describe_section("", part):
+        default = f"*{one.default}*" if one.default == "required" else f"`{one.default}`" if one.default else ""
+        meaning = re.sub(r"\{[^}]*\}", r"`\g<0>`", one.meaning)  # braces are attributes else
+        rows.append(f"| `{one.key}` | {default} | {meaning} |")
     return "\n".join(rows)
-
-
-def explain_key(field: Any) -> str:
-    """Return the meaning of a key and the words that it can take."""
-    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not None]
-    sections = [first_sentence(kind) for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)]
-    words = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
-    meaning = re.sub(r"\{[^}]*\}", r"`\g<0>`", field.description or " ".join(sections))  # braces are attributes else
-    choices = ", ".join(f"`{word}`" for word in words)
-    return ": ".join(part for part in (meaning, f"one of {choices}" if choices else "") if part)
-
-
-def format_default(field: Any) -> str:
-    """Return the default of a key; empty where it has none, or where it is a section of its own."""
-    value = field.get_default(call_default_factory=True)
-    if value is PydanticUndefined:
-        return "*required*"
-    if value is None or value in ((), {}) or isinstance(value, BaseModel):
-        return ""
-    return f"`{format_toml(value)}`"
-
-
-def format_toml(value: Any) -> str:
-    """Return a plain value as it is written in TOML."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(format_toml, value))}]"
-    return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 
 def format_option(option: inspect.Parameter) -> str:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from semicdvl.config import DataConfig, PartConfig, PseudoConfig, Recipe, TrainConfig, list_shipped_recipes
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
@@ -31,6 +38,10 @@ def describe_parts(kind: str) -> list[tuple[str, str]]:
         return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
     if kind == "vlms":
         return [(name, read_model_card(name).description) for name in VLMS]
+    if kind == "recipes":
+        return [(name, _read_first_comment(path)) for name, path in list_shipped_recipes().items()]
+    if kind == "recipe-keys":
+        return [(one.dotted, one.meaning) for one in list_recipe_keys()]
     return [(name, _read_first_docstring_line(target)) for name, target in REGISTRIES[kind].items()]
 
 
@@ -38,6 +49,8 @@ def list_detail_headings(kind: str, *, params: bool) -> tuple[str, ...]:
     """Return the headings of the further columns of a kind."""
     if kind == "vlms":
         return ("licence of the weights", "size", "needs")
+    if kind == "recipe-keys":
+        return ("default",)
     return ("parameters in training", "at inference") if params else ()
 
 
@@ -46,7 +59,90 @@ def describe_details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
     if kind == "vlms":
         card = read_model_card(name)
         return card.licence, card.size, card.needs
+    if kind == "recipe-keys":
+        return (next(one.default for one in list_recipe_keys() if one.dotted == name),)
     return count_parameters(name) if params and kind == "models" else ()
+
+
+# ------------------------------------------------------------------------------------------------ recipes
+@dataclass(frozen=True)
+class RecipeKey:
+    """One key of a recipe, as the class that checks recipes declares it.
+
+    Attributes:
+        section: the table that it stands in, such as "train"; empty: at the top.
+        key: its name.
+        default: as it is written in TOML; "required" where there is none, empty where the key is left out by default.
+        meaning: in words, with the values that it can take.
+    """
+
+    section: str
+    key: str
+    default: str
+    meaning: str
+
+    @property
+    def dotted(self) -> str:
+        """The key with its section, as `--set` takes it."""
+        return f"{self.section}.{self.key}" if self.section else self.key
+
+
+def list_recipe_keys() -> list[RecipeKey]:
+    """Return all keys of a recipe; those of a model or method are the options of the one that is named."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "pseudo": PseudoConfig,
+        "model": PartConfig,
+        "method": PartConfig,
+    }
+    found = [one for one in describe_section("", Recipe) if one.key not in (*sections, "train")]
+    for name, section in {**sections, "train": TrainConfig}.items():
+        found += describe_section(name, section)
+    return found
+
+
+def describe_section(name: str, section: type[BaseModel]) -> list[RecipeKey]:
+    """Return the keys of a class that checks a part of a TOML file."""
+    return [
+        RecipeKey(name, key, format_default(field), explain_key(field)) for key, field in section.model_fields.items()
+    ]
+
+
+def explain_key(field: Any) -> str:
+    """Return the meaning of a key and the words that it can take."""
+    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not None]
+    sections = [
+        (inspect.getdoc(kind) or "").partition("\n")[0]
+        for kind in kinds
+        if inspect.isclass(kind) and issubclass(kind, BaseModel)
+    ]
+    words = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    meaning = field.description or " ".join(sections)
+    choices = ", ".join(map(str, words))
+    return ": ".join(part for part in (meaning, f"one of {choices}" if choices else "") if part)
+
+
+def format_default(field: Any) -> str:
+    """Return the default of a key as TOML; empty where it has none, or where it is a section of its own."""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    return "" if value is None or value in ((), {}) or isinstance(value, BaseModel) else format_toml(value)
+
+
+def format_toml(value: Any) -> str:
+    """Return a plain value as it is written in TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(format_toml, value))}]"
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+def _read_first_comment(path: Path) -> str:
+    """Return what a recipe says of itself: its first line."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
 
 
 def count_parameters(name: str) -> tuple[str, str]:

@@ -82,7 +82,7 @@ class PartConfig(BaseModel):
     """A model or a method: its name, and its own options, which its builder checks."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
+    name: str = Field(description="which one; every further key is an option of it")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -100,17 +100,21 @@ class TrainConfig(ConfigSection):
     labelled_batch: int = Field(8, ge=1, description="labelled pairs per batch, in each process")
     unlabelled_batch: int = Field(8, ge=1, description="unlabelled pairs per batch and process, where used")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make up one optimiser step")
-    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "adam"] = Field(
+        "sgd", description="SGD is the paper's; runs of hundreds of steps want AdamW"
+    )
     lr: float = Field(0.02, gt=0, description="learning rate of the encoder")
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of everything else, as a multiple of lr")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; of Adam and AdamW the first beta")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="pulls weights towards 0")
     power: float = Field(0.9, ge=0, description="of the polynomial decay, per step; 1 is linear, 0 none")
     hold_frac: float = Field(0.0, ge=0, lt=1, description="share of training at the full rate before it decays")
     halve_frac: float = Field(0.0, ge=0, le=1, description="halve the rate after each such share of training; 0: never")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up; the paper has none")
     clip_norm: float | None = Field(None, gt=0, description="clip the gradient's norm; the paper does not")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="number type; bf16 is faster on GPUs and on CPUs with AMX"
+    )
     ema: float = Field(0.0, ge=0, lt=1, description="decay of a moving-average teacher; 0: the student teaches itself")
     ema_ramp: bool = Field(
         False, description="let the average follow the network closely at first: decay 1 - 1 / (step + 1), up to ema"
@@ -169,7 +173,7 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     the base, section by section; a `model` or `method` of another name replaces the base's whole section.
 
     Args:
-        path: a TOML file.
+        path: a TOML file, or the name of a shipped recipe, such as "small-supervised-aerial" (`list_recipes`).
         overrides: `key=value` with a dotted key (`train.steps=500`); a bare key is looked for in every section.
 
     Raises:
@@ -182,10 +186,32 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
         >>> recipe.train.steps, recipe.method.name
         (100, 'fixmatch')
     """
-    content = read_with_base(Path(path))
+    content = read_with_base(find_shipped(Path(path)))
     for override in overrides:
         _apply_override(content, override)
     return parse_recipe(content, source=str(path))
+
+
+def locate_shipped_recipes() -> Path:
+    """Return the folder of the shipped recipes: in the package where it is installed, else at the top of the clone."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parents[1] / "recipes"
+
+
+def list_shipped_recipes() -> dict[str, Path]:
+    """Return the shipped recipes and suites: name, which is the path without `.toml`, and file."""
+    folder = locate_shipped_recipes()
+    paths = sorted(path for path in folder.rglob("*.toml") if path.relative_to(folder).parts[0] != "base")
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def find_shipped(path: Path) -> Path:
+    """Return a path that exists as it is; otherwise the shipped recipe of that name, with or without `recipes/`."""
+    if path.exists():
+        return path
+    name = path.as_posix().removeprefix("recipes/").removesuffix(".toml")
+    return list_shipped_recipes().get(name, path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -198,12 +224,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            path, f"cannot be read ({error.strerror})", "Give a recipe, such as one of recipes/"
+            path,
+            f"cannot be read ({error.strerror})",
+            f"Give a TOML file, or a shipped recipe, see `semicdvl list recipes`.{_suggest_shipped(path)}".rstrip("."),
         ) from error
     except RecursionError as error:
         raise InputError(path, "is nested too deeply to be a recipe", "Correct the file") from error
     except ValueError as error:  # also text that is not UTF-8, and whole numbers of thousands of digits
         raise InputError(path, f"is not valid TOML ({error})", "Correct the line") from error
+
+
+def _suggest_shipped(path: Path) -> str:
+    """Return which shipped recipe is meant, if one is called alike."""
+    return suggest_nearest(path.as_posix().removeprefix("recipes/").removesuffix(".toml"), list_shipped_recipes())
 
 
 def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.config import ConfigSection, DataConfig, parse_section, read_toml
+from semicdvl.config import ConfigSection, DataConfig, find_shipped, parse_section, read_toml
 from semicdvl.errors import ConfigError
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import VLM
@@ -230,7 +230,7 @@ def load_suite(path: str | Path) -> Suite:
         >>> suite.name, suite.seeds
         ('small', (0, 1, 2))
     """
-    path = Path(path)
+    path = find_shipped(Path(path))
     content = read_toml(path)
     content["data"] = tuple(
         _parse_data_entry(entry, f"{path}: data {at}")

@@ -4,13 +4,25 @@ app.py            the application and its console
 option_groups.py  lets commands share groups of options
 options.py        the groups that several commands share
 tables.py         tables that commands print
-detection.py, serve.py, labels.py, prepare.py, training.py, self_training.py, evaluation.py, listing.py: by topic
+detection.py, serve.py, labels.py, prepare.py, starting.py, training.py, self_training.py, evaluation.py, listing.py:
+                  by topic
 """
 
 # isort: off
 # `semicdvl --help` lists the commands in this order.
 from semicdvl.cli.app import app
-from semicdvl.cli import detection, serve, labels, prepare, training, self_training, evaluation, listing
+from semicdvl.cli import detection, serve, labels, prepare, starting, training, self_training, evaluation, listing
 # isort: on
 
-__all__ = ["app", "detection", "evaluation", "labels", "listing", "prepare", "self_training", "serve", "training"]
+__all__ = [
+    "app",
+    "detection",
+    "evaluation",
+    "labels",
+    "listing",
+    "prepare",
+    "self_training",
+    "serve",
+    "starting",
+    "training",
+]

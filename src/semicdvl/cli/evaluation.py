@@ -134,7 +134,9 @@ def _evaluate_map(folder: Path, truth: Path, **options: Any) -> None:
 
 @app.command(name="benchmark", rich_help_panel=EVALUATION)
 def benchmark_command(
-    suite: Annotated[Path, typer.Argument(help="A TOML file; the shipped one is recipes/suites/small.toml")],
+    suite: Annotated[
+        Path, typer.Argument(help="A TOML file, or a shipped suite, such as suites/small; see `semicdvl list recipes`")
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for everything; by default runs/NAME, with the suite's name"),

@@ -20,6 +20,8 @@ class Kind(StrEnum):
     datasets = "datasets"
     classic = "classic"
     prompts = "prompts"
+    recipes = "recipes"
+    recipe_keys = "recipe-keys"
 
 
 @app.command(name="list", rich_help_panel=EVALUATION)

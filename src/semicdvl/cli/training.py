@@ -25,7 +25,9 @@ class Select(StrEnum):
 
 @app.command(name="train", rich_help_panel=TRAINING)
 def train_command(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file; the shipped ones are in recipes/")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A TOML file, or the name of a shipped recipe, see `semicdvl list recipes`")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run directory; by default runs/NAME, with the recipe's name")
     ] = None,

