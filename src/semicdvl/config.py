@@ -75,7 +75,23 @@ class DataConfig(ConfigSection):
 class PseudoConfig(ConfigSection):
     """Where the VLM's labels come from."""
 
-    store: Path = Field(description="folder that `semicdvl pseudo` wrote")
+    source: Literal["store", "semicdvl_png"] = Field(
+        "store", description="`store`; `semicdvl_png`: the labels that SemiCD-VL's authors publish, a store is not read"
+    )
+    store: Path | None = Field(None, description="folder that `semicdvl pseudo` wrote")
+    change: Path | None = Field(None, description="semicdvl_png: folder of the published change labels")
+    segmentation: Path | None = Field(
+        None, description="semicdvl_png: folder with the published single-date labels in `A` and `B`"
+    )
+
+    @model_validator(mode="after")
+    def _require_its_folders(self) -> PseudoConfig:
+        """Require the folders of the source."""
+        needed = ("store",) if self.source == "store" else ("change", "segmentation")
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"source '{self.source}' needs {' and '.join(missing)}")
+        return self
 
 
 class PartConfig(BaseModel):

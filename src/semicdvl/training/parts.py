@@ -13,6 +13,7 @@ from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
 from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.methods import create_method
+from semicdvl.pseudo_labels.published_png import PublishedLabels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.registry import build_part
 from semicdvl.training.distributed import ProcessGroup
@@ -67,8 +68,8 @@ def _split_dataset(config: DataConfig, root: Path) -> Split:
     )
 
 
-def open_label_store(recipe: Recipe, method: Method, split: Split) -> PseudoLabelStore | None:
-    """Open the store if the method learns from a VLM, and check that it holds the labels of every training pair.
+def open_label_source(recipe: Recipe, method: Method, split: Split) -> PseudoLabelStore | PublishedLabels | None:
+    """Open the VLM's labels if the method learns from them, and check that every training pair has them.
 
     Raises:
         ConfigError: the recipe names no store.
@@ -81,8 +82,12 @@ def open_label_store(recipe: Recipe, method: Method, split: Split) -> PseudoLabe
             f"method '{recipe.method.name}' learns from a VLM's labels; make them with `semicdvl pseudo "
             f'{recipe.data.root} -o STORE` and add pseudo.store = "STORE" to the recipe.'
         )
-    store = PseudoLabelStore.open(recipe.pseudo.store)
     pairs = split.labelled + split.unlabelled
+    if recipe.pseudo.source == "semicdvl_png":
+        assert recipe.pseudo.change is not None and recipe.pseudo.segmentation is not None
+        return PublishedLabels.open(recipe.pseudo.change, recipe.pseudo.segmentation, pairs=pairs)
+    assert recipe.pseudo.store is not None
+    store = PseudoLabelStore.open(recipe.pseudo.store)
     missing = [pair.name for pair in pairs if not store.has_labels(pair)]
     if missing:
         raise StoreError(

@@ -21,10 +21,10 @@ from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import join_process_group
 from semicdvl.training.length import TrainingLength, compute_training_length
 from semicdvl.training.loop import run_training_loop
-from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_store
+from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_source
 from semicdvl.training.run_record import TrainedRun, finish_record, read_training_result, record_split, start_record
 from semicdvl.training.validation import build_run_validator, score_test_pairs, score_vlm_alone
-from semicdvl.types import Method, Split
+from semicdvl.types import Method, Split, VLMLabelSource
 
 
 def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
@@ -43,7 +43,7 @@ def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRu
         return read_training_result(record, run)
     method = build_method(recipe)
     split = make_split(recipe.data, select=config.select)
-    store = open_label_store(recipe, method, split)
+    store = open_label_source(recipe, method, split)
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
     check_compatibility(recipe, method, model)
@@ -68,7 +68,7 @@ def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRu
     )
     processes.wait_for_all()  # the first one has written the weights
     test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes)
-    if store is not None and processes.is_main:
+    if isinstance(store, PseudoLabelStore) and processes.is_main:
         record["guide"] = score_vlm_alone(store, split.val, label_values=loading.label_values, quiet=quiet)
     seconds = time.monotonic() - began
     return finish_record(record, run, result=result, test=test, seconds=seconds, is_main=processes.is_main)
@@ -86,7 +86,7 @@ def _build_loader(
     method: Method,
     split: Split,
     *,
-    store: PseudoLabelStore | None,
+    store: VLMLabelSource | None,
     length: TrainingLength,
     loading: LoaderOptions,
 ) -> Callable[[int], Iterator[TrainingBatch]]:
