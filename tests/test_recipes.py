@@ -103,7 +103,7 @@ def test_published_settings_reach_the_methods() -> None:
     assert (advent.train.lr, advent.train.weight_decay, method.critic_lr) == (2.5e-4, 5e-4, 1e-4)
     assert (method.adversarial_weight, method.auxiliary_adversarial_weight) == (0.001, 0.0002)
     _, method = built("table2-whu-05-s4gan")
-    assert (method.feature_weight, method.self_weight, method.confidence_true, method.strict) == (0.1, 1.0, 0.6, False)
+    assert (method.feature_weight, method.self_weight, method.confidence_true, method.strict) == (0.1, 1.0, 0.6, True)
     semicd, method = built("table2-levir-40-semicd")
     assert (semicd.train.lr, semicd.train.head_lr_multiplier, method.consistency_weight) == (0.001, 10.0, 30.0)
     unimatch, method = built("table2-whu-20-unimatch-psp")
@@ -264,6 +264,18 @@ def test_thresholds_and_weights_are_the_published_rows_and_change_nothing_else()
         recipe = load_recipe(FOLDER / "table9" / f"{field}-{weight}.toml")
         assert build_method(recipe) == SemiCDVL(**{field: weight})
         assert _apart_from(recipe, "method") == _apart_from(whole, "method")
+
+
+@pytest.mark.parametrize("data", ["levir", "whu"])
+@pytest.mark.parametrize("share", [5, 10, 20, 40])
+def test_official_recipes_make_the_public_codes_choices(data: str, share: int) -> None:
+    folder = FOLDER / "official"
+    guided, plain = (load_recipe(folder / f"{data}-{share:02d}-{name}.toml") for name in ("semicd_vl", "fixmatch"))
+    assert build_method(guided) == SemiCDVL.official()
+    assert build_method(plain) == SemiCDVL.official(vlm_guidance=False, lambda_c=0.0)
+    for recipe in (guided, plain):
+        whole = load_recipe(FOLDER / f"{data}-{share:02d}-semicd_vl.toml")
+        assert _apart_from(recipe, "method", "pseudo") == _apart_from(whole, "method", "pseudo")
 
 
 def test_unimatch_v2_has_the_published_settings() -> None:
