@@ -74,19 +74,37 @@ SCENES: dict[str, tuple[str, dict[str, float]]] = {
 CONCEPT_NAMES = tuple(CONCEPTS)
 SCENE_NAMES = tuple(SCENES)
 COARSE_NAMES = tuple(COARSE)
+SETS: dict[str, str] = {
+    "no building": " ".join(name for name in CONCEPTS if name != "building"),
+    "bare or paved": "soil sand road",
+    "paved or parked": "road car",
+    "ground": "grass crop soil sand shrub",
+    "object": "car boat airplane",
+    "field": "crop soil grass",
+}
+"""Further sets of allowed concepts, of what is drawn and of what our own outlines tell apart."""
+SET_NAMES = tuple(SETS)
 FIRST_SCENE, FIRST_COARSE = len(CONCEPT_NAMES), len(CONCEPT_NAMES) + len(SCENE_NAMES)
-"""A label id means a set of allowed concepts: 0.. a concept itself, then the scenes, then the Dubai classes."""
+FIRST_SET = FIRST_COARSE + len(COARSE_NAMES)
+FIRST_OPEN = FIRST_SET + len(SET_NAMES)
+LABEL_COUNT = FIRST_OPEN + len(SCENE_NAMES)
+"""A label id means a set of allowed concepts: 0.. a concept itself, then the scenes, the Dubai classes, the sets, and
+the scenes without "building" (places where a scene surely shows none)."""
 UNLABELLED = 255
 
 
 def allowed_matrix() -> Tensor:
     """Return a bool matrix (label id, concept): which concepts a pixel with this label may show."""
-    matrix = torch.zeros(FIRST_COARSE + len(COARSE), len(CONCEPTS), dtype=torch.bool)
+    matrix = torch.zeros(LABEL_COUNT, len(CONCEPTS), dtype=torch.bool)
     matrix[:FIRST_SCENE] = torch.eye(len(CONCEPTS), dtype=torch.bool)
     for row, (names, _) in enumerate(SCENES.values(), FIRST_SCENE):
         matrix[row, [CONCEPT_NAMES.index(name) for name in names.split()]] = True
     for row, (names, _) in enumerate(COARSE.values(), FIRST_COARSE):
         matrix[row, [CONCEPT_NAMES.index(name) for name in names]] = True
+    for row, names_joined in enumerate(SETS.values(), FIRST_SET):
+        matrix[row, [CONCEPT_NAMES.index(name) for name in names_joined.split()]] = True
+    matrix[FIRST_OPEN:] = matrix[FIRST_SCENE:FIRST_COARSE]
+    matrix[FIRST_OPEN:, CONCEPT_NAMES.index("building")] = False
     return matrix
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -22,12 +21,12 @@ import cv2
 import numpy as np
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from aerial_data import Crops, read_dubai, read_scenes
+from aerial_data import Crops, read_sources
 from aerial_loss import Losses, WordSpace
 from aerial_publish import publish_weights
 from aerial_words import list_words
@@ -45,9 +44,12 @@ class Settings:
     """What a run may change."""
 
     data: Path
+    labels: Path
     work: Path
     out: Path
+    start: Path | None
     steps: int
+    decay: int
     seed: int
     lr: float
     backbone: str
@@ -55,25 +57,25 @@ class Settings:
     train_core: int | None
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Batches by step."""
+class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Batches by step, from `first` on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, first: int) -> None:
         """Keep the settings; the images are read inside the worker."""
-        self.settings = settings
+        self.settings, self.first = settings, first
         self.crops: Crops | None = None
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return self.settings.steps
+        return self.settings.steps - self.first
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return images BCHW and label ids BHW of one batch."""
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images BCHW, labels BHW2 and kinds B of one batch."""
         if self.crops is None:
             cv2.setNumThreads(1)
-            self.crops = load_crops(self.settings)
-        image, label = self.crops.batch(KINDS, self.settings.seed * 1_000_000 + index)
-        return torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(label)
+            self.crops = Crops(read_sources(self.settings.data, self.settings.work, self.settings.labels))
+        image, label, kinds = self.crops.batch(self.settings.seed * 1_000_000 + self.first + index)
+        return torch.from_numpy(image).permute(0, 3, 1, 2), torch.from_numpy(label), torch.from_numpy(kinds)
 
 
 def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tuple[Tensor, Tensor]:
@@ -86,11 +88,6 @@ def fit_projection(embeddings_ND: Tensor, *, dim: int = WORD_DIMENSIONS) -> tupl
     variance_E, axes_DE = torch.linalg.eigh(torch.cov((unit_ND - mean_D).T))
     keep = torch.argsort(variance_E, descending=True)[:dim]
     return mean_D.float(), (axes_DE[:, keep] * variance_E[keep].clamp_min(1e-9) ** -0.25).float()
-
-
-def load_crops(settings: Settings) -> Crops:
-    """Read both data sets."""
-    return Crops(read_dubai(settings.data / "dubai"), read_scenes(settings.data / "ucmerced"))
 
 
 def imagenet_weights(backbone: str) -> dict[str, Tensor]:
@@ -131,12 +128,15 @@ def build_optimiser(net: AerialNet, settings: Settings) -> torch.optim.AdamW:
     return torch.optim.AdamW(options, weight_decay=0.02, betas=(0.9, 0.98))
 
 
-def set_rate(optimiser: torch.optim.Optimizer, *, step: int, total: int) -> None:
-    """Warm up over 100 steps, then a cosine down to 2 %."""
+def set_rate(optimiser: torch.optim.Optimizer, *, step: int, settings: Settings) -> None:
+    """Warm up over 100 steps, stay, and fall linearly to 2 % over the last `decay` steps.
+
+    With a constant rate in between, a run that is interrupted goes on with more steps, or ends early, by its command.
+    """
     warm = min(1.0, (step + 1) / 100)
-    factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total)))
+    left = min(1.0, (settings.steps - step) / max(settings.decay, 1))
     for group in optimiser.param_groups:
-        group["lr"] = group["base"] * factor
+        group["lr"] = group["base"] * warm * (0.02 + 0.98 * left)
 
 
 @torch.no_grad()
@@ -158,20 +158,28 @@ def save_weights(net: AerialNet, space: WordSpace, path: Path) -> None:
 
 
 def train_network(settings: Settings) -> None:
-    """Train, with a checkpoint of the moving average every 150 steps in `work`."""
+    """Train; goes on from `work/state.pt` where there is one."""
     torch.manual_seed(settings.seed)
     settings.work.mkdir(parents=True, exist_ok=True)
     space = word_space(settings)
     net = AerialNet(backbone=settings.backbone)
-    net.encoder.load_state_dict(imagenet_weights(settings.backbone), strict=False)
+    if settings.start is None:
+        net.encoder.load_state_dict(imagenet_weights(settings.backbone), strict=False)
+    else:
+        net.load_state_dict(published_weights(settings.start), strict=False)
     average = AerialNet(backbone=settings.backbone).eval()
     average.load_state_dict(net.state_dict())
     net, average = (m.to(memory_format=torch.channels_last) for m in (net, average))
-    optimiser = build_optimiser(net, settings)
-    losses, rng = Losses(space), np.random.default_rng(settings.seed)
-    run_steps(net, average, optimiser, losses, rng, settings)
+    run = Run(net, average, build_optimiser(net, settings), Losses(space), settings)
+    run.resume()
+    run.train()
     save_weights(average, space, settings.work / WEIGHTS_FILE)
     publish_weights(settings.work / WEIGHTS_FILE, settings.out / WEIGHTS_FILE)
+
+
+def published_weights(path: Path) -> dict[str, Tensor]:
+    """Return the network's tensors of a weights file."""
+    return {name.removeprefix("net."): value.float() for name, value in load_file(path).items() if "net." in name}
 
 
 def word_space(settings: Settings) -> WordSpace:
@@ -185,44 +193,89 @@ def word_space(settings: Settings) -> WordSpace:
     return WordSpace(words, table_ND.half().float(), mean_D, projection_DE)
 
 
-def run_steps(net: AerialNet, average: AerialNet, optimiser: torch.optim.Optimizer, losses: Losses,
-        rng: np.random.Generator, settings: Settings) -> None:  # fmt: skip
-    """Run all steps; the data worker draws crops ahead."""
-    pin = (lambda _: os.sched_setaffinity(0, {settings.data_core})) if settings.data_core is not None else None
-    loader = DataLoader(Batches(settings), batch_size=None, num_workers=1, prefetch_factor=8,
-                        worker_init_fn=pin)  # fmt: skip
-    freeze_statistics(net)
-    began, log = time.time(), {}
-    for step, (image_BCHW, label_BHW) in enumerate(loader):
-        set_rate(optimiser, step=step, total=settings.steps)
-        stages = net.encoder(normalise_image(image_BCHW).to(memory_format=torch.channels_last))
+@dataclass
+class Run:
+    """The state of a training: networks, optimiser and the next step."""
+
+    net: AerialNet
+    average: AerialNet
+    optimiser: torch.optim.Optimizer
+    losses: Losses
+    settings: Settings
+    step: int = 0
+
+    @property
+    def state_path(self) -> Path:
+        """Where the state is kept."""
+        return self.settings.work / "state.pt"
+
+    def resume(self) -> None:
+        """Go on from a stored state, if there is one."""
+        if self.state_path.exists():
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
+            print(f"goes on at step {self.step}", flush=True)
+
+    def save(self) -> None:
+        """Store the state, whole or not at all, and the averaged weights."""
+        state = {"net": self.net.state_dict(), "average": self.average.state_dict(),
+                 "optimiser": self.optimiser.state_dict(), "step": self.step}  # fmt: skip
+        beside = self.state_path.with_suffix(".part")
+        torch.save(state, beside)
+        beside.replace(self.state_path)
+        save_weights(self.average, self.losses.space, self.settings.work / WEIGHTS_FILE)
+
+    def train(self) -> None:
+        """Run the steps that are left."""
+        core = self.settings.data_core
+        pin = (lambda _: os.sched_setaffinity(0, {core})) if core is not None else None
+        batches = Batches(self.settings, first=self.step)
+        loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8, worker_init_fn=pin)
+        freeze_statistics(self.net)
+        began, log = time.time(), {}
+        for batch in loader:
+            for name, value in self.take_step(*batch).items():
+                log[name] = 0.98 * log.get(name, value) + 0.02 * value
+            if self.step % 50 == 0:
+                text = " ".join(f"{name} {value:.3f}" for name, value in log.items())
+                scale = self.net.scale.item()
+                print(f"{self.step:5d}  {time.time() - began:6.0f} s  {text}  scale {scale:.1f}", flush=True)
+            if self.step % 150 == 0:
+                self.save()
+        self.save()
+
+    def take_step(self, image_BCHW: Tensor, label_BHW2: Tensor, kind_B: Tensor) -> dict[str, float]:
+        """Take one step of the optimiser; return the terms of the loss."""
+        set_rate(self.optimiser, step=self.step, settings=self.settings)
+        rng = np.random.default_rng((self.settings.seed, self.step))
+        stages = self.net.encoder(normalise_image(image_BCHW).to(memory_format=torch.channels_last))
         with torch.autocast("cpu", torch.bfloat16):  # helps dense convolutions and harms the encoder's depthwise ones
-            features_BEHW = net.decode(stages)
-        terms = losses(net, features_BEHW, label_BHW.long(), rng)
-        loss = sum(terms.values())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimiser.step()
-        update_average(average, net, step=step)
-        for name, value in terms.items():
-            log[name] = 0.98 * log.get(name, value.item()) + 0.02 * value.item()
-        if step % 50 == 0:
-            text = " ".join(f"{name} {value:.3f}" for name, value in log.items())
-            print(f"{step:5d}  {time.time() - began:6.0f} s  {text}  scale {net.scale.item():.1f}", flush=True)
-        if step % 150 == 149:
-            save_weights(average, losses.space, settings.work / WEIGHTS_FILE)
+            features_BEHW = self.net.decode(stages)
+        terms = self.losses(self.net, features_BEHW, label_BHW2.long(), kind_B, rng)
+        self.optimiser.zero_grad(set_to_none=True)
+        sum(terms.values()).backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimiser.step()
+        update_average(self.average, self.net, step=self.step)
+        self.step += 1
+        return {name: value.item() for name, value in terms.items()}
 
 
 def parse_arguments() -> Settings:
     """Read the command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with dubai/ and ucmerced/")
+    p.add_argument("--labels", type=Path, default=Path("data_sets/aerial_labels/labels"), help="our own outlines")
     p.add_argument("--work", type=Path, default=Path("scratch/aerial"), help="checkpoints")
     p.add_argument("--out", type=Path, default=Path("src/semicdvl/vlms/aerial"), help="where the two shipped files go")
-    p.add_argument("--steps", type=int, default=1900)
+    p.add_argument("--start", type=Path, default=None, help="a weights file to start from; none: ImageNet's encoder")
+    p.add_argument("--steps", type=int, default=6000)
+    p.add_argument("--decay", type=int, default=1500, help="over how many of the last steps the rate falls")
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--lr", type=float, default=1.5e-3)
+    p.add_argument("--lr", type=float, default=1.2e-3)
     p.add_argument("--backbone", default="tf_efficientnet_lite2")
     p.add_argument("--train-core", type=int, default=None, help="pin the training to this core")
     p.add_argument("--data-core", type=int, default=None, help="pin the drawing of crops to this core")
