@@ -14,10 +14,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from semicdvl.atomic_files import make_output_error, read_json
+from semicdvl.atomic_files import read_json
 from semicdvl.benchmarking.jobs import BenchmarkJob
 from semicdvl.benchmarking.results import Outcome, describe_status
 from semicdvl.benchmarking.worker import run_benchmark_job
+from semicdvl.outputs.messages import make_output_error
 
 POLL_S = 0.5
 

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from semicdvl.atomic_files import TEMPORARY_PREFIX, read_json, write_folder_atomically, write_json
+from semicdvl.atomic_files import read_json, write_folder_atomically, write_json
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 from semicdvl.errors import CheckpointError
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 
 STATE_FOLDER = "state"
 """Folder of a run that holds its checkpoints."""

@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from semicdvl.atomic_files import make_output_error, write_atomically
+from semicdvl.atomic_files import write_atomically
 from semicdvl.config import TrainConfig
+from semicdvl.outputs.messages import make_output_error
 
 SCORE_NAMES = {"val": "validation", "test": "test_selected", "last": "validation"}
 """Names of the scores that select the weights, by the pairs that they are of."""

@@ -29,6 +29,7 @@ from semicdvl.detection.output_folder import DETECTION_FORMAT, check_output_fold
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.tile_runner import TileExecutor
 from semicdvl.errors import InputError, OutputError, SemicdvlError
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.types import Detector
 
@@ -39,6 +40,7 @@ INDEX_INTERVAL_S = 10.0
 """How often the list is written while pairs are processed; at the end it is written in any case."""
 
 
+@lock_argument("root")
 def detect_batch(
     table: PairsTable,
     root: Path,

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from semicdvl.atomic_files import read_json, write_folder_atomically
+from semicdvl.atomic_files import read_json
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import open_checked_pair, open_pair_as_configured
@@ -32,6 +32,8 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning import report
 from semicdvl.evaluation.active_learning.patch_scores import PatchScores, describe_patches, score_patches
 from semicdvl.evaluation.map_vs_truth import DetectedMap, read_detected_map
+from semicdvl.outputs.exchange import write_file_set
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import find_pixel_offset
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
@@ -121,6 +123,7 @@ class PatchSuggestions:
         return "\n".join([*lines, "Digitise all changes inside the boxes as polygons, then:", f"  {self.next_command}"])
 
 
+@lock_argument("out")
 def suggest_patches(
     out: Path, *, config: SuggestConfig | None = None, source: FeatureExtractor | None = None
 ) -> PatchSuggestions:
@@ -285,11 +288,8 @@ def build_boxes(suggested: PatchSuggestions, result: DetectedMap) -> gpd.GeoData
 
 def _write_files(suggested: PatchSuggestions, result: DetectedMap, pair: RasterPair) -> None:
     """Write both files to a temporary folder and move them to their places together."""
-    with write_folder_atomically(result.out / ".suggest") as room:
+    with write_file_set(result.out) as room:
         write_vector(room / SUGGESTION_FILES[0], build_boxes(suggested, result), layer="suggest")
         report.write_suggestion_report(
             room / SUGGESTION_FILES[1], result, pair, suggested.patches, suggested.novelty_N, suggested.notes
         )
-    for name in SUGGESTION_FILES:
-        (result.out / ".suggest" / name).replace(result.out / name)
-    (result.out / ".suggest").rmdir()

@@ -29,6 +29,7 @@ from semicdvl.detection.pair_check.check import open_checked_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.results import SavedDetection
 from semicdvl.errors import OutputError
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -99,6 +100,7 @@ class AdaptResult:
         )
 
 
+@lock_argument("run")
 def adapt_to_pair(
     before: ImageInput,
     after: ImageInput,
