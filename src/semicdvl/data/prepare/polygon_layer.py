@@ -16,7 +16,6 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from shapely import STRtree
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.reading import list_layers, read_layer
 from semicdvl.registry import suggest_nearest
 
 POLYGON_TYPES = (3, 6)
@@ -219,7 +219,7 @@ def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
             columns = [STATE_COLUMN] if name == REVIEWED_LAYER else []
-            return gpd.read_file(path, layer=name, columns=columns, engine="pyogrio")
+            return read_layer(path, layer=name, columns=columns)
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(path, f"is not a vector file that can be read ({reason})", _REMEDY) from error
@@ -238,7 +238,7 @@ def _read_parquet(path: Path) -> gpd.GeoDataFrame:
 
 def _choose_layer(path: Path, requested: str | None) -> str:
     """Return the name of the layer to read."""
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    layers = [str(name) for name, kind in list_layers(path) if kind is not None]
     listed = ", ".join(layers) or "none"
     if requested is None:
         if len(layers) == 1:

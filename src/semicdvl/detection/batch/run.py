@@ -134,7 +134,11 @@ def _fingerprint_earlier(
         return None
     try:
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-            names = resolve_input(pair.before), resolve_input(pair.after)
+            outside = config.allow_outside
+            names = (
+                resolve_input(pair.before, allow_outside=outside),
+                resolve_input(pair.after, allow_outside=outside),
+            )
             return fingerprint_run(names, detector=detector, config=config)
     except (InputError, RasterioError):  # `write_detection` reports it in full
         return None

@@ -35,6 +35,7 @@ from semicdvl.evaluation.map_vs_truth import DetectedMap, read_detected_map
 from semicdvl.outputs.exchange import write_file_set
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import find_pixel_offset
+from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.reports.numbers import format_count
@@ -244,6 +245,11 @@ def _locate_image(result: DetectedMap, record: Mapping[str, Any], date: str, giv
         return given
     facts = record["inputs"][date]
     path = str(facts["path"])
+    if "bytes" not in facts and resolve_input(path).is_remote:
+        remedy = f"Name it yourself: `semicdvl suggest {result.out} --{date} ADDRESS`"
+        raise InputError(
+            path, f"is an address that {result.out.name}/run.json names; nothing is fetched for it", remedy
+        )
     if "bytes" in facts and not Path(path).is_file():
         remedy = f"Give its new path: `semicdvl suggest {result.out} --{date} FILE`"
         raise InputError(path, f"does not exist any more, but {result.out.name} was made of it", remedy)

@@ -189,6 +189,7 @@ def build_detect_command(before: ImageInput, after: ImageInput, run: Path, detec
     words += ["--grid", detection.grid] if detection.grid != "before" else []
     words += ["--alpha", detection.alpha] if detection.alpha != "auto" else []
     words += ["--stretch", detection.stretch] if detection.stretch != "auto" else []
+    words += ["--allow-outside"] if detection.allow_outside else []
     words += ["--normalise", detection.normalise] if detection.normalise != "none" else []
     return shlex.join([*words, *(["--align"] if detection.align else [])])
 
