@@ -208,7 +208,7 @@ def is_vector(path: Path) -> bool:
         with suppress(InputError), open_image_raster(path):
             return False
     try:
-        return path.is_file() and any(kind is not None for _, kind in list_layers(path))
+        return path.exists() and any(kind is not None for _, kind in list_layers(path))
     except (DataSourceError, InputError):
         return False
 

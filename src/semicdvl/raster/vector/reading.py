@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import mmap
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,29 @@ REFUSED_CONTENT = re.compile(
 """Beginnings of files that lead to other files or to the network, whatever else they look like."""
 _CRS_KEY = re.compile(rb'"(c|\\u00[46]3)(r|\\u00[57]2)(s|\\u00[57]3)"\s*:', re.IGNORECASE)
 """A key `crs` of JSON, however it is written."""
+LAYER_SUFFIXES = frozenset({".shp", ".gpkg", ".fgb", ".sqlite", ".geojson", ".json", ".gml", ".kml"})
+COMPANION_SUFFIXES = frozenset(
+    {
+        ".shx",
+        ".dbf",
+        ".prj",
+        ".cpg",
+        ".cst",
+        ".qix",
+        ".sbn",
+        ".sbx",
+        ".qpj",
+        ".qmd",
+        ".qml",
+        ".txt",
+        ".xml",
+        ".md",
+        ".pdf",
+    }
+)
+"""Files of an archive that are opened as layers, and those that may lie beside them."""
+GEODATABASE_TABLE = "a00000001.gdbtable"
+"""File by which the folder of a file geodatabase is known."""
 SETTINGS = {
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     "GML_DOWNLOAD_SCHEMA": "NO",
@@ -113,17 +138,52 @@ def find_vector_kind(path: Path) -> str:
     Raises:
         InputError: it is none of `VECTOR_CONTENTS`, or leads to other files.
     """
+    if (path / GEODATABASE_TABLE).is_file():
+        return "file geodatabase"
     try:
         with path.open("rb") as handle:
             head = handle.read(HEAD_BYTES)
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+    if head.startswith(b"PK"):
+        _check_archive(path)
+        return "archive"
+    return _find_kind_of_content(path, head)
+
+
+def _find_kind_of_content(path: Path, head: bytes) -> str:
+    """Return the format of a file that begins so."""
     kind = next((name for name, begins in VECTOR_CONTENTS.items() if begins.match(head)), None)
     if kind is None:
         raise InputError(path, "is not a vector file of a known format", REMEDY)
     if kind in ("GML", "KML", "GeoJSON") and REFUSED_CONTENT.search(head):
         raise InputError(path, "leads to other files, services or entities, which are not followed", REMEDY)
     return kind
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a ZIP archive that holds anything but Shapefiles, or other layers, of allowed formats.
+
+    Raises:
+        InputError: a file in it is of another format, or it is damaged or encrypted.
+    """
+    found = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                suffix = Path(member.filename).suffix.lower()
+                if suffix in LAYER_SUFFIXES:
+                    with archive.open(member) as handle:
+                        kind = _find_kind_of_content(path, handle.read(HEAD_BYTES))
+                    if kind in ("GML", "GeoJSON"):
+                        raise InputError(path, f"holds {kind}, which is read from plain files only", "Unpack it first")
+                    found += 1
+                elif not member.is_dir() and suffix not in COMPANION_SUFFIXES:
+                    raise InputError(path, f"holds '{member.filename[:100]}'", "Unpack it, and give the layer itself")
+    except (OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(path, f"is not an archive that can be read ({error})", "Unpack it first") from error
+    if not found:
+        raise InputError(path, "holds no vector layer", REMEDY)
 
 
 def _check_geojson(path: Path) -> None:
