@@ -46,6 +46,10 @@ SCENES_OF_CLASS = {
 }  # fmt: skip
 TILES_OF_BANEPA = 20
 """Of the first half of the tiles by name; the second half stays out of every training."""
+CLASSES_WITH_BUILDINGS = (
+    "buildings", "denseresidential", "mediumresidential", "mobilehomepark", "sparseresidential", "storagetanks",
+    "intersection",
+)  # fmt: skip
 KINDS = (*SCENES_OF_CLASS, "banepa")
 GSD_M = {"ucmerced": 0.3, "banepa": 0.13}
 LEAST_SCENES_TO_LEARN = 12
@@ -145,14 +149,34 @@ def write_proposals(folders: Folders) -> None:
     kept = {n: np.load(p) for n in list_scenes(folders) if (p := folders.scratch / f"{n}.npz").is_file()}
     trees = None
     if len(done) >= LEAST_SCENES_TO_LEARN:
-        labels = [[answer.label_of[n] for n in range(len(kept[name]["rows"]))] for name, answer in done.items()]
+        labels = [find_majority(answer, folders.read_segments(name)) for name, answer in done.items()]
         rows = np.concatenate([kept[name]["rows"] for name in done])
-        trees = fit_proposer(rows, np.concatenate(labels).astype(np.uint8))
+        trees = fit_proposer(rows, np.concatenate(labels))
     for name, known in kept.items():
         if name in done:
             continue
         labels_N = known["first"] if trees is None else trees.predict(known["rows"])
         write_answer(proposals / f"{name}.txt", Answer(dict(enumerate(labels_N.tolist()))))
+
+
+def find_majority(answer: Answer, segments_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the commonest class of each segment, with the shapes painted over it; UNKNOWN is one of them."""
+    pairs = segments_HW.astype(np.int64) * 256 + paint_answer(answer, segments_HW)
+    count = int(segments_HW.max()) + 1
+    return np.bincount(pairs.ravel(), minlength=256 * count).reshape(count, 256).argmax(1).astype(np.uint8)
+
+
+def draw_second(folders: Folders) -> None:
+    """Write scenes_second.txt: a tenth of the labelled scenes, two thirds of them of classes with buildings."""
+    rng = np.random.default_rng(SEED + 1)
+    names = sorted(path.stem for path in (folders.labels / "answers").glob("*.txt"))
+    built = [name for name in names if name.startswith(CLASSES_WITH_BUILDINGS)]
+    tiles = [name for name in names if name.startswith("OAM")]
+    others = [name for name in names if name not in {*built, *tiles}]
+    chosen = [*rng.choice(built, 9, replace=False), *rng.choice(others, 5, replace=False)]
+    chosen += [*rng.choice(tiles, 2, replace=False)]
+    (folders.labels / "scenes_second.txt").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    print(" ".join(chosen))
 
 
 def read_proposal(folders: Folders, name: str) -> Answer:
@@ -242,16 +266,16 @@ def count_classes(folders: Folders) -> None:
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = ("draw", "prepare", "propose", "sheets", "apply", "review", "compare", "count")
+    commands = ("draw", "draw_second", "prepare", "propose", "sheets", "apply", "review", "compare", "count")
     parser.add_argument("command", choices=commands)
     parser.add_argument("names", nargs="*", help="scenes, or the file of corrections")
     parser.add_argument("--images", type=Path, default=Path("../shared/data"), help="folder with ucmerced/ and banepa/")
     parser.add_argument("--labels", type=Path, default=Path("data_sets/aerial_labels"), help="the label set")
     parser.add_argument("--scratch", type=Path, default=Path("work-labels"), help="sheets and what can be made again")
     parser.add_argument("--second", action="store_true", help="the second, blind labelling")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     folders = Folders(args.images, args.labels, args.scratch, args.second)
-    simple = {"draw": draw_scenes, "prepare": prepare_scenes, "propose": write_proposals,
+    simple = {"draw": draw_scenes, "draw_second": draw_second, "prepare": prepare_scenes, "propose": write_proposals,
               "compare": compare_labellings, "count": count_classes}  # fmt: skip
     if args.command in simple:
         simple[args.command](folders)
