@@ -289,7 +289,8 @@ def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = (
-        "draw", "draw_more", "draw_second", "prepare", "propose", "sheets", "apply", "review", "compare", "map", "count",
+        "draw", "draw_more", "draw_second", "prepare", "propose", "sheets", "apply", "review", "compare", "map",
+        "count",
     )  # fmt: skip
     parser.add_argument("command", choices=commands)
     parser.add_argument("names", nargs="*", help="scenes, or the file of corrections")
