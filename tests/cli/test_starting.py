@@ -25,7 +25,7 @@ def test_init_writes_a_recipe_that_loads_and_the_folders(tmp_path: Path, capsys:
     assert sorted(path.name for path in (tmp_path / "mine" / "data").iterdir()) == ["A", "B", "label"]
     recipe = load_recipe(tmp_path / "mine" / "recipe.toml")
     shipped = load_recipe("small-supervised-aerial")
-    assert (recipe.name, recipe.data.root) == ("first", Path("data"))
+    assert (recipe.name, recipe.data.root, recipe.data.labelled) == ("first", Path("data"), 1.0)
     assert (recipe.model, recipe.method, recipe.train) == (shipped.model, shipped.method, shipped.train)
     text = (tmp_path / "mine" / "recipe.toml").read_text()
     assert text.count("#") > 8 and "semicdvl list recipe-keys" in text

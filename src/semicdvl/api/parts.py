@@ -15,8 +15,7 @@ from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS, create_vlm
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from semicdvl.api.trained_network import TrainedNetwork
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import FeatureExtractor
     from semicdvl.ceg.prompts import Prompts
@@ -29,13 +28,15 @@ Precision = Literal["fp32", "bf16"]
 # ------------------------------------------------------------------------------------------------ build
 def load_model(
     run: str | Path, *, train_heads: bool = True, device: str = "cpu", trust: Sequence[str] = ()
-) -> nn.Module:
+) -> TrainedNetwork:
     """Load the trained network of a run, in evaluation mode.
 
     Call it with the images of two dates, float32 RGB / 255 normalised with the ImageNet mean and standard deviation
     (`semicdvl.types.IMAGENET_MEAN`, `IMAGENET_STD`), BCHW of any size. It returns `Outputs`: logits of the size of the
     input, class 1 changed or foreground, and the features of both dates at the decoder's stride. `run.json` names, as
     `heads`, the outputs that the method trained; the other outputs are untrained.
+
+    `predict(t1_HWC, t2_HWC)` takes two uint8 RGB images as they are, normalises them, and returns a `ChangeMap`.
 
     Args:
         run: a folder that `train`, `adapt` or `import_official` wrote.
@@ -55,10 +56,13 @@ def load_model(
         >>> t1_BCHW, t2_BCHW = torch.randn(2, 1, 3, 64, 96)
         >>> network(t1_BCHW, t2_BCHW).change_BKHW.shape
         torch.Size([1, 2, 64, 96])
+        >>> network.predict(before, after).change_HW.shape
+        (64, 96)
     """
+    from semicdvl.api.trained_network import add_predict
     from semicdvl.checkpoint import load_network
 
-    return load_network(Path(run), device=device, train_heads=train_heads, trust=trust)
+    return add_predict(load_network(Path(run), device=device, train_heads=train_heads, trust=trust))
 
 
 load = load_model

@@ -78,11 +78,12 @@ def _adapt_recipe(source: Path) -> str:
     text = source.read_text(encoding="utf-8")
     replaced = {
         "root": '"data"                # A/, B/ and label/, seen from the folder in which you start `semicdvl`',
+        "labelled": "1.0               # share of the labels that are used; a pair without a mask is unlabelled anyway",
         "name": '"first"               # names the run directory, runs/first, where -o does not',
     }
     text = re.sub(r"^#   semicdvl train .*$", f"#   semicdvl train {RECIPE_FILE}", text, flags=re.MULTILINE)
-    text = re.sub(r"^root = .*$", f"root = {replaced['root']}", text, count=1, flags=re.MULTILINE)
-    text = re.sub(r"^name = .*$", f"name = {replaced['name']}", text, count=1, flags=re.MULTILINE)
+    for key, value in replaced.items():
+        text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
     base = re.search(r'^base = "(.*)"$', text, flags=re.MULTILINE)
     if base is not None:
         text = text.replace(base[0], f'base = "{(source.parent / base[1]).resolve().as_posix()}"')

@@ -50,6 +50,7 @@ app = typer.Typer(
     epilog="No data at hand? `semicdvl demo` runs everything on a synthetic city, offline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # square brackets in help are text, words in backticks are code
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 out = Console(quiet=os.environ.get("RANK", "0") != "0", markup=False, highlight=False)

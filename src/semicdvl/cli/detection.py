@@ -65,9 +65,14 @@ def check_command(
     pair: PairArguments,
     reading: BandOptions,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Folder for check.json and the page check.html", rich_help_panel=OUTPUT),
-    ] = Path("check"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for check.json and the page check.html; by default nothing is written",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
 ) -> None:
     """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry and shift, and what to do.
 

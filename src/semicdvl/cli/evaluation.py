@@ -13,7 +13,7 @@ from rich.table import Table
 import semicdvl as cd
 from semicdvl.cli.app import EVALUATION, app, out
 from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import INPUT, DatasetOptions, TrustOptions
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TARGET, DatasetOptions, TrustOptions
 from semicdvl.cli.tables import build_metrics_table
 
 
@@ -78,15 +78,21 @@ def evaluate_command(
     trusted: TrustOptions,
     data: Annotated[Path | None, typer.Argument(help="Folder of a data set with labels, for a trained run")] = None,
     split: Annotated[
-        Subset, typer.Option(help="Which pairs; `val` and `test` of the run's own split where it is that data")
+        Subset,
+        typer.Option(
+            help="Which pairs; `val` and `test` of the run's own split where it is that data", rich_help_panel=INPUT
+        ),
     ] = Subset.test,
     sample: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Number of places for the area-adjusted accuracy; without --truth they are only drawn"
+            min=0,
+            help="Number of places that are checked by eye, from which accuracy and changed area are estimated with "
+            "confidence intervals; without --truth they are only drawn",
+            rich_help_panel=TARGET,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other places")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other places", rich_help_panel=ADVANCED)] = 0,
 ) -> None:
     """Evaluate a trained run on labelled pairs, or a result of `detect` against polygons or a mask.
 
@@ -139,17 +145,29 @@ def benchmark_command(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for everything; by default runs/NAME, with the suite's name"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for everything; by default runs/NAME, with the suite's name",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time, each in its own process; 0: in this one")] = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(min=0, help="Runs at a time, each in its own process; 0: in this one", rich_help_panel=ADVANCED),
+    ] = 1,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the real pairs, in place of the one that the suite names")
+        Path | None,
+        typer.Option(help="Folder of the real pairs, in place of the one that the suite names", rich_help_panel=INPUT),
     ] = None,
-    retry: Annotated[bool, typer.Option(help="Make runs again that failed or diverged")] = False,
+    retry: Annotated[
+        bool, typer.Option(help="Make runs again that failed or diverged", rich_help_panel=ADVANCED)
+    ] = False,
     devices: Annotated[
         str | None,
         typer.Option(
-            help="GPUs that runs are distributed to, such as 0,1; by default all. Give at least as many --jobs"
+            help="GPUs that runs are distributed to, such as 0,1; by default all. Give at least as many --jobs",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
 ) -> None:

@@ -115,17 +115,27 @@ def pseudo_command(
 @app.command(name="suggest", rich_help_panel=LABELS)
 def suggest_command(
     result: Annotated[Path, typer.Argument(help="Folder that `semicdvl detect` wrote")],
-    count: Annotated[int, typer.Option("--count", "-n", help="Number of patches")] = 20,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of patches", rich_help_panel=TARGET)] = 20,
     patch_px: Annotated[
-        int, typer.Option(help="Side of a patch in pixels; give the same to `prepare --size-px`")
+        int,
+        typer.Option(help="Side of a patch in pixels; give the same to `prepare --size-px`", rich_help_panel=TARGET),
     ] = 256,
     features: Annotated[
         str | None,
-        typer.Option(help="Encoder that compares patches: efficientnet_lite0 or one of timm; by default their colours"),
+        typer.Option(
+            help="Encoder that compares patches: efficientnet_lite0 or one of timm; by default their colours",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
-    before: Annotated[str | None, typer.Option(help="Path of the image of date 1, if it was moved")] = None,
-    after: Annotated[str | None, typer.Option(help="Path of the image of date 2, if it was moved")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses between patches that are equally good")] = 0,
+    before: Annotated[
+        str | None, typer.Option(help="Path of the image of date 1, if it was moved", rich_help_panel=INPUT)
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Path of the image of date 2, if it was moved", rich_help_panel=INPUT)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Chooses between patches that are equally good", rich_help_panel=ADVANCED)
+    ] = 0,
 ) -> None:
     """Suggest which patches to label next: boxes (GPKG) and a picture sheet (HTML) in the folder of a result.
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from semicdvl.cli.app import EVALUATION, app, out
+from semicdvl.cli.options import OUTPUT
 
 
 class Kind(StrEnum):
@@ -27,7 +28,9 @@ class Kind(StrEnum):
 @app.command(name="list", rich_help_panel=EVALUATION)
 def list_command(
     kind: Annotated[Kind, typer.Argument(help="What to list")],
-    params: Annotated[bool, typer.Option(help="Also count the parameters of each network")] = False,
+    params: Annotated[
+        bool, typer.Option(help="Also count the parameters of each network", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """List what can be named in recipes and on the command line."""
     from semicdvl.catalog import describe_details, describe_parts, list_detail_headings

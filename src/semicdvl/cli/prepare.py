@@ -14,12 +14,13 @@ from semicdvl.cli.option_groups import expand_option_groups
 from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT
 
 prepare_app = typer.Typer(
+    rich_markup_mode="markdown",
     help="""Make training patches: from two rasters and polygons of change, or from a published data set.
 
     semicdvl prepare --before B.tif --after A.tif --labels changes.gpkg --labelled-area aoi.gpkg -o DATA
 
     semicdvl prepare levir-cd ROOT -o DATA
-    """
+    """,
 )
 app.add_typer(prepare_app, name="prepare", rich_help_panel=LABELS)
 
@@ -127,13 +128,21 @@ class PublishedOptions:
 
     root: Annotated[Path, typer.Argument(help="Folder of the data set as it was published, or of its patches")]
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the patches; by default ROOT-256 beside ROOT")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for the patches; by default ROOT-256 beside ROOT", rich_help_panel=OUTPUT
+        ),
     ] = None
     lists: Annotated[
         Path | None,
-        typer.Option(help="Folder of published lists (train.txt, 5%/labeled.txt, ...); by default those in ROOT"),
+        typer.Option(
+            help="Folder of published lists (train.txt, 5%/labeled.txt, ...); by default those in ROOT",
+            rich_help_panel=INPUT,
+        ),
     ] = None
-    verify: Annotated[bool, typer.Option("--verify", help="Write nothing: only check files and lists")] = False
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Write nothing: only check files and lists", rich_help_panel=OUTPUT)
+    ] = False
 
     def run(self, name: Literal["levir_cd", "whu_cd"]) -> None:
         """Prepare the data set and print what was done."""

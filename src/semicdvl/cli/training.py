@@ -11,7 +11,7 @@ import typer
 import semicdvl as cd
 from semicdvl.cli.app import TRAINING, app, out
 from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import TrustOptions
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TrustOptions
 from semicdvl.cli.tables import build_metrics_table
 
 
@@ -29,14 +29,25 @@ def train_command(
         Path, typer.Argument(help="A TOML file, or the name of a shipped recipe, see `semicdvl list recipes`")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run directory; by default runs/NAME, with the recipe's name")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Run directory; by default runs/NAME, with the recipe's name", rich_help_panel=OUTPUT
+        ),
     ] = None,
     override: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as steps=2000 or data.root=DIR")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="key=value, such as steps=2000 or data.root=DIR; all keys: `semicdvl list recipe-keys`",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     select: Annotated[
         Select | None,
-        typer.Option(help="Pairs that select the step whose weights are kept; `test` is for parity with the paper"),
+        typer.Option(
+            help="Pairs that select the step whose weights are kept; `test` is for parity with the paper",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
 ) -> None:
     """Train a network with 0-100 % of labels. Started again with the same recipe, it resumes where it stopped.
@@ -61,7 +72,7 @@ class PublicSource(StrEnum):
 @app.command(name="import-official", rich_help_panel=TRAINING)
 def import_official_command(
     checkpoint: Annotated[Path, typer.Argument(help="A .pth file of the public code, such as its best.pth")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory to write")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory to write", rich_help_panel=OUTPUT)],
     source: Annotated[
         PublicSource, typer.Option("--from", help="The public code that wrote the file")
     ] = PublicSource.semicd_vl,
@@ -90,11 +101,16 @@ class Form(StrEnum):
 def export_command(
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote")],
     trusted: TrustOptions,
-    to: Annotated[Form, typer.Option(help="Format of the file; needs semicdvl\\[onnx]")] = Form.onnx,
+    to: Annotated[
+        Form, typer.Option(help="Format of the file; needs semicdvl[onnx]", rich_help_panel=OUTPUT)
+    ] = Form.onnx,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; by default RUN/model.onnx")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; by default RUN/model.onnx", rich_help_panel=OUTPUT),
     ] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a changed pixel")] = 0.5,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Least probability of a changed pixel", rich_help_panel=ADVANCED)
+    ] = 0.5,
 ) -> None:
     """Write a trained network as one file that `detect --model FILE` runs without torch.
 

@@ -69,7 +69,11 @@ def _draw_labelled(
     with_label = [pair for pair in pool if pair.label is not None]
     count = math.floor(share * len(with_label) + 1e-9)
     if share > 0 and count == 0:
-        remedy = f"Give at least {1 / len(with_label):.4f}" if with_label else "Add label files to some of the pairs"
+        remedy = (
+            f"Give at least {1 / len(with_label):.4f}, or 1.0 for all"
+            if with_label
+            else "Add label files to some of the pairs"
+        )
         raise DataError(
             f"{dataset.name}: {share:.4g} of {len(with_label)} training pairs with a label is less than one pair."
             f" {remedy}."

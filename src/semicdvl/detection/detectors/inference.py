@@ -1,6 +1,7 @@
 """Make a trained network fast for inference.
 
-Always, without a change of the result: only the change head is computed, every batch norm that follows a convolution is
+Always, without a change of the result: only the change head is computed (and, where the method trained it, the
+segmentation head, which says what kind of change it is), every batch norm that follows a convolution is
 folded into it (in eval mode both are linear), and weights and images are channels-last. The result is compared with
 the original network; where it differs by more than rounding, the network is left unfolded. Optionally:
 
@@ -29,6 +30,8 @@ from semicdvl.types import Outputs
 Precision = Literal["fp32", "bf16"]
 PRECISION_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHANGE_HEAD_ONLY = frozenset({"change"})
+SEGMENTATION = frozenset({"change", "segmentation"})
+"""With the class of both dates."""
 FOLDING_TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit (or to 1), that counts as rounding."""
 FOLDABLE_CONVOLUTIONS = ("Conv2d", "Conv2dSame")
@@ -38,21 +41,30 @@ PROBE_PX = (64, 96)
 
 
 class InferenceNetwork(nn.Module):
-    """A network's change head, called like the network itself; `prepare_for_inference` makes it.
+    """A network's change head, maybe with its segmentation head, called like it; `prepare_for_inference` makes it.
 
     Attributes:
         logits: the folded copy, which returns tensors.
         folded_count: number of batch norms that were folded.
         precision: of weights and maps.
         compiled: whether `torch.compile` is used.
-        heads: the change head alone.
+        heads: the change head alone, or with it the segmentation head.
     """
 
-    heads = CHANGE_HEAD_ONLY
+    heads: frozenset[str] = CHANGE_HEAD_ONLY
 
-    def __init__(self, network: nn.Module, *, folded: int, precision: Precision, compiled: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        folded: int,
+        precision: Precision,
+        compiled: bool,
+        heads: frozenset[str] = CHANGE_HEAD_ONLY,
+    ) -> None:
         """Wrap a prepared network."""
         super().__init__()
+        self.heads = heads
         self.logits, self.folded_count, self.precision, self.compiled = (
             ChangeLogits(network),
             folded,
@@ -74,20 +86,26 @@ class InferenceNetwork(nn.Module):
         return ", ".join([*done, "compiled"] if self.compiled else done)
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        """Return the change logits, in float32.
+        """Return the change logits, and those of both dates where the segmentation head was kept, in float32.
 
         Raises:
             ConfigError: another head is requested, or compiling failed.
         """
-        if heads is not None and heads != CHANGE_HEAD_ONLY:
+        wanted = self.heads if heads is None else heads
+        if not wanted <= self.heads:
+            kept = (
+                "the change head alone" if self.heads == CHANGE_HEAD_ONLY else f"the heads {sorted(self.heads)} alone"
+            )
             raise ConfigError(
-                f"A network prepared for inference has the change head alone, not {sorted(heads)}. "
-                "Use the original network."
+                f"A network prepared for inference has {kept}, not {sorted(wanted)}. Use the original network."
             )
         dates = [
             date_BCHW.to(PRECISION_DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
             for date_BCHW in (t1_BCHW, t2_BCHW)
         ]
+        if "segmentation" in wanted:
+            with torch.no_grad():
+                return _keep_float_heads(self.network(*dates, heads=SEGMENTATION))
         with torch.no_grad():  # without which the compiler would not freeze the weights
             return Outputs(change_BKHW=(self._call_compiled(*dates) if self.compiled else self._call(*dates)).float())
 
@@ -117,14 +135,19 @@ class ChangeLogits(nn.Module):
 
 
 def prepare_for_inference(
-    network: nn.Module, *, precision: Precision = "fp32", compiled: bool = False
+    network: nn.Module,
+    *,
+    precision: Precision = "fp32",
+    compiled: bool = False,
+    heads: frozenset[str] = CHANGE_HEAD_ONLY,
 ) -> InferenceNetwork:
     """Return a copy of a network that is fast at inference; the network itself is not changed.
 
     Args:
         network: with the call of `semicdvl.types.Network`.
         precision: "fp32" is exact to rounding; "bf16" is not.
-        compiled: compile it at its first call.
+        compiled: compile it at its first call; the change head alone is.
+        heads: what is kept: `CHANGE_HEAD_ONLY` or `SEGMENTATION`.
 
     Raises:
         ConfigError: an unknown precision.
@@ -134,22 +157,34 @@ def prepare_for_inference(
         raise ConfigError(f"precision '{precision}' is unknown. Known: {', '.join(get_args(Precision))}.")
     if compiled:
         _check_compiler()
-    ready, count = fold_batch_norms(keep_change_head(network))
+    kept = CHANGE_HEAD_ONLY if compiled else heads
+    ready, count = fold_batch_norms(keep_heads(network, kept), heads=kept)
     ready = ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return InferenceNetwork(ready, folded=count, precision=precision, compiled=compiled).eval()
+    return InferenceNetwork(ready, folded=count, precision=precision, compiled=compiled, heads=kept).eval()
 
 
 def keep_change_head(network: nn.Module) -> nn.Module:
     """Return a copy in eval mode without the parts that only training needs."""
+    return keep_heads(network, CHANGE_HEAD_ONLY)
+
+
+def keep_heads(network: nn.Module, heads: frozenset[str]) -> nn.Module:
+    """Return a copy in eval mode that has these heads; for the change head alone, without what only training needs."""
     ready = copy.deepcopy(network).eval().requires_grad_(False)
     drop = getattr(ready, "drop_train_heads", None)
-    if drop is not None:
+    if drop is not None and heads == CHANGE_HEAD_ONLY:
         drop()
     return ready
 
 
+def _keep_float_heads(outputs: Outputs) -> Outputs:
+    """Return the logits of change and of both dates, in float32."""
+    assert outputs.t1_BKHW is not None and outputs.t2_BKHW is not None, "the network has a segmentation head"
+    return Outputs(outputs.change_BKHW.float(), t1_BKHW=outputs.t1_BKHW.float(), t2_BKHW=outputs.t2_BKHW.float())
+
+
 @torch.no_grad()
-def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
+def fold_batch_norms(network: nn.Module, *, heads: frozenset[str] = CHANGE_HEAD_ONLY) -> tuple[nn.Module, int]:
     """Return a network with its batch norms folded into the convolutions before them, and their number.
 
     Hooks on a forward pass of a random pair show which norm follows which convolution. A norm is folded where every
@@ -158,9 +193,10 @@ def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
 
     Args:
         network: in eval mode; it is not changed.
+        heads: the heads whose logits must stay as they are.
     """
     dates = _make_probe_pair(network)
-    before_BKHW = ChangeLogits(network)(*dates)
+    before_BKHW = _compute_logits(network, dates, heads)
     result = copy.deepcopy(network)
     pairs = _find_foldable_pairs(result, dates)
     for norm_name, convolution_name in pairs.items():
@@ -168,11 +204,21 @@ def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
         fused = fuse_conv_bn_eval(result.get_submodule(convolution_name), norm)  # type: ignore[type-var, arg-type]
         result.set_submodule(convolution_name, fused.requires_grad_(False))
         result.set_submodule(norm_name, _keep_activation(norm))
-    after_BKHW = ChangeLogits(result)(*dates)
+    after_BKHW = _compute_logits(result, dates, heads)
     largest = max(1.0, float(before_BKHW.abs().max()))
     if not float((after_BKHW - before_BKHW).abs().max()) <= FOLDING_TOLERANCE * largest:
         return network, 0
     return result, len(pairs)
+
+
+def _compute_logits(network: nn.Module, dates: list[Tensor], heads: frozenset[str]) -> Tensor:
+    """Return the logits of change and of the dates, where these are kept, side by side."""
+    if "segmentation" not in heads:
+        logits_BKHW: Tensor = ChangeLogits(network)(*dates)
+        return logits_BKHW
+    found = _keep_float_heads(network(*dates, heads=SEGMENTATION))
+    parts = [one for one in (found.change_BKHW, found.t1_BKHW, found.t2_BKHW) if one is not None]
+    return torch.cat(parts, dim=1)
 
 
 def _make_probe_pair(network: nn.Module) -> list[Tensor]:

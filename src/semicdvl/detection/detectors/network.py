@@ -28,11 +28,18 @@ __all__ = [
     "build_vlm_detector",
 ]
 
+CLASS_SCORE = 0.5
+"""Mean probability from which the class of an object at a date is named."""
+NAMING = f"'unsure' below a mean probability of {CLASS_SCORE:g}; how often they are right: not measured"
+
 
 # ------------------------------------------------------------------------------------------------ trained
 @dataclass(frozen=True)
 class NetworkDetector(Detector):
     """A trained network: its score map is the probability of change, and pixels from `threshold` on are changed.
+
+    Where the network was prepared with its segmentation head, which says per date what is foreground, two further score
+    maps hold these probabilities, and every object has a kind (appeared, disappeared, replaced) and its two classes.
 
     Attributes:
         network: in eval mode, with the call of `semicdvl.types.Network`.
@@ -41,7 +48,6 @@ class NetworkDetector(Detector):
         details: further lines of the report, label -> text.
     """
 
-    map_count = 1
     max_bands = 3
     stored_kind = "semicdvl.predict.detector.NetworkDetector"
 
@@ -49,6 +55,16 @@ class NetworkDetector(Detector):
     name: str = "network"
     threshold: float = 0.5
     details: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the class of each date is kept beside the change."""
+        return "segmentation" in getattr(self.network, "heads", ()) and hasattr(self.network, "logits")
+
+    @property
+    def map_count(self) -> int:  # type: ignore[override]  # the base class has a plain attribute
+        """P(changed), and P(foreground) of both dates where these are known."""
+        return 3 if self.has_classes else 1
 
     @property
     def identity(self) -> str:
@@ -68,20 +84,30 @@ class NetworkDetector(Detector):
             "Detector": f"trained network, {_network_class_name(self.network)}, {count / 1e6:.1f} M parameters",
             "Run": self.name,
             "Threshold": f"{self.threshold:g}",
+            **(
+                {"Classes": f"foreground or background at each date, by its own head; {NAMING}"}
+                if self.has_classes
+                else {}
+            ),
         } | self.details
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return P(changed) as 1HW; the network works at the resolution of the images, so `gsd_m` is not used."""
+        """Return P(changed), and P(foreground) of each date where it is known, as PHW.
+
+        The network works at the resolution of the images, so `gsd_m` is not used.
+        """
         import torch
 
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             dates_BCHW = [_normalise_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
-            logits_BKHW = self.network(*dates_BCHW, heads=frozenset({"change"})).change_BKHW
-            changed_BHW = logits_BKHW.float().softmax(dim=1)[:, 1]
-        planes_PHW: NDArray[np.float32] = changed_BHW.cpu().numpy()
+            heads = frozenset({"change", "segmentation"} if self.has_classes else {"change"})
+            found = self.network(*dates_BCHW, heads=heads)
+            logits = [found.change_BKHW, *((found.t1_BKHW, found.t2_BKHW) if self.has_classes else ())]
+            planes = torch.cat([logits_BKHW.float().softmax(dim=1)[:, 1] for logits_BKHW in logits])
+        planes_PHW: NDArray[np.float32] = planes.cpu().numpy()
         return planes_PHW
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
@@ -89,7 +115,17 @@ class NetworkDetector(Detector):
         for strip in strips:
             probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
-            yield ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
+            score_HW = np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32)
+            if len(strip.scores_PHW) == 1:
+                yield ChangeMap(change_HW, score_HW)
+                continue
+            foreground_2HW = strip.scores_PHW[1:]
+            t1_HW, t2_HW = np.where(valid_HW, foreground_2HW >= 0.5, IGNORE).astype(np.uint8)
+            sure_2HW = np.maximum(foreground_2HW, 1 - foreground_2HW)
+            yield ChangeMap(
+                change_HW, score_HW, ("background", "foreground"), (1,), t1_HW, t2_HW,
+                t1_score_HW=sure_2HW[0], t2_score_HW=sure_2HW[1], class_score=CLASS_SCORE,
+            )  # fmt: skip
 
 
 def _network_class_name(network: nn.Module) -> str:
@@ -139,11 +175,15 @@ def build_network_detector(
     import torch
 
     from semicdvl.checkpoint import load_network, read_run
-    from semicdvl.detection.detectors.inference import prepare_for_inference
+    from semicdvl.detection.detectors.inference import CHANGE_HEAD_ONLY, SEGMENTATION, prepare_for_inference
+    from semicdvl.models.common.heads import read_heads
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    recipe = read_run(run).get("recipe", {})
+    record = read_run(run)
+    recipe, trained = record.get("recipe", {}), record.get("heads", [])
     details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if key in recipe}
-    loaded = load_network(run, device=chosen, trust=trust)
-    network = prepare_for_inference(loaded, precision=precision, compiled=compiled)
+    loaded = load_network(run, device=chosen, train_heads=True, trust=trust)
+    known = isinstance(trained, list) and "segmentation" in trained and "segmentation" in read_heads(loaded)
+    heads = SEGMENTATION if known else CHANGE_HEAD_ONLY
+    network = prepare_for_inference(loaded, precision=precision, compiled=compiled, heads=heads)
     return NetworkDetector(network, str(run), threshold, details | {"Inference": network.description})

@@ -119,7 +119,7 @@ class VLMDetector(Detector):
         if self.class_score is not None:
             return self.class_score
         own = self.vlm.class_score if isinstance(self.vlm, DescribedVLM) else None
-        return self.vlm.gamma if own is None else own
+        return getattr(self.vlm, "gamma", FOREGROUND_SCORE) if own is None else own
 
     @property
     def usual_area_m2(self) -> float:

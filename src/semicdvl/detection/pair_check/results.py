@@ -199,11 +199,12 @@ def format_check_table(check: PairCheck) -> Table:
     return table
 
 
-def format_check_summary(check: PairCheck, out: Path) -> str:
+def format_check_summary(check: PairCheck, out: Path | None = None) -> str:
     """Return what concerns both dates, the findings and the verdict in lines."""
     lines = [f"{label}: {value}" for label, value in check.format_lines()]
     lines += [f"{LEVELS[finding.level]}: {finding}" for finding in check.findings]
-    return "\n".join([*lines, f"verdict: {check.meaning}", f"report: {out / 'check.html'}"])
+    written = "a report is written with -o FOLDER" if out is None else f"report: {out / 'check.html'}"
+    return "\n".join([*lines, f"verdict: {check.meaning}", written])
 
 
 def build_check_record(check: PairCheck) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""A trained network as a typed torch module, with a `predict` for images as they are on disk."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from semicdvl.errors import ConfigError
+from semicdvl.models.common.heads import read_heads
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Outputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TrainedNetwork(nn.Module):
+    """A network of a run: an `nn.Module` that is called with normalised batches, and predicts from plain images.
+
+    It is the network itself, whatever its class: that class is a base of its own, beside this one.
+    """
+
+    heads: frozenset[str]
+    """Which of `semicdvl.types.HEADS` it has; `run.json` names those that were trained."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+            """Return the outputs of the named heads for two batches of normalised images."""
+            ...
+
+    @torch.inference_mode()
+    def predict(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> ChangeMap:
+        """Return what changed between two images; they are normalised here, and the network's mode stays as it was.
+
+        Args:
+            t1_HWC: date 1, uint8 RGB with values from 0 to 255.
+            t2_HWC: date 2, of the same size.
+
+        Returns:
+            `change_HW` (1 changed, 0 unchanged) and `score_HW` (probability of change); where the network has a
+            segmentation head also `t1_HW` and `t2_HW` (0 background, 1 foreground).
+
+        Raises:
+            ConfigError: an image is not uint8 RGB, holds no value above 1, or is of another size than the other.
+        """
+        images = [check_rgb_image(image_HWC, name) for image_HWC, name in ((t1_HWC, "t1"), (t2_HWC, "t2"))]
+        if images[0].shape != images[1].shape:
+            raise ConfigError(f"predict: t1 is {images[0].shape}, t2 is {images[1].shape}. Give images of one size.")
+        dates_BCHW = [self._normalise(image_HWC) for image_HWC in images]
+        wanted = frozenset({"change", "segmentation"}) & read_heads(self)
+        was_training = self.training
+        try:
+            found = self.eval()(*dates_BCHW, heads=wanted)
+        finally:
+            self.train(was_training)
+        probability_HW = _get_foreground(found.change_BKHW)
+        change_HW = (probability_HW >= 0.5).astype(np.uint8)
+        if found.t1_BKHW is None or found.t2_BKHW is None:
+            return ChangeMap(change_HW, probability_HW)
+        sides = [_get_foreground(logits_BKHW) for logits_BKHW in (found.t1_BKHW, found.t2_BKHW)]
+        t1_HW, t2_HW = ((side_HW >= 0.5).astype(np.uint8) for side_HW in sides)
+        return ChangeMap(change_HW, probability_HW, ("background", "foreground"), (1,), t1_HW=t1_HW, t2_HW=t2_HW)
+
+    def _normalise(self, image_HWC: NDArray[np.uint8]) -> Tensor:
+        """Return an image as a batch of one: RGB / 255, normalised with the ImageNet mean and deviation."""
+        weight = next(self.parameters())
+        scaled_HWC = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(weight.device).float() / 255
+        mean_C, std_C = (torch.tensor(values, device=weight.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return ((scaled_HWC - mean_C) / std_C).permute(2, 0, 1)[None].to(weight.dtype)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Copy and pickle by the network's own class, which has an import path."""
+        return _make_instance, (type(self).__bases__[1],), self.__dict__
+
+
+def check_rgb_image(image_HWC: object, name: str) -> NDArray[np.uint8]:
+    """Return an image that is uint8 RGB.
+
+    Raises:
+        ConfigError: it is not, or its values look scaled to 0..1.
+    """
+    found = np.asarray(image_HWC)
+    if found.dtype != np.uint8:
+        raise ConfigError(
+            f"predict: {name} holds {found.dtype}, but uint8 with values from 0 to 255 is needed. Convert it, such as "
+            "(255 * image).round().astype('uint8') for values from 0 to 1."
+        )
+    if found.ndim != 3 or found.shape[2] != 3 or 0 in found.shape:
+        raise ConfigError(f"predict: {name} has the shape {found.shape}, but height x width x 3 (RGB) is needed.")
+    if found.max() <= 1:
+        raise ConfigError(
+            f"predict: {name} holds no value above 1, so it is empty or was scaled to 0..1 before it became uint8. "
+            "Give values from 0 to 255."
+        )
+    return found
+
+
+def _get_foreground(logits_BKHW: Tensor) -> NDArray[np.float32]:
+    """Return the probability of class 1 of the only image of a batch."""
+    probability_HW: NDArray[np.float32] = logits_BKHW.float().softmax(dim=1)[0, 1].cpu().numpy()
+    return probability_HW
+
+
+def add_predict(network: nn.Module) -> TrainedNetwork:
+    """Let a network predict from plain images; it stays the same object, of a class with the same name."""
+    if not isinstance(network, TrainedNetwork):
+        network.__class__ = _extend_class(type(network))
+    return cast(TrainedNetwork, network)
+
+
+@cache
+def _extend_class(own: type[nn.Module]) -> type[nn.Module]:
+    """Return the class of a network with `predict`."""
+    named = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    return type(own.__name__, (TrainedNetwork, own), named)
+
+
+def _make_instance(own: type[nn.Module]) -> nn.Module:
+    """Make an empty network for its state, which copy and pickle set."""
+    extended = _extend_class(own)
+    return extended.__new__(extended)
