@@ -69,6 +69,11 @@ class DataConfig(ConfigSection):
     label_values: dict[int, int] | None = Field(
         None, description="meaning of other label values than 0, 1 and 255, such as {0 = 0, 128 = 255, 255 = 1}"
     )
+    group: str | None = Field(
+        None,
+        description="what names the picture of a pair, so that its crops stay on one side of the split: a regular"
+        " expression such as '^(.+)_[0-9]+$', or a column of manifest.csv in root",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, see its docstring")
 
 

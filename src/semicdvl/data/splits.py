@@ -19,7 +19,15 @@ from semicdvl.data.publication import Publication, list_publications
 from semicdvl.errors import DataError
 from semicdvl.types import PairFiles, Split
 
-_CROP_NAME = re.compile(r"(?P<picture>.*[^\d_-].*?|\d+)[_-]\d+[_-]\d+")
+_CROP_NAME = re.compile(
+    r"(?!.*r\d{5}_c\d{5})(?P<picture>.*?[^\d_-].*?|\d+)"
+    r"[_-](?:(?:row|col|r|c|x|y)?[_-]?\d+[_-](?:row|col|r|c|x|y)?[_-]?\d+"
+    r"|(?:tile|patch|crop|chip)[_-]?\d+)",
+    re.IGNORECASE,
+)
+"""`PICTURE_row_col`, also as `_r3_c4`, `_x0_y256` and `_row_0_col_256`, and `PICTURE_tile12`. Not the patches of
+`prepare` (`r00000_c00256`), which keep a gap between subsets."""
+_PREPARED_NAME = re.compile(r"r\d{5}_c\d{5}$")
 MIN_PICTURES = 3
 """Crops are divided by picture from this many pictures on: one each for training, validation and test."""
 
@@ -240,9 +248,24 @@ def count_leaks(split: Split, *, source_tiles: Mapping[str, str] | None = None) 
         split: what is checked; unlabelled pairs count as training pairs.
         source_tiles: name of a pair -> tile that it was cut from (`ChangeDataset.source_tiles`).
     """
+    return len(find_leaking_pairs(split, source_tiles=source_tiles))
+
+
+def find_leaking_pairs(split: Split, *, source_tiles: Mapping[str, str] | None = None) -> set[str]:
+    """Return the names of the validation and test pairs that `count_leaks` counts."""
     tiles, publications = source_tiles or {}, list_publications()
     trained = {key for pair in split.labelled + split.unlabelled for key in _ground_keys(pair, tiles, publications)}
-    return sum(not trained.isdisjoint(_ground_keys(pair, tiles, publications)) for pair in split.val + split.test)
+    held_out = split.val + split.test
+    return {pair.name for pair in held_out if not trained.isdisjoint(_ground_keys(pair, tiles, publications))}
+
+
+def is_origin_known(pair: PairFiles, source_tiles: Mapping[str, str]) -> bool:
+    """Tell whether a group, a window or the name of a pair says which picture it was cut from."""
+    if pair.name in source_tiles or pair.window_px is not None or find_cropped_picture(pair.name) is not None:
+        return True
+    if _PREPARED_NAME.search(pair.name):
+        return True
+    return any(publication.list_ground_keys(pair.name) for publication in list_publications())
 
 
 def _ground_keys(

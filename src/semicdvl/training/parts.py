@@ -9,6 +9,7 @@ from semicdvl.data import DATASETS
 from semicdvl.data.augment import StrongAugmentation, WeakAugmentation
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.samples import LoaderOptions
+from semicdvl.data.shared_ground import group_pairs
 from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
 from semicdvl.errors import ConfigError, DataError, StoreError
@@ -26,9 +27,9 @@ def build_method(recipe: Recipe) -> Method:
 
 
 def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
-    """Read the data set at `root` with the recipe's reader."""
+    """Read the data set at `root` with the recipe's reader, and group its pairs as the recipe says."""
     dataset: ChangeDataset = build_part("data set", config.dataset, DATASETS, {"root": root, **config.options})
-    return dataset
+    return group_pairs(dataset, root, config.group)
 
 
 def make_split(config: DataConfig, *, select: str = "val") -> Split:

@@ -13,14 +13,15 @@ from pydantic import ValidationError
 
 from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.checkpoint import RUN_FORMAT, read_run
-from semicdvl.config import Recipe
+from semicdvl.config import DataConfig, Recipe
+from semicdvl.data.shared_ground import check_leaks
 from semicdvl.data.split_file import write_split
-from semicdvl.data.splits import count_leaks
-from semicdvl.errors import CheckpointError
+from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.checkpoint import FitResult
 from semicdvl.training.distributed import ProcessGroup
+from semicdvl.training.parts import read_dataset
 from semicdvl.types import Split
 from semicdvl.version import __version__
 
@@ -128,10 +129,27 @@ def record_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
     notes: dict[str, str | int | float] = {"labelled": str(recipe.data.labelled), "seed": recipe.data.split_seed}
     digest = write_split(run / "split.json", division, root=recipe.data.root, notes=notes)
     sizes = {side: len(getattr(division, side)) for side in ("labelled", "unlabelled", "val", "test")}
+    leaks = check_leaks(division, source_tiles=_read_source_tiles(recipe.data))
     return {
-        "split": {"sha256": digest, **sizes, "leaking_pairs": count_leaks(division)},
+        "split": {
+            "sha256": digest,
+            **sizes,
+            "leaking_pairs": leaks.leaking_pairs,
+            "leaks": {"by_name": leaks.by_name, "by_content": leaks.by_content, "reason": leaks.reason},
+        },
         "selected_on": recipe.train.select,
     }
+
+
+def _read_source_tiles(config: DataConfig) -> dict[str, str]:
+    """Return the picture or group of each pair, where the reader or the recipe knows it."""
+    roots = [config.root, *([] if config.unlabelled is None else [config.unlabelled])]
+    try:
+        return {name: tile for root in roots for name, tile in read_dataset(config, root).source_tiles.items()}
+    except SemicdvlError:
+        if config.split is None:
+            raise
+        return {}  # a written split needs no folder that the reader understands
 
 
 def finish_record(

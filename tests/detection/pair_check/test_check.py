@@ -20,6 +20,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import check_image_pair, measure_pair
+from semicdvl.detection.pair_check.results import PairCheck
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.generate import CEGSettings
@@ -317,3 +318,41 @@ def test_joplin_chips(tmp_path):
     checked = check_image_pair(chips / "pre" / "0_pre.tif", chips / "post" / "0_post.tif", tmp_path)
     assert checked.shift.is_known and 0.7 < checked.shift.length_px < 2.2 and checked.verdict == 1
     assert {"border", "shift"} <= kinds(checked, 1) and checked.overlap_m2 == pytest.approx(423_000, rel=0.01)
+
+
+# ------------------------------------------------------------------------------------------------ what may be claimed
+def _noisy_pair(folder: Path, by: tuple[float, float], noise_dn: float) -> PairCheck:
+    """Check a town against itself, shifted, with the noise of two bad sensors."""
+    town, rng = paint(*SIZE, seed=0), np.random.default_rng(0)
+    paths = []
+    for name, (row_px, col_px) in (("a", (0.0, 0.0)), ("b", by)):
+        image = photograph(town, row_px=row_px, col_px=col_px)
+        noisy = np.clip(image + rng.normal(0, noise_dn, image.shape), 1, 254).astype(np.uint8)
+        paths.append(tif(folder / f"{name}.tif", noisy))
+    return check_image_pair(*paths)
+
+
+@pytest.mark.parametrize(
+    ("by", "noise_dn", "told"),
+    [
+        ((0.0, 0.0), 40, "cannot be told"),
+        ((1.0, 0.5), 40, "cannot be told"),
+        ((0.0, 0.0), 0, None),
+        ((0.5, 0.25), 20, None),
+        ((1.5, 1.0), 20, "misregistered by about 1.8 px"),
+        ((6.0, -3.0), 40, "misregistered by about 6."),
+    ],
+)
+def test_shift_is_claimed_only_where_windows_agree_or_it_is_larger_than_its_error(tmp_path, by, noise_dn, told):
+    checked = _noisy_pair(tmp_path, by, noise_dn)
+    found = [finding for finding in checked.findings if finding.kind == "shift"]
+    assert checked.shift.is_known and checked.shift.length_px == pytest.approx(np.hypot(*by), abs=0.7)
+    if told is None:
+        assert found == []
+        return
+    assert len(found) == 1 and told in found[0].text
+    advised, claimed = "--align" in found[0].remedy, "misregistered" in told
+    assert advised == claimed == checked.shift.is_certain == (found[0].level == 1)
+    if not claimed:
+        assert f"{checked.shift.agree_frac:.0%} of the windows agree" in found[0].text
+        assert not any("--align" in text for text in checked.warnings)

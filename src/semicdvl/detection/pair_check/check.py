@@ -159,6 +159,7 @@ class CheckedPair:
         displacement = None if alignment is None else alignment.field
         return {
             "shift_known": shift.is_known,
+            "shift_certain": shift.is_certain,
             "measured_px": [shift.row_px, shift.col_px] if shift.is_known else None,
             "spread_px": shift.spread_px if shift.is_known else None,
             "confidence": round(shift.confidence, 3),

@@ -45,7 +45,7 @@ def _build_verdict(check: PairCheck) -> html.Section:
     headline = [
         (f"{max(check.overlap_before_frac, check.overlap_after_frac):.0%}", "of the smaller image lies in the overlap"),
         (f"{check.radiometry.common_frac:.0%}", "of the overlap has data at both dates"),
-        (f"{shift.length_px:.1f} px" if shift.is_known else "unknown", "shift between the dates"),
+        (f"{shift.length_px:.1f} px" if shift.is_certain else "unknown", "shift between the dates"),
         (f"{max((b.correlation for b in check.radiometry.bands), default=0):.2f}", "correlation between the dates"),
     ]
     severe = [str(finding) for finding in check.findings if finding.level]

@@ -181,6 +181,9 @@ def format_shift(shift: Shift) -> str:
     """Return a measured shift in words."""
     if not shift.is_known:
         return "not known: the dates have too little in common"
+    if not shift.is_certain:
+        agree = f"{shift.agree_frac:.0%} of {len(shift.local)} windows agree"
+        return f"cannot be told: {agree} on about {shift.length_px:.1f} px, which is within the error"
     metres = "" if shift.length_m is None else f" = {shift.length_m:.2f} m"
     spread = f"{shift.spread_px:.2f} px" + ("" if shift.spread_m is None else f" = {shift.spread_m:.2f} m")
     varies = ", varies over the area" if shift.varies else ""
@@ -211,6 +214,7 @@ def build_check_record(check: PairCheck) -> dict[str, Any]:
     """Return what check.json holds."""
     shift = asdict(check.shift) | {
         "known": check.shift.is_known,
+        "certain": check.shift.is_certain,
         "confidence": round(check.shift.confidence, 3),
         "length_px": check.shift.length_px,
         "length_m": check.shift.length_m,
@@ -318,6 +322,14 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
             yield Finding("shift", WARNINGS, text, remedy)
         return
     length = f"{shift.length_px:.1f} px" + ("" if shift.length_m is None else f" ({shift.length_m:.1f} m)")
+    if not shift.is_certain:
+        text = (
+            f"Whether the dates are shifted against each other cannot be told: {shift.agree_frac:.0%} of the windows "
+            f"agree on about {length}, which is within the error"
+        )
+        remedy = "Check in the checkerboard of the report that streets and roofs continue from field to field"
+        yield Finding("shift", FINE, text, remedy)
+        return
     text = f"The images are misregistered by about {length}"
     agree = f"; {shift.agree_frac:.0%} of the windows agree" if shift.agree_frac < 0.5 else ""
     if shift.length_px > MAX_CORRECTABLE_SHIFT_PX:
@@ -327,8 +339,8 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
     elif shift.varies:
         text += f", and the shift varies over the area (spread {shift.spread_px:.1f} px){agree}"
         yield Finding("shift", WARNINGS, text, "Run `semicdvl detect` with --align to co-register them locally")
-    elif shift.length_px >= SHIFT_WARNING_PX:
-        text += f"{agree}. Edges of unchanged objects will look changed"
+    elif shift.length_px - shift.error_px >= SHIFT_WARNING_PX:
+        text += f"{agree}. Edges of unchanged objects will look changed to methods that compare pixels"
         remedy = (
             "Run `semicdvl detect` with --align to co-register them, or with --shift-px to tolerate the shift when "
             "instances are matched"
