@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from semicdvl.config import load_recipe
+from semicdvl.config import DataConfig, load_recipe, parse_label_values
 from semicdvl.errors import ConfigError, InputError
 
 RECIPE = """
@@ -63,3 +63,32 @@ def test_no_file_and_no_toml_are_input_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = = b")
     with pytest.raises(InputError, match="not valid TOML"):
         load_recipe(tmp_path / "bad.toml")
+
+
+# ------------------------------------------------------------------------------------------------ label values
+@pytest.mark.parametrize(
+    "given",
+    ["0-127=unchanged,128-254=changed,255=unknown", {"0-127": "unchanged", "128-254": "changed", "255": "unknown"}],
+)
+def test_label_values_of_a_recipe_may_be_words_and_ranges(given):
+    values = DataConfig(root="data", label_values=given).label_values
+    assert values is not None and len(values) == 256
+    assert (values[0], values[127], values[128], values[254], values[255]) == (0, 0, 1, 1, 255)
+    assert DataConfig(root="data", label_values={"0": 0, "7": 1}).label_values == {0: 0, 7: 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("5-3=changed", "no range"),
+        ("0-99999999=changed", "no range"),
+        ("0-9=changed,5=unchanged", "two meanings"),
+        ("1=perhaps", "does not say"),
+        ("x=changed", "does not say"),
+    ],
+)
+def test_label_values_that_cannot_be_meant_are_refused(text, told):
+    with pytest.raises(ConfigError, match=told):
+        parse_label_values(text)
+    with pytest.raises(ValueError, match=told):
+        DataConfig(root="data", label_values=text)

@@ -7,13 +7,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import suggest_nearest
 
 MAX_SEED = 2**43
 """Greatest seed: times 1,000,003, plus the step, it is still a seed of torch (`training.loop`)."""
+LABEL_MEANINGS = {"unchanged": 0, "changed": 1, "unknown": 255}
+"""What a value of a label file may mean; 255 is `types.IGNORE`."""
+MAX_LABEL_VALUE = 65_535
 LENGTH_KEYS = {"steps": "epochs", "epochs": "steps"}
 """Two ways to give the length of a training; the one given later (over a base, with --set) replaces the other."""
 
@@ -28,6 +31,44 @@ def check_finite(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not math.isfinite(value):
             raise ConfigError(f"{name} is {value}. Give a finite number.")
+
+
+def parse_label_values(text: str) -> dict[int, int]:
+    """Return the meaning of each value from a text such as `255=changed,0=unchanged` or `0-127=unchanged,...`.
+
+    The meaning is 0 for unchanged, 1 for changed and 255 for unknown.
+
+    Raises:
+        ConfigError: the text is of another form, or gives a value two meanings.
+    """
+    meanings: dict[int, int] = {}
+    for part in text.split(","):
+        numbers, _, meaning = (word.strip() for word in part.partition("="))
+        for value in _parse_range(numbers, part.strip()):
+            code = LABEL_MEANINGS.get(meaning.lower())
+            if code is None:
+                raise _make_label_value_error(part.strip())
+            if meanings.setdefault(value, code) != code:
+                raise ConfigError(f"--label-values gives the value {value} two meanings. Give it one.")
+    return meanings
+
+
+def _parse_range(numbers: str, part: str) -> range:
+    """Return the values of `255` or `0-127`."""
+    first, dash, last = (word.strip() for word in numbers.partition("-"))
+    if not first.isdecimal() or not (last.isdecimal() or not dash):
+        raise _make_label_value_error(part)
+    low, high = int(first), int(last or first)
+    if low > high or high > MAX_LABEL_VALUE:
+        raise ConfigError(f"'{part}' is no range of values: give the smaller one first, up to {MAX_LABEL_VALUE}.")
+    return range(low, high + 1)
+
+
+def _make_label_value_error(part: str) -> ConfigError:
+    return ConfigError(
+        f"'{part}' does not say what a value means. Give values of 0 and more with one of"
+        f" {', '.join(LABEL_MEANINGS)}, such as --label-values 255=changed,0=unchanged or 0-127=unchanged."
+    )
 
 
 class ConfigSection(BaseModel):
@@ -67,7 +108,9 @@ class DataConfig(ConfigSection):
         description="strong views: one draw of colour and blur for both dates; false: each date its own",
     )
     label_values: dict[int, int] | None = Field(
-        None, description="meaning of other label values than 0, 1 and 255, such as {0 = 0, 128 = 255, 255 = 1}"
+        None,
+        description="meaning of other label values than 0, 1 and 255, such as {0 = 0, 128 = 255, 255 = 1}, or in words"
+        " and ranges: '0-127=unchanged,128-255=changed' or {0-127 = 'unchanged', 128-255 = 'changed'}",
     )
     group: str | None = Field(
         None,
@@ -75,6 +118,19 @@ class DataConfig(ConfigSection):
         " expression such as '^(.+)_[0-9]+$', or a column of manifest.csv in root",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, see its docstring")
+
+    @field_validator("label_values", mode="before")
+    @classmethod
+    def _read_label_values(cls, given: Any) -> Any:
+        """Read words and ranges; numbers are checked as numbers."""
+        try:
+            if isinstance(given, str):
+                return parse_label_values(given)
+            if isinstance(given, dict) and any(isinstance(meaning, str) for meaning in given.values()):
+                return parse_label_values(",".join(f"{value}={meaning}" for value, meaning in given.items()))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return given
 
 
 class PseudoConfig(ConfigSection):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.support.dataset_files import folder_of_pairs, save
 
 from semicdvl.data.augment import CutMixSettings, StrongAugmentation, WeakAugmentation
@@ -289,3 +290,35 @@ def test_errors_of_workers_are_raised_unchanged(split: Split, tmp_path: Path, wo
     with pytest.raises(InputError, match=r"broken\.png: is damaged") as caught:
         _batches(Split(split.labelled, (pair,), (), ()), vlm=None, workers=workers)
     assert caught.value.path == str(broken) and "remove the pair" in caught.value.remedy
+
+
+# ------------------------------------------------------------------------------------------------ transparent ground
+def test_transparent_ground_of_unlabelled_patches_is_ignored(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder_name in ("A", "B"):
+        (tmp_path / folder_name).mkdir()
+    for name in ("one", "two"):
+        for folder_name in ("A", "B"):
+            image = rng.integers(0, 256, (32, 32, 4), dtype=np.uint8)
+            image[..., 3] = 255
+            if folder_name == "B":
+                image[:, :12, 3] = 0  # the second date shows nothing there
+            Image.fromarray(image).save(tmp_path / folder_name / f"{name}.png")
+    pairs = folder.read_folder(tmp_path).pairs
+    batches = load_train_batches(
+        Split((), pairs, (), ()), crop_px=32, labelled_batch=0, unlabelled_batch=2, vlm=ConstantVLM(), steps=1, seed=0,
+        options=STILL,
+    )  # fmt: skip
+    unlabelled = next(iter(batches))[1]
+    assert unlabelled is not None and unlabelled.vlm is not None
+    wanted_W = torch.arange(32) >= 12
+    assert torch.equal(unlabelled.valid_BHW, wanted_W.expand(2, 32, 32))
+    assert torch.equal(unlabelled.vlm.change_BHW == IGNORE, ~wanted_W.expand(2, 32, 32))
+
+
+class ConstantVLM:
+    """A label source that calls everything changed."""
+
+    def read_labels(self, pair: PairFiles) -> VLMLabels:
+        ones_HW = np.ones((32, 32), np.uint8)
+        return VLMLabels(ones_HW, ones_HW, ones_HW)

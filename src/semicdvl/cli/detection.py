@@ -87,9 +87,7 @@ def check_command(
         pair.after,
         out=output,
         grid=reading.grid,
-        alpha=reading.alpha,
-        stretch=reading.stretch,
-        collar=reading.collar.value,
+        **reading.pixel_fields,
         allow_outside=reading.allow_outside,
         **reading.band_numbers,
     )

@@ -82,31 +82,9 @@ class OptionalPairArguments:
 
 
 @dataclass(frozen=True)
-class BandOptions:
-    """Which bands are read, and on which grid."""
+class PixelOptions:
+    """Which pixels have data, and how they become grey values."""
 
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-    after_bands: Annotated[
-        str | None,
-        typer.Option(
-            help="The same for date 2, where its bands are in another order",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-    grid: Annotated[
-        str,
-        typer.Option(
-            "--grid",
-            help="Grid of the result: before, after, finest, or a raster file",
-            rich_help_panel=INPUT,
-        ),
-    ] = "before"
     alpha: Annotated[
         str,
         typer.Option(
@@ -131,6 +109,39 @@ class BandOptions:
             rich_help_panel=INPUT,
         ),
     ] = Collar.auto
+
+    @property
+    def pixel_fields(self) -> dict[str, Any]:
+        """The options as fields of the settings that have them."""
+        return {"alpha": self.alpha, "stretch": self.stretch, "collar": self.collar.value}
+
+
+@dataclass(frozen=True)
+class BandOptions(PixelOptions):
+    """Which bands are read, and on which grid."""
+
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    after_bands: Annotated[
+        str | None,
+        typer.Option(
+            help="The same for date 2, where its bands are in another order",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    grid: Annotated[
+        str,
+        typer.Option(
+            "--grid",
+            help="Grid of the result: before, after, finest, or a raster file",
+            rich_help_panel=INPUT,
+        ),
+    ] = "before"
     allow_outside: Annotated[
         bool,
         typer.Option(
@@ -141,7 +152,7 @@ class BandOptions:
     ] = False
 
     @property
-    def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
+    def band_numbers(self) -> dict[str, Any]:
         """The bands of both dates as numbers."""
         return {
             "bands": parse_numbers(self.bands, "--bands"),
@@ -183,9 +194,7 @@ class ReadingOptions(BandOptions):
         return {
             **self.band_numbers,
             "grid": self.grid,
-            "alpha": self.alpha,
-            "stretch": self.stretch,
-            "collar": self.collar.value,
+            **self.pixel_fields,
             "allow_outside": self.allow_outside,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,

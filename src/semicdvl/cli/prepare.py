@@ -11,7 +11,7 @@ import typer
 import semicdvl as cd
 from semicdvl.cli.app import LABELS, app, out
 from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",
@@ -92,6 +92,7 @@ def prepare_command(
         str | None, typer.Option(help="Layer of LABELLED_AREA, where it has several", rich_help_panel=INPUT)
     ] = None,
     *,
+    pixels: PixelOptions,
     split: SplitOptions,
 ) -> None:
     """Cut two rasters into training patches."""
@@ -108,6 +109,7 @@ def prepare_command(
         buffer_px=split.buffer_px,
         seed=split.seed,
         min_known_frac=split.min_known_frac,
+        **pixels.pixel_fields,
         layer=layer,
         area_layer=area_layer,
     )

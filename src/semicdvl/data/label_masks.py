@@ -38,8 +38,7 @@ MAX_UNCLEAR_FRAC = 0.05
 """A mask compressed with loss may hold this share of unclear values, along edges; others have grey areas."""
 MAX_BAND_DIFFERENCE = 24
 """By so much the bands of a grey image may differ after compression with loss."""
-_MEANINGS = {"unchanged": 0, "changed": 1, "unknown": IGNORE}
-_SAY_VALUES = "--label-values 255=changed,0=unchanged (in a recipe: data.label_values = {255 = 1, 0 = 0})"
+_SAY_VALUES = "--label-values 255=changed,0=unchanged (in a recipe: data.label_values = '255=changed,0=unchanged')"
 
 
 @dataclass(frozen=True)
@@ -61,28 +60,6 @@ class StoredLabel:
     palette_N4: UInt8Array | None = None
     nodata_values: frozenset[float] = frozenset()
     lossy: bool = False
-
-
-# ------------------------------------------------------------------------------------------------ what the user says
-def parse_label_values(text: str) -> dict[int, int]:
-    """Return the meaning of each value from a text such as `255=changed,0=unchanged` or `0-127=unchanged,...`.
-
-    Raises:
-        ConfigError: the text is of another form.
-    """
-    meanings: dict[int, int] = {}
-    for part in text.split(","):
-        numbers, _, meaning = part.partition("=")
-        first, dash, last = numbers.strip().partition("-")
-        known = first.isdecimal() and (last.isdecimal() or not dash) and meaning.strip().lower() in _MEANINGS
-        if not known:
-            raise ConfigError(
-                f"'{part.strip()}' does not say what a value means. Give values of 0 and more with one of"
-                f" {', '.join(_MEANINGS)}, such as --label-values 255=changed,0=unchanged or 0-127=unchanged."
-            )
-        for value in range(int(first), int(last or first) + 1):
-            meanings[value] = _MEANINGS[meaning.strip().lower()]
-    return meanings
 
 
 # ------------------------------------------------------------------------------------------------ deciding

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semicdvl.data.images import ImageCache, UInt8Array, read_image_size, read_opaque
 from semicdvl.errors import InputError
@@ -51,11 +52,15 @@ def read_pair(
 
 def ignore_transparent(pair: PairFiles, label_HW: UInt8Array) -> UInt8Array:
     """Return a label that is not known where an image of the pair is transparent; the same one if neither is."""
-    for path in (pair.before, pair.after):
-        opaque_HW = read_opaque(path, window_px=pair.window_px)
-        if opaque_HW is not None:
-            label_HW = np.where(opaque_HW, label_HW, np.uint8(IGNORE))
-    return label_HW
+    opaque_HW = read_pair_opaque(pair)
+    return label_HW if opaque_HW is None else np.where(opaque_HW, label_HW, np.uint8(IGNORE))
+
+
+def read_pair_opaque(pair: PairFiles) -> NDArray[np.bool_] | None:
+    """Return HW, True where both images of a pair show something; None where neither is transparent anywhere."""
+    found = [read_opaque(path, window_px=pair.window_px) for path in (pair.before, pair.after)]
+    masks = [opaque_HW for opaque_HW in found if opaque_HW is not None]
+    return np.asarray(np.logical_and.reduce(masks)) if masks else None
 
 
 def read_pair_size(pair: PairFiles) -> tuple[int, int]:

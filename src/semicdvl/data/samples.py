@@ -21,7 +21,7 @@ from semicdvl.data.augment import (
     draw_photometric,
 )
 from semicdvl.data.images import ImageCache, UInt8Array
-from semicdvl.data.pairs import PairArrays, read_pair
+from semicdvl.data.pairs import PairArrays, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
 from semicdvl.types import IGNORE, LabelledBatch, PairFiles, UnlabelledBatch, VLMLabelSource, VLMTargets
 
@@ -151,7 +151,11 @@ class BatchBuilder:
         if truth_HW is None:
             truth_HW = np.full(arrays.t1_HWC.shape[:2], IGNORE, np.uint8)
         maps_HWC = np.dstack([truth_HW, self._read_vlm_maps(pair, arrays, with_vlm=self.vlm is not None)])
-        return _PairViews(images, crop.make_valid_mask(), boxes, crop.apply_to_masks(maps_HWC))
+        valid_HW, opaque_HW = crop.make_valid_mask(), read_pair_opaque(pair)
+        if opaque_HW is not None:  # nothing is to be learned from ground that an image does not show
+            maps_HWC = np.where(opaque_HW[..., None], maps_HWC, np.uint8(IGNORE))
+            valid_HW = valid_HW & (crop.apply_to_masks(opaque_HW.astype(np.uint8)[..., None])[..., 0] == 1)
+        return _PairViews(images, valid_HW, boxes, crop.apply_to_masks(maps_HWC))
 
     def _draw_strong_view(self, weak: Sequence[UInt8Array], rng: np.random.Generator) -> list[UInt8Array]:
         """Return a strong view of both dates."""

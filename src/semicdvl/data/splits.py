@@ -20,14 +20,14 @@ from semicdvl.errors import DataError
 from semicdvl.types import PairFiles, Split
 
 _CROP_NAME = re.compile(
-    r"(?!.*r\d{5}_c\d{5})(?P<picture>.*?[^\d_-].*?|\d+)"
+    r"(?!.*r\d{5,6}_c\d{5,6})(?P<picture>.*?[^\d_-].*?|\d+)"
     r"[_-](?:(?:row|col|r|c|x|y)?[_-]?\d+[_-](?:row|col|r|c|x|y)?[_-]?\d+"
     r"|(?:tile|patch|crop|chip)[_-]?\d+)",
     re.IGNORECASE,
 )
 """`PICTURE_row_col`, also as `_r3_c4`, `_x0_y256` and `_row_0_col_256`, and `PICTURE_tile12`. Not the patches of
 `prepare` (`r00000_c00256`), which keep a gap between subsets."""
-_PREPARED_NAME = re.compile(r"r\d{5}_c\d{5}$")
+_PREPARED_NAME = re.compile(r"r\d{5,6}_c\d{5,6}$")
 MIN_PICTURES = 3
 """Crops are divided by picture from this many pictures on: one each for training, validation and test."""
 

@@ -16,7 +16,7 @@ from rasterio.features import shapes
 from shapely.geometry import shape
 
 from semicdvl.atomic_files import hash_file, hash_values, write_json
-from semicdvl.data.label_masks import parse_label_values
+from semicdvl.config import parse_label_values
 from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.errors import ConfigError
 from semicdvl.evaluation.map_vs_truth import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ TEST_SCORE_PREFIX = "test_"
 """Prefix of the names of test scores that are logged at each validation (`train.score_test`)."""
 
 
+STORED_SCORES = ("val", "val_last", "test", "test_last", "test_best", "test_selected", "test_selection")
+"""Entries of a record that hold scores."""
 SELF_TRAINING_FOLDER = "adapt"
 """Folder that may exist in a run directory before training: the patches and labels of `semicdvl adapt`."""
 
@@ -165,9 +168,24 @@ def finish_record(
         val, val_last = (_select_validation_scores(given) for given in (result.best, result.last))
         scores = {"val": val, "val_last": val_last, "test": test} | _read_test_scores(run, result)
     record |= {"status": "finished", "best_step": result.best_step, **scores, "seconds": seconds}
+    record |= {name: _store_scores(record[name]) for name in STORED_SCORES if record.get(name) is not None}
     if is_main:
         write_json(run / "run.json", record)
     return read_training_result(record, run)
+
+
+def _store_scores(scores: dict[str, Any]) -> dict[str, Any]:
+    """Return scores as they are stored: undefined ones are null."""
+    undefined = {"precision", "object_precision"} if scores.get("predicted_changed_frac") == 0 else set()
+    return {
+        name: None if name in undefined or (isinstance(value, float) and math.isnan(value)) else value
+        for name, value in scores.items()
+    }
+
+
+def _load_scores(scores: dict[str, Any]) -> dict[str, float]:
+    """Return stored scores as numbers: undefined ones are NaN."""
+    return {name: math.nan if value is None else value for name, value in scores.items()}
 
 
 def _select_validation_scores(scores: dict[str, float]) -> dict[str, float]:
@@ -197,10 +215,11 @@ def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
     """Return the result that a record holds."""
     step, seconds, select = record["best_step"], record["seconds"], record["recipe"]["train"]["select"]
     if select == "test":
-        result = FitResult(step, record["test_selection"], record["test_last"])
-        return TrainedRun(run, result, {}, record["test_selected"], seconds, select)
-    result = FitResult(step, record["val"], record["val_last"])
-    return TrainedRun(run, result, record["val"], record["test"], seconds, select, record.get("guide"))
+        result = FitResult(step, _load_scores(record["test_selection"]), _load_scores(record["test_last"]))
+        return TrainedRun(run, result, {}, _load_scores(record["test_selected"]), seconds, select)
+    val, test = _load_scores(record["val"]), _load_scores(record["test"])
+    result = FitResult(step, val, _load_scores(record["val_last"]))
+    return TrainedRun(run, result, val, test, seconds, select, record.get("guide"))
 
 
 def name_score_column(run: Path, subset: str) -> str:

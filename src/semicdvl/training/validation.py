@@ -53,14 +53,14 @@ def _score_nothing(model: nn.Module, device: torch.device) -> dict[str, float]:
 def score_test_pairs(
     recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...], processes: ProcessGroup
 ) -> dict[str, float]:
-    """Score the selected weights on the test pairs."""
+    """Score the selected weights on the test pairs; what is undefined without change in the labels is NaN."""
     if not pairs:
         return {}
     load_weights_into(model, load_weights(run / "model.safetensors"), source=run)
     values = recipe.data.label_values
     return evaluate_network(
         model.eval(), pairs, device=processes.device, label_values=values, processes=processes
-    ).compute_scores()
+    ).list_meaningful_scores()
 
 
 def score_vlm_alone(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.enums import ColorInterp
 from rich.console import Console
 from shapely.geometry import Polygon, box
 from tests.support.command import command
@@ -224,3 +226,25 @@ def test_unusable_inputs_are_refused_and_nothing_is_written(town: dict[str, Path
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(OutputError, match="not made by"):
         run(town, tmp_path / "mine")
+
+
+# ------------------------------------------------------------------------------------------------ alpha band
+def test_band_that_is_tagged_as_alpha_hides_what_it_is_told_to(town: dict[str, Path], tmp_path: Path) -> None:
+    with rasterio.open(town["after"]) as source:
+        data_CHW, profile = source.read(), source.profile
+    infrared_HW = np.where(np.arange(data_CHW.shape[2])[None] < 100, 0, 200).astype(np.uint8)
+    infrared_HW = np.broadcast_to(infrared_HW, data_CHW.shape[1:])
+    four = tmp_path / "after.tif"
+    with rasterio.open(four, "w", **{**profile, "count": 4}) as target:
+        target.write(np.concatenate([data_CHW, infrared_HW[None]]))
+        target.colorinterp = [*(ColorInterp.red, ColorInterp.green, ColorInterp.blue), ColorInterp.alpha]
+    hidden, shown = (
+        run(town, tmp_path / alpha, replace(SMALL, alpha=alpha), after=four).skipped for alpha in ("auto", "none")
+    )
+    assert hidden > shown
+
+
+def test_defaults_of_newer_settings_leave_the_key_of_a_folder_as_it_was() -> None:
+    parts = PrepareSettings().list_key_parts()
+    assert not {"alpha", "stretch", "collar"} & parts.keys() and parts["size_px"] == 256
+    assert PrepareSettings(alpha="none").list_key_parts()["alpha"] == "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from semicdvl.config import check_finite
@@ -12,6 +12,8 @@ PrepareInputs = dict[str, Path | None]
 """The files of a preparation: `before`, `after`, `labels` and `labelled_area`."""
 
 MIN_PATCH_PX = 32
+SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto"}
+"""Settings that version 0.1 did not have, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class PrepareSettings:
         layer: layer of the file of labels, needed where it has several.
         area_layer: layer of the file of the labelled area, needed where it has several.
         bands: 1-based numbers of red, green and blue; None: as tagged in the file, or the first three.
+        alpha: which band says where there is data: "auto", "none", or the number of a band.
+        stretch: how data that are not 8-bit become grey values: "auto", "each", or "LOW,HIGH" in data values.
+        collar: which borders without a no-data tag count as no data: "auto", "black", "white" or "none".
 
     Examples:
         >>> import semicdvl as cd
@@ -51,6 +56,9 @@ class PrepareSettings:
     layer: str | None = None
     area_layer: str | None = None
     bands: tuple[int, int, int] | None = None
+    alpha: str = "auto"
+    stretch: str = "auto"
+    collar: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings by which nothing can be cut.
@@ -73,6 +81,10 @@ class PrepareSettings:
             raise ConfigError(f"min_known_frac is {self.min_known_frac:g}. Give a share above 0 and up to 1.")
         if self.block_m is not None and self.block_m <= 0:
             raise ConfigError(f"Blocks of {self.block_m:g} m are not possible. Give a positive length.")
+
+    def list_key_parts(self) -> dict[str, object]:
+        """Return the settings that tell one preparation from another; the defaults of newer ones are left out."""
+        return dict(item for item in asdict(self).items() if item not in SETTINGS_SINCE_0_2.items())
 
     @property
     def gap_px(self) -> int:

@@ -14,7 +14,6 @@ Windows are read one by one, so memory does not grow with the rasters.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +82,23 @@ def prepare_patches(
     settings, out = settings or PrepareSettings(), Path(out)
     console = console or Console(stderr=True)
     inputs: PrepareInputs = {"before": before, "after": after, "labels": labels, "labelled_area": labelled_area}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_pair(Path(before), Path(after), bands=settings.bands) as pair:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+        open_pair(
+            Path(before),
+            Path(after),
+            bands=settings.bands,
+            alpha=settings.alpha,
+            stretch=settings.stretch,
+            collar=settings.collar,
+        ) as pair,
+    ):
         layers = read_label_layers(labels, labelled_area, grid=pair.grid, settings=settings)
         per_block = choose_block_patches(pair.grid, layers, settings)
         cells = _lay_out_pair(pair, settings, per_block)
         _require_blocks_with_change(pair.grid, layers, cells, settings)
         key = hash_values(
-            PREPARE_FORMAT, asdict(settings), {name: _fingerprint_input(path) for name, path in inputs.items()}
+            PREPARE_FORMAT, settings.list_key_parts(), {name: _fingerprint_input(path) for name, path in inputs.items()}
         )
         _start_folder(out, key, inputs, settings)
         sweep_unfinished_files(out, depth=2)
