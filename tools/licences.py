@@ -2,8 +2,8 @@
 
     python tools/licences.py --table docs/reference/licences.md --sbom sbom.cdx.json
 
-Both are made from the metadata of the packages that are installed, from semicdvl's requirements downwards. Versions stand
-in the SBOM only, so that the table changes when a package or its licence does.
+Both are made from the metadata of the packages that are installed, from semicdvl's requirements downwards. Versions
+stand in the SBOM only, so that the table changes when a package or its licence does.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CLASSIFIERS = {
 }
 HEAD = """# Licences
 
-semicdvl is under the Apache License 2.0, and so are the weights that it ships; `NOTICE` says what these are made from. The
-packages that it installs are under the licences below. The table is made by `python tools/licences.py --table
+semicdvl is under the Apache License 2.0, and so are the weights that it ships; `NOTICE` says what these are made from.
+The packages that it installs are under the licences below. The table is made by `python tools/licences.py --table
 docs/reference/licences.md --sbom sbom.cdx.json`, which also writes a bill of materials in the CycloneDX format with the
 versions of an installation.
 

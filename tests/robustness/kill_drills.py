@@ -330,7 +330,9 @@ def main() -> None:
     rng, total = random.Random(options.seed), Counter[str]()
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
-        make_inputs(home)
+        # In a child: threads of GDAL that this process had started would be missing in all that are forked from it.
+        inputs = Drill(lambda at: void(make_inputs(at.parent)))
+        assert finish(start(inputs, home / "out", home / "log")) == FINISHED, (home / "log").read_text()
         for name, drill in list_drills(home).items():
             if options.only and name not in options.only.split(","):
                 continue
