@@ -21,6 +21,7 @@ import pytest
 import rasterio
 
 from semicdvl.__main__ import main
+from semicdvl.vlms.aerial import model
 
 OLD = Path(__file__).parent / "data" / "made_by_0.1"
 WHERE_MADE = "/old/place"
@@ -29,7 +30,11 @@ TILES = ("--tile", 64, "--overlap", 16)
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the old files, and the working directory."""
+    """A copy of the old files, and the working directory; the embedded VLM passes for the one that made them.
+
+    Its weights are others since 0.1, so a store of 0.1 would rightly be answered anew: here the files are at stake.
+    """
+    monkeypatch.setattr(model, "hash_file", lambda path: "ff1ed94e9d1f")
     root = tmp_path / "old"
     shutil.copytree(OLD, root)
     for path in (*root.rglob("*.json"), *root.rglob("*.jsonl")):
@@ -181,8 +186,9 @@ def test_an_interrupted_detection_goes_on(
     run(capsys, *arguments, "-o", name)
     resumed = read_json(place / name / "run.json")
     assert resumed["tiles"] == {"all": 9, "from_an_interrupted_run": 3}
+    # The old tiles, the first row of three, hold answers of the embedded VLM of 0.1, whose weights were others.
+    mine = slice(64 if name == "vlm" else 0, None)
     for file in ("change.tif", "score.tif"):
-        np.testing.assert_allclose(
-            read_raster(place / name / file).astype(float), read_raster(place / "anew" / file).astype(float), atol=1e-4
-        )
-    assert resumed["result"]["objects"] == record["result"]["objects"]
+        there, here = (read_raster(place / run / file).astype(float)[mine] for run in (name, "anew"))
+        np.testing.assert_allclose(there, here, atol=1e-4)
+    assert name == "vlm" or resumed["result"]["objects"] == record["result"]["objects"]

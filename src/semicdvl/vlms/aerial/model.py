@@ -11,6 +11,7 @@ grass, water, car, ...), without those that mean the same as the word:
 
 with z the scaled cosines and w_a = 0 for concepts close to the word. So a word's score is the probability that the
 pixel shows it and not something else, a single prompt is enough, and its score does not depend on the others.
+Several views of an image are averaged as log odds.
 """
 
 from __future__ import annotations
@@ -78,11 +79,13 @@ TILE_PX, OVERLAP_PX, STRIDE_PX = 768, 96, 32
 """Larger images are segmented in tiles of this size at native resolution, whose scores are blended over the overlap."""
 COMPETITION_COSINE_RANGE = (0.15, 0.30)
 """A concept competes with an untrained word fully below the first, not at all above the second cosine."""
+MAX_LOG_ODDS = 9.2
+"""Bound of the log odds of one view (a score of 0.9999): no single view may decide alone."""
 
 
 @dataclass(frozen=True)
 class TestTimeView:
-    """Hold the magnification and mirroring of a test-time view; the scores of all views are averaged."""
+    """Hold the magnification and mirroring of a test-time view; the log odds of all views are averaged."""
 
     magnification: float
     mirrored: bool
@@ -119,7 +122,7 @@ class AerialVLM(DescribedVLM):
         anchors_KE: one vector per concept that words compete with.
         slope: calibration of the log odds.
         bias: calibration of the log odds.
-        test_time_views: views whose scores are averaged.
+        test_time_views: views whose log odds are averaged.
         device: where the network runs.
         gamma: score from which predictions are reliable. The paper's 0.8 leaves a tenth to a fifth of the pixels with a
             label here, 0.5 about a third, as the paper has with its VLM at 0.8.
@@ -201,41 +204,48 @@ class AerialVLM(DescribedVLM):
     def _score_tile(
         self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts, *, factor: float
     ) -> NDArray[np.float32]:
-        """Return the scores of one tile at its own size, averaged over the views."""
+        """Return the scores of one tile at its own size: the sigmoid of the mean log odds of the views.
+
+        The mean of the odds' logarithms, not of the scores: one view that is sure does not outvote three that see
+        nothing, and a faint score of the background keeps its weight against a faint one of the foreground.
+        """
         height, width = tile_HWC.shape[:2]
         total_CHW = np.zeros((len(encoded.words), height, width), np.float32)
         for view in self.test_time_views:
-            scores_CHW = self._score_view(
+            odds_CHW = self._weigh_view(
                 resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored), encoded
             )
-            scores_HWC = cv2.resize(scores_CHW.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
-            scores_HWC = scores_HWC.reshape(height, width, -1)  # OpenCV drops an axis of length one
-            total_CHW += (scores_HWC[:, ::-1] if view.mirrored else scores_HWC).transpose(2, 0, 1)
-        total_CHW /= len(self.test_time_views)
-        return total_CHW
+            odds_HWC = cv2.resize(odds_CHW.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
+            odds_HWC = odds_HWC.reshape(height, width, -1)  # OpenCV drops an axis of length one
+            total_CHW += (odds_HWC[:, ::-1] if view.mirrored else odds_HWC).transpose(2, 0, 1)
+        total_CHW /= -len(self.test_time_views)
+        np.exp(total_CHW, out=total_CHW)
+        total_CHW += 1
+        return np.divide(1, total_CHW, out=total_CHW)
 
     @torch.inference_mode()
-    def _score_view(self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts) -> NDArray[np.float32]:
-        """Return the scores of a resampled tile, at its size."""
+    def _weigh_view(self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts) -> NDArray[np.float32]:
+        """Return the log odds CHW of a resampled tile, at its size."""
         height, width = tile_HWC.shape[:2]
         pad = [(0, max(-size % STRIDE_PX, 2 * STRIDE_PX - size)) for size in (height, width)]
         padded = np.pad(tile_HWC, (*pad, (0, 0)), mode="symmetric")
         image_BCHW = normalise_image(torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None])
         features_BEHW = self.net(image_BCHW.contiguous(memory_format=torch.channels_last))
-        scores_BCHW = self._compute_scores(features_BEHW, encoded)
-        full_BCHW = F.interpolate(scores_BCHW, size=padded.shape[:2], mode="bilinear", align_corners=False)
-        scores_CHW: NDArray[np.float32] = full_BCHW[0, :, :height, :width].cpu().numpy()
-        return scores_CHW
+        odds_BCHW = self._compute_log_odds(features_BEHW, encoded)
+        full_BCHW = F.interpolate(odds_BCHW, size=padded.shape[:2], mode="bilinear", align_corners=False)
+        odds_CHW: NDArray[np.float32] = full_BCHW[0, :, :height, :width].cpu().numpy()
+        return odds_CHW
 
-    def _compute_scores(self, features_BEHW: Tensor, encoded: EncodedPrompts) -> Tensor:
-        """Return calibrated scores BCHW of every word, each against the concepts that compete with it."""
+    def _compute_log_odds(self, features_BEHW: Tensor, encoded: EncodedPrompts) -> Tensor:
+        """Return calibrated log odds BCHW of every word, each against the concepts that compete with it."""
         word_BCHW = self.net.compute_logits(features_BEHW, encoded.vectors_NE)
         concept_BKHW = self.net.compute_logits(features_BEHW, self.anchors_KE)
         # Scaled cosines are bounded by 40: the sum of exponentials needs no shift, and becomes one matrix product.
         competition_BCHW = (
             torch.einsum("bkhw,nk->bnhw", concept_BKHW.exp(), encoded.competition_NK).clamp_min(1e-20).log()
         )
-        return torch.sigmoid(self.slope * (word_BCHW - competition_BCHW) + self.bias)
+        odds_BCHW = self.slope * (word_BCHW - competition_BCHW) + self.bias
+        return odds_BCHW.clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
 def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", views: int = 4) -> AerialVLM:
