@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -113,11 +112,17 @@ def add_predict(network: nn.Module) -> TrainedNetwork:
     return cast(TrainedNetwork, network)
 
 
-@cache
+_EXTENDED: dict[str, type[nn.Module]] = {}
+"""Import path and number of a network's class -> the class with `predict`, made once."""
+
+
 def _extend_class(own: type[nn.Module]) -> type[nn.Module]:
     """Return the class of a network with `predict`."""
-    named = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
-    return type(own.__name__, (TrainedNetwork, own), named)
+    key = f"{own.__module__}.{own.__qualname__} {id(own)}"
+    if key not in _EXTENDED:
+        named = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+        _EXTENDED[key] = type(own.__name__, (TrainedNetwork, own), named)
+    return _EXTENDED[key]
 
 
 def _make_instance(own: type[nn.Module]) -> nn.Module:
