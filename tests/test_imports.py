@@ -28,6 +28,7 @@ FLOORS = [
     {"config", "raster"},
     {"registry"},
     {"types", "metrics", "atomic_files", "text_files", "worker_processes"},
+    {"reading"},
     {"errors", "version"},
 ]
 """Rooms from top to bottom; those of one floor don't import each other."""

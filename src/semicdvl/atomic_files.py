@@ -1,4 +1,4 @@
-"""Write files completely or not at all; read JSON; hash files and values."""
+"""Write files completely or not at all; hash files and values."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from semicdvl.errors import InputError, OutputError
+from semicdvl.reading.regular_files import require_regular_file
 
 TEMPORARY_PREFIX = ".part-"
 """Prefix of files and folders that are being written, or were left by a writer that was killed."""
@@ -120,42 +121,13 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes_atomically(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
-def read_json(path: Path, *, remedy: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        remedy: what the error message advises to do.
-
-    Raises:
-        InputError: the file is missing, not JSON, nested too deeply, or holds a number of thousands of digits.
-    """
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
-    except ValueError as error:
-        raise InputError(path, f"is not valid JSON ({error})", remedy) from error
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: the text is not JSON, is nested too deeply, or holds a number of thousands of digits.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hex; cached as long as size and modification time stay the same.
 
     Raises:
         InputError: the file cannot be read.
     """
+    require_regular_file(path, remedy="Check the path")
     try:
         stat = path.stat()
         return _hash_unchanged_file(path, stat.st_size, stat.st_mtime_ns)

@@ -23,9 +23,10 @@ from typing import Any
 import portalocker
 from portalocker.exceptions import AlreadyLocked, LockException
 
-from semicdvl.atomic_files import hash_values, make_output_error, read_json, replace_folder, write_json
+from semicdvl.atomic_files import hash_values, make_output_error, replace_folder, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
+from semicdvl.reading.json_files import read_json
 
 WORK_FOLDER_FORMAT = "semicdvl-partial-2"
 MANIFEST_FILE = "manifest.json"

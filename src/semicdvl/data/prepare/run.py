@@ -21,7 +21,7 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_file, hash_values, read_json, write_json
+from semicdvl.atomic_files import hash_file, hash_values, write_json
 from semicdvl.data.prepare.config import PrepareInputs, PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers, read_label_layers
 from semicdvl.data.prepare.outputs import PREPARE_FORMAT, make_record, write_outputs
@@ -39,6 +39,7 @@ from semicdvl.data.prepare.spatial_split import (
 from semicdvl.errors import ConfigError, DataError, OutputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.reading.json_files import read_json
 
 CACHE_BYTES = 256 * 2**20
 """GDAL's memory for rows of the rasters that several patches share; its default is a twentieth of the machine's."""

@@ -17,7 +17,7 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_values, read_json, write_json
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
@@ -32,6 +32,7 @@ from semicdvl.errors import OutputError
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.reading.json_files import read_json
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.run import train_recipe
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
