@@ -138,7 +138,8 @@ class ObjectLayer:
 
     def read_box(self, rank: int) -> NDArray[np.int64]:
         """Return top, left, bottom, right of an object in pixels, ends excluded."""
-        return self._spool.read(self._place_N[rank : rank + 1]).stats.box_N4[0]
+        box_4: NDArray[np.int64] = self._spool.read(self._place_N[rank : rank + 1]).stats.box_N4[0]
+        return box_4
 
     @property
     def _is_kept(self) -> bool:
@@ -189,10 +190,10 @@ class ObjectLayer:
             class_score=settings.class_score or 0.0,
         )
 
-    def _move_to_map(self, found: SpooledObjects) -> Sequence[Any]:
+    def _move_to_map(self, found: SpooledObjects) -> list[Any]:
         """Return outlines in map coordinates."""
-        outlines: NDArray[np.object_] = found.outlines
-        return shapely.transform(outlines, self._to_map_coordinates) if len(outlines) else outlines
+        outlines = found.outlines
+        return list(shapely.transform(outlines, self._to_map_coordinates)) if len(outlines) else []
 
     def _to_map_coordinates(self, cols_rows_N2: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert columns and rows to map coordinates, in GDAL's order of operations."""

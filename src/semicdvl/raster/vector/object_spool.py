@@ -117,7 +117,7 @@ def _close_files(*files: IO[bytes]) -> None:
 
 
 def _open_file(folder: Path | None) -> Any:
-    return tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=folder)
+    return tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=None if folder is None else str(folder))
 
 
 def _unpack(records: NDArray[Any], coded: list[bytes]) -> SpooledObjects:
