@@ -10,12 +10,12 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from semicdvl.errors import InputError, OutputError
+from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError, StoreError
 from semicdvl.reading.regular_files import require_regular_file
 
 TEMPORARY_PREFIX = ".part-"
@@ -70,6 +70,33 @@ def write_folder_atomically(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def leave_nothing_if_refused(folder: Path, *, keep: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Delete what the block wrote into a folder if it ends with an error that the user must correct.
+
+    What was there before stays. Without this the corrected call would meet the remains of the refused one.
+
+    Args:
+        folder: where the block writes; it need not exist.
+        keep: asked after an error; True keeps what was written, since it can be resumed.
+    """
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    except (InputError, ConfigError, DataError, StoreError, CheckpointError):
+        if not keep():
+            for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for each in missing:
+                    each.rmdir()
+        raise
+
+
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write a small file at once: the same as `write_atomically`, with half as many system calls.
 
@@ -113,12 +140,16 @@ def make_output_error(path: Path, error: OSError) -> OutputError:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON; what JSON does not know is written as its string.
+    """Write `content` as indented JSON; what JSON does not know is written as its string. The same content is left alone.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    write_bytes_atomically(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
+    text = (json.dumps(content, indent=2, default=str) + "\n").encode()
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.read_bytes() == text:
+            return
+    write_bytes_atomically(path, text)
 
 
 def hash_file(path: Path) -> str:

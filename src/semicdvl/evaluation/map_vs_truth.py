@@ -34,6 +34,7 @@ from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.open_dataset import check_numeric
 from semicdvl.raster.vector.files import CHANGES_LAYER
+from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23
@@ -198,6 +199,7 @@ def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
 
 def is_vector(path: Path) -> bool:
     """Tell whether a file is read as polygons: by its suffix, or, where GDAL finds no image in it, by its layers."""
+    require_file_or_folder(path, remedy="Give a file of polygons, or a mask")
     if path.suffix.lower() in VECTOR_SUFFIXES:
         return True
     if path.is_file() and path.suffix.lower() not in ARCHIVE_SUFFIXES:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from semicdvl.atomic_files import write_json
+from semicdvl.atomic_files import leave_nothing_if_refused, write_json
 from semicdvl.checkpoint import build_network
 from semicdvl.config import Recipe
 from semicdvl.data.loaders import check_split, load_train_batches
@@ -17,6 +17,7 @@ from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.samples import LoaderOptions
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch
+from semicdvl.training.checkpoint import find_last_checkpoint
 from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import join_process_group
 from semicdvl.training.length import TrainingLength, compute_training_length
@@ -35,6 +36,13 @@ def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRu
         CheckpointError: `run` holds a run of another recipe, or of another number of processes.
         DivergedError: the loss is not a number.
     """
+    is_resumed = (run / "run.json").exists()
+    with leave_nothing_if_refused(run, keep=lambda: is_resumed or find_last_checkpoint(run) is not None):
+        return _train(recipe, run, quiet=quiet)
+
+
+def _train(recipe: Recipe, run: Path, *, quiet: bool) -> TrainedRun:
+    """Do what `train_recipe` says."""
     began, config = time.monotonic(), recipe.train
     processes = join_process_group(config.device)
     record = start_record(recipe, run, processes)

@@ -21,7 +21,7 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_file, hash_values, write_json
+from semicdvl.atomic_files import hash_file, hash_values, leave_nothing_if_refused, write_json
 from semicdvl.data.prepare.config import PrepareInputs, PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers, read_label_layers
 from semicdvl.data.prepare.outputs import PREPARE_FORMAT, make_record, write_outputs
@@ -89,12 +89,14 @@ def prepare_patches(
         key = hash_values(
             PREPARE_FORMAT, asdict(settings), {name: _fingerprint_input(path) for name, path in inputs.items()}
         )
-        _start_folder(out, key, inputs, settings)
-        with open_journal(out) as journal:
-            patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
-        notes = _collect_notes(pair, layers, cells, settings)
-        prepared = _split_patches(out, pair, patches, per_block=per_block, settings=settings, notes=notes)
-        write_outputs(prepared, pair.grid, key, inputs, settings)
+        is_resumed = (out / "prepare.json").is_file()
+        with leave_nothing_if_refused(out, keep=lambda: is_resumed):
+            _start_folder(out, key, inputs, settings)
+            with open_journal(out) as journal:
+                patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
+            notes = _collect_notes(pair, layers, cells, settings)
+            prepared = _split_patches(out, pair, patches, per_block=per_block, settings=settings, notes=notes)
+            write_outputs(prepared, pair.grid, key, inputs, settings)
     return prepared
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_values, write_json
+from semicdvl.atomic_files import hash_values, leave_nothing_if_refused, write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
@@ -132,6 +132,22 @@ def adapt_to_pair(
         DivergedError: the loss is not a number.
     """
     config, run, console = config or AdaptConfig(), Path(run), console or Console(stderr=True)
+    with leave_nothing_if_refused(run, keep=lambda: any((run / SELF_TRAINING_FOLDER / "store").glob("answers/*/*"))):
+        return _adapt(before, after, run, vlm=vlm, prompts=prompts, ceg=ceg, config=config, console=console)
+
+
+def _adapt(
+    before: ImageInput,
+    after: ImageInput,
+    run: Path,
+    *,
+    vlm: VLM,
+    prompts: Prompts,
+    ceg: CEGSettings,
+    config: AdaptConfig,
+    console: Console,
+) -> AdaptResult:
+    """Do what `adapt_to_pair` says."""
     home = run / SELF_TRAINING_FOLDER
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         checked = open_checked_pair(before, after, config=config.detection)
