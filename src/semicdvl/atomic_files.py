@@ -140,7 +140,7 @@ def make_output_error(path: Path, error: OSError) -> OutputError:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON; what JSON does not know is written as its string. The same content is left alone.
+    """Write `content` as indented JSON, unless the file holds just that; what JSON does not know becomes its string.
 
     Raises:
         OutputError: the file cannot be written.

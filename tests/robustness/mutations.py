@@ -18,10 +18,45 @@ import numpy as np
 Mutation = tuple[str, bytes]
 """What was done, and the content that it gave."""
 STRANGE: tuple[Any, ...] = (
-    None, True, -1, 0, 2**31, 2**63, 10**400, -(10**30), 1e308, float("nan"), float("inf"), 1e999, "", "x", "nan", "../../../etc/passwd",
-    "/dev/zero", "a" * 300, "a" * 10_000, "a\nb", "a\0b", "\ud800", "os:system", "hf-hub:a/b", [], {}, [[]], [1, "a", None], {"a": 1},
-    {"": None}, [1e308] * 3, "é", "[red]x", [{}] * 3, 0.5, "0", -0.0, [0] * 1000,
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63,
+    10**400,
+    -(10**30),
+    1e308,
+    float("nan"),
+    float("inf"),
+    1e999,
+    "",
+    "x",
+    "nan",
+    "../../../etc/passwd",
+    "/dev/zero",
+    "a" * 300,
+    "a" * 10_000,
+    "a\nb",
+    "a\0b",
+    "\ud800",
+    "os:system",
+    "hf-hub:a/b",
+    [],
+    {},
+    [[]],
+    [1, "a", None],
+    {"a": 1},
+    {"": None},
+    [1e308] * 3,
+    "é",
+    "[red]x",
+    [{}] * 3,
+    0.5,
+    "0",
+    -0.0,
+    [0] * 1000,
+)
 """Values that a field does not expect."""
 
 
@@ -44,7 +79,10 @@ def mutate_bytes(content: bytes, rng: random.Random, count: int) -> Iterator[Mut
             yield f"cut at {at}", content[:at]
         elif how == "flip":
             changed = bytearray(content)
-            places = [rng.randrange(min(len(content), 400) if rng.random() < 0.6 else len(content)) for _ in range(1 + number % 6)]
+            places = [
+                rng.randrange(min(len(content), 400) if rng.random() < 0.6 else len(content))
+                for _ in range(1 + number % 6)
+            ]
             for place in places:
                 changed[place] ^= 1 << rng.randrange(8)
             yield f"flipped bits at {places}", bytes(changed)
@@ -82,7 +120,10 @@ def mutate_json(content: bytes, rng: random.Random, count: int) -> Iterator[Muta
         elif how == "nest":
             yield f"{place} nested", _dump(_change(changed, place, Nested("[" * 3_000 + "]" * 3_000)))
         elif how == "digits":
-            yield f"{place} of digits", _dump(_change(changed, place, Nested(rng.choice("19") * rng.choice((30, 400, 6_000)))))
+            yield (
+                f"{place} of digits",
+                _dump(_change(changed, place, Nested(rng.choice("19") * rng.choice((30, 400, 6_000))))),
+            )
         else:
             value = rng.choice(STRANGE)
             yield f"{place} = {str(value)[:40]!r}", _dump(_change(changed, place, value))
@@ -95,7 +136,9 @@ def _list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any,
         yield from _list_places(inner, (*place, key))
 
 
-def _change(whole: Any, place: tuple[Any, ...], value: Any = None, *, drop: bool = False, rename: str | None = None) -> Any:
+def _change(
+    whole: Any, place: tuple[Any, ...], value: Any = None, *, drop: bool = False, rename: str | None = None
+) -> Any:
     parent = whole
     for key in place[:-1]:
         parent = parent[key]
@@ -131,14 +174,35 @@ def _repeat_key(content: bytes) -> bytes:
     if not isinstance(whole, dict) or not whole:
         return b'{"a": 1, "a": 2}'
     key = next(iter(whole))
-    return content.rstrip()[:-1] + f', {json.dumps(key)}: null}}'.encode()
+    return content.rstrip()[:-1] + f", {json.dumps(key)}: null}}".encode()
 
 
 # ------------------------------------------------------------------------------------------------ TOML and text
 TOML_VALUES = (
-    "nan", "inf", "-inf", "1" * 30, "1" * 5_000, '""', '"x"', "true", "[]", "{}", "-1", "0", "1e308", "1979-05-27", '"/dev/zero"', '"a\\nb"',
-    '"' + "a" * 300 + '"', "[" * 3_000 + "]" * 3_000, "1_000_000_000", '["a", 1]', "{a = {b = {}}}", '"os:system"', '"\\u0000"',
-)  # fmt: skip
+    "nan",
+    "inf",
+    "-inf",
+    "1" * 30,
+    "1" * 5_000,
+    '""',
+    '"x"',
+    "true",
+    "[]",
+    "{}",
+    "-1",
+    "0",
+    "1e308",
+    "1979-05-27",
+    '"/dev/zero"',
+    '"a\\nb"',
+    '"' + "a" * 300 + '"',
+    "[" * 3_000 + "]" * 3_000,
+    "1_000_000_000",
+    '["a", 1]',
+    "{a = {b = {}}}",
+    '"os:system"',
+    '"\\u0000"',
+)
 
 
 def mutate_toml(content: bytes, rng: random.Random, count: int) -> Iterator[Mutation]:
@@ -154,7 +218,11 @@ def mutate_toml(content: bytes, rng: random.Random, count: int) -> Iterator[Muta
     lines = content.decode().splitlines()
     settable = [at for at, line in enumerate(lines) if "=" in line]
     for _ in range(count):
-        changed, at, how = list(lines), rng.choice(settable), rng.choice(("value", "value", "value", "drop", "twice", "key"))
+        changed, at, how = (
+            list(lines),
+            rng.choice(settable),
+            rng.choice(("value", "value", "value", "drop", "twice", "key")),
+        )
         key = lines[at].partition("=")[0]
         if how == "drop":
             del changed[at]
@@ -169,7 +237,20 @@ def mutate_toml(content: bytes, rng: random.Random, count: int) -> Iterator[Muta
 
 def mutate_lines(content: bytes, rng: random.Random, count: int) -> Iterator[Mutation]:
     """Yield lists and tables with other lines."""
-    strange = ("", "\0", "a" * 300, "a" * 100_000, "../../etc/passwd", "/dev/zero", "é\u202e", '"open', "a,b,c,d,e", "-", "[red]", "*")
+    strange = (
+        "",
+        "\0",
+        "a" * 300,
+        "a" * 100_000,
+        "../../etc/passwd",
+        "/dev/zero",
+        "é\u202e",
+        '"open',
+        "a,b,c,d,e",
+        "-",
+        "[red]",
+        "*",
+    )
     lines = content.decode().splitlines()
     for _ in range(count):
         changed = list(lines)
@@ -198,8 +279,15 @@ def mutate_safetensors(content: bytes, rng: random.Random, count: int) -> Iterat
     yield "no tensors", build_safetensors({}, b"")
     yield "metadata of numbers", build_safetensors({**header, "__metadata__": {"a": 1}}, data)
     yield "metadata twice", build_safetensors(json.dumps(header).encode()[:-1] + b', "__metadata__": null}', data)
-    yield "93 GB", build_safetensors({"a": {"dtype": "F32", "shape": [25_000_000_000], "data_offsets": [0, 10**11]}}, data)
-    floats = [name for name in names if header[name]["dtype"] in ("F32", "F16") and header[name]["data_offsets"][0] < header[name]["data_offsets"][1]]
+    yield (
+        "93 GB",
+        build_safetensors({"a": {"dtype": "F32", "shape": [25_000_000_000], "data_offsets": [0, 10**11]}}, data),
+    )
+    floats = [
+        name
+        for name in names
+        if header[name]["dtype"] in ("F32", "F16") and header[name]["data_offsets"][0] < header[name]["data_offsets"][1]
+    ]
     for value in (float("nan"), float("inf")):
         name = rng.choice(floats)
         start = header[name]["data_offsets"][0]
@@ -213,7 +301,21 @@ def mutate_safetensors(content: bytes, rng: random.Random, count: int) -> Iterat
         if how == "dtype":
             entry["dtype"] = rng.choice(("F64", "I64", "BOOL", "F8_E4M3", "C64", "U16", "X", "", None, 1, "F4"))
         elif how == "shape":
-            entry["shape"] = rng.choice(([], [0], [-1], [2**62, 4], [1] * 100, [1.5], "x", None, entry["shape"][::-1], [10**400], entry["shape"] + [1]))
+            entry["shape"] = rng.choice(
+                (
+                    [],
+                    [0],
+                    [-1],
+                    [2**62, 4],
+                    [1] * 100,
+                    [1.5],
+                    "x",
+                    None,
+                    entry["shape"][::-1],
+                    [10**400],
+                    entry["shape"] + [1],
+                )
+            )
         elif how == "place":
             entry["data_offsets"] = rng.choice(([0, 0], [0, 10**12], [-4, 4], [8, 4], [0], "x", None, [0, 4], [1, 5]))
         elif how == "drop":
@@ -237,9 +339,15 @@ def build_npy(header: str, data: bytes = b"", *, version: tuple[int, int] = (1, 
 def mutate_npy(content: bytes, rng: random.Random, count: int) -> Iterator[Mutation]:
     """Yield arrays with other headers, types and shapes."""
     yield "93 GB", build_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (25000000000,), }", bytes(100))
-    yield "exabytes", build_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 9), }", bytes(100))
+    yield (
+        "exabytes",
+        build_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 9), }", bytes(100)),
+    )
     yield "negative", build_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 3), }", bytes(100))
-    yield "objects", build_npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cos\nsystem\n(S'true'\ntR.")
+    yield (
+        "objects",
+        build_npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cos\nsystem\n(S'true'\ntR."),
+    )
     yield "version 3", build_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", bytes(4), version=(3, 0))
     yield "version 9", build_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", bytes(4), version=(9, 0))
     yield "expression", build_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9**9**9,), }", bytes(4))
@@ -250,7 +358,10 @@ def mutate_npy(content: bytes, rng: random.Random, count: int) -> Iterator[Mutat
     for shape in ((), (0,), (0, 0, 0), (1,) * 20, array.shape[::-1], (1, *array.shape)):
         yield f"of shape {shape}", _save(np.zeros(shape, array.dtype))
     for value in (np.nan, np.inf, -1, 1e30):
-        yield f"filled with {value}", _save(np.full(array.shape, value, array.dtype if array.dtype.kind == "f" else float))
+        yield (
+            f"filled with {value}",
+            _save(np.full(array.shape, value, array.dtype if array.dtype.kind == "f" else float)),
+        )
     yield from mutate_bytes(content, rng, count)
 
 
@@ -265,7 +376,17 @@ def mutate_npz(content: bytes, rng: random.Random, count: int) -> Iterator[Mutat
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     yield "no members", _zip({})
-    yield "bomb", _zip({**members, "scores.npy": build_npy("{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,), }", bytes(300_000_000))})
+    yield (
+        "bomb",
+        _zip(
+            {
+                **members,
+                "scores.npy": build_npy(
+                    "{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,), }", bytes(300_000_000)
+                ),
+            }
+        ),
+    )
     yield "encrypted", _set_flag(content)
     yield "a folder", _zip({**members, "../../evil.npy": b"x", "a/": b""})
     yield "a member twice", _append_member(content, next(iter(members)))
@@ -281,9 +402,21 @@ def mutate_npz(content: bytes, rng: random.Random, count: int) -> Iterator[Mutat
             yield f"scores that unpack to {size} bytes", _zip({**members, "scores.npy": _save(packed)})
         for shape in ((0, 0, 0), (1, 10**9, 10**9), (-1, 5, 5), (300, 3, 3), (3,)):
             yield f"scores of shape {shape}", _zip({**members, "shape.npy": _save(np.array(shape))})
-        texts = ("[" * 5_000, "[[1,2,3]]", "nul", "{}", '[[{"size":[1,1],"counts":"~~~~~~~~~~~~~~~~"},0,0.5]]', '[[{},99,"x"]]', "1" * 6_000, '[[{"size":[1e9,1e9],"counts":[1]},0,NaN]]')
+        texts = (
+            "[" * 5_000,
+            "[[1,2,3]]",
+            "nul",
+            "{}",
+            '[[{"size":[1,1],"counts":"~~~~~~~~~~~~~~~~"},0,0.5]]',
+            '[[{},99,"x"]]',
+            "1" * 6_000,
+            '[[{"size":[1e9,1e9],"counts":[1]},0,NaN]]',
+        )
         for text in texts:
-            yield f"instances {text[:20]}", _zip({**members, "instances.npy": _save(np.frombuffer(text.encode(), np.uint8))})
+            yield (
+                f"instances {text[:20]}",
+                _zip({**members, "instances.npy": _save(np.frombuffer(text.encode(), np.uint8))}),
+            )
     yield from mutate_bytes(content, rng, count)
 
 
@@ -324,16 +457,27 @@ def mutate_geojson(content: bytes, rng: random.Random, count: int) -> Iterator[M
     (x, y), (x2, y2) = ring[0][:2], ring[2][:2]
     box = [[x, y], [x2, y], [x2, y2], [x, y2], [x, y]]
     rings = {
-        "unclosed": box[:-1], "two points": box[:2], "one point": box[:1], "empty": [], "1e308": [[1e308, 1e308], [1e308, y], [x, y], [1e308, 1e308]],
-        "bow": [[x, y], [x2, y2], [x2, y], [x, y2], [x, y]], "no area": [[x, y]] * 4, "far": [[1e20, 1e20], [1e20, y], [x, y], [1e20, 1e20]],
-        "3D": [[*point, 5] for point in box], "one number": [[x], [y], [x2], [x]], "texts": [["a", "b"]] * 4, "nulls": [[None, None]] * 4,
+        "unclosed": box[:-1],
+        "two points": box[:2],
+        "one point": box[:1],
+        "empty": [],
+        "1e308": [[1e308, 1e308], [1e308, y], [x, y], [1e308, 1e308]],
+        "bow": [[x, y], [x2, y2], [x2, y], [x, y2], [x, y]],
+        "no area": [[x, y]] * 4,
+        "far": [[1e20, 1e20], [1e20, y], [x, y], [1e20, 1e20]],
+        "3D": [[*point, 5] for point in box],
+        "one number": [[x], [y], [x2], [x]],
+        "texts": [["a", "b"]] * 4,
+        "nulls": [[None, None]] * 4,
         "NaN": [[float("nan")] * 2, [x, y], [x2, y], [float("nan")] * 2],
-    }  # fmt: skip
+    }
     for name, points in rings.items():
         for place in (0, 1):
             changed = copy.deepcopy(whole)
             rows = changed["features"][:3]
-            rows.insert(place, {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [points]}})
+            rows.insert(
+                place, {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [points]}}
+            )
             changed["features"] = rows
             yield f"ring {name} in row {place + 1}", json.dumps(changed).encode()
     yield from mutate_json(content, rng, count)

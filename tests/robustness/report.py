@@ -7,10 +7,16 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from rich.console import Console
 from tests.robustness.targets import TARGETS, build_scene
 from tests.robustness.test_malformed_files import find_faults, run_target
 
+CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 STATES = ("refused", "accepted", "traceback", "hang", "memory", "output", "outside", "message")
+
+
+def show(text: str) -> None:
+    CONSOLE.print(text)
 
 
 def main() -> None:
@@ -21,7 +27,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of targets")
     options = parser.parse_args()
     total, faults = Counter[str](), []
-    print("| format | " + " | ".join(STATES) + " |\n|---" + "|---" * len(STATES) + "|", flush=True)
+    show("| format | " + " | ".join(STATES) + " |\n|---" + "|---" * len(STATES) + "|")
     with tempfile.TemporaryDirectory() as folder:
         sound = build_scene(Path(folder) / "sound")
         for target in TARGETS:
@@ -31,11 +37,13 @@ def main() -> None:
                 counts = {state: len(ended.get(state, [])) for state in STATES}
                 total.update(counts)
                 faults += find_faults(ended)
-                print(f"| {target.name} | " + " | ".join(map(str, counts.values())) + " |", flush=True)
+                show(f"| {target.name} | " + " | ".join(map(str, counts.values())) + " |")
                 for fault in find_faults(ended):
-                    print(f"  # {fault}", flush=True)
-    print(f"| all {sum(total.values())} | " + " | ".join(str(total[state]) for state in STATES) + " |")
-    print(f"{len(faults)} faults")
+                    show(f"  # {fault}")
+    show(f"| all {sum(total.values())} | " + " | ".join(str(total[state]) for state in STATES) + " |")
+    show(f"{len(faults)} faults")
+    if faults:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,11 @@ def _run_reader(scene: Path, read: Callable[[Path], Any]) -> Outcome:
 def _run_command(line: str) -> Outcome:
     """Run a command line in this process."""
     errors = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stderr(errors),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         patch.setattr(sys, "argv", ["semicdvl", *shlex.split(line)])
         patch.setenv("COLUMNS", "200")
         try:
@@ -134,7 +138,9 @@ def _run_command(line: str) -> Outcome:
     text = errors.getvalue()
     if "Traceback (most recent call last)" in text or code not in (0, 1, 2):
         return Outcome("traceback", _shorten(text))
-    return Outcome("accepted") if code in (0, 1) else _check_message(text.strip().splitlines()[-1] if text.strip() else "")
+    return (
+        Outcome("accepted") if code in (0, 1) else _check_message(text.strip().splitlines()[-1] if text.strip() else "")
+    )
 
 
 def _check_message(text: str) -> Outcome:

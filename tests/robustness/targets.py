@@ -14,6 +14,7 @@ from PIL import Image
 from tests.support.paths import ROOT
 
 import semicdvl as cd
+from semicdvl.errors import StoreError
 
 OLD = ROOT / "tests" / "data" / "made_by_0.1"
 WORDS = ("house", "road")
@@ -60,7 +61,9 @@ def build_scene(root: Path) -> Path:
             pixels_HWC = np.random.default_rng(ord(date)).integers(0, 255, (40, 48, 3), np.uint8)
             (root / f"small_{suffix}" / date).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels_HWC).save(root / f"small_{suffix}" / date / f"one.{suffix}")
-    (root / "mask.png").write_bytes((root / "pairs" / "label" / next((root / "pairs/label").iterdir()).name).read_bytes())
+    (root / "mask.png").write_bytes(
+        (root / "pairs" / "label" / next((root / "pairs/label").iterdir()).name).read_bytes()
+    )
     return root
 
 
@@ -75,8 +78,13 @@ def _add_answers(root: Path) -> None:
     np.save(folder / "A" / "one.npy", np.full((2, 6, 8), 0.5, np.float32))
     mask = {"size": [6, 8], "counts": [4, 10, 34]}
     (folder / "A" / "one.json").write_text(
-        json.dumps({"annotations": [{"category_id": 7, "score": 0.9, "segmentation": mask}], "categories": [{"id": 7, "name": "house"}]})
-    )  # fmt: skip
+        json.dumps(
+            {
+                "annotations": [{"category_id": 7, "score": 0.9, "segmentation": mask}],
+                "categories": [{"id": 7, "name": "house"}],
+            }
+        )
+    )
 
 
 # ------------------------------------------------------------------------------------------------ readers
@@ -90,17 +98,17 @@ def _read_store(scene: Path) -> Any:
     from semicdvl.pseudo_labels.store import PseudoLabelStore
 
     store = PseudoLabelStore.open(scene / "store")
-    faults = store.verify()
-    list(store.iterate_records()) if not faults else None
+    if faults := store.verify():
+        raise StoreError(faults[0])
     for path in sorted((scene / "store" / "answers").glob("*/*.npz"))[:3]:
         store.read_answer(path.stem)
-    return faults
+    return list(store.iterate_records())
 
 
 def _resume(scene: Path) -> Any:
-    from semicdvl.training.checkpoint import TrainingCheckpoint
-
     import torch
+
+    from semicdvl.training.checkpoint import TrainingCheckpoint
 
     record = cd.load_recipe(scene / "teacher.toml")
     model = cd.create_model(record.model.name, **record.model.options)
@@ -187,34 +195,123 @@ _STATE = "interrupted/state/00000020"
 _DETECT = "detect before.tif after.tif -o out --device cpu"
 
 TARGETS: tuple[Target, ...] = (
-    Target("run.json", "run/run.json", "json", (lambda scene: cd.load_model(scene / "run"), lambda scene: cd.load_detector(scene / "run", device="cpu")), (f"{_DETECT} --model run", "evaluate run pairs --split test", "export run -o net.onnx"), 60),
-    Target("weights", "run/model.safetensors", "safetensors", (lambda scene: cd.load_model(scene / "run"), _load_encoder), (f"{_DETECT} --model run",), 40),
+    Target(
+        "run.json",
+        "run/run.json",
+        "json",
+        (lambda scene: cd.load_model(scene / "run"), lambda scene: cd.load_detector(scene / "run", device="cpu")),
+        (f"{_DETECT} --model run", "evaluate run pairs --split test", "export run -o net.onnx"),
+        60,
+    ),
+    Target(
+        "weights",
+        "run/model.safetensors",
+        "safetensors",
+        (lambda scene: cd.load_model(scene / "run"), _load_encoder),
+        (f"{_DETECT} --model run",),
+        40,
+    ),
     Target("split", "run/split.json", "json", (_read_split,), (), 30),
     Target("log", "run/log.jsonl", "lines", (_read_log,), ()),
     Target("state", f"{_STATE}/state.json", "json", (_resume,), ("train teacher.toml -o interrupted",), 20),
     Target("optimiser", f"{_STATE}/optimizer.safetensors", "safetensors", (_resume,), (), 30),
-    Target("manifest", "store/manifest.json", "json", (_read_store,), ("pseudo pairs -o store --vlm fake --report", "pseudo pairs -o store --vlm fake --verify"), 30),
+    Target(
+        "manifest",
+        "store/manifest.json",
+        "json",
+        (_read_store,),
+        ("pseudo pairs -o store --vlm fake --report", "pseudo pairs -o store --vlm fake --verify"),
+        30,
+    ),
     Target("label record", _LABEL, "json", (_read_store,), ("pseudo pairs -o store --vlm fake --report",), 25),
     Target("answer", _ANSWER, "npz", (_read_store,), ("pseudo pairs -o store --vlm fake --verify",), 20),
     Target("label picture", _PICTURE, "bytes", (_read_store,), (), 25),
-    Target("answers.json", "answers/answers.json", "json", (_segment,), (f"{_DETECT} --vlm precomputed --weights answers",), 30),
+    Target(
+        "answers.json",
+        "answers/answers.json",
+        "json",
+        (_segment,),
+        (f"{_DETECT} --vlm precomputed --weights answers",),
+        30,
+    ),
     Target("score maps", "answers/A/one.npy", "npy", (_segment,), (), 15),
     Target("COCO", "answers/A/one.json", "json", (_segment,), (), 40),
-    Target("recipe", "recipe.toml", "toml", (lambda scene: cd.load_recipe(scene / "recipe.toml"),), ("train recipe.toml -o trained",), 60),
-    Target("suite", "suite.toml", "toml", (lambda scene: cd.load_suite(scene / "suite.toml"),), ("benchmark suite.toml -o bench --jobs 0",), 50),
+    Target(
+        "recipe",
+        "recipe.toml",
+        "toml",
+        (lambda scene: cd.load_recipe(scene / "recipe.toml"),),
+        ("train recipe.toml -o trained",),
+        60,
+    ),
+    Target(
+        "suite",
+        "suite.toml",
+        "toml",
+        (lambda scene: cd.load_suite(scene / "suite.toml"),),
+        ("benchmark suite.toml -o bench --jobs 0",),
+        50,
+    ),
     Target("outcome", f"jobs/{_JOB}", "json", (_read_outcome,), (), 30),
-    Target("detection record", "detected/run.json", "json", (_read_map,), ("suggest detected -n 2 --patch-px 32", "evaluate detected --truth truth.geojson"), 40),
-    Target("change map", "detected/change.tif", "bytes", (_read_map,), ("evaluate detected --truth truth.geojson",), 15),
+    Target(
+        "detection record",
+        "detected/run.json",
+        "json",
+        (_read_map,),
+        ("suggest detected -n 2 --patch-px 32", "evaluate detected --truth truth.geojson"),
+        40,
+    ),
+    Target(
+        "change map", "detected/change.tif", "bytes", (_read_map,), ("evaluate detected --truth truth.geojson",), 15
+    ),
     Target("objects", "detected/changes.gpkg", "bytes", (_read_map,), ("evaluate detected --truth truth.geojson",), 15),
-    Target("truth", "truth.geojson", "geojson", (_read_polygons,), ("evaluate detected --truth truth.geojson", "prepare --before before.tif --after after.tif --labels truth.geojson -o data --size-px 32"), 25),
+    Target(
+        "truth",
+        "truth.geojson",
+        "geojson",
+        (_read_polygons,),
+        (
+            "evaluate detected --truth truth.geojson",
+            "prepare --before before.tif --after after.tif --labels truth.geojson -o data --size-px 32",
+        ),
+        25,
+    ),
     Target("journal", "prepared/patches.jsonl", "lines", (_read_row,), ()),
-    Target("preparation", "prepared/prepare.json", "json", (), ("prepare --before before.tif --after after.tif --labels truth.geojson -o prepared --size-px 32",), 5),
-    Target("list", "pairs/train.txt", "lines", (lambda scene: cd.load_dataset(scene / "pairs"),), ("train recipe.toml -o trained",), 15),
+    Target(
+        "preparation",
+        "prepared/prepare.json",
+        "json",
+        (),
+        ("prepare --before before.tif --after after.tif --labels truth.geojson -o prepared --size-px 32",),
+        5,
+    ),
+    Target(
+        "list",
+        "pairs/train.txt",
+        "lines",
+        (lambda scene: cd.load_dataset(scene / "pairs"),),
+        ("train recipe.toml -o trained",),
+        15,
+    ),
     Target("table", "pairs.csv", "lines", (_read_table,), ("detect --pairs pairs.csv -o many --method cva",), 15),
-    Target("ONNX", "model.onnx", "bytes", (lambda scene: cd.load_detector(scene / "model.onnx", device="cpu"),), (f"{_DETECT} --model model.onnx",), 30),
+    Target(
+        "ONNX",
+        "model.onnx",
+        "bytes",
+        (lambda scene: cd.load_detector(scene / "model.onnx", device="cpu"),),
+        (f"{_DETECT} --model model.onnx",),
+        30,
+    ),
     Target("PNG", "small_png/A/one.png", "bytes", (lambda scene: _load_pairs(scene, "small_png"),), (), 40),
     Target("JPEG", "small_jpg/A/one.jpg", "bytes", (lambda scene: _load_pairs(scene, "small_jpg"),), (), 40),
     Target("TIFF", "small_tif/A/one.tif", "bytes", (lambda scene: _load_pairs(scene, "small_tif"),), (), 40),
     Target("mask", "mask.png", "bytes", (_read_mask,), (), 30),
-    Target("raster", "before.tif", "bytes", (_open_rasters,), ("check before.tif after.tif -o checked", "detect before.tif after.tif -o out --method cva"), 40),
-)  # fmt: skip
+    Target(
+        "raster",
+        "before.tif",
+        "bytes",
+        (_open_rasters,),
+        ("check before.tif after.tif -o checked", "detect before.tif after.tif -o out --method cva"),
+        40,
+    ),
+)

@@ -25,7 +25,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_scene(tmp_path_factory.mktemp("sound") / "scene")
 
 
-def run_target(target: Target, sound: Path, folder: Path, *, seed: int = 0, share: int = 1, offset: int = 0) -> dict[str, list[str]]:
+def run_target(
+    target: Target, sound: Path, folder: Path, *, seed: int = 0, share: int = 1, offset: int = 0
+) -> dict[str, list[str]]:
     """Run the cases of a target; return how they ended -> descriptions."""
     ended: dict[str, list[str]] = {}
     cases = mutate(target.kind, (sound / target.file).read_bytes(), seed=seed, count=target.count)
@@ -50,7 +52,9 @@ def run_target(target: Target, sound: Path, folder: Path, *, seed: int = 0, shar
 
 
 def find_faults(ended: dict[str, list[str]]) -> list[str]:
-    return [f"{state}: {text}" for state, texts in ended.items() if state not in ("accepted", "refused") for text in texts]
+    return [
+        f"{state}: {text}" for state, texts in ended.items() if state not in ("accepted", "refused") for text in texts
+    ]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

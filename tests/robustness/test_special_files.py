@@ -38,13 +38,19 @@ def list_path_options() -> Iterator[tuple[str, str, str]]:
     for name, command in group.commands.items():
         for parameter in command.params:
             images = parameter.name in ("before", "after", "data")
-            if "path" in type(parameter.type).__name__.lower() or images:
+            if images or "Path" in str(parameter.type_descriptor.annotation):
                 word = "" if parameter.param_type_name == "argument" else max(parameter.opts, key=len)
                 yield name, parameter.name, word
 
 
 PATH_OPTIONS = list(list_path_options())
-REQUIRED = {"detect": "-o out", "pseudo": "-o out", "adapt": "-o out", "import-official": "-o out", "export": "-o out.onnx"}
+REQUIRED = {
+    "detect": "-o out",
+    "pseudo": "-o out",
+    "adapt": "-o out",
+    "import-official": "-o out",
+    "export": "-o out.onnx",
+}
 
 
 @pytest.fixture

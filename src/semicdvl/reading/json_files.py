@@ -99,7 +99,7 @@ def check_values(content: Any, *, finite: bool = True) -> None:
         ValueError: they are nested too deeply, hold a number beyond 64 bits, or text that is none.
     """
     level: list[Any] = [content]
-    for _ in range(MAX_NESTING + 1):
+    for _ in range(MAX_NESTING):
         deeper: list[Any] = []
         for value in level:
             if isinstance(value, dict):

@@ -17,6 +17,7 @@ from semicdvl.atomic_files import TEMPORARY_PREFIX, write_folder_atomically, wri
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.reading.json_files import read_model
+from semicdvl.reading.tensor_files import read_header
 
 STATE_FOLDER = "state"
 """Folder of a run that holds its checkpoints."""
@@ -48,6 +49,23 @@ def ramp_moving_average(ema: float) -> Callable[[Any, Any, Any], None]:
         get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return update
+
+
+def check_last_checkpoint(run: Path) -> None:
+    """Check the newest checkpoint of a run, if there is one, as far as its numbers and headers go.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    newest = find_last_checkpoint(run)
+    if newest is None:
+        return
+    _read_progress(newest)
+    try:
+        for path in sorted(newest.glob("*.safetensors")):
+            read_header(path, remedy=f"Delete {newest} and start again")
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
 
 
 class TrainingCheckpoint:

@@ -17,7 +17,7 @@ from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.samples import LoaderOptions
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch
-from semicdvl.training.checkpoint import find_last_checkpoint
+from semicdvl.training.checkpoint import check_last_checkpoint, find_last_checkpoint
 from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import join_process_group
 from semicdvl.training.length import TrainingLength, compute_training_length
@@ -58,6 +58,7 @@ def _train(recipe: Recipe, run: Path, *, quiet: bool) -> TrainedRun:
     loading = build_loader_options(recipe, method, processes)
     _check_data(split, method, loading)
     length = compute_training_length(config, split, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
+    check_last_checkpoint(run)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
     if processes.is_main:
         write_json(run / "run.json", record)  # first of all files: what has one is a run and can be resumed

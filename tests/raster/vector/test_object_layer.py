@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from affine import Affine
 from geopandas.testing import assert_geodataframe_equal
 from rasterio.crs import CRS
 
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector import object_layer
+from semicdvl.raster.vector import object_layer, object_spool
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
 from semicdvl.raster.vector.object_layer import ObjectLayer
-from semicdvl.raster.vector.object_stats import MapStrip
+from semicdvl.raster.vector.object_spool import ObjectSpool
+from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats
 from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
 
@@ -103,3 +106,29 @@ def test_a_format_of_a_plug_in_gets_all_rows_at_once(tmp_path: Path, monkeypatch
     monkeypatch.setattr("semicdvl.raster.vector.files.get_vector_format", lambda _: Plain())
     write_vector(tmp_path / "a.own", make_layer("metres", batch=11).iterate_frames())
     pd.testing.assert_frame_equal(seen[0], make_layer("metres").frame)
+
+
+def measure_peak_bytes(count: int, tmp_path: Path) -> int:
+    """Return the memory that a layer of many objects takes to be made, read in batches and summed."""
+    square = shapely.multipolygons([shapely.box(0, 0, 1, 1)])
+    tracemalloc.start()
+    spool = ObjectSpool(classes=0, folder=tmp_path)
+    for start in range(0, count, 500):
+        block_N = np.arange(start, start + 500)
+        stats = ObjectStats(
+            block_N, np.ones(500, np.int64), np.ones(500), np.ones(500), np.zeros((2, 500, 0), np.int64),
+            np.zeros((500, 4), np.int64), np.zeros(500), np.zeros((2, 500, 0)),
+        )  # fmt: skip
+        spool.add(stats, [shapely.affinity.translate(square, float(at), 0.0) for at in block_N])
+    layer = ObjectLayer(spool, object_layer.LayerSettings(Grid(None, Affine.identity(), 9, 9)), batch=500)
+    assert sum(len(frame) for frame in layer.iterate_frames()) == len(layer) == count
+    assert layer.count_kinds() == {"changed": count}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_spool, "MEMORY_BYTES", 2**16)
+    few, many = (measure_peak_bytes(count, tmp_path) for count in (2_000, 16_000))
+    assert many - few < 100 * 14_000, "bytes an object, where each row takes 4,000"
