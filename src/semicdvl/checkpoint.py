@@ -21,10 +21,10 @@ from pydantic import BaseModel, Field, ValidationError
 from semicdvl import models
 from semicdvl.atomic_files import write_atomically
 from semicdvl.config import DataConfig, PartConfig
-from semicdvl.errors import CheckpointError, ConfigError, InputError, MissingExtraError
+from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import drop_train_heads
-from semicdvl.reading.json_files import describe_fault, read_json, shorten
-from semicdvl.reading.limits import MAX_NETWORK_OPTION, MAX_NETWORK_PARAMETERS
+from semicdvl.models.common.size_check import refuse_giant
+from semicdvl.reading.json_files import describe_fault, read_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.registry import USER, Origin, build_part, list_options, list_trusted
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 RUN_FORMAT = "semicdvl-run"
 WITHOUT_WEIGHTS = {"pretrained": "none", "foundation_weights": "published"}
 """Options of networks that load weights -> their values when none are loaded (a foundation follows `pretrained`)."""
-COMMON_NETWORK_OPTION = 1024
-"""A network with no greater number among its options is built at once; else its parameters are counted first."""
 PLACE_MARKS = ("/", "\\", ":")
 """Characters of paths, addresses and names of model hubs."""
 
@@ -62,57 +60,17 @@ class _RunRecord(BaseModel):
 def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:
     """Build the network that a recipe's `model` section describes; `origin` says whose recipe it is."""
     options = {key: value for key, value in part.items() if key != "name"} | overrides
-    _refuse_giants(part["name"], options, origin)
+    refuse_giant(
+        part["name"],
+        options,
+        lambda: build_part("model", part["name"], models.MODELS, dict(options), origin=origin),
+        place="" if origin.file is None else f"{origin.file}: ",
+    )
     network = build_part("model", part["name"], models.MODELS, options, origin=origin)
     if not callable(getattr(network, "state_dict", None)):
         raise ConfigError(f"model '{part['name']}' builds {type(network).__name__}, which is not a network of torch.")
     built: nn.Module = network
     return built
-
-
-def _refuse_giants(name: str, options: dict[str, Any], origin: Origin) -> None:
-    """Refuse options of a network that no machine could hold, before memory is taken for it.
-
-    Raises:
-        ConfigError: a number is beyond `limits.MAX_NETWORK_OPTION`, or the network has too many parameters.
-    """
-    place = "" if origin.file is None else f"{origin.file}: "
-    numbers = list(_list_numbers(options))
-    key, greatest = max(numbers, key=lambda one: one[1], default=("", 0))
-    if greatest > MAX_NETWORK_OPTION:
-        raise ConfigError(
-            f"{place}model '{name}': {key} = {shorten(greatest)}, and {MAX_NETWORK_OPTION:,} is possible. "
-            "Give a smaller number."
-        )
-    if greatest <= COMMON_NETWORK_OPTION:
-        return
-    import torch
-
-    try:
-        with torch.device("meta"):
-            unbuilt = build_part("model", name, models.MODELS, dict(options), origin=origin)
-        count = sum(parameter.numel() for parameter in unbuilt.parameters())
-    except (ConfigError, InputError, MissingExtraError):
-        raise
-    except Exception:  # a network that cannot be built without memory is built, and says what is wrong itself
-        return
-    if count > MAX_NETWORK_PARAMETERS:
-        raise ConfigError(
-            f"{place}model '{name}': with {key} = {greatest} it would have {count:,} parameters, and "
-            f"{MAX_NETWORK_PARAMETERS:,} are possible. Give a smaller number."
-        )
-
-
-def _list_numbers(options: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the whole numbers in options, however deep, each with the name of its option."""
-    if isinstance(options, int) and not isinstance(options, bool):
-        yield key, abs(options)
-    elif isinstance(options, dict):
-        for name, value in options.items():
-            yield from _list_numbers(value, key or str(name))
-    elif isinstance(options, list | tuple):
-        for value in options:
-            yield from _list_numbers(value, key)
 
 
 def build_untrained_network(part: dict[str, Any], *, origin: Origin = USER) -> nn.Module:

@@ -86,7 +86,7 @@ def write_line(command: str, option: str, given: str) -> str:
     return " ".join(words)
 
 
-@pytest.mark.parametrize("given", ["pipe", "/dev/zero", "a" * 300, "sock"])
+@pytest.mark.parametrize("given", ["pipe", "/dev/zero"])
 @pytest.mark.parametrize(("command", "option", "word"), PATH_OPTIONS, ids=lambda value: str(value))
 def test_no_command_reads_what_is_no_file(command: str, option: str, word: str, given: str, scene: Path) -> None:
     outcome = run_case(scene, write_line(command, option, given))

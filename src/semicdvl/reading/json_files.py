@@ -142,5 +142,9 @@ def _check_text(text: str) -> None:
 
 def shorten(value: object) -> str:
     """Return a value for a message: on one line, and not longer than a line."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(value)[: 2 * MAX_SHOWN_CHARACTERS])
+    try:
+        whole = str(value)
+    except ValueError:  # a number of thousands of digits
+        whole = "a number of thousands of digits"
+    text = "".join(letter if letter.isprintable() else "?" for letter in whole[: 2 * MAX_SHOWN_CHARACTERS])
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
