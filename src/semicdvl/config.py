@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.reading.json_files import check_values, shorten
 from semicdvl.reading.limits import MAX_RECIPE_BYTES
-from semicdvl.reading.regular_files import read_bytes
+from semicdvl.reading.regular_files import read_bytes, require_file_or_folder
 from semicdvl.registry import suggest_nearest
 
 MAX_SEED = 2**43
@@ -227,6 +227,7 @@ def list_shipped_recipes() -> dict[str, Path]:
 
 def find_shipped(path: Path) -> Path:
     """Return a path that exists as it is; otherwise the shipped recipe of that name, with or without `recipes/`."""
+    require_file_or_folder(path, remedy="Give a TOML file, or a shipped recipe, see `semicdvl list recipes`")
     if path.exists():
         return path
     name = path.as_posix().removeprefix("recipes/").removesuffix(".toml")
