@@ -28,6 +28,7 @@ FLOORS = [
     {"config", "raster"},
     {"registry"},
     {"types", "metrics", "atomic_files", "text_files", "worker_processes"},
+    {"outputs"},
     {"reading"},
     {"errors", "version"},
 ]

@@ -115,8 +115,9 @@ def write_answer(path: Path, answer: Answer) -> None:
 def correct_answer(proposal: Answer, text: str, *, scale: float = 1.0) -> Answer:
     """Return a proposal after corrections such as "*g; b 3 5-8; u 9; +b 12,40 61,38 62,77; +k 128,90,22; -shapes".
 
-    `*g` gives every segment a class, `b>g` those of one class another; `+` draws a polygon, or a circle where one triple of numbers follows. Their
-    numbers are multiplied by `scale` (from pixels of the enlarged picture to those of the scene).
+    `*g` gives every segment a class, `b>g` those of one class another; `+` draws a polygon, or a circle where one
+    triple of numbers follows. Their numbers are multiplied by `scale` (from pixels of the enlarged picture to those of
+    the scene).
     """
     answer = Answer(dict(proposal.label_of), list(proposal.shapes))
     for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -173,3 +174,25 @@ def compute_kappa(matrix: NDArray[np.int64]) -> float:
     share = matrix / matrix.sum()
     chance = float(share.sum(0) @ share.sum(1))
     return (float(np.trace(share)) - chance) / (1 - chance)
+
+
+def read_label_set(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """Return the label image of every scene of scenes.txt that has one, by its name.
+
+    Raises:
+        ValueError: a label image belongs to no listed scene, has another size than its segments, or another index.
+    """
+    listed = (folder / "scenes.txt").read_text(encoding="utf-8").split()
+    labels: dict[str, NDArray[np.uint8]] = {}
+    for path in sorted((folder / "labels").glob("*/*.png")):
+        labels_HW = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        segments_HW = cv2.imread(str(folder / "segments" / path.name), cv2.IMREAD_UNCHANGED)
+        if path.stem not in listed:
+            raise ValueError(f"{path} is the label of no scene in scenes.txt.")
+        if labels_HW is None or segments_HW is None or labels_HW.shape != segments_HW.shape:
+            raise ValueError(f"{path} is not a one-band image of its scene's size.")
+        strange = set(np.unique(labels_HW).tolist()) - {*range(len(CLASSES)), UNKNOWN}
+        if strange:
+            raise ValueError(f"{path} holds {sorted(strange)}, which are no class indices.")
+        labels[path.stem] = np.asarray(labels_HW, np.uint8)
+    return labels

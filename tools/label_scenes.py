@@ -7,6 +7,7 @@
                                                       shapes in pixels of the left picture of a sheet (768 wide)
     python tools/label_scenes.py review a b c d e f   outlines of the labels on the pictures, six scenes a sheet
     python tools/label_scenes.py compare              agreement of the second labelling with the first
+    python tools/label_scenes.py map                  agreement of the tiles' buildings with OpenStreetMap
 
 A proposal is what the embedded VLM says of each segment; once twelve scenes are labelled, trees fitted on all segments
 labelled so far propose better. `--second` draws and keeps the second, blind labelling: its proposals are the VLM's
@@ -16,7 +17,6 @@ alone, so that no first answer shows through. Runs offline on a CPU; needs the e
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,14 @@ SCENES_OF_CLASS = {
     "freeway": 5, "runway": 4, "baseballdiamond": 5, "river": 4, "beach": 3, "golfcourse": 4, "chaparral": 2,
     "agricultural": 3, "forest": 2,
 }  # fmt: skip
+MORE_SCENES_OF_CLASS = {"buildings": 4, "denseresidential": 3, "mediumresidential": 3, "sparseresidential": 2}
+"""Drawn in the same way after the first list was done, from the scenes that were not in it."""
 TILES_OF_BANEPA = 20
 """Of the first half of the tiles by name; the second half stays out of every training."""
+CLASSES_WITH_BUILDINGS = (
+    "buildings", "denseresidential", "mediumresidential", "mobilehomepark", "sparseresidential", "storagetanks",
+    "intersection",
+)  # fmt: skip
 KINDS = (*SCENES_OF_CLASS, "banepa")
 GSD_M = {"ucmerced": 0.3, "banepa": 0.13}
 LEAST_SCENES_TO_LEARN = 12
@@ -113,6 +119,17 @@ def draw_scenes(folders: Folders) -> None:
     print(f"{len(names)} scenes")
 
 
+def draw_more(folders: Folders) -> None:
+    """Append further scenes of some classes to scenes.txt."""
+    rng = np.random.default_rng(SEED + 2)
+    names = list_scenes(folders)
+    for kind, count in MORE_SCENES_OF_CLASS.items():
+        stems = sorted(path.stem for path in (folders.images / "ucmerced" / kind).glob("*.jpg"))
+        names += sorted(rng.choice([stem for stem in stems if stem not in names], count, replace=False).tolist())
+    (folders.labels / "scenes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    print(" ".join(names[-sum(MORE_SCENES_OF_CLASS.values()) :]))
+
+
 def prepare_scenes(folders: Folders) -> None:
     """Cut every scene into segments, and keep what the proposals need."""
     from label_segments import cut_segments, describe_segments, propose_from_scores, read_scene  # PyTorch: slow to load
@@ -145,14 +162,34 @@ def write_proposals(folders: Folders) -> None:
     kept = {n: np.load(p) for n in list_scenes(folders) if (p := folders.scratch / f"{n}.npz").is_file()}
     trees = None
     if len(done) >= LEAST_SCENES_TO_LEARN:
-        labels = [[answer.label_of[n] for n in range(len(kept[name]["rows"]))] for name, answer in done.items()]
+        labels = [find_majority(answer, folders.read_segments(name)) for name, answer in done.items()]
         rows = np.concatenate([kept[name]["rows"] for name in done])
-        trees = fit_proposer(rows, np.concatenate(labels).astype(np.uint8))
+        trees = fit_proposer(rows, np.concatenate(labels))
     for name, known in kept.items():
         if name in done:
             continue
         labels_N = known["first"] if trees is None else trees.predict(known["rows"])
         write_answer(proposals / f"{name}.txt", Answer(dict(enumerate(labels_N.tolist()))))
+
+
+def find_majority(answer: Answer, segments_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the commonest class of each segment, with the shapes painted over it; UNKNOWN is one of them."""
+    pairs = segments_HW.astype(np.int64) * 256 + paint_answer(answer, segments_HW)
+    count = int(segments_HW.max()) + 1
+    return np.bincount(pairs.ravel(), minlength=256 * count).reshape(count, 256).argmax(1).astype(np.uint8)
+
+
+def draw_second(folders: Folders) -> None:
+    """Write scenes_second.txt: a tenth of the labelled scenes, two thirds of them of classes with buildings."""
+    rng = np.random.default_rng(SEED + 1)
+    names = sorted(path.stem for path in (folders.labels / "answers").glob("*.txt"))
+    built = [name for name in names if name.startswith(CLASSES_WITH_BUILDINGS)]
+    tiles = [name for name in names if name.startswith("OAM")]
+    others = [name for name in names if name not in {*built, *tiles}]
+    chosen = [*rng.choice(built, 9, replace=False), *rng.choice(others, 5, replace=False)]
+    chosen += [*rng.choice(tiles, 2, replace=False)]
+    (folders.labels / "scenes_second.txt").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    print(" ".join(chosen))
 
 
 def read_proposal(folders: Folders, name: str) -> Answer:
@@ -209,23 +246,32 @@ def write_review(folders: Folders, names: list[str]) -> None:
 
 def compare_labellings(folders: Folders) -> None:
     """Print how the second labelling agrees with the first: IoU per class, kappa."""
-    total = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-    names = sorted(path.stem for path in (folders.labels / "answers_second").glob("*.txt"))
-    for name in names:
-        segments_HW = folders.read_segments(name)
-        both = [paint_answer(read_answer(folders.labels / f / f"{name}.txt"), segments_HW)
-                for f in ("answers", "answers_second")]  # fmt: skip
-        matrix = count_agreement(*both)
-        total += matrix
-        print(f"{name}: {np.trace(matrix) / matrix.sum():.3f}")
-    ious = {}
-    for index, label in enumerate(CLASSES):
-        union = total[index].sum() + total[:, index].sum() - total[index, index]
-        if union:
-            ious[label] = round(float(total[index, index] / union), 3)
-    report = {"scenes": len(names), "IoU": ious, "kappa": round(compute_kappa(total), 3)}
-    report["accuracy"] = round(float(np.trace(total) / total.sum()), 3)
-    print(json.dumps(report, indent=1))
+    totals = {source: np.zeros((len(CLASSES), len(CLASSES)), np.int64) for source in GSD_M}
+    for path in sorted((folders.labels / "answers_second").glob("*.txt")):
+        segments_HW = folders.read_segments(path.stem)
+        first, second = (read_answer(folders.labels / part / path.name) for part in ("answers", "answers_second"))
+        matrix = count_agreement(paint_answer(first, segments_HW), paint_answer(second, segments_HW))
+        totals[source_of(path.stem)] += matrix
+        print(f"{path.stem}: {np.trace(matrix) / matrix.sum():.3f}")
+    for source, matrix in {**totals, "both": sum(totals.values(), np.zeros_like(totals["banepa"]))}.items():
+        both, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+        ious = " ".join(f"{name} {both[i] / union[i]:.3f}" for i, name in enumerate(CLASSES) if union[i])
+        print(f"{source}: same {both.sum() / matrix.sum():.3f}, kappa {compute_kappa(matrix):.3f}, IoU {ious}")
+
+
+def measure_against_map(folders: Folders) -> None:
+    """Print how the buildings of banepa agree with OpenStreetMap's, which no labelling looked at."""
+    total = np.zeros(3, np.int64)
+    for path in sorted((folders.labels / "labels" / "banepa").glob("*.png")):
+        labels_HW = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        mapped_HW = cv2.imread(str(folders.images / "banepa" / "buildings" / path.name), cv2.IMREAD_GRAYSCALE) > 127
+        built_HW, known_HW = labels_HW == CLASSES.index("building"), labels_HW != UNKNOWN
+        pairs = (built_HW & mapped_HW, built_HW & ~mapped_HW, ~built_HW & mapped_HW)
+        counts = np.array([(pair_HW & known_HW).sum() for pair_HW in pairs])
+        total += counts
+        print(f"{path.stem}: IoU {counts[0] / counts.sum():.3f}")
+    tp, fp, fn = total.tolist()
+    print(f"all: IoU {tp / total.sum():.3f}, precision {tp / (tp + fp):.3f}, recall {tp / (tp + fn):.3f}")
 
 
 def count_classes(folders: Folders) -> None:
@@ -242,17 +288,21 @@ def count_classes(folders: Folders) -> None:
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = ("draw", "prepare", "propose", "sheets", "apply", "review", "compare", "count")
+    commands = (
+        "draw", "draw_more", "draw_second", "prepare", "propose", "sheets", "apply", "review", "compare", "map",
+        "count",
+    )  # fmt: skip
     parser.add_argument("command", choices=commands)
     parser.add_argument("names", nargs="*", help="scenes, or the file of corrections")
     parser.add_argument("--images", type=Path, default=Path("../shared/data"), help="folder with ucmerced/ and banepa/")
     parser.add_argument("--labels", type=Path, default=Path("data_sets/aerial_labels"), help="the label set")
     parser.add_argument("--scratch", type=Path, default=Path("work-labels"), help="sheets and what can be made again")
     parser.add_argument("--second", action="store_true", help="the second, blind labelling")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     folders = Folders(args.images, args.labels, args.scratch, args.second)
-    simple = {"draw": draw_scenes, "prepare": prepare_scenes, "propose": write_proposals,
-              "compare": compare_labellings, "count": count_classes}  # fmt: skip
+    simple = {"draw": draw_scenes, "draw_more": draw_more, "draw_second": draw_second,
+              "prepare": prepare_scenes, "propose": write_proposals,
+              "compare": compare_labellings, "map": measure_against_map, "count": count_classes}  # fmt: skip
     if args.command in simple:
         simple[args.command](folders)
     elif args.command == "apply":

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
 
 from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
 
 INTERRUPTED = 130
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the program like Ctrl-C: what was being written is removed, what is finished stays."""
+STOPPED = {INTERRUPTED, *(128 + number for number in STOP_SIGNALS)}
+
+
+@contextlib.contextmanager
+def _stop_in_order() -> Iterator[None]:
+    """Let signals that ask for the end raise `SystemExit`, so that everything is left in order.
+
+    A signal that is ignored, as SIGHUP under `nohup`, stays ignored.
+    """
+
+    def stop(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    taken = {number: old for number, old in before.items() if old is signal.SIG_DFL}
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, old in taken.items():
+            signal.signal(number, old)
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done; 2 something the user can mend (one line on standard error, no traceback); 130 interrupted.
+    Exit codes: 0 done; 2 something the user can mend (one line on standard error, no traceback); 130 interrupted, 143
+    and 129 ended by SIGTERM and SIGHUP.
     """
     # Threads that spin while they wait take the cores from those that work: with one other busy process on two cores
     # an image took 10 s in place of 0.8. OpenMP reads this when torch is loaded, which is later; a user's own is kept.
@@ -26,12 +54,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     console = Console(stderr=True, soft_wrap=True)
     try:
-        app(standalone_mode=True)
+        with _stop_in_order():
+            app(standalone_mode=True)
     except SemicdvlError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
     except SystemExit as stop:  # typer turns Ctrl-C into this
-        if stop.code == INTERRUPTED:
+        if stop.code in STOPPED:
             console.print("Interrupted. No half-written file is left. Run the same command again to resume or restart.")
         raise
 

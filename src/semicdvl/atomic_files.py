@@ -15,18 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError, StoreError
+from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, StoreError
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX, replace_folder, sync_file
+from semicdvl.outputs.locks import lock_output
+from semicdvl.outputs.messages import is_writing_error, make_output_error
 from semicdvl.reading.regular_files import require_regular_file
-
-TEMPORARY_PREFIX = ".part-"
-"""Prefix of files and folders that are being written, or were left by a writer that was killed."""
 
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which replaces `path` if the block succeeds and is deleted if not.
 
-    The temporary file has the same suffix, since many writers choose the format by it.
+    The temporary file has the same suffix, since many writers choose the format by it. Errors of the libraries that
+    write (safetensors, GDAL, SQLite, ...) become an `OutputError`, like those of the system.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -42,19 +43,30 @@ def write_atomically(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
+        if not is_writing_error(error):
+            raise
         raise make_output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def write_folder_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which replaces `path` if the block succeeds and is deleted if not.
 
+    The lock of `path` is held meanwhile, and what killed writers left beside it is swept.
+
     Raises:
-        OutputError: the parent cannot be written or the disk is full.
+        OutputError: another process is writing to `path`, the parent cannot be written, or the disk is full.
     """
+    with lock_output(path), _write_locked_folder(Path(os.path.realpath(path))) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _write_locked_folder(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
@@ -97,8 +109,14 @@ def leave_nothing_if_refused(folder: Path, *, keep: Callable[[], bool] = lambda:
         raise
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Write a small file at once: the same as `write_atomically`, with half as many system calls.
+
+    Args:
+        path: the file.
+        content: its bytes.
+        durable: have the system write them to the disk before the file gets its name, so that a power cut leaves the
+            older or the newer content.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -113,6 +131,8 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb", buffering=0) as file:
             if file.write(content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if durable:
+            sync_file(temporary)
         temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -120,23 +140,6 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise make_output_error(path, error) from error
         raise
-
-
-def replace_folder(folder: Path, path: Path) -> None:
-    """Rename a finished folder to `path`, replacing the folder of that name; both must be on one file system."""
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".old-{path.name}-", dir=path.parent))
-        path.replace(old / path.name)
-        folder.replace(path)
-        shutil.rmtree(old)
-    else:
-        folder.replace(path)
-
-
-def make_output_error(path: Path, error: OSError) -> OutputError:
-    """Return the error for a path that could not be written, with the reason that the system gives."""
-    reason = error.strerror or str(error)
-    return OutputError(f"{path}: cannot be written ({reason}). Free some space or give another folder with -o.")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -149,7 +152,7 @@ def write_json(path: Path, content: Any) -> None:
     with contextlib.suppress(OSError):
         if path.is_file() and path.read_bytes() == text:
             return
-    write_bytes_atomically(path, text)
+    write_bytes_atomically(path, text, durable=True)
 
 
 def hash_file(path: Path) -> str:

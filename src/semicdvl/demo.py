@@ -33,6 +33,7 @@ from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
 from semicdvl.registry import build_part
@@ -74,6 +75,7 @@ class DemoRow:
 TRAINED_METHODS = (("Sup-only", "supervised", "sup-only"), ("SemiCD-VL", "semicd_vl", "semicd-vl"))
 
 
+@lock_argument("out")
 def run_demonstration(
     out: Path, *, seed: int = 0, console: Console | None = None, config: DemoConfig | None = None
 ) -> list[DemoRow]:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from semicdvl.errors import ConfigError, MissingExtraError, SemicdvlError, WorkerError
 from semicdvl.worker_processes import DriverEnvironment
+
+MAX_DEATHS = 3
+"""A task during which so many actors died is given up: it takes too much memory, or ends its process itself."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,27 @@ class Ready:
     result: Any
 
 
+@dataclass(eq=False)
+class _SentTask:
+    """A task that was sent to an actor, and what is needed to send it again."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    worker: int
+    actor: Any
+    reference: Any
+    deaths: list[str] = field(default_factory=list)
+
+
 class RayActorPool:
     """Actors of one class on a Ray cluster, used as a context manager.
 
     Nothing is started before `start`. Ray is connected to where RAY_ADDRESS or an earlier `ray.init` says, else it is
     started on this machine and stopped at the end of the context. Each actor gets one CPU and an even share of the
     GPUs.
+
+    An actor that dies is replaced, and what it was computing is computed again, so that the results are the same; a
+    task in which `MAX_DEATHS` actors died ends the work.
 
     Methods of the actors return a `SemicdvlError` instead of raising it, since Ray wraps exceptions in its own; the
     pool raises it here.
@@ -58,6 +77,8 @@ class RayActorPool:
         self._ray: Any = None
         self._actors: list[Any] = []
         self._running: dict[Any, int] = {}
+        self._start_actor: Callable[[], Any] | None = None
+        self._prepared: tuple[str, tuple[Any, ...]] | None = None
 
     def __enter__(self) -> RayActorPool:
         """Return the pool; nothing is started yet."""
@@ -88,7 +109,8 @@ class RayActorPool:
         """
         if not self._actors:
             self._ray = self._open.enter_context(connect_ray(self.workers))
-            self._actors = _start_actors(self._ray, self._class, self.workers)
+            self._start_actor = _define_actor(self._ray, self._class, self.workers)
+            self._actors = [self._start_actor() for _ in range(self.workers)]
 
     def share(self, value: Any) -> Any:
         """Store a value on the cluster once, to be handed to all actors; anything that Ray can serialise."""
@@ -97,12 +119,15 @@ class RayActorPool:
     def call_all(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every actor and return the results once all are there.
 
+        An actor that replaces a dead one gets the last of these calls again.
+
         Raises:
             SemicdvlError: a result is one.
             WorkerError: an actor died.
         """
         with self._report_dead_actor():
             results = self._ray.get([getattr(actor, method).remote(*arguments) for actor in self._actors])
+        self._prepared = method, arguments
         for result in results:
             _raise_error(result)
         return list(results)
@@ -117,9 +142,9 @@ class RayActorPool:
 
         Raises:
             SemicdvlError: the result of a task is one.
-            WorkerError: an actor died.
+            WorkerError: an actor died again and again.
         """
-        waiting: deque[Any] = deque()
+        waiting: deque[_SentTask | Ready] = deque()
         with self._report_dead_actor():
             for task in tasks:
                 waiting.append(task if isinstance(task, Ready) else self._send(method, task))
@@ -128,28 +153,50 @@ class RayActorPool:
             while waiting:
                 yield self._take(waiting.popleft())
 
-    def _send(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        """Send a task to the actor with the fewest tasks; return the reference of its result."""
+    def _send(self, method: str, arguments: tuple[Any, ...]) -> _SentTask:
+        """Send a task to the actor with the fewest tasks."""
         if self._running:
             for done in self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)[0]:
                 del self._running[done]
         busy = Counter(self._running.values())
-        actor = min(range(self.workers), key=lambda index: busy[index])
-        reference = getattr(self._actors[actor], method).remote(*arguments)
-        self._running[reference] = actor
-        return reference
+        worker = min(range(self.workers), key=lambda index: busy[index])
+        actor = self._actors[worker]
+        task = _SentTask(method, arguments, worker, actor, getattr(actor, method).remote(*arguments))
+        self._running[task.reference] = worker
+        return task
 
-    def _is_finished(self, entry: Any) -> bool:
-        return isinstance(entry, Ready) or bool(self._ray.wait([entry], timeout=0)[0])
+    def _is_finished(self, entry: _SentTask | Ready) -> bool:
+        return isinstance(entry, Ready) or bool(self._ray.wait([entry.reference], timeout=0)[0])
 
-    def _take(self, entry: Any) -> Any:
-        """Return the result of a task, waiting for it."""
+    def _take(self, entry: _SentTask | Ready) -> Any:
+        """Return the result of a task, waiting for it; where its actor died, it is sent again."""
         if isinstance(entry, Ready):
             return entry.result
-        result = self._ray.get(entry)
-        self._running.pop(entry, None)
+        while True:
+            try:
+                result = self._ray.get(entry.reference)
+                break
+            except self._ray.exceptions.RayActorError as error:
+                self._running.pop(entry.reference, None)
+                entry.deaths.append(str(error))
+                if len(entry.deaths) >= MAX_DEATHS:
+                    raise
+                self._send_again(entry)
+        self._running.pop(entry.reference, None)
         _raise_error(result)
         return result
+
+    def _send_again(self, task: _SentTask) -> None:
+        """Send a task of a dead actor to the actor that replaces it."""
+        if self._actors[task.worker] is task.actor:
+            assert self._start_actor is not None, "tasks are sent to actors that were started"
+            self._actors[task.worker] = self._start_actor()
+            if self._prepared is not None:
+                method, arguments = self._prepared
+                _raise_error(self._ray.get(getattr(self._actors[task.worker], method).remote(*arguments)))
+        task.actor = self._actors[task.worker]
+        task.reference = getattr(task.actor, task.method).remote(*task.arguments)
+        self._running[task.reference] = task.worker
 
     @contextlib.contextmanager
     def _report_dead_actor(self) -> Iterator[None]:
@@ -213,12 +260,12 @@ def _start_ray(ray: Any, workers: int) -> None:
         raise WorkerError(f"Ray does not start ({reason}). {remedy}.") from error
 
 
-def _start_actors(ray: Any, actor_class: type[Any], workers: int) -> list[Any]:
-    """Return new actors, each with one CPU and an even share of the GPUs where there are any."""
+def _define_actor(ray: Any, actor_class: type[Any], workers: int) -> Callable[[], Any]:
+    """Return what starts an actor, with one CPU and an even share of the GPUs where there are any."""
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / workers)
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(actor_class)
     environment = DriverEnvironment.current()
-    return [actor.remote(environment) for _ in range(workers)]
+    return partial(actor.remote, environment)
 
 
 def _import_ray() -> Any:

@@ -1,12 +1,15 @@
-"""How worker processes compute exactly as the process that started them: folder, modules and number of threads."""
+"""How worker processes compute exactly as the process that started them, and end when that ends."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
 WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
@@ -82,3 +85,27 @@ def passive_waiting() -> Iterator[None]:
     finally:
         if given is None:
             del os.environ[WAIT_POLICY_VARIABLE]
+
+
+PARENT_ENDED = 75
+"""Exit code of a worker whose parent has ended (EX_TEMPFAIL: start it again and it resumes)."""
+
+
+def end_with_parent(pipe: int | None = None) -> None:
+    """Let this process end as soon as the one that started it has ended, however that happens: `kill -9`, a crash.
+
+    A thread waits for the end of a pipe whose other end only the parent holds; the system closes it with the parent.
+
+    Args:
+        pipe: the reading end; None: the one that `multiprocessing` keeps for its children.
+    """
+    parent = multiprocessing.parent_process()
+    handle = pipe if pipe is not None else None if parent is None else parent.sentinel
+    if handle is None:
+        return
+
+    def watch() -> None:
+        wait([handle])
+        os._exit(PARENT_ENDED)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()

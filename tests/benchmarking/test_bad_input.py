@@ -111,8 +111,10 @@ def test_a_process_gets_its_gpu_and_its_share_of_the_cores(tmp_path: Path, monke
     started = []
 
     class Process:
-        def __init__(self, command: list[str], *, stdout, stderr, env: dict[str, str]) -> None:
-            started.append((command[-1], env.get("CUDA_VISIBLE_DEVICES"), env["OMP_NUM_THREADS"]))
+        stdin = None
+
+        def __init__(self, command: list[str], *, stdin, stdout, stderr, env: dict[str, str]) -> None:
+            started.append((command[-2], env.get("CUDA_VISIBLE_DEVICES"), env["OMP_NUM_THREADS"]))
 
         def poll(self) -> int:
             return 0

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -153,8 +154,10 @@ def test_damaged_tiles_are_made_anew(images, tmp_path, wanted):
 def test_two_runs_on_one_folder_are_refused(images, tmp_path):
     partial = tmp_path / ".out.partial"
     partial.mkdir()
-    with (partial / "lock").open("w") as handle:
+    with (tmp_path / ".out.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "today"}))
+        handle.flush()
         with pytest.raises(OutputError, match="another run"):
             write_detection(*images, tmp_path / "out", detector=Blurred(), config=TILES, progress=QUIET)
     assert partial.is_dir(), "it is the other run's"

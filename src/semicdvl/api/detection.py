@@ -197,6 +197,7 @@ def check_pair(
     alpha: str = "auto",
     stretch: str = "auto",
     collar: str = "auto",
+    allow_outside: bool = False,
 ) -> PairCheck:
     """Check whether two images fit each other: grid, CRS, overlap, no-data, radiometry, and the shift between them.
 
@@ -213,6 +214,7 @@ def check_pair(
             values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
         collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
             solid black ones), "black", "white" or "none".
+        allow_outside: let a virtual raster (VRT) have sources outside of its folder.
 
     Returns:
         PairCheck: `.verdict` (0 fine, 1 usable with warnings, 2 not usable), `.meaning`, `.findings`, `.shift`.
@@ -240,6 +242,7 @@ def check_pair(
         alpha=alpha,
         stretch=stretch,
         collar=collar,
+        allow_outside=allow_outside,
     )
 
 

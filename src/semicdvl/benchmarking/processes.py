@@ -15,17 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from semicdvl.atomic_files import make_output_error
 from semicdvl.benchmarking.jobs import BenchmarkJob
 from semicdvl.benchmarking.results import Outcome, describe_status
 from semicdvl.benchmarking.worker import run_benchmark_job
+from semicdvl.outputs.messages import make_output_error
 from semicdvl.reading.json_files import read_model
 
 POLL_S = 0.5
+END_S = 10.0
+"""How long a run may take to end once it is asked to."""
 
 
 class RunningJob:
-    """A run in its own process."""
+    """A run in its own process, which ends with this one: its standard input is a pipe that only this one holds."""
 
     def __init__(self, job: BenchmarkJob, threads: int, device: str | None = None) -> None:
         """Start it, on a GPU if one is named; its output goes to a file."""
@@ -36,8 +38,8 @@ class RunningJob:
             environment["CUDA_VISIBLE_DEVICES"] = device
         try:
             with path.with_suffix(".log").open("ab") as log:
-                command = [sys.executable, "-m", "semicdvl.benchmarking.worker", str(path)]
-                self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+                command = [sys.executable, "-m", "semicdvl.benchmarking.worker", str(path), "--end-with-input"]
+                self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         except OSError as error:
             raise make_output_error(path, error) from error
 
@@ -55,7 +57,18 @@ class RunningJob:
     def stop(self) -> None:
         """End it; its checkpoint stays."""
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the pipe by which it notices the end of this process."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def run_jobs(waiting: Sequence[BenchmarkJob], jobs: int, console: Console, *, devices: Sequence[str] = ()) -> None:
@@ -76,6 +89,7 @@ def run_jobs(waiting: Sequence[BenchmarkJob], jobs: int, console: Console, *, de
                 time.sleep(POLL_S)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
+                    one.close()
                     estimate.note_finished(one.job)
                     _print_outcome(console, read_outcome(one.job), left=estimate.describe_remaining(running))
                 update(running)

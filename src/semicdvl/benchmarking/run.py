@@ -29,6 +29,8 @@ from semicdvl.benchmarking.processes import count_cores, list_gpus, read_outcome
 from semicdvl.benchmarking.report import write_report
 from semicdvl.benchmarking.results import Outcome, render_markdown, write_csv
 from semicdvl.errors import DataError
+from semicdvl.outputs.exchange import sweep_unfinished_files
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.reports.numbers import format_count
 from semicdvl.version import __version__
 
@@ -55,6 +57,7 @@ class BenchmarkResult:
         return sum(one["status"] != "finished" for one in self.outcomes)
 
 
+@lock_argument("out")
 def run_benchmark(
     suite: Suite,
     out: Path,
@@ -81,6 +84,7 @@ def run_benchmark(
     """
     console, out = console or Console(stderr=True), out.resolve()
     check_suite(suite)
+    sweep_unfinished_files(out, depth=2)
     prepared = _prepare_data_sets(suite, out, console)
     planned = plan_jobs(suite, prepared, out)
     everything = planned.jobs

@@ -1,6 +1,6 @@
 """One run of a suite in its own process: peak memory is measured per run, and a crash ends only this run.
 
-python -m semicdvl.benchmarking.worker JOB.json
+python -m semicdvl.benchmarking.worker JOB.json [--end-with-input]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from semicdvl.errors import DivergedError, SemicdvlError
 from semicdvl.reading.json_files import read_json
 from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.run import train_recipe
+from semicdvl.worker_processes import end_with_parent
 
 REPORTED_SCORES = ("iou", "f1", "precision", "recall")
 
@@ -96,5 +97,7 @@ def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:  # the benchmark holds the other end of standard input
+        end_with_parent(sys.stdin.fileno())
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     run_benchmark_job(Path(sys.argv[1]))

@@ -85,6 +85,7 @@ def check_command(
         alpha=reading.alpha,
         stretch=reading.stretch,
         collar=reading.collar.value,
+        allow_outside=reading.allow_outside,
         **reading.band_numbers,
     )
     out.print(format_check_table(checked))

@@ -131,6 +131,14 @@ class BandOptions:
             rich_help_panel=INPUT,
         ),
     ] = Collar.auto
+    allow_outside: Annotated[
+        bool,
+        typer.Option(
+            "--allow-outside",
+            help="Let a virtual raster (VRT) be made of files outside of its folder",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
 
     @property
     def band_numbers(self) -> dict[str, tuple[int, ...] | None]:
@@ -178,6 +186,7 @@ class ReadingOptions(BandOptions):
             "alpha": self.alpha,
             "stretch": self.stretch,
             "collar": self.collar.value,
+            "allow_outside": self.allow_outside,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,
             "align": self.align,

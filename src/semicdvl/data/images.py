@@ -24,6 +24,7 @@ from rasterio.windows import Window
 
 from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
 from semicdvl.errors import InputError
+from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.reading.regular_files import require_file_or_folder
@@ -249,7 +250,7 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            raster: rasterio.io.DatasetReader = rasterio.open(path)
+            raster: rasterio.io.DatasetReader = open_raster(str(path), display_name=path, local=True)
             return raster
     except RasterioError as error:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error

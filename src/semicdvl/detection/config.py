@@ -48,6 +48,7 @@ class DetectionConfig:
         overwrite: use the output folder even if it holds other files than an earlier result; those files stay.
         force: call the result reliable even where images or words lie beyond what the detector was measured on. The
             result is the same, and the reasons against it are written all the same.
+        allow_outside: let a virtual raster (VRT) have sources outside of its folder.
 
     Examples:
         >>> import semicdvl as cd
@@ -74,6 +75,7 @@ class DetectionConfig:
     stretch: str = "auto"
     collar: str = "auto"
     force: bool = False
+    allow_outside: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that nothing can be computed with.

@@ -18,13 +18,16 @@ import rasterio
 from semicdvl.atomic_files import hash_file, hash_values
 from semicdvl.detection.config import POSTPROCESSING_SETTINGS, DetectionConfig
 from semicdvl.detection.output_folder import DETECTION_FORMAT
+from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
-from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts, resolve_input
+from semicdvl.raster.io.inputs import ResolvedInput, is_local_name, network_access, resolve_input
 from semicdvl.raster.io.open_dataset import list_files
 from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
 from semicdvl.types import Detector, identify_detector
 from semicdvl.version import __version__
 
+PERMISSIONS = ("overwrite", "allow_outside")
+"""Settings that permit something and have no influence on a result."""
 SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto"}
 """Settings of reading that version 0.1 did not have, with the values that leave most images as it read them."""
 
@@ -57,7 +60,7 @@ class RunFingerprint:
         """
         parts = {
             "inputs": [self.inputs["before"], self.inputs["after"]],
-            "settings": {name: value for name, value in asdict(self.config).items() if name != "overwrite"},
+            "settings": {name: value for name, value in asdict(self.config).items() if name not in PERMISSIONS},
             "grid": self.grid,
             "detector": [self.detector, self.description],
             "versions": self.versions,
@@ -70,11 +73,11 @@ class RunFingerprint:
         if not any(reader.stretch or reader.notes or reader.collars for reader in (pair.before, pair.after)):
             # Without effect on such images, and unknown to runs that version 0.1 began.
             settings = dict(item for item in settings.items() if item not in SETTINGS_SINCE_0_2.items())
-        crs = None if grid.crs is None else grid.crs.to_wkt()
+        crs, unused = None if grid.crs is None else grid.crs.to_wkt(), (*POSTPROCESSING_SETTINGS, *PERMISSIONS)
         return {
             "inputs": self.inputs,
             "grid": [crs, list(grid.transform)[:6], grid.height, grid.width],
-            "settings": {name: value for name, value in settings.items() if name not in POSTPROCESSING_SETTINGS},
+            "settings": {name: value for name, value in settings.items() if name not in unused},
             "alignment": {name: alignment[name] for name in ("moved_px", "offsets_px")},
             "detector": self.detector,
             "versions": self.versions,
@@ -101,12 +104,17 @@ def fingerprint_run(
         inputs = {date: fingerprint_input(name) for date, name in zip(("before", "after"), pair, strict=True)}
     return RunFingerprint(
         inputs=inputs,
-        grid=None if config.grid in GRID_CHOICES else fingerprint_input(resolve_input(config.grid)),
+        grid=None if config.grid in GRID_CHOICES else fingerprint_input(_resolve_grid(config)),
         config=config,
         detector=identify_detector(detector),
         description=describe_detector(detector),
         versions=list_versions() | {"torch": version("torch")},  # the same whether torch has been imported yet or not
     )
+
+
+def _resolve_grid(config: DetectionConfig) -> ResolvedInput:
+    """Return the raster file that gives the grid."""
+    return resolve_input(config.grid, allow_outside=config.allow_outside)
 
 
 def describe_detector(detector: Detector) -> dict[str, str]:
@@ -148,9 +156,10 @@ def fingerprint_input(resolved: ResolvedInput) -> dict[str, Any]:
         rasterio.errors.RasterioError: the image cannot be opened.
     """
     paths: list[Path] = []
-    with network_timeouts(resolved), ignore_not_georeferenced():
+    with network_access(resolved), ignore_not_georeferenced():
         for name in resolved.gdal_names:
-            with rasterio.open(name) as dataset:
+            local, outside = is_local_name(name), resolved.allow_outside
+            with open_raster(name, display_name=name, local=local, allow_outside=outside) as dataset:
                 paths += list_files(dataset, name)
     return _fingerprint_files(resolved, tuple(dict.fromkeys(paths)))
 

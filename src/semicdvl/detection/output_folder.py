@@ -3,7 +3,7 @@
     .OUT.partial/manifest.json    the key of the run and its ingredients
     .OUT.partial/tiles/           the score maps of the finished rows of tiles (`tiles.score_store.ScoreStore`)
     .OUT.partial/result/          becomes OUT; every run starts it again
-    .OUT.partial/lock             held by the run that is working here; the system releases it however that ends
+    .OUT.lock                     held by the run that is working here (`outputs.locks`)
 
 The key is a hash of everything that the score maps depend on: the bytes of the images, the grid, how they are read, the
 tiles, the detector. A run with another key starts from the beginning. OUT itself is not touched before the end, where
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import portalocker
-from portalocker.exceptions import AlreadyLocked, LockException
-
-from semicdvl.atomic_files import hash_values, make_output_error, replace_folder, write_json
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX, replace_folder
+from semicdvl.outputs.locks import lock_output
+from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
 from semicdvl.reading.json_files import read_json
 
@@ -69,7 +69,9 @@ def check_output_folder(out: Path, *, overwrite: bool) -> None:
 
 
 def _is_output(name: str) -> bool:
-    """Tell whether a file is an output, an evaluation of it, or what a GIS leaves beside one."""
+    """Tell whether a file is an output, an evaluation of it, or what a GIS or a killed process leaves beside one."""
+    if name.startswith(TEMPORARY_PREFIX):
+        return True
     known = OUTPUT_FILES + EXTRA_OUTPUT_FILES + EVALUATION_FILES
     return name in known or any(name.startswith(f"{file}.aux") or name.startswith(f"{file}-") for file in known)
 
@@ -93,6 +95,8 @@ def carry_over_other_files(out: Path, folder: Path) -> None:
     if not out.is_dir():
         return
     for path in out.iterdir():
+        if path.name.startswith(TEMPORARY_PREFIX):
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, folder / path.name, copy_function=_link_or_copy, symlinks=True)
         elif not _is_output(path.name):
@@ -129,8 +133,9 @@ def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder
         OutputError: the folder cannot be written, or another run is using it.
     """
     folder = out.parent / f".{out.name}.partial"
-    with _lock_folder(folder, out):
+    with lock_output(out):
         try:
+            folder.mkdir(exist_ok=True)
             yield _prepare_folder(folder, parts)
             replace_folder(folder / "result", out)
             shutil.rmtree(folder)
@@ -168,25 +173,3 @@ def _read_key(folder: Path) -> str | None:
     except InputError:
         return None
     return manifest.get("key") if isinstance(manifest, dict) else None
-
-
-@contextlib.contextmanager
-def _lock_folder(folder: Path, out: Path) -> Iterator[None]:
-    """Make the folder and hold its lock."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise make_output_error(out, error) from error
-    try:
-        try:
-            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except AlreadyLocked:
-            raise OutputError(
-                f"{out}: another run is writing to it ({folder.name}). Wait for it, or give another folder with -o."
-            ) from None
-        except LockException:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)

@@ -38,6 +38,8 @@ from semicdvl.evaluation.stratified_sample import (
 )
 from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
 from semicdvl.metrics.objects import ObjectMatches
+from semicdvl.outputs.exchange import write_file_set
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.reports.numbers import format_count
 
@@ -86,6 +88,7 @@ class MapEvaluation:
         return found
 
 
+@lock_argument("out")
 def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
     out: Path,
     truth: Path,
@@ -121,7 +124,7 @@ def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
     """
     result = read_detected_map(out)
     known = None if area is None else read_polygons(area, grid=result.grid, layer=area_layer)
-    pixel_m2 = None if result.gsd_m is None else result.gsd_m**2
+    pixel_m2, outcomes = None if result.gsd_m is None else result.gsd_m**2, None
     if is_sample(truth):
         places = read_sample(truth, result, area=known)
         done = MapEvaluation(out, None, places, places.estimate_accuracy(pixel_m2=pixel_m2), pixel_m2)
@@ -132,15 +135,19 @@ def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
         drawn = draw_stratified_sample(result, total=sample, seed=seed, area=known, truth=real) if sample else None
         accuracy = None if drawn is None else drawn.estimate_accuracy(pixel_m2=pixel_m2)
         notes = _collect_notes(comparison, real, known)
+        outcomes = _label_outcomes(result, real, comparison.objects)
         done = MapEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
-        write_vector(out / "evaluation.gpkg", _label_outcomes(result, real, comparison.objects), layer="evaluation")
     settings: dict[str, Any] = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
     said = {"label_values": label_values and str(label_values), "truth_nodata": truth_nodata}
     settings |= {name: value for name, value in said.items() if value is not None}
-    write_json(out / "evaluation.json", _replace_nan({**_build_record(done, truth), "settings": settings}))
+    with write_file_set(Path(out)) as work:
+        if outcomes is not None:
+            write_vector(work / "evaluation.gpkg", outcomes, layer="evaluation")
+        write_json(work / "evaluation.json", _replace_nan({**_build_record(done, truth), "settings": settings}))
     return done
 
 
+@lock_argument("out")
 def draw_reference_sample(
     out: Path, *, count: int, seed: int = 0, area: Path | None = None, area_layer: str | None = None
 ) -> Path:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyogrio
 import rasterio
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
@@ -34,6 +33,7 @@ from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.open_dataset import check_numeric
 from semicdvl.raster.vector.files import CHANGES_LAYER
+from semicdvl.raster.vector.reading import list_layers, read_layer_info
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import IGNORE
 
@@ -191,7 +191,7 @@ def read_detected_map(out: Path) -> DetectedMap:
 def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
     """Read the polygons of a result, None if there are none."""
     try:
-        features = pyogrio.read_info(path, layer=CHANGES_LAYER)["features"]
+        features = read_layer_info(path, layer=CHANGES_LAYER)["features"]
     except DataSourceError as error:
         raise InputError(path, "is missing or damaged", "Run `semicdvl detect` again") from error
     return read_polygons(path, grid=grid, layer=CHANGES_LAYER) if features else None
@@ -206,8 +206,8 @@ def is_vector(path: Path) -> bool:
         with suppress(InputError), open_image_raster(path):
             return False
     try:
-        return path.exists() and any(kind is not None for _, kind in pyogrio.list_layers(path))
-    except DataSourceError:
+        return path.exists() and any(kind is not None for _, kind in list_layers(path))
+    except (DataSourceError, InputError):
         return False
 
 

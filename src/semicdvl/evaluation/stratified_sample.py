@@ -13,7 +13,6 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -23,6 +22,7 @@ from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.map_vs_truth import DetectedMap, Truth, is_vector, mask_counted_pixels
 from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate_sample, estimate_area_accuracy
 from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.reading import list_layers, read_layer, read_layer_info
 from semicdvl.types import IGNORE
 
 MIN_PLACES_PER_CLASS = 50
@@ -134,9 +134,9 @@ def is_sample(path: Path) -> bool:
     if not is_vector(path) or path.suffix.lower() in PARQUET_SUFFIXES or not path.is_file():
         return False
     try:
-        layers = pyogrio.list_layers(path)
-        return len(layers) > 0 and TRUTH_COLUMN in pyogrio.read_info(path, layer=layers[0][0])["fields"]
-    except (DataSourceError, DataLayerError):
+        layers = list_layers(path)
+        return len(layers) > 0 and TRUTH_COLUMN in read_layer_info(path, layer=layers[0][0])["fields"]
+    except (DataSourceError, DataLayerError, InputError):
         return False  # `read_polygons` reports it
 
 
@@ -148,7 +148,7 @@ def read_sample(path: Path, result: DetectedMap, *, area: PolygonLayer | None = 
         DataError: the column holds other values than 0, 1 and nothing.
     """
     try:
-        frame = gpd.read_file(path, engine="pyogrio")
+        frame = read_layer(path)
     except (DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(path, f"is not a sample that can be read ({reason})", "Draw the sample again") from error

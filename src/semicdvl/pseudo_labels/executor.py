@@ -23,7 +23,7 @@ from semicdvl.pseudo_labels.locks import lock_for_writing
 from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import PairFiles
-from semicdvl.worker_processes import ThreadCount, passive_waiting
+from semicdvl.worker_processes import ThreadCount, end_with_parent, passive_waiting
 
 PAIRS_AHEAD = 4
 """Pairs per worker that are submitted ahead of time."""
@@ -66,8 +66,9 @@ _labeler: PseudoLabeler | SemicdvlError | None = None
 def _start_worker(
     workers: WorkerSettings, root: Path, spec: StoreSpec, settings: CEGSettings, threads: ThreadCount
 ) -> None:
-    """Prepare a worker process; it leaves Ctrl-C to its parent, which lets it finish its pair."""
+    """Prepare a worker process; it leaves Ctrl-C to its parent, which lets it finish its pair, and ends with it."""
     global _labeler
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threads.apply()
     try:

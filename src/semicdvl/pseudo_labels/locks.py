@@ -18,7 +18,8 @@ from pathlib import Path
 import portalocker
 from portalocker.exceptions import LockException
 
-from semicdvl.atomic_files import TEMPORARY_PREFIX, make_output_error
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX
+from semicdvl.outputs.messages import make_output_error
 
 LOCK_FOLDER = ".locks"
 EXCLUSIVE, SHARED = portalocker.LockFlags.EXCLUSIVE, portalocker.LockFlags.SHARED

@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import CRSError
@@ -20,6 +18,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.raster.vector.object_table import measure_polygons
+from semicdvl.raster.vector.reading import read_layer, read_layer_info
 from semicdvl.reports.colours import KIND_COLOURS
 from semicdvl.review.folder import ServedPair
 from semicdvl.review.geometry import keep_polygons
@@ -68,12 +67,12 @@ def read_changes(path: Path, grid: Grid, pair: ServedPair) -> list[Change]:
     """
     remedy = "Run `semicdvl detect` again"
     try:
-        count = int(pyogrio.read_info(path, layer=CHANGES_LAYER)["features"])
+        count = int(read_layer_info(path, layer=CHANGES_LAYER)["features"])
         if count > MAX_OBJECTS:
             raise InputError(
                 path, f"holds {count:,} objects, more than a person can look at", "Give a larger --min-area"
             )
-        frame = gpd.read_file(path, layer=CHANGES_LAYER, engine="pyogrio")
+        frame = read_layer(path, layer=CHANGES_LAYER)
     except (DataSourceError, DataLayerError, CRSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(path, f"cannot be read ({str(error).splitlines()[0].rstrip('.')})", remedy) from error
     if (frame.crs is None) != (grid.crs is None) or (grid.crs is not None and frame.crs != grid.crs.to_wkt()):

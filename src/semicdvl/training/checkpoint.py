@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from semicdvl.atomic_files import TEMPORARY_PREFIX, write_folder_atomically, write_json
+from semicdvl.atomic_files import write_folder_atomically, write_json
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 from semicdvl.errors import CheckpointError, InputError
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.reading.json_files import read_model
 from semicdvl.reading.tensor_files import read_header
 

@@ -15,9 +15,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from semicdvl.atomic_files import make_output_error, write_atomically
+from semicdvl.atomic_files import write_atomically
 from semicdvl.config import TrainConfig
 from semicdvl.errors import CheckpointError
+from semicdvl.outputs.messages import make_output_error
 from semicdvl.reading.json_files import check_values, describe_fault
 from semicdvl.text_files import read_text_file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from semicdvl.config import Recipe
 from semicdvl.data.loaders import check_split, load_train_batches
 from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.samples import LoaderOptions
+from semicdvl.outputs.locks import lock_output
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch
 from semicdvl.training.checkpoint import check_last_checkpoint, find_last_checkpoint
 from semicdvl.training.compatibility import check_compatibility
-from semicdvl.training.distributed import join_process_group
+from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.training.length import TrainingLength, compute_training_length
 from semicdvl.training.loop import run_training_loop
 from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_source
@@ -34,17 +36,19 @@ def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRu
     Raises:
         ConfigError, DataError, StoreError, InputError: the recipe, or what it names, cannot be used.
         CheckpointError: `run` holds a run of another recipe, or of another number of processes.
+        OutputError: another process trains in `run`, or it cannot be written.
         DivergedError: the loss is not a number.
     """
+    processes = join_process_group(recipe.train.device)
     is_resumed = (run / "run.json").exists()
-    with leave_nothing_if_refused(run, keep=lambda: is_resumed or find_last_checkpoint(run) is not None):
-        return _train(recipe, run, quiet=quiet)
+    with lock_output(run) if processes.is_main else nullcontext():
+        with leave_nothing_if_refused(run, keep=lambda: is_resumed or find_last_checkpoint(run) is not None):
+            return _train_locked(recipe, run, processes, quiet=quiet)
 
 
-def _train(recipe: Recipe, run: Path, *, quiet: bool) -> TrainedRun:
-    """Do what `train_recipe` says."""
+def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: bool) -> TrainedRun:
+    """Train what a recipe describes; the first process holds the lock of the run."""
     began, config = time.monotonic(), recipe.train
-    processes = join_process_group(config.device)
     record = start_record(recipe, run, processes)
     processes.wait_for_all()  # all have read the directory before the first one writes
     if record.get("status") == "finished":

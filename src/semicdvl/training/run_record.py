@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
-from semicdvl.atomic_files import TEMPORARY_PREFIX, hash_values, write_json
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.checkpoint import RUN_FORMAT, read_run
 from semicdvl.config import Recipe
 from semicdvl.data.split_file import write_split
 from semicdvl.data.splits import count_leaks
 from semicdvl.errors import CheckpointError
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.reading.json_files import describe_fault
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.checkpoint import FitResult

@@ -55,10 +55,14 @@ class Threaded(Detector):
 
     fail_at: int = -1
     die: bool = False
+    die_once: Path | None = None
     name: str = "threaded"
     map_count: int = 2
 
     def predict_scores(self, t1_HWC, t2_HWC, *, gsd_m=None):
+        if self.die_once is not None and t1_HWC[0, 0, 0] == 33 and not self.die_once.exists():
+            self.die_once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.die and t1_HWC[0, 0, 0] > 128:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fail_at == t1_HWC[0, 0, 0]:
@@ -249,6 +253,21 @@ def test_a_worker_that_dies_is_told_in_words_and_what_is_done_is_kept(tmp_path, 
         write_detection(before, after, tmp_path / "o", detector=Threaded(die=True), config=TILES, progress=QUIET,
                executor=engine)  # fmt: skip
     assert list((tmp_path / ".o.partial" / "tiles").glob("*.json")) and not (tmp_path / "o").exists()
+
+
+def test_the_tile_of_a_dead_worker_is_computed_again(tmp_path, engine):
+    """One worker is killed in the middle of a tile; the result has the bytes of one process."""
+    dates = [city(150, 140, seed=seed) for seed in (0, 1)]
+    dates[0][:, 48:112, 48:112] = 33
+    before, after = (png(tmp_path / f"{date}.png", dates[date]) for date in range(2))
+    mark = tmp_path / "died"
+    mark.touch()
+    write_detection(before, after, tmp_path / "here", detector=Threaded(die_once=mark), config=TILES, progress=QUIET)
+    mark.unlink()
+    write_detection(before, after, tmp_path / "there", detector=Threaded(die_once=mark), config=TILES, progress=QUIET,
+           executor=engine)  # fmt: skip
+    assert mark.exists(), "a worker died"
+    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
 
 
 # ------------------------------------------------------------------------------------------------ without a cluster

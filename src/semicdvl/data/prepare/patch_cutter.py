@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.atomic_files import make_output_error
 from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers
 from semicdvl.data.prepare.spatial_split import LABELLED, SKIPPED, UNLABELLED, CutPatch, PatchCell
 from semicdvl.errors import InputError, OutputError
+from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reading.json_files import parse_json
 from semicdvl.text_files import read_text_file

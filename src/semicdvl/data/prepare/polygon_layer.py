@@ -26,6 +26,7 @@ from shapely import STRtree
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.reading import list_layers, read_layer
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.registry import suggest_nearest
@@ -224,7 +225,7 @@ def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
             columns = [STATE_COLUMN] if name == REVIEWED_LAYER else []
             try:
-                return gpd.read_file(path, layer=name, columns=columns, engine="pyogrio")
+                return read_layer(path, layer=name, columns=columns)
             except shapely.errors.ShapelyError:
                 return _read_mended(path, name, columns)
     except (DataSourceError, DataLayerError, ValueError) as error:
@@ -287,7 +288,7 @@ def _read_parquet(path: Path) -> gpd.GeoDataFrame:
 
 def _choose_layer(path: Path, requested: str | None) -> str:
     """Return the name of the layer to read."""
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    layers = [str(name) for name, kind in list_layers(path) if kind is not None]
     listed = ", ".join(layers) or "none"
     if requested is None:
         if len(layers) == 1:

@@ -28,6 +28,7 @@ from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch
 from semicdvl.data.publication import Publication, find_publication
 from semicdvl.data.splits import count_leaks, read_published_lists, select_split
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.registry import resolve_builder
 from semicdvl.types import PairFiles, Split
 
@@ -251,6 +252,7 @@ def _collect_notes(dataset: ChangeDataset, list_folder: Path | None, *, is_uncut
 
 
 # ------------------------------------------------------------------------------------------------ writing
+@lock_argument("out")
 def _cut_dataset(dataset: ChangeDataset, root: Path, out: Path, list_folder: Path | None, console: Console) -> int:
     """Write patches and lists into another folder; return how many patches were written."""
     if out.resolve() == root.resolve():

@@ -37,6 +37,8 @@ from semicdvl.data.prepare.spatial_split import (
     split_by_blocks,
 )
 from semicdvl.errors import ConfigError, DataError, OutputError
+from semicdvl.outputs.exchange import sweep_unfinished_files
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.reading.json_files import read_json
@@ -52,6 +54,7 @@ VECTOR_SUFFIXES_HASHED = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".parq
 """Inputs that are recognised by their content; rasters, which are large, by size and time of modification."""
 
 
+@lock_argument("out")
 def prepare_patches(
     before: Path,
     after: Path,
@@ -92,6 +95,7 @@ def prepare_patches(
         is_resumed = (out / "prepare.json").is_file()
         with leave_nothing_if_refused(out, keep=lambda: is_resumed):
             _start_folder(out, key, inputs, settings)
+            sweep_unfinished_files(out, depth=2)
             with open_journal(out) as journal:
                 patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
             notes = _collect_notes(pair, layers, cells, settings)

@@ -30,6 +30,7 @@ from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import read_run_record
 from semicdvl.detection.tiles.tile_runner import TileExecutor
 from semicdvl.errors import InputError, OutputError, SemicdvlError
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.reading.json_files import read_json
 from semicdvl.types import Detector
@@ -41,6 +42,7 @@ INDEX_INTERVAL_S = 10.0
 """How often the list is written while pairs are processed; at the end it is written in any case."""
 
 
+@lock_argument("root")
 def detect_batch(
     table: PairsTable,
     root: Path,
@@ -134,7 +136,11 @@ def _fingerprint_earlier(
         return None
     try:
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-            names = resolve_input(pair.before), resolve_input(pair.after)
+            outside = config.allow_outside
+            names = (
+                resolve_input(pair.before, allow_outside=outside),
+                resolve_input(pair.after, allow_outside=outside),
+            )
             return fingerprint_run(names, detector=detector, config=config)
     except (InputError, RasterioError):  # `write_detection` reports it in full
         return None

@@ -27,6 +27,7 @@ from semicdvl.checkpoint import load_network, read_run
 from semicdvl.detection.detectors.inference import FOLDING_TOLERANCE, ChangeLogits, fold_batch_norms, keep_change_head
 from semicdvl.detection.detectors.onnx import INPUT_NAMES, METADATA_KEY, METADATA_VERSION, OUTPUT_NAME, open_session
 from semicdvl.errors import ConfigError, MissingExtraError
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 from semicdvl.version import __version__
 
@@ -83,6 +84,7 @@ def export_onnx(run: Path, path: Path, *, threshold: float = 0.5, trust: Sequenc
     return export_network(network, path, threshold=threshold, origin={"run": run.name, "recipe": parts})
 
 
+@lock_argument("path")
 def export_network(
     network: nn.Module, path: Path, *, threshold: float = 0.5, origin: Mapping[str, Any] | None = None
 ) -> OnnxExport:

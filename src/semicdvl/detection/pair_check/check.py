@@ -52,6 +52,7 @@ def check_image_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     alpha: str = "auto",
     stretch: str = "auto",
     collar: str = "auto",
+    allow_outside: bool = False,
 ) -> PairCheck:
     """Measure how well two images fit each other.
 
@@ -66,13 +67,22 @@ def check_image_pair(  # noqa: PLR0913  (all that determines how a pair is read)
         alpha: the same.
         stretch: the same.
         collar: the same.
+        allow_outside: the same.
 
     Raises:
         InputError: an image cannot be opened or read, or the two do not overlap.
         OutputError: the folder cannot be written.
     """
     with open_pair(
-        before, after, bands=bands, after_bands=after_bands, grid=grid, alpha=alpha, stretch=stretch, collar=collar
+        before,
+        after,
+        bands=bands,
+        after_bands=after_bands,
+        grid=grid,
+        alpha=alpha,
+        stretch=stretch,
+        allow_outside=allow_outside,
+        collar=collar,
     ) as pair:
         check = measure_pair(pair)
         if out is not None:
@@ -209,6 +219,7 @@ def open_pair_as_configured(before: ImageInput, after: ImageInput, *, config: De
         alpha=config.alpha,
         stretch=config.stretch,
         collar=config.collar,
+        allow_outside=config.allow_outside,
     )
 
 

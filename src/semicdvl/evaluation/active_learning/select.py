@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from semicdvl.atomic_files import write_folder_atomically
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import open_checked_pair, open_pair_as_configured
@@ -31,7 +30,10 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning import report
 from semicdvl.evaluation.active_learning.patch_scores import PatchScores, describe_patches, score_patches
 from semicdvl.evaluation.map_vs_truth import DetectedMap, read_detected_map
+from semicdvl.outputs.exchange import write_file_set
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import find_pixel_offset
+from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.reports.numbers import format_count
@@ -120,6 +122,7 @@ class PatchSuggestions:
         return "\n".join([*lines, "Digitise all changes inside the boxes as polygons, then:", f"  {self.next_command}"])
 
 
+@lock_argument("out")
 def suggest_patches(
     out: Path, *, config: SuggestConfig | None = None, source: FeatureExtractor | None = None
 ) -> PatchSuggestions:
@@ -239,6 +242,11 @@ def _locate_image(result: DetectedMap, record: StoredRecord, date: str, given: s
         return given
     facts = getattr(record.inputs, date)
     path: str = facts.path
+    if facts.size_bytes is None and resolve_input(path).is_remote:
+        remedy = f"Name it yourself: `semicdvl suggest {result.out} --{date} ADDRESS`"
+        raise InputError(
+            path, f"is an address that {result.out.name}/run.json names; nothing is fetched for it", remedy
+        )
     if facts.size_bytes is not None and not Path(path).is_file():
         remedy = f"Give its new path: `semicdvl suggest {result.out} --{date} FILE`"
         raise InputError(path, f"does not exist any more, but {result.out.name} was made of it", remedy)
@@ -283,11 +291,8 @@ def build_boxes(suggested: PatchSuggestions, result: DetectedMap) -> gpd.GeoData
 
 def _write_files(suggested: PatchSuggestions, result: DetectedMap, pair: RasterPair) -> None:
     """Write both files to a temporary folder and move them to their places together."""
-    with write_folder_atomically(result.out / ".suggest") as room:
+    with write_file_set(result.out) as room:
         write_vector(room / SUGGESTION_FILES[0], build_boxes(suggested, result), layer="suggest")
         report.write_suggestion_report(
             room / SUGGESTION_FILES[1], result, pair, suggested.patches, suggested.novelty_N, suggested.notes
         )
-    for name in SUGGESTION_FILES:
-        (result.out / ".suggest" / name).replace(result.out / name)
-    (result.out / ".suggest").rmdir()

@@ -19,7 +19,8 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from semicdvl.atomic_files import make_output_error, write_atomically
+from semicdvl.atomic_files import write_atomically
+from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 
@@ -187,8 +188,6 @@ def translate_gdal_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError, DataSourceError, DataLayerError) as error:
-        lines = str(error.__cause__ or error).strip().splitlines()
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
-        raise make_output_error(path, OSError(reason)) from error
+        raise make_output_error(path, error.__cause__ or error) from error
     except OSError as error:
         raise make_output_error(path, error) from error

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, avoid_antimeridian, find_pixel_offset, move_to_longitudes_of
 from semicdvl.raster.io.collar import LOSSY_COMPRESSIONS, LOSSY_DILATION_PX, MIN_COLLAR_PX, Collar, find_collars
-from semicdvl.raster.io.inputs import ResolvedInput, network_timeouts
+from semicdvl.raster.io.inputs import ResolvedInput, network_access
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
 from semicdvl.raster.io.pair_stretch import measure_stretch
@@ -206,7 +206,7 @@ class ImageReader:
         """Read data values and the validity mask of a dataset."""
         shape = (len(self.bands), *size_hw)
         try:
-            with network_timeouts(self.input):
+            with network_access(self.input):
                 data_CHW = dataset.read(list(self.bands), window=window, out_shape=shape, resampling=resampling)
                 mask_HW = dataset.dataset_mask(window=window, out_shape=size_hw)
         except RasterioError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import rasterio
 
 from semicdvl.errors import InputError
+from semicdvl.raster.file_access import ACCESS_SETTINGS, LOCAL_SETTINGS
 from semicdvl.reading.regular_files import find_path_fault, require_file_or_folder
 
 ImageInput = str | Path | Sequence[str | Path]
@@ -66,10 +67,12 @@ class ResolvedInput:
     Attributes:
         gdal_names: what GDAL opens, one name per file; later files lie over earlier ones.
         display_name: what the user gave, without the credentials in an address (passwords, signatures).
+        allow_outside: whether a VRT may have sources outside of its folder (`raster.file_access`).
     """
 
     gdal_names: tuple[str, ...]
     display_name: str
+    allow_outside: bool = False
 
     def __str__(self) -> str:
         """Return the display name."""
@@ -81,7 +84,7 @@ class ResolvedInput:
         return any(is_remote_name(name) for name in self.gdal_names)
 
 
-def resolve_input(image: ImageInput) -> ResolvedInput:
+def resolve_input(image: ImageInput, *, allow_outside: bool = False) -> ResolvedInput:
     """Resolve what was given for one image into the names that GDAL opens.
 
     A string is a file, a folder (its GeoTIFF and JPEG 2000 files, sorted by name, make a mosaic), a pattern such as
@@ -97,7 +100,7 @@ def resolve_input(image: ImageInput) -> ResolvedInput:
     names = [name for one in several for text in _split_list(_to_text(one)) for name in _resolve_text(text)]
     if not names:
         raise InputError(display_name or "(nothing)", "No image was given", "Give the path of an image, or of several")
-    return ResolvedInput(tuple(names), display_name)
+    return ResolvedInput(tuple(names), display_name, allow_outside)
 
 
 def is_remote_name(gdal_name: str) -> bool:
@@ -110,15 +113,15 @@ def is_local_name(gdal_name: str) -> bool:
     return not gdal_name.startswith("/vsi") and not (_GDAL_PREFIX.match(gdal_name) and not Path(gdal_name).exists())
 
 
-def network_timeouts(resolved: ResolvedInput) -> AbstractContextManager[Any]:
-    """Return the context in which a remote image is opened and read, so that a dead address ends in an error.
+def network_access(resolved: ResolvedInput) -> AbstractContextManager[Any]:
+    """Return the context in which an image is opened and read.
 
-    It sets `NETWORK_TIMEOUTS`; for a local image it does nothing.
+    For a remote one it sets `NETWORK_TIMEOUTS`, so that a dead address ends in an error; for a local one there is no
+    network.
     """
-    if not resolved.is_remote:
-        return nullcontext()
+    given = {key: value for key, value in NETWORK_TIMEOUTS.items() if key not in os.environ}
     settings: AbstractContextManager[Any] = rasterio.Env(
-        **{key: value for key, value in NETWORK_TIMEOUTS.items() if key not in os.environ}
+        **(ACCESS_SETTINGS | given if resolved.is_remote else LOCAL_SETTINGS)
     )
     return settings
 

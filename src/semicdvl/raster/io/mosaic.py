@@ -87,11 +87,12 @@ def open_mosaic(
     paths: list[Path] = []
     notes: dict[str, None] = {}
     with ExitStack() as views:
-        with open_dataset(first_name, display_name=first_name) as opened:
+        outside = resolved.allow_outside
+        with open_dataset(first_name, display_name=first_name, allow_outside=outside) as opened:
             first = choose_alpha_band(opened, first_name, views, alpha=alpha).dataset
             parts = []
             for name in resolved.gdal_names:
-                with open_dataset(name, display_name=name) as dataset:
+                with open_dataset(name, display_name=name, allow_outside=outside) as dataset:
                     paths += list_files(dataset, name)
                     require_north_up(dataset, name)
                     choice = choose_alpha_band(dataset, name, views, alpha=alpha)

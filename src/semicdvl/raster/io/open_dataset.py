@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
+from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
@@ -28,12 +29,13 @@ SAMPLED_BLOCKS = 12
 """Along each axis, of the blocks of a TIFF that are checked for pixels."""
 
 
-def open_dataset(gdal_name: str, *, display_name: str) -> Any:
+def open_dataset(gdal_name: str, *, display_name: str, allow_outside: bool = False) -> Any:
     """Open one file with rasterio.
 
     Args:
         gdal_name: what GDAL opens.
         display_name: name of the file in messages.
+        allow_outside: whether a VRT may have sources outside of its folder (`raster.file_access`).
 
     Raises:
         InputError: the file is missing, unreachable, no image, damaged or without pixels, its pixels are complex or
@@ -48,7 +50,7 @@ def open_dataset(gdal_name: str, *, display_name: str) -> Any:
         raise InputError(display_name, "This is a folder, not an image file", "Give a GeoTIFF, PNG or JPEG file")
     try:
         with ignore_not_georeferenced():
-            dataset = rasterio.open(gdal_name)
+            dataset = open_raster(gdal_name, display_name=display_name, local=local, allow_outside=allow_outside)
             dataset.transform  # noqa: B018  (reading it warns, once)
     except RasterioError as error:
         raise _open_error(gdal_name, display_name, error) from error

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 from semicdvl.errors import InputError
 from semicdvl.raster.io.alpha_band import choose_alpha_band
 from semicdvl.raster.io.image_reader import ImageReader
-from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_timeouts, resolve_input
+from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_access, resolve_input
 from semicdvl.raster.io.mosaic import open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, open_dataset, read_grid
 from semicdvl.raster.io.upright_view import open_upright_view
@@ -35,10 +35,11 @@ def open_image_reader(
             the files of a mosaic do not fit together.
     """
     resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
-    with network_timeouts(resolved):
+    with network_access(resolved):
         notes: tuple[str, ...] = ()
         if len(resolved.gdal_names) == 1:
-            dataset, views = open_dataset(resolved.gdal_names[0], display_name=resolved.display_name), ExitStack()
+            name, views = resolved.display_name, ExitStack()
+            dataset = open_dataset(resolved.gdal_names[0], display_name=name, allow_outside=resolved.allow_outside)
             files = list_files(dataset, resolved.gdal_names[0])
         else:
             dataset, views, files, notes = open_mosaic(resolved, alpha=alpha)

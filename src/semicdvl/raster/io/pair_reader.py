@@ -16,7 +16,7 @@ from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
 from semicdvl.raster.io.alpha_band import check_alpha_choice
 from semicdvl.raster.io.collar import check_collar_choice
 from semicdvl.raster.io.image_reader import ImageReader
-from semicdvl.raster.io.inputs import ImageInput, network_timeouts, resolve_input
+from semicdvl.raster.io.inputs import ImageInput, network_access, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describe_processing
@@ -157,6 +157,7 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     alpha: str = "auto",
     stretch: str = "auto",
     collar: str = "auto",
+    allow_outside: bool = False,
 ) -> RasterPair:
     """Open two images of one place on one grid.
 
@@ -184,6 +185,7 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
             values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
         collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
             solid black ones), "black", "white" or "none".
+        allow_outside: whether a VRT may have sources outside of its folder (`raster.file_access`).
 
     Raises:
         InputError: a file is missing, unreachable, no image, damaged, has fewer than 3 bands, has no CRS although the
@@ -196,13 +198,15 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
     check_collar_choice(collar)
     parse_stretch(stretch)
     with ExitStack() as opened:
-        first = open_image_reader(before, bands=bands, alpha=alpha, collar=collar)
+        named = resolve_input(before, allow_outside=allow_outside)
+        first = open_image_reader(named, bands=bands, alpha=alpha, collar=collar)
         opened.callback(first.close)
+        named = resolve_input(after, allow_outside=allow_outside)
         second = open_image_reader(
-            after, bands=bands if after_bands is None else after_bands, alpha=alpha, collar=collar
+            named, bands=bands if after_bands is None else after_bands, alpha=alpha, collar=collar
         )
         opened.callback(second.close)
-        reference_grid = _choose_reference_grid(first, second, grid)
+        reference_grid = _choose_reference_grid(first, second, grid, allow_outside=allow_outside)
         pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment, stretch=stretch)
         opened.pop_all()  # from here on the pair closes the files
     return pair
@@ -219,7 +223,7 @@ def _check_options(bands: Sequence[int] | None, after_bands: Sequence[int] | Non
         )
 
 
-def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | Path) -> Grid:
+def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | Path, *, allow_outside: bool) -> Grid:
     """Return the whole grid whose pixels the result has."""
     if grid == "after":
         return after.grid
@@ -233,8 +237,9 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
     if len(resolved.gdal_names) != 1:
         remedy = f"Give one of {', '.join(GRID_CHOICES)}, or the path of one raster file"
         raise InputError(name, "The grid must come from a single raster", remedy)
-    with network_timeouts(resolved), ExitStack() as views:
-        dataset = views.enter_context(open_dataset(resolved.gdal_names[0], display_name=name))
+    with network_access(resolved), ExitStack() as views:
+        opened = open_dataset(resolved.gdal_names[0], display_name=name, allow_outside=allow_outside)
+        dataset = views.enter_context(opened)
         if dataset.crs is None and dataset.gcps[1] is None and dataset.rpcs is None:
             problem = "The raster has no CRS, so its grid cannot be used for other images"
             raise InputError(name, problem, "Give a GeoTIFF with a CRS")

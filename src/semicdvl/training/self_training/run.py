@@ -29,6 +29,7 @@ from semicdvl.detection.pair_check.check import open_checked_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.results import SavedDetection
 from semicdvl.errors import OutputError
+from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -100,6 +101,7 @@ class AdaptResult:
         )
 
 
+@lock_argument("run")
 def adapt_to_pair(
     before: ImageInput,
     after: ImageInput,
@@ -204,6 +206,7 @@ def build_detect_command(before: ImageInput, after: ImageInput, run: Path, detec
     words += ["--grid", detection.grid] if detection.grid != "before" else []
     words += ["--alpha", detection.alpha] if detection.alpha != "auto" else []
     words += ["--stretch", detection.stretch] if detection.stretch != "auto" else []
+    words += ["--allow-outside"] if detection.allow_outside else []
     words += ["--normalise", detection.normalise] if detection.normalise != "none" else []
     return shlex.join([*words, *(["--align"] if detection.align else [])])
 

@@ -1,0 +1,1 @@
+"""Outputs that survive kills and have one writer: locks, and folders that change places at once."""

@@ -1,0 +1,41 @@
+"""What a user is told when something cannot be written, and which errors of writers mean just that."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from semicdvl.errors import OutputError
+
+FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors of the system that are always about writing: disk full, over quota, file too large, read-only."""
+WRITER_PACKAGES = frozenset(
+    {
+        "_sqlite3",
+        "matplotlib",
+        "pyarrow",
+        "pyogrio",
+        "rasterio",
+        "safetensors",
+        "safetensors_rust",
+        "sqlite3",
+        "zipfile",
+    }
+)
+"""Packages whose own errors, raised while a file is written, say that it cannot be."""
+
+
+def make_output_error(path: Path, error: BaseException) -> OutputError:
+    """Return the error for a path that could not be written, with the reason that the system or the writer gives."""
+    given = getattr(error, "strerror", None) or str(error)
+    lines = str(given).strip().splitlines()
+    reason = lines[0].rstrip(".") if lines else type(error).__name__
+    return OutputError(f"{path}: cannot be written ({reason}). Free some space or give another folder with -o.")
+
+
+def is_writing_error(error: BaseException) -> bool:
+    """Tell whether an error that came while a file was written is the system's or of the library that writes it."""
+    if isinstance(error, OSError):
+        return True
+    kinds = (kind.__module__.partition(".")[0] for kind in type(error).__mro__)
+    return any(package in WRITER_PACKAGES for package in kinds)
