@@ -2,6 +2,7 @@
 #   make demo    the whole way on a synthetic city: detect, pseudo-label, train, evaluate, one report (offline)
 #   make test    the tests
 #   make test-slow   the tests that take minutes: tutorials, notebooks, pinned outputs
+#   make test-robustness   all malformed inputs, of which `make test` runs a share
 #   make check   format, lint, types, tests: what CI runs
 #   make docs    the documentation site, into site/
 #   make web     the review page, from web/ into the package; the only target that needs Node
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: demo test test-slow check docs web format lint types setup clean
+.PHONY: demo test test-slow test-robustness check docs web format lint types setup clean
 
 setup: $(READY)
 
@@ -32,7 +33,11 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not robustness"
+
+test-robustness: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m robustness tests/robustness
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.robustness.report --seed 1
 
 check: format lint types test
 

@@ -24,7 +24,7 @@ import rasterio
 from numpy.typing import NDArray
 from rich.console import Console
 
-from semicdvl.atomic_files import read_json, write_json
+from semicdvl.atomic_files import write_json
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import read_mask
@@ -34,6 +34,7 @@ from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.reading.json_files import read_json
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city

@@ -88,7 +88,7 @@ def extract_streaming(folder: Path, min_area_px: int) -> list[shapely.Geometry]:
                 for mask in small:
                     part = Window(mask.col, mask.row, mask.shape_hw[1], mask.shape_hw[0])
                     cleaned.write(np.where(mask.mask_HW, 0, cleaned.read(1, window=part)), 1, window=part)
-    return list(collector.build_table().frame.geometry)
+    return list(collector.build_layer().frame.geometry)
 
 
 def extract_gdal(folder: Path, min_area_px: int, *, sieved: bool) -> list[shapely.Geometry]:

@@ -3,13 +3,16 @@
     python benchmarks/raster.py                        8192 x 8192 without a network, 2048 x 2048 with the small one
     python benchmarks/raster.py --size 16384 --only null
 
-Synthetic images of houses on noisy ground, as tiled GeoTIFFs. Every row is measured in a process of its own:
+Synthetic images of houses on noisy ground (or, with `--scene noise`, of single pixels that differ, which are as many
+objects), as tiled GeoTIFFs. Every row is measured in a process of its own:
 
 null        a detector without computation and without detections: what remains is the engine, from reading to report
 difference  a detector of little cost with detections: maps that are not constant, and many objects
+cva         an unsupervised method, which looks at the whole pair first
 network     `siam_light` on EfficientNet-Lite0 with random weights; the same network is first run on tiles that lie in
             memory. "of bare" compares pixels of tiles: what reading, blending and writing take away. Neighbouring tiles
             overlap, so the map grows by fewer pixels than the network sees: the price of having no seams, given too.
+aerial      the embedded vision-language model with change events, which finds instances
 
 MPix/s are pixels of the map per second of wall time over the whole command; "tiles" the same of the stage that reads,
 detects and blends; "core s" is the processor time of the whole command, which other work on the machine changes less.
@@ -36,14 +39,19 @@ from affine import Affine
 from numpy.typing import NDArray
 from rich.console import Console
 
+import semicdvl as cd
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import NetworkDetector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import measure_peak_memory_mib
 from semicdvl.raster.tiling import plan_tiles
-from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
+from semicdvl.types import IGNORE, ChangeMap, Detector, PairTiles, ScoreStrips, TilePrediction
 
 ROWS = 512
+KINDS = ("null", "difference", "cva", "network", "aerial")
+"""Rows of the table."""
+NOISE_FRAC = 0.015
+"""Share of pixels that differ in the scene `noise`: about 13,000 objects a megapixel."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +82,19 @@ class Cheap(Detector):
             yield ChangeMap(change_HW, np.where(strip.valid_HW, score_HW, np.float32(np.nan)))
 
 
-class Timed:
+class Timed(Detector):
     """A detector, and how long it was at work on tiles."""
 
     def __init__(self, inner: Detector) -> None:
         """Wrap a detector."""
         self.inner, self.inside_s = inner, 0.0
-        self.name, self.map_count, self.decide = inner.name, inner.map_count, inner.decide
+        self.name, self.map_count = inner.name, inner.map_count
+
+    def prepare(self, tiles: PairTiles) -> Detector:
+        """Show the pair to the detector."""
+        self.inner = self.inner.prepare(tiles)
+        self.map_count = self.inner.map_count
+        return self
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
@@ -90,6 +104,33 @@ class Timed:
         scores_PHW = self.inner.predict_scores(t1_HWC, t2_HWC, gsd_m=gsd_m)
         self.inside_s += time.perf_counter() - began
         return scores_PHW
+
+    def predict_tile(
+        self,
+        t1_HWC: NDArray[np.uint8],
+        t2_HWC: NDArray[np.uint8],
+        *,
+        valid_HW: NDArray[np.bool_],
+        gsd_m: float | None = None,
+    ) -> TilePrediction:
+        """Do what the detector does, instances and all."""
+        began = time.perf_counter()
+        found = self.inner.predict_tile(t1_HWC, t2_HWC, valid_HW=valid_HW, gsd_m=gsd_m)
+        self.inside_s += time.perf_counter() - began
+        return found
+
+    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
+        """Do what the detector does."""
+        return self.inner.decide(strips)
+
+
+def build_detector(kind: str) -> Detector:
+    """Return the detector of a row of the table."""
+    if kind == "network":
+        return network_detector()
+    if kind == "cva":
+        return cd.create_detector("cva")
+    return cd.create_vlm_detector("aerial") if kind == "aerial" else Cheap(kind == "null")
 
 
 def network_detector() -> NetworkDetector:
@@ -105,8 +146,9 @@ def network_detector() -> NetworkDetector:
 
 
 # ------------------------------------------------------------------------------------------------ images
-def write_pair(folder: Path, side_px: int, *, compress: str) -> tuple[Path, Path]:
-    """Write two images; a fifth of the houses differ."""
+def write_pair(folder: Path, side_px: int, *, compress: str, scene: str = "city") -> tuple[Path, Path]:
+    """Write two images: of a city, where a fifth of the houses differ, or of noise, where single pixels do."""
+    draw_rows = {"city": _draw_rows, "noise": _draw_noise}[scene]
     paths = folder / "before.tif", folder / "after.tif"
     for date, path in enumerate(paths):
         profile = {
@@ -116,7 +158,7 @@ def write_pair(folder: Path, side_px: int, *, compress: str) -> tuple[Path, Path
         }  # fmt: skip
         with rasterio.open(path, "w", **profile) as target:
             for row in range(0, side_px, ROWS):
-                rows_HWC = _draw_rows(row, min(ROWS, side_px - row), side_px, date=date)
+                rows_HWC = draw_rows(row, min(ROWS, side_px - row), side_px, date=date)
                 target.write(rows_HWC.transpose(2, 0, 1), window=((row, row + len(rows_HWC)), (0, side_px)))
     return paths
 
@@ -134,10 +176,19 @@ def _draw_rows(row: int, height: int, width: int, *, date: int) -> NDArray[np.ui
     return image_HWC + own.integers(0, 8, image_HWC.shape, np.uint8)
 
 
+def _draw_noise(row: int, height: int, width: int, *, date: int) -> NDArray[np.uint8]:
+    """Draw some rows of dark noise, in which 1.5 % of the pixels are bright at the second date."""
+    own = np.random.default_rng([date, row])
+    image_HWC = own.integers(60, 68, (height, width, 3), np.uint8)
+    if date:
+        image_HWC[own.random((height, width), np.float32) < NOISE_FRAC] += 120
+    return image_HWC
+
+
 # ------------------------------------------------------------------------------------------------ one process
 def run_row(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any]:
     """Run one row of the table in this process."""
-    detector: Detector = network_detector() if kind == "network" else Cheap(kind == "null")
+    detector = build_detector(kind)
     bare = bare_rate(detector, tile_px) if kind == "network" else None
     settings = DetectionConfig(tile_px=tile_px, overlap_px=overlap_px)
     before, after = folder / "before.tif", folder / "after.tif"
@@ -188,7 +239,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=8192, help="side of the rasters in pixels, without a network")
     parser.add_argument("--network-size", type=int, default=2048, help="the same with the small network")
-    parser.add_argument("--only", choices=("null", "difference", "network"), help="one row of the table")
+    parser.add_argument("--only", choices=KINDS, help="one row of the table")
+    parser.add_argument("--scene", choices=("city", "noise"), default="city", help="what the images show")
     parser.add_argument("--compress", default="none", help="of the images: none, lzw, deflate, ...")
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--overlap", type=int, default=128)
@@ -199,11 +251,11 @@ def main() -> None:
     )
     columns = "detector | px | MPix/s | tiles | core s | seconds by stage | objects | peak MiB"
     print(f"\n| {columns} |\n" + "|---" * 8 + "|", flush=True)
-    for kind in ("null", "difference", "network"):
+    for kind in KINDS:
         if options.only in (None, kind):
-            side_px = options.network_size if kind == "network" else options.size
+            side_px = options.network_size if kind in ("network", "aerial") else options.size
             with tempfile.TemporaryDirectory() as folder:
-                write_pair(Path(folder), side_px, compress=options.compress)
+                write_pair(Path(folder), side_px, compress=options.compress, scene=options.scene)
                 print_row(kind, in_process(kind, Path(folder), options), side_px)
 
 

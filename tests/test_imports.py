@@ -29,6 +29,7 @@ FLOORS = [
     {"registry"},
     {"types", "metrics", "atomic_files", "text_files", "worker_processes"},
     {"outputs"},
+    {"reading"},
     {"errors", "version"},
 ]
 """Rooms from top to bottom; those of one floor don't import each other."""

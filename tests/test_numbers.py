@@ -13,12 +13,13 @@ from tests.support.command import command
 from tests.support.dataset_files import folder_of_pairs
 
 import semicdvl as cd
-from semicdvl.atomic_files import read_json, write_json
+from semicdvl.atomic_files import write_json
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_weights, save_weights
 from semicdvl.config import parse_recipe
 from semicdvl.errors import CheckpointError, ConfigError, InputError, StoreError
 from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
+from semicdvl.reading.json_files import read_json
 from semicdvl.training.checkpoint import TrainingCheckpoint
 from semicdvl.types import Segments
 

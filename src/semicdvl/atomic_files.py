@@ -1,4 +1,4 @@
-"""Write files completely or not at all; read JSON; hash files and values."""
+"""Write files completely or not at all; hash files and values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from semicdvl.errors import InputError
+from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, StoreError
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX, replace_folder, sync_file
 from semicdvl.outputs.locks import lock_output
 from semicdvl.outputs.messages import is_writing_error, make_output_error
+from semicdvl.reading.regular_files import require_regular_file
 
 
 @contextlib.contextmanager
@@ -81,6 +82,33 @@ def _write_locked_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def leave_nothing_if_refused(folder: Path, *, keep: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Delete what the block wrote into a folder if it ends with an error that the user must correct.
+
+    What was there before stays. Without this the corrected call would meet the remains of the refused one.
+
+    Args:
+        folder: where the block writes; it need not exist.
+        keep: asked after an error; True keeps what was written, since it can be resumed.
+    """
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    except (InputError, ConfigError, DataError, StoreError, CheckpointError):
+        if not keep():
+            for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for each in missing:
+                    each.rmdir()
+        raise
+
+
 def write_bytes_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Write a small file at once: the same as `write_atomically`, with half as many system calls.
 
@@ -115,42 +143,16 @@ def write_bytes_atomically(path: Path, content: bytes, *, durable: bool = False)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON; what JSON does not know is written as its string.
+    """Write `content` as indented JSON, unless the file holds just that; what JSON does not know becomes its string.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    write_bytes_atomically(path, (json.dumps(content, indent=2, default=str) + "\n").encode(), durable=True)
-
-
-def read_json(path: Path, *, remedy: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        remedy: what the error message advises to do.
-
-    Raises:
-        InputError: the file is missing, not JSON, nested too deeply, or holds a number of thousands of digits.
-    """
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
-    except ValueError as error:
-        raise InputError(path, f"is not valid JSON ({error})", remedy) from error
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: the text is not JSON, is nested too deeply, or holds a number of thousands of digits.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    text = (json.dumps(content, indent=2, default=str) + "\n").encode()
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.read_bytes() == text:
+            return
+    write_bytes_atomically(path, text, durable=True)
 
 
 def hash_file(path: Path) -> str:
@@ -159,6 +161,7 @@ def hash_file(path: Path) -> str:
     Raises:
         InputError: the file cannot be read.
     """
+    require_regular_file(path, remedy="Check the path")
     try:
         stat = path.stat()
         return _hash_unchanged_file(path, stat.st_size, stat.st_mtime_ns)

@@ -94,9 +94,10 @@ def list_recipe_keys() -> list[RecipeKey]:
         "pseudo": PseudoConfig,
         "model": PartConfig,
         "method": PartConfig,
+        "train": TrainConfig,
     }
-    found = [one for one in describe_section("", Recipe) if one.key not in (*sections, "train")]
-    for name, section in {**sections, "train": TrainConfig}.items():
+    found = [one for one in describe_section("", Recipe) if one.key not in sections]
+    for name, section in sections.items():
         found += describe_section(name, section)
     return found
 

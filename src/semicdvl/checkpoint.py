@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from semicdvl import models
-from semicdvl.atomic_files import read_json, write_atomically
+from semicdvl.atomic_files import write_atomically
 from semicdvl.config import DataConfig, PartConfig
-from semicdvl.errors import CheckpointError, ConfigError
+from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import drop_train_heads
+from semicdvl.models.common.size_check import refuse_giant
+from semicdvl.reading.json_files import describe_fault, read_json
+from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.registry import USER, Origin, build_part, list_options, list_trusted
 
 if TYPE_CHECKING:
@@ -56,6 +60,12 @@ class _RunRecord(BaseModel):
 def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:
     """Build the network that a recipe's `model` section describes; `origin` says whose recipe it is."""
     options = {key: value for key, value in part.items() if key != "name"} | overrides
+    refuse_giant(
+        part["name"],
+        options,
+        lambda: build_part("model", part["name"], models.MODELS, dict(options), origin=origin),
+        place="" if origin.file is None else f"{origin.file}: ",
+    )
     network = build_part("model", part["name"], models.MODELS, options, origin=origin)
     if not callable(getattr(network, "state_dict", None)):
         raise ConfigError(f"model '{part['name']}' builds {type(network).__name__}, which is not a network of torch.")
@@ -124,21 +134,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, not a safetensors file, or holds numbers that are not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        weights = load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: holds no weights that can be read ({error}). Give a folder that `semicdvl train` wrote."
-        ) from error
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{path}: the weights '{name}' hold numbers that are not finite, with which every result would be "
-                "empty or random. Train again, or take the file from a backup."
-            )
+        weights, _ = read_tensors(path, remedy="Train again, or take the file from a backup")
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
     return weights
 
 
@@ -149,6 +148,7 @@ def read_run(run: Path) -> dict[str, Any]:
         CheckpointError: `run` is not a run directory, or its record was changed.
     """
     path = run / "run.json"
+    require_file_or_folder(path, remedy="Give a folder that `semicdvl train` wrote")
     if not path.is_file():
         raise CheckpointError(
             f"{run}: is not a trained run (it has no run.json). Give a folder that `semicdvl train` wrote."
@@ -159,10 +159,8 @@ def read_run(run: Path) -> dict[str, Any]:
     try:
         _RunRecord.model_validate(content)
     except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(map(str, found["loc"]))
         raise CheckpointError(
-            f"{path}: {place}: {found['msg']}. Train again, or take the file from a backup."
+            f"{path}: {describe_fault(error)}. Train again, or take the file from a backup."
         ) from None
     return content
 

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.reading.json_files import check_values, shorten
+from semicdvl.reading.limits import MAX_RECIPE_BYTES
+from semicdvl.reading.regular_files import read_bytes, require_file_or_folder
 from semicdvl.registry import suggest_nearest
 
 MAX_SEED = 2**43
@@ -285,6 +288,7 @@ def list_shipped_recipes() -> dict[str, Path]:
 
 def find_shipped(path: Path) -> Path:
     """Return a path that exists as it is; otherwise the shipped recipe of that name, with or without `recipes/`."""
+    require_file_or_folder(path, remedy="Give a TOML file, or a shipped recipe, see `semicdvl list recipes`")
     if path.exists():
         return path
     name = path.as_posix().removeprefix("recipes/").removesuffix(".toml")
@@ -295,16 +299,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return the plain content of a TOML file.
 
     Raises:
-        InputError: it is missing or not TOML.
+        InputError: it is missing, no regular file, too large or not TOML.
     """
+    advice = "Give a TOML file, or a shipped recipe, see `semicdvl list recipes`."
+    remedy = f"{advice}{_suggest_shipped(path)}".rstrip(".")
+    text = read_bytes(path, remedy=remedy, max_bytes=MAX_RECIPE_BYTES)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            path,
-            f"cannot be read ({error.strerror})",
-            f"Give a TOML file, or a shipped recipe, see `semicdvl list recipes`.{_suggest_shipped(path)}".rstrip("."),
-        ) from error
+        content = tomllib.loads(text.decode("utf-8-sig").replace("\r\n", "\n"))
+        check_values(content, finite=False)
+        return content
     except RecursionError as error:
         raise InputError(path, "is nested too deeply to be a recipe", "Correct the file") from error
     except ValueError as error:  # also text that is not UTF-8, and whole numbers of thousands of digits
@@ -375,7 +378,7 @@ def _describe_error(item: Any, kind: type[BaseModel] | None = None) -> str:
         return f"unknown key '{where}'.{suggest_nearest(str(item['loc'][-1]), known)} Known: {', '.join(known)}."
     if item["type"] == "missing":
         return f"the key '{where}' is missing; add it."
-    return f"{where} = {item['input']!r}: {item['msg']}."
+    return f"{shorten(where)} = {shorten(repr(item['input']))}: {item['msg']}."
 
 
 def _list_known_keys(location: tuple[int | str, ...], kind: type[BaseModel] | None = None) -> list[str]:

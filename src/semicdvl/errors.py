@@ -19,6 +19,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MAX_MESSAGE_CHARACTERS = 2_500
+"""A longer message is cut in its middle."""
+
+
+def _clean(text: str) -> str:
+    """Return a message without characters that steer a terminal, and not endless."""
+    text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    half = MAX_MESSAGE_CHARACTERS // 2
+    return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
+
 
 class SemicdvlError(Exception):
     """Base class of all errors that the user can correct.
@@ -31,6 +41,10 @@ class SemicdvlError(Exception):
         ...     print(error)
         unknown VLM 'arial'. Did you mean 'aerial'? Known: ...
     """
+
+    def __init__(self, *parts: object) -> None:
+        """Keep the message as text for a terminal: names in files may hold control characters, or be endless."""
+        super().__init__(*(_clean(part) if isinstance(part, str) else part for part in parts))
 
 
 class InputError(SemicdvlError):

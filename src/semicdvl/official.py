@@ -28,6 +28,8 @@ from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import read_heads
 from semicdvl.models.dpt import PUBLIC_PREFIXES
 from semicdvl.models.siam_light import OFFICIAL_PREFIXES
+from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.reading.tensor_files import check_torch_archive
 from semicdvl.version import __version__
 
 PublicCodeName = Literal["semicd_vl", "unimatch_v2"]
@@ -44,6 +46,11 @@ BACKBONE_BY_BLOCKS = {6: "resnet50s", 23: "resnet101s"}
 
 DINOV2_BY_WIDTH = {384: "small", 768: "base", 1024: "large", 1536: "giant"}
 """Channels of the transformer -> name of its size."""
+
+FINITE_TYPES = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.uint8
+)  # fmt: skip
+"""Types of tensors that weights have."""
 
 MAX_LISTED = 20
 _REMEDY = "Give a .pth file of the public SemiCD-VL code, such as its best.pth"
@@ -139,8 +146,10 @@ def read_tensors_safely(path: Path) -> Any:
     Raises:
         InputError: missing, broken, or with other objects in it, the first of which is named.
     """
+    require_file_or_folder(path, remedy=_REMEDY)
     if not path.is_file():
         raise InputError(path, "does not exist", _REMEDY)
+    check_torch_archive(path, remedy=_REMEDY)
     # The public code's best score is a NumPy number, which torch reads only where it is allowed.
     numbers = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
     names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))  # of NumPy 1 and 2
@@ -193,7 +202,10 @@ def infer_model_section(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
     which no tensor shows.
     """
     blocks = {name.split(".")[2] for name in theirs if name.startswith("backbone.layer3.")}
-    fusing, classify = (theirs.get(f"decode_head.{name}.weight") for name in ("fusion_conv.conv", "conv_seg"))
+    fusing, classify = (
+        tensor if tensor is not None and tensor.ndim else None  # a single number says nothing of the network
+        for tensor in (theirs.get(f"decode_head.{name}.weight") for name in ("fusion_conv.conv", "conv_seg"))
+    )
     return {
         "name": "siam_light",
         "backbone": BACKBONE_BY_BLOCKS.get(len(blocks), "resnet50s"),
@@ -304,7 +316,7 @@ def _find_faults(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 def _all_finite(tensor: Tensor) -> bool:
     """Tell whether all values are finite; a run that diverged saves its weights like any other."""
-    return bool(tensor.isfinite().all())
+    return tensor.dtype in FINITE_TYPES and bool(tensor.isfinite().all())
 
 
 def _format_shape(tensor: Tensor) -> str:

@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from semicdvl.errors import InputError
+from semicdvl.reading.regular_files import read_bytes
 
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """What a file begins with -> its encoding. Spreadsheets save "Unicode text" as UTF-16."""
@@ -15,12 +16,9 @@ def read_text_file(path: Path) -> str:
     """Return the text of a file; line ends of Windows become those of Unix.
 
     Raises:
-        InputError: the file cannot be read, or is in another encoding.
+        InputError: the file cannot be read, is no regular file or too large, or is in another encoding.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+    content = read_bytes(path, remedy="Check the path")
     found = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     try:
         text = content.decode(found or "utf-8")

@@ -182,7 +182,7 @@ def test_packed_scores_come_back_and_so_do_those_of_older_stores(steps: np.ndarr
     assert kept["scores"].ndim == 1
     older = kept | {"scores": steps}
     for content in (kept, older):
-        assert np.array_equal(decode_segments(content, ("a",)).scores_CHW, scores)
+        assert np.array_equal(decode_segments(content, ("a",) * len(scores)).scores_CHW, scores)
 
 
 @settings(deadline=None)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tests.support.paths import SHARED
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
@@ -177,7 +178,11 @@ def test_bad_weights_files(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2)}, other)
     text = tmp_path / "text.safetensors"
     text.write_text("no tensors")
-    for path, why in ((tmp_path / "none", "no such"), (other, "does not hold"), (text, "not a safetensors")):
+    for path, why in (
+        (tmp_path / "none", "no such"),
+        (other, "does not hold"),
+        (text, "holds no weights"),
+    ):
         with pytest.raises(InputError, match=why):
             model.build_aerial(weights=path)
     with pytest.raises(ConfigError, match="views"):
@@ -185,7 +190,7 @@ def test_bad_weights_files(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
-    tensors, facts = model._read_weights_file(model.WEIGHTS_PATH)
+    tensors, facts = read_tensors(model.WEIGHTS_PATH, remedy="")
     tensors.pop("net.head.weight")
     save_file(tensors, tmp_path / "cut.safetensors", metadata=facts)
     with pytest.raises(InputError, match="don't fit"):

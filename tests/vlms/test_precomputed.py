@@ -18,7 +18,7 @@ from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
 from semicdvl.registry import resolve_builder
 from semicdvl.types import VLM, Segments
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.precomputed.coco import _rle_fills_image
+from semicdvl.vlms.precomputed.coco import rle_fills_image
 from semicdvl.vlms.precomputed.files import build_precomputed, clamp_scores, hash_pixels
 
 WORDS = ["house", "road", "tree"]
@@ -152,7 +152,7 @@ FULL = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         (json.dumps([{"category_id": 0, "segmentation": [[1, 2, 3]]}]), "lacks"),
         (json.dumps([{"category_id": 0, "segmentation": {**FULL, "size": [WIDTH, HEIGHT]}}]), "mask of"),
         (json.dumps([{"category_id": 3, "segmentation": FULL}]), "category_id 3"),
-        (json.dumps([{"category_id": 0, "score": float("nan"), "segmentation": FULL}]), "score nan"),
+        (json.dumps([{"category_id": 0, "score": float("nan"), "segmentation": FULL}]), "NaN is not a number of JSON"),
         (json.dumps([{"category_id": 0, "segmentation": {**FULL, "counts": [0, 999]}}]), "does not fill"),
         (json.dumps([{"category_id": 0, "segmentation": {**FULL, "counts": "~~"}}]), "does not fill"),
     ],
@@ -198,8 +198,8 @@ def test_every_real_mask_passes_the_run_check(height: int, width: int, seed: int
     rng = np.random.default_rng(seed)
     mask_HW = rng.random((height, width)) < rng.random()
     counts = encoded(mask_HW)["counts"]
-    assert _rle_fills_image(counts, (height, width))
-    assert not _rle_fills_image(counts, (height + 1, width))
+    assert rle_fills_image(counts, (height, width))
+    assert not rle_fills_image(counts, (height + 1, width))
 
 
 # ------------------------------------------------------------------------------------------------ the fake

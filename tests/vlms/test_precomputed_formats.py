@@ -120,7 +120,7 @@ FULL = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         ({"labels": ["house"], "scores": [0.5], "masks": [FULL]}, "has the label 'house'"),
         ({"labels": [7], "scores": [0.5], "masks": [SMALL]}, r"mask of \(6, 2\), the image is \(6, 9\)"),
         ({"labels": [7], "scores": [0.5], "masks": ["x"]}, "lacks an RLE mask"),
-        ({"labels": [7], "scores": [float("nan")], "masks": [FULL]}, "score nan"),
+        ({"labels": [7], "scores": [float("nan")], "masks": [FULL]}, "NaN is not a number of JSON"),
         ({"labels": [7], "scores": [0.5], "masks": [{**FULL, "counts": [3]}]}, "does not fill"),
     ],
 )

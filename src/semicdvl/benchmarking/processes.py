@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from semicdvl.atomic_files import read_json
 from semicdvl.benchmarking.jobs import BenchmarkJob
 from semicdvl.benchmarking.results import Outcome, describe_status
 from semicdvl.benchmarking.worker import run_benchmark_job
 from semicdvl.outputs.messages import make_output_error
+from semicdvl.reading.json_files import read_model
 
 POLL_S = 0.5
 END_S = 10.0
@@ -49,8 +50,8 @@ class RunningJob:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
                 lines = log.read().splitlines()
             step = next(int(json.loads(line)["step"]) for line in reversed(lines) if line.endswith(b"}"))
-        except (OSError, StopIteration, ValueError, KeyError):
-            return 0.0
+        except (OSError, StopIteration, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return 0.0  # only a bar is drawn of it
         return min(1.0, step / self.job.steps)
 
     def stop(self) -> None:
@@ -117,10 +118,48 @@ def count_cores() -> int:
 def read_outcome(job: BenchmarkJob) -> Outcome:
     """Return the outcome of a run; one without a result was killed."""
     if job.result.exists():
-        outcome: Outcome = read_json(job.result, remedy="Delete the file and start again")
-        return outcome
+        return read_model(job.result, _StoredOutcome, remedy="Delete the file and start again").model_dump()
     text = "It ended without a result (killed, out of memory?); the same command resumes it."
     return {**job.place, "status": "unfinished", "error": text}
+
+
+class _Scores(BaseModel):
+    """The scores of an outcome; the names are stored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    iou: float
+    f1: float
+    precision: float
+    recall: float
+
+
+class _StoredOutcome(BaseModel):
+    """What a worker wrote of a run; the names are stored, further ones are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    data: str
+    method: str
+    model: str
+    labelled: float
+    seed: int
+    status: str
+    error: str = ""
+    test: _Scores | None = None
+    test_last: _Scores | None = None
+    test_best: _Scores | None = None
+    pairs: dict[str, int] = Field(default_factory=dict)
+    seconds: float | None = None
+    peak_mib: float | None = None
+    peak_gpu_mib: float | None = None
+
+    @model_validator(mode="after")
+    def _require_scores(self) -> _StoredOutcome:
+        """A run that finished has scores."""
+        if self.status == "finished" and (self.test is None or self.seconds is None or self.peak_mib is None):
+            raise ValueError("a finished run without test scores, seconds or memory")
+        return self
 
 
 def _print_outcome(console: Console, one: Outcome, *, left: str = "") -> None:

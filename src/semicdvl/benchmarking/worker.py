@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from semicdvl.atomic_files import read_json, write_json
+from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import build_untrained_network, load_weights, load_weights_into, read_run
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
+from semicdvl.reading.json_files import read_json
 from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.run import train_recipe
 from semicdvl.worker_processes import end_with_parent

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from semicdvl.errors import ConfigError
+from semicdvl.reading.json_files import shorten
+from semicdvl.reading.limits import MAX_WORD_CHARACTERS, MAX_WORDS
 from semicdvl.registry import suggest_nearest
 from semicdvl.vlms.words import split_words, to_singular
 
@@ -38,7 +40,7 @@ class Prompts:
     background: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse empty lists and prompts that are given twice."""
+        """Refuse empty lists, too many prompts, and prompts that are no words or given twice."""
         if not self.find:
             raise ConfigError("no prompt to look for; give at least one word, such as --find house,building.")
         if not self.background:
@@ -47,6 +49,14 @@ class Prompts:
                 "Give what else there is, such as --background road,grass,tree,water."
             )
         words = self.find + self.background
+        if len(words) > MAX_WORDS:
+            raise ConfigError(
+                f"{len(words)} prompts were given, and {MAX_WORDS} are possible: a class is a number of 8 bits. "
+                "Give fewer words."
+            )
+        long = next((word for word in words if len(word) > MAX_WORD_CHARACTERS or not word.isprintable()), None)
+        if long is not None:
+            raise ConfigError(f"the prompt '{shorten(long)}' is no word. Give words or short phrases.")
         twice = sorted({word for word in words if words.count(word) > 1})
         if twice:
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from semicdvl.config import MAX_SEED
+from semicdvl.reading.regular_files import find_file_fault, shorten_path
 from semicdvl.version import __version__
 
 DETECTION, LABELS, TRAINING, EVALUATION = "Detect change", "Make labels", "Train", "Evaluate and compare"
@@ -18,25 +20,32 @@ DETECTION, LABELS, TRAINING, EVALUATION = "Detect change", "Make labels", "Train
 
 
 class CheckedGroup(TyperGroup):
-    """Commands whose numbers are all finite and of a size that every library takes, whatever else their range is."""
+    """Commands whose numbers are finite and of a size that every library takes, and whose paths are possible."""
 
     def __init__(self, **settings: Any) -> None:
-        """Let every option and argument without a callback of its own check its numbers."""
+        """Let every option and argument without a callback of its own check its numbers and paths."""
         super().__init__(**settings)
         pending: list[Any] = list(self.commands.values())
         while pending:
             command = pending.pop()
             pending += getattr(command, "commands", {}).values()
             for parameter in command.params:
-                parameter.callback = parameter.callback or _check_number
+                parameter.callback = parameter.callback or _check_value
 
 
-def _check_number(context: Any, parameter: Any, value: Any) -> Any:
+def _check_value(context: Any, parameter: Any, value: Any) -> Any:
     """Return a value of the command line.
 
     Raises:
-        BadParameter: it is infinite, not a number, or has more digits than anything here counts.
+        BadParameter: it is infinite, not a number, has more digits than anything here counts, or names a path that no
+            system has, or that is neither a file nor a folder.
     """
+    if isinstance(value, Path):
+        fault = find_file_fault(value)
+        if fault is None and not str(value).isprintable():
+            fault = "has control characters in its name"
+        if fault is not None:
+            raise typer.BadParameter(f"{shorten_path(value)} {fault}.", ctx=context, param=parameter)
     if isinstance(value, float) and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.", ctx=context, param=parameter)
     if isinstance(value, int) and abs(value) > MAX_SEED:

@@ -27,6 +27,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
+from semicdvl.reading.regular_files import require_file_or_folder
 
 UInt8Array = NDArray[np.uint8]
 """An image HWC, or one or several class maps, HW or HWC."""
@@ -282,7 +283,8 @@ def _cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> N
 
 
 def _require_file(path: Path) -> None:
-    """Raise if there is no such file."""
+    """Raise if there is no such file, or what is there is none."""
+    require_file_or_folder(path, remedy="Check the path or remove the pair from the list")
     if not path.is_file():
         raise InputError(path, "does not exist", "Check the path or remove the pair from the list")
 

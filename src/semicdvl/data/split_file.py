@@ -7,14 +7,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import hash_values, read_json, write_json
+from pydantic import BaseModel, ValidationError
+
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.data.change_dataset import require_unique_names
 from semicdvl.errors import DataError, InputError
+from semicdvl.reading.json_files import describe_fault, read_json
 from semicdvl.types import PairFiles, Split
 
 SPLIT_FORMAT = "semicdvl-split-1"
 _PARTS = ("labelled", "unlabelled", "val", "test")
 _REMAKE = "Make the split again, or restore the file from a copy"
+
+
+class _PairEntry(BaseModel):
+    """A pair of the file; the names are stored."""
+
+    name: str
+    before: str
+    after: str
+    label: str | None
+    window_px: tuple[int, int, int, int] | None
+
+
+class _SplitFile(BaseModel):
+    """What a split's file holds; the names are stored."""
+
+    sha256: str
+    root: str
+    labelled: list[_PairEntry]
+    unlabelled: list[_PairEntry]
+    val: list[_PairEntry]
+    test: list[_PairEntry]
 
 
 def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str | int | float] | None = None) -> str:
@@ -51,6 +75,10 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
     content = read_json(path, remedy=_REMAKE)
     if not isinstance(content, dict) or content.get("format") != SPLIT_FORMAT:
         raise InputError(path, "is not a split of this version", _REMAKE)
+    try:
+        _SplitFile.model_validate(content)
+    except ValidationError as error:
+        raise InputError(path, describe_fault(error), _REMAKE) from None
     hashed = {key: content[key] for key in ("notes", *_PARTS) if key in content}
     if hash_values(SPLIT_FORMAT, hashed) != content.get("sha256"):
         raise DataError(f"{path}: the lists do not fit the hash in the file: it was edited or damaged. {_REMAKE}.")
@@ -69,7 +97,7 @@ def _pair_to_json(pair: PairFiles, root: Path) -> dict[str, Any]:
 
 
 def _pair_from_json(entry: Mapping[str, Any], root: Path) -> PairFiles:
-    """Return the pair of an entry; its form is known to be right, since the hash was checked."""
+    """Return the pair of an entry, whose form was checked."""
     label, window = entry["label"], entry["window_px"]
     return PairFiles(
         entry["name"],

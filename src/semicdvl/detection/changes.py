@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.detection.config import DetectionConfig
+from semicdvl.raster.vector.object_layer import ObjectLayer
 from semicdvl.reports.numbers import format_area, format_count
 
 MAX_PLAUSIBLE_FRAC = 0.4
@@ -37,8 +36,7 @@ class DetectedChanges:
     """The changed objects of a raster and the counts of its pixels; the rasters themselves are written elsewhere.
 
     Attributes:
-        objects: one polygon per changed object, the largest first.
-        box_N4: top, left, bottom, right of each object in pixels, ends excluded; of the object with `id` n at n - 1.
+        objects: the changed objects, the largest first.
         changed_px: number of changed pixels.
         seen_px: number of pixels with data at both dates.
         class_px_2K: pixels of each class at either date; None for a detector without classes.
@@ -48,8 +46,7 @@ class DetectedChanges:
         left_out: the objects that were left out because they are small.
     """
 
-    objects: gpd.GeoDataFrame
-    box_N4: NDArray[np.int64]
+    objects: ObjectLayer
     changed_px: int
     seen_px: int
     class_px_2K: NDArray[np.int64] | None
@@ -61,12 +58,12 @@ class DetectedChanges:
     @property
     def has_metric_areas(self) -> bool:
         """Whether areas are in square metres and not in pixels."""
-        return "area_m2" in self.objects.columns
+        return self.objects.unit == "m"
 
     @property
-    def area(self) -> Any:
+    def area_N(self) -> NDArray[np.float64]:
         """The polygons' areas, in m² or px."""
-        return self.objects["area_m2" if self.has_metric_areas else "area_px"]
+        return self.objects.area_N
 
 
 @dataclass(frozen=True)
@@ -116,8 +113,8 @@ def summarise_changes(changes: DetectedChanges) -> ChangeSummary:
         objects=len(changes.objects),
         changed_px=changes.changed_px,
         seen_px=changes.seen_px,
-        changed_m2=float(changes.area.sum()) if changes.has_metric_areas else None,
-        by_kind={str(kind): int(count) for kind, count in changes.objects["kind"].value_counts().items()},
+        changed_m2=float(changes.area_N.sum()) if changes.has_metric_areas else None,
+        by_kind=changes.objects.count_kinds(),
     )
 
 

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import hash_values, read_json, write_json
+from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX, replace_folder
 from semicdvl.outputs.locks import lock_output
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
+from semicdvl.reading.json_files import read_json
 
 WORK_FOLDER_FORMAT = "semicdvl-partial-2"
 MANIFEST_FILE = "manifest.json"

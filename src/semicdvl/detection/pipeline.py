@@ -128,7 +128,7 @@ def write_detection(
             store = ScoreStore(work.tiles, run.tiling, map_count=run.prepare_detector().map_count)
             run.score_tiles(store)
             with RasterFiles(work.result, pair.grid) as rasters:
-                changes = run.decide(store, rasters)
+                changes = run.decide(store, rasters, folder=work.result)
             record = run.write_files(work.result, changes)
             carry_over_other_files(out, work.result)
     return SavedDetection(out, summarise_changes(changes), record.warnings, dict(clock.seconds), record.reliability)
@@ -174,8 +174,8 @@ class _DetectionRun:
         )
         self.clock.end_stage("detect")
 
-    def decide(self, store: TileStore[WriterT], rasters: RasterSink) -> DetectedChanges:
-        """Turn the score maps into the change map and its objects."""
+    def decide(self, store: TileStore[WriterT], rasters: RasterSink, *, folder: Path | None = None) -> DetectedChanges:
+        """Turn the score maps into the change map and its objects, which may be kept in a folder meanwhile."""
         config, simplify = self.fingerprint.config, None
         if config.simplify_m or config.regularise:
             simplify = SimplifySettings(config.simplify_m, config.regularise)
@@ -187,6 +187,7 @@ class _DetectionRun:
                 min_area_m2=choose_least_area(config, self.detector, gsd_m=self.gsd_m),
                 gsd_m=self.gsd_m,
                 simplify=simplify,
+                folder=folder,
                 on_decided=lambda: self.clock.end_stage("decide"),
             )
 

@@ -74,6 +74,7 @@ def collect_changes(
     min_area_m2: float = 0,
     gsd_m: float | None = None,
     simplify: SimplifySettings | None = None,
+    folder: Path | None = None,
     on_decided: Callable[[], None] = lambda: None,
 ) -> DetectedChanges:
     """Pass the rows of a result on to a sink and return the changed objects.
@@ -87,12 +88,13 @@ def collect_changes(
         min_area_m2: smaller objects are left out of the map and of the polygons; pixels if `gsd_m` is None.
         gsd_m: metres per pixel, None if not known.
         simplify: how the objects' outlines are simplified; None: not at all.
+        folder: where objects are kept until all are known; None: the system's folder for such files.
         on_decided: called once all rows came and only the writing is left.
 
     Raises:
         OutputError: the files cannot be written.
     """
-    collector = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2)
+    collector = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2, folder=folder)
     counts = _PixelCounts()
     with write_in_background(sink.write_all, depth=1) as write:
         for strip in _number_strips(maps, collector):
@@ -100,11 +102,10 @@ def collect_changes(
             counts.add(strip, classes=len(collector.classes))
             write(MapRows(strip, collector.add_strip(strip)))
     on_decided()
-    table = collector.build_table(gsd_m=gsd_m, simplify=simplify)
+    layer = collector.build_layer(gsd_m=gsd_m, simplify=simplify)
     return DetectedChanges(
-        objects=table.frame,
-        box_N4=table.box_N4,
-        changed_px=table.area_px,
+        objects=layer,
+        changed_px=layer.area_px,
         seen_px=counts.seen_px,
         class_px_2K=counts.class_px_2K if collector.classes else None,
         classes=collector.classes,

@@ -95,8 +95,12 @@ def draw_overview(
         InputError: a file is damaged.
     """
     window = pair.read_overview(max_px=max_px)
-    kinds = [CHANGE_KINDS.index(kind) for kind in changes.objects["kind"]]
-    labels_HW = _burn_polygons(changes.objects, pair.grid, window.valid_HW.shape, values=kinds)
+    kinds_N = changes.objects.code_kinds(CHANGE_KINDS)
+    labels_HW = np.zeros(window.valid_HW.shape, np.int32)
+    done = 0
+    for frame in changes.objects.iterate_frames():
+        _burn_polygons(frame, pair.grid, labels_HW, values=kinds_N[done : done + len(frame)].tolist())
+        done += len(frame)
     overlay_HWC = draw_overlay(window.t2_HWC, labels_HW, [KIND_COLOURS[kind] for kind in CHANGE_KINDS])
     images = (window.t1_HWC, window.t2_HWC, overlay_HWC)
     before, after, change = (hatch_no_data(image_HWC, window.valid_HW) for image_HWC in images)
@@ -124,12 +128,9 @@ def _build_overview(pair: RasterPair, changes: DetectedChanges, warned: tuple[st
     return html.Section("At a glance", parts)
 
 
-def _burn_polygons(
-    frame: gpd.GeoDataFrame, grid: Grid, size_hw: tuple[int, ...], *, values: Sequence[int]
-) -> NDArray[np.int32]:
+def _burn_polygons(frame: gpd.GeoDataFrame, grid: Grid, burnt_HW: NDArray[np.int32], *, values: Sequence[int]) -> None:
     """Burn polygons into an image of the grid, the value plus 1; where it is decimated, small objects stay visible."""
-    height, width = size_hw
-    burnt_HW = np.zeros((height, width), np.int32)
+    height, width = burnt_HW.shape
     if len(frame):
         rasterize(
             zip(frame.geometry, [value + 1 for value in values], strict=True),
@@ -137,20 +138,19 @@ def _burn_polygons(
             transform=grid.resize(height, width).transform,
             all_touched=(height, width) != (grid.height, grid.width),
         )
-    return burnt_HW
 
 
 # ------------------------------------------------------------------------------------------------ amounts
 def _build_amounts(changes: DetectedChanges, run: RunRecord) -> html.Section:
     if not len(changes.objects):
         return html.Section("Amounts", [html.render_paragraph("No changed object was found.")])
-    groups = changes.objects.assign(area=changes.area).groupby(["kind", "from_class", "to_class"], dropna=False)
     rows, swatches = [], []
-    for (kind, start, end), group in sorted(groups, key=lambda item: -float(item[1]["area"].sum())):
-        classes = f"{start} → {end}" if isinstance(start, str) and isinstance(end, str) else None
-        rows.append([kind, classes, f"{len(group):,}", *_format_area_cells(group["area"].sum(), changes)])
-        swatches.append(KIND_COLOURS[kind])
-    rows.append(["all", None, f"{len(changes.objects):,}", *_format_area_cells(changes.area.sum(), changes)])
+    for group in sorted(changes.objects.groups, key=lambda group: -group.area):
+        known = group.from_class is not None and group.to_class is not None
+        classes = f"{group.from_class} → {group.to_class}" if known else None
+        rows.append([group.kind, classes, f"{group.count:,}", *_format_area_cells(group.area, changes)])
+        swatches.append(KIND_COLOURS[group.kind])
+    rows.append(["all", None, f"{len(changes.objects):,}", *_format_area_cells(float(changes.area_N.sum()), changes)])
     columns = ["kind", "from → to", "objects", *(("m²", "ha") if changes.has_metric_areas else ("px",))]
     if all(row[1] is None for row in rows):
         columns, rows = [columns[0], *columns[2:]], [[row[0], *row[2:]] for row in rows]
@@ -172,7 +172,7 @@ def _format_area_cells(area: float, changes: DetectedChanges) -> list[str]:
 
 def _count_by_size(changes: DetectedChanges) -> list[tuple[str, float]]:
     """Count objects by area between 1, 2, 5, 10, 20, 50, ...; coarser where that would be more than `MAX_BARS`."""
-    area = np.maximum(changes.area.to_numpy(float), 0.1)
+    area = np.maximum(changes.area_N, 0.1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         edges = np.array([step * 10.0**power for power in range(-1, 13) for step in steps])
         first = int(np.searchsorted(edges, area.min(), side="right")) - 1
@@ -195,21 +195,24 @@ def _build_largest(pair: RasterPair, changes: DetectedChanges) -> html.Section:
 
 def _build_card(pair: RasterPair, changes: DetectedChanges, rank: int) -> Markup:
     """Return before and after of one object, with its outline."""
-    row = changes.objects.iloc[rank]
+    outline = changes.objects.read_rows(rank, rank + 1)
+    row = outline.iloc[0]
     label = int(row["id"])
-    place = _choose_crop(changes.box_N4[label - 1], pair.shape_hw)
-    window, outline = pair.read(*place, max_px=MAX_CROP_PX), changes.objects.iloc[[rank]]
-    mask_HW = _burn_polygons(outline, pair.grid.window(*place), window.valid_HW.shape, values=[0]) > 0
+    place = _choose_crop(changes.objects.read_box(rank), pair.shape_hw)
+    window = pair.read(*place, max_px=MAX_CROP_PX)
+    burnt_HW = np.zeros(window.valid_HW.shape, np.int32)
+    _burn_polygons(outline, pair.grid.window(*place), burnt_HW, values=[0])
+    mask_HW = burnt_HW > 0
     figures = [
         html.render_figure(draw_outline(hatch_no_data(image, window.valid_HW), mask_HW), name)
         for image, name in ((window.t1_HWC, "before"), (window.t2_HWC, "after"))
     ]
-    facts = [format_area(float(changes.area.iloc[rank]), metric=changes.has_metric_areas), f"score {row['score']:.2f}"]
+    facts = [format_area(float(changes.area_N[rank]), metric=changes.has_metric_areas), f"score {row['score']:.2f}"]
     if math.isfinite(row.get("probability", math.nan)):
         facts.append(f"probability {row['probability']:.2f}")
     if isinstance(row["from_class"], str) and isinstance(row["to_class"], str):
         facts.append(f"{row['from_class']} → {row['to_class']}")
-    facts.append(_format_location(changes, rank, pair.grid))
+    facts.append(_format_location(outline, pair.grid))
     return html.render_card(f"{label} · {row['kind']}", " · ".join(facts), figures, colour=KIND_COLOURS[row["kind"]])
 
 
@@ -222,13 +225,13 @@ def _choose_crop(box: NDArray[np.int64], shape_hw: tuple[int, int]) -> tuple[int
     return row, min(max(0, (left + right - wide) // 2), width - wide), tall, wide
 
 
-def _format_location(changes: DetectedChanges, rank: int, grid: Grid) -> str:
+def _format_location(outline: gpd.GeoDataFrame, grid: Grid) -> str:
     """Return where an object is: degrees north and east, column and row in a plain image, or map coordinates."""
     if not grid.has_position_on_earth:
-        at = changes.objects.geometry.iloc[rank].representative_point()
+        at = outline.geometry.iloc[0].representative_point()
         plain = grid.crs is None and grid.transform.e > 0
         return f"col {at.x:.0f}, row {at.y:.0f}" if plain else f"x {at.x:.1f}, y {at.y:.1f}"
-    at = changes.objects.geometry.iloc[[rank]].representative_point().to_crs(4326).iloc[0]
+    at = outline.geometry.representative_point().to_crs(4326).iloc[0]
     return f"{abs(at.y):.5f}° {'N' if at.y >= 0 else 'S'}, {abs(at.x):.5f}° {'E' if at.x >= 0 else 'W'}"
 
 

@@ -178,7 +178,7 @@ def make_result(source: ResultSource) -> DetectionResult:
     return DetectionResult(
         change=rasters.arrays["change"],
         score=rasters.arrays["score"],
-        objects=changes.objects,
+        objects=changes.objects.frame,
         t1=rasters.arrays.get("t1"),
         t2=rasters.arrays.get("t2"),
         classes=changes.classes,
@@ -199,4 +199,4 @@ def write_polygons(folder: Path, changes: DetectedChanges, config: DetectionConf
         OutputError: the folder cannot be written.
     """
     for kind in ("gpkg", *config.polygons):
-        write_vector(folder / f"changes.{kind}", changes.objects, style=CHANGE_KIND_STYLE)
+        write_vector(folder / f"changes.{kind}", changes.objects.iterate_frames(), style=CHANGE_KIND_STYLE)

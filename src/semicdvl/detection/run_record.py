@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from semicdvl.atomic_files import write_json
 from semicdvl.detection.changes import DetectedChanges, summarise_changes
@@ -17,7 +19,77 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, list_versions
 from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.raster.grid import Grid
+from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, Reliability
+
+REMEDY = "Give a folder that `semicdvl detect` wrote, or run it again"
+
+
+class _RecordedGrid(BaseModel):
+    """The grid in a record; the names are stored."""
+
+    gsd_m: float | None = Field(None, gt=0)
+
+
+class _RecordedInput(BaseModel):
+    """An image in a record; one of the network has no size."""
+
+    path: str
+    size_bytes: int | None = Field(None, alias="bytes", ge=0)
+
+
+class _RecordedInputs(BaseModel):
+    """Both images in a record."""
+
+    before: _RecordedInput
+    after: _RecordedInput
+
+
+class ReadingSettings(BaseModel):
+    """How the images of a record were read; other settings are not needed again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bands: tuple[int, ...] | None = None
+    after_bands: tuple[int, ...] | None = None
+    grid: str = "before"
+    normalise: str = "none"
+    align: bool = False
+    alpha: str = "auto"
+    stretch: str = "auto"
+
+
+class _RecordedResult(BaseModel):
+    """The changes in a record, in numbers."""
+
+    objects: int = Field(ge=0)
+    changed_px: int = Field(ge=0)
+    seen_px: int = Field(ge=0)
+    changed_m2: float | None = Field(None, ge=0)
+    by_kind: dict[str, int] = Field(default_factory=dict)
+
+
+class StoredRecord(BaseModel):
+    """What is read of the run.json of a detection; the names are stored, further ones are left out."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    format: Literal["semicdvl-detect"]
+    key: str = ""
+    grid: _RecordedGrid = _RecordedGrid(gsd_m=None)
+    settings: ReadingSettings = ReadingSettings()
+    inputs: _RecordedInputs
+    result: _RecordedResult
+    warnings: tuple[str, ...] = ()
+
+
+def read_run_record(out: Path) -> StoredRecord:
+    """Return the run.json of a result.
+
+    Raises:
+        InputError: it is missing, not the record of a detection, or was changed to something that is none.
+    """
+    return read_model(out / "run.json", StoredRecord, remedy=REMEDY)
 
 
 @dataclass(frozen=True)

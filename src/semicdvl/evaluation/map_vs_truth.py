@@ -22,11 +22,10 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from semicdvl.atomic_files import read_json
 from semicdvl.data.images import PILLOW_SUFFIXES, open_image_raster, read_image_size, read_stored_label
 from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_raster
 from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, read_polygons
-from semicdvl.detection.output_folder import DETECTION_FORMAT
+from semicdvl.detection.run_record import read_run_record
 from semicdvl.errors import InputError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectMatches, ObjectOverlaps
@@ -35,6 +34,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.open_dataset import check_numeric
 from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.raster.vector.reading import list_layers, read_layer_info
+from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import IGNORE
 
 STRIP_PX = 2**23
@@ -182,13 +182,10 @@ def read_detected_map(out: Path) -> DetectedMap:
     remedy = "Give a folder that `semicdvl detect` wrote"
     if not out.is_dir():
         raise InputError(out, "is not a folder", remedy)
-    record = read_json(out / "run.json", remedy=remedy)
-    if not isinstance(record, dict) or record.get("format") != DETECTION_FORMAT:
-        raise InputError(out, "does not hold a result of `detect`", remedy)
+    record = read_run_record(out)
     with open_image_raster(out / "change.tif") as raster:
         grid = Grid(raster.crs, raster.transform, raster.height, raster.width)
-    gsd_m = record.get("grid", {}).get("gsd_m")
-    return DetectedMap(out, grid, None if gsd_m is None else float(gsd_m), _read_objects(out / "changes.gpkg", grid))
+    return DetectedMap(out, grid, record.grid.gsd_m, _read_objects(out / "changes.gpkg", grid))
 
 
 def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
@@ -202,6 +199,7 @@ def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
 
 def is_vector(path: Path) -> bool:
     """Tell whether a file is read as polygons: by its suffix, or, where GDAL finds no image in it, by its layers."""
+    require_file_or_folder(path, remedy="Give a file of polygons, or a mask")
     if path.suffix.lower() in VECTOR_SUFFIXES:
         return True
     if path.is_file() and path.suffix.lower() not in ARCHIVE_SUFFIXES:

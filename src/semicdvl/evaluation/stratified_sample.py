@@ -147,7 +147,11 @@ def read_sample(path: Path, result: DetectedMap, *, area: PolygonLayer | None = 
         InputError: the CRS of the file does not fit, or no checked place is on the map.
         DataError: the column holds other values than 0, 1 and nothing.
     """
-    frame = read_layer(path)
+    try:
+        frame = read_layer(path)
+    except (DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(path, f"is not a sample that can be read ({reason})", "Draw the sample again") from error
     if (frame.crs is None) != (result.grid.crs is None):
         raise InputError(path, "only one of sample and result has a CRS", "Give both, or neither, a CRS")
     if result.grid.crs is not None:

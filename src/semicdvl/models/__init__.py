@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from semicdvl.models.common.size_check import refuse_giant
 from semicdvl.registry import build_part
 
 if TYPE_CHECKING:
@@ -66,5 +67,6 @@ def create_model(name: str, **options: Any) -> nn.Module:
         MissingExtraError: the package with the pretrained weights is not installed.
         InputError: a weights file is missing or does not fit.
     """
+    refuse_giant(name, options, lambda: build_part("model", name, MODELS, dict(options)))
     model: nn.Module = build_part("model", name, MODELS, options)
     return model

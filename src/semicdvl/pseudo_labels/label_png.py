@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
+from semicdvl.reading.limits import MAX_PICTURE_PX
+from semicdvl.reading.regular_files import find_file_fault
 from semicdvl.types import IGNORE, VLMLabels
 
 LABEL_OF_BITS = (0, 1, 0, IGNORE)
@@ -33,12 +36,14 @@ def encode_labels(labels: VLMLabels) -> bytes:
 
 def read_label_png(path: Path) -> VLMLabels | None:
     """Read the labels of a pair; None if the file is missing or damaged."""
-    if not path.is_file():
+    if not path.is_file() or find_file_fault(path) is not None:
         return None
     try:
-        with Image.open(path) as picture:
+        with PngImageFile(path) as picture:  # a whole scene is no attack here, but its size is bounded
+            if picture.width * picture.height > MAX_PICTURE_PX:
+                return None
             bands_HW3 = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError):
         return None
     change_HW, t1_HW, t2_HW = (np.ascontiguousarray(bands_HW3[..., band]) for band in range(3))
     return VLMLabels(change_HW, t1_HW, t2_HW)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from semicdvl.atomic_files import leave_nothing_if_refused
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor
@@ -118,7 +119,8 @@ def fill_store(
         spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
         work = fill_with_workers(pairs, workers, spec=spec, settings=settings, root=root)
     quiet = workers is not None and workers.quiet
-    return _fill_and_measure(work, pairs, settings=settings, root=root, quiet=quiet)
+    with leave_nothing_if_refused(root, keep=lambda: any(root.glob("answers/*/*.npz"))):
+        return _fill_and_measure(work, pairs, settings=settings, root=root, quiet=quiet)
 
 
 def _fill_and_measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.atomic_files import parse_json
 from semicdvl.ceg.config import SCORE_STEPS
 from semicdvl.errors import InputError
+from semicdvl.reading.json_files import parse_json
+from semicdvl.reading.limits import MAX_ARRAY_BYTES
 from semicdvl.types import Instance, Segments
+from semicdvl.vlms.precomputed.coco import rle_fills_image
 
 
 def encode_segments(segments: Segments) -> dict[str, NDArray[Any]]:
@@ -32,8 +35,12 @@ def encode_segments(segments: Segments) -> dict[str, NDArray[Any]]:
     }
 
 
-def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...]) -> Segments:
+def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...] | None) -> Segments:
     """Return the answer that `encode_segments` encoded, its scores rounded down to the steps.
+
+    Args:
+        content: the stored arrays.
+        prompts: of the answer, as many as it has maps; None: they are not known, and get numbers.
 
     Raises:
         ValueError, KeyError, TypeError, zlib.error: the arrays are damaged.
@@ -43,9 +50,34 @@ def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...
         steps_CHW = decompress_steps(steps_CHW.tobytes(), content["shape"])
     if steps_CHW.dtype != np.uint8 or steps_CHW.ndim != 3:
         raise ValueError(f"its scores are {steps_CHW.dtype} with {steps_CHW.ndim} axes, not 8-bit steps with 3")
+    if steps_CHW.size and steps_CHW.max() > SCORE_STEPS:
+        raise ValueError("its scores go beyond 1")
+    words = tuple(map(str, range(len(steps_CHW)))) if prompts is None else prompts
+    if len(words) != len(steps_CHW):
+        raise ValueError(f"it has maps of {len(steps_CHW)} prompts, and {len(words)} are wanted")
     found = parse_json(content["instances"].tobytes())
-    instances = None if found is None else tuple(Instance(mask, prompt, score) for mask, prompt, score in found)
-    return Segments(steps_CHW.astype(np.float32) / np.float32(SCORE_STEPS), prompts, instances)
+    instances = None if found is None else _read_instances(found, len(words), steps_CHW.shape[1:])
+    return Segments(steps_CHW.astype(np.float32) / np.float32(SCORE_STEPS), words, instances)
+
+
+def _read_instances(found: Any, words: int, shape_hw: tuple[int, ...]) -> tuple[Instance, ...]:
+    """Return instances from plain values; their masks must fill the image and their prompts exist.
+
+    Raises:
+        ValueError, TypeError: one of them is not so.
+    """
+    instances = []
+    for mask, prompt, score in found:
+        if not isinstance(prompt, int) or not 0 <= prompt < words:
+            raise ValueError(f"an instance is of prompt {prompt!r}, and there are {words}")
+        if not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise ValueError(f"an instance has the score {score!r}")
+        if not isinstance(mask, dict) or mask.get("size") != list(shape_hw):
+            raise ValueError("an instance has a mask of another size")
+        if not rle_fills_image(mask.get("counts"), tuple(shape_hw)):
+            raise ValueError("an instance has a mask that does not fill the image")
+        instances.append(Instance(mask, prompt, score))
+    return tuple(instances)
 
 
 def quantise_scores(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -93,9 +125,15 @@ def decompress_steps(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDA
     Raises:
         ValueError, zlib.error: the content is damaged.
     """
-    difference_CHW = np.frombuffer(zlib.decompress(content), np.uint8).reshape([int(size) for size in shape])
-    if difference_CHW.ndim != 3:
-        raise ValueError(f"{difference_CHW.ndim} axes instead of prompts, rows and columns")
+    sides = [int(size) for size in shape]
+    count = math.prod(sides)
+    if len(sides) != 3 or min(sides) < 0 or count > MAX_ARRAY_BYTES:
+        raise ValueError(f"its shape {sides} is not that of prompts, rows and columns")
+    inflate = zlib.decompressobj()
+    steps = inflate.decompress(content, count + 1)
+    if len(steps) != count or not inflate.eof:
+        raise ValueError(f"it does not unpack to its {count:,} scores")
+    difference_CHW = np.frombuffer(steps, np.uint8).reshape(sides)
     columns_CHW = np.cumsum(difference_CHW, axis=1, dtype=np.uint8)
     return np.cumsum(columns_CHW, axis=2, dtype=np.uint8, out=columns_CHW)
 

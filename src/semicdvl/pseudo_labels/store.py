@@ -18,29 +18,25 @@ pixel, wherever its score is 0.005 or more, and for every gamma that is a multip
 from __future__ import annotations
 
 import json
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semicdvl.atomic_files import (
-    hash_file,
-    hash_values,
-    read_json,
-    write_atomically,
-    write_bytes_atomically,
-    write_json,
-)
+from semicdvl.atomic_files import hash_file, hash_values, write_atomically, write_bytes_atomically, write_json
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.errors import InputError, StoreError
+from semicdvl.errors import ConfigError, InputError, StoreError
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
 from semicdvl.pseudo_labels.locks import lock_key
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
+from semicdvl.reading.array_files import read_npz
+from semicdvl.reading.json_files import describe_fault, read_json, shorten
+from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import IGNORE, PairFiles, Segments, VLMLabels
 
 STORE_VERSION = 1
@@ -50,6 +46,43 @@ WindowPx = tuple[int, int, int, int] | None
 """(row, col, height, width) of the part of an image that is used; None for the whole image."""
 CEG_FEATURES_KEY = "features"
 """Key of the CEG settings of a specification that holds the identity of the features, where there are any."""
+
+
+_REMAKE = "Delete the file and run `semicdvl pseudo` again"
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _PromptLists(BaseModel):
+    """The prompts of a manifest or a record."""
+
+    find: tuple[str, ...]
+    background: tuple[str, ...]
+
+
+class _Spec(BaseModel):
+    """The specification in a manifest or a record; the names are stored."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    vlm: str
+    prompts: _PromptLists
+    ceg: dict[str, Any]
+    gsd_m: Annotated[float, Field(gt=0)] | None = None
+
+
+class _Record(BaseModel):
+    """The record of a pair's labels; the names are stored."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    name: str
+    before: str
+    after: str
+    window_px: tuple[int, int, int, int] | None
+    answers: tuple[str, str]
+    reliable_frac: _Share
+    changed_frac: _Share
+    spec: _Spec
 
 
 @dataclass(frozen=True)
@@ -99,9 +132,14 @@ class PseudoLabelStore:
         Raises:
             StoreError: there is no store, or it has another version.
         """
-        manifest = _read_manifest(root)
-        prompts = Prompts(tuple(manifest["prompts"]["find"]), tuple(manifest["prompts"]["background"]))
-        return cls(root, StoreSpec(manifest["vlm"], prompts, manifest["ceg"], manifest["gsd_m"]))
+        spec = _Spec.model_validate(_read_manifest(root))
+        try:
+            prompts = Prompts(spec.prompts.find, spec.prompts.background)
+        except ConfigError as error:
+            raise StoreError(
+                f"{root / 'manifest.json'}: {error} Make the store anew with `semicdvl pseudo`."
+            ) from error
+        return cls(root, StoreSpec(spec.vlm, prompts, spec.ceg, spec.gsd_m))
 
     # -------------------------------------------------------------------------------------------- answers
     def answer_key(self, image: Path, window_px: WindowPx) -> str:
@@ -114,10 +152,7 @@ class PseudoLabelStore:
         if content is None:
             return None
         try:
-            answer = decode_segments(content, self.spec.prompts.words)
-            if answer.scores_CHW.size and answer.scores_CHW.max() > 1:
-                raise ValueError("its scores go beyond 1")
-            return answer
+            return decode_segments(content, self.spec.prompts.words)
         except (ValueError, KeyError, TypeError, zlib.error) as error:
             raise _damaged_error(self._path("answers", key, ".npz"), "answer", error) from error
 
@@ -165,7 +200,11 @@ class PseudoLabelStore:
                         temporary.open("wb") as handle,
                     ):
                         np.savez_compressed(handle, features=content["features"])
-        features_DHW: NDArray[np.float32] = content["features"].astype(np.float32)
+        return self._check_features(key, content)
+
+    def _check_features(self, key: str, content: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the feature map DHW of a stored file."""
+        features_DHW: NDArray[np.float32] = content.get("features", np.zeros(0)).astype(np.float32)
         if features_DHW.ndim != 3 or not np.isfinite(features_DHW).all():
             problem = "it holds numbers that are not finite, or no maps"
             raise _damaged_error(self._path("features", key, ".npz"), "feature map", problem)
@@ -177,10 +216,9 @@ class PseudoLabelStore:
         if not path.exists():
             return None
         try:
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
-                return dict(content)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise _damaged_error(path, kind.removesuffix("s"), error) from error
+            return read_npz(path, remedy=_REMAKE)
+        except InputError as error:
+            raise _damaged_error(path, kind.removesuffix("s"), error.problem) from error
 
     # -------------------------------------------------------------------------------------------- labels
     def label_key(self, pair: PairFiles) -> str:
@@ -211,10 +249,7 @@ class PseudoLabelStore:
 
     def read_record(self, pair: PairFiles) -> dict[str, Any]:
         """Return the record of a pair's labels."""
-        content: dict[str, Any] = read_json(
-            self._path("labels", self.label_key(pair), ".json"), remedy="Run `semicdvl pseudo` again"
-        )
-        return content
+        return _read_record(self._path("labels", self.label_key(pair), ".json"))
 
     def read_labels(self, pair: PairFiles) -> VLMLabels:
         """Return the labels of a pair.
@@ -236,7 +271,7 @@ class PseudoLabelStore:
     def iterate_records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of all labels in the store, whatever their specification."""
         for path in sorted((self.root / "labels").glob("*/*.json")):
-            yield read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
+            yield _read_record(path)
 
     def verify(self) -> list[str]:
         """Read all files and return one line per damaged file; the list is empty for an intact store."""
@@ -244,18 +279,31 @@ class PseudoLabelStore:
         for kind in ("answers", "features"):
             for path in sorted((self.root / kind).glob("*/*.npz")):
                 try:
-                    self.read_answer(path.stem) if kind == "answers" else self._read_arrays(kind, path.stem)
+                    self._verify_arrays(kind, path.stem)
                 except StoreError as error:
                     wrong.append(str(error))
         for path in sorted((self.root / "labels").glob("*/*.json")):
             try:
-                read_json(path, remedy="Delete the file and run `semicdvl pseudo` again")
-            except InputError as error:
+                _read_record(path)
+            except StoreError as error:
                 wrong.append(str(error))
             labels = read_label_png(path.with_suffix(".png"))
             if labels is None or not all(np.isin(each_HW, (0, 1, IGNORE)).all() for each_HW in vars(labels).values()):
                 wrong.append(str(_damaged_error(path.with_suffix(".png"), "label", "not a picture of 0, 1 and 255")))
         return wrong
+
+    def _verify_arrays(self, kind: str, key: str) -> None:
+        """Read a file of arrays; one of an answer may be of other prompts than those of now."""
+        content = self._read_arrays(kind, key)
+        if content is None:
+            return
+        if kind == "features":
+            self._check_features(key, content)
+            return
+        try:
+            decode_segments(content, None)
+        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            raise _damaged_error(self._path(kind, key, ".npz"), "answer", error) from error
 
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         """Return the file of a key; its first two letters are the folder, so that no folder gets too full."""
@@ -265,6 +313,7 @@ class PseudoLabelStore:
 def _read_manifest(root: Path) -> dict[str, Any]:
     """Read and check a store's manifest."""
     path = root / "manifest.json"
+    require_file_or_folder(path, remedy="Give the folder that `semicdvl pseudo` wrote")
     if not path.exists():
         raise StoreError(
             f"{root}: no pseudo-label store here (no manifest.json). Make one with `semicdvl pseudo DATA -o {root}`."
@@ -276,11 +325,27 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         )
     if manifest.get("version") != STORE_VERSION:
         raise StoreError(
-            f"{path}: a store of version {manifest.get('version')}; this program reads {STORE_VERSION}. Make it anew."
+            f"{path}: a store of version {shorten(manifest.get('version'))}; this program reads {STORE_VERSION}. "
+            "Make it anew."
         )
+    try:
+        _Spec.model_validate(manifest)
+    except ValidationError as error:
+        raise StoreError(f"{path}: {describe_fault(error)}. Make the store anew with `semicdvl pseudo`.") from None
     return manifest
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read and check the record of a pair's labels; further fields are kept as they are."""
+    try:
+        content = read_json(path, remedy=_REMAKE)
+        return _Record.model_validate(content).model_dump()
+    except InputError as error:
+        raise _damaged_error(path, "record", error.problem) from error
+    except ValidationError as error:
+        raise _damaged_error(path, "record", describe_fault(error)) from None
 
 
 def _damaged_error(path: Path, what: str, why: object) -> StoreError:
     """Return the error for a damaged file of the store."""
-    return StoreError(f"{path}: a damaged {what} ({why}). Delete the file and run `semicdvl pseudo` again.")
+    return StoreError(f"{path}: a damaged {what} ({why}). {_REMAKE}.")

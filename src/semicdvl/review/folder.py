@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semicdvl.atomic_files import read_json
 from semicdvl.detection.batch.outcomes import RECORD_FILE
 from semicdvl.detection.output_folder import is_detection
 from semicdvl.errors import InputError
+from semicdvl.reading.json_files import read_json
 
 MAX_PAIRS = 10_000
 RESULT_FILES = ("change.tif", "score.tif", "changes.gpkg", "run.json", "suggest.gpkg")

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from semicdvl.atomic_files import read_json, write_folder_atomically, write_json
+from semicdvl.atomic_files import write_folder_atomically, write_json
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
-from semicdvl.errors import CheckpointError
+from semicdvl.errors import CheckpointError, InputError
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
+from semicdvl.reading.json_files import read_model
+from semicdvl.reading.tensor_files import read_header
 
 STATE_FOLDER = "state"
 """Folder of a run that holds its checkpoints."""
@@ -48,6 +50,23 @@ def ramp_moving_average(ema: float) -> Callable[[Any, Any, Any], None]:
         get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return update
+
+
+def check_last_checkpoint(run: Path) -> None:
+    """Check the newest checkpoint of a run, if there is one, as far as its numbers and headers go.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    newest = find_last_checkpoint(run)
+    if newest is None:
+        return
+    _read_progress(newest)
+    try:
+        for path in sorted(newest.glob("*.safetensors")):
+            read_header(path, remedy=f"Delete {newest} and start again")
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
 
 
 class TrainingCheckpoint:
@@ -107,7 +126,7 @@ class TrainingCheckpoint:
         if self.discriminators is not None:
             load_weights_into(self.discriminators, load_weights(newest / "critics.safetensors"), source=newest)
         for name, optimizer in self.optimizers.items():
-            _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"))
+            _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"), source=newest)
         self.best_step, self.best, self.last = content.best_step, content.best, content.last
         self.unchanged_validations = content.silent
         return content.step
@@ -177,16 +196,13 @@ def _read_progress(folder: Path) -> _Progress:
     """Read the numbers of a checkpoint, which must be of the step that its folder is named after.
 
     Raises:
-        InputError: the file is missing or not JSON.
-        CheckpointError: a number is missing, out of its range, or of another step.
+        CheckpointError: the file is missing or not JSON, a number is missing, out of its range, or of another step.
     """
     path, remedy = folder / "state.json", f"Delete {folder} and start again"
     try:
-        progress = _Progress.model_validate(read_json(path, remedy=remedy))
-    except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(map(str, found["loc"])) or "content"
-        raise CheckpointError(f"{path}: {place}: {found['msg']}. {remedy}.") from error
+        progress = read_model(path, _Progress, remedy=remedy)
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
     if not folder.name.isdecimal() or progress.step != int(folder.name) or progress.best_step > progress.step:
         raise CheckpointError(
             f"{path}: names the steps {progress.step} and {progress.best_step}, which do not fit its folder. {remedy}."
@@ -201,17 +217,28 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {key: torch.as_tensor(value) for key, value in flat.items() if value is not None}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor], *, source: Path) -> None:
     """Put an optimiser's tensors back, by parameter index, each in its parameter's memory layout.
 
     Files hold them row by row, and a fused optimiser walks over parameter and state in the order of memory.
+
+    Raises:
+        CheckpointError: a tensor is of no parameter, or of another shape.
     """
     content = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         index, _, name = key.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters) or not name:
+            raise CheckpointError(
+                f"{source}: the optimiser's '{key}' is of no parameter. Delete {source} and start again."
+            )
         like = parameters[int(index)]
+        if value.numel() not in (1, like.numel()):
+            raise CheckpointError(
+                f"{source}: the optimiser's '{key}' does not fit its parameter. Delete {source} and start again."
+            )
         if value.shape == like.shape:
             value = torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
         states.setdefault(int(index), {})[name] = value

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,7 +17,10 @@ from rich.text import Text
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.config import TrainConfig
+from semicdvl.errors import CheckpointError
 from semicdvl.outputs.messages import make_output_error
+from semicdvl.reading.json_files import check_values, describe_fault
+from semicdvl.text_files import read_text_file
 
 SCORE_NAMES = {"val": "validation", "test": "test_selected", "last": "validation"}
 """Names of the scores that select the weights, by the pairs that they are of."""
@@ -25,6 +29,40 @@ NO_TENSORBOARD_WARNING = (
     "train.tensorboard is set, but TensorBoard is not installed: install semicdvl[track]. Until then log.jsonl alone "
     "has the numbers."
 )
+
+
+class LogEvent(BaseModel):
+    """What is read of a line of the log; the names are stored."""
+
+    step: int = Field(0, ge=0)
+    validation: dict[str, float] | None = None
+
+
+def read_events(path: Path) -> list[tuple[str, LogEvent]]:
+    """Return the lines of a log with what they say; one that a killed process was writing is left out.
+
+    Raises:
+        CheckpointError: a line is not one that training writes.
+    """
+    found = []
+    lines = read_text_file(path).split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):  # cut off
+            continue
+        if content is None:
+            continue
+        try:
+            check_values(content, finite=False)  # a diverging loss is logged, too
+            found.append((line, LogEvent.model_validate(content)))
+        except (ValidationError, ValueError) as error:
+            reason = describe_fault(error) if isinstance(error, ValidationError) else str(error)
+            raise CheckpointError(
+                f"{path}: line {number} was not written by training ({reason}). Delete the line, or the file: it is "
+                "only a record of the past."
+            ) from None
+    return found
 
 
 class TrainingLog:
@@ -162,14 +200,7 @@ class TrainingLog:
         """Drop the events after `step`: training resumes there and logs them again."""
         if not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:  # the line that a killed process was writing
-                continue
-            if event.get("step", 0) <= step:
-                kept.append(line)
+        kept = [line for line, event in read_events(self.path) if event.step <= step]
         with write_atomically(self.path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from semicdvl.atomic_files import write_json
+from semicdvl.atomic_files import leave_nothing_if_refused, write_json
 from semicdvl.checkpoint import build_network
 from semicdvl.config import Recipe
 from semicdvl.data.loaders import check_split, load_train_batches
@@ -19,6 +19,7 @@ from semicdvl.data.samples import LoaderOptions
 from semicdvl.outputs.locks import lock_output
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch
+from semicdvl.training.checkpoint import check_last_checkpoint, find_last_checkpoint
 from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.training.length import TrainingLength, compute_training_length
@@ -39,8 +40,10 @@ def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRu
         DivergedError: the loss is not a number.
     """
     processes = join_process_group(recipe.train.device)
+    is_resumed = (run / "run.json").exists()
     with lock_output(run) if processes.is_main else nullcontext():
-        return _train_locked(recipe, run, processes, quiet=quiet)
+        with leave_nothing_if_refused(run, keep=lambda: is_resumed or find_last_checkpoint(run) is not None):
+            return _train_locked(recipe, run, processes, quiet=quiet)
 
 
 def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: bool) -> TrainedRun:
@@ -59,6 +62,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     loading = build_loader_options(recipe, method, processes)
     _check_data(split, method, loading)
     length = compute_training_length(config, split, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
+    check_last_checkpoint(run)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
     if processes.is_main:
         write_json(run / "run.json", record)  # first of all files: what has one is a run and can be resumed

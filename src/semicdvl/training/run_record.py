@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.checkpoint import RUN_FORMAT, read_run
@@ -19,9 +18,11 @@ from semicdvl.data.shared_ground import check_leaks
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
+from semicdvl.reading.json_files import describe_fault
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.checkpoint import FitResult
 from semicdvl.training.distributed import ProcessGroup
+from semicdvl.training.log import read_events
 from semicdvl.training.parts import read_dataset
 from semicdvl.types import Split
 from semicdvl.version import __version__
@@ -197,9 +198,12 @@ def _read_test_scores(run: Path, result: FitResult) -> dict[str, Any]:
     """Return test scores of the last step, and of the step where they were best, which no fair selection knows."""
     if f"{TEST_SCORE_PREFIX}iou" not in result.last:
         return {}
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    noted = [(line["step"], line["validation"]) for line in lines if "validation" in line]
-    step, best = max(noted, key=lambda one: one[1][f"{TEST_SCORE_PREFIX}iou"])
+    events = [event for _, event in read_events(run / "log.jsonl")]
+    noted = [(event.step, event.validation) for event in events if event.validation is not None]
+    scored = [one for one in noted if f"{TEST_SCORE_PREFIX}iou" in one[1]]
+    if not scored:
+        raise CheckpointError(f"{run / 'log.jsonl'}: holds no test scores, which the recipe asks for. Train again.")
+    step, best = max(scored, key=lambda one: one[1][f"{TEST_SCORE_PREFIX}iou"])
     last, picked = (
         {
             name.removeprefix(TEST_SCORE_PREFIX): value
@@ -213,13 +217,33 @@ def _read_test_scores(run: Path, result: FitResult) -> dict[str, Any]:
 
 def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
     """Return the result that a record holds."""
-    step, seconds, select = record["best_step"], record["seconds"], record["recipe"]["train"]["select"]
-    if select == "test":
-        result = FitResult(step, _load_scores(record["test_selection"]), _load_scores(record["test_last"]))
-        return TrainedRun(run, result, {}, _load_scores(record["test_selected"]), seconds, select)
-    val, test = _load_scores(record["val"]), _load_scores(record["test"])
-    result = FitResult(step, val, _load_scores(record["val_last"]))
-    return TrainedRun(run, result, val, test, seconds, select, record.get("guide"))
+    try:
+        found = _FinishedRun.model_validate(record)
+        select = record["recipe"]["train"]["select"]
+        first = _load_scores(record["test_selection" if select == "test" else "val"])
+        last = _load_scores(record["test_last" if select == "test" else "val_last"])
+        fit = FitResult(found.best_step, first, last)
+        if select == "test":
+            return TrainedRun(run, fit, {}, _load_scores(record["test_selected"]), found.seconds, select)
+        val, test = _load_scores(record["val"]), _load_scores(record["test"])
+        return TrainedRun(run, fit, val, test, found.seconds, select, record.get("guide"))
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+        reason = describe_fault(error) if isinstance(error, ValidationError) else f"{error} is missing"
+        raise CheckpointError(f"{run / 'run.json'}: {reason}. Train again, or take the file from a backup.") from None
+
+
+class _FinishedRun(BaseModel):
+    """What is read of the record of a finished training; the names are stored, and an undefined score is null."""
+
+    best_step: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    val: dict[str, float | None] | None = None
+    val_last: dict[str, float | None] | None = None
+    test: dict[str, float | None] | None = None
+    test_last: dict[str, Any] | None = None
+    test_selection: dict[str, float | None] | None = None
+    test_selected: dict[str, float | None] | None = None
+    guide: dict[str, float | None] | None = None
 
 
 def name_score_column(run: Path, subset: str) -> str:

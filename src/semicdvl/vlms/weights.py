@@ -9,7 +9,6 @@ any may have `pytorch_model.bin`, read with `weights_only` (tensors, no code). N
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -18,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
-from semicdvl.atomic_files import hash_file, hash_values, read_json
+from semicdvl.atomic_files import hash_file, hash_values
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.reading.json_files import read_json, read_model
 
 log = logging.getLogger("semicdvl")
 
@@ -168,13 +169,19 @@ def _summarise_error(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
+class _Index(BaseModel):
+    """What is read of the index of a model that is kept in several files."""
+
+    weight_map: dict[str, str]
+
+
 def _is_complete(folder: Path) -> bool:
     """Tell whether all weight files that the folder's index names are there."""
     for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
         if index.is_file():
             try:
-                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, AttributeError):
+                names = set(read_model(index, _Index, remedy="").weight_map.values())
+            except InputError:
                 return False
             return all((folder / name).is_file() for name in names)
     return any((folder / name).is_file() for name in ("model.safetensors", "pytorch_model.bin"))

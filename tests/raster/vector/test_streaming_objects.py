@@ -53,7 +53,7 @@ def extract_streaming(whole: MapStrip, heights: list[int], *, grid: Grid, least_
             place = np.s_[patch.row : patch.row + patch.shape_hw[0], patch.col : patch.col + patch.shape_hw[1]]
             assert (written[place][patch.mask_HW] == 1).all(), "what is cleared had been written"
             written[place][patch.mask_HW] = 0
-    return stream.build_table(), written
+    return stream.build_layer(), written
 
 
 @given(
@@ -77,7 +77,8 @@ def test_strips_give_the_objects_of_the_whole_map(seed, shape, smooth, heights, 
     assert shapely.equals_exact(table.frame.geometry.values, wanted.geometry.values, tolerance=0).all()
     assert table.area_px == (objects.labels_HW > 0).sum()
     assert (written == np.where((whole.change_HW == 1) & (objects.labels_HW == 0), 0, whole.change_HW)).all()
-    for box, place in zip(table.box_N4, ndimage.find_objects(objects.labels_HW), strict=True):
+    boxes = [table.read_box(rank) for rank in np.argsort(table.number_N)]
+    for box, place in zip(boxes, ndimage.find_objects(objects.labels_HW), strict=True):
         assert box.tolist() == [place[0].start, place[1].start, place[0].stop, place[1].stop]
 
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
+from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -15,9 +16,11 @@ from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers
 from semicdvl.data.prepare.spatial_split import LABELLED, SKIPPED, UNLABELLED, CutPatch, PatchCell
-from semicdvl.errors import OutputError
+from semicdvl.errors import InputError, OutputError
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.reading.json_files import parse_json
+from semicdvl.text_files import read_text_file
 
 
 class PatchJournal:
@@ -59,7 +62,7 @@ def open_journal(out: Path) -> PatchJournal:
         handle = path.open("a", encoding="utf-8")
     except OSError as error:
         raise make_output_error(path, error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, InputError) as error:
         raise OutputError(f"{path}: is damaged ({error}). Delete it to cut the patches again.") from error
     handle.write("\n")  # ends an incomplete line; empty lines are skipped when the file is read
     return PatchJournal(patches, handle)
@@ -68,12 +71,23 @@ def open_journal(out: Path) -> PatchJournal:
 def _read_journal(path: Path) -> dict[str, CutPatch]:
     """Return the patches of a journal by name."""
     patches: dict[str, CutPatch] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in read_text_file(path).split("\n") if path.is_file() else ():
         if line.endswith("}"):
-            values = json.loads(line)
+            values = _JournalLine.model_validate(parse_json(line)).model_dump()
             cell = PatchCell(values.pop("row"), values.pop("col"), (0, 0))
             patches[cell.name] = CutPatch(cell, **values)
     return patches
+
+
+class _JournalLine(BaseModel):
+    """A line of the journal; the names are stored."""
+
+    row: int = Field(ge=0)
+    col: int = Field(ge=0)
+    state: Literal["labelled", "unlabelled", "skipped"]
+    valid_px: int = Field(ge=0)
+    known_px: int = Field(0, ge=0)
+    changed_px: int = Field(0, ge=0)
 
 
 def cut_patches(

@@ -16,6 +16,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from shapely import STRtree
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector.reading import list_layers, read_layer
+from semicdvl.reading.limits import MAX_COORDINATE
+from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.registry import suggest_nearest
 
 POLYGON_TYPES = (3, 6)
@@ -173,6 +176,7 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
     frame = _read_layer(path, layer)
     if frame.empty:
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
+    _refuse_wild_coordinates(path, np.asarray(frame.geometry.to_numpy(), object))
     parts = _select_polygons(frame)
     if not len(parts.shapes) and STATE_COLUMN in frame:
         raise InputError(path, f"none of its {len(frame)} changes is accepted", "Accept some in the review page first")
@@ -210,6 +214,7 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
 # ------------------------------------------------------------------------------------------------ reading
 def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
     """Read one layer, as `InputError` where that fails."""
+    require_file_or_folder(path, remedy=_REMEDY)
     if not path.exists():
         raise InputError(path, "does not exist", "Check the path")
     if path.suffix.lower() in PARQUET_SUFFIXES:
@@ -219,10 +224,55 @@ def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
             columns = [STATE_COLUMN] if name == REVIEWED_LAYER else []
-            return read_layer(path, layer=name, columns=columns)
-    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+            try:
+                return read_layer(path, layer=name, columns=columns)
+            except shapely.errors.ShapelyError:
+                return _read_mended(path, name, columns)
+    except (DataSourceError, DataLayerError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(path, f"is not a vector file that can be read ({reason})", _REMEDY) from error
+
+
+def _read_mended(path: Path, layer: str, columns: list[str]) -> gpd.GeoDataFrame:
+    """Read a layer row by row, closing rings that are not closed.
+
+    Raises:
+        InputError: a row has a geometry that cannot be mended, such as a ring of two points; the row is named.
+    """
+    facts, _, coded, fields = pyogrio.raw.read(path, layer=layer, columns=columns)
+    shapes = [None if one is None else _mend_rings(path, row, bytes(one)) for row, one in enumerate(coded)]
+    named = dict(zip(facts["fields"], fields, strict=True))
+    return gpd.GeoDataFrame(named, geometry=shapes, crs=facts["crs"])
+
+
+def _mend_rings(path: Path, row: int, coded: bytes) -> Any:
+    """Return a geometry whose rings are closed, or say which row has none."""
+    try:
+        shape = shapely.from_wkb(coded, on_invalid="fix")
+    except shapely.errors.ShapelyError:
+        shape = None
+    if shape is None:
+        problem = f"row {row + 1} has a geometry that is none (a polygon needs closed rings of three points or more)"
+        raise InputError(path, problem, "Repair that row, e.g. with `ogr2ogr -makevalid OUT IN`, or delete it")
+    return shape
+
+
+def _refuse_wild_coordinates(path: Path, geometries: NDArray[np.object_]) -> None:
+    """Refuse coordinates that are no numbers, or so large that nothing can be computed with them.
+
+    Raises:
+        InputError: a row has some; the first such row is named.
+    """
+    bounds_N4 = shapely.bounds(geometries)
+    empty_N = shapely.is_missing(geometries) | shapely.is_empty(geometries)
+    points, rows = shapely.get_coordinates(geometries, return_index=True)
+    wild_N = np.zeros(len(geometries), bool)
+    wild_N[rows[~(np.abs(points) <= MAX_COORDINATE).all(axis=1)]] = True
+    wild_N |= ~empty_N & ~np.isfinite(bounds_N4).all(axis=1)
+    if wild_N.any():
+        row = int(np.flatnonzero(wild_N)[0])
+        problem = f"row {row + 1} has a coordinate that is no number, or beyond {MAX_COORDINATE:g}"
+        raise InputError(path, problem, "Correct or delete that row")
 
 
 def _read_parquet(path: Path) -> gpd.GeoDataFrame:

@@ -20,7 +20,7 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_file, hash_values, read_json, write_json
+from semicdvl.atomic_files import hash_file, hash_values, leave_nothing_if_refused, write_json
 from semicdvl.data.prepare.config import PrepareInputs, PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers, read_label_layers
 from semicdvl.data.prepare.outputs import PREPARE_FORMAT, make_record, write_outputs
@@ -40,6 +40,7 @@ from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.reading.json_files import read_json
 
 CACHE_BYTES = 256 * 2**20
 """GDAL's memory for rows of the rasters that several patches share; its default is a twentieth of the machine's."""
@@ -100,13 +101,15 @@ def prepare_patches(
         key = hash_values(
             PREPARE_FORMAT, settings.list_key_parts(), {name: _fingerprint_input(path) for name, path in inputs.items()}
         )
-        _start_folder(out, key, inputs, settings)
-        sweep_unfinished_files(out, depth=2)
-        with open_journal(out) as journal:
-            patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
-        notes = _collect_notes(pair, layers, cells, settings)
-        prepared = _split_patches(out, pair, patches, per_block=per_block, settings=settings, notes=notes)
-        write_outputs(prepared, pair.grid, key, inputs, settings)
+        is_resumed = (out / "prepare.json").is_file()
+        with leave_nothing_if_refused(out, keep=lambda: is_resumed):
+            _start_folder(out, key, inputs, settings)
+            sweep_unfinished_files(out, depth=2)
+            with open_journal(out) as journal:
+                patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
+            notes = _collect_notes(pair, layers, cells, settings)
+            prepared = _split_patches(out, pair, patches, per_block=per_block, settings=settings, notes=notes)
+            write_outputs(prepared, pair.grid, key, inputs, settings)
     return prepared
 
 

@@ -19,18 +19,20 @@ import rasterio
 from rasterio.errors import RasterioError
 from rich.console import Console
 
-from semicdvl.atomic_files import read_json, write_json
+from semicdvl.atomic_files import write_json
 from semicdvl.detection.batch import report
 from semicdvl.detection.batch.outcomes import INDEX_FILE, RECORD_FILE, BatchResult, PairOutcome
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
-from semicdvl.detection.output_folder import DETECTION_FORMAT, check_output_folder
+from semicdvl.detection.output_folder import check_output_folder
 from semicdvl.detection.pipeline import write_detection
+from semicdvl.detection.run_record import read_run_record
 from semicdvl.detection.tiles.tile_runner import TileExecutor
 from semicdvl.errors import InputError, OutputError, SemicdvlError
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.io.inputs import resolve_input
+from semicdvl.reading.json_files import read_json
 from semicdvl.types import Detector
 
 BATCH_FORMAT = "semicdvl-pairs"
@@ -147,16 +149,15 @@ def _fingerprint_earlier(
 def _has_result(out: Path, fingerprint: RunFingerprint) -> bool:
     """Tell whether a folder holds the result of exactly these ingredients."""
     try:
-        record = read_json(out / "run.json", remedy="")
+        return read_run_record(out).key == fingerprint.key
     except InputError:
         return False
-    return isinstance(record, dict) and (record.get("format"), record.get("key")) == (DETECTION_FORMAT, fingerprint.key)
 
 
 def _read_outcome(name: str, state: str, out: Path, seconds: float) -> PairOutcome:
     """Read what came out of a pair."""
-    record = read_json(out / "run.json", remedy="Delete its folder and run again")
-    return PairOutcome(name, state, **record["result"], warnings=tuple(record["warnings"]), seconds=seconds)
+    record = read_run_record(out)
+    return PairOutcome(name, state, **record.result.model_dump(), warnings=record.warnings, seconds=seconds)
 
 
 # ------------------------------------------------------------------------------------------------ the folder

@@ -103,7 +103,7 @@ def load_encoder(requested: NetworkOptions) -> EncoderMaps:
 
 def load_sam(requested: NetworkOptions) -> SamMaskGenerator:
     """Load a SAM or SAM 2: option `sam` (folder or hub name), and `grid`, `rating`, `stability` of its masks."""
-    from semicdvl.atomic_files import read_json
+    from semicdvl.reading.json_files import read_json
     from semicdvl.unsupervised.common.sam import SamMaskGenerator
     from semicdvl.vlms import weights as vlms_weights
 

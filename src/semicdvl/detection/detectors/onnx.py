@@ -5,18 +5,20 @@ The file is self-contained: `semicdvl export` stores in its metadata how images 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
+from semicdvl.reading.json_files import describe_fault, parse_json, shorten
+from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
 
 METADATA_KEY = "semicdvl"
@@ -74,7 +76,13 @@ class OnnxDetector(Detector):
         dates = {
             name: self._prepare_image(image_HWC) for name, image_HWC in zip(INPUT_NAMES, (t1_HWC, t2_HWC), strict=True)
         }
-        (logits_BKHW,) = self.session.run([OUTPUT_NAME], dates)
+        try:
+            (logits_BKHW,) = self.session.run([OUTPUT_NAME], dates)
+        except Exception as error:  # whatever onnxruntime raises on a network that fits no image
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{self.name}: its network fails ({reason}). Export it again.") from error
+        if logits_BKHW.ndim != 4 or logits_BKHW.shape[1] != 2 or not np.isfinite(logits_BKHW).all():
+            raise CheckpointError(f"{self.name}: its network gives no logits of a change. Export it again.")
         unchanged_HW, changed_HW = logits_BKHW[0, :, :height, :width]
         with np.errstate(over="ignore"):  # exp of a large number is infinite, and 1 / infinity = 0 is right
             share_HW = 1 / (1 + np.exp(unchanged_HW - changed_HW))
@@ -115,19 +123,59 @@ def build_onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
         ConfigError: a device that onnxruntime does not support here.
         MissingExtraError: onnxruntime is not installed.
     """
+    require_file_or_folder(path, remedy="Make it with `semicdvl export RUN --to onnx`")
     if not path.is_file():
         raise CheckpointError(f"{path}: does not exist. Make it with `semicdvl export RUN --to onnx`.")
     session = open_session(path, device=device)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{path}: is an ONNX file of another program. Give one that `semicdvl export` wrote.")
-    about = json.loads(text)
-    if about.get("version") != METADATA_VERSION:
-        raise CheckpointError(
-            f"{path}: is an ONNX file of version {about.get('version')}, but this program reads version "
-            f"{METADATA_VERSION}. Export it again."
-        )
+    about = _read_metadata(path, text)
+    if not _fits(session):
+        raise CheckpointError(f"{path}: does not map two images to the logits of a change. Export it again.")
     return OnnxDetector(session, str(path), about, hash_file(path))
+
+
+class _Metadata(BaseModel):
+    """The metadata of a file; the names are stored."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    version: int
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    threshold: float = Field(ge=0, le=1)
+    multiple_px: int = Field(ge=1, le=1024)
+    recipe: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    run: str | None = None
+
+
+def _read_metadata(path: Path, text: str) -> dict[str, Any]:
+    """Check what `export` stored in a file and return it.
+
+    Raises:
+        CheckpointError: it is of another version, or damaged.
+    """
+    try:
+        about = parse_json(text)
+        if isinstance(about, dict) and about.get("version") != METADATA_VERSION:
+            raise CheckpointError(
+                f"{path}: is an ONNX file of version {shorten(about.get('version'))}, but this program reads version "
+                f"{METADATA_VERSION}. Export it again."
+            )
+        return _Metadata.model_validate(about).model_dump()
+    except ValueError as error:
+        reason = describe_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise CheckpointError(f"{path}: its metadata are damaged ({reason}). Export it again.") from None
+
+
+def _fits(session: Any) -> bool:
+    """Tell whether a session takes two dates of three bands and gives two logits a pixel, as far as its shapes say."""
+    takes = {one.name: one.shape for one in session.get_inputs()}
+    gives = {one.name: one.shape for one in session.get_outputs()}
+    if set(takes) != set(INPUT_NAMES) or set(gives) != {OUTPUT_NAME}:
+        return False
+    return all(len(shape) == 4 for shape in (*takes.values(), *gives.values()))
 
 
 def open_session(path: Path, *, device: str) -> Any:
@@ -142,8 +190,6 @@ def open_session(path: Path, *, device: str) -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("ONNX files need onnxruntime. Install semicdvl[onnx].") from error
-    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
-
     has = onnxruntime.get_available_providers()
     usable = [name for name, provider in ONNX_PROVIDERS.items() if provider in has]
     if device != "auto" and device not in usable:
@@ -154,6 +200,6 @@ def open_session(path: Path, *, device: str) -> Any:
     options.log_severity_level = 4  # silent: errors are raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[ONNX_PROVIDERS[name] for name in chosen])
-    except (refusals.InvalidProtobuf, refusals.InvalidGraph, refusals.Fail, refusals.NotImplemented) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # onnxruntime has a dozen of its own, and those of the machine
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: cannot be read as ONNX ({reason}). Export it again.") from error

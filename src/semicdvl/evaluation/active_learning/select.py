@@ -10,12 +10,10 @@ distance it would choose twenty patches of one car park.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -24,10 +22,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from semicdvl.atomic_files import read_json
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import open_checked_pair, open_pair_as_configured
+from semicdvl.detection.run_record import StoredRecord, read_run_record
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning import report
 from semicdvl.evaluation.active_learning.patch_scores import PatchScores, describe_patches, score_patches
@@ -141,7 +139,7 @@ def suggest_patches(
         OutputError: the folder cannot be written.
     """
     config, result = config or SuggestConfig(), read_detected_map(Path(out))
-    record = read_json(result.out / "run.json", remedy="Run `semicdvl detect` again")
+    record = read_run_record(result.out)
     every = score_patches(result, side_px=config.patch_px)
     usable, notes = _filter_usable(every, config, result)
     with ExitStack() as held:
@@ -220,12 +218,11 @@ def _filter_usable(
 
 
 # ------------------------------------------------------------------------------------------------ the images
-def _open_images(result: DetectedMap, record: Mapping[str, Any], config: SuggestConfig) -> RasterPair:
+def _open_images(result: DetectedMap, record: StoredRecord, config: SuggestConfig) -> RasterPair:
     """Open the images of a result, read as they were for the detection."""
     before = _locate_image(result, record, "before", config.before)
     after = _locate_image(result, record, "after", config.after)
-    names = ("bands", "after_bands", "grid", "normalise", "align", "alpha", "stretch")
-    ran = DetectionConfig(**{name: record["settings"][name] for name in names if name in record["settings"]})
+    ran = DetectionConfig(**record.settings.model_dump())
     opened = (
         open_checked_pair(before, after, config=ran).pair
         if ran.align
@@ -239,28 +236,28 @@ def _open_images(result: DetectedMap, record: Mapping[str, Any], config: Suggest
     return pair
 
 
-def _locate_image(result: DetectedMap, record: Mapping[str, Any], date: str, given: str | None) -> str:
+def _locate_image(result: DetectedMap, record: StoredRecord, date: str, given: str | None) -> str:
     """Return the path of the image of a date."""
     if given is not None:
         return given
-    facts = record["inputs"][date]
-    path = str(facts["path"])
-    if "bytes" not in facts and resolve_input(path).is_remote:
+    facts = getattr(record.inputs, date)
+    path: str = facts.path
+    if facts.size_bytes is None and resolve_input(path).is_remote:
         remedy = f"Name it yourself: `semicdvl suggest {result.out} --{date} ADDRESS`"
         raise InputError(
             path, f"is an address that {result.out.name}/run.json names; nothing is fetched for it", remedy
         )
-    if "bytes" in facts and not Path(path).is_file():
+    if facts.size_bytes is not None and not Path(path).is_file():
         remedy = f"Give its new path: `semicdvl suggest {result.out} --{date} FILE`"
         raise InputError(path, f"does not exist any more, but {result.out.name} was made of it", remedy)
-    if "bytes" in facts and Path(path).stat().st_size != facts["bytes"]:
+    if facts.size_bytes is not None and Path(path).stat().st_size != facts.size_bytes:
         raise InputError(path, f"is not the image that {result.out.name} was made of", "Run `semicdvl detect` again")
     return path
 
 
-def _format_next_command(record: Mapping[str, Any], config: SuggestConfig, result: DetectedMap) -> str:
+def _format_next_command(record: StoredRecord, config: SuggestConfig, result: DetectedMap) -> str:
     """Return the command that makes training patches of the boxes, once they are labelled."""
-    before, after = (getattr(config, date) or record["inputs"][date]["path"] for date in ("before", "after"))
+    before, after = (getattr(config, date) or getattr(record.inputs, date).path for date in ("before", "after"))
     named = {
         "before": before,
         "after": after,

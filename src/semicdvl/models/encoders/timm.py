@@ -16,10 +16,11 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.reading.tensor_files import check_torch_archive, read_tensors
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -256,17 +257,26 @@ def _read_aerial_weights() -> dict[str, Tensor]:
     return {name.removeprefix(AERIAL_PREFIX): one for name, one in stored.items() if name.startswith(AERIAL_PREFIX)}
 
 
+_WEIGHTS_REMEDY = "Give a .safetensors file, or a .pth file that holds tensors only"
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name; nothing in the file is executed."""
+    require_file_or_folder(path, remedy=_WEIGHTS_REMEDY)
     if not path.is_file():
         raise InputError(path, "is no weights file", "give a .safetensors file, 'imagenet' or 'none'")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_tensors(path, remedy=_WEIGHTS_REMEDY)[0]
+        check_torch_archive(path, remedy=_WEIGHTS_REMEDY)
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the two readers raise on a file that is not theirs
-        problem = f"cannot be read as weights ({str(error).splitlines()[0]})"
-        raise InputError(path, problem, "give a .safetensors file, or a .pth file that holds tensors only") from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever torch raises on a file that is not its own
+        problem = f"cannot be read as weights ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        raise InputError(path, problem, _WEIGHTS_REMEDY) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(path, "holds something else than tensors by name", _WEIGHTS_REMEDY)
     return state
 
 

@@ -18,6 +18,7 @@ import rasterio
 
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import ACCESS_SETTINGS, LOCAL_SETTINGS
+from semicdvl.reading.regular_files import find_path_fault, require_file_or_folder
 
 ImageInput = str | Path | Sequence[str | Path]
 """One image, or several files that make a mosaic: see `resolve_input`."""
@@ -139,7 +140,7 @@ def _hide_credentials(text: str) -> str:
 
 def _split_list(text: str) -> list[str]:
     """Split a list at its commas; the name of an existing file may contain some, and so may the query of an address."""
-    if "," not in text or Path(text).exists():
+    if "," not in text or (find_path_fault(text) is None and Path(text).exists()):
         return [text] if text else []
     separator = r",(?=/vsi|[a-z0-9]+://)" if "://" in text or text.startswith("/vsi") else ","
     return [part.strip() for part in re.split(separator, text) if part.strip()]
@@ -153,6 +154,7 @@ def _resolve_text(text: str) -> list[str]:
     if not is_local_name(text):
         return [text]
     path = Path(text)
+    require_file_or_folder(path, remedy="Give an image file, or a folder that contains the tiles of one")
     if path.is_dir():
         return _list_folder(path)
     if any(wildcard in text for wildcard in "*?[") and not path.exists():

@@ -20,6 +20,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
 from semicdvl.raster.io.orientation import PHOTO_DRIVERS, open_upright, read_file_orientation
+from semicdvl.reading.regular_files import require_file_or_folder
 
 DAMAGED_REMEDY = "Copy or download the file again; `gdalinfo -checksum FILE` shows whether it is complete"
 JPEG_TAIL_BYTES = 65_536
@@ -41,6 +42,8 @@ def open_dataset(gdal_name: str, *, display_name: str, allow_outside: bool = Fal
             64-bit whole numbers, or it has a CRS and nothing that says where its pixels lie.
     """
     local = is_local_name(gdal_name)
+    if local:
+        require_file_or_folder(gdal_name, remedy="Give a GeoTIFF, PNG or JPEG file")
     if local and not Path(gdal_name).exists():
         raise InputError(display_name, "The file does not exist", "Check the spelling and the folder")
     if local and Path(gdal_name).is_dir():

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import geopandas as gpd
+import pandas as pd
 import pyogrio
 
 from semicdvl.atomic_files import write_atomically
@@ -43,13 +46,18 @@ def get_vector_format(path: Path) -> VectorFormat:
 
 
 def write_vector(
-    path: Path, frame: gpd.GeoDataFrame, *, layer: str = CHANGES_LAYER, style: QgisStyle | None = None
+    path: Path,
+    frames: gpd.GeoDataFrame | Iterable[gpd.GeoDataFrame],
+    *,
+    layer: str = CHANGES_LAYER,
+    style: QgisStyle | None = None,
 ) -> None:
     """Write polygons in the format of the file's suffix. The same polygons give the same bytes.
 
     Args:
         path: the file; an existing file of that name is replaced.
-        frame: the polygons and their attributes.
+        frames: the polygons and their attributes, at once or in batches of the same columns (one at least). Batches
+            give the same rows in the same order, and of a format with `write_batches` memory holds one at a time.
         layer: name of the layer.
         style: how QGIS colours them: written beside the file (`.qml`), and into a GeoPackage as its default style.
 
@@ -61,7 +69,16 @@ def write_vector(
     vector_format = get_vector_format(path)
     with translate_gdal_errors(path), write_atomically(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # plain images have none
-        vector_format.write(part, frame, layer=layer, style=style)
+        batches = iter([frames] if isinstance(frames, gpd.GeoDataFrame) else frames)
+        first = next(batches)
+        second = next(batches, None)
+        if second is None:
+            vector_format.write(part, first, layer=layer, style=style)
+        elif isinstance(vector_format, BatchFormat):
+            vector_format.write_batches(part, chain([first, second], batches), layer=layer, style=style)
+        else:
+            whole = pd.concat([first, second, *batches], ignore_index=True)
+            vector_format.write(part, whole, layer=layer, style=style)
     if style is not None:
         with write_atomically(path.with_suffix(".qml")) as part:
             part.write_text(build_qml(style), encoding="utf-8")
@@ -84,20 +101,43 @@ class VectorFormat(Protocol):
         ...
 
 
-def write_ogr(path: Path, frame: gpd.GeoDataFrame, *, driver: str, layer: str, **options: str) -> None:
+@runtime_checkable
+class BatchFormat(Protocol):
+    """A format that can be written batch by batch; a plug-in's need not."""
+
+    def write_batches(
+        self, path: Path, frames: Iterable[gpd.GeoDataFrame], *, layer: str, style: QgisStyle | None
+    ) -> None:
+        """Write polygons as `VectorFormat.write` does, holding one batch at a time."""
+        ...
+
+
+def append_ogr(path: Path, frames: Iterable[gpd.GeoDataFrame], *, driver: str, layer: str, **options: str) -> None:
+    """Write batches of polygons as `write_ogr` does, with a driver that can append to a layer."""
+    for number, frame in enumerate(frames):
+        write_ogr(path, frame, driver=driver, layer=layer, append=number > 0, **options)
+
+
+def write_ogr(
+    path: Path, frame: gpd.GeoDataFrame, *, driver: str, layer: str, append: bool = False, **options: str
+) -> None:
     """Write polygons as multi-polygons.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing one is replaced, unless `append`.
         frame: the polygons.
         driver: GDAL's name of the format.
         layer: name of the layer; by default GDAL would name it like the temporary file.
+        append: add to the layer that the file has.
         options: further options of the driver.
     """
-    path.unlink(missing_ok=True)  # GDAL adds a layer to an existing GeoPackage
+    if not append:
+        path.unlink(missing_ok=True)  # GDAL adds a layer to an existing GeoPackage
     previous = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_TIMESTAMP})
     try:
-        frame.to_file(path, driver=driver, engine="pyogrio", geometry_type="MultiPolygon", layer=layer, **options)
+        frame.to_file(
+            path, driver=driver, engine="pyogrio", geometry_type="MultiPolygon", layer=layer, append=append, **options
+        )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": previous})

@@ -74,6 +74,23 @@ class ObjectAttributes:
         return columns
 
 
+@dataclass(frozen=True)
+class NumberedPolygons:
+    """Numbers, areas and perimeters of N polygons.
+
+    Attributes:
+        number_N: their numbers on the map.
+        area_N: areas, in square units.
+        perimeter_N: perimeters, holes included.
+        unit: "m" or "px".
+    """
+
+    number_N: NDArray[np.int64]
+    area_N: NDArray[np.float64]
+    perimeter_N: NDArray[np.float64]
+    unit: str
+
+
 def build_object_frame(
     objects: LabelledObjects,
     *,
@@ -114,13 +131,18 @@ def assemble_object_frame(
     foreground: Sequence[int] = (),
     gsd_m: float | None = None,
     simplify: SimplifySettings | None = None,
+    known: NumberedPolygons | None = None,
 ) -> gpd.GeoDataFrame:
     """Return the rows of `build_object_frame` for outlines in map coordinates and the attributes of their objects.
 
     With `simplify` the polygons have fewer corners or right angles. Perimeter and compactness are those of the
-    simplified outline; the area remains that of the object's pixels, so that areas add up to the map's.
+    simplified outline; the area remains that of the object's pixels, so that areas add up to the map's. Of objects that
+    are not all of a map, or were measured before, `known` gives the numbers.
     """
-    area, perimeter, unit = measure_polygons(geometry, grid=grid, gsd_m=gsd_m)
+    if known is None:
+        numbers = np.arange(1, len(attributes.area_px) + 1)
+        known = NumberedPolygons(numbers, *measure_polygons(geometry, grid=grid, gsd_m=gsd_m))
+    area, perimeter, unit = known.area_N, known.perimeter_N, known.unit
     drawn, drawn_area = list(geometry), area
     if simplify is not None:
         drawn = simplify_polygons(geometry, simplify, grid=grid, gsd_m=gsd_m)
@@ -129,7 +151,7 @@ def assemble_object_frame(
     pairs = list(zip(attributes.from_class, attributes.to_class, strict=True))
     frame = gpd.GeoDataFrame(
         {
-            "id": np.arange(1, len(attributes.area_px) + 1),
+            "id": known.number_N,
             "kind": [classify_change(before, after, foreground) for before, after in pairs],
             **attributes.name_classes(classes, foreground),
             area_column: area,

@@ -1,9 +1,9 @@
 """Extract the changed objects of a map that comes strip by strip, each one whole, however many strips it crosses.
 
 The objects are those of `connected_components.find_objects` and `object_table.build_object_frame` on the whole map,
-with the same numbers, outlines and attributes. Memory holds one strip, the finished objects, and the masks of the
-objects that reach the last row of the strip. An outline is traced on the whole mask of its object, so it has no corners
-where strips meet.
+with the same numbers, outlines and attributes. Memory holds one strip and the masks of the objects that reach its last
+row; finished objects go to a file (`object_spool`). An outline is traced on the whole mask of its object, so it has no
+corners where strips meet.
 
 Why not GDAL's sieve and polygonize on the whole map: they need it in memory, and the sieve gives small regions the
 value of their largest neighbour, so it also fills holes and joins small objects to larger ones. On a map of 4096 x 4096
@@ -16,25 +16,17 @@ Without the sieve the polygons are identical (GDAL's polygonize is what traces e
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
-import geopandas as gpd
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from shapely import MultiPolygon
 
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.object_stats import (
-    MapStrip,
-    ObjectStats,
-    concatenate_stats,
-    measure_objects,
-    pick_majority_classes,
-    score_classes,
-)
-from semicdvl.raster.vector.object_table import ObjectAttributes, assemble_object_frame
+from semicdvl.raster.vector.object_layer import LayerSettings, ObjectLayer
+from semicdvl.raster.vector.object_spool import ObjectSpool
+from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats, concatenate_stats, measure_objects
 from semicdvl.raster.vector.polygonise import PackedMask, polygonise_labels, polygonise_masks
 from semicdvl.raster.vector.simplify import SimplifySettings
 
@@ -45,21 +37,6 @@ class _OpenObject:
 
     stats: ObjectStats
     masks: list[PackedMask]
-
-
-@dataclass(frozen=True)
-class CollectedObjects:
-    """The objects of a whole map.
-
-    Attributes:
-        frame: one row per object, as `object_table.build_object_frame` gives it.
-        box_N4: top, left, bottom, right in pixels, ends excluded; of the object with `id` n at n - 1.
-        area_px: pixels of all objects together.
-    """
-
-    frame: gpd.GeoDataFrame
-    box_N4: NDArray[np.int64]
-    area_px: int
 
 
 @dataclass
@@ -75,6 +52,7 @@ class ObjectCollector:
         left_out: number of objects that were left out.
         left_out_px: their pixels.
         class_score: support from which a class is named; None for classes without scores.
+        folder: where finished objects are kept, see `object_spool.ObjectSpool`.
     """
 
     grid: Grid
@@ -85,10 +63,10 @@ class ObjectCollector:
     class_score: float | None = None
     left_out: int = 0
     left_out_px: int = 0
+    folder: Path | None = None
     _open: list[_OpenObject] = field(default_factory=list)
     _edge_W: NDArray[np.int64] | None = None
-    _stats: list[ObjectStats] = field(default_factory=list)
-    _outlines: list[MultiPolygon] = field(default_factory=list)
+    _spool: ObjectSpool | None = None
 
     def add_strip(self, strip: MapStrip) -> list[PackedMask]:
         """Add the next rows.
@@ -115,7 +93,7 @@ class ObjectCollector:
         self._finish_inner_objects(labels_HW, stats, inside_N, strip)
         return self._continue_edge_objects(labels_HW, stats, edge_labels, row=strip.row)
 
-    def build_table(self, *, gsd_m: float | None = None, simplify: SimplifySettings | None = None) -> CollectedObjects:
+    def build_layer(self, *, gsd_m: float | None = None, simplify: SimplifySettings | None = None) -> ObjectLayer:
         """Return the objects, once every row of the map has been added.
 
         Args:
@@ -123,50 +101,16 @@ class ObjectCollector:
             simplify: how the outlines are simplified; None: not at all.
         """
         assert not self._open, "rows are missing"
-        stats = concatenate_stats(self._stats, classes=len(self.classes))
-        order = np.argsort(stats.first_block_N, kind="stable")
-        stats = stats.select(order)
-        area_N = np.maximum(stats.area_N, 1)
-        majority = [self._find_majority_classes(class_px_NK) for class_px_NK in stats.class_px_2NK]
-        support: list[NDArray[np.float64] | None] = [None, None]
-        if self.class_score is not None:
-            support = [
-                score_classes(found, sums_NK, stats.area_N, self.foreground)
-                for found, sums_NK in zip(majority, stats.class_score_2NK, strict=True)
-            ]
-        attributes = ObjectAttributes(
-            stats.area_N,
-            np.round(stats.score_sum_N / area_N, 4),
-            np.round(stats.score_max_N, 4),
-            majority[0],
-            majority[1],
-            np.round(stats.probability_sum_N / area_N, 4) if self.has_probability else None,
-            from_score=support[0],
-            to_score=support[1],
-            class_score=self.class_score or 0.0,
+        settings = LayerSettings(
+            self.grid, self.classes, self.foreground, self.has_probability, gsd_m, simplify, self.class_score
         )
-        outlines = np.array(self._outlines, object)[order]
-        on_map = shapely.transform(outlines, self._to_map_coordinates) if len(outlines) else outlines
-        frame = assemble_object_frame(
-            list(on_map),
-            attributes,
-            grid=self.grid,
-            classes=self.classes,
-            foreground=self.foreground,
-            gsd_m=gsd_m,
-            simplify=simplify,
-        )
-        return CollectedObjects(frame, stats.box_N4, int(stats.area_N.sum()))
+        return ObjectLayer(self._get_spool(), settings)
 
-    def _find_majority_classes(self, class_px_NK: NDArray[np.int64]) -> list[int | None]:
-        return pick_majority_classes(class_px_NK, self.foreground) if self.classes else [None] * len(class_px_NK)
-
-    def _to_map_coordinates(self, cols_rows_N2: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Convert columns and rows to map coordinates, in GDAL's order of operations."""
-        col, row = cols_rows_N2.T
-        to_map = self.grid.transform
-        x, y = to_map.c + col * to_map.a + row * to_map.b, to_map.f + col * to_map.d + row * to_map.e
-        return np.stack([x, y], axis=1)
+    def _get_spool(self) -> ObjectSpool:
+        """Return where finished objects go; the first rows of a map say how many classes it has."""
+        if self._spool is None:
+            self._spool = ObjectSpool(classes=len(self.classes), folder=self.folder)
+        return self._spool
 
     # -------------------------------------------------------------------------------------------- one strip
     def _link_labels(self, labels_HW: NDArray[np.int32], *, is_last: bool) -> _EdgeLabels:
@@ -193,8 +137,7 @@ class ObjectCollector:
         if kept_N.any():
             kept = stats.select(kept_N)
             numbers = np.concatenate([[0], np.where(kept_N, np.cumsum(kept_N), 0)]).astype(np.int32)
-            self._stats.append(kept)
-            self._outlines += polygonise_labels(labels_HW, numbers, kept.box_N4, row=strip.row)
+            self._get_spool().add(kept, polygonise_labels(labels_HW, numbers, kept.box_N4, row=strip.row))
 
     def _continue_edge_objects(
         self, labels_HW: NDArray[np.int32], stats: ObjectStats, edge_labels: _EdgeLabels, *, row: int
@@ -214,8 +157,8 @@ class ObjectCollector:
                 self.left_out += 1
                 self.left_out_px += int(joined.stats.area_N[0])
             else:
-                self._stats.append(joined.stats)
-                self._outlines.append(polygonise_masks(joined.masks, joined.stats.box_N4[0].tolist()))
+                outline = polygonise_masks(joined.masks, joined.stats.box_N4[0].tolist())
+                self._get_spool().add(joined.stats, [outline])
         numbers = np.zeros(int(labels_HW.max(initial=0)) + 1, np.int64)
         for group, label in edge_labels.grouped_labels():
             numbers[label] = number_of_group.get(group, 0)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from semicdvl.config import MAX_SEED, check_finite
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.errors import ConfigError
 
+MAX_COUNT = 10**9
+"""Of patches, steps and pairs of a batch."""
 MIN_PATCH_PX = 32
 """Smallest side of a patch; networks halve it five times."""
 READING_OPTIONS = ("bands", "after_bands", "grid", "normalise", "align")
@@ -54,11 +57,20 @@ class AdaptConfig:
         """Refuse what cannot be done.
 
         Raises:
-            ConfigError: a number out of range, or more bands than a VLM sees.
+            ConfigError: a number that is none or out of range, or more bands than a VLM sees.
         """
+        check_finite(self, "min_valid_frac")
+        if not 0 <= self.min_valid_frac <= 1:
+            raise ConfigError(f"min_valid_frac is {self.min_valid_frac:g}; it must be from 0 to 1.")
+        for name in ("patches", "steps", "batch", "patch_px", "crop_px", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {MAX_SEED}.")
         for name in ("patches", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+            if not 1 <= getattr(self, name) <= MAX_COUNT:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 1 to {MAX_COUNT:,}.")
         if not MIN_PATCH_PX <= self.crop_px <= self.patch_px:
             raise ConfigError(
                 f"crops of {self.crop_px} px do not fit patches of {self.patch_px} px: a crop has at least "

@@ -17,7 +17,7 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_values, read_json, write_json
+from semicdvl.atomic_files import hash_values, leave_nothing_if_refused, write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
@@ -33,6 +33,7 @@ from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.reading.json_files import read_json
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.run import train_recipe
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
@@ -133,6 +134,22 @@ def adapt_to_pair(
         DivergedError: the loss is not a number.
     """
     config, run, console = config or AdaptConfig(), Path(run), console or Console(stderr=True)
+    with leave_nothing_if_refused(run, keep=lambda: any((run / SELF_TRAINING_FOLDER / "store").glob("answers/*/*"))):
+        return _adapt(before, after, run, vlm=vlm, prompts=prompts, ceg=ceg, config=config, console=console)
+
+
+def _adapt(
+    before: ImageInput,
+    after: ImageInput,
+    run: Path,
+    *,
+    vlm: VLM,
+    prompts: Prompts,
+    ceg: CEGSettings,
+    config: AdaptConfig,
+    console: Console,
+) -> AdaptResult:
+    """Do what `adapt_to_pair` says."""
     home = run / SELF_TRAINING_FOLDER
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         checked = open_checked_pair(before, after, config=config.detection)

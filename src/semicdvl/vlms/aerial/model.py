@@ -16,22 +16,25 @@ Several views of an image are averaged as log odds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
+from semicdvl.reading.json_files import describe_fault, parse_json
+from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.aerial.net import AerialNet, normalise_image, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table
@@ -264,11 +267,14 @@ def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", view
         raise ConfigError(f"views must be one of {', '.join(map(str, TEST_TIME_VIEWS))}, got {views}.")
     path = WEIGHTS_PATH if weights is None else Path(weights)
     tensors, facts = _read_weights_file(path)
-    net = AerialNet(backbone=facts["backbone"])
+    net = AerialNet(backbone=facts.backbone)
     _load_net_weights(net, tensors, path)
     table = load_word_table()
     mean_D, projection_DE = tensors["words.mean_D"], tensors["words.projection_DE"]
-    concepts = {name: tuple(words) for name, words in json.loads(facts["concepts"]).items()}
+    concepts = facts.concepts
+    dimensions = table.embeddings_ND.shape[1]
+    if mean_D.shape != (dimensions,) or projection_DE.shape != (dimensions, net.head.out_channels):
+        raise InputError(path, "its projection of words has another size", "Give weights of this network")
     anchors = [
         project_embeddings(table.embed_words(words), mean_D=mean_D, projection_DE=projection_DE).mean(0)
         for words in concepts.values()
@@ -282,28 +288,39 @@ def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", view
         projection_DE=projection_DE,
         concepts=concepts,
         anchors_KE=F.normalize(torch.stack(anchors), dim=1).to(target),
-        slope=float(facts["slope"]),
-        bias=float(facts["bias"]),
+        slope=facts.slope,
+        bias=facts.bias,
         test_time_views=TEST_TIME_VIEWS[views],
         device=target,
     )
 
 
-def _read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_weights_file(path: Path) -> tuple[dict[str, Tensor], _Facts]:
     """Read tensors and metadata of a weights file."""
     remedy = "Give a file written by tools/train_aerial_vlm.py, or none for the shipped weights"
+    require_file_or_folder(path, remedy=remedy)
     if not path.is_file():
         raise InputError(path, "no such weights file", remedy)
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(path, f"is not a safetensors file ({error})", remedy) from error
+    tensors, facts = read_tensors(path, remedy=remedy)
     missing = {"backbone", "concepts", "slope", "bias"} - facts.keys()
     if missing or not {"words.mean_D", "words.projection_DE"} <= tensors.keys():
         raise InputError(path, "does not hold an aerial vision-language model", remedy)
-    return tensors, facts
+    try:
+        return tensors, _Facts.model_validate(facts | {"concepts": parse_json(facts["concepts"])})
+    except ValueError as error:
+        reason = describe_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise InputError(path, f"its notes are damaged ({reason})", remedy) from error
+
+
+class _Facts(BaseModel):
+    """The notes of a weights file; the names are stored."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    backbone: str
+    concepts: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
+    slope: float
+    bias: float
 
 
 def _load_net_weights(net: AerialNet, tensors: dict[str, Tensor], path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from semicdvl.errors import InputError
+from semicdvl.reading.tensor_files import check_torch_archive, read_tensors
 from semicdvl.vlms import weights
 
 WEIGHTS_SPEC = weights.WeightsSpec("clip_dense", "openai/clip-vit-base-patch16", ("clip", "siglip"))
@@ -118,11 +119,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of tensors."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
+            content: Any = read_tensors(path, remedy=_REMEDY)[0]
         else:
+            check_torch_archive(path, remedy=_REMEDY)
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # pickles of code, damaged archives, text files
         raise InputError(path, f"is no file of tensors ({type(error).__name__})", _REMEDY) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -145,6 +147,8 @@ def _infer_config(tensors: Mapping[str, Tensor], path: Path) -> Any:
         text_mlp = len(tensors["transformer.resblocks.0.mlp.c_fc.weight"])
     except KeyError as error:
         raise InputError(path, f"holds no ViT CLIP: the tensor {error} is missing", _REMEDY) from error
+    except (ValueError, TypeError, IndexError) as error:
+        raise InputError(path, "holds no ViT CLIP: a tensor has another number of axes", _REMEDY) from error
     shared = {"projection_dim": joint, "hidden_act": "quick_gelu"}
     vision = {
         "hidden_size": len(patches),

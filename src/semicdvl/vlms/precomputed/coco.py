@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
+from semicdvl.reading.json_files import read_json
 from semicdvl.types import Instance
 
 ChannelLookup = Callable[[int], int | None]
@@ -44,7 +44,7 @@ def _make_channel_lookup(path: Path, content: Any, prompts: Sequence[str]) -> Ch
         return counted
     try:
         names = {int(one["id"]): str(one["name"]).strip().lower() for one in content["categories"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(path, f"has categories without id or name ({error!r})", "Write COCO categories") from error
     places = {number: prompts.index(name) for number, name in names.items() if name in prompts}
     return places.get
@@ -56,7 +56,7 @@ def _read_instance(
     try:
         category, score = int(entry["category_id"]), float(entry.get("score", 1.0))
         mask: Any = entry["segmentation"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             path, f"instance {number} lacks category_id, score or a segmentation ({error!r})", "Write COCO RLE"
         ) from error
@@ -75,7 +75,7 @@ def validate_instance(
     """
     try:
         size, counts = tuple(int(side) for side in mask["size"]), mask["counts"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(path, f"instance {number} lacks an RLE mask ({error!r})", "Write COCO RLE") from error
     if size != tuple(shape_hw):
         raise InputError(
@@ -83,17 +83,20 @@ def validate_instance(
         )
     if not np.isfinite(score):
         raise InputError(path, f"instance {number} has the score {score}", "Compute this prediction again")
-    if not _rle_fills_image(counts, size):
+    if not rle_fills_image(counts, size):
         raise InputError(
             path, f"instance {number} has an RLE that does not fill {size}", "Compute this prediction again"
         )
     return Instance({"size": list(size), "counts": counts}, prompt, float(np.clip(score, 0.0, 1.0)))
 
 
-def _rle_fills_image(counts: Any, size: tuple[int, ...]) -> bool:
+def rle_fills_image(counts: Any, size: tuple[int, ...]) -> bool:
     """Tell whether run lengths cover the image exactly; the decoder itself would read past the end."""
     if isinstance(counts, list):
-        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]
+        return (
+            all(isinstance(run, int) and not isinstance(run, bool) and run >= 0 for run in counts)
+            and sum(counts) == size[0] * size[1]
+        )
     if not isinstance(counts, str) or not counts.isascii():
         return False
     runs: list[int] = []
@@ -104,6 +107,8 @@ def _rle_fills_image(counts: Any, size: tuple[int, ...]) -> bool:
             return False
         value |= (bits & 31) << shift
         shift += 5
+        if shift > 60:  # more pixels than any image has
+            return False
         if not bits & 32:
             value -= (1 << shift) if bits & 16 else 0
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +33,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from semicdvl.atomic_files import read_json
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.reading.array_files import read_npy
+from semicdvl.reading.json_files import read_json
+from semicdvl.reading.limits import MAX_WORDS
+from semicdvl.reading.regular_files import require_file_or_folder, require_regular_file
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import DescribedVLM, Instance, Segments
 from semicdvl.vlms.instance_stitching import decode_mask
@@ -54,6 +58,7 @@ CARD = ModelCard(
 ANSWERS_FILE = "answers.json"
 READER_VERSION = 2
 """Version of the conversion of files to scores, part of the identity; in version 1 all sums above 1 were tied."""
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
@@ -195,7 +200,13 @@ def open_answers(weights: Path | str | None, *, images: Path | str | None, form:
     if len(set(prompts)) != len(prompts):
         raise InputError(note_path, "names a prompt twice", "Give every channel its own prompt")
     place = images if images is not None else note.get("images")
+    if place is not None and not isinstance(place, str | Path):
+        raise InputError(note_path, "names something else than a folder as 'images'", "Write the path of a folder")
+    if len(words) > MAX_WORDS:
+        raise InputError(note_path, f"has {len(words)} prompts, and {MAX_WORDS} are possible", "Use fewer prompts")
     where = None if place is None else folder / place  # an absolute path stays as it is
+    if where is not None:
+        require_file_or_folder(where, remedy=f"Correct 'images' in {note_path}, or leave it out")
     if where is not None and not where.is_dir():
         raise InputError(where, "is no folder of images", f"Correct 'images' in {note_path}, or leave it out")
     identity = f"{form.name}-{_fingerprint_answers(folder, note)}"
@@ -217,10 +228,12 @@ def _index_images(images: Path) -> dict[str, str]:
     for path in sorted(images.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
+        require_regular_file(path, remedy="Repair or remove it")
         try:
-            with Image.open(path) as picture:
-                pixels_HWC = np.asarray(picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
+            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+                with Image.open(path) as picture:
+                    pixels_HWC = np.asarray(picture.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, EOFError, *_BOMBS) as error:
             raise InputError(path, f"cannot be read as an image ({error})", "Repair or remove it") from error
         names[hash_pixels(pixels_HWC)] = path.relative_to(images).with_suffix("").as_posix()
     return names
@@ -229,10 +242,7 @@ def _index_images(images: Path) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------ one prediction
 def _read_maps(path: Path, *, shape_hw: tuple[int, ...], count: int, clamp: bool) -> NDArray[np.floating[Any]]:
     """Read score maps CHW; finite, and without `clamp` from 0 to 1."""
-    try:
-        raw = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(path, f"is not an array file ({error})", "Save it with numpy.save, without objects") from error
+    raw = read_npy(path, remedy="Save it with numpy.save, without objects")
     expected = (count, *shape_hw)
     if raw.shape != expected:
         raise InputError(

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semicdvl.atomic_files import read_json
 from semicdvl.errors import InputError
+from semicdvl.reading.json_files import read_json
 from semicdvl.types import Instance
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.precomputed.coco import validate_instance

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import geopandas as gpd
 
-from semicdvl.raster.vector.files import write_ogr
+from semicdvl.raster.vector.files import append_ogr
 from semicdvl.raster.vector.qgis_style import QgisStyle, store_default_style
 
 GEOPACKAGE_VERSION = "1.2"
@@ -18,6 +19,12 @@ class GeoPackage:
 
     def write(self, path: Path, frame: gpd.GeoDataFrame, *, layer: str, style: QgisStyle | None) -> None:
         """Write polygons to a file: see `files.VectorFormat`."""
-        write_ogr(path, frame, driver="GPKG", layer=layer, VERSION=GEOPACKAGE_VERSION)
+        self.write_batches(path, [frame], layer=layer, style=style)
+
+    def write_batches(
+        self, path: Path, frames: Iterable[gpd.GeoDataFrame], *, layer: str, style: QgisStyle | None
+    ) -> None:
+        """Write polygons to a file batch by batch: see `files.BatchFormat`."""
+        append_ogr(path, frames, driver="GPKG", layer=layer, VERSION=GEOPACKAGE_VERSION)
         if style is not None:
             store_default_style(path, style, layer=layer)

@@ -1,0 +1,106 @@
+"""The one way to begin reading a file: it is a regular file, of a size that can be right."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from semicdvl.errors import InputError
+from semicdvl.reading.limits import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_TEXT_BYTES, MIB
+
+KINDS = (
+    (stat.S_ISFIFO, "is a named pipe"),
+    (stat.S_ISSOCK, "is a socket"),
+    (stat.S_ISCHR, "is a device"),
+    (stat.S_ISBLK, "is a device"),
+)
+"""What is no file, and how an error calls it. Reading from these may never end."""
+
+
+def find_path_fault(path: Path | str) -> str | None:
+    """Return what makes a path impossible on any system; None if nothing does."""
+    text = os.fspath(path)
+    if "\0" in text:
+        return "has a zero byte in its name"
+    try:
+        content = os.fsencode(text)
+    except UnicodeEncodeError:
+        return "has characters in its name that are no text"
+    if len(content) > MAX_PATH_BYTES:
+        return f"has {len(content):,} bytes in its name, and {MAX_PATH_BYTES:,} are possible"
+    longest = max(map(len, content.split(b"/")))
+    return f"has a name of {longest} bytes, and {MAX_NAME_BYTES} are possible" if longest > MAX_NAME_BYTES else None
+
+
+def find_file_fault(path: Path | str) -> str | None:
+    """Return why a path is neither a regular file nor a folder; None if it is, or does not exist.
+
+    Every reader asks before it opens anything: opening a named pipe waits for a writer, and a device never ends.
+    """
+    fault = find_path_fault(path)
+    if fault is not None:
+        return fault
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return next((words for is_kind, words in KINDS if is_kind(mode)), None)
+
+
+def require_file_or_folder(path: Path | str, *, remedy: str = "Give a regular file") -> None:
+    """Refuse what is neither a regular file nor a folder; what does not exist is left to the reader.
+
+    Raises:
+        InputError: it is a named pipe, a socket or a device, or its name is impossible.
+    """
+    fault = find_file_fault(path)
+    if fault is not None:
+        raise InputError(shorten_path(path), fault, remedy)
+
+
+def require_regular_file(path: Path, *, remedy: str, max_bytes: int | None = None) -> int:
+    """Return the size in bytes of a file that is about to be read.
+
+    Args:
+        path: the file.
+        remedy: what the error message advises to do.
+        max_bytes: greatest size; None: any.
+
+    Raises:
+        InputError: it does not exist, is no regular file, or is too large.
+    """
+    require_file_or_folder(path, remedy=remedy)
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(path, "is a folder, not a file", remedy)
+    if max_bytes is not None and found.st_size > max_bytes:
+        problem = (
+            f"has {found.st_size / MIB:,.0f} MiB, and files of this kind are read up to {max_bytes / MIB:,.0f} MiB"
+        )
+        raise InputError(path, problem, remedy)
+    return found.st_size
+
+
+def read_bytes(path: Path, *, remedy: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        InputError: it does not exist, is no regular file, is too large, or cannot be read.
+    """
+    require_regular_file(path, remedy=remedy, max_bytes=max_bytes)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
+
+
+def shorten_path(path: Path | str) -> str:
+    """Return a path for a message: without control characters, and not longer than a few lines."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in os.fspath(path))
+    return text if len(text) <= 400 else f"{text[:200]}...{text[-100:]}"
