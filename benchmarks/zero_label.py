@@ -69,12 +69,13 @@ class Row:
     def asked(self) -> str:
         """Name of what the VLM is asked about: rows of one name share its answers."""
         features = f"-{self.ceg['features']}" if "features" in self.ceg else ""
+        features += "-residual" if self.ceg.get("level") == "residual" else ""
         return f"{self.normalise}-{'aligned' if self.align else 'as_is'}{features}{'-adapted' if self.adapt else ''}"
 
 
 SIMILARITY = {"min_cosine": 0.5, "features": "efficientnet_lite0"}
 ROWS = {
-    "default": Row(),
+    "default": Row(),  # of the options of whole objects: the instance level
     "normalise match": Row(normalise="match"),
     "align": Row(align=True),
     "shift-px 2": Row({"shift_px": 2}),
@@ -100,7 +101,7 @@ def detector_of(row: Row) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+    from semicdvl.detection.detectors.vlm_ceg import build_default_detector
     from semicdvl.vlms.aerial import model
 
     vlm, ceg = model.build_aerial(), dict(row.ceg)
@@ -108,7 +109,7 @@ def detector_of(row: Row) -> Detector:
     ceg = {"level": "instance", **ceg}
     settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
     features = None if name is None else build_feature_extractor(name)
-    detector = build_vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
+    detector = build_default_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
     if row.calibrate:
         from semicdvl.detection.detectors.calibrated import add_calibration
 
