@@ -12,7 +12,7 @@ the VLM sees the same pixels share its scores, and each counts their time in ful
 of the changed class. Time is CPU time per megapixel of reading, VLM and decision; memory is the maximum resident size
 of the processes involved, with libraries. After an interruption the same command continues with the missing rows.
 
-`--sheet FILE.jpg` draws crops of the first city and of the first real pair, one row per option.
+`--sheet FILE.jpg` draws a crop of every city, one row per option.
 """
 
 from __future__ import annotations
@@ -307,9 +307,12 @@ CROP_PX = 384
 
 
 def draw_sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
-    """Draw one row per option: its map in a crop of a few pairs, coloured by agreement with the truth."""
-    shown = [next(iter(case for case in every if case.data == data), None) for data in ("city", *BUILDINGS)]
-    some = [(case, *_find_busiest_crop(read_mask(case.label) == 1)) for case in shown if case is not None]
+    """Draw one row per option: its map in a crop of every city, coloured by agreement with the truth.
+
+    Real pairs are not drawn: their images may not be published.
+    """
+    shown = [case for case in every if case.data == "city"]
+    some = [(case, *_find_busiest_crop(read_mask(case.label) == 1)) for case in shown]
     rows = [("before", [_crop(np.asarray(Image.open(case.before).convert("RGB")), *at) for case, *at in some])]
     rows.append(("after", [_crop(np.asarray(Image.open(case.after).convert("RGB")), *at) for case, *at in some]))
     done = [name for name in names if (out / f"{_file(name)}.json").exists()]

@@ -95,6 +95,11 @@ def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> 
         from semicdvl.vlms.aerial.features import build_aerial_features
 
         return build_aerial_features()
+    return build_backbone_extractor(name, weights=weights)
+
+
+def build_backbone_extractor(name: str, *, weights: Path | str | None = None) -> BackboneFeatureExtractor:
+    """Return a network of timm as a feature extractor, see `build_feature_extractor`."""
     from semicdvl.models.encoders.timm import build_backbone
 
     net = build_backbone(name, weights="imagenet" if weights is None else weights).eval()

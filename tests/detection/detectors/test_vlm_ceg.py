@@ -52,7 +52,9 @@ def test_detect_finds_the_extension_and_says_what_it_assumed(tmp_path: Path):
     def run(out: str, *, level: str, gsd_m: float | None, tile_px: int = 64):
         saved = write_detection(
             tmp_path / "a.png", tmp_path / "b.png", tmp_path / out,
-            detector=VLMDetector(Brightness(), PROMPTS, CEGSettings(level=level)),  # type: ignore[arg-type]
+            detector=VLMDetector(
+                Brightness(), PROMPTS, CEGSettings(level=level, residual_outlines=0.0)  # type: ignore[arg-type]
+            ),
             config=DetectionConfig(tile_px=tile_px, overlap_px=32, gsd_m=gsd_m), progress=Console(quiet=True),
         )  # fmt: skip
         return saved, np.asarray(Image.open(tmp_path / out / "change.tif")) == 1
