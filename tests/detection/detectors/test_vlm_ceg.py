@@ -55,7 +55,8 @@ def test_detect_finds_the_extension_and_says_what_it_assumed(tmp_path: Path):
             detector=VLMDetector(
                 Brightness(), PROMPTS, CEGSettings(level=level, residual_outlines=0.0)  # type: ignore[arg-type]
             ),
-            config=DetectionConfig(tile_px=tile_px, overlap_px=32, gsd_m=gsd_m), progress=Console(quiet=True),
+            config=DetectionConfig(tile_px=tile_px, overlap_px=32, gsd_m=gsd_m, collar="none"),
+            progress=Console(quiet=True),
         )  # fmt: skip
         return saved, np.asarray(Image.open(tmp_path / out / "change.tif")) == 1
 
