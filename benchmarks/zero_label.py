@@ -12,7 +12,7 @@ the VLM sees the same pixels share its scores, and each counts their time in ful
 of the changed class. Time is CPU time per megapixel of reading, VLM and decision; memory is the maximum resident size
 of the processes involved, with libraries. After an interruption the same command continues with the missing rows.
 
-`--sheet FILE.jpg` draws crops of the first city and of the first real pair, one row per option.
+`--sheet FILE.jpg` draws a crop of every city, one row per option.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ class Row:
     def asked(self) -> str:
         """Name of what the VLM is asked about: rows of one name share its answers."""
         features = f"-{self.ceg['features']}" if "features" in self.ceg else ""
+        features += "-residual" if self.ceg.get("level") == "residual" else ""
         return f"{self.normalise}-{'aligned' if self.align else 'as_is'}{features}{'-adapted' if self.adapt else ''}"
 
 
 SIMILARITY = {"min_cosine": 0.5, "features": "efficientnet_lite0"}
 ROWS = {
-    "default": Row(),
+    "default": Row(),  # of the options of whole objects: the instance level
     "normalise match": Row(normalise="match"),
     "align": Row(align=True),
     "shift-px 2": Row({"shift_px": 2}),
@@ -100,7 +101,7 @@ def detector_of(row: Row) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
-    from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+    from semicdvl.detection.detectors.vlm_ceg import build_default_detector
     from semicdvl.vlms.aerial import model
 
     vlm, ceg = model.build_aerial(), dict(row.ceg)
@@ -108,7 +109,7 @@ def detector_of(row: Row) -> Detector:
     ceg = {"level": "instance", **ceg}
     settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
     features = None if name is None else build_feature_extractor(name)
-    detector = build_vlm_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
+    detector = build_default_detector(vlm, prompts=PROMPT_SETS["buildings"], settings=settings, features=features)
     if row.calibrate:
         from semicdvl.detection.detectors.calibrated import add_calibration
 
@@ -306,9 +307,12 @@ CROP_PX = 384
 
 
 def draw_sheet(names: list[str], every: list[Case], out: Path, path: Path) -> None:
-    """Draw one row per option: its map in a crop of a few pairs, coloured by agreement with the truth."""
-    shown = [next(iter(case for case in every if case.data == data), None) for data in ("city", *BUILDINGS)]
-    some = [(case, *_find_busiest_crop(read_mask(case.label) == 1)) for case in shown if case is not None]
+    """Draw one row per option: its map in a crop of every city, coloured by agreement with the truth.
+
+    Real pairs are not drawn: their images may not be published.
+    """
+    shown = [case for case in every if case.data == "city"]
+    some = [(case, *_find_busiest_crop(read_mask(case.label) == 1)) for case in shown]
     rows = [("before", [_crop(np.asarray(Image.open(case.before).convert("RGB")), *at) for case, *at in some])]
     rows.append(("after", [_crop(np.asarray(Image.open(case.after).convert("RGB")), *at) for case, *at in some]))
     done = [name for name in names if (out / f"{_file(name)}.json").exists()]

@@ -170,7 +170,7 @@ def as_if_made_here(partial: Path, *, versions: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vlm", ("--find", "house", "--background", "road")),
+        ("vlm", ("--find", "house", "--background", "road", "--level", "instance")),  # the default of 0.1
         ("model", ("--model", "run")),
         ("method", ("--method", "cva")),
     ],

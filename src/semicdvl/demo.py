@@ -30,7 +30,7 @@ from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
-from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.outputs.locks import lock_argument
@@ -95,7 +95,7 @@ def run_demonstration(
     console.rule("2/5  detection without labels: vision-language model and change event generation")
     vlm: VLM = build_part("VLM", "aerial", VLMS, {})
     prompts = PROMPT_SETS["buildings"]
-    detector: Detector = build_vlm_detector(vlm, prompts=prompts)
+    detector: Detector = build_default_detector(vlm, prompts=prompts)
     rows = [_detect_and_score(city, split_col, out, "No labels (VLM + CEG)", "no-labels", detector, console=console)]
 
     console.rule("3/5  pseudo-labels of the training patches")

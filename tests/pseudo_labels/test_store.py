@@ -92,7 +92,7 @@ def test_the_residual_level_measures_by_the_ground_sampling_of_the_store(
     tmp_path: Path, pairs: list[PairFiles]
 ) -> None:
     """The house of 5 x 6 px holds a disc with a radius of 2 m at 1 m per pixel, and none at 0.5 m (assumed)."""
-    chosen = CEGSettings(level="residual")
+    chosen = CEGSettings(level="residual", residual_outlines=0.0)
     for name, gsd_m, changed in (("known", 1.0, 30), ("unknown", None, 0)):
         given = {"vlm": Colours(), "prompts": WORDS, "settings": chosen, "root": tmp_path / name, "gsd_m": gsd_m}
         list(generate_labels(pairs, **given))

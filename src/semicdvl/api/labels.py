@@ -16,6 +16,7 @@ from semicdvl.api.parts import (
     load_dataset,
 )
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.features import AERIAL_ENCODER
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.vlms import create_vlm
 
@@ -47,7 +48,8 @@ def change_events(
         segments_t2: the answer for date 2, for the same prompts and of the same size.
         prompts: what was asked: a name of `list_prompt_sets`, or `Prompts`; its words are those of the answers.
         ceg: settings; None: the paper's (mixed level, confidence threshold 0.8). A mapping changes some of them.
-        features: feature maps of both dates; with the setting `min_cosine` only.
+        features: feature maps of both dates: needed for `min_cosine`; at the residual level, where given, events under
+            which they differ too little are left out.
 
     Returns:
         VLMLabels: uint8 maps `change_HW`, `t1_HW` and `t2_HW` of 0, 1 and IGNORE (255: the VLM is not sure).
@@ -103,7 +105,8 @@ def pseudo_label(
         vlm: a name of `list_vlms`, a VLM, or a function without arguments that builds one.
         prompts: a name of `list_prompt_sets`, or `Prompts`.
         ceg: settings; given as a mapping, what is missing is the default: the mixed level and the VLM's own threshold.
-        features: with `min_cosine`: the encoder whose features are compared, by its name, or a feature extractor.
+        features: the encoder whose features of the dates are compared, by its name, or a feature extractor; needed for
+            `min_cosine`; None at the residual level: the embedded VLM's own encoder.
         gsd_m: ground sampling distance in metres per pixel, which is handed to the VLM.
         executor: "local" for processes of this machine, "ray" for a Ray cluster.
         workers: processes; each builds the VLM once, so with several `vlm` must be a name or a function.
@@ -131,8 +134,10 @@ def pseudo_label(
     from semicdvl.pseudo_labels.workers import WorkerSettings
 
     pairs = (load_dataset(data) if isinstance(data, str | Path) else data).pairs
-    model, source = build_vlm(vlm), build_features(features)
+    model = build_vlm(vlm)
     settings = complete_ceg_settings(ceg, gamma=model.gamma)
+    features = AERIAL_ENCODER if features is None and settings.vetoes_by_distance else features
+    source = build_features(features)
     crew = WorkerSettings(
         _get_vlm_builder(vlm, workers), _get_feature_builder(features, workers), workers, executor, quiet=not progress
     )

@@ -144,9 +144,11 @@ def create_vlm_detector(
     Args:
         vlm: a name of `list_vlms`, a VLM, or a function without arguments that builds one.
         prompts: a name of `list_prompt_sets`, or `Prompts` with words of your own.
-        ceg: settings of change event generation; given as a mapping, what is missing is the default: the instance level
-            and the VLM's own confidence threshold.
-        features: with `min_cosine`: the encoder whose features are compared, by its name, or a feature extractor.
+        ceg: settings of change event generation; given as a mapping, what is missing is the default: the residual level
+            (the instance level where settings of whole objects are given, or `calibrate`) and the VLM's own confidence
+            threshold.
+        features: the encoder whose features of the dates are compared, by its name, or a feature extractor; needed for
+            `min_cosine`; None at the residual level: the embedded VLM's own encoder.
         calibrate: give every changed object a probability, learned from the pair; keep those from 0.5 on.
         class_score: mean score from which the class of an object is named and not "unsure"; None: the VLM's own.
 
@@ -161,13 +163,18 @@ def create_vlm_detector(
         >>> detector = cd.create_vlm_detector("fake", prompts=prompts, ceg={"delta": 0.01})
         >>> detector.name
         'fake-1 + instance CEG'
+        >>> cd.create_vlm_detector("fake", prompts=prompts).name
+        'fake-1 + residual CEG'
     """
+    from semicdvl.ceg.config import choose_detection_level
     from semicdvl.detection.detectors.calibrated import add_calibration
-    from semicdvl.detection.detectors.vlm_ceg import VLMDetector
+    from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 
     model, source = build_vlm(vlm), build_features(features)
-    settings = complete_ceg_settings(ceg, gamma=model.gamma, level="instance")
-    detector = VLMDetector(model, get_prompts(prompts), settings, source, class_score)
+    level = choose_detection_level(ceg if isinstance(ceg, Mapping) else (), calibrate=calibrate)
+    settings = complete_ceg_settings(ceg, gamma=model.gamma, level=level)
+    words = get_prompts(prompts)
+    detector = build_default_detector(model, prompts=words, settings=settings, features=source, class_score=class_score)
     return add_calibration(detector) if calibrate else detector
 
 

@@ -27,7 +27,7 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.registry import build_part
@@ -95,7 +95,7 @@ def build_detector(entry: DetectorEntry) -> Detector:
     vlm = build_part("VLM", str(entry.vlm), VLMS, entry.options)
     ceg = entry.ceg or ZeroLabelConfig()
     features = None if ceg.features is None else build_feature_extractor(ceg.features)
-    detector = build_vlm_detector(
+    detector = build_default_detector(
         vlm, prompts=PROMPT_SETS[ceg.prompts], settings=ceg.make_settings(vlm), features=features
     )
     return add_calibration(detector) if ceg.calibrate else detector

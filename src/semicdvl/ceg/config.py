@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,8 @@ from semicdvl.errors import ConfigError
 CEGLevel = Literal["mixed", "instance", "pixel", "residual"]
 LEVELS_WITHOUT_GAMMA: tuple[CEGLevel, ...] = ("instance", "residual")
 """Levels at which every pixel has a change label, whatever the confidence threshold is."""
+DETECTION_LEVEL: CEGLevel = "residual"
+"""Level of a map without labels, where none is named and no option of matched objects is given."""
 
 SCORE_STEPS = 200
 """The store keeps scores as multiples of 1 / SCORE_STEPS, so thresholds must be such multiples, too."""
@@ -49,6 +52,10 @@ class CEGSettings:
     residual_open_m: float = 2.0  # residual level: radius of the opening
     residual_area_m2: float = 12.0  # residual level: smallest event
     residual_regrow_m: float = 2.0  # residual level: how far an event is grown back inside its own object
+    residual_outlines: float = 0.75  # residual level: weight of the image's own segments in the scores; 0: none
+    residual_segment_scale: float = 60.0  # residual level: larger values make larger segments
+    residual_distance: float = 0.25  # residual level: how much more than unchanged ground an event must differ; 0: off
+    residual_distance_most: float = 0.5  # residual level: feature distance that is enough on any ground
     gsd_m: float | None = None  # residual level: metres per pixel; None: 0.5 is assumed
 
     def __post_init__(self) -> None:
@@ -75,6 +82,10 @@ class CEGSettings:
             ("residual_open_m", 0, MAX_LENGTH_M),
             ("residual_area_m2", 0, math.inf),
             ("residual_regrow_m", 0, MAX_LENGTH_M),
+            ("residual_outlines", 0, 1),
+            ("residual_segment_scale", 1, 10000),
+            ("residual_distance", 0, 1),
+            ("residual_distance_most", 0, 1),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -109,6 +120,16 @@ class CEGSettings:
             if (residual if name in RESIDUAL_SETTINGS else name not in OPTIONS_BEYOND_PAPER or name in active)
         }
 
+    @property
+    def compares_features(self) -> bool:
+        """Tell whether feature maps of the dates are of use: with `min_cosine`, and at the residual level."""
+        return self.min_cosine is not None or (self.level == "residual" and self.residual_distance > 0)
+
+    @property
+    def vetoes_by_distance(self) -> bool:
+        """Tell whether the residual level leaves out events whose features differ too little."""
+        return self.level == "residual" and self.residual_distance > 0
+
     def at_gsd(self, gsd_m: float | None) -> CEGSettings:
         """Return the settings for images of a ground sampling distance; one that was given already stays.
 
@@ -121,5 +142,21 @@ class CEGSettings:
 
 OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
 """The options beyond the paper; see `instance_events`."""
+MATCHING_SETTINGS = frozenset({"delta", "instance_score", "min_area_px", *OPTIONS_BEYOND_PAPER})
+"""The settings of whole objects, which the residual level does not have."""
 RESIDUAL_SETTINGS = (*(field.name for field in fields(CEGSettings) if field.name.startswith("residual_")), "gsd_m")
 """The settings of the residual level; see `residual.rule`."""
+
+
+def choose_detection_level(given: Collection[str], *, calibrate: bool = False) -> CEGLevel:
+    """Return the level of a map without labels where none is named: the one that the given settings belong to.
+
+    Args:
+        given: names of the settings that were given.
+        calibrate: objects get a calibrated probability.
+
+    Examples:
+        >>> choose_detection_level(()), choose_detection_level(("shift_px",))
+        ('residual', 'instance')
+    """
+    return "instance" if calibrate or MATCHING_SETTINGS.intersection(given) else DETECTION_LEVEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     from torch import nn
 
+AERIAL_ENCODER = "aerial"
+"""The embedded VLM's own encoder, which ships with the package: what the residual level compares by."""
 STRIDE_PX = 32
 """Images are padded to multiples of this, the coarsest stride of common encoders."""
 
@@ -30,6 +32,20 @@ class FeatureExtractor(Protocol):
     def extract_features(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features DHW of a uint8 RGB image; H and W may be coarser than the image's."""
         ...
+
+
+@runtime_checkable
+class ScaledFeatureExtractor(FeatureExtractor, Protocol):
+    """A feature extractor that resamples images to the resolution that it knows."""
+
+    def at_gsd(self, gsd_m: float | None) -> FeatureExtractor:
+        """Return the extractor for images of a ground sampling distance in metres per pixel; None: unknown."""
+        ...
+
+
+def scale_extractor(features: FeatureExtractor, gsd_m: float | None) -> FeatureExtractor:
+    """Return the extractor for images of a ground sampling distance, where it makes a difference to it."""
+    return features.at_gsd(gsd_m) if isinstance(features, ScaledFeatureExtractor) else features
 
 
 @dataclass(frozen=True)
@@ -62,17 +78,28 @@ class BackboneFeatureExtractor:
         return np.ascontiguousarray(features_DHW[:, :rows, :cols])
 
 
-def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> BackboneFeatureExtractor:
+def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> FeatureExtractor:
     """Return a pretrained encoder as a feature extractor.
 
     Args:
-        name: `efficientnet_lite0` (weights from a package, see the extra `offline`), or any network of timm.
+        name: `aerial` (the embedded VLM's own encoder, which knows aerial images and scales them by their ground
+            sampling distance), `efficientnet_lite0` (weights from a package, see the extra `offline`), or any network
+            of timm.
         weights: a file with the encoder's weights; None for its published weights.
 
     Raises:
         ConfigError: no such network, or none with published weights.
         MissingExtraError: the package with the weights is missing.
     """
+    if name == AERIAL_ENCODER and weights is None:
+        from semicdvl.vlms.aerial.features import build_aerial_features
+
+        return build_aerial_features()
+    return build_backbone_extractor(name, weights=weights)
+
+
+def build_backbone_extractor(name: str, *, weights: Path | str | None = None) -> BackboneFeatureExtractor:
+    """Return a network of timm as a feature extractor, see `build_feature_extractor`."""
     from semicdvl.models.encoders.timm import build_backbone
 
     net = build_backbone(name, weights="imagenet" if weights is None else weights).eval()

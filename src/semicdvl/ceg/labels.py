@@ -13,6 +13,7 @@ from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
 from semicdvl.ceg.masks import classify_masks, crop_label_image
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.appearance import compute_distance_map
 from semicdvl.ceg.residual.rule import find_residual_events
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Instance, Segments, VLMLabels
@@ -36,7 +37,7 @@ def make_labels(
         t2: the VLM's answer for date 2.
         prompts: foreground and background prompts, in the order of the answers.
         settings: level, thresholds and options.
-        features: feature maps of both dates; needed for `min_cosine`.
+        features: feature maps of both dates; needed for `min_cosine`, compared at the residual level where given.
 
     Raises:
         DataError: the answers do not fit each other, or features are needed and missing.
@@ -86,8 +87,13 @@ def find_instance_events(
     The residual level compares score maps alone, and what it finds counts as unmatched.
     """
     if settings.level == "residual":
+        shape_hw = t1.scores_CHW.shape[1], t1.scores_CHW.shape[2]
         residual_HW = find_residual_events(
-            t1.scores_CHW, t2.scores_CHW, foreground=prompts.foreground, settings=settings
+            t1.scores_CHW,
+            t2.scores_CHW,
+            foreground=prompts.foreground,
+            settings=settings,
+            distance_HW=None if features is None else compute_distance_map(features, shape_hw=shape_hw),
         )
         return ChangeEvents(residual_HW, np.zeros_like(residual_HW))
     first, second = (_select_foreground_instances(segments, prompts) for segments in (t1, t2))

@@ -44,12 +44,14 @@ class PairScoreStrip:
         t1_CHW: one score map per prompt at date 1.
         t2_CHW: one score map per prompt at date 2.
         valid_HW: False where either date has no data; no object is reported there.
+        distance_HW: distance of the features of the dates, for the residual level; None: they are not compared.
     """
 
     row: int
     t1_CHW: NDArray[np.float32]
     t2_CHW: NDArray[np.float32]
     valid_HW: NDArray[np.bool_]
+    distance_HW: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from semicdvl.cli.options import (
     ADVANCED,
     INPUT,
     OUTPUT,
+    RESIDUAL_OPTIONS,
     TARGET,
     BandOptions,
     CEGOptions,
@@ -343,7 +344,8 @@ def _check_inputs(pair: OptionalPairArguments, pairs: Path | None) -> None:
 
 VLM_OPTIONS = (
     *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
-    *("shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate", "class_score"),
+    *("instance_score", "shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
+    *("class_score", *RESIDUAL_OPTIONS),
 )
 """Options of a VLM and of change event generation."""
 TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust")

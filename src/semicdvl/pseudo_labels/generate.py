@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures
-from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.features import FeatureExtractor, scale_extractor
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import lock_for_writing
@@ -26,6 +27,19 @@ __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "gene
 FEATURES_AND_MIN_COSINE = (
     "min_cosine and features belong together: give both, such as --min-cosine 0.5 --features efficientnet_lite0."
 )
+
+
+def refuse_unused_features(settings: CEGSettings, features: FeatureExtractor | None) -> None:
+    """Refuse a feature extractor that nothing compares by, and `min_cosine` without one.
+
+    The residual level takes features where there are some.
+
+    Raises:
+        ConfigError: one of the two.
+    """
+    needed, usable = settings.min_cosine is not None, settings.compares_features
+    if (needed and features is None) or (features is not None and not usable):
+        raise ConfigError(FEATURES_AND_MIN_COSINE)
 
 
 def build_store_spec(
@@ -43,15 +57,14 @@ def build_store_spec(
         prompts: its prompts.
         settings: settings of change event generation.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
-        features: feature extractor; with `min_cosine` only.
+        features: feature extractor; with `min_cosine`, or for the residual level.
 
     Raises:
         ConfigError: `min_cosine` without a feature extractor, or the reverse; or the VLM does not know a word.
     """
     if isinstance(vlm, DescribedVLM):
         vlm.check_words(prompts.words)
-    if (settings.min_cosine is None) != (features is None):
-        raise ConfigError(FEATURES_AND_MIN_COSINE)
+    refuse_unused_features(settings, features)
     plain = (
         settings.to_plain_dict()
         if features is None
@@ -81,7 +94,7 @@ def generate_labels(
         settings: settings of change event generation.
         root: folder of the store; made if it does not exist.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
-        features: feature extractor; with `min_cosine` only.
+        features: feature extractor; with `min_cosine`, or for the residual level.
 
     Raises:
         StoreError: `root` holds other files, a store of another version, or a damaged file.
@@ -103,7 +116,7 @@ class PseudoLabeler:
         store: store of answers and labels.
         settings: settings of change event generation.
         vlm: the vision-language model.
-        features: feature extractor; with `min_cosine` only.
+        features: feature extractor; with `min_cosine`, or for the residual level.
     """
 
     store: PseudoLabelStore
@@ -118,8 +131,11 @@ class PseudoLabeler:
         content = _PairImages(pair)
         t1, t2 = (self._get_answer(content, date) for date in (0, 1))
         described = self._get_features(content) if self.settings.level != "pixel" else None
-        settings = self.settings.at_gsd(self.store.spec.gsd_m)
-        labels = make_labels(t1, t2, prompts=self.store.spec.prompts, settings=settings, features=described)
+        settings, prompts = self.settings.at_gsd(self.store.spec.gsd_m), self.store.spec.prompts
+        if settings.level == "residual":
+            images_HWC = content.read_image(0), content.read_image(1)
+            t1, t2 = prepare_residual_answers((t1, t2), images_HWC, prompts=prompts, settings=settings)
+        labels = make_labels(t1, t2, prompts=prompts, settings=settings, features=described)
         return self.store.write_labels(pair, labels)
 
     def _get_answer(self, content: _PairImages, date: int) -> Segments:
@@ -134,10 +150,10 @@ class PseudoLabeler:
         return self.store.get_or_make_answer(self.store.answer_key(path, content.pair.window_px), ask)
 
     def _get_features(self, content: _PairImages) -> PairFeatures | None:
-        """Return the feature maps of both dates, or None without `min_cosine`."""
-        source = self.features
-        if source is None:
+        """Return the feature maps of both dates, or None where nothing is compared by them."""
+        if self.features is None:
             return None
+        source = scale_extractor(self.features, self.store.spec.gsd_m)
         window_px, (before, after) = content.pair.window_px, content.paths
         return PairFeatures(
             self.store.get_or_make_features(before, window_px, lambda: source.extract_features(content.read_image(0))),

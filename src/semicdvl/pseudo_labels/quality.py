@@ -22,12 +22,13 @@ from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.labels import find_instance_events, make_labels_from_events
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import StoreError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.executor import fill_with_workers
 from semicdvl.pseudo_labels.generate import build_store_spec, generate_labels
-from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
@@ -177,14 +178,18 @@ def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CE
         raise StoreError(f"{store.root}: holds no answer for the pair '{pair.name}'. Run `semicdvl pseudo` again.")
     if settings.level == "pixel":
         return AnsweredPair(pair, t1, t2, None)
-    features = None
-    if settings.min_cosine is not None:
+    features, at_gsd = None, settings.at_gsd(store.spec.gsd_m)
+    if settings.min_cosine is not None or (settings.compares_features and CEG_FEATURES_KEY in store.spec.ceg):
 
         def missing() -> NDArray[np.float32]:
             raise StoreError(f"{store.root}: holds no features of the pair '{pair.name}'. Run `semicdvl pseudo` again.")
 
         features = PairFeatures(*(store.get_or_make_features(image, pair.window_px, missing) for image in images))
-    at_gsd = settings.at_gsd(store.spec.gsd_m)
+    if settings.level == "residual":
+        shown = read_pair(pair, with_label=False)
+        t1, t2 = prepare_residual_answers(
+            (t1, t2), (shown.t1_HWC, shown.t2_HWC), prompts=store.spec.prompts, settings=at_gsd
+        )
     return AnsweredPair(pair, t1, t2, find_instance_events(t1, t2, store.spec.prompts, at_gsd, features=features))
 
 

@@ -24,7 +24,7 @@ from semicdvl.training.run_record import TEST_SCORE_PREFIX
 from semicdvl.types import PairFiles, Split
 
 VLM_ALONE_SETTINGS = CEGSettings(level="instance")
-"""How the VLM's answers become a map without any training: the instance level, as in `detect`."""
+"""How the VLM's answers become a map without any training: the paper's instance level, which needs no images again."""
 
 
 def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -> Validator:

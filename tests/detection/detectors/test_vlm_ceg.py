@@ -12,11 +12,13 @@ from rich.console import Console
 from tests.support.score_strips import Strips
 
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.features import scale_extractor
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.detectors.vlm_ceg import VLMDetector
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_default_detector
 from semicdvl.detection.pipeline import write_detection
+from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE, Segments
 
 PROMPTS = Prompts(("roof",), ("grass",))
@@ -50,8 +52,11 @@ def test_detect_finds_the_extension_and_says_what_it_assumed(tmp_path: Path):
     def run(out: str, *, level: str, gsd_m: float | None, tile_px: int = 64):
         saved = write_detection(
             tmp_path / "a.png", tmp_path / "b.png", tmp_path / out,
-            detector=VLMDetector(Brightness(), PROMPTS, CEGSettings(level=level)),  # type: ignore[arg-type]
-            config=DetectionConfig(tile_px=tile_px, overlap_px=32, gsd_m=gsd_m), progress=Console(quiet=True),
+            detector=VLMDetector(
+                Brightness(), PROMPTS, CEGSettings(level=level, residual_outlines=0.0)  # type: ignore[arg-type]
+            ),
+            config=DetectionConfig(tile_px=tile_px, overlap_px=32, gsd_m=gsd_m, collar="none"),
+            progress=Console(quiet=True),
         )  # fmt: skip
         return saved, np.asarray(Image.open(tmp_path / out / "change.tif")) == 1
 
@@ -84,3 +89,50 @@ def test_strips_make_no_difference_and_the_map_is_the_label(rows):
     label_HW = make_labels(t1, t2, prompts=PROMPTS, settings=settings).change_HW
     assert (changed_HW[~valid_HW] == IGNORE).all() and (changed_HW == 1).any()
     assert (changed_HW[valid_HW] == label_HW[valid_HW]).all()
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Features that are the colours of the image."""
+
+    identity: str = "colours"
+
+    def extract_features(self, image_HWC):
+        return image_HWC.transpose(2, 0, 1).astype(np.float32) + 1
+
+
+def test_features_are_one_more_map_and_leave_out_what_looks_the_same(tmp_path: Path):
+    """The VLM sees an extension in the red band alone; the other bands say how much it differs."""
+    before, after = hall_and_extension()
+    for name, image in zip("ab", (before, after), strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    settings = CEGSettings(level="residual", gsd_m=1.0, residual_outlines=0.0)
+    detector = VLMDetector(Brightness(), PROMPTS, settings, Colours())
+    assert detector.map_count == 5 and detector.predict_scores(before, after).shape == (5, 70, 90)
+    assert detector.identity.endswith("; distance colours")
+
+    def run(out: str, tile_px: int) -> np.ndarray:
+        write_detection(
+            tmp_path / "a.png", tmp_path / "b.png", tmp_path / out, detector=detector,
+            config=DetectionConfig(tile_px=tile_px, overlap_px=32), progress=Console(quiet=True),
+        )  # fmt: skip
+        return np.asarray(Image.open(tmp_path / out / "change.tif")) == 1
+
+    assert not run("grey", 64).any()  # a brighter grey has the same direction: the cosine is 1
+    after[20:50, 30:55, 1:] = 10
+    Image.fromarray(after).save(tmp_path / "b.png")
+    red_HW = run("red", 64)
+    assert red_HW[22:48, 32:53].all() and (red_HW == run("one tile", 128)).all()
+
+
+def test_the_default_compares_by_the_encoder_that_ships():
+    detector = build_default_detector(Brightness(), prompts=PROMPTS)
+    assert detector.settings.level == "residual" and detector.map_count == 5
+    assert detector.features is not None and detector.features.identity.endswith("-encoder")
+    image_HWC = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
+    coarse, fine = (scale_extractor(detector.features, gsd_m).extract_features(image_HWC) for gsd_m in (0.5, 1.0))
+    assert coarse.shape[1:] == (5, 6) and fine.shape[1:] == (9, 12)
+    off = CEGSettings(level="residual", residual_distance=0.0)
+    assert build_default_detector(Brightness(), prompts=PROMPTS, settings=off).features is None
+    with pytest.raises(ConfigError, match="min_cosine and features belong together"):
+        VLMDetector(Brightness(), PROMPTS, off, Colours())

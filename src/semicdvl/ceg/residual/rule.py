@@ -9,6 +9,8 @@ compares areas instead, with hysteresis. For each date:
     event     = found without elsewhere, opened by `residual_open_m`, of at least `residual_area_m2`,
     change    = event grown back by up to `residual_regrow_m` inside its own object.
 
+Where the features of the dates are known, an event under which they differ too little is left out (`appearance`).
+
 The object of an event is the part of `found` that is connected to it; growing follows 8-connected steps inside of it,
 so an event never grows into a neighbour. Lengths are radii of discs in metres. Where the ground sampling distance is
 unknown, `ASSUMED_GSD_M` is assumed. Pixels beyond the edge of the raster do not count against an event: opening treats
@@ -25,6 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.residual.appearance import (
+    DISTANCE_STEPS,
+    count_ground,
+    find_least_distance,
+    quantise_distance,
+    sum_by_label,
+)
 from semicdvl.ceg.rules import find_foreground
 
 ASSUMED_GSD_M = 0.5
@@ -96,6 +105,7 @@ def find_residual_events(
     *,
     foreground: tuple[int, ...],
     settings: CEGSettings,
+    distance_HW: NDArray[np.floating] | None = None,
 ) -> NDArray[np.bool_]:
     """Return the pixels of the change events of both dates, HW.
 
@@ -104,6 +114,7 @@ def find_residual_events(
         scores_t2_CHW: the same at date 2.
         foreground: indices of the prompts that are searched for.
         settings: scores, lengths and area of the rule, and the ground sampling distance.
+        distance_HW: distance of the features of the dates (`appearance.compute_distance_map`); None: not compared.
 
     Example:
         >>> import numpy as np
@@ -117,7 +128,12 @@ def find_residual_events(
     """
     sizes = convert_to_pixels(settings)
     both = find_pair_foreground(scores_t1_CHW, scores_t2_CHW, foreground=foreground, settings=settings)
-    events = [_drop_small(event_HW, sizes.area_px) for event_HW in find_opened_residuals(both, sizes)]
+    opened = find_opened_residuals(both, sizes)
+    steps_HW, least = None, 0.0
+    if distance_HW is not None and settings.vetoes_by_distance:
+        steps_HW = quantise_distance(distance_HW, np.ones(distance_HW.shape, bool))
+        least = find_least_distance(count_ground(steps_HW, opened[0] | opened[1]), settings)
+    events = [_drop_small_and_alike(event_HW, sizes.area_px, steps_HW, least) for event_HW in opened]
     grown = [grow_back(event_HW, object_HW, sizes) for event_HW, object_HW in zip(events, both.found, strict=True)]
     return (grown[0] | grown[1]).astype(bool)
 
@@ -159,10 +175,13 @@ def grow_back(event_HW: Mask, object_HW: Mask, sizes: ResidualSizes) -> Mask:
     return grown_HW
 
 
-def _drop_small(event_HW: Mask, area_px: float) -> Mask:
-    """Return the mask without its 8-connected components below an area."""
-    _, labels_HW, stats, _ = cv2.connectedComponentsWithStats(event_HW, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= area_px
+def _drop_small_and_alike(event_HW: Mask, area_px: float, steps_HW: Mask | None, least: float) -> Mask:
+    """Return the mask without its 8-connected components below an area or a mean distance of the features."""
+    count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(event_HW, connectivity=8)
+    areas_L = stats[:, cv2.CC_STAT_AREA]
+    keep = areas_L >= area_px
+    if steps_HW is not None:
+        keep &= sum_by_label(np.asarray(labels_HW, np.int32), steps_HW, count) >= least * DISTANCE_STEPS * areas_L
     keep[0] = False
     kept_HW: Mask = keep.astype(np.uint8)[labels_HW]
     return kept_HW

@@ -90,14 +90,14 @@ class NetworkOptions:
 
 def load_encoder(requested: NetworkOptions) -> EncoderMaps:
     """Build an encoder: options `backbone` (any encoder of timm) and `weights` ("imagenet", or a file)."""
-    from semicdvl.ceg.features import build_feature_extractor
+    from semicdvl.ceg.features import build_backbone_extractor
 
     name = str(requested.pop("backbone", requested.defaults["features"]))
     weights = requested.pop("weights", None)
     if weights in (None, "imagenet"):
         chosen = name if name != requested.defaults["features"] else None
         require_encoder_weights(name, method=requested.method, chosen=chosen)
-    source = build_feature_extractor(name, weights=weights)
+    source = build_backbone_extractor(name, weights=weights)
     return EncoderMaps(source.identity, source.net.to(requested.device))
 
 

@@ -9,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
-from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
-from semicdvl.ceg.feature_similarity import refuse_unusable_features
-from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.config import DETECTION_LEVEL, LEVELS_WITHOUT_GAMMA, CEGSettings
+from semicdvl.ceg.feature_similarity import PairFeatures, refuse_unusable_features
+from semicdvl.ceg.features import AERIAL_ENCODER, FeatureExtractor, build_feature_extractor, scale_extractor
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.residual.appearance import compute_distance_map
+from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
 from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
 from semicdvl.detection.detectors.vlm_range import judge_vlm_source
-from semicdvl.errors import ConfigError
-from semicdvl.pseudo_labels.generate import FEATURES_AND_MIN_COSINE
+from semicdvl.pseudo_labels.generate import refuse_unused_features
 from semicdvl.raster.vector.object_stats import FOREGROUND_SCORE, UNSURE
 from semicdvl.types import (
     IGNORE,
@@ -67,10 +68,10 @@ class VLMDetector(Detector):
     Attributes:
         vlm: the vision-language model.
         prompts: the foreground classes to find and the background classes.
-        settings: level, thresholds and options of CEG. For a map without labels the instance level is the best in the
-            paper (IoU 46.3 on LEVIR-CD; pixel level at most 41.4; mixed, which is made for training, 32.3 over all
-            pixels).
-        features: extracts the features of objects; with `min_cosine` only.
+        settings: level, thresholds and options of CEG. Of the paper's levels, instance is the best for a map without
+            labels (IoU 46.3 on LEVIR-CD; pixel level at most 41.4; mixed, which is made for training, 32.3 over all
+            pixels); `semicdvl detect` takes the residual level, which is beyond the paper, by default.
+        features: extracts the features that objects are compared by: with `min_cosine`, or at the residual level.
         class_score: mean score from which the class of an object is named and not "unsure"; None: the VLM's own.
     """
 
@@ -84,15 +85,14 @@ class VLMDetector(Detector):
     class_score: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse one of `min_cosine` and `features` without the other, and words that the VLM does not know.
+        """Refuse `min_cosine` without features, features that nothing compares, and words that the VLM does not know.
 
         Raises:
-            ConfigError: one of them is missing, or there is such a word.
+            ConfigError: one of these.
         """
         if isinstance(self.vlm, DescribedVLM):
             self.vlm.check_words(self.prompts.words)
-        if (self.settings.min_cosine is None) != (self.features is None):
-            raise ConfigError(FEATURES_AND_MIN_COSINE)
+        refuse_unused_features(self.settings, self.features)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # the base class has a plain attribute
@@ -106,12 +106,22 @@ class VLMDetector(Detector):
         Prompts are listed by their roles, because only instances of the foreground are kept.
         """
         prompted = f"{self.vlm.identity}: {', '.join(self.prompts.find)} | {', '.join(self.prompts.background)}"
-        return prompted if self.features is None else f"{prompted}; features {self.features.identity}"
+        settings = self.settings
+        if settings.level == "residual" and settings.residual_outlines:
+            prompted += f"; outlines {settings.residual_outlines:g} of segments {settings.residual_segment_scale:g}"
+        if self.features is None:
+            return prompted
+        return f"{prompted}; {'distance' if self._compares_distances else 'features'} {self.features.identity}"
 
     @property
     def map_count(self) -> int:  # type: ignore[override]
-        """Number of maps: one per prompt and date."""
-        return 2 * len(self.prompts.words)
+        """Number of maps: one per prompt and date, and at the residual level the distance of the features."""
+        return 2 * len(self.prompts.words) + self._compares_distances
+
+    @property
+    def _compares_distances(self) -> bool:
+        """Tell whether the last map is the distance of the features of the dates."""
+        return self.features is not None and self.settings.vetoes_by_distance
 
     @property
     def least_class_score(self) -> float:
@@ -179,9 +189,16 @@ class VLMDetector(Detector):
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the score maps of both dates, PHW."""
+        """Return the score maps of both dates, PHW; at the residual level also the distance of the features."""
+        answers = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        return self._stack_maps(answers, (t1_HWC, t2_HWC), self._extract_features(t1_HWC, t2_HWC, gsd_m=gsd_m), gsd_m)
+
+    def _ask(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None
+    ) -> tuple[Segments, Segments]:
+        """Return the VLM's answers for both dates."""
         t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
-        return _stack_scores(t1, t2)
+        return t1, t2
 
     def predict_tile(
         self,
@@ -197,14 +214,46 @@ class VLMDetector(Detector):
             ConfigError: one date has instances and the other has none.
             DataError: features are NaN, or their shapes differ.
         """
-        t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
+        t1, t2 = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
         objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
-        features_2DHW = None
-        if self.features is not None:
-            t1_DHW, t2_DHW = (self.features.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
-            refuse_unusable_features(t1_DHW, t2_DHW)
-            features_2DHW = np.stack([t1_DHW, t2_DHW]).astype(np.float32)
-        return TilePrediction(_stack_scores(t1, t2), valid_HW, objects, features_2DHW)
+        features = self._extract_features(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        kept_2DHW = None
+        if features is not None and not self._compares_distances:
+            kept_2DHW = np.stack([features.t1_DHW, features.t2_DHW]).astype(np.float32)
+        maps_PHW = self._stack_maps((t1, t2), (t1_HWC, t2_HWC), features, gsd_m)
+        return TilePrediction(maps_PHW, valid_HW, objects, kept_2DHW)
+
+    def _extract_features(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None
+    ) -> PairFeatures | None:
+        """Return the feature maps of both dates, where they are compared.
+
+        Raises:
+            DataError: features are NaN, or their shapes differ.
+        """
+        if self.features is None:
+            return None
+        extractor = scale_extractor(self.features, gsd_m)
+        t1_DHW, t2_DHW = (extractor.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
+        refuse_unusable_features(t1_DHW, t2_DHW)
+        return PairFeatures(t1_DHW, t2_DHW)
+
+    def _stack_maps(
+        self,
+        answers: tuple[Segments, Segments],
+        images_HWC: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+        features: PairFeatures | None,
+        gsd_m: float | None,
+    ) -> NDArray[np.float32]:
+        """Return the score maps of both dates, and the distance of the features where it is compared, stacked."""
+        if self.settings.level == "residual":
+            settings = self.settings.at_gsd(gsd_m)
+            answers = prepare_residual_answers(answers, images_HWC, prompts=self.prompts, settings=settings)
+        maps = [np.clip(answer.scores_CHW, 0, 1) for answer in answers]
+        if features is not None and self._compares_distances:
+            shape_hw = maps[0].shape[1], maps[0].shape[2]
+            maps.append(compute_distance_map(features, shape_hw=shape_hw)[None])
+        return np.concatenate(maps).astype(np.float32)
 
     def skip_tile(self, valid_HW: NDArray[np.bool_]) -> TilePrediction:
         """Return a tile without instances: they count as known, so that the other tiles' instances are used."""
@@ -275,7 +324,10 @@ def describe_thresholds(settings: CEGSettings) -> str:
         return (
             f"score {settings.residual_score:g} at one date, below {settings.residual_other_score:g} within "
             f"{settings.residual_apart_m:g} m at the other; opened by {settings.residual_open_m:g} m, at least "
-            f"{settings.residual_area_m2:g} m², grown back {settings.residual_regrow_m:g} m"
+            f"{settings.residual_area_m2:g} m², grown back {settings.residual_regrow_m:g} m; segments of scale "
+            f"{settings.residual_segment_scale:g} with weight {settings.residual_outlines:g}; feature distance "
+            f"{settings.residual_distance:.0%} of the way from unchanged ground to 1, at most "
+            f"{settings.residual_distance_most:g}"
         )
     return (
         f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
@@ -294,23 +346,46 @@ class _AnswerStripReader:
         return map(_split_answers, self.strips)
 
 
-def _stack_scores(t1: Segments, t2: Segments) -> NDArray[np.float32]:
-    """Return the score maps of both dates, stacked."""
-    return np.concatenate([np.clip(answer.scores_CHW, 0, 1) for answer in (t1, t2)]).astype(np.float32)
-
-
 def _split_answers(strip: ScoreStrip) -> PairScoreStrip:
-    """Split the score maps of a strip by date: one map per prompt each."""
-    count = len(strip.scores_PHW) // 2
-    return PairScoreStrip(strip.row, strip.scores_PHW[:count], strip.scores_PHW[count:], strip.valid_HW)
+    """Split the maps of a strip: those of either date, and the distance of the features if there is one more."""
+    count, further = divmod(len(strip.scores_PHW), 2)
+    distance_HW = strip.scores_PHW[-1] if further else None
+    t1_CHW, t2_CHW = strip.scores_PHW[:count], strip.scores_PHW[count : 2 * count]
+    return PairScoreStrip(strip.row, t1_CHW, t2_CHW, strip.valid_HW, distance_HW)
 
 
 def build_vlm_detector(
     vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureExtractor | None = None
 ) -> VLMDetector:
-    """Return the detector that needs no labels; without `settings` at instance level.
+    """Return the detector that needs no labels; without `settings` at the paper's instance level.
 
     Raises:
-        ConfigError: `min_cosine` without a feature extractor, or the reverse.
+        ConfigError: `min_cosine` without a feature extractor, or one that nothing compares by.
     """
     return VLMDetector(vlm, prompts, settings or CEGSettings(level="instance"), features)
+
+
+def build_default_detector(
+    vlm: VLM,
+    *,
+    prompts: Prompts,
+    settings: CEGSettings | None = None,
+    features: FeatureExtractor | None = None,
+    class_score: float | None = None,
+) -> VLMDetector:
+    """Return the detector that needs no labels as `semicdvl detect` runs it.
+
+    Args:
+        vlm: the vision-language model.
+        prompts: what it looks for, and against what.
+        settings: of change event generation; None: the residual level.
+        features: what the dates are compared by; None: the embedded VLM's own encoder at the residual level.
+        class_score: mean score from which the class of an object is named; None: the VLM's own.
+
+    Raises:
+        ConfigError: `min_cosine` without a feature extractor, or one that nothing compares by.
+    """
+    settings = settings or CEGSettings(level=DETECTION_LEVEL, gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
+    if features is None and settings.vetoes_by_distance:
+        features = build_feature_extractor(AERIAL_ENCODER)
+    return VLMDetector(vlm, prompts, settings, features, class_score)

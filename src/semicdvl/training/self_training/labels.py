@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semicdvl.ceg.config import SCORE_STEPS, CEGSettings
+from semicdvl.ceg.features import AERIAL_ENCODER, build_feature_extractor
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import DataError
 from semicdvl.pseudo_labels.quality import fill_store, select_evenly
@@ -71,7 +72,8 @@ def label_patches(
         DataError: no patch has a pixel that is labelled as changed: there is nothing to learn.
         SemicdvlError: see `pseudo_labels.quality.fill_store`.
     """
-    fill_store(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=gsd_m)
+    features = build_feature_extractor(AERIAL_ENCODER) if ceg.vetoes_by_distance else None
+    fill_store(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=gsd_m, features=features)
     kept = PseudoLabelStore.open(store)
     records = [_ignore_nodata(pair, kept) for pair in pairs]
     changed = [record["changed_frac"] for record in records]
