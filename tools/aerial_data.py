@@ -302,7 +302,7 @@ def vary_radiometry(image: Image, rng: np.random.Generator) -> Image:
 
 
 # ------------------------------------------------------------------------------------------------ crops
-KINDS = {"dubai": 0.28, "scene": 0.12, "built": 0.2, "settlement": 0.22, "city": 0.14, "own": 0.3}
+KINDS = {"dubai": 0.2, "scene": 0.12, "built": 0.2, "settlement": 0.22, "city": 0.14, "own": 0.3}
 """How often a crop of each kind is drawn, among the kinds that there are."""
 OWN_SHARE_OF_ONE = 0.006
 """At most this share for each of our own outlines: few images are not shown over and over."""

@@ -1,4 +1,4 @@
-"""Train the embedded vision-language model from two free data sets: one command, about twenty minutes of one CPU core.
+"""Train the embedded vision-language model on free data: one command, half an hour of one CPU core, resumable.
 
     python tools/train_aerial_vlm.py --data ../shared/data --out src/semicdvl/vlms/aerial
 
@@ -272,8 +272,8 @@ def parse_arguments() -> Settings:
     p.add_argument("--work", type=Path, default=Path("scratch/aerial"), help="checkpoints")
     p.add_argument("--out", type=Path, default=Path("src/semicdvl/vlms/aerial"), help="where the two shipped files go")
     p.add_argument("--start", type=Path, default=None, help="a weights file to start from; none: ImageNet's encoder")
-    p.add_argument("--steps", type=int, default=6000)
-    p.add_argument("--decay", type=int, default=1500, help="over how many of the last steps the rate falls")
+    p.add_argument("--steps", type=int, default=1800)
+    p.add_argument("--decay", type=int, default=0, help="over how many of the last steps the rate falls")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--lr", type=float, default=1.2e-3)
     p.add_argument("--backbone", default="tf_efficientnet_lite2")
