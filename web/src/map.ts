@@ -75,7 +75,7 @@ export class PairMap {
       extent: [-width, -2 * height, 2 * width, height],
     });
     const left = h("div", { class: "map side", hidden: true });
-    const right = h("div", { class: "map main", tabindex: 0, "aria-label": "Map of both dates" });
+    const right = h("div", { class: "map main", role: "group", tabindex: 0, "aria-label": "Map of both dates" });
     this.handle = h("div", { class: "swipe-handle", role: "slider", tabindex: 0, "aria-label": "Swipe between the dates" });
     this.status = h("div", { class: "map-status", "aria-live": "off" });
     this.dates = h("div", { class: "date-name", "aria-live": "polite" });

@@ -62,7 +62,8 @@ class Review {
   private merging: number | null = null;
   private places: Place[] | null = null;
   private placeAt = 0;
-  private busy = false;
+  private waiting = 0;
+  private turn: Promise<void> = Promise.resolve();
   private estimateTimer = 0;
   private readonly card = h("section", { class: "card", "aria-label": "Change" });
   private readonly progress = h("div", { class: "progress", "aria-live": "polite" });
@@ -84,7 +85,7 @@ class Review {
     document.title = `${info.title} - review`;
     this.build();
     document.addEventListener("keydown", this.onKey);
-    this.comment.addEventListener("change", () => void this.saveComment());
+    this.comment.addEventListener("change", () => this.inTurn(() => this.saveComment()));
     this.map.main.on("singleclick", (event) => this.click(event.pixel));
     this.map.hide((id) => !passes(this.all.get(id) as Change, this.filter));
     this.order = arrange(this.all.values(), this.filter);
@@ -114,12 +115,12 @@ class Review {
     return h(
       "div",
       { class: "actions", role: "group", "aria-label": "Decide" },
-      keyButton("Accept", "A", () => void this.decide("accepted"), "accept"),
-      keyButton("Reject", "R", () => void this.decide("rejected"), "reject"),
-      keyButton("Skip", "S", () => void this.decide("skipped"), "skip"),
+      keyButton("Accept", "A", () => this.inTurn(() => this.decide("accepted")), "accept"),
+      keyButton("Reject", "R", () => this.inTurn(() => this.decide("rejected")), "reject"),
+      keyButton("Skip", "S", () => this.inTurn(() => this.decide("skipped")), "skip"),
       keyButton("Back", "←", () => this.move(-1)),
       keyButton("Next", "→", () => this.move(1)),
-      keyButton("Undo", "U", () => void this.undo()),
+      keyButton("Undo", "U", () => this.inTurn(() => this.undo())),
     );
   }
 
@@ -186,7 +187,7 @@ class Review {
   }
 
   private makeOutput(): HTMLElement {
-    const button = h("button", { type: "button", class: "primary", click: () => void this.export() }, "Write reviewed.gpkg");
+    const button = h("button", { type: "button", class: "primary", click: () => this.inTurn(() => this.export()) }, "Write reviewed.gpkg");
     return h("div", { class: "output" }, button, this.outBox);
   }
 
@@ -272,7 +273,7 @@ class Review {
     const all = known && !names.includes(known) ? [...names, known] : names;
     const select = h("select", {}, ...(field === "kind" ? [] : [option("", "not known")]), ...all.map((name) => option(name)));
     select.value = known ?? "";
-    select.addEventListener("change", () => void this.patch({ [field]: select.value }));
+    select.addEventListener("change", () => this.inTurn(() => this.patch({ [field]: select.value })));
     const words = { kind: "Kind", from_class: "From", to_class: "To" };
     const colour = [...this.info.classes, ...this.info.kinds].find((each) => each.name === known)?.colour;
     const field_ = labelled(words[field], select);
@@ -292,9 +293,13 @@ class Review {
   }
 
   // ---------------------------------------------------------------------------------------- deciding
+  /** Do one thing after the other: keys that come faster than the answers wait, and none is lost. */
+  private inTurn(work: () => Promise<void>): void {
+    this.waiting += 1;
+    this.turn = this.turn.then(work).finally(() => (this.waiting -= 1));
+  }
+
   private async act(work: () => Promise<Written>): Promise<Written | null> {
-    if (this.busy) return null;
-    this.busy = true;
     try {
       const written = await work();
       this.take(written.changes);
@@ -304,8 +309,6 @@ class Review {
     } catch (error) {
       await this.explain(error);
       return null;
-    } finally {
-      this.busy = false;
     }
   }
 
@@ -372,7 +375,7 @@ class Review {
     this.editing = new Editing(this.map, tool, tool === "vertices" ? shape : null, (drawn) => {
       this.editing?.close();
       this.editing = null;
-      if (drawn) void this.keep(tool, drawn, change);
+      if (drawn) this.inTurn(() => this.keep(tool, drawn, change));
     });
   }
 
@@ -402,7 +405,8 @@ class Review {
     const ids = [this.merging, this.current];
     this.merging = null;
     const members = ids.map((id) => ({ id, version: this.all.get(id)?.version ?? 0 }));
-    void this.act(() => send<Written>("POST", `${this.base}/merge`, { members })).then((written) => {
+    this.inTurn(async () => {
+      const written = await this.act(() => send<Written>("POST", `${this.base}/merge`, { members }));
       const merged = written?.changes.find((one) => one.live);
       if (!merged) return;
       tell("Merged.");
@@ -463,9 +467,8 @@ class Review {
 
   private async answerPlace(state: State): Promise<void> {
     const place = this.places?.[this.placeAt];
-    if (!place || this.busy) return;
+    if (!place) return;
     const changed = state === "accepted" ? true : state === "rejected" ? false : null;
-    this.busy = true;
     try {
       const estimate = await send<Estimate>("POST", `${this.base}/places/${place.rank}`, { version: place.version, changed });
       place.version += 1;
@@ -478,8 +481,6 @@ class Review {
       }
     } catch (error) {
       await this.explain(error);
-    } finally {
-      this.busy = false;
     }
   }
 
@@ -512,7 +513,7 @@ class Review {
       h("h2", {}, "Estimate ", h("small", {}, "95 %")),
       h("p", { class: "sentence" }, estimate.text),
       ...rows,
-      keyButton("Check unchanged ground", "P", () => void this.startPlaces()),
+      keyButton("Check unchanged ground", "P", () => this.inTurn(() => this.startPlaces())),
     );
   }
 
@@ -548,14 +549,14 @@ class Review {
   }
 
   private findAction(key: string): (() => void) | undefined {
-    if (key in DECIDED) return () => void this.decide(DECIDED[key]);
+    if (key in DECIDED) return () => this.inTurn(() => this.decide(DECIDED[key]));
     const zoom = (by: number): void => this.map.view.setResolution((this.map.view.getResolution() ?? 1) * by);
     const actions: Record<string, () => void> = {
       ArrowRight: () => this.move(1),
       ArrowDown: () => this.move(1),
       ArrowLeft: () => this.move(-1),
       ArrowUp: () => this.move(-1),
-      u: () => void this.undo(),
+      u: () => this.inTurn(() => this.undo()),
       f: () => {
         this.map.flicker();
         this.markMode();
@@ -579,7 +580,7 @@ class Review {
       n: () => this.edit("polygon"),
       x: () => this.edit("line"),
       g: () => this.merge(),
-      p: () => void this.startPlaces(),
+      p: () => this.inTurn(() => this.startPlaces()),
       Escape: () => {
         this.merging = null;
         if (this.places) this.stopPlaces();
@@ -597,7 +598,7 @@ class Review {
 
   /** What tests and benchmarks read: the object that is framed, and whether the map is at rest. */
   private expose(): void {
-    Object.defineProperty(this.map.element, "review", { value: { map: this.map, current: () => this.current } });
+    Object.defineProperty(this.map.element, "review", { value: { map: this.map, current: () => this.current, idle: () => this.waiting === 0 } });
   }
 
   close(): void {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,12 +68,13 @@ def read_changes(path: Path, grid: Grid, pair: ServedPair) -> list[Change]:
     """
     remedy = "Run `semicdvl detect` again"
     try:
-        count = int(read_layer_info(path, layer=CHANGES_LAYER)["features"])
-        if count > MAX_OBJECTS:
-            raise InputError(
-                path, f"holds {count:,} objects, more than a person can look at", "Give a larger --min-area"
-            )
-        frame = read_layer(path, layer=CHANGES_LAYER)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's, on a file that is then refused
+            count = int(read_layer_info(path, layer=CHANGES_LAYER)["features"])
+            if count > MAX_OBJECTS:
+                problem = f"holds {count:,} objects, more than a person can look at"
+                raise InputError(path, problem, "Give a larger --min-area")
+            frame = read_layer(path, layer=CHANGES_LAYER)
     except (DataSourceError, DataLayerError, CRSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(path, f"cannot be read ({str(error).splitlines()[0].rstrip('.')})", remedy) from error
     if (frame.crs is None) != (grid.crs is None) or (grid.crs is not None and frame.crs != grid.crs.to_wkt()):

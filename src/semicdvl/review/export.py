@@ -18,6 +18,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import translate_gdal_errors
 from semicdvl.raster.vector.files import write_ogr
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml, store_default_style
+from semicdvl.review.labels.training import shorten_path
 from semicdvl.review.store import REVIEW_FORMAT, Change, now
 
 REVIEWED_FILE, RECORD_FILE = "reviewed.gpkg", "review.json"
@@ -107,10 +108,10 @@ def write_record(
 
 def list_next_commands(folder: Path, *, before: str, after: str) -> list[str]:
     """Return what to do with a reviewed map: training patches of it, and a training on them."""
-    quoted = [shlex.quote(str(each)) for each in (before, after, folder / REVIEWED_FILE, folder / "training")]
-    return [
-        f"semicdvl prepare --before {quoted[0]} --after {quoted[1]} --labels {quoted[2]} -o {quoted[3]}",
-    ]
+    paths = (Path(before), Path(after), folder / REVIEWED_FILE, folder.parent / f"{folder.name}-patches")
+    quoted = [shlex.quote(shorten_path(path)) for path in paths]
+    named = f"--before {quoted[0]} --after {quoted[1]} --labels {quoted[2]}"
+    return [f"semicdvl prepare {named} --min-known-frac 0.5 -o {quoted[3]}"]
 
 
 def as_plain(value: Any) -> Any:

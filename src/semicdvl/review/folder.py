@@ -99,7 +99,10 @@ def find_pairs(root: Path) -> Mapping[str, ServedPair]:
         InputError: it holds no result.
     """
     if is_detection(root):
-        return {root.name: _read_pair(root.name, root, root)}
+        only = _read_pair(root.name, root, root)
+        if only.failure is not None:
+            raise InputError(root, f"cannot be shown: {only.failure.rstrip('.')}", "Run `semicdvl detect` again")
+        return {root.name: only}
     folders = [path for path in sorted(root.iterdir()) if not path.name.startswith(".") and path.is_dir()]
     found = {path.name: _read_pair(path.name, path, root) for path in folders[:MAX_PAIRS] if is_detection(path)}
     found |= {

@@ -16,6 +16,7 @@ from semicdvl.review.labels.sources import FolderPatches, LabelSource, PatchImag
 from semicdvl.review.labels.superpixels import Detail, segment_image
 from semicdvl.review.labels.training import (
     MIN_LABELLED_FOR_VALIDATION,
+    RECIPE_FILE,
     list_commands,
     split_for_validation,
     write_lists,
@@ -147,7 +148,7 @@ class LabelSession:
             {"name": name, "labelled": name in labelled, "note": self.source.describe(name)}
             for name in self.source.names
         ]
-        ready = (self.source.root / "train.toml").is_file()
+        ready = (self.source.root / RECIPE_FILE).is_file()
         return {
             "folder": str(self.source.root),
             "labelled": len(labelled),

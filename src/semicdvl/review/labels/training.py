@@ -93,7 +93,7 @@ def write_recipe(root: Path, *, patch_px: int, validated: bool, own_lists: bool,
     fractions = "" if own_lists or validated else "val_frac = 0.0\ntest_frac = 0.0\n"
     fractions = "test_frac = 0.0\n" if validated and not own_lists else fractions
     content = RECIPE_TEMPLATE.format(
-        path=(root / RECIPE_FILE).as_posix(),
+        path=shorten_path(root / RECIPE_FILE),
         run=name_run(root),
         root=json.dumps(root.as_posix()),
         crop_px=min(128, patch_px // 32 * 32 or 32),
@@ -109,15 +109,21 @@ def write_recipe(root: Path, *, patch_px: int, validated: bool, own_lists: bool,
 
 
 def name_run(root: Path) -> str:
-    """Return the folder of the trained run: beside the training set."""
-    return (root.parent / f"{root.name}-run").as_posix()
+    """Return the folder of the trained run, in that of the training set."""
+    return shorten_path(root / "run")
 
 
 def list_commands(root: Path, *, folder: Path, before: str | None, after: str | None) -> list[str]:
     """Return the training, and, where there is a map, the detection with what it learned."""
     run = shlex.quote(name_run(root))
-    commands = [f"semicdvl train {shlex.quote(str(root / RECIPE_FILE))} -o {run}"]
+    commands = [f"semicdvl train {shlex.quote(shorten_path(root / RECIPE_FILE))} -o {run}"]
     if before is not None and after is not None:
-        better = shlex.quote((folder.parent / f"{folder.name}-trained").as_posix())
-        commands.append(f"semicdvl detect {shlex.quote(before)} {shlex.quote(after)} --model {run} -o {better}")
+        better = shlex.quote(shorten_path(folder.parent / f"{folder.name}-trained"))
+        images = " ".join(shlex.quote(shorten_path(Path(each))) for each in (before, after))
+        commands.append(f"semicdvl detect {images} --model {run} -o {better}")
     return commands
+
+
+def shorten_path(path: Path) -> str:
+    """Return a path as it is named from the present folder, where it lies below it."""
+    return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
