@@ -22,6 +22,7 @@ def test_the_whole_pipeline(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "semicd-vl" / "changes.gpkg").exists()
     text = (tmp_path / "printed.txt").read_text()
     assert "report.html" in text and "On the held-out part" in text
+    assert f"semicdvl serve {tmp_path}/demo/no-labels\n" in text and f"{tmp_path}/demo/no-labels --label" in text
     records = [
         json.loads((tmp_path / "demo" / "runs" / name / "run.json").read_text()) for name in ("supervised", "semicd_vl")
     ]

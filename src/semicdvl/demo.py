@@ -13,6 +13,7 @@ Everything can be interrupted; the same command resumes.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,19 @@ def run_demonstration(
     _write_report(out, city=city, split_col=split_col, rows=rows, config=config, seconds=time.monotonic() - began)
     console.print(_build_table(rows, config))
     console.print(f"report: {out / 'report.html'}", highlight=False)
+    console.print(_describe_next_steps(out), highlight=False, soft_wrap=True)
     return rows
+
+
+def _describe_next_steps(out: Path) -> str:
+    """Return how to open the review page on what was just made."""
+    folder = shlex.quote((out / "no-labels").as_posix())
+    return (
+        "Look at the map, accept, reject and redraw what was found (the line that it prints opens in a browser):\n"
+        f"  semicdvl serve {folder}\n"
+        "Paint labels where the map is most uncertain, and train on them:\n"
+        f"  semicdvl serve {folder} --label"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ data

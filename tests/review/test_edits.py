@@ -85,6 +85,22 @@ def test_too_many_vertices_are_refused(client) -> None:
     )
 
 
+def test_a_star_of_thousands_of_crossings_is_refused_at_once(client) -> None:
+    ring = [
+        [366610 + 90 * ((i * 7919) % 1009) / 1009, 4104190 - 90 * ((i * 104729) % 1013) / 1013] for i in range(3000)
+    ]
+    body = {"geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}}
+    answer = client.post(f"{BASE}/changes", json=body)
+    assert answer.status_code == 422 and "crosses itself" in answer.json()["detail"]
+
+
+def test_coordinates_that_nothing_can_be_computed_with_are_refused(client) -> None:
+    for far in (1e11, -9e11):
+        ring = [[366610, 4104190], [366620, 1e-300], [far, 4104100], [366610, 4104190]]
+        answer = client.post(f"{BASE}/changes", json={"geometry": {"type": "Polygon", "coordinates": [ring]}})
+        assert answer.status_code == 422 and "outside of the map" in answer.json()["detail"]
+
+
 def test_a_missed_change_is_drawn_and_undone(client) -> None:
     body = {"geometry": square(80, 100), "kind": "appeared", "comment": "missed", "window": "w"}
     drawn = client.post(f"{BASE}/changes", json=body).json()["changes"][0]

@@ -63,3 +63,15 @@ export function showHelp(title: string, rows: [string, string][]): void {
   document.body.append(dialog);
   dialog.showModal();
 }
+
+let byPointer = false;
+document.addEventListener("pointerdown", () => (byPointer = true), true);
+document.addEventListener("keydown", () => (byPointer = false), true);
+/** What was chosen with the mouse or a finger gives the keys back to the page; Escape does so for every field. */
+document.addEventListener("change", (event) => {
+  if (byPointer && event.target instanceof HTMLSelectElement) event.target.blur();
+});
+document.addEventListener("keydown", (event) => {
+  const field = document.activeElement;
+  if (event.key === "Escape" && field instanceof HTMLElement && field.matches("input, select, textarea")) field.blur();
+});

@@ -33,7 +33,7 @@ const HELP: [string, string][] = [
   ["+ −", "zoom"],
   ["H", "hide or show outlines"],
   ["M / O", "change map / score"],
-  ["C", "comment"],
+  ["C / Esc", "comment / leave a field"],
   ["E", "edit the outline"],
   ["N", "draw a missed change"],
   ["X", "cut in two"],
@@ -235,8 +235,7 @@ class Review {
   private refilter(): void {
     this.map.hide((id) => !passes(this.all.get(id) as Change, this.filter));
     this.order = arrange(this.all.values(), this.filter);
-    const stays = this.current !== null && this.order.includes(this.current);
-    this.show(stays ? this.current : (this.order[0] ?? null));
+    this.show(this.order.find((id) => this.all.get(id)?.state === "open") ?? this.order[0] ?? null);
   }
 
   private showCard(): void {
@@ -535,7 +534,6 @@ class Review {
   // ---------------------------------------------------------------------------------------- keys
   private key(event: KeyboardEvent): void {
     if (document.querySelector("dialog[open]")) return;
-    if (event.key === "Escape" && document.activeElement === this.comment) return this.comment.blur();
     if (isTyping(event)) return;
     if (this.editing) {
       this.editing.key(event);

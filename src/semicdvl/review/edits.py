@@ -87,7 +87,10 @@ class Editor:
             BadShape: the line does not divide it.
         """
         whole = self.store.get(number)
-        pieces = [self._make_part(whole, shape, "split", (number,)) for shape in split_shape(whole.geometry, line)]
+        pieces = [
+            self._make_part(whole, shape, "split", (number,))
+            for shape in split_shape(whole.geometry, line, grid=self.grid)
+        ]
         gone = replace(whole, live=False, reviewer=author.reviewer)
         return self.store.act("split", author, old=[(number, version)], new=[gone], created=pieces)[1:]
 

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely import LineString, MultiPolygon, Polygon
 from shapely.errors import GEOSException
 
 from semicdvl.raster.grid import Grid
 
 MAX_VERTICES = 20_000
+MAX_MENDED_VERTICES = 1000
+"""A shape that crosses itself may have this many: edges that all cross each other would take minutes to mend."""
+STEPS_PER_PX = 1024
+"""Coordinates are rounded to this fraction of a pixel, so that no difference is too small to compute with."""
 MIN_AREA_PX = 0.25
 """A smaller shape is a slip of the hand."""
 
@@ -44,8 +49,9 @@ def mend_polygons(polygons: Sequence[Sequence[Sequence[Sequence[float]]]], grid:
     count = sum(len(ring) for polygon in polygons for ring in polygon)
     if count > MAX_VERTICES:
         raise BadShape(f"The shape has {count:,} vertices; at most {MAX_VERTICES:,} are possible.")
+    rounded = [[_round_ring(ring, grid) for ring in polygon] for polygon in polygons if polygon]
     try:
-        drawn = MultiPolygon([Polygon(polygon[0], polygon[1:]) for polygon in polygons if polygon])
+        drawn = MultiPolygon([Polygon(polygon[0], polygon[1:]) for polygon in rounded])
     except (ValueError, GEOSException) as error:
         raise BadShape(f"The shape is no polygon ({error}).") from error
     if drawn.is_empty or not np.isfinite(shapely.get_coordinates(drawn)).all():
@@ -53,6 +59,8 @@ def mend_polygons(polygons: Sequence[Sequence[Sequence[Sequence[float]]]], grid:
     notes = []
     shape: Any = drawn
     if not drawn.is_valid:
+        if count > MAX_MENDED_VERTICES:
+            raise BadShape(f"The outline crosses itself; with {count:,} vertices it cannot be mended. Draw it anew.")
         shape = keep_polygons(shapely.make_valid(drawn))
         notes.append("The outline crossed itself and was mended.")
     on_map = keep_polygons(shapely.intersection(shape, shapely.box(*grid.bounds)))
@@ -65,6 +73,22 @@ def mend_polygons(polygons: Sequence[Sequence[Sequence[Sequence[float]]]], grid:
     return MendedShape(on_map if on_map.area < shape.area * (1 - 1e-9) else shape, tuple(notes))
 
 
+def _round_ring(ring: Sequence[Sequence[float]], grid: Grid) -> NDArray[np.float64]:
+    """Return positions rounded to a fraction of a pixel.
+
+    Raises:
+        BadShape: one is further from the map than the map is wide.
+    """
+    at_N2 = np.asarray(ring, np.float64)
+    left, bottom, right, top = grid.bounds
+    margin = max(right - left, top - bottom)
+    beyond = (at_N2 < (left - margin, bottom - margin)) | (at_N2 > (right + margin, top + margin))
+    if beyond.any():
+        raise BadShape("The shape lies outside of the map, or a part of it very far away.")
+    step = abs(grid.transform.a) / STEPS_PER_PX, abs(grid.transform.e) / STEPS_PER_PX
+    return np.asarray(np.round((at_N2 - (left, bottom)) / step) * step + (left, bottom), np.float64)
+
+
 def keep_polygons(shape: Any) -> MultiPolygon:
     """Return the polygons of any shape as one multi-polygon; lines and points that a repair left are dropped."""
     parts = [part for part in shapely.get_parts(shapely.get_parts(shape)) if part.geom_type == "Polygon"]
@@ -74,8 +98,13 @@ def keep_polygons(shape: Any) -> MultiPolygon:
     )
 
 
-def split_shape(shape: MultiPolygon, line: Sequence[Sequence[float]]) -> list[MultiPolygon]:
+def split_shape(shape: MultiPolygon, line: Sequence[Sequence[float]], *, grid: Grid) -> list[MultiPolygon]:
     """Cut a shape along a line; parts that the line does not touch stay with the largest piece.
+
+    Args:
+        shape: the shape, in map coordinates.
+        line: the cut; coordinates far from the map are refused.
+        grid: of the map.
 
     Returns:
         Two pieces or more, the largest first.
@@ -83,10 +112,10 @@ def split_shape(shape: MultiPolygon, line: Sequence[Sequence[float]]) -> list[Mu
     Raises:
         BadShape: the line does not lead from one edge to another.
     """
-    if len(line) > MAX_VERTICES:
-        raise BadShape(f"The line has {len(line):,} vertices; at most {MAX_VERTICES:,} are possible.")
+    if len(line) > MAX_MENDED_VERTICES:
+        raise BadShape(f"The line has {len(line):,} points; at most {MAX_MENDED_VERTICES:,} are possible.")
     try:
-        cut = LineString(line)
+        cut = LineString(_round_ring(line, grid))
     except (ValueError, GEOSException) as error:
         raise BadShape(f"The line cannot be used ({error}).") from error
     pieces: list[Any] = []
