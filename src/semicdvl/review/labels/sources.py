@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -21,6 +20,7 @@ from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, list_patch_fi
 from semicdvl.data.readers.folder import LABEL_FOLDERS, read_folder
 from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
+from semicdvl.raster.vector.reading import read_layer
 from semicdvl.review.session import PairSession
 from semicdvl.types import PairFiles
 
@@ -169,7 +169,7 @@ def _read_boxes(path: Path, session: PairSession) -> dict[str, Box]:
     """Read the boxes of `suggest` by name."""
     remedy = "Run `semicdvl suggest` again"
     try:
-        frame = gpd.read_file(path, engine="pyogrio")
+        frame = read_layer(path, layer="suggest")
         rows = [(int(row.row_px), int(row.col_px), float(row.doubt)) for row in frame.itertuples()]
     except (DataSourceError, DataLayerError, AttributeError, ValueError, TypeError) as error:
         raise InputError(path, f"does not hold the boxes of `suggest` ({error})", remedy) from error
