@@ -434,6 +434,7 @@ class Review {
     }
     this.placeAt = Math.max(0, this.places.findIndex((place) => place.truth === null));
     this.map.select(null);
+    if (this.map.mode === "swipe") this.setMode("side"); // the line would cover the place
     this.showPlace();
     this.scheduleEstimate();
   }
