@@ -30,8 +30,8 @@ from semicdvl.raster.warp import Alignment
 from semicdvl.review.folder import RunFacts, ServedPair
 from semicdvl.review.settings import ServeConfig
 
-HANDLES = 4
-"""Open handles per image: as many tiles can be read at once."""
+HANDLES = 8
+"""Open handles per image: as many tiles can be read at once; with fewer, some requests of a browser wait long."""
 GDAL_CACHE_BYTES = 128 * 2**20
 READING_SETTINGS = ("bands", "after_bands", "grid", "normalise", "align", "alpha", "stretch")
 """Settings of a detection by which its images are read."""
