@@ -8,10 +8,15 @@ import rasterio
 import rasterio.features
 from tests.support.synthetic_cities import city, rasterize_footprints
 
+from semicdvl.data.images import ImageCache
+from semicdvl.data.pairs import read_class_maps
+from semicdvl.data.readers.folder import read_folder
 from semicdvl.errors import DataError, OutputError
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
-from semicdvl.synthetic.write import write_city, write_city_patches
+from semicdvl.synthetic.materials import LAND_COVER_CLASSES
+from semicdvl.synthetic.write import PATCH_CLASSES, write_city, write_city_patches
+from semicdvl.types import IGNORE
 
 
 def test_files_carry_the_grid_and_the_truth(tmp_path):
@@ -71,3 +76,23 @@ def test_patches_hold_the_windows_of_their_names(tmp_path):
     np.testing.assert_array_equal(label, made.change_HW[140:280, 140:280] * 255)
     with pytest.raises(DataError, match="500 px"):
         write_city_patches(made, tmp_path, size_px=500)
+
+
+def test_patches_carry_the_classes_of_both_dates_on_request(tmp_path):
+    made = city()
+    plain = write_city_patches(made, tmp_path / "plain", size_px=128)
+    assert all(pair.classes is None for pair in plain)
+    assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == ["A", "B", "label"]
+    written = write_city_patches(made, tmp_path / "classes", size_px=128, classes=PATCH_CLASSES)
+    read = read_folder(tmp_path / "classes").pairs
+    assert read == tuple(sorted(written, key=lambda pair: pair.name))
+    maps = read_class_maps(read[1], cache=ImageCache(0))  # r00000_c00128
+    for class_HW, cover_HW in zip(maps, (made.classes_t1_HW, made.classes_t2_HW), strict=True):
+        part_HW = cover_HW[:128, 128:256]
+        np.testing.assert_array_equal(class_HW == 0, part_HW == LAND_COVER_CLASSES.index("building"))
+        sealed = [LAND_COVER_CLASSES.index(name) for name in ("road", "pavement", "car")]
+        np.testing.assert_array_equal(class_HW == 1, np.isin(part_HW, sealed))
+        assert class_HW.max() <= 4, "every land cover is in one of the five classes"
+    only = write_city_patches(made, tmp_path / "two", size_px=128, classes=PATCH_CLASSES[:2])
+    unknown_HW = read_class_maps(only[1], cache=ImageCache(0)).t1_HW == IGNORE
+    np.testing.assert_array_equal(unknown_HW, maps.t1_HW >= 2)

@@ -114,7 +114,7 @@ def _detect_pairs(
     folder: Path,
 ) -> Iterator[MapAndLabel]:
     """Yield the change map and the label of every pair."""
-    if any(pair.label is None for pair in pairs):
+    if any(not pair.has_label for pair in pairs):
         raise DataError(f"{entry.name}: some test pairs have no label to compare with.")
     if entry.method is None or entry.fit == "pair":
         for at, pair in enumerate(pairs):

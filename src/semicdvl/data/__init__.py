@@ -2,6 +2,7 @@
 
 pairs.py            one pair as arrays; images.py one file as an array; pair_checks.py whether the files fit
 change_dataset.py   what a reader returns; publication.py what its module may declare of published names and lists
+class_labels.py     the classes of each date: their legend, and what a file of them holds
 readers/            a folder of any layout -> ChangeDataset, one file per data set
 splits.py           which pair is used for what; split_file.py keeps it, name_lists.py reads published lists
 augment.py          a pair -> its weak and strong training views
@@ -14,6 +15,7 @@ prepare/            two rasters and GIS labels, or a published data set -> patch
 DATASETS = {
     "folder": "semicdvl.data.readers.folder:read_folder",
     "levir_cd": "semicdvl.data.readers.levir_cd:read_levir_cd",
+    "second": "semicdvl.data.readers.second:read_second",
     "whu_cd": "semicdvl.data.readers.whu_cd:read_whu_cd",
     "real_pairs": "semicdvl.data.readers.real_pairs:read_real_pairs",
 }

@@ -22,12 +22,14 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from semicdvl.data.class_labels import decode_classes
 from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.types import ClassLegend
 
 UInt8Array = NDArray[np.uint8]
 """An image HWC, or one or several class maps, HW or HWC."""
@@ -145,6 +147,17 @@ def read_mask(
     return decode_label(read_stored_label(path, window_px=window_px), label_values=label_values)
 
 
+def read_classes(path: Path, legend: ClassLegend, *, window_px: WindowPx | None = None) -> UInt8Array:
+    """Return a class map as uint8 HW of 0 .. K-1 and IGNORE, see `class_labels.decode_classes`.
+
+    Raises:
+        InputError: missing, broken, compressed with loss, or it holds a class or a colour that the legend lacks.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        return _cut_window(path, decode_classes(read_stored_label(path), legend), window_px)
+    return decode_classes(read_stored_label(path, window_px=window_px), legend)
+
+
 def read_stored_label(path: Path, *, window_px: WindowPx | None = None) -> StoredLabel:
     """Return the pixels of a label file as stored, for `label_masks.decode_label`; pictures only as a whole.
 
@@ -196,6 +209,15 @@ class ImageCache:
             )
         return self.get_or_read(
             ("mask", path, window_px), lambda: read_mask(path, window_px=window_px, label_values=values)
+        )
+
+    def read_classes(self, path: Path, legend: ClassLegend, window_px: WindowPx | None = None) -> UInt8Array:
+        """Return what the function `read_classes` returns; the array is shared, don't write into it."""
+        if path.suffix.lower() in PILLOW_SUFFIXES:
+            whole_HW = self.get_or_read(("classes", path, legend), lambda: read_classes(path, legend))
+            return _cut_window(path, whole_HW, window_px)
+        return self.get_or_read(
+            ("classes", path, legend, window_px), lambda: read_classes(path, legend, window_px=window_px)
         )
 
     def get_or_read(self, key: Hashable, read: Callable[[], UInt8Array]) -> UInt8Array:

@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pair_checks import check_all_pair_files
-from semicdvl.data.pairs import read_pair, read_pair_size
+from semicdvl.data.pairs import read_class_maps, read_pair, read_pair_size
 from semicdvl.data.samples import BatchBuilder, LoaderOptions, stack_images
 from semicdvl.errors import DataError, SemicdvlError
-from semicdvl.types import IGNORE, LabelledBatch, PairFiles, Split, UnlabelledBatch, VLMLabelSource
+from semicdvl.types import IGNORE, ClassTargets, LabelledBatch, PairFiles, Split, UnlabelledBatch, VLMLabelSource
 
 TrainBatch = tuple[LabelledBatch, UnlabelledBatch | None]
 _T = TypeVar("_T")
@@ -94,7 +94,7 @@ def check_split(split: Split, *, needs_labelled: bool = True, needs_unlabelled: 
     unlabelled = split.unlabelled + (labelled if options.unlabelled_includes_labelled else ())
     if needs_labelled and not labelled:
         raise DataError("The split has no labelled pair. Raise the labelled fraction, or name pairs in a list.")
-    if without := [pair.name for pair in labelled if pair.label is None]:
+    if without := [pair.name for pair in labelled if not pair.has_label]:
         number = f"{len(without)} labelled pairs have" if len(without) > 1 else "1 labelled pair has"
         raise DataError(f"{number} no label file, e.g. '{without[0]}'. Remove such pairs from the labelled list.")
     if needs_unlabelled and not unlabelled:
@@ -102,7 +102,7 @@ def check_split(split: Split, *, needs_labelled: bool = True, needs_unlabelled: 
             "The split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
         )
     if options.check_files:
-        check_all_pair_files(labelled, label_values=options.label_values)
+        check_all_pair_files(labelled, label_values=options.label_values, read_classes=options.with_classes)
         check_all_pair_files(unlabelled if needs_unlabelled else (), read_masks=False)
 
 
@@ -120,7 +120,7 @@ class _TrainBatches(Dataset[TrainBatch]):
     ) -> None:
         self.samples, self.labelled, self.unlabelled = samples, labelled, unlabelled
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
-        self.with_truth = samples.options.with_truth and any(pair.label for pair in unlabelled)
+        self.with_truth = samples.options.with_truth and any(pair.has_label for pair in unlabelled)
 
     def __getitem__(self, number: int) -> TrainBatch:
         """Return one batch; `LoaderOptions.accumulate` of them make a step."""
@@ -158,6 +158,7 @@ def load_eval_batches(
     workers: int = 0,
     label_values: Mapping[int, int] | None = None,
     cache: ImageCache | None = None,
+    with_classes: bool = False,
 ) -> Iterator[LabelledBatch]:
     """Return an iterator over whole pairs, not augmented, in their order; a batch holds pairs of one size only.
 
@@ -167,6 +168,7 @@ def load_eval_batches(
         workers: processes that read the files.
         label_values: as in `images.read_mask`.
         cache: keeps decoded images from one call to the next; each worker starts with a copy of it.
+        with_classes: batches have the true classes of both dates.
     """
     source = cache or ImageCache(0, label_values=label_values)
     groups = [
@@ -174,14 +176,16 @@ def load_eval_batches(
         for _, alike in itertools.groupby(pairs, key=read_pair_size)
         for some in _split_into_batches(tuple(alike), batch)
     ]
-    return _iterate_items(_WholePairs(groups, source), range(len(groups)), workers=_limit_workers(workers))
+    return _iterate_items(
+        _WholePairs(groups, source, with_classes=with_classes), range(len(groups)), workers=_limit_workers(workers)
+    )
 
 
 class _WholePairs(Dataset[LabelledBatch]):
     """Groups of pairs of one size by number, not augmented."""
 
-    def __init__(self, groups: list[tuple[PairFiles, ...]], cache: ImageCache) -> None:
-        self.groups, self.cache = groups, cache
+    def __init__(self, groups: list[tuple[PairFiles, ...]], cache: ImageCache, *, with_classes: bool) -> None:
+        self.groups, self.cache, self.with_classes = groups, cache, with_classes
 
     def __getitem__(self, index: int) -> LabelledBatch:
         """Read one group."""
@@ -191,9 +195,14 @@ class _WholePairs(Dataset[LabelledBatch]):
             for each in read
         ]
         label_BHW = torch.from_numpy(np.stack(labels).astype(np.int64))
-        return LabelledBatch(
-            stack_images([each.t1_HWC for each in read]), stack_images([each.t2_HWC for each in read]), label_BHW
-        )
+        images = stack_images([each.t1_HWC for each in read]), stack_images([each.t2_HWC for each in read])
+        return LabelledBatch(*images, label_BHW, classes=self._read_classes(index) if self.with_classes else None)
+
+    def _read_classes(self, index: int) -> ClassTargets:
+        """Read the true classes of one group."""
+        maps = [read_class_maps(pair, cache=self.cache) for pair in self.groups[index]]
+        of_dates = (np.stack(of_date).astype(np.int64) for of_date in zip(*maps, strict=True))
+        return ClassTargets(*(torch.from_numpy(of_date) for of_date in of_dates))
 
 
 def _split_into_batches(pairs: tuple[PairFiles, ...], size: int) -> Iterator[tuple[PairFiles, ...]]:

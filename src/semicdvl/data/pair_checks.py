@@ -9,7 +9,7 @@ import numpy as np
 import rasterio
 
 from semicdvl.data.images import PILLOW_SUFFIXES, ImageCache, open_image_raster, read_image_size
-from semicdvl.data.pairs import require_same_size
+from semicdvl.data.pairs import read_class_maps, read_label, require_same_size
 from semicdvl.errors import DataError, InputError
 from semicdvl.types import IGNORE, PairFiles
 
@@ -25,8 +25,8 @@ def check_pair_files(pair: PairFiles) -> None:
     """
     size = read_image_size(pair.before)
     require_same_size(pair.after, read_image_size(pair.after), pair.before, size)
-    if pair.label is not None:
-        require_same_size(pair.label, read_image_size(pair.label), pair.before, size)
+    for path in (*((pair.label,) if pair.label else ()), *(pair.classes.files if pair.classes else ())):
+        require_same_size(path, read_image_size(path), pair.before, size)
     if pair.before.suffix.lower() not in PILLOW_SUFFIXES and pair.after.suffix.lower() not in PILLOW_SUFFIXES:
         _require_same_ground(pair)
 
@@ -37,6 +37,7 @@ def check_all_pair_files(
     label_values: Mapping[int, int] | None = None,
     read_masks: bool = True,
     require_changes: bool = True,
+    read_classes: bool = False,
     cache_bytes: int = 2**28,
 ) -> None:
     """Check the headers of all pairs, and all masks if they are used.
@@ -46,22 +47,25 @@ def check_all_pair_files(
         label_values: as in `images.read_mask`.
         read_masks: also read the label files.
         require_changes: with `read_masks`: some pixel must be labelled as changed.
+        read_classes: also read the class maps of both dates.
         cache_bytes: memory for decoded masks.
 
     Raises:
-        InputError: a file is missing or no image, sizes differ, or a mask holds unknown values.
+        InputError: a file is missing or no image, sizes differ, or a mask or a class map holds unknown values.
         DataError: with `read_masks` and `require_changes`, if no pixel has a label, or none is changed.
     """
     cache = ImageCache(cache_bytes, label_values=label_values)
     labelled_px = changed_px = 0
     checked: set[tuple[Path | None, ...]] = set()
     for pair in pairs:
-        files = (pair.before, pair.after, pair.label)
+        files = (pair.before, pair.after, pair.label, *(pair.classes.files if pair.classes else ()))
         if files not in checked:  # the crops of a tile share its files
             check_pair_files(pair)
             checked.add(files)
-        if read_masks and pair.label is not None:
-            label_HW = cache.read_mask(pair.label, pair.window_px)
+        if read_classes:
+            read_class_maps(pair, cache=cache)
+        label_HW = read_label(pair, cache=cache) if read_masks else None
+        if label_HW is not None:
             labelled_px += int((label_HW != IGNORE).sum())
             changed_px += int((label_HW == 1).sum())
     if read_masks and require_changes and pairs and not changed_px:

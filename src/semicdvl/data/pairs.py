@@ -15,11 +15,18 @@ from semicdvl.types import IGNORE, PairFiles
 
 
 class PairArrays(NamedTuple):
-    """One pair, decoded: two uint8 RGB images HWC and the mask HW of 0, 1 and IGNORE (None without a label file)."""
+    """One pair, decoded: two uint8 RGB images HWC and the mask HW of 0, 1 and IGNORE (None without a label)."""
 
     t1_HWC: UInt8Array
     t2_HWC: UInt8Array
     label_HW: UInt8Array | None
+
+
+class ClassMaps(NamedTuple):
+    """The classes of one pair at both dates, uint8 HW of 0 .. K-1 and IGNORE (throughout where there is no file)."""
+
+    t1_HW: UInt8Array
+    t2_HW: UInt8Array
 
 
 def read_pair(
@@ -43,11 +50,47 @@ def read_pair(
     source = cache or ImageCache(0, label_values=label_values)
     t1_HWC, t2_HWC = source.read_rgb(pair.before, pair.window_px), source.read_rgb(pair.after, pair.window_px)
     require_same_size(pair.after, t2_HWC.shape[:2], pair.before, t1_HWC.shape[:2])
-    if pair.label is None or not with_label:
+    label_HW = read_label(pair, cache=source) if with_label else None
+    if label_HW is None:
         return PairArrays(t1_HWC, t2_HWC, None)
-    label_HW = source.read_mask(pair.label, pair.window_px)
-    require_same_size(pair.label, label_HW.shape[:2], pair.before, t1_HWC.shape[:2])
+    require_same_size(pair.label or pair.before, label_HW.shape[:2], pair.before, t1_HWC.shape[:2])
     return PairArrays(t1_HWC, t2_HWC, ignore_transparent(pair, label_HW))
+
+
+def read_label(pair: PairFiles, *, cache: ImageCache) -> UInt8Array | None:
+    """Return where a pair has changed, as uint8 HW of 0, 1 and IGNORE; None if that is not known.
+
+    Without a mask, class maps say so that know classes on changed ground only: where either knows one.
+
+    Raises:
+        InputError: as `images.read_mask` and `images.read_classes`.
+    """
+    if pair.label is not None:
+        return cache.read_mask(pair.label, pair.window_px)
+    if not pair.has_label:
+        return None
+    t1_HW, t2_HW = read_class_maps(pair, cache=cache)
+    changed_HW: UInt8Array = ((t1_HW != IGNORE) | (t2_HW != IGNORE)).astype(np.uint8)
+    return changed_HW
+
+
+def read_class_maps(pair: PairFiles, *, cache: ImageCache) -> ClassMaps:
+    """Return the classes of a pair at both dates.
+
+    Raises:
+        InputError: as `images.read_classes`, or a map has another size than the pair's images.
+    """
+    size_px = read_pair_size(pair)
+    maps = []
+    for path in (None, None) if pair.classes is None else (pair.classes.before, pair.classes.after):
+        if path is None:
+            maps.append(np.full(size_px, IGNORE, np.uint8))
+            continue
+        assert pair.classes is not None
+        class_HW = cache.read_classes(path, pair.classes.legend, pair.window_px)
+        require_same_size(path, class_HW.shape, pair.before, size_px)
+        maps.append(ignore_transparent(pair, class_HW))
+    return ClassMaps(*maps)
 
 
 def ignore_transparent(pair: PairFiles, label_HW: UInt8Array) -> UInt8Array:

@@ -21,9 +21,17 @@ from semicdvl.data.augment import (
     draw_photometric,
 )
 from semicdvl.data.images import ImageCache, UInt8Array
-from semicdvl.data.pairs import PairArrays, read_pair, read_pair_opaque
+from semicdvl.data.pairs import PairArrays, read_class_maps, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
-from semicdvl.types import IGNORE, LabelledBatch, PairFiles, UnlabelledBatch, VLMLabelSource, VLMTargets
+from semicdvl.types import (
+    IGNORE,
+    ClassTargets,
+    LabelledBatch,
+    PairFiles,
+    UnlabelledBatch,
+    VLMLabelSource,
+    VLMTargets,
+)
 
 DrawnPairs = Sequence[tuple[PairFiles, np.random.Generator]]
 """Pairs of a batch, each with the random generator of its augmentation."""
@@ -40,6 +48,7 @@ class LoaderOptions:
         label_values: as in `images.read_mask`.
         unlabelled_includes_labelled: labelled pairs are also used as unlabelled ones (published lists: no).
         vlm_for_labelled: labelled batches have the VLM's labels, too.
+        with_classes: labelled batches have the true classes of both dates.
         with_truth: unlabelled batches have the true labels of pairs that have a label file, to monitor training.
         cache_bytes: memory for decoded images, over all workers.
         check_files: check all headers and labelled masks before the first batch.
@@ -55,6 +64,7 @@ class LoaderOptions:
     label_values: Mapping[int, int] | None = None
     unlabelled_includes_labelled: bool = False
     vlm_for_labelled: bool = True
+    with_classes: bool = False
     with_truth: bool = True
     cache_bytes: int = 2**30
     check_files: bool = True
@@ -102,11 +112,18 @@ class BatchBuilder:
             crop = self._draw_crop(arrays, rng)
             t1.append(crop.apply_to_image(arrays.t1_HWC))
             t2.append(crop.apply_to_image(arrays.t2_HWC))
-            maps.append(
-                crop.apply_to_masks(np.dstack([arrays.label_HW, self._read_vlm_maps(pair, arrays, with_vlm=with_vlm)]))
-            )
-        label_BHW, *vlm = _stack_class_maps(maps)
-        return LabelledBatch(stack_images(t1), stack_images(t2), label_BHW, VLMTargets(*vlm) if vlm else None)
+            classes = read_class_maps(pair, cache=self.cache) if self.options.with_classes else ()
+            layers = [arrays.label_HW, self._read_vlm_maps(pair, arrays, with_vlm=with_vlm), *classes]
+            maps.append(crop.apply_to_masks(np.dstack(layers)))
+        label_BHW, *others = _stack_class_maps(maps)
+        vlm, truth = (others[:3], others[3:]) if with_vlm else ([], others)
+        return LabelledBatch(
+            stack_images(t1),
+            stack_images(t2),
+            label_BHW,
+            VLMTargets(*vlm) if vlm else None,
+            ClassTargets(*truth) if truth else None,
+        )
 
     def build_empty_labelled(self) -> LabelledBatch:
         """Return a batch of no labelled pairs."""

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.data.change_dataset import require_unique_names
-from semicdvl.errors import DataError, InputError
+from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.reading.json_files import describe_fault, read_json
-from semicdvl.types import PairFiles, Split
+from semicdvl.types import ClassFiles, ClassLegend, PairFiles, Split
 
 SPLIT_FORMAT = "semicdvl-split-1"
 _PARTS = ("labelled", "unlabelled", "val", "test")
 _REMAKE = "Make the split again, or restore the file from a copy"
+
+
+class _LegendEntry(BaseModel):
+    """The classes of class maps; the names are stored."""
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...] | None
+    unknown_colours: tuple[tuple[int, int, int], ...]
+
+    def to_legend(self) -> ClassLegend:
+        """Return the legend."""
+        return ClassLegend(self.names, self.colours, self.unknown_colours)
+
+
+class _ClassesEntry(BaseModel):
+    """The class maps of a pair; the names are stored."""
+
+    legend: int = Field(ge=0)
+    before: str | None
+    after: str | None
+    give_change: bool
 
 
 class _PairEntry(BaseModel):
@@ -28,6 +50,7 @@ class _PairEntry(BaseModel):
     after: str
     label: str | None
     window_px: tuple[int, int, int, int] | None
+    classes: _ClassesEntry | None = None
 
 
 class _SplitFile(BaseModel):
@@ -39,6 +62,15 @@ class _SplitFile(BaseModel):
     unlabelled: list[_PairEntry]
     val: list[_PairEntry]
     test: list[_PairEntry]
+    legends: list[_LegendEntry] = []
+
+    @model_validator(mode="after")
+    def _require_legends(self) -> _SplitFile:
+        """Refuse class maps of a legend that is not there."""
+        for pair in (*self.labelled, *self.unlabelled, *self.val, *self.test):
+            if pair.classes is not None and pair.classes.legend >= len(self.legends):
+                raise ValueError(f"the classes of '{pair.name}' are of a legend that is not in the file")
+        return self
 
 
 def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str | int | float] | None = None) -> str:
@@ -54,8 +86,11 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
         OutputError: the file cannot be written.
     """
     root = root.resolve()
-    parts = {part: [_pair_to_json(pair, root) for pair in getattr(split, part)] for part in _PARTS}
-    content = {"notes": dict(notes or {}), **parts}
+    legends = _list_legends(split)
+    parts = {part: [_pair_to_json(pair, root, legends) for pair in getattr(split, part)] for part in _PARTS}
+    content: dict[str, Any] = {"notes": dict(notes or {}), **parts}
+    if legends:
+        content["legends"] = [asdict(legend) for legend in legends]
     digest = hash_values(SPLIT_FORMAT, content)
     write_json(path, {"format": SPLIT_FORMAT, "sha256": digest, "root": str(root), **content})
     return digest
@@ -76,35 +111,57 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
     if not isinstance(content, dict) or content.get("format") != SPLIT_FORMAT:
         raise InputError(path, "is not a split of this version", _REMAKE)
     try:
-        _SplitFile.model_validate(content)
+        given = _SplitFile.model_validate(content)
+        legends = [legend.to_legend() for legend in given.legends]
     except ValidationError as error:
         raise InputError(path, describe_fault(error), _REMAKE) from None
-    hashed = {key: content[key] for key in ("notes", *_PARTS) if key in content}
+    except ConfigError as error:
+        raise InputError(path, f"names classes that don't fit: {error}".rstrip("."), _REMAKE) from None
+    hashed = {key: content[key] for key in ("notes", *_PARTS, "legends") if key in content}
     if hash_values(SPLIT_FORMAT, hashed) != content.get("sha256"):
         raise DataError(f"{path}: the lists do not fit the hash in the file: it was edited or damaged. {_REMAKE}.")
     base = root or Path(content["root"])
-    split = Split(**{part: tuple(_pair_from_json(entry, base) for entry in content[part]) for part in _PARTS})
+    split = Split(**{part: tuple(_pair_from_json(entry, base, legends) for entry in content[part]) for part in _PARTS})
     require_unique_names(str(path), [pair.name for part in _PARTS for pair in getattr(split, part)])
     _require_files(path, split, base)
     return split
 
 
-def _pair_to_json(pair: PairFiles, root: Path) -> dict[str, Any]:
+def _list_legends(split: Split) -> list[ClassLegend]:
+    """Return the legends of a split's class maps, each once."""
+    pairs = [pair for part in _PARTS for pair in getattr(split, part)]
+    return list(dict.fromkeys(pair.classes.legend for pair in pairs if pair.classes is not None))
+
+
+def _pair_to_json(pair: PairFiles, root: Path, legends: list[ClassLegend]) -> dict[str, Any]:
     """Return a pair as JSON values, with paths relative to the root."""
-    files = {key: getattr(pair, key) for key in ("before", "after", "label")}
-    relative = {key: file and Path(os.path.relpath(file.resolve(), root)).as_posix() for key, file in files.items()}
-    return {"name": pair.name, **relative, "window_px": pair.window_px and list(pair.window_px)}
+
+    def to_json(file: Path | None) -> str | None:
+        return None if file is None else Path(os.path.relpath(file.resolve(), root)).as_posix()
+
+    entry: dict[str, Any] = {"name": pair.name}
+    entry |= {key: to_json(getattr(pair, key)) for key in ("before", "after", "label")}
+    entry["window_px"] = pair.window_px and list(pair.window_px)
+    if (classes := pair.classes) is not None:
+        files = {"before": to_json(classes.before), "after": to_json(classes.after)}
+        entry["classes"] = {"legend": legends.index(classes.legend), **files, "give_change": classes.give_change}
+    return entry
 
 
-def _pair_from_json(entry: Mapping[str, Any], root: Path) -> PairFiles:
+def _pair_from_json(entry: Mapping[str, Any], root: Path, legends: list[ClassLegend]) -> PairFiles:
     """Return the pair of an entry, whose form was checked."""
     label, window = entry["label"], entry["window_px"]
+    classes = None
+    if (given := entry.get("classes")) is not None:
+        before, after = (root / given[date] if given[date] else None for date in ("before", "after"))
+        classes = ClassFiles(legends[given["legend"]], before, after, given["give_change"])
     return PairFiles(
         entry["name"],
         root / entry["before"],
         root / entry["after"],
         root / label if label else None,
         tuple(window) if window else None,
+        classes,
     )
 
 
@@ -114,7 +171,7 @@ def _require_files(path: Path, split: Split, root: Path) -> None:
         file
         for part in _PARTS
         for pair in getattr(split, part)
-        for file in (pair.before, pair.after, pair.label)
+        for file in (pair.before, pair.after, pair.label, *(pair.classes.files if pair.classes else ()))
         if file is not None
     }
     missing = sorted(file for file in files if not file.is_file())

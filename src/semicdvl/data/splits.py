@@ -58,7 +58,7 @@ def split_by_fraction(
             raise DataError(f"{dataset.name}: {what} = {share} is not a share. Give a number between 0 and 1.")
     named = {name for names in dataset.subsets.values() for name in names}
     pool = dataset.select_subset("train") if "train" in dataset.subsets else _exclude_names(dataset.pairs, named)
-    with_label = sum(pair.label is not None for pair in pool)
+    with_label = sum(pair.has_label for pair in pool)
     held_out: dict[str, tuple[PairFiles, ...]] = {}
     for subset, share in (("test", test), ("val", val)):
         if subset in dataset.subsets:
@@ -74,7 +74,7 @@ def _draw_labelled(
     dataset: ChangeDataset, pool: tuple[PairFiles, ...], *, share: float, seed: int
 ) -> tuple[PairFiles, ...]:
     """Draw the pairs that keep their label."""
-    with_label = [pair for pair in pool if pair.label is not None]
+    with_label = [pair for pair in pool if pair.has_label]
     count = math.floor(share * len(with_label) + 1e-9)
     if share > 0 and count == 0:
         remedy = (
@@ -97,7 +97,7 @@ def _draw_subset(
     tile_of = _group_crops({pair.name: _find_tile(pair, dataset.source_tiles, publications) for pair in pool})
     tiles: dict[str, list[PairFiles]] = {}
     for pair in pool:
-        if pair.label is not None:
+        if pair.has_label:
             tiles.setdefault(tile_of[pair.name], []).append(pair)
     remaining = sorted(tiles, key=lambda tile: _hash_rank(key, tile), reverse=True)
     drawn: list[PairFiles] = []
@@ -126,7 +126,7 @@ def _exclude_names(pairs: Iterable[PairFiles], names: set[str]) -> tuple[PairFil
 
 def _require_labels(dataset: ChangeDataset, pairs: tuple[PairFiles, ...], what: str) -> tuple[PairFiles, ...]:
     """Return the pairs, all of which must have a label file."""
-    unlabelled = [pair.name for pair in pairs if pair.label is None]
+    unlabelled = [pair.name for pair in pairs if not pair.has_label]
     if unlabelled:
         raise DataError(
             f"{dataset.name}: {len(unlabelled)} of {len(pairs)} {what} pairs have no label file, e.g."

@@ -142,7 +142,7 @@ def _fill_and_measure(
     )
     if changed == 0:
         summary += ". No change was found: lower --gamma, or check the prompts."
-    labelled = [pair for pair in pairs if pair.label is not None]
+    labelled = [pair for pair in pairs if pair.has_label]
     rows = measure_quality(labelled, store, settings=settings) if labelled else []
     return FillResult(summary, tuple(rows))
 

@@ -99,7 +99,7 @@ def _collect_statistics(
     track_pairs: Callable[[Iterable[PairFiles]], Iterable[PairFiles]],
 ) -> StoreStatistics:
     """Measure every gamma and list the objects, on the labelled pairs if there are any."""
-    some = [pair for pair in pairs if pair.label is not None] or list(pairs)
+    some = [pair for pair in pairs if pair.has_label] or list(pairs)
     objects: dict[str, list[ChangeObject]] = {}
     changed: dict[str, float] = {}
 
@@ -236,7 +236,7 @@ def _build_pictures(
         html.render_legend(zip(words, reports_colours.choose_class_colours(words), strict=True)),
         html.render_legend([("changed", CHANGED_COLOUR), ("no label", NO_LABEL_COLOUR)]),
     ]
-    if any(pair.label is not None for pair in chosen):
+    if any(pair.has_label for pair in chosen):
         against = [
             ("true positive", CORRECT_COLOUR),
             ("false positive", FALSE_COLOUR),

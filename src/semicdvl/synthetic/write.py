@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import numpy as np
 import pandas as pd
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import DataError
 from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.materials import LAND_COVER_CLASSES
-from semicdvl.types import PairFiles
+from semicdvl.types import IGNORE, ClassFiles, ClassLegend, PairFiles
 
 CLASS_COLOURS = (
     (214, 80, 62),
@@ -29,6 +32,34 @@ CLASS_COLOURS = (
     (240, 238, 240),
 )
 """Colours of `LAND_COVER_CLASSES` in the colour table of the class rasters."""
+
+
+_UNKNOWN_COLOUR = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class PatchClass:
+    """A class of the patches' class maps.
+
+    Attributes:
+        name: of the class.
+        colour: in the class maps.
+        covers: names of `LAND_COVER_CLASSES`.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    covers: tuple[str, ...]
+
+
+PATCH_CLASSES = (
+    PatchClass("building", (214, 80, 62), ("building",)),
+    PatchClass("road", (120, 120, 124), ("road", "pavement", "car")),
+    PatchClass("vegetation", (52, 112, 60), ("grass", "tree", "field")),
+    PatchClass("bare", (178, 142, 98), ("soil",)),
+    PatchClass("water", (74, 128, 186), ("water",)),
+)
+"""The usual five classes; every land cover is in one."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +107,13 @@ def write_city(city: SyntheticCity, folder: Path) -> CityFiles:
     return files
 
 
-def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256) -> tuple[PairFiles, ...]:
+def write_city_patches(
+    city: SyntheticCity, folder: Path, *, size_px: int = 256, classes: Sequence[PatchClass] | None = None
+) -> tuple[PairFiles, ...]:
     """Cut a city into PNG patches in the layout `A/ B/ label/` (label 0 or 255); return the pairs in reading order.
+
+    With `classes`, such as `PATCH_CLASSES`, the classes of both dates are written, too: `label_A/ label_B/` with a
+    palette, and `classes.toml`. Land cover that no class covers is not known there.
 
     Names are `city<seed>_r<row>_c<col>.png` with the pixel position of the patch's upper left corner, so that cities of
     several seeds can share a folder. The right and lower edge, where no whole patch fits, is left out.
@@ -91,6 +127,7 @@ def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256)
         raise DataError(
             f"Patches of {size_px} px do not fit into a city of {height} x {width} px. Give a smaller size_px."
         )
+    legend = None if classes is None else _write_legend(folder / "classes.toml", classes)
     pairs = []
     for row in range(0, height - size_px + 1, size_px):
         for col in range(0, width - size_px + 1, size_px):
@@ -99,8 +136,37 @@ def write_city_patches(city: SyntheticCity, folder: Path, *, size_px: int = 256)
             paths = [folder / kind / f"{name}.png" for kind in ("A", "B", "label")]
             for path, image in zip(paths, (city.t1_HWC, city.t2_HWC, city.change_HW * np.uint8(255)), strict=True):
                 _write_png(path, image[part])
-            pairs.append(PairFiles(name, before=paths[0], after=paths[1], label=paths[2]))
+            files = None
+            if classes is not None and legend is not None:
+                files = ClassFiles(legend, folder / "label_A" / f"{name}.png", folder / "label_B" / f"{name}.png")
+                for path, cover_HW in zip(files.files, (city.classes_t1_HW, city.classes_t2_HW), strict=True):
+                    _write_class_map(path, cover_HW[part], classes)
+            pairs.append(PairFiles(name, before=paths[0], after=paths[1], label=paths[2], classes=files))
     return tuple(pairs)
+
+
+def _write_legend(path: Path, classes: Sequence[PatchClass]) -> ClassLegend:
+    """Write `classes.toml` and return what it says."""
+    legend = ClassLegend(
+        tuple(each.name for each in classes), tuple(each.colour for each in classes), (_UNKNOWN_COLOUR,)
+    )
+    colours = [list(each.colour) for each in classes]
+    text = f"names = {json.dumps(legend.names)}\ncolours = {colours}\nunknown = [{list(_UNKNOWN_COLOUR)}]\n"
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return legend
+
+
+def _write_class_map(path: Path, cover_HW: NDArray[np.uint8], classes: Sequence[PatchClass]) -> None:
+    """Write the classes of one date as a PNG with a palette; `cover_HW` holds indices into `LAND_COVER_CLASSES`."""
+    class_of = np.full(len(LAND_COVER_CLASSES), IGNORE, np.uint8)
+    for index, each in enumerate(classes):
+        class_of[[LAND_COVER_CLASSES.index(cover) for cover in each.covers]] = index
+    picture = Image.fromarray(class_of[cover_HW])
+    colours = {index: each.colour for index, each in enumerate(classes)}
+    picture.putpalette([band for index in range(256) for band in colours.get(index, _UNKNOWN_COLOUR)])
+    with write_atomically(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, LabelledBatch, UnlabelledBatch, VLMTargets
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ClassTargets, LabelledBatch, UnlabelledBatch, VLMTargets
 
 TrainingBatch = tuple[LabelledBatch, UnlabelledBatch | None]
 BatchPartT = TypeVar("BatchPartT", LabelledBatch, UnlabelledBatch)
@@ -18,8 +18,8 @@ def move_to_device(batch: BatchPartT, device: torch.device) -> BatchPartT:
     """Move one part of a batch and turn its uint8 images into normalised float."""
     moved: dict[str, Any] = {}
     for name, value in vars(batch).items():
-        if isinstance(value, VLMTargets):
-            moved[name] = VLMTargets(*(target.to(device, non_blocking=True) for target in vars(value).values()))
+        if isinstance(value, VLMTargets | ClassTargets):
+            moved[name] = type(value)(*(target.to(device, non_blocking=True) for target in vars(value).values()))
         elif isinstance(value, Tensor):
             on_device = value.to(device, non_blocking=True)
             moved[name] = normalise_images(on_device) if value.dtype == torch.uint8 and value.ndim == 4 else on_device

@@ -9,7 +9,8 @@ Masks. Inside the program a class map is an integer map of 0, 1 and `IGNORE`; 25
 In label *files* of the change-detection data sets 255 means *changed*: the reader converts, once.
 """
 
-from semicdvl.types.batches import LabelledBatch, UnlabelledBatch, VLMTargets
+from semicdvl.types.batches import ClassTargets, LabelledBatch, UnlabelledBatch, VLMTargets
+from semicdvl.types.classes import ClassFiles, ClassLegend
 from semicdvl.types.detectors import Detector, identify_detector
 from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
 from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
@@ -36,6 +37,9 @@ __all__ = [
     "VLM",
     "AdversarialMethod",
     "ChangeMap",
+    "ClassFiles",
+    "ClassLegend",
+    "ClassTargets",
     "CutMixPartner",
     "DescribedVLM",
     "Detector",

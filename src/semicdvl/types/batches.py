@@ -19,6 +19,14 @@ class VLMTargets:
 
 
 @dataclass(frozen=True)
+class ClassTargets:
+    """True classes of a batch at both dates: int64 BHW maps of 0 .. K-1 and IGNORE, augmented like their images."""
+
+    t1_BHW: Tensor
+    t2_BHW: Tensor
+
+
+@dataclass(frozen=True)
 class LabelledBatch:
     """A batch of labelled pairs, weakly augmented; empty (B = 0) in a training without labels.
 
@@ -29,12 +37,14 @@ class LabelledBatch:
         t2_BCHW: images of date 2.
         label_BHW: int64 of 0, 1, IGNORE (padding).
         vlm: pseudo-labels of the same pairs, or None.
+        classes: true classes of both dates, or None; IGNORE throughout for a pair that has none.
     """
 
     t1_BCHW: Tensor
     t2_BCHW: Tensor
     label_BHW: Tensor
     vlm: VLMTargets | None = None
+    classes: ClassTargets | None = None
 
 
 @dataclass(frozen=True)

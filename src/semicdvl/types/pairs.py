@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semicdvl.types.classes import ClassFiles
+
 IGNORE = 255
 """Value of a pixel that is left out of losses and scores."""
 
@@ -23,6 +25,7 @@ class PairFiles:
         after: image of date 2, same size.
         label: change mask of 0 and 255 (or 0 and 1); None for an unlabelled pair.
         window_px: (row, col, height, width) of the part of the files that is used; None for all of it.
+        classes: class maps of both dates; None for a pair of which change alone is known.
 
     Examples:
         >>> import semicdvl as cd
@@ -37,6 +40,14 @@ class PairFiles:
     after: Path
     label: Path | None = None
     window_px: tuple[int, int, int, int] | None = None
+    classes: ClassFiles | None = None
+
+    @property
+    def has_label(self) -> bool:
+        """Whether it is known where the pair has changed: by its mask, or by class maps that say so."""
+        return self.label is not None or (
+            self.classes is not None and self.classes.give_change and bool(self.classes.files)
+        )
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,24 @@
     ROOT/A ROOT/B ROOT/label                                   one file per pair in each
     ROOT/list/train.txt val.txt test.txt  (or ROOT/train.txt)  names of the subsets, with or without suffix
     ROOT/train/A ROOT/train/B ROOT/train/label, ROOT/val/...   or one such folder per subset
+    ROOT/label_A ROOT/label_B ROOT/classes.toml                the classes of the ground at each date (class_labels.py)
 
-The file name without suffix is the pair's name, so a JPEG may have a PNG label. Each label is optional.
+The file name without suffix is the pair's name, so a JPEG may have a PNG label. Each label is optional, one by one.
 Date folders may also be called t1/t2, im1/im2, before/after, pre/post and so on (`DATE_FOLDERS`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from semicdvl.data.change_dataset import SUBSETS, ChangeDataset, require_unique_names
+from semicdvl.data.class_labels import LEGEND_FILE, read_legend
 from semicdvl.data.images import IMAGE_SUFFIXES
 from semicdvl.data.name_lists import read_subset_lists
 from semicdvl.errors import DataError, InputError
-from semicdvl.types import PairFiles
+from semicdvl.types import ClassFiles, PairFiles
 
 DATE_FOLDERS = (
     ("A", "B"),
@@ -30,6 +33,9 @@ DATE_FOLDERS = (
 )
 LABEL_FOLDERS = ("label", "labels", "Label", "mask", "masks", "gt", "GT", "change", "OUT")
 
+CLASS_FOLDERS = ("label_A", "label_B")
+"""Folders with the classes of each date."""
+
 
 def read_folder(root: Path | str, *, name: str | None = None) -> ChangeDataset:
     """Read the pairs below a folder.
@@ -39,7 +45,9 @@ def read_folder(root: Path | str, *, name: str | None = None) -> ChangeDataset:
         name: of the data set; the folder's name if not given.
 
     Raises:
-        InputError: `root` is not a folder or has no date folders.
+        InputError: `root` is not a folder or has no date folders; or label_A, label_B and classes.toml are not
+            together, or the latter is not of its form.
+        ConfigError: classes.toml does not tell the classes apart.
         DataError: the dates hold different files, no label fits an image, or a list names pairs that have no files.
     """
     root = Path(root)
@@ -54,7 +62,7 @@ def read_folder(root: Path | str, *, name: str | None = None) -> ChangeDataset:
 
 def _read_subset_folders(name: str, folders: dict[str, Path]) -> ChangeDataset:
     """Read one folder per subset; if a name occurs in two of them, all names get the subset as prefix."""
-    pairs = {subset: list_pairs(folder) for subset, folder in folders.items()}
+    pairs = {subset: list_pairs(folder, above=folder.parent) for subset, folder in folders.items()}
     names = [pair.name for members in pairs.values() for pair in members]
     if len(set(names)) < len(names):
         pairs = {
@@ -74,11 +82,16 @@ def find_date_folders(root: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def list_pairs(root: Path) -> tuple[PairFiles, ...]:
-    """Return the pairs of one folder with two date folders and, perhaps, a label folder, by name.
+def list_pairs(root: Path, *, above: Path | None = None) -> tuple[PairFiles, ...]:
+    """Return the pairs of one folder with two date folders and, perhaps, label folders, by name.
+
+    Args:
+        root: the folder.
+        above: where classes.toml may lie, too.
 
     Raises:
-        InputError: there are no date folders.
+        InputError: there are no date folders; or the classes of the dates as in `read_folder`.
+        ConfigError: as in `read_folder`.
         DataError: the dates hold different files, or no label fits an image.
     """
     dates = find_date_folders(root)
@@ -93,13 +106,61 @@ def list_pairs(root: Path) -> tuple[PairFiles, ...]:
             " Both dates of a pair need the same file name (the suffix may differ)."
         )
     folder = next((root / label for label in LABEL_FOLDERS if (root / label).is_dir()), None)
-    labels = _list_images(folder) if folder else {}
-    if folder and labels and not labels.keys() & before.keys():
+    labels = list_labels(folder, images=before) if folder else {}
+    classes = _list_classes(root, above, images=before)
+    return tuple(
+        PairFiles(stem, before[stem], after[stem], labels.get(stem), classes=classes.get(stem))
+        for stem in sorted(before)
+    )
+
+
+def list_labels(folder: Path, *, images: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files of a label folder by the name of their pair; none if there is no such folder.
+
+    Raises:
+        DataError: none of them has the name of an image, or two have one name.
+    """
+    labels = _list_images(folder) if folder.is_dir() else {}
+    if labels and not labels.keys() & images.keys():
         raise DataError(
             f"{folder}: none of its {len(labels)} labels has the name of an image, e.g. '{min(labels)}' where"
-            f" '{min(before, default='nothing')}' was expected. Name each label like its images."
+            f" '{min(images, default='nothing')}' was expected. Name each label like its images."
         )
-    return tuple(PairFiles(stem, before[stem], after[stem], labels.get(stem)) for stem in sorted(before))
+    return labels
+
+
+def require_both_dates(root: Path, folders: tuple[str, str]) -> None:
+    """Raise `InputError` if the classes of one date have a folder and those of the other have none."""
+    there = [folder for folder in folders if (root / folder).is_dir()]
+    if len(there) == 1:
+        missing = folders[1 - folders.index(there[0])]
+        raise InputError(
+            root,
+            f"has the folder {there[0]} without {missing}",
+            f"Make the folder {missing}, too; single files may be missing in either",
+        )
+
+
+def _list_classes(root: Path, above: Path | None, *, images: Mapping[str, Path]) -> dict[str, ClassFiles]:
+    """Return the class maps of the pairs that have one, by name."""
+    require_both_dates(root, CLASS_FOLDERS)
+    before, after = (list_labels(root / folder, images=images) for folder in CLASS_FOLDERS)
+    if not before and not after:
+        return {}
+    places = [folder / LEGEND_FILE for folder in (root, above) if folder is not None]
+    path = next((place for place in places if place.is_file()), places[0])
+    if not path.is_file():
+        raise InputError(
+            root,
+            f"has classes of each date ({' and '.join(CLASS_FOLDERS)}), but no {LEGEND_FILE} that names them",
+            f'Write such as names = ["building", "road", "water"] into {path}',
+        )
+    legend = read_legend(path)
+    return {
+        stem: ClassFiles(legend, before.get(stem), after.get(stem))
+        for stem in images
+        if stem in before or stem in after
+    }
 
 
 def _list_images(folder: Path) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from semicdvl.data.change_dataset import SUBSETS, ChangeDataset
@@ -73,7 +74,7 @@ def _cut_tile(tile: PairFiles, size_px: tuple[int, int] | None, crop_px: int | N
     for number in range(height // crop_px * columns):
         row, col = number // columns * crop_px, number % columns * crop_px
         window_px = (row, col, crop_px, crop_px)
-        yield PairFiles(f"{tile.name}_{number + 1}", tile.before, tile.after, tile.label, window_px)
+        yield replace(tile, name=f"{tile.name}_{number + 1}", window_px=window_px)
 
 
 def _subsets_from_names(pairs: tuple[PairFiles, ...]) -> dict[str, tuple[str, ...]]:
