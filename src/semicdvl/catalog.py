@@ -13,7 +13,15 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from semicdvl.config import DataConfig, PartConfig, PseudoConfig, Recipe, TrainConfig, list_shipped_recipes
+from semicdvl.config import (
+    ClassesConfig,
+    DataConfig,
+    PartConfig,
+    PseudoConfig,
+    Recipe,
+    TrainConfig,
+    list_shipped_recipes,
+)
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
@@ -92,6 +100,7 @@ def list_recipe_keys() -> list[RecipeKey]:
     sections: dict[str, type[BaseModel]] = {
         "data": DataConfig,
         "pseudo": PseudoConfig,
+        "classes": ClassesConfig,
         "model": PartConfig,
         "method": PartConfig,
         "train": TrainConfig,

@@ -14,6 +14,7 @@ from semicdvl.reading.json_files import check_values, shorten
 from semicdvl.reading.limits import MAX_RECIPE_BYTES
 from semicdvl.reading.regular_files import read_bytes, require_file_or_folder
 from semicdvl.registry import suggest_nearest
+from semicdvl.types import ClassLegend
 
 MAX_SEED = 2**43
 """Greatest seed: times 1,000,003, plus the step, it is still a seed of torch (`training.loop`)."""
@@ -158,6 +159,21 @@ class PseudoConfig(ConfigSection):
         return self
 
 
+class ClassesConfig(ConfigSection):
+    """The classes of the ground at each date, which the segmentation heads tell apart."""
+
+    names: tuple[str, ...] = Field(description="in the order of the index, as in the data set's classes.toml")
+
+    @model_validator(mode="after")
+    def _require_distinct_names(self) -> ClassesConfig:
+        """Refuse names that don't tell the classes apart."""
+        try:
+            ClassLegend(self.names)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
 class PartConfig(BaseModel):
     """A model or a method: its name, and its own options, which its builder checks."""
 
@@ -241,9 +257,26 @@ class Recipe(ConfigSection):
     )
     data: DataConfig
     pseudo: PseudoConfig | None = None
+    classes: ClassesConfig | None = Field(
+        None, description="classes of each date; the network's segmentation heads then have one output for each"
+    )
     model: PartConfig = PartConfig(name="siam_light")
     method: PartConfig
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_segmentation_heads(cls, given: Any) -> Any:
+        """Give the network's segmentation heads as many classes as are named."""
+        section = given.get("classes") if isinstance(given, dict) else None
+        names = section.get("names") if isinstance(section, dict) else None
+        model = given.get("model", {"name": "siam_light"}) if isinstance(given, dict) else None
+        if not isinstance(names, list | tuple) or not isinstance(model, dict):
+            return given
+        stated = model.get("segmentation_classes", len(names))
+        if stated != len(names):
+            raise ValueError(f"model.segmentation_classes = {stated}, but {len(names)} classes are named; leave it out")
+        return {**given, "model": {**model, "segmentation_classes": len(names)}}
 
 
 def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -53,6 +53,8 @@ class TrainingJob(JobFiles):
         words = [self.data, self.method, *([self.model] if self.model != RECIPE_MODEL else []), f"{self.labelled:g}"]
         words += [f"s{self.seed}"]
         plain = self.recipe.model_dump(mode="json") | {"name": ""}
+        if plain["classes"] is None:  # younger than the names of runs
+            del plain["classes"]
         return build_file_name(words, plain, out=self.out)
 
     @property

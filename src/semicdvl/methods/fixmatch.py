@@ -41,7 +41,7 @@ class FixMatch(PseudoLabelTerm):
         unlabelled: UnlabelledBatch | None,
         progress: TrainingProgress,
     ) -> dict[str, Tensor]:
-        """Return {"supervised", "consistency"}.
+        """Return {"supervised", "consistency"}, and "semantic" if its weight is set.
 
         Raises:
             DataError: there is no unlabelled batch.
@@ -57,9 +57,10 @@ class FixMatch(PseudoLabelTerm):
             t1_BCHW = torch.cat([t1_BCHW, unlabelled.weak_t1_BCHW])
             t2_BCHW = torch.cat([t2_BCHW, unlabelled.weak_t2_BCHW])
         out_x = model(t1_BCHW, t2_BCHW, heads=self.heads).select_pairs(slice(len(labelled.label_BHW)))
-        out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
+        out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads - self.semantic_heads)
 
         loss_x = self.supervised_term(out_x.change_BKHW, labelled.label_BHW)
         loss_s = self.consistency_term(out_s.change_BKHW, strong.pseudo, strong.valid_BHW)
         started = float(self.uses_pseudo_labels(progress))
-        return {"supervised": loss_x / 2, "consistency": started * loss_s / 2}
+        terms = {"supervised": loss_x / 2, "consistency": started * loss_s / 2}
+        return terms | self.semantic_terms(out_x, labelled)

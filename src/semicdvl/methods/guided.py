@@ -78,7 +78,8 @@ class UniMatchV2VL(VLMGuidance, UniMatchV2):
         """
         unlabelled = require_unlabelled(unlabelled, method="unimatch_v2_vl")
         pseudo = self.predict_pseudo_labels(model, teacher, unlabelled, progress)
-        out_x, out_w = forward_labelled_and_weak(model, labelled, unlabelled, heads=self.guidance_heads)
+        heads = self.guidance_heads | self.semantic_heads
+        out_x, out_w = forward_labelled_and_weak(model, labelled, unlabelled, heads=heads)
         strong = self.forward_strong_views(model, unlabelled, pseudo, heads=self.heads)
         terms = self.compute_terms(out_x, labelled, strong, progress)
         views = GuidedViews(labelled, unlabelled, out_x, out_w, strong)

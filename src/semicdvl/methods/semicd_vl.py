@@ -63,7 +63,7 @@ class SemiCDVL(VLMGuidance):
     @property
     def heads(self) -> frozenset[str]:
         """Heads that the method reads of the network."""
-        return self.guidance_heads
+        return self.guidance_heads | self.semantic_heads
 
     def step(
         self,
@@ -88,11 +88,12 @@ class SemiCDVL(VLMGuidance):
         progress.diagnostics.update(diagnostics)
 
         strong = cutmix_strong_view(unlabelled, own=own, pasted=from_teacher, partner=self.cutmix_partner)
-        out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.heads)
+        out_s = model(strong.t1_BCHW, strong.t2_BCHW, heads=self.guidance_heads)
 
         terms = self._fixmatch_terms(out_x, labelled, out_s, strong)
         if not self.uses_pseudo_labels(progress):
             terms["consistency"] = 0.0 * terms["consistency"]
+        terms |= self.semantic_terms(out_x, labelled)
         views = GuidedViews(labelled, unlabelled, out_x, out_w, ((strong, out_s),))
         return terms | self.guidance_terms(views, progress, method="semicd_vl")
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from semicdvl import losses
 from semicdvl.errors import ConfigError
-from semicdvl.methods.common.terms import SupervisedTerm, resize_nearest
+from semicdvl.methods.common.terms import SemanticTerm, resize_nearest
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, TrainingProgress, UnlabelledBatch
 
 
 @dataclass(frozen=True)
-class Supervised(SupervisedTerm):
+class Supervised(SemanticTerm):
     """Train on labels alone: cross entropy, and the terms that published recipes add to it."""
 
     cross_entropy_weight: float = 1.0  # of the cross entropy of the main map
@@ -48,7 +48,7 @@ class Supervised(SupervisedTerm):
     def heads(self) -> frozenset[str]:
         """Heads that the method reads of the network."""
         is_read = {"change": True, "auxiliary": bool(self.auxiliary_weights), "distance": self.contrastive_weight > 0}
-        return frozenset(head for head, read in is_read.items() if read)
+        return self.semantic_heads | frozenset(head for head, read in is_read.items() if read)
 
     def step(
         self,
@@ -58,7 +58,7 @@ class Supervised(SupervisedTerm):
         unlabelled: UnlabelledBatch | None,
         progress: TrainingProgress,
     ) -> dict[str, Tensor]:
-        """Return {"supervised"} and, if their weights are set, "auxiliary" and "contrastive", from labels alone."""
+        """Return {"supervised"} and, if their weights are set, "auxiliary", "contrastive" and "semantic"."""
         out: Outputs = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=self.heads)
         terms: dict[str, Tensor] = {}
         if self.cross_entropy_weight or self.dice_weight:
@@ -70,7 +70,7 @@ class Supervised(SupervisedTerm):
             terms["contrastive"] = self.contrastive_weight * losses.balanced_contrastive_loss(
                 out.distance_BHW, labelled.label_BHW, margin=self.contrastive_margin, form="squared"
             )
-        return terms
+        return terms | self.semantic_terms(out, labelled)
 
     def _main_loss(self, logits_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
         """Return cross entropy and Dice of the main map."""

@@ -63,7 +63,7 @@ class UniMatch(PseudoLabelTerm):
     @property
     def heads(self) -> frozenset[str]:
         """Heads that the method reads of the network."""
-        return frozenset({"change", "perturbed"} if self.perturbed_weight else {"change"})
+        return self.semantic_heads | frozenset({"change", "perturbed"} if self.perturbed_weight else {"change"})
 
     @property
     def strong_heads(self) -> frozenset[str]:
@@ -121,7 +121,7 @@ class UniMatch(PseudoLabelTerm):
             assert passes.weak.perturbed_change_BKHW is not None
             loss_fp = self.consistency_term(passes.weak.perturbed_change_BKHW, passes.pseudo, unlabelled.valid_BHW)
             terms["perturbed"] = started * self.perturbed_weight * loss_fp / 2
-        return terms
+        return terms | self.semantic_terms(passes.labelled, labelled)
 
 
 def use_second_view(unlabelled: UnlabelledBatch) -> UnlabelledBatch:

@@ -60,7 +60,9 @@ class UniMatchV2(PseudoLabelTerm):
     @property
     def heads(self) -> frozenset[str]:
         """Heads that the method reads of the network."""
-        return frozenset({"change", "complementary"} if self.complementary_dropout else {"change"})
+        return self.semantic_heads | frozenset(
+            {"change", "complementary"} if self.complementary_dropout else {"change"}
+        )
 
     def step(
         self,
@@ -78,7 +80,7 @@ class UniMatchV2(PseudoLabelTerm):
         unlabelled = require_unlabelled(unlabelled, method="unimatch_v2")
         pseudo = self.predict_pseudo_labels(model, teacher, unlabelled, progress)
         out_x = model(labelled.t1_BCHW, labelled.t2_BCHW, heads=self.heads - {"complementary"})
-        strong = self.forward_strong_views(model, unlabelled, pseudo, heads=self.heads)
+        strong = self.forward_strong_views(model, unlabelled, pseudo, heads=self.heads - self.semantic_heads)
         return self.compute_terms(out_x, labelled, strong, progress)
 
     def predict_pseudo_labels(
@@ -120,4 +122,5 @@ class UniMatchV2(PseudoLabelTerm):
         loss_x = self.supervised_term(out_x.change_BKHW, labelled.label_BHW)
         losses_s = [self.consistency_term(out.change_BKHW, view.pseudo, view.valid_BHW) for view, out in strong]
         started = float(self.uses_pseudo_labels(progress))
-        return {"supervised": loss_x / 2, "consistency": started * torch.stack(losses_s).mean() / 2}
+        terms = {"supervised": loss_x / 2, "consistency": started * torch.stack(losses_s).mean() / 2}
+        return terms | self.semantic_terms(out_x, labelled)

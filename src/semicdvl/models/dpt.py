@@ -151,7 +151,16 @@ class DPT(SiameseNetwork):
 
     align_corners = True
 
-    def __init__(self, encoder: Backbone, *, patch_px: int, widths: DPTWidths, classes: int, train_heads: bool) -> None:
+    def __init__(
+        self,
+        encoder: Backbone,
+        *,
+        patch_px: int,
+        widths: DPTWidths,
+        classes: int,
+        segmentation_classes: int,
+        train_heads: bool,
+    ) -> None:
         """Put decoders on a transformer."""
         super().__init__()
         self.encoder, self.patch_px = encoder, patch_px
@@ -164,7 +173,7 @@ class DPT(SiameseNetwork):
         if train_heads:
             self.classify_vlm = _make_classifier(widths.features, classes)
             self.segmentation_decoder = DPTDecoder(encoder.channels, widths=widths)
-            self.classify_segmentation = _make_classifier(widths.features, classes)
+            self.classify_segmentation = _make_classifier(widths.features, segmentation_classes)
             self.heads = TRAINING_HEADS
 
     def drop_train_heads(self) -> DPT:
@@ -245,6 +254,7 @@ def build_dpt(
     pretrained: bool | str | Path = True,
     decoder_channels: int | None = None,
     classes: int = 2,
+    segmentation_classes: int = 2,
     train_heads: bool = True,
 ) -> DPT:
     """Build the network.
@@ -255,14 +265,15 @@ def build_dpt(
         pretrained: True or "imagenet" (the transformer's own published weights, from timm's model hub), False or
             "none", or a file of weights for the transformer with timm's names.
         decoder_channels: width of the fused maps; None: the published one for the transformer's width.
-        classes: classes of every head: unchanged and changed, background and foreground.
+        classes: classes of the change heads: unchanged and changed.
+        segmentation_classes: classes of the ground at each date, 2 for background and foreground.
         train_heads: False leaves out what only training with a VLM's guidance needs.
 
     Raises:
         ConfigError: a backbone that is no plain vision transformer, or a number out of range; also, with
             MissingExtraError and InputError, as `build_backbone`.
     """
-    check_positive(classes=classes)
+    check_positive(classes=classes, segmentation_classes=segmentation_classes)
     plain = build_backbone(backbone, weights=resolve_weights(pretrained))
     if not isinstance(plain, TransformerBackbone):
         known = ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", "vit_large_patch14_dinov2")
@@ -274,7 +285,14 @@ def build_dpt(
     plain.blocks = PUBLISHED_BLOCKS.get(backbone, plain.blocks)
     encoder = DinoV2Backbone(plain) if is_dinov2(backbone) else plain
     widths = _choose_widths(encoder.channels[-1], features=decoder_channels)
-    return DPT(encoder, patch_px=plain.patch_px[0], widths=widths, classes=classes, train_heads=train_heads)
+    return DPT(
+        encoder,
+        patch_px=plain.patch_px[0],
+        widths=widths,
+        classes=classes,
+        segmentation_classes=segmentation_classes,
+        train_heads=train_heads,
+    )
 
 
 def _choose_widths(channels: int, *, features: int | None) -> DPTWidths:

@@ -89,7 +89,9 @@ class SiamLight(SiameseNetwork):
         segmentation_decoder: one decoder, run once per date; None without training heads.
     """
 
-    def __init__(self, encoder: Backbone, *, decoder_channels: int, classes: int, train_heads: bool) -> None:
+    def __init__(
+        self, encoder: Backbone, *, decoder_channels: int, classes: int, segmentation_classes: int, train_heads: bool
+    ) -> None:
         """Put decoders on a backbone."""
         super().__init__()
         self.encoder = encoder
@@ -98,7 +100,9 @@ class SiamLight(SiameseNetwork):
         self.heads = INFERENCE_HEADS
         if train_heads:
             self.change_decoder.classify_vlm = nn.Conv2d(decoder_channels, classes, kernel_size=1)
-            self.segmentation_decoder = LightDecoder(encoder.channels, channels=decoder_channels, classes=classes)
+            self.segmentation_decoder = LightDecoder(
+                encoder.channels, channels=decoder_channels, classes=segmentation_classes
+            )
             self.heads = TRAINING_HEADS
 
     def drop_train_heads(self) -> SiamLight:
@@ -154,6 +158,7 @@ def build_siam_light(
     output_stride: int = 16,
     decoder_channels: int = 256,
     classes: int = 2,
+    segmentation_classes: int = 2,
     train_heads: bool = True,
 ) -> SiamLight:
     """Build the network.
@@ -164,12 +169,19 @@ def build_siam_light(
         pretrained: True or "imagenet", False or "none", or a file of weights for the backbone.
         output_stride: stride of the backbone's last map, where the backbone can change it.
         decoder_channels: width of both decoders.
-        classes: classes of every head: unchanged and changed, background and foreground.
+        classes: classes of the change heads: unchanged and changed.
+        segmentation_classes: classes of the ground at each date, 2 for background and foreground.
         train_heads: False leaves out what only training needs.
 
     Raises:
         ConfigError: a number out of range; also, with MissingExtraError and InputError, as `build_backbone`.
     """
-    check_positive(decoder_channels=decoder_channels, classes=classes)
+    check_positive(decoder_channels=decoder_channels, classes=classes, segmentation_classes=segmentation_classes)
     encoder = build_backbone(backbone, weights=resolve_weights(pretrained), output_stride=output_stride)
-    return SiamLight(encoder, decoder_channels=decoder_channels, classes=classes, train_heads=train_heads)
+    return SiamLight(
+        encoder,
+        decoder_channels=decoder_channels,
+        classes=classes,
+        segmentation_classes=segmentation_classes,
+        train_heads=train_heads,
+    )

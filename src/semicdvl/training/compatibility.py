@@ -16,7 +16,7 @@ from semicdvl.types import Method
 HEAD_REMEDIES = {
     "perturbed": "or leave the term out: method.perturbed_weight = 0",
     "vlm_change": "or leave the term out: method.dual_head = false",
-    "segmentation": "or leave the term out: method.decoupled = false",
+    "segmentation": "or leave the term out: method.decoupled = false, without [classes] in the recipe",
     "features": "or leave the term out: method.lambda_c = 0",
 }
 """Head -> how to do without it, for the methods that can."""

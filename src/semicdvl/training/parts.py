@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from semicdvl.config import DataConfig, Recipe
@@ -24,6 +25,51 @@ from semicdvl.types import Method, Split
 def build_method(recipe: Recipe) -> Method:
     """Build the method of a recipe."""
     return create_method(recipe.method.name, **recipe.method.options)
+
+
+def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
+    """Return the method with the semantic term where the recipe names classes and labelled pairs have them.
+
+    Its weight is 1, or `method.semantic_weight`.
+
+    Raises:
+        ConfigError: there is a weight without classes, the method has no such term, or the data names other classes.
+        DataError: nothing teaches the classes that the recipe names.
+    """
+    weight = getattr(method, "semantic_weight", None)
+    if recipe.classes is None:
+        if weight:
+            raise ConfigError("method.semantic_weight is set, but the recipe names no classes. Add [classes] names.")
+        return method
+    if weight is None:
+        raise ConfigError(
+            f"the recipe names classes, which method '{recipe.method.name}' cannot learn. Leave [classes] out, or take "
+            "supervised, fixmatch, semicd_vl, unimatch, unimatch_v2 or a guided one."
+        )
+    if method.uses_vlm and getattr(method, "decoupled", False) and len(recipe.classes.names) != 2:
+        raise ConfigError(
+            "the VLM's labels of the dates are foreground and background, and the recipe names"
+            f" {len(recipe.classes.names)} classes. Set method.decoupled = false: the VLM then teaches change alone,"
+            " and the labels teach the classes."
+        )
+    names = recipe.classes.names
+    known = [pair for pair in split.labelled if pair.classes is not None]
+    for pair in known:
+        assert pair.classes is not None
+        if pair.classes.legend.names != names:
+            raise ConfigError(
+                f"the recipe names the classes {', '.join(names)}, but the labels of '{pair.name}' have the classes "
+                f"{', '.join(pair.classes.legend.names)}. Name the same ones in the same order."
+            )
+    if not known:
+        raise DataError(
+            f"{recipe.data.root}: the recipe names classes, but no labelled pair has a label of either date. Add"
+            " label_A, label_B and classes.toml, or leave [classes] out of the recipe."
+        )
+    if "semantic_weight" in recipe.method.options:
+        return method
+    taught: Method = replace(method, semantic_weight=1.0)  # type: ignore[type-var]
+    return taught
 
 
 def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
@@ -105,6 +151,7 @@ def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup
         strong=StrongAugmentation(paired=recipe.data.paired_looks),
         strong_views=method.strong_views,
         label_values=recipe.data.label_values,
+        with_classes=bool(getattr(method, "semantic_weight", 0)),
         rank=processes.rank,
         world_size=processes.count,
         accumulate=recipe.train.accumulate,

@@ -24,7 +24,7 @@ from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.training.length import TrainingLength, compute_training_length
 from semicdvl.training.loop import run_training_loop
-from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_source
+from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_source, teach_classes
 from semicdvl.training.run_record import TrainedRun, finish_record, read_training_result, record_split, start_record
 from semicdvl.training.validation import build_run_validator, score_test_pairs, score_vlm_alone
 from semicdvl.types import Method, Split, VLMLabelSource
@@ -55,6 +55,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         return read_training_result(record, run)
     method = build_method(recipe)
     split = make_split(recipe.data, select=config.select)
+    method = teach_classes(recipe, method, split)
     store = open_label_source(recipe, method, split)
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())

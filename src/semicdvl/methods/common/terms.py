@@ -1,4 +1,8 @@
-"""The loss terms that several methods share, each with its settings: on labels, and on confident pseudo-labels.
+"""The loss terms that several methods share, each with its settings: on labels, on classes, and on pseudo-labels.
+
+The semantic term teaches the segmentation head the classes of each date from true labels of each date:
+
+    semantic_weight / 2 (CE(t1, classes of date 1) + CE(t2, classes of date 2))      pixels with a known class alone
 
 Source: Sohn et al., FixMatch (2020), for the confidence threshold; the options for rare change are ours.
 """
@@ -14,7 +18,7 @@ from torch import Tensor
 from semicdvl import losses
 from semicdvl.methods.common.validation import check_method_options
 from semicdvl.methods.common.weak_to_strong import PseudoLabelMaps
-from semicdvl.types import CutMixPartner, Method, TrainingProgress
+from semicdvl.types import CutMixPartner, LabelledBatch, Method, Outputs, TrainingProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,38 @@ class SupervisedTerm(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabelTerm(SupervisedTerm):
+class SemanticTerm(SupervisedTerm):
+    """Hold the weight of the semantic term; a method inherits it and adds `semantic_terms` to its own."""
+
+    semantic_weight: float = 0.0  # weight of the term on true classes of each date; 0: none, and no head for it
+
+    @property
+    def semantic_heads(self) -> frozenset[str]:
+        """Heads that the term reads of the network."""
+        return frozenset({"segmentation"} if self.semantic_weight else ())
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """Heads that the method reads of the network."""
+        return super().heads | self.semantic_heads
+
+    def semantic_terms(self, out: Outputs, labelled: LabelledBatch) -> dict[str, Tensor]:
+        """Return {"semantic"}, already weighted; nothing without weight or without labels of the dates.
+
+        Args:
+            out: outputs of the labelled pairs.
+            labelled: the pairs; 0 is returned where none of their pixels has a known class.
+        """
+        if not self.semantic_weight or labelled.classes is None:
+            return {}
+        assert out.t1_BKHW is not None and out.t2_BKHW is not None
+        loss = losses.label_cross_entropy(out.t1_BKHW, labelled.classes.t1_BHW)
+        loss = loss + losses.label_cross_entropy(out.t2_BKHW, labelled.classes.t2_BHW)
+        return {"semantic": self.semantic_weight * loss / 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelTerm(SemanticTerm):
     """Hold the settings of the consistency to confident pseudo-labels; a method inherits them."""
 
     confidence_min: float = 0.95  # tau: probability from which a pseudo-label counts
