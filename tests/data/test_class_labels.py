@@ -192,3 +192,17 @@ def test_another_size_is_refused_from_the_header(tmp_path: Path) -> None:
         check_all_pair_files([a, b], read_masks=False)
     with pytest.raises(InputError, match="2 x 4 px"):
         read_class_maps(a, cache=ImageCache(0))
+
+
+def test_a_split_whose_classes_do_not_fit_is_refused(tmp_path: Path) -> None:
+    a, _ = read_folder(_folder(tmp_path)).pairs
+    path = tmp_path / "split.json"
+    write_split(path, Split((a,), (), (), ()), root=tmp_path)
+    kept = json.loads(path.read_text())
+    for legends, message in (
+        ([], "the classes of 'a' are of a legend that is not in the file"),
+        ([{**kept["legends"][0], "names": ["road", "road"]}], "the class name 'road' occurs twice"),
+    ):
+        path.write_text(json.dumps({**kept, "legends": legends}))
+        with pytest.raises(InputError, match=message):
+            read_split(path, root=tmp_path)

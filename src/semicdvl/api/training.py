@@ -134,7 +134,9 @@ def evaluate(
         trust: modules whose networks the run may name, see `load_model`.
 
     Returns:
-        Scores of the changed class (`iou`, `f1`, `precision`, `recall`) and of both (`accuracy`, `kappa`, ...).
+        Scores of the changed class (`iou`, `f1`, `precision`, `recall`) and of both (`accuracy`, `kappa`, ...); of a
+        run with classes also those of semantic change (`semantic_sek`, `semantic_f_scd`, ...), on the pairs with labels
+        of both dates, and in `.classes` the counts behind them (`.counts.transitions_KK`, ...).
 
     Raises:
         CheckpointError: `run` is no run.

@@ -14,7 +14,7 @@ import semicdvl as cd
 from semicdvl.cli.app import EVALUATION, app, out
 from semicdvl.cli.option_groups import expand_option_groups
 from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TARGET, DatasetOptions, TrustOptions
-from semicdvl.cli.tables import build_metrics_table
+from semicdvl.cli.tables import build_metrics_table, build_transition_table
 
 
 class Subset(StrEnum):
@@ -119,11 +119,17 @@ def evaluate_command(
 
 def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: tuple[str, ...]) -> None:
     """Print the scores of a trained run."""
+    from semicdvl.training.evaluate import RunScores
     from semicdvl.training.run_record import name_score_column
 
     scores = cd.evaluate(run, dataset, split=split.value, trust=trust)
     title = f"{run} on {split.value} of {data}"
     out.print(build_metrics_table(title, {name_score_column(run, split.value): scores}))
+    if isinstance(scores, RunScores) and scores.classes is not None:
+        counts = scores.classes.counts
+        title = "pixels by class before (row) and after (column): found / in the labels"
+        found_KK, true_KK = counts.transitions_KK, counts.true_transitions_KK
+        out.print(build_transition_table(title, scores.classes.names, found_KK, true_KK))
 
 
 def _evaluate_map(folder: Path, truth: Path, **options: Any) -> None:

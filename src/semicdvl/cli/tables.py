@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
 from rich.table import Table
 
 
@@ -13,6 +15,14 @@ def build_metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) 
     table = Table("", *columns, title=title, title_justify="left", box=None, header_style="bold")
     for name in dict.fromkeys(name for scores in columns.values() for name in scores):
         table.add_row(name, *(_format_score(scores[name]) if name in scores else "" for scores in columns.values()))
+    return table
+
+
+def build_transition_table(title: str, names: Sequence[str], found_KK: ArrayLike, true_KK: ArrayLike) -> Table:
+    """Return pixels by class at date 1 (row) and at date 2 (column), as `found / true`."""
+    table = Table("", *names, title=title, title_justify="left", box=None, header_style="bold")
+    for name, found_K, true_K in zip(names, np.asarray(found_KK), np.asarray(true_KK), strict=True):
+        table.add_row(name, *(f"{found:,} / {true:,}" for found, true in zip(found_K, true_K, strict=True)))
     return table
 
 

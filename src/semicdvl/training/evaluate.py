@@ -20,19 +20,58 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import load_eval_batches
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DataError
-from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.metrics.change import ConfusionCounts, divide_counts
 from semicdvl.metrics.objects import ObjectCounts, count_objects
+from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
-from semicdvl.types import PairFiles
+from semicdvl.types import IGNORE, LabelledBatch, PairFiles
 
 LabelValues = Mapping[int, int] | None
 CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts)
 CHANGE_HEAD = frozenset({"change"})
+SEMANTIC_HEADS = CHANGE_HEAD | {"segmentation"}
 Validator = Callable[[nn.Module, torch.device], dict[str, float]]
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
 """Decoded images that validation keeps."""
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """What a network with classes of each date made of pairs.
+
+    Attributes:
+        names: of the classes.
+        counts: pixels of its maps against the truth, over all pairs with a label of both dates.
+    """
+
+    names: tuple[str, ...]
+    counts: SemanticCounts
+
+    def compute_scores(self) -> dict[str, float]:
+        """Return the numbers by name: scores of semantic change, IoU by class and date, consistency of the heads."""
+        counts = self.counts
+        scores = {f"semantic_{name}": value for name, value in counts.scores.list_scores().items()}
+        for date, of_classes in zip(("before", "after"), counts.class_iou_by_date, strict=True):
+            scores |= {f"iou_{date}_{name}": value for name, value in zip(self.names, of_classes, strict=True)}
+        changed, unchanged = int(counts.t1_KK[1:].sum()), int(counts.t1_KK[0].sum())
+        right = divide_counts(counts.right_transitions, int(counts.true_transitions_KK.sum()))
+        return scores | {
+            "right_transitions_frac": float(right),
+            "changed_same_class_frac": float(divide_counts(counts.changed_same_class, changed)),
+            "unchanged_other_class_frac": float(divide_counts(counts.unchanged_other_class, unchanged)),
+        }
+
+
+class RunScores(dict[str, float]):
+    """The scores of a run by name.
+
+    Attributes:
+        classes: what a run with classes made of the pairs; None for one without, or pairs without labels of the dates.
+    """
+
+    classes: ClassEvaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -131,30 +170,90 @@ def _predict_pairs(
         yield from zip(change_BHW.numpy(), batch.label_BHW.to(torch.uint8).numpy(), strict=True)
 
 
+def evaluate_classes(
+    model: nn.Module,
+    pairs: Sequence[PairFiles],
+    names: tuple[str, ...],
+    *,
+    device: torch.device,
+    label_values: LabelValues = None,
+) -> ClassEvaluation | None:
+    """Compare change head and segmentation heads with change and classes of pairs; None if no pair has both dates'.
+
+    Args:
+        model: the network in eval mode, on `device`, with its segmentation heads.
+        pairs: with labels of change.
+        names: of the classes.
+        device: where to compute.
+        label_values: as in `data.images.read_mask`.
+
+    Raises:
+        DataError: the pairs have other classes.
+    """
+    known = [pair for pair in pairs if pair.classes is not None and len(pair.classes.files) == 2]
+    for pair in known:
+        assert pair.classes is not None
+        if pair.classes.legend.names != names:
+            raise DataError(
+                f"'{pair.name}' has the classes {', '.join(pair.classes.legend.names)}, but the run knows"
+                f" {', '.join(names)}. Give labels with the run's classes, in its order."
+            )
+    counted: SemanticCounts | None = None
+    cache = ImageCache(0, label_values=label_values)
+    for batch in load_eval_batches(known, batch=EVAL_BATCH, cache=cache, with_classes=True):
+        counts = _count_classes(model, batch, classes=len(names), device=device)
+        counted = counts if counted is None else counted + counts
+    return None if counted is None else ClassEvaluation(names, counted)
+
+
+def _count_classes(model: nn.Module, batch: LabelledBatch, *, classes: int, device: torch.device) -> SemanticCounts:
+    """Return the counts of one batch; change and classes are the argmax of their heads."""
+    assert batch.classes is not None
+    t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
+    with torch.inference_mode():
+        out = model(t1_BCHW, t2_BCHW, heads=SEMANTIC_HEADS)
+    assert out.t1_BKHW is not None and out.t2_BKHW is not None
+    predicted = [logits.argmax(dim=1).cpu().numpy() for logits in (out.change_BKHW, out.t1_BKHW, out.t2_BKHW)]
+    return SemanticCounts.from_maps(
+        *predicted,
+        true_change_HW=batch.label_BHW.numpy(),
+        true_t1_HW=batch.classes.t1_BHW.numpy(),
+        true_t2_HW=batch.classes.t2_BHW.numpy(),
+        class_count=classes,
+        ignore=IGNORE,
+    )
+
+
 # ------------------------------------------------------------------------------------------------ a trained run
-def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Sequence[str] = ()) -> dict[str, float]:
+def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Sequence[str] = ()) -> RunScores:
     """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
 
-    Where the labels hold no change, scores that say how well it is found, such as IoU and recall, are NaN.
+    A run that knows classes is scored by them, too, on the pairs with labels of both dates. Where the labels hold no
+    change, scores that say how well it is found, such as IoU and recall, are NaN.
 
     Raises:
         DataError: the subset is not known for this data.
     """
     processes = join_process_group("auto")
-    model = load_network(run, device=str(processes.device), trust=trust)
+    recipe = read_run(run)["recipe"]
+    names = tuple((recipe.get("classes") or {}).get("names", ()))
+    model = load_network(run, device=str(processes.device), train_heads=bool(names), trust=trust)
     pairs = _select_pairs(run, dataset, subset)
     if not pairs:
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
-    data = read_run(run)["recipe"].get("data")  # an imported run has none
+    data = recipe.get("data")  # an imported run has none
     values = None if data is None else DataConfig.model_validate(data).label_values
-    return evaluate_network(
-        model, pairs, device=processes.device, label_values=values, processes=processes
-    ).list_meaningful_scores()
+    counts = evaluate_network(model, pairs, device=processes.device, label_values=values, processes=processes)
+    scores = RunScores(counts.list_meaningful_scores())
+    if names:
+        scores.classes = evaluate_classes(model, pairs, names, device=processes.device, label_values=values)
+        scores |= {} if scores.classes is None else scores.classes.compute_scores()
+    return scores
 
 
 def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairFiles, ...]:
     """Return the pairs of a subset, in the run's own split where the data is what the run was trained with."""
-    labelled = tuple(pair for pair in dataset.pairs if pair.label is not None)
+    labelled = tuple(pair for pair in dataset.pairs if pair.has_label)
     if subset == "all":
         return labelled
     if (run / "split.json").exists():
@@ -162,4 +261,4 @@ def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairF
         there = {(pair.before.resolve(), pair.window_px) for pair in labelled}
         if own and all((pair.before.resolve(), pair.window_px) in there for pair in own):
             return own
-    return tuple(pair for pair in dataset.select_subset(subset) if pair.label is not None)
+    return tuple(pair for pair in dataset.select_subset(subset) if pair.has_label)

@@ -1,0 +1,121 @@
+"""A training with classes of each date: its heads, its scores by hand, and recipes and data that don't fit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.support.dataset_files import save
+from tests.support.tiny_training import build_tiny_recipe
+from torch import nn
+
+from semicdvl.checkpoint import load_network
+from semicdvl.config import Recipe, parse_recipe
+from semicdvl.data.readers.folder import read_folder
+from semicdvl.errors import ConfigError, DataError
+from semicdvl.training.evaluate import RunScores, evaluate_classes, evaluate_run
+from semicdvl.training.parts import build_method, make_split, teach_classes
+from semicdvl.training.run import train_recipe
+from semicdvl.types import Outputs
+
+NAMES = ("house", "grass", "water")
+
+
+@pytest.fixture(scope="module")
+def classified(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pairs of the tests of training with classes: red is house, the rest grass; water is nowhere."""
+    root = tmp_path_factory.mktemp("classes") / "data"
+    shutil.copytree(data, root)
+    for path in [*root.glob("A/*.png"), *root.glob("B/*.png")]:
+        red_HW = np.asarray(Image.open(path))[..., 0] > 140
+        save(root / f"label_{path.parent.name}" / path.name, np.where(red_HW, 0, 1).astype(np.uint8))
+    (root / "classes.toml").write_text('names = ["house", "grass", "water"]\n')
+    return root
+
+
+def _recipe(root: Path, names: tuple[str, ...] = NAMES, **changes: object) -> Recipe:
+    plain = build_tiny_recipe(root, None, method__name="supervised", **changes).model_dump(mode="json")
+    return parse_recipe({**plain, "classes": {"names": list(names)}}, source="test")
+
+
+def test_a_run_learns_classes_and_is_scored_by_them(classified: Path, tmp_path: Path) -> None:
+    recipe = _recipe(classified, train__steps=40, train__lr=0.05, train__eval_every=40)
+    train_recipe(recipe, tmp_path / "run", quiet=True)
+    network = load_network(tmp_path / "run", train_heads=True)
+    image_BCHW = torch.zeros(1, 3, 64, 64)
+    out = network(image_BCHW, image_BCHW, heads=frozenset({"change", "segmentation"}))
+    assert out.t1_BKHW.shape[1] == 3 and out.change_BKHW.shape[1] == 2
+    scores = evaluate_run(tmp_path / "run", read_folder(classified), subset="all")
+    assert isinstance(scores, RunScores) and scores.classes is not None and scores.classes.names == NAMES
+    assert {"semantic_sek", "semantic_miou", "semantic_f_scd", "iou_before_grass", "iou_after_house"} <= set(scores)
+    true_KK = scores.classes.counts.true_transitions_KK
+    assert true_KK[1, 0] == true_KK.sum() > 0, "in the labels all change is from grass to house"
+
+
+class _Oracle(nn.Module):
+    """Finds the upper half changed, from class 0 to class 1; below classes 2 and 2, but for a column with 2 and 0."""
+
+    def forward(self, t1_BCHW: torch.Tensor, t2_BCHW: torch.Tensor, *, heads: frozenset[str]) -> Outputs:
+        def to_logits(map_HW: torch.Tensor, classes: int) -> torch.Tensor:
+            return nn.functional.one_hot(map_HW, classes).permute(2, 0, 1)[None].float()
+
+        change_HW = torch.tensor([[1, 1], [0, 0]])
+        t1_HW, t2_HW = torch.tensor([[0, 0], [2, 2]]), torch.tensor([[1, 0], [2, 0]])
+        return Outputs(to_logits(change_HW, 2), t1_BKHW=to_logits(t1_HW, 3), t2_BKHW=to_logits(t2_HW, 3))
+
+
+def test_scores_counted_by_hand(tmp_path: Path) -> None:
+    for folder, array in {
+        "A": np.zeros((2, 2, 3)),
+        "B": np.zeros((2, 2, 3)),
+        "label": np.array([[255, 255], [0, 0]]),
+        "label_A": np.array([[0, 0], [2, 2]]),
+        "label_B": np.array([[1, 1], [2, 2]]),
+    }.items():
+        save(tmp_path / folder / "x.png", array.astype(np.uint8))
+    (tmp_path / "classes.toml").write_text('names = ["house", "grass", "water"]\n')
+    found = evaluate_classes(_Oracle(), read_folder(tmp_path).pairs, NAMES, device=torch.device("cpu"))
+    assert found is not None
+    scores = found.compute_scores()
+    assert scores["semantic_miou"] == 1 and scores["semantic_f_scd"] == pytest.approx(3 / 4)
+    assert scores["iou_before_house"] == 1 and scores["iou_after_grass"] == pytest.approx(1 / 2)
+    assert scores["right_transitions_frac"] == 1 / 2
+    assert scores["changed_same_class_frac"] == 1 / 2 and scores["unchanged_other_class_frac"] == 1 / 2
+    assert found.counts.transitions_KK.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    with pytest.raises(DataError, match=r"has the classes house, grass, water, but the run knows house, grass\."):
+        evaluate_classes(_Oracle(), read_folder(tmp_path).pairs, NAMES[:2], device=torch.device("cpu"))
+
+
+def test_the_weight_is_1_where_labels_teach_the_classes(classified: Path) -> None:
+    recipe = _recipe(classified)
+    assert recipe.model.options["segmentation_classes"] == 3
+    method = teach_classes(recipe, build_method(recipe), make_split(recipe.data))
+    assert method.semantic_weight == 1 and "segmentation" in method.heads
+    given = _recipe(classified, method__semantic_weight=0.3)
+    assert teach_classes(given, build_method(given), make_split(given.data)).semantic_weight == 0.3
+
+
+def test_recipes_and_data_that_do_not_fit_are_refused(classified: Path, data: Path, store: Path) -> None:
+    def teach(recipe: Recipe) -> None:
+        teach_classes(recipe, build_method(recipe), make_split(recipe.data))
+
+    with pytest.raises(ConfigError, match=r"the class name 'house' occurs twice"):
+        _recipe(classified, ("house", "house"))
+    with pytest.raises(ConfigError, match=r"segmentation_classes = 4, but 3 classes are named"):
+        _recipe(classified, model__segmentation_classes=4)
+    with pytest.raises(ConfigError, match=r"names the classes grass, house, water, but the labels of 'p\d+' have"):
+        teach(_recipe(classified, ("grass", "house", "water")))
+    with pytest.raises(DataError, match="no labelled pair has a label of either date"):
+        teach(_recipe(data))
+    with pytest.raises(ConfigError, match="but the recipe names no classes"):
+        teach(build_tiny_recipe(classified, None, method__name="supervised", method__semantic_weight=1.0))
+    with pytest.raises(ConfigError, match="method 'mean_teacher' cannot learn"):
+        plain = _recipe(classified).model_dump(mode="json") | {"method": {"name": "mean_teacher"}}
+        teach(parse_recipe(plain, source="test"))
+    with pytest.raises(ConfigError, match=r"foreground and background, and the recipe names 3 classes"):
+        plain = _recipe(classified).model_dump(mode="json") | {"method": {"name": "semicd_vl"}}
+        teach(parse_recipe(plain | {"pseudo": {"store": str(store)}}, source="test"))
