@@ -10,11 +10,10 @@ In label *files* of the change-detection data sets 255 means *changed*: the read
 """
 
 from semicdvl.types.batches import ClassTargets, LabelledBatch, UnlabelledBatch, VLMTargets
-from semicdvl.types.classes import ClassFiles, ClassLegend
 from semicdvl.types.detectors import Detector, identify_detector
 from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
 from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
-from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, PairFiles, Split
+from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ClassFiles, ClassLegend, PairFiles, Split
 from semicdvl.types.reliability import MeasuredRange, Reliability, SourceFacts
 from semicdvl.types.tiles import (
     ChangeMap,
