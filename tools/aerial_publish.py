@@ -11,6 +11,11 @@ from safetensors.torch import save_file
 
 from aerial_words import CONCEPTS
 
+TRAINED_ON = (
+    "Dubai (CC0-1.0), UC Merced (public domain), our own outlines on it and on Banepa (CC0-1.0; images of Banepa CC BY 4.0, "
+    "HOTOSM via OpenAerialMap), synthetic cities and settlements"
+)
+
 
 def publish_weights(checkpoint: Path, out: Path, *, slope: float = 1.0, bias: float = 0.0) -> None:
     """Copy the tensors of `checkpoint` to `out`, whole or not at all, with everything that the adapter needs."""
@@ -18,7 +23,7 @@ def publish_weights(checkpoint: Path, out: Path, *, slope: float = 1.0, bias: fl
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         facts = dict(file.metadata())
     facts |= {"concepts": json.dumps(CONCEPTS), "slope": repr(slope), "bias": repr(bias)}
-    facts |= {"licence": "Apache-2.0", "trained_on": "Dubai (CC0-1.0), UC Merced (public domain)"}
+    facts |= {"licence": "Apache-2.0", "trained_on": TRAINED_ON}
     beside = out.with_suffix(".part")
     save_file(tensors, beside, metadata=facts)
     beside.chmod(0o644)

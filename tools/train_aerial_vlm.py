@@ -148,13 +148,23 @@ def update_average(average: AerialNet, net: AerialNet, *, step: int) -> None:
 
 
 def save_weights(net: AerialNet, space: WordSpace, path: Path) -> None:
-    """Write fp16 weights with the word projection, whole or not at all."""
-    tensors = {f"net.{n}": t.half() if t.is_floating_point() else t for n, t in net.state_dict().items()}
+    """Write fp16 weights with the word projection, whole or not at all; what fp16 cannot hold stays fp32.
+
+    The variance of a batch norm's input can exceed fp16's largest number, 65504, and a channel whose variance is
+    infinite is silent.
+    """
+    tensors = {f"net.{n}": _shrink(t) if t.is_floating_point() else t for n, t in net.state_dict().items()}
     tensors = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     tensors |= {"words.mean_D": space.mean_D, "words.projection_DE": space.projection_DE}
     beside = path.with_suffix(".part")
     save_file({n: t.contiguous() for n, t in tensors.items()}, beside, metadata={"backbone": net.backbone})
     beside.replace(path)
+
+
+def _shrink(tensor: Tensor) -> Tensor:
+    """Return a tensor as fp16, or as it is where that is too small for its values."""
+    small = tensor.half()
+    return small if small.isfinite().all() else tensor.float()
 
 
 def train_network(settings: Settings) -> None:

@@ -128,10 +128,10 @@ class _Scores(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    iou: float
-    f1: float
-    precision: float
-    recall: float
+    iou: float | None
+    f1: float | None
+    precision: float | None
+    recall: float | None
 
 
 class _StoredOutcome(BaseModel):

@@ -5,12 +5,14 @@ python -m semicdvl.benchmarking.worker JOB.json [--end-with-input]
 
 from __future__ import annotations
 
+import math
 import re
 import resource
 import sys
 import time
 import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +68,9 @@ def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
         "error": "",
         "run": str(run),
         "best_step": trained.fit_result.best_step,
-        "val": {name: trained.val.get(name) for name in REPORTED_SCORES},
-        "test": {name: trained.test[name] for name in REPORTED_SCORES},
-        "test_last": {name: last[name] for name in REPORTED_SCORES},
+        "val": _select_scores(trained.val),
+        "test": _select_scores(trained.test),
+        "test_last": _select_scores(last),
         "test_best": record.get("test_best"),
         "pairs": {subset: record["split"][subset] for subset in ("labelled", "unlabelled", "val", "test")},
         "seconds": trained.seconds,
@@ -76,6 +78,12 @@ def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
     }
+
+
+def _select_scores(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the reported scores for a table: 0 where one is undefined, as the precision where no change was found."""
+    found = {name: scores.get(name) for name in REPORTED_SCORES}
+    return {name: value if value is None or math.isfinite(value) else 0.0 for name, value in found.items()}
 
 
 def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:

@@ -9,7 +9,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import DETECTION, app, out
-from semicdvl.cli.options import ADVANCED, INPUT
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT
 
 
 @app.command(name="serve", rich_help_panel=DETECTION)
@@ -29,7 +29,10 @@ def serve_command(
         str, typer.Option(help="What the proposed labels look for, see `semicdvl list prompts`", rich_help_panel=INPUT)
     ] = "buildings",
     reviewer: Annotated[
-        str | None, typer.Option(help="Your name in the review; by default that of the user of this machine")
+        str | None,
+        typer.Option(
+            help="Your name in the review; by default that of the user of this machine", rich_help_panel=OUTPUT
+        ),
     ] = None,
     host: Annotated[
         str,

@@ -74,13 +74,14 @@ def import_official_command(
     checkpoint: Annotated[Path, typer.Argument(help="A .pth file of the public code, such as its best.pth")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory to write", rich_help_panel=OUTPUT)],
     source: Annotated[
-        PublicSource, typer.Option("--from", help="The public code that wrote the file")
+        PublicSource, typer.Option("--from", help="The public code that wrote the file", rich_help_panel=INPUT)
     ] = PublicSource.semicd_vl,
     weights: Annotated[
         str | None,
         typer.Option(
             help="Key of the weights in the file, such as model; without it those that the public code validates (of "
-            "UniMatch V2 model_ema, the moving average)"
+            "UniMatch V2 model_ema, the moving average)",
+            rich_help_panel=INPUT,
         ),
     ] = None,
 ) -> None:
