@@ -25,6 +25,13 @@ from semicdvl.training.parts import build_method, make_split
 
 RECIPE_MODEL = "recipe's"
 """Name of the network where the suite names none: the one of each method's recipe."""
+KEYS_SINCE_0_2: dict[str, dict[str, Any]] = {
+    "": {"classes": None},
+    "data": {"group": None},
+    "pseudo": {"source": "store", "change": None, "segmentation": None},
+    "train": {"ema_ramp": False},
+}
+"""Keys of recipes, by section, that version 0.1 did not have, with the values that train as it did."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,7 @@ class TrainingJob(JobFiles):
         """Name of its files; the end changes with the recipe, so that a changed suite does not reuse old runs."""
         words = [self.data, self.method, *([self.model] if self.model != RECIPE_MODEL else []), f"{self.labelled:g}"]
         words += [f"s{self.seed}"]
-        plain = self.recipe.model_dump(mode="json") | {"name": ""}
-        if plain["classes"] is None:  # younger than the names of runs
-            del plain["classes"]
-        return build_file_name(words, plain, out=self.out)
+        return build_file_name(words, _describe_recipe(self.recipe), out=self.out)
 
     @property
     def cost(self) -> float:
@@ -198,6 +202,19 @@ def _apply_changes(suite: Suite, method: MethodEntry, model: ModelEntry) -> dict
 def _build_meta_network(part: str) -> nn.Module:
     """Return the network of a model section, given as JSON, without weights."""
     return build_meta_network(json.loads(part))
+
+
+def _describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return what determines a run, as plain values, without its name.
+
+    A key of `KEYS_SINCE_0_2` is in it only where it has an influence: the names of older runs stay as they are.
+    """
+    plain = recipe.model_dump(mode="json") | {"name": ""}
+    for name, defaults in KEYS_SINCE_0_2.items():
+        section = plain[name] if name else plain
+        for key in [key for key in defaults if section is not None and section[key] == defaults[key]]:
+            del section[key]
+    return plain
 
 
 @dataclass(frozen=True)
