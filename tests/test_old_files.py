@@ -167,6 +167,13 @@ def as_if_made_here(partial: Path, *, versions: dict[str, str]) -> None:
     (partial / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
+def forget_head(run: Path, head: str) -> None:
+    """Make a run one whose method did not train this head."""
+    record = read_json(run / "run.json")
+    record["heads"].remove(head)
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -178,6 +185,8 @@ def as_if_made_here(partial: Path, *, versions: dict[str, str]) -> None:
 def test_an_interrupted_detection_goes_on(
     place: Path, capsys: pytest.CaptureFixture[str], name: str, options: tuple[str, ...]
 ) -> None:
+    if name == "model":
+        forget_head(place / "run", "segmentation")
     arguments = ("detect", "before.tif", "after.tif", *options, *TILES)
     run(capsys, *arguments, "-o", "anew")
     record = read_json(place / "anew" / "run.json")
@@ -192,3 +201,20 @@ def test_an_interrupted_detection_goes_on(
         there, here = (read_raster(place / run / file).astype(float)[mine] for run in (name, "anew"))
         np.testing.assert_allclose(there, here, atol=1e-4)
     assert name == "vlm" or resumed["result"]["objects"] == record["result"]["objects"]
+
+
+def test_an_interrupted_detection_of_a_network_with_classes_starts_anew(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unavoidable: its finished tiles hold the score of change alone, and not what is on the ground at either date."""
+    arguments = ("detect", "before.tif", "after.tif", "--model", "run", *TILES)
+    run(capsys, *arguments, "-o", "anew")
+    record = read_json(place / "anew" / "run.json")
+    as_if_made_here(place / "model.partial", versions=record["versions"])
+    (place / "model.partial").rename(place / ".model.partial")
+    run(capsys, *arguments, "-o", "model")
+    resumed = read_json(place / "model" / "run.json")
+    assert resumed["tiles"] == {"all": 9, "from_an_interrupted_run": 0}
+    for file in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
+        np.testing.assert_array_equal(read_raster(place / "model" / file), read_raster(place / "anew" / file))
+    assert not (place / ".model.partial").exists()
