@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from aerial_words import CONCEPTS
 
 TRAINED_ON = (
-    "Dubai (CC0-1.0), UC Merced (public domain), our own outlines on it and on Banepa (CC0-1.0; images of Banepa CC BY 4.0, "
-    "HOTOSM via OpenAerialMap), synthetic cities and settlements"
+    "Dubai (CC0-1.0), UC Merced (public domain), our own outlines on it and on Banepa (CC0-1.0; images of Banepa CC BY "
+    "4.0, HOTOSM via OpenAerialMap), synthetic cities and settlements"
 )
 
 

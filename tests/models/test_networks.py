@@ -101,7 +101,7 @@ def test_three_stages_are_the_first_three_of_four(name: str) -> None:
 # ---------------------------------------------------------------------------------------- DeepLab's second classifier
 def test_deeplab_has_a_second_classifier_where_it_is_asked_for() -> None:
     net = tiny("deeplab", auxiliary=True)
-    assert net.heads == {"change", "perturbed", "auxiliary"}
+    assert net.heads == {"change", "perturbed", "complementary", "auxiliary"}
     (logits_BKHW,) = net(*images(height=65, width=97)).auxiliary_BKHW
     assert logits_BKHW.shape == (2, 2, 65, 97)
     logits_BKHW.square().sum().backward()

@@ -150,6 +150,7 @@ def test_detect_takes_the_options_and_says_so(
         cv2.imwrite(str(path), image[..., ::-1])
     for shift_px, found in ((0, "2 changed objects"), (4, "0 changed objects")):
         out = tmp_path / f"out{shift_px}"
-        assert _run(monkeypatch, "detect", before, after, "-o", out, "--vlm", "fake", "--shift-px", str(shift_px)) == 0
+        options = ("--level", "instance", "--shift-px", str(shift_px))
+        assert _run(monkeypatch, "detect", before, after, "-o", out, "--vlm", "fake", *options) == 0
         assert found in capsys.readouterr().out
     assert "shift_px" in (tmp_path / "out4" / "run.json").read_text()

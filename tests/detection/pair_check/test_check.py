@@ -317,7 +317,8 @@ def test_joplin_chips(tmp_path):
     chips = REAL / "joplin" / "chips"
     checked = check_image_pair(chips / "pre" / "0_pre.tif", chips / "post" / "0_post.tif", tmp_path)
     assert checked.shift.is_known and 0.7 < checked.shift.length_px < 2.2 and checked.verdict == 1
-    assert {"border", "shift"} <= kinds(checked, 1) and checked.overlap_m2 == pytest.approx(423_000, rel=0.01)
+    assert "border" in kinds(checked, 1) and "shift" not in kinds(checked, 1)  # too few windows agree to claim one
+    assert checked.overlap_m2 == pytest.approx(423_000, rel=0.01)
 
 
 # ------------------------------------------------------------------------------------------------ what may be claimed

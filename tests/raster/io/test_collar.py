@@ -88,6 +88,14 @@ def test_collar_of_a_jpeg_leaves_no_false_change(tmp_path, colour):
     assert not valid_HW[~inside_HW].any() and valid_HW.sum() > 0.75 * inside_HW.sum()
 
 
+def test_a_drawing_of_flat_colours_has_no_grey_collar(tmp_path):
+    """Grass of one colour with a house: what is made up for a test, or drawn, is ground up to its edge."""
+    image = np.full((3, SIDE, SIDE), 90, np.uint8)
+    image[:, 40 : SIDE - 40, 30 : SIDE - 30] = 200
+    path, other = tif(tmp_path / "a.tif", image, at(0, 90)), tif(tmp_path / "b.tif", ground(), at(0, 90))
+    assert valid_of(path, other).all()
+
+
 def wavy_shore():
     """A region along the left edge whose shore is wavy, as of a lake or a snow field."""
     rows = np.arange(SIDE)

@@ -25,6 +25,8 @@ TOLERANCE_DN = 8
 """Compression leaves values so far from black or white in a collar of 8-bit data."""
 CONSTANT_TOLERANCE_DN, MIN_EXACT_FRAC = 3, 0.9
 """A collar of another colour has this tolerance, and exactly one value in this share of its pixels."""
+MIN_GROUND_COLOURS = 64
+"""Ground beside a collar of another colour has so many colours: a drawing of a few flat colours has no collar."""
 CLEAR_DN = 24
 """Pixels that differ by more than this from black or white are ground beside such a collar."""
 MIN_STRAIGHT_FRAC, MAX_GAP_PX = 0.6, 3
@@ -106,7 +108,7 @@ def find_collars(
         near_HW = _select_near(data_CHW, colour_C, tolerance) & valid_HW
         clear_HW = _select_clear(data_CHW, colour_C) & valid_HW
         ground = _outline_ground(near_HW | ~valid_HW, near_HW, clear_HW)
-        if name == "grey" and ground and _count_exact(data_CHW, near_HW, colour_C) < MIN_EXACT_FRAC:
+        if name == "grey" and not _may_be_collar(data_CHW, near_HW, valid_HW, colour_C):
             continue
         if ground:
             scale = np.array([shape_hw[1] / valid_HW.shape[1], shape_hw[0] / valid_HW.shape[0]])
@@ -116,6 +118,15 @@ def find_collars(
             noisy = _count_exact(data_CHW, outside_HW, colour_C) < 1
             found.append(Collar(name, colour_C, tolerance, outlines, noisy))
     return tuple(found)
+
+
+def _may_be_collar(
+    data_CHW: NDArray[Any], near_HW: NDArray[np.bool_], valid_HW: NDArray[np.bool_], colour_C: tuple[float, ...]
+) -> bool:
+    """Tell whether a colour that is neither black nor white is exactly one, beside ground of many colours."""
+    ground_CN = data_CHW[:, valid_HW & ~near_HW]
+    many = np.unique(ground_CN, axis=1).shape[1] >= MIN_GROUND_COLOURS
+    return many and _count_exact(data_CHW, near_HW, colour_C) >= MIN_EXACT_FRAC
 
 
 def _list_colours(
