@@ -35,6 +35,8 @@ POLYGON_TYPES = (3, 6)
 """Type numbers of Polygon and MultiPolygon in shapely."""
 COLLECTION_TYPE = 7
 """Type number of GeometryCollection in shapely."""
+RING_COORDINATES = 4
+"""The fewest coordinates of a closed ring: three points, and the first again."""
 MAX_SLIVER_PX = 4
 """Polygons of fewer pixels than this by their area are looked at whether any centre of a pixel lies in them."""
 VECTOR_SUFFIXES = frozenset(
@@ -246,12 +248,15 @@ def _read_mended(path: Path, layer: str, columns: list[str]) -> gpd.GeoDataFrame
 
 
 def _mend_rings(path: Path, row: int, coded: bytes) -> Any:
-    """Return a geometry whose rings are closed, or say which row has none."""
+    """Return a geometry whose rings are closed, or say which row has none.
+
+    A ring of two points stays none, though some versions of GEOS close it to a line there and back.
+    """
     try:
         shape = shapely.from_wkb(coded, on_invalid="fix")
     except shapely.errors.ShapelyError:
         shape = None
-    if shape is None:
+    if shape is None or (shapely.get_num_coordinates(shapely.get_rings(shape)) < RING_COORDINATES).any():
         problem = f"row {row + 1} has a geometry that is none (a polygon needs closed rings of three points or more)"
         raise InputError(path, problem, "Repair that row, e.g. with `ogr2ogr -makevalid OUT IN`, or delete it")
     return shape
