@@ -17,3 +17,11 @@ def test_scores_without_change_in_the_labels_are_undefined() -> None:
     assert scores["precision"] == 0 and scores["accuracy"] == 0.9
     column = list(build_metrics_table("t", {"test": scores}).columns[1].cells)
     assert column[list(scores).index("iou")] == "undefined" and column[list(scores).index("accuracy")] == "0.9000"
+
+
+def test_precision_is_undefined_where_nothing_is_detected() -> None:
+    scores = PairSetCounts(ConfusionCounts(tn=90, fn=10), ObjectCounts(actual=2)).list_meaningful_scores()
+    assert {name for name, value in scores.items() if math.isnan(value)} == {"precision", "object_precision"}
+    assert scores["iou"] == scores["recall"] == scores["object_recall"] == 0.0 and scores["accuracy"] == 0.9
+    column = list(build_metrics_table("t", {"test": scores}).columns[1].cells)
+    assert column[list(scores).index("precision")] == "undefined"

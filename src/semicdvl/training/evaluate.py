@@ -88,8 +88,13 @@ class PairSetCounts:
         }
 
     def list_meaningful_scores(self) -> dict[str, float]:
-        """Return the numbers by name, for a report: what needs change in the labels is NaN where there is none."""
+        """Return the numbers by name, for a report.
+
+        What needs change in the labels is NaN where there is none, and precision where nothing was detected.
+        """
         scores = self.compute_scores()
+        if self.pixels.tp + self.pixels.fp == 0:
+            scores |= dict.fromkeys(("precision", "object_precision"), math.nan)
         if self.objects.actual == 0:
             missing = ("iou", "f1", "recall", "kappa", "object_recall", "object_f1")
             scores |= dict.fromkeys(missing, math.nan)
@@ -229,7 +234,7 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     """Score a trained run on a data set: on the run's own val or test pairs, the set's published ones, or all labelled.
 
     A run that knows classes is scored by them, too, on the pairs with labels of both dates. Where the labels hold no
-    change, scores that say how well it is found, such as IoU and recall, are NaN.
+    change, scores that say how well it is found, such as IoU and recall, are NaN; where nothing is detected, precision.
 
     Raises:
         DataError: the subset is not known for this data.
