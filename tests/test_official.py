@@ -82,7 +82,7 @@ def test_an_imported_run_can_be_detected_with_and_evaluated(imported: Path, tmp_
     assert record["selected_on"] == "test"
     detector = build_network_detector(imported, device="cpu")
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
-    assert detector.predict_scores(*images).shape == (1, 48, 64)
+    assert detector.predict_scores(*images).shape == (3, 48, 64)  # change, and the foreground of either date
     assert detector.description()["Method"] == "semicd_vl"
     pairs = folder.read_folder(folder_of_pairs(tmp_path / "data", ["one", "two"]))
     assert 0 <= evaluate_run(imported, pairs, subset="all")["iou"] <= 1
