@@ -21,6 +21,9 @@ import pytest
 import rasterio
 
 from semicdvl.__main__ import main
+from semicdvl.benchmarking.job_files import build_file_name
+from semicdvl.benchmarking.jobs import RECIPE_MODEL, TrainingJob
+from semicdvl.config import parse_recipe
 from semicdvl.vlms.aerial import model
 
 OLD = Path(__file__).parent / "data" / "made_by_0.1"
@@ -82,8 +85,12 @@ def files_of(folder: Path) -> dict[str, tuple[str, int]]:
 
 # ------------------------------------------------------------------------------------------------ runs
 def test_a_run_is_evaluated(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scores = scores_in(run(capsys, "evaluate", "run", "pairs"))
-    assert scores == pytest.approx(read_json(place / "run" / "run.json")["test"], abs=2e-3)
+    printed = run(capsys, "evaluate", "run", "pairs")
+    stored = read_json(place / "run" / "run.json")["test"]
+    assert stored["predicted_changed_frac"] == 0
+    for name in ("precision", "object_precision"):  # 0 in the records of 0.1, though nothing was detected
+        assert stored.pop(name) == 0 and re.search(rf"^\s*{name}\s+undefined\s*$", printed, re.MULTILINE)
+    assert scores_in(printed) == pytest.approx(stored, abs=2e-3)
 
 
 @pytest.mark.parametrize("model", ["run", "model.onnx"])
@@ -218,3 +225,20 @@ def test_an_interrupted_detection_of_a_network_with_classes_starts_anew(
     for file in ("change.tif", "score.tif", "t1.tif", "t2.tif"):
         np.testing.assert_array_equal(read_raster(place / "model" / file), read_raster(place / "anew" / file))
     assert not (place / ".model.partial").exists()
+
+
+def test_names_of_benchmark_runs_leave_out_younger_keys_without_influence(place: Path) -> None:
+    """A run that learns from a store, whose section of pseudo-labels has grown, too."""
+    old = read_json(place / "run" / "run.json")["recipe"]
+
+    def name(recipe: dict[str, Any]) -> str:
+        return TrainingJob("pairs", "Guided", RECIPE_MODEL, 0.5, 3, parse_recipe(recipe, source="run"), 12, place).name
+
+    assert old["pseudo"] == {"store": "store"}
+    assert name(old) == build_file_name(["pairs", "Guided", "0.5", "s3"], old | {"name": ""}, out=place)
+    younger = (
+        old | {"data": old["data"] | {"group": "^(.+)_[0-9]+$"}},
+        old | {"train": old["train"] | {"ema_ramp": True}},
+        old | {"pseudo": {"source": "semicdvl_png", "change": "c", "segmentation": "s"}},
+    )
+    assert len({name(recipe) for recipe in (old, *younger)}) == 4
