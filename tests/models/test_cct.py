@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from tests.support.tiny_models import tiny
 from torch import Tensor
 
-from semicdvl.models import cct_perturbations as ways
 from semicdvl.models.cct import CCT, CCTDecoder
+from semicdvl.models.common import perturbations as ways
 from semicdvl.models.common.perturbations import AUXILIARY_DECODERS, PerturbationContext
 
 CHANGED_ROWS, CHANGED_COLUMNS = slice(8, 40), slice(16, 64)

@@ -118,7 +118,7 @@ def test_the_default_network_trains_and_detects(town: list[Path], tmp_path: Path
     adapted = _adapt(town, tmp_path / "run", steps=1, backbone="aerial")
     images = [rasterio.open(path).read().transpose(1, 2, 0) for path in town]
     probability_PHW = build_network_detector(adapted.run, device="cpu").predict_scores(*images)
-    assert probability_PHW.shape == (1, 128, 160) and np.isfinite(probability_PHW).all()
+    assert probability_PHW.shape == (3, 128, 160) and np.isfinite(probability_PHW).all()
 
 
 # ------------------------------------------------------------------------------------------------ the network

@@ -98,6 +98,7 @@ def test_what_cannot_be_folded_stays(build: type[nn.Module]) -> None:
 
 
 def test_bf16_is_near_and_other_words_are_refused() -> None:
+    torch.manual_seed(0)
     network = lived(build_network({"name": "siam_light", **SMALL}))
     ready = prepare_for_inference(network, precision="bf16")
     assert {parameter.dtype for parameter in ready.parameters()} == {torch.bfloat16}
