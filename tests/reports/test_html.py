@@ -72,3 +72,8 @@ def test_unwritable_place_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         reports_html.write_page(tmp_path / "file" / "page.html", "t", [])
+
+
+def test_notes_show_what_stands_in_backticks_as_code_and_stay_escaped():
+    html = str(reports_html.render_notes(["Run `semicdvl detect <A>` & see; a lone ` stays."]))
+    assert "<li>Run <code>semicdvl detect &lt;A&gt;</code> &amp; see; a lone ` stays.</li>" in html

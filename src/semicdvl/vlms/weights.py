@@ -209,7 +209,7 @@ def load_transformers_model(
     """
     remedy = "Download it again, or give the weights of the right model"
     try:
-        with _silence_transformers():
+        with silence_transformers():
             model, facts = model_class.from_pretrained(
                 str(weights.folder),
                 dtype=dtype,
@@ -240,7 +240,7 @@ def load_processor(part_class: Any, weights: WeightsFolder) -> Any:
         InputError: its files are missing or damaged.
     """
     try:
-        with _silence_transformers():
+        with silence_transformers():
             return part_class.from_pretrained(str(weights.folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise InputError(
@@ -251,7 +251,7 @@ def load_processor(part_class: Any, weights: WeightsFolder) -> Any:
 
 
 @contextlib.contextmanager
-def _silence_transformers() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Keep `transformers` from printing progress bars and reports; our own errors state what matters."""
     import transformers
 

