@@ -163,14 +163,29 @@ class ClassesConfig(ConfigSection):
     """The classes of the ground at each date, which the segmentation heads tell apart."""
 
     names: tuple[str, ...] = Field(description="in the order of the index, as in the data set's classes.toml")
+    prompts: dict[str, tuple[str, ...]] | None = Field(
+        None,
+        description="what a VLM is asked for each class, such as {building = ['house', 'building']}; a class that it"
+        " cannot be asked for is left out. `semicdvl pseudo --classes RECIPE` makes labels of these classes",
+    )
+    changing: tuple[str, ...] | None = Field(
+        None,
+        description="classes whose coming and going is change, such as ['building']; by default all but `background`"
+        " and `other`",
+    )
 
     @model_validator(mode="after")
     def _require_distinct_names(self) -> ClassesConfig:
-        """Refuse names that don't tell the classes apart."""
+        """Refuse names that don't tell the classes apart, and prompts or changes of what is no class."""
         try:
             ClassLegend(self.names)
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        for key in ("prompts", "changing"):
+            for name in getattr(self, key) or ():
+                if name not in self.names:
+                    hint = suggest_nearest(name, self.names)
+                    raise ValueError(f"{key} names '{name}', which is no class.{hint} Known: {', '.join(self.names)}")
         return self
 
 

@@ -100,7 +100,7 @@ def test_the_residual_level_measures_by_the_ground_sampling_of_the_store(
         labels = [store.read_labels(pair).change_HW for pair in pairs]
         assert sum(int((label_HW == 1).sum()) for label_HW in labels) == changed
         assert not any((label_HW == 255).any() for label_HW in labels)
-        measured = [read_answered_pair(pair, store, settings=chosen).make_labels(WORDS, chosen) for pair in pairs]
+        measured = [read_answered_pair(pair, store, settings=chosen).make_labels(store.spec, chosen) for pair in pairs]
         assert all((one.change_HW == label_HW).all() for one, label_HW in zip(measured, labels, strict=True))
 
 

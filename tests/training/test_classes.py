@@ -10,15 +10,19 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.dataset_files import save
-from tests.support.tiny_training import build_tiny_recipe
+from tests.support.tiny_training import GREEN, RED, ColourVLM, build_tiny_recipe
 from torch import nn
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.prompts import build_class_prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.errors import ConfigError, DataError
+from semicdvl.pseudo_labels.generate import generate_labels
+from semicdvl.training.batches import normalise_images
 from semicdvl.training.evaluate import RunScores, evaluate_classes, evaluate_run
-from semicdvl.training.parts import build_method, make_split, teach_classes
+from semicdvl.training.parts import build_method, make_split, open_label_source, teach_classes
 from semicdvl.training.run import train_recipe
 from semicdvl.types import Outputs
 
@@ -99,7 +103,7 @@ def test_the_weight_is_1_where_labels_teach_the_classes(classified: Path) -> Non
     assert teach_classes(given, build_method(given), make_split(given.data)).semantic_weight == 0.3
 
 
-def test_recipes_and_data_that_do_not_fit_are_refused(classified: Path, data: Path, store: Path) -> None:
+def test_recipes_and_data_that_do_not_fit_are_refused(classified: Path, data: Path) -> None:
     def teach(recipe: Recipe) -> None:
         teach_classes(recipe, build_method(recipe), make_split(recipe.data))
 
@@ -116,6 +120,56 @@ def test_recipes_and_data_that_do_not_fit_are_refused(classified: Path, data: Pa
     with pytest.raises(ConfigError, match="method 'mean_teacher' cannot learn"):
         plain = _recipe(classified).model_dump(mode="json") | {"method": {"name": "mean_teacher"}}
         teach(parse_recipe(plain, source="test"))
-    with pytest.raises(ConfigError, match=r"foreground and background, and the recipe names 3 classes"):
-        plain = _recipe(classified).model_dump(mode="json") | {"method": {"name": "semicd_vl"}}
-        teach(parse_recipe(plain | {"pseudo": {"store": str(store)}}, source="test"))
+
+
+# ------------------------------------------------------------------------------------------------ classes of a VLM
+GAMMA = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
+PROMPTS = {"house": ["house"], "grass": ["grass"]}
+
+
+@pytest.fixture(scope="module")
+def class_store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The VLM's labels of the pairs, of the three classes; it is not asked for water."""
+    root = tmp_path_factory.mktemp("pseudo") / "store"
+    asked = {"vlm": ColourVLM(), "prompts": build_class_prompts(NAMES, PROMPTS), "settings": GAMMA}
+    list(generate_labels(read_folder(data).pairs, **asked, root=root))
+    return root
+
+
+def _guided(root: Path, store: Path, classes: dict[str, object] | None, **changes: object) -> Recipe:
+    plain = build_tiny_recipe(root, store, **changes).model_dump(mode="json")
+    return parse_recipe(plain if classes is None else plain | {"classes": classes}, source="test")
+
+
+def _open(recipe: Recipe) -> object:
+    split = make_split(recipe.data)
+    return open_label_source(recipe, teach_classes(recipe, build_method(recipe), split), split)
+
+
+def test_a_vlm_teaches_classes_that_no_label_has(data: Path, class_store: Path, tmp_path: Path) -> None:
+    changes = {"train__steps": 30, "train__lr": 0.05, "train__eval_every": 30, "method__lambda_vl": 1.0}
+    recipe = _guided(data, class_store, {"names": list(NAMES), "prompts": PROMPTS}, **changes)
+    train_recipe(recipe, tmp_path / "run", quiet=True)
+    network = load_network(tmp_path / "run", train_heads=True)
+    green_HWC, red_HWC = (np.full((64, 64, 3), colour, np.uint8) for colour in (GREEN, RED))
+    t1_BCHW, t2_BCHW = (normalise_images(torch.from_numpy(one).permute(2, 0, 1)[None]) for one in (green_HWC, red_HWC))
+    out = network(t1_BCHW, t2_BCHW, heads=frozenset({"change", "segmentation"}))
+    assert out.t1_BKHW.shape[1] == 3
+    assert (out.t1_BKHW[:, 1] > out.t1_BKHW[:, 2]).all(), "grass, rather than water, of which the VLM says nothing"
+
+
+def test_stores_that_do_not_fit_the_recipe_are_refused(data: Path, store: Path, class_store: Path) -> None:
+    named = {"names": list(NAMES)}
+    with pytest.raises(ConfigError, match=r"foreground and background, and the recipe names 3 classes\. Make them"):
+        _open(_guided(data, store, named))
+    with pytest.raises(ConfigError, match=r'names none\. Add \[classes\] names = \["house", "grass", "water"\]'):
+        _open(_guided(data, class_store, None))
+    with pytest.raises(ConfigError, match="labels are of the classes house, grass, water, but the recipe names house"):
+        _open(_guided(data, class_store, {"names": ["house", "water"]}))
+    with pytest.raises(ConfigError, match="was made with other prompts"):
+        _open(_guided(data, class_store, named | {"prompts": {"house": ["roof"], "grass": ["grass"]}}))
+    assert _open(_guided(data, class_store, named | {"prompts": PROMPTS})) is not None
+    with pytest.raises(DataError, match="no labelled pair has a label of either date"):
+        _open(_guided(data, class_store, named, method__decoupled=False))
+    with pytest.raises(ConfigError, match=r"prompts names 'hose', which is no class\. Did you mean 'house'\?"):
+        _guided(data, class_store, named | {"prompts": {"hose": ["roof"]}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -23,7 +23,7 @@ from semicdvl.vlms import create_vlm
 if TYPE_CHECKING:
     from semicdvl.ceg.feature_similarity import PairFeatures
     from semicdvl.ceg.features import FeatureExtractor
-    from semicdvl.ceg.prompts import Prompts
+    from semicdvl.ceg.prompts import ClassPrompts, Prompts
     from semicdvl.data.change_dataset import ChangeDataset
     from semicdvl.data.prepare.config import PrepareSettings
     from semicdvl.data.prepare.published import PublishedDataset
@@ -88,6 +88,7 @@ def pseudo_label(
     prompts: str | Prompts = "buildings",
     ceg: CEGSettings | Mapping[str, Any] | None = None,
     features: str | FeatureExtractor | None = None,
+    classes: str | Path | Mapping[str, Sequence[str]] | ClassPrompts | None = None,
     gsd_m: float | None = None,
     executor: Literal["local", "ray"] = "local",
     workers: int = 1,
@@ -107,6 +108,8 @@ def pseudo_label(
         ceg: settings; given as a mapping, what is missing is the default: the mixed level and the VLM's own threshold.
         features: the encoder whose features of the dates are compared, by its name, or a feature extractor; needed for
             `min_cosine`; None at the residual level: the embedded VLM's own encoder.
+        classes: of the single-date labels, in place of foreground and background: a recipe with [classes] and prompts,
+            or the prompts of each class by name, in the order of their index; they take the place of `prompts`.
         gsd_m: ground sampling distance in metres per pixel, which is handed to the VLM.
         executor: "local" for processes of this machine, "ray" for a Ray cluster.
         workers: processes; each builds the VLM once, so with several `vlm` must be a name or a function.
@@ -144,7 +147,7 @@ def pseudo_label(
     filled = fill_store(
         pairs,
         vlm=model,
-        prompts=get_prompts(prompts),
+        prompts=get_class_prompts(classes) or get_prompts(prompts),
         settings=settings,
         root=Path(store),
         gsd_m=gsd_m,
@@ -275,6 +278,35 @@ def suggest(
     from semicdvl.evaluation.active_learning.select import suggest_patches
 
     return suggest_patches(Path(result), config=config, source=build_features(features))
+
+
+def get_class_prompts(
+    classes: str | Path | Mapping[str, Sequence[str]] | ClassPrompts | None,
+) -> ClassPrompts | None:
+    """Return the classes and prompts that an argument means; None: no classes.
+
+    Raises:
+        InputError: the recipe is missing or not TOML.
+        ConfigError: it names no prompts, or they don't tell the classes apart.
+    """
+    from semicdvl.ceg.prompts import ClassPrompts, build_class_prompts
+    from semicdvl.config import ClassesConfig, find_shipped, parse_section, read_with_base
+
+    if classes is None or isinstance(classes, ClassPrompts):
+        return classes
+    if isinstance(classes, Mapping):
+        return build_class_prompts(tuple(classes), classes)
+    section = read_with_base(find_shipped(Path(classes))).get("classes")
+    if not isinstance(section, dict) or not section.get("prompts"):
+        raise ConfigError(
+            f"{classes}: names no classes with prompts. Add such as [classes] names = ['background', 'building'] and"
+            " [classes.prompts] background = ['road', 'grass'], building = ['house', 'building']."
+        )
+    config = parse_section(ClassesConfig, section, source=f"{classes}, classes")
+    try:
+        return build_class_prompts(config.names, config.prompts or {}, config.changing)
+    except ConfigError as error:
+        raise ConfigError(f"{classes}: {error}") from error
 
 
 def _get_vlm_builder(vlm: str | VLM | Callable[[], VLM], workers: int) -> Callable[[], VLM]:

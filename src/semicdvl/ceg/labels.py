@@ -12,7 +12,7 @@ from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
 from semicdvl.ceg.masks import classify_masks, crop_label_image
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map
 from semicdvl.ceg.residual.rule import find_residual_events
 from semicdvl.errors import ConfigError
@@ -70,6 +70,35 @@ def make_labels_from_events(
         change_HW = (events.unmatched_HW | events.replaced_HW).astype(np.uint8)
     elif events is not None:
         change_HW[events.replaced_HW & (change_HW != IGNORE)] = 1
+    return VLMLabels(change_HW, t1_HW, t2_HW)
+
+
+def make_class_labels_from_events(
+    events: Sequence[ChangeEvents | None], t1: Segments, t2: Segments, *, classes: ClassPrompts, settings: CEGSettings
+) -> VLMLabels:
+    """Return the labels of several classes, once the change events of each changing class are known.
+
+    Change is that of any changing class, each against all others; where it is reliable depends on the best score alone,
+    which is the same for all. The single-date labels are the index of the class with the best score.
+
+    Args:
+        events: of each of `classes.concepts`; None at the pixel level.
+        t1: the VLM's answer for date 1.
+        t2: the VLM's answer for date 2.
+        classes: the classes, with the prompts of the answers.
+        settings: level, thresholds and options.
+    """
+    of_classes = [
+        make_labels_from_events(found, t1, t2, prompts=concept, settings=settings).change_HW
+        for found, concept in zip(events, classes.concepts, strict=True)
+    ]
+    change_HW = of_classes[0]
+    for of_class_HW in of_classes[1:]:
+        change_HW = np.maximum(change_HW, of_class_HW)  # what is IGNORE of one class is of all
+    t1_HW, t2_HW = (
+        rules.segment_classes(answer.scores_CHW, classes=classes.precedence, gamma=settings.gamma_segmentation)
+        for answer in (t1, t2)
+    )
     return VLMLabels(change_HW, t1_HW, t2_HW)
 
 

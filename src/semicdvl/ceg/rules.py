@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from semicdvl.errors import DataError
+from semicdvl.types import IGNORE
 
 InstanceMask = NDArray[Any] | Mapping[str, Any]
 """One object: an HW mask (non-zero = object) or a COCO RLE dict with `size` and `counts`."""
@@ -122,6 +123,34 @@ def segmentation(
     """
     found_HW, best_HW = find_foreground(scores_CHW, foreground=foreground)
     return _ignore_unreliable(found_HW, best_HW >= best_HW.dtype.type(gamma))
+
+
+def segment_classes(
+    scores_CHW: NDArray[np.floating[Any]], *, classes: Sequence[tuple[int, Sequence[int]]], gamma: float
+) -> NDArray[np.uint8]:
+    """Return the class of every pixel: that of the best concept, IGNORE where its score is below gamma.
+
+    With two classes, background 0 and foreground 1 that wins a tie, this is `segmentation`.
+
+    Args:
+        scores_CHW: one score map per prompt.
+        classes: index of each class and those of its prompts; of equal scores the first class wins.
+        gamma: confidence threshold, rounded to the scores' dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> scores_CHW = np.array([[[0.9, 0.1, 0.5]], [[0.2, 0.85, 0.4]], [[0.1, 0.9, 0.4]]], np.float32)
+        >>> segment_classes(scores_CHW, classes=[(4, [0]), (2, [1, 2])], gamma=0.8).tolist()
+        [[4, 2, 255]]
+    """
+    best_HW: NDArray[np.floating[Any]] = _max_over_prompts(scores_CHW, classes[0][1]).copy()
+    class_HW = np.full(best_HW.shape, classes[0][0], np.uint8)
+    for index, prompts in classes[1:]:
+        score_HW = _max_over_prompts(scores_CHW, prompts)
+        class_HW[score_HW > best_HW] = index
+        np.maximum(best_HW, score_HW, out=best_HW)
+    class_HW[~(best_HW >= best_HW.dtype.type(gamma))] = IGNORE
+    return class_HW
 
 
 def mixed(pixel_HW: NDArray[Any], reliable_HW: NDArray[Any], instance_HW: NDArray[Any]) -> NDArray[np.uint8]:

@@ -78,6 +78,14 @@ def pseudo_command(
         Executor,
         typer.Option(help="Where the processes run: this machine, or a Ray cluster", rich_help_panel=ADVANCED),
     ] = Executor.local,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="A recipe whose [classes] have prompts: single-date labels of these classes, in place of foreground "
+            "and background",
+            rich_help_panel=TARGET,
+        ),
+    ] = None,
     report: Annotated[
         bool,
         typer.Option(help="Also write report.html into the store: pictures and numbers", rich_help_panel=OUTPUT),
@@ -94,11 +102,14 @@ def pseudo_command(
     if verify:
         out.print(cd.verify_store(output))
         return
+    if classes is not None and prompts != PromptOptions():
+        raise cd.ConfigError("--classes gives the prompts. Leave out --find, --background and --prompts.")
     filled = cd.pseudo_label(
         reading.load(data),
         output,
         vlm=vlm.make_builder(),
         prompts=prompts.resolve(),
+        classes=classes,
         ceg=ceg.settings | ceg.segmentation_settings | features.settings,
         features=features.features,
         gsd_m=gsd,

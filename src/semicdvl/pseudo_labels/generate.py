@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor, scale_extractor
-from semicdvl.ceg.labels import make_labels
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.instance_events import ChangeEvents
+from semicdvl.ceg.labels import (
+    find_instance_events,
+    make_class_labels_from_events,
+    make_labels,
+    make_labels_from_events,
+)
+from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
-from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments
+from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments, VLMLabels
 
 __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]
 
@@ -45,7 +51,7 @@ def refuse_unused_features(settings: CEGSettings, features: FeatureExtractor | N
 def build_store_spec(
     vlm: VLM,
     *,
-    prompts: Prompts,
+    prompts: Prompts | ClassPrompts,
     settings: CEGSettings,
     gsd_m: float | None = None,
     features: FeatureExtractor | None = None,
@@ -54,7 +60,7 @@ def build_store_spec(
 
     Args:
         vlm: the vision-language model.
-        prompts: its prompts.
+        prompts: its prompts: of foreground and background, or of several classes.
         settings: settings of change event generation.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
         features: feature extractor; with `min_cosine`, or for the residual level.
@@ -62,22 +68,24 @@ def build_store_spec(
     Raises:
         ConfigError: `min_cosine` without a feature extractor, or the reverse; or the VLM does not know a word.
     """
+    classes = prompts if isinstance(prompts, ClassPrompts) else None
+    asked = prompts.prompts if isinstance(prompts, ClassPrompts) else prompts
     if isinstance(vlm, DescribedVLM):
-        vlm.check_words(prompts.words)
+        vlm.check_words(asked.words)
     refuse_unused_features(settings, features)
     plain = (
         settings.to_plain_dict()
         if features is None
         else settings.to_plain_dict() | {CEG_FEATURES_KEY: features.identity}
     )
-    return StoreSpec(vlm.identity, prompts, plain, gsd_m)
+    return StoreSpec(vlm.identity, asked, plain, gsd_m, classes)
 
 
 def generate_labels(
     pairs: Iterable[PairFiles],
     *,
     vlm: VLM,
-    prompts: Prompts,
+    prompts: Prompts | ClassPrompts,
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
@@ -90,7 +98,7 @@ def generate_labels(
     Args:
         pairs: the pairs.
         vlm: the vision-language model.
-        prompts: its prompts.
+        prompts: its prompts: of foreground and background, or of several classes.
         settings: settings of change event generation.
         root: folder of the store; made if it does not exist.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
@@ -106,6 +114,28 @@ def generate_labels(
     with lock_for_writing(root):
         for pair in pairs:
             yield labeler.label_pair(pair)
+
+
+PairEvents = tuple[ChangeEvents | None, ...]
+"""Change events of a pair, of each of `StoreSpec.concepts`; None at the pixel level."""
+
+
+def find_pair_events(
+    t1: Segments, t2: Segments, *, spec: StoreSpec, settings: CEGSettings, features: PairFeatures | None
+) -> PairEvents:
+    """Return the change events of a pair, of each of `spec.concepts`."""
+    if settings.level == "pixel":
+        return (None,) * len(spec.concepts)
+    return tuple(find_instance_events(t1, t2, each, settings, features=features) for each in spec.concepts)
+
+
+def make_pair_labels(
+    events: PairEvents, t1: Segments, t2: Segments, *, spec: StoreSpec, settings: CEGSettings
+) -> VLMLabels:
+    """Return the labels of a pair whose change events are known."""
+    if spec.classes is None:
+        return make_labels_from_events(events[0], t1, t2, prompts=spec.prompts, settings=settings)
+    return make_class_labels_from_events(events, t1, t2, classes=spec.classes, settings=settings)
 
 
 @dataclass(frozen=True)
@@ -131,11 +161,12 @@ class PseudoLabeler:
         content = _PairImages(pair)
         t1, t2 = (self._get_answer(content, date) for date in (0, 1))
         described = self._get_features(content) if self.settings.level != "pixel" else None
-        settings, prompts = self.settings.at_gsd(self.store.spec.gsd_m), self.store.spec.prompts
+        settings, spec = self.settings.at_gsd(self.store.spec.gsd_m), self.store.spec
         if settings.level == "residual":
             images_HWC = content.read_image(0), content.read_image(1)
-            t1, t2 = prepare_residual_answers((t1, t2), images_HWC, prompts=prompts, settings=settings)
-        labels = make_labels(t1, t2, prompts=prompts, settings=settings, features=described)
+            t1, t2 = prepare_residual_answers((t1, t2), images_HWC, prompts=spec.searched, settings=settings)
+        events = find_pair_events(t1, t2, spec=spec, settings=settings, features=described)
+        labels = make_pair_labels(events, t1, t2, spec=spec, settings=settings)
         return self.store.write_labels(pair, labels)
 
     def _get_answer(self, content: _PairImages, date: int) -> Segments:

@@ -1,8 +1,8 @@
 """PNG files of the three labels of a pair: red is change, green is date 1, blue is date 2.
 
-The PNG has a palette: every reader gives three bands of 0, 1 and 255, while the file holds one byte per pixel, since
-three labels of three values are 27 colours. Writing then takes a third of the time of three bands, and two thirds of
-the space.
+Of foreground and background the PNG has a palette: every reader gives three bands of 0, 1 and 255, while the file holds
+one byte per pixel, since three labels of three values are 27 colours. Writing then takes a third of the time of three
+bands, and two thirds of the space. Labels of more classes are three bands.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -26,12 +27,21 @@ RUN_LENGTHS = 3
 
 
 def encode_labels(labels: VLMLabels) -> bytes:
-    """Return the labels of a pair, uint8 HW maps of 0, 1 and IGNORE, as the bytes of a PNG file."""
-    picture = Image.fromarray(labels.change_HW & 3 | (labels.t1_HW & 3) << 2 | (labels.t2_HW & 3) << 4)
-    picture.putpalette(PALETTE)
+    """Return the labels of a pair, uint8 HW maps of class indices and IGNORE, as the bytes of a PNG file."""
+    maps = labels.change_HW, labels.t1_HW, labels.t2_HW
+    if all(_is_binary(map_HW) for map_HW in maps):
+        picture = Image.fromarray(maps[0] & 3 | (maps[1] & 3) << 2 | (maps[2] & 3) << 4)
+        picture.putpalette(PALETTE)
+    else:
+        picture = Image.fromarray(np.dstack(maps))
     content = io.BytesIO()
     picture.save(content, format="PNG", compress_level=1, compress_type=RUN_LENGTHS)
     return content.getvalue()
+
+
+def _is_binary(map_HW: NDArray[np.uint8]) -> bool:
+    """Tell whether a map holds 0, 1 and IGNORE alone."""
+    return not bool(((map_HW > 1) & (map_HW < IGNORE)).any())
 
 
 def read_label_png(path: Path) -> VLMLabels | None:

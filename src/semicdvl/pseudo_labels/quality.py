@@ -19,16 +19,20 @@ from semicdvl.atomic_files import leave_nothing_if_refused
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.ceg.instance_events import ChangeEvents
-from semicdvl.ceg.labels import find_instance_events, make_labels_from_events
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import StoreError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.executor import fill_with_workers
-from semicdvl.pseudo_labels.generate import build_store_spec, generate_labels
-from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
+from semicdvl.pseudo_labels.generate import (
+    PairEvents,
+    build_store_spec,
+    find_pair_events,
+    generate_labels,
+    make_pair_labels,
+)
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
@@ -89,7 +93,7 @@ def fill_store(
     pairs: Sequence[PairFiles],
     *,
     vlm: VLM,
-    prompts: Prompts,
+    prompts: Prompts | ClassPrompts,
     settings: CEGSettings,
     root: Path,
     gsd_m: float | None = None,
@@ -101,7 +105,7 @@ def fill_store(
     Args:
         pairs: the pairs.
         vlm: the vision-language model.
-        prompts: its prompts.
+        prompts: its prompts: of foreground and background, or of several classes.
         settings: settings of change event generation.
         root: folder of the store.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
@@ -112,12 +116,11 @@ def fill_store(
         SemicdvlError: see `generate.generate_labels` and `workers.fill_with_workers`.
     """
     work: Generator[dict[str, Any]]
+    asked: dict[str, Any] = {"prompts": prompts, "gsd_m": gsd_m, "features": features}
     if workers is None or workers.runs_in_process:
-        work = generate_labels(
-            pairs, vlm=vlm, prompts=prompts, settings=settings, root=root, gsd_m=gsd_m, features=features
-        )
+        work = generate_labels(pairs, vlm=vlm, settings=settings, root=root, **asked)
     else:
-        spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
+        spec = build_store_spec(vlm, settings=settings, **asked)
         work = fill_with_workers(pairs, workers, spec=spec, settings=settings, root=root)
     quiet = workers is not None and workers.quiet
     with leave_nothing_if_refused(root, keep=lambda: any(root.glob("answers/*/*.npz"))):
@@ -159,11 +162,11 @@ class AnsweredPair:
     pair: PairFiles
     t1: Segments
     t2: Segments
-    events: ChangeEvents | None
+    events: PairEvents
 
-    def make_labels(self, prompts: Prompts, settings: CEGSettings) -> VLMLabels:
+    def make_labels(self, spec: StoreSpec, settings: CEGSettings) -> VLMLabels:
         """Return the labels under `settings`, whose gammas can differ from the store's."""
-        return make_labels_from_events(self.events, self.t1, self.t2, prompts=prompts, settings=settings)
+        return make_pair_labels(self.events, self.t1, self.t2, spec=spec, settings=settings)
 
 
 def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CEGSettings) -> AnsweredPair:
@@ -176,8 +179,6 @@ def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CE
     t1, t2 = (store.read_answer(store.answer_key(image, pair.window_px)) for image in images)
     if t1 is None or t2 is None:
         raise StoreError(f"{store.root}: holds no answer for the pair '{pair.name}'. Run `semicdvl pseudo` again.")
-    if settings.level == "pixel":
-        return AnsweredPair(pair, t1, t2, None)
     features, at_gsd = None, settings.at_gsd(store.spec.gsd_m)
     if settings.min_cosine is not None or (settings.compares_features and CEG_FEATURES_KEY in store.spec.ceg):
 
@@ -188,9 +189,10 @@ def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CE
     if settings.level == "residual":
         shown = read_pair(pair, with_label=False)
         t1, t2 = prepare_residual_answers(
-            (t1, t2), (shown.t1_HWC, shown.t2_HWC), prompts=store.spec.prompts, settings=at_gsd
+            (t1, t2), (shown.t1_HWC, shown.t2_HWC), prompts=store.spec.searched, settings=at_gsd
         )
-    return AnsweredPair(pair, t1, t2, find_instance_events(t1, t2, store.spec.prompts, at_gsd, features=features))
+    events = find_pair_events(t1, t2, spec=store.spec, settings=at_gsd, features=features)
+    return AnsweredPair(pair, t1, t2, events)
 
 
 def measure_quality(
@@ -224,7 +226,7 @@ def measure_quality(
         truth_HW = read_pair(pair, label_values=LABEL_VALUES).label_HW
         on_pair(kept)
         for gamma in wanted:
-            change_HW = kept.make_labels(store.spec.prompts, replace(settings, gamma=gamma)).change_HW
+            change_HW = kept.make_labels(store.spec, replace(settings, gamma=gamma)).change_HW
             rows[gamma] = _add_pair(rows[gamma], change_HW, truth_HW, share=1 / len(some))
     return [rows[gamma] for gamma in wanted]
 

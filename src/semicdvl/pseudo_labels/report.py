@@ -30,7 +30,7 @@ from semicdvl.pseudo_labels.quality import (
     read_answered_pair,
     select_evenly,
 )
-from semicdvl.pseudo_labels.store import STORE_FOLDERS, PseudoLabelStore
+from semicdvl.pseudo_labels.store import STORE_FOLDERS, PseudoLabelStore, StoreSpec
 from semicdvl.raster.vector.object_stats import UNSURE
 from semicdvl.reports import colours as reports_colours
 from semicdvl.reports import html, line_chart
@@ -104,9 +104,9 @@ def _collect_statistics(
     changed: dict[str, float] = {}
 
     def add_pair(kept: AnsweredPair) -> None:
-        labels = kept.make_labels(store.spec.prompts, settings)
+        labels = kept.make_labels(store.spec, settings)
         objects[kept.pair.name] = list_change_objects(
-            labels, kept.t1, kept.t2, prompts=store.spec.prompts, class_score=settings.gamma_segmentation
+            labels, kept.t1, kept.t2, prompts=store.spec.searched, class_score=settings.gamma_segmentation
         )
         changed[kept.pair.name] = float((labels.change_HW == 1).mean())
 
@@ -138,8 +138,24 @@ def _build_overview(
         warnings.append("No pixel is labelled as changed. Lower gamma, or check the prompts.")
     if settings.level in LEVELS_WITHOUT_GAMMA:
         warnings.append(f"At the {settings.level} level every pixel has a label, whatever gamma is.")
-    lead = f"Searched for {', '.join(store.spec.prompts.find)}; background: {', '.join(store.spec.prompts.background)}."
+    lead = _describe_prompts(store.spec)
     return html.Section("Overview", [html.render_headline(values), html.render_notes(warnings)], lead=lead)
+
+
+def _describe_prompts(spec: StoreSpec) -> str:
+    """Return in words what the VLM was asked for."""
+    if spec.classes is None:
+        return f"Searched for {', '.join(spec.prompts.find)}; background: {', '.join(spec.prompts.background)}."
+    return f"Classes: {', '.join(spec.classes.names)}; change is that of {', '.join(spec.classes.changing)}."
+
+
+def _list_prompts(spec: StoreSpec) -> dict[str, str]:
+    """Return the prompts of each concept, or of each class."""
+    if spec.classes is None:
+        return {"Searched for": ", ".join(spec.prompts.find), "Background": ", ".join(spec.prompts.background)}
+    named = zip(spec.classes.names, spec.classes.words, strict=True)
+    classes = {f"Class {at}: {name}": ", ".join(words) or "no prompt" for at, (name, words) in enumerate(named)}
+    return classes | {"Change is that of": ", ".join(spec.classes.changing)}
 
 
 def _build_gamma_sweep(rows: Sequence[LabelQuality], settings: CEGSettings) -> html.Section:
@@ -207,8 +223,7 @@ def _build_provenance(pairs: Sequence[PairFiles], store: PseudoLabelStore, setti
     spec = store.spec
     facts = {
         "VLM": spec.vlm,
-        "Searched for": ", ".join(spec.prompts.find),
-        "Background": ", ".join(spec.prompts.background),
+        **_list_prompts(spec),
         "Level": settings.level,
         "Thresholds": f"gamma {settings.gamma:g}, for single dates {settings.gamma_segmentation:g}, "
         f"delta {settings.delta:g}, objects from score {settings.instance_score:g} and {settings.min_area_px} px",
@@ -251,7 +266,7 @@ def _build_pictures(
 def _build_pair(pair: PairFiles, store: PseudoLabelStore, settings: CEGSettings) -> Markup:
     """Show one pair: both dates, both answers, the label, and its comparison with the true label."""
     content, kept = read_pair(pair, label_values=LABEL_VALUES), read_answered_pair(pair, store, settings=settings)
-    labels = kept.make_labels(store.spec.prompts, settings)
+    labels = kept.make_labels(store.spec, settings)
     colours = reports_colours.choose_class_colours(store.spec.prompts.words)
     figures = [
         html.render_figure(_shrink_image(content.t1_HWC), "before"),

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semicdvl.atomic_files import hash_file, hash_values, write_atomically, write_bytes_atomically, write_json
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.errors import ConfigError, InputError, StoreError
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
 from semicdvl.pseudo_labels.locks import lock_key
@@ -59,6 +59,14 @@ class _PromptLists(BaseModel):
     background: tuple[str, ...]
 
 
+class _ClassLists(BaseModel):
+    """The classes of a manifest or a record."""
+
+    names: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
+    changing: tuple[str, ...]
+
+
 class _Spec(BaseModel):
     """The specification in a manifest or a record; the names are stored."""
 
@@ -68,6 +76,7 @@ class _Spec(BaseModel):
     prompts: _PromptLists
     ceg: dict[str, Any]
     gsd_m: Annotated[float, Field(gt=0)] | None = None
+    classes: _ClassLists | None = None
 
 
 class _Record(BaseModel):
@@ -94,12 +103,34 @@ class StoreSpec:
         prompts: prompts of the VLM.
         ceg: settings of change event generation, as plain values.
         gsd_m: ground sampling distance in metres per pixel that the VLM was told, if any.
+        classes: the classes of the single-date labels and their prompts, which are then `prompts`; None: the labels are
+            1 for foreground and 0 for background.
     """
 
     vlm: str
     prompts: Prompts
     ceg: dict[str, Any]
     gsd_m: float | None = None
+    classes: ClassPrompts | None = None
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes of the single-date labels."""
+        return 2 if self.classes is None else len(self.classes.names)
+
+    @property
+    def concepts(self) -> tuple[Prompts, ...]:
+        """What is compared between the dates: foreground and background, or each changing class and all others."""
+        return (self.prompts,) if self.classes is None else self.classes.concepts
+
+    @property
+    def searched(self) -> Prompts:
+        """All that is searched for, together, against the rest."""
+        return self.prompts if self.classes is None else self.classes.searched
+
+    def to_plain_dict(self) -> dict[str, Any]:
+        """Return the specification as it is stored: without classes where there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "classes" or value is not None}
 
 
 class PseudoLabelStore:
@@ -120,7 +151,7 @@ class PseudoLabelStore:
             raise StoreError(f"{root}: exists and is not a pseudo-label store. Give an empty or new folder.")
         if (root / "manifest.json").exists():
             _read_manifest(root)
-        content = {"format": "semicdvl-pseudo-store", "version": STORE_VERSION, **asdict(spec)}
+        content = {"format": "semicdvl-pseudo-store", "version": STORE_VERSION, **spec.to_plain_dict()}
         if not (root / "manifest.json").exists() or _read_manifest(root) != json.loads(json.dumps(content)):
             write_json(root / "manifest.json", content)
         return cls(root, spec)
@@ -135,11 +166,12 @@ class PseudoLabelStore:
         spec = _Spec.model_validate(_read_manifest(root))
         try:
             prompts = Prompts(spec.prompts.find, spec.prompts.background)
+            classes = None if spec.classes is None else ClassPrompts(**dict(spec.classes))
         except ConfigError as error:
             raise StoreError(
                 f"{root / 'manifest.json'}: {error} Make the store anew with `semicdvl pseudo`."
             ) from error
-        return cls(root, StoreSpec(spec.vlm, prompts, spec.ceg, spec.gsd_m))
+        return cls(root, StoreSpec(spec.vlm, prompts, spec.ceg, spec.gsd_m, classes))
 
     # -------------------------------------------------------------------------------------------- answers
     def answer_key(self, image: Path, window_px: WindowPx) -> str:
@@ -224,7 +256,8 @@ class PseudoLabelStore:
     def label_key(self, pair: PairFiles) -> str:
         """Return the key of a pair's labels under the current specification."""
         answers = [self.answer_key(image, pair.window_px) for image in (pair.before, pair.after)]
-        return hash_values(answers, self.spec.prompts.find, self.spec.prompts.background, self.spec.ceg)
+        made_by = answers, self.spec.prompts.find, self.spec.prompts.background, self.spec.ceg
+        return hash_values(*made_by, *([] if self.spec.classes is None else [asdict(self.spec.classes)]))
 
     def has_labels(self, pair: PairFiles) -> bool:
         """Return whether the store holds the labels of a pair."""
@@ -242,7 +275,7 @@ class PseudoLabelStore:
             "answers": [self.answer_key(image, pair.window_px) for image in (pair.before, pair.after)],
             "reliable_frac": float((labels.change_HW != 255).mean()),
             "changed_frac": float((labels.change_HW == 1).mean()),
-            "spec": asdict(self.spec),
+            "spec": self.spec.to_plain_dict(),
         }
         write_json(self._path("labels", key, ".json"), record)
         return record
@@ -283,13 +316,15 @@ class PseudoLabelStore:
                 except StoreError as error:
                     wrong.append(str(error))
         for path in sorted((self.root / "labels").glob("*/*.json")):
+            classes = 2
             try:
-                _read_record(path)
+                of_classes = _read_record(path)["spec"]["classes"]
+                classes = 2 if of_classes is None else len(of_classes["names"])
             except StoreError as error:
                 wrong.append(str(error))
-            labels = read_label_png(path.with_suffix(".png"))
-            if labels is None or not all(np.isin(each_HW, (0, 1, IGNORE)).all() for each_HW in vars(labels).values()):
-                wrong.append(str(_damaged_error(path.with_suffix(".png"), "label", "not a picture of 0, 1 and 255")))
+            if not _holds_labels(path.with_suffix(".png"), classes):
+                held = "0, 1 and 255" if classes == 2 else f"0 to {classes - 1} and 255"
+                wrong.append(str(_damaged_error(path.with_suffix(".png"), "label", f"not a picture of {held}")))
         return wrong
 
     def _verify_arrays(self, kind: str, key: str) -> None:
@@ -308,6 +343,15 @@ class PseudoLabelStore:
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         """Return the file of a key; its first two letters are the folder, so that no folder gets too full."""
         return self.root / kind / key[:2] / f"{key}{suffix}"
+
+
+def _holds_labels(path: Path, classes: int) -> bool:
+    """Tell whether a file holds labels of a pair: change, and this many classes at each date."""
+    labels = read_label_png(path)
+    return labels is not None and all(
+        bool(((map_HW < count) | (map_HW == IGNORE)).all())
+        for map_HW, count in ((labels.change_HW, 2), (labels.t1_HW, classes), (labels.t2_HW, classes))
+    )
 
 
 def _read_manifest(root: Path) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+from semicdvl.ceg.prompts import build_class_prompts
 from semicdvl.config import DataConfig, Recipe
 from semicdvl.data import DATASETS
 from semicdvl.data.augment import StrongAugmentation, WeakAugmentation
@@ -30,7 +32,8 @@ def build_method(recipe: Recipe) -> Method:
 def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
     """Return the method with the semantic term where the recipe names classes and labelled pairs have them.
 
-    Its weight is 1, or `method.semantic_weight`.
+    Its weight is 1, or `method.semantic_weight`. Where no labelled pair has them, a VLM's labels must teach them, which
+    `open_label_source` checks.
 
     Raises:
         ConfigError: there is a weight without classes, the method has no such term, or the data names other classes.
@@ -46,12 +49,6 @@ def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
             f"the recipe names classes, which method '{recipe.method.name}' cannot learn. Leave [classes] out, or take "
             "supervised, fixmatch, semicd_vl, unimatch, unimatch_v2 or a guided one."
         )
-    if method.uses_vlm and getattr(method, "decoupled", False) and len(recipe.classes.names) != 2:
-        raise ConfigError(
-            "the VLM's labels of the dates are foreground and background, and the recipe names"
-            f" {len(recipe.classes.names)} classes. Set method.decoupled = false: the VLM then teaches change alone,"
-            " and the labels teach the classes."
-        )
     names = recipe.classes.names
     known = [pair for pair in split.labelled if pair.classes is not None]
     for pair in known:
@@ -61,15 +58,52 @@ def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
                 f"the recipe names the classes {', '.join(names)}, but the labels of '{pair.name}' have the classes "
                 f"{', '.join(pair.classes.legend.names)}. Name the same ones in the same order."
             )
-    if not known:
+    if not known and (weight or not learns_vlm_classes(method)):
         raise DataError(
             f"{recipe.data.root}: the recipe names classes, but no labelled pair has a label of either date. Add"
             " label_A, label_B and classes.toml, or leave [classes] out of the recipe."
         )
-    if "semantic_weight" in recipe.method.options:
+    if not known or "semantic_weight" in recipe.method.options:
         return method
     taught: Method = replace(method, semantic_weight=1.0)  # type: ignore[type-var]
     return taught
+
+
+def learns_vlm_classes(method: Method) -> bool:
+    """Tell whether a VLM's labels of either date teach the segmentation head."""
+    return method.uses_vlm and bool(getattr(method, "decoupled", False))
+
+
+def _check_vlm_classes(recipe: Recipe, store: PseudoLabelStore) -> None:
+    """Refuse a store whose labels of either date are not of the recipe's classes.
+
+    Raises:
+        ConfigError: they are not, or they were made with other prompts.
+    """
+    wanted, made = recipe.classes, store.spec.classes
+    remedy = "Make them with `semicdvl pseudo --classes RECIPE`, or set method.decoupled = false: the VLM then teaches"
+    remedy += " change alone."
+    if made is None:
+        if wanted is not None and len(wanted.names) != 2:
+            raise ConfigError(
+                f"{store.root}: the VLM's labels of the dates are foreground and background, and the recipe names"
+                f" {len(wanted.names)} classes. {remedy}"
+            )
+        return
+    if wanted is None:
+        raise ConfigError(
+            f"{store.root}: the VLM's labels are of the classes {', '.join(made.names)}, and the recipe names none. Add"
+            f" [classes] names = {json.dumps(made.names)}, or set method.decoupled = false."
+        )
+    if wanted.names != made.names:
+        raise ConfigError(
+            f"{store.root}: the VLM's labels are of the classes {', '.join(made.names)}, but the recipe names "
+            f"{', '.join(wanted.names)}. {remedy}"
+        )
+    if wanted.prompts is not None and build_class_prompts(wanted.names, wanted.prompts, wanted.changing) != made:
+        raise ConfigError(
+            f"{store.root}: was made with other prompts, or another `changing`, than the recipe's. {remedy}"
+        )
 
 
 def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
@@ -119,7 +153,7 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> PseudoLab
     """Open the VLM's labels if the method learns from them, and check that every training pair has them.
 
     Raises:
-        ConfigError: the recipe names no store.
+        ConfigError: the recipe names no store, or one of other classes.
         StoreError: labels are missing.
     """
     if not method.uses_vlm:
@@ -131,10 +165,17 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> PseudoLab
         )
     pairs = split.labelled + split.unlabelled
     if recipe.pseudo.source == "semicdvl_png":
+        if learns_vlm_classes(method) and recipe.classes is not None and len(recipe.classes.names) != 2:
+            raise ConfigError(
+                "the published labels of the dates are foreground and background, and the recipe names "
+                f"{len(recipe.classes.names)} classes. Set method.decoupled = false, or take a store."
+            )
         assert recipe.pseudo.change is not None and recipe.pseudo.segmentation is not None
         return PublishedLabels.open(recipe.pseudo.change, recipe.pseudo.segmentation, pairs=pairs)
     assert recipe.pseudo.store is not None
     store = PseudoLabelStore.open(recipe.pseudo.store)
+    if learns_vlm_classes(method):
+        _check_vlm_classes(recipe, store)
     missing = [pair.name for pair in pairs if not store.has_labels(pair)]
     if missing:
         raise StoreError(

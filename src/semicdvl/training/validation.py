@@ -86,7 +86,7 @@ def score_vlm_alone(
     for pair in track(pairs, description="the VLM alone", console=console, transient=True, disable=quiet):
         try:
             answered = read_answered_pair(pair, store, settings=VLM_ALONE_SETTINGS)
-            change_HW = answered.make_labels(store.spec.prompts, VLM_ALONE_SETTINGS).change_HW
+            change_HW = answered.make_labels(store.spec, VLM_ALONE_SETTINGS).change_HW
         except SemicdvlError:  # a comparison only: a training that has ended well must not fail because of it
             return None
         truth_HW = read_pair(pair, label_values=label_values).label_HW

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VLMTargets:
-    """`VLMLabels` of a batch: int64 BHW maps of 0, 1 and IGNORE, augmented like their images."""
+    """`VLMLabels` of a batch: int64 BHW maps of classes and IGNORE, augmented like their images."""
 
     change_BHW: Tensor
     t1_BHW: Tensor

@@ -115,7 +115,9 @@ class DescribedVLM:
 
 @dataclass(frozen=True)
 class VLMLabels:
-    """Pseudo-labels of a pair: change label and single-date labels, uint8 HW maps of 0, 1 and IGNORE (VLM unsure).
+    """Pseudo-labels of a pair: change label and single-date labels, uint8 HW maps; IGNORE where the VLM is unsure.
+
+    Change is 0 or 1; a single-date label is 0 or 1 (foreground), or the index of one of several classes.
 
     Examples:
         >>> import semicdvl as cd
