@@ -26,8 +26,8 @@ from semicdvl.data.class_labels import decode_classes
 from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
-from semicdvl.raster.io.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
+from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import ClassLegend
 

@@ -29,7 +29,8 @@ class Stretch:
     """A linear map of data values to grey values 0-255, per band.
 
     Attributes:
-        low_C, high_C: the data values of each band that become 0 and 255.
+        low_C, high_C: the data values of each band that become 0 and 255; the low one is the larger one where brighter
+            ground has smaller values.
     """
 
     low_C: NDArray[np.float64]
@@ -37,10 +38,16 @@ class Stretch:
 
     def __call__(self, data_CHW: NDArray[Any]) -> NDArray[np.uint8]:
         """Return the data as uint8; values beyond the limits are clipped, NaN becomes 0."""
-        scale_C = 255.0 / np.maximum(self.high_C - self.low_C, 1e-12)
+        scale_C = 255.0 / self._range_C
         scaled_CHW = (data_CHW - self.low_C[:, None, None]) * scale_C[:, None, None]
         image_CHW: NDArray[np.uint8] = np.nan_to_num(np.clip(np.rint(scaled_CHW), 0, 255), nan=0.0).astype(np.uint8)
         return image_CHW
+
+    @property
+    def _range_C(self) -> NDArray[np.float64]:
+        """The range of each band, never 0."""
+        range_C = self.high_C - self.low_C
+        return np.where(np.abs(range_C) < 1e-12, 1e-12, range_C)
 
     def format_limits(self) -> str:
         """Return the limits of every band: `200-3000 210-2900 190-3100`."""
@@ -48,8 +55,8 @@ class Stretch:
 
     def scale(self, data_CHW: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the data as grey values from 0 to 255 that are not rounded."""
-        low_C, high_C = self.low_C[:, None, None], self.high_C[:, None, None]
-        return np.asarray(np.clip(255.0 * (data_CHW - low_C) / np.maximum(high_C - low_C, 1e-12), 0, 255))
+        scaled_CHW = 255.0 * (data_CHW - self.low_C[:, None, None]) / self._range_C[:, None, None]
+        return np.asarray(np.clip(scaled_CHW, 0, 255))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 from tests.support.command import command
-from tests.support.synthetic_rasters import at, city, tif
+from tests.support.synthetic_rasters import at, city, same_pixels, tif
 
-from semicdvl.errors import ConfigError
+from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.pair_reader import open_pair
 
 CLOUD = np.s_[:, 10:28, 20:70]  # 3 % of the image
@@ -64,3 +65,104 @@ def test_given_values_are_black_and_white(tmp_path, capsys):
     for wrong in ("2000,1000", "many"):
         with pytest.raises(ConfigError, match="auto, each, or two data values"):
             open_pair(*pair, stretch=wrong)
+
+
+# ------------------------------------------------------------------------------------------------ scale and offset
+def tag(path, *, scale, offset):
+    with rasterio.open(path, "r+") as target:
+        target.scales, target.offsets = [scale] * target.count, [offset] * target.count
+    return path
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_dates_that_are_stored_with_other_tags_are_compared_as_physical_values(tmp_path, lossless):
+    """As Sentinel-2: the same ground is 1,000 numbers higher since January 2022."""
+    ground = city(150, 200).astype(np.uint16) * 10 + 450
+    first = tag(tif(tmp_path / "t1.tif", ground, at(0, 90)), scale=1e-4, offset=0)
+    second = tag(
+        tif(tmp_path / "t2.tif", ground + np.uint16(1000), at(0, 90)), scale=1e-4, offset=-0.1 if lossless else 0
+    )
+    with open_pair(first, second) as pair:
+        window = pair.read(0, 0, 150, 200)
+        assert sum("scale and offset of its tags" in note for note in pair.notes) == 2
+        difference = window.t2_HWC.astype(int) - window.t1_HWC
+        if lossless:
+            assert np.abs(difference).max() <= 1
+        else:
+            assert difference.mean() > 60, "without a tag the second date is brighter"
+
+
+def test_other_types_of_one_unit_get_one_stretch(tmp_path):
+    ground = city(150, 200)
+    first = tag(tif(tmp_path / "t1.tif", ground.astype(np.uint16) * 10, at(0, 90)), scale=1e-3, offset=0)
+    second = tif(tmp_path / "t2.tif", ground.astype(np.float32) / 100 * 1.2, at(0, 90))
+    with open_pair(first, second) as pair:
+        window = pair.read(0, 0, 150, 200)
+        means = window.t1_HWC.mean(), window.t2_HWC.mean()
+        assert means[1] > means[0] + 15, "brighter ground stays brighter"
+    with open_pair(first, second, stretch="0,2.5") as pair:  # in physical values
+        t1_HWC = pair.read(0, 0, 150, 200).t1_HWC
+        assert np.abs(t1_HWC - ground.transpose(1, 2, 0) * 1.02).max() <= 0.51
+
+
+def test_8_bit_dates_of_other_tags_are_compared_as_physical_values(tmp_path):
+    ground = city(150, 200) // 2
+    first = tag(tif(tmp_path / "t1.tif", ground, at(0, 90)), scale=0.002, offset=0)
+    second = tag(tif(tmp_path / "t2.tif", ground * 2, at(0, 90)), scale=0.001, offset=0)
+    with open_pair(first, second) as pair:
+        window = pair.read(0, 0, 150, 200)
+        assert (window.t1_HWC == window.t2_HWC).all() and np.ptp(window.t1_HWC) == 255
+    tag(second, scale=0.002, offset=0)
+    with open_pair(first, second) as pair:  # equal tags say nothing new
+        assert same_pixels(pair.read(0, 0, 150, 200).t2_HWC, ground * 2)
+
+
+def test_tiles_of_a_mosaic_with_other_tags_are_refused(tmp_path):
+    ground = city(60, 90).astype(np.uint16) * 10
+    tiles = [tif(tmp_path / f"{x}.tif", ground, at(x, 90)) for x in (0, 45)]
+    whole = tif(tmp_path / "b.tif", np.concatenate([ground, ground], axis=2), at(0, 90))
+    for tile in (*tiles, whole):
+        tag(tile, scale=1e-4, offset=-0.1)
+    with open_pair(tiles, whole) as pair:
+        window = pair.read(0, 0, 60, 180)
+        assert (window.t1_HWC == window.t2_HWC).all()
+    tag(tiles[1], scale=1e-4, offset=0)
+    with pytest.raises(InputError, match="other scale and offset tags"):
+        open_pair(tiles, whole)
+
+
+# ------------------------------------------------------------------------------------------------ 8 bits and more
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+def test_grey_values_in_a_wider_type_are_read_as_they_are(tmp_path, dtype):
+    ground = city(150, 200)
+    pair = [tif(tmp_path / "t1.tif", ground, at(0, 90)), tif(tmp_path / "t2.tif", ground.astype(dtype), at(0, 90))]
+    for before, after in (pair, pair[::-1]):
+        with open_pair(before, after) as opened:
+            window = opened.read(0, 0, 150, 200)
+            assert same_pixels(window.t1_HWC, ground) and same_pixels(window.t2_HWC, ground)
+
+
+@pytest.mark.parametrize("changed_frac", [0, 0.3])
+def test_deep_date_is_matched_to_the_8_bit_date(tmp_path, changed_frac):
+    """The 8-bit date was made from such values with limits that are not known."""
+    deep = city(150, 200).astype(np.uint16) * 10 + 450
+    shown = np.clip((deep - 400.0) / 3000 * 255, 0, 255).round().astype(np.uint8)
+    rows = round(150 * changed_frac)
+    deep[:, :rows] = 3300 + (city(rows, 200, seed=7).astype(np.uint16) if rows else 0)  # bright roofs
+    pair = [tif(tmp_path / "t1.tif", shown, at(0, 90)), tif(tmp_path / "t2.tif", deep, at(0, 90))]
+    for before, after in (pair, pair[::-1]):
+        with open_pair(before, after) as opened:
+            window = opened.read(0, 0, 150, 200)
+            difference = window.t1_HWC[rows:].astype(int) - window.t2_HWC[rows:]
+            assert np.abs(difference).mean() < 3
+            assert any("matched to it" in note for note in opened.notes)
+
+
+def test_unrelated_ground_gets_equal_ranges(tmp_path):
+    deep = np.random.default_rng(0).integers(500, 3000, (3, 150, 200)).astype(np.uint16)  # no texture in common
+    pair = [tif(tmp_path / "t1.tif", city(150, 200), at(0, 90)), tif(tmp_path / "t2.tif", deep, at(0, 90))]
+    with open_pair(*pair) as opened:
+        window = opened.read(0, 0, 150, 200)
+        assert any("which is a guess" in note for note in opened.notes)
+        limits = [np.percentile(image_HWC, (1, 99)) for image_HWC in (window.t1_HWC, window.t2_HWC)]
+        assert np.abs(limits[0] - limits[1]).max() < 12

@@ -265,7 +265,7 @@ def _read_image_facts(image: ImageReader) -> ImageFacts:
         dtype=str(dataset.dtypes[image.bands[0] - 1]),
         no_data=_describe_no_data(dataset, image.bands[0]),
         resampled=image.warped,
-        stretch=None if image.stretch is None else image.stretch.format_limits(),
+        stretch=None if image.stretch is None else image.stretch_limits,
         notes=image.notes,
         border=image.border_name,
     )

@@ -19,11 +19,13 @@ from rasterio.windows import Window
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, avoid_antimeridian, find_pixel_offset, move_to_longitudes_of
+from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.collar import LOSSY_COMPRESSIONS, LOSSY_DILATION_PX, MIN_COLLAR_PX, Collar, find_collars
 from semicdvl.raster.io.inputs import ResolvedInput, network_access
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
 from semicdvl.raster.io.pair_stretch import measure_stretch
+from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
 from semicdvl.raster.warp import DisplacementField, find_source_window, warp_window
 
@@ -57,6 +59,9 @@ class ImageReader:
         collars: those that `prepare` found.
         mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files, and what it views.
         notes: what a reader of the result should know about how the file was understood.
+        scaling: what the tags of the file say of its stored values; None: nothing.
+        never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
+        stretch_note: what a reader of the result should know about the stretch.
     """
 
     input: ResolvedInput
@@ -76,6 +81,9 @@ class ImageReader:
     notes: tuple[str, ...] = ()
     collar: str = "auto"
     collars: tuple[Collar, ...] = ()
+    scaling: BandScaling | None = None
+    never_measured: tuple[float, ...] = ()
+    stretch_note: str = ""
 
     @property
     def path(self) -> Path:
@@ -117,6 +125,8 @@ class ImageReader:
             mosaic_views=self.mosaic_views,
             notes=self.notes,
             collar=self.collar,
+            scaling=self.scaling,
+            never_measured=self.never_measured,
         )
 
     def select_rgb(self) -> ImageReader:
@@ -128,6 +138,7 @@ class ImageReader:
             self,
             bands=self.bands[:3],
             stretch=None if stretch is None else Stretch(stretch.low_C[:3], stretch.high_C[:3]),
+            scaling=None if self.scaling is None else self.scaling.select(3),
             cached_sample=None if sample is None else replace(sample, data_CHW=sample.data_CHW[:3]),
         )
 
@@ -147,6 +158,7 @@ class ImageReader:
             height=grid.height,
             resampling=resampling,
             add_alpha=not tagged,  # otherwise ground outside the file would read as valid black
+            **choose_warp_options(dataset),
         )
 
     # -------------------------------------------------------------------------------------------- reading
@@ -214,6 +226,8 @@ class ImageReader:
         valid_HW = mask_HW > 0
         if data_CHW.dtype.kind == "f":
             valid_HW &= np.isfinite(data_CHW).all(axis=0)
+        for value in self.never_measured:
+            valid_HW &= (data_CHW != value).all(axis=0)
         return data_CHW, valid_HW
 
     def _read_error(self, error: RasterioError) -> InputError:
@@ -250,7 +264,7 @@ class ImageReader:
             InputError: no pixel of the overview sample has data, or the pixels cannot be read.
         """
         ready = replace(self, cached_sample=self.read_sample())
-        if np.dtype(self.dataset.dtypes[self.bands[0] - 1]) != np.uint8:
+        if self.data_dtype != np.uint8:
             ready = replace(ready, stretch=measure_stretch(ready.read_sample()))
         ready = ready._find_border()
         if not ready.border.strips:
@@ -259,6 +273,23 @@ class ImageReader:
         shape_hw = (sample.valid_HW.shape[0], sample.valid_HW.shape[1])
         black_HW = ready.read_border(0, 0, grid.height, grid.width, shape_hw=shape_hw)
         return replace(ready, cached_sample=replace(sample, black_HW=black_HW))
+
+    @property
+    def data_dtype(self) -> np.dtype[Any]:
+        """The data type of the stored values."""
+        stored: np.dtype[Any] = np.dtype(self.dataset.dtypes[self.bands[0] - 1])
+        return stored
+
+    def get_scaling(self) -> BandScaling:
+        """Return what makes physical values of the stored ones."""
+        bands = len(self.bands)
+        return BandScaling(np.ones(bands), np.zeros(bands)) if self.scaling is None else self.scaling
+
+    @property
+    def stretch_limits(self) -> str:
+        """The physical values of every band that become black and white: see `Stretch.format_limits`."""
+        assert self.stretch is not None, "the image is read as stored"
+        return self.get_scaling().to_physical(self.stretch).format_limits()
 
     def _find_border(self) -> ImageReader:
         """Return this reader with its border; ground that is tagged as no-data connects regions with the edge."""

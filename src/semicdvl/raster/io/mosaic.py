@@ -26,10 +26,12 @@ from rasterio.vrt import WarpedVRT
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, find_covering_window, find_pixel_offset
-from semicdvl.raster.io.alpha_band import choose_alpha_band
+from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name
 from semicdvl.raster.io.open_dataset import describe_root_cause, list_files, open_dataset, read_grid
-from semicdvl.raster.io.upright_view import require_north_up
+from semicdvl.raster.io.views.sentinel_values import choose_warp_options
+from semicdvl.raster.io.views.tagged_view import open_tagged_view
+from semicdvl.raster.io.views.upright_view import require_north_up
 
 MAX_MOSAIC_PX = 2**31 - 1
 """GDAL's limit for the side of a raster."""
@@ -67,18 +69,31 @@ class MosaicFile:
     fully_valid: bool
 
 
-def open_mosaic(
-    resolved: ResolvedInput, *, alpha: str = "auto"
-) -> tuple[Any, ExitStack, tuple[Path, ...], tuple[str, ...]]:
+@dataclass(frozen=True)
+class Mosaic:
+    """Several files, open as one raster.
+
+    Attributes:
+        dataset: the open dataset.
+        views: what must be closed after it: views held in memory.
+        files: the local files of all parts.
+        notes: how they were understood.
+        never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
+    """
+
+    dataset: Any
+    views: ExitStack
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+    never_measured: tuple[float, ...]
+
+
+def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> Mosaic:
     """Open several files as one raster.
 
     Args:
         resolved: the files.
         alpha: which band says where there is data: see `alpha_band.choose_alpha_band`.
-
-    Returns:
-        The open dataset, what must be closed after it (views held in memory), the local files of all its parts, and
-        notes on how they were understood.
 
     Raises:
         InputError: a file cannot be used, or does not fit the first one (number and type of bands, CRS).
@@ -86,19 +101,21 @@ def open_mosaic(
     first_name = resolved.gdal_names[0]
     paths: list[Path] = []
     notes: dict[str, None] = {}
+    never_measured: dict[float, None] = {}
     with ExitStack() as views:
         outside = resolved.allow_outside
         with open_dataset(first_name, display_name=first_name, allow_outside=outside) as opened:
-            first = choose_alpha_band(opened, first_name, views, alpha=alpha).dataset
+            first = open_tagged_view(opened, first_name, views, alpha=alpha).dataset
             parts = []
             for name in resolved.gdal_names:
                 with open_dataset(name, display_name=name, allow_outside=outside) as dataset:
                     paths += list_files(dataset, name)
                     require_north_up(dataset, name)
-                    choice = choose_alpha_band(dataset, name, views, alpha=alpha)
-                    notes |= {choice.note: None} if choice.note else {}
-                    _check_compatible(name, choice.dataset, first_name, first)
-                    parts.append(_place_file(choice.gdal_name, choice.dataset, read_grid(first), views))
+                    view = open_tagged_view(dataset, name, views, alpha=alpha)
+                    notes |= dict.fromkeys(view.notes)
+                    never_measured |= dict.fromkeys(view.never_measured)
+                    _check_compatible(name, view.dataset, first_name, first)
+                    parts.append(_place_file(view.gdal_name, view.dataset, read_grid(first), views))
             _check_not_one_band_each(resolved, parts, first)
             vrt = _build_vrt(parts, first)
         try:
@@ -106,7 +123,7 @@ def open_mosaic(
         except RasterioError as error:
             problem = f"The files cannot be combined into a mosaic ({describe_root_cause(error)})"
             raise InputError(resolved.display_name, problem, "Build it with `gdalbuildvrt` and give that") from error
-        return mosaic, views.pop_all(), tuple(dict.fromkeys(paths)), tuple(notes)
+        return Mosaic(mosaic, views.pop_all(), tuple(dict.fromkeys(paths)), tuple(notes), tuple(never_measured))
 
 
 def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> None:
@@ -124,6 +141,11 @@ def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> N
         remedy = (
             f"Convert all files of the mosaic to the same bands and type (`gdal_translate -ot {first_dtype} -b ...`)"
         )
+        raise InputError(name, problem, remedy)
+    scalings = [BandScaling.read(image, image.indexes[:bands]) for image in (dataset, first)]
+    if not scalings[0].equals(scalings[1]):
+        problem = f"The image has other scale and offset tags than {first_name}, so equal numbers mean different things"
+        remedy = "Write physical values first (`gdal_translate -unscale -ot Float32 IN OUT`), for all files"
         raise InputError(name, problem, remedy)
 
 
@@ -172,6 +194,7 @@ def _place_file(name: str, dataset: Any, grid: Grid, views: ExitStack) -> Mosaic
         width=width,
         resampling=Resampling.cubic,
         add_alpha=dataset.nodata is None and MaskFlags.alpha not in flags,
+        **choose_warp_options(dataset),
     )
     with view:
         memory_file = views.enter_context(MemoryFile(ext=".vrt"))
@@ -194,7 +217,9 @@ def _build_vrt(parts: Sequence[MosaicFile], first: Any) -> str:
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in grid.transform.to_gdal())
     for number, colour in enumerate(first.colorinterp, start=1):
         if colour != ColorInterp.alpha:  # the mask band takes its place
-            _add_band(root, number, colour, parts, dtype=GDAL_TYPES[first.dtypes[0]], corner=(top, left))
+            band = _add_band(root, number, colour, parts, dtype=GDAL_TYPES[first.dtypes[0]], corner=(top, left))
+            ET.SubElement(band, "Scale").text = repr(float(first.scales[number - 1]))
+            ET.SubElement(band, "Offset").text = repr(float(first.offsets[number - 1]))
     mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
     for part in parts:
         source = _add_source(mask, part, "mask,1", corner=(top, left))
@@ -211,8 +236,8 @@ def _add_band(
     *,
     dtype: str,
     corner: tuple[int, int],
-) -> None:
-    """Add a band of the mosaic, made of the same band of every file."""
+) -> ET.Element:
+    """Return an added band of the mosaic, made of the same band of every file."""
     band = ET.SubElement(root, "VRTRasterBand", dataType=dtype, band=str(number))
     known = colour in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     ET.SubElement(band, "ColorInterp").text = colour.name.capitalize() if known else "Undefined"
@@ -220,6 +245,7 @@ def _add_band(
         source = _add_source(band, part, str(number), corner=corner)
         if not part.fully_valid:
             ET.SubElement(source, "UseMaskBand").text = "true"
+    return band
 
 
 def _add_source(band: ET.Element, part: MosaicFile, source_band: str, *, corner: tuple[int, int]) -> ET.Element:

@@ -9,12 +9,13 @@ from typing import Any
 from rasterio.enums import ColorInterp
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.alpha_band import choose_alpha_band
+from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_access, resolve_input
 from semicdvl.raster.io.mosaic import open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, open_dataset, read_grid
-from semicdvl.raster.io.upright_view import open_upright_view
+from semicdvl.raster.io.views.tagged_view import open_tagged_view
+from semicdvl.raster.io.views.upright_view import open_upright_view
 
 
 def open_image_reader(
@@ -27,7 +28,7 @@ def open_image_reader(
             `raster.io.inputs.resolve_input`.
         bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged in the file, or
             the first three.
-        alpha: which band says where there is data: see `raster.io.alpha_band.choose_alpha_band`.
+        alpha: which band says where there is data: see `raster.io.views.alpha_band.choose_alpha_band`.
         collar: which collars without a no-data tag count as no data: see `raster.io.collar`.
 
     Raises:
@@ -37,16 +38,20 @@ def open_image_reader(
     resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
     with network_access(resolved):
         notes: tuple[str, ...] = ()
+        never_measured: tuple[float, ...] = ()
         if len(resolved.gdal_names) == 1:
             name, views = resolved.display_name, ExitStack()
             dataset = open_dataset(resolved.gdal_names[0], display_name=name, allow_outside=resolved.allow_outside)
             files = list_files(dataset, resolved.gdal_names[0])
         else:
-            dataset, views, files, notes = open_mosaic(resolved, alpha=alpha)
+            mosaic = open_mosaic(resolved, alpha=alpha)
+            dataset, views, files = mosaic.dataset, mosaic.views, mosaic.files
+            notes, never_measured = mosaic.notes, mosaic.never_measured
         try:
             if len(resolved.gdal_names) == 1:
-                choice = choose_alpha_band(dataset, resolved.gdal_names[0], views, alpha=alpha)
-                dataset, notes = choice.dataset, (choice.note,) if choice.note else ()
+                view = open_tagged_view(dataset, resolved.gdal_names[0], views, alpha=alpha)
+                dataset, notes, never_measured = view.dataset, view.notes, view.never_measured
+            tagged = dataset
             upright = open_upright_view(dataset, views, display_name=resolved.display_name)
             dataset, notes = upright.dataset, (*notes, *([upright.note] if upright.note else []))
             grid = read_grid(dataset)
@@ -61,6 +66,8 @@ def open_image_reader(
                 mosaic_views=views,
                 notes=notes,
                 collar=collar,
+                scaling=BandScaling.read(tagged, selected),
+                never_measured=never_measured,
             )
         except BaseException:
             dataset.close()

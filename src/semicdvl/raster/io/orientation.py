@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
@@ -76,6 +77,8 @@ def open_upright(dataset: Any, orientation: int) -> Any:
             target.colorinterp = dataset.colorinterp
             if dataset.nodata is not None:
                 target.nodata = dataset.nodata
+            if dataset.colorinterp[0] == ColorInterp.palette:
+                target.write_colormap(1, dataset.colormap(1))
         upright = memory.open()
         upright.transform  # noqa: B018  (reading it warns, once)
     upright.memory_file = memory  # lives as long as the dataset that reads it

@@ -65,8 +65,10 @@ def _describe_image(reader: ImageReader) -> list[str]:
         dtype = reader.file_dataset.dtypes[0]
         notes.append(
             f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "
-            f"whole overlap, from {reader.stretch.format_limits()}."
+            f"whole overlap, from {reader.stretch_limits}{_describe_scaling(reader)}."
         )
+        if reader.stretch_note:
+            notes.append(f"{reader.path.name}: {reader.stretch_note}.")
     border_frac = reader.measure_border_frac()
     if border_frac > 0:
         notes.append(
@@ -74,6 +76,10 @@ def _describe_image(reader: ImageReader) -> list[str]:
             "overlap); it is treated as no-data (--collar none reads it as ground)."
         )
     return notes
+
+
+def _describe_scaling(reader: ImageReader) -> str:
+    return "" if reader.get_scaling().is_identity else " (with the scale and offset of its tags)"
 
 
 def _describe_resampling(before: ImageReader, after: ImageReader, *, aligned: bool) -> list[str]:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
-from semicdvl.raster.io.alpha_band import check_alpha_choice
 from semicdvl.raster.io.collar import check_collar_choice
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, network_access, resolve_input
 from semicdvl.raster.io.open_dataset import open_dataset, read_grid
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describe_processing
-from semicdvl.raster.io.pair_stretch import choose_stretches, parse_stretch
-from semicdvl.raster.io.upright_view import open_upright_view
+from semicdvl.raster.io.pair_stretch import StoredDate, choose_stretches, parse_stretch
+from semicdvl.raster.io.views.alpha_band import check_alpha_choice
+from semicdvl.raster.io.views.upright_view import open_upright_view
 from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, fit_radiometric_match
 from semicdvl.raster.warp import Alignment
 
@@ -328,13 +328,11 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
 
 
 def _stretch_both(before: ImageReader, after: ImageReader, stretch: str) -> tuple[ImageReader, ImageReader]:
-    """Give both images their stretch to 8 bits; 8-bit data keep none."""
-    if before.stretch is None and after.stretch is None:
-        return before, after
-    stretches = choose_stretches(before.read_sample(), after.read_sample(), stretch=stretch)
+    """Give both images their stretch to 8 bits; 8-bit data keep none, unless their tags say that they differ."""
+    dates = [StoredDate(reader.read_sample(), reader.get_scaling()) for reader in (before, after)]
     first, second = (
-        reader if reader.stretch is None else replace(reader, stretch=chosen)
-        for reader, chosen in zip((before, after), stretches, strict=True)
+        replace(reader, stretch=chosen.stretch, stretch_note=chosen.note)
+        for reader, chosen in zip((before, after), choose_stretches(*dates, stretch=stretch), strict=True)
     )
     return first, second
 

@@ -12,14 +12,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
 
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.raster.io.views.virtual_copy import open_virtual_copy
 
 ALPHA_CHOICES = ("auto", "none")
 """How the alpha band is chosen; the number of a band is possible, too."""
@@ -106,16 +104,14 @@ def are_many_values(values_HW: NDArray[Any]) -> bool:
 
 def _retag(dataset: Any, alpha: int | None, views: ExitStack) -> Any:
     """Open a virtual copy of a dataset in which only the given band is tagged as alpha."""
-    with MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        root = ET.fromstring(memory.read())
-    for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
-        tag = band.find("ColorInterp")
-        tag = ET.SubElement(band, "ColorInterp") if tag is None else tag
-        if number == alpha:
-            tag.text = "Alpha"
-        elif tag.text == "Alpha":
-            tag.text = "Undefined"
-    copy = views.enter_context(MemoryFile(ET.tostring(root), ext=".vrt"))
-    views.callback(dataset.close)
-    return rasterio.open(copy.name)
+
+    def describe(root: ET.Element) -> None:
+        for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
+            tag = band.find("ColorInterp")
+            tag = ET.SubElement(band, "ColorInterp") if tag is None else tag
+            if number == alpha:
+                tag.text = "Alpha"
+            elif tag.text == "Alpha":
+                tag.text = "Undefined"
+
+    return open_virtual_copy(dataset, views, describe=describe)

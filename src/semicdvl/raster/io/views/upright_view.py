@@ -23,6 +23,7 @@ from rasterio.warp import transform
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import FULL_CIRCLE_DEG, WGS84
 from semicdvl.raster.io.open_dataset import describe_root_cause
+from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 
 MIN_CONTROL_POINTS = 3
 
@@ -117,7 +118,7 @@ def _open_rectified(dataset: Any, views: ExitStack, display_name: str) -> Any:
     flags = dataset.mask_flag_enums[0]
     tagged = dataset.nodata is not None or MaskFlags.alpha in flags
     rpcs = dataset.rpcs if dataset.transform.is_identity and not dataset.gcps[0] else None
-    options = {} if rpcs is None else {"RPC_HEIGHT": f"{rpcs.height_off}"}
+    options = choose_warp_options(dataset) | ({} if rpcs is None else {"RPC_HEIGHT": f"{rpcs.height_off}"})
     try:
         view = WarpedVRT(
             dataset, crs=_choose_crs(dataset), resampling=Resampling.cubic, add_alpha=not tagged, **options
@@ -169,6 +170,7 @@ def _open_reordered(dataset: Any, views: ExitStack) -> Any:
         width=dataset.width,
         resampling=Resampling.nearest,
         add_alpha=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        **choose_warp_options(dataset),
     )
     views.callback(dataset.close)
     return view
