@@ -149,6 +149,11 @@ class PseudoConfig(ConfigSection):
         None, description="semicdvl_png: folder with the published single-date labels in `A` and `B`"
     )
 
+    shuffled: bool = Field(
+        False,
+        description="give each training pair the labels of another one: a control, in which a VLM that helps must not",
+    )
+
     @model_validator(mode="after")
     def _require_its_folders(self) -> PseudoConfig:
         """Require the folders of the source."""

@@ -213,3 +213,21 @@ def test_spread_follows_a_shift(values: list[float], shift: float) -> None:
     assert moved.mean == pytest.approx(one.mean + shift, abs=1e-9)
     assert moved.deviation == pytest.approx(one.deviation, abs=1e-9)
     assert one.deviation >= 0
+
+
+def test_runs_with_classes_have_columns_of_semantic_change(tmp_path: Path) -> None:
+    def add_classes(one: dict[str, Any], sek: float) -> dict[str, Any]:
+        semantic = {"semantic_sek": sek, "semantic_f_scd": 0.75, "semantic_miou": 0.5}
+        return one | {"test": one["test"] | semantic}
+
+    known = [add_classes(one, 0.1 if one["method"] == "A" else 0.3) for one in OUTCOMES if one["status"] == "finished"]
+    text = render_markdown(known, title="t", compared=[("B", "A")])
+    assert "| SeK, val-best | F_scd, val-best | mIoU, val-best |" in text
+    assert "0.100 ± 0.000 | 0.750 ± 0.000" in text
+    assert "difference in SeK, seed by seed" in text and "| B - A | 5 % | +0.200 ± 0.000 |" in text
+    write_csv(tmp_path / "results.csv", known)
+    with (tmp_path / "results.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {row["semantic_sek_val_best"] for row in rows} == {"0.1", "0.3"}
+    assert {row["semantic_sek_last"] for row in rows} == {""}, "the last step was not scored by classes here"
+    assert "SeK" not in render_markdown(OUTCOMES, title="t", compared=[("B", "A")])

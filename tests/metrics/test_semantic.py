@@ -107,3 +107,16 @@ def test_a_class_beyond_the_last_one_is_refused() -> None:
     one = np.array([[1]])
     with pytest.raises(ValueError, match="holds 2; classes are 0 to 1 and 255"):
         SemanticCounts.from_maps(one, one + 1, one, true_change_HW=one, true_t1_HW=one, true_t2_HW=one, class_count=2)
+
+
+def test_counts_survive_as_a_row_of_numbers() -> None:
+    rng = np.random.default_rng(3)
+    change_HW, truth_HW = rng.integers(0, 2, (2, 9, 11))
+    maps = rng.integers(0, 4, (4, 9, 11))
+    counts = SemanticCounts.from_maps(
+        change_HW, *maps[:2], true_change_HW=truth_HW, true_t1_HW=maps[2], true_t2_HW=maps[3], class_count=4
+    )
+    again = SemanticCounts.from_numbers(counts.to_numbers(), class_count=4)
+    total = SemanticCounts.make_empty(4) + again
+    for name, value in vars(counts).items():
+        assert np.array_equal(vars(total)[name], value), name

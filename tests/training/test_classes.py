@@ -21,8 +21,8 @@ from semicdvl.data.readers.folder import read_folder
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.training.batches import normalise_images
-from semicdvl.training.evaluate import RunScores, evaluate_classes, evaluate_run
-from semicdvl.training.parts import build_method, make_split, open_label_source, teach_classes
+from semicdvl.training.evaluate import RunScores, evaluate_network, evaluate_run
+from semicdvl.training.parts import ShuffledLabels, build_method, make_split, open_label_source, teach_classes
 from semicdvl.training.run import train_recipe
 from semicdvl.types import Outputs
 
@@ -82,7 +82,8 @@ def test_scores_counted_by_hand(tmp_path: Path) -> None:
     }.items():
         save(tmp_path / folder / "x.png", array.astype(np.uint8))
     (tmp_path / "classes.toml").write_text('names = ["house", "grass", "water"]\n')
-    found = evaluate_classes(_Oracle(), read_folder(tmp_path).pairs, NAMES, device=torch.device("cpu"))
+    cpu = torch.device("cpu")
+    found = evaluate_network(_Oracle(), read_folder(tmp_path).pairs, device=cpu, classes=NAMES).classes
     assert found is not None
     scores = found.compute_scores()
     assert scores["semantic_miou"] == 1 and scores["semantic_f_scd"] == pytest.approx(3 / 4)
@@ -91,7 +92,7 @@ def test_scores_counted_by_hand(tmp_path: Path) -> None:
     assert scores["changed_same_class_frac"] == 1 / 2 and scores["unchanged_other_class_frac"] == 1 / 2
     assert found.counts.transitions_KK.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
     with pytest.raises(DataError, match=r"has the classes house, grass, water, but the run knows house, grass\."):
-        evaluate_classes(_Oracle(), read_folder(tmp_path).pairs, NAMES[:2], device=torch.device("cpu"))
+        evaluate_network(_Oracle(), read_folder(tmp_path).pairs, device=cpu, classes=NAMES[:2])
 
 
 def test_the_weight_is_1_where_labels_teach_the_classes(classified: Path) -> None:
@@ -173,3 +174,25 @@ def test_stores_that_do_not_fit_the_recipe_are_refused(data: Path, store: Path, 
         _open(_guided(data, class_store, named, method__decoupled=False))
     with pytest.raises(ConfigError, match=r"prompts names 'hose', which is no class\. Did you mean 'house'\?"):
         _guided(data, class_store, named | {"prompts": {"hose": ["roof"]}})
+
+
+def test_validation_and_the_record_have_the_scores_of_classes(classified: Path, tmp_path: Path) -> None:
+    trained = train_recipe(_recipe(classified, train__steps=2, train__eval_every=2), tmp_path / "run", quiet=True)
+    assert {"semantic_sek", "semantic_f_scd", "semantic_miou"} < set(trained.val)
+    assert {"semantic_sek", "iou_before_house", "right_transitions_frac"} < set(trained.test)
+    again = train_recipe(_recipe(classified, train__steps=2, train__eval_every=2), tmp_path / "run", quiet=True)
+    assert again.test.keys() == trained.test.keys(), "read from the record"
+
+
+def test_shuffled_labels_are_those_of_another_pair(data: Path, class_store: Path) -> None:
+    plain = _guided(data, class_store, {"names": list(NAMES)}).model_dump(mode="json")
+    plain["pseudo"]["shuffled"] = True
+    source, again = (_open(parse_recipe(plain, source="test")) for _ in range(2))
+    assert isinstance(source, ShuffledLabels) and source.other == again.other
+    split = make_split(parse_recipe(plain, source="test").data)
+    pairs = split.labelled + split.unlabelled
+    others = [source.other[pair.before, pair.after, pair.window_px] for pair in pairs]
+    assert {pair.name for pair in others} == {pair.name for pair in pairs}, "each is given away once"
+    assert all(pair != other for pair, other in zip(pairs, others, strict=True))
+    read = source.read_labels(pairs[0])
+    assert (read.t2_HW == source.source.read_labels(others[0]).t2_HW).all()

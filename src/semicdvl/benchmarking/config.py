@@ -63,6 +63,11 @@ class CityEntry(DataEntry):
     first_seed: int = Field(100, ge=0, description="seed of the first city; the others follow")
     city: dict[str, float] = Field(default_factory=dict, description="fields of CitySpec, such as {haze = 0.3}")
     vlm: dict[str, float] = Field(default_factory=dict, description="fields of AnswerErrors, such as {miss_frac = 0.3}")
+    classes: bool = Field(
+        False,
+        description="the patches have the classes of both dates (building, road, vegetation, bare, water), and the "
+        "VLM's labels are of these; it is not asked for bare ground",
+    )
 
 
 class RealEntry(DataEntry):

@@ -9,7 +9,7 @@ from typing import Any
 
 from semicdvl.atomic_files import hash_values, write_atomically, write_json
 from semicdvl.benchmarking.config import CEGConfig, CityEntry, FolderEntry, RealEntry
-from semicdvl.ceg.prompts import PROMPT_SETS
+from semicdvl.ceg.prompts import PROMPT_SETS, ClassPrompts, Prompts, build_class_prompts
 from semicdvl.data import splits
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.readers import folder, real_pairs
@@ -21,7 +21,7 @@ from semicdvl.registry import build_part, suggest_nearest
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.vlm_answers import AnswerErrors, write_answers
-from semicdvl.synthetic.write import write_city_patches
+from semicdvl.synthetic.write import PATCH_CLASSES, write_city_patches
 from semicdvl.training.parts import make_split
 from semicdvl.types import VLM, PairFiles, Split
 from semicdvl.vlms import VLMS
@@ -74,20 +74,41 @@ def prepare_data(entry: CityEntry | RealEntry | FolderEntry, out: Path) -> Prepa
         ConfigError, DataError, InputError: the entry, or what it names, cannot be used.
         OutputError: `out` cannot be written.
     """
-    home = out / f"{entry.name}-{hash_values(entry.model_dump(mode='json'), STORE_VERSION)[:8]}"
+    home = out / f"{entry.name}-{hash_values(_describe_entry(entry), STORE_VERSION)[:8]}"
     if isinstance(entry, CityEntry):
         return _prepare_cities(entry, home)
     return _prepare_real_pairs(entry, home) if isinstance(entry, RealEntry) else _prepare_folder(entry, home)
 
 
+def _describe_entry(entry: CityEntry | RealEntry | FolderEntry) -> dict[str, Any]:
+    """Return what determines a data set; keys that version 0.1 did not have only where they have an influence."""
+    plain = entry.model_dump(mode="json")
+    return {name: value for name, value in plain.items() if name != "classes" or value}
+
+
 # ------------------------------------------------------------------------------------------------ synthetic cities
+CITY_CLASS_PROMPTS = build_class_prompts(
+    tuple(each.name for each in PATCH_CLASSES),
+    {"building": ("house", "building"), "road": ("road",), "vegetation": ("grass", "tree"), "water": ("water",)},
+    ("building",),
+)
+"""What the simulated VLM is asked for each class; it knows no word for bare ground, and buildings alone change."""
+
+
 def _prepare_cities(entry: CityEntry, home: Path) -> PreparedData:
     """Render the cities, simulate the VLM's answers, and generate the labels of the training patches."""
     if not (home / READY_FILE).exists():
         _render_cities(entry, home)
         trained = folder.read_folder(home / "pairs").select_subset("train")
-        _fill_store(trained, files.build_precomputed(weights=home / "answers"), entry.ceg, home / "store", gsd_m=None)
-        write_json(home / READY_FILE, entry.model_dump(mode="json"))
+        _fill_store(
+            trained,
+            files.build_precomputed(weights=home / "answers"),
+            entry.ceg,
+            home / "store",
+            gsd_m=None,
+            prompts=CITY_CLASS_PROMPTS if entry.classes else PROMPT_SETS["buildings"],
+        )
+        write_json(home / READY_FILE, _describe_entry(entry))
     dataset = folder.read_folder(home / "pairs", name=entry.name)
     return PreparedData(entry.name, home / "pairs", home / "store", home / "splits", _split_by_fraction(dataset))
 
@@ -102,7 +123,9 @@ def _render_cities(entry: CityEntry, home: Path) -> None:
         names: list[str] = []
         for _ in range(count):
             city = generate_city(replace(spec, seed=seed, size_px=entry.city_px))
-            pairs = write_city_patches(city, home / "pairs", size_px=entry.patch_px)
+            pairs = write_city_patches(
+                city, home / "pairs", size_px=entry.patch_px, classes=PATCH_CLASSES if entry.classes else None
+            )
             names += [pair.name for pair in pairs]
             if subset == "train":
                 place, size_px = home / "pairs", entry.patch_px
@@ -158,10 +181,16 @@ def _split_by_fraction(dataset: ChangeDataset, **shares: float) -> Callable[[flo
     return make_fraction_split
 
 
-def _fill_store(pairs: tuple[PairFiles, ...], vlm: VLM, ceg: CEGConfig, store: Path, *, gsd_m: float | None) -> None:
+def _fill_store(
+    pairs: tuple[PairFiles, ...],
+    vlm: VLM,
+    ceg: CEGConfig,
+    store: Path,
+    *,
+    gsd_m: float | None,
+    prompts: Prompts | ClassPrompts = PROMPT_SETS["buildings"],
+) -> None:
     """Fill a pseudo-label store as `semicdvl pseudo` does."""
     settings = ceg.make_settings(vlm)
-    for _ in generate_labels(
-        pairs, vlm=vlm, prompts=PROMPT_SETS["buildings"], settings=settings, root=store, gsd_m=gsd_m
-    ):
+    for _ in generate_labels(pairs, vlm=vlm, prompts=prompts, settings=settings, root=store, gsd_m=gsd_m):
         pass

@@ -28,7 +28,7 @@ RECIPE_MODEL = "recipe's"
 KEYS_SINCE_0_2: dict[str, dict[str, Any]] = {
     "": {"classes": None},
     "data": {"group": None},
-    "pseudo": {"source": "store", "change": None, "segmentation": None},
+    "pseudo": {"source": "store", "change": None, "segmentation": None, "shuffled": False},
     "train": {"ema_ramp": False},
 }
 """Keys of recipes, by section, that version 0.1 did not have, with the values that train as it did."""
@@ -111,6 +111,7 @@ def check_suite(suite: Suite) -> None:
         content = _apply_changes(suite, method, model)
         anywhere = {"root": ".", "labelled": 1.0, "split": None, "unlabelled": None}
         content["data"] = content.get("data", {}) | anywhere
+        content |= {"pseudo": content["pseudo"] | {"store": "."}} if "pseudo" in content else {}
         try:
             recipe = parse_recipe(content, source=str(method.recipe))
             _find_incompatibility(recipe, is_refused=not suite.models and _has_labels(suite, method, recipe))
@@ -192,7 +193,7 @@ def _has_labels(suite: Suite, method: MethodEntry, recipe: Recipe) -> bool:
 def _apply_changes(suite: Suite, method: MethodEntry, model: ModelEntry) -> dict[str, Any]:
     """Return the plain recipe of a method with the suite's, its own and the network's changes."""
     content = read_with_base(method.recipe)
-    content.pop("pseudo", None)
+    content.pop("pseudo", None)  # which store is decided by the data
     for changes in (suite.set, method.set, {"model": model.set} if model.set else {}):
         content = merge_recipes(content, changes)
     return content
@@ -235,6 +236,7 @@ class _JobContext:
         None: the method needs a VLM's labels and there are none.
         """
         content = self._build_content(self.method)
+        pseudo = content.pop("pseudo", {})
         if self.method.steps_of is not None:
             content["train"] = self._adopt_length(self.method.steps_of, content.get("train", {}))
         source = f"{self.method.recipe} with the suite's changes"
@@ -244,7 +246,7 @@ class _JobContext:
         store = self.method.store or self.place.store
         if store is None:
             return None
-        return parse_recipe(content | {"pseudo": {"store": str(store)}}, source=source)
+        return parse_recipe(content | {"pseudo": pseudo | {"store": str(store)}}, source=source)
 
     def _build_content(self, method: MethodEntry) -> dict[str, Any]:
         """Return the plain recipe of a method at this place."""

@@ -13,11 +13,11 @@ from semicdvl.benchmarking.results import (
     SELECTED_STEPS,
     Outcome,
     TextTable,
-    build_difference_table,
     build_score_table,
     describe_status,
     format_percent,
     group_over_seeds,
+    list_difference_tables,
     list_failures,
 )
 from semicdvl.reports import html
@@ -52,8 +52,7 @@ def write_report(
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
         parts = [_render_table(build_score_table(group_over_seeds(own)))]
-        differences = build_difference_table(own, compared)
-        parts += [_render_table(differences)] if differences else []
+        parts += [_render_table(table) for table in list_difference_tables(own, compared)]
         sections.append(html.Section(data, [*parts, html.render_notes(list_failures(own))]))
     words = [
         html.render_paragraph(strip_markdown(note)) for note in (SCORES_NOTE, DIFFERENCES_NOTE, *notes) if note.strip()

@@ -18,6 +18,8 @@ from semicdvl.benchmarking.significance import PairedTests
 
 SCORE_COLUMNS = ("iou", "f1", "precision", "recall")
 SCORE_TITLES = {"iou": "IoU^c", "f1": "F1", "precision": "precision", "recall": "recall"}
+SEMANTIC_TITLES = {"semantic_sek": "SeK", "semantic_f_scd": "F_scd", "semantic_miou": "mIoU"}
+"""Scores of runs that know classes of each date; on data without classes there are no such columns."""
 SELECTED_STEPS = {"test": "val-best", "test_last": "last", "test_best": "test-best"}
 """Key of an outcome's test scores -> which step they are of."""
 Outcome = dict[str, Any]
@@ -57,7 +59,9 @@ class ResultGroup:
 
     def compute_score_spread(self, which: str, score: str) -> Spread | None:
         """Return the spread of a score over the finished seeds; `which` is a key of `STEPS`."""
-        return Spread.from_values([one[which][score] for one in self._list_finished() if one.get(which)])
+        return Spread.from_values(
+            [one[which][score] for one in self._list_finished() if one.get(which) and one[which].get(score) is not None]
+        )
 
     def compute_cost_spread(self, key: str) -> Spread | None:
         """Return the spread of steps, seconds or memory."""
@@ -95,7 +99,8 @@ COST_COLUMNS = ("best_step", "seconds", "peak_mib", "peak_gpu_mib")
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write one line per run; all scores are of test pairs; the suffix names the step."""
     sides = ("labelled", "unlabelled", "val", "test")
-    scores = [f"{score}_{step.replace('-', '_')}" for step in SELECTED_STEPS.values() for score in SCORE_COLUMNS]
+    columns = (*SCORE_COLUMNS, *list_semantic_scores(outcomes))
+    scores = [f"{score}_{step.replace('-', '_')}" for step in SELECTED_STEPS.values() for score in columns]
     header = [*PLACE_COLUMNS, "status", *(f"{side}_pairs" for side in sides), *scores, *COST_COLUMNS, "error"]
     with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
@@ -107,10 +112,14 @@ def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
                 describe_status(one),
                 *(pairs.get(side, "") for side in sides),
             ]
-            line += [
-                _format_number((one.get(step) or {}).get(score)) for step in SELECTED_STEPS for score in SCORE_COLUMNS
-            ]
+            line += [_format_number((one.get(step) or {}).get(score)) for step in SELECTED_STEPS for score in columns]
             writer.writerow([*line, *(_format_number(one.get(key)) for key in COST_COLUMNS), one.get("error", "")])
+
+
+def list_semantic_scores(outcomes: Iterable[Outcome]) -> list[str]:
+    """Return the scores of classes that some run has."""
+    having = [one.get("test") or {} for one in outcomes]
+    return [score for score in SEMANTIC_TITLES if any(score in scores for scores in having)]
 
 
 def _format_number(value: float | None) -> str:
@@ -144,19 +153,21 @@ def build_score_table(rows: Sequence[ResultGroup]) -> TextTable:
     """Return the table of a data set: a line per method, network and fraction."""
     several = len({row.model for row in rows}) > 1
     watched = any(row.compute_score_spread("test_best", "iou") for row in rows)
+    semantic = list_semantic_scores(one for row in rows for one in row.outcomes)
     on_gpu = any(row.compute_cost_spread("peak_gpu_mib") for row in rows)
     head = [
         "method",
         *(["network"] if several else []),
         "labels",
         *(f"{SCORE_TITLES[score]}, val-best" for score in SCORE_COLUMNS),
+        *(f"{SEMANTIC_TITLES[score]}, val-best" for score in semantic),
     ]
     head += ["IoU^c, last", *(["IoU^c, test-best"] if watched else []), "steps", "seconds", "memory MiB"]
     head += [*(["GPU memory MiB"] if on_gpu else []), "runs"]
     lines = []
     for row in sorted(rows, key=lambda row: row.labelled):
         line = [row.method, *([row.model] if several else []), format_percent(row.labelled)]
-        line += [_format_spread(row.compute_score_spread("test", score)) for score in SCORE_COLUMNS] + [
+        line += [_format_spread(row.compute_score_spread("test", score)) for score in (*SCORE_COLUMNS, *semantic)] + [
             _format_spread(row.compute_score_spread("test_last", "iou"))
         ]
         line += [_format_spread(row.compute_score_spread("test_best", "iou"))] if watched else []
@@ -167,9 +178,9 @@ def build_score_table(rows: Sequence[ResultGroup]) -> TextTable:
 
 
 def compare_methods(
-    outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str
+    outcomes: Sequence[Outcome], better: str, other: str, *, labelled: float, model: str, score: str = "iou"
 ) -> PairedTests | None:
-    """Return the tests of IoU^c of one method minus that of another, over the seeds that both finished.
+    """Return the tests of a score of one method minus that of another, over the seeds that both finished.
 
     A detector that is not trained has no share of labels (0): it is compared with methods of any share, and one run
     may count for several seeds.
@@ -178,8 +189,9 @@ def compare_methods(
     places = set()
     for one in outcomes:
         here = one["labelled"] == 0 or (one["labelled"], one["model"]) == (labelled, model)
-        if one["method"] in found and here and one["status"] == "finished":
-            found[one["method"]] |= dict.fromkeys(one.get("seeds", [one["seed"]]), one["test"]["iou"])
+        has_score = one["status"] == "finished" and one["test"].get(score) is not None
+        if one["method"] in found and here and has_score:
+            found[one["method"]] |= dict.fromkeys(one.get("seeds", [one["seed"]]), one["test"][score])
             places.add((one["labelled"], one["model"]))
     if (labelled, model) not in places:
         return None  # two detectors are compared once, at 0
@@ -188,20 +200,29 @@ def compare_methods(
     )
 
 
-def build_difference_table(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]]) -> TextTable | None:
-    """Return the table of paired differences; None without one."""
+def list_difference_tables(outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]]) -> list[TextTable]:
+    """Return the tables of paired differences: in IoU^c, and in SeK where runs know classes."""
+    scores = {"iou": "IoU^c"} | {name: SEMANTIC_TITLES[name] for name in list_semantic_scores(outcomes)[:1]}
+    tables = [build_difference_table(outcomes, compared, score=score, title=title) for score, title in scores.items()]
+    return [table for table in tables if table is not None]
+
+
+def build_difference_table(
+    outcomes: Sequence[Outcome], compared: Sequence[tuple[str, str]], *, score: str = "iou", title: str = "IoU^c"
+) -> TextTable | None:
+    """Return the table of paired differences of a score; None without one."""
     models = list(dict.fromkeys(one["model"] for one in outcomes))
     lines = []
     for better, other in compared:
         for labelled in sorted({one["labelled"] for one in outcomes}):
             for model in models:
-                tests = compare_methods(outcomes, better, other, labelled=labelled, model=model)
+                tests = compare_methods(outcomes, better, other, labelled=labelled, model=model, score=score)
                 if tests is None:
                     continue
                 name = f"{better} - {other}" + (f", {model}" if len(models) > 1 else "")
                 lines.append((name, format_percent(labelled), *_format_tests(tests)))
     head = (
-        "difference in IoU^c, seed by seed",
+        f"difference in {title}, seed by seed",
         "labels",
         "mean ± spread",
         "95 % interval",
@@ -257,9 +278,9 @@ def render_markdown(
     lines = [f"# {title}", ""]
     for data in dict.fromkeys(one["data"] for one in outcomes):
         own = [one for one in outcomes if one["data"] == data]
-        differences, bad = build_difference_table(own, compared), list_failures(own)
+        differences, bad = list_difference_tables(own, compared), list_failures(own)
         lines += [f"## {data}", "", *_render_markdown_table(build_score_table(group_over_seeds(own))), ""]
-        lines += [*_render_markdown_table(differences), ""] if differences else []
+        lines += [line for table in differences for line in (*_render_markdown_table(table), "")]
         lines += [*(f"- {one}" for one in bad), ""] if bad else []
     return "\n".join([*lines, SCORES_NOTE, "", DIFFERENCES_NOTE, *notes]) + "\n"
 

@@ -24,11 +24,14 @@ from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
 from semicdvl.reading.json_files import read_json
-from semicdvl.training.evaluate import evaluate_network
+from semicdvl.training.evaluate import HEADLINE_SCORES, evaluate_network
 from semicdvl.training.run import train_recipe
+from semicdvl.training.validation import list_scored_classes
 from semicdvl.worker_processes import end_with_parent
 
 REPORTED_SCORES = ("iou", "f1", "precision", "recall")
+SEMANTIC_SCORES = tuple(f"semantic_{name}" for name in HEADLINE_SCORES)
+"""Further ones of runs that know classes."""
 
 
 def run_benchmark_job(job_file: Path) -> dict[str, Any]:
@@ -82,7 +85,9 @@ def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
 
 def _select_scores(scores: Mapping[str, float]) -> dict[str, float | None]:
     """Return the reported scores for a table: 0 where one is undefined, as the precision where no change was found."""
-    found = {name: scores.get(name) for name in REPORTED_SCORES}
+    found = {
+        name: scores.get(name) for name in (*REPORTED_SCORES, *(name for name in SEMANTIC_SCORES if name in scores))
+    }
     return {name: value if value is None or math.isfinite(value) else 0.0 for name, value in found.items()}
 
 
@@ -100,8 +105,12 @@ def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.train.device != "cpu" else "cpu")
     pairs = read_split(run / "split.json").test
     return evaluate_network(
-        model.eval().to(device), pairs, device=device, label_values=recipe.data.label_values
-    ).compute_scores()
+        model.eval().to(device),
+        pairs,
+        device=device,
+        label_values=recipe.data.label_values,
+        classes=list_scored_classes(recipe),
+    ).list_meaningful_scores()
 
 
 if __name__ == "__main__":

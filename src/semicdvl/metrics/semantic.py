@@ -14,6 +14,7 @@ per cent.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +203,24 @@ class SemanticCounts:
         if self.t1_KK.shape != other.t1_KK.shape:
             raise ValueError(f"counts of {len(self.t1_KK) - 1} and of {len(other.t1_KK) - 1} classes cannot be pooled")
         return SemanticCounts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    @classmethod
+    def make_empty(cls, class_count: int) -> SemanticCounts:
+        """Return the counts of no pixel."""
+        return cls.from_numbers([0] * (2 * (class_count + 1) ** 2 + 2 * class_count**2 + 3), class_count=class_count)
+
+    def to_numbers(self) -> list[int]:
+        """Return all counts in a row, so that other processes' can be added."""
+        return [int(number) for value in vars(self).values() for number in np.ravel(value)]
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[int], *, class_count: int) -> SemanticCounts:
+        """Return the counts of `to_numbers`."""
+        sides = (class_count + 1, class_count + 1, class_count, class_count)
+        ends = np.cumsum([side**2 for side in sides])
+        *parts, (right, same, other) = np.split(np.asarray(numbers, np.int64), ends)
+        matrices = [part.reshape(side, side) for part, side in zip(parts, sides, strict=True)]
+        return cls(matrices[0], matrices[1], matrices[2], matrices[3], int(right), int(same), int(other))
 
     @property
     def scores(self) -> SemanticScores:

@@ -25,13 +25,15 @@ from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
-from semicdvl.types import IGNORE, LabelledBatch, PairFiles
+from semicdvl.types import IGNORE, LabelledBatch, Outputs, PairFiles
 
 LabelValues = Mapping[int, int] | None
 CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts)
 CHANGE_HEAD = frozenset({"change"})
 SEMANTIC_HEADS = CHANGE_HEAD | {"segmentation"}
 Validator = Callable[[nn.Module, torch.device], dict[str, float]]
+HEADLINE_SCORES = ("sek", "f_scd", "miou")
+"""Scores of semantic change that are logged at every validation."""
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
 """Decoded images that validation keeps."""
@@ -63,6 +65,11 @@ class ClassEvaluation:
             "unchanged_other_class_frac": float(divide_counts(counts.unchanged_other_class, unchanged)),
         }
 
+    def compute_headline_scores(self) -> dict[str, float]:
+        """Return the scores that a validation logs; undefined ones are 0."""
+        scores = self.counts.scores
+        return {f"semantic_{name}": _replace_nan(getattr(scores, name)) for name in HEADLINE_SCORES}
+
 
 class RunScores(dict[str, float]):
     """The scores of a run by name.
@@ -76,10 +83,11 @@ class RunScores(dict[str, float]):
 
 @dataclass(frozen=True)
 class PairSetCounts:
-    """Counts over a set of pairs, by pixel and by object."""
+    """Counts over a set of pairs, by pixel and by object, and of the classes of both dates."""
 
     pixels: ConfusionCounts
     objects: ObjectCounts
+    classes: ClassEvaluation | None = None
 
     def compute_scores(self) -> dict[str, float]:
         """Return the numbers by name."""
@@ -98,7 +106,7 @@ class PairSetCounts:
         if self.objects.actual == 0:
             missing = ("iou", "f1", "recall", "kappa", "object_recall", "object_f1")
             scores |= dict.fromkeys(missing, math.nan)
-        return scores
+        return scores if self.classes is None else scores | self.classes.compute_scores()
 
 
 def compute_pixel_scores(counts: ConfusionCounts) -> dict[str, float]:
@@ -121,6 +129,7 @@ def evaluate_network(
     device: torch.device,
     label_values: LabelValues = None,
     processes: ProcessGroup | None = None,
+    classes: tuple[str, ...] = (),
 ) -> PairSetCounts:
     """Compare a network in eval mode with the labels of pairs, each at its full size.
 
@@ -130,29 +139,52 @@ def evaluate_network(
         device: where to compute.
         label_values: as in `data.images.read_mask`.
         processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
+        classes: names of the classes of its segmentation heads, if they are to be scored, too.
+
+    Raises:
+        DataError: the pairs have other classes.
     """
     processes = processes or ProcessGroup(0, 1, device)
-    pixels, objects = ConfusionCounts(), ObjectCounts()
+    check_class_names(pairs, classes)
+    pixels, objects, of_classes = ConfusionCounts(), ObjectCounts(), _start_class_counts(classes)
     cache = ImageCache(0, label_values=label_values)
-    for predicted_HW, label_HW in _predict_pairs(model, processes.take_share(pairs), device=device, cache=cache):
-        pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
-        objects += count_objects(predicted_HW, label_HW)
-    return PairSetCounts(_sum_over_processes(pixels, processes), _sum_over_processes(objects, processes))
+    for batch in _predict_batches(model, processes.take_share(pairs), device=device, cache=cache, classes=classes):
+        for predicted_HW, label_HW in zip(batch.change_BHW, batch.label_BHW, strict=True):
+            pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
+            objects += count_objects(predicted_HW, label_HW)
+        of_classes = _add_class_counts(of_classes, batch.classes)
+    return PairSetCounts(
+        _sum_over_processes(pixels, processes),
+        _sum_over_processes(objects, processes),
+        _evaluate_classes(of_classes, pairs, classes, processes),
+    )
 
 
 def build_validator(
-    pairs: Sequence[PairFiles], *, processes: ProcessGroup, label_values: LabelValues = None
+    pairs: Sequence[PairFiles],
+    *,
+    processes: ProcessGroup,
+    label_values: LabelValues = None,
+    classes: tuple[str, ...] = (),
 ) -> Validator:
-    """Return the function that the training loop validates with; images are decoded once. Arguments as `evaluate`."""
+    """Return the function that the training loop validates with; images are decoded once.
+
+    Arguments as `evaluate_network`.
+    """
+    check_class_names(pairs, classes)
     cache = ImageCache(CACHE_BYTES, label_values=label_values)
     share = processes.take_share(pairs)
 
     def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Return the pixel scores of a network in eval mode."""
-        counts = ConfusionCounts()
-        for predicted_HW, label_HW in _predict_pairs(model, share, device=device, cache=cache):
-            counts += ConfusionCounts.from_maps(predicted_HW, label_HW)
-        return compute_pixel_scores(_sum_over_processes(counts, processes))
+        """Return the scores of a network in eval mode."""
+        counts, of_classes = ConfusionCounts(), _start_class_counts(classes)
+        for batch in _predict_batches(model, share, device=device, cache=cache, classes=classes):
+            for predicted_HW, label_HW in zip(batch.change_BHW, batch.label_BHW, strict=True):
+                counts += ConfusionCounts.from_maps(predicted_HW, label_HW)
+            of_classes = _add_class_counts(of_classes, batch.classes)
+        scores = compute_pixel_scores(_sum_over_processes(counts, processes))
+        found = _evaluate_classes(of_classes, pairs, classes, processes)
+        return scores if found is None else scores | found.compute_headline_scores()
 
     return validate
 
@@ -164,69 +196,91 @@ def _sum_over_processes(counts: CountsT, processes: ProcessGroup) -> CountsT:
     return replace(counts, **dict(zip(names, totals, strict=True)))
 
 
-def _predict_pairs(
-    model: nn.Module, pairs: Sequence[PairFiles], *, device: torch.device, cache: ImageCache
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Yield the predicted map and the label of every pair, both HW; the prediction is the argmax."""
-    for batch in load_eval_batches(pairs, batch=EVAL_BATCH, cache=cache):
-        t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
-        with torch.inference_mode():
-            change_BHW = model(t1_BCHW, t2_BCHW, heads=CHANGE_HEAD).change_BKHW.argmax(dim=1).to(torch.uint8).cpu()
-        yield from zip(change_BHW.numpy(), batch.label_BHW.to(torch.uint8).numpy(), strict=True)
+# ------------------------------------------------------------------------------------------------ maps of a network
+@dataclass(frozen=True)
+class _BatchPrediction:
+    """What a network made of a batch, and the labels; the counts of its classes where the pairs have both dates'."""
+
+    change_BHW: NDArray[np.uint8]
+    label_BHW: NDArray[np.uint8]
+    classes: SemanticCounts | None = None
 
 
-def evaluate_classes(
+def _predict_batches(
     model: nn.Module,
     pairs: Sequence[PairFiles],
-    names: tuple[str, ...],
     *,
     device: torch.device,
-    label_values: LabelValues = None,
-) -> ClassEvaluation | None:
-    """Compare change head and segmentation heads with change and classes of pairs; None if no pair has both dates'.
+    cache: ImageCache,
+    classes: tuple[str, ...] = (),
+) -> Iterator[_BatchPrediction]:
+    """Yield maps and labels of all pairs; the prediction is the argmax of each head."""
+    classified = [pair for pair in pairs if classes and _has_classes(pair)]
+    others = [pair for pair in pairs if not (classes and _has_classes(pair))]
+    for group, heads in ((classified, SEMANTIC_HEADS), (others, CHANGE_HEAD)):
+        with_classes = heads == SEMANTIC_HEADS
+        for batch in load_eval_batches(group, batch=EVAL_BATCH, cache=cache, with_classes=with_classes):
+            t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
+            with torch.inference_mode():
+                out: Outputs = model(t1_BCHW, t2_BCHW, heads=heads)
+                change_BHW = out.change_BKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            counts = _count_classes(out, change_BHW, batch, classes=len(classes)) if with_classes else None
+            yield _BatchPrediction(change_BHW, batch.label_BHW.to(torch.uint8).numpy(), counts)
 
-    Args:
-        model: the network in eval mode, on `device`, with its segmentation heads.
-        pairs: with labels of change.
-        names: of the classes.
-        device: where to compute.
-        label_values: as in `data.images.read_mask`.
+
+def _has_classes(pair: PairFiles) -> bool:
+    """Tell whether a pair has a label of both dates."""
+    return pair.classes is not None and len(pair.classes.files) == 2
+
+
+def check_class_names(pairs: Sequence[PairFiles], names: tuple[str, ...]) -> None:
+    """Refuse pairs whose labels of both dates have other classes than a run; without names nothing is compared.
 
     Raises:
-        DataError: the pairs have other classes.
+        DataError: they have.
     """
-    known = [pair for pair in pairs if pair.classes is not None and len(pair.classes.files) == 2]
-    for pair in known:
-        assert pair.classes is not None
-        if pair.classes.legend.names != names:
+    for pair in pairs if names else ():
+        if _has_classes(pair) and pair.classes is not None and pair.classes.legend.names != names:
             raise DataError(
                 f"'{pair.name}' has the classes {', '.join(pair.classes.legend.names)}, but the run knows"
                 f" {', '.join(names)}. Give labels with the run's classes, in its order."
             )
-    counted: SemanticCounts | None = None
-    cache = ImageCache(0, label_values=label_values)
-    for batch in load_eval_batches(known, batch=EVAL_BATCH, cache=cache, with_classes=True):
-        counts = _count_classes(model, batch, classes=len(names), device=device)
-        counted = counts if counted is None else counted + counts
-    return None if counted is None else ClassEvaluation(names, counted)
 
 
-def _count_classes(model: nn.Module, batch: LabelledBatch, *, classes: int, device: torch.device) -> SemanticCounts:
-    """Return the counts of one batch; change and classes are the argmax of their heads."""
-    assert batch.classes is not None
-    t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
-    with torch.inference_mode():
-        out = model(t1_BCHW, t2_BCHW, heads=SEMANTIC_HEADS)
-    assert out.t1_BKHW is not None and out.t2_BKHW is not None
-    predicted = [logits.argmax(dim=1).cpu().numpy() for logits in (out.change_BKHW, out.t1_BKHW, out.t2_BKHW)]
+def _count_classes(
+    out: Outputs, change_BHW: NDArray[np.uint8], batch: LabelledBatch, *, classes: int
+) -> SemanticCounts:
+    """Return the counts of one batch."""
+    assert batch.classes is not None and out.t1_BKHW is not None and out.t2_BKHW is not None
     return SemanticCounts.from_maps(
-        *predicted,
+        change_BHW,
+        *(logits_BKHW.argmax(dim=1).cpu().numpy() for logits_BKHW in (out.t1_BKHW, out.t2_BKHW)),
         true_change_HW=batch.label_BHW.numpy(),
         true_t1_HW=batch.classes.t1_BHW.numpy(),
         true_t2_HW=batch.classes.t2_BHW.numpy(),
         class_count=classes,
         ignore=IGNORE,
     )
+
+
+def _start_class_counts(names: tuple[str, ...]) -> SemanticCounts | None:
+    """Return counts of nothing; None without classes."""
+    return SemanticCounts.make_empty(len(names)) if names else None
+
+
+def _add_class_counts(sums: SemanticCounts | None, more: SemanticCounts | None) -> SemanticCounts | None:
+    """Return the counts of both; those of a batch without classes are None."""
+    return sums if sums is None or more is None else sums + more
+
+
+def _evaluate_classes(
+    counts: SemanticCounts | None, pairs: Sequence[PairFiles], names: tuple[str, ...], processes: ProcessGroup
+) -> ClassEvaluation | None:
+    """Return what all processes counted; None where no pair has a label of both dates."""
+    if counts is None or not any(map(_has_classes, pairs)):
+        return None
+    totals = processes.sum_counts(counts.to_numbers())
+    return ClassEvaluation(names, SemanticCounts.from_numbers(totals, class_count=len(names)))
 
 
 # ------------------------------------------------------------------------------------------------ a trained run
@@ -248,11 +302,11 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
         raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
     data = recipe.get("data")  # an imported run has none
     values = None if data is None else DataConfig.model_validate(data).label_values
-    counts = evaluate_network(model, pairs, device=processes.device, label_values=values, processes=processes)
+    counts = evaluate_network(
+        model, pairs, device=processes.device, label_values=values, processes=processes, classes=names
+    )
     scores = RunScores(counts.list_meaningful_scores())
-    if names:
-        scores.classes = evaluate_classes(model, pairs, names, device=processes.device, label_values=values)
-        scores |= {} if scores.classes is None else scores.classes.compute_scores()
+    scores.classes = counts.classes
     return scores
 
 

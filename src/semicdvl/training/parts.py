@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from semicdvl.ceg.prompts import build_class_prompts
 from semicdvl.config import DataConfig, Recipe
@@ -21,7 +25,7 @@ from semicdvl.pseudo_labels.published_png import PublishedLabels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.registry import build_part
 from semicdvl.training.distributed import ProcessGroup
-from semicdvl.types import Method, Split
+from semicdvl.types import Method, PairFiles, Split, VLMLabels, VLMLabelSource
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -149,7 +153,37 @@ def _split_dataset(config: DataConfig, root: Path) -> Split:
     )
 
 
-def open_label_source(recipe: Recipe, method: Method, split: Split) -> PseudoLabelStore | PublishedLabels | None:
+@dataclass(frozen=True)
+class ShuffledLabels:
+    """The VLM's labels of other pairs, as a control: what they say of a pair is wrong, how they look is not.
+
+    Attributes:
+        source: the labels.
+        other: the pair whose labels each pair gets, by its images.
+    """
+
+    source: VLMLabelSource
+    other: Mapping[tuple[Any, ...], PairFiles]
+
+    @classmethod
+    def draw(cls, source: VLMLabelSource, pairs: Sequence[PairFiles], *, seed: int) -> ShuffledLabels:
+        """Give each pair the labels of the next one in a random order; a pair that occurs twice counts once."""
+        distinct = list({_identify_images(pair): pair for pair in pairs}.values())
+        order = np.random.default_rng(seed).permutation(len(distinct)).tolist()
+        next_of = zip(order, [*order[1:], *order[:1]], strict=True)
+        return cls(source, {_identify_images(distinct[one]): distinct[other] for one, other in next_of})
+
+    def read_labels(self, pair: PairFiles) -> VLMLabels:
+        """Return the labels of another pair, of the same size."""
+        return self.source.read_labels(self.other[_identify_images(pair)])
+
+
+def _identify_images(pair: PairFiles) -> tuple[Any, ...]:
+    """Return what tells a pair's images from others'."""
+    return pair.before, pair.after, pair.window_px
+
+
+def open_label_source(recipe: Recipe, method: Method, split: Split) -> VLMLabelSource | None:
     """Open the VLM's labels if the method learns from them, and check that every training pair has them.
 
     Raises:
@@ -171,7 +205,8 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> PseudoLab
                 f"{len(recipe.classes.names)} classes. Set method.decoupled = false, or take a store."
             )
         assert recipe.pseudo.change is not None and recipe.pseudo.segmentation is not None
-        return PublishedLabels.open(recipe.pseudo.change, recipe.pseudo.segmentation, pairs=pairs)
+        published = PublishedLabels.open(recipe.pseudo.change, recipe.pseudo.segmentation, pairs=pairs)
+        return ShuffledLabels.draw(published, pairs, seed=recipe.seed) if recipe.pseudo.shuffled else published
     assert recipe.pseudo.store is not None
     store = PseudoLabelStore.open(recipe.pseudo.store)
     if learns_vlm_classes(method):
@@ -182,7 +217,7 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> PseudoLab
             f"{recipe.pseudo.store}: holds no labels for {len(missing)} of {len(pairs)} training pairs, such as "
             f"'{missing[0]}'. Run `semicdvl pseudo {recipe.data.root} -o {recipe.pseudo.store}` (with the same reader)."
         )
-    return store
+    return ShuffledLabels.draw(store, pairs, seed=recipe.seed) if recipe.pseudo.shuffled else store
 
 
 def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup) -> LoaderOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -29,12 +30,13 @@ VLM_ALONE_SETTINGS = CEGSettings(level="instance")
 
 def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -> Validator:
     """Return what the loop validates with; with `train.score_test` it also gives the scores of the test pairs."""
-    values, select = recipe.data.label_values, recipe.train.select
+    select = recipe.train.select
+    values: dict[str, Any] = {"label_values": recipe.data.label_values, "classes": list_scored_classes(recipe)}
     pairs = split.val if select == "last" else getattr(split, select)
-    chosen = build_validator(pairs, processes=processes, label_values=values) if pairs else _score_nothing
+    chosen = build_validator(pairs, processes=processes, **values) if pairs else _score_nothing
     if not recipe.train.score_test or select == "test" or not split.test:
         return chosen
-    watched = build_validator(split.test, processes=processes, label_values=values)
+    watched = build_validator(split.test, processes=processes, **values)
 
     def both(model: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the scores that select the step, and those that are only logged."""
@@ -43,6 +45,11 @@ def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -
         }
 
     return both
+
+
+def list_scored_classes(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the classes that the recipe's network tells apart."""
+    return () if recipe.classes is None else recipe.classes.names
 
 
 def _score_nothing(model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -57,9 +64,13 @@ def score_test_pairs(
     if not pairs:
         return {}
     load_weights_into(model, load_weights(run / "model.safetensors"), source=run)
-    values = recipe.data.label_values
     return evaluate_network(
-        model.eval(), pairs, device=processes.device, label_values=values, processes=processes
+        model.eval(),
+        pairs,
+        device=processes.device,
+        label_values=recipe.data.label_values,
+        processes=processes,
+        classes=list_scored_classes(recipe),
     ).list_meaningful_scores()
 
 
