@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from semicdvl import models
 from semicdvl.atomic_files import write_atomically
@@ -24,6 +25,7 @@ from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import drop_train_heads
 from semicdvl.models.common.size_check import refuse_giant
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.json_files import describe_fault, read_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
@@ -47,6 +49,13 @@ class _RecordedRecipe(BaseModel):
     data: DataConfig | None = None
 
 
+class _RecordedStretch(BaseModel):
+    """The limits of the grey values that a run was trained with, per band."""
+
+    low: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    high: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+
 class _RunRecord(BaseModel):
     """What is read of a run's record; further fields are kept as they are."""
 
@@ -55,6 +64,7 @@ class _RunRecord(BaseModel):
     processes: int = Field(1, ge=1)
     best_step: int = Field(0, ge=0)
     selected_on: str | None = None
+    stretch: _RecordedStretch | None = None
 
 
 def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:
@@ -163,6 +173,19 @@ def read_run(run: Path) -> dict[str, Any]:
             f"{path}: {describe_fault(error)}. Train again, or take the file from a backup."
         ) from None
     return content
+
+
+def record_stretch(stretch: Stretch | None) -> dict[str, Any]:
+    """Return what the record of a run says of the stretch of its images; nothing for 8-bit images."""
+    if stretch is None:
+        return {}
+    return {"stretch": {"low": stretch.low_C.tolist(), "high": stretch.high_C.tolist()}}
+
+
+def read_run_stretch(record: dict[str, Any]) -> Stretch | None:
+    """Return how images of more than 8 bits become the grey values that a run was trained with; None: it knows none."""
+    recorded = _RunRecord.model_validate(record).stretch
+    return None if recorded is None else Stretch(np.array(recorded.low), np.array(recorded.high))
 
 
 def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False, trust: Sequence[str] = ()) -> nn.Module:

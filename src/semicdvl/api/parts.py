@@ -36,7 +36,8 @@ def load_model(
     input, class 1 changed or foreground, and the features of both dates at the decoder's stride. `run.json` names, as
     `heads`, the outputs that the method trained; the other outputs are untrained.
 
-    `predict(t1_HWC, t2_HWC)` takes two uint8 RGB images as they are, normalises them, and returns a `ChangeMap`.
+    `predict(t1_HWC, t2_HWC)` takes two uint8 RGB images as they are, normalises them, and returns a `ChangeMap`. Where
+    the network was trained with images of more than 8 bits it takes such images, too, with the stretch of the training.
 
     Args:
         run: a folder that `train`, `adapt` or `import_official` wrote.
@@ -60,9 +61,10 @@ def load_model(
         (64, 96)
     """
     from semicdvl.api.trained_network import add_predict
-    from semicdvl.checkpoint import load_network
+    from semicdvl.checkpoint import load_network, read_run, read_run_stretch
 
-    return add_predict(load_network(Path(run), device=device, train_heads=train_heads, trust=trust))
+    network = load_network(Path(run), device=device, train_heads=train_heads, trust=trust)
+    return add_predict(network, stretch=read_run_stretch(read_run(Path(run))))
 
 
 load = load_model

@@ -11,6 +11,7 @@ from torch import nn
 
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.heads import read_heads
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Outputs
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class TrainedNetwork(nn.Module):
 
     heads: frozenset[str]
     """Which of `semicdvl.types.HEADS` it has; `run.json` names those that were trained."""
+    stretch: Stretch | None = None
+    """How images of more than 8 bits become the grey values that it was trained with; None: it saw 8-bit images."""
 
     if TYPE_CHECKING:
 
@@ -33,11 +36,12 @@ class TrainedNetwork(nn.Module):
             ...
 
     @torch.inference_mode()
-    def predict(self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> ChangeMap:
+    def predict(self, t1_HWC: NDArray[Any], t2_HWC: NDArray[Any]) -> ChangeMap:
         """Return what changed between two images; they are normalised here, and the network's mode stays as it was.
 
         Args:
-            t1_HWC: date 1, uint8 RGB with values from 0 to 255.
+            t1_HWC: date 1, uint8 RGB with values from 0 to 255; for a network that was trained with images of more bits
+                also the values of such an image, which get the stretch of the training.
             t2_HWC: date 2, of the same size.
 
         Returns:
@@ -45,9 +49,13 @@ class TrainedNetwork(nn.Module):
             segmentation head also `t1_HW` and `t2_HW` (0 background, 1 foreground).
 
         Raises:
-            ConfigError: an image is not uint8 RGB, holds no value above 1, or is of another size than the other.
+            ConfigError: an image is not uint8 RGB, and not of more bits for a network that knows a stretch; it holds
+                no value above 1; or it is of another size than the other.
         """
-        images = [check_rgb_image(image_HWC, name) for image_HWC, name in ((t1_HWC, "t1"), (t2_HWC, "t2"))]
+        dates = [
+            (_stretch_values(image_HWC, self.stretch), name) for image_HWC, name in ((t1_HWC, "t1"), (t2_HWC, "t2"))
+        ]
+        images = [check_rgb_image(image_HWC, name) for image_HWC, name in dates]
         if images[0].shape != images[1].shape:
             raise ConfigError(f"predict: t1 is {images[0].shape}, t2 is {images[1].shape}. Give images of one size.")
         dates_BCHW = [self._normalise(image_HWC) for image_HWC in images]
@@ -75,6 +83,14 @@ class TrainedNetwork(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copy and pickle by the network's own class, which has an import path."""
         return _make_instance, (type(self).__bases__[1],), self.__dict__
+
+
+def _stretch_values(image_HWC: object, stretch: Stretch | None) -> object:
+    """Return an image of more than 8 bits in the grey values of a training; any other one as it is."""
+    found = np.asarray(image_HWC)
+    if stretch is None or found.dtype == np.uint8 or found.dtype.kind not in "iuf" or found.ndim != 3:
+        return image_HWC
+    return stretch(found.transpose(2, 0, 1)).transpose(1, 2, 0) if found.shape[2] == len(stretch.low_C) else image_HWC
 
 
 def check_rgb_image(image_HWC: object, name: str) -> NDArray[np.uint8]:
@@ -105,10 +121,11 @@ def _get_foreground(logits_BKHW: Tensor) -> NDArray[np.float32]:
     return probability_HW
 
 
-def add_predict(network: nn.Module) -> TrainedNetwork:
+def add_predict(network: nn.Module, *, stretch: Stretch | None = None) -> TrainedNetwork:
     """Let a network predict from plain images; it stays the same object, of a class with the same name."""
     if not isinstance(network, TrainedNetwork):
         network.__class__ = _extend_class(type(network))
+    network.stretch = stretch  # type: ignore[assignment]
     return cast(TrainedNetwork, network)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from semicdvl.atomic_files import write_json
-from semicdvl.checkpoint import build_untrained_network, load_weights, load_weights_into, read_run
+from semicdvl.checkpoint import build_untrained_network, load_weights, load_weights_into, read_run, read_run_stretch
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
@@ -109,6 +109,7 @@ def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
         pairs,
         device=device,
         label_values=recipe.data.label_values,
+        stretch=read_run_stretch(read_run(run)),
         classes=list_scored_classes(recipe),
     ).list_meaningful_scores()
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -23,11 +23,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from semicdvl.data.class_labels import decode_classes
-from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
+from semicdvl.data.label_masks import StoredLabel, decode_label, read_palette, read_stored_picture, read_stored_raster
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
+from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import ClassLegend
 
@@ -40,6 +42,7 @@ _Decoded = TypeVar("_Decoded")
 
 PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
+RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _TO_8_BIT = (
@@ -62,21 +65,71 @@ def read_image_size(path: Path) -> tuple[int, int]:
         return raster.height, raster.width
 
 
-def read_rgb(path: Path, *, window_px: WindowPx | None = None) -> UInt8Array:
+def read_rgb(path: Path, *, window_px: WindowPx | None = None, stretch: Stretch | None = None) -> UInt8Array:
     """Return the image, or a window of it, as uint8 HWC with C = 3 (grey is repeated, alpha and a 4th band dropped).
 
+    A palette is looked up, and the bands are in the order that their colour tags say.
+
+    Args:
+        path: image file.
+        window_px: part of the file to read; None: all of it.
+        stretch: how physical values of more than 8 bits become grey values; 8-bit images are read as they are.
+
     Raises:
-        InputError: missing, broken, not 8 bits per band, not 1, 3 or 4 bands, or the window lies outside.
+        InputError: missing, broken, not 1, 3 or 4 bands, the window lies outside, or more than 8 bits per band and no
+            stretch.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES and (stretch is None or not holds_deep_values(path)):
+        return _cut_window(path, _read_pillow_rgb(path), window_px)
+    rgb_HWC = read_values(path, window_px=window_px)
+    if rgb_HWC.dtype == np.uint8:
+        return np.ascontiguousarray(rgb_HWC, np.uint8)
+    if stretch is None:
+        raise InputError(path, f"holds {rgb_HWC.dtype} values, but 8-bit RGB is needed", _TO_8_BIT)
+    return np.ascontiguousarray(stretch(rgb_HWC.transpose(2, 0, 1)).transpose(1, 2, 0))
+
+
+def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any]:
+    """Return the three bands of a raster HWC: uint8 as stored, other types in physical values (scale and offset tags).
+
+    Raises:
+        InputError: as of `read_rgb`.
+    """
+    with open_image_raster(path) as raster:
+        window = _find_raster_window(path, raster, window_px)
+        if raster.count not in (1, 3, 4):
+            raise InputError(path, f"has {raster.count} bands, but 8-bit RGB is needed", _TO_RGB)
+        tags = raster.colorinterp
+        coloured = all(colour in tags for colour in RGB_TAGS)
+        bands = [tags.index(colour) + 1 for colour in RGB_TAGS] if coloured else [1, 2, 3][: raster.count]
+        stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(bands, window=window))
+        if tags[0] == ColorInterp.palette and raster.count == 1:
+            return look_up_colours(raster, stored_CHW[0])
+        scaling = BandScaling.read(raster, bands)
+    if stored_CHW.dtype != np.uint8 and not scaling.is_identity:
+        stored_CHW = stored_CHW * scaling.scale_C[:, None, None] + scaling.offset_C[:, None, None]
+    return np.moveaxis(stored_CHW if len(bands) == 3 else np.repeat(stored_CHW, 3, axis=0), 0, 2)
+
+
+def look_up_colours(raster: rasterio.io.DatasetReader, numbers_HW: NDArray[Any]) -> UInt8Array:
+    """Return the colours HWC of a raster's numbers; they are shown as grey where it has no palette after all."""
+    palette_N4 = read_palette(raster)
+    if palette_N4 is None:
+        return np.repeat(np.asarray(numbers_HW, np.uint8)[..., None], 3, axis=2)
+    return np.asarray(palette_N4[np.minimum(numbers_HW, len(palette_N4) - 1)][..., :3])
+
+
+def holds_deep_values(path: Path) -> bool:
+    """Tell from the header whether an image has more than 8 bits per band.
+
+    Raises:
+        InputError: the file is missing or not an image.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        return _cut_window(path, _read_pillow_rgb(path), window_px)
-    raw_HWC = _read_raster_bands(path, window_px)
-    if raw_HWC.dtype != np.uint8:
-        raise InputError(path, f"holds {raw_HWC.dtype} values, but 8-bit RGB is needed", _TO_8_BIT)
-    if raw_HWC.shape[2] not in (1, 3, 4):
-        raise InputError(path, f"has {raw_HWC.shape[2]} bands, but 8-bit RGB is needed", _TO_RGB)
-    rgb_HWC = raw_HWC[..., :3] if raw_HWC.shape[2] >= 3 else np.repeat(raw_HWC, 3, axis=2)
-    return np.ascontiguousarray(rgb_HWC)
+        with _open_picture(path) as picture:
+            return picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16
+    with open_image_raster(path) as raster:
+        return bool(raster.dtypes[0] != "uint8")
 
 
 def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.bool_] | None:
@@ -184,21 +237,27 @@ class ImageCache:
         max_bytes: the budget.
         cached_bytes: what is kept.
         label_values: as in `read_mask`.
+        stretch: as in `read_rgb`.
     """
 
     RECENT = 6
 
-    def __init__(self, max_bytes: int, *, label_values: Mapping[int, int] | None = None) -> None:
-        """Create an empty cache of at most `max_bytes`; `label_values` as in `read_mask`."""
-        self.max_bytes, self.cached_bytes, self.label_values = max_bytes, 0, label_values
+    def __init__(
+        self, max_bytes: int, *, label_values: Mapping[int, int] | None = None, stretch: Stretch | None = None
+    ) -> None:
+        """Create an empty cache of at most `max_bytes`; the others as in `read_mask` and `read_rgb`."""
+        self.max_bytes, self.cached_bytes, self.label_values, self.stretch = max_bytes, 0, label_values, stretch
         self._kept: dict[Hashable, UInt8Array] = {}
         self._recent: OrderedDict[Hashable, UInt8Array] = OrderedDict()
 
     def read_rgb(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
         """Return what the function `read_rgb` returns; the array is shared, don't write into it."""
         if path.suffix.lower() in PILLOW_SUFFIXES:  # no windows in these formats: decoded, and kept, as a whole
-            return _cut_window(path, self.get_or_read(("rgb", path), lambda: read_rgb(path)), window_px)
-        return self.get_or_read(("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px))
+            whole_HWC = self.get_or_read(("rgb", path), lambda: read_rgb(path, stretch=self.stretch))
+            return _cut_window(path, whole_HWC, window_px)
+        return self.get_or_read(
+            ("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px, stretch=self.stretch)
+        )
 
     def read_mask(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
         """Return what the function `read_mask` returns; the array is shared, don't write into it."""
@@ -276,14 +335,6 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
             return raster
     except RasterioError as error:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
-
-
-def _read_raster_bands(path: Path, window_px: WindowPx | None) -> NDArray[np.generic]:
-    """Read all bands of a raster, or of a window of it, as HWC."""
-    with open_image_raster(path) as raster:
-        window = _find_raster_window(path, raster, window_px)
-        bands_CHW: NDArray[np.generic] = _decode(path, lambda: raster.read(window=window))
-    return np.moveaxis(bands_CHW, 0, 2)
 
 
 def _find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:

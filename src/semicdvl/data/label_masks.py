@@ -305,10 +305,10 @@ def read_stored_raster(
     nodata = frozenset() if source.nodata is None or np.isnan(source.nodata) else frozenset({float(source.nodata)})
     lossy_names = {source.driver.upper(), str(source.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()}
     bands_HWC = np.moveaxis(bands_CHW, 0, 2)
-    return StoredLabel(path, bands_HWC, opaque_HW, _read_palette(source), nodata, bool(lossy_names & LOSSY_FORMATS))
+    return StoredLabel(path, bands_HWC, opaque_HW, read_palette(source), nodata, bool(lossy_names & LOSSY_FORMATS))
 
 
-def _read_palette(raster: rasterio.io.DatasetReader) -> UInt8Array | None:
+def read_palette(raster: rasterio.io.DatasetReader) -> UInt8Array | None:
     """Return the colours RGBA of a raster's palette, None if it has none."""
     try:
         colours = raster.colormap(1)

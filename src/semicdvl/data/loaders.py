@@ -76,7 +76,8 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
     unlabelled = split.unlabelled + (split.labelled if options.unlabelled_includes_labelled else ())
     check_split(split, needs_labelled=labelled_batch > 0, needs_unlabelled=unlabelled_batch > 0, options=options)
     workers = _limit_workers(workers)
-    cache = ImageCache(options.cache_bytes // max(workers, 1), label_values=options.label_values)
+    budget = options.cache_bytes // max(workers, 1)
+    cache = ImageCache(budget, label_values=options.label_values, stretch=options.stretch)
     samples = BatchBuilder(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
     dataset = _TrainBatches(
         samples, split.labelled, unlabelled, labelled_batch=labelled_batch, unlabelled_batch=unlabelled_batch

@@ -1,4 +1,8 @@
-"""Check pairs before hours are spent on them: that files exist, fit each other and hold labels to learn from."""
+"""Check pairs before hours are spent on them: that files exist, fit each other and hold labels to learn from.
+
+Images of more than 8 bits get one stretch for all pairs and both dates. A network learns from the grey values that it
+gives, so the run keeps it, and whoever applies the network uses the same one.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,25 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from semicdvl.data.images import PILLOW_SUFFIXES, ImageCache, open_image_raster, read_image_size
+from semicdvl.data.images import (
+    PILLOW_SUFFIXES,
+    ImageCache,
+    holds_deep_values,
+    open_image_raster,
+    read_image_size,
+    read_values,
+)
 from semicdvl.data.pairs import read_class_maps, read_label, require_same_size
 from semicdvl.errors import DataError, InputError
+from semicdvl.raster.io.pair_stretch import measure_stretch
+from semicdvl.raster.io.views.sentinel_values import find_sentinels
+from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
 from semicdvl.types import IGNORE, PairFiles
 
 MAX_OFFSET_PX = 1.0
 """Two GeoTIFFs of a pair whose corners are farther apart than this don't show the same ground."""
+MAX_MEASURED_PAIRS, MAX_SAMPLE_PX = 64, 128
+"""A stretch is measured on so many pairs, spread over the list, of at most so many pixels on a side."""
 
 
 def check_pair_files(pair: PairFiles) -> None:
@@ -94,3 +110,45 @@ def _measure_offset_px(before: rasterio.io.DatasetReader, after: rasterio.io.Dat
     corners = np.array([[0, after.width], [0, after.height], [1, 1]], dtype=np.float64)
     to_map, from_map = (np.array(raster.transform).reshape(3, 3) for raster in (after, before))
     return float(np.abs(np.linalg.solve(from_map, to_map @ corners) - corners).max())
+
+
+# ------------------------------------------------------------------------------------------------ more than 8 bits
+def measure_pairs_stretch(pairs: Sequence[PairFiles], *, held_out: Sequence[PairFiles] = ()) -> Stretch | None:
+    """Measure one robust stretch on both dates of pairs; None where their images have 8 bits.
+
+    Args:
+        pairs: those that are trained on.
+        held_out: those that are scored, which must have the same type and are not measured.
+
+    Raises:
+        InputError: some images have 8 bits and others more, or a file is missing or broken.
+    """
+    chosen, checked = _spread_over(pairs), _spread_over(held_out)
+    deep = {path: holds_deep_values(path) for pair in (*chosen, *checked) for path in (pair.before, pair.after)}
+    if not any(deep.values()):
+        return None
+    if not all(deep.values()):
+        first, other = (next(path for path, is_deep in deep.items() if is_deep is wanted) for wanted in (True, False))
+        raise InputError(
+            other,
+            f"has 8 bits per band, but {first.parent.name}/{first.name} of the same data set has more",
+            "Give all images in one type; `semicdvl prepare` writes patches of 8 bits from any rasters",
+        )
+    return measure_stretch(*(_read_sample(path, pair) for pair in chosen for path in (pair.before, pair.after)))
+
+
+def _spread_over(pairs: Sequence[PairFiles]) -> Sequence[PairFiles]:
+    """Return at most `MAX_MEASURED_PAIRS` pairs, spread evenly over a list."""
+    return pairs[:: max(1, -(-len(pairs) // MAX_MEASURED_PAIRS))]
+
+
+def _read_sample(path: Path, pair: PairFiles) -> OverviewSample:
+    """Read an image, or the pair's window of it, decimated."""
+    window_px = None if path.suffix.lower() in PILLOW_SUFFIXES else pair.window_px
+    values_CHW = read_values(path, window_px=window_px).transpose(2, 0, 1)
+    step = max(1, max(values_CHW.shape[1:]) // MAX_SAMPLE_PX)
+    values_CHW = values_CHW[:, ::step, ::step]
+    valid_HW = np.isfinite(values_CHW).all(axis=0)
+    for sentinel in find_sentinels(values_CHW):
+        valid_HW &= (values_CHW != sentinel).all(axis=0)
+    return OverviewSample(values_CHW, valid_HW, np.zeros(valid_HW.shape, bool))

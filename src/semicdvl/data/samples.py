@@ -23,6 +23,7 @@ from semicdvl.data.augment import (
 from semicdvl.data.images import ImageCache, UInt8Array
 from semicdvl.data.pairs import PairArrays, read_class_maps, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.types import (
     IGNORE,
     ClassTargets,
@@ -46,6 +47,7 @@ class LoaderOptions:
         strong: colour jitter and blur of the strong view.
         cutmix: boxes of the strong view.
         label_values: as in `images.read_mask`.
+        stretch: as in `images.read_rgb`.
         unlabelled_includes_labelled: labelled pairs are also used as unlabelled ones (published lists: no).
         vlm_for_labelled: labelled batches have the VLM's labels, too.
         with_classes: labelled batches have the true classes of both dates.
@@ -62,6 +64,7 @@ class LoaderOptions:
     strong: StrongAugmentation = field(default_factory=StrongAugmentation)
     cutmix: CutMixSettings = field(default_factory=CutMixSettings)
     label_values: Mapping[int, int] | None = None
+    stretch: Stretch | None = None
     unlabelled_includes_labelled: bool = False
     vlm_for_labelled: bool = True
     with_classes: bool = False

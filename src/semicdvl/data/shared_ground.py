@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.data.change_dataset import ChangeDataset
-from semicdvl.data.images import IMAGE_SUFFIXES, read_image_size, read_rgb
+from semicdvl.data.images import IMAGE_SUFFIXES, holds_deep_values, read_image_size, read_rgb, read_values
 from semicdvl.data.splits import count_leaks, find_leaking_pairs, is_origin_known
 from semicdvl.errors import DataError, InputError
 from semicdvl.text_files import read_text_file
@@ -182,7 +182,16 @@ def _count_px(pair: PairFiles) -> int:
 def _hash_pairs(pairs: Sequence[PairFiles]) -> Iterable[NDArray[np.uint64]]:
     """Yield the anchors of the first image of each pair."""
     for pair in pairs:
-        yield hash_anchors(read_rgb(pair.before, window_px=pair.window_px))
+        yield hash_anchors(_read_content(pair))
+
+
+def _read_content(pair: PairFiles) -> NDArray[np.uint8]:
+    """Return the first date of a pair as bytes HWC; equal values are equal bytes, whatever image they are in."""
+    if not holds_deep_values(pair.before):
+        return read_rgb(pair.before, window_px=pair.window_px)
+    values_HWC = read_values(pair.before, window_px=pair.window_px).astype(np.float32)
+    mixed_HWC = values_HWC.view(np.uint32) * np.uint32(2_654_435_761)  # Knuth's multiplicative hash: all bits count
+    return (mixed_HWC >> np.uint32(24)).astype(np.uint8)
 
 
 def hash_anchors(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint64]:

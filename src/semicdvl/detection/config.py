@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semicdvl.config import check_finite
@@ -96,6 +96,13 @@ def choose_least_area(config: DetectionConfig, detector: Detector, *, gsd_m: flo
     if config.min_area_m2 is not None:
         return config.min_area_m2
     return 0.0 if gsd_m is None else detector.usual_area_m2
+
+
+def follow_detector(config: DetectionConfig, detector: Detector) -> DetectionConfig:
+    """Return the settings with the stretch that the detector was made with, unless the user gave one."""
+    if detector.stretch is None or config.stretch != "auto":
+        return config
+    return replace(config, stretch=detector.stretch)
 
 
 def check_config(config: DetectionConfig, detector: Detector) -> None:

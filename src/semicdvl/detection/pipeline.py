@@ -12,7 +12,13 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.detection.changes import DetectedChanges, collect_warnings, summarise_changes
-from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config, choose_least_area
+from semicdvl.detection.config import (
+    GDAL_CACHE_BYTES,
+    DetectionConfig,
+    check_config,
+    choose_least_area,
+    follow_detector,
+)
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
 from semicdvl.detection.map_styles import write_map_styles
@@ -59,7 +65,7 @@ def detect_in_memory(
         ConfigError: impossible tiles, or more bands than the detector accepts.
         MissingExtraError: a vector format that needs an optional package.
     """
-    config, console = config or DetectionConfig(), progress or Console(stderr=True)
+    config, console = follow_detector(config or DetectionConfig(), detector), progress or Console(stderr=True)
     check_config(config, detector)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), ExitStack() as held:
         clock = StageClock()
@@ -113,7 +119,8 @@ def write_detection(
         ConfigError: impossible tiles, or more bands than the detector accepts.
         MissingExtraError: a vector format that needs an optional package.
     """
-    config, console, out = config or DetectionConfig(), progress or Console(stderr=True), Path(out).absolute()
+    config, console = follow_detector(config or DetectionConfig(), detector), progress or Console(stderr=True)
+    out = Path(out).absolute()
     check_config(config, detector)
     check_output_folder(out, overwrite=config.overwrite)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), ExitStack() as held:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from semicdvl.checkpoint import load_network, read_run
+from semicdvl.checkpoint import load_network, read_run, read_run_stretch
 from semicdvl.config import DataConfig
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.images import ImageCache
@@ -23,6 +23,7 @@ from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts, divide_counts
 from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.semantic import SemanticCounts
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, PairFiles
@@ -128,6 +129,7 @@ def evaluate_network(
     *,
     device: torch.device,
     label_values: LabelValues = None,
+    stretch: Stretch | None = None,
     processes: ProcessGroup | None = None,
     classes: tuple[str, ...] = (),
 ) -> PairSetCounts:
@@ -138,6 +140,7 @@ def evaluate_network(
         pairs: with labels.
         device: where to compute.
         label_values: as in `data.images.read_mask`.
+        stretch: as in `data.images.read_rgb`: that of the run.
         processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
         classes: names of the classes of its segmentation heads, if they are to be scored, too.
 
@@ -147,7 +150,7 @@ def evaluate_network(
     processes = processes or ProcessGroup(0, 1, device)
     check_class_names(pairs, classes)
     pixels, objects, of_classes = ConfusionCounts(), ObjectCounts(), _start_class_counts(classes)
-    cache = ImageCache(0, label_values=label_values)
+    cache = ImageCache(0, label_values=label_values, stretch=stretch)
     for batch in _predict_batches(model, processes.take_share(pairs), device=device, cache=cache, classes=classes):
         for predicted_HW, label_HW in zip(batch.change_BHW, batch.label_BHW, strict=True):
             pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
@@ -165,6 +168,7 @@ def build_validator(
     *,
     processes: ProcessGroup,
     label_values: LabelValues = None,
+    stretch: Stretch | None = None,
     classes: tuple[str, ...] = (),
 ) -> Validator:
     """Return the function that the training loop validates with; images are decoded once.
@@ -172,7 +176,7 @@ def build_validator(
     Arguments as `evaluate_network`.
     """
     check_class_names(pairs, classes)
-    cache = ImageCache(CACHE_BYTES, label_values=label_values)
+    cache = ImageCache(CACHE_BYTES, label_values=label_values, stretch=stretch)
     share = processes.take_share(pairs)
 
     def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -294,7 +298,8 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
         DataError: the subset is not known for this data.
     """
     processes = join_process_group("auto")
-    recipe = read_run(run)["recipe"]
+    record = read_run(run)
+    recipe, stretch = record["recipe"], read_run_stretch(record)
     names = tuple((recipe.get("classes") or {}).get("names", ()))
     model = load_network(run, device=str(processes.device), train_heads=bool(names), trust=trust)
     pairs = _select_pairs(run, dataset, subset)
@@ -303,7 +308,13 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     data = recipe.get("data")  # an imported run has none
     values = None if data is None else DataConfig.model_validate(data).label_values
     counts = evaluate_network(
-        model, pairs, device=processes.device, label_values=values, processes=processes, classes=names
+        model,
+        pairs,
+        device=processes.device,
+        label_values=values,
+        stretch=stretch,
+        processes=processes,
+        classes=names,
     )
     scores = RunScores(counts.list_meaningful_scores())
     scores.classes = counts.classes

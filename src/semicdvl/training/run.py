@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from semicdvl.atomic_files import leave_nothing_if_refused, write_json
-from semicdvl.checkpoint import build_network
+from semicdvl.checkpoint import build_network, read_run_stretch, record_stretch
 from semicdvl.config import Recipe
 from semicdvl.data.loaders import check_split, load_train_batches
-from semicdvl.data.pair_checks import check_all_pair_files
+from semicdvl.data.pair_checks import check_all_pair_files, measure_pairs_stretch
 from semicdvl.data.samples import LoaderOptions
 from semicdvl.outputs.locks import lock_output
 from semicdvl.pseudo_labels.store import PseudoLabelStore
@@ -60,11 +60,14 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
     check_compatibility(recipe, method, model)
-    loading = build_loader_options(recipe, method, processes)
+    trained, held_out = split.labelled + split.unlabelled, split.val + split.test
+    stretch = read_run_stretch(record) or measure_pairs_stretch(trained, held_out=held_out)
+    loading = replace(build_loader_options(recipe, method, processes), stretch=stretch)
     _check_data(split, method, loading)
     length = compute_training_length(config, split, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
     check_last_checkpoint(run)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
+    record |= record_stretch(stretch)
     if processes.is_main:
         write_json(run / "run.json", record)  # first of all files: what has one is a run and can be resumed
         record |= record_split(recipe, split, run)
@@ -76,12 +79,12 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         recipe,
         length=length,
         batches=_build_loader(recipe, method, split, store=store, length=length, loading=loading),
-        validate=build_run_validator(recipe, split, processes),
+        validate=build_run_validator(recipe, split, processes, stretch=stretch),
         run=run,
         quiet=quiet,
     )
     processes.wait_for_all()  # the first one has written the weights
-    test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes)
+    test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes, stretch=stretch)
     if isinstance(store, PseudoLabelStore) and processes.is_main:
         record["guide"] = score_vlm_alone(store, split.val, label_values=loading.label_values, quiet=quiet)
     seconds = time.monotonic() - began

@@ -19,6 +19,7 @@ from semicdvl.errors import SemicdvlError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.quality import read_answered_pair
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network
 from semicdvl.training.run_record import TEST_SCORE_PREFIX
@@ -28,10 +29,16 @@ VLM_ALONE_SETTINGS = CEGSettings(level="instance")
 """How the VLM's answers become a map without any training: the paper's instance level, which needs no images again."""
 
 
-def build_run_validator(recipe: Recipe, split: Split, processes: ProcessGroup) -> Validator:
+def build_run_validator(
+    recipe: Recipe, split: Split, processes: ProcessGroup, *, stretch: Stretch | None = None
+) -> Validator:
     """Return what the loop validates with; with `train.score_test` it also gives the scores of the test pairs."""
     select = recipe.train.select
-    values: dict[str, Any] = {"label_values": recipe.data.label_values, "classes": list_scored_classes(recipe)}
+    values: dict[str, Any] = {
+        "label_values": recipe.data.label_values,
+        "stretch": stretch,
+        "classes": list_scored_classes(recipe),
+    }
     pairs = split.val if select == "last" else getattr(split, select)
     chosen = build_validator(pairs, processes=processes, **values) if pairs else _score_nothing
     if not recipe.train.score_test or select == "test" or not split.test:
@@ -58,7 +65,13 @@ def _score_nothing(model: nn.Module, device: torch.device) -> dict[str, float]:
 
 
 def score_test_pairs(
-    recipe: Recipe, run: Path, *, model: nn.Module, pairs: tuple[PairFiles, ...], processes: ProcessGroup
+    recipe: Recipe,
+    run: Path,
+    *,
+    model: nn.Module,
+    pairs: tuple[PairFiles, ...],
+    processes: ProcessGroup,
+    stretch: Stretch | None = None,
 ) -> dict[str, float]:
     """Score the selected weights on the test pairs; what is undefined without change in the labels is NaN."""
     if not pairs:
@@ -69,6 +82,7 @@ def score_test_pairs(
         pairs,
         device=processes.device,
         label_values=recipe.data.label_values,
+        stretch=stretch,
         processes=processes,
         classes=list_scored_classes(recipe),
     ).list_meaningful_scores()

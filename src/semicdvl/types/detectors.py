@@ -40,6 +40,8 @@ class Detector(ABC):
         name: what reports call the detector.
         map_count: number P of score maps that `predict_scores` returns.
         max_bands: greatest number of bands that the detector can use; None: any number.
+        stretch: limits of the grey values that the detector was made with, as the setting of the same name says them;
+            None: no such limits are known, and those of the images are measured.
         stored_kind: the kind of detector as stored results and interrupted runs name it; None: the path of the class.
             Built-in detectors set it, so that moving or renaming a class does not change what was stored.
 
@@ -54,6 +56,7 @@ class Detector(ABC):
     map_count: int
     max_bands: ClassVar[int | None] = None
     stored_kind: ClassVar[str | None] = None
+    stretch: str | None = None
 
     def prepare(self, tiles: PairTiles) -> Detector:
         """Return the detector fitted to this pair (means, principal components, clusters); by default itself.

@@ -23,7 +23,7 @@ from semicdvl.atomic_files import write_json
 from semicdvl.detection.batch import report
 from semicdvl.detection.batch.outcomes import INDEX_FILE, RECORD_FILE, BatchResult, PairOutcome
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
-from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config
+from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config, follow_detector
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.output_folder import check_output_folder
 from semicdvl.detection.pipeline import write_detection
@@ -71,7 +71,8 @@ def detect_batch(
         ConfigError: settings that fit no pair.
         MissingExtraError: a vector format that needs an optional package.
     """
-    config, root, console = config or DetectionConfig(), Path(root).absolute(), progress or Console(stderr=True)
+    config, root = follow_detector(config or DetectionConfig(), detector), Path(root).absolute()
+    console = progress or Console(stderr=True)
     check_config(config, detector)
     _check_root(root, table.pairs, overwrite=config.overwrite)
     for note in table.notes:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from semicdvl.detection.detectors.onnx import build_onnx_detector
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
+from semicdvl.raster.io.pair_stretch import format_stretch
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, ScoreStrips
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class NetworkDetector(Detector):
         name: for reports, such as the run's folder.
         threshold: smallest probability of a changed pixel; 0.5 is the argmax of the two classes.
         details: further lines of the report, label -> text.
+        stretch: limits of the grey values that it was trained with, where the images had more than 8 bits.
     """
 
     max_bands = 3
@@ -55,6 +57,7 @@ class NetworkDetector(Detector):
     name: str = "network"
     threshold: float = 0.5
     details: dict[str, str] = field(default_factory=dict)
+    stretch: str | None = None
 
     @property
     def has_classes(self) -> bool:
@@ -174,7 +177,7 @@ def build_network_detector(
         return build_onnx_detector(run, device=device)
     import torch
 
-    from semicdvl.checkpoint import load_network, read_run
+    from semicdvl.checkpoint import load_network, read_run, read_run_stretch
     from semicdvl.detection.detectors.inference import CHANGE_HEAD_ONLY, SEGMENTATION, prepare_for_inference
     from semicdvl.models.common.heads import read_heads
 
@@ -186,4 +189,7 @@ def build_network_detector(
     known = isinstance(trained, list) and "segmentation" in trained and "segmentation" in read_heads(loaded)
     heads = SEGMENTATION if known else CHANGE_HEAD_ONLY
     network = prepare_for_inference(loaded, precision=precision, compiled=compiled, heads=heads)
-    return NetworkDetector(network, str(run), threshold, details | {"Inference": network.description})
+    trained_with = read_run_stretch(record)
+    limits = None if trained_with is None else format_stretch(trained_with)
+    details |= {"Inference": network.description} | ({} if limits is None else {"Stretch of the training": limits})
+    return NetworkDetector(network, str(run), threshold, details, limits)

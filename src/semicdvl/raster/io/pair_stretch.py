@@ -34,20 +34,37 @@ MIN_COMMON_FRAC = 0.5
 """The ranges of both dates must overlap by this share of the larger one for a common stretch."""
 
 
-def parse_stretch(stretch: str) -> tuple[float, float] | None:
-    """Return the limits that a setting names; None for one of `STRETCH_CHOICES`.
+def parse_stretch(stretch: str, *, bands: int | None = None) -> Stretch | None:
+    """Return the limits that a setting names: `LOW,HIGH` for all bands, or `LOW,HIGH;LOW,HIGH;...` for each one.
+
+    Args:
+        stretch: the setting.
+        bands: number of bands; None: not known, and only the words are checked.
+
+    Returns:
+        The stretch of physical values; None for one of `STRETCH_CHOICES`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or names limits for another number of bands.
     """
     if stretch in STRETCH_CHOICES:
         return None
-    number = r"\s*(-?[\d.]+(?:e-?\d+)?)\s*"
-    found = re.fullmatch(f"{number},{number}", stretch)
-    limits = (float(found[1]), float(found[2])) if found else (1.0, 0.0)
-    if limits[0] >= limits[1]:
+    number = r"\s*(-?[\d.]+(?:e[+-]?\d+)?)\s*"
+    parts = [re.fullmatch(f"{number},{number}", part) for part in stretch.split(";")]
+    limits = [(float(found[1]), float(found[2])) if found else (1.0, 0.0) for found in parts]
+    if any(low >= high for low, high in limits):
         raise ConfigError(f"The stretch {stretch!r} is unknown. Give auto, each, or two data values like 200,3000.")
-    return limits
+    count = bands or len(limits)
+    if len(limits) not in (1, count):
+        raise ConfigError(f"The stretch {stretch!r} is for {len(limits)} bands, but {count} are read. Give LOW,HIGH.")
+    low_C, high_C = np.array(limits * (count if len(limits) == 1 else 1), np.float64).T
+    return Stretch(low_C, high_C)
+
+
+def format_stretch(stretch: Stretch) -> str:
+    """Return the setting that names the limits of a stretch exactly."""
+    limits = zip(stretch.low_C.tolist(), stretch.high_C.tolist(), strict=True)
+    return ";".join(f"{low!r},{high!r}" for low, high in limits)
 
 
 def measure_stretch(*samples: OverviewSample) -> Stretch:
@@ -124,9 +141,8 @@ def _choose_physical_stretches(
 ) -> tuple[DateStretch, DateStretch]:
     """Return the stretches of physical values; `eight_bit` says which date is read as it is stored."""
     values = before.select_values(), after.select_values()
-    limits = parse_stretch(stretch)
-    if limits is not None:
-        given = Stretch(*(np.full(len(values[0]), limit) for limit in limits))
+    given = parse_stretch(stretch, bands=len(values[0]))
+    if given is not None:
         return _leave_8_bit((given, given), eight_bit)
     each = _measure_values(*values[:1]), _measure_values(*values[1:])
     if any(eight_bit) and stretch == "auto":
