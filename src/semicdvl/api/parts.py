@@ -62,9 +62,11 @@ def load_model(
     """
     from semicdvl.api.trained_network import add_predict
     from semicdvl.checkpoint import load_network, read_run, read_run_stretch
+    from semicdvl.detection.detectors.date_classes import read_date_classes
 
-    network = load_network(Path(run), device=device, train_heads=train_heads, trust=trust)
-    return add_predict(network, stretch=read_run_stretch(read_run(Path(run))))
+    network, record = load_network(Path(run), device=device, train_heads=train_heads, trust=trust), read_run(Path(run))
+    classes = read_date_classes(record["recipe"])
+    return add_predict(network, stretch=read_run_stretch(record), date_classes=classes)
 
 
 load = load_model
@@ -79,6 +81,7 @@ def load_detector(
     precision: Precision = "fp32",
     compiled: bool = False,
     trust: Sequence[str] = (),
+    decide: Literal["change", "both"] = "change",
 ) -> Detector:
     """Load a trained network as a detector for `detect`.
 
@@ -90,10 +93,13 @@ def load_detector(
         precision: "fp32", or "bf16", which is faster where the hardware has it and not exact to rounding.
         compiled: compile the network at its first tile; needs a C++ compiler.
         trust: modules whose networks the run may name, see `load_model`.
+        decide: "change": the change head alone decides what has changed; "both": the classes of the dates, where the
+            network tells them, must differ, too.
 
     Raises:
         CheckpointError: `model` is no run directory and no exported file.
-        ConfigError: an ONNX file with another precision, or to be compiled; a run that names code that is not trusted.
+        ConfigError: an ONNX file with another precision, or to be compiled; a run that names code that is not trusted;
+            classes that shall decide and are not there.
         MissingExtraError: onnxruntime or a compiler is missing.
 
     Examples:
@@ -105,7 +111,13 @@ def load_detector(
     from semicdvl.detection.detectors.network import build_network_detector
 
     return build_network_detector(
-        Path(model), device=device, threshold=threshold, precision=precision, compiled=compiled, trust=trust
+        Path(model),
+        device=device,
+        threshold=threshold,
+        precision=precision,
+        compiled=compiled,
+        trust=trust,
+        deciding=decide,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from semicdvl.detection.detectors.date_classes import DateClasses
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.heads import read_heads
 from semicdvl.raster.radiometric_normalisation import Stretch
@@ -29,6 +30,9 @@ class TrainedNetwork(nn.Module):
     stretch: Stretch | None = None
     """How images of more than 8 bits become the grey values that it was trained with; None: it saw 8-bit images."""
 
+    date_classes: DateClasses | None = None
+    """The classes that its segmentation heads tell apart; None: background and foreground."""
+
     if TYPE_CHECKING:
 
         def __call__(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
@@ -46,7 +50,8 @@ class TrainedNetwork(nn.Module):
 
         Returns:
             `change_HW` (1 changed, 0 unchanged) and `score_HW` (probability of change); where the network has a
-            segmentation head also `t1_HW` and `t2_HW` (0 background, 1 foreground).
+            segmentation head also `t1_HW` and `t2_HW`, indices into `classes` (0 background, 1 foreground, or the
+            classes of the run's recipe), and `t1_score_HW` and `t2_score_HW`, their probabilities.
 
         Raises:
             ConfigError: an image is not uint8 RGB, and not of more bits for a network that knows a stretch; it holds
@@ -65,13 +70,21 @@ class TrainedNetwork(nn.Module):
             found = self.eval()(*dates_BCHW, heads=wanted)
         finally:
             self.train(was_training)
-        probability_HW = _get_foreground(found.change_BKHW)
+        probability_HW = _get_probabilities(found.change_BKHW)[1]
         change_HW = (probability_HW >= 0.5).astype(np.uint8)
         if found.t1_BKHW is None or found.t2_BKHW is None:
             return ChangeMap(change_HW, probability_HW)
-        sides = [_get_foreground(logits_BKHW) for logits_BKHW in (found.t1_BKHW, found.t2_BKHW)]
-        t1_HW, t2_HW = ((side_HW >= 0.5).astype(np.uint8) for side_HW in sides)
-        return ChangeMap(change_HW, probability_HW, ("background", "foreground"), (1,), t1_HW=t1_HW, t2_HW=t2_HW)
+        classes = self.date_classes or DateClasses()
+        valid_HW = np.ones(change_HW.shape, bool)
+        maps = [
+            classes.choose_classes(classes.select_maps(_get_probabilities(logits_BKHW)), valid_HW)
+            for logits_BKHW in (found.t1_BKHW, found.t2_BKHW)
+        ]
+        (t1_HW, t1_score_HW), (t2_HW, t2_score_HW) = maps
+        return ChangeMap(
+            change_HW, probability_HW, classes.names, classes.foreground, t1_HW, t2_HW,
+            t1_score_HW=t1_score_HW, t2_score_HW=t2_score_HW,
+        )  # fmt: skip
 
     def _normalise(self, image_HWC: NDArray[np.uint8]) -> Tensor:
         """Return an image as a batch of one: RGB / 255, normalised with the ImageNet mean and deviation."""
@@ -115,18 +128,27 @@ def check_rgb_image(image_HWC: object, name: str) -> NDArray[np.uint8]:
     return found
 
 
-def _get_foreground(logits_BKHW: Tensor) -> NDArray[np.float32]:
-    """Return the probability of class 1 of the only image of a batch."""
-    probability_HW: NDArray[np.float32] = logits_BKHW.float().softmax(dim=1)[0, 1].cpu().numpy()
-    return probability_HW
+def _get_probabilities(logits_BKHW: Tensor) -> NDArray[np.float32]:
+    """Return the probabilities KHW of the only image of a batch."""
+    probability_KHW: NDArray[np.float32] = logits_BKHW.float().softmax(dim=1)[0].cpu().numpy()
+    return probability_KHW
 
 
-def add_predict(network: nn.Module, *, stretch: Stretch | None = None) -> TrainedNetwork:
-    """Let a network predict from plain images; it stays the same object, of a class with the same name."""
+def add_predict(
+    network: nn.Module, *, stretch: Stretch | None = None, date_classes: DateClasses | None = None
+) -> TrainedNetwork:
+    """Let a network predict from plain images; it stays the same object, of a class with the same name.
+
+    Args:
+        network: the network.
+        stretch: as `TrainedNetwork.stretch`.
+        date_classes: the classes of its segmentation heads; None: background and foreground.
+    """
     if not isinstance(network, TrainedNetwork):
         network.__class__ = _extend_class(type(network))
-    network.stretch = stretch  # type: ignore[assignment]
-    return cast(TrainedNetwork, network)
+    extended = cast(TrainedNetwork, network)
+    extended.stretch, extended.date_classes = stretch, date_classes
+    return extended
 
 
 _EXTENDED: dict[str, type[nn.Module]] = {}

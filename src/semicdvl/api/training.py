@@ -290,18 +290,21 @@ def export(
     *,
     to: Literal["onnx"] = "onnx",
     threshold: float = 0.5,
+    heads: bool = False,
     trust: Sequence[str] = (),
 ) -> OnnxExport:
     """Write the network of a run as one file that `load_detector` runs without torch.
 
-    The file is compared with the network before it takes its place. It holds the change head alone, for pairs of any
-    number and size, and says in its metadata how images are normalised. Needs the extra `onnx`.
+    The file is compared with the network before it takes its place. It holds the change head, and with `heads` those
+    of the classes of both dates, for pairs of any number and size, and says in its metadata how images are normalised.
+    Needs the extra `onnx`.
 
     Args:
         run: a folder that `train` wrote.
         output: the file; None: `run/model.onnx`.
         to: format of the file.
         threshold: least probability of a changed pixel, in [0, 1].
+        heads: also write the segmentation heads.
         trust: modules whose networks the run may name, see `load_model`.
 
     Returns:
@@ -320,7 +323,7 @@ def export(
     from semicdvl.detection.detectors.onnx_export import export_onnx
 
     path = Path(run) / f"model.{to}" if output is None else Path(output)
-    return export_onnx(Path(run), path, threshold=threshold, trust=trust)
+    return export_onnx(Path(run), path, threshold=threshold, heads=heads, trust=trust)
 
 
 def import_official(

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 FURTHER_FORMATS = ",".join(name for name in VECTOR_FORMATS if name != "gpkg")
 
 
+class Deciding(StrEnum):
+    """Which heads of a trained network decide what has changed."""
+
+    change = "change"
+    both = "both"
+
+
 class Precision(StrEnum):
     """Number types that a trained network computes with."""
 
@@ -147,6 +154,14 @@ class DetectorOptions:
             rich_help_panel=ADVANCED,
         ),
     ] = Precision.fp32
+    decide: Annotated[
+        Deciding,
+        typer.Option(
+            help="Which heads of a trained network decide what has changed: the change head, or both: where it says so "
+            "and the classes of the dates differ",
+            rich_help_panel=TARGET,
+        ),
+    ] = Deciding.change
     compiled: Annotated[
         bool,
         typer.Option(
@@ -310,6 +325,7 @@ def _make_detector_builder(
             precision=chosen.precision.value,
             compiled=chosen.compiled,
             trust=trust,
+            decide=chosen.decide.value,
         )
     if chosen.method is not None:
         from semicdvl.detection.detectors.unsupervised import parse_method_options
@@ -348,7 +364,7 @@ VLM_OPTIONS = (
     *("class_score", *RESIDUAL_OPTIONS),
 )
 """Options of a VLM and of change event generation."""
-TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust")
+TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust", "decide")
 """Options of a trained network."""
 
 

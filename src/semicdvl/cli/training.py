@@ -112,13 +112,19 @@ def export_command(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least probability of a changed pixel", rich_help_panel=ADVANCED)
     ] = 0.5,
+    heads: Annotated[
+        bool,
+        typer.Option(
+            "--heads", help="Also write the heads that tell the classes of both dates", rich_help_panel=OUTPUT
+        ),
+    ] = False,
 ) -> None:
     """Write a trained network as one file that `detect --model FILE` runs without torch.
 
-    The file is compared with the network before it takes its place. It holds the change head alone, for pairs of any
-    number and size, and says in its metadata how images are normalised.
+    The file is compared with the network before it takes its place. It holds the change head (with --heads also those
+    of the classes of both dates), for pairs of any number and size, and says in its metadata how images are normalised.
     """
-    exported = cd.export(run, output, to=to.value, threshold=threshold, trust=trusted.modules)
+    exported = cd.export(run, output, to=to.value, threshold=threshold, heads=heads, trust=trusted.modules)
     sizes = (
         "any size"
         if exported.multiple_px == 1

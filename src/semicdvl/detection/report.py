@@ -18,6 +18,7 @@ from rasterio.features import rasterize
 from semicdvl.detection.changes import DetectedChanges, summarise_changes
 from semicdvl.detection.fingerprint import describe_detector, list_versions
 from semicdvl.detection.run_record import RunRecord
+from semicdvl.detection.transitions import build_transition_section
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.object_stats import CHANGE_KINDS
@@ -59,6 +60,8 @@ def write_detection_report(folder: Path, pair: RasterPair, changes: DetectedChan
     if len(changes.objects):
         sections.append(_build_largest(pair, changes))
     if changes.class_px_2K is not None:
+        if run.detector.tells_transitions:
+            sections.append(build_transition_section(folder, changes, run.detector.notes()))
         sections.append(_build_classes(folder, changes))
     sections.append(_build_provenance(pair, changes, run))
     title = run.config.title or f"Changes from {names[0]} to {names[1]}"
@@ -247,14 +250,14 @@ def _build_classes(folder: Path, changes: DetectedChanges) -> html.Section:
     rows = [
         [
             name,
-            "foreground" if at in changes.foreground else "background",
+            *(["foreground" if at in changes.foreground else "background"] if changes.foreground else []),
             f"{before:.1%}",
             f"{after:.1%}",
             f"{after - before:+.1%}".replace("-", "−"),
         ]
         for at, (name, before, after) in enumerate(zip(changes.classes, *shares, strict=True))
     ]
-    columns = ["class", "role", "before", "after", "difference"]
+    columns = ["class", *(["role"] if changes.foreground else []), "before", "after", "difference"]
     parts = [html.render_gallery(maps), html.render_table(columns, rows, swatches=colours)]
     return html.Section("Classes of each date", parts, lead="The class with the highest score of every pixel.")
 

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_folder_atomically
@@ -20,6 +21,7 @@ from semicdvl.detection.output_folder import carry_over_other_files, check_outpu
 from semicdvl.detection.raster_writer import RasterArrays
 from semicdvl.detection.report import draw_overview, write_detection_report
 from semicdvl.detection.run_record import RunRecord, write_run_record
+from semicdvl.detection.transitions import count_transitions
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.files import write_vector
@@ -105,6 +107,14 @@ class DetectionResult:
     seconds: Mapping[str, float]
     reliability: Reliability
     _source: ResultSource = field(repr=False)
+
+    @property
+    def transitions(self) -> pd.DataFrame | None:
+        """The changed pixels by class before (rows) and after (columns); None for a detector without classes."""
+        if self.t1 is None or self.t2 is None:
+            return None
+        count_KK = count_transitions(self.change, self.t1, self.t2, classes=len(self.classes))
+        return pd.DataFrame(count_KK, pd.Index(self.classes, name="before"), pd.Index(self.classes, name="after"))
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> SavedDetection:
         """Write rasters, polygons, report and run.json: the files that `semicdvl detect` writes.

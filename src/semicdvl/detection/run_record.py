@@ -18,6 +18,7 @@ from semicdvl.detection.changes import DetectedChanges, summarise_changes
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, list_versions
 from semicdvl.detection.output_folder import DETECTION_FORMAT
+from semicdvl.detection.transitions import describe_transitions
 from semicdvl.raster.grid import Grid
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, Reliability
@@ -126,7 +127,7 @@ def write_run_record(path: Path, grid: Grid, changes: DetectedChanges, run: RunR
     Raises:
         OutputError: the folder cannot be written.
     """
-    record = {
+    record: dict[str, Any] = {
         "format": DETECTION_FORMAT,
         "key": run.fingerprint.key,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -156,6 +157,8 @@ def write_run_record(path: Path, grid: Grid, changes: DetectedChanges, run: RunR
         "seconds": dict(run.seconds),
         "peak_memory_mib": measure_peak_memory_mib(),
     }
+    if run.detector.tells_transitions and changes.class_px_2K is not None:
+        record["transitions"] = describe_transitions(path.parent, changes)
     write_json(path, record)
 
 

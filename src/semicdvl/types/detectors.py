@@ -42,6 +42,8 @@ class Detector(ABC):
         max_bands: greatest number of bands that the detector can use; None: any number.
         stretch: limits of the grey values that the detector was made with, as the setting of the same name says them;
             None: no such limits are known, and those of the images are measured.
+        tells_transitions: whether its classes of both dates are named ones of its own, so that what became what is a
+            result: the report then has a matrix of it.
         stored_kind: the kind of detector as stored results and interrupted runs name it; None: the path of the class.
             Built-in detectors set it, so that moving or renaming a class does not change what was stored.
 
@@ -55,6 +57,7 @@ class Detector(ABC):
     name: str
     map_count: int
     max_bands: ClassVar[int | None] = None
+    tells_transitions: bool = False
     stored_kind: ClassVar[str | None] = None
     stretch: str | None = None
 

@@ -134,6 +134,23 @@ class ChangeLogits(nn.Module):
         return cast(Outputs, self.network(t1_BCHW, t2_BCHW, heads=CHANGE_HEAD_ONLY)).change_BKHW
 
 
+class HeadLogits(nn.Module):
+    """Two dates in, the logits of change in a tuple, with those of both dates where they are wanted, for exporters."""
+
+    def __init__(self, network: nn.Module, heads: frozenset[str]) -> None:
+        """Wrap a network; `heads` is `CHANGE_HEAD_ONLY` or `SEGMENTATION`."""
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits BKHW of each head."""
+        found = cast(Outputs, self.network(t1_BCHW, t2_BCHW, heads=self.heads))
+        wanted = (
+            (found.change_BKHW, found.t1_BKHW, found.t2_BKHW) if self.heads == SEGMENTATION else (found.change_BKHW,)
+        )
+        return tuple(each_BKHW for each_BKHW in wanted if each_BKHW is not None)
+
+
 def prepare_for_inference(
     network: nn.Module,
     *,
@@ -161,11 +178,6 @@ def prepare_for_inference(
     ready, count = fold_batch_norms(keep_heads(network, kept), heads=kept)
     ready = ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
     return InferenceNetwork(ready, folded=count, precision=precision, compiled=compiled, heads=kept).eval()
-
-
-def keep_change_head(network: nn.Module) -> nn.Module:
-    """Return a copy in eval mode without the parts that only training needs."""
-    return keep_heads(network, CHANGE_HEAD_ONLY)
 
 
 def keep_heads(network: nn.Module, heads: frozenset[str]) -> nn.Module:

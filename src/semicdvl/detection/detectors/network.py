@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.detection.detectors.date_classes import (
+    DateClasses,
+    DecidingHeads,
+    HeadAgreement,
+    check_deciding_heads,
+    decide_change_maps,
+    read_date_classes,
+    stack_score_maps,
+)
 from semicdvl.detection.detectors.onnx import build_onnx_detector
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.raster.io.pair_stretch import format_stretch
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, ScoreStrips
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, ScoreStrips
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,18 +38,15 @@ __all__ = [
     "build_vlm_detector",
 ]
 
-CLASS_SCORE = 0.5
-"""Mean probability from which the class of an object at a date is named."""
-NAMING = f"'unsure' below a mean probability of {CLASS_SCORE:g}; how often they are right: not measured"
-
 
 # ------------------------------------------------------------------------------------------------ trained
 @dataclass(frozen=True)
 class NetworkDetector(Detector):
     """A trained network: its score map is the probability of change, and pixels from `threshold` on are changed.
 
-    Where the network was prepared with its segmentation head, which says per date what is foreground, two further score
-    maps hold these probabilities, and every object has a kind (appeared, disappeared, replaced) and its two classes.
+    Where the network was prepared with its segmentation head, which says per date what is foreground, or which of
+    several classes is there, further score maps hold these probabilities (`date_classes.DateClasses`), and every object
+    has a kind (appeared, disappeared, replaced) and its two classes.
 
     Attributes:
         network: in eval mode, with the call of `semicdvl.types.Network`.
@@ -48,6 +54,9 @@ class NetworkDetector(Detector):
         threshold: smallest probability of a changed pixel; 0.5 is the argmax of the two classes.
         details: further lines of the report, label -> text.
         stretch: limits of the grey values that it was trained with, where the images had more than 8 bits.
+        classes: of the dates; None: background and foreground, where there is a segmentation head.
+        deciding: which heads decide what has changed.
+        agreement: how far the heads agreed on the last raster.
     """
 
     max_bands = 3
@@ -58,16 +67,26 @@ class NetworkDetector(Detector):
     threshold: float = 0.5
     details: dict[str, str] = field(default_factory=dict)
     stretch: str | None = None
+    classes: DateClasses | None = None
+    deciding: DecidingHeads = "change"
+    agreement: HeadAgreement = field(default_factory=HeadAgreement, compare=False, repr=False)
 
     @property
-    def has_classes(self) -> bool:
-        """Whether the class of each date is kept beside the change."""
-        return "segmentation" in getattr(self.network, "heads", ()) and hasattr(self.network, "logits")
+    def date_classes(self) -> DateClasses | None:
+        """The classes of each date, which are kept beside the change; None without a segmentation head."""
+        if "segmentation" in getattr(self.network, "heads", ()) and hasattr(self.network, "logits"):
+            return self.classes or DateClasses()
+        return None
+
+    @property
+    def tells_transitions(self) -> bool:  # type: ignore[override]  # the base class has a plain attribute
+        """Whether what became what is a result of its own: where classes are named."""
+        return self.date_classes is not None and self.date_classes.are_named
 
     @property
     def map_count(self) -> int:  # type: ignore[override]  # the base class has a plain attribute
-        """P(changed), and P(foreground) of both dates where these are known."""
-        return 3 if self.has_classes else 1
+        """P(changed), and the maps of the classes of both dates where these are known."""
+        return 1 + (2 * self.date_classes.maps_per_date if self.date_classes else 0)
 
     @property
     def identity(self) -> str:
@@ -78,7 +97,7 @@ class NetworkDetector(Detector):
         for key, value in self.network.state_dict().items():
             raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode() + raw.tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest() + (" both" if self.deciding == "both" else "")
 
     def description(self) -> dict[str, str]:
         """Return name, size and threshold."""
@@ -87,48 +106,40 @@ class NetworkDetector(Detector):
             "Detector": f"trained network, {_network_class_name(self.network)}, {count / 1e6:.1f} M parameters",
             "Run": self.name,
             "Threshold": f"{self.threshold:g}",
-            **(
-                {"Classes": f"foreground or background at each date, by its own head; {NAMING}"}
-                if self.has_classes
-                else {}
-            ),
+            **({"Classes": self.date_classes.describe(self.deciding)} if self.date_classes else {}),
         } | self.details
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return P(changed), and P(foreground) of each date where it is known, as PHW.
+        """Return P(changed), and the maps of the classes of each date where they are known, as PHW.
 
         The network works at the resolution of the images, so `gsd_m` is not used.
         """
         import torch
 
-        device = next(self.network.parameters()).device
+        device, classes = next(self.network.parameters()).device, self.date_classes
         with torch.inference_mode():
             dates_BCHW = [_normalise_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
-            heads = frozenset({"change", "segmentation"} if self.has_classes else {"change"})
+            heads = frozenset({"change"} if classes is None else {"change", "segmentation"})
             found = self.network(*dates_BCHW, heads=heads)
-            logits = [found.change_BKHW, *((found.t1_BKHW, found.t2_BKHW) if self.has_classes else ())]
-            planes = torch.cat([logits_BKHW.float().softmax(dim=1)[:, 1] for logits_BKHW in logits])
-        planes_PHW: NDArray[np.float32] = planes.cpu().numpy()
-        return planes_PHW
+            logits = [found.change_BKHW, *([] if classes is None else (found.t1_BKHW, found.t2_BKHW))]
+            change_KHW, *dates_KHW = [logits_BKHW.float().softmax(dim=1)[0].cpu().numpy() for logits_BKHW in logits]
+        return stack_score_maps(change_KHW[1], dates_KHW, classes)
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield where the probability reaches the threshold; the score is the probability."""
-        for strip in strips:
-            probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
-            change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
-            score_HW = np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32)
-            if len(strip.scores_PHW) == 1:
-                yield ChangeMap(change_HW, score_HW)
-                continue
-            foreground_2HW = strip.scores_PHW[1:]
-            t1_HW, t2_HW = np.where(valid_HW, foreground_2HW >= 0.5, IGNORE).astype(np.uint8)
-            sure_2HW = np.maximum(foreground_2HW, 1 - foreground_2HW)
-            yield ChangeMap(
-                change_HW, score_HW, ("background", "foreground"), (1,), t1_HW, t2_HW,
-                t1_score_HW=sure_2HW[0], t2_score_HW=sure_2HW[1], class_score=CLASS_SCORE,
-            )  # fmt: skip
+        return decide_change_maps(
+            strips,
+            threshold=self.threshold,
+            classes=self.date_classes,
+            deciding=self.deciding,
+            agreement=self.agreement,
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return how far the heads agree, where classes are named; known once `decide` has finished."""
+        return (self.agreement.describe(self.deciding),) if self.tells_transitions else ()
 
 
 def _network_class_name(network: nn.Module) -> str:
@@ -153,6 +164,7 @@ def build_network_detector(
     precision: Precision = "fp32",
     compiled: bool = False,
     trust: Sequence[str] = (),
+    deciding: DecidingHeads = "change",
 ) -> Detector:
     """Return the detector of a trained run.
 
@@ -163,10 +175,11 @@ def build_network_detector(
         precision: "fp32" is exact to rounding, "bf16" is not; see `detection.detectors.inference`.
         compiled: compile the network at its first tile.
         trust: modules whose networks the run may name, see `registry.Origin`.
+        deciding: "change": the change head decides; "both": the classes of the dates must differ, too.
 
     Raises:
         CheckpointError: `run` is not such a folder or file.
-        ConfigError: an ONNX file together with `precision` or `compiled`.
+        ConfigError: an ONNX file together with `precision` or `compiled`, or classes that decide where there are none.
         MissingExtraError: there is no C++ compiler, or onnxruntime is not installed.
     """
     if run.suffix == ".onnx":
@@ -174,7 +187,7 @@ def build_network_detector(
             raise ConfigError(
                 f"{run}: an ONNX file cannot be changed. Leave out --precision and --compile, or give the run."
             )
-        return build_onnx_detector(run, device=device)
+        return build_onnx_detector(run, device=device, deciding=deciding)
     import torch
 
     from semicdvl.checkpoint import load_network, read_run, read_run_stretch
@@ -188,8 +201,10 @@ def build_network_detector(
     loaded = load_network(run, device=chosen, train_heads=True, trust=trust)
     known = isinstance(trained, list) and "segmentation" in trained and "segmentation" in read_heads(loaded)
     heads = SEGMENTATION if known else CHANGE_HEAD_ONLY
+    classes = read_date_classes(recipe) if known else None
+    check_deciding_heads(deciding, None if compiled else classes, run)
     network = prepare_for_inference(loaded, precision=precision, compiled=compiled, heads=heads)
     trained_with = read_run_stretch(record)
     limits = None if trained_with is None else format_stretch(trained_with)
     details |= {"Inference": network.description} | ({} if limits is None else {"Stretch of the training": limits})
-    return NetworkDetector(network, str(run), threshold, details, limits)
+    return NetworkDetector(network, str(run), threshold, details, limits, classes, deciding)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +16,26 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semicdvl.atomic_files import hash_file
+from semicdvl.detection.detectors.date_classes import (
+    DateClasses,
+    DecidingHeads,
+    HeadAgreement,
+    check_deciding_heads,
+    decide_change_maps,
+    stack_score_maps,
+)
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
 from semicdvl.reading.json_files import describe_fault, parse_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
-from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
+from semicdvl.types import ChangeMap, Detector, ScoreStrips
+from semicdvl.types.pairs import MAX_CLASSES
 
 METADATA_KEY = "semicdvl"
 """Key of the metadata."""
 METADATA_VERSION = 1
 INPUT_NAMES, OUTPUT_NAME = ("t1_BCHW", "t2_BCHW"), "change_BKHW"
+CLASS_OUTPUT_NAMES = ("t1_BKHW", "t2_BKHW")
+"""Further outputs of a file that was exported with the segmentation heads."""
 ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -37,9 +48,10 @@ class OnnxDetector(Detector):
         name: the file, for reports.
         metadata: the file's metadata.
         digest: SHA-256 of the file.
+        deciding: which heads decide what has changed.
+        agreement: how far the heads agreed on the last raster.
     """
 
-    map_count = 1
     max_bands = 3
     stored_kind = "semicdvl.predict.onnx_detector.OnnxDetector"
 
@@ -47,11 +59,34 @@ class OnnxDetector(Detector):
     name: str
     metadata: dict[str, Any]
     digest: str
+    deciding: DecidingHeads = "change"
+    agreement: HeadAgreement = field(default_factory=HeadAgreement, compare=False, repr=False)
+
+    @property
+    def date_classes(self) -> DateClasses | None:
+        """The classes of each date; None for a file with the change head alone."""
+        stored = self.metadata.get("date_classes")
+        return (
+            None
+            if stored is None
+            else DateClasses(tuple(stored["names"]), tuple(stored["foreground"]), stored["named"])
+        )
+
+    @property
+    def tells_transitions(self) -> bool:  # type: ignore[override]  # the base class has a plain attribute
+        """Whether what became what is a result of its own: where classes are named."""
+        return self.date_classes is not None and self.date_classes.are_named
+
+    @property
+    def map_count(self) -> int:  # type: ignore[override]  # the base class has a plain attribute
+        """P(changed), and the maps of the classes of both dates where the file has them."""
+        return 1 + (2 * self.date_classes.maps_per_date if self.date_classes else 0)
 
     @property
     def identity(self) -> str:
         """Hash of the file and the execution providers."""
-        return f"{self.digest} {' '.join(self.session.get_providers())}"
+        both = " both" if self.deciding == "both" else ""
+        return f"{self.digest} {' '.join(self.session.get_providers())}{both}"
 
     @property
     def threshold(self) -> float:
@@ -66,28 +101,32 @@ class OnnxDetector(Detector):
             "File": f"{self.name}, SHA-256 {self.digest[:12]}",
             "Run": str(self.metadata.get("run")),
             "Threshold": f"{self.threshold:g}",
+            **({"Classes": self.date_classes.describe(self.deciding)} if self.date_classes else {}),
         } | parts
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
-        """Return P(changed) as 1HW; the network works at the resolution of the images, so `gsd_m` is not used."""
+        """Return P(changed), and the maps of the classes of each date where the file has them, as PHW.
+
+        The network works at the resolution of the images, so `gsd_m` is not used.
+        """
         height, width = t1_HWC.shape[:2]
         dates = {
             name: self._prepare_image(image_HWC) for name, image_HWC in zip(INPUT_NAMES, (t1_HWC, t2_HWC), strict=True)
         }
+        wanted = [OUTPUT_NAME, *(CLASS_OUTPUT_NAMES if self.date_classes else ())]
         try:
-            (logits_BKHW,) = self.session.run([OUTPUT_NAME], dates)
+            outputs = self.session.run(wanted, dates)
         except Exception as error:  # whatever onnxruntime raises on a network that fits no image
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{self.name}: its network fails ({reason}). Export it again.") from error
-        if logits_BKHW.ndim != 4 or logits_BKHW.shape[1] != 2 or not np.isfinite(logits_BKHW).all():
+        if outputs[0].ndim != 4 or outputs[0].shape[1] != 2 or not all(np.isfinite(each).all() for each in outputs):
             raise CheckpointError(f"{self.name}: its network gives no logits of a change. Export it again.")
-        unchanged_HW, changed_HW = logits_BKHW[0, :, :height, :width]
+        (unchanged_HW, changed_HW), *dates_KHW = (each[0, :, :height, :width] for each in outputs)
         with np.errstate(over="ignore"):  # exp of a large number is infinite, and 1 / infinity = 0 is right
             share_HW = 1 / (1 + np.exp(unchanged_HW - changed_HW))
-        planes_PHW: NDArray[np.float32] = share_HW[None].astype(np.float32)
-        return planes_PHW
+        return stack_score_maps(share_HW, [_softmax(each) for each in dates_KHW], self.date_classes)
 
     def _prepare_image(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return an image as the network expects it: normalised BCHW, mirrored at its end to a possible size."""
@@ -105,18 +144,33 @@ class OnnxDetector(Detector):
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield where the probability reaches the threshold; the score is the probability."""
-        for strip in strips:
-            probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
-            change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)
-            yield ChangeMap(change_HW, np.where(valid_HW, probability_HW, np.float32(np.nan)).astype(np.float32))
+        return decide_change_maps(
+            strips,
+            threshold=self.threshold,
+            classes=self.date_classes,
+            deciding=self.deciding,
+            agreement=self.agreement,
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return how far the heads agree, where classes are named; known once `decide` has finished."""
+        return (self.agreement.describe(self.deciding),) if self.tells_transitions else ()
 
 
-def build_onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
+def _softmax(logits_KHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities of the classes."""
+    raised_KHW = np.exp(logits_KHW - logits_KHW.max(axis=0))
+    probability_KHW: NDArray[np.float32] = raised_KHW / raised_KHW.sum(axis=0)
+    return probability_KHW
+
+
+def build_onnx_detector(path: Path, *, device: str = "auto", deciding: DecidingHeads = "change") -> OnnxDetector:
     """Return the detector of an ONNX file that `semicdvl export` wrote.
 
     Args:
         path: the file.
         device: "auto" uses a GPU where onnxruntime supports one; "cpu", "cuda".
+        deciding: which heads decide; "both" needs a file that was exported with the segmentation heads.
 
     Raises:
         CheckpointError: the file does not exist or is not of this program.
@@ -131,9 +185,19 @@ def build_onnx_detector(path: Path, *, device: str = "auto") -> OnnxDetector:
     if text is None:
         raise CheckpointError(f"{path}: is an ONNX file of another program. Give one that `semicdvl export` wrote.")
     about = _read_metadata(path, text)
-    if not _fits(session):
+    if not _fits(session, with_classes=about.get("date_classes") is not None):
         raise CheckpointError(f"{path}: does not map two images to the logits of a change. Export it again.")
-    return OnnxDetector(session, str(path), about, hash_file(path))
+    detector = OnnxDetector(session, str(path), about, hash_file(path), deciding)
+    check_deciding_heads(deciding, detector.date_classes, path)
+    return detector
+
+
+class _StoredClasses(BaseModel):
+    """The classes of the dates in a file; the names are stored."""
+
+    names: list[str] = Field(min_length=2, max_length=MAX_CLASSES)
+    foreground: list[Annotated[int, Field(ge=0, lt=MAX_CLASSES)]] = Field(default_factory=list)
+    named: bool = True
 
 
 class _Metadata(BaseModel):
@@ -148,6 +212,7 @@ class _Metadata(BaseModel):
     multiple_px: int = Field(ge=1, le=1024)
     recipe: dict[str, dict[str, Any]] = Field(default_factory=dict)
     run: str | None = None
+    date_classes: _StoredClasses | None = None
 
 
 def _read_metadata(path: Path, text: str) -> dict[str, Any]:
@@ -169,11 +234,12 @@ def _read_metadata(path: Path, text: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its metadata are damaged ({reason}). Export it again.") from None
 
 
-def _fits(session: Any) -> bool:
-    """Tell whether a session takes two dates of three bands and gives two logits a pixel, as far as its shapes say."""
+def _fits(session: Any, *, with_classes: bool) -> bool:
+    """Tell whether a session takes two dates of three bands and gives logits a pixel, as far as its shapes say."""
     takes = {one.name: one.shape for one in session.get_inputs()}
     gives = {one.name: one.shape for one in session.get_outputs()}
-    if set(takes) != set(INPUT_NAMES) or set(gives) != {OUTPUT_NAME}:
+    wanted = {OUTPUT_NAME, *(CLASS_OUTPUT_NAMES if with_classes else ())}
+    if set(takes) != set(INPUT_NAMES) or set(gives) != wanted:
         return False
     return all(len(shape) == 4 for shape in (*takes.values(), *gives.values()))
 

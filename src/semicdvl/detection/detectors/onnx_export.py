@@ -1,6 +1,7 @@
 """Export the network of a trained run as one ONNX file, which needs no torch.
 
-The file holds the change head with its batch norms folded, for any batch and image size. Its metadata, JSON under the
+The file holds the change head, and with `heads` the segmentation heads of both dates, with batch norms folded, for any
+batch and image size. Its metadata, JSON under the
 key `semicdvl`, say how images are normalised, from which probability on a pixel is changed, which image sizes are
 possible and how the network was trained. `build_onnx_detector` reads them.
 """
@@ -24,8 +25,23 @@ from torch import nn
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.checkpoint import load_network, read_run
-from semicdvl.detection.detectors.inference import FOLDING_TOLERANCE, ChangeLogits, fold_batch_norms, keep_change_head
-from semicdvl.detection.detectors.onnx import INPUT_NAMES, METADATA_KEY, METADATA_VERSION, OUTPUT_NAME, open_session
+from semicdvl.detection.detectors.date_classes import DateClasses, read_date_classes
+from semicdvl.detection.detectors.inference import (
+    CHANGE_HEAD_ONLY,
+    FOLDING_TOLERANCE,
+    SEGMENTATION,
+    HeadLogits,
+    fold_batch_norms,
+    keep_heads,
+)
+from semicdvl.detection.detectors.onnx import (
+    CLASS_OUTPUT_NAMES,
+    INPUT_NAMES,
+    METADATA_KEY,
+    METADATA_VERSION,
+    OUTPUT_NAME,
+    open_session,
+)
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
@@ -64,29 +80,44 @@ class OnnxExport:
     multiple_px: int
 
 
-def export_onnx(run: Path, path: Path, *, threshold: float = 0.5, trust: Sequence[str] = ()) -> OnnxExport:
+def export_onnx(
+    run: Path, path: Path, *, threshold: float = 0.5, heads: bool = False, trust: Sequence[str] = ()
+) -> OnnxExport:
     """Write the network of a run as an ONNX file.
 
     Args:
         run: a folder that `semicdvl train` wrote.
         path: the file to write.
         threshold: smallest probability of a changed pixel.
+        heads: also write the segmentation heads, which give the classes of both dates.
         trust: modules whose networks the run may name, see `registry.Origin`.
 
     Raises:
         CheckpointError: `run` is not such a folder.
+        ConfigError: its method did not train segmentation heads.
         Others: as `export_network`.
     """
     _check_request(path)
-    recipe = read_run(run).get("recipe", {})
+    record = read_run(run)
+    recipe = record.get("recipe", {})
+    if heads and "segmentation" not in record.get("heads", []):
+        raise ConfigError(f"{run}: has no trained segmentation heads. Leave out --heads, or train with [classes].")
     parts = {name: recipe[name] for name in ("method", "model") if name in recipe}
-    network = load_network(run, trust=trust)
-    return export_network(network, path, threshold=threshold, origin={"run": run.name, "recipe": parts})
+    network = load_network(run, train_heads=heads, trust=trust)
+    classes = read_date_classes(recipe) if heads else None
+    return export_network(
+        network, path, threshold=threshold, classes=classes, origin={"run": run.name, "recipe": parts}
+    )
 
 
 @lock_argument("path")
 def export_network(
-    network: nn.Module, path: Path, *, threshold: float = 0.5, origin: Mapping[str, Any] | None = None
+    network: nn.Module,
+    path: Path,
+    *,
+    threshold: float = 0.5,
+    classes: DateClasses | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> OnnxExport:
     """Write a network as an ONNX file, after comparing it with torch.
 
@@ -94,6 +125,7 @@ def export_network(
         network: with the call of `semicdvl.types.Network`.
         path: the file to write.
         threshold: smallest probability of a changed pixel.
+        classes: of the segmentation heads, which are then written, too; None: the change head alone.
         origin: further metadata of the network.
 
     Raises:
@@ -102,11 +134,12 @@ def export_network(
         OutputError: the file cannot be written.
     """
     _check_request(path)
-    logits = ChangeLogits(fold_batch_norms(keep_change_head(network))[0]).eval()
+    heads = CHANGE_HEAD_ONLY if classes is None else SEGMENTATION
+    logits = HeadLogits(fold_batch_norms(keep_heads(network, heads), heads=heads)[0], heads).eval()
     with write_atomically(path) as temporary:
         _trace(logits, temporary)
         multiple_px, difference = _compare_with_torch(logits, temporary)
-        _write_metadata(temporary, _build_metadata(threshold, multiple_px) | dict(origin or {}))
+        _write_metadata(temporary, _build_metadata(threshold, multiple_px, classes) | dict(origin or {}))
         size_mb = temporary.stat().st_size / 1e6
     return OnnxExport(path, size_mb, ONNX_OPSET, difference, multiple_px)
 
@@ -127,7 +160,7 @@ def _check_request(path: Path) -> None:
         raise MissingExtraError(f"Writing ONNX needs the package '{error.name}'. Install semicdvl[onnx].") from error
 
 
-def _trace(logits: nn.Module, path: Path) -> None:
+def _trace(logits: HeadLogits, path: Path) -> None:
     """Export a network by tracing it with one pair.
 
     With the older exporter of torch: it takes a second where the newer one takes a minute, and supports all sizes.
@@ -138,6 +171,7 @@ def _trace(logits: nn.Module, path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     dates = tuple(torch.randn(TRACED_SHAPE, generator=generator) for _ in INPUT_NAMES)
     axes = {0: "batch", 2: "height", 3: "width"}
+    outputs = [OUTPUT_NAME, *(CLASS_OUTPUT_NAMES if logits.heads == SEGMENTATION else ())]
     try:
         with warnings.catch_warnings(action="ignore"), _silence_stdout(), torch.no_grad():
             torch.onnx.export(
@@ -145,9 +179,9 @@ def _trace(logits: nn.Module, path: Path) -> None:
                 dates,
                 path,
                 input_names=list(INPUT_NAMES),
-                output_names=[OUTPUT_NAME],
+                output_names=outputs,
                 opset_version=ONNX_OPSET,
-                dynamic_axes={name: axes for name in (*INPUT_NAMES, OUTPUT_NAME)},
+                dynamic_axes={name: axes for name in (*INPUT_NAMES, *outputs)},
                 dynamo=False,
             )
     except (RuntimeError, ValueError, TypeError) as error:  # UnsupportedOperatorError is a RuntimeError
@@ -169,7 +203,7 @@ def _silence_stdout() -> Iterator[None]:
         os.close(kept)
 
 
-def _compare_with_torch(logits: nn.Module, path: Path) -> tuple[int, float]:
+def _compare_with_torch(logits: HeadLogits, path: Path) -> tuple[int, float]:
     """Return the multiple that sides must have and the largest difference from torch.
 
     Raises:
@@ -187,26 +221,31 @@ def _compare_with_torch(logits: nn.Module, path: Path) -> tuple[int, float]:
     return (1, max(plain, odd)) if odd <= FOLDING_TOLERANCE else (INPUT_MULTIPLE_PX, plain)
 
 
-def _measure_difference(logits: nn.Module, session: Any, shape: tuple[int, ...]) -> float:
+def _measure_difference(logits: HeadLogits, session: Any, shape: tuple[int, ...]) -> float:
     """Return the largest difference of a logit relative to the largest one (or to 1); infinite where the file fails."""
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     generator = torch.Generator().manual_seed(1)
     dates = [torch.randn(shape, generator=generator) for _ in INPUT_NAMES]
     with torch.no_grad():
-        wanted_BKHW: NDArray[np.float32] = logits(*dates).numpy()
+        wanted: list[NDArray[np.float32]] = [each_BKHW.numpy() for each_BKHW in logits(*dates)]
     try:
-        (found_BKHW,) = session.run(None, {name: date.numpy() for name, date in zip(INPUT_NAMES, dates, strict=True)})
+        found = session.run(None, {name: date.numpy() for name, date in zip(INPUT_NAMES, dates, strict=True)})
     except (Fail, InvalidArgument, RuntimeException):
         return float("inf")
-    if found_BKHW.shape != wanted_BKHW.shape:
+    if [each_BKHW.shape for each_BKHW in found] != [each_BKHW.shape for each_BKHW in wanted]:
         return float("inf")
-    return float(np.abs(found_BKHW - wanted_BKHW).max() / max(1.0, np.abs(wanted_BKHW).max()))
+    pairs = zip(found, wanted, strict=True)
+    return max(float(np.abs(one - other).max() / max(1.0, np.abs(other).max())) for one, other in pairs)
 
 
-def _build_metadata(threshold: float, multiple_px: int) -> dict[str, Any]:
+def _build_metadata(threshold: float, multiple_px: int, classes: DateClasses | None) -> dict[str, Any]:
     """Return the metadata of the file."""
-    return {
+    of_dates = {}
+    if classes is not None:
+        stored = {"names": classes.names, "foreground": classes.foreground, "named": classes.are_named}
+        of_dates = {"date_classes": stored}
+    return of_dates | {
         "version": METADATA_VERSION,
         "semicdvl": __version__,
         "opset": ONNX_OPSET,
