@@ -155,3 +155,15 @@ def test_a_picture_of_the_truth_is_turned_as_viewers_show_it(tmp_path: Path) -> 
     Image.fromarray(burned(REAL) * np.uint8(255)).save(tmp_path / "shown.png")
     pixels = score_map(folder, tmp_path / "shown.png", sample=0).comparison.pixels
     assert pixels == ConfusionCounts(tn=HEIGHT * WIDTH - 410, tp=410)
+
+
+def test_polygons_that_share_ground_are_said(out: Path, tmp_path: Path) -> None:
+    row, col, height, width = REAL[0]
+    beside = [REAL[0], (row + height, col, 5, width)]
+    apart = score_map(out, vectors(tmp_path / "apart.gpkg", beside), sample=0)
+    assert not any("share" in note for note in apart.notes)
+    over = score_map(out, vectors(tmp_path / "over.gpkg", [REAL[0], (row + 10, col, height, width)]), sample=0)
+    assert over.comparison.objects.truth_area_px.tolist() == [10 * width, height * width]
+    assert any("1 polygon of the truth shares ground with a later one" in note for note in over.notes)
+    twice = score_map(out, vectors(tmp_path / "twice.gpkg", [REAL[0], REAL[0]]), sample=0)
+    assert any("or below another one" in note for note in twice.notes)

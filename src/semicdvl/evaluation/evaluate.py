@@ -221,11 +221,17 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
         notes.append(
             "The truth has no change on the ground that counts, so scores of how well it is found are undefined."
         )
+    shared = truth.polygons.count_overlapping() if isinstance(truth, PolygonTruth) else 0
+    if shared:
+        notes.append(
+            f"{format_count(shared, 'polygon')} of the truth {'shares' if shared == 1 else 'share'} ground with a later"
+            " one, and that ground counts as the later one's: scores of objects are those of what is left."
+        )
     gone = truth.count - comparison.objects.counts.actual
     if gone:
         notes.append(
             f"Not counted: {format_count(gone, 'object')} of the truth without a pixel that counts (too small, no "
-            "data, or outside the area)."
+            "data, outside the area, or below another one)."
         )
     return tuple(notes)
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from tests.support.synthetic_rasters import at, city, same_pixels, tif
+from PIL import Image
+from tests.support.synthetic_rasters import at, city, png, same_pixels, tif
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.pair_reader import open_pair
@@ -47,3 +48,11 @@ def test_16_bit_grey_image_as_three_bands(tmp_path):
     with open_pair(grey, grey, bands=(1, 1, 1)) as pair:
         image_HWC = pair.read(0, 0, 30, 40).t1_HWC
         assert (image_HWC[..., 0] == image_HWC[..., 2]).all() and np.ptp(image_HWC) == 255
+
+
+def test_pages_of_a_tiff_are_said(tmp_path):
+    pages = [Image.fromarray(city(60, 90, seed=seed).transpose(1, 2, 0)) for seed in (0, 1)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with open_pair(tmp_path / "pages.tif", png(tmp_path / "b.png", city(60, 90))) as pair:
+        assert same_pixels(pair.read(0, 0, 60, 90).t1_HWC, city(60, 90))
+        assert sum("holds 2 images (pages)" in note for note in pair.notes) == 1

@@ -39,6 +39,8 @@ RING_COORDINATES = 4
 """The fewest coordinates of a closed ring: three points, and the first again."""
 MAX_SLIVER_PX = 4
 """Polygons of fewer pixels than this by their area are looked at whether any centre of a pixel lies in them."""
+MAX_SLIVER_FRAC = 0.01
+"""Neighbours that were drawn apart may share this part of the smaller one."""
 VECTOR_SUFFIXES = frozenset(
     {".gpkg", ".geojson", ".json", ".fgb", ".parquet", ".geoparquet", ".shp", ".gml", ".kml", ".sqlite"}
 )
@@ -133,6 +135,14 @@ class PolygonLayer:
     def intersects(self, other: PolygonLayer) -> bool:
         """Tell whether some polygon intersects one of another layer."""
         return bool(self.spatial_index.query(other.shapes, predicate="intersects").size)
+
+    def count_overlapping(self) -> int:
+        """Return how many polygons share ground with a later one, which counts as that one's; slivers are left out."""
+        earlier, later = self.spatial_index.query(self.shapes, predicate="intersects")
+        earlier, later = earlier[earlier < later], later[earlier < later]
+        common = shapely.area(shapely.intersection(self.shapes[earlier], self.shapes[later]))
+        smaller = np.minimum(shapely.area(self.shapes[earlier]), shapely.area(self.shapes[later]))
+        return len(np.unique(earlier[common > MAX_SLIVER_FRAC * smaller]))
 
     def describe_repairs(self) -> tuple[str, ...]:
         """Say in sentences what was left out or repaired."""

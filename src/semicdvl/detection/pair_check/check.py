@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from rasterio.enums import MaskFlags
 
 from semicdvl.atomic_files import write_json
 from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.pair_check.acquisition import find_acquisition_dates
+from semicdvl.detection.pair_check.findings import derive_findings
 from semicdvl.detection.pair_check.report import write_check_report
 from semicdvl.detection.pair_check.results import (
     WARNINGS,
@@ -18,7 +22,6 @@ from semicdvl.detection.pair_check.results import (
     ImageFacts,
     PairCheck,
     build_check_record,
-    derive_findings,
 )
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
@@ -100,7 +103,8 @@ def measure_pair(pair: RasterPair) -> PairCheck:
     """
     radiometry = compare_radiometry(pair)
     shift = measure_shift(pair) if radiometry.common_frac > 0 else Shift()
-    images = [_read_image_facts(image) for image in (pair.before, pair.after)]
+    dates = find_acquisition_dates(pair.before, pair.after)
+    images = [_read_image_facts(image, date) for image, date in zip((pair.before, pair.after), dates, strict=True)]
     readers = zip((pair.before, pair.after), images, strict=True)
     shares = [_compute_overlap_share(image, pair, facts) for image, facts in readers]
     height, width = pair.shape_hw
@@ -250,9 +254,9 @@ def _is_improved(remaining: Shift, shift: Shift) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ facts of a file
-def _read_image_facts(image: ImageReader) -> ImageFacts:
+def _read_image_facts(image: ImageReader, acquired: str | None) -> ImageFacts:
     """Return what an image's file says of itself."""
-    dataset = image.dataset.src_dataset if image.warped else image.dataset
+    dataset = image.file_dataset
     grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
     return ImageFacts(
         path=str(image.path),
@@ -268,7 +272,19 @@ def _read_image_facts(image: ImageReader) -> ImageFacts:
         stretch=None if image.stretch is None else image.stretch_limits,
         notes=image.notes,
         border=image.border_name,
+        acquired=acquired,
+        inner_no_data_frac=_measure_inner_no_data(image),
     )
+
+
+def _measure_inner_no_data(image: ImageReader) -> float:
+    """Return the share of the overlap that a tag on white or black of 8 bits hides away from the edge."""
+    dataset, sample = image.file_dataset, image.read_sample()
+    if image.data_dtype != np.uint8 or dataset.nodata not in (0, 255) or sample.valid_HW.all():
+        return 0.0
+    _, labels_HW = cv2.connectedComponents((~sample.valid_HW).astype(np.uint8), connectivity=8)
+    edge = np.unique(np.concatenate([labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1]]))
+    return float((~sample.valid_HW & ~np.isin(labels_HW, edge)).mean())
 
 
 def _format_crs(grid: Grid) -> str:

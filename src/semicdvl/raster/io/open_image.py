@@ -50,7 +50,8 @@ def open_image_reader(
         try:
             if len(resolved.gdal_names) == 1:
                 view = open_tagged_view(dataset, resolved.gdal_names[0], views, alpha=alpha)
-                dataset, notes, never_measured = view.dataset, view.notes, view.never_measured
+                pages = _describe_pages(dataset)
+                dataset, notes, never_measured = view.dataset, (*pages, *view.notes), view.never_measured
             tagged = dataset
             upright = open_upright_view(dataset, views, display_name=resolved.display_name)
             dataset, notes = upright.dataset, (*notes, *([upright.note] if upright.note else []))
@@ -73,6 +74,17 @@ def open_image_reader(
             dataset.close()
             views.close()
             raise
+
+
+def _describe_pages(dataset: Any) -> tuple[str, ...]:
+    """Say that a TIFF holds further images."""
+    pages = len(dataset.subdatasets)
+    if dataset.driver != "GTiff" or pages < 2:
+        return ()
+    return (
+        f"The file holds {pages} images (pages), of which the first is read. Write another one to a file of its own: "
+        "`gdal_translate GTIFF_DIR:2:IN OUT`.",
+    )
 
 
 def _select_bands(resolved: ResolvedInput, dataset: Any, bands: Sequence[int] | None) -> tuple[int, ...]:

@@ -81,12 +81,14 @@ class PairRadiometry:
         before, after: each image by itself.
         common_frac: share of the overlap with data in both.
         bands: difference of each band; none where no pixel has data in both.
+        equal_frac: share of the pixels with data in both whose grey values are equal in all bands.
     """
 
     before: ImageRadiometry
     after: ImageRadiometry
     common_frac: float
     bands: tuple[BandDifference, ...]
+    equal_frac: float = 0.0
 
 
 def compare_radiometry(pair: RasterPair) -> PairRadiometry:
@@ -107,7 +109,8 @@ def compare_radiometry(pair: RasterPair) -> PairRadiometry:
         for reader, (data_CHW, _) in zip(readers, samples, strict=True)
     ]
     bands = tuple(_compare_band(*band) for band in zip(*grey_CN, strict=True)) if both_HW.any() else ()
-    return PairRadiometry(before, after, float(both_HW.mean()), bands)
+    equal_frac = float((grey_CN[0] == grey_CN[1]).all(axis=0).mean()) if both_HW.any() else 0.0
+    return PairRadiometry(before, after, float(both_HW.mean()), bands, equal_frac)
 
 
 def _measure_image(reader: ImageReader, data_CHW: NDArray[Any], usable_HW: NDArray[np.bool_]) -> ImageRadiometry:

@@ -56,6 +56,26 @@ def test_transparency_stays_transparency(tmp_path):
         assert opened.read(0, 0, 60, 90).valid_HW.all()
 
 
+def write_untagged(path, fourth, below):
+    data = np.concatenate([city(60, 90), fourth[None]])
+    data[:3, fourth == 0] = np.array(below, np.uint8)[:, None]
+    return tif(path, data, CORNER, photometric="RGB", ALPHA="NO")
+
+
+def test_untagged_band_that_hides_one_colour_is_transparency(tmp_path):
+    seen = np.full((60, 90), 255, np.uint8)
+    seen[WATER] = 0
+    other = tif(tmp_path / "b.tif", city(60, 90), CORNER)
+    with open_pair(write_untagged(tmp_path / "a.tif", seen, (255, 255, 255)), other) as pair:
+        assert (pair.read(0, 0, 60, 90).valid_HW == (seen > 0)).all()
+        assert any("Band 4 is not tagged and hides" in note for note in pair.notes)
+    with open_pair(tmp_path / "a.tif", other, alpha="none") as pair:
+        assert pair.read(0, 0, 60, 90).valid_HW.all()
+    ground = tif(tmp_path / "c.tif", np.concatenate([city(60, 90), seen[None]]), CORNER, photometric="RGB", ALPHA="NO")
+    with open_pair(ground, other) as pair:  # what it "hides" is ground of many colours: a mask of something else
+        assert pair.read(0, 0, 60, 90).valid_HW.all()
+
+
 def test_named_band_is_transparency(tmp_path):
     fourth = near_infrared()
     pair = [write_four_bands(tmp_path / f"{name}.tif", fourth=fourth) for name in "ab"]

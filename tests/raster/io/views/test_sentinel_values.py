@@ -81,6 +81,26 @@ def test_values_that_may_be_measured_stay(tmp_path):
     assert not hidden_HW.any() and not any("no-data tag" in note for note in notes)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_largest_number_without_others_near_it_is_no_data(tmp_path, dtype):
+    largest = np.iinfo(dtype).max
+    ground = city(60, 90).astype(dtype) * 20
+    holed = ground.copy()
+    holed[:, *HOLE] = largest
+    first = tif(tmp_path / "a.tif", ground, at(0, 90))
+    hidden_HW, notes = find_hidden(first, tif(tmp_path / "b.tif", holed, at(0, 90)))
+    assert hidden_HW[HOLE].all() and hidden_HW.sum() == 800
+    assert any(f"Pixels of {largest} in every band" in note for note in notes)
+    tagged, notes = find_hidden(first, tif(tmp_path / "c.tif", holed, at(0, 90), nodata=0))
+    assert not tagged.any() and not any("in every band" in note for note in notes), "a tag says what is no data"
+    bright = holed.copy()
+    bright[:, 45:50] = largest - np.arange(90, dtype=dtype) * (largest // 200) - 1  # a cloud with its edge
+    assert not find_hidden(first, tif(tmp_path / "d.tif", bright, at(0, 90)))[0].any()
+    red = ground.copy()
+    red[0, *HOLE] = largest  # saturated in one band
+    assert not find_hidden(first, tif(tmp_path / "e.tif", red, at(0, 90)))[0].any()
+
+
 def test_tagged_value_and_another_one(tmp_path):
     holed = reflectance()
     holed[:, *HOLE] = -9999

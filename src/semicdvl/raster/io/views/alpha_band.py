@@ -1,7 +1,8 @@
 """Decide which band of a raster says where there is data.
 
 GDAL tags the fourth of four byte bands as alpha, whatever it holds.
-A near-infrared band that is tagged so would make dark water transparent, and its changes would be lost.
+A near-infrared band that is tagged so would make dark water transparent, and its changes would be lost. Other programs
+write transparency without a tag, and what it hides would be ground of one colour.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import ConfigError, InputError
@@ -66,6 +67,13 @@ def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: 
     colours = dataset.colorinterp
     tagged = colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
     if alpha == "auto":
+        if tagged is None and _is_untagged_alpha(dataset):
+            note = (
+                f"Band {dataset.count} is not tagged and hides ground of one colour, as transparency does: it is read"
+                " as such. If it is a band of the sensor, give --alpha none."
+            )
+            view = _retag(dataset, dataset.count, views)
+            return AlphaChoice(view, view.name, note)
         if tagged is None or not holds_many_values(dataset, tagged):
             return AlphaChoice(dataset, gdal_name)
         view = _retag(dataset, None, views)
@@ -84,15 +92,37 @@ def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: 
     return AlphaChoice(view, view.name)
 
 
-def holds_many_values(dataset: Any, band: int) -> bool:
-    """Tell whether more than `MAX_PARTIAL_FRAC` of a band's pixels are neither 0 nor its largest value."""
+def _is_untagged_alpha(dataset: Any) -> bool:
+    """Tell whether a fourth band without a tag is 0 where red, green and blue are of one colour, and full elsewhere."""
+    last = dataset.colorinterp[-1]
+    masked = dataset.nodata is not None or MaskFlags.all_valid not in dataset.mask_flag_enums[0]
+    if dataset.count != 4 or last not in (ColorInterp.undefined, ColorInterp.gray) or masked:
+        return False
+    bands_CHW = _read_sample(dataset, [1, 2, 3, 4])
+    if bands_CHW is None or bands_CHW.dtype.kind != "u":
+        return False
+    hidden_HW = bands_CHW[3] == 0
+    if not hidden_HW.any() or not (hidden_HW | (bands_CHW[3] == np.iinfo(bands_CHW.dtype).max)).all():
+        return False
+    below_CN = bands_CHW[:3, hidden_HW]
+    return bool((below_CN == below_CN[:, :1]).all() and not hidden_HW.all())
+
+
+def _read_sample(dataset: Any, bands: list[int]) -> NDArray[Any] | None:
+    """Return a decimated read of bands CHW; None where it fails: whoever reads the pixels reports it."""
     step = max(1.0, max(dataset.height, dataset.width) / MAX_ALPHA_SAMPLE_PX)
     size = max(1, round(dataset.height / step)), max(1, round(dataset.width / step))
     try:
-        values_HW = dataset.read(band, out_shape=size)  # nearest neighbour: no value is mixed
+        found: NDArray[Any] = dataset.read(bands, out_shape=(len(bands), *size))  # nearest: no value is mixed
     except RasterioError:
-        return False  # whoever reads the pixels reports it
-    return are_many_values(values_HW)
+        return None
+    return found
+
+
+def holds_many_values(dataset: Any, band: int) -> bool:
+    """Tell whether more than `MAX_PARTIAL_FRAC` of a band's pixels are neither 0 nor its largest value."""
+    values_1HW = _read_sample(dataset, [band])
+    return values_1HW is not None and are_many_values(values_1HW[0])
 
 
 def are_many_values(values_HW: NDArray[Any]) -> bool:

@@ -2,8 +2,9 @@
 
 Rasters lose their no-data tag on the way through tools and formats, and what was not measured keeps its number: -9999,
 the end of the data type, the fill value of NetCDF. Read as data it is black ground that "changed" wherever the other
-date has data, and resampling mixes it with its neighbours. Whole numbers from 0 on (8 and 16 bits) have no such value:
-0 and the largest one are dark and saturated ground, too, and are looked for as collars instead.
+date has data, and resampling mixes it with its neighbours. 0 is dark ground, too, and 255 is white ground: borders of
+these are looked for as collars instead. The largest number of 16 bits and more is saturated ground where others come
+near to it, and no data where none does.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from semicdvl.raster.io.views.virtual_copy import open_virtual_copy
@@ -53,7 +55,10 @@ def tag_sentinel_values(dataset: Any, views: ExitStack) -> SentinelView:
         dataset: the open dataset.
         views: closes what a view needs.
     """
-    if np.dtype(dataset.dtypes[0]).kind not in "if":
+    dtype = np.dtype(dataset.dtypes[0])
+    if dtype.kind == "u":
+        return _tag_largest_number(dataset, views) if dtype.itemsize > 1 else SentinelView(dataset)
+    if dtype.kind not in "if":
         return SentinelView(dataset)
     tag = dataset.nodata
     tagged = (float(tag),) if tag is not None and is_never_measured(float(tag)) else ()
@@ -65,6 +70,22 @@ def tag_sentinel_values(dataset: Any, views: ExitStack) -> SentinelView:
     numbers = " and ".join(f"{value:.6g}" for value in found)
     note = f"Pixels of {numbers} have no no-data tag; no sensor measures that, so they are read as no data."
     return SentinelView(dataset, (*tagged, *found), note)
+
+
+def _tag_largest_number(dataset: Any, views: ExitStack) -> SentinelView:
+    """Return a dataset of whole numbers whose largest one is tagged as no data, if no other comes near to it."""
+    if dataset.nodata is not None or MaskFlags.all_valid not in dataset.mask_flag_enums[0]:
+        return SentinelView(dataset)
+    largest, data_CHW = np.iinfo(dataset.dtypes[0]).max, _read_sample(dataset)
+    full_HW = (data_CHW == largest).all(axis=0)
+    between_HW = ((data_CHW > largest // 2) & (data_CHW < largest)).any(axis=0)
+    if not full_HW.mean() >= MIN_HEAP_FRAC or between_HW.sum() * MIN_TIMES_MIXED >= full_HW.sum():
+        return SentinelView(dataset)
+    note = (
+        f"Pixels of {largest} in every band have no no-data tag, and no other value comes near to it: they are read as "
+        "no data. If they are saturated ground, write them as another value first."
+    )
+    return SentinelView(open_virtual_copy(dataset, views, describe=partial(_tag_bands, value=float(largest))), (), note)
 
 
 def is_never_measured(value: float) -> bool:
@@ -80,13 +101,18 @@ def choose_warp_options(dataset: Any) -> dict[str, str]:
 
 def _find_sentinels(dataset: Any) -> list[float]:
     """Return the sentinels of a decimated read, the most frequent one first."""
+    return find_sentinels(_read_sample(dataset))
+
+
+def _read_sample(dataset: Any) -> NDArray[Any]:
+    """Return a decimated read CHW; one of zeros where it fails: whoever reads the pixels reports it."""
     step = max(1.0, max(dataset.height, dataset.width) / MAX_SAMPLE_PX)
     size = max(1, round(dataset.height / step)), max(1, round(dataset.width / step))
     try:
-        data_CHW = dataset.read(out_shape=(dataset.count, *size))  # nearest neighbour: no value is mixed
+        found: NDArray[Any] = dataset.read(out_shape=(dataset.count, *size))  # nearest neighbour: no value is mixed
     except RasterioError:
-        return []  # whoever reads the pixels reports it
-    return find_sentinels(data_CHW)
+        return np.zeros((dataset.count, 1, 1), dataset.dtypes[0])
+    return found
 
 
 def find_sentinels(data_CHW: NDArray[Any]) -> list[float]:

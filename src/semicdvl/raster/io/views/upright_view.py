@@ -99,7 +99,8 @@ def _describe_location(dataset: Any, display_name: str) -> str | None:
         problem = "The grid of the image is rotated, and it has no CRS"
         raise InputError(display_name, problem, "Assign its CRS (`gdal_edit.py -a_srs EPSG:...`)")
     turned = math.degrees(math.atan2(grid.d, grid.a))
-    return f"rotated by {turned:.1f} degrees against its CRS: it was warped onto a grid with north up"
+    degrees = f"{turned:.1f}" if abs(turned) >= 0.05 else f"{turned:.1g}"
+    return f"rotated by {degrees} degrees against its CRS: it was warped onto a grid with north up"
 
 
 def _measure_residual_px(dataset: Any) -> float:
