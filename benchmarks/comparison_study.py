@@ -125,6 +125,8 @@ def filled(rule: Rule, hole_m2: float) -> Rule:
 
 OFF = {"residual_distance": 0.0, "residual_outlines": 0.0}
 """The residual rule as it was: without outlines of the image and without features."""
+BEFORE = {"residual_distance_most": 0.5}
+"""The default before its cap on the feature distance was raised to 0.6, by this study."""
 VARIANTS: dict[str, dict[str, Rule]] = {
     "paper": {"instance": instance(), "instance 0.4": instance(0.4), "pixel": pixel()},
     "objects": {
@@ -149,10 +151,16 @@ VARIANTS: dict[str, dict[str, Rule]] = {
             residual_outlines=w) for s in (60.0, 100.0) for w in (0.5, 1.0)},
     },
     "both": {
-        "default": residual(),
-        **{f"both, {k} {v:g}": residual(**{f"residual_{k}": v}) for k, v in (
-            ("outlines", 0.75), ("segment_scale", 60.0), ("score", 0.5), ("score", 0.7), ("open_m", 3.0),
-            ("distance_most", 0.6), ("distance", 0.15), ("area_m2", 40.0))},
+        "both": residual(**BEFORE),
+        **{f"both, {k} {v:g}": residual(**BEFORE | {f"residual_{k}": v}) for k, v in (
+            ("score", 0.5), ("score", 0.7), ("open_m", 3.0), ("distance_most", 0.6), ("distance", 0.15),
+            ("area_m2", 40.0))},
+    },
+    "features": {
+        **{f"both, distance {s:g} at most {m:g}": residual(residual_distance=s, residual_distance_most=m)
+           for s, m in ((0.25, 0.65), (0.25, 0.7), (0.25, 0.8), (0.35, 0.6), (0.35, 0.7))},
+        **{f"both, distance_most 0.6, {k} {v:g}": residual(residual_distance_most=0.6, **{f"residual_{k}": v})
+           for k, v in (("score", 0.5), ("area_m2", 40.0), ("open_m", 3.0))},
     },
 }  # fmt: skip
 """Group -> name -> rule."""

@@ -55,7 +55,7 @@ class CEGSettings:
     residual_outlines: float = 0.75  # residual level: weight of the image's own segments in the scores; 0: none
     residual_segment_scale: float = 60.0  # residual level: larger values make larger segments
     residual_distance: float = 0.25  # residual level: how much more than unchanged ground an event must differ; 0: off
-    residual_distance_most: float = 0.5  # residual level: feature distance that is enough on any ground
+    residual_distance_most: float = 0.6  # residual level: feature distance that is enough on any ground
     gsd_m: float | None = None  # residual level: metres per pixel; None: 0.5 is assumed
 
     def __post_init__(self) -> None:
