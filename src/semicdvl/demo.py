@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from markupsafe import Markup
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +40,7 @@ from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
 from semicdvl.registry import build_part
 from semicdvl.reports import html
+from semicdvl.reports.colours import OUTCOME_COLOURS, draw_outcomes
 from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
@@ -269,34 +271,27 @@ def _write_report(
     dates = html.render_swipe(
         city.t1_HWC[held_out], city.t2_HWC[held_out], "The held-out part at both dates; drag the line"
     )
-    links = f"Maps, polygons and a report of each: {', '.join(f'{row.folder}/report.html' for row in rows)}."
+    reports = Markup(", ").join(html.render_link(f"{row.folder}/report.html", row.title) for row in rows)
+    files = Markup(", ").join(html.render_link(name, name) for name in ("table.md", "table.json"))
     sections = [
         html.Section("Scores", [html.render_table(TABLE_COLUMNS, lines)], lead=_explain_table(config)),
         html.Section("The images", [dates]),
-        html.Section("Comparison with the truth", [html.render_legend(ERROR_COLORS), html.render_gallery(figures)]),
-        html.Section("More", [html.render_paragraph(f"{links} The demonstration took {seconds:.0f} s.")]),
+        html.Section(
+            "Comparison with the truth", [html.render_legend(OUTCOME_COLOURS.items()), html.render_gallery(figures)]
+        ),
+        html.Section(
+            "More", [Markup("<p>Maps, polygons and a report of each: {}. The table: {}.</p>").format(reports, files)]
+        ),
+        html.Section("Time", [html.render_paragraph(f"The demonstration took {seconds:.0f} s.")]),
     ]
     html.write_page(out / "report.html", "Change in a synthetic city", sections)
-
-
-ERROR_COLORS = (
-    ("correctly detected", (40, 160, 90)),
-    ("missed", (215, 60, 50)),
-    ("false alarm", (240, 170, 40)),
-)
 
 
 def _draw_error_map(result: Path, city: SyntheticCity, where: tuple[slice, slice]) -> NDArray[np.uint8]:
     """Return date 2 in grey, with correctly detected, missed and falsely detected pixels in colour."""
     with rasterio.open(result / "change.tif") as source:
         found_HW = source.read(1)[where] == 1
-    truth_HW = city.change_HW[where] == 1
-    grey_HW = city.t2_HWC[where].mean(axis=-1) * 0.5 + 110
-    picture_HWC = np.repeat(grey_HW[..., None], 3, axis=-1).astype(np.uint8)
-    masks = (found_HW & truth_HW, truth_HW & ~found_HW, found_HW & ~truth_HW)
-    for mask_HW, (_, colour) in zip(masks, ERROR_COLORS, strict=True):
-        picture_HWC[mask_HW] = colour
-    return picture_HWC
+    return draw_outcomes(city.t2_HWC[where], found_HW, city.change_HW[where] == 1)
 
 
 def _explain_table(config: DemoConfig) -> str:

@@ -25,7 +25,12 @@ def test_report_stands_alone_and_shows_the_changes(tifs, tmp_path):
     html = (tmp_path / "out" / "report.html").read_text()
     page = Links()
     page.feed(html)
-    assert all(link.startswith("data:image/") for link in page.loaded) and "url(" not in html
+    inside = [link for link in page.loaded if not link.startswith("data:image/")]
+    assert inside == ["#object-2", "#object-1", "#object-3", "change.tif", "score.tif", "t1.tif", "t2.tif",
+                      "changes.gpkg", "run.json"] and "url(" not in html  # fmt: skip
+    assert all((tmp_path / "out" / link).is_file() for link in inside if not link.startswith("#"))
+    assert all(f'id="{link[1:]}"' in html for link in inside if link.startswith("#"))
+    assert "Show all 3 objects" in html and html.count("<details>") == 1
     assert page.tags.count("img") == 2 + 1 + 2 * 3 + 2, "swipe, overlay, crops of three objects, classes"
     assert "&lt;b&gt;&amp;" in html and "<b>&<" not in html
     for text in ("752 m²", "black border", "EPSG:32615", "dark → bright", "before.tif"):

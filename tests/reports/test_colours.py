@@ -38,3 +38,19 @@ def test_class_colours_differ():
         colours.apply_palette(classes, colours.choose_class_colours(names))[0, 1]
         == colours.COMMON_CLASS_COLOURS["water"]
     ).all()
+
+
+def test_outcomes_have_the_colours_of_the_legend():
+    found, truth = np.zeros((2, 20, 30), bool)
+    found[2:8, 2:20], truth[2:8, 10:28] = True, True
+    drawn = colours.draw_outcomes(np.full((20, 30, 3), 100, np.uint8), found, truth)
+    seen = {
+        name: drawn[5, col].astype(int)
+        for name, col in (("falsely detected", 5), ("correctly detected", 15), ("missed", 25))
+    }
+    for name, colour in colours.OUTCOME_COLOURS.items():
+        nearest = min(
+            colours.OUTCOME_COLOURS, key=lambda other: np.abs(seen[name] - colours.OUTCOME_COLOURS[other]).sum()
+        )
+        assert nearest == name and np.abs(seen[name] - colour).max() < 45
+    assert len(set(drawn[15, 5].tolist())) == 1, "the rest is grey"

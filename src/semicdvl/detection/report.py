@@ -17,6 +17,7 @@ from rasterio.features import rasterize
 
 from semicdvl.detection.changes import DetectedChanges, summarise_changes
 from semicdvl.detection.fingerprint import describe_detector, list_versions
+from semicdvl.detection.object_index import build_object_index, format_locations, link_files, name_card
 from semicdvl.detection.run_record import RunRecord
 from semicdvl.detection.transitions import build_transition_section
 from semicdvl.raster.grid import Grid
@@ -59,6 +60,7 @@ def write_detection_report(folder: Path, pair: RasterPair, changes: DetectedChan
     sections = [_build_overview(pair, changes, run.warnings), _build_amounts(changes, run)]
     if len(changes.objects):
         sections.append(_build_largest(pair, changes))
+        sections.append(build_object_index(changes, pair.grid, shown=MAX_CROPS))
     if changes.class_px_2K is not None:
         if run.detector.tells_transitions:
             sections.append(build_transition_section(folder, changes, run.detector.notes()))
@@ -215,8 +217,10 @@ def _build_card(pair: RasterPair, changes: DetectedChanges, rank: int) -> Markup
         facts.append(f"probability {row['probability']:.2f}")
     if isinstance(row["from_class"], str) and isinstance(row["to_class"], str):
         facts.append(f"{row['from_class']} → {row['to_class']}")
-    facts.append(_format_location(outline, pair.grid))
-    return html.render_card(f"{label} · {row['kind']}", " · ".join(facts), figures, colour=KIND_COLOURS[row["kind"]])
+    facts += format_locations(outline, pair.grid)
+    return html.render_card(
+        f"{label} · {row['kind']}", " · ".join(facts), figures, colour=KIND_COLOURS[row["kind"]], name=name_card(label)
+    )
 
 
 def _choose_crop(box: NDArray[np.int64], shape_hw: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -226,16 +230,6 @@ def _choose_crop(box: NDArray[np.int64], shape_hw: tuple[int, int]) -> tuple[int
     tall, wide = min(side, height), min(side, width)
     row = min(max(0, (top + bottom - tall) // 2), height - tall)
     return row, min(max(0, (left + right - wide) // 2), width - wide), tall, wide
-
-
-def _format_location(outline: gpd.GeoDataFrame, grid: Grid) -> str:
-    """Return where an object is: degrees north and east, column and row in a plain image, or map coordinates."""
-    if not grid.has_position_on_earth:
-        at = outline.geometry.iloc[0].representative_point()
-        plain = grid.crs is None and grid.transform.e > 0
-        return f"col {at.x:.0f}, row {at.y:.0f}" if plain else f"x {at.x:.1f}, y {at.y:.1f}"
-    at = outline.geometry.representative_point().to_crs(4326).iloc[0]
-    return f"{abs(at.y):.5f}° {'N' if at.y >= 0 else 'S'}, {abs(at.x):.5f}° {'E' if at.x >= 0 else 'W'}"
 
 
 # ------------------------------------------------------------------------------------------------ classes
@@ -294,7 +288,7 @@ def _build_provenance(pair: RasterPair, changes: DetectedChanges, run: RunRecord
     ]
     if changes.class_px_2K is not None:
         files.insert(2, ["t1.tif, t2.tif", "classes of each date; the tags CLASS_0, CLASS_1, ... hold their names"])
-    parts = [html.render_facts(facts), html.render_table(["file", "content"], files)]
+    parts = [html.render_facts(facts), html.render_table(["file", "content"], link_files(files))]
     return html.Section("How this was made", parts)
 
 

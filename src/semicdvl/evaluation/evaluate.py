@@ -41,9 +41,21 @@ from semicdvl.metrics.objects import ObjectMatches
 from semicdvl.outputs.exchange import write_file_set
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.qgis_style import QgisStyle
+from semicdvl.reports.colours import OUTCOME_COLOURS
 from semicdvl.reports.numbers import format_count
 
 EVALUATION_FORMAT = "semicdvl-evaluation-1"
+OUTCOME_STYLE = QgisStyle(
+    "outcome",
+    {
+        "matched": OUTCOME_COLOURS["correctly detected"],
+        "touched": (240, 200, 40),
+        "missed": OUTCOME_COLOURS["missed"],
+        "invented": OUTCOME_COLOURS["falsely detected"],
+    },
+)
+"""How a GIS draws the objects of an evaluation."""
 DEFAULT_SAMPLE_SIZE = 500
 """Default number of places for the area-adjusted accuracy."""
 TableRow = tuple[str, str]
@@ -142,7 +154,7 @@ def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
     settings |= {name: value for name, value in said.items() if value is not None}
     with write_file_set(Path(out)) as work:
         if outcomes is not None:
-            write_vector(work / "evaluation.gpkg", outcomes, layer="evaluation")
+            write_vector(work / "evaluation.gpkg", outcomes, layer="evaluation", style=OUTCOME_STYLE)
         write_json(work / "evaluation.json", _replace_nan({**_build_record(done, truth), "settings": settings}))
     return done
 

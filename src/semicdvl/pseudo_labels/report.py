@@ -40,8 +40,6 @@ MAX_PICTURES = 8
 """Number of pairs that are shown."""
 MAX_PICTURE_PX = 420
 GAMMA_SWEEP = tuple(sorted({*DEFAULT_GAMMAS, 0.2, 0.4, 0.6, 0.7, 0.95}))
-CHANGED_COLOUR, CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLOUR = (230, 60, 40), (0, 114, 178), (213, 94, 0), (240, 200, 40)
-NO_LABEL_COLOUR = (188, 188, 188)
 
 
 @dataclass(frozen=True)
@@ -249,15 +247,10 @@ def _build_pictures(
     words = store.spec.prompts.words
     parts = [
         html.render_legend(zip(words, reports_colours.choose_class_colours(words), strict=True)),
-        html.render_legend([("changed", CHANGED_COLOUR), ("no label", NO_LABEL_COLOUR)]),
+        html.render_legend([("changed", reports_colours.CHANGED_COLOUR), ("no label", reports_colours.NO_DATA_COLOUR)]),
     ]
     if any(pair.has_label for pair in chosen):
-        against = [
-            ("true positive", CORRECT_COLOUR),
-            ("false positive", FALSE_COLOUR),
-            ("false negative", MISSED_COLOUR),
-        ]
-        parts.append(html.render_legend(against))
+        parts.append(html.render_legend(reports_colours.OUTCOME_COLOURS.items()))
     parts += [_build_pair(pair, store, settings) for pair in chosen]
     lead = "The pairs with the most change, and others evenly selected. Grey hatching: no label."
     return html.Section("Examples", parts, lead=lead)
@@ -271,7 +264,9 @@ def _build_pair(pair: PairFiles, store: PseudoLabelStore, settings: CEGSettings)
     figures = [
         html.render_figure(_shrink_image(content.t1_HWC), "before"),
         html.render_figure(_shrink_image(content.t2_HWC), "after"),
-        html.render_figure(_draw_label(content.t2_HWC, labels.change_HW, {1: CHANGED_COLOUR}), "change label"),
+        html.render_figure(
+            _draw_label(content.t2_HWC, labels.change_HW, {1: reports_colours.CHANGED_COLOUR}), "change label"
+        ),
         *(
             html.render_figure(_draw_answer(segments.scores_CHW, label_HW, colours), f"answer {name}", lossless=True)
             for segments, label_HW, name in ((kept.t1, labels.t1_HW, "before"), (kept.t2, labels.t2_HW, "after"))
@@ -279,7 +274,9 @@ def _build_pair(pair: PairFiles, store: PseudoLabelStore, settings: CEGSettings)
     ]
     if content.label_HW is not None:
         compared_HW = _compare_with_truth(labels.change_HW, content.label_HW)
-        truth = _draw_label(content.t2_HWC, compared_HW, {1: CORRECT_COLOUR, 2: FALSE_COLOUR, 3: MISSED_COLOUR})
+        truth = _draw_label(
+            content.t2_HWC, compared_HW, dict(enumerate(reports_colours.OUTCOME_COLOURS.values(), start=1))
+        )
         figures.append(html.render_figure(truth, "comparison with the true label"))
     known_HW = labels.change_HW != IGNORE
     changed = f"{(labels.change_HW == 1).mean():.1%} are labelled as changed"
@@ -326,7 +323,7 @@ def _draw_label(
 
 
 def _compare_with_truth(change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return 1 true positive, 2 false positive, 3 false negative, 0 unchanged, IGNORE without label or true label."""
+    """Return 1 correctly detected, 2 falsely detected, 3 missed, 0 unchanged, IGNORE without label or true label."""
     compared_HW = np.select(
         [(change_HW == 1) & (truth_HW == 1), change_HW == 1, truth_HW == 1], [1, 2, 3], default=0
     ).astype(np.uint8)

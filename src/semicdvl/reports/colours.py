@@ -16,6 +16,13 @@ KIND_COLOURS: dict[str, Colour] = dict(CHANGE_KIND_STYLE.colours)
 """The same in reports as in a GIS."""
 CHANGE_MAP_COLOURS: tuple[Colour, Colour] = ((245, 245, 240), KIND_COLOURS["changed"])
 """Unchanged and changed, where the kind of change is not shown."""
+CHANGED_COLOUR, NO_DATA_COLOUR = KIND_COLOURS["changed"], (188, 188, 188)
+OUTCOME_COLOURS: dict[str, Colour] = {
+    "correctly detected": (0, 158, 115),
+    "falsely detected": (213, 94, 0),
+    "missed": (0, 114, 178),
+}
+"""A map against the truth, in every report and picture (Okabe and Ito's green, orange and blue)."""
 SCORE_STOPS: tuple[tuple[float, Colour], ...] = (
     (0.0, (255, 247, 236)), (0.25, (253, 212, 158)), (0.5, (252, 141, 89)), (0.75, (215, 48, 31)),
     (1.0, (127, 0, 0)),
@@ -57,6 +64,17 @@ def draw_overlay(
     return painted
 
 
+def draw_outcomes(
+    image_HWC: NDArray[np.uint8], found_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Paint what was detected, rightly and falsely, and what was missed over a pale grey version of an image."""
+    masks = (found_HW & truth_HW, found_HW & ~truth_HW, truth_HW & ~found_HW)
+    labels_HW = np.zeros(found_HW.shape, np.int32)
+    for number, mask_HW in enumerate(masks, start=1):
+        labels_HW[mask_HW] = number
+    return draw_overlay(image_HWC, labels_HW, list(OUTCOME_COLOURS.values()))
+
+
 def hatch_no_data(image_HWC: NDArray[np.uint8], valid_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return an image with grey hatching where there is no data, so that it is not mistaken for something black."""
     diagonal_HW = np.add.outer(np.arange(valid_HW.shape[0]), np.arange(valid_HW.shape[1]))
@@ -79,6 +97,6 @@ def draw_outline(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, si
 
 def apply_palette(classes_HW: NDArray[np.uint8], colours: Sequence[Colour]) -> NDArray[np.uint8]:
     """Return a class map in colours; values beyond the colours (no data) are grey."""
-    table = np.full((256, 3), 188, np.uint8)
+    table = np.full((256, 3), NO_DATA_COLOUR, np.uint8)
     table[: len(colours)] = colours
     return table[classes_HW]

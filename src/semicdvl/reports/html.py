@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -70,6 +71,17 @@ def render_notes(lines: Iterable[str]) -> Markup:
 def _render_code(text: str) -> Markup:
     """Return a text, escaped, with what stands in backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def render_link(address: str, text: str) -> Markup:
+    """Return a link, to a place of the page (`#name`) or to a file beside it."""
+    shown = address if address.startswith("#") else quote(address)
+    return Markup('<a href="{}">{}</a>').format(shown, text)
+
+
+def render_details(summary: str, content: Markup) -> Markup:
+    """Return content that a click on its summary shows."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, content)
 
 
 def render_headline(values: Iterable[tuple[str, str]]) -> Markup:
@@ -182,11 +194,14 @@ def render_swipe(before: NDArray[np.uint8], after: NDArray[np.uint8], caption: s
     ).format(encode_data_uri(before), sizes, encode_data_uri(after), sizes, move, caption)
 
 
-def render_card(title: str, line: str, figures: Iterable[Markup], *, colour: Colour | None = None) -> Markup:
-    """Return a framed box with a title, a line of facts and pairs of figures."""
+def render_card(
+    title: str, line: str, figures: Iterable[Markup], *, colour: Colour | None = None, name: str = ""
+) -> Markup:
+    """Return a framed box with a title, a line of facts and pairs of figures; links lead to it by its name."""
     mark = render_swatch(colour) if colour is not None else Markup("")
-    return Markup('<div class="card"><h3>{}{}</h3><p>{}</p><div class="pair">{}</div></div>').format(
-        mark, title, line, Markup("").join(figures)
+    anchor = Markup(' id="{}"').format(name) if name else Markup("")
+    return Markup('<div class="card"{}><h3>{}{}</h3><p>{}</p><div class="pair">{}</div></div>').format(
+        anchor, mark, title, line, Markup("").join(figures)
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from semicdvl import losses
 from semicdvl.atomic_files import write_atomically
 from semicdvl.methods.common.weak_to_strong import cutmix_strong_view, eval_mode, label_weak_view
+from semicdvl.reports.colours import CHANGED_COLOUR
 from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, LabelledBatch, Method, UnlabelledBatch
 
 ByteArray = NDArray[np.uint8]
@@ -38,7 +39,7 @@ WEAK_T1, WEAK_T2, STRONG_T1, STRONG_T2, TRUTH, PSEUDO, VLM, PREDICTION = COLUMNS
 PADDING = 254
 """Value of a pixel that the crop added, in the maps of a sheet."""
 
-CLASS_COLORS = {0: (38, 42, 54), 1: (255, 176, 32), IGNORE: (128, 134, 146), PADDING: (214, 222, 235)}
+CLASS_COLORS = {0: (38, 42, 54), 1: CHANGED_COLOUR, IGNORE: (128, 134, 146), PADDING: (214, 222, 235)}
 LEGEND = {
     0: "unchanged",
     1: "changed",

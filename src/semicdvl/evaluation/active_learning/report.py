@@ -18,7 +18,6 @@ from semicdvl.types import IGNORE
 
 FIGURE_PX = 320
 """Longest side of a figure."""
-MAPPED_CHANGE_COLOUR = (230, 60, 40)
 MAX_CARDS = 100
 """Further patches are in suggest.gpkg only."""
 
@@ -70,7 +69,7 @@ def _build_card(
     window = pair.read(row, col, side, side)
     change_HW, score_HW = (read_patch(result, name, row, col, side) for name in ("change", "score"))
     valid_HW = change_HW != IGNORE
-    mapped = colours.draw_overlay(window.t2_HWC, (change_HW == 1).astype(np.int32), [MAPPED_CHANGE_COLOUR])
+    mapped = colours.draw_overlay(window.t2_HWC, (change_HW == 1).astype(np.int32), [colours.CHANGED_COLOUR])
     grey_HW = (255 * (1 - np.clip(np.nan_to_num(score_HW), 0, 1))).astype(np.uint8)
     pictures = {
         "before": window.t1_HWC,
