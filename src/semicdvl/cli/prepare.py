@@ -11,7 +11,7 @@ import typer
 import semicdvl as cd
 from semicdvl.cli.app import LABELS, app, out
 from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions, split_words
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",
@@ -92,6 +92,21 @@ def prepare_command(
         str | None, typer.Option(help="Layer of LABELLED_AREA, where it has several", rich_help_panel=INPUT)
     ] = None,
     *,
+    class_columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of LABELS with the class before and after, such as from,to: writes label_A, label_B and "
+            "classes.toml, too",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            help="The classes in the order of their index; by default all of the two columns, sorted",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     pixels: PixelOptions,
     split: SplitOptions,
 ) -> None:
@@ -112,6 +127,8 @@ def prepare_command(
         **pixels.pixel_fields,
         layer=layer,
         area_layer=area_layer,
+        class_columns=_split_columns(class_columns),
+        class_names=None if class_names is None else split_words(class_names),
     )
     prepared = cd.prepare(
         files["before"],
@@ -122,6 +139,22 @@ def prepare_command(
         config=config,
     )
     out.print(prepared.summary, soft_wrap=True)
+
+
+def _split_columns(text: str | None) -> tuple[str, str] | None:
+    """Return the names of two columns.
+
+    Raises:
+        ConfigError: they are not two.
+    """
+    names = split_words(text)
+    if text is None:
+        return None
+    if len(names) != 2:
+        raise cd.ConfigError(
+            f"--class-columns {text}: give the columns of the class before and after, such as from,to."
+        )
+    return names[0], names[1]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from shapely.geometry import Polygon, box
 from tests.support.command import command
 
 from semicdvl.config import parse_recipe
-from semicdvl.data.images import read_mask, read_rgb
+from semicdvl.data.images import ImageCache, read_mask, read_rgb
 from semicdvl.data.name_lists import read_name_list
+from semicdvl.data.pairs import read_class_maps
 from semicdvl.data.prepare import patch_cutter
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.results import PreparedPatches
@@ -248,3 +249,73 @@ def test_defaults_of_newer_settings_leave_the_key_of_a_folder_as_it_was() -> Non
     parts = PrepareSettings().list_key_parts()
     assert not {"alpha", "stretch", "collar"} & parts.keys() and parts["size_px"] == 256
     assert PrepareSettings(alpha="none").list_key_parts()["alpha"] == "none"
+
+
+# ------------------------------------------------------------------------------------------------ classes of both dates
+@pytest.fixture(scope="module")
+def classified(town: dict[str, Path]) -> dict[str, Path]:
+    """The roofs of the town with classes: grass or (every third) 2 becomes house; one is not said, one stays house."""
+    frame = gpd.read_file(town["labels"])
+    frame["was"] = ["2" if row % 3 == 0 else "grass" for row in range(len(frame))]
+    frame["is"] = "house "
+    frame.loc[1, "was"], frame.loc[2, "was"] = None, "house"
+    frame.to_file(town["labels"].with_name("classes.gpkg"))
+    return town | {"labels": town["labels"].with_name("classes.gpkg")}
+
+
+def test_columns_become_class_maps(classified: dict[str, Path], made: PreparedPatches, tmp_path: Path) -> None:
+    settings = replace(SMALL, class_columns=("was", "is"))
+    prepared = run(classified, tmp_path / "DATA", settings)
+    assert prepared.classes == ("2", "grass", "house")
+    pairs = folder.read_folder(tmp_path / "DATA").pairs
+    classified_pairs = [pair for pair in pairs if pair.classes is not None and pair.classes.files]
+    assert {pair.name for pair in classified_pairs} == {pair.name for pair in pairs if pair.label is not None}
+    seen = set()
+    for pair in classified_pairs:
+        assert pair.label is not None
+        label_HW = read_mask(pair.label, label_values=VALUES)
+        t1_HW, t2_HW = read_class_maps(pair, cache=ImageCache(0))
+        assert (t2_HW[label_HW == 1] == 2).all() and (t2_HW[label_HW != 1] == IGNORE).all()
+        assert (t1_HW[label_HW != 1] == IGNORE).all()
+        seen |= set(np.unique(t1_HW[label_HW == 1]).tolist())
+        assert (label_HW == read_mask(made.out / "label" / f"{pair.name}.png", label_values=VALUES)).all()
+    assert {0, 1} <= seen <= {0, 1, 2, IGNORE}
+    assert any("1 polygon has no class before, or none after" in note for note in prepared.notes)
+    assert any("1 polygon has the same class before and after, and counts as changed" in one for one in prepared.notes)
+    assert """classes.names=["2", "grass", "house"]""" in prepared.summary
+    again = run(classified, tmp_path / "DATA", settings)
+    assert again.split == prepared.split, "a second run changes nothing"
+
+
+def test_without_columns_a_preparation_has_the_key_that_it_had() -> None:
+    assert not {"class_columns", "class_names"} & SMALL.list_key_parts().keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"class_columns": ("wsa", "is")}, InputError, r"has no column 'wsa' \(known: was, is\)\. Did you mean 'was'"),
+        ({"class_columns": ("is", "is")}, InputError, "cannot give classes from 'is' and 'is' .1 class names are"),
+        (
+            {"class_columns": ("was", "is"), "class_names": ("2", "gras", "house")},
+            InputError,
+            "names the class 'grass' in 'was' and 'is', which is not among 2, gras, house. Did you mean 'gras'",
+        ),
+    ],
+)
+def test_columns_and_classes_that_do_not_fit_are_refused(
+    classified: dict[str, Path], tmp_path: Path, settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(classified, tmp_path / "DATA", replace(SMALL, **settings))
+    assert not (tmp_path / "DATA").exists()
+
+
+def test_classes_need_columns_and_names_that_differ(capsys: pytest.CaptureFixture[str], town: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="not the columns that hold them"):
+        replace(SMALL, class_names=("a", "b"))
+    with pytest.raises(ConfigError, match="the class name 'a' occurs twice"):
+        replace(SMALL, class_columns=("was", "is"), class_names=("a", "a"))
+    files = [item for name in ("before", "after", "labels") for item in (f"--{name}", town[name])]
+    code, _, complained = command(capsys, "prepare", *files, "-o", "x", "--class-columns", "from")
+    assert code == 2 and "give the columns of the class before and after" in complained

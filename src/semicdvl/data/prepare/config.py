@@ -7,12 +7,13 @@ from pathlib import Path
 
 from semicdvl.config import check_finite
 from semicdvl.errors import ConfigError
+from semicdvl.types import ClassLegend
 
 PrepareInputs = dict[str, Path | None]
 """The files of a preparation: `before`, `after`, `labels` and `labelled_area`."""
 
 MIN_PATCH_PX = 32
-SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto"}
+SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto", "class_columns": None, "class_names": None}
 """Settings that version 0.1 did not have, with their defaults."""
 
 
@@ -38,6 +39,9 @@ class PrepareSettings:
         alpha: which band says where there is data: "auto", "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto", "each", or "LOW,HIGH" in data values.
         collar: which borders without a no-data tag count as no data: "auto", "black", "white" or "none".
+        class_columns: columns of the file of labels that hold the class before and after, such as ("from", "to"); None:
+            the labels say what changed alone.
+        class_names: the classes, in the order of their index; None: all values of both columns, sorted.
 
     Examples:
         >>> import semicdvl as cd
@@ -59,12 +63,14 @@ class PrepareSettings:
     alpha: str = "auto"
     stretch: str = "auto"
     collar: str = "auto"
+    class_columns: tuple[str, str] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings by which nothing can be cut.
 
         Raises:
-            ConfigError: a size or a share is out of range, or not finite.
+            ConfigError: a size or a share is out of range, or not finite, or classes don't go with columns.
         """
         check_finite(self, "val_frac", "test_frac", "block_m", "min_valid_frac", "min_known_frac")
         if self.size_px < MIN_PATCH_PX or self.gap_px < 0:
@@ -79,6 +85,10 @@ class PrepareSettings:
             )
         if not 0 < self.min_known_frac <= 1:
             raise ConfigError(f"min_known_frac is {self.min_known_frac:g}. Give a share above 0 and up to 1.")
+        if self.class_names is not None and self.class_columns is None:
+            raise ConfigError("Classes are named, but not the columns that hold them. Give --class-columns FROM,TO.")
+        if self.class_names is not None:
+            ClassLegend(self.class_names)
         if self.block_m is not None and self.block_m <= 0:
             raise ConfigError(f"Blocks of {self.block_m:g} m are not possible. Give a positive length.")
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch
+from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch, write_png
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers
 from semicdvl.data.prepare.spatial_split import LABELLED, SKIPPED, UNLABELLED, CutPatch, PatchCell
@@ -21,6 +21,9 @@ from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reading.json_files import parse_json
 from semicdvl.text_files import read_text_file
+
+CLASS_FOLDERS = ("label_A", "label_B")
+"""Folders of the class maps of both dates."""
 
 
 class PatchJournal:
@@ -142,5 +145,8 @@ def _cut_patch(
         write_patch(out, cell.name, window.t1_HWC, window.t2_HWC, None)
         return CutPatch(cell, UNLABELLED, valid_px)
     label_HW = layers.make_label(grid, known_HW)
+    if layers.classes is not None:
+        for folder, class_HW in zip(CLASS_FOLDERS, layers.make_classes(grid, known_HW), strict=True):
+            write_png(out / folder / f"{cell.name}.png", class_HW)
     write_patch(out, cell.name, window.t1_HWC, window.t2_HWC, label_HW)
     return CutPatch(cell, LABELLED, valid_px, known_px, int((label_HW == CHANGED).sum()))

@@ -9,6 +9,7 @@ pixel lies, is not known: somebody drew something there.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +67,7 @@ class PolygonLayer:
         leftovers: points, lines and polygons without area that were left out, in the raster's CRS.
         smaller_than_pixel: bool for each of `shapes`, whether no centre of a pixel of the raster lies in it.
         undecided: number of polygons of a review that nobody has accepted or rejected.
+        values: the values of each of `shapes`, by the name of a column that was asked for.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class PolygonLayer:
     leftovers: NDArray[np.object_] = field(default_factory=lambda: np.zeros(0, object))
     smaller_than_pixel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     undecided: int = 0
+    values: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of polygons on the raster."""
@@ -172,20 +175,22 @@ class PolygonLayer:
         )
 
 
-def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> PolygonLayer:
+def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: Sequence[str] = ()) -> PolygonLayer:
     """Read the polygons of a layer that touch a raster, in the raster's CRS.
 
     Args:
         path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, GeoParquet or anything else that GDAL reads as vectors.
         grid: of the raster.
         layer: name of the layer; not needed where the file has only one layer with geometry.
+        columns: whose values are wanted.
 
     Raises:
-        InputError: the file is missing or not a vector file, the layer is unknown or not named, it is empty or holds no
-            polygon, it has no CRS while the raster has one (or the other way round), or no polygon touches the raster.
+        InputError: the file is missing or not a vector file, the layer or a column is unknown or not named, it is empty
+            or holds no polygon, it has no CRS while the raster has one (or the other way round), or no polygon touches
+            the raster.
     """
     path = Path(path)
-    frame = _read_layer(path, layer)
+    frame = _read_layer(path, layer, columns)
     if frame.empty:
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
     _refuse_wild_coordinates(path, np.asarray(frame.geometry.to_numpy(), object))
@@ -220,29 +225,48 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None) -> Polygo
         leftovers=leftovers[~shapely.is_empty(leftovers)],
         smaller_than_pixel=_find_smaller_than_pixel(shapes[on_raster], grid),
         undecided=parts.undecided,
+        values={name: frame[name].astype(object).to_numpy()[rows[on_raster]] for name in columns},
     )
 
 
 # ------------------------------------------------------------------------------------------------ reading
-def _read_layer(path: Path, layer: str | None) -> gpd.GeoDataFrame:
-    """Read one layer, as `InputError` where that fails."""
+def _read_layer(path: Path, layer: str | None, columns: Sequence[str]) -> gpd.GeoDataFrame:
+    """Read one layer with some columns, as `InputError` where that fails."""
     require_file_or_folder(path, remedy=_REMEDY)
     if not path.exists():
         raise InputError(path, "does not exist", "Check the path")
     if path.suffix.lower() in PARQUET_SUFFIXES:
-        return _read_parquet(path)
+        frame = _read_parquet(path)
+        _require_columns(path, columns, [str(name) for name in frame.columns])
+        return frame
     try:
         name = _choose_layer(path, layer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
-            columns = [STATE_COLUMN] if name == REVIEWED_LAYER else []
+            if columns:
+                _require_columns(path, columns, [str(one) for one in pyogrio.read_info(path, layer=name)["fields"]])
+            wanted = [*([STATE_COLUMN] if name == REVIEWED_LAYER else []), *columns]
             try:
-                return read_layer(path, layer=name, columns=columns)
+                return read_layer(path, layer=name, columns=wanted)
             except shapely.errors.ShapelyError:
-                return _read_mended(path, name, columns)
+                return _read_mended(path, name, wanted)
     except (DataSourceError, DataLayerError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(path, f"is not a vector file that can be read ({reason})", _REMEDY) from error
+
+
+def _require_columns(path: Path, columns: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a column that a layer does not have.
+
+    Raises:
+        InputError: it is unknown; the nearest known one is named.
+    """
+    for name in columns:
+        if name not in known:
+            hint = suggest_nearest(name, known).removesuffix("?").strip()
+            raise InputError(
+                path, f"has no column '{name}' (known: {', '.join(known) or 'none'})", hint or "Name one of these"
+            )
 
 
 def _read_mended(path: Path, layer: str, columns: list[str]) -> gpd.GeoDataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class PreparedPatches:
         skipped: number of places that were skipped because they show too little data.
         leakage: how close validation and test patches come to training patches.
         notes: what a user of the data should know, as sentences.
+        classes: names of the classes of both dates, where the labels have some.
 
     Examples:
         >>> import semicdvl as cd
@@ -65,6 +67,7 @@ class PreparedPatches:
     skipped: int
     leakage: Leakage
     notes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     @property
     def subset_stats(self) -> tuple[SubsetStats, ...]:
@@ -150,6 +153,8 @@ def suggest_next_commands(prepared: PreparedPatches) -> list[str]:
         settings.append(f"--set 'data.label_values={LABEL_VALUES_OPTION}'")
     if prepared.size_px < SMALL_RECIPE_CROP_PX:
         settings.append(f"--set data.crop_px={prepared.size_px}")
+    if prepared.classes:
+        settings.append(f"--set {shlex.quote(f'classes.names={json.dumps(prepared.classes, ensure_ascii=False)}')}")
     if not prepared.subset_stats[0].unlabelled:
         recipe = _choose_small_recipe("supervised")
         return [f"semicdvl train {recipe} -o {run} {' '.join(settings)}"]

@@ -3,6 +3,8 @@
     DATA/A DATA/B DATA/label      PNG patches; label 0 unchanged, 255 changed. A patch whose label is not known
                                   everywhere (outside the labelled area, no data) has no label file, or, with
                                   `min_known_frac` below 1, a label with 128 on its unknown pixels.
+    DATA/label_A DATA/label_B     with class columns: the class before and after, 255 where nothing changed
+    DATA/classes.toml             with class columns: the names of the classes
     DATA/list/train.txt val.txt test.txt
     DATA/patches.gpkg             the outline of every patch with its subset, to be looked at in a GIS
     DATA/patches.jsonl            the journal, one patch a line: an interrupted run resumes from it
@@ -13,6 +15,7 @@ Windows are read one by one, so memory does not grow with the rasters.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from typing import Any
 import rasterio
 from rich.console import Console
 
-from semicdvl.atomic_files import hash_file, hash_values, leave_nothing_if_refused, write_json
+from semicdvl.atomic_files import hash_file, hash_values, leave_nothing_if_refused, write_atomically, write_json
+from semicdvl.data.class_labels import LEGEND_FILE
 from semicdvl.data.prepare.config import PrepareInputs, PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers, read_label_layers
 from semicdvl.data.prepare.outputs import PREPARE_FORMAT, make_record, write_outputs
@@ -104,11 +108,15 @@ def prepare_patches(
         is_resumed = (out / "prepare.json").is_file()
         with leave_nothing_if_refused(out, keep=lambda: is_resumed):
             _start_folder(out, key, inputs, settings)
+            if layers.classes is not None:
+                _write_class_names(out / LEGEND_FILE, layers.classes.names)
             sweep_unfinished_files(out, depth=2)
             with open_journal(out) as journal:
                 patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
             notes = _collect_notes(pair, layers, cells, settings)
-            prepared = _split_patches(out, pair, patches, per_block=per_block, settings=settings, notes=notes)
+            prepared = _split_patches(
+                out, pair, patches, per_block=per_block, layers=layers, settings=settings, notes=notes
+            )
             write_outputs(prepared, pair.grid, key, inputs, settings)
     return prepared
 
@@ -201,6 +209,12 @@ def _start_folder(out: Path, key: str, inputs: PrepareInputs, settings: PrepareS
     write_json(record, make_record("started", key, inputs, settings))
 
 
+def _write_class_names(path: Path, names: tuple[str, ...]) -> None:
+    """Write the file that names the classes."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(f"names = {json.dumps(names, ensure_ascii=False)}\n", encoding="utf-8")
+
+
 # ------------------------------------------------------------------------------------------------ after cutting
 def _split_patches(
     out: Path,
@@ -208,6 +222,7 @@ def _split_patches(
     patches: tuple[CutPatch, ...],
     *,
     per_block: int,
+    layers: LabelLayers,
     settings: PrepareSettings,
     notes: tuple[str, ...],
 ) -> PreparedPatches:
@@ -222,6 +237,7 @@ def _split_patches(
         skipped=sum(patch.state == SKIPPED for patch in patches),
         leakage=measure_leakage(split, size_px=settings.size_px),
         notes=notes,
+        classes=() if layers.classes is None else layers.classes.names,
     )
 
 
