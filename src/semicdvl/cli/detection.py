@@ -334,7 +334,7 @@ def _make_detector_builder(
     return partial(
         cd.create_vlm_detector,
         vlm.make_builder(),
-        prompts=prompts.resolve(),
+        prompts=prompts.resolve(vlm.vlm),
         ceg=ceg.settings | features.settings,
         features=features.features,
         calibrate=chosen.calibrate,

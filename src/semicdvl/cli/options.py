@@ -264,9 +264,19 @@ class PromptOptions:
         ),
     ] = "buildings"
 
-    def resolve(self) -> Prompts:
-        """Return the prompts; say which background is taken where only what to look for was given."""
+    def resolve(self, vlm: str) -> Prompts:
+        """Return the prompts; say which background is taken where only what to look for was given.
+
+        Args:
+            vlm: name of the VLM, which may be known not to know a word.
+
+        Raises:
+            ConfigError: it does not, or there is no such set of prompts.
+        """
+        from semicdvl.vlms import check_prompt_words
+
         prompts = cd.resolve_prompts(find=self.find, background=self.background, prompt_set=self.prompts)
+        check_prompt_words(vlm, prompts.words)
         if self.find is not None and self.background is None:
             out.print(
                 f"Looking for {', '.join(prompts.find)} against {', '.join(prompts.background)}: the other words of "

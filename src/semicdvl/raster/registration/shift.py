@@ -85,7 +85,8 @@ class Shift:
     def is_certain(self) -> bool:
         """Whether the shift may be called one: most windows agree on it, or it is larger than its error can be.
 
-        On synthetic pairs with noise the error is below 0.4 px where half of the windows agree, and up to 1 px below.
+        On synthetic pairs with noise the error is mostly below 0.4 px where half of the windows agree (0.65 px was seen
+        at 58 %), and up to 1 px below.
         """
         return self.is_known and (self.agree_frac >= MIN_AGREE_FRAC or self.length_px >= MIN_UNSURE_SHIFT_PX)
 
