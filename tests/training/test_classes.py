@@ -18,6 +18,7 @@ from semicdvl.ceg.prompts import build_class_prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.readers.folder import read_folder
+from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.training.batches import normalise_images
@@ -196,3 +197,11 @@ def test_shuffled_labels_are_those_of_another_pair(data: Path, class_store: Path
     assert all(pair != other for pair, other in zip(pairs, others, strict=True))
     read = source.read_labels(pairs[0])
     assert (read.t2_HW == source.source.read_labels(others[0]).t2_HW).all()
+
+
+def test_classes_are_learnt_without_any_label(data: Path, class_store: Path, tmp_path: Path) -> None:
+    changes = {"data__labelled": 0.0, "method__dual_head": False, "train__steps": 2, "train__eval_every": 2}
+    recipe = _guided(data, class_store, {"names": list(NAMES), "prompts": PROMPTS}, **changes)
+    train_recipe(recipe, tmp_path / "run", quiet=True)
+    found = build_network_detector(tmp_path / "run", device="cpu")
+    assert found.map_count == 7 and found.tells_transitions
