@@ -46,21 +46,21 @@ SAMPLES = 1000
 PICTURE_PX = 360
 
 
-def measure(pairs: list[PairCase], out: Path) -> dict[str, dict[str, list[int]]]:
+def measure(pairs: list[PairCase], out: Path, *, normalise: str = "none") -> dict[str, dict[str, list[int]]]:
     """Return row -> pair -> counts (tp, fp, fn), from the file of an earlier call where it has them; draw pictures."""
     vlm, extractor = model.build_aerial(), build_feature_extractor(AERIAL_ENCODER)
-    path = out / f"rows-{vlm.identity}.json"
+    path = out / f"rows-{vlm.identity}{'' if normalise == 'none' else f'-{normalise}'}.json"
     counts = json.loads(path.read_text()) if path.exists() else {}
     for pair in pairs:
         if all(pair.name in counts.get(row, {}) for row in ROWS):
             continue
-        answered = load_answers(pair, vlm, extractor, out)
+        answered = load_answers(pair, vlm, extractor, out, normalise=normalise)
         found = {row: rule(answered) for row, rule in ROWS.items()}
         for row, found_HW in found.items():
             counts.setdefault(row, {})[pair.name] = _count(found_HW, answered.truth_HW)
         for name, of_pair in _measure_footprints(answered).items():
             counts.setdefault(name, {})[pair.name] = of_pair
-        draw_pair(answered, found["default"], out / "pictures" / f"{pair.name}.jpg")
+        draw_pair(answered, found["default"], out / f"pictures-{normalise}" / f"{pair.name}.jpg")
         path.write_text(json.dumps(counts))
         print(f"{pair.name}: IoU {_iou(counts['default'][pair.name]):.3f}", flush=True)
     return counts
@@ -127,11 +127,12 @@ def draw_pair(answered: AnsweredPair, found_HW: np.ndarray, path: Path) -> None:
     page.save(path, quality=85)
 
 
-def write_gallery(counts: dict[str, list[int]], out: Path) -> Path:
+def write_gallery(counts: dict[str, list[int]], out: Path, *, normalise: str = "none") -> Path:
     """Write a page with every pair, those with most wrong pixels first."""
     ordered = sorted(counts, key=lambda name: -sum(counts[name][1:]))
     parts = [
-        f"<h3>{html.escape(name)}: IoU {_iou(counts[name]):.3f}</h3><img src='pictures/{html.escape(name)}.jpg'>"
+        f"<h3>{html.escape(name)}: IoU {_iou(counts[name]):.3f}</h3>"
+        f"<img src='pictures-{normalise}/{html.escape(name)}.jpg'>"
         for name in ordered
     ]
     legend = "before, after, truth, found: green right, orange wrong, blue missed; most wrong pixels first"
@@ -146,13 +147,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds levir/, fotbcd/, ... each with A/ B/ label/")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/real-pairs"))
     parser.add_argument("--frozen", action="store_true", help="also score the frozen source: once, at the end")
+    parser.add_argument("--normalise", choices=("none", "match"), default="none", help="as in `semicdvl detect`")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = list_pairs(options.data, options.out, seeds=())
     pairs += list_pairs(options.data, options.out, frozen=True) if options.frozen else []
-    counts = measure(pairs, options.out)
+    counts = measure(pairs, options.out, normalise=options.normalise)
     print(render(counts))
-    print(f"\npictures: {write_gallery(counts['default'], options.out)}")
+    print(f"\npictures: {write_gallery(counts['default'], options.out, normalise=options.normalise)}")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,8 @@ class ReadingOptions(BandOptions):
     normalise: Annotated[
         Normalise,
         typer.Option(
-            help="Radiometric normalisation; match: fit the after image to the before image, once for the whole pair",
+            help="Radiometric normalisation; match: fit the after image to the before image, once for the whole pair. "
+            "For methods that compare pixel values; a VLM looks at each date by itself and is better without",
             rich_help_panel=INPUT,
         ),
     ] = Normalise.none
