@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semicdvl.data.readers.folder import read_folder
-from semicdvl.data.shared_ground import check_leaks, group_pairs, hash_anchors
+from semicdvl.data.shared_ground import check_leaks, describe_leaks, group_pairs, hash_anchors
 from semicdvl.data.splits import find_cropped_picture, split_by_fraction
 from semicdvl.errors import DataError
 from semicdvl.types import Split
@@ -116,3 +116,27 @@ def test_groups_that_do_not_fit_are_refused(tmp_path):
     Path(tmp_path / "manifest.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"no group of 1 pairs, e\.g\. 's5d'"):
         group_pairs(plain, tmp_path, "farm")
+
+
+def test_three_pictures_are_one_side_each(tmp_path):
+    crops = {
+        f"pic{at}_{row}_{col}": picture(100 * at + row + col, 40)
+        for at in range(3)
+        for row in (0, 40)
+        for col in (0, 40)
+    }
+    made = split_by_fraction(write(tmp_path, crops), labelled=1.0, seed=0, val=0.15, test=0.25)
+    sides = [{find_cropped_picture(pair.name) for pair in pairs} for pairs in (made.labelled, made.val, made.test)]
+    assert [len(side) for side in sides] == [1, 1, 1] and len(set.union(*sides)) == 3
+    assert check_leaks(made).leaking_pairs == 0
+
+
+def test_leaks_are_said_in_a_sentence():
+    sizes = {"val": 3, "test": 4}
+    found = {"leaking_pairs": 1, "leaks": {"reason": "by names"}}
+    assert describe_leaks(sizes | found).startswith("1 of 7 validation and test pairs shares ground")
+    assert describe_leaks(sizes | {"leaking_pairs": 0}) is None
+    unknown = {"leaking_pairs": None, "leaks": {"reason": "nothing tells"}}
+    assert describe_leaks(sizes | unknown) == (
+        "Whether validation and test pairs share ground with training pairs is not known: nothing tells."
+    )

@@ -57,8 +57,9 @@ def train_command(
     selected = () if select is None else (f"train.select={select.value}",)
     trained = cd.train(recipe, output, overrides=(*(override or ()), *selected))
     out.print(build_metrics_table(f"{trained.run}", trained.list_score_columns()))
-    if advice := trained.give_advice():
-        out.print(advice, style="yellow")
+    for remark in (trained.leaks, trained.give_advice()):
+        if remark:
+            out.print(remark, style="yellow", soft_wrap=True)
     out.print(f"weights and record: {trained.run}")
 
 

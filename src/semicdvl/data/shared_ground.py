@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,25 @@ def _to_pair_name(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ leaks
+def describe_leaks(recorded: Mapping[str, Any]) -> str | None:
+    """Say what the record of a split knows of pairs that share ground; None where nothing is wrong.
+
+    Args:
+        recorded: as `training.run_record` writes it: sizes of the sides, `leaking_pairs`, `leaks`.
+    """
+    leaking, held_out = recorded.get("leaking_pairs"), recorded.get("val", 0) + recorded.get("test", 0)
+    reason = (recorded.get("leaks") or {}).get("reason", "")
+    if leaking is None:
+        return f"Whether validation and test pairs share ground with training pairs is not known: {reason}."
+    if not leaking:
+        return None
+    shares = "shares" if leaking == 1 else "share"
+    return (
+        f"{leaking} of {held_out} validation and test pairs {shares} ground with training pairs ({reason}), so their "
+        "scores are too high. Give pairs of more pictures, or name the picture of each pair with data.group."
+    )
+
+
 @dataclass(frozen=True)
 class LeakCheck:
     """What is known of pairs that share ground between training and validation or test.

@@ -59,13 +59,15 @@ def split_by_fraction(
     named = {name for names in dataset.subsets.values() for name in names}
     pool = dataset.select_subset("train") if "train" in dataset.subsets else _exclude_names(dataset.pairs, named)
     with_label = sum(pair.has_label for pair in pool)
+    publications = list_publications()
+    tile_of = _group_crops({pair.name: _find_tile(pair, dataset.source_tiles, publications) for pair in pool})
     held_out: dict[str, tuple[PairFiles, ...]] = {}
     for subset, share in (("test", test), ("val", val)):
         if subset in dataset.subsets:
             held_out[subset] = _require_labels(dataset, dataset.select_subset(subset), subset)
         else:
             count = max(1, round(share * with_label)) if share > 0 else 0
-            held_out[subset], pool = _draw_subset(dataset, pool, count=count, key=f"{seed}:{subset}")
+            held_out[subset], pool = _draw_subset(dataset, pool, tile_of, count=count, key=f"{seed}:{subset}")
     kept = _draw_labelled(dataset, pool, share=labelled, seed=seed)
     return Split(kept, _exclude_names(pool, {pair.name for pair in kept}), held_out["val"], held_out["test"])
 
@@ -90,11 +92,9 @@ def _draw_labelled(
 
 
 def _draw_subset(
-    dataset: ChangeDataset, pool: tuple[PairFiles, ...], *, count: int, key: str
+    dataset: ChangeDataset, pool: tuple[PairFiles, ...], tile_of: Mapping[str, str], *, count: int, key: str
 ) -> tuple[tuple[PairFiles, ...], tuple[PairFiles, ...]]:
     """Draw whole tiles for validation or test; return their labelled pairs, and the pairs of all other tiles."""
-    publications = list_publications()
-    tile_of = _group_crops({pair.name: _find_tile(pair, dataset.source_tiles, publications) for pair in pool})
     tiles: dict[str, list[PairFiles]] = {}
     for pair in pool:
         if pair.has_label:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from semicdvl.atomic_files import leave_nothing_if_refused, write_json
 from semicdvl.checkpoint import build_network, read_run_stretch, record_stretch
@@ -16,6 +17,7 @@ from semicdvl.config import Recipe
 from semicdvl.data.loaders import check_split, load_train_batches
 from semicdvl.data.pair_checks import check_all_pair_files, measure_pairs_stretch
 from semicdvl.data.samples import LoaderOptions
+from semicdvl.data.shared_ground import describe_leaks
 from semicdvl.outputs.locks import lock_output
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch
@@ -72,6 +74,8 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         write_json(run / "run.json", record)  # first of all files: what has one is a run and can be resumed
         record |= record_split(recipe, split, run)
         write_json(run / "run.json", record)
+        if (leaks := describe_leaks(record["split"])) is not None:
+            Console(stderr=True, quiet=quiet).print(leaks, style="yellow", markup=False, soft_wrap=True)
 
     result = run_training_loop(
         model,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.checkpoint import RUN_FORMAT, read_run
 from semicdvl.config import DataConfig, Recipe
-from semicdvl.data.shared_ground import check_leaks
+from semicdvl.data.shared_ground import check_leaks, describe_leaks
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
@@ -52,6 +52,7 @@ class TrainedRun:
         seconds: how long it took.
         selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
         vlm_scores: validation scores of the VLM alone, where it guided the training (see `score_vlm_alone`).
+        leaks: says that held-out pairs show ground of training pairs, whose scores are then too high.
 
     Examples:
         >>> import semicdvl as cd
@@ -66,6 +67,7 @@ class TrainedRun:
     seconds: float
     selected_on: str = "val"
     vlm_scores: dict[str, float] | None = None
+    leaks: str | None = None
 
     def list_score_columns(self) -> dict[str, dict[str, float]]:
         """Return the scores by column name; the name shows what selected the weights."""
@@ -223,10 +225,12 @@ def read_training_result(record: dict[str, Any], run: Path) -> TrainedRun:
         first = _load_scores(record["test_selection" if select == "test" else "val"])
         last = _load_scores(record["test_last" if select == "test" else "val_last"])
         fit = FitResult(found.best_step, first, last)
+        division = record.get("split") or {}
+        leaks = describe_leaks(division) if division.get("leaking_pairs") else None
         if select == "test":
-            return TrainedRun(run, fit, {}, _load_scores(record["test_selected"]), found.seconds, select)
+            return TrainedRun(run, fit, {}, _load_scores(record["test_selected"]), found.seconds, select, leaks=leaks)
         val, test = _load_scores(record["val"]), _load_scores(record["test"])
-        return TrainedRun(run, fit, val, test, found.seconds, select, record.get("guide"))
+        return TrainedRun(run, fit, val, test, found.seconds, select, record.get("guide"), leaks)
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         reason = describe_fault(error) if isinstance(error, ValidationError) else f"{error} is missing"
         raise CheckpointError(f"{run / 'run.json'}: {reason}. Train again, or take the file from a backup.") from None
