@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, VLM, Segments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,49 @@ class ScaledFeatureExtractor(FeatureExtractor, Protocol):
 def scale_extractor(features: FeatureExtractor, gsd_m: float | None) -> FeatureExtractor:
     """Return the extractor for images of a ground sampling distance, where it makes a difference to it."""
     return features.at_gsd(gsd_m) if isinstance(features, ScaledFeatureExtractor) else features
+
+
+@runtime_checkable
+class FeatureSharingVLM(VLM, Protocol):
+    """A VLM whose own pass over an image also gives the features of a feature extractor."""
+
+    @property
+    def features_identity(self) -> str:
+        """The `identity` of that feature extractor."""
+        ...
+
+    def segment_with_features(
+        self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None
+    ) -> tuple[Segments, NDArray[np.float32] | None]:
+        """Return what `segment` returns, and the features DHW; None where they have to be extracted."""
+        ...
+
+
+def segment_with_features(
+    image_HWC: NDArray[np.uint8],
+    prompts: Sequence[str],
+    *,
+    vlm: VLM,
+    features: FeatureExtractor | None,
+    gsd_m: float | None = None,
+) -> tuple[Segments, NDArray[np.float32] | None]:
+    """Return a VLM's answer for an image and the image's features, in one pass where the VLM's own are those asked for.
+
+    Args:
+        image_HWC: uint8 RGB image.
+        prompts: the words to search for.
+        vlm: the vision-language model.
+        features: the feature extractor; None: no features.
+        gsd_m: ground sampling distance in metres per pixel, if known.
+    """
+    features_DHW = None
+    if features is not None and isinstance(vlm, FeatureSharingVLM) and vlm.features_identity == features.identity:
+        answer, features_DHW = vlm.segment_with_features(image_HWC, prompts, gsd_m=gsd_m)
+    else:
+        answer = vlm.segment(image_HWC, prompts, gsd_m=gsd_m)
+    if features is not None and features_DHW is None:
+        features_DHW = scale_extractor(features, gsd_m).extract_features(image_HWC)
+    return answer, features_DHW
 
 
 @dataclass(frozen=True)

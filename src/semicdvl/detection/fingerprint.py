@@ -23,6 +23,7 @@ from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name, network_access, resolve_input
 from semicdvl.raster.io.open_dataset import list_files
 from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
+from semicdvl.raster.tiling import TILE_PLACEMENT
 from semicdvl.types import Detector, identify_detector
 from semicdvl.version import __version__
 
@@ -78,6 +79,7 @@ class RunFingerprint:
             "inputs": self.inputs,
             "grid": [crs, list(grid.transform)[:6], grid.height, grid.width],
             "settings": {name: value for name, value in settings.items() if name not in unused},
+            "tiles": TILE_PLACEMENT,
             "alignment": {name: alignment[name] for name in ("moved_px", "offsets_px")},
             "detector": self.detector,
             "versions": self.versions,

@@ -26,6 +26,10 @@ from semicdvl.errors import ConfigError
 
 TILE_ALIGNMENT_PX = 32
 """Starts and sizes of the tiles of `plan_tiles` are multiples of this: the greatest stride of the networks."""
+MAX_TILE_EXCESS = 1.125
+"""How much larger than asked for a tile of `plan_tiles` may be."""
+TILE_PLACEMENT = "even"
+"""How tiles are placed: a detection cannot be resumed with tiles in other places."""
 MIN_WEIGHT = 1e-3
 """Weight of a tile's outermost pixels in a weighted mean."""
 
@@ -105,9 +109,11 @@ class BlendedTile:
 
 # ------------------------------------------------------------------------------------------------ aligned tiles
 def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Tiling:
-    """Cut a raster into tiles of `tile_px` that overlap by at least `overlap_px`.
+    """Cut a raster into tiles of about `tile_px` that overlap by at least `overlap_px`.
 
-    Both are rounded up to multiples of `TILE_ALIGNMENT_PX`; a raster smaller than a tile becomes one smaller tile.
+    Tiles are evenly spread and as small as their number allows, because what two tiles show is computed twice. A tile
+    may be larger than `tile_px` by `MAX_TILE_EXCESS`, where that makes fewer of them: 2048 px are 2 tiles of 1088 px
+    along an axis and not 3 of 1024. Both lengths are rounded up to multiples of `TILE_ALIGNMENT_PX`.
 
     Raises:
         ConfigError: the tile size is not positive, or the overlap is negative or more than half a tile.
@@ -119,9 +125,10 @@ def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Til
         )
     tile_px, overlap_px = _round_up(tile_px), _round_up(overlap_px)
     overlap_px = min(overlap_px, tile_px - TILE_ALIGNMENT_PX)
-    size_hw = min(tile_px, _round_up(height)), min(tile_px, _round_up(width))
-    rows, cols = (_align_starts(length_px, tile_px, overlap_px) for length_px in (height, width))
-    return Tiling(height, width, size_hw, rows, cols, overlap_px)
+    (rows, tile_height), (cols, tile_width) = (
+        _spread_aligned_starts(length_px, tile_px, overlap_px) for length_px in (height, width)
+    )
+    return Tiling(height, width, (tile_height, tile_width), rows, cols, overlap_px)
 
 
 def _round_up(length_px: int) -> int:
@@ -129,10 +136,17 @@ def _round_up(length_px: int) -> int:
     return -(-length_px // TILE_ALIGNMENT_PX) * TILE_ALIGNMENT_PX
 
 
-def _align_starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[int, ...]:
-    """Return where tiles start; the last one ends at most `TILE_ALIGNMENT_PX` - 1 pixels beyond the raster."""
-    last = _round_up(max(0, length_px - tile_px))
-    return (*range(0, last, tile_px - overlap_px), last)
+def _spread_aligned_starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[tuple[int, ...], int]:
+    """Return where tiles start along an axis, and their length; the last ends less than a step beyond the raster.
+
+    All is counted in steps of `TILE_ALIGNMENT_PX`.
+    """
+    step = TILE_ALIGNMENT_PX
+    length, overlap, most = -(-length_px // step), overlap_px // step, int(tile_px * MAX_TILE_EXCESS) // step
+    count = 1 if length <= most else -(-(length - overlap) // (most - overlap))
+    size = -(-(length + (count - 1) * overlap) // count)
+    starts = (number * (length - size) // max(count - 1, 1) for number in range(count))
+    return tuple(start * step for start in starts), size * step
 
 
 def pad_tile(image: NDArray[np.uint8], *, tile_hw: tuple[int, int]) -> NDArray[np.uint8]:

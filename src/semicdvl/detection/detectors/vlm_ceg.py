@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semicdvl.ceg import rules
 from semicdvl.ceg.config import DETECTION_LEVEL, LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures, refuse_unusable_features
-from semicdvl.ceg.features import AERIAL_ENCODER, FeatureExtractor, build_feature_extractor, scale_extractor
+from semicdvl.ceg.features import AERIAL_ENCODER, FeatureExtractor, build_feature_extractor, segment_with_features
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
 from semicdvl.ceg.prompts import Prompts
@@ -190,15 +190,25 @@ class VLMDetector(Detector):
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return the score maps of both dates, PHW; at the residual level also the distance of the features."""
-        answers = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
-        return self._stack_maps(answers, (t1_HWC, t2_HWC), self._extract_features(t1_HWC, t2_HWC, gsd_m=gsd_m), gsd_m)
+        answers, features = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        return self._stack_maps(answers, (t1_HWC, t2_HWC), features, gsd_m)
 
     def _ask(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None
-    ) -> tuple[Segments, Segments]:
-        """Return the VLM's answers for both dates."""
-        t1, t2 = (self.vlm.segment(image_HWC, self.prompts.words, gsd_m=gsd_m) for image_HWC in (t1_HWC, t2_HWC))
-        return t1, t2
+    ) -> tuple[tuple[Segments, Segments], PairFeatures | None]:
+        """Return the VLM's answers for both dates, and the feature maps of both where they are compared.
+
+        Raises:
+            DataError: features are NaN, or their shapes differ.
+        """
+        (t1, t1_DHW), (t2, t2_DHW) = (
+            segment_with_features(image_HWC, self.prompts.words, vlm=self.vlm, features=self.features, gsd_m=gsd_m)
+            for image_HWC in (t1_HWC, t2_HWC)
+        )
+        if t1_DHW is None or t2_DHW is None:
+            return (t1, t2), None
+        refuse_unusable_features(t1_DHW, t2_DHW)
+        return (t1, t2), PairFeatures(t1_DHW, t2_DHW)
 
     def predict_tile(
         self,
@@ -214,29 +224,13 @@ class VLMDetector(Detector):
             ConfigError: one date has instances and the other has none.
             DataError: features are NaN, or their shapes differ.
         """
-        t1, t2 = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
+        (t1, t2), features = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
         objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
-        features = self._extract_features(t1_HWC, t2_HWC, gsd_m=gsd_m)
         kept_2DHW = None
         if features is not None and not self._compares_distances:
             kept_2DHW = np.stack([features.t1_DHW, features.t2_DHW]).astype(np.float32)
         maps_PHW = self._stack_maps((t1, t2), (t1_HWC, t2_HWC), features, gsd_m)
         return TilePrediction(maps_PHW, valid_HW, objects, kept_2DHW)
-
-    def _extract_features(
-        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None
-    ) -> PairFeatures | None:
-        """Return the feature maps of both dates, where they are compared.
-
-        Raises:
-            DataError: features are NaN, or their shapes differ.
-        """
-        if self.features is None:
-            return None
-        extractor = scale_extractor(self.features, gsd_m)
-        t1_DHW, t2_DHW = (extractor.extract_features(image_HWC) for image_HWC in (t1_HWC, t2_HWC))
-        refuse_unusable_features(t1_DHW, t2_DHW)
-        return PairFeatures(t1_DHW, t2_DHW)
 
     def _stack_maps(
         self,

@@ -36,7 +36,8 @@ from semicdvl.reading.json_files import describe_fault, parse_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import DescribedVLM, Segments
-from semicdvl.vlms.aerial.net import AerialNet, normalise_image, project_embeddings
+from semicdvl.vlms.aerial.inference_net import choose_precision, crop_features, make_input, prepare_net
+from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.validation import check_image, check_prompts
@@ -78,8 +79,11 @@ NATIVE_GSD_M = 0.5
 an image without one is taken as it is."""
 RESAMPLING_RANGE = (0.1, 4.0)
 """Bounds of that resampling: an image of 10 m per pixel would otherwise grow 400-fold and show nothing new."""
-TILE_PX, OVERLAP_PX, STRIDE_PX = 768, 96, 32
-"""Larger images are segmented in tiles of this size at native resolution, whose scores are blended over the overlap."""
+TILE_PX, OVERLAP_PX = 1152, 96
+"""Larger images are segmented in tiles of this size at native resolution, whose scores are blended over the overlap. A
+tile of `detect` is at most this large at native resolution, so that it is not cut once more."""
+MAX_FEATURE_ENLARGEMENT = 2.0
+"""Images coarser than 1 m per pixel are enlarged by this at most for features: memory grows with its square."""
 COMPETITION_COSINE_RANGE = (0.15, 0.30)
 """A concept competes with an untrained word fully below the first, not at all above the second cosine."""
 MAX_LOG_ODDS = 9.2
@@ -94,10 +98,11 @@ class TestTimeView:
     mirrored: bool
 
 
+PLAIN_VIEW = TestTimeView(1.0, False)
 TEST_TIME_VIEWS = {
-    1: (TestTimeView(1.0, False),),
-    2: (TestTimeView(1.0, False), TestTimeView(1.25, True)),
-    4: (TestTimeView(1.0, False), TestTimeView(1.0, True), TestTimeView(1.3, False), TestTimeView(0.8, True)),
+    1: (PLAIN_VIEW,),
+    2: (TestTimeView(1.3, False), TestTimeView(0.8, True)),
+    4: (PLAIN_VIEW, TestTimeView(1.0, True), TestTimeView(1.3, False), TestTimeView(0.8, True)),
 }
 """Test-time views by their number."""
 
@@ -116,8 +121,9 @@ class AerialVLM(DescribedVLM):
     """Segment aerial images by words; `build_aerial` makes it.
 
     Attributes:
-        identity: name, hash of the weights and of the word table, number of views.
-        net: the network, in evaluation mode.
+        identity: name, hash of the weights and of the word table, number of views, and the precision unless it is fp32.
+        net: the network as it was trained, in evaluation mode.
+        inference_net: the same, made fast at inference (`inference_net.prepare_net`).
         table: nouns that need no text encoder.
         mean_D: mean noun, subtracted before the projection.
         projection_DE: projection of sentence embeddings to the word space.
@@ -127,12 +133,14 @@ class AerialVLM(DescribedVLM):
         bias: calibration of the log odds.
         test_time_views: views whose log odds are averaged.
         device: where the network runs.
+        features_identity: name of the features that `segment_with_features` gives.
         gamma: score from which predictions are reliable. The paper's 0.8 leaves a tenth to a fifth of the pixels with a
             label here, 0.5 about a third, as the paper has with its VLM at 0.8.
     """
 
     identity: str
     net: AerialNet
+    inference_net: AerialNet
     table: WordTable
     mean_D: Tensor
     projection_DE: Tensor
@@ -142,6 +150,7 @@ class AerialVLM(DescribedVLM):
     bias: float
     test_time_views: tuple[TestTimeView, ...]
     device: torch.device
+    features_identity: str
     gamma: float = CARD.gamma
     measured = CARD.measured
     class_score = CARD.class_score
@@ -171,16 +180,33 @@ class AerialVLM(DescribedVLM):
             ConfigError: no prompts, an empty one, an image that is not uint8 RGB, or a `gsd_m` that is not positive.
             MissingExtraError: a word is neither in the shipped table nor is the text encoder installed.
         """
+        return self.segment_with_features(image_HWC, prompts, gsd_m=gsd_m)[0]
+
+    def segment_with_features(
+        self, image_HWC: NDArray[np.uint8], prompts: Sequence[str], *, gsd_m: float | None = None
+    ) -> tuple[Segments, NDArray[np.float32] | None]:
+        """Return what `segment` returns, and the encoder's features of the image from the same pass.
+
+        The features are those of `features.AerialFeatureExtractor`; None where the image is not one tile, or would be
+        enlarged more than that does.
+
+        Raises:
+            ConfigError, MissingExtraError: see `segment`.
+        """
         check_image(image_HWC, vlm="aerial")
         encoded = self.encode_prompts(prompts)
         factor = _resampling_factor(gsd_m)
         height, width = image_HWC.shape[:2]
         tiling = plan_even_tiles(height, width, tile_px=round(TILE_PX / factor), overlap_px=round(OVERLAP_PX / factor))
         mean = WeightedMean(tiling, map_count=len(encoded.words), ramp_px=OVERLAP_PX / factor)
+        features_DHW = None
         for tile in tiling:
-            mean.add(tile, self._score_tile(image_HWC[tile.window], encoded, factor=factor))
+            scores_CHW, features_DHW = self._score_tile(image_HWC[tile.window], encoded, factor=factor)
+            mean.add(tile, scores_CHW)
         scores_CHW = mean.finish()
-        return Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts))
+        shared = len(tiling) == 1 and factor <= MAX_FEATURE_ENLARGEMENT
+        segments = Segments(np.clip(scores_CHW, 0.0, 1.0, out=scores_CHW), tuple(prompts))
+        return segments, features_DHW if shared else None
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Embed words, and weight the concepts that compete with each."""
@@ -206,38 +232,40 @@ class AerialVLM(DescribedVLM):
 
     def _score_tile(
         self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts, *, factor: float
-    ) -> NDArray[np.float32]:
-        """Return the scores of one tile at its own size: the sigmoid of the mean log odds of the views.
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the scores of one tile at its own size (the sigmoid of the mean log odds of the views), and features.
 
         The mean of the odds' logarithms, not of the scores: one view that is sure does not outvote three that see
         nothing, and a faint score of the background keeps its weight against a faint one of the foreground.
         """
         height, width = tile_HWC.shape[:2]
         total_CHW = np.zeros((len(encoded.words), height, width), np.float32)
+        features_DHW = None
         for view in self.test_time_views:
-            odds_CHW = self._weigh_view(
-                resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored), encoded
-            )
+            shown_HWC = resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored)
+            odds_CHW, of_view_DHW = self._weigh_view(shown_HWC, encoded)
+            if view == PLAIN_VIEW:
+                features_DHW = of_view_DHW
             odds_HWC = cv2.resize(odds_CHW.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
             odds_HWC = odds_HWC.reshape(height, width, -1)  # OpenCV drops an axis of length one
             total_CHW += (odds_HWC[:, ::-1] if view.mirrored else odds_HWC).transpose(2, 0, 1)
         total_CHW /= -len(self.test_time_views)
         np.exp(total_CHW, out=total_CHW)
         total_CHW += 1
-        return np.divide(1, total_CHW, out=total_CHW)
+        return np.divide(1, total_CHW, out=total_CHW), features_DHW
 
     @torch.inference_mode()
-    def _weigh_view(self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts) -> NDArray[np.float32]:
-        """Return the log odds CHW of a resampled tile, at its size."""
+    def _weigh_view(
+        self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the log odds CHW of a resampled tile, at its size, and the encoder's features DHW."""
         height, width = tile_HWC.shape[:2]
-        pad = [(0, max(-size % STRIDE_PX, 2 * STRIDE_PX - size)) for size in (height, width)]
-        padded = np.pad(tile_HWC, (*pad, (0, 0)), mode="symmetric")
-        image_BCHW = normalise_image(torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None])
-        features_BEHW = self.net(image_BCHW.contiguous(memory_format=torch.channels_last))
-        odds_BCHW = self._compute_log_odds(features_BEHW, encoded)
-        full_BCHW = F.interpolate(odds_BCHW, size=padded.shape[:2], mode="bilinear", align_corners=False)
+        image_BCHW = make_input(tile_HWC, like=self.inference_net)
+        stages = self.inference_net.encoder(image_BCHW)
+        odds_BCHW = self._compute_log_odds(self.inference_net.decode(stages), encoded)
+        full_BCHW = F.interpolate(odds_BCHW, size=image_BCHW.shape[2:], mode="bilinear", align_corners=False)
         odds_CHW: NDArray[np.float32] = full_BCHW[0, :, :height, :width].cpu().numpy()
-        return odds_CHW
+        return odds_CHW, crop_features(stages, (height, width))
 
     def _compute_log_odds(self, features_BEHW: Tensor, encoded: EncodedPrompts) -> Tensor:
         """Return calibrated log odds BCHW of every word, each against the concepts that compete with it."""
@@ -251,16 +279,19 @@ class AerialVLM(DescribedVLM):
         return odds_BCHW.clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
-def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", views: int = 4) -> AerialVLM:
+def build_aerial(
+    *, weights: Path | str | None = None, device: str = "cpu", views: int = 2, precision: str = "auto"
+) -> AerialVLM:
     """Load the embedded model.
 
     Args:
         weights: a `.safetensors` file written by `tools/train_aerial_vlm.py`; None for the shipped one.
         device: torch device; "auto" is the GPU if there is one.
-        views: number of test-time views that are averaged: 1 (fastest), 2 or 4 (best).
+        views: number of test-time views that are averaged: 1 (fastest), 2 or 4 (the default before version 0.3).
+        precision: of the network: "fp32", "bf16", or "auto": bf16 on processors that multiply in it, else fp32.
 
     Raises:
-        ConfigError: `views` is none of these, or there is no such device.
+        ConfigError: `views` or `precision` is none of these, or there is no such device.
         InputError: the file is missing, unreadable, or holds something else.
     """
     if views not in TEST_TIME_VIEWS:
@@ -280,9 +311,13 @@ def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", view
         for words in concepts.values()
     ]
     target = pick_device(device)
+    net = net.eval().to(memory_format=torch.channels_last).to(target)
+    chosen = choose_precision(precision, target)
+    name, suffix = f"aerial-{hash_file(path)[:12]}", "" if chosen == "fp32" else f"-{chosen}"
     return AerialVLM(
-        identity=f"aerial-{hash_file(path)[:12]}-{views}",
-        net=net.eval().to(memory_format=torch.channels_last).to(target),
+        identity=f"{name}-{views}{suffix}",
+        net=net,
+        inference_net=prepare_net(net, precision=chosen),
         table=table,
         mean_D=mean_D,
         projection_DE=projection_DE,
@@ -292,6 +327,7 @@ def build_aerial(*, weights: Path | str | None = None, device: str = "cpu", view
         bias=facts.bias,
         test_time_views=TEST_TIME_VIEWS[views],
         device=target,
+        features_identity=f"{name}-1{suffix}-encoder",
     )
 
 

@@ -22,6 +22,9 @@ INPUT_MEAN = 127.0
 INPUT_STD = 128.0
 """EfficientNet-Lite takes (x - 127) / 128, not the ImageNet mean and deviation of the rest of this package."""
 
+FEATURE_STAGE, FEATURE_STRIDE_PX = 3, 16
+"""The encoder's fourth map, by which dates are compared: the coarsest that still tells a house from its yard; at the
+native 0.5 m a cell is 8 m wide."""
 WORD_DIMENSIONS = 96
 MAX_SCALE = 40.0
 

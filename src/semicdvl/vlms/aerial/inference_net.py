@@ -1,0 +1,82 @@
+"""Make the network of the embedded VLM fast at inference, and choose the precision that pays on this processor.
+
+Batch norms are folded into the convolutions before them (both are linear in evaluation mode, so the answers are those
+of the trained network up to rounding), and weights are channels-last. In bfloat16 the network takes half of the time
+where the processor multiplies in it; elsewhere it would take longer (`docs/performance.md`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from semicdvl.errors import ConfigError
+from semicdvl.vlms.aerial.net import FEATURE_STAGE, FEATURE_STRIDE_PX, AerialNet, normalise_image
+
+Precision = Literal["fp32", "bf16"]
+STRIDE_PX, MIN_PX = 32, 64
+"""Sides of the network's input are multiples of the first, and at least the second."""
+PRECISION_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def choose_precision(asked: str, device: torch.device) -> Precision:
+    """Return the precision of the network.
+
+    Args:
+        asked: "fp32", "bf16", or "auto": bf16 on processors with AVX512-BF16 or AMX, else fp32.
+        device: where the network runs.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    if asked == "auto":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if device.type == "cpu" and fast else "fp32"
+    if asked == "fp32" or asked == "bf16":
+        return asked
+    raise ConfigError(f"precision '{asked}' is unknown. Known: auto, {', '.join(get_args(Precision))}.")
+
+
+@torch.no_grad()
+def prepare_net(net: AerialNet, *, precision: Precision) -> AerialNet:
+    """Return a copy of a trained network for inference: batch norms folded, channels-last, in a precision."""
+    ready = copy.deepcopy(net).eval().requires_grad_(False)
+    _fold_batch_norms(ready)
+    return ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution among the children of one module, at any depth, in place."""
+    before: nn.Module | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+            before.weight, before.bias = fuse_conv_bn_weights(
+                before.weight, before.bias, child.running_mean, child.running_var, child.eps, child.weight, child.bias
+            )
+            # The norms of timm include the activation.
+            module.set_submodule(name, getattr(child, "act", None) or nn.Identity())
+        else:
+            _fold_batch_norms(child)
+        before = child
+
+
+def make_input(image_HWC: NDArray[np.uint8], *, like: AerialNet) -> Tensor:
+    """Return an image as the network's input BCHW: padded at the bottom and right by reflection, on its device."""
+    pad = [(0, max(-size % STRIDE_PX, MIN_PX - size)) for size in image_HWC.shape[:2]]
+    padded_HWC = np.pad(image_HWC, (*pad, (0, 0)), mode="symmetric")
+    image_BHWC = torch.from_numpy(padded_HWC)[None].to(like.head.weight.device)  # channels-last once permuted
+    return normalise_image(image_BHWC.permute(0, 3, 1, 2)).to(like.head.weight.dtype)
+
+
+def crop_features(stages: Sequence[Tensor], shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the map of features DHW of an image of a size, without that of its padding."""
+    rows, cols = (-(-size // FEATURE_STRIDE_PX) for size in shape_hw)
+    features_DHW: NDArray[np.float32] = stages[FEATURE_STAGE][0, :, :rows, :cols].float().cpu().numpy()
+    return np.ascontiguousarray(features_DHW)
