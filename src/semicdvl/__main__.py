@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
+from semicdvl.worker_processes import keep_freed_memory
 
 INTERRUPTED = 130
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -49,6 +50,7 @@ def main() -> None:
     # Threads that spin while they wait take the cores from those that work: with one other busy process on two cores
     # an image took 10 s in place of 0.8. OpenMP reads this when torch is loaded, which is later; a user's own is kept.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     from semicdvl.cli import app
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)

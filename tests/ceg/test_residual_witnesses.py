@@ -14,7 +14,13 @@ from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.labels import find_instance_events
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map, find_least_distance
-from semicdvl.ceg.residual.outlines import average_over_segments, cut_into_segments, prepare_residual_scores
+from semicdvl.ceg.residual.outlines import (
+    average_over_segments,
+    cut_into_segments,
+    find_candidate_windows,
+    prepare_residual_answers,
+    prepare_residual_scores,
+)
 from semicdvl.ceg.residual.rule import find_residual_events
 from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.streaming_components import PairScoreStrip
@@ -125,6 +131,41 @@ def test_outlines_are_those_of_the_image_unless_they_are_off():
     assert refined.scores_CHW[0, 5, 5] == pytest.approx((1 - weight) * 0.9 + weight * mean)
     off = replace(SETTINGS, residual_outlines=0.0)
     assert prepare_residual_scores(answer, image_HWC, prompts=PROMPTS, settings=off) is answer
+
+
+def test_only_ground_where_the_dates_may_differ_is_cut_into_segments():
+    """A house of both dates far to the left, and one of a single date: the block of the second alone is a candidate."""
+    rng = np.random.default_rng(0)
+    images_HWC = [rng.integers(0, 255, (60, 160, 3), dtype=np.uint8) for _ in range(2)]
+    old_HW, new_HW = (np.full((60, 160), 0.1, np.float32) for _ in range(2))
+    old_HW[10:20, 4:14] = new_HW[10:20, 4:14] = 0.9
+    new_HW[20:30, 120:130] = 0.9
+    answers = tuple(Segments(np.stack([house_HW, 1 - house_HW]), PROMPTS.words) for house_HW in (old_HW, new_HW))
+    (window,) = find_candidate_windows(answers, prompts=PROMPTS, settings=SETTINGS)
+    # Blocks of 8 m at 1 m per pixel: the house lies in rows 2 and 3, columns 15 and 16; and one block around it.
+    assert window.rows_cols == (slice(8, 40), slice(112, 144)) and window.inside_HW.all()
+    for before, after, image_HWC in zip(
+        answers, prepare_residual_answers(answers, images_HWC, prompts=PROMPTS, settings=SETTINGS), images_HWC,
+        strict=True,
+    ):  # fmt: skip
+        at = (slice(None), *window.rows_cols)
+        whole = prepare_residual_scores(
+            replace(before, scores_CHW=before.scores_CHW[at]), image_HWC[window.rows_cols], prompts=PROMPTS,
+            settings=SETTINGS,
+        )  # fmt: skip
+        np.testing.assert_array_equal(after.scores_CHW[at], whole.scores_CHW)
+        assert (after.scores_CHW[:, :, :112] == before.scores_CHW[:, :, :112]).all()
+        assert before.scores_CHW.max() == np.float32(0.9), "the VLM's answer is not changed"
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_an_image_is_cut_as_a_whole_or_not_at_all(differs):
+    house_HW = np.full((50, 70), 0.9, np.float32)
+    answers = [
+        Segments(np.stack([one_HW, 1 - one_HW]), PROMPTS.words) for one_HW in (house_HW, house_HW * (1 - differs))
+    ]
+    windows = find_candidate_windows(tuple(answers), prompts=PROMPTS, settings=SETTINGS)
+    assert [window.rows_cols for window in windows] == ([(slice(0, 50), slice(0, 70))] if differs else [])
 
 
 def test_instances_of_the_vlm_are_found_whatever_their_score():

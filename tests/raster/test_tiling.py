@@ -115,6 +115,15 @@ def test_tiles_cover_everything_aligned(length, tile, overlap):
     assert len(cut) == len(list(cut)) == len(cut.rows)
 
 
+@pytest.mark.parametrize(
+    ("length", "starts", "size"),
+    [(2048, (0, 960), 1088), (1024, (0,), 1024), (1152, (0,), 1152), (1153, (0, 512), 672), (10, (0,), 32)],
+)
+def test_tiles_are_even_and_as_few_as_their_size_allows(length, starts, size):
+    cut = plan_tiles(length, length, tile_px=1024, overlap_px=128)
+    assert (cut.rows, cut.cols, cut.tile_hw) == (starts, starts, (size, size))
+
+
 def test_pad_reflects():
     image = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert pad_tile(image, tile_hw=(3, 5)).tolist() == [[0, 1, 2, 1, 0], [3, 4, 5, 4, 3], [0, 1, 2, 1, 0]]

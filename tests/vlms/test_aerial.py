@@ -16,6 +16,8 @@ from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
+from semicdvl.vlms.aerial.features import build_aerial_features
+from semicdvl.vlms.aerial.inference_net import choose_precision, make_input
 
 DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
@@ -121,6 +123,57 @@ def test_refuses_odd_resolution(vlm: model.AerialVLM, gsd_m: float) -> None:
         vlm.segment(noise(40, 40), ["road"], gsd_m=gsd_m)
 
 
+# ------------------------------------------------------------------------------------------------ speed
+def test_folding_keeps_the_answers_of_the_trained_network() -> None:
+    exact = model.build_aerial(views=1, precision="fp32")
+    image_BCHW = make_input(noise(96, 160), like=exact.inference_net)
+    with torch.inference_mode():
+        trained_BEHW, folded_BEHW = (net(image_BCHW) for net in (exact.net, exact.inference_net))
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in exact.inference_net.modules())
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in exact.net.modules())
+    assert folded_BEHW.numpy() == pytest.approx(trained_BEHW.numpy(), abs=1e-5)
+
+
+def test_bfloat16_moves_scores_a_little_and_has_a_name_of_its_own() -> None:
+    exact, short = (model.build_aerial(views=1, precision=precision) for precision in ("fp32", "bf16"))
+    image = noise(96, 160)
+    difference_CHW = np.abs(exact.segment(image, PROMPTS).scores_CHW - short.segment(image, PROMPTS).scores_CHW)
+    assert 0 < difference_CHW.mean() < 0.01
+    assert short.identity == f"{exact.identity}-bf16" and short.features_identity != exact.features_identity
+
+
+@pytest.mark.parametrize(
+    ("asked", "fast", "chosen"), [("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32")]
+)
+def test_the_processor_decides_on_the_precision(
+    asked: str, fast: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert choose_precision(asked, torch.device("cpu")) == chosen
+    with pytest.raises(ConfigError, match=r"precision 'fp8' is unknown\. Known: auto, fp32, bf16"):
+        choose_precision("fp8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("size", "gsd_m"), [((97, 131), None), ((40, 60), 0.8), ((200, 210), 0.2)])
+def test_features_of_the_same_pass_are_those_of_the_extractor(
+    vlm: model.AerialVLM, size: tuple[int, int], gsd_m: float | None
+) -> None:
+    extractor, image = build_aerial_features(), noise(*size)
+    segments, features_DHW = vlm.segment_with_features(image, PROMPTS, gsd_m=gsd_m)
+    assert extractor.identity == vlm.features_identity and features_DHW is not None
+    np.testing.assert_array_equal(features_DHW, extractor.at_gsd(gsd_m).extract_features(image))
+    np.testing.assert_array_equal(segments.scores_CHW, vlm.segment(image, PROMPTS, gsd_m=gsd_m).scores_CHW)
+
+
+def test_features_are_left_to_the_extractor_where_one_pass_does_not_have_them(
+    vlm: model.AerialVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vlm.segment_with_features(noise(20, 30), PROMPTS, gsd_m=1.5)[1] is None  # enlarged by more than 2
+    monkeypatch.setattr(model, "TILE_PX", 128)
+    assert vlm.segment_with_features(noise(130, 140), PROMPTS)[1] is None
+
+
 # ------------------------------------------------------------------------------------------------ words
 def test_trained_words_compete_with_all_but_their_own_concept(vlm: model.AerialVLM) -> None:
     names = list(vlm.concepts)
@@ -186,7 +239,7 @@ def test_bad_weights_files(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=why):
             model.build_aerial(weights=path)
     with pytest.raises(ConfigError, match="views"):
-        model.build_aerial(views=3)
+        model.build_aerial(views=5)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:

@@ -6,13 +6,18 @@ Huttenlocher, 2004), and a score becomes a weighted mean of itself and of its me
 found in parts is found whole, and a score that runs over the eaves is drawn back, while a segment that shows roof and
 yard alike still keeps what the VLM tells apart in it. An image without segments of use changes nothing.
 
+Cutting takes longer than all else of the rule, and decides only where one date may show what the other does not. So
+only windows around such ground are cut, the same at both dates (`find_candidate_windows`); elsewhere scores stay as the
+VLM gave them.
+
 A VLM that gives instances has outlines already: each of its instances counts as found, whatever its score, as at the
 instance level.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,6 +32,10 @@ SEGMENT_GSD_M = 0.5
 """Finer images are shrunk to this before they are cut into segments: roof tiles are not outlines."""
 SMOOTHING_PX = 0.5
 MIN_SEGMENT_PX = 20
+CANDIDATE_DIFFERENCE, CANDIDATE_WIDTH = 0.1, 1.5
+"""What makes ground a candidate beyond the thresholds of the rule, see `find_candidate_windows`."""
+BLOCK_M = 8.0
+"""Side of the blocks that windows are made of; every candidate has at least this much of its surroundings."""
 
 
 def prepare_residual_answers(
@@ -37,15 +46,23 @@ def prepare_residual_answers(
     settings: CEGSettings,
 ) -> tuple[Segments, Segments]:
     """Return a VLM's answers for both dates as the residual rule compares them, see `prepare_residual_scores`."""
+    windows: tuple[CandidateWindow, ...] = ()
+    if settings.residual_outlines and any(answer.instances is None for answer in answers):
+        windows = find_candidate_windows(answers, prompts=prompts, settings=settings)
     t1, t2 = (
-        prepare_residual_scores(answer, image_HWC, prompts=prompts, settings=settings)
+        prepare_residual_scores(answer, image_HWC, prompts=prompts, settings=settings, windows=windows)
         for answer, image_HWC in zip(answers, images_HWC, strict=True)
     )
     return t1, t2
 
 
 def prepare_residual_scores(
-    segments: Segments, image_HWC: NDArray[np.uint8], *, prompts: Prompts, settings: CEGSettings
+    segments: Segments,
+    image_HWC: NDArray[np.uint8],
+    *,
+    prompts: Prompts,
+    settings: CEGSettings,
+    windows: Sequence[CandidateWindow] | None = None,
 ) -> Segments:
     """Return a VLM's answer with the outlines of its instances, or else of the image.
 
@@ -54,14 +71,76 @@ def prepare_residual_scores(
         image_HWC: uint8 RGB image that it is about.
         prompts: its prompts.
         settings: weight and size of the segments, and the ground sampling distance.
+        windows: the parts of the image that are cut into segments; None: all of it.
     """
     if segments.instances is not None:
         return replace(segments, scores_CHW=_paint_instances(segments, prompts))
     if not settings.residual_outlines:
         return segments
-    labels_HW = cut_into_segments(image_HWC, settings=settings)
-    scores_CHW = average_over_segments(segments.scores_CHW, labels_HW, weight=settings.residual_outlines)
-    return replace(segments, scores_CHW=scores_CHW)
+    height, width = image_HWC.shape[:2]
+    if windows is None:
+        windows = (CandidateWindow((slice(0, height), slice(0, width)), np.ones((height, width), bool)),)
+    outlined_CHW = np.array(segments.scores_CHW, np.float32)
+    for window in windows:
+        own_CHW = outlined_CHW[(slice(None), *window.rows_cols)]
+        labels_HW = cut_into_segments(image_HWC[window.rows_cols], settings=settings)
+        averaged_CHW = average_over_segments(own_CHW, labels_HW, weight=settings.residual_outlines)
+        np.copyto(own_CHW, averaged_CHW, where=window.inside_HW)
+    return replace(segments, scores_CHW=outlined_CHW)
+
+
+@dataclass(frozen=True)
+class CandidateWindow:
+    """A part of an image that is cut into segments.
+
+    Attributes:
+        rows_cols: its rows and columns.
+        inside_HW: the pixels of the window whose scores follow the segments.
+    """
+
+    rows_cols: tuple[slice, slice]
+    inside_HW: NDArray[np.bool_]
+
+
+def find_candidate_windows(
+    answers: tuple[Segments, Segments], *, prompts: Prompts, settings: CEGSettings
+) -> tuple[CandidateWindow, ...]:
+    """Return the windows of a pair where one date may show foreground that the other does not.
+
+    Candidate pixels have a foreground score of at least `residual_score` at one date, and less at the other by
+    `residual_score - residual_other_score + CANDIDATE_DIFFERENCE`. A block of `BLOCK_M` is a candidate where these
+    fill a square of `CANDIDATE_WIDTH` times the radius of the opening: what is narrower is opened away. Candidates and
+    the blocks around them are grouped into windows; where these together are as large as the image, it is one window.
+    On the pairs of `benchmarks/real_pairs.py` and on cities the map is the same as with all of the image cut.
+    """
+    gsd_m = settings.gsd_m or SEGMENT_GSD_M
+    foreground_HW = [answer.scores_CHW[list(prompts.foreground)].max(axis=0) for answer in answers]
+    least = settings.residual_score - settings.residual_other_score + CANDIDATE_DIFFERENCE
+    candidate_HW = np.maximum(*foreground_HW) >= settings.residual_score
+    candidate_HW &= np.abs(foreground_HW[0] - foreground_HW[1]) >= least
+    width_px = max(1, round(CANDIDATE_WIDTH * settings.residual_open_m / gsd_m))
+    wide_HW = np.asarray(cv2.erode(candidate_HW.astype(np.uint8), np.ones((width_px, width_px), np.uint8)))
+    return _group_blocks(wide_HW, side_px=max(1, round(BLOCK_M / gsd_m)))
+
+
+def _group_blocks(candidate_HW: NDArray[np.uint8], *, side_px: int) -> tuple[CandidateWindow, ...]:
+    """Return windows around the square blocks that hold candidates, with the blocks around them."""
+    height, width = candidate_HW.shape
+    padded_HW = np.pad(candidate_HW, [(0, -size % side_px) for size in (height, width)])
+    blocks_HW = padded_HW.reshape(-(-height // side_px), side_px, -(-width // side_px), side_px).max(axis=(1, 3))
+    wide_HW = np.asarray(cv2.dilate(blocks_HW, np.ones((3, 3), np.uint8)))
+    count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(wide_HW, connectivity=4)
+    if int(stats[1:, cv2.CC_STAT_WIDTH] @ stats[1:, cv2.CC_STAT_HEIGHT]) >= blocks_HW.size:
+        return (CandidateWindow((slice(0, height), slice(0, width)), np.ones((height, width), bool)),)
+    windows = []
+    for number in range(1, count):
+        left, top, cols, rows, _ = (int(value) for value in stats[number])
+        own_HW = labels_HW[top : top + rows, left : left + cols] == number
+        inside_HW = own_HW.repeat(side_px, axis=0).repeat(side_px, axis=1)
+        inside_HW = inside_HW[: height - top * side_px, : width - left * side_px]
+        at = (slice(top * side_px, (top + rows) * side_px), slice(left * side_px, (left + cols) * side_px))
+        windows.append(CandidateWindow(at, inside_HW))
+    return tuple(windows)
 
 
 def cut_into_segments(image_HWC: NDArray[np.uint8], *, settings: CEGSettings) -> NDArray[np.int32]:
