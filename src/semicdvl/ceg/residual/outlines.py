@@ -119,7 +119,8 @@ def find_candidate_windows(
     candidate_HW = np.maximum(*foreground_HW) >= settings.residual_score
     candidate_HW &= np.abs(foreground_HW[0] - foreground_HW[1]) >= least
     width_px = max(1, round(CANDIDATE_WIDTH * settings.residual_open_m / gsd_m))
-    wide_HW = np.asarray(cv2.erode(candidate_HW.astype(np.uint8), np.ones((width_px, width_px), np.uint8)))
+    square = np.ones((width_px, width_px), np.uint8)
+    wide_HW = np.asarray(cv2.erode(candidate_HW.astype(np.uint8), square), np.uint8)
     return _group_blocks(wide_HW, side_px=max(1, round(BLOCK_M / gsd_m)))
 
 

@@ -109,6 +109,7 @@ class VLMDetector(Detector):
         settings = self.settings
         if settings.level == "residual" and settings.residual_outlines:
             prompted += f"; outlines {settings.residual_outlines:g} of segments {settings.residual_segment_scale:g}"
+            prompted += " around candidates"
         if self.features is None:
             return prompted
         return f"{prompted}; {'distance' if self._compares_distances else 'features'} {self.features.identity}"
