@@ -89,7 +89,7 @@ def test_scores_counted_by_hand(tmp_path: Path) -> None:
     scores = found.compute_scores()
     assert scores["semantic_miou"] == 1 and scores["semantic_f_scd"] == pytest.approx(3 / 4)
     assert scores["iou_before_house"] == 1 and scores["iou_after_grass"] == pytest.approx(1 / 2)
-    assert scores["right_transitions_frac"] == 1 / 2
+    assert scores["right_transitions_frac"] == 1 / 2 and scores["object_right_transitions_frac"] == 0
     assert scores["changed_same_class_frac"] == 1 / 2 and scores["unchanged_other_class_frac"] == 1 / 2
     assert found.counts.transitions_KK.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
     with pytest.raises(DataError, match=r"has the classes house, grass, water, but the run knows house, grass\."):

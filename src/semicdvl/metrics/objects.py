@@ -103,8 +103,8 @@ def count_objects(
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"prediction {pred.shape} and truth {truth.shape} must be two maps of one size")
     counted = (pred != ignore) & (truth != ignore)
-    pred_numbers_HW, pred_areas = _label_objects((pred != 0) & counted, min_area_px)
-    truth_numbers_HW, truth_areas = _label_objects((truth != 0) & counted, min_area_px)
+    pred_numbers_HW, pred_areas = label_objects((pred != 0) & counted, min_area_px)
+    truth_numbers_HW, truth_areas = label_objects((truth != 0) & counted, min_area_px)
     overlaps = ObjectOverlaps(len(pred_areas), len(truth_areas))
     overlaps.add(pred_numbers_HW, truth_numbers_HW)
     return overlaps.match(min_iou=min_iou).counts
@@ -190,7 +190,7 @@ def _flag_numbers(numbers: Sequence[int] | NDArray[np.int64], count: int) -> NDA
     return flags[1:]
 
 
-def _label_objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def label_objects(mask_HW: NDArray[np.bool_], min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return a map HW of object numbers from 1, and the area of each object in px."""
     import cv2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,13 +23,14 @@ from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts, divide_counts
 from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.semantic import SemanticCounts
+from semicdvl.metrics.transition_objects import TransitionObjectCounts, count_transition_objects
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, PairFiles
 
 LabelValues = Mapping[int, int] | None
-CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts)
+CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts, TransitionObjectCounts)
 CHANGE_HEAD = frozenset({"change"})
 SEMANTIC_HEADS = CHANGE_HEAD | {"segmentation"}
 Validator = Callable[[nn.Module, torch.device], dict[str, float]]
@@ -47,10 +48,12 @@ class ClassEvaluation:
     Attributes:
         names: of the classes.
         counts: pixels of its maps against the truth, over all pairs with a label of both dates.
+        objects: truly changed objects of these pairs.
     """
 
     names: tuple[str, ...]
     counts: SemanticCounts
+    objects: TransitionObjectCounts = field(default_factory=TransitionObjectCounts)
 
     def compute_scores(self) -> dict[str, float]:
         """Return the numbers by name: scores of semantic change, IoU by class and date, consistency of the heads."""
@@ -62,6 +65,7 @@ class ClassEvaluation:
         right = divide_counts(counts.right_transitions, int(counts.true_transitions_KK.sum()))
         return scores | {
             "right_transitions_frac": float(right),
+            "object_right_transitions_frac": float(self.objects.right_frac),
             "changed_same_class_frac": float(divide_counts(counts.changed_same_class, changed)),
             "unchanged_other_class_frac": float(divide_counts(counts.unchanged_other_class, unchanged)),
         }
@@ -150,16 +154,17 @@ def evaluate_network(
     processes = processes or ProcessGroup(0, 1, device)
     check_class_names(pairs, classes)
     pixels, objects, of_classes = ConfusionCounts(), ObjectCounts(), _start_class_counts(classes)
+    changed_objects = TransitionObjectCounts()
     cache = ImageCache(0, label_values=label_values, stretch=stretch)
     for batch in _predict_batches(model, processes.take_share(pairs), device=device, cache=cache, classes=classes):
         for predicted_HW, label_HW in zip(batch.change_BHW, batch.label_BHW, strict=True):
             pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
             objects += count_objects(predicted_HW, label_HW)
-        of_classes = _add_class_counts(of_classes, batch.classes)
+        of_classes, changed_objects = _add_class_counts(of_classes, batch.classes), changed_objects + batch.objects
     return PairSetCounts(
         _sum_over_processes(pixels, processes),
         _sum_over_processes(objects, processes),
-        _evaluate_classes(of_classes, pairs, classes, processes),
+        _evaluate_classes(of_classes, pairs, classes, processes, objects=changed_objects),
     )
 
 
@@ -195,7 +200,7 @@ def build_validator(
 
 def _sum_over_processes(counts: CountsT, processes: ProcessGroup) -> CountsT:
     """Return counts added up over the processes."""
-    names = [field.name for field in fields(counts)]
+    names = [each.name for each in fields(counts)]
     totals = processes.sum_counts([getattr(counts, name) for name in names])
     return replace(counts, **dict(zip(names, totals, strict=True)))
 
@@ -208,6 +213,7 @@ class _BatchPrediction:
     change_BHW: NDArray[np.uint8]
     label_BHW: NDArray[np.uint8]
     classes: SemanticCounts | None = None
+    objects: TransitionObjectCounts = field(default_factory=TransitionObjectCounts)
 
 
 def _predict_batches(
@@ -228,8 +234,8 @@ def _predict_batches(
             with torch.inference_mode():
                 out: Outputs = model(t1_BCHW, t2_BCHW, heads=heads)
                 change_BHW = out.change_BKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
-            counts = _count_classes(out, change_BHW, batch, classes=len(classes)) if with_classes else None
-            yield _BatchPrediction(change_BHW, batch.label_BHW.to(torch.uint8).numpy(), counts)
+            counted = _count_classes(out, change_BHW, batch, classes=len(classes)) if with_classes else ()
+            yield _BatchPrediction(change_BHW, batch.label_BHW.to(torch.uint8).numpy(), *counted)
 
 
 def _has_classes(pair: PairFiles) -> bool:
@@ -253,18 +259,18 @@ def check_class_names(pairs: Sequence[PairFiles], names: tuple[str, ...]) -> Non
 
 def _count_classes(
     out: Outputs, change_BHW: NDArray[np.uint8], batch: LabelledBatch, *, classes: int
-) -> SemanticCounts:
-    """Return the counts of one batch."""
+) -> tuple[SemanticCounts, TransitionObjectCounts]:
+    """Return the counts of one batch, by pixel and by object."""
     assert batch.classes is not None and out.t1_BKHW is not None and out.t2_BKHW is not None
-    return SemanticCounts.from_maps(
-        change_BHW,
-        *(logits_BKHW.argmax(dim=1).cpu().numpy() for logits_BKHW in (out.t1_BKHW, out.t2_BKHW)),
-        true_change_HW=batch.label_BHW.numpy(),
-        true_t1_HW=batch.classes.t1_BHW.numpy(),
-        true_t2_HW=batch.classes.t2_BHW.numpy(),
-        class_count=classes,
-        ignore=IGNORE,
-    )
+    maps = [change_BHW, *(logits.argmax(dim=1).cpu().numpy() for logits in (out.t1_BKHW, out.t2_BKHW))]
+    truth = [label.numpy() for label in (batch.label_BHW, batch.classes.t1_BHW, batch.classes.t2_BHW)]
+    names = ("true_change_HW", "true_t1_HW", "true_t2_HW")
+    pixels = SemanticCounts.from_maps(*maps, **dict(zip(names, truth, strict=True)), class_count=classes, ignore=IGNORE)
+    objects = TransitionObjectCounts()
+    for *of_pair, change_HW, t1_HW, t2_HW in zip(*maps, *truth, strict=True):
+        known = dict(zip(names, (change_HW, t1_HW, t2_HW), strict=True))
+        objects += count_transition_objects(*of_pair, **known, class_count=classes, ignore=IGNORE)
+    return pixels, objects
 
 
 def _start_class_counts(names: tuple[str, ...]) -> SemanticCounts | None:
@@ -278,13 +284,19 @@ def _add_class_counts(sums: SemanticCounts | None, more: SemanticCounts | None) 
 
 
 def _evaluate_classes(
-    counts: SemanticCounts | None, pairs: Sequence[PairFiles], names: tuple[str, ...], processes: ProcessGroup
+    counts: SemanticCounts | None,
+    pairs: Sequence[PairFiles],
+    names: tuple[str, ...],
+    processes: ProcessGroup,
+    *,
+    objects: TransitionObjectCounts | None = None,
 ) -> ClassEvaluation | None:
     """Return what all processes counted; None where no pair has a label of both dates."""
     if counts is None or not any(map(_has_classes, pairs)):
         return None
     totals = processes.sum_counts(counts.to_numbers())
-    return ClassEvaluation(names, SemanticCounts.from_numbers(totals, class_count=len(names)))
+    pooled = SemanticCounts.from_numbers(totals, class_count=len(names))
+    return ClassEvaluation(names, pooled, _sum_over_processes(objects or TransitionObjectCounts(), processes))
 
 
 # ------------------------------------------------------------------------------------------------ a trained run
