@@ -33,6 +33,7 @@ from rich.console import Console
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.reports.colours import OUTCOME_COLOURS
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.types import Detector
@@ -185,7 +186,7 @@ def _format_cells(record: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
 CROP_PX, CELL_PX, LEFT_PX, TOP_PX = 320, 164, 104, 22
 CROPS = ((0, 64, 64), (1, 352, 480))
 """City, row and column of the crops on the sheet."""
-RIGHT, WRONG, MISSED = (70, 170, 90), (225, 90, 60), (60, 110, 220)
+RIGHT, WRONG, MISSED = OUTCOME_COLOURS.values()
 
 
 def draw_sheet(methods: list[str], every: list[Case], out: Path, path: Path) -> None:
@@ -205,7 +206,7 @@ def draw_page(rows: list[tuple[str, list[np.ndarray]]], path: Path) -> None:
     size = LEFT_PX + max(len(cells) for _, cells in rows) * CELL_PX, TOP_PX + len(rows) * CELL_PX
     page = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for at, (colour, text) in enumerate(((RIGHT, "found"), (WRONG, "wrongly"), (MISSED, "missed"))):
+    for at, (colour, text) in enumerate(((RIGHT, "correct"), (WRONG, "false"), (MISSED, "missed"))):
         pen.rectangle((LEFT_PX + 85 * at, 5, LEFT_PX + 85 * at + 12, 17), fill=colour)
         pen.text((LEFT_PX + 85 * at + 17, 3), text, fill="black", font=font)
     for row, (title, cells) in enumerate(rows):

@@ -110,7 +110,7 @@ def test_shares_without_a_pair_are_refused() -> None:
     with pytest.raises(DataError, match="too few"):
         split_by_fraction(_set(20, source_tiles={f"p{i}": "one tile" for i in range(20)}), labelled=0.5, seed=0)
     bare = _set(20, labelled=10, subsets={"test": ("p3", "p13")})
-    with pytest.raises(DataError, match=r"1 of 2 test pairs have no label file, e\.g\. 'p13'"):
+    with pytest.raises(DataError, match=r"1 of 2 test pairs has no label file, e\.g\. 'p13'"):
         split_by_fraction(bare, labelled=0.5, seed=0)
 
 
@@ -130,7 +130,7 @@ def test_lists_are_read_and_picked(tmp_path: Path) -> None:
     made = select_split(_set(6), names)
     assert [pair.name for pair in made.labelled] == ["p1", "p2"]
     assert read_published_lists(root, part=None).labelled == ("p2", "p3", "p1")
-    with pytest.raises(DataError, match="labelled pairs have no label file"):
+    with pytest.raises(DataError, match="1 of 2 labelled pairs has no label file"):
         select_split(_set(6, labelled=2), names)
     with pytest.raises(DataError, match="list 'test' names 1 of 1"):
         select_split(_set(5), names)

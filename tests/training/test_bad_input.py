@@ -144,12 +144,12 @@ def test_pairs_that_are_only_scored_need_no_change(root: Path, capsys: pytest.Ca
 
 def test_no_pixel_with_a_label(root: Path, refused: Refused) -> None:
     text = refused("data.label_values={0 = 255, 255 = 255}")
-    assert "None of the 3 labelled pairs has a labelled pixel" in text
+    assert "None of the labelled pairs (3) has a labelled pixel" in text
 
 
 def test_no_changed_pixel(root: Path, refused: Refused) -> None:
     _everywhere(root, "label", np.zeros_like)
-    assert "None of the 3 labelled pairs has a changed pixel" in refused()
+    assert "None of the labelled pairs (3) has a changed pixel" in refused()
 
 
 def test_a_fraction_of_less_than_a_pair(root: Path, refused: Refused) -> None:

@@ -87,7 +87,7 @@ def check_all_pair_files(
     if read_masks and require_changes and pairs and not changed_px:
         lacking = "a changed pixel" if labelled_px else "a labelled pixel"
         raise DataError(
-            f"None of the {len(pairs)} labelled pairs has {lacking}: there is nothing to learn from."
+            f"None of the labelled pairs ({len(pairs)}) has {lacking}: there is nothing to learn from."
             " Label more pairs, or use another seed for the split."
         )
 

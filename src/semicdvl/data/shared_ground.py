@@ -65,7 +65,9 @@ def group_pairs(dataset: ChangeDataset, root: Path, group: str | None) -> Change
             return dataset
         missing = [pair.name for pair in dataset.pairs if pair.name not in groups]
         if missing:
-            raise DataError(f"{manifest}: names no group of {len(missing)} pairs, e.g. '{missing[0]}'. Add them.")
+            raise DataError(
+                f"{manifest}: names no group of some pairs ({len(missing)}), e.g. '{missing[0]}'. Add them."
+            )
         return replace(dataset, source_tiles={pair.name: groups[pair.name] for pair in dataset.pairs})
     return replace(dataset, source_tiles=_match_groups(dataset, group))
 
@@ -174,7 +176,7 @@ def check_leaks(
     if not unknown:
         return LeakCheck(0, 0, content, "names, windows or groups tell the picture of every pair")
     reason = (
-        f"nothing tells of which picture {len(unknown)} pairs are, such as '{unknown[0]}'; {told}. Crops of one "
+        f"nothing tells of which picture some pairs are ({len(unknown)}, such as '{unknown[0]}'); {told}. Crops of one "
         "picture may be on both sides: name it with data.group (a regular expression or a column of manifest.csv)"
     )
     return LeakCheck(None, 0, content, reason)

@@ -108,7 +108,7 @@ def _draw_subset(
         drawn += tiles[tile]
     if len(drawn) < count or (drawn and not remaining):
         raise DataError(
-            f"{dataset.name}: {len(pool)} pairs, with labels on {len(tiles)} tiles, are too few to draw {count} pairs"
+            f"{dataset.name}: has too few pairs ({len(pool)}; tiles with labels: {len(tiles)}) to draw {count}"
             f" by whole tiles for {key.partition(':')[2]} and to keep some for training. Give smaller shares, or lists."
         )
     return tuple(drawn), tuple(pair for pair in pool if tile_of[pair.name] not in drawn_tiles)
@@ -128,8 +128,9 @@ def _require_labels(dataset: ChangeDataset, pairs: tuple[PairFiles, ...], what: 
     """Return the pairs, all of which must have a label file."""
     unlabelled = [pair.name for pair in pairs if not pair.has_label]
     if unlabelled:
+        have = "has" if len(unlabelled) == 1 else "have"
         raise DataError(
-            f"{dataset.name}: {len(unlabelled)} of {len(pairs)} {what} pairs have no label file, e.g."
+            f"{dataset.name}: {len(unlabelled)} of {len(pairs)} {what} pairs {have} no label file, e.g."
             f" '{unlabelled[0]}'. Add the file to the label folder, or remove the pair from the list."
         )
     return pairs

@@ -102,7 +102,8 @@ class ChangeSummary:
 
     def format_line(self) -> str:
         """Return the numbers as one line: objects, their kinds, area and share."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.by_kind.items())
+        known = self.by_kind.items() if set(self.by_kind) != {"changed"} else ()  # of all objects: nothing is added
+        kinds = ", ".join(f"{count} {kind}" for kind, count in known)
         objects = format_count(self.objects, "changed object") + (f" ({kinds})" if kinds else "")
         return f"{objects}, {self.area_text}, {self.changed_frac:.2%} of the pixels with data at both dates"
 

@@ -32,7 +32,7 @@ def build_object_index(changes: DetectedChanges, grid: Grid, *, shown: int) -> h
         rows.append(row)
         kinds.append(kind)
     columns = ["id", "kind", *(["from → to"] if has_classes else []), "area", "score", "where"]
-    words = ("id", "kind", "from → to", "area", "where")
+    words = ("id", "kind", "from → to", "area", "score", "where")
     table = html.render_table(columns, rows, swatches=[KIND_COLOURS[kind] for kind in kinds], words=words)
     lead = "The number is the object's id in changes.gpkg; those with pictures above are links."
     if listed < len(changes.objects):

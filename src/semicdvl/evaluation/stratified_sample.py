@@ -192,5 +192,5 @@ def _look_up_classes(
     sample = StratifiedSample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]))
     if not sample.checked_count:
         remedy = f"Fill the column '{TRUTH_COLUMN}' with 0 (unchanged) or 1 (changed)"
-        raise InputError(path, f"none of its {len(rows_N)} places is on the map and checked", remedy)
+        raise InputError(path, f"none of its places ({len(rows_N)}) is on the map and checked", remedy)
     return sample

@@ -103,8 +103,8 @@ def test_unusable_layers_are_refused_with_a_reason(tmp_path: Path) -> None:
         tmp_path / "text.gpkg": "not a vector file",
         empty: "empty",
         line: r"no polygon \(LineString\)",
-        far: "none of its 1 polygons touches",
-        beyond: "none of its 1 polygons touches",
+        far: "none of its polygons \\(1\\) touches",
+        beyond: "none of its polygons \\(1\\) touches",
     }
     for path, problem in wanted.items():
         with pytest.raises(InputError, match=problem) as caught:

@@ -119,7 +119,7 @@ def read_label_layers(
     if not changes.intersects(area):
         raise InputError(
             changes.path,
-            f"none of its {len(changes)} polygons on the images lies in the labelled area of {area.path.name}",
+            f"none of its polygons on the images ({len(changes)}) lies in the labelled area of {area.path.name}",
             "Give labels and area of the same place; the area must contain the changes that were drawn in it",
         )
     return LabelLayers(changes, area, classes)

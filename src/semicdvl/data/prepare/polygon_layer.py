@@ -196,7 +196,9 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
     _refuse_wild_coordinates(path, np.asarray(frame.geometry.to_numpy(), object))
     parts = _select_polygons(frame)
     if not len(parts.shapes) and STATE_COLUMN in frame:
-        raise InputError(path, f"none of its {len(frame)} changes is accepted", "Accept some in the review page first")
+        raise InputError(
+            path, f"none of its changes ({len(frame)}) is accepted", "Accept some in the review page first"
+        )
     if not len(parts.shapes):
         kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if isinstance(kind, str)})) or "no geometry"
         raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
@@ -210,7 +212,7 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
     if not on_raster.any():
         raise InputError(
             path,
-            f"none of its {len(shapes)} polygons touches the images ({_format_extent(shapes)} against"
+            f"none of its polygons ({len(shapes)}) touches the images ({_format_extent(shapes)} against"
             f" {_format_bounds(grid.bounds)} in their CRS)",
             "Give polygons of the same place, and check that the file's CRS is right",
         )

@@ -78,8 +78,8 @@ class PublishedDataset:
                 self._describe_patches(),
                 *self._describe_lists(),
                 *(
-                    f"leakage: {count} of {len(self.dataset.subsets[subset])} {subset} patches share ground or a border"
-                    " with a training patch"
+                    f"leakage: {count} of {len(self.dataset.subsets[subset])} {subset} patches"
+                    f" {'shares' if count == 1 else 'share'} ground or a border with a training patch"
                     for subset, count in self.leak_counts.items()
                 ),
                 *(f"note: {note}" for note in self.notes),

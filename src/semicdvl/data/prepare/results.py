@@ -125,10 +125,10 @@ def _describe_leakage(prepared: PreparedPatches) -> Iterator[str]:
     for subset in ("val", "test"):
         nearest_px = prepared.leakage.nearest_px.get(subset)
         if nearest_px is not None:
-            total = len(getattr(prepared.split, subset))
+            total, touching = len(getattr(prepared.split, subset)), prepared.leakage.touching[subset]
             yield (
-                f"leakage: {prepared.leakage.touching[subset]} of {total} {subset} patches touch a training patch;"
-                f" the smallest gap is {nearest_px} px"
+                f"leakage: {touching} of {total} {subset} patches {'touches' if touching == 1 else 'touch'} a training"
+                f" patch; the smallest gap is {nearest_px} px"
             )
 
 

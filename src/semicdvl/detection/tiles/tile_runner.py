@@ -116,7 +116,9 @@ def run_tiles(
     finished, count = first * len(store.tiling.cols), len(store.tiling)
     compute = compute or partial(map, partial(detect_tile, detector, gsd_m=gsd_m))
     if finished:
-        console.print(f"Resuming an interrupted run: {finished} of {count} tiles are finished.")
+        console.print(
+            f"Resuming an interrupted run: {finished} of {count} tiles {'is' if finished == 1 else 'are'} finished."
+        )
     if first < len(store.tiling.rows):
         with (
             _show_progress(console) as progress,

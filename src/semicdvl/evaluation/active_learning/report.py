@@ -14,6 +14,7 @@ from semicdvl.evaluation.active_learning.patch_scores import PatchScores, read_p
 from semicdvl.evaluation.map_vs_truth import DetectedMap
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reports import colours, html
+from semicdvl.reports.numbers import format_count
 from semicdvl.types import IGNORE
 
 FIGURE_PX = 320
@@ -58,7 +59,9 @@ def write_suggestion_report(
         html.Section("All patches", [html.render_table(columns, rows)]),
     ]
     title = f"Patches to label next in {result.out.resolve().name}"
-    html.write_page(path, title, sections, subtitle=f"{len(patches)} patches of {patches.side_px} px")
+    html.write_page(
+        path, title, sections, subtitle=f"{format_count(len(patches), 'patch', 'patches')} of {patches.side_px} px"
+    )
 
 
 def _build_card(

@@ -78,7 +78,8 @@ class SuggestConfig:
         """
         if self.count < 1 or self.patch_px < 32:
             raise ConfigError(
-                f"{self.count} patches of {self.patch_px} px are not possible. Give at least 1 patch of at least 32 px."
+                f"A count of {self.count} and a side of {self.patch_px} px are not possible. Give at least 1 patch of"
+                " at least 32 px."
             )
 
 
@@ -113,9 +114,10 @@ class PatchSuggestions:
     def summary(self) -> str:
         """All of that in a few lines."""
         patches, frac = self.patches, float(self.patches.uncertainty_N.mean())
-        count = f"{len(patches)} of {self.candidate_count} patches of {patches.side_px} px"
+        were = "was" if len(patches) == 1 else "were"
+        count = f"{len(patches)} of {self.candidate_count} patches of {patches.side_px} px {were} chosen"
         lines = [
-            f"{count} were chosen; their mean uncertainty is {frac:.1%}",
+            f"{count}; their mean uncertainty is {frac:.1%}",
             *(f"note: {note}" for note in self.notes),
         ]
         lines += [f"boxes:  {self.out / SUGGESTION_FILES[0]}", f"report: {self.out / SUGGESTION_FILES[1]}"]

@@ -156,8 +156,10 @@ def _check_not_one_band_each(resolved: ResolvedInput, parts: Sequence[MosaicFile
         return
     names = sorted(resolved.gdal_names, key=_rank_band_name)
     problem = f"The {len(parts)} files have one band each and show the same ground: they are bands, not tiles"
-    command = f"gdalbuildvrt -separate -resolution highest bands.vrt {shlex.join(names)}"
-    remedy = f"Stack them, red, green and blue first: `{command}`, and give bands.vrt"
+    folder = Path(names[0]).parent.name
+    stack = f"{folder}-bands.vrt" if folder else "bands.vrt"  # one per date: both need one
+    command = f"gdalbuildvrt -separate -resolution highest {shlex.join([stack, *names])}"
+    remedy = f"Stack them, red, green and blue first: `{command}`, and give {stack}"
     raise InputError(resolved.display_name, problem, remedy)
 
 
