@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.reading.json_files import check_values, shorten
 from semicdvl.reading.limits import MAX_RECIPE_BYTES
-from semicdvl.reading.regular_files import read_bytes, require_file_or_folder
+from semicdvl.reading.regular_files import read_bytes, require_file_or_folder, resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import ClassLegend
 
@@ -380,9 +380,9 @@ def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str
         return content
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r} is not a path. Give the path of another recipe.")
-    chain = (*dependents, path.resolve())
+    chain = (*dependents, resolve_links(path))
     below = path.parent / base
-    if below.resolve() in chain:
+    if resolve_links(below) in chain:
         raise ConfigError(
             f"{path}: base = '{base}' leads back to a recipe that extends this one. Remove one of the two."
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from semicdvl.atomic_files import write_atomically
 from semicdvl.config import find_shipped, load_recipe
 from semicdvl.errors import OutputError
+from semicdvl.reading.regular_files import resolve_links
 
 START_RECIPE = "small-supervised-aerial"
 """Learns from labels alone, on two CPU cores, and needs no optional package."""
@@ -86,7 +87,7 @@ def _adapt_recipe(source: Path) -> str:
         text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
     base = re.search(r'^base = "(.*)"$', text, flags=re.MULTILINE)
     if base is not None:
-        text = text.replace(base[0], f'base = "{(source.parent / base[1]).resolve().as_posix()}"')
+        text = text.replace(base[0], f'base = "{resolve_links(source.parent / base[1]).as_posix()}"')
     lead = (
         "# All keys, their defaults and meanings: `semicdvl list recipe-keys`. Each can be given on the command\n"
         "# line, too: --set train.steps=1000\n"

@@ -13,6 +13,7 @@ from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import ConfigSection, DataConfig, find_shipped, parse_section, read_toml
 from semicdvl.errors import ConfigError
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import VLM
 from semicdvl.unsupervised import UNSUPERVISED
@@ -250,7 +251,7 @@ def load_suite(path: str | Path) -> Suite:
     _check_names(suite, path)
     _check_detectors(suite, path)
     methods = tuple(
-        method.model_copy(update={"recipe": (path.parent / method.recipe).resolve()}) for method in suite.methods
+        method.model_copy(update={"recipe": resolve_links(path.parent / method.recipe)}) for method in suite.methods
     )
     return suite.model_copy(update={"methods": methods})
 

@@ -30,6 +30,7 @@ from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.reading.limits import MAX_PICTURE_PX
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import ClassLegend
 
@@ -41,6 +42,8 @@ _T = TypeVar("_T", bound=np.generic)
 _Decoded = TypeVar("_Decoded")
 
 PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+"""What may be in such a file, whatever its name says: PostScript, for one, would be handed to another program."""
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
 RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -304,7 +307,7 @@ def _open_picture(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
+            return Image.open(path, formats=PILLOW_FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
             path, "is too large to be decoded at once", "Save it as a tiled GeoTIFF, which is read in windows"
@@ -338,12 +341,16 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
 
 
 def _find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
-    """Return a window as rasterio wants it, None for the whole raster."""
+    """Return a window as rasterio wants it, None for the whole raster; what is read at once has a limit."""
+    height, width = (raster.height, raster.width) if window_px is None else window_px[2:]
+    pixels = height * width
+    if pixels > MAX_PICTURE_PX or pixels * raster.count * np.dtype(raster.dtypes[0]).itemsize > 16 * MAX_PICTURE_PX:
+        problem = f"has {height:,} x {width:,} pixels in {raster.count:,} bands, too much to be decoded at once"
+        raise InputError(path, problem, "Cut it into patches with `semicdvl prepare`, or give --tile")
     if window_px is None:
         return None
     _require_window_inside(path, (raster.height, raster.width), window_px)
-    row, col, height, width = window_px
-    return Window(col, row, width, height)
+    return Window(window_px[1], window_px[0], width, height)
 
 
 def _cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> NDArray[_T]:

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -192,7 +192,7 @@ def _read_objects(path: Path, grid: Grid) -> PolygonLayer | None:
     """Read the polygons of a result, None if there are none."""
     try:
         features = read_layer_info(path, layer=CHANGES_LAYER)["features"]
-    except DataSourceError as error:
+    except (DataSourceError, DataLayerError) as error:
         raise InputError(path, "is missing or damaged", "Run `semicdvl detect` again") from error
     return read_polygons(path, grid=grid, layer=CHANGES_LAYER) if features else None
 
@@ -207,7 +207,7 @@ def is_vector(path: Path) -> bool:
             return False
     try:
         return path.exists() and any(kind is not None for _, kind in list_layers(path))
-    except (DataSourceError, InputError):
+    except (DataSourceError, DataLayerError, InputError):
         return False
 
 

@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from semicdvl.data.prepare.polygon_layer import PARQUET_SUFFIXES, PolygonLayer
+from semicdvl.data.prepare.polygon_layer import PARQUET_SUFFIXES, PolygonLayer, project_shapes
 from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.map_vs_truth import DetectedMap, Truth, is_vector, mask_counted_pixels
 from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate_sample, estimate_area_accuracy
@@ -155,7 +155,7 @@ def read_sample(path: Path, result: DetectedMap, *, area: PolygonLayer | None = 
     if (frame.crs is None) != (result.grid.crs is None):
         raise InputError(path, "only one of sample and result has a CRS", "Give both, or neither, a CRS")
     if result.grid.crs is not None:
-        frame = frame.to_crs(result.grid.crs.to_wkt())
+        frame = project_shapes(path, frame, result.grid.crs.to_wkt())
     values = pd.to_numeric(frame[TRUTH_COLUMN], errors="coerce")
     strange = frame[TRUTH_COLUMN].notna() & ~values.isin([0, 1])
     if strange.any():

@@ -125,6 +125,8 @@ def decompress_steps(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDA
     Raises:
         ValueError, zlib.error: the content is damaged.
     """
+    if np.asarray(shape).dtype.kind not in "iu":
+        raise ValueError("its shape is not of whole numbers")
     sides = [int(size) for size in shape]
     count = math.prod(sides)
     if len(sides) != 3 or min(sides) < 0 or count > MAX_ARRAY_BYTES:

@@ -9,6 +9,7 @@ are no bands of raw bytes, expressions or code. A user lifts the limit of the fo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
+from semicdvl.reading.limits import MAX_COORDINATE
+from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
 
 RASTER_DRIVERS = (
     "GTiff",
@@ -91,6 +94,8 @@ VRT_ELEMENTS = frozenset(
 REFERENCE_ELEMENTS = ("sourcefilename", "sourcedataset")
 _HEAD_BYTES = 65_536
 _PREFIXED = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]+:|<|/vsi")
+MIN_PIXEL_AREA = 1e-24
+"""Area of a pixel, in the square of any unit; a square millimetre is 8e-17 square degrees."""
 _OUTSIDE = "Move the files below its folder, or allow this with --allow-outside (in Python: allow_outside=True)"
 
 
@@ -113,11 +118,11 @@ def open_raster(gdal_name: str, *, display_name: str | Path, local: bool, allow_
     virtual = ("VRT",) if allow_outside else ()
     with rasterio.Env(**ACCESS_SETTINGS):
         dataset = DatasetReader(gdal_name, driver=list(NAMED_DRIVERS if prefixed else RASTER_DRIVERS + virtual))
-    return _check_overviews(dataset, display_name, home=None)
+    return _check_dataset(dataset, display_name, home=None)
 
 
 def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) -> Any:
-    home = path.resolve().parent
+    home = resolve_links(path).parent
     virtual = is_vrt(path)
     if virtual:
         for source in list_vrt_sources(path, display_name, home=None if allow_outside else home):
@@ -126,23 +131,35 @@ def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) ->
     with rasterio.Env(**LOCAL_SETTINGS):
         name = str(path.absolute() if _PREFIXED.match(str(path)) else path)
         dataset = DatasetReader(name, driver=list(drivers))  # `rasterio.open` takes one driver only
-    _check_overviews(dataset, display_name, home=home)
+    _check_dataset(dataset, display_name, home=home)
     if not allow_outside and dataset.driver not in SELF_CONTAINED_DRIVERS:
         for file in dataset.files:
-            if not Path(file).resolve().is_relative_to(home) and Path(file).resolve() != path.resolve():
+            if not resolve_links(Path(file)).is_relative_to(home) and resolve_links(Path(file)) != resolve_links(path):
                 dataset.close()
                 raise InputError(display_name, f"It refers to {file}, outside of its folder", _OUTSIDE)
     return dataset
 
 
-def _check_overviews(dataset: Any, display_name: str | Path, *, home: Path | None) -> Any:
-    """Refuse a file that names another one as its overviews, unless that lies beside it."""
+def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None) -> Any:
+    """Return a dataset whose overviews lie beside it, and whose pixels have a size and a place; close another.
+
+    Raises:
+        InputError: it names other overviews, or its geotransform has numbers that are not finite or beyond any map, or
+            pixels without an area.
+    """
     named = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE", "").removeprefix(":::BASE:::")
-    inside = home is not None and not _PREFIXED.match(named) and (home / named).resolve().is_relative_to(home)
+    inside = home is not None and not _PREFIXED.match(named) and resolve_links(home / named).is_relative_to(home)
     if named and not inside:
         dataset.close()
         remedy = "Copy its pixels to a plain GeoTIFF with `gdal_translate`, and give that"
         raise InputError(display_name, "It names overviews outside of its folder", remedy)
+    transform = dataset.transform
+    numbers = (*tuple(transform)[:6], *(transform @ (dataset.width, dataset.height)))
+    fits = all(math.isfinite(number) and abs(number) <= MAX_COORDINATE for number in numbers)
+    if not fits or abs(transform.determinant) < MIN_PIXEL_AREA:
+        dataset.close()
+        problem = "Its geotransform places the pixels nowhere: its numbers are not finite, too large or too small"
+        raise InputError(display_name, problem, "Set it again, e.g. with gdal_translate -a_ullr")
     return dataset
 
 
@@ -168,16 +185,18 @@ def list_vrt_sources(path: Path, display_name: str | Path, *, home: Path | None,
     if depth > MAX_VRT_DEPTH:
         raise InputError(display_name, f"It is a VRT of VRTs, more than {MAX_VRT_DEPTH} levels deep", "Flatten it")
     for element in _parse_vrt(path, display_name):
-        name, folder = element.text or "", path.resolve().parent
+        name, folder = element.text or "", resolve_links(path).parent
         relative = any(key.lower() == "relativetovrt" and value.strip() != "0" for key, value in element.items())
         if not name or _PREFIXED.match(name.lstrip()):
             problem = f"Its source '{name[:120]}' is no local file"
             raise InputError(display_name, problem, "Give an address itself, not through a file; or download the image")
         source = folder / name if relative else Path(name).absolute()
-        if home is not None and not source.resolve().is_relative_to(home):
-            raise InputError(display_name, f"Its source {name[:200]} lies outside of its folder", _OUTSIDE)
+        if (fault := find_file_fault(source)) is not None:
+            raise InputError(display_name, f"Its source {shorten_path(name)} {fault}", "Put the file back")
+        if home is not None and not resolve_links(source).is_relative_to(home):
+            raise InputError(display_name, f"Its source {shorten_path(name)} lies outside of its folder", _OUTSIDE)
         if not source.is_file():
-            raise InputError(display_name, f"Its source {name[:200]} does not exist", "Put the file back")
+            raise InputError(display_name, f"Its source {shorten_path(name)} does not exist", "Put the file back")
         if is_vrt(source):
             yield from list_vrt_sources(source, display_name, home=home, depth=depth + 1)
         else:

@@ -100,6 +100,15 @@ def read_bytes(path: Path, *, remedy: str, max_bytes: int = MAX_TEXT_BYTES) -> b
         raise InputError(path, f"cannot be read ({error.strerror})", remedy) from error
 
 
+def resolve_links(path: Path) -> Path:
+    """Return an absolute path without links and `..`.
+
+    Unlike `Path.resolve` of Python 3.11 and 3.12 it takes every path: where links lead in a circle or a name is too
+    long, the rest of the path stays as it is, and whoever opens it says what is wrong.
+    """
+    return Path(os.path.realpath(path))
+
+
 def shorten_path(path: Path | str) -> str:
     """Return a path for a message: without control characters, and not longer than a few lines."""
     text = "".join(letter if letter.isprintable() else "?" for letter in os.fspath(path))

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from semicdvl.data.readers.folder import find_date_folders
 from semicdvl.detection.output_folder import is_detection
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError, SemicdvlError
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.review.folder import find_pairs
 from semicdvl.review.geometry import BadShape
 from semicdvl.review.labels.session import BadMask, LabelSession, NoSuchPatch
@@ -72,7 +73,7 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
     Raises:
         InputError, DataError: the folder holds nothing that can be served.
     """
-    root, config = Path(folder).resolve(), config or ServeConfig()
+    root, config = resolve_links(Path(folder)), config or ServeConfig()
     if not root.is_dir():
         raise InputError(folder, "is not a folder", "Give a folder that `semicdvl detect` wrote")
     is_dataset = config.label and find_date_folders(root) is not None and not is_detection(root)

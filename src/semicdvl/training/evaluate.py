@@ -25,6 +25,7 @@ from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.metrics.transition_objects import TransitionObjectCounts, count_transition_objects
 from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.types import IGNORE, LabelledBatch, Outputs, PairFiles
@@ -340,7 +341,7 @@ def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairF
         return labelled
     if (run / "split.json").exists():
         own: tuple[PairFiles, ...] = getattr(read_split(run / "split.json"), subset)
-        there = {(pair.before.resolve(), pair.window_px) for pair in labelled}
-        if own and all((pair.before.resolve(), pair.window_px) in there for pair in own):
+        there = {(resolve_links(pair.before), pair.window_px) for pair in labelled}
+        if own and all((resolve_links(pair.before), pair.window_px) in there for pair in own):
             return own
     return tuple(pair for pair in dataset.select_subset(subset) if pair.has_label)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import geopandas as gpd
 import numpy as np
@@ -22,6 +22,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
 from shapely import STRtree
 
@@ -31,6 +32,8 @@ from semicdvl.raster.vector.reading import list_layers, read_layer
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.registry import suggest_nearest
+
+GeoT = TypeVar("GeoT", gpd.GeoSeries, gpd.GeoDataFrame)
 
 POLYGON_TYPES = (3, 6)
 """Type numbers of Polygon and MultiPolygon in shapely."""
@@ -435,7 +438,7 @@ def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_],
     wkt = grid.crs.to_wkt()
     if frame.crs == wkt:
         return shapes
-    projected = np.asarray(gpd.GeoSeries(shapes, crs=frame.crs).to_crs(wkt).to_numpy(), object)
+    projected = np.asarray(project_shapes(path, gpd.GeoSeries(shapes, crs=frame.crs), wkt).to_numpy(), object)
     bounds_N4 = shapely.bounds(projected)
     undefined = ~np.isfinite(bounds_N4).all(axis=1)  # outside the area of the raster's projection
     projected[undefined] = shapely.Polygon()
@@ -443,6 +446,25 @@ def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_],
     is_polygon = np.isin(shapely.get_type_id(projected), POLYGON_TYPES)
     projected[broken & is_polygon] = [_repair(shape) for shape in projected[broken & is_polygon]]
     return projected
+
+
+def project_shapes(path: Path, shapes: GeoT, crs: str) -> GeoT:
+    """Return the shapes of a file in another CRS.
+
+    Args:
+        path: of the file, for messages.
+        shapes: with a CRS.
+        crs: as WKT.
+
+    Raises:
+        InputError: nothing is known of how the two CRS are related.
+    """
+    try:
+        return shapes.to_crs(crs)
+    except (CRSError, ProjError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        problem = f"cannot be brought into the CRS of the images ({reason})"
+        raise InputError(path, problem, "Give both a CRS with an EPSG code") from error
 
 
 def _format_extent(shapes: NDArray[np.object_]) -> str:

@@ -29,6 +29,7 @@ from semicdvl.data.publication import Publication, find_publication
 from semicdvl.data.splits import count_leaks, read_published_lists, select_split
 from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.outputs.locks import lock_argument
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import resolve_builder
 from semicdvl.types import PairFiles, Split
 
@@ -147,7 +148,7 @@ def cut_published(
     checks = verify_lists(dataset, list_folder) if list_folder else ()
     written, is_uncut = 0, any(pair.window_px for pair in dataset.pairs)
     if is_uncut and not only_verify:
-        target = out or root.resolve().with_name(f"{root.resolve().name}-256")
+        target = out or resolve_links(root).with_name(f"{resolve_links(root).name}-256")
         written = _cut_dataset(dataset, root, target, list_folder, console or Console(stderr=True))
         dataset, root = _read_written(dataset, target), target
     elif out is not None and not only_verify:
@@ -255,7 +256,7 @@ def _collect_notes(dataset: ChangeDataset, list_folder: Path | None, *, is_uncut
 @lock_argument("out")
 def _cut_dataset(dataset: ChangeDataset, root: Path, out: Path, list_folder: Path | None, console: Console) -> int:
     """Write patches and lists into another folder; return how many patches were written."""
-    if out.resolve() == root.resolve():
+    if resolve_links(out) == resolve_links(root):
         raise OutputError(f"{out}: is the data set itself. Give another folder for the patches with -o.")
     written = _write_patches(dataset, out, console)
     _write_lists(dataset, list_folder, out)

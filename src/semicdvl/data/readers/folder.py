@@ -20,6 +20,7 @@ from semicdvl.data.class_labels import LEGEND_FILE, read_legend
 from semicdvl.data.images import IMAGE_SUFFIXES
 from semicdvl.data.name_lists import read_subset_lists
 from semicdvl.errors import DataError, InputError
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.types import ClassFiles, PairFiles
 
 DATE_FOLDERS = (
@@ -51,7 +52,7 @@ def read_folder(root: Path | str, *, name: str | None = None) -> ChangeDataset:
         DataError: the dates hold different files, no label fits an image, or a list names pairs that have no files.
     """
     root = Path(root)
-    name = name or root.resolve().name
+    name = name or resolve_links(root).name
     if not root.is_dir():
         raise InputError(root, "is not a folder", "Give the folder that holds A, B and label")
     folders = {subset: root / subset for subset in SUBSETS if find_date_folders(root / subset) is not None}

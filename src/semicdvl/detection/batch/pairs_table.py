@@ -15,6 +15,7 @@ from typing import Any
 
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.raster.io.inputs import is_local_name, resolve_input
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import read_text_file
 
@@ -201,7 +202,7 @@ def _resolve_paths(folder: Path, text: str) -> str:
         return text
     if "," not in text or (folder / text).exists():
         path = folder / text
-        return str(path.resolve() if ".." in path.parts else path)
+        return str(resolve_links(path) if ".." in path.parts else path)
     return ",".join(_resolve_paths(folder, part.strip()) for part in text.split(",") if part.strip())
 
 

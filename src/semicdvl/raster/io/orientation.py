@@ -14,7 +14,9 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
+from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.reading.limits import MAX_PICTURE_PX
 
 ORIENTATION_TAG = 274
 PHOTO_DRIVERS = frozenset({"JPEG", "PNG", "WEBP"})
@@ -59,7 +61,7 @@ def turn_upright(picture: Image.Image) -> Image.Image:
 def read_file_orientation(path: Path) -> int:
     """Return the EXIF orientation of a photograph on disk; 1 where there is none."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as picture:
             return find_orientation(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return 1
@@ -67,6 +69,9 @@ def read_file_orientation(path: Path) -> int:
 
 def open_upright(dataset: Any, orientation: int) -> Any:
     """Return an open dataset in memory that holds the pixels of a photograph as they are shown; closes the other."""
+    if dataset.height * dataset.width > MAX_PICTURE_PX:
+        remedy = "Save it turned, as a tiled GeoTIFF, which is read in windows"
+        raise InputError(dataset.name, "is too large to be turned upright as a whole", remedy)
     bands_CHW = _turn_bands(dataset.read(), orientation)
     count, height, width = bands_CHW.shape
     profile = {"driver": "GTiff", "dtype": bands_CHW.dtype, "count": count, "height": height, "width": width}

@@ -7,9 +7,12 @@ sees it at all (`VECTOR_CONTENTS`). GML, for which OGR writes a file of its own 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import re
+import sqlite3
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,12 +22,16 @@ from typing import Any
 
 import geopandas as gpd
 import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from semicdvl.errors import InputError
+from semicdvl.reading.json_files import shorten
 
 HEAD_BYTES = 65_536
 MAX_GML_BYTES = 2**30
 """GML is held in memory while it is read."""
+MAX_VIEW_ROWS, MAX_VIEW_S = 5_000_000, 20.0
+"""Rows of a view in a database, and how long counting them may take."""
 VECTOR_CONTENTS: dict[str, re.Pattern[bytes]] = {
     "GeoPackage or SQLite": re.compile(rb"SQLite format 3\0"),
     "FlatGeobuf": re.compile(rb"fgb.fgb", re.DOTALL),
@@ -124,10 +131,17 @@ def _open_source(path: Path) -> Iterator[Path | bytes]:
     source: Path | bytes = _read_gml(path) if kind == "GML" else path.absolute()
     if kind == "GeoJSON":
         _check_geojson(path)
+    elif kind == "GeoPackage or SQLite":
+        _check_views(path)
     before = {name: pyogrio.get_gdal_config_option(name) for name in SETTINGS}
     pyogrio.set_gdal_config_options(SETTINGS)
     try:
         yield source
+    except (DataSourceError, DataLayerError):
+        raise
+    except Exception as error:  # pyogrio and what it builds on answer damaged files with errors of all kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataSourceError(f"it is damaged: {reason}") from error
     finally:
         pyogrio.set_gdal_config_options(before)
 
@@ -184,6 +198,44 @@ def _check_archive(path: Path) -> None:
         raise InputError(path, f"is not an archive that can be read ({error})", "Unpack it first") from error
     if not found:
         raise InputError(path, "holds no vector layer", REMEDY)
+
+
+def _check_views(path: Path) -> None:
+    """Refuse a database with a view that never ends: nothing stops OGR once it reads one.
+
+    Views with functions that only a GIS has are left alone, unless a GeoPackage lists them as layers.
+
+    Raises:
+        InputError: a view has too many rows, takes too long, or is a layer and cannot be computed.
+    """
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    until, problem = time.monotonic() + MAX_VIEW_S, None
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+        database.text_factory = lambda text: text.decode(errors="replace")
+        database.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        try:
+            database.execute("PRAGMA trusted_schema=OFF")
+            views = [str(row[0]) for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
+            listed = "SELECT table_name FROM gpkg_contents"
+            layers = {str(row[0]) for row in database.execute(listed)} if views and _has_contents(database) else set()
+        except sqlite3.Error:  # OGR reports what is wrong with it
+            return
+        for name in views:
+            quoted = name.replace('"', '""')
+            question = f'SELECT count(*) FROM (SELECT 1 FROM "{quoted}" LIMIT {MAX_VIEW_ROWS + 1})'
+            try:
+                if database.execute(question).fetchone()[0] > MAX_VIEW_ROWS:
+                    problem = f"holds the view '{shorten(name)}' of more than {MAX_VIEW_ROWS:,} rows"
+            except sqlite3.Error as error:
+                if name in layers or time.monotonic() > until:
+                    problem = f"holds the view '{shorten(name)}' that cannot be computed ({shorten(error)})"
+            if problem is not None:
+                raise InputError(path, problem, "Save the layer as a table, e.g. `ogr2ogr OUT.gpkg IN.gpkg LAYER`")
+
+
+def _has_contents(database: sqlite3.Connection) -> bool:
+    """Tell whether a database is a GeoPackage."""
+    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'gpkg_contents'").fetchone() is not None
 
 
 def _check_geojson(path: Path) -> None:

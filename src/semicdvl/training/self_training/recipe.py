@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semicdvl.config import Recipe, parse_recipe
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER
 from semicdvl.training.self_training.config import AdaptConfig
 
@@ -32,7 +33,7 @@ def build_adapt_recipe(run: Path, config: AdaptConfig, *, side_px: int) -> Recip
     is_aerial = config.backbone == "aerial"
     other_model = SIAM_LIGHT_MODEL | {"backbone": config.backbone, "pretrained": config.pretrained}
     content = {
-        "name": run.resolve().name,
+        "name": resolve_links(run).name,
         "seed": config.seed,
         "data": {
             "root": str(run / SELF_TRAINING_FOLDER / "patches"),
