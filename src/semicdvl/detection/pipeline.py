@@ -19,7 +19,7 @@ from semicdvl.detection.config import (
     choose_least_area,
     follow_detector,
 )
-from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
+from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run, stamp_files
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
 from semicdvl.detection.map_styles import write_map_styles
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
@@ -72,6 +72,7 @@ def detect_in_memory(
         names = held.enter_context(open_in_memory(before, after))
         checked = open_checked_pair(*names, config=config)
         held.enter_context(checked.pair)
+        stamps = stamp_files(checked.pair)
         fingerprint = fingerprint_run(checked.pair, detector=detector, config=config)
         clock.end_stage("open")
         run = _DetectionRun(checked, detector, fingerprint, console, clock, executor)
@@ -79,6 +80,7 @@ def detect_in_memory(
         run.score_tiles(store)
         rasters = RasterArrays(checked.pair.grid)
         changes = run.decide(store, rasters)
+        stamp_files(checked.pair, stamps)
         return make_result(ResultSource(checked.pair, rasters, changes, run.make_record(changes), held.pop_all()))
 
 
@@ -127,6 +129,7 @@ def write_detection(
         clock = StageClock()
         checked = open_checked_pair(before, after, config=config)
         pair = held.enter_context(checked.pair)
+        stamps = stamp_files(pair)
         ingredients = fingerprint or fingerprint_run(pair, detector=detector, config=config)
         clock.end_stage("open")
         run = _DetectionRun(checked, detector, ingredients, console, clock, executor)
@@ -137,6 +140,7 @@ def write_detection(
             with RasterFiles(work.result, pair.grid) as rasters:
                 changes = run.decide(store, rasters, folder=work.result)
             record = run.write_files(work.result, changes)
+            stamp_files(pair, stamps)
             carry_over_other_files(out, work.result)
     return SavedDetection(out, summarise_changes(changes), record.warnings, dict(clock.seconds), record.reliability)
 
