@@ -181,7 +181,7 @@ def test_many_pairs_are_listed_with_those_that_failed(scene, tmp_path) -> None:
     for name in ("north", "south & <east>", "broken"):
         shutil.copytree(scene, root / name)
     (root / "broken" / "run.json").write_text('{"format": "semicdvl-detect", "inputs": 7}')
-    rows = [{"name": "west", "state": "failed", "error": "no overlap"}, {"name": "north", "state": "done"}, 7]
+    rows = [{"name": "west", "state": "failed", "error": "no overlap"}, {"name": "north", "state": "done"}]
     (root / "pairs.json").write_text(json.dumps({"format": "semicdvl-pairs", "pairs": rows}))
     with open_client(root) as client:
         body = {"version": 1, "state": "accepted"}
@@ -194,6 +194,11 @@ def test_many_pairs_are_listed_with_those_that_failed(scene, tmp_path) -> None:
         assert client.get("/api/pairs/south%20%26%20%3Ceast%3E").status_code == 200
         assert client.get("/api/pairs/west").status_code == 422
         assert client.get("/api/pairs/west/thumbnails/before").status_code == 422
+    (root / "pairs.json").write_text(json.dumps({"format": "semicdvl-pairs", "pairs": [*rows, 7]}))
+    with open_client(root) as client:
+        listed = {row["name"]: row for row in client.get("/api/pairs").json()["pairs"]}
+        assert set(listed) == {"north", "south & <east>", "broken", "pairs.json"}
+        assert "pairs.2" in listed["pairs.json"]["failure"]
 
 
 def test_more_pairs_than_are_kept_open(scene, tmp_path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from semicdvl.atomic_files import write_atomically
+from semicdvl.atomic_files import leave_nothing_if_refused, write_atomically
 from semicdvl.benchmarking.config import Suite
 from semicdvl.benchmarking.cost_plot import write_cost_plot
 from semicdvl.benchmarking.data import PreparedData, prepare_data
@@ -31,6 +31,7 @@ from semicdvl.benchmarking.results import Outcome, render_markdown, write_csv
 from semicdvl.errors import DataError
 from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.reports.numbers import format_count
 from semicdvl.version import __version__
 
@@ -82,9 +83,17 @@ def run_benchmark(
         ConfigError, DataError, InputError: the suite, or what it names, cannot be used.
         OutputError: `out` cannot be written.
     """
-    console, out = console or Console(stderr=True), out.resolve()
+    console, out = console or Console(stderr=True), resolve_links(out)
     check_suite(suite)
     sweep_unfinished_files(out, depth=2)
+    with leave_nothing_if_refused(out, keep=lambda: any(out.glob("jobs/*.result.json"))):
+        return _run_checked_suite(suite, out, jobs=jobs, retry=retry, devices=devices, console=console)
+
+
+def _run_checked_suite(
+    suite: Suite, out: Path, *, jobs: int, retry: bool, devices: Sequence[str] | None, console: Console
+) -> BenchmarkResult:
+    """Prepare the data sets, make the runs that are missing, and write what came out."""
     prepared = _prepare_data_sets(suite, out, console)
     planned = plan_jobs(suite, prepared, out)
     everything = planned.jobs

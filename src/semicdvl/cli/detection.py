@@ -96,7 +96,6 @@ def check_command(
         out=output,
         grid=reading.grid,
         **reading.pixel_fields,
-        allow_outside=reading.allow_outside,
         **reading.band_numbers,
     )
     out.print(format_check_table(checked))

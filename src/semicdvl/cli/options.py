@@ -84,7 +84,7 @@ class OptionalPairArguments:
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """Which pixels have data, and how they become grey values."""
+    """Which pixels have data, how they become grey values, and which files may hold them."""
 
     alpha: Annotated[
         str,
@@ -110,11 +110,24 @@ class PixelOptions:
             rich_help_panel=INPUT,
         ),
     ] = Collar.auto
+    allow_outside: Annotated[
+        bool,
+        typer.Option(
+            "--allow-outside",
+            help="Let a virtual raster (VRT) be made of files outside of its folder",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
 
     @property
     def pixel_fields(self) -> dict[str, Any]:
         """The options as fields of the settings that have them."""
-        return {"alpha": self.alpha, "stretch": self.stretch, "collar": self.collar.value}
+        return {
+            "alpha": self.alpha,
+            "stretch": self.stretch,
+            "collar": self.collar.value,
+            "allow_outside": self.allow_outside,
+        }
 
 
 @dataclass(frozen=True)
@@ -143,14 +156,6 @@ class BandOptions(PixelOptions):
             rich_help_panel=INPUT,
         ),
     ] = "before"
-    allow_outside: Annotated[
-        bool,
-        typer.Option(
-            "--allow-outside",
-            help="Let a virtual raster (VRT) be made of files outside of its folder",
-            rich_help_panel=INPUT,
-        ),
-    ] = False
 
     @property
     def band_numbers(self) -> dict[str, Any]:
@@ -197,7 +202,6 @@ class ReadingOptions(BandOptions):
             **self.band_numbers,
             "grid": self.grid,
             **self.pixel_fields,
-            "allow_outside": self.allow_outside,
             "gsd_m": self.gsd,
             "normalise": self.normalise.value,
             "align": self.align,

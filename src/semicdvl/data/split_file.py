@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.data.change_dataset import require_unique_names
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.reading.json_files import describe_fault, read_json
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.types import ClassFiles, ClassLegend, PairFiles, Split
 
 SPLIT_FORMAT = "semicdvl-split-1"
@@ -85,7 +86,7 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
     Raises:
         OutputError: the file cannot be written.
     """
-    root = root.resolve()
+    root = resolve_links(root)
     legends = _list_legends(split)
     parts = {part: [_pair_to_json(pair, root, legends) for pair in getattr(split, part)] for part in _PARTS}
     content: dict[str, Any] = {"notes": dict(notes or {}), **parts}
@@ -105,7 +106,9 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
 
     Raises:
         InputError: the file is missing or not a split.
-        DataError: its hash does not fit its content, a pair occurs twice, or files are missing.
+        DataError: its hash does not fit its content, a pair occurs twice, files are missing, or a pair that is learnt
+            from with its label, validated or tested on lies outside of the folder of the data. Unlabelled pairs may be
+            of a second data set.
     """
     content = read_json(path, remedy=_REMAKE)
     if not isinstance(content, dict) or content.get("format") != SPLIT_FORMAT:
@@ -123,6 +126,7 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
     base = root or Path(content["root"])
     split = Split(**{part: tuple(_pair_from_json(entry, base, legends) for entry in content[part]) for part in _PARTS})
     require_unique_names(str(path), [pair.name for part in _PARTS for pair in getattr(split, part)])
+    _require_inside(path, split, base)
     _require_files(path, split, base)
     return split
 
@@ -137,7 +141,7 @@ def _pair_to_json(pair: PairFiles, root: Path, legends: list[ClassLegend]) -> di
     """Return a pair as JSON values, with paths relative to the root."""
 
     def to_json(file: Path | None) -> str | None:
-        return None if file is None else Path(os.path.relpath(file.resolve(), root)).as_posix()
+        return None if file is None else Path(os.path.relpath(resolve_links(file), root)).as_posix()
 
     entry: dict[str, Any] = {"name": pair.name}
     entry |= {key: to_json(getattr(pair, key)) for key in ("before", "after", "label")}
@@ -165,15 +169,37 @@ def _pair_from_json(entry: Mapping[str, Any], root: Path, legends: list[ClassLeg
     )
 
 
+def _list_files(pairs: Iterable[PairFiles]) -> set[Path]:
+    """Return all files of some pairs."""
+    each = ((pair.before, pair.after, pair.label, *(pair.classes.files if pair.classes else ())) for pair in pairs)
+    return {file for files in each for file in files if file is not None}
+
+
+def _normalise(path: Path) -> Path:
+    """Return an absolute path without `..`; links in it stay."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _require_inside(path: Path, split: Split, root: Path) -> None:
+    """Raise if a file is outside of the folder of the data and of what the links in this folder lead to."""
+    home = _normalise(root)
+    files = _list_files((*split.labelled, *split.val, *split.test))
+    outside = sorted(file for file in files if not _normalise(file).is_relative_to(home))
+    if not outside:
+        return
+    entries = [entry for level in ("*", "*/*") for entry in root.glob(level)]
+    homes = [resolve_links(home), *(resolve_links(entry) for entry in entries if entry.is_symlink())]
+    for file in outside:
+        if not any(resolve_links(file).is_relative_to(one) for one in homes):
+            raise DataError(
+                f"{path}: {file} lies outside of the folder of the data ({root}). Give the folder that holds all of the"
+                " data as root, or make the split again."
+            )
+
+
 def _require_files(path: Path, split: Split, root: Path) -> None:
     """Raise if files of the split are missing."""
-    files = {
-        file
-        for part in _PARTS
-        for pair in getattr(split, part)
-        for file in (pair.before, pair.after, pair.label, *(pair.classes.files if pair.classes else ()))
-        if file is not None
-    }
+    files = _list_files(pair for part in _PARTS for pair in getattr(split, part))
     missing = sorted(file for file in files if not file.is_file())
     if missing:
         raise DataError(

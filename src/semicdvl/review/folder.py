@@ -5,6 +5,7 @@ A request names a pair by a name of the list that is made here; no path is ever 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semicdvl.detection.batch.outcomes import RECORD_FILE
+from semicdvl.detection.batch.outcomes import RECORD_FILE, read_batch_record
 from semicdvl.detection.output_folder import is_detection
 from semicdvl.errors import InputError
 from semicdvl.reading.json_files import read_json
+from semicdvl.reading.regular_files import resolve_links
 
 MAX_PAIRS = 10_000
 RESULT_FILES = ("change.tif", "score.tif", "changes.gpkg", "run.json", "suggest.gpkg")
@@ -137,16 +139,16 @@ def check_inside(folder: Path, root: Path) -> None:
         InputError: a symbolic link leads out.
     """
     for path in (folder, *(folder / name for name in RESULT_FILES)):
-        if not path.resolve().is_relative_to(root):
+        if not resolve_links(path).is_relative_to(root):
             raise InputError(path, "is a symbolic link that leads out of the served folder", "Copy the file into it")
 
 
 def _list_failed(root: Path) -> list[tuple[str, str]]:
-    """Return the pairs of `detect --pairs` that failed, with the reason."""
-    try:
-        record = read_json(root / RECORD_FILE, remedy="")
-        rows = record["pairs"] if isinstance(record, dict) else []
-        failed = [row for row in rows if isinstance(row, dict) and row.get("state") == "failed"]
-        return [(str(row.get("name"))[:200], str(row.get("error"))[:2000]) for row in failed[:MAX_PAIRS]]
-    except (InputError, KeyError, TypeError):
+    """Return the pairs of `detect --pairs` that failed, with the reason; a damaged record is listed like one."""
+    if not os.path.lexists(root / RECORD_FILE):
         return []
+    try:
+        failed = [pair for pair in read_batch_record(root).pairs if pair.state == "failed"]
+    except InputError as error:
+        return [(RECORD_FILE, str(error))]
+    return [(pair.name, str(pair.error)[:2000]) for pair in failed[:MAX_PAIRS]]

@@ -42,6 +42,8 @@ class PrepareSettings:
         class_columns: columns of the file of labels that hold the class before and after, such as ("from", "to"); None:
             the labels say what changed alone.
         class_names: the classes, in the order of their index; None: all values of both columns, sorted.
+        allow_outside: let a virtual raster (VRT) have sources outside of its folder; a permission, not a part of what
+            is made.
 
     Examples:
         >>> import semicdvl as cd
@@ -65,6 +67,7 @@ class PrepareSettings:
     collar: str = "auto"
     class_columns: tuple[str, str] | None = None
     class_names: tuple[str, ...] | None = None
+    allow_outside: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings by which nothing can be cut.
@@ -94,7 +97,8 @@ class PrepareSettings:
 
     def list_key_parts(self) -> dict[str, object]:
         """Return the settings that tell one preparation from another; the defaults of newer ones are left out."""
-        return dict(item for item in asdict(self).items() if item not in SETTINGS_SINCE_0_2.items())
+        parts = {name: value for name, value in asdict(self).items() if name != "allow_outside"}
+        return dict(item for item in parts.items() if item not in SETTINGS_SINCE_0_2.items())
 
     @property
     def gap_px(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import geopandas as gpd
 import shapely
+from pydantic import BaseModel, Field
 
 from semicdvl.atomic_files import write_atomically, write_json
 from semicdvl.data.change_dataset import SUBSETS
@@ -20,6 +21,18 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector.files import write_vector
 
 PREPARE_FORMAT = "semicdvl-prepare-1"
+
+
+class PrepareRecord(BaseModel):
+    """What a later run needs of prepare.json; the names are stored.
+
+    Attributes:
+        key: hash of inputs and settings.
+    """
+
+    format: Literal["semicdvl-prepare-1"]
+    status: Literal["started", "finished"]
+    key: str = Field(max_length=64)
 
 
 def write_outputs(

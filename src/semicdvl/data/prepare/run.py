@@ -27,7 +27,7 @@ from semicdvl.atomic_files import hash_file, hash_values, leave_nothing_if_refus
 from semicdvl.data.class_labels import LEGEND_FILE
 from semicdvl.data.prepare.config import PrepareInputs, PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers, read_label_layers
-from semicdvl.data.prepare.outputs import PREPARE_FORMAT, make_record, write_outputs
+from semicdvl.data.prepare.outputs import PREPARE_FORMAT, PrepareRecord, make_record, write_outputs
 from semicdvl.data.prepare.patch_cutter import cut_patches, open_journal
 from semicdvl.data.prepare.results import PreparedPatches
 from semicdvl.data.prepare.spatial_split import (
@@ -39,12 +39,13 @@ from semicdvl.data.prepare.spatial_split import (
     require_enough_blocks,
     split_by_blocks,
 )
-from semicdvl.errors import ConfigError, DataError, OutputError
+from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
-from semicdvl.reading.json_files import read_json
+from semicdvl.reading.json_files import read_model
+from semicdvl.reading.regular_files import resolve_links
 
 CACHE_BYTES = 256 * 2**20
 """GDAL's memory for rows of the rasters that several patches share; its default is a twentieth of the machine's."""
@@ -96,15 +97,14 @@ def prepare_patches(
             alpha=settings.alpha,
             stretch=settings.stretch,
             collar=settings.collar,
+            allow_outside=settings.allow_outside,
         ) as pair,
     ):
         layers = read_label_layers(labels, labelled_area, grid=pair.grid, settings=settings)
         per_block = choose_block_patches(pair.grid, layers, settings)
         cells = _lay_out_pair(pair, settings, per_block)
         _require_blocks_with_change(pair.grid, layers, cells, settings)
-        key = hash_values(
-            PREPARE_FORMAT, settings.list_key_parts(), {name: _fingerprint_input(path) for name, path in inputs.items()}
-        )
+        key = _make_key(inputs, settings)
         is_resumed = (out / "prepare.json").is_file()
         with leave_nothing_if_refused(out, keep=lambda: is_resumed):
             _start_folder(out, key, inputs, settings)
@@ -113,6 +113,9 @@ def prepare_patches(
             sweep_unfinished_files(out, depth=2)
             with open_journal(out) as journal:
                 patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
+            if _make_key(inputs, settings) != key:
+                problem = "the images or the polygons were changed while they were read"
+                raise InputError(before, problem, "Run the same command again once they are complete")
             notes = _collect_notes(pair, layers, cells, settings)
             prepared = _split_patches(
                 out, pair, patches, per_block=per_block, layers=layers, settings=settings, notes=notes
@@ -183,6 +186,12 @@ def _require_blocks_with_change(
     )
 
 
+def _make_key(inputs: PrepareInputs, settings: PrepareSettings) -> str:
+    """Return the hash of inputs and settings by which a later run recognises the folder."""
+    files = {name: _fingerprint_input(path) for name, path in inputs.items()}
+    return hash_values(PREPARE_FORMAT, settings.list_key_parts(), files)
+
+
 def _fingerprint_input(path: Path | None) -> Any:
     """Return what distinguishes one input from another: content of vectors, size and time of (large) rasters."""
     if path is None:
@@ -193,15 +202,14 @@ def _fingerprint_input(path: Path | None) -> Any:
     if path.suffix.lower() in VECTOR_SUFFIXES_HASHED:
         return hash_file(path)
     stat = path.stat()
-    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return [str(resolve_links(path)), stat.st_size, stat.st_mtime_ns]
 
 
 def _start_folder(out: Path, key: str, inputs: PrepareInputs, settings: PrepareSettings) -> None:
     """Write the record of a started preparation, or refuse a folder that holds something else."""
     record = out / "prepare.json"
     if record.is_file():
-        known = read_json(record, remedy="Give a new folder with -o")
-        if isinstance(known, dict) and known.get("key") == key:
+        if read_model(record, PrepareRecord, remedy="Give a new folder with -o").key == key:
             return
         raise OutputError(f"{out}: holds patches of other inputs or settings. Give a new folder with -o.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

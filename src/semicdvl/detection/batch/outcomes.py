@@ -4,10 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from pydantic import BaseModel, Field
+
+from semicdvl.reading.json_files import read_model
 from semicdvl.reports.numbers import format_area, format_count
 
+BATCH_FORMAT = "semicdvl-pairs"
 INDEX_FILE, RECORD_FILE = "index.html", "pairs.json"
+
+
+class PairEntry(BaseModel):
+    """A pair in pairs.json, as far as it is read again; the names are stored."""
+
+    name: str = Field(max_length=255)
+    state: Literal["done", "kept", "failed"]
+    error: str | None = None
+
+
+class BatchRecord(BaseModel):
+    """What pairs.json holds; the names are stored."""
+
+    format: Literal["semicdvl-pairs"]
+    pairs: list[PairEntry]
+
+
+def read_batch_record(root: Path) -> BatchRecord:
+    """Read the record of an earlier `detect --pairs`.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    return read_model(root / RECORD_FILE, BatchRecord, remedy="Run `semicdvl detect --pairs` again")
 
 
 @dataclass(frozen=True)

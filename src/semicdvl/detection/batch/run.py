@@ -21,7 +21,14 @@ from rich.console import Console
 
 from semicdvl.atomic_files import write_json
 from semicdvl.detection.batch import report
-from semicdvl.detection.batch.outcomes import INDEX_FILE, RECORD_FILE, BatchResult, PairOutcome
+from semicdvl.detection.batch.outcomes import (
+    BATCH_FORMAT,
+    INDEX_FILE,
+    RECORD_FILE,
+    BatchResult,
+    PairOutcome,
+    read_batch_record,
+)
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config, follow_detector
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
@@ -32,10 +39,8 @@ from semicdvl.detection.tiles.tile_runner import TileExecutor
 from semicdvl.errors import InputError, OutputError, SemicdvlError
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.io.inputs import resolve_input
-from semicdvl.reading.json_files import read_json
 from semicdvl.types import Detector
 
-BATCH_FORMAT = "semicdvl-pairs"
 REQUIRED_FILES = ("change.tif", "score.tif", "changes.gpkg", "report.html")
 """Files without which a result does not count as finished."""
 INDEX_INTERVAL_S = 10.0
@@ -177,10 +182,10 @@ def _check_root(root: Path, pairs: Sequence[BatchPair], *, overwrite: bool) -> N
 def _is_batch_folder(root: Path) -> bool:
     """Tell whether the index is that of an earlier run."""
     try:
-        record = read_json(root / RECORD_FILE, remedy="")
+        read_batch_record(root)
     except InputError:
         return False
-    return isinstance(record, dict) and record.get("format") == BATCH_FORMAT
+    return True
 
 
 def _write_index(root: Path, table: PairsTable, outcomes: Sequence[PairOutcome]) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rasterio
+from pydantic import BaseModel, Field
 from rich.console import Console
 
 from semicdvl.atomic_files import hash_values, leave_nothing_if_refused, write_json
@@ -33,7 +34,8 @@ from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.reading.json_files import read_json
+from semicdvl.reading.json_files import read_model
+from semicdvl.reading.regular_files import resolve_links
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.run import train_recipe
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
@@ -47,6 +49,19 @@ FORMAT = "semicdvl-adapt"
 FEW_LABELS_FRAC = 0.7
 """Share of labelled pixels below which the user is warned: 0.88 and more on the synthetic cities, 0.42 to 0.63 on three
 tiles of LEVIR-CD, where adapting does not help (`docs/guides/self-training.md`)."""
+
+
+class _AdaptRecord(BaseModel):
+    """What adapt.json holds; the names are stored.
+
+    Attributes:
+        key: hash of the images and of how they were read and cut.
+        question: hash of the VLM, the prompts and the thresholds.
+    """
+
+    format: Literal["semicdvl-adapt"]
+    key: str = Field(max_length=64)
+    question: str | None = Field(None, max_length=64)
 
 
 @dataclass(frozen=True)
@@ -193,7 +208,7 @@ def check_adapt_output(out: Path | None, run: Path) -> None:
     """
     if out is None:
         return
-    if out.resolve() == run.resolve():
+    if resolve_links(out) == resolve_links(run):
         raise OutputError(f"{out}: the run and the result need separate folders. Give another one to --detect.")
     check_output_folder(out, overwrite=False)
 
@@ -224,17 +239,18 @@ def _claim_folder(run: Path, cut_from: dict[str, Any], *, asked: dict[str, Any])
     Prompts and thresholds may change as long as nothing was trained: the store keeps answers to other prompts apart.
 
     Raises:
+        InputError: adapt.json is damaged.
         OutputError: `run` is a file, the patches are of another pair, or the training used other labels.
     """
     path, key, question = run / SELF_TRAINING_FOLDER / "adapt.json", hash_values(FORMAT, cut_from), hash_values(asked)
     if path.is_file():
-        known = read_json(path, remedy="Give a new folder with -o")
-        if not isinstance(known, dict) or known.get("key") != key:
+        known = read_model(path, _AdaptRecord, remedy="Give a new folder with -o")
+        if known.key != key:
             raise OutputError(
                 f"{run}: holds the adaptation to other images, or to these images read or cut in another way. "
                 "Give a new folder with -o."
             )
-        if known.get("question") != question and (run / "run.json").exists():
+        if known.question != question and (run / "run.json").exists():
             raise OutputError(
                 f"{run}: was trained with labels of another VLM, other prompts or other thresholds. "
                 "Give a new folder with -o."

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +38,9 @@ from PIL import Image
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.reading.array_files import read_npy
-from semicdvl.reading.json_files import read_json
+from semicdvl.reading.json_files import read_json, shorten
 from semicdvl.reading.limits import MAX_WORDS
-from semicdvl.reading.regular_files import require_file_or_folder, require_regular_file
+from semicdvl.reading.regular_files import require_file_or_folder, require_regular_file, resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import DescribedVLM, Instance, Segments
 from semicdvl.vlms.instance_stitching import decode_mask
@@ -60,6 +61,7 @@ READER_VERSION = 2
 """Version of the conversion of files to scores, part of the identity; in version 1 all sums above 1 were tied."""
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,27 @@ def open_answers(weights: Path | str | None, *, images: Path | str | None, form:
     where = None if place is None else folder / place  # an absolute path stays as it is
     if where is not None:
         require_file_or_folder(where, remedy=f"Correct 'images' in {note_path}, or leave it out")
+        if images is None:
+            _require_near(where, note_path)
     if where is not None and not where.is_dir():
         raise InputError(where, "is no folder of images", f"Correct 'images' in {note_path}, or leave it out")
     identity = f"{form.name}-{_fingerprint_answers(folder, note)}"
     return PrecomputedVLM(identity, folder, prompts, where, form.gamma, note, form)
+
+
+def _require_near(images: Path, note_path: Path) -> None:
+    """Refuse images that are neither below the folder of the predictions nor below the folder above it.
+
+    Raises:
+        InputError: they lie elsewhere; a file that somebody sent could have the whole disk searched.
+    """
+    lexical = (Path(os.path.normpath(path.absolute())) for path in (images, note_path))
+    for where, note in (tuple(lexical), (resolve_links(images), resolve_links(note_path))):
+        if where.is_relative_to(note.parent.parent):
+            return
+    problem = f"names images outside of the folder above it ({shorten(images)})"
+    remedy = "Set a symbolic link to them beside the folder of the predictions, and name that (in Python: images=...)"
+    raise InputError(note_path, problem, remedy)
 
 
 def _fingerprint_answers(folder: Path, note: Mapping[str, Any]) -> str:
@@ -231,7 +250,7 @@ def _index_images(images: Path) -> dict[str, str]:
         require_regular_file(path, remedy="Repair or remove it")
         try:
             with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-                with Image.open(path) as picture:
+                with Image.open(path, formats=IMAGE_FORMATS) as picture:
                     pixels_HWC = np.asarray(picture.convert("RGB"))
         except (OSError, ValueError, SyntaxError, EOFError, *_BOMBS) as error:
             raise InputError(path, f"cannot be read as an image ({error})", "Repair or remove it") from error
