@@ -1,21 +1,24 @@
-# ruff: noqa: E501, T201  (a script that prints a table)
+# ruff: noqa: T201  (a script that prints a table)
 """Kill every long command again and again, and compare what the next start makes with an undisturbed run.
 
-    python tests/robustness/kill_drills.py --kills 20 --seed 0 [--only detect,train] [--full-disk]
+    python tests/robustness/kill_drills.py --kills 10 --seed 0 [--only detect,train] [--full-disk]
 
-Each drill forks this process, which has everything imported already, lets the child work until its first part is saved,
-and kills it after a random further moment. The same command is then started again and must end with the same bytes as
-an undisturbed run. The table that it prints stands in docs/reliability.md. `--full-disk` needs root, to mount small
-file systems in memory.
+Each drill forks this process, which has everything imported already, lets the child run a command line until its first
+part is saved, and disturbs it after a random further moment. The same command is then started again and must end with
+the same bytes as an undisturbed run, and leave nothing beside them. The table that it prints stands in
+docs/reliability.md. `--full-disk` needs root, to mount a small file system in memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,332 +27,335 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
-import numpy as np
-import rasterio
-import shapely
-from rasterio.transform import Affine
-from rich.console import Console
-
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a forked child has none of the threads of this process
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.tiny_training import build_tiny_recipe
+from tests.robustness.drill_commands import DRILLS, Drill, lay_out, make_inputs, run_line
 
-from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.prompts import Prompts
-from semicdvl.data.prepare.config import PrepareSettings
-from semicdvl.data.prepare.run import prepare_patches
-from semicdvl.data.readers import folder as folder_reader
-from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
-from semicdvl.detection.batch.run import detect_batch
-from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.detection.pipeline import write_detection
-from semicdvl.errors import SemicdvlError
-from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
-from semicdvl.evaluation.evaluate import score_map
-from semicdvl.pseudo_labels.generate import generate_labels
-from semicdvl.synthetic.config import CitySpec
-from semicdvl.synthetic.generate import generate_city
-from semicdvl.synthetic.write import write_city_patches
-from semicdvl.training.run import train_recipe
-from semicdvl.vlms.models.fake import build_fake
+import semicdvl
 
-HEIGHT, WIDTH = 330, 270
-QUIET = Console(quiet=True)
-FINISHED, REFUSED, BROKEN = 0, 2, 70
-TIMED = ("seconds", "started", "finished", "peak_mib")
+FINISHED, REFUSED, BROKEN = (0, 1), 2, 70
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+TIMED = (
+    "seconds", "started", "finished", "written", "peak_mib", "peak_memory_mib", "tiles", "cost", "train_s", "test_s",
+)  # fmt: skip
 """Keys of records that differ between equal runs."""
-
-
-@dataclass(frozen=True)
-class Drill:
-    """One command.
-
-    Attributes:
-        work: does it, for a folder to write.
-        parts: pattern, below the folder of the drill, of what it saves on the way; empty: it saves nothing before its end.
-        spread_s: the kill comes up to so much later.
-    """
-
-    work: Callable[[Path], None]
-    parts: str = ""
-    spread_s: float = 0.4
-
-
-def make_inputs(home: Path) -> dict[str, Path]:
-    """Write a pair of images, polygons of its changes and labelled patches."""
-    rng = np.random.default_rng(0)
-    before_CHW = rng.integers(60, 200, (3, HEIGHT, WIDTH)).astype(np.uint8)
-    after_CHW, boxes = before_CHW.copy(), []
-    for row, col in rng.integers(10, 230, (24, 2)):
-        after_CHW[:, row : row + 14, col : col + 17] = 250
-        boxes.append(shapely.box(500_000 + col, 5_000_000 - row - 14, 500_000 + col + 17, 5_000_000 - row))
-    profile: dict[str, Any] = {"driver": "GTiff", "count": 3, "height": HEIGHT, "width": WIDTH, "dtype": "uint8"}
-    for name, image_CHW in (("before", before_CHW), ("after", after_CHW)):
-        place = Affine(1, 0, 500_000, 0, -1, 5_000_000)
-        with rasterio.open(home / f"{name}.tif", "w", crs="EPSG:32632", transform=place, **profile) as target:
-            target.write(image_CHW)
-    gpd.GeoDataFrame(geometry=boxes, crs="EPSG:32632").to_file(home / "changes.gpkg", engine="pyogrio")
-    write_city_patches(generate_city(CitySpec(size_px=(256, 256), seed=3)), home / "patches", size_px=64)
-    write_detection(home / "before.tif", home / "after.tif", home / "map", detector=_detector(), progress=QUIET)
-    return {name: home / name for name in ("before.tif", "after.tif", "changes.gpkg", "patches", "map")}
-
-
-def _detector() -> Any:
-    return build_unsupervised_detector("cva", options={"threshold": "otsu"})
-
-
-def list_drills(home: Path) -> dict[str, Drill]:
-    """Return the commands by name."""
-    before, after, truth = home / "before.tif", home / "after.tif", home / "changes.gpkg"
-    tiles = DetectionConfig(tile_px=64, overlap_px=16)
-    recipe = build_tiny_recipe(home / "patches", None, method__name="supervised", train__steps=12, train__eval_every=1)
-    pairs = folder_reader.read_folder(home / "patches").pairs
-    settings = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
-
-    def pseudo(out: Path) -> None:
-        words = Prompts(("building",), ("grass", "water"))
-        list(generate_labels(pairs, vlm=build_fake(), prompts=words, settings=settings, root=out))
-
-    def on_map(out: Path, work: Callable[[Path], object]) -> None:
-        if not out.exists():
-            shutil.copytree(home / "map", out)
-        work(out)
-
-    table = PairsTable(home / "pairs.csv", tuple(BatchPair(f"p{at}", str(before), str(after)) for at in range(3)), ())
-    cut = PrepareSettings(size_px=32, val_frac=0.0, test_frac=0.0)
-    return {
-        "detect": Drill(
-            lambda out: void(write_detection(before, after, out, detector=_detector(), config=tiles, progress=QUIET)),
-            ".out.partial/tiles/*.json",
-        ),
-        "detect --pairs": Drill(
-            lambda out: void(detect_batch(table, out, detector=_detector(), config=tiles, progress=QUIET)),
-            "out/p0/run.json",
-            0.8,
-        ),
-        "prepare": Drill(
-            lambda out: void(prepare_patches(before, after, out, labels=truth, settings=cut, console=QUIET)),
-            "out/A/*.png",
-            0.3,
-        ),
-        "pseudo": Drill(pseudo, "out/labels/*/*.json", 0.3),
-        "train": Drill(lambda out: void(train_recipe(recipe, out, quiet=True)), "out/state/0*", 1.5),
-        "evaluate": Drill(lambda out: on_map(out, lambda at: score_map(at, truth, sample=20)), "", 0.6),
-        "suggest": Drill(
-            lambda out: on_map(out, lambda at: suggest_patches(at, config=SuggestConfig(patch_px=32, count=3))), "", 0.6
-        ),
-    }
-
-
-def void(_: object) -> None:
-    """Drop a result."""
+PRESENT = (".html", ".jsonl", ".svg", ".csv", ".log", ".md")
+"""Files that name seconds: of these only the presence is compared."""
+FREE_KIB = (0, 8, 40, 150, 500, 1500)
+"""What is left on a full disk."""
+FILE_KIB = (1, 8, 40, 150)
+"""How large a file may become, where the limit is on files."""
+PATIENCE_S = 240
 
 
 # ------------------------------------------------------------------------------------------------ processes
-def start(drill: Drill, out: Path, log: Path) -> int:
-    """Fork a child that does the work; its exit code says how that ended."""
-    pid = os.fork()
-    if pid:
-        return pid
-    os.setsid()
-    code = BROKEN
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda given, _: sys.exit(128 + given))
-        drill.work(out)
-        code = FINISHED
-    except SemicdvlError as error:
-        log.write_text(str(error))
-        code = REFUSED
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    except KeyboardInterrupt:
-        code = 130
-    except BaseException:
-        log.write_text(traceback.format_exc())
-    finally:
-        os._exit(code)
-    raise AssertionError("unreachable")
+class Place:
+    """A fresh output of a command, and the log beside it."""
+
+    def __init__(self, home: Path, folder: Path, drill: Drill) -> None:
+        self.home, self.folder, self.drill = home, folder, drill
+        self.out, self.log = folder / "out", folder / "log"
+        lay_out(drill, home, self.out)
+
+    def start(self, *, file_kib: int | None = None) -> int:
+        """Fork a child that runs the command."""
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        code = BROKEN
+        try:
+            os.setsid()
+            os.chdir(self.home)
+            handle = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(handle, 1)
+            os.dup2(handle, 2)
+            if file_kib is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_kib * 1024, file_kib * 1024))
+            code = run_line(self.drill.line, self.out)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+        raise AssertionError("unreachable")
+
+    def run(self, **limits: int) -> int:
+        """Run the command and return its exit code."""
+        return finish(self.start(**limits))
+
+    def wait_for_part(self, pid: int) -> bool:
+        """Wait until the command has saved its first part; False if it ended before."""
+        until = time.monotonic() + PATIENCE_S
+        while self.drill.parts and not any(self.folder.glob(self.drill.parts)) and time.monotonic() < until:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def read(self) -> dict[str, Any]:
+        """Return what was written, without times and without what differs by the place it lies in."""
+        mine = [path for path in self.folder.rglob("*") if path.is_file() and path != self.log]
+        return {str(path.relative_to(self.folder)): _read_file(path, self.folder) for path in sorted(mine)}
+
+    @property
+    def said(self) -> str:
+        """The last words of the command."""
+        return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+
+
+def import_everything() -> None:
+    """Import what the commands import, so that no child has to, and a signal meets work rather than imports."""
+    import geopandas  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    for module in pkgutil.walk_packages(semicdvl.__path__, "semicdvl."):
+        if "__main__" not in module.name:
+            importlib.import_module(module.name)
 
 
 def finish(pid: int) -> int:
     """Wait for a child and return its exit code, negative for a signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return BROKEN
 
 
-def disturb(drill: Drill, folder: Path, number: int, rng: random.Random) -> int:
-    """Start the work, send it a signal after its first saved part, and return how it ended."""
-    pid, until = start(drill, folder / "out", folder / "log"), time.monotonic() + 120
-    while drill.parts and not any(folder.glob(drill.parts)) and time.monotonic() < until:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            return finish(pid)
-        time.sleep(0.001)
-    time.sleep(rng.uniform(0, drill.spread_s))
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-    return finish(pid)
-
-
-def read_content(out: Path) -> dict[str, Any]:
-    """Return what a folder holds, without times and without what differs by the place it lies in."""
-    return {str(path.relative_to(out)): _read_file(path, out) for path in sorted(out.rglob("*")) if path.is_file()}
-
-
-def _read_file(path: Path, out: Path) -> Any:
-    if path.suffix in (".html", ".jsonl") or path.name == "batch.json":
+def _read_file(path: Path, folder: Path) -> Any:
+    if path.suffix in PRESENT or path.name in ("batch.json", "pairs.json"):
         return "present"
-    if path.suffix == ".json":
-        return _without_times(json.loads(path.read_text().replace(str(out.parent), "")))
-    return path.read_bytes()
+    content = path.read_bytes().replace(str(folder).encode(), b"")
+    if path.suffix != ".json":
+        return content if path.suffix in (".txt", ".toml") else path.read_bytes()
+    return _without_times(json.loads(content))
 
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        drop = (*TIMED, "tiles")
-        return {key: _without_times(one) for key, one in value.items() if key not in drop}
+        return {key: _without_times(one) for key, one in value.items() if key not in TIMED}
     return [_without_times(one) for one in value] if isinstance(value, list) else value
 
 
-@contextlib.contextmanager
-def scratch(home: Path) -> Iterator[Path]:
-    """Give an empty folder beside the inputs."""
-    folder = Path(tempfile.mkdtemp(dir=home))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+class Drills:
+    """The drills of one command.
 
+    Attributes:
+        seen: how often what happened.
+        faults: what was not as it should be.
+    """
 
-# ------------------------------------------------------------------------------------------------ drills
-def drill_signals(name: str, drill: Drill, home: Path, *, number: int, count: int, rng: random.Random) -> Counter[str]:
-    """Disturb a command many times; return how often what happened."""
-    seen: Counter[str] = Counter()
-    with scratch(home) as folder:
-        assert finish(start(drill, folder / "out", folder / "log")) == FINISHED, (folder / "log").read_text()
-        wanted = read_content(folder / "out")
-    for _ in range(count):
-        with scratch(home) as folder:
-            ended = disturb(drill, folder, number, rng)
-            seen["sent"] += 1
-            seen["ended before the signal"] += ended == FINISHED
-            seen["broken"] += ended in (BROKEN, REFUSED)
-            if number != signal.SIGKILL:
-                seen["left unfinished files"] += any(folder.rglob(".part-*"))
-            again = finish(start(drill, folder / "out", folder / "log"))
-            same = again == FINISHED and read_content(folder / "out") == wanted
-            clean = not any(path.name.startswith((".part-", ".old-", ".out.")) for path in folder.rglob("*"))
-            seen["equal after the next start"] += same
-            seen["nothing left over"] += clean
-            if not (same and clean):
-                said = (folder / "log").read_text() if (folder / "log").exists() else ""
-                left = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
-                found = read_content(folder / "out") if (folder / "out").exists() else {}
-                differ = [key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
-                print(f"{name}: not as undisturbed: {again} {said[-400:]} left {left} differ {differ}", flush=True)
-    return seen
+    def __init__(self, name: str, home: Path, rng: random.Random) -> None:
+        self.name, self.drill, self.home, self.rng = name, DRILLS[name], home, rng
+        self.seen: Counter[str] = Counter()
+        self.faults: list[str] = []
+        with self.open_place() as place:
+            code = place.run()
+            assert code in FINISHED, place.said
+            self.wanted = place.read()
 
+    @contextlib.contextmanager
+    def open_place(self, parent: Path | None = None) -> Iterator[Place]:
+        """Give an empty folder beside the inputs."""
+        folder = Path(tempfile.mkdtemp(dir=parent or self.home))
+        try:
+            yield Place(self.home, folder, self.drill)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
-def drill_two_writers(drill: Drill, home: Path) -> Counter[str]:
-    """Start a command while another process, stopped in its middle, works on the same output."""
-    seen: Counter[str] = Counter()
-    with scratch(home) as folder:
-        first = start(drill, folder / "out", folder / "first")
-        while drill.parts and not any(folder.glob(drill.parts)) and os.waitpid(first, os.WNOHANG) == (0, 0):
-            time.sleep(0.001)
-        os.kill(first, signal.SIGSTOP)
-        second = finish(start(drill, folder / "out", folder / "log"))
-        said = (folder / "log").read_text() if (folder / "log").exists() else ""
-        os.kill(first, signal.SIGCONT)
-        seen["second refused, first named"] = int(second == REFUSED and f"process {first}" in said)
-        seen["first finished"] = int(finish(first) == FINISHED)
-    return seen
+    def count(self, what: str, is_right: bool, place: Place, code: int) -> None:
+        """Note how a drill ended."""
+        self.seen[what] += 1
+        self.seen[f"{what}, right"] += is_right
+        if not is_right:
+            found = place.read()
+            differ = sorted(key for key in found.keys() | self.wanted.keys() if found.get(key) != self.wanted.get(key))
+            self.faults.append(f"{self.name}, {what}: code {code}, differ {differ[:6]}: {place.said[-700:]}")
+            print("#", self.faults[-1], flush=True)
 
+    def run_again(self, what: str, place: Place) -> None:
+        """Start the command again; it must make what an undisturbed run makes, and nothing else may be there."""
+        code = place.run()
+        self.count(f"{what}, next start", code in FINISHED and place.read() == self.wanted, place, code)
 
-def drill_full_disk(name: str, drill: Drill, home: Path, *, kib: tuple[int, ...]) -> Counter[str]:
-    """Run a command on file systems that are too small; what it wrote before must stay, and the message must be one."""
-    seen: Counter[str] = Counter()
-    for size in kib:
-        with scratch(home) as folder:
-            disk = folder / "disk"
+    def kill(self, count: int) -> None:
+        """Kill it with SIGKILL."""
+        for _ in range(count):
+            with self.open_place() as place:
+                pid = place.start()
+                self.send(place, pid, signal.SIGKILL)
+                code = finish(pid)
+                self.count("SIGKILL", code in (-signal.SIGKILL, *FINISHED), place, code)
+                self.seen["SIGKILL after the end"] += code in FINISHED
+                self.run_again("SIGKILL", place)
+
+    def stop(self, count: int) -> None:
+        """Ask it to end, by the signals of a terminal and of a scheduler."""
+        for number, wanted in SIGNALS.items():
+            for _ in range(count):
+                with self.open_place() as place:
+                    pid = place.start()
+                    self.send(place, pid, number)
+                    code = finish(pid)
+                    unfinished = [path for path in place.folder.rglob(".part-*") if path.is_file()]
+                    is_right = code in (wanted, *FINISHED) and not unfinished and "Traceback" not in place.said
+                    self.count("signals", is_right, place, code)
+                    self.run_again("signals", place)
+
+    def send(self, place: Place, pid: int, number: int) -> None:
+        """Send a signal a moment after the first part was saved."""
+        place.wait_for_part(pid)
+        time.sleep(self.rng.uniform(0 if self.drill.parts else 0.1, self.drill.spread_s))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def write_twice(self) -> None:
+        """Start it while another process, stopped in its middle, works on the same output."""
+        with self.open_place() as place:
+            first = place.start()
+            if not self.drill.parts or not place.wait_for_part(first):
+                finish(first)
+                return
+            os.kill(first, signal.SIGSTOP)
+            code = place.run()
+            is_right = code == REFUSED and f"process {first}" in place.said.replace("\n", " ")
+            os.kill(first, signal.SIGCONT)
+            ended = finish(first)
+            self.count("two writers", is_right and ended in FINISHED and place.read() == self.wanted, place, code)
+
+    def fill_disk(self) -> None:
+        """Run it on a disk that is full, over an earlier result, which must stay; with space it goes on."""
+        with self.open_place() as room:
+            disk = room.folder / "disk"
             disk.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], check=True)
             try:
-                ended = finish(start(drill, disk / "out", folder / "log"))
-                said = (folder / "log").read_text() if (folder / "log").exists() else ""
-                seen["runs"] += 1
-                seen["fitted"] += ended == FINISHED
-                seen["one clear error"] += ended == REFUSED and "cannot be written" in said and "\n" not in said.strip()
-                left = [path for path in disk.rglob(".part-*")]
-                seen["no unfinished file"] += not left
-                if ended not in (FINISHED, REFUSED) or (ended == REFUSED and "cannot be written" not in said) or left:
-                    print(f"{name} on {size} KiB: {ended}: {said[-1500:]} {left}", flush=True)
+                for free_kib in FREE_KIB:
+                    with self.open_place(disk) as place:
+                        self.fill_place(place, disk, free_kib)
             finally:
-                subprocess.run(["umount", str(disk)], check=True)
-    return seen
+                subprocess.run(["umount", "-l", str(disk)], check=True)
+
+    def fill_place(self, place: Place, disk: Path, free_kib: int) -> None:
+        """Leave so little space, run the command, take the ballast away, run it again."""
+        if self.drill.replaces:
+            assert place.run() in FINISHED, place.said
+        before, ballast = place.read(), disk / "ballast"
+        place.log.unlink(missing_ok=True)
+        place.log = self.home / "log of the full disk"
+        facts = os.statvfs(disk)
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(facts.f_bavail * facts.f_frsize - free_kib * 1024, 1))
+        code = place.run()
+        self.count("full disk", self.is_orderly(place, code, before), place, code)
+        ballast.unlink()
+        self.run_again("full disk", place)
+
+    def limit_files(self) -> None:
+        """Run it where files may not grow beyond a size."""
+        for size in FILE_KIB:
+            with self.open_place() as place:
+                before = place.read()
+                code = place.run(file_kib=size)
+                self.count("file limit", self.is_orderly(place, code, before), place, code)
+                self.run_again("file limit", place)
+
+    def is_orderly(self, place: Place, code: int, before: dict[str, Any]) -> bool:
+        """Tell whether a command that could not write has said so in one line, and left the earlier result."""
+        self.seen["of these fitted"] += code in FINISHED
+        left = [path for path in place.folder.rglob(".part-*") if path.is_file()]
+        if code in FINISHED:
+            return not left
+        found = place.read()
+        kept = not self.drill.replaces or all(found.get(name) == content for name, content in before.items())
+        said = place.said.replace("\n", " ")
+        return code == REFUSED and "cannot be written" in said and "Traceback" not in said and not left and kept
+
+    def change_input(self) -> None:
+        """Take an image away, cut it or write another one over it, after the first part; the next run is right."""
+        image = self.home / self.drill.reads
+        kept, facts = image.read_bytes(), image.stat()
+        for change in ("gone", "cut", "other"):
+            with self.open_place() as place:
+                pid = place.start()
+                place.wait_for_part(pid)
+                if change == "gone":
+                    image.unlink()
+                elif change == "cut":
+                    os.truncate(image, len(kept) // 2)
+                else:
+                    image.write_bytes(kept[: len(kept) // 2] + bytes(len(kept) - len(kept) // 2))
+                code = finish(pid)
+                is_right = code == REFUSED or (code in FINISHED and place.read() == self.wanted)
+                self.count("changing input", is_right and "Traceback" not in place.said, place, code)
+                image.write_bytes(kept)
+                os.utime(image, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+                self.run_again("changing input", place)
 
 
-def drill_vanishing_input(drill: Drill, home: Path) -> Counter[str]:
-    """Take an image away after the first saved part, and change it; the run ends in words, and the next one is right."""
-    seen: Counter[str] = Counter()
-    image = home / "after.tif"
-    kept = image.read_bytes()
-    for change in ("gone", "cut"):
-        with scratch(home) as folder:
-            pid = start(drill, folder / "out", folder / "log")
-            while drill.parts and not any(folder.glob(drill.parts)) and os.waitpid(pid, os.WNOHANG) == (0, 0):
-                time.sleep(0.001)
-            if change == "gone":
-                image.unlink()
-            else:
-                os.truncate(image, len(kept) // 2)
-            ended = finish(pid)
-            image.write_bytes(kept)
-            seen["finished or refused in words"] += ended in (FINISHED, REFUSED)
-            if ended == BROKEN:
-                print((folder / "log").read_text()[-1500:], flush=True)
-            seen["equal after the next start"] += finish(start(drill, folder / "out", folder / "log")) == FINISHED
-    return seen
+COLUMNS = ("SIGKILL", "signals", "two writers", "file limit", "full disk", "changing input")
+
+
+def show(name: str, seen: Counter[str]) -> None:
+    """Print a row of the table: right ones of all, and right next starts."""
+    cells = []
+    for what in COLUMNS:
+        again = f"{what}, next start"
+        cell = f"{seen[f'{what}, right']}/{seen[what]}" if seen[what] else "-"
+        cells.append(cell + (f", {seen[f'{again}, right']}/{seen[again]}" if seen[again] else ""))
+    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
     """Run the drills and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs per command")
-    parser.add_argument("--signals", type=int, default=3, help="SIGTERM, SIGINT and SIGHUP, each, per command")
+    parser.add_argument("--kills", type=int, default=10, help="SIGKILLs per command")
+    parser.add_argument("--signals", type=int, default=1, help="SIGTERM, SIGINT and SIGHUP, each, per command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="commands, with semicolons in between")
     parser.add_argument("--full-disk", action="store_true")
     options = parser.parse_args()
-    rng, total = random.Random(options.seed), Counter[str]()
-    with tempfile.TemporaryDirectory() as place:
-        home = Path(place)
-        # In a child: threads of GDAL that this process had started would be missing in all that are forked from it.
-        inputs = Drill(lambda at: void(make_inputs(at.parent)))
-        assert finish(start(inputs, home / "out", home / "log")) == FINISHED, (home / "log").read_text()
-        for name, drill in list_drills(home).items():
-            if options.only and name not in options.only.split(","):
+    rng, total, faults = random.Random(options.seed), Counter[str](), 0
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        pid = os.fork()  # threads of GDAL that this process had started would be missing in all that are forked from it
+        if not pid:
+            make_inputs(home)
+            os._exit(0)
+        assert finish(pid) == 0, "the inputs were not made"
+        import_everything()
+        print(f"| command | {' | '.join(COLUMNS)} |\n|---" + "|---" * len(COLUMNS) + "|")
+        for name in DRILLS:
+            if options.only and name not in options.only.split(";"):
                 continue
-            found = drill_signals(name, drill, home, number=signal.SIGKILL, count=options.kills, rng=rng)
-            total.update(found)
-            print(f"| {name} | SIGKILL | {dict(found)} |", flush=True)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if options.signals else ():
-                found = drill_signals(name, drill, home, number=number, count=options.signals, rng=rng)
-                print(f"| {name} | {number.name} | {dict(found)} |", flush=True)
-            if drill.parts and name != "pseudo":
-                print(f"| {name} | two writers | {dict(drill_two_writers(drill, home))} |", flush=True)
-            if name in ("detect", "prepare"):
-                print(f"| {name} | vanishing input | {dict(drill_vanishing_input(drill, home))} |", flush=True)
+            drills = Drills(name, home, rng)
+            drills.kill(options.kills)
+            drills.stop(options.signals)
+            if DRILLS[name].parts and name != "pseudo":  # several processes may fill one store
+                drills.write_twice()
+            drills.limit_files()
             if options.full_disk:
-                found = drill_full_disk(name, drill, home, kib=(16, 64, 200, 600, 1500))
-                print(f"| {name} | full disk | {dict(found)} |", flush=True)
-    print(f"| all | SIGKILL | {dict(total)} |", flush=True)
+                drills.fill_disk()
+            if DRILLS[name].reads:
+                drills.change_input()
+            show(name, drills.seen)
+            total.update(drills.seen)
+            faults += len(drills.faults)
+    show("all", total)
+    print(f"{faults} faults; {total['SIGKILL after the end']} of the SIGKILLs came after the end")
+    raise SystemExit(1 if faults else 0)
 
 
 if __name__ == "__main__":

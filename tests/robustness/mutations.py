@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tests.robustness.hostile_images import mutate_jpeg, mutate_png, mutate_tiff, mutate_vrt
+from tests.robustness.hostile_networks import mutate_onnx
+from tests.robustness.hostile_vectors import mutate_gpkg, mutate_kml, mutate_shapefile, mutate_table
 
 Mutation = tuple[str, bytes]
 """What was done, and the content that it gave."""
@@ -492,6 +495,15 @@ MUTATORS: dict[str, Callable[[bytes, random.Random, int], Iterator[Mutation]]] =
     "npz": mutate_npz,
     "geojson": mutate_geojson,
     "bytes": mutate_bytes,
+    "tiff": mutate_tiff,
+    "png": mutate_png,
+    "jpeg": mutate_jpeg,
+    "vrt": mutate_vrt,
+    "gpkg": mutate_gpkg,
+    "kml": mutate_kml,
+    "shapefile": mutate_shapefile,
+    "table": mutate_table,
+    "onnx": mutate_onnx,
 }
 
 

@@ -52,7 +52,7 @@ class Watch:
         """Note what leaves the folder."""
         if self.inside is None:
             return
-        if event in OUTSIDE_EVENTS:
+        if event in OUTSIDE_EVENTS and "ldconfig" not in str(arguments[0]):  # how ctypes finds a library
             self.found.append(f"{event} {str(arguments)[:100]}")
         elif event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] & WRITING:
             path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100  (a hook must not open anything itself)

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 from PIL import Image
+from tests.robustness.hostile_images import build_vrt
+from tests.robustness.hostile_vectors import KML
 from tests.support.paths import ROOT
 
 import semicdvl as cd
@@ -61,10 +64,30 @@ def build_scene(root: Path) -> Path:
             pixels_HWC = np.random.default_rng(ord(date)).integers(0, 255, (40, 48, 3), np.uint8)
             (root / f"small_{suffix}" / date).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels_HWC).save(root / f"small_{suffix}" / date / f"one.{suffix}")
+    layer = gpd.read_file(root / "truth.geojson", engine="pyogrio")
+    for suffix in ("gpkg", "shp", "fgb"):
+        layer.to_file(root / f"truth.{suffix}", engine="pyogrio")
+    layer.to_parquet(root / "truth.parquet")
+    (root / "truth.kml").write_text(KML.format("", "9,45 9.1,45 9.1,45.1 9,45"))
+    (root / "mosaic.vrt").write_text(build_vrt())
+    (root / "link").symlink_to("link")
+    _add_self_training(root)
     (root / "mask.png").write_bytes(
         (root / "pairs" / "label" / next((root / "pairs/label").iterdir()).name).read_bytes()
     )
     return root
+
+
+def _add_self_training(root: Path) -> None:
+    """Add what `adapt`, `detect --pairs`, the cutting of a run and a review leave."""
+    (root / "adapted" / "adapt").mkdir(parents=True)
+    record = {"format": "semicdvl-adapt", "key": "0" * 64, "question": "0" * 64}
+    (root / "adapted" / "adapt" / "adapt.json").write_text(json.dumps(record))
+    rows = [{"name": "one", "state": "done", "error": None}, {"name": "two", "state": "failed", "error": "no"}]
+    (root / "many").mkdir()
+    (root / "many" / "index.html").write_text("")
+    (root / "many" / "pairs.json").write_text(json.dumps({"format": "semicdvl-pairs", "pairs": rows}))
+    shutil.copytree(root / "detected", root / "many" / "one")
 
 
 def _add_answers(root: Path) -> None:
@@ -181,6 +204,29 @@ def _open_rasters(scene: Path) -> Any:
 
     with open_pair(scene / "before.tif", scene / "after.tif") as pair:
         return pair.read(0, 0, 64, 64)
+
+
+def _open_vrt(scene: Path) -> Any:
+    from semicdvl.raster.io.pair_reader import open_pair
+
+    with open_pair(scene / "before.tif", scene / "mosaic.vrt") as pair:
+        return pair.read(0, 0, 64, 64)
+
+
+def _read_layer(suffix: str) -> Callable[[Path], Any]:
+    def read(scene: Path) -> Any:
+        from semicdvl.data.prepare.polygon_layer import read_polygons
+        from semicdvl.evaluation.map_vs_truth import read_detected_map
+
+        return read_polygons(scene / f"truth.{suffix}", grid=read_detected_map(scene / "detected").grid)
+
+    return read
+
+
+def _serve(scene: Path) -> Any:
+    from semicdvl.review.folder import find_pairs
+
+    return find_pairs(scene / "many")
 
 
 def _load_encoder(scene: Path) -> Any:
@@ -313,5 +359,76 @@ TARGETS: tuple[Target, ...] = (
         (_open_rasters,),
         ("check before.tif after.tif -o checked", "detect before.tif after.tif -o out --method cva"),
         40,
+    ),
+    Target(
+        "tags of TIFF",
+        "before.tif",
+        "tiff",
+        (_open_rasters,),
+        (
+            "check before.tif after.tif",
+            "detect before.tif after.tif -o out --method cva",
+            "prepare --before before.tif --after after.tif --labels truth.geojson -o data --size-px 32",
+        ),
+    ),
+    Target("tags of a small TIFF", "small_tif/A/one.tif", "tiff", (lambda scene: _load_pairs(scene, "small_tif"),)),
+    Target(
+        "tags of a map", "detected/change.tif", "tiff", (_read_map,), ("evaluate detected --truth truth.geojson",), 5
+    ),
+    Target("chunks of PNG", "small_png/A/one.png", "png", (lambda scene: _load_pairs(scene, "small_png"),)),
+    Target("chunks of a mask", "mask.png", "png", (_read_mask,)),
+    Target("segments of JPEG", "small_jpg/A/one.jpg", "jpeg", (lambda scene: _load_pairs(scene, "small_jpg"),)),
+    Target(
+        "VRT",
+        "mosaic.vrt",
+        "vrt",
+        (_open_vrt,),
+        ("check before.tif mosaic.vrt", "detect before.tif mosaic.vrt -o out --method cva"),
+    ),
+    Target(
+        "tables of GeoPackage",
+        "truth.gpkg",
+        "gpkg",
+        (_read_layer("gpkg"),),
+        (
+            "evaluate detected --truth truth.gpkg",
+            "prepare --before before.tif --after after.tif --labels truth.gpkg -o data --size-px 32",
+        ),
+    ),
+    Target("tables of objects", "detected/changes.gpkg", "gpkg", (_read_map,), ("suggest detected -n 2",)),
+    Target("KML", "truth.kml", "kml", (_read_layer("kml"),), ("evaluate detected --truth truth.kml",)),
+    Target("shapefile", "truth.shp", "shapefile", (_read_layer("shp"),), ("evaluate detected --truth truth.shp",)),
+    Target("attributes", "truth.dbf", "bytes", (_read_layer("shp"),), ("evaluate detected --truth truth.shp",)),
+    Target("projection", "truth.prj", "bytes", (_read_layer("shp"),), ("evaluate detected --truth truth.shp",)),
+    Target("FlatGeobuf", "truth.fgb", "bytes", (_read_layer("fgb"),), ("evaluate detected --truth truth.fgb",)),
+    Target(
+        "GeoParquet", "truth.parquet", "bytes", (_read_layer("parquet"),), ("evaluate detected --truth truth.parquet",)
+    ),
+    Target("dialects", "pairs.csv", "table", (_read_table,), ("detect --pairs pairs.csv -o many --method cva",)),
+    Target(
+        "graph of ONNX",
+        "model.onnx",
+        "onnx",
+        (lambda scene: cd.load_detector(scene / "model.onnx", device="cpu"),),
+        (f"{_DETECT} --model model.onnx",),
+    ),
+    Target(
+        "adaptation",
+        "adapted/adapt/adapt.json",
+        "json",
+        (),
+        (
+            "adapt before.tif after.tif -o adapted --vlm semicdvl.vlms.models.fake:build_fake --find building "
+            "--background grass --patch-px 64 --steps 1 --backbone test_resnet --pretrained none --device cpu",
+        ),
+        8,
+    ),
+    Target(
+        "index of pairs",
+        "many/pairs.json",
+        "json",
+        (_serve,),
+        ("detect --pairs pairs.csv -o many --method cva",),
+        12,
     ),
 )

@@ -33,7 +33,7 @@ def run_target(
     cases = mutate(target.kind, (sound / target.file).read_bytes(), seed=seed, count=target.count)
     acts = target.readers or target.commands
     scene = folder / "scene"
-    shutil.copytree(sound, scene)
+    shutil.copytree(sound, scene, symlinks=True)
     whole = take_snapshot(scene)
     for number, (what, content) in enumerate(cases):
         if number % share != offset % share:
@@ -47,7 +47,7 @@ def run_target(
         shutil.copy2(sound / target.file, scene / target.file)
         if take_snapshot(scene) != whole:
             shutil.rmtree(scene)
-            shutil.copytree(sound, scene)
+            shutil.copytree(sound, scene, symlinks=True)
     return ended
 
 

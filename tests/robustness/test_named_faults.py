@@ -128,6 +128,14 @@ def test_instances_of_an_answer_fit_it(found: Any) -> None:
         decode_segments(kept, ("a", "b"))
 
 
+@pytest.mark.parametrize("shape", [[1, 3, np.inf], [1.0, 3.0, 4.0], [True, True, True]])
+def test_a_shape_that_is_not_of_whole_numbers_is_refused(shape: Any) -> None:
+    kept = encode_segments(Segments(np.zeros((1, 3, 4), np.float32), ("a",)))
+    kept["shape"] = np.array(shape)
+    with pytest.raises(ValueError, match="not of whole numbers"):
+        decode_segments(kept, ("a",))
+
+
 def test_scores_that_unpack_to_more_than_their_shape_are_refused() -> None:
     kept = encode_segments(Segments(np.zeros((1, 900, 900), np.float32), ("a",)))
     kept["shape"] = np.array([1, 3, 4])

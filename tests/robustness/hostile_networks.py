@@ -1,0 +1,83 @@
+"""Hostile ONNX: numbers in other files, giants, unknown operations, graphs in a circle, notes that say nothing."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import onnx
+from tests.robustness.hostile_images import Mutation
+
+Edit = Callable[[onnx.ModelProto], object]
+PLACES = ("/etc/passwd", "../../../etc/passwd", "/dev/zero", "before.tif", "missing", "", "a" * 300, "pipe")
+SHAPES = ([], [1], ["B", 3, "H", "W"], [1, 3, 7, 7], [1, 99, 64, 64], [-1, -1, -1, -1], [2**62, 3, 64, 64])
+TEXTS = ("", "nan", "inf", "1e999", "-1", "x" * 10_000, "[" * 5_000, "\x1b[31m", "{}", "null", "1" * 5_000)
+
+
+def place_outside(model: onnx.ModelProto, location: str, **more: str) -> None:
+    """Say that numbers are in another file."""
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=value)
+
+
+def set_sides(model: onnx.ModelProto, sides: list[int]) -> None:
+    """Give the first tensor another shape."""
+    del model.graph.initializer[0].dims[:]
+    model.graph.initializer[0].dims.extend(sides)
+
+
+def set_input(model: onnx.ModelProto, sides: list[int | str]) -> None:
+    """Give the input another shape."""
+    shape = model.graph.input[0].type.tensor_type.shape
+    del shape.dim[:]
+    for side in sides:
+        shape.dim.add(**({"dim_param": side} if isinstance(side, str) else {"dim_value": side}))
+
+
+def fill(model: onnx.ModelProto, value: float) -> None:
+    """Give the first weights another value."""
+    tensor = next(one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    tensor.raw_data = struct.pack("<f", value) * (len(tensor.raw_data) // 4)
+
+
+def list_edits(notes: int) -> Iterator[tuple[str, Edit]]:
+    """Yield what is done, and what does it."""
+    for place in PLACES:
+        yield f"numbers in {place[:30]}", partial(place_outside, location=place)
+    yield "numbers at -1", partial(place_outside, location="before.tif", offset="-1", length="-1")
+    yield "numbers of exabytes", partial(place_outside, location="before.tif", offset="0", length=str(2**62))
+    for sides in ([2**62], [2**31, 2**31], [-1], [0], [1] * 100):
+        yield f"a tensor of {sides[:3]}", partial(set_sides, sides=sides)
+    for shape in SHAPES:
+        yield f"an input of {shape}", partial(set_input, sides=shape)
+    for value in (float("nan"), float("inf"), 3e38):
+        yield f"weights of {value}", partial(fill, value=value)
+    for field in ("input", "output", "node"):
+        yield f"no {field}", lambda model, field=field: model.graph.ClearField(field)
+    yield "three inputs", lambda model: model.graph.input.add(name="x")
+    yield "an unknown operation", lambda model: setattr(model.graph.node[0], "op_type", "Unknown")
+    yield "a foreign domain", lambda model: setattr(model.graph.node[0], "domain", "ai.evil")
+    yield "a circle", lambda model: model.graph.node[0].input.append(model.graph.output[0].name)
+    for version in (0, 999):
+        yield f"opset {version}", lambda model, version=version: setattr(model.opset_import[0], "version", version)
+    yield "IR 999", lambda model: setattr(model, "ir_version", 999)
+    yield "no notes", lambda model: model.ClearField("metadata_props")
+    for text in TEXTS:
+        for at in range(notes):
+            yield (
+                f"note {at} is {text[:10]!r}",
+                lambda model, at=at, text=text: setattr(model.metadata_props[at], "value", text),
+            )
+
+
+def mutate_onnx(content: bytes, rng: random.Random, count: int) -> Iterator[Mutation]:
+    """Yield networks with each of the edits."""
+    for name, edit in list_edits(len(onnx.load_model_from_string(content).metadata_props)):
+        model = onnx.load_model_from_string(content)
+        edit(model)
+        yield name, model.SerializeToString()
