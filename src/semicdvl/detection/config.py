@@ -11,7 +11,9 @@ from semicdvl.raster.vector.files import get_vector_format
 from semicdvl.types import Detector
 
 GDAL_CACHE_BYTES = 256 * 2**20
-"""Memory that GDAL may use for the rasters it reads and writes; its own default is a share of the machine's memory."""
+"""Memory that GDAL may use for the rasters it reads; its own default is a share of the machine's memory."""
+GDAL_WRITE_CACHE_BYTES = 64 * 2**20
+"""The same while rasters are written: a row of internal tiles of them. More is slower, and fragments the memory."""
 POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite", "force")
 """Settings that do not change the tiles' score maps: an interrupted run can be resumed with other values of these."""
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from semicdvl.detection.changes import DetectedChanges, collect_warnings, summarise_changes
 from semicdvl.detection.config import (
     GDAL_CACHE_BYTES,
+    GDAL_WRITE_CACHE_BYTES,
     DetectionConfig,
     check_config,
     choose_least_area,
@@ -137,8 +138,9 @@ def write_detection(
         with open_work_folder(out, parts) as work, _announce_interruption(console):
             store = ScoreStore(work.tiles, run.tiling, map_count=run.prepare_detector().map_count)
             run.score_tiles(store)
-            with RasterFiles(work.result, pair.grid) as rasters:
+            with rasterio.Env(GDAL_CACHEMAX=GDAL_WRITE_CACHE_BYTES), RasterFiles(work.result, pair.grid) as rasters:
                 changes = run.decide(store, rasters, folder=work.result)
+                rasters.finish()
             record = run.write_files(work.result, changes)
             stamp_files(pair, stamps)
             carry_over_other_files(out, work.result)

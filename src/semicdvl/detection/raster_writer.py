@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from semicdvl.types import IGNORE, ChangeMap
 
 SCORE_FILE_STEPS = 1024
 """Scores are rounded to this many steps: finer ones are noise, and noise does not compress."""
+FINISHING_THREADS = 2
+"""Rasters that are compressed at a time; what GDAL does in one thread for one raster is done for two at once."""
 STRIP_ROWS = 512
 """Rows that are written at a time where a raster lies in memory."""
 
@@ -150,13 +153,14 @@ class _PixelCounts:
 
 # ------------------------------------------------------------------------------------------------ in files
 class RasterFiles(contextlib.ExitStack):
-    """The rasters of a result as cloud-optimised GeoTIFFs; the end of its `with` finishes them, or removes them."""
+    """The rasters of a result as cloud-optimised GeoTIFFs; `finish` finishes them, an error removes them."""
 
     def __init__(self, folder: Path, grid: Grid) -> None:
         """Keep where they go to; they are opened when the first rows show which there are."""
         super().__init__()
         self._folder, self._grid = folder, grid
         self._cogs: dict[str, CogWriter] = {}
+        self._files: list[contextlib.ExitStack] = []
 
     def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
         """Open the rasters that the first rows show.
@@ -166,8 +170,10 @@ class RasterFiles(contextlib.ExitStack):
         """
         for name in _list_arrays(strip):
             if name not in self._cogs:
+                file = self.enter_context(contextlib.ExitStack())
                 opened = create_cog(self._folder / f"{name}.tif", grid=self._grid, band=_describe_band(name, classes))
-                self._cogs[name] = self.enter_context(opened)
+                self._cogs[name] = file.enter_context(opened)
+                self._files.append(file)
 
     def write_all(self, rows: Iterator[MapRows]) -> None:
         """Write the rows."""
@@ -176,6 +182,15 @@ class RasterFiles(contextlib.ExitStack):
                 self._cogs[name].write_rows(part.strip.row, array_HW)
             for patch in part.small:
                 self._cogs["change"].clear_pixels(patch.row, patch.col, patch.mask_HW)
+
+    def finish(self) -> None:
+        """Finish the rasters, of which all rows are written, several at a time.
+
+        The calling thread only waits: what it could do meanwhile changes Python's warning filters, as these threads do.
+        """
+        with ThreadPoolExecutor(FINISHING_THREADS, thread_name_prefix="finishing") as threads:
+            for finished in [threads.submit(file.close) for file in self._files]:
+                finished.result()
 
 
 def _describe_band(name: str, classes: tuple[str, ...]) -> BandDescription:

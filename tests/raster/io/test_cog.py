@@ -43,7 +43,7 @@ def test_float_cog_has_nan_for_no_data(tmp_path):
     write_cog(tmp_path / "score.tif", score, grid=UTM, nodata=float("nan"))
     with rasterio.open(tmp_path / "score.tif") as source:
         assert np.array_equal(source.read(1), score, equal_nan=True) and np.isnan(source.nodata)
-        assert source.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3"
+        assert source.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3" and source.compression.value == "ZSTD"
         assert (source.dataset_mask() > 0).sum() == score.size - 1
 
 
@@ -85,6 +85,21 @@ def test_what_fails_leaves_nothing(tmp_path):
 def test_full_disk_is_one_error_and_nothing_is_left(tmp_path, full_disk):
     grid = UTM.window(0, 0, 200, 300)
     with pytest.raises(OutputError, match="cannot be written"):
+        write_cog(tmp_path / "score.tif", make_noise(grid), grid=grid, nodata=float("nan"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pixels_that_the_disk_lost_are_one_error_and_nothing_is_left(tmp_path, monkeypatch):
+    grid = UTM.window(0, 0, 600, 4700)
+
+    def lose_the_last_pixel(source, target, *, driver, **options):
+        with rasterio.open(source) as plain, rasterio.open(target, "w", **plain.profile) as copy:
+            values = plain.read(1)
+            values[-1, -1] += 0.25
+            copy.write(values, 1)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", lose_the_last_pixel)
+    with pytest.raises(OutputError, match="differ from those that were written"):
         write_cog(tmp_path / "score.tif", make_noise(grid), grid=grid, nodata=float("nan"))
     assert list(tmp_path.iterdir()) == []
 

@@ -39,7 +39,7 @@ from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import ScoreStrip
 
-STRIP_BYTES = 32 * 2**20
+STRIP_BYTES = 8 * 2**20
 """About the size of a strip of the maps; what is computed from it needs a few times that."""
 
 FILE_KINDS = ("planes", "valid", "objects", "features")

@@ -1,11 +1,13 @@
-"""Write cloud-optimised GeoTIFFs rows by rows: under a temporary name first, renamed once complete."""
+"""Write cloud-optimised GeoTIFFs rows by rows: under a temporary name first, renamed once complete.
+
+Classes are compressed with deflate, which every reader of GeoTIFFs knows. Scores are compressed with Zstandard, which
+GDAL 2.3 and QGIS 3.4 can read: at level 1 it takes a third of the time of deflate (`benchmarks/cog.py`).
+"""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,11 @@ from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 
 COG_BLOCK_PX = 512
 """Side of the internal tiles."""
+CLASS_OPTIONS = {"compress": "DEFLATE", "predictor": "NO", "overview_resampling": "MODE"}
+VALUE_OPTIONS = {"compress": "ZSTD", "level": 1, "predictor": "YES", "overview_resampling": "AVERAGE"}
+"""Creation options of the bands that hold classes and of those that hold values; see GDAL's COG driver."""
+COMPARED_COLUMNS = 4096
+"""Columns of a row of internal tiles that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,10 @@ class CogWriter:
 
 @contextmanager
 def create_cog(path: Path, *, grid: Grid, band: BandDescription) -> Iterator[CogWriter]:
-    """Create a cloud-optimised GeoTIFF (deflate, internal tiles, overviews) that is written rows by rows.
+    """Create a cloud-optimised GeoTIFF (compressed, internal tiles, overviews) that is written rows by rows.
 
     The rows go to a temporary plain GeoTIFF beside it, from which GDAL makes the final file when the block ends without
-    an error. Memory does not grow with the raster.
+    an error; that end may run in another thread. Memory does not grow with the raster.
 
     Args:
         path: the file; an existing file of that name is replaced.
@@ -98,21 +105,14 @@ def create_cog(path: Path, *, grid: Grid, band: BandDescription) -> Iterator[Cog
     Raises:
         OutputError: the folder is read-only or missing, or the disk is full. No part of the file is left behind.
     """
-    floating = np.dtype(band.dtype).kind == "f"
-    options = {
-        "compress": "DEFLATE",
-        "predictor": "YES" if floating else "NO",
-        "overview_resampling": "AVERAGE" if floating else "MODE",
-        "blocksize": COG_BLOCK_PX,
-        "num_threads": "ALL_CPUS",
-        "bigtiff": "IF_SAFER",
-    }
+    kind = VALUE_OPTIONS if np.dtype(band.dtype).kind == "f" else CLASS_OPTIONS
+    options = {**kind, "blocksize": COG_BLOCK_PX, "num_threads": "ALL_CPUS", "bigtiff": "IF_SAFER"}
     with write_atomically(path) as part:
         plain = part.with_name(f"{part.stem}.rough.tif")
         try:
             with _create_plain_geotiff(plain, path, grid=grid, band=band) as target:
                 yield CogWriter(path, target)
-            with translate_gdal_errors(path), ignore_not_georeferenced():
+            with translate_gdal_errors(path):
                 _check_file_size(plain, grid, band)
                 rasterio.shutil.copy(plain, part, driver="COG", **options)
                 _check_identical_pixels(plain, part)
@@ -163,23 +163,22 @@ def _check_file_size(plain: Path, grid: Grid, band: BandDescription) -> None:
 
 
 def _check_identical_pixels(plain: Path, finished: Path) -> None:
-    """Make sure that the final file holds the pixels of the plain one, for the same reason; both are read at once."""
-    with ThreadPoolExecutor(2) as executor:
-        first, second = executor.map(_compute_checksum, (plain, finished))
-    if first != second:
-        raise OSError("the pixels on the disk differ from those that were written")
+    """Make sure that the final file holds the pixels of the plain one, for the same reason."""
+    with ExitStack() as opened:
+        with ignore_not_georeferenced():
+            first, second = (opened.enter_context(rasterio.open(path)) for path in (plain, finished))
+        bits = f"u{np.dtype(first.dtypes[0]).itemsize}"  # NaN is equal to NaN
+        for window in _list_compared_windows(first.height, first.width):
+            values_HW, stored_HW = (dataset.read(1, window=window).view(bits) for dataset in (first, second))
+            if not np.array_equal(values_HW, stored_HW):
+                raise OSError("the pixels on the disk differ from those that were written")
 
 
-def _compute_checksum(path: Path) -> int:
-    """Return the CRC-32 of a raster's pixels, block by block; GDAL's own checksum would block the other thread."""
-    checksum = 0
-    with rasterio.open(path) as dataset:
-        for row in range(0, dataset.height, COG_BLOCK_PX):
-            for col in range(0, dataset.width, COG_BLOCK_PX):
-                width, height = min(COG_BLOCK_PX, dataset.width - col), min(COG_BLOCK_PX, dataset.height - row)
-                block_HW = dataset.read(1, window=Window(col, row, width, height))
-                checksum = zlib.crc32(block_HW.tobytes(), checksum)
-    return checksum
+def _list_compared_windows(height: int, width: int) -> Iterator[Window]:
+    """Give windows of whole internal tiles, from the top left."""
+    for row in range(0, height, COG_BLOCK_PX):
+        for col in range(0, width, COMPARED_COLUMNS):
+            yield Window(col, row, min(COMPARED_COLUMNS, width - col), min(COG_BLOCK_PX, height - row))
 
 
 @contextmanager

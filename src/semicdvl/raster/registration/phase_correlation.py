@@ -53,7 +53,8 @@ class CorrelationPeak:
 
 def compute_gradient_directions(image_HWC: NDArray[np.uint8], valid_HW: NDArray[np.bool_]) -> NDArray[np.complex64]:
     """Compute the doubled gradient direction as complex HW, with a magnitude from 0 (flat, no-data) to 1 (steep)."""
-    grey_HW = image_HWC.astype(np.float32).mean(axis=2)
+    bands = cv2.split(image_HWC)
+    grey_HW = np.add.reduce(bands, dtype=np.float32) / np.float32(len(bands))
     if not valid_HW.all():
         grey_HW = np.where(valid_HW, grey_HW, grey_HW[valid_HW].mean() if valid_HW.any() else 0).astype(np.float32)
     grey_HW = cv2.GaussianBlur(grey_HW, (0, 0), SMOOTH_PX)
