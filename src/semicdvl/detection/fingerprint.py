@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -144,10 +145,11 @@ def fingerprint_pair(pair: RasterPair) -> dict[str, dict[str, Any]]:
 
     All files are read once to hash them, so compute it once a run and hand it on. No image is opened for it.
     """
-    return {
-        name: _fingerprint_files(reader.input, reader.files)
-        for name, reader in (("before", pair.before), ("after", pair.after))
-    }
+    with ThreadPoolExecutor(2) as threads:
+        before, after = threads.map(
+            lambda reader: _fingerprint_files(reader.input, reader.files), (pair.before, pair.after)
+        )
+    return {"before": before, "after": after}
 
 
 def stamp_files(

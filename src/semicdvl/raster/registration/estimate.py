@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,6 @@ from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 
 from semicdvl.raster.grid import Grid, measure_map_unit_m, measure_offset_m
-from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.phase_correlation import (
     CorrelationPeak,
@@ -40,6 +41,8 @@ AGREEMENT_PX = 1.5
 MIN_VALID_FRAC, MIN_TEXTURE = 0.5, 0.03
 DECIMATION = 4
 """Where no peak is found at full resolution, windows this much larger are read decimated."""
+THREADS = 2
+"""Windows that are correlated at a time."""
 
 
 def measure_shift(pair: RasterPair) -> Shift:
@@ -107,15 +110,14 @@ def _measure_fine(pair: RasterPair, start_px: tuple[int, int]) -> tuple[Correlat
     side_px = FINE_WINDOW_PX
     if least_px < 2 * FINE_WINDOW_PX:
         side_px = max(MIN_WINDOW_PX, min(FINE_WINDOW_PX, least_px // 2)) // 16 * 16
-    total: NDArray[Any] | None = None
-    centres, peaks = [], []
-    for row, col, spectrum in _iterate_cross_spectra(pair, side_px=side_px, max_windows=MAX_WINDOWS, shift_px=start_px):
-        total = spectrum if total is None else total + spectrum
-        peaks.append(find_peak(spectrum, max_shift_px=SEARCH_RADIUS_PX))
-        centres.append((row + side_px / 2, col + side_px / 2))
-    if total is None:
+    found = list(_iterate_cross_spectra(pair, side_px=side_px, max_windows=MAX_WINDOWS, shift_px=start_px))
+    if not found:
         return None, []
-    summed = find_peak(total)
+    spectra = [spectrum for _, _, spectrum in found]
+    centres = [(row + side_px / 2, col + side_px / 2) for row, col, _ in found]
+    with ThreadPoolExecutor(THREADS) as threads:
+        peaks = list(threads.map(partial(find_peak, max_shift_px=SEARCH_RADIUS_PX), spectra))
+    summed = find_peak(reduce(np.add, spectra))
     agrees = _find_agreeing(np.array(centres), np.array([(peak.row_px, peak.col_px) for peak in peaks]), summed)
     local = [
         LocalShift(*centre, start_px[0] + peak.row_px, start_px[1] + peak.col_px, peak.height, bool(agree))
@@ -145,27 +147,34 @@ def _iterate_cross_spectra(
     if last_row < first_row or last_col < first_col:
         return
     corners = _spread_windows((first_row, last_row), (first_col, last_col), side_px=read_px, max_windows=max_windows)
-    for row, col in corners:
-        before = _read_gradient_directions(pair.before, row, col, side_px=side_px, decimation=decimation)
-        if before is None:
-            continue
-        after = _read_gradient_directions(
-            pair.after, row + shift_px[0], col + shift_px[1], side_px=side_px, decimation=decimation
-        )
-        if after is not None:
-            yield row, col, compute_cross_spectrum(before, after)
-
-
-def _read_gradient_directions(
-    reader: ImageReader, row: int, col: int, *, side_px: int, decimation: int
-) -> NDArray[np.complex64] | None:
-    """Return the gradient directions in a window, or None where there is too little data or texture."""
     shape_hw = None if decimation == 1 else (side_px, side_px)
-    image_HWC, valid_HW = reader.read(row, col, side_px * decimation, side_px * decimation, shape_hw=shape_hw)
-    if valid_HW.mean() < MIN_VALID_FRAC:
-        return None
-    directions_HW = compute_gradient_directions(image_HWC, valid_HW)
-    return directions_HW if measure_texture(directions_HW) >= MIN_TEXTURE else None
+    windows = (
+        (
+            pair.before.read(row, col, read_px, read_px, shape_hw=shape_hw),
+            pair.after.read(row + shift_px[0], col + shift_px[1], read_px, read_px, shape_hw=shape_hw),
+        )
+        for row, col in corners
+    )
+    with ThreadPoolExecutor(THREADS) as threads:  # they compute what this thread has read
+        for (row, col), spectrum in zip(corners, threads.map(_correlate_dates, windows), strict=True):
+            if spectrum is not None:
+                yield row, col, spectrum
+
+
+_ReadWindow = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+"""The pixels of a window, HWC, and where they are valid, HW."""
+
+
+def _correlate_dates(dates: tuple[_ReadWindow, _ReadWindow]) -> NDArray[np.complex64] | None:
+    """Return the cross spectrum of a window of both dates; None where one has too little data or texture."""
+    directions = []
+    for image_HWC, valid_HW in dates:
+        if valid_HW.mean() < MIN_VALID_FRAC:
+            return None
+        directions.append(compute_gradient_directions(image_HWC, valid_HW))
+        if measure_texture(directions[-1]) < MIN_TEXTURE:
+            return None
+    return compute_cross_spectrum(*directions)
 
 
 def _spread_windows(
