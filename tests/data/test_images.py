@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from tests.support.dataset_files import folder_of_pairs, save
 
@@ -16,6 +17,7 @@ from semicdvl.data.images import ImageCache, read_image_size, read_mask, read_rg
 from semicdvl.data.pair_checks import check_all_pair_files, check_pair_files
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import ConfigError, DataError, InputError
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.types import IGNORE, PairFiles
 
 
@@ -162,6 +164,65 @@ def test_rasters_of_other_ground_are_refused(tmp_path: Path) -> None:
         check_pair_files(PairFiles("far", here, _tiff(tmp_path / "far.tif", bands_CHW, x=500_010.0)))
     with pytest.raises(InputError, match="another CRS"):
         check_pair_files(PairFiles("crs", here, _tiff(tmp_path / "crs.tif", bands_CHW, crs="EPSG:32616")))
+
+
+def test_labels_of_other_ground_are_refused(tmp_path: Path) -> None:
+    bands_CHW = np.moveaxis(_rgb(), -1, 0)
+    here, label_1HW = _tiff(tmp_path / "here.tif", bands_CHW), np.zeros((1, 5, 7), np.uint8)
+    check_pair_files(PairFiles("near", here, here, _tiff(tmp_path / "near.tif", label_1HW)))
+    with pytest.raises(InputError, match=r"far\.tif: is offset by 20\.0 px from here"):
+        check_pair_files(PairFiles("far", here, here, _tiff(tmp_path / "far.tif", label_1HW, x=500_010.0)))
+    upside_down = _tiff(tmp_path / "upside_down.tif", label_1HW)
+    with rasterio.open(upside_down, "r+") as raster:
+        raster.transform = Affine(0.5, 0, 500_000, 0, 0.5, 4_000_000 - 2.5)
+    with pytest.raises(InputError, match=r"upside_down\.tif: is offset by 5\.0 px"):
+        check_pair_files(PairFiles("upside down", here, here, upside_down))
+
+
+@pytest.mark.parametrize("kind", ["tag", "mask", "NaN", "-9999"])
+def test_nothing_is_known_where_a_raster_has_no_data(tmp_path: Path, kind: str) -> None:
+    values_CHW = np.moveaxis(_rgb(), -1, 0).astype(np.uint8 if kind in ("tag", "mask") else np.float32) // 2 + 1
+    hidden = np.s_[:, 1:3, 2:5]
+    values_CHW[hidden] = {"tag": 0, "NaN": np.nan, "-9999": -9999}.get(kind, 7)
+    after = _tiff(tmp_path / "after.tif", values_CHW)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(after, "r+") as raster:
+        if kind == "tag":
+            raster.nodata = 0
+        if kind == "mask":
+            raster.write_mask(np.where(np.arange(35).reshape(5, 7) == -1, 0, 255).astype(np.uint8))
+            seen_HW = np.full((5, 7), 255, np.uint8)
+            seen_HW[hidden[1:]] = 0
+            raster.write_mask(seen_HW)
+    label = save(tmp_path / "label.png", np.resize(np.array([0, 255], np.uint8), (5, 7)))
+    before = _tiff(
+        tmp_path / "before.tif", values_CHW * 0 + 9 if kind not in ("NaN", "-9999") else np.full_like(values_CHW, 9)
+    )
+    stretch = None if values_CHW.dtype == np.uint8 else Stretch(np.zeros(3), np.full(3, 255.0))
+    read = read_pair(PairFiles("x", before, after, label), cache=ImageCache(0, stretch=stretch))
+    assert read.label_HW is not None
+    hidden_HW = np.zeros((5, 7), bool)
+    hidden_HW[hidden[1:]] = True
+    np.testing.assert_array_equal(read.label_HW == IGNORE, hidden_HW)
+
+
+def test_white_of_16_bits_has_changed(tmp_path: Path) -> None:
+    mask_HW = np.resize(np.array([0, 65_535], np.uint16), (5, 7))
+    read_HW = read_mask(save(tmp_path / "deep.png", mask_HW))
+    np.testing.assert_array_equal(read_HW, (mask_HW > 0).astype(np.uint8))
+
+
+def test_bands_are_in_the_order_of_their_tags_and_palettes_in_their_colours(tmp_path: Path) -> None:
+    image_HWC = _rgb()
+    path = _tiff(tmp_path / "bgr.tif", np.moveaxis(image_HWC, -1, 0)[::-1])
+    with rasterio.open(path, "r+") as raster:
+        raster.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    np.testing.assert_array_equal(read_rgb(path), image_HWC)
+    colours_N3 = np.array([(10, 20, 30), (200, 100, 0), (5, 250, 7)], np.uint8)
+    numbers_HW = np.resize(np.array([0, 1, 2], np.uint8), (5, 7))
+    path = _tiff(tmp_path / "palette.tif", numbers_HW[None])
+    with rasterio.open(path, "r+") as raster:
+        raster.write_colormap(1, {at: tuple(map(int, colour)) for at, colour in enumerate(colours_N3)})
+    np.testing.assert_array_equal(read_rgb(path), colours_N3[numbers_HW])
 
 
 def test_pairs_without_change_or_label_are_refused(tmp_path: Path) -> None:

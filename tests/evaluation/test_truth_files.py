@@ -167,3 +167,9 @@ def test_polygons_that_share_ground_are_said(out: Path, tmp_path: Path) -> None:
     assert any("1 polygon of the truth shares ground with a later one" in note for note in over.notes)
     twice = score_map(out, vectors(tmp_path / "twice.gpkg", [REAL[0], REAL[0]]), sample=0)
     assert any("or below another one" in note for note in twice.notes)
+
+
+def test_inverted_mask_is_remarked(out: Path, tmp_path: Path) -> None:
+    assert not any("calls" in note for note in score_map(out, raster(tmp_path / "t.tif", burned(REAL)), sample=0).notes)
+    inverted = score_map(out, raster(tmp_path / "i.tif", 1 - burned(REAL)), sample=0)
+    assert sum("The truth calls 9" in note and "of the ground changed" in note for note in inverted.notes) == 1

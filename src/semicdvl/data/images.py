@@ -18,7 +18,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -29,6 +29,7 @@ from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
+from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.limits import MAX_PICTURE_PX
 from semicdvl.reading.regular_files import require_file_or_folder
@@ -136,12 +137,14 @@ def holds_deep_values(path: Path) -> bool:
 
 
 def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.bool_] | None:
-    """Return HW, True where an image shows something; None where it has no alpha band, or one that hides nothing.
+    """Return HW, True where an image shows something; None where nothing is hidden.
+
+    An alpha band hides, and in rasters also a mask, a no-data tag and a value that is no number.
 
     Raises:
         InputError: as of `read_rgb`.
     """
-    if not _has_alpha(path):
+    if not _may_hide(path):
         return None
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
@@ -149,21 +152,41 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
         opaque_HW = _cut_window(path, alpha_HW, window_px) > 0
     else:
         with open_image_raster(path) as raster:
-            window, band = _find_raster_window(path, raster, window_px), raster.colorinterp.index(ColorInterp.alpha) + 1
-            opaque_HW = _decode(path, lambda: raster.read(band, window=window)) > 0
+            window = _find_raster_window(path, raster, window_px)
+            opaque_HW = _decode(path, lambda: _read_raster_opaque(raster, window))
     return None if opaque_HW.all() else opaque_HW
 
 
+def _read_raster_opaque(raster: rasterio.io.DatasetReader, window: Window | None) -> NDArray[np.bool_]:
+    """Return HW, True where a raster has data."""
+    if ColorInterp.alpha in raster.colorinterp:
+        return np.asarray(raster.read(raster.colorinterp.index(ColorInterp.alpha) + 1, window=window) > 0)
+    opaque_HW = np.asarray(raster.dataset_mask(window=window) > 0)
+    if np.dtype(raster.dtypes[0]).kind not in "if":
+        return opaque_HW
+    values_CHW = raster.read(window=window)
+    tagged = [raster.nodata] if raster.nodata is not None and is_never_measured(raster.nodata) else []
+    for value in (*tagged, *find_sentinels(values_CHW)):
+        opaque_HW &= (values_CHW != value).all(axis=0)
+    return np.asarray(opaque_HW & np.isfinite(values_CHW).all(axis=0))
+
+
 @lru_cache(maxsize=65_536)
-def _has_alpha(path: Path) -> bool:
-    """Tell whether a file has an alpha band that is no band of the sensor; remembered: training reads files often."""
+def _may_hide(path: Path) -> bool:
+    """Tell whether a file may have pixels without data; remembered: training reads files often.
+
+    An alpha band that is a band of the sensor hides nothing.
+    """
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
             has_alpha = picture.mode in ("LA", "PA", "RGBA")
             return has_alpha and not are_many_values(_decode(path, lambda: np.array(picture.getchannel("A"))))
     with open_image_raster(path) as raster:
         roles = raster.colorinterp
-        return ColorInterp.alpha in roles and not holds_many_values(raster, roles.index(ColorInterp.alpha) + 1)
+        if ColorInterp.alpha in roles:
+            return not holds_many_values(raster, roles.index(ColorInterp.alpha) + 1)
+        masked = MaskFlags.all_valid not in raster.mask_flag_enums[0]
+        return masked or np.dtype(raster.dtypes[0]).kind in "if"
 
 
 def _read_pillow_rgb(path: Path) -> UInt8Array:

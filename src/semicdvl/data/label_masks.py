@@ -32,6 +32,7 @@ from semicdvl.types import IGNORE
 UInt8Array = NDArray[np.uint8]
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "JPEG2000", "JP2OPENJPEG", "YCBCR JPEG"})
 """Formats and compressions that change values: masks in them hold numbers near 0 and near 255."""
+WHITE_16_BIT = 65_535
 LOSSY_MARGIN = 64
 """A value of a mask compressed with loss is clear where it is nearer than this to 0 or to 255."""
 MAX_UNCLEAR_FRAC = 0.05
@@ -78,6 +79,9 @@ def decode_label(
         ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
     """
     values_HW, hidden_values = _find_shown_values(stored, label_values)
+    if label_values is None and values_HW.dtype == np.uint16 and np.isin(values_HW, (0, WHITE_16_BIT)).all():
+        values_HW = (values_HW != 0).astype(np.uint8) * np.uint8(255)
+        hidden_values = frozenset(255 if value == WHITE_16_BIT else value for value in hidden_values)
     opaque_HW = np.ones(values_HW.shape, bool) if stored.opaque_HW is None else stored.opaque_HW
     if values_HW.dtype.kind == "f":
         opaque_HW = opaque_HW & ~np.isnan(values_HW)

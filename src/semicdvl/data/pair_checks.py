@@ -37,14 +37,17 @@ def check_pair_files(pair: PairFiles) -> None:
     """Check from the headers alone that a pair's files exist, are images and cover the same ground.
 
     Raises:
-        InputError: a file is missing or no image, sizes differ, or two GeoTIFFs are more than a pixel apart.
+        InputError: a file is missing or no image, sizes differ, or two GeoTIFFs (labels included) are more than a pixel
+            apart, or one is stored from south to north and the other not.
     """
     size = read_image_size(pair.before)
     require_same_size(pair.after, read_image_size(pair.after), pair.before, size)
-    for path in (*((pair.label,) if pair.label else ()), *(pair.classes.files if pair.classes else ())):
+    labels = (*((pair.label,) if pair.label else ()), *(pair.classes.files if pair.classes else ()))
+    for path in labels:
         require_same_size(path, read_image_size(path), pair.before, size)
-    if pair.before.suffix.lower() not in PILLOW_SUFFIXES and pair.after.suffix.lower() not in PILLOW_SUFFIXES:
-        _require_same_ground(pair)
+    located = [path for path in (pair.before, pair.after, *labels) if path.suffix.lower() not in PILLOW_SUFFIXES]
+    for path in located[1:]:
+        _require_same_ground(located[0], path)
 
 
 def check_all_pair_files(
@@ -92,17 +95,17 @@ def check_all_pair_files(
         )
 
 
-def _require_same_ground(pair: PairFiles) -> None:
-    """Raise if both rasters are georeferenced and don't cover the same place."""
-    with open_image_raster(pair.before) as before, open_image_raster(pair.after) as after:
+def _require_same_ground(first: Path, second: Path) -> None:
+    """Raise if two rasters are georeferenced and don't cover the same place."""
+    with open_image_raster(first) as before, open_image_raster(second) as after:
         if before.crs is None or after.crs is None:
             return
         remedy = "Resample one onto the grid of the other, e.g. with `gdalwarp`, and cut the patches again"
         if before.crs != after.crs:
-            raise InputError(pair.after, f"has another CRS ({after.crs}) than the first date ({before.crs})", remedy)
+            raise InputError(second, f"has another CRS ({after.crs}) than {first.name} ({before.crs})", remedy)
         offset_px = _measure_offset_px(before, after)
         if offset_px > MAX_OFFSET_PX:
-            raise InputError(pair.after, f"is offset by {offset_px:.1f} px from {pair.before.name}", remedy)
+            raise InputError(second, f"is offset by {offset_px:.1f} px from {first.name}", remedy)
 
 
 def _measure_offset_px(before: rasterio.io.DatasetReader, after: rasterio.io.DatasetReader) -> float:

@@ -56,6 +56,8 @@ OUTCOME_STYLE = QgisStyle(
     },
 )
 """How a GIS draws the objects of an evaluation."""
+MAX_USUAL_CHANGE_FRAC = 0.5
+"""More changed ground than this in a truth is worth a remark: the mask may be inverted."""
 DEFAULT_SAMPLE_SIZE = 500
 """Default number of places for the area-adjusted accuracy."""
 TableRow = tuple[str, str]
@@ -232,6 +234,12 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
     if not comparison.pixels.tp + comparison.pixels.fn:
         notes.append(
             "The truth has no change on the ground that counts, so scores of how well it is found are undefined."
+        )
+    changed = comparison.pixels.tp + comparison.pixels.fn
+    if changed > MAX_USUAL_CHANGE_FRAC * comparison.pixels.total:
+        notes.append(
+            f"The truth calls {changed / comparison.pixels.total:.0%} of the ground changed. If white means unchanged"
+            " in its mask, give --label-values 0=changed,255=unchanged."
         )
     shared = truth.polygons.count_overlapping() if isinstance(truth, PolygonTruth) else 0
     if shared:
