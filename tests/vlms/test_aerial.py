@@ -17,7 +17,7 @@ from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
 from semicdvl.vlms.aerial.features import build_aerial_features
-from semicdvl.vlms.aerial.inference_net import choose_precision, make_input
+from semicdvl.vlms.aerial.inference_net import choose_precision, fold_words_into_head, make_input
 
 DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
@@ -132,6 +132,17 @@ def test_folding_keeps_the_answers_of_the_trained_network() -> None:
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in exact.inference_net.modules())
     assert any(isinstance(part, torch.nn.BatchNorm2d) for part in exact.net.modules())
     assert folded_BEHW.numpy() == pytest.approx(trained_BEHW.numpy(), abs=1e-5)
+
+
+def test_words_and_last_layer_are_one_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head, words_WE = torch.nn.Conv2d(5, 7, 1), torch.nn.functional.normalize(torch.randn(3, 7, generator=generator))
+    pixels_PD = torch.randn(11, 5, generator=generator)
+    with torch.inference_mode():
+        vectors_PE = torch.nn.functional.normalize(head(pixels_PD.T[None, :, :, None])[0, :, :, 0].T)
+        assert fold_words_into_head(head, words_WE)(pixels_PD).numpy() == pytest.approx(
+            (vectors_PE @ words_WE.T).numpy(), abs=1e-5
+        )
 
 
 def test_bfloat16_moves_scores_a_little_and_has_a_name_of_its_own() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -80,3 +81,40 @@ def crop_features(stages: Sequence[Tensor], shape_hw: tuple[int, int]) -> NDArra
     rows, cols = (-(-size // FEATURE_STRIDE_PX) for size in shape_hw)
     features_DHW: NDArray[np.float32] = stages[FEATURE_STAGE][0, :, :rows, :cols].float().cpu().numpy()
     return np.ascontiguousarray(features_DHW)
+
+
+@dataclass(frozen=True)
+class WordHead:
+    """The last layer of the network and a set of words as one matrix product.
+
+    The layer makes a vector of the features x of a pixel, v = A x + b, and a word w scores its cosine w v / |v|. Both
+    w v = (w A) x + w b and |v| are had without v: with A = Q R, |v|^2 = |R x + Q' b|^2 + |b - Q Q' b|^2.
+
+    Attributes:
+        weight_DF: (w A)' of all words, then R'.
+        bias_F: w b of all words, then Q' b.
+        rest: |b - Q Q' b|^2.
+        word_count: number of words.
+    """
+
+    weight_DF: Tensor
+    bias_F: Tensor
+    rest: float
+    word_count: int
+
+    def __call__(self, pixels_PD: Tensor) -> Tensor:
+        """Return the cosines PW of pixels with the words."""
+        product_PF = torch.addmm(self.bias_F, pixels_PD.float(), self.weight_DF)
+        dots_PW, rotated_PD = product_PF.tensor_split([self.word_count], dim=1)
+        return dots_PW * (rotated_PD.square().sum(dim=1, keepdim=True) + self.rest).clamp_min(1e-24).rsqrt()
+
+
+def fold_words_into_head(head: nn.Conv2d, words_WE: Tensor) -> WordHead:
+    """Return the network's last layer and unit vectors of words as one product."""
+    assert head.bias is not None, "the head has a bias"
+    weight_ED, bias_E = head.weight[:, :, 0, 0], head.bias
+    basis_ED, triangle_DD = torch.linalg.qr(weight_ED)
+    within_D = basis_ED.T @ bias_E
+    rest = float((bias_E - basis_ED @ within_D).square().sum())
+    weight_DF = torch.cat([weight_ED.T @ words_WE.T, triangle_DD.T], dim=1)
+    return WordHead(weight_DF, torch.cat([words_WE @ bias_E, within_D]), rest, len(words_WE))

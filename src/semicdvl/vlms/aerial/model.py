@@ -36,7 +36,14 @@ from semicdvl.reading.json_files import describe_fault, parse_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import DescribedVLM, Segments
-from semicdvl.vlms.aerial.inference_net import choose_precision, crop_features, make_input, prepare_net
+from semicdvl.vlms.aerial.inference_net import (
+    WordHead,
+    choose_precision,
+    crop_features,
+    fold_words_into_head,
+    make_input,
+    prepare_net,
+)
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table
 from semicdvl.vlms.model_cards import ModelCard
@@ -86,8 +93,8 @@ MAX_FEATURE_ENLARGEMENT = 2.0
 """Images coarser than 1 m per pixel are enlarged by this at most for features: memory grows with its square."""
 COMPETITION_COSINE_RANGE = (0.15, 0.30)
 """A concept competes with an untrained word fully below the first, not at all above the second cosine."""
-ROWS_AT_ONCE = 64
-"""Rows of a map, at half of the image's size, whose pixels become log odds at once."""
+PIXELS_AT_ONCE = 2**13
+"""Pixels of a map, at half of the image's size, that become log odds at once."""
 MAX_LOG_ODDS = 9.2
 """Bound of the log odds of one view (a score of 0.9999): no single view may decide alone."""
 
@@ -112,10 +119,16 @@ TEST_TIME_VIEWS = {
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """Hold the prompts of a call: their vectors, and the weight with which each concept competes with each word."""
+    """Hold the prompts of a call.
+
+    Attributes:
+        words: the words.
+        head: turns the features of pixels into cosines with the words, then with the concepts that compete with them.
+        competition_NK: the weight with which each concept competes with each word.
+    """
 
     words: tuple[str, ...]
-    vectors_NE: Tensor
+    head: WordHead
     competition_NK: Tensor
 
 
@@ -218,9 +231,10 @@ class AerialVLM(DescribedVLM):
         vectors_NE = project_embeddings(
             self.table.embed_words(words), mean_D=self.mean_D, projection_DE=self.projection_DE
         )
-        return EncodedPrompts(
-            words, vectors_NE.to(self.device), self._competition_weights(words, vectors_NE).to(self.device)
-        )
+        competition_NK = self._competition_weights(words, vectors_NE).to(self.device)
+        with torch.inference_mode():
+            head = fold_words_into_head(self.net.head, torch.cat([vectors_NE.to(self.device), self.anchors_KE]))
+        return EncodedPrompts(words, head, competition_NK)
 
     def _competition_weights(self, words: Sequence[str], vectors_NE: Tensor) -> Tensor:
         """Return the weight of each concept against each word: all but its own compete, or all but similar ones."""
@@ -246,12 +260,11 @@ class AerialVLM(DescribedVLM):
         features_DHW = None
         for view in self.test_time_views:
             shown_HWC = resample_tile(tile_HWC, factor * view.magnification, mirrored=view.mirrored)
-            odds_CHW, of_view_DHW = self._weigh_view(shown_HWC, encoded)
+            odds_HWN, of_view_DHW = self._weigh_view(shown_HWC, encoded)
             if view == PLAIN_VIEW:
                 features_DHW = of_view_DHW
-            odds_HWC = cv2.resize(odds_CHW.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
-            odds_HWC = odds_HWC.reshape(height, width, -1)  # OpenCV drops an axis of length one
-            total_CHW += (odds_HWC[:, ::-1] if view.mirrored else odds_HWC).transpose(2, 0, 1)
+            odds_HWN = _enlarge(odds_HWN, shown_hw=shown_HWC.shape[:2], shape_hw=(height, width))
+            total_CHW += (odds_HWN[:, ::-1] if view.mirrored else odds_HWN).transpose(2, 0, 1)
         total_CHW /= -len(self.test_time_views)
         np.exp(total_CHW, out=total_CHW)
         total_CHW += 1
@@ -261,30 +274,46 @@ class AerialVLM(DescribedVLM):
     def _weigh_view(
         self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the log odds CHW of a resampled tile, at its size, and the encoder's features DHW."""
-        height, width = tile_HWC.shape[:2]
-        image_BCHW = make_input(tile_HWC, like=self.inference_net)
-        stages = self.inference_net.encoder(image_BCHW)
+        """Return the log odds HWN of a resampled tile, at half of its size, and the encoder's features DHW."""
+        shape_hw = tile_HWC.shape[0], tile_HWC.shape[1]
+        stages = self.inference_net.encoder(make_input(tile_HWC, like=self.inference_net))
         pyramid_BDHW = self.inference_net.fuse_pyramid(stages)
-        # Row by row: the vectors of a large tile would take more memory than all of the network.
-        odds_BCHW = torch.cat(
-            [self._compute_log_odds(rows_BDHW.float(), encoded) for rows_BDHW in pyramid_BDHW.split(ROWS_AT_ONCE, 2)], 2
+        rows, cols = (-(-size // 2) for size in shape_hw)
+        pixels_PD = pyramid_BDHW[0, :, :rows, :cols].permute(1, 2, 0).reshape(-1, pyramid_BDHW.shape[1])
+        # Part by part: the vectors of a large tile would take more memory than all of the network.
+        odds_PN = torch.cat(
+            [self._compute_log_odds(encoded.head(part_PD), encoded) for part_PD in pixels_PD.split(PIXELS_AT_ONCE)]
         )
-        full_BCHW = F.interpolate(odds_BCHW, size=image_BCHW.shape[2:], mode="bilinear", align_corners=False)
-        odds_CHW: NDArray[np.float32] = full_BCHW[0, :, :height, :width].cpu().numpy()
-        return odds_CHW, crop_features(stages, (height, width))
+        odds_HWN: NDArray[np.float32] = odds_PN.reshape(rows, cols, -1).cpu().numpy()
+        return odds_HWN, crop_features(stages, shape_hw)
 
-    def _compute_log_odds(self, pyramid_BDHW: Tensor, encoded: EncodedPrompts) -> Tensor:
-        """Return calibrated log odds BCHW of every word, each against the concepts that compete with it."""
-        vectors_BEHW = F.normalize(self.net.head(pyramid_BDHW), dim=1)
-        word_BCHW = self.net.compute_logits(vectors_BEHW, encoded.vectors_NE)
-        concept_BKHW = self.net.compute_logits(vectors_BEHW, self.anchors_KE)
+    def _compute_log_odds(self, cosines_PW: Tensor, encoded: EncodedPrompts) -> Tensor:
+        """Return calibrated log odds PN of every word, each against the concepts that compete with it.
+
+        Args:
+            cosines_PW: cosines of every pixel with the words, then with the concepts.
+            encoded: the words.
+        """
+        word_PN, concept_PK = (cosines_PW * self.net.scale).split([len(encoded.words), len(self.anchors_KE)], dim=1)
         # Scaled cosines are bounded by 40: the sum of exponentials needs no shift, and becomes one matrix product.
-        competition_BCHW = (
-            torch.einsum("bkhw,nk->bnhw", concept_BKHW.exp(), encoded.competition_NK).clamp_min(1e-20).log()
-        )
-        odds_BCHW = self.slope * (word_BCHW - competition_BCHW) + self.bias
-        return odds_BCHW.clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
+        competition_PN = (concept_PK.exp() @ encoded.competition_NK.T).clamp_min(1e-20).log()
+        odds_PN = self.slope * (word_PN - competition_PN) + self.bias
+        return odds_PN.clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
+
+
+def _enlarge(
+    odds_HWN: NDArray[np.float32], *, shown_hw: tuple[int, ...], shape_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Interpolate log odds at half of the size of a view to the size of the tile.
+
+    Where a side of the view is odd, the half reaches one pixel of the view beyond it, which is cut off.
+    """
+    height, width = (
+        round(size * 2 * cells / shown) for size, cells, shown in zip(shape_hw, odds_HWN.shape, shown_hw, strict=False)
+    )
+    full_HWN = cv2.resize(odds_HWN, (width, height), interpolation=cv2.INTER_LINEAR)
+    full_HWN = np.asarray(full_HWN, np.float32).reshape(height, width, -1)  # OpenCV drops an axis of length one
+    return full_HWN[: shape_hw[0], : shape_hw[1]]
 
 
 def build_aerial(
