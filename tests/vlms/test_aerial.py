@@ -17,7 +17,7 @@ from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
 from semicdvl.vlms.aerial.features import build_aerial_features
-from semicdvl.vlms.aerial.inference_net import choose_precision, fold_words_into_head, make_input
+from semicdvl.vlms.aerial.inference_net import choose_dtype, fold_words_into_head, make_input
 
 DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand (../shared/data)")
@@ -125,7 +125,7 @@ def test_refuses_odd_resolution(vlm: model.AerialVLM, gsd_m: float) -> None:
 
 # ------------------------------------------------------------------------------------------------ speed
 def test_folding_keeps_the_answers_of_the_trained_network() -> None:
-    exact = model.build_aerial(views=1, precision="fp32")
+    exact = model.build_aerial(views=1, dtype="float32")
     image_BCHW = make_input(noise(96, 160), like=exact.inference_net)
     with torch.inference_mode():
         trained_BEHW, folded_BEHW = (net(image_BCHW) for net in (exact.net, exact.inference_net))
@@ -146,24 +146,24 @@ def test_words_and_last_layer_are_one_product() -> None:
 
 
 def test_bfloat16_moves_scores_a_little_and_has_a_name_of_its_own() -> None:
-    exact, short = (model.build_aerial(views=1, precision=precision) for precision in ("fp32", "bf16"))
+    exact, short = (model.build_aerial(views=1, dtype=dtype) for dtype in ("float32", "bfloat16"))
     image = noise(96, 160)
     difference_CHW = np.abs(exact.segment(image, PROMPTS).scores_CHW - short.segment(image, PROMPTS).scores_CHW)
     assert 0 < difference_CHW.mean() < 0.01
-    assert short.identity == f"{exact.identity}-bf16" and short.features_identity != exact.features_identity
+    assert short.identity == f"{exact.identity}-bfloat16" and short.features_identity != exact.features_identity
 
 
 @pytest.mark.parametrize(
-    ("asked", "fast", "chosen"), [("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32")]
+    ("asked", "fast", "chosen"), [("auto", True, "bfloat16"), ("auto", False, "float32"), ("float32", True, "float32")]
 )
-def test_the_processor_decides_on_the_precision(
+def test_the_processor_decides_on_the_number_type(
     asked: str, fast: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert choose_precision(asked, torch.device("cpu")) == chosen
-    with pytest.raises(ConfigError, match=r"precision 'fp8' is unknown\. Known: auto, fp32, bf16"):
-        choose_precision("fp8", torch.device("cpu"))
+    assert choose_dtype(asked, torch.device("cpu")) == chosen
+    with pytest.raises(ConfigError, match=r"dtype 'fp8' is unknown\. Known: auto, float32, bfloat16"):
+        choose_dtype("fp8", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("size", "gsd_m"), [((97, 131), None), ((40, 60), 0.8), ((200, 210), 0.2)])

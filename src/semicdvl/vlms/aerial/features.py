@@ -24,7 +24,7 @@ class AerialFeatureExtractor:
     """The fourth of the five feature maps of the embedded VLM's encoder.
 
     Attributes:
-        identity: name and hash of the weights, and the precision unless it is fp32.
+        identity: name and hash of the weights, and the number type unless it is float32.
         net: the network, made fast at inference.
         gsd_m: metres per pixel of the images; None: the native 0.5 m is assumed.
     """

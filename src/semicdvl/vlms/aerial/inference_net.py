@@ -1,4 +1,4 @@
-"""Make the network of the embedded VLM fast at inference, and choose the precision that pays on this processor.
+"""Make the network of the embedded VLM fast at inference, and choose the number type that pays on this processor.
 
 Batch norms are folded into the convolutions before them (both are linear in evaluation mode, so the answers are those
 of the trained network up to rounding), and weights are channels-last. In bfloat16 the network takes half of the time
@@ -21,36 +21,36 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from semicdvl.errors import ConfigError
 from semicdvl.vlms.aerial.net import FEATURE_STAGE, FEATURE_STRIDE_PX, AerialNet, normalise_image
 
-Precision = Literal["fp32", "bf16"]
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STRIDE_PX, MIN_PX = 32, 64
 """Sides of the network's input are multiples of the first, and at least the second."""
-PRECISION_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def choose_precision(asked: str, device: torch.device) -> Precision:
-    """Return the precision of the network.
+def choose_dtype(asked: str, device: torch.device) -> Dtype:
+    """Return the number type of the network.
 
     Args:
-        asked: "fp32", "bf16", or "auto": bf16 on processors with AVX512-BF16 or AMX, else fp32.
+        asked: "float32", "bfloat16", or "auto": bfloat16 on processors with AVX512-BF16 or AMX, else float32.
         device: where the network runs.
 
     Raises:
-        ConfigError: an unknown precision.
+        ConfigError: an unknown type.
     """
     if asked == "auto":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if device.type == "cpu" and fast else "fp32"
-    if asked == "fp32" or asked == "bf16":
+        return "bfloat16" if device.type == "cpu" and fast else "float32"
+    if asked == "float32" or asked == "bfloat16":
         return asked
-    raise ConfigError(f"precision '{asked}' is unknown. Known: auto, {', '.join(get_args(Precision))}.")
+    raise ConfigError(f"dtype '{asked}' is unknown. Known: auto, {', '.join(get_args(Dtype))}.")
 
 
 @torch.no_grad()
-def prepare_net(net: AerialNet, *, precision: Precision) -> AerialNet:
-    """Return a copy of a trained network for inference: batch norms folded, channels-last, in a precision."""
+def prepare_net(net: AerialNet, *, dtype: Dtype) -> AerialNet:
+    """Return a copy of a trained network for inference: batch norms folded, channels-last, in a number type."""
     ready = copy.deepcopy(net).eval().requires_grad_(False)
     _fold_batch_norms(ready)
-    return ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return ready.to(dtype=DTYPES[dtype], memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

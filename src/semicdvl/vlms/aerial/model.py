@@ -38,7 +38,7 @@ from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.aerial.inference_net import (
     WordHead,
-    choose_precision,
+    choose_dtype,
     crop_features,
     fold_words_into_head,
     make_input,
@@ -137,7 +137,7 @@ class AerialVLM(DescribedVLM):
     """Segment aerial images by words; `build_aerial` makes it.
 
     Attributes:
-        identity: name, hash of the weights and of the word table, number of views, and the precision unless it is fp32.
+        identity: name, hash of the weights and of the word table, number of views, and the number type unless float32.
         net: the network as it was trained, in evaluation mode.
         inference_net: the same, made fast at inference (`inference_net.prepare_net`).
         table: nouns that need no text encoder.
@@ -317,7 +317,7 @@ def _enlarge(
 
 
 def build_aerial(
-    *, weights: Path | str | None = None, device: str = "cpu", views: int = 3, precision: str = "auto"
+    *, weights: Path | str | None = None, device: str = "cpu", views: int = 3, dtype: str = "auto"
 ) -> AerialVLM:
     """Load the embedded model.
 
@@ -326,10 +326,10 @@ def build_aerial(
         device: torch device; "auto" is the GPU if there is one.
         views: number of test-time views that are averaged: 1 (fastest), 2, 3, or 4 (3 and the plain view mirrored,
             which finds the same).
-        precision: of the network: "fp32", "bf16", or "auto": bf16 on processors that multiply in it, else fp32.
+        dtype: number type of the network: "float32", "bfloat16", or "auto": bfloat16 on processors that multiply in it.
 
     Raises:
-        ConfigError: `views` or `precision` is none of these, or there is no such device.
+        ConfigError: `views` or `dtype` is none of these, or there is no such device.
         InputError: the file is missing, unreadable, or holds something else.
     """
     if views not in TEST_TIME_VIEWS:
@@ -350,12 +350,12 @@ def build_aerial(
     ]
     target = pick_device(device)
     net = net.eval().to(memory_format=torch.channels_last).to(target)
-    chosen = choose_precision(precision, target)
-    name, suffix = f"aerial-{hash_file(path)[:12]}", "" if chosen == "fp32" else f"-{chosen}"
+    chosen = choose_dtype(dtype, target)
+    name, suffix = f"aerial-{hash_file(path)[:12]}", "" if chosen == "float32" else f"-{chosen}"
     return AerialVLM(
         identity=f"{name}-{views}{suffix}",
         net=net,
-        inference_net=prepare_net(net, precision=chosen),
+        inference_net=prepare_net(net, dtype=chosen),
         table=table,
         mean_D=mean_D,
         projection_DE=projection_DE,
