@@ -30,7 +30,7 @@ MIN_HEAP_FRAC = 0.0005
 """Any other lowest value is a sentinel only if this share of the pixels has it in all bands."""
 MIN_TIMES_MIXED = 4
 """A usual sentinel is at least so many times as frequent as the values between it and its half."""
-MAX_SAMPLE_PX = 1024
+MAX_SAMPLE_PX, MAX_SAMPLE_BANDS = 1024, 4
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,14 @@ def _find_sentinels(dataset: Any) -> list[float]:
 
 
 def _read_sample(dataset: Any) -> NDArray[Any]:
-    """Return a decimated read CHW; one of zeros where it fails: whoever reads the pixels reports it."""
+    """Return a decimated read CHW of the first bands; one of zeros where it fails: whoever reads the pixels says so."""
+    bands = list(range(1, min(dataset.count, MAX_SAMPLE_BANDS) + 1))
     step = max(1.0, max(dataset.height, dataset.width) / MAX_SAMPLE_PX)
     size = max(1, round(dataset.height / step)), max(1, round(dataset.width / step))
     try:
-        found: NDArray[Any] = dataset.read(out_shape=(dataset.count, *size))  # nearest neighbour: no value is mixed
+        found: NDArray[Any] = dataset.read(bands, out_shape=(len(bands), *size))  # nearest neighbour: no value is mixed
     except RasterioError:
-        return np.zeros((dataset.count, 1, 1), dataset.dtypes[0])
+        return np.zeros((len(bands), 1, 1), dataset.dtypes[0])
     return found
 
 
