@@ -46,6 +46,18 @@ def test_dates_in_other_units_get_a_stretch_each(tmp_path):
     assert np.abs(window.t1_HWC.astype(int) - window.t2_HWC).max() <= 1
 
 
+def test_change_does_not_shift_the_values_of_dates_in_other_units(tmp_path):
+    ground = city(150, 200).astype(np.float32)
+    later = ground.copy()
+    later[:, :20] = 250  # bright roofs on 13 % of the ground
+    first = tif(tmp_path / "t1.tif", ground / 255, at(0, 90))
+    second = tif(tmp_path / "t2.tif", later / 2.55, at(0, 90))
+    with open_pair(first, second) as pair:
+        window = pair.read(0, 0, 150, 200)
+        assert np.abs(window.t1_HWC[20:].astype(int) - window.t2_HWC[20:]).mean() < 2
+        assert any("in other units: they were matched" in note for note in pair.notes)
+
+
 def test_brighter_date_stays_brighter_with_one_stretch_and_not_with_one_each(tmp_path):
     pair = write_deep_pair(tmp_path, gain=1.2)
     for stretch, brighter in (("auto", True), ("each", False)):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
 from semicdvl.raster.io.band_scaling import BandScaling
-from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch, fit_radiometric_match
+from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, Stretch, fit_radiometric_match
 
 STRETCH_CHOICES = ("auto", "each")
 """One stretch for both dates where their values are comparable, or one for each; or LOW,HIGH in data values."""
@@ -148,8 +148,10 @@ def _choose_physical_stretches(
     if any(eight_bit) and stretch == "auto":
         other = _bring_to_8_bit(after, before) if eight_bit[0] else _bring_to_8_bit(before, after)
         return (DateStretch(None), other) if eight_bit[0] else (other, DateStretch(None))
-    if stretch == "each" or not _have_common_range(*each):
+    if stretch == "each":
         return _leave_8_bit(each, eight_bit)
+    if not _have_common_range(*each):
+        return _match_units(before, after, each)
     common = _measure_values(*values)
     return DateStretch(common), DateStretch(common)
 
@@ -168,9 +170,8 @@ def _bring_to_8_bit(date: StoredDate, grey: StoredDate) -> DateStretch:
     in_range = all(band_N.size and band_N.min() >= 0 and band_N.max() <= 255 for band_N in values)
     if in_range and _have_common_range(own, wanted):
         return DateStretch(Stretch(np.zeros(bands), np.full(bands, 255.0)), "its values are grey values already")
-    match = fit_radiometric_match(grey.sample, replace(date.sample, data_CHW=_scale_freely(date, own)))
-    ranges_gain_C = (wanted.high_C - wanted.low_C) / 255
-    if match is not None and (np.abs(np.log(match.gain_C / np.maximum(ranges_gain_C, 1e-6))) <= MAX_LOG_GAIN).all():
+    match = _fit_match(grey.sample, date, own, expected_gain_C=(wanted.high_C - wanted.low_C) / 255)
+    if match is not None:
         note = "the other date has 8 bits: the values were matched to it, with gain and offset per band"
         return DateStretch(match.compose(own, bands), note)
     # The 0.5 and 99.5 % of both dates become equal.
@@ -178,6 +179,32 @@ def _bring_to_8_bit(date: StoredDate, grey: StoredDate) -> DateStretch:
     low_C = own.low_C - wanted.low_C * gain_C
     note = "the other date has 8 bits: the ranges of both were made equal per band, which is a guess"
     return DateStretch(Stretch(low_C, low_C + 255.0 * gain_C), note)
+
+
+def _match_units(
+    before: StoredDate, after: StoredDate, each: tuple[Stretch, Stretch]
+) -> tuple[DateStretch, DateStretch]:
+    """Return the stretches of dates in other units: the after image is matched to the before image if that is possible.
+
+    Otherwise each has its own stretch, whose limits depend on what changed.
+    """
+    reference = replace(before.sample, data_CHW=_scale_freely(before, each[0]))
+    match = _fit_match(reference, after, each[1], expected_gain_C=np.ones(len(each[0].low_C)))
+    if match is None:
+        note = "the values of the dates are in other units or ranges, so each date has its own stretch"
+        return DateStretch(each[0]), DateStretch(each[1], note)
+    note = "the values of the dates are in other units: they were matched, with gain and offset per band"
+    return DateStretch(each[0]), DateStretch(match.compose(each[1], len(each[1].low_C)), note)
+
+
+def _fit_match(
+    reference: OverviewSample, date: StoredDate, own: Stretch, *, expected_gain_C: NDArray[np.float64]
+) -> RadiometricMatch | None:
+    """Fit the grey values of a date in its own stretch to a reference; None where little of the ground agrees on it."""
+    match = fit_radiometric_match(reference, replace(date.sample, data_CHW=_scale_freely(date, own)))
+    if match is None or (np.abs(np.log(match.gain_C / np.maximum(expected_gain_C, 1e-6))) > MAX_LOG_GAIN).any():
+        return None
+    return match
 
 
 def _scale_freely(date: StoredDate, stretch: Stretch) -> NDArray[np.float64]:
