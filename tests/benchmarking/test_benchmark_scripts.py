@@ -5,8 +5,11 @@ import sys
 from argparse import Namespace
 from types import ModuleType
 
+import numpy as np
 import pytest
 from tests.support.paths import ROOT
+
+from semicdvl.metrics.semantic import SemanticCounts
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -46,3 +49,13 @@ def test_both_augmentations_give_the_same_pictures(size_px: int) -> None:
     grey, masks = bench.compare_samples(bench.render_sources(2, size_px), Namespace(crop=64))
     assert grey < 6, "grey values of 255; edges of a synthetic city are sharp at this size"
     assert masks < 0.03
+
+
+def test_naming_is_scored_apart_from_finding() -> None:
+    """A network that finds no change but names every class right has a SeK of 1 by the true change alone."""
+    bench = script("class_naming")
+    counts = {"found": [[4, 2, 1], [0, 0, 0], [0, 0, 0]], "given": [[4, 0, 0], [0, 2, 0], [0, 0, 1]]}
+    found, given = (SemanticCounts(np.array(one), np.array(one), *np.zeros((2, 2, 2), int)) for one in counts.values())
+    scores = bench.NamingScores(np.array([[6, 0], [2, 2]]), found, given)
+    assert scores.accuracy == 0.8 and scores.iou_K.tolist() == [0.75, 0.5]
+    assert scores.found.scores.sek <= 0 and scores.given.scores.sek == 1
