@@ -3,13 +3,20 @@
 import importlib.util
 import sys
 from argparse import Namespace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.support.dataset_files import save
 from tests.support.paths import ROOT
+from tests.support.tiny_training import HOUSE_PROMPTS, ColourVLM
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.data.readers.folder import read_folder
 from semicdvl.metrics.semantic import SemanticCounts
+from semicdvl.pseudo_labels.generate import generate_labels
+from semicdvl.pseudo_labels.store import PseudoLabelStore
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -59,3 +66,24 @@ def test_naming_is_scored_apart_from_finding() -> None:
     scores = bench.NamingScores(np.array([[6, 0], [2, 2]]), found, given)
     assert scores.accuracy == 0.8 and scores.iou_K.tolist() == [0.75, 0.5]
     assert scores.found.scores.sek <= 0 and scores.given.scores.sek == 1
+
+
+def test_table_6_by_hand(tmp_path: Path) -> None:
+    """A new house; the VLM is sure of it and of half of the grass, and finds a second one where there is none."""
+    bench = script("table6")
+    label = np.zeros((10, 10), np.uint8)
+    before, after = np.full((2, 10, 10, 3), (0, 250, 0), np.uint8)
+    after[2:4, 2:6] = after[6:8, 2:6] = (250, 0, 0)
+    before[:, 6:] = after[:, 6:] = (0, 100, 0)
+    label[2:4, 2:6] = 255
+    for folder, image in (("A", before), ("B", after), ("label", label)):
+        save(tmp_path / folder / "x.png", image)
+    pairs = read_folder(tmp_path).pairs
+    settings = CEGSettings(min_area_px=1)
+    list(generate_labels(pairs, vlm=ColourVLM(), prompts=HOUSE_PROMPTS, settings=settings, root=tmp_path / "store"))
+    store = PseudoLabelStore.open(tmp_path / "store")
+    pixel, instance = (
+        bench.Row("", CEGSettings(level=level, gamma=0.8, min_area_px=1), ()) for level in ("pixel", "instance")
+    )
+    assert bench.measure_row(pixel, pairs, store) == pytest.approx((50, 100 * 2 / 3, 50, 100 * 2 / 3, 60))
+    assert bench.measure_row(instance, pairs, store) == pytest.approx((50, 100 * 2 / 3, 50, 100 * 2 / 3, 100))

@@ -1,4 +1,4 @@
-"""GMCD: a graph network that learns, on the pair itself, from the certain parts of a difference map.
+"""In the spirit of GMCD: a graph network that learns, on the pair itself, from the certain parts of a difference map.
 
 Source: Tang et al., "An unsupervised remote sensing change detection method based on multiscale graph convolutional
 network and metric learning", TGRS 2021. Its code and constants are not public: **the idea is theirs, all constants and
