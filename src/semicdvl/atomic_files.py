@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -32,14 +31,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    try:
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    try:  # the name is known before the file is there: a signal may come as soon as it is
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise make_output_error(path, error) from error
-    temporary = Path(name)
-    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -67,13 +62,10 @@ def write_folder_atomically(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _write_locked_folder(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
-        temporary.chmod(0o755)
-    except OSError as error:
-        raise make_output_error(path, error) from error
-    try:
+        temporary.mkdir()
         yield temporary
         replace_folder(temporary, path)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from semicdvl.atomic_files import write_folder_atomically, write_json
+from semicdvl.atomic_files import write_atomically, write_folder_atomically, write_json
 from semicdvl.outputs import exchange
 from semicdvl.outputs.exchange import exchange_paths, sweep_unfinished_files, write_file_set
 from semicdvl.outputs.locks import lock_output
@@ -155,3 +155,24 @@ def test_records_are_on_the_disk_before_they_get_their_name(tmp_path: Path, monk
     with killed_at(1000, monkeypatch) as seen:
         write_json(tmp_path / "run.json", {})
     assert seen == ["fsync", "replace"] or seen == ["fsync", "rename"]
+
+
+@pytest.mark.parametrize("name", ["open", "mkdir"])
+def test_a_signal_as_soon_as_the_unfinished_output_is_there_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes while the system makes the file: its name must be known by then."""
+    real = getattr(os, name)
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        handle = real(*arguments, **options)
+        if handle is not None:
+            os.close(handle)
+        raise KeyboardInterrupt
+
+    write = {"open": lambda: write_atomically(tmp_path / "a.bin"), "mkdir": lambda: write_file_set(tmp_path)}[name]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, interrupt)
+        with pytest.raises(KeyboardInterrupt), write():
+            pass
+    assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,7 @@ import ctypes
 import errno
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -127,9 +128,9 @@ def write_file_set(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
-    work: Path | None = None
+    work = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
     try:
-        work = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))
+        work.mkdir()
         yield work
         sync_files(work)
         work.replace(folder / READY_SET)
@@ -137,8 +138,7 @@ def write_file_set(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise make_output_error(folder, error) from error
     finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def finish_file_set(folder: Path) -> None:
