@@ -23,7 +23,7 @@ from semicdvl.data.images import read_rgb
 from semicdvl.data.split_file import SPLIT_FORMAT, read_split, write_split
 from semicdvl.detection import pipeline
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.errors import DataError, InputError
+from semicdvl.errors import DataError, InputError, OutputError
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.raster.vector.reading import read_layer
 from semicdvl.types import PairFiles, Split
@@ -169,6 +169,13 @@ def test_pixels_without_a_size_are_refused(scale: list[float], tmp_path: Path) -
         open_pair(tmp_path / "before.tif", OLD / "after.tif")
 
 
+def test_a_directory_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    content = TiffFile((OLD / "before.tif").read_bytes()).build({}, following=2**32 - 1)
+    (tmp_path / "before.tif").write_bytes(content)
+    with pytest.raises(InputError, match=r"before\.tif.*(damaged|cannot be opened)"):
+        open_pair(tmp_path / "before.tif", OLD / "after.tif")
+
+
 def test_a_patch_of_gigabytes_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(tmp_path / "a.tif")
     content = TiffFile((tmp_path / "a.tif").read_bytes()).build({WIDTH: (LONG, [2**31 - 1])})
@@ -203,3 +210,32 @@ def test_a_view_that_never_ends_is_refused(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(InputError, match="holds the view 'endless' of more than 5,000,000 rows"):
         read_layer(tmp_path / "a.gpkg", layer="changes")
+
+
+# ------------------------------------------------------------------------------------------------ what kills leave
+def test_a_batch_that_was_killed_after_a_result_took_its_place_is_swept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pairs.csv").write_text(f"before,after,name\n{OLD / 'before.tif'},{OLD / 'after.tif'},one\n")
+    words = ("detect", "--pairs", tmp_path / "pairs.csv", "-o", tmp_path / "out", "--method", "cva")
+    assert command(capsys, *words)[0] == 0
+    (tmp_path / "out" / ".one.partial" / "tiles").mkdir(parents=True)
+    (tmp_path / "out" / ".one.partial" / "tiles" / "00000.json").write_text("{}")
+    (tmp_path / "out" / ".one.lock").write_text('{"pid": 1073741824, "host": "elsewhere", "since": "then"}')
+    assert command(capsys, *words)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "one", "pairs.json"]
+
+
+def test_an_adaptation_that_could_not_write_its_record_can_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semicdvl.training.self_training import run as adaptation
+
+    def fail(path: Path, _: Any) -> None:
+        path.parent.mkdir(parents=True)
+        raise OutputError(f"{path}: cannot be written (No space left on device).")
+
+    monkeypatch.setattr(adaptation, "write_json", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        adaptation._claim_folder(tmp_path / "run", {"inputs": 1}, asked={})
+    assert not (tmp_path / "run").exists()

@@ -152,6 +152,14 @@ def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder
             raise
 
 
+def sweep_work_folder(out: Path) -> None:
+    """Remove what is left of the run that made a finished result, where it was killed between its last steps."""
+    folder = out.parent / f".{out.name}.partial"
+    if folder.is_dir() or (out.parent / f".{out.name}.lock").exists():
+        with contextlib.suppress(OutputError), lock_output(out):  # somebody else is at work on it
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _prepare_folder(folder: Path, parts: Mapping[str, Any]) -> WorkFolder:
     """Keep the tiles of a run with the same key; otherwise start from the beginning."""
     partial, key = WorkFolder(folder / "tiles", folder / "result"), hash_values(WORK_FOLDER_FORMAT, dict(parts))

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import SemicdvlError, WorkerError
 from semicdvl.pseudo_labels.generate import PseudoLabeler
-from semicdvl.pseudo_labels.locks import lock_for_writing
+from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
 from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import PairFiles
@@ -48,8 +49,10 @@ def fill_with_workers(
         StoreError: a worker's VLM differs from the store's; else as in `generate.generate_labels`.
         WorkerError: a worker died.
     """
-    store = PseudoLabelStore.create(root, spec)
-    with lock_for_writing(root):
+    with ExitStack() as held:
+        held.enter_context(leave_no_empty_store(root))
+        store = PseudoLabelStore.create(root, spec)
+        held.enter_context(lock_for_writing(root))
         if workers.engine == "ray":
             from semicdvl.pseudo_labels.ray_executor import fill_on_ray
 

@@ -24,7 +24,7 @@ from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.pseudo_labels.locks import lock_for_writing
+from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
 from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments, VLMLabels
 
@@ -110,10 +110,11 @@ def generate_labels(
         OutputError: the store cannot be written.
     """
     spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
-    labeler = PseudoLabeler(PseudoLabelStore.create(root, spec), settings, vlm, features)
-    with lock_for_writing(root):
-        for pair in pairs:
-            yield labeler.label_pair(pair)
+    with leave_no_empty_store(root):
+        labeler = PseudoLabeler(PseudoLabelStore.create(root, spec), settings, vlm, features)
+        with lock_for_writing(root):
+            for pair in pairs:
+                yield labeler.label_pair(pair)
 
 
 PairEvents = tuple[ChangeEvents | None, ...]

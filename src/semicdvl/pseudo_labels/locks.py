@@ -18,6 +18,7 @@ from pathlib import Path
 import portalocker
 from portalocker.exceptions import LockException
 
+from semicdvl.atomic_files import leave_nothing_if_refused
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.outputs.messages import make_output_error
 
@@ -44,6 +45,24 @@ def lock_for_writing(root: Path) -> Iterator[None]:
             _remove_leftovers(root)
         with contextlib.suppress(LockException):
             portalocker.lock(handle, SHARED)
+        yield
+
+
+@contextlib.contextmanager
+def leave_no_empty_store(root: Path) -> Iterator[None]:
+    """Remove a store that the block made if it is refused before any pair was labelled, and nobody else fills it."""
+
+    def is_worth_keeping() -> bool:
+        if any((root / "labels").glob("*/*.json")):
+            return True
+        with contextlib.suppress(OSError), (root / LOCK_FOLDER / "writing").open("rb") as handle:
+            try:
+                portalocker.lock(handle, EXCLUSIVE | NON_BLOCKING)
+            except LockException:
+                return True  # others are writing, or it cannot be told
+        return False
+
+    with leave_nothing_if_refused(root, keep=is_worth_keeping):
         yield
 
 

@@ -32,7 +32,7 @@ from semicdvl.detection.batch.outcomes import (
 from semicdvl.detection.batch.pairs_table import BatchPair, PairsTable
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, check_config, follow_detector
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
-from semicdvl.detection.output_folder import check_output_folder
+from semicdvl.detection.output_folder import check_output_folder, sweep_work_folder
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import read_run_record
 from semicdvl.detection.tiles.tile_runner import TileExecutor
@@ -113,7 +113,9 @@ def _process_pair(
     try:
         fingerprint = _fingerprint_earlier(pair, out, detector, config)
         state = "kept" if fingerprint is not None and _has_result(out, fingerprint) else "done"
-        if state == "done":
+        if state == "kept":
+            sweep_work_folder(out)
+        else:
             write_detection(
                 pair.before,
                 pair.after,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 
 from semicdvl.errors import InputError
@@ -70,9 +71,12 @@ def open_image_reader(
                 scaling=BandScaling.read(tagged, selected),
                 never_measured=never_measured,
             )
-        except BaseException:
+        except BaseException as error:
             dataset.close()
             views.close()
+            if isinstance(error, CPLE_BaseError):  # of GDAL itself, where rasterio asks for what it finds in no header
+                remedy = "Copy it with gdal_translate, or take it from its source again"
+                raise InputError(resolved.display_name, f"The file is damaged ({error})", remedy) from error
             raise
 
 

@@ -9,6 +9,7 @@ Everything can be interrupted; the same command resumes.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -257,4 +258,10 @@ def _claim_folder(run: Path, cut_from: dict[str, Any], *, asked: dict[str, Any])
             )
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise OutputError(f"{run}: exists and was not made by `semicdvl adapt`. Give a new folder with -o.")
-    write_json(path, {"format": FORMAT, "key": key, "question": question, **cut_from, "asked": asked})
+    try:
+        write_json(path, {"format": FORMAT, "key": key, "question": question, **cut_from, "asked": asked})
+    except OutputError:  # a full disk: a folder without its record would be taken for somebody else's
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+            run.rmdir()
+        raise
