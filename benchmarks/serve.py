@@ -5,8 +5,8 @@
 
 Tiles: 256 px tiles of a COG at all levels, the same random tiles for both, 8 at a time: by 8 threads that ask the
 server over HTTP, and by 8 threads that read and encode with rio-tiler in their own process. Printed are p50 and p95 of
-both in milliseconds, their ratio, the processor time per tile, and the server's memory during the run. Keys: the median and p95 of the time from a
-key to the frame in which the next object is drawn, against a key that does nothing.
+both in milliseconds, their ratio, the processor time per tile, and the server's memory during the run. Keys: the median
+and p95 of the time from a key to the frame in which the next object is drawn, against a key that does nothing.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city_patches
 
 HEIGHT, WIDTH = 330, 270
+GRASS = (110, 170, 80)
 VLM = "--vlm semicdvl.vlms.models.fake:build_fake --find building --background grass,water --level pixel --gamma 0.5"
 TILES = "--tile 64 --overlap 16"
 RECIPE = """
@@ -62,6 +63,7 @@ class Drill:
         spread_s: a signal comes up to so much later.
         earlier: what lies at OUT before, a folder of the inputs.
         reads: image that the command reads as long as it works.
+        compared: names of the files that are equal after equal runs; empty: all.
         replaces: whether an earlier result at OUT is computed again and replaced, not kept or resumed.
     """
 
@@ -70,10 +72,11 @@ class Drill:
     spread_s: float = 0.5
     earlier: str = ""
     reads: str = ""
+    compared: tuple[str, ...] = ()
     replaces: bool = False
 
 
-ADAPT = "--patch-px 64 --patches 12 --steps 4 --backbone test_resnet --pretrained none --device cpu --gsd 0.5"
+ADAPT = "--patch-px 64 --patches 12 --steps 4 --backbone test_resnet --pretrained none --device cpu --gsd 1"
 DRILLS = {
     "detect": Drill(
         f"detect before.tif after.tif -o OUT --method cva {TILES}",
@@ -104,9 +107,14 @@ DRILLS = {
     "pseudo": Drill(f"pseudo patches -o OUT --device cpu {VLM}", "out/labels/*/*.json"),
     "train": Drill("train recipe.toml -o OUT", "out/state/0*", 1.5),
     "adapt": Drill(
-        f"adapt before.tif after.tif -o OUT {VLM} {ADAPT}", "out/adapt/store/labels/*/*.json", 2.0, reads="after.tif"
+        f"adapt town1.tif town2.tif -o OUT {VLM} {ADAPT}", "out/adapt/store/labels/*/*.json", 2.0, reads="town2.tif"
     ),
-    "benchmark": Drill("benchmark suite.toml -o OUT --jobs 0", "out/jobs/*.result.json", 2.0),
+    "benchmark": Drill(
+        "benchmark suite.toml -o OUT --jobs 0",
+        "out/jobs/*.result.json",
+        2.0,
+        compared=("model.safetensors", "results.csv", "table.md", "report.html", "split.json"),  # keys hold times
+    ),
     "evaluate": Drill("evaluate OUT --truth changes.gpkg --sample 20", spread_s=1.0, earlier="map", replaces=True),
     "suggest": Drill("suggest OUT -n 3 --patch-px 32", spread_s=1.0, earlier="map", replaces=True),
     "export": Drill("export net -o OUT.onnx", spread_s=1.0, replaces=True),
@@ -136,6 +144,13 @@ def make_inputs(home: Path) -> None:
         place = Affine(1, 0, 500_000, 0, -1, 5_000_000)
         with rasterio.open(home / f"{name}.tif", "w", crs="EPSG:32632", transform=place, **profile) as target:
             target.write(image_CHW)
+    for name, houses in (("town1", 1), ("town2", 3)):
+        town_CHW = np.clip(rng.normal(0, 3, (3, 128, 160)) + np.array(GRASS)[:, None, None], 1, 255)
+        for row, col in ((8, 70), (40, 30), (90, 100))[:houses]:
+            town_CHW[:, row : row + 20, col : col + 26] = 220
+        profile |= {"height": 128, "width": 160}
+        with rasterio.open(home / f"{name}.tif", "w", crs="EPSG:32632", transform=place, **profile) as target:
+            target.write(town_CHW.astype(np.uint8))
     gpd.GeoDataFrame(geometry=boxes, crs="EPSG:32632").to_file(home / "changes.gpkg", engine="pyogrio")
     write_city_patches(generate_city(CitySpec(size_px=(256, 256), seed=3)), home / "patches", size_px=64)
     (home / "pairs.csv").write_text("before,after,name\n" + "".join(f"before.tif,after.tif,p{n}\n" for n in range(3)))

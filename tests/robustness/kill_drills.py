@@ -100,6 +100,8 @@ class Place:
     def read(self) -> dict[str, Any]:
         """Return what was written, without times and without what differs by the place it lies in."""
         mine = [path for path in self.folder.rglob("*") if path.is_file() and path != self.log]
+        names = self.drill.compared
+        mine = [path for path in mine if not names or path.name in names or path.name.startswith((".part-", ".old-"))]
         return {str(path.relative_to(self.folder)): _read_file(path, self.folder) for path in sorted(mine)}
 
     @property
