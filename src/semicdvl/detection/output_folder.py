@@ -40,7 +40,7 @@ OUTPUT_FILES = (
 )
 EXTRA_OUTPUT_FILES = tuple(f"changes.{name}" for name in VECTOR_FORMATS if name != "gpkg")
 """The polygons in further formats, where the settings name some."""
-EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "suggest.gpkg", "suggest.html")
+EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "evaluation.qml", "suggest.gpkg", "suggest.html")
 """What `evaluate` and `suggest` add; it is replaced with the map it belongs to. A sample with answers in it stays."""
 REVIEW_FILES = ("review.sqlite", "reviewed.gpkg", "reviewed.qml", "review.json", "labels")
 """What a person made of a result in the review page; another run into the same folder leaves it there."""
