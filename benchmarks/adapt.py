@@ -161,7 +161,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="cities, and seeds of the training")
     parser.add_argument("--size", type=int, default=1024, help="side of the cities in pixels")
     parser.add_argument("--steps", type=int, default=AdaptConfig.steps)
-    parser.add_argument("--level", default="mixed", choices=("instance", "mixed", "pixel"), help="kind of labels")
+    parser.add_argument(
+        "--level", default="mixed", choices=("instance", "mixed", "pixel", "residual"), help="kind of labels"
+    )
     parser.add_argument("--backbone", default=AdaptConfig.backbone, help="network instead of the default")
     parser.add_argument("--real", type=Path, help="a folder of labelled pairs (A, B, label) instead of the cities")
     parser.add_argument("--gsd", type=float, help="its metres per pixel")

@@ -106,6 +106,7 @@ class DataConfig(ConfigSection):
     crop_px: int = Field(256, ge=32, le=2048, description="side of a training crop")
     scale: tuple[float, float] = Field((0.8, 1.2), description="range of a training pair's new long side over the old")
     rot90: bool = Field(False, description="also turn crops by quarter turns; sensible for views from above")
+    hflip: float = Field(0.5, ge=0, le=1, description="probability of a flip left to right")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a flip top to bottom")
     paired_looks: bool = Field(
         False,
@@ -216,8 +217,10 @@ class TrainConfig(ConfigSection):
     labelled_batch: int = Field(8, ge=1, description="labelled pairs per batch, in each process")
     unlabelled_batch: int = Field(8, ge=1, description="unlabelled pairs per batch and process, where used")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make up one optimiser step")
-    optimizer: Literal["sgd", "adamw", "adam"] = Field(
-        "sgd", description="SGD is the paper's; runs of hundreds of steps want AdamW"
+    optimizer: Literal["sgd", "adamw", "adam", "lbfgs"] = Field(
+        "sgd",
+        description="SGD is the paper's; runs of hundreds of steps want AdamW; lbfgs fits at once a network that"
+        " decides pixel by pixel, such as vlm_prior",
     )
     lr: float = Field(0.02, gt=0, description="learning rate of the encoder")
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of everything else, as a multiple of lr")

@@ -31,8 +31,10 @@ Builder = Callable[..., Any]
 MOVED_BUILDERS = {
     "semicdvl.adapt.network:build": "semicdvl.training.self_training.network:build_siam_aerial",
     "semicdvl.vlms.fake:build": "semicdvl.vlms.models.fake:build_fake",
+    "vlm_prior": "semicdvl.training.few_labels.network:build_vlm_prior",
 }
-"""Builders of this package that files on disk name by an earlier place -> where they are."""
+"""Builders of this package that files on disk name by an earlier place, or that stand above the room of their kind ->
+where they are."""
 
 
 PLUGIN_MARK = "semicdvl_plugin"

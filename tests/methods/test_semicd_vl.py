@@ -341,3 +341,20 @@ def test_health_is_of_the_labels_in_use():
     assert (
         ours.diagnostics["confident_frac"] > public.diagnostics["confident_frac"]
     )  # this network's eval pass is the bolder one
+
+
+def test_without_the_strong_view_the_other_terms_stay_as_they_are():
+    """Batch norm sees the same batch, labelled pairs with weak views, so these terms are equal to the bit."""
+    whole, part = step(SemiCDVL()), step(SemiCDVL(strong_view=False))
+    gone = {name for name in whole if name.endswith("_strong")} | {"consistency", "contrastive_unlabelled"}
+    assert gone == whole.keys() - part.keys() and part.keys() < whole.keys()
+    assert all(torch.equal(part[name], whole[name]) for name in part)
+
+
+def test_guidance_weighs_less_the_more_pairs_are_labelled_where_that_is_asked_for():
+    method = SemiCDVL(lambda_vl=6.0, lambda_vl_end=3.0, full_guidance_labels=4)
+    assert [method.weigh_by_labels(count) for count in (1, 4)] == [method, method]
+    assert (method.weigh_by_labels(16).lambda_vl, method.weigh_by_labels(16).lambda_vl_end) == (1.5, 0.75)
+    assert SemiCDVL().weigh_by_labels(1000) == SemiCDVL()
+    with pytest.raises(ConfigError, match="full_guidance_labels must be"):
+        SemiCDVL(full_guidance_labels=-1)

@@ -41,6 +41,7 @@ class SemiCDVL(VLMGuidance):
     """Train as FixMatch, guided by a VLM's labels; the ablations of the paper's Tables 7 and 9 are single fields."""
 
     pseudo_from: PseudoLabelSource = "teacher_eval"  # the pass that predicts pseudo-labels
+    strong_view: bool = True  # learn from the strong view; False: labels, and the VLM's labels of the weak view, alone
 
     @classmethod
     def official(cls, **changes: Any) -> SemiCDVL:
@@ -81,6 +82,8 @@ class SemiCDVL(VLMGuidance):
             DataError: there is no unlabelled batch, or it has no VLM labels.
         """
         unlabelled = require_unlabelled(unlabelled, method="semicd_vl")
+        if not self.strong_view:
+            return self._learn_without_strong_view(model, labelled, unlabelled, progress)
         from_teacher = label_weak_view(teacher, unlabelled)
         out_x, out_w = forward_labelled_and_weak(model, labelled, unlabelled, heads=self.heads)
         own = from_teacher if self.pseudo_from == "teacher_eval" else PseudoLabelMaps.from_logits(out_w.change_BKHW)
@@ -95,6 +98,16 @@ class SemiCDVL(VLMGuidance):
             terms["consistency"] = 0.0 * terms["consistency"]
         terms |= self.semantic_terms(out_x, labelled)
         views = GuidedViews(labelled, unlabelled, out_x, out_w, ((strong, out_s),))
+        return terms | self.guidance_terms(views, progress, method="semicd_vl")
+
+    def _learn_without_strong_view(
+        self, model: nn.Module, labelled: LabelledBatch, unlabelled: UnlabelledBatch, progress: TrainingProgress
+    ) -> dict[str, Tensor]:
+        """Return the terms of labelled pairs and weak views: nothing is a consistency between views."""
+        out_x, out_w = forward_labelled_and_weak(model, labelled, unlabelled, heads=self.heads)
+        terms = {"supervised": self.supervised_term(out_x.change_BKHW, labelled.label_BHW) / 2}
+        terms |= self.semantic_terms(out_x, labelled)
+        views = GuidedViews(labelled, unlabelled, out_x, out_w, ())
         return terms | self.guidance_terms(views, progress, method="semicd_vl")
 
     def _fixmatch_terms(

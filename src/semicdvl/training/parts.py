@@ -21,6 +21,7 @@ from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
 from semicdvl.errors import ConfigError, DataError, StoreError
 from semicdvl.methods import create_method
+from semicdvl.methods.common.guidance import VLMGuidance
 from semicdvl.pseudo_labels.published_png import PublishedLabels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.registry import build_part
@@ -108,6 +109,11 @@ def _check_vlm_classes(recipe: Recipe, store: PseudoLabelStore) -> None:
         raise ConfigError(
             f"{store.root}: was made with other prompts, or another `changing`, than the recipe's. {remedy}"
         )
+
+
+def weigh_guidance(method: Method, split: Split) -> Method:
+    """Return the method with its guidance weighted by the number of labelled pairs, where its settings ask for that."""
+    return method.weigh_by_labels(len(split.labelled)) if isinstance(method, VLMGuidance) else method
 
 
 def read_dataset(config: DataConfig, root: Path) -> ChangeDataset:
@@ -223,7 +229,9 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> VLMLabelS
 def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup) -> LoaderOptions:
     """Return how the recipe's pairs are loaded and augmented."""
     return LoaderOptions(
-        weak=WeakAugmentation(scale=recipe.data.scale, vflip=recipe.data.vflip, rot90=recipe.data.rot90),
+        weak=WeakAugmentation(
+            scale=recipe.data.scale, hflip=recipe.data.hflip, vflip=recipe.data.vflip, rot90=recipe.data.rot90
+        ),
         strong=StrongAugmentation(paired=recipe.data.paired_looks),
         strong_views=method.strong_views,
         label_values=recipe.data.label_values,

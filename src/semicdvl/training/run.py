@@ -14,6 +14,7 @@ from rich.console import Console
 from semicdvl.atomic_files import leave_nothing_if_refused, write_json
 from semicdvl.checkpoint import build_network, read_run_stretch, record_stretch
 from semicdvl.config import Recipe
+from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import check_split, load_train_batches
 from semicdvl.data.pair_checks import check_all_pair_files, measure_pairs_stretch
 from semicdvl.data.samples import LoaderOptions
@@ -24,9 +25,17 @@ from semicdvl.training.batches import TrainingBatch
 from semicdvl.training.checkpoint import check_last_checkpoint, find_last_checkpoint
 from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import ProcessGroup, join_process_group
+from semicdvl.training.few_labels import fit
 from semicdvl.training.length import TrainingLength, compute_training_length
 from semicdvl.training.loop import run_training_loop
-from semicdvl.training.parts import build_loader_options, build_method, make_split, open_label_source, teach_classes
+from semicdvl.training.parts import (
+    build_loader_options,
+    build_method,
+    make_split,
+    open_label_source,
+    teach_classes,
+    weigh_guidance,
+)
 from semicdvl.training.run_record import TrainedRun, finish_record, read_training_result, record_split, start_record
 from semicdvl.training.validation import build_run_validator, score_test_pairs, score_vlm_alone
 from semicdvl.types import Method, Split, VLMLabelSource
@@ -57,11 +66,14 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         return read_training_result(record, run)
     method = build_method(recipe)
     split = make_split(recipe.data, select=config.select)
-    method = teach_classes(recipe, method, split)
+    method = weigh_guidance(teach_classes(recipe, method, split), split)
     store = open_label_source(recipe, method, split)
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
     check_compatibility(recipe, method, model)
+    at_once = config.optimizer == fit.OPTIMIZER
+    if at_once:
+        fit.check_fit(recipe, method, model)
     trained, held_out = split.labelled + split.unlabelled, split.val + split.test
     stretch = read_run_stretch(record) or measure_pairs_stretch(trained, held_out=held_out)
     loading = replace(build_loader_options(recipe, method, processes), stretch=stretch)
@@ -77,16 +89,16 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         if (leaks := describe_leaks(record["split"])) is not None:
             Console(stderr=True, quiet=quiet).print(leaks, style="yellow", markup=False, soft_wrap=True)
 
-    result = run_training_loop(
-        model,
-        method,
-        recipe,
-        length=length,
-        batches=_build_loader(recipe, method, split, store=store, length=length, loading=loading),
-        validate=build_run_validator(recipe, split, processes, stretch=stretch),
-        run=run,
-        quiet=quiet,
-    )
+    validate = build_run_validator(recipe, split, processes, stretch=stretch)
+    if at_once:
+        cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=stretch)
+        data = fit.FitData(split, store, cache)
+        result = fit.fit_at_once(model, method, recipe, data, validate=validate, run=run, quiet=quiet)
+    else:
+        batches = _build_loader(recipe, method, split, store=store, length=length, loading=loading)
+        result = run_training_loop(
+            model, method, recipe, length=length, batches=batches, validate=validate, run=run, quiet=quiet
+        )
     processes.wait_for_all()  # the first one has written the weights
     test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes, stretch=stretch)
     if isinstance(store, PseudoLabelStore) and processes.is_main:

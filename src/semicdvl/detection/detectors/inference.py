@@ -173,11 +173,23 @@ def prepare_for_inference(
     if precision not in PRECISION_DTYPES:
         raise ConfigError(f"precision '{precision}' is unknown. Known: {', '.join(get_args(Precision))}.")
     if compiled:
+        refuse_untraceable(network, remedy="Leave out --compile")
         _check_compiler()
     kept = CHANGE_HEAD_ONLY if compiled else heads
     ready, count = fold_batch_norms(keep_heads(network, kept), heads=kept)
     ready = ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
     return InferenceNetwork(ready, folded=count, precision=precision, compiled=compiled, heads=kept).eval()
+
+
+def refuse_untraceable(network: nn.Module, *, remedy: str) -> None:
+    """Refuse a network that does more than its layers compute.
+
+    Raises:
+        ConfigError: its attribute `untraceable` says why.
+    """
+    reason = getattr(network, "untraceable", None)
+    if reason is not None:
+        raise ConfigError(f"This network can be neither compiled nor exported: {reason}. {remedy}.")
 
 
 def keep_heads(network: nn.Module, heads: frozenset[str]) -> nn.Module:

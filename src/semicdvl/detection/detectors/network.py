@@ -114,10 +114,13 @@ class NetworkDetector(Detector):
     ) -> NDArray[np.float32]:
         """Return P(changed), and the maps of the classes of each date where they are known, as PHW.
 
-        The network works at the resolution of the images, so `gsd_m` is not used.
+        A network works at the resolution of the images; one that measures in metres is told `gsd_m` where it is known.
         """
         import torch
 
+        tell_gsd = getattr(getattr(self.network, "network", self.network), "set_ground_sampling", None)
+        if tell_gsd is not None and gsd_m is not None:
+            tell_gsd(gsd_m)
         device, classes = next(self.network.parameters()).device, self.date_classes
         with torch.inference_mode():
             dates_BCHW = [_normalise_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]

@@ -33,6 +33,7 @@ from semicdvl.detection.detectors.inference import (
     HeadLogits,
     fold_batch_norms,
     keep_heads,
+    refuse_untraceable,
 )
 from semicdvl.detection.detectors.onnx import (
     CLASS_OUTPUT_NAMES,
@@ -134,6 +135,7 @@ def export_network(
         OutputError: the file cannot be written.
     """
     _check_request(path)
+    refuse_untraceable(network, remedy="Use the run itself: detect --model RUN")
     heads = CHANGE_HEAD_ONLY if classes is None else SEGMENTATION
     logits = HeadLogits(fold_batch_norms(keep_heads(network, heads), heads=heads)[0], heads).eval()
     with write_atomically(path) as temporary:

@@ -13,8 +13,8 @@ public code, where it guides FixMatch. On UniMatch and UniMatch V2 nobody has pu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class VLMGuidance(PseudoLabelTerm):
     vlm_guidance: bool = True  # learn from the VLM's labels at all; False leaves FixMatch (and the contrastive term)
     lambda_vl: float = 0.1  # weight of the VLM terms at the first step ...
     lambda_vl_end: float = 0.0  # ... and after the last one, linear in between
+    full_guidance_labels: int | None = None  # with more labelled pairs than this the VLM terms weigh less: as 1 / pairs
     dual_head: bool = True  # a change head of its own for the VLM's labels; False: they train the head that is used
     decoupled: bool = True  # the VLM's single-date labels train a segmentation decoder
     vlm_on_labelled: bool = True  # VLM change term on labelled pairs too (official); False: only the true label there
@@ -72,6 +73,16 @@ class VLMGuidance(PseudoLabelTerm):
     def uses_vlm(self) -> bool:
         """Whether batches must contain the VLM's labels."""
         return self.vlm_guidance
+
+    def weigh_by_labels(self, labelled: int) -> Self:
+        """Return the method with the VLM terms weighted for this number of labelled pairs; only on request.
+
+        With `full_guidance_labels` = 4 the VLM counts as much as four labelled pairs, however many there are.
+        """
+        if self.full_guidance_labels is None or labelled <= self.full_guidance_labels:
+            return self
+        share = self.full_guidance_labels / labelled
+        return replace(self, lambda_vl=share * self.lambda_vl, lambda_vl_end=share * self.lambda_vl_end)
 
     @property
     def guidance_heads(self) -> frozenset[str]:
@@ -100,7 +111,7 @@ class VLMGuidance(PseudoLabelTerm):
         terms: dict[str, Tensor] = {}
         if self.lambda_c > 0:
             terms |= self._contrastive_terms(views)
-            if not self.uses_pseudo_labels(progress):
+            if views.strong and not self.uses_pseudo_labels(progress):
                 terms[PSEUDO_TERM] = 0.0 * terms[PSEUDO_TERM]
         if self.vlm_guidance:
             vlm = require_vlm_labels(views.unlabelled, method=method)
@@ -108,7 +119,7 @@ class VLMGuidance(PseudoLabelTerm):
             terms |= self._vlm_terms("labelled", views.out_labelled, views.labelled.vlm, weight=weight)
             terms |= self._vlm_terms("weak", views.out_weak, vlm, weight=weight)
             of_views = [self._vlm_terms("strong", out, view.vlm, weight=weight) for view, out in views.strong]
-            terms |= _average_terms(of_views)
+            terms |= _average_terms(of_views) if of_views else {}
         return terms
 
     def _compute_lambda_vl(self, progress: TrainingProgress) -> float:
@@ -123,7 +134,8 @@ class VLMGuidance(PseudoLabelTerm):
         loss_x = losses.balanced_contrastive_loss(distance_x_BHW, views.labelled.label_BHW, margin=margin, form=form)
         losses_s = [self._contrastive_of_view(view, out, margin=margin) for view, out in views.strong]
         weight = self.lambda_c / 2
-        return {"contrastive_labelled": weight * loss_x, PSEUDO_TERM: weight * _average(losses_s)}
+        terms = {"contrastive_labelled": weight * loss_x}
+        return terms | ({PSEUDO_TERM: weight * _average(losses_s)} if losses_s else {})
 
     def _contrastive_of_view(self, view: StrongView, out: Outputs, *, margin: float) -> Tensor:
         """Return the contrastive loss of a strong view against confident pseudo-labels."""

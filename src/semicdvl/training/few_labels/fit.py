@@ -1,0 +1,204 @@
+"""Fit a network with few weights at once: no steps over crops, but the minimum over all training pairs.
+
+The loss terms are those of the method. Since such a network decides pixel by pixel, a sample of a pair's pixels does
+for the pair: the method is shown images that are one pixel high. With a penalty on the squared weights the sum is
+convex, so neither a learning rate nor an order of the pairs has a part in the result, and it takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from semicdvl.config import Recipe
+from semicdvl.data.images import ImageCache
+from semicdvl.data.pairs import read_pair
+from semicdvl.errors import ConfigError, DataError, DivergedError
+from semicdvl.pseudo_labels.quality import select_evenly
+from semicdvl.training.checkpoint import FitResult, TrainingCheckpoint
+from semicdvl.training.distributed import join_process_group
+from semicdvl.training.log import TrainingLog
+from semicdvl.types import (
+    IGNORE,
+    LabelledBatch,
+    Method,
+    Outputs,
+    PairFiles,
+    Split,
+    TrainingProgress,
+    UnlabelledBatch,
+    VLMLabelSource,
+    VLMTargets,
+)
+
+OPTIMIZER = "lbfgs"
+PIXELS = 4000
+"""Pixels that are drawn from each pair."""
+
+
+@runtime_checkable
+class PixelwiseNetwork(Protocol):
+    """A network that decides pixel by pixel from inputs without a gradient, and so can be fitted at once."""
+
+    def describe_pixels(
+        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], pixels_P: NDArray[np.int64], *, labelled: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs DP and the logit P before training of some pixels of a training pair, by their flat index."""
+        ...
+
+    def decide_pixels(self, inputs_BDHW: Tensor, prior_BHW: Tensor) -> Outputs:
+        """Return the change logits of pixels."""
+        ...
+
+
+class _PixelView(nn.Module):
+    """Calls a pixelwise network with what it knows about pixels, as a method calls a network with images."""
+
+    def __init__(self, network: PixelwiseNetwork) -> None:
+        super().__init__()
+        self._network = (network,)
+
+    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
+        return self._network[0].decide_pixels(t1_BCHW, t2_BCHW[:, 0])
+
+
+@dataclass(frozen=True)
+class _PixelSample:
+    """Pixels of several pairs: inputs BD1P, logits before training B11P, and classes B1P."""
+
+    inputs_BDHW: Tensor
+    prior_BCHW: Tensor
+    label_BHW: Tensor
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a network is fitted to.
+
+    Attributes:
+        split: the pairs.
+        store: the VLM's labels of those without a true one; None: the method needs none.
+        cache: reads the files, with the meaning of the labels' values.
+    """
+
+    split: Split
+    store: VLMLabelSource | None
+    cache: ImageCache
+
+
+def check_fit(recipe: Recipe, method: Method, model: nn.Module) -> None:
+    """Refuse to fit at once what cannot be.
+
+    Raises:
+        ConfigError: the network does not decide pixel by pixel, or the method compares views of a pair.
+    """
+    if not isinstance(model, PixelwiseNetwork):
+        raise ConfigError(
+            f"train.optimizer = '{OPTIMIZER}' fits a network that decides pixel by pixel, and model "
+            f"'{recipe.model.name}' does not. Take adamw, or model 'vlm_prior'."
+        )
+    if method.uses_unlabelled and getattr(method, "strong_view", True):
+        raise ConfigError(
+            f"train.optimizer = '{OPTIMIZER}' has no strong views, which method '{recipe.method.name}' compares with. "
+            "Take 'supervised', or 'semicd_vl' with method.strong_view = false."
+        )
+
+
+def fit_at_once(
+    model: nn.Module,
+    method: Method,
+    recipe: Recipe,
+    data: FitData,
+    *,
+    validate: Callable[[nn.Module, torch.device], Mapping[str, float]],
+    run: Path,
+    quiet: bool = False,
+) -> FitResult:
+    """Fit `model` and leave its weights in RUN/model.safetensors; `train.steps` bounds the iterations.
+
+    Of the pairs without labels, `train.unlabelled_batch` are taken, evenly over their list.
+
+    Raises:
+        DataError: no training pair has a pixel with a label.
+        DivergedError: the loss is not a number.
+    """
+    assert isinstance(model, PixelwiseNetwork), "checked by `check_fit`"
+    config, rng = recipe.train, np.random.default_rng(recipe.seed)
+    is_main = join_process_group(config.device).is_main
+    model.train()
+    labelled = _sample_pairs(model, data.split.labelled, data.cache, None, rng)
+    others = select_evenly(data.split.unlabelled, config.unlabelled_batch) if method.uses_unlabelled else ()
+    unlabelled = _sample_pairs(model, others, data.cache, data.store, rng)
+    if labelled is None and unlabelled is None:
+        raise DataError(f"{recipe.data.root}: no training pair has a pixel with a label. Give some that have.")
+    batches = _to_batches(labelled, unlabelled)
+    checkpoint = TrainingCheckpoint(run, model, [], is_writer=is_main)
+    view, weights = _PixelView(model), [weight for weight in model.parameters() if weight.requires_grad]
+    solver = torch.optim.LBFGS(weights, max_iter=config.steps or 100, line_search_fn="strong_wolfe")
+    logged: dict[str, float] = {}
+
+    def evaluate() -> Tensor:
+        solver.zero_grad()
+        terms = method.step(view, view, *batches, TrainingProgress(0, 1))
+        decay = config.weight_decay / 2 * torch.stack([weight.square().sum() for weight in weights]).sum()
+        loss = torch.stack([*terms.values(), decay]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        logged.update({name: float(term.detach()) for name, term in terms.items()})
+        return loss
+
+    with TrainingLog(run, config, total_steps=1, start_step=0, is_main=is_main, quiet=quiet) as log:
+        solver.step(evaluate)  # type: ignore[no-untyped-call]
+        if not all(bool(weight.isfinite().all()) for weight in weights):
+            raise DivergedError(f"{run}: the loss is not a number. Check the images and labels of the training pairs.")
+        log.log_step(1, terms=logged, diagnostics={}, pairs=len(data.split.labelled) + len(others))
+        scores = dict(validate(model.eval(), torch.device("cpu")))
+        best = checkpoint.keep_if_best(1, scores, newest=True)
+        log.log_validation(1, scores=scores, best=best)
+    return checkpoint.to_result()
+
+
+def _sample_pairs(
+    network: PixelwiseNetwork,
+    pairs: Sequence[PairFiles],
+    cache: ImageCache,
+    store: VLMLabelSource | None,
+    rng: np.random.Generator,
+) -> _PixelSample | None:
+    """Draw pixels of each pair with their true labels, or those of the store where one is given; None without any."""
+    inputs, priors, labels = [], [], []
+    for pair in pairs:
+        arrays = read_pair(pair, cache=cache, with_label=store is None)
+        label_HW = arrays.label_HW if store is None else store.read_labels(pair).change_HW
+        known_N = np.flatnonzero(np.full(1, IGNORE) != label_HW) if label_HW is not None else np.zeros(0, np.int64)
+        if not len(known_N):
+            continue
+        assert label_HW is not None
+        pixels_P = rng.choice(known_N, PIXELS, replace=len(known_N) < PIXELS)
+        inputs_DP, prior_P = network.describe_pixels(arrays.t1_HWC, arrays.t2_HWC, pixels_P, labelled=store is None)
+        inputs.append(inputs_DP[:, None])
+        priors.append(prior_P[None, None])
+        labels.append(torch.from_numpy(label_HW.ravel()[pixels_P].astype(np.int64))[None])
+    return _PixelSample(torch.stack(inputs), torch.stack(priors), torch.stack(labels)) if inputs else None
+
+
+def _to_batches(
+    labelled: _PixelSample | None, unlabelled: _PixelSample | None
+) -> tuple[LabelledBatch, UnlabelledBatch | None]:
+    """Return the batches as which a method sees the pixels; without true labels the labelled one is empty."""
+    like = labelled or unlabelled
+    assert like is not None
+    rows = slice(None) if labelled is not None else slice(0)
+    first = LabelledBatch(like.inputs_BDHW[rows], like.prior_BCHW[rows], like.label_BHW[rows])
+    if unlabelled is None:
+        return first, None
+    images, ignored_BHW = (unlabelled.inputs_BDHW, unlabelled.prior_BCHW), torch.full_like(unlabelled.label_BHW, IGNORE)
+    valid_BHW = torch.ones_like(ignored_BHW, dtype=torch.bool)
+    vlm = VLMTargets(unlabelled.label_BHW, ignored_BHW, ignored_BHW)
+    return first, UnlabelledBatch(*images, *images, valid_BHW, ~valid_BHW, vlm)
