@@ -23,7 +23,8 @@ class DetectionConfig:
     """The settings of one detection.
 
     Attributes:
-        tile_px: side of a tile in pixels; the memory of a tile grows with its square.
+        tile_px: about the side of a tile in pixels: tiles are even, and up to an eighth larger where that makes fewer.
+            The memory of a tile grows with its square.
         overlap_px: over how many pixels neighbouring tiles are blended; a detector should not look much further than
             half of it.
         min_area_m2: smaller objects are left out of the map and of the polygons (0: none are). Counted in pixels where

@@ -40,8 +40,9 @@ def choose_dtype(asked: str, device: torch.device) -> Dtype:
     if asked == "auto":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return "bfloat16" if device.type == "cpu" and fast else "float32"
-    if asked == "float32" or asked == "bfloat16":
-        return asked
+    for known in DTYPES:
+        if asked == known:
+            return known
     raise ConfigError(f"dtype '{asked}' is unknown. Known: auto, {', '.join(get_args(Dtype))}.")
 
 
@@ -58,6 +59,7 @@ def _fold_batch_norms(module: nn.Module) -> None:
     before: nn.Module | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+            assert child.running_mean is not None and child.running_var is not None, "the norms keep statistics"
             before.weight, before.bias = fuse_conv_bn_weights(
                 before.weight, before.bias, child.running_mean, child.running_var, child.eps, child.weight, child.bias
             )

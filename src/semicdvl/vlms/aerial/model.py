@@ -282,7 +282,10 @@ class AerialVLM(DescribedVLM):
         pixels_PD = pyramid_BDHW[0, :, :rows, :cols].permute(1, 2, 0).reshape(-1, pyramid_BDHW.shape[1])
         # Part by part: the vectors of a large tile would take more memory than all of the network.
         odds_PN = torch.cat(
-            [self._compute_log_odds(encoded.head(part_PD), encoded) for part_PD in pixels_PD.split(PIXELS_AT_ONCE)]
+            [
+                self._compute_log_odds(encoded.head(part_PD), encoded)
+                for part_PD in torch.split(pixels_PD, PIXELS_AT_ONCE)
+            ]
         )
         odds_HWN: NDArray[np.float32] = odds_PN.reshape(rows, cols, -1).cpu().numpy()
         return odds_HWN, crop_features(stages, shape_hw)
@@ -294,7 +297,7 @@ class AerialVLM(DescribedVLM):
             cosines_PW: cosines of every pixel with the words, then with the concepts.
             encoded: the words.
         """
-        word_PN, concept_PK = (cosines_PW * self.net.scale).split([len(encoded.words), len(self.anchors_KE)], dim=1)
+        word_PN, concept_PK = (cosines_PW * self.net.scale).tensor_split([len(encoded.words)], dim=1)
         # Scaled cosines are bounded by 40: the sum of exponentials needs no shift, and becomes one matrix product.
         competition_PN = (concept_PK.exp() @ encoded.competition_NK.T).clamp_min(1e-20).log()
         odds_PN = self.slope * (word_PN - competition_PN) + self.bias
