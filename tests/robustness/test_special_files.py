@@ -60,6 +60,7 @@ def scene(tmp_path: Path) -> Iterator[Path]:
     for name in ("before.tif", "after.tif"):
         (folder / name).write_bytes((OLD / name).read_bytes())
     os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
     with socket.socket(socket.AF_UNIX) as server:
         earlier = Path.cwd()
         os.chdir(folder)
@@ -86,7 +87,7 @@ def write_line(command: str, option: str, given: str) -> str:
     return " ".join(words)
 
 
-@pytest.mark.parametrize("given", ["pipe", "/dev/zero"])
+@pytest.mark.parametrize("given", ["pipe", "/dev/zero", "loop"])
 @pytest.mark.parametrize(("command", "option", "word"), PATH_OPTIONS, ids=lambda value: str(value))
 def test_no_command_reads_what_is_no_file(command: str, option: str, word: str, given: str, scene: Path) -> None:
     outcome = run_case(scene, write_line(command, option, given))
@@ -124,7 +125,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("given", ["pipe", "/dev/zero", "sock", "a" * 300, "a\0b"])
+@pytest.mark.parametrize("given", ["pipe", "/dev/zero", "sock", "loop", "a" * 300, "a\0b"])
 @pytest.mark.parametrize("reader", READERS)
 def test_no_reader_opens_what_is_no_file(reader: str, given: str, scene: Path) -> None:
     with pytest.raises(SemicdvlError):
