@@ -83,7 +83,7 @@ def detect(
     return detect_in_memory(
         convert_image(before, name="before"),
         convert_image(after, name="after"),
-        detector=_build(chosen),
+        detector=_build(chosen, progress=progress),
         config=config,
         progress=_open_console(progress),
     )
@@ -132,7 +132,7 @@ def detect_to_folder(
     from semicdvl.detection import pipeline
 
     chosen = create_vlm_detector if detector is None else detector
-    built = _build(chosen)
+    built = _build(chosen, progress=progress)
     with _open_executor(executor, workers=workers, detector=chosen, built=built) as tiles:
         return pipeline.write_detection(
             before, after, Path(out), detector=built, config=config, progress=_open_console(progress), executor=tiles
@@ -179,7 +179,7 @@ def detect_pairs(
     from semicdvl.detection.batch.run import detect_batch
 
     pairs, chosen = read_pairs(Path(table)), create_vlm_detector if detector is None else detector
-    built = _build(chosen)
+    built = _build(chosen, progress=progress)
     with _open_executor(executor, workers=workers, detector=chosen, built=built) as tiles:
         return detect_batch(
             pairs, Path(out), detector=built, config=config, progress=_open_console(progress), executor=tiles
@@ -298,9 +298,12 @@ def _choose_detector(
     return partial(create_vlm_detector, vlm, prompts=prompts)
 
 
-def _build(detector: Detector | Callable[[], Detector]) -> Detector:
-    """Return a detector, built now if it is not yet."""
-    return detector if isinstance(detector, Detector) else detector()
+def _build(detector: Detector | Callable[[], Detector], *, progress: bool) -> Detector:
+    """Return a detector, built now if it is not yet: importing what it computes with takes seconds."""
+    if isinstance(detector, Detector):
+        return detector
+    with _open_console(progress).status("loading the detector"):
+        return detector()
 
 
 def _open_executor(

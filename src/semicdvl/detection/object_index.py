@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import geopandas as gpd
 from markupsafe import Markup
 
 from semicdvl.detection.changes import DetectedChanges
@@ -12,6 +12,9 @@ from semicdvl.raster.grid import WGS84, Grid
 from semicdvl.reports import html
 from semicdvl.reports.colours import KIND_COLOURS
 from semicdvl.reports.numbers import format_area
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 MAX_LISTED = 5_000
 """So many objects make a table of about 1 MB; further ones are in changes.gpkg only."""

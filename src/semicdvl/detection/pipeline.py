@@ -38,6 +38,8 @@ from semicdvl.raster.tiling import Tiling, plan_tiles
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.types import Detector
 
+CHECKING = "checking how the images fit"
+
 
 def detect_in_memory(
     before: ImageInput | ArrayImage,
@@ -71,7 +73,8 @@ def detect_in_memory(
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), ExitStack() as held:
         clock = StageClock()
         names = held.enter_context(open_in_memory(before, after))
-        checked = open_checked_pair(*names, config=config)
+        with console.status(CHECKING):
+            checked = open_checked_pair(*names, config=config)
         held.enter_context(checked.pair)
         stamps = stamp_files(checked.pair)
         fingerprint = fingerprint_run(checked.pair, detector=detector, config=config)
@@ -128,7 +131,8 @@ def write_detection(
     check_output_folder(out, overwrite=config.overwrite)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), ExitStack() as held:
         clock = StageClock()
-        checked = open_checked_pair(before, after, config=config)
+        with console.status(CHECKING):
+            checked = open_checked_pair(before, after, config=config)
         pair = held.enter_context(checked.pair)
         stamps = stamp_files(pair)
         ingredients = fingerprint or fingerprint_run(pair, detector=detector, config=config)

@@ -6,8 +6,8 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
 import rasterio
 from markupsafe import Markup
@@ -33,6 +33,9 @@ from semicdvl.reports.colours import (
     hatch_no_data,
 )
 from semicdvl.reports.numbers import format_area
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 REPORT_OVERVIEW_PX = 1300
 MAX_CROPS = 10

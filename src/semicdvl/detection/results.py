@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_folder_atomically
@@ -28,6 +27,10 @@ from semicdvl.raster.vector.files import write_vector
 from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.reports import html
 from semicdvl.types import Reliability
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
 
 NOTEBOOK_PX = 420
 """Longest side of an image that is shown in a notebook."""
@@ -113,6 +116,8 @@ class DetectionResult:
         """The changed pixels by class before (rows) and after (columns); None for a detector without classes."""
         if self.t1 is None or self.t2 is None:
             return None
+        import pandas as pd
+
         count_KK = count_transitions(self.change, self.t1, self.t2, classes=len(self.classes))
         return pd.DataFrame(count_KK, pd.Index(self.classes, name="before"), pd.Index(self.classes, name="after"))
 

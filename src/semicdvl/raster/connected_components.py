@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,9 @@ def find_touching_labels(above_W: NDArray[np.integer], below_W: NDArray[np.integ
 
 def group_labels(pairs_2N: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
     """Return the group (numbered from 0) of each of `count` labels, where both labels of a pair are in one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     table = coo_array((np.ones(pairs_2N.shape[1], bool), (pairs_2N[0], pairs_2N[1])), shape=(count, count))
     group: NDArray[np.int64] = connected_components(table, directed=False)[1].astype(np.int64)
     return group

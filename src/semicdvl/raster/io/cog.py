@@ -16,7 +16,6 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -186,7 +185,14 @@ def translate_gdal_errors(path: Path) -> Iterator[None]:
     """Raise an `OutputError` in place of the errors of GDAL and of the system while `path` is written."""
     try:
         yield
-    except (RasterioError, CPLE_BaseError, DataSourceError, DataLayerError) as error:
+    except _list_gdal_errors() as error:
         raise make_output_error(path, error.__cause__ or error) from error
     except OSError as error:
         raise make_output_error(path, error) from error
+
+
+def _list_gdal_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of GDAL's two bindings; that for vectors is imported only where something was raised."""
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    return RasterioError, CPLE_BaseError, DataSourceError, DataLayerError

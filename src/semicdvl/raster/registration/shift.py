@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
 
 from semicdvl.raster.grid import Grid
@@ -147,6 +146,8 @@ class Shift:
 
 def _fit_displacement_field(shift: Shift, grid: Grid, *, row_px: int, col_px: int) -> DisplacementField:
     """Fit a smooth field through the shifts of the agreeing windows, minus a translation."""
+    from scipy.interpolate import RBFInterpolator
+
     agreeing = [window for window in shift.local if window.agrees]
     unit = max(grid.height, grid.width)
     points_N2 = np.array([(window.row, window.col) for window in agreeing]) / unit

@@ -10,11 +10,7 @@ import warnings
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-import geopandas as gpd
-import pandas as pd
-import pyogrio
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import ConfigError
@@ -22,6 +18,9 @@ from semicdvl.raster.io.cog import translate_gdal_errors
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml
 from semicdvl.registry import build_part
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 FIXED_TIMESTAMP = "1970-01-01T00:00:00.000Z"
 """Stored in place of the time of writing: the same polygons give the same bytes. GeoPackage wants milliseconds."""
@@ -66,6 +65,9 @@ def write_vector(
         MissingExtraError: a package that the format needs is not installed.
         OutputError: the file cannot be written.
     """
+    import geopandas as gpd
+    import pandas as pd
+
     vector_format = get_vector_format(path)
     with translate_gdal_errors(path), write_atomically(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # plain images have none
@@ -131,6 +133,8 @@ def write_ogr(
         append: add to the layer that the file has.
         options: further options of the driver.
     """
+    import pyogrio
+
     if not append:
         path.unlink(missing_ok=True)  # GDAL adds a layer to an existing GeoPackage
     previous = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")

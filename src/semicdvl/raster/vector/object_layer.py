@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -33,6 +32,9 @@ from semicdvl.raster.vector.object_table import (
     measure_polygons,
 )
 from semicdvl.raster.vector.simplify import SimplifySettings
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 BATCH = 50_000
 """Objects that are read at a time: some 200 MB with their attributes. A layer of fewer is read once and kept."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ from semicdvl.raster.vector.object_stats import (
 )
 from semicdvl.raster.vector.polygonise import trace_outlines
 from semicdvl.raster.vector.simplify import SimplifySettings, simplify_polygons
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ def assemble_object_frame(
     simplified outline; the area remains that of the object's pixels, so that areas add up to the map's. Of objects that
     are not all of a map, or were measured before, `known` gives the numbers.
     """
+    import geopandas as gpd
+
     if known is None:
         numbers = np.arange(1, len(attributes.area_px) + 1)
         known = NumberedPolygons(numbers, *measure_polygons(geometry, grid=grid, gsd_m=gsd_m))
@@ -179,6 +183,8 @@ def measure_polygons(
         area = np.array([outline.area for outline in geometry], np.float64) * x_m**2
         perimeter = np.array([outline.length for outline in geometry], np.float64) * x_m
         return area, perimeter, "px" if grid.crs is None and gsd_m is None else "m"
+    import geopandas as gpd
+
     geod = Geod(ellps="WGS84")
     geographic = gpd.GeoSeries(list(geometry), crs=grid.crs.to_wkt()).to_crs(WGS84.to_wkt())
     measured_N2 = np.array([_measure_on_ellipsoid(outline, geod) for outline in geographic], np.float64).reshape(-1, 2)
