@@ -1,7 +1,7 @@
 """Write cloud-optimised GeoTIFFs rows by rows: under a temporary name first, renamed once complete.
 
 Classes are compressed with deflate, which every reader of GeoTIFFs knows. Scores are compressed with Zstandard, which
-GDAL 2.3 and QGIS 3.4 can read: at level 1 it takes a third of the time of deflate (`benchmarks/cog.py`).
+GDAL 2.3 and QGIS 3.4 can read: at level 1 it takes half the time of deflate or less (`benchmarks/cog.py`).
 """
 
 from __future__ import annotations
