@@ -258,3 +258,13 @@ def test_a_far_too_high_learning_rate(root: Path, capsys: pytest.CaptureFixture[
     assert code == 2 and "is not a number at step" in complaint and "Traceback" not in complaint
     for path in (root / "run").rglob("*.safetensors"):
         assert all(value.isfinite().all() for value in load_weights(path).values())
+
+
+def test_inverted_masks_are_remarked_and_the_remedy_works(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _everywhere(root, "label", lambda mask_HW: 255 - mask_HW)
+    remark = "of their pixels changed. If white means unchanged"
+    code, _, said = command(capsys, "train", root / "recipe.toml", "-o", root / "inverted", "--set", "train.steps=2")
+    assert code == 0 and said.count(remark) == 1
+    right = ("--set", "data.label_values=0=changed,255=unchanged")
+    code, _, said = command(capsys, "train", root / "recipe.toml", "-o", root / "run", "--set", "train.steps=2", *right)
+    assert code == 0 and remark not in said

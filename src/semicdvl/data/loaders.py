@@ -85,8 +85,13 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
     return _iterate_items(dataset, range(start_step * options.accumulate, steps * options.accumulate), workers=workers)
 
 
-def check_split(split: Split, *, needs_labelled: bool = True, needs_unlabelled: bool, options: LoaderOptions) -> None:
+def check_split(
+    split: Split, *, needs_labelled: bool = True, needs_unlabelled: bool, options: LoaderOptions
+) -> float | None:
     """Check what would be trained on; the files are read only with `options.check_files`.
+
+    Returns:
+        The share of the labelled pixels that are changed; None where no label was read.
 
     Raises:
         DataError, InputError: as `load_train_batches`, which calls this.
@@ -102,9 +107,11 @@ def check_split(split: Split, *, needs_labelled: bool = True, needs_unlabelled: 
         raise DataError(
             "The split has no unlabelled pair. Lower the labelled fraction, add images, or train with labels alone."
         )
-    if options.check_files:
-        check_all_pair_files(labelled, label_values=options.label_values, read_classes=options.with_classes)
-        check_all_pair_files(unlabelled if needs_unlabelled else (), read_masks=False)
+    if not options.check_files:
+        return None
+    changed_frac = check_all_pair_files(labelled, label_values=options.label_values, read_classes=options.with_classes)
+    check_all_pair_files(unlabelled if needs_unlabelled else (), read_masks=False)
+    return changed_frac
 
 
 class _TrainBatches(Dataset[TrainBatch]):

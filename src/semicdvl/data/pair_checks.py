@@ -58,7 +58,7 @@ def check_all_pair_files(
     require_changes: bool = True,
     read_classes: bool = False,
     cache_bytes: int = 2**28,
-) -> None:
+) -> float | None:
     """Check the headers of all pairs, and all masks if they are used.
 
     Args:
@@ -68,6 +68,9 @@ def check_all_pair_files(
         require_changes: with `read_masks`: some pixel must be labelled as changed.
         read_classes: also read the class maps of both dates.
         cache_bytes: memory for decoded masks.
+
+    Returns:
+        The share of the labelled pixels that are changed; None where no label was read.
 
     Raises:
         InputError: a file is missing or no image, sizes differ, or a mask or a class map holds unknown values.
@@ -93,6 +96,7 @@ def check_all_pair_files(
             f"None of the labelled pairs ({len(pairs)}) has {lacking}: there is nothing to learn from."
             " Label more pairs, or use another seed for the split."
         )
+    return changed_px / labelled_px if labelled_px else None
 
 
 def _require_same_ground(first: Path, second: Path) -> None:

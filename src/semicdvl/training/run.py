@@ -40,6 +40,9 @@ from semicdvl.training.run_record import TrainedRun, finish_record, read_trainin
 from semicdvl.training.validation import build_run_validator, score_test_pairs, score_vlm_alone
 from semicdvl.types import Method, Split, VLMLabelSource
 
+MAX_USUAL_CHANGE_FRAC = 0.5
+"""More changed pixels than this in the labels are worth a remark: the masks may be inverted."""
+
 
 def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRun:
     """Train what a recipe describes; an interrupted run is resumed, a finished one is only read.
@@ -77,7 +80,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     trained, held_out = split.labelled + split.unlabelled, split.val + split.test
     stretch = read_run_stretch(record) or measure_pairs_stretch(trained, held_out=held_out)
     loading = replace(build_loader_options(recipe, method, processes), stretch=stretch)
-    _check_data(split, method, loading)
+    _warn_of_inverted_labels(_check_data(split, method, loading), quiet=quiet or not processes.is_main)
     length = compute_training_length(config, split, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
     check_last_checkpoint(run)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
@@ -107,11 +110,28 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     return finish_record(record, run, result=result, test=test, seconds=seconds, is_main=processes.is_main)
 
 
-def _check_data(split: Split, method: Method, loading: LoaderOptions) -> None:
-    """Check all files before anything is written: those for scores are read much later."""
+def _warn_of_inverted_labels(changed_frac: float | None, *, quiet: bool) -> None:
+    """Say where the labels call more ground changed than not: white may mean unchanged in them."""
+    if changed_frac is not None and changed_frac > MAX_USUAL_CHANGE_FRAC:
+        Console(stderr=True, quiet=quiet).print(
+            f"The labels call {changed_frac:.0%} of their pixels changed. If white means unchanged in the masks, give "
+            "--set data.label_values='0=changed,255=unchanged'.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _check_data(split: Split, method: Method, loading: LoaderOptions) -> float | None:
+    """Check all files before anything is written: those for scores are read much later.
+
+    Returns:
+        The share of the labelled pixels that are changed; None where there are none.
+    """
     wanted = {"needs_labelled": bool(split.labelled), "needs_unlabelled": method.uses_unlabelled}
-    check_split(split, **wanted, options=loading)
+    changed_frac = check_split(split, **wanted, options=loading)
     check_all_pair_files(split.val + split.test, label_values=loading.label_values, require_changes=False)
+    return changed_frac
 
 
 def _build_loader(

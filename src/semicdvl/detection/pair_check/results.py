@@ -180,7 +180,8 @@ def format_shift(shift: Shift) -> str:
     metres = "" if shift.length_m is None else f" = {shift.length_m:.2f} m"
     spread = f"{shift.spread_px:.2f} px" + ("" if shift.spread_m is None else f" = {shift.spread_m:.2f} m")
     varies = ", varies over the area" if shift.varies else ""
-    parts = f"{shift.row_px:+.2f} down, {shift.col_px:+.2f} right"
+    row_px, col_px = (round(length_px, 2) + 0.0 for length_px in (shift.row_px, shift.col_px))  # no -0.00
+    parts = f"{row_px:+.2f} down, {col_px:+.2f} right"
     return (
         f"{shift.length_px:.2f} px{metres} ({parts}), spread {spread}{varies}; "
         f"confidence {shift.confidence:.2f} ({shift.agree_frac:.0%} of {len(shift.local)} windows agree)"
