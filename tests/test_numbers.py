@@ -18,7 +18,8 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import load_weights, save_weights
 from semicdvl.config import parse_recipe
 from semicdvl.errors import CheckpointError, ConfigError, InputError, StoreError
-from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.reading.json_files import read_json
 from semicdvl.training.checkpoint import TrainingCheckpoint
 from semicdvl.types import Segments

@@ -16,7 +16,7 @@ from semicdvl.ceg import rules
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import ClassPrompts, Prompts, build_class_prompts
-from semicdvl.errors import ConfigError
+from semicdvl.errors import ConfigError, StoreError
 from semicdvl.pseudo_labels.generate import build_store_spec, find_pair_events, generate_labels, make_pair_labels
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
 from semicdvl.pseudo_labels.quality import read_answered_pair
@@ -135,6 +135,16 @@ def test_a_class_beyond_those_of_the_store_is_a_damaged_file(tmp_path: Path, pai
         encode_labels(VLMLabels(wrong.change_HW, wrong.t1_HW + np.uint8(2) * (wrong.t1_HW == 1), wrong.t2_HW))
     )
     assert any("not a picture of 0 to 2 and 255" in line for line in store.verify())
+
+
+def test_a_manifest_whose_prompts_are_not_those_of_its_classes_is_refused(tmp_path: Path, pair: PairFiles) -> None:
+    _fill(pair, tmp_path / "store", CLASSES)
+    path = tmp_path / "store/manifest.json"
+    manifest = json.loads(path.read_text())
+    for changes in ({"prompts": {"find": ["lake"], "background": ["meadow"]}}, {"classes": {"names": [], "words": []}}):
+        path.write_text(json.dumps(manifest | changes))
+        with pytest.raises(StoreError, match="Make the store anew"):
+            PseudoLabelStore.open(tmp_path / "store")
 
 
 def test_the_first_class_wins_a_tie() -> None:

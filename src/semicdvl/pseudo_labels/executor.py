@@ -21,7 +21,8 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import SemicdvlError, WorkerError
 from semicdvl.pseudo_labels.generate import PseudoLabeler
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
-from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import PairFiles
 from semicdvl.worker_processes import ThreadCount, end_with_parent, passive_waiting

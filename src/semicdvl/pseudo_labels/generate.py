@@ -25,7 +25,8 @@ from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
-from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments, VLMLabels
 
 __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]

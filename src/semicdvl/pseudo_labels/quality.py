@@ -32,7 +32,8 @@ from semicdvl.pseudo_labels.generate import (
     generate_labels,
     make_pair_labels,
 )
-from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import SemicdvlError
-from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.ray_cluster import RayActorPool
 from semicdvl.types import PairFiles

@@ -30,7 +30,8 @@ from semicdvl.pseudo_labels.quality import (
     read_answered_pair,
     select_evenly,
 )
-from semicdvl.pseudo_labels.store import STORE_FOLDERS, PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import STORE_FOLDERS, PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.raster.vector.object_stats import UNSURE
 from semicdvl.reports import colours as reports_colours
 from semicdvl.reports import html, line_chart

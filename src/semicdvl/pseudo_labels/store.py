@@ -20,20 +20,20 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from semicdvl.atomic_files import hash_file, hash_values, write_atomically, write_bytes_atomically, write_json
-from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.errors import ConfigError, InputError, StoreError
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
 from semicdvl.pseudo_labels.locks import lock_key
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
+from semicdvl.pseudo_labels.store_spec import StoredRecord, StoredSpec, StoreSpec
 from semicdvl.reading.array_files import read_npz
 from semicdvl.reading.json_files import describe_fault, read_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
@@ -49,88 +49,6 @@ CEG_FEATURES_KEY = "features"
 
 
 _REMAKE = "Delete the file and run `semicdvl pseudo` again"
-_Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _PromptLists(BaseModel):
-    """The prompts of a manifest or a record."""
-
-    find: tuple[str, ...]
-    background: tuple[str, ...]
-
-
-class _ClassLists(BaseModel):
-    """The classes of a manifest or a record."""
-
-    names: tuple[str, ...]
-    words: tuple[tuple[str, ...], ...]
-    changing: tuple[str, ...]
-
-
-class _Spec(BaseModel):
-    """The specification in a manifest or a record; the names are stored."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    vlm: str
-    prompts: _PromptLists
-    ceg: dict[str, Any]
-    gsd_m: Annotated[float, Field(gt=0)] | None = None
-    classes: _ClassLists | None = None
-
-
-class _Record(BaseModel):
-    """The record of a pair's labels; the names are stored."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-    name: str
-    before: str
-    after: str
-    window_px: tuple[int, int, int, int] | None
-    answers: tuple[str, str]
-    reliable_frac: _Share
-    changed_frac: _Share
-    spec: _Spec
-
-
-@dataclass(frozen=True)
-class StoreSpec:
-    """How the labels of a store are made; its field names are stored in the manifest and in records.
-
-    Attributes:
-        vlm: identity of the VLM (name and hash of the weights).
-        prompts: prompts of the VLM.
-        ceg: settings of change event generation, as plain values.
-        gsd_m: ground sampling distance in metres per pixel that the VLM was told, if any.
-        classes: the classes of the single-date labels and their prompts, which are then `prompts`; None: the labels are
-            1 for foreground and 0 for background.
-    """
-
-    vlm: str
-    prompts: Prompts
-    ceg: dict[str, Any]
-    gsd_m: float | None = None
-    classes: ClassPrompts | None = None
-
-    @property
-    def class_count(self) -> int:
-        """Number of classes of the single-date labels."""
-        return 2 if self.classes is None else len(self.classes.names)
-
-    @property
-    def concepts(self) -> tuple[Prompts, ...]:
-        """What is compared between the dates: foreground and background, or each changing class and all others."""
-        return (self.prompts,) if self.classes is None else self.classes.concepts
-
-    @property
-    def searched(self) -> Prompts:
-        """All that is searched for, together, against the rest."""
-        return self.prompts if self.classes is None else self.classes.searched
-
-    def to_plain_dict(self) -> dict[str, Any]:
-        """Return the specification as it is stored: without classes where there are none."""
-        return {name: value for name, value in asdict(self).items() if name != "classes" or value is not None}
 
 
 class PseudoLabelStore:
@@ -163,15 +81,13 @@ class PseudoLabelStore:
         Raises:
             StoreError: there is no store, or it has another version.
         """
-        spec = _Spec.model_validate(_read_manifest(root))
+        stored = StoredSpec.model_validate(_read_manifest(root))
         try:
-            prompts = Prompts(spec.prompts.find, spec.prompts.background)
-            classes = None if spec.classes is None else ClassPrompts(**dict(spec.classes))
+            return cls(root, stored.to_spec())
         except ConfigError as error:
             raise StoreError(
                 f"{root / 'manifest.json'}: {error} Make the store anew with `semicdvl pseudo`."
             ) from error
-        return cls(root, StoreSpec(spec.vlm, prompts, spec.ceg, spec.gsd_m, classes))
 
     # -------------------------------------------------------------------------------------------- answers
     def answer_key(self, image: Path, window_px: WindowPx) -> str:
@@ -373,7 +289,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
             "Make it anew."
         )
     try:
-        _Spec.model_validate(manifest)
+        StoredSpec.model_validate(manifest)
     except ValidationError as error:
         raise StoreError(f"{path}: {describe_fault(error)}. Make the store anew with `semicdvl pseudo`.") from None
     return manifest
@@ -383,7 +299,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     """Read and check the record of a pair's labels; further fields are kept as they are."""
     try:
         content = read_json(path, remedy=_REMAKE)
-        return _Record.model_validate(content).model_dump()
+        return StoredRecord.model_validate(content).model_dump()
     except InputError as error:
         raise _damaged_error(path, "record", error.problem) from error
     except ValidationError as error:

@@ -10,7 +10,8 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.errors import ConfigError, StoreError
 from semicdvl.pseudo_labels.generate import PseudoLabeler
-from semicdvl.pseudo_labels.store import PseudoLabelStore, StoreSpec
+from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.types import VLM
 
 EXECUTORS = ("local", "ray")
