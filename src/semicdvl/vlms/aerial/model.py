@@ -60,7 +60,7 @@ CARD = ModelCard(
     measured_on="held-out Dubai tiles, French and xBD footprints (docs/models/aerial-vlm.md)",
     class_score=0.85,
     class_reliability=(
-        "on two synthetic cities 98 % of the words that are looked for, and 55 % of the other words "
+        "on two synthetic cities all of 459 words that are looked for, and 10 of 13 other words "
         "(docs/models/aerial-vlm.md)"
     ),
     measured_words=(
