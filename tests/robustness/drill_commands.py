@@ -110,7 +110,7 @@ DRILLS = {
         f"adapt town1.tif town2.tif -o OUT {VLM} {ADAPT}", "out/adapt/store/labels/*/*.json", 2.0, reads="town2.tif"
     ),
     "benchmark": Drill(
-        "benchmark suite.toml -o OUT --jobs 0",
+        "benchmark suite.toml -o OUT --jobs 0 --retry",
         "out/jobs/*.result.json",
         2.0,
         compared=("model.safetensors", "results.csv", "table.md", "report.html", "split.json"),  # keys hold times
