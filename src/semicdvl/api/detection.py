@@ -323,7 +323,7 @@ def _open_executor(
         )
     from semicdvl.detection.tiles.ray_executor import open_executor
 
-    return open_executor(name, workers=workers, build=partial(_build, detector), built=built)
+    return open_executor(name, workers=workers, build=partial(_build, detector, progress=False), built=built)
 
 
 def _open_console(progress: bool) -> Console:
