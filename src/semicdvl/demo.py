@@ -27,6 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from semicdvl.atomic_files import write_atomically, write_json
+from semicdvl.ceg.config import DETECTION_LEVEL
+from semicdvl.ceg.features import AERIAL_ENCODER, build_feature_extractor
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import load_recipe
 from semicdvl.data.readers import folder
@@ -102,17 +104,18 @@ def run_demonstration(
     rows = [_detect_and_score(city, split_col, out, "No labels (VLM + CEG)", "no-labels", detector, console=console)]
 
     console.rule("3/5  pseudo-labels of the training patches")
-    ceg = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
+    ceg, features = CEGSettings(level=DETECTION_LEVEL), build_feature_extractor(AERIAL_ENCODER)
     pairs, store = folder.read_folder(patches).select_subset("train"), out / "store"
-    filled = fill_store(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=city.spec.gsd_m)
+    filled = fill_store(
+        pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=city.spec.gsd_m, features=features
+    )
     console.print(filled.summary, highlight=False)
-    console.print(filled.to_table())
 
     console.rule(f"4/5  training with {config.labelled:.0%} of the labels: alone, and guided by the VLM")
     for title, method, name in TRAINED_METHODS:
-        recipe = _write_recipe(out, method=method, seed=seed, config=config)
+        recipe = _write_recipe(out, method=method, seed=seed, config=config, gsd_m=city.spec.gsd_m)
         trained = train_recipe(load_recipe(recipe), out / "runs" / method)
-        console.print(f"{title}: {trained.seconds:.0f} s, validation IoU {trained.val['iou']:.3f}")
+        console.print(f"{title}: {trained.seconds:.0f} s", highlight=False)
         detector = build_network_detector(trained.run)
         rows.append(
             _detect_and_score(city, split_col, out, title, name, detector, console=console, train_s=trained.seconds)
@@ -166,46 +169,67 @@ root = "{out}/city/patches"
 labelled = {config.labelled}
 crop_px = {config.patch_px}
 rot90 = true
+"""
 
+SUPERVISED_SECTIONS = """
 [model]
 name = "siam_light"
 backbone = "efficientnet_lite0"
 decoder_channels = 96
 
 [method]
-name = "{method}"
+name = "supervised"
 dice_weight = 1.0
-{extra}
+
 [train]
 steps = {config.steps}
 labelled_batch = {config.batch}
-unlabelled_batch = {config.batch}
 optimizer = "adamw"
 lr = {config.lr}
 head_lr_multiplier = 4
 eval_every = {every}
 """
 
-VLM_SECTIONS_TEMPLATE = """# A run of hundreds of steps: the VLM weighs more than in the paper's tens of thousands.
-pseudo_start_frac = 0.2
-lambda_vl = 6.0
-lambda_vl_end = 1.0
-vlm_over = "valid"
-lambda_c = 0.02
-
+SEMICD_VL_SECTIONS = """
 [pseudo]
 store = "{out}/store"
+
+# As recipes/few-labels.toml, where each setting is explained.
+[model]
+name = "vlm_prior"
+gsd_m = {gsd_m}
+
+[method]
+name = "semicd_vl"
+change_weight = 1.2
+vlm_change_weight = 1.2
+dual_head = false
+decoupled = false
+lambda_c = 0.0
+strong_view = false
+vlm_on_labelled = false
+lambda_vl = 6.0
+lambda_vl_end = 6.0
+full_guidance_labels = 4
+vlm_over = "valid"
+
+[train]
+optimizer = "lbfgs"
+steps = 100
+weight_decay = 0.0005
+unlabelled_batch = 48
+select = "last"
 """
 
 
-def _write_recipe(out: Path, *, method: str, seed: int, config: DemoConfig) -> Path:
-    """Write the recipe of one method; the recipes differ in nothing but the method and its settings."""
+def _write_recipe(out: Path, *, method: str, seed: int, config: DemoConfig, gsd_m: float) -> Path:
+    """Write the recipe of one method; the recipes share the labelled patches."""
     path = out / f"{method}.toml"
-    extra = VLM_SECTIONS_TEMPLATE.format(out=out.as_posix()) if method == "semicd_vl" else ""
-    parts = {"path": path.as_posix(), "out": out.as_posix(), "method": method, "extra": extra}
-    content = RECIPE_TEMPLATE.format(**parts, seed=seed, config=config, every=max(config.steps // 6, 1))
+    sections = SEMICD_VL_SECTIONS if method == "semicd_vl" else SUPERVISED_SECTIONS
+    parts = {"path": path.as_posix(), "out": out.as_posix(), "method": method, "gsd_m": gsd_m}
+    every = max(config.steps // 6, 1)
     with write_atomically(path) as temporary:
-        temporary.write_text(content)
+        temporary.write_text((RECIPE_TEMPLATE + sections).format(**parts, seed=seed, config=config, every=every))
     return path
 
 
@@ -299,9 +323,9 @@ def _explain_table(config: DemoConfig) -> str:
     return (
         f"Changed buildings in the eastern {config.unseen_frac:.0%} of the city, on which nothing was trained and no "
         "step was selected. "
-        f"Sup-only and SemiCD-VL share the network, its initial weights and the labels ({config.labelled:.0%} of the "
-        "western patches); "
-        "SemiCD-VL also learns from the other patches, with pseudo-labels of the vision-language model. "
+        f"Sup-only and SemiCD-VL share the labels ({config.labelled:.0%} of the western patches). Sup-only is a "
+        "network that learns from them alone. SemiCD-VL starts from the map without labels and corrects it, held to "
+        "the vision-language model on the other patches. "
         "The city is synthetic: the numbers show that the parts work together, not how accurate they are on your "
         "images."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from semicdvl.synthetic.generate import generate_city
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.evaluate import evaluate_run
 from semicdvl.training.few_labels.network import VLMPriorNet, build_vlm_prior
+from semicdvl.training.few_labels.prior import VLMPrior
 from semicdvl.training.run import train_recipe
 from semicdvl.vlms.aerial import model
 
@@ -245,6 +247,16 @@ def test_another_vlm_or_other_words_are_refused(data: Path, store: Path, tmp_pat
     network.prior = build_vlm_prior(find=["tank"], background=["grass"], views=VIEWS).prior
     with pytest.raises(CheckpointError, match="other prompts"):
         network(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
+
+
+def test_a_run_of_a_processor_with_another_precision_is_of_use() -> None:
+    hashes = []
+    for identity in ("aerial-1a2b-3", "aerial-1a2b-3-bfloat16", "aerial-ffff-3"):
+        prior = VLMPrior(PROMPT_SETS["buildings"], VIEWS)
+        vlm = replace(build_vlm_prior(views=VIEWS).prior.detector.vlm, identity=identity)  # type: ignore[type-var]
+        prior.__dict__["detector"] = replace(build_vlm_prior(views=VIEWS).prior.detector, vlm=vlm)
+        hashes.append(prior.identity_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_it_is_neither_exported_nor_compiled(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_default_dete
 from semicdvl.training.few_labels.maps import PriorMaps, compute_prior_maps
 
 HASH_BYTES = 16
+PRECISIONS = ("bfloat16", "float16")
+"""With which a VLM's identity may end."""
 KEPT_PIXELS = 30_000_000
 """Pixels of pairs whose maps are kept in memory: 16 bytes each, half a gigabyte."""
 
@@ -55,7 +57,9 @@ class VLMPrior:
 
         The precision is left out: a run of one processor is of use on another.
         """
-        weights, settings = self.detector.vlm.identity.removesuffix("-bf16"), self.detector.settings.to_plain_dict()
+        weights, settings = self.detector.vlm.identity, self.detector.settings.to_plain_dict()
+        for precision in PRECISIONS:
+            weights = weights.removesuffix(f"-{precision}")
         told = (weights, self.prompts.find, self.prompts.background, sorted(settings.items()))
         return hashlib.sha256(repr(told).encode()).digest()[:HASH_BYTES]
 
