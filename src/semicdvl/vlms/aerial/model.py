@@ -19,22 +19,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
-from semicdvl.reading.json_files import describe_fault, parse_json
-from semicdvl.reading.regular_files import require_file_or_folder
-from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.aerial.inference_net import (
     WordHead,
@@ -46,6 +41,7 @@ from semicdvl.vlms.aerial.inference_net import (
 )
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table
+from semicdvl.vlms.aerial.weights_file import load_net_weights, read_weights_file
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.validation import check_image, check_prompts
 from semicdvl.vlms.weights import pick_device
@@ -338,9 +334,9 @@ def build_aerial(
     if views not in TEST_TIME_VIEWS:
         raise ConfigError(f"views must be one of {', '.join(map(str, TEST_TIME_VIEWS))}, got {views}.")
     path = WEIGHTS_PATH if weights is None else Path(weights)
-    tensors, facts = _read_weights_file(path)
+    tensors, facts = read_weights_file(path)
     net = AerialNet(backbone=facts.backbone)
-    _load_net_weights(net, tensors, path)
+    load_net_weights(net, tensors, path)
     table = load_word_table()
     mean_D, projection_DE = tensors["words.mean_D"], tensors["words.projection_DE"]
     concepts = facts.concepts
@@ -370,48 +366,6 @@ def build_aerial(
         device=target,
         features_identity=f"{name}-1{suffix}-encoder",
     )
-
-
-def _read_weights_file(path: Path) -> tuple[dict[str, Tensor], _Facts]:
-    """Read tensors and metadata of a weights file."""
-    remedy = "Give a file written by tools/train_aerial_vlm.py, or none for the shipped weights"
-    require_file_or_folder(path, remedy=remedy)
-    if not path.is_file():
-        raise InputError(path, "no such weights file", remedy)
-    tensors, facts = read_tensors(path, remedy=remedy)
-    missing = {"backbone", "concepts", "slope", "bias"} - facts.keys()
-    if missing or not {"words.mean_D", "words.projection_DE"} <= tensors.keys():
-        raise InputError(path, "does not hold an aerial vision-language model", remedy)
-    try:
-        return tensors, _Facts.model_validate(facts | {"concepts": parse_json(facts["concepts"])})
-    except ValueError as error:
-        reason = describe_fault(error) if isinstance(error, ValidationError) else str(error)
-        raise InputError(path, f"its notes are damaged ({reason})", remedy) from error
-
-
-class _Facts(BaseModel):
-    """The notes of a weights file; the names are stored."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    backbone: str
-    concepts: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
-    slope: float
-    bias: float
-
-
-def _load_net_weights(net: AerialNet, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load fp16 weights into the float32 network."""
-    own = {name.removeprefix("net."): value.float() for name, value in tensors.items() if name.startswith("net.")}
-    expected = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
-    try:
-        if own.keys() != expected:
-            raise RuntimeError(f"{len(own.keys() ^ expected)} tensors are missing or too many")
-        net.load_state_dict(own, strict=False)
-    except RuntimeError as error:
-        raise InputError(
-            path, f"its tensors don't fit {net.backbone} ({error})", "Give weights of this network"
-        ) from error
 
 
 def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool = False) -> NDArray[np.uint8]:
