@@ -28,7 +28,7 @@ from shapely import STRtree
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.reading import list_layers, read_layer
+from semicdvl.raster.vector.reading import BrokenShapesError, list_layers, read_layer
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.registry import suggest_nearest
@@ -253,7 +253,7 @@ def _read_layer(path: Path, layer: str | None, columns: Sequence[str]) -> gpd.Ge
             wanted = [*([STATE_COLUMN] if name == REVIEWED_LAYER else []), *columns]
             try:
                 return read_layer(path, layer=name, columns=wanted)
-            except shapely.errors.ShapelyError:
+            except BrokenShapesError:
                 return _read_mended(path, name, wanted)
     except (DataSourceError, DataLayerError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -23,6 +23,7 @@ from typing import Any
 import geopandas as gpd
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
+from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
 from semicdvl.reading.json_files import shorten
@@ -124,6 +125,10 @@ def read_layer(path: Path, *, layer: str | None = None, columns: Sequence[str] |
         return pyogrio.read_dataframe(source, layer=layer, columns=None if columns is None else list(columns))
 
 
+class BrokenShapesError(DataSourceError):  # type: ignore[misc]
+    """A file can be read, and shapes in it are none: a ring that is not closed, or of two points."""
+
+
 @contextmanager
 def _open_source(path: Path) -> Iterator[Path | bytes]:
     """Give what pyogrio opens, with OGR's settings in force."""
@@ -141,7 +146,8 @@ def _open_source(path: Path) -> Iterator[Path | bytes]:
         raise
     except Exception as error:  # pyogrio and what it builds on answer damaged files with errors of all kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataSourceError(f"it is damaged: {reason}") from error
+        fault = BrokenShapesError if isinstance(error, ShapelyError) else DataSourceError
+        raise fault(f"it is damaged: {reason}") from error
     finally:
         pyogrio.set_gdal_config_options(before)
 
