@@ -3,7 +3,7 @@
     python benchmarks/adapt.py -o runs/adapt --seeds 0 1 2                     # synthetic cities
     python benchmarks/adapt.py -o runs/adapt-levir --real ../shared/data/levir --gsd 0.5 --most 1    # a folder of pairs
 
-For each pair: `semicdvl detect` without labels (embedded VLM, instance-level change events), the mixed labels that
+For each pair: `semicdvl detect` without labels (embedded VLM, its default level), the mixed labels that
 `semicdvl adapt` learns from (over all pixels, unreliable ones taken as unchanged, and over those that have a label),
 and `semicdvl detect` with the adapted network. IoU of the changed class over the whole pair: the network has seen all
 of it, as the labels have; the truth is used for the scores only. Interrupted, the same command resumes.
@@ -30,7 +30,7 @@ from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.images import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.store import PseudoLabelStore
@@ -85,7 +85,7 @@ def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel 
     vlm = model.build_aerial()
     plain = DetectionConfig(gsd_m=config.detection.gsd_m, min_area_m2=0.0)
     write_detection(
-        case.before, case.after, out / "zero", detector=build_vlm_detector(vlm, prompts=WORDS), config=plain
+        case.before, case.after, out / "zero", detector=build_default_detector(vlm, prompts=WORDS), config=plain
     )
     ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
     adapted = adapt_to_pair(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)
