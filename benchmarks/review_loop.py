@@ -1,6 +1,6 @@
 """Go the whole loop once: a map, 50 objects reviewed by keyboard, 8 patches labelled in the page, a better map.
 
-    python benchmarks/review_loop.py --output loop [--seed 0] [--steps 300]
+    python benchmarks/review_loop.py --output loop [--seed 0]
 
 A synthetic city stands for the world, and a reviewer who knows it sits at the page (headless Chromium): accepts an
 object if half of it changed in truth, and draws the outlines of the changes on the patches that `suggest` recommends.
@@ -141,7 +141,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--height", type=int, default=1536)
     parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=300)
     given = parser.parse_args()
     city = generate_city(CitySpec(size_px=(given.height, given.width), seed=given.seed))
     files, out = write_city(city, given.output / "city"), (given.output / "map").absolute()
@@ -153,9 +152,7 @@ def main() -> None:
     counted_HW = np.ones(truth_HW.shape, bool)
     for row, col in places:
         counted_HW[row : row + PATCH_PX, col : col + PATCH_PX] = False
-    cd.train(
-        out / "labels" / "train.toml", out / "labels" / "run", overrides=[f"train.steps={given.steps}"], quiet=True
-    )
+    cd.train(out / "labels" / "train.toml", out / "labels" / "run", quiet=True)
     better = cd.detect_to_folder(
         files.before,
         files.after,

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import shutil
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from PIL import Image
 from tests.support.review_scene import CONFIG, SIDE, SQUARES, make_images, open_client
 
 import semicdvl as cd
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.review.labels.superpixels import encode_segments, segment_image
-from semicdvl.review.labels.training import VAL_EVERY, split_for_validation
+from semicdvl.review.labels.training import VAL_EVERY, split_for_validation, write_recipe
 
 LABEL = dataclasses.replace(CONFIG, label=True)
 BASE = "/api/labels"
@@ -101,12 +103,30 @@ def test_the_recipe_is_one_and_the_commands_are_exact(of_map, out, monkeypatch) 
         1.0,
         {0: 0, 128: 255, 255: 1},
     )
-    assert recipe.train.select == "last" and recipe.data.crop_px == 128
+    assert (recipe.train.select, recipe.model.name) == ("last", "vlm_prior")  # a few labels correct the map
     commands = of_map.get(BASE).json()["commands"]
     assert commands[0] == f"semicdvl train {out}/labels/train.toml -o {out}/labels/run"
     assert commands[1].endswith(f"--model {out}/labels/run -o {out}-trained")
     monkeypatch.chdir(out.parent)
     assert of_map.get(BASE).json()["commands"][0] == "semicdvl train out/labels/train.toml -o out/labels/run"
+
+
+@pytest.mark.parametrize(("labelled", "network"), [(1, "vlm_prior"), (16, "vlm_prior"), (17, "siam_light")])
+def test_a_few_labels_correct_the_map_and_more_train_a_network(tmp_path: Path, labelled: int, network: str) -> None:
+    prompts = Prompts(("house", 'l\'abri "vert"'), ("road",))
+    path = write_recipe(
+        tmp_path, labelled=labelled, patch_px=256, gsd_m=0.3, prompts=prompts, validated=True, own_lists=True
+    )
+    recipe = cd.load_recipe(path)
+    assert recipe.model.name == network and recipe.data.label_values == {0: 0, 128: 255, 255: 1}
+    if network == "vlm_prior":
+        options = recipe.model.model_dump()
+        assert (options["find"], options["background"], options["gsd_m"]) == (
+            ["house", "l'abri \"vert\""], ["road"], 0.3,
+        )  # fmt: skip
+        assert (recipe.train.optimizer, recipe.train.select) == ("lbfgs", "last")
+    else:
+        assert (recipe.data.crop_px, recipe.train.steps, recipe.train.select) == (128, 300, "val")
 
 
 def test_of_two_windows_the_second_is_told(of_map) -> None:

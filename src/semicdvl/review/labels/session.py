@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN
 from semicdvl.review.labels.proposals import Proposer
 from semicdvl.review.labels.sources import FolderPatches, LabelSource, PatchImages, read_stored_mask
@@ -50,7 +51,7 @@ class LabelSession:
             config: the settings.
         """
         self.source, self.session = source, session
-        self._proposer = Proposer(config.prompts)
+        self._proposer, self._prompts = Proposer(config.prompts), resolve_prompts(prompt_set=config.prompts)
         self._write_lock = threading.Lock()
         self._read_images = lru_cache(maxsize=16)(source.read_images)
         self._segment = lru_cache(maxsize=24)(self._segment_date)
@@ -139,7 +140,15 @@ class LabelSession:
             own_lists = source.has_lists
             validated = own_lists or len(labelled) >= MIN_LABELLED_FOR_VALIDATION
         sides = [min(self._read_images(name).valid_HW.shape) for name in sorted(labelled)[:1]]
-        write_recipe(source.root, patch_px=min(sides), validated=validated, own_lists=own_lists)
+        write_recipe(
+            source.root,
+            labelled=len(labelled),
+            patch_px=min(sides),
+            gsd_m=source.gsd_m,
+            prompts=self._prompts,
+            validated=validated,
+            own_lists=own_lists,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the patches, and the commands that train on what is labelled so far."""

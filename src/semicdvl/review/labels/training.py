@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semicdvl.atomic_files import write_atomically
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.patch_files import LABEL_VALUES_OPTION
 
 RECIPE_FILE = "train.toml"
@@ -15,19 +16,41 @@ VAL_EVERY = 4
 """Of the patches, in their order, every so many is for validation once it is labelled."""
 MIN_LABELLED_FOR_VALIDATION = 8
 """Of a folder without lists: with fewer labels none is kept for validation."""
+MAX_FEW_LABELLED = 16
+"""Up to so many labelled patches correct the map without labels; a network of millions of weights needs more."""
 RECIPE_TEMPLATE = """# Trains on the patches that were labelled in the review page:
 #   semicdvl train {path} -o {run}
+# {why}
 name = "reviewed"
 seed = 0
 
 [data]
 root = {root}
 labelled = 1.0
-crop_px = {crop_px}
+label_values = {label_values}
+{fractions}{parts}{select}"""
+CORRECTION = """
+[model]
+name = "vlm_prior"
+find = {find}
+background = {background}
+{gsd}
+[method]
+name = "supervised"
+change_weight = 1.2
+
+[train]
+optimizer = "lbfgs"
+steps = 100
+weight_decay = {weight_decay}
+"""
+WEIGHT_DECAY = 0.004
+"""Of the correction: four times that of `recipes/few-labels-supervised.toml`, since a reviewer begins with few patches
+and a map that is worse than before would be a bad reward."""
+NETWORK = """crop_px = {crop_px}
 rot90 = true
 vflip = 0.5
-label_values = {label_values}
-{validation}
+
 [model]
 name = "siam_light"
 backbone = "efficientnet_lite0"
@@ -39,14 +62,14 @@ change_weight = 3.0
 dice_weight = 1.0
 
 [train]
-steps = {steps}
+steps = 300
 labelled_batch = 4
 unlabelled_batch = 4
 optimizer = "adamw"
 lr = 0.0005
 head_lr_multiplier = 4
 eval_every = 50
-{select}"""
+"""
 
 
 def split_for_validation(names: Sequence[str], labelled: set[str]) -> tuple[list[str], list[str]]:
@@ -77,35 +100,59 @@ def write_lists(root: Path, train: Sequence[str], val: Sequence[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_recipe(root: Path, *, patch_px: int, validated: bool, own_lists: bool, steps: int = 300) -> Path:
+def write_recipe(
+    root: Path,
+    *,
+    labelled: int,
+    patch_px: int,
+    gsd_m: float | None,
+    prompts: Prompts,
+    validated: bool,
+    own_lists: bool,
+) -> Path:
     """Write the recipe of a training on all labels of the folder; return its path.
 
     Args:
         root: folder of the training set.
+        labelled: number of labelled patches. A few correct the map without labels, more train a network.
         patch_px: side of the smallest patch.
+        gsd_m: metres per pixel of the patches; None: unknown.
+        prompts: what the vision-language model looks for.
         validated: whether there are patches for validation; without, the last step is kept.
         own_lists: whether the folder has lists of its subsets.
-        steps: length of the training.
 
     Raises:
         OutputError: the folder cannot be written.
     """
+    few = labelled <= MAX_FEW_LABELLED
     fractions = "" if own_lists or validated else "val_frac = 0.0\ntest_frac = 0.0\n"
-    fractions = "test_frac = 0.0\n" if validated and not own_lists else fractions
     content = RECIPE_TEMPLATE.format(
         path=shorten_path(root / RECIPE_FILE),
         run=name_run(root),
+        why=f"With at most {MAX_FEW_LABELLED} patches the labels correct the map without labels."
+        if few
+        else f"With more than {MAX_FEW_LABELLED} patches the labels train a network from ImageNet's weights.",
         root=json.dumps(root.as_posix()),
-        crop_px=min(128, patch_px // 32 * 32 or 32),
         label_values=LABEL_VALUES_OPTION.replace("=", " = ").replace(",", ", "),
-        validation=fractions,
-        steps=steps,
-        select="" if validated else 'select = "last"\n',
+        fractions="test_frac = 0.0\n" if validated and not own_lists else fractions,
+        parts=_describe_correction(prompts, gsd_m)
+        if few
+        else NETWORK.format(crop_px=min(128, patch_px // 32 * 32 or 32)),
+        select='select = "last"\n' if few or not validated else "",
     )
     path = root / RECIPE_FILE
     with write_atomically(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return path
+
+
+def _describe_correction(prompts: Prompts, gsd_m: float | None) -> str:
+    return CORRECTION.format(
+        find=json.dumps(list(prompts.find), ensure_ascii=False),
+        background=json.dumps(list(prompts.background), ensure_ascii=False),
+        gsd="" if gsd_m is None else f"gsd_m = {gsd_m:.6g}\n",
+        weight_decay=WEIGHT_DECAY,
+    )
 
 
 def name_run(root: Path) -> str:
