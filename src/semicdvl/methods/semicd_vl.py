@@ -43,6 +43,11 @@ class SemiCDVL(VLMGuidance):
     pseudo_from: PseudoLabelSource = "teacher_eval"  # the pass that predicts pseudo-labels
     strong_view: bool = True  # learn from the strong view; False: labels, and the VLM's labels of the weak view, alone
 
+    @property
+    def compares_views(self) -> bool:
+        """As the base class says."""
+        return self.strong_view
+
     @classmethod
     def official(cls, **changes: Any) -> SemiCDVL:
         """Return the public code's choices, for reruns of its numbers; `changes` are set on top."""

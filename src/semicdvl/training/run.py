@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -86,12 +87,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
     record |= record_stretch(stretch)
     if processes.is_main:
-        write_json(run / "run.json", record)  # first of all files: what has one is a run and can be resumed
-        record |= record_split(recipe, split, run)
-        write_json(run / "run.json", record)
-        if (leaks := describe_leaks(record["split"])) is not None:
-            Console(stderr=True, quiet=quiet).print(leaks, style="yellow", markup=False, soft_wrap=True)
-
+        record |= _write_first_record(record, recipe, split, run, quiet=quiet)
     validate = build_run_validator(recipe, split, processes, stretch=stretch)
     if at_once:
         cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=stretch)
@@ -108,6 +104,18 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         record["guide"] = score_vlm_alone(store, split.val, label_values=loading.label_values, quiet=quiet)
     seconds = time.monotonic() - began
     return finish_record(record, run, result=result, test=test, seconds=seconds, is_main=processes.is_main)
+
+
+def _write_first_record(
+    record: dict[str, Any], recipe: Recipe, split: Split, run: Path, *, quiet: bool
+) -> dict[str, Any]:
+    """Write the record of a run that begins, then its split; say which pairs leak. Return the record."""
+    write_json(run / "run.json", record)  # first of all files: what has one is a run and can be resumed
+    record = record | record_split(recipe, split, run)
+    write_json(run / "run.json", record)
+    if (leaks := describe_leaks(record["split"])) is not None:
+        Console(stderr=True, quiet=quiet).print(leaks, style="yellow", markup=False, soft_wrap=True)
+    return record
 
 
 def _warn_of_inverted_labels(changed_frac: float | None, *, quiet: bool) -> None:

@@ -87,6 +87,11 @@ class Method(ABC):
         return 1
 
     @property
+    def compares_views(self) -> bool:
+        """Whether `step` needs strong views of unlabelled pairs; by default where it needs such pairs."""
+        return self.uses_unlabelled
+
+    @property
     def heads(self) -> frozenset[str]:
         """Heads that the method reads of the network."""
         return frozenset({"change"})

@@ -104,7 +104,7 @@ def check_fit(recipe: Recipe, method: Method, model: nn.Module) -> None:
             f"train.optimizer = '{OPTIMIZER}' fits a network that decides pixel by pixel, and model "
             f"'{recipe.model.name}' does not. Take adamw, or model 'vlm_prior'."
         )
-    if method.uses_unlabelled and getattr(method, "strong_view", True):
+    if method.compares_views:
         raise ConfigError(
             f"train.optimizer = '{OPTIMIZER}' has no strong views, which method '{recipe.method.name}' compares with. "
             "Take 'supervised', or 'semicd_vl' with method.strong_view = false."
