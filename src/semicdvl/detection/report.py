@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import numpy as np
 import rasterio
 from markupsafe import Markup
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 
 from semicdvl.detection.changes import DetectedChanges, summarise_changes
@@ -21,6 +19,7 @@ from semicdvl.detection.object_index import build_object_index, format_locations
 from semicdvl.detection.run_record import RunRecord
 from semicdvl.detection.transitions import build_transition_section
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.vector.object_stats import CHANGE_KINDS
 from semicdvl.reports import html
@@ -261,7 +260,7 @@ def _build_classes(folder: Path, changes: DetectedChanges) -> html.Section:
 
 def _read_thumbnail(path: Path) -> NDArray[np.uint8]:
     """Read a class map decimated."""
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path) as source:
+    with ignore_not_georeferenced(), rasterio.open(path) as source:
         step = max(1, -(-max(source.shape) // CLASS_MAP_PX))
         size = -(-source.height // step), -(-source.width // step)
         classes_HW: NDArray[np.uint8] = source.read(1, out_shape=size)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from semicdvl.detection.changes import DetectedChanges
+from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.reports import html
 from semicdvl.reports.colours import choose_class_colours
 from semicdvl.reports.flow_chart import render_flow_chart
@@ -34,7 +33,7 @@ def count_transitions(
 def read_transitions(folder: Path, *, classes: int) -> NDArray[np.int64]:
     """Return `count_transitions` of the rasters of a result, of which some rows at a time are in memory."""
     total_KK = np.zeros((classes, classes), np.int64)
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+    with ignore_not_georeferenced():
         rasters = [rasterio.open(folder / f"{name}.tif") for name in ("change", "t1", "t2")]
     try:
         height, width = rasters[0].shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from rasterio.errors import NotGeoreferencedWarning
 
 from semicdvl.data.readers.folder import find_date_folders
 from semicdvl.detection.output_folder import is_detection
@@ -76,6 +78,8 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
     root, config = resolve_links(Path(folder)), config or ServeConfig()
     if not root.is_dir():
         raise InputError(folder, "is not a folder", "Give a folder that `semicdvl detect` wrote")
+    # For good: threads that answer requests, and libraries in them, change the filters of the process at once.
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     is_dataset = config.label and find_date_folders(root) is not None and not is_detection(root)
     sessions = Sessions({} if is_dataset else find_pairs(root), config)
     labelling = _prepare_labelling(root, sessions, is_dataset=is_dataset) if config.label else None

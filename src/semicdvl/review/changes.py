@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pyproj.exceptions import CRSError
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.raster.vector.object_table import measure_polygons
 from semicdvl.raster.vector.reading import read_layer, read_layer_info
@@ -68,8 +68,7 @@ def read_changes(path: Path, grid: Grid, pair: ServedPair) -> list[Change]:
     """
     remedy = "Run `semicdvl detect` again"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's, on a file that is then refused
+        with ignore_warnings(RuntimeWarning):  # GDAL's, on a file that is then refused
             count = int(read_layer_info(path, layer=CHANGES_LAYER)["features"])
             if count > MAX_OBJECTS:
                 problem = f"holds {count:,} objects, more than a person can look at"

@@ -178,6 +178,8 @@ def test_other_images_are_shown_as_well(open_page, tmp_path, kind, dtype) -> Non
 
 
 def _shoot(window, folder):
+    window.page.wait_for_load_state("networkidle")  # all tiles are there
+    window.page.wait_for_timeout(300)  # and drawn
     window.page.screenshot(path=folder / "shot.png")
     return folder / "shot.png"
 

@@ -1,11 +1,11 @@
-"""Open plain images without rasterio's warning that they are not georeferenced, from any number of threads."""
+"""Suppress warnings of libraries from any number of threads, rasterio's on images without georeference first of all."""
 
 from __future__ import annotations
 
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -14,7 +14,12 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def ignore_not_georeferenced() -> Iterator[None]:
-    """Suppress `NotGeoreferencedWarning` inside the block."""
-    with _LOCK, warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+def ignore_warnings(category: type[Warning]) -> Iterator[None]:
+    """Suppress a category of warnings inside the block; no other thread does so meanwhile."""
+    with _LOCK, warnings.catch_warnings(action="ignore", category=category):
         yield
+
+
+def ignore_not_georeferenced() -> AbstractContextManager[None]:
+    """Suppress `NotGeoreferencedWarning` inside the block."""
+    return ignore_warnings(NotGeoreferencedWarning)
