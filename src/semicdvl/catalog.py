@@ -8,26 +8,16 @@ import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-
-from semicdvl.config import (
-    ClassesConfig,
-    DataConfig,
-    PartConfig,
-    PseudoConfig,
-    Recipe,
-    TrainConfig,
-    list_shipped_recipes,
-)
 from semicdvl.data import DATASETS
 from semicdvl.methods import METHODS
 from semicdvl.models import MODELS
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
-from semicdvl.vlms.model_cards import read_model_card
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 REGISTRIES: dict[str, dict[str, str]] = {
     "methods": METHODS,
@@ -45,8 +35,12 @@ def describe_parts(kind: str) -> list[tuple[str, str]]:
 
         return [(name, f"{', '.join(p.find)} | {', '.join(p.background)}") for name, p in PROMPT_SETS.items()]
     if kind == "vlms":
+        from semicdvl.vlms.model_cards import read_model_card
+
         return [(name, read_model_card(name).description) for name in VLMS]
     if kind == "recipes":
+        from semicdvl.config import list_shipped_recipes
+
         return [(name, _read_first_comment(path)) for name, path in list_shipped_recipes().items()]
     if kind == "recipe-keys":
         return [(one.dotted, one.meaning) for one in list_recipe_keys()]
@@ -65,6 +59,8 @@ def list_detail_headings(kind: str, *, params: bool) -> tuple[str, ...]:
 def describe_details(kind: str, name: str, *, params: bool) -> tuple[str, ...]:
     """Return the cells of a part below those headings."""
     if kind == "vlms":
+        from semicdvl.vlms.model_cards import read_model_card
+
         card = read_model_card(name)
         return card.licence, card.size, card.needs
     if kind == "recipe-keys":
@@ -97,6 +93,8 @@ class RecipeKey:
 
 def list_recipe_keys() -> list[RecipeKey]:
     """Return all keys of a recipe; those of a model or method are the options of the one that is named."""
+    from semicdvl.config import ClassesConfig, DataConfig, PartConfig, PseudoConfig, Recipe, TrainConfig
+
     sections: dict[str, type[BaseModel]] = {
         "data": DataConfig,
         "pseudo": PseudoConfig,
@@ -120,6 +118,8 @@ def describe_section(name: str, section: type[BaseModel]) -> list[RecipeKey]:
 
 def explain_key(field: Any) -> str:
     """Return the meaning of a key and the words that it can take."""
+    from pydantic import BaseModel
+
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not None]
     sections = [
         (inspect.getdoc(kind) or "").partition("\n")[0]
@@ -134,6 +134,9 @@ def explain_key(field: Any) -> str:
 
 def format_default(field: Any) -> str:
     """Return the default of a key as TOML; empty where it has none, or where it is a section of its own."""
+    from pydantic import BaseModel
+    from pydantic_core import PydanticUndefined
+
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"

@@ -11,13 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.reading.json_files import check_values, shorten
-from semicdvl.reading.limits import MAX_RECIPE_BYTES
+from semicdvl.reading.limits import MAX_RECIPE_BYTES, MAX_SEED
 from semicdvl.reading.regular_files import read_bytes, require_file_or_folder, resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import ClassLegend
 
-MAX_SEED = 2**43
-"""Greatest seed: times 1,000,003, plus the step, it is still a seed of torch (`training.loop`)."""
 LABEL_MEANINGS = {"unchanged": 0, "changed": 1, "unknown": 255}
 """What a value of a label file may mean; 255 is `types.IGNORE`."""
 MAX_LABEL_VALUE = 65_535

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
 WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
@@ -104,6 +102,9 @@ def end_with_parent(pipe: int | None = None) -> None:
     Args:
         pipe: the reading end; None: the one that `multiprocessing` keeps for its children.
     """
+    import multiprocessing
+    from multiprocessing.connection import wait
+
     parent = multiprocessing.parent_process()
     handle = pipe if pipe is not None else None if parent is None else parent.sentinel
     if handle is None:

@@ -7,8 +7,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from semicdvl.atomic_files import write_atomically
-from semicdvl.config import find_shipped, load_recipe
 from semicdvl.errors import OutputError
 from semicdvl.reading.regular_files import resolve_links
 
@@ -59,6 +57,9 @@ def create_project(folder: str | Path, *, recipe: str = START_RECIPE) -> Project
         InputError: there is no such recipe.
         OutputError: the folder holds a recipe already, or cannot be written.
     """
+    from semicdvl.atomic_files import write_atomically
+    from semicdvl.config import find_shipped, load_recipe
+
     home, source = Path(folder), find_shipped(Path(recipe))
     loaded = load_recipe(source)
     target = home / RECIPE_FILE

@@ -9,6 +9,19 @@
 rasters that are too large for memory.
 """
 
-from semicdvl.ceg.rules import instance_level, mixed, pixel_level, segmentation
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semicdvl.ceg.rules import instance_level, mixed, pixel_level, segmentation
 
 __all__ = ["instance_level", "mixed", "pixel_level", "segmentation"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a rule when it is first used: the command line needs the settings alone, and no NumPy."""
+    if name not in __all__:
+        raise AttributeError(f"module 'semicdvl.ceg' has no attribute '{name}'")
+    return getattr(import_module("semicdvl.ceg.rules"), name)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from semicdvl.config import MAX_SEED
+from semicdvl.reading.limits import MAX_SEED
 from semicdvl.reading.regular_files import find_file_fault, shorten_path
 from semicdvl.version import __version__
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def build_metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
@@ -20,6 +22,8 @@ def build_metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) 
 
 def build_transition_table(title: str, names: Sequence[str], found_KK: ArrayLike, true_KK: ArrayLike) -> Table:
     """Return pixels by class at date 1 (row) and at date 2 (column), as `found / true`."""
+    import numpy as np
+
     table = Table("", *names, title=title, title_justify="left", box=None, header_style="bold")
     for name, found_K, true_K in zip(names, np.asarray(found_KK), np.asarray(true_KK), strict=True):
         table.add_row(name, *(f"{found:,} / {true:,}" for found, true in zip(found_K, true_K, strict=True)))

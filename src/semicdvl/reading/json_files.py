@@ -6,9 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from semicdvl.errors import InputError
 from semicdvl.reading.limits import (
@@ -19,7 +17,10 @@ from semicdvl.reading.limits import (
 )
 from semicdvl.reading.regular_files import read_bytes
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
@@ -45,6 +46,8 @@ def read_model(path: Path, model: type[ModelT], *, remedy: str) -> ModelT:
     Raises:
         InputError: it is not plain JSON, or not of this form; the place is named.
     """
+    from pydantic import ValidationError
+
     content = read_json(path, remedy=remedy)
     try:
         return model.model_validate(content)

@@ -19,6 +19,8 @@ MAX_NESTING = 100
 """Levels of brackets in JSON and TOML; what the program writes has eight at most."""
 MAX_WHOLE_NUMBER = 2**63 - 1
 """Of JSON and TOML: what a 64-bit integer holds. More digits break libraries in their own ways."""
+MAX_SEED = 2**43
+"""Greatest seed: times 1,000,003, plus the step, it is still a seed of torch (`training.loop`)."""
 MAX_SHOWN_CHARACTERS = 120
 """Of a wrong value that an error message repeats."""
 
