@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.windows import Window
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.errors import InputError
+from semicdvl.raster.io.image_reader import read_valid_mask
 from semicdvl.raster.io.pair_reader import open_pair
 
 
@@ -54,3 +57,17 @@ def test_nan_of_a_warped_image_stays_no_data(tmp_path):
     with open_pair(good, tif(tmp_path / "b.tif", image, at(0.2, 90))) as pair:
         valid_HW = pair.read(0, 0, *pair.shape_hw).valid_HW
         assert pair.after.warped and not valid_HW[11:19, 31:38].any() and valid_HW[:8].all() and valid_HW[24:].all()
+
+
+@pytest.mark.parametrize("way", ["plain", "tag", "alpha"])
+def test_valid_mask_equals_that_of_gdal(tmp_path, way):
+    image = city(40, 52)
+    image[:, :7, :9] = 0
+    opaque = np.ones((40, 52), bool)
+    opaque[:7, :9] = False
+    extra = {"plain": {}, "tag": {"nodata": 0}, "alpha": {"alpha": opaque}}[way]
+    with rasterio.open(tif(tmp_path / "image.tif", image, at(0, 90), **extra)) as raster:
+        for window, size_hw in ((None, (40, 52)), (Window(4, 2, 20, 30), (30, 20)), (Window(0, 0, 52, 40), (10, 13))):
+            mask_HW = read_valid_mask(raster, window, size_hw)
+            assert (mask_HW == (raster.dataset_mask(window=window, out_shape=size_hw) > 0)).all()
+            assert mask_HW.all() == (way == "plain") and mask_HW.shape == size_hw
