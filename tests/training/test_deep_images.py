@@ -5,59 +5,32 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from tests.support.dataset_files import save
+from tests.support.deep_patches import make_date, write_deep_patches
 from tests.support.synthetic_rasters import at, tif
-from tests.support.tiny_training import GREEN, RED, build_tiny_recipe
+from tests.support.tiny_training import build_tiny_recipe
 
 import semicdvl as cd
+from semicdvl.benchmarking.detectors import run_detector_job
 from semicdvl.checkpoint import read_run, read_run_stretch
 from semicdvl.data.images import read_rgb
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.readers import folder
+from semicdvl.data.split_file import write_split
 from semicdvl.errors import InputError
 from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.review.labels.sources import FolderPatches
 from semicdvl.training.run import train_recipe
-
-GAIN, OFFSET = 11, 300
-
-
-def make_date(rng, *, new: bool) -> np.ndarray:
-    """Return grey values HWC of grass with a red house, and another one that is new."""
-    image_HWC = rng.normal(0, 6, (64, 64, 3)) + GREEN
-    image_HWC[4:14, 44:58] = RED
-    if new:
-        image_HWC[20:38, 8:28] = RED
-    return np.clip(image_HWC, 1, 255).astype(np.uint8)
-
-
-def write_data(root: Path, *, suffix: str, deep: bool = True) -> Path:
-    """Write twelve pairs of 64 px; deep ones have values of 16 bits in the place of grey values."""
-    rng = np.random.default_rng(0)
-    for index in range(12):
-        label = np.zeros((64, 64), np.uint8)
-        label[20:38, 8:28] = 255
-        save(root / "label" / f"p{index:02d}.png", label)
-        for part in "AB":
-            image_HWC = make_date(rng, new=part == "B")
-            values_HWC = image_HWC.astype(np.uint16) * GAIN + OFFSET if deep else image_HWC
-            path = root / part / f"p{index:02d}.{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if suffix == "tif":
-                tif(path, values_HWC.transpose(2, 0, 1), at(index * 40, 90))
-            elif deep:
-                cv2.imwrite(str(path), values_HWC[..., ::-1])
-            else:
-                save(path, values_HWC)
-    return root
+from semicdvl.types import Split
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png"])
 def test_stretch_of_the_training_is_kept_and_used_by_all(tmp_path, suffix):
-    data = write_data(tmp_path / "data", suffix=suffix)
+    data = write_deep_patches(tmp_path / "data", suffix=suffix)
     recipe = build_tiny_recipe(data, None, method__name="supervised", train__steps=4)
     result = train_recipe(recipe, tmp_path / "run", quiet=True)
     stretch = read_run_stretch(read_run(tmp_path / "run"))
@@ -83,14 +56,14 @@ def make_deep(path: Path) -> np.ndarray:
 
 
 def test_run_of_8_bit_images_knows_no_stretch(tmp_path):
-    data = write_data(tmp_path / "data", suffix="png", deep=False)
+    data = write_deep_patches(tmp_path / "data", suffix="png", deep=False)
     train_recipe(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
     assert "stretch" not in json.loads((tmp_path / "run" / "run.json").read_text())
     assert cd.load_model(tmp_path / "run").stretch is None
 
 
 def test_mixed_types_are_refused_before_anything_is_written(tmp_path):
-    data = write_data(tmp_path / "data", suffix="tif")
+    data = write_deep_patches(tmp_path / "data", suffix="tif")
     tif(data / "B" / "p03.tif", make_date(np.random.default_rng(1), new=True).transpose(2, 0, 1), at(120, 90))
     with pytest.raises(InputError, match=r"B/p03\.tif.*has 8 bits per band, but A/p\d\d\.tif"):
         train_recipe(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
@@ -98,7 +71,7 @@ def test_mixed_types_are_refused_before_anything_is_written(tmp_path):
 
 
 def test_stretch_leaves_out_cloud_and_untagged_no_data(tmp_path):
-    data = write_data(tmp_path / "data", suffix="tif")
+    data = write_deep_patches(tmp_path / "data", suffix="tif")
     clear = measure_pairs_stretch(folder.read_folder(data).pairs)
     assert clear is not None
     for index in range(12):
@@ -122,3 +95,20 @@ def test_setting_of_a_stretch_per_band(tmp_path):
     assert (t1_HWC[0, :30] == np.arange(30)[:, None]).all()
     with pytest.raises(cd.ConfigError, match="for 2 bands, but 3 are read"):
         open_pair(*paths, stretch="0,255;600,855")
+
+
+def test_the_label_page_and_untrained_detectors_show_and_score_deep_patches(tmp_path):
+    data = write_deep_patches(tmp_path / "data")
+    stretch = measure_pairs_stretch(folder.read_folder(data).pairs)
+    shown = FolderPatches(data).read_images("p03")
+    np.testing.assert_array_equal(shown.t1_HWC, read_rgb(data / "A" / "p03.tif", stretch=stretch))
+    scores = []
+    for pair in folder.read_folder(data).pairs:
+        save(tmp_path / "grey" / "label" / f"{pair.name}.png", np.array(Image.open(pair.label)))
+        for part, path in (("A", pair.before), ("B", pair.after)):
+            save(tmp_path / "grey" / part / f"{pair.name}.png", read_rgb(path, stretch=stretch))
+    for root in (data, tmp_path / "grey"):
+        write_split(root / "split.json", Split((), (), (), folder.read_folder(root).pairs), root=root, notes={})
+        job = {"split": str(root / "split.json"), "label_values": None, "gsd_m": None}
+        scores.append(run_detector_job({**job, "detector": {"name": "CVA", "method": "cva", "fit": "pair"}})["test"])
+    assert scores[0] == scores[1] and scores[0]["iou"] > 0.1

@@ -24,6 +24,7 @@ from semicdvl.benchmarking.config import DetectorEntry, ZeroLabelConfig
 from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
 from semicdvl.config import parse_section
 from semicdvl.data.images import ImageCache
+from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
@@ -53,7 +54,8 @@ def run_detector_job(content: Mapping[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     entry = parse_section(DetectorEntry, content["detector"], source="the job's detector")
     pairs, values = read_split(Path(content["split"])).test, content["label_values"]
-    cache = ImageCache(CACHE_BYTES, label_values=values and {int(key): value for key, value in values.items()})
+    values = values and {int(key): value for key, value in values.items()}
+    cache = ImageCache(CACHE_BYTES, label_values=values, stretch=measure_pairs_stretch(pairs))
     detector = build_detector(entry)
     counts = ConfusionCounts()
     with tempfile.TemporaryDirectory() as scratch:

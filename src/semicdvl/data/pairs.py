@@ -50,11 +50,20 @@ def read_pair(
     source = cache or ImageCache(0, label_values=label_values)
     t1_HWC, t2_HWC = source.read_rgb(pair.before, pair.window_px), source.read_rgb(pair.after, pair.window_px)
     require_same_size(pair.after, t2_HWC.shape[:2], pair.before, t1_HWC.shape[:2])
-    label_HW = read_label(pair, cache=source) if with_label else None
+    return PairArrays(t1_HWC, t2_HWC, read_known_label(pair, cache=source) if with_label else None)
+
+
+def read_known_label(pair: PairFiles, *, cache: ImageCache) -> UInt8Array | None:
+    """Return the label as `read_pair` gives it, not known where an image of the pair is transparent.
+
+    Raises:
+        InputError: as `read_label`, or the sizes of label and image differ.
+    """
+    label_HW = read_label(pair, cache=cache)
     if label_HW is None:
-        return PairArrays(t1_HWC, t2_HWC, None)
-    require_same_size(pair.label or pair.before, label_HW.shape[:2], pair.before, t1_HWC.shape[:2])
-    return PairArrays(t1_HWC, t2_HWC, ignore_transparent(pair, label_HW))
+        return None
+    require_same_size(pair.label or pair.before, label_HW.shape[:2], pair.before, read_pair_size(pair))
+    return ignore_transparent(pair, label_HW)
 
 
 def read_label(pair: PairFiles, *, cache: ImageCache) -> UInt8Array | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from semicdvl.ceg.labels import (
 )
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
+from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
@@ -56,6 +57,7 @@ def build_store_spec(
     settings: CEGSettings,
     gsd_m: float | None = None,
     features: FeatureExtractor | None = None,
+    stretch: str | None = None,
 ) -> StoreSpec:
     """Return the specification of a store.
 
@@ -65,6 +67,7 @@ def build_store_spec(
         settings: settings of change event generation.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
         features: feature extractor; with `min_cosine`, or for the residual level.
+        stretch: of images with more than 8 bits, see `StoreSpec`.
 
     Raises:
         ConfigError: `min_cosine` without a feature extractor, or the reverse; or the VLM does not know a word.
@@ -79,7 +82,7 @@ def build_store_spec(
         if features is None
         else settings.to_plain_dict() | {CEG_FEATURES_KEY: features.identity}
     )
-    return StoreSpec(vlm.identity, asked, plain, gsd_m, classes)
+    return StoreSpec(vlm.identity, asked, plain, gsd_m, classes, stretch)
 
 
 def generate_labels(
@@ -91,6 +94,7 @@ def generate_labels(
     root: Path,
     gsd_m: float | None = None,
     features: FeatureExtractor | None = None,
+    stretch: str | None = None,
 ) -> Generator[dict[str, Any]]:
     """Fill the store at `root` pair by pair; yield each pair's record, so that a caller can show progress.
 
@@ -104,13 +108,15 @@ def generate_labels(
         root: folder of the store; made if it does not exist.
         gsd_m: ground sampling distance in metres per pixel that the VLM is told, if any.
         features: feature extractor; with `min_cosine`, or for the residual level.
+        stretch: of images with more than 8 bits, see `StoreSpec`.
 
     Raises:
         StoreError: `root` holds other files, a store of another version, or a damaged file.
         InputError: an image cannot be read, or the VLM's answer cannot be used.
         OutputError: the store cannot be written.
     """
-    spec = build_store_spec(vlm, prompts=prompts, settings=settings, gsd_m=gsd_m, features=features)
+    asked: dict[str, Any] = {"prompts": prompts, "gsd_m": gsd_m, "features": features, "stretch": stretch}
+    spec = build_store_spec(vlm, settings=settings, **asked)
     with leave_no_empty_store(root):
         labeler = PseudoLabeler(PseudoLabelStore.create(root, spec), settings, vlm, features)
         with lock_for_writing(root):
@@ -160,7 +166,7 @@ class PseudoLabeler:
         """Return the record of a pair's labels, which are made if the store does not hold them."""
         if self.store.has_labels(pair):
             return self.store.read_record(pair)
-        content = _PairImages(pair)
+        content = _PairImages(pair, self.store.spec)
         t1, t2 = (self._get_answer(content, date) for date in (0, 1))
         described = self._get_features(content) if self.settings.level != "pixel" else None
         settings, spec = self.settings.at_gsd(self.store.spec.gsd_m), self.store.spec
@@ -194,16 +200,24 @@ class PseudoLabeler:
         )
 
 
+def read_stored_pair(
+    pair: PairFiles, spec: StoreSpec, *, label_values: Mapping[int, int] | None = None, with_label: bool = True
+) -> PairArrays:
+    """Decode a pair as the VLM of a store sees it; arguments as in `data.pairs.read_pair`."""
+    cache = ImageCache(0, label_values=label_values, stretch=spec.get_stretch())
+    return read_pair(pair, cache=cache, with_label=with_label)
+
+
 class _PairImages:
     """The images of a pair, read once one of them is needed."""
 
-    def __init__(self, pair: PairFiles) -> None:
-        self.pair, self.paths = pair, (pair.before, pair.after)
+    def __init__(self, pair: PairFiles, spec: StoreSpec) -> None:
+        self.pair, self.paths, self.spec = pair, (pair.before, pair.after), spec
         self._read: PairArrays | None = None
 
     def read_image(self, date: int) -> NDArray[np.uint8]:
         if self._read is None:
-            self._read = read_pair(self.pair, with_label=False)
+            self._read = read_stored_pair(self.pair, self.spec, with_label=False)
         return self._read.t2_HWC if date else self._read.t1_HWC
 
 

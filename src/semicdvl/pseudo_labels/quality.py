@@ -21,7 +21,9 @@ from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
-from semicdvl.data.pairs import read_pair
+from semicdvl.data.images import ImageCache
+from semicdvl.data.pair_checks import measure_pairs_stretch
+from semicdvl.data.pairs import read_known_label
 from semicdvl.errors import StoreError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.executor import fill_with_workers
@@ -31,10 +33,12 @@ from semicdvl.pseudo_labels.generate import (
     find_pair_events,
     generate_labels,
     make_pair_labels,
+    read_stored_pair,
 )
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.pseudo_labels.workers import WorkerSettings
+from semicdvl.raster.io.pair_stretch import format_stretch, have_common_range
 from semicdvl.types import IGNORE, VLM, PairFiles, Segments, VLMLabels
 
 DEFAULT_GAMMAS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
@@ -117,7 +121,8 @@ def fill_store(
         SemicdvlError: see `generate.generate_labels` and `workers.fill_with_workers`.
     """
     work: Generator[dict[str, Any]]
-    asked: dict[str, Any] = {"prompts": prompts, "gsd_m": gsd_m, "features": features}
+    stretch = choose_store_stretch(pairs, root)
+    asked: dict[str, Any] = {"prompts": prompts, "gsd_m": gsd_m, "features": features, "stretch": stretch}
     if workers is None or workers.runs_in_process:
         work = generate_labels(pairs, vlm=vlm, settings=settings, root=root, **asked)
     else:
@@ -126,6 +131,26 @@ def fill_store(
     quiet = workers is not None and workers.quiet
     with leave_nothing_if_refused(root, keep=lambda: any(root.glob("answers/*/*.npz"))):
         return _fill_and_measure(work, pairs, settings=settings, root=root, quiet=quiet)
+
+
+def choose_store_stretch(pairs: Sequence[PairFiles], root: Path) -> str | None:
+    """Return the limits of the grey values of pairs with more than 8 bits, for all of them; None: they have 8 bits.
+
+    A store keeps the limits that it was begun with while the values of the pairs are in their range, so that further
+    pairs of the same place do not make its answers useless.
+
+    Raises:
+        InputError: some images have 8 bits and others more, or a file is missing or broken.
+        StoreError: `root` holds a damaged store.
+    """
+    measured = measure_pairs_stretch(pairs)
+    if measured is None:
+        return None
+    kept = PseudoLabelStore.open(root).spec if (root / "manifest.json").exists() else None
+    known = None if kept is None else kept.get_stretch()
+    if kept is not None and known is not None and have_common_range(known, measured):
+        return kept.stretch
+    return format_stretch(measured)
 
 
 def _fill_and_measure(
@@ -188,7 +213,7 @@ def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CE
 
         features = PairFeatures(*(store.get_or_make_features(image, pair.window_px, missing) for image in images))
     if settings.level == "residual":
-        shown = read_pair(pair, with_label=False)
+        shown = read_stored_pair(pair, store.spec, with_label=False)
         t1, t2 = prepare_residual_answers(
             (t1, t2), (shown.t1_HWC, shown.t2_HWC), prompts=store.spec.searched, settings=at_gsd
         )
@@ -221,10 +246,10 @@ def measure_quality(
     """
     wanted = sorted({*gammas, settings.gamma})
     rows = {gamma: LabelQuality(gamma, 0.0, 0.0, ConfusionCounts(), ConfusionCounts()) for gamma in wanted}
-    some = select_evenly(pairs, MAX_MEASURED_PAIRS)
+    some, labels = select_evenly(pairs, MAX_MEASURED_PAIRS), ImageCache(0, label_values=LABEL_VALUES)
     for pair in track_pairs(some):
         kept = read_answered_pair(pair, store, settings=settings)
-        truth_HW = read_pair(pair, label_values=LABEL_VALUES).label_HW
+        truth_HW = read_known_label(pair, cache=labels)
         on_pair(kept)
         for gamma in wanted:
             change_HW = kept.make_labels(store.spec, replace(settings, gamma=gamma)).change_HW

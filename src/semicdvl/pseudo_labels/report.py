@@ -20,7 +20,7 @@ from rich.progress import track
 
 from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.transitions import ChangeObject, list_change_objects
-from semicdvl.data.pairs import read_pair
+from semicdvl.pseudo_labels.generate import read_stored_pair
 from semicdvl.pseudo_labels.quality import (
     DEFAULT_GAMMAS,
     LABEL_VALUES,
@@ -259,7 +259,8 @@ def _build_pictures(
 
 def _build_pair(pair: PairFiles, store: PseudoLabelStore, settings: CEGSettings) -> Markup:
     """Show one pair: both dates, both answers, the label, and its comparison with the true label."""
-    content, kept = read_pair(pair, label_values=LABEL_VALUES), read_answered_pair(pair, store, settings=settings)
+    content = read_stored_pair(pair, store.spec, label_values=LABEL_VALUES)
+    kept = read_answered_pair(pair, store, settings=settings)
     labels = kept.make_labels(store.spec, settings)
     colours = reports_colours.choose_class_colours(store.spec.prompts.words)
     figures = [

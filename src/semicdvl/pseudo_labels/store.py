@@ -1,7 +1,7 @@
 """The pseudo-label store: VLM answers and the labels made from them, each stored under a key of its content.
 
     STORE/manifest.json              the current specification: VLM, prompts, CEG settings
-    STORE/answers/ab/<key>.npz       key = image bytes + window, VLM identity, prompts, ground sampling distance
+    STORE/answers/ab/<key>.npz       key = image bytes, window, stretch, VLM identity, prompts, ground sampling distance
     STORE/labels/cd/<key>.png        key = both answers, prompts of foreground and background, CEG settings
     STORE/labels/cd/<key>.json       record: which pair it is and how the label was made
     STORE/features/ef/<key>.npz      only under `min_cosine`: key = image bytes + window, identity of the features
@@ -92,7 +92,13 @@ class PseudoLabelStore:
     # -------------------------------------------------------------------------------------------- answers
     def answer_key(self, image: Path, window_px: WindowPx) -> str:
         """Return the key of the VLM's answer for an image file, or a window of it."""
-        return hash_values(hash_file(image), window_px, self.spec.vlm, self.spec.prompts.words, self.spec.gsd_m)
+        asked = self.spec.vlm, self.spec.prompts.words, self.spec.gsd_m
+        return hash_values(*self._identify_image(image, window_px), *asked)
+
+    def _identify_image(self, image: Path, window_px: WindowPx) -> tuple[Any, ...]:
+        """Return what the grey values of an image depend on."""
+        stretch = () if self.spec.stretch is None else (self.spec.stretch,)
+        return hash_file(image), window_px, *stretch
 
     def read_answer(self, key: str) -> Segments | None:
         """Return a stored answer, or None."""
@@ -136,7 +142,7 @@ class PseudoLabelStore:
         self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]
     ) -> NDArray[np.float32]:
         """Return the stored feature map DHW of an image, or compute it and store it (in half precision)."""
-        key = hash_values(hash_file(image), window_px, self.spec.ceg.get(CEG_FEATURES_KEY))
+        key = hash_values(*self._identify_image(image, window_px), self.spec.ceg.get(CEG_FEATURES_KEY))
         content = self._read_arrays("features", key)
         if content is None:
             with lock_key(self.root, key):

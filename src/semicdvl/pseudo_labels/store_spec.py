@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.errors import ConfigError
+from semicdvl.raster.io.pair_stretch import parse_stretch
+from semicdvl.raster.radiometric_normalisation import Stretch
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,18 +40,21 @@ class StoredSpec(BaseModel):
     ceg: dict[str, Any]
     gsd_m: Annotated[float, Field(gt=0)] | None = None
     classes: _ClassLists | None = None
+    stretch: Annotated[str, Field(max_length=1000)] | None = None
 
     def to_spec(self) -> StoreSpec:
         """Return the specification.
 
         Raises:
-            ConfigError: prompts or classes are none, or the prompts are not those of the classes.
+            ConfigError: prompts, classes or the stretch are none, or the prompts are not those of the classes.
         """
         prompts = Prompts(self.prompts.find, self.prompts.background)
         classes = None if self.classes is None else ClassPrompts(**dict(self.classes))
         if classes is not None and classes.prompts != prompts:
             raise ConfigError("the prompts are not those of the classes.")
-        return StoreSpec(self.vlm, prompts, self.ceg, self.gsd_m, classes)
+        spec = StoreSpec(self.vlm, prompts, self.ceg, self.gsd_m, classes, self.stretch)
+        spec.get_stretch()  # refuses one that is none
+        return spec
 
 
 class StoredRecord(BaseModel):
@@ -78,6 +83,8 @@ class StoreSpec:
         gsd_m: ground sampling distance in metres per pixel that the VLM was told, if any.
         classes: the classes of the single-date labels and their prompts, which are then `prompts`; None: the labels are
             1 for foreground and 0 for background.
+        stretch: limits of the grey values of images with more than 8 bits, as `raster.io.pair_stretch` formats them;
+            the same for all pairs and both dates. None: the images have 8 bits.
     """
 
     vlm: str
@@ -85,6 +92,7 @@ class StoreSpec:
     ceg: dict[str, Any]
     gsd_m: float | None = None
     classes: ClassPrompts | None = None
+    stretch: str | None = None
 
     @property
     def class_count(self) -> int:
@@ -101,6 +109,15 @@ class StoreSpec:
         """All that is searched for, together, against the rest."""
         return self.prompts if self.classes is None else self.classes.searched
 
+    def get_stretch(self) -> Stretch | None:
+        """Return what makes grey values of images with more than 8 bits; None: the images have 8 bits.
+
+        Raises:
+            ConfigError: the limits are no limits of three bands.
+        """
+        return None if self.stretch is None else parse_stretch(self.stretch, bands=3)
+
     def to_plain_dict(self) -> dict[str, Any]:
-        """Return the specification as it is stored: without classes where there are none."""
-        return {name: value for name, value in asdict(self).items() if name != "classes" or value is not None}
+        """Return the specification as it is stored: without classes and stretch where there are none."""
+        optional = ("classes", "stretch")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value is not None}

@@ -14,7 +14,8 @@ from torch import nn
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.checkpoint import load_weights, load_weights_into
 from semicdvl.config import Recipe
-from semicdvl.data.pairs import read_pair
+from semicdvl.data.images import ImageCache
+from semicdvl.data.pairs import read_known_label
 from semicdvl.errors import SemicdvlError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.quality import read_answered_pair
@@ -108,13 +109,14 @@ def score_vlm_alone(
         labels of the training pairs), or the answers give no instances (in a store at the pixel level).
     """
     counts, console = ConfusionCounts(), Console(stderr=True, quiet=quiet)
+    labels = ImageCache(0, label_values=label_values)
     for pair in track(pairs, description="the VLM alone", console=console, transient=True, disable=quiet):
         try:
             answered = read_answered_pair(pair, store, settings=VLM_ALONE_SETTINGS)
             change_HW = answered.make_labels(store.spec, VLM_ALONE_SETTINGS).change_HW
         except SemicdvlError:  # a comparison only: a training that has ended well must not fail because of it
             return None
-        truth_HW = read_pair(pair, label_values=label_values).label_HW
+        truth_HW = read_known_label(pair, cache=labels)
         if truth_HW is not None:
             counts += ConfusionCounts.from_maps(change_HW, truth_HW)
     return compute_pixel_scores(counts) if counts.total else None

@@ -12,8 +12,10 @@ import onnx
 import pytest
 import torch
 from tests.support.command import command
+from tests.support.synthetic_rasters import at, tif
 from torch import Tensor, nn
 
+import semicdvl as cd
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection.detectors import onnx_export
@@ -173,3 +175,34 @@ def test_a_trace_that_holds_for_some_sizes_only(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be traced for all sizes"):
         onnx_export.export_network(Depends(on=50), tmp_path / "none.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["some.onnx"]
+
+
+def test_deep_images_get_the_stretch_of_the_training(run: Path, tmp_path: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    limits = {"low": [310.0, 320.0, 330.0], "high": [2300.5, 2400.0, 2500.0]}
+    deep_run = tmp_path / "run"
+    write_json(deep_run / "run.json", record | {"stretch": limits})
+    (deep_run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    path = onnx_export.export_onnx(deep_run, tmp_path / "deep.onnx").path
+    about = json.loads({one.key: one.value for one in onnx.load(path).metadata_props}[METADATA_KEY])
+    assert about["stretch"] == limits
+    detectors = [build_network_detector(each, device="cpu") for each in (deep_run, path)]
+    assert [each.stretch for each in detectors] == ["310.0,2300.5;320.0,2400.0;330.0,2500.0"] * 2
+    dates = [
+        tif(tmp_path / f"{name}.tif", image_HWC.transpose(2, 0, 1).astype(np.uint16) * 9 + 300, at(0, 90))
+        for name, image_HWC in zip("ab", pair(), strict=True)
+    ]
+    by_run, by_file = (cd.detect(*dates, detector=each) for each in detectors)
+    assert np.ptp(by_run.score) > 0.1 and np.abs(by_run.score - by_file.score).max() < 1e-4
+    plain = build_network_detector(onnx_export.export_onnx(run, tmp_path / "plain.onnx").path, device="cpu")
+    assert plain.stretch is None and np.abs(cd.detect(*dates, detector=plain).score - by_run.score).max() > 1e-3
+
+
+def test_damaged_limits_are_refused(file: Path, tmp_path: Path) -> None:
+    model = onnx.load(file)
+    about = json.loads({one.key: one.value for one in model.metadata_props}[METADATA_KEY])
+    for limits in ({"low": [1, 2], "high": [3, 4]}, {"low": [9, 9, 9], "high": [3, 4, 5]}, "0,255"):
+        onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(about | {"stretch": limits})})
+        onnx.save(model, tmp_path / "x.onnx")
+        with pytest.raises(CheckpointError, match="its metadata are damaged"):
+            build_onnx_detector(tmp_path / "x.onnx")

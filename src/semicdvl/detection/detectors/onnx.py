@@ -1,6 +1,7 @@
 """Detect change with a trained network in an ONNX file, run by ONNX Runtime without torch.
 
-The file is self-contained: `semicdvl export` stores in its metadata how images are normalised and what is changed.
+The file is self-contained: `semicdvl export` stores in its metadata how images are normalised, how values of more than
+8 bits become grey values, and what is changed.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.detection.detectors.date_classes import (
@@ -25,6 +26,8 @@ from semicdvl.detection.detectors.date_classes import (
     stack_score_maps,
 )
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
+from semicdvl.raster.io.pair_stretch import format_stretch
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.json_files import describe_fault, parse_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import ChangeMap, Detector, ScoreStrips
@@ -83,6 +86,12 @@ class OnnxDetector(Detector):
         return 1 + (2 * self.date_classes.maps_per_date if self.date_classes else 0)
 
     @property
+    def stretch(self) -> str | None:  # type: ignore[override]  # the base class has a plain attribute
+        """Limits of the grey values that the network was trained with, where the images had more than 8 bits."""
+        stored = self.metadata.get("stretch")
+        return None if stored is None else format_stretch(Stretch(np.array(stored["low"]), np.array(stored["high"])))
+
+    @property
     def identity(self) -> str:
         """Hash of the file and the execution providers."""
         both = " both" if self.deciding == "both" else ""
@@ -101,6 +110,7 @@ class OnnxDetector(Detector):
             "File": f"{self.name}, SHA-256 {self.digest[:12]}",
             "Run": str(self.metadata.get("run")),
             "Threshold": f"{self.threshold:g}",
+            **({"Stretch of the training": self.stretch} if self.stretch else {}),
             **({"Classes": self.date_classes.describe(self.deciding)} if self.date_classes else {}),
         } | parts
 
@@ -200,6 +210,19 @@ class _StoredClasses(BaseModel):
     named: bool = True
 
 
+class _StoredStretch(BaseModel):
+    """The limits of the grey values per band; the names are stored, as in run.json."""
+
+    low: list[float] = Field(min_length=3, max_length=3)
+    high: list[float] = Field(min_length=3, max_length=3)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("the low limits must be below the high ones")
+        return self
+
+
 class _Metadata(BaseModel):
     """The metadata of a file; the names are stored."""
 
@@ -213,6 +236,7 @@ class _Metadata(BaseModel):
     recipe: dict[str, dict[str, Any]] = Field(default_factory=dict)
     run: str | None = None
     date_classes: _StoredClasses | None = None
+    stretch: _StoredStretch | None = None
 
 
 def _read_metadata(path: Path, text: str) -> dict[str, Any]:

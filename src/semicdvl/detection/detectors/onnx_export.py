@@ -2,8 +2,9 @@
 
 The file holds the change head, and with `heads` the segmentation heads of both dates, with batch norms folded, for any
 batch and image size. Its metadata, JSON under the
-key `semicdvl`, say how images are normalised, from which probability on a pixel is changed, which image sizes are
-possible and how the network was trained. `build_onnx_detector` reads them.
+key `semicdvl`, say how images are normalised, which limits values of more than 8 bits were stretched between for the
+training (`stretch`), from which probability on a pixel is changed, which image sizes are possible and how the network
+was trained. `build_onnx_detector` reads them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.checkpoint import load_network, read_run
+from semicdvl.checkpoint import load_network, read_run, read_run_stretch, record_stretch
 from semicdvl.detection.detectors.date_classes import DateClasses, read_date_classes
 from semicdvl.detection.detectors.inference import (
     CHANGE_HEAD_ONLY,
@@ -45,6 +45,7 @@ from semicdvl.detection.detectors.onnx import (
 )
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.outputs.locks import lock_argument
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 from semicdvl.version import __version__
 
@@ -106,9 +107,8 @@ def export_onnx(
     parts = {name: recipe[name] for name in ("method", "model") if name in recipe}
     network = load_network(run, train_heads=heads, trust=trust)
     classes = read_date_classes(recipe) if heads else None
-    return export_network(
-        network, path, threshold=threshold, classes=classes, origin={"run": run.name, "recipe": parts}
-    )
+    origin = {"run": run.name, "recipe": parts} | record_stretch(read_run_stretch(record))
+    return export_network(network, path, threshold=threshold, classes=classes, origin=origin)
 
 
 @lock_argument("path")
@@ -175,7 +175,7 @@ def _trace(logits: HeadLogits, path: Path) -> None:
     axes = {0: "batch", 2: "height", 3: "width"}
     outputs = [OUTPUT_NAME, *(CLASS_OUTPUT_NAMES if logits.heads == SEGMENTATION else ())]
     try:
-        with warnings.catch_warnings(action="ignore"), _silence_stdout(), torch.no_grad():
+        with ignore_warnings(Warning), _silence_stdout(), torch.no_grad():
             torch.onnx.export(
                 logits,
                 dates,

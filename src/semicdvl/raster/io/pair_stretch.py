@@ -150,7 +150,7 @@ def _choose_physical_stretches(
         return (DateStretch(None), other) if eight_bit[0] else (other, DateStretch(None))
     if stretch == "each":
         return _leave_8_bit(each, eight_bit)
-    if not _have_common_range(*each):
+    if not have_common_range(*each):
         return _match_units(before, after, each)
     common = _measure_values(*values)
     return DateStretch(common), DateStretch(common)
@@ -168,7 +168,7 @@ def _bring_to_8_bit(date: StoredDate, grey: StoredDate) -> DateStretch:
     own, wanted = _measure_values(values), _measure_values(grey_values)
     bands = len(values)
     in_range = all(band_N.size and band_N.min() >= 0 and band_N.max() <= 255 for band_N in values)
-    if in_range and _have_common_range(own, wanted):
+    if in_range and have_common_range(own, wanted):
         return DateStretch(Stretch(np.zeros(bands), np.full(bands, 255.0)), "its values are grey values already")
     match = _fit_match(grey.sample, date, own, expected_gain_C=(wanted.high_C - wanted.low_C) / 255)
     if match is not None:
@@ -241,10 +241,10 @@ def _find_limits(values_N: NDArray[np.float64]) -> tuple[float, float]:
     fence = FENCE_IQR * (third - first)
     if fence > 0:
         low, high = max(low, first - fence), min(high, third + fence)
-    return float(low), float(high)
+    return float(low), float(max(high, np.nextafter(low, np.inf)))  # limits of a setting differ
 
 
-def _have_common_range(before: Stretch, after: Stretch) -> bool:
+def have_common_range(before: Stretch, after: Stretch) -> bool:
     """Tell whether the ranges of both dates overlap so far, in every band, that they are in the same unit."""
     shared_C = np.minimum(before.high_C, after.high_C) - np.maximum(before.low_C, after.low_C)
     larger_C = np.maximum(before.high_C - before.low_C, after.high_C - after.low_C)

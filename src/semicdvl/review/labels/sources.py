@@ -7,6 +7,7 @@ of pairs they are its pairs; the labels are written beside them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -16,10 +17,12 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.images import open_image_raster, read_image_size, read_rgb
+from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, list_patch_files, write_patch, write_png
 from semicdvl.data.readers.folder import LABEL_FOLDERS, read_folder
 from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
+from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.raster.vector.reading import read_layer
 from semicdvl.review.session import PairSession
 from semicdvl.types import PairFiles
@@ -219,6 +222,11 @@ class FolderPatches:
         """Return nothing: all pairs are alike."""
         return ""
 
+    @cached_property
+    def _stretch(self) -> Stretch | None:
+        """What makes grey values of images with more than 8 bits, as for a training."""
+        return measure_pairs_stretch(list(self.pairs.values()))
+
     def read_images(self, name: str) -> PatchImages:
         """Read both images as a training reads them."""
         pair = self.pairs[name]
@@ -227,7 +235,7 @@ class FolderPatches:
                 raise InputError(
                     path, f"is larger than {MAX_PATCH_PX} px", "Cut the pair into patches with `semicdvl prepare` first"
                 )
-        t1_HWC, t2_HWC = read_rgb(pair.before), read_rgb(pair.after)
+        t1_HWC, t2_HWC = (read_rgb(path, stretch=self._stretch) for path in (pair.before, pair.after))
         if t1_HWC.shape != t2_HWC.shape:
             raise DataError(
                 f"{pair.before} and {pair.after} differ in size. Both dates of a pair need the same pixels."
