@@ -117,6 +117,7 @@ def test_a_result_without_objects_and_a_plain_pair(tmp_path: Path) -> None:
     rows = dict(done.format_rows())
     assert rows["area missed"] == "410 px" and rows["pixels: precision"] == "undefined"
     assert rows["objects missed"] == "3, 410 px"
+    assert rows["objects by IoU: f1"] == rows["objects by any overlap: f1"] == rows["pixels: f1"] == "0.0000"
     assert json.loads((plain / "evaluation.json").read_text())["pixels"]["precision"] is None
 
 

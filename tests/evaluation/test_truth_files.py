@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -139,7 +140,11 @@ def test_scores_without_change_in_the_truth_are_undefined(out: Path, tmp_path: P
     rows = dict(done.format_rows())
     for name in ("pixels: iou", "pixels: f1", "pixels: recall", "objects by IoU: recall", "objects by IoU: f1"):
         assert rows[name] == "undefined", name
+    assert rows["objects by any overlap: recall"] == rows["objects by any overlap: f1"] == "undefined"
     assert rows["pixels: precision"] == "0.0000" and rows["area false"] == "125 m²"
+    stored = json.loads((out / "evaluation.json").read_text())
+    assert [stored["objects"][name] for name in ("f1", "any_f1", "recall", "any_recall")] == [None] * 4
+    assert [stored["pixels"][name] for name in ("iou", "f1", "recall", "kappa")] == [None] * 4
 
 
 def test_a_picture_of_the_truth_is_turned_as_viewers_show_it(tmp_path: Path) -> None:

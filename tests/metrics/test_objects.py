@@ -56,6 +56,20 @@ def test_empty_maps_are_undefined_not_perfect() -> None:
     assert one_sided.recall == 0 and one_sided.f1 == 0
 
 
+def test_f1_by_any_overlap_is_known_where_f1_by_iou_is() -> None:
+    """0 where all objects are missed or none overlaps, NaN in a report where the truth has none."""
+    empty_HW, one_HW, other_HW = (draw_boxes(boxes) for boxes in ([], [(0, 0, 2, 2)], [(9, 9, 2, 2)]))
+    for pred_HW, truth_HW in ((empty_HW, one_HW), (other_HW, one_HW), (one_HW, empty_HW)):
+        scores = count_objects(pred_HW, truth_HW)
+        assert scores.f1 == scores.any_f1 == 0.0
+    for pred_HW, truth_HW in ((empty_HW, one_HW), (other_HW, one_HW), (one_HW, empty_HW), (empty_HW, empty_HW)):
+        reported = count_objects(pred_HW, truth_HW).list_meaningful_scores()
+        undefined = {name for name, value in reported.items() if math.isnan(value)}
+        wanted = {"precision", "any_precision"} if not pred_HW.any() else set()
+        wanted |= {"recall", "f1", "any_recall", "any_f1"} if not truth_HW.any() else set()
+        assert undefined == wanted
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.6))
 def test_objects_against_a_slow_count(seed: int, share: float) -> None:

@@ -1,11 +1,14 @@
 """Scores that nothing defines are null in a run's record, and not 0."""
 
 import math
+from pathlib import Path
+
+import pytest
 
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts
-from semicdvl.training.evaluate import PairSetCounts
-from semicdvl.training.run_record import _load_scores, _store_scores
+from semicdvl.training.evaluate import PairSetCounts, compute_pixel_scores
+from semicdvl.training.run_record import TrainedRun, _load_scores, _store_scores
 
 
 def test_scores_without_change_in_the_labels_are_stored_as_null():
@@ -22,3 +25,29 @@ def test_precision_is_undefined_where_nothing_was_detected():
     stored = _store_scores(scores)
     assert {name for name, value in stored.items() if value is None} == {"precision", "object_precision"}
     assert stored["iou"] == stored["recall"] == stored["f1"] == 0.0
+
+
+def test_without_a_labelled_pixel_nothing_is_known():
+    scores = PairSetCounts(ConfusionCounts(), ObjectCounts()).list_meaningful_scores()
+    assert all(value is None for value in _store_scores(scores).values())
+
+
+@pytest.mark.parametrize(
+    ("counts", "undefined"),
+    [
+        (ConfusionCounts(tn=7, fp=3), {"iou", "f1", "recall", "kappa"}),
+        (ConfusionCounts(tn=10), {"iou", "f1", "recall", "kappa", "precision"}),
+        (ConfusionCounts(tn=10**9, fp=12345), {"iou", "f1", "recall", "kappa"}),
+        (ConfusionCounts(tn=10**9, fp=12345, fn=1), set()),
+        (ConfusionCounts(tn=7, fn=3), {"precision"}),
+        (ConfusionCounts(tn=6, fp=1, fn=2, tp=2), set()),
+    ],
+)
+def test_validation_scores_of_labels_without_change_are_stored_as_null(counts, undefined):
+    stored = _store_scores(compute_pixel_scores(counts))
+    assert {name for name, value in stored.items() if value is None} == undefined
+
+
+def test_no_advice_is_given_by_a_score_that_is_not_known():
+    run = TrainedRun(Path("run"), None, {"iou": math.nan}, {}, 1.0, vlm_scores={"iou": 0.0})
+    assert run.give_advice() is None

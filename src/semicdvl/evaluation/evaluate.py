@@ -265,7 +265,12 @@ def _format_score(value: float, half_width: float | None = None) -> str:
     """Return a score with its interval, where it has one."""
     if math.isnan(value):
         return "undefined"
-    return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {half_width:.4f}"
+    return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {_format_half_width(half_width, '.4f')}"
+
+
+def _format_half_width(half_width: float, digits: str) -> str:
+    """Return half an interval; a stratum with fewer than two places has none."""
+    return "undefined" if math.isnan(half_width) else format(half_width, digits)
 
 
 def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list[TableRow]:
@@ -317,7 +322,10 @@ def _format_accuracy_rows(sample: StratifiedSample, accuracy: AreaAccuracy, pixe
     rows += [(f"sample: {name}", _format_score(each.value, each.half_width)) for name, each in estimates.items()]
     rows.append((f"sample: changed area as mapped, {unit}", f"{accuracy.mapped_areas[1]:,.0f}"))
     area = accuracy.estimated_areas[1]
-    rows.append((f"sample: changed area adjusted, {unit}", f"{area.value:,.0f} ± {area.half_width:,.0f}"))
+    adjusted = (
+        "undefined" if math.isnan(area.value) else f"{area.value:,.0f} ± {_format_half_width(area.half_width, ',.0f')}"
+    )
+    rows.append((f"sample: changed area adjusted, {unit}", adjusted))
     return rows
 
 

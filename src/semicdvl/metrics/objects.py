@@ -67,8 +67,10 @@ class ObjectCounts:
 
     @property
     def any_f1(self) -> float:
-        """Harmonic mean of `any_precision` and `any_recall`."""
-        return _harmonic_mean(self.any_precision, self.any_recall)
+        """Harmonic mean of `any_precision` and `any_recall`; as `f1`, 0 without any overlap and NaN without objects."""
+        if not (self.predicted_touching and self.actual_touched):
+            return divide_counts(0, self.predicted + self.actual)
+        return 2 * self.any_precision * self.any_recall / (self.any_precision + self.any_recall)
 
     def list_meaningful_scores(self) -> dict[str, float]:
         """Return the scores by name, for a report: recall and F1 are NaN where the truth has no object."""
@@ -77,11 +79,6 @@ class ObjectCounts:
         if self.actual == 0:
             scores |= dict.fromkeys(("recall", "f1", "any_recall", "any_f1"), math.nan)
         return scores
-
-
-def _harmonic_mean(precision: float, recall: float) -> float:
-    """Return the harmonic mean; 0 if both are 0, NaN if one is."""
-    return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
 
 
 def count_objects(

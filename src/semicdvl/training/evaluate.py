@@ -95,23 +95,16 @@ class PairSetCounts:
     objects: ObjectCounts
     classes: ClassEvaluation | None = None
 
-    def compute_scores(self) -> dict[str, float]:
-        """Return the numbers by name."""
-        return compute_pixel_scores(self.pixels) | {
-            f"object_{name}": _replace_nan(getattr(self.objects, name)) for name in ("precision", "recall", "f1")
-        }
-
     def list_meaningful_scores(self) -> dict[str, float]:
         """Return the numbers by name, for a report.
 
-        What needs change in the labels is NaN where there is none, and precision where nothing was detected.
+        What needs change in the labels is NaN where there is none, precision where nothing was detected, and everything
+        where no pixel has a label.
         """
-        scores = self.compute_scores()
-        if self.pixels.tp + self.pixels.fp == 0:
-            scores |= dict.fromkeys(("precision", "object_precision"), math.nan)
-        if self.objects.actual == 0:
-            missing = ("iou", "f1", "recall", "kappa", "object_recall", "object_f1")
-            scores |= dict.fromkeys(missing, math.nan)
+        pixels, objects = self.pixels, self.objects.list_meaningful_scores()
+        scores = pixels.list_meaningful_scores()
+        scores["predicted_changed_frac"] = divide_counts(pixels.tp + pixels.fp, pixels.total)
+        scores |= {f"object_{name}": objects[name] for name in ("precision", "recall", "f1")}
         return scores if self.classes is None else scores | self.classes.compute_scores()
 
 

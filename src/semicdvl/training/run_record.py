@@ -79,7 +79,7 @@ class TrainedRun:
 
     def give_advice(self) -> str | None:
         """Return advice where the VLM alone is better on the validation pairs; None otherwise."""
-        if self.vlm_scores is None or not self.val or self.vlm_scores["iou"] <= self.val["iou"]:
+        if self.vlm_scores is None or not self.val or not self.vlm_scores["iou"] > self.val["iou"]:
             return None
         return (
             f"On the validation pairs the VLM alone has an IoU of {self.vlm_scores['iou']:.3f}, this network "
@@ -180,10 +180,20 @@ def finish_record(
 def _store_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """Return scores as they are stored: undefined ones are null."""
     undefined = {"precision", "object_precision"} if scores.get("predicted_changed_frac") == 0 else set()
+    undefined |= {"iou", "f1", "recall", "kappa"} if _lack_change(scores) else set()
     return {
         name: None if name in undefined or (isinstance(value, float) and math.isnan(value)) else value
         for name, value in scores.items()
     }
+
+
+def _lack_change(scores: dict[str, Any]) -> bool:
+    """Tell whether validation scores, in which what is undefined is 0, are of labels without any change.
+
+    Then every pixel is either right or a false alarm. With missed change the two shares add up to less.
+    """
+    right, detected = (float(scores.get(name, math.nan)) for name in ("accuracy", "predicted_changed_frac"))
+    return scores.get("iou") == 0 and math.isclose(right + detected, 1.0, rel_tol=0, abs_tol=1e-12)
 
 
 def _load_scores(scores: dict[str, Any]) -> dict[str, float]:
