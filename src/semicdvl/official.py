@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import read_heads
 from semicdvl.models.dpt import PUBLIC_PREFIXES
 from semicdvl.models.siam_light import OFFICIAL_PREFIXES
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import check_torch_archive
 from semicdvl.version import __version__
@@ -155,8 +155,7 @@ def read_tensors_safely(path: Path) -> Any:
     names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))  # of NumPy 1 and 2
     allowed: list[Any] = [np.dtype, *numbers, *((numpy_scalar, name) for name in names)]
     try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.serialization.safe_globals(allowed), ignore_warnings(Warning):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises on a file that is not its own
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

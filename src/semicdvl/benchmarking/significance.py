@@ -7,7 +7,6 @@ sign-permutation test never gives less than p = 0.25, with five never less than 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 
 CONFIDENCE = 0.95
 MAX_PERMUTATIONS = 100_000
@@ -55,8 +56,7 @@ class PairedTests:
             return cls(middle, 0.0, count, middle, middle, None, p_signs)
         from scipy.stats import ttest_rel
 
-        with warnings.catch_warnings():  # differences that are equal but for rounding: the p is that of no spread
-            warnings.simplefilter("ignore", RuntimeWarning)
+        with ignore_warnings(RuntimeWarning):  # differences that are equal but for rounding: the p is that of no spread
             test = ttest_rel(differences, np.zeros(count))
             interval = test.confidence_interval(CONFIDENCE)
         return cls(middle, deviation, count, float(interval.low), float(interval.high), float(test.pvalue), p_signs)

@@ -7,7 +7,6 @@ says.
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
@@ -19,7 +18,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from semicdvl.data.class_labels import decode_classes
@@ -27,6 +26,7 @@ from semicdvl.data.label_masks import StoredLabel, decode_label, read_palette, r
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.band_scaling import BandScaling
+from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, ignore_warnings
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
@@ -328,15 +328,23 @@ def _open_picture(path: Path) -> Image.Image:
     """Read the header of an image with Pillow, as `InputError` where that fails."""
     _require_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path, formats=PILLOW_FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(
-            path, "is too large to be decoded at once", "Save it as a tiled GeoTIFF, which is read in windows"
-        ) from error
+        with ignore_warnings(Image.DecompressionBombWarning):  # refused below
+            picture = Image.open(path, formats=PILLOW_FORMATS)
     except _PILLOW_ERRORS as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise _too_large_error(path) from error
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
+    if Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+        picture.close()
+        raise _too_large_error(path)
+    return picture
+
+
+def _too_large_error(path: Path) -> InputError:
+    """Say that a picture has more pixels than Pillow takes for harmless."""
+    return InputError(
+        path, "is too large to be decoded at once", "Save it as a tiled GeoTIFF, which is read in windows"
+    )
 
 
 def _decode(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
@@ -355,8 +363,7 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
     """
     _require_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with ignore_not_georeferenced():
             raster: rasterio.io.DatasetReader = open_raster(str(path), display_name=path, local=True)
             return raster
     except RasterioError as error:

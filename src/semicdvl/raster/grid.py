@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass, replace
 
 import pyproj
@@ -14,6 +13,8 @@ from pyproj.transformer import TransformerGroup
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform, transform_bounds
+
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 
 WGS84 = CRS.from_epsg(4326)
 GRID_TOLERANCE_PX = 0.02
@@ -190,7 +191,7 @@ def lacks_datum_transformation(crs: CRS | None, other: CRS | None) -> bool:
     """Tell whether the datums of two CRS are related by assumption only (PROJ's "ballpark" transformation)."""
     if crs is None or other is None or crs == other:
         return False
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # on grids that are not installed
+    with ignore_warnings(UserWarning):  # on grids that are not installed
         group = TransformerGroup(crs.to_wkt(), other.to_wkt(), always_xy=True)
     return not group.transformers or "ballpark" in group.transformers[0].description.lower()
 

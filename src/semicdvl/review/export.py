@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from semicdvl.data.prepare.polygon_layer import REVIEWED_LAYER
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import translate_gdal_errors
 from semicdvl.raster.vector.files import write_ogr
+from semicdvl.raster.vector.formats.geopackage import GEOPACKAGE_VERSION
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml, store_default_style
 from semicdvl.review.labels.training import shorten_path
 from semicdvl.review.store import REVIEW_FORMAT, Change, now
@@ -45,12 +45,9 @@ def write_reviewed(path: Path, changes: Sequence[Change], *, grid: Grid, area_un
     original = gpd.GeoDataFrame(
         {"id": [change.id for change in found]}, geometry=[change.original for change in found], crs=crs
     )
-    with translate_gdal_errors(path), write_atomically(path) as part, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # plain images have none
-        write_ogr(part, reviewed, driver="GPKG", layer=REVIEWED_LAYER)
-        original.to_file(
-            part, driver="GPKG", engine="pyogrio", geometry_type="MultiPolygon", layer=ORIGINAL_LAYER, mode="a"
-        )
+    with translate_gdal_errors(path), write_atomically(path) as part:
+        write_ogr(part, reviewed, driver="GPKG", layer=REVIEWED_LAYER, VERSION=GEOPACKAGE_VERSION)
+        write_ogr(part, original, driver="GPKG", layer=ORIGINAL_LAYER, append=True)
         store_default_style(part, STATE_STYLE, layer=REVIEWED_LAYER)
     with write_atomically(path.with_suffix(".qml")) as part:
         part.write_text(build_qml(STATE_STYLE), encoding="utf-8")

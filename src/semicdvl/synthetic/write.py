@@ -16,6 +16,7 @@ from PIL import Image
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import DataError
+from semicdvl.raster.vector.formats.geopackage import GEOPACKAGE_VERSION
 from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.materials import LAND_COVER_CLASSES
 from semicdvl.types import IGNORE, ClassFiles, ClassLegend, PairFiles
@@ -103,7 +104,14 @@ def write_city(city: SyntheticCity, folder: Path) -> CityFiles:
     with write_atomically(files.buildings) as temporary:
         temporary.unlink()  # the GeoPackage driver only writes a file that does not exist yet
         for layer, frame in (("before", city.buildings_t1), ("after", city.buildings_t2), ("change", union)):
-            frame.to_file(temporary, layer=layer, driver="GPKG", geometry_type="Unknown", engine="pyogrio")
+            frame.to_file(
+                temporary,
+                layer=layer,
+                driver="GPKG",
+                geometry_type="Unknown",
+                engine="pyogrio",
+                VERSION=GEOPACKAGE_VERSION,
+            )
     return files
 
 

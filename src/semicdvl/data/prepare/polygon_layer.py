@@ -8,7 +8,6 @@ pixel lies, is not known: somebody drew something there.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +27,7 @@ from shapely import STRtree
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.raster.vector.reading import BrokenShapesError, list_layers, read_layer
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import require_file_or_folder
@@ -246,8 +246,7 @@ def _read_layer(path: Path, layer: str | None, columns: Sequence[str]) -> gpd.Ge
         return frame
     try:
         name = _choose_layer(path, layer)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's warnings about columns, which are not used
+        with ignore_warnings(RuntimeWarning):  # GDAL's, about columns that are not used
             if columns:
                 _require_columns(path, columns, [str(one) for one in pyogrio.read_info(path, layer=name)["fields"]])
             wanted = [*([STATE_COLUMN] if name == REVIEWED_LAYER else []), *columns]

@@ -14,9 +14,17 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def ignore_warnings(category: type[Warning]) -> Iterator[None]:
-    """Suppress a category of warnings inside the block; no other thread does so meanwhile."""
-    with _LOCK, warnings.catch_warnings(action="ignore", category=category):
+def ignore_warnings(category: type[Warning], *, message: str = "") -> Iterator[None]:
+    """Suppress a category of warnings inside the block; no other thread does so meanwhile.
+
+    Keep the block short, and wait for no other thread in it.
+
+    Args:
+        category: the class of the warnings.
+        message: a regular expression that their text begins with; empty: any.
+    """
+    with _LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message, category)
         yield
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from semicdvl.atomic_files import write_atomically
 from semicdvl.errors import ConfigError
 from semicdvl.raster.io.cog import translate_gdal_errors
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml
 from semicdvl.registry import build_part
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 FIXED_TIMESTAMP = "1970-01-01T00:00:00.000Z"
 """Stored in place of the time of writing: the same polygons give the same bytes. GeoPackage wants milliseconds."""
+
+NO_CRS_WARNING = "'crs' was not provided"
+"""Begin of the warning of pyogrio on polygons of plain images, which have none."""
 
 CHANGES_LAYER = "changes"
 """The layer of the objects."""
@@ -69,8 +72,7 @@ def write_vector(
     import pandas as pd
 
     vector_format = get_vector_format(path)
-    with translate_gdal_errors(path), write_atomically(path) as part, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # plain images have none
+    with translate_gdal_errors(path), write_atomically(path) as part:
         batches = iter([frames] if isinstance(frames, gpd.GeoDataFrame) else frames)
         first = next(batches)
         second = next(batches, None)
@@ -140,8 +142,15 @@ def write_ogr(
     previous = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_TIMESTAMP})
     try:
-        frame.to_file(
-            path, driver=driver, engine="pyogrio", geometry_type="MultiPolygon", layer=layer, append=append, **options
-        )
+        with ignore_warnings(UserWarning, message=NO_CRS_WARNING):
+            frame.to_file(
+                path,
+                driver=driver,
+                engine="pyogrio",
+                geometry_type="MultiPolygon",
+                layer=layer,
+                append=append,
+                **options,
+            )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": previous})

@@ -26,7 +26,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.reading.array_files import read_npy
 from semicdvl.reading.json_files import read_json, shorten
 from semicdvl.reading.limits import MAX_WORDS
@@ -249,9 +249,12 @@ def _index_images(images: Path) -> dict[str, str]:
             continue
         require_regular_file(path, remedy="Repair or remove it")
         try:
-            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-                with Image.open(path, formats=IMAGE_FORMATS) as picture:
-                    pixels_HWC = np.asarray(picture.convert("RGB"))
+            with ignore_warnings(Image.DecompressionBombWarning):  # refused below
+                picture = Image.open(path, formats=IMAGE_FORMATS)
+            with picture:
+                if Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+                    raise Image.DecompressionBombError(f"{picture.width} x {picture.height} px")
+                pixels_HWC = np.asarray(picture.convert("RGB"))
         except (OSError, ValueError, SyntaxError, EOFError, *_BOMBS) as error:
             raise InputError(path, f"cannot be read as an image ({error})", "Repair or remove it") from error
         names[hash_pixels(pixels_HWC)] = path.relative_to(images).with_suffix("").as_posix()

@@ -9,7 +9,8 @@ from pathlib import Path
 import geopandas as gpd
 import pyogrio
 
-from semicdvl.raster.vector.files import append_ogr, write_ogr
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
+from semicdvl.raster.vector.files import NO_CRS_WARNING, append_ogr, write_ogr
 from semicdvl.raster.vector.qgis_style import QgisStyle
 
 
@@ -33,12 +34,13 @@ class FlatGeobuf:
             append_ogr(between, frames, driver="GPKG", layer=layer, SPATIAL_INDEX="NO")
             path.unlink(missing_ok=True)
             with pyogrio.open_arrow(between, layer=layer, use_pyarrow=False) as (facts, rows):
-                pyogrio.write_arrow(
-                    rows,
-                    path,
-                    layer=layer,
-                    driver="FlatGeobuf",
-                    geometry_name=facts["geometry_name"] or "wkb_geometry",
-                    geometry_type="MultiPolygon",
-                    crs=facts["crs"],
-                )
+                with ignore_warnings(UserWarning, message=NO_CRS_WARNING):
+                    pyogrio.write_arrow(
+                        rows,
+                        path,
+                        layer=layer,
+                        driver="FlatGeobuf",
+                        geometry_name=facts["geometry_name"] or "wkb_geometry",
+                        geometry_type="MultiPolygon",
+                        crs=facts["crs"],
+                    )
