@@ -1,8 +1,7 @@
 """The changed objects of a map as a layer: sorted, numbered, and read in batches, so that any number of them fits.
 
-Some thirty bytes an object are held (its place in the spool, number, area, perimeter and classes); polygons and
-attributes of a batch are made when it is read. The rows are those of `object_table.build_object_frame` on the whole
-map.
+Twenty bytes an object are held (its place in the spool, number, area and classes); polygons and attributes of a batch
+are made when it is read. The rows are those of `object_table.build_object_frame` on the whole map.
 """
 
 from __future__ import annotations
@@ -98,20 +97,18 @@ class ObjectLayer:
         self.settings, self._spool, self._batch = settings, spool, batch
         count = len(spool)
         first_block_N, area_N = np.empty(count, np.int64), np.empty(count, np.float64)
-        group_N, self._perimeter_N = np.empty(count, np.int32), np.empty(count, np.float64)
-        self.area_px, self.unit = 0, measure_polygons([], grid=settings.grid, gsd_m=settings.gsd_m)[2]
+        group_N = np.empty(count, np.int32)
+        self.area_px, self.unit = 0, self._measure([])[2]
         for start in range(0, count, batch):
             part = np.s_[start : start + batch]
             found = spool.read_range(start, min(start + batch, count))
-            area_N[part], self._perimeter_N[part], self.unit = measure_polygons(
-                self._move_to_map(found), grid=settings.grid, gsd_m=settings.gsd_m
-            )
+            area_N[part] = self._measure(self._move_to_map(found))[0]
             first_block_N[part], group_N[part] = found.stats.first_block_N, self._code_groups(found)
             self.area_px += int(found.stats.area_N.sum())
-        number_N = np.empty(count, np.int64)
-        number_N[np.argsort(first_block_N, kind="stable")] = np.arange(1, count + 1)
+        number_N = np.empty(count, np.int32)
+        number_N[np.argsort(first_block_N, kind="stable")] = np.arange(1, count + 1, dtype=np.int32)
         del first_block_N
-        self._place_N = np.lexsort((number_N, -area_N))
+        self._place_N = np.lexsort((number_N, -area_N)).astype(np.int32)
         self.number_N = number_N[self._place_N]
         self.area_N, self._group_N = area_N[self._place_N], group_N[self._place_N]
 
@@ -155,18 +152,22 @@ class ObjectLayer:
     def _assemble(self, part: slice) -> gpd.GeoDataFrame:
         """Make some rows."""
         found, settings = self._spool.read(self._place_N[part]), self.settings
+        outlines = self._move_to_map(found)
+        _, perimeter_N, unit = self._measure(outlines)
         return assemble_object_frame(
-            self._move_to_map(found),
+            outlines,
             self._make_attributes(found),
             grid=settings.grid,
             classes=settings.classes,
             foreground=settings.foreground,
             gsd_m=settings.gsd_m,
             simplify=settings.simplify,
-            known=NumberedPolygons(
-                self.number_N[part], self.area_N[part], self._perimeter_N[self._place_N[part]], self.unit
-            ),
+            known=NumberedPolygons(self.number_N[part].astype(np.int64), self.area_N[part], perimeter_N, unit),
         )
+
+    def _measure(self, outlines: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+        """Return areas and perimeters of outlines in map coordinates, and the unit."""
+        return measure_polygons(outlines, grid=self.settings.grid, gsd_m=self.settings.gsd_m)
 
     def _make_attributes(self, found: SpooledObjects) -> ObjectAttributes:
         """Return the attributes of some objects."""
@@ -252,8 +253,9 @@ class ObjectLayer:
             counts[group.kind] = counts.get(group.kind, 0) + group.count
         return dict(sorted(counts.items(), key=lambda item: (-item[1], first[item[0]])))
 
-    def code_kinds(self, kinds: Sequence[str]) -> NDArray[np.int64]:
+    def code_kinds(self, kinds: Sequence[str]) -> NDArray[np.int8]:
         """Return for each object, largest first, the index of its kind in `kinds`."""
-        codes, inverse_N = np.unique(self._group_N, return_inverse=True)
-        of_code = np.array([kinds.index(self._decode_group(int(code))[0]) for code in codes], np.int64)
-        return of_code[inverse_N] if len(codes) else np.zeros(0, np.int64)
+        kind_N = np.zeros(len(self), np.int8)
+        for code in np.unique(self._group_N).tolist():
+            kind_N[self._group_N == code] = kinds.index(self._decode_group(code)[0])
+        return kind_N

@@ -84,7 +84,7 @@ class ObjectSpool:
         self._shapes.write(b"".join(coded))
         self._count, self._end = self._count + len(coded), self._end + int(sizes.sum())
 
-    def read(self, places: NDArray[np.int64]) -> SpooledObjects:
+    def read(self, places: NDArray[np.integer[Any]]) -> SpooledObjects:
         """Return the objects at some places, in their order."""
         records = np.frombuffer(b"".join(self._read_record(int(place)) for place in places), self._dtype)
         coded = [self._read_shape(int(at), int(size)) for at, size in zip(records["at"], records["size"], strict=True)]
