@@ -21,6 +21,8 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
+from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.raster.overview_files import NO_OVERVIEWS, find_overview_fault, has_overview_file
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
 
@@ -131,7 +133,10 @@ def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) ->
     with rasterio.Env(**LOCAL_SETTINGS):
         name = str(path.absolute() if _PREFIXED.match(str(path)) else path)
         dataset = DatasetReader(name, driver=list(drivers))  # `rasterio.open` takes one driver only
-    _check_dataset(dataset, display_name, home=home)
+        _check_dataset(dataset, display_name, home=home)
+        if not virtual and find_overview_fault(dataset, path) is not None:
+            dataset.close()
+            dataset = DatasetReader(name, driver=list(drivers), **NO_OVERVIEWS)
     if not allow_outside and dataset.driver not in SELF_CONTAINED_DRIVERS:
         for file in dataset.files:
             if not resolve_links(Path(file)).is_relative_to(home) and resolve_links(Path(file)) != resolve_links(path):
@@ -236,6 +241,29 @@ def _check_source(path: Path, display_name: str | Path) -> None:
     """Make sure that a source is of an allowed format and leads nowhere else itself."""
     try:
         _open_local(path, display_name, allow_outside=False).close()
+        if (fault := describe_unused_overviews(path, by_age=False)) is not None:
+            remedy = (
+                f"Make them again (`gdaladdo -clean -ro {path.name}`, `gdaladdo -ro {path.name}`) or delete the file"
+            )
+            raise InputError(display_name, f"Of its source {path.name}, {fault}", remedy)
     except RasterioError as error:
         remedy = "Sources have to be GeoTIFF, PNG, JPEG or another plain raster format"
         raise InputError(display_name, f"Its source {path.name} cannot be used as an image", remedy) from error
+
+
+# ------------------------------------------------------------------------------------------------ overviews
+def describe_unused_overviews(path: Path, *, by_age: bool = True) -> str | None:
+    """Say why the overviews beside an image cannot be used; None where they can, or there are none.
+
+    Args:
+        path: the image, no VRT.
+        by_age: as of `overview_files.find_overview_fault`.
+
+    Raises:
+        rasterio.errors.RasterioError: the image cannot be opened.
+    """
+    if not has_overview_file(path):
+        return None
+    with rasterio.Env(**LOCAL_SETTINGS), ignore_not_georeferenced():
+        with DatasetReader(str(path.absolute()), driver=list(RASTER_DRIVERS)) as dataset:
+            return find_overview_fault(dataset, path, by_age=by_age)

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -28,10 +28,17 @@ from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, find_covering_window, find_pixel_offset
 from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name
-from semicdvl.raster.io.open_dataset import describe_root_cause, list_files, open_dataset, read_grid
+from semicdvl.raster.io.open_dataset import (
+    describe_root_cause,
+    list_files,
+    note_unused_overviews,
+    open_dataset,
+    read_grid,
+)
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import require_north_up
+from semicdvl.raster.overview_files import NO_OVERVIEWS
 
 MAX_MOSAIC_PX = 2**31 - 1
 """GDAL's limit for the side of a raster."""
@@ -59,6 +66,7 @@ class MosaicFile:
         row, col: position of its top left corner on the first file's grid; may be negative.
         height, width: its size there.
         fully_valid: whether every pixel has data.
+        has_overviews: False where those beside it are not to be used (`raster.overview_files`).
     """
 
     gdal_name: str
@@ -67,6 +75,7 @@ class MosaicFile:
     height: int
     width: int
     fully_valid: bool
+    has_overviews: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,10 @@ def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> Mosaic:
                     notes |= dict.fromkeys(view.notes)
                     never_measured |= dict.fromkeys(view.never_measured)
                     _check_compatible(name, view.dataset, first_name, first)
-                    parts.append(_place_file(view.gdal_name, view.dataset, read_grid(first), views))
+                    unused = note_unused_overviews(name)
+                    notes |= dict.fromkeys(unused)
+                    part = _place_file(view.gdal_name, view.dataset, read_grid(first), views)
+                    parts.append(replace(part, has_overviews=not unused or part.gdal_name.startswith("/vsimem")))
             _check_not_one_band_each(resolved, parts, first)
             vrt = _build_vrt(parts, first)
         try:
@@ -254,6 +266,10 @@ def _add_source(band: ET.Element, part: MosaicFile, source_band: str, *, corner:
     """Add one file to a band of the mosaic, whose top left corner has the given row and column."""
     source = ET.SubElement(band, "SimpleSource" if part.fully_valid else "ComplexSource")
     ET.SubElement(source, "SourceFilename", relativeToVRT="0", shared="0").text = part.gdal_name
+    if not part.has_overviews:
+        options = ET.SubElement(source, "OpenOptions")
+        for key, value in NO_OVERVIEWS.items():
+            ET.SubElement(options, "OOI", key=key).text = value
     ET.SubElement(source, "SourceBand").text = source_band
     size = {"xSize": str(part.width), "ySize": str(part.height)}
     ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})

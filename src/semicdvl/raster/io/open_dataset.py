@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import open_raster
+from semicdvl.raster.file_access import describe_unused_overviews, is_vrt, open_raster
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
@@ -100,6 +100,18 @@ def list_files(dataset: Any, gdal_name: str) -> tuple[Path, ...]:
     return paths or tuple(
         path for path in (Path(gdal_name),) if path.is_file()
     )  # a photograph turned upright in memory
+
+
+def note_unused_overviews(gdal_name: str) -> tuple[str, ...]:
+    """Return a note where the overviews beside an image that was opened are not used; none of a VRT and the network."""
+    path = Path(gdal_name)
+    if not is_local_name(gdal_name) or not path.is_file() or is_vrt(path):
+        return ()
+    fault = describe_unused_overviews(path)
+    if fault is None:
+        return ()
+    remedy = f"`gdaladdo -clean -ro {path.name}` and `gdaladdo -ro {path.name}` make them again"
+    return (f"Overviews beside {path.name} are not used, which is slower: {fault} ({remedy}).",)
 
 
 def describe_root_cause(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_access, resolve_input
 from semicdvl.raster.io.mosaic import open_mosaic
-from semicdvl.raster.io.open_dataset import list_files, open_dataset, read_grid
+from semicdvl.raster.io.open_dataset import list_files, note_unused_overviews, open_dataset, read_grid
 from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import open_upright_view
 
@@ -52,7 +52,9 @@ def open_image_reader(
             if len(resolved.gdal_names) == 1:
                 view = open_tagged_view(dataset, resolved.gdal_names[0], views, alpha=alpha)
                 pages = _describe_pages(dataset)
-                dataset, notes, never_measured = view.dataset, (*pages, *view.notes), view.never_measured
+                unused = note_unused_overviews(resolved.gdal_names[0])
+                dataset, notes = view.dataset, (*pages, *unused, *view.notes)
+                never_measured = view.never_measured
             tagged = dataset
             upright = open_upright_view(dataset, views, display_name=resolved.display_name)
             dataset, notes = upright.dataset, (*notes, *([upright.note] if upright.note else []))
