@@ -19,13 +19,13 @@ import rasterio
 from semicdvl.atomic_files import hash_file, hash_values
 from semicdvl.detection.config import POSTPROCESSING_SETTINGS, DetectionConfig
 from semicdvl.detection.output_folder import DETECTION_FORMAT
-from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name, network_access, resolve_input
 from semicdvl.raster.io.open_dataset import list_files
 from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
 from semicdvl.raster.tiling import TILE_PLACEMENT
+from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.types import Detector, identify_detector
 from semicdvl.version import __version__
 
@@ -152,29 +152,12 @@ def fingerprint_pair(pair: RasterPair) -> dict[str, dict[str, Any]]:
     return {"before": before, "after": after}
 
 
-def stamp_files(
-    pair: RasterPair, earlier: dict[Path, tuple[int, int] | None] | None = None
-) -> dict[Path, tuple[int, int] | None]:
-    """Return size and time of change of the files of both images; None for one that is gone.
+def stamp_files(pair: RasterPair) -> FileStamps:
+    """Return the stamps of the files of both images.
 
-    Two stamps differ where somebody wrote to an image while it was read: what was read of it is then a mixture, and
-    the hash in its fingerprint that of neither. A file that is gone was still read as it was.
-
-    Args:
-        pair: the open pair.
-        earlier: stamps with which these must agree.
-
-    Raises:
-        InputError: a file was written to in the meantime.
+    Where one was written to in the meantime, what was read is a mixture, and the hash in its fingerprint of neither.
     """
-    stamps: dict[Path, tuple[int, int] | None] = {}
-    for path in (*pair.before.files, *pair.after.files):
-        found = path.stat() if path.exists() else None
-        stamps[path] = None if found is None else (found.st_size, found.st_mtime_ns)
-        if earlier is not None and found is not None and stamps[path] != earlier[path]:
-            remedy = "Run the same command again once the file is complete"
-            raise InputError(path, "was changed while it was read, so that no result fits it", remedy)
-    return stamps
+    return FileStamps.take((*pair.before.files, *pair.after.files))
 
 
 def fingerprint_input(resolved: ResolvedInput) -> dict[str, Any]:

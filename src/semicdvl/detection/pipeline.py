@@ -84,7 +84,7 @@ def detect_in_memory(
         run.score_tiles(store)
         rasters = RasterArrays(checked.pair.grid)
         changes = run.decide(store, rasters)
-        stamp_files(checked.pair, stamps)
+        stamps.require_unchanged()
         return make_result(ResultSource(checked.pair, rasters, changes, run.make_record(changes), held.pop_all()))
 
 
@@ -146,7 +146,7 @@ def write_detection(
                 changes = run.decide(store, rasters, folder=work.result)
                 rasters.finish()
             record = run.write_files(work.result, changes)
-            stamp_files(pair, stamps)
+            stamps.require_unchanged()
             carry_over_other_files(out, work.result)
     return SavedDetection(out, summarise_changes(changes), record.warnings, dict(clock.seconds), record.reliability)
 

@@ -28,6 +28,7 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.store_spec import StoreSpec
+from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments, VLMLabels
 
 __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]
@@ -180,13 +181,15 @@ class PseudoLabeler:
     def _get_answer(self, content: _PairImages, date: int) -> Segments:
         """Return the answer for one date, from the store if it holds it."""
         path, words = content.paths[date], self.store.spec.prompts.words
+        stamps, key = FileStamps.take([path]), self.store.answer_key(path, content.pair.window_px)
 
         def ask() -> Segments:
             image_HWC = content.read_image(date)
             segments = self.vlm.segment(image_HWC, words, gsd_m=self.store.spec.gsd_m)
+            stamps.require_unchanged(outcome="no answer fits it")
             return _check_answer(segments, path, words=words, shape_hw=image_HWC.shape[:2])
 
-        return self.store.get_or_make_answer(self.store.answer_key(path, content.pair.window_px), ask)
+        return self.store.get_or_make_answer(key, ask)
 
     def _get_features(self, content: _PairImages) -> PairFeatures | None:
         """Return the feature maps of both dates, or None where nothing is compared by them."""

@@ -38,7 +38,7 @@ from semicdvl.training.parts import (
     weigh_guidance,
 )
 from semicdvl.training.run_record import TrainedRun, finish_record, read_training_result, record_split, start_record
-from semicdvl.training.validation import build_run_validator, score_test_pairs, score_vlm_alone
+from semicdvl.training.validation import DataGuard, build_run_validator, score_test_pairs, score_vlm_alone
 from semicdvl.types import Method, Split, VLMLabelSource
 
 MAX_USUAL_CHANGE_FRAC = 0.5
@@ -79,6 +79,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     if at_once:
         fit.check_fit(recipe, method, model)
     trained, held_out = split.labelled + split.unlabelled, split.val + split.test
+    guard = DataGuard.watch(trained + held_out, record=record, run=run, is_main=processes.is_main)
     stretch = read_run_stretch(record) or measure_pairs_stretch(trained, held_out=held_out)
     loading = replace(build_loader_options(recipe, method, processes), stretch=stretch)
     _warn_of_inverted_labels(_check_data(split, method, loading), quiet=quiet or not processes.is_main)
@@ -88,7 +89,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     record |= record_stretch(stretch)
     if processes.is_main:
         record |= _write_first_record(record, recipe, split, run, quiet=quiet)
-    validate = build_run_validator(recipe, split, processes, stretch=stretch)
+    validate = guard.before_each(build_run_validator(recipe, split, processes, stretch=stretch))
     if at_once:
         cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=stretch)
         data = fit.FitData(split, store, cache)
@@ -100,6 +101,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         )
     processes.wait_for_all()  # the first one has written the weights
     test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes, stretch=stretch)
+    guard.require_unchanged()
     if isinstance(store, PseudoLabelStore) and processes.is_main:
         record["guide"] = score_vlm_alone(store, split.val, label_values=loading.label_values, quiet=quiet)
     seconds = time.monotonic() - began

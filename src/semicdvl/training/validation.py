@@ -1,8 +1,12 @@
-"""Scores of a run: by validation during training, on the test pairs afterwards, and of the VLM alone beside them."""
+"""Scores of a run: by validation during training, on the test pairs afterwards, and of the VLM alone beside them.
+
+Before every validation the data must still be what was read of it (`DataGuard`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +15,18 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
+from semicdvl.atomic_files import write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.checkpoint import load_weights, load_weights_into
 from semicdvl.config import Recipe
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_known_label
-from semicdvl.errors import SemicdvlError
+from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.quality import read_answered_pair
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network
 from semicdvl.training.run_record import TEST_SCORE_PREFIX
@@ -28,6 +34,8 @@ from semicdvl.types import PairFiles, Split
 
 VLM_ALONE_SETTINGS = CEGSettings(level="instance")
 """How the VLM's answers become a map without any training: the paper's instance level, which needs no images again."""
+CHANGED_DATA = "changed_while_trained"
+"""Key of a record: the file of the data that was written to. Such a run is not resumed."""
 
 
 def build_run_validator(
@@ -120,3 +128,59 @@ def score_vlm_alone(
         if truth_HW is not None:
             counts += ConfusionCounts.from_maps(change_HW, truth_HW)
     return compute_pixel_scores(counts) if counts.total else None
+
+
+# ------------------------------------------------------------------------------------------------ data that changes
+@dataclass(frozen=True)
+class DataGuard:
+    """The files of a run's data as they were before they were read; a run ends for good when one is written to.
+
+    Attributes:
+        stamps: of the files.
+        record: of the run, which names the file that was changed.
+        run: run directory.
+        is_main: whether this process writes the record.
+    """
+
+    stamps: FileStamps
+    record: dict[str, Any]
+    run: Path
+    is_main: bool
+
+    @classmethod
+    def watch(cls, pairs: Iterable[PairFiles], *, record: dict[str, Any], run: Path, is_main: bool) -> DataGuard:
+        """Remember the files of pairs as they are now.
+
+        Raises:
+            CheckpointError: the run was ended by a change: its weights fit no data.
+        """
+        if record.get(CHANGED_DATA) is not None:
+            raise CheckpointError(
+                f"{run}: was trained while {record[CHANGED_DATA]} was changed, so its weights fit no data. Give a new "
+                "folder with -o, or remove it."
+            )
+        files = [(pair.before, pair.after, pair.label, *(pair.classes.files if pair.classes else ())) for pair in pairs]
+        stamps = FileStamps.take(path for of_pair in files for path in of_pair if path is not None)
+        return cls(stamps, record, run, is_main)
+
+    def require_unchanged(self) -> None:
+        """End the run if a file was written to.
+
+        Raises:
+            InputError: one was; the file is named.
+        """
+        changed = self.stamps.find_changed()
+        if changed is None:
+            return
+        if self.is_main and (self.run / "run.json").exists():
+            write_json(self.run / "run.json", self.record | {CHANGED_DATA: str(changed)})
+        self.stamps.require_unchanged(outcome="the weights fit no data", remedy="Train again, in a new folder with -o")
+
+    def before_each(self, validate: Validator) -> Validator:
+        """Return a validation that first makes sure that no file was written to."""
+
+        def validate_same_data(model: nn.Module, device: torch.device) -> dict[str, float]:
+            self.require_unchanged()
+            return validate(model, device)
+
+        return validate_same_data

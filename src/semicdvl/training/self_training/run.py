@@ -25,7 +25,7 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
-from semicdvl.detection.fingerprint import fingerprint_pair
+from semicdvl.detection.fingerprint import fingerprint_pair, stamp_files
 from semicdvl.detection.output_folder import check_output_folder
 from semicdvl.detection.pair_check.check import open_checked_pair
 from semicdvl.detection.pipeline import write_detection
@@ -170,6 +170,7 @@ def _adapt(
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         checked = open_checked_pair(before, after, config=config.detection)
         with checked.pair as pair:
+            stamps = stamp_files(pair)
             warnings = (*pair.notes, *checked.collect_warnings())
             gsd_m, side_px = config.detection.gsd_m or pair.gsd_m, choose_patch_size(pair, config.patch_px)
             recipe = build_adapt_recipe(run, config, side_px=side_px)
@@ -185,6 +186,7 @@ def _adapt(
                 min_valid_frac=config.min_valid_frac,
                 console=console,
             )
+            stamps.require_unchanged(outcome="its patches fit no image", remedy="Give a new folder with -o")
     patches = label_patches(
         pairs, vlm=vlm, prompts=prompts, ceg=ceg, store=home / "store", gsd_m=gsd_m, max_patches=config.patches
     )
