@@ -37,6 +37,7 @@ from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.outputs.command_name import name_command
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import CEGSettings
 from semicdvl.pseudo_labels.quality import fill_store
@@ -134,9 +135,9 @@ def _describe_next_steps(out: Path) -> str:
     folder = shlex.quote((out / "no-labels").as_posix())
     return (
         "Look at the map, accept, reject and redraw what was found (the line that it prints opens in a browser):\n"
-        f"  semicdvl serve {folder}\n"
+        f"  {name_command()} serve {folder}\n"
         "Paint labels where the map is most uncertain, and train on them:\n"
-        f"  semicdvl serve {folder} --label"
+        f"  {name_command()} serve {folder} --label"
     )
 
 
