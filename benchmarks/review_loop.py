@@ -1,10 +1,11 @@
-"""Go the whole loop once: a map, 50 objects reviewed by keyboard, 8 patches labelled in the page, a better map.
+"""Go the whole loop once: a map, 50 objects reviewed by keyboard, 8 patches labelled in the page, better maps.
 
     python benchmarks/review_loop.py --output loop [--seed 0]
 
 A synthetic city stands for the world, and a reviewer who knows it sits at the page (headless Chromium): accepts an
 object if half of it changed in truth, and draws the outlines of the changes on the patches that `suggest` recommends.
-Printed are the IoU of the map without labels and of the map of the trained network, on the ground of no labelled patch.
+Printed are the IoU of the map without labels and of the maps of networks that were trained on the decisions, on the
+painted patches and on both, on the ground of no painted patch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city
 
-TOKEN, PORT, PATCH_PX = "a-token-for-the-loop", 8768, 256
+TOKEN, PORT, PATCH_PX, RECIPE = "a-token-for-the-loop", 8768, 256, "train.toml"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SERVER = """
@@ -77,12 +78,40 @@ def review(playwright: Any, out: Path, truth_HW: NDArray[np.bool_], count: int) 
             page.wait_for_function(idle)
         page.wait_for_timeout(1500)
         print("review:", page.locator(".sentence").text_content())
-        page.locator(".output button").click()
+        page.keyboard.press("d")
         page.wait_for_selector(".out code", timeout=60_000)
+        _make_training_set(page)
         page.context.close()
     finally:
         process.terminate()
         process.wait()
+
+
+def _make_training_set(page: Any) -> None:
+    """Press the key that makes a training set of the review, and print what is in it."""
+    page.keyboard.press("t")
+    page.wait_for_selector(".out .commands", timeout=60_000)
+    print("training set:", str(page.locator(".out p").first.text_content()).partition(".")[0])
+
+
+def make_training_set(playwright: Any, out: Path) -> None:
+    """Open the review again and make the training set anew: of the decisions and of what was painted since."""
+    process, page = open_page(playwright, out, "review")
+    try:
+        page.wait_for_selector(".card strong", timeout=90_000)
+        _make_training_set(page)
+        page.context.close()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def train_and_map(recipe: Path, files: Any, folder: Path) -> Path:
+    """Train, and detect with what was learned; return the folder of the map."""
+    run = folder / "run"
+    cd.train(recipe, run, quiet=True)
+    detector = cd.load_detector(run)
+    return cd.detect_to_folder(files.before, files.after, folder / "map", detector=detector, progress=False).folder
 
 
 def label(playwright: Any, out: Path, truth_HW: NDArray[np.bool_], count: int) -> list[tuple[int, int]]:
@@ -141,26 +170,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--height", type=int, default=1536)
     parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--objects", type=int, default=50, help="how many are reviewed")
+    parser.add_argument("--patches", type=int, default=8, help="how many are painted")
     given = parser.parse_args()
     city = generate_city(CitySpec(size_px=(given.height, given.width), seed=given.seed))
     files, out = write_city(city, given.output / "city"), (given.output / "map").absolute()
     truth_HW = city.change_HW == 1
     print(cd.detect_to_folder(files.before, files.after, out, progress=False).summary.format_line())
+    maps = {"without labels": out}
     with sync_playwright() as playwright:
-        review(playwright, out, truth_HW, 50)
-        places = label(playwright, out, truth_HW, 8)
+        review(playwright, out, truth_HW, given.objects)
+        maps["trained on the review"] = train_and_map(out / "reviewed-patches" / RECIPE, files, given.output / "review")
+        places = label(playwright, out, truth_HW, given.patches)
+        maps["trained on the patches"] = train_and_map(out / "labels" / RECIPE, files, given.output / "patches")
+        make_training_set(playwright, out)
+    maps["trained on both"] = train_and_map(out / "reviewed-patches" / RECIPE, files, given.output / "both")
     counted_HW = np.ones(truth_HW.shape, bool)
     for row, col in places:
         counted_HW[row : row + PATCH_PX, col : col + PATCH_PX] = False
-    cd.train(out / "labels" / "train.toml", out / "labels" / "run", quiet=True)
-    better = cd.detect_to_folder(
-        files.before,
-        files.after,
-        given.output / "better",
-        detector=cd.load_detector(out / "labels" / "run"),
-        progress=False,
-    )
-    for name, folder in (("without labels", out), ("trained on 8 patches", better.folder)):
+    for name, folder in maps.items():
         counts = score(folder, truth_HW, counted_HW)
         print(f"{name}: IoU {counts.iou:.3f}, precision {counts.precision:.3f}, recall {counts.recall:.3f}")
 

@@ -116,7 +116,8 @@ def test_places_behind_a_gap_do_not_count() -> None:
 # ------------------------------------------------------------------------------------------------ over REST
 def test_the_estimate_grows_with_the_review(client) -> None:
     changes = sorted(client.get(f"{BASE}/changes").json()["changes"], key=lambda one: one["random_rank"])
-    assert "no estimate yet" in client.get(f"{BASE}/estimate").json()["text"]
+    expected = "no estimate yet: 0 of 12 objects decided; 5 are needed, in random order"
+    assert client.get(f"{BASE}/estimate").json()["text"] == expected
     for one in changes[:6]:
         decide(client, one["id"], "accepted")
     found = client.get(f"{BASE}/estimate").json()
@@ -124,6 +125,23 @@ def test_the_estimate_grows_with_the_review(client) -> None:
     for one in changes[6:]:
         decide(client, one["id"], "rejected")
     assert client.get(f"{BASE}/estimate").json()["text"] == "after 12 of 12 objects: precision 0.50"
+
+
+def test_the_object_that_ends_the_sample_is_named(client) -> None:
+    order = [one["id"] for one in sorted(listed(client), key=lambda one: one["random_rank"])]
+    for number in [*order[:2], *order[3:8]]:
+        decide(client, number, "accepted")
+    decide(client, order[2], "skipped")
+    found = client.get(f"{BASE}/estimate").json()
+    assert found["text"] == "no estimate yet: 7 of 12 objects decided, but of the first 5 in random order only 2"
+    assert (found["objects"]["sampled"], found["objects"]["waits_for"]) == (2, order[2])
+    decide(client, order[2], "rejected")
+    found = client.get(f"{BASE}/estimate").json()
+    assert found["text"].startswith("after 8 of 12 objects") and found["objects"]["waits_for"] == order[8]
+
+
+def listed(client) -> list:
+    return client.get(f"{BASE}/changes").json()["changes"]
 
 
 def test_unchanged_ground_gives_recall_and_area(client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -105,17 +106,43 @@ def test_the_recipe_is_one_and_the_commands_are_exact(of_map, out, monkeypatch) 
     )
     assert (recipe.train.select, recipe.model.name) == ("last", "vlm_prior")  # a few labels correct the map
     commands = of_map.get(BASE).json()["commands"]
-    assert commands[0] == f"semicdvl train {out}/labels/train.toml -o {out}/labels/run"
-    assert commands[1].endswith(f"--model {out}/labels/run -o {out}-trained")
+    name = recipe.name.removeprefix("reviewed-")
+    assert name.startswith("1-") and len(name) == 6
+    assert commands[0] == f"semicdvl train {out}/labels/train.toml -o {out}/labels/run-{name}"
+    assert commands[1].endswith(f"--model {out}/labels/run-{name} -o {out}-trained-{name}")
+    assert commands[2] == f"semicdvl serve {out}-trained-{name}"
     monkeypatch.chdir(out.parent)
-    assert of_map.get(BASE).json()["commands"][0] == "semicdvl train out/labels/train.toml -o out/labels/run"
+    assert of_map.get(BASE).json()["commands"][0] == f"semicdvl train out/labels/train.toml -o out/labels/run-{name}"
+
+
+def test_labels_that_were_painted_anew_are_another_run(of_map) -> None:
+    def read_run() -> str:
+        return of_map.get(BASE).json()["commands"][0].partition(" -o ")[2]
+
+    empty, full = (png(np.full((256, 256), value, np.uint8)) for value in (0, 255))
+    versions, runs = ["none"], []
+    for content in (empty, full, empty):
+        versions.append(put(of_map, "r00000_c00000", content, versions[-1]).json()["version"])
+        runs.append(read_run())
+    assert runs[0] == runs[2] != runs[1]
+
+
+def test_the_recipe_of_an_older_version_keeps_its_run(of_map, out) -> None:
+    put(of_map, "r00000_c00000", png(np.zeros((256, 256), np.uint8)))
+    path = out / "labels" / "train.toml"
+    path.write_text(re.sub(r'name = "reviewed-.*"', 'name = "reviewed"', path.read_text()))
+    commands = of_map.get(BASE).json()["commands"]
+    assert commands[0].endswith("/labels/run") and commands[1].endswith("out-trained")
 
 
 @pytest.mark.parametrize(("labelled", "network"), [(1, "vlm_prior"), (16, "vlm_prior"), (17, "siam_light")])
 def test_a_few_labels_correct_the_map_and_more_train_a_network(tmp_path: Path, labelled: int, network: str) -> None:
     prompts = Prompts(("house", 'l\'abri "vert"'), ("road",))
+    labels = [tmp_path / f"{number}.png" for number in range(labelled)]
+    for label in labels:
+        label.write_bytes(label.name.encode())
     path = write_recipe(
-        tmp_path, labelled=labelled, patch_px=256, gsd_m=0.3, prompts=prompts, validated=True, own_lists=True
+        tmp_path, labels=labels, patch_px=256, gsd_m=0.3, prompts=prompts, validated=True, own_lists=True
     )
     recipe = cd.load_recipe(path)
     assert recipe.model.name == network and recipe.data.label_values == {0: 0, 128: 255, 255: 1}

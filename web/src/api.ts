@@ -1,5 +1,7 @@
 // The REST interface of the server; its OpenAPI description is at /api/openapi.json.
 
+import { reportAway, reportBack, reportStranger } from "./connection";
+
 export type State = "open" | "accepted" | "rejected" | "skipped";
 export type Position = [number, number];
 
@@ -60,6 +62,7 @@ export interface PairRow {
 export interface PairList {
   folder: string;
   mode: "review" | "label";
+  labels: boolean;
   reviewer: string;
   version: string;
   pairs: PairRow[];
@@ -81,7 +84,7 @@ export interface Interval {
 export interface Estimate {
   text: string;
   unit: string;
-  objects: { total: number; decided: number; sampled: number; right: number; precision: Interval | null };
+  objects: { total: number; decided: number; sampled: number; right: number; precision: Interval | null; waits_for: number | null };
   area: {
     places: number;
     checked: number;
@@ -91,6 +94,15 @@ export interface Estimate {
     changed_area: Interval | null;
     mapped_area: number;
   } | null;
+}
+
+export interface TrainingSet {
+  folder: string;
+  patches: number;
+  accepted: number;
+  rejected: number;
+  painted: number;
+  commands: string[];
 }
 
 export interface Place {
@@ -134,7 +146,16 @@ export class Refusal extends Error {
   }
 }
 
-const WINDOW = Math.random().toString(36).slice(2, 12) + Date.now().toString(36);
+const WINDOW = nameWindow();
+
+/** The name of this window, by which undo finds its actions; it survives a reload, and a copy of the tab has another. */
+function nameWindow(): string {
+  const [visit] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
+  const before = visit?.type === "reload" ? sessionStorage.getItem("semicdvl-window") : null;
+  const name = before ?? Math.random().toString(36).slice(2, 12) + Date.now().toString(36);
+  sessionStorage.setItem("semicdvl-window", name);
+  return name;
+}
 
 let reviewer: string | null = localStorage.getItem("semicdvl-reviewer");
 
@@ -153,8 +174,11 @@ export async function request(path: string, init: RequestInit = {}): Promise<Res
   try {
     answer = await fetch(path, init);
   } catch {
-    throw new Refusal(0, "The server does not answer. Is `semicdvl serve` still running? Nothing was lost.");
+    reportAway();
+    throw new Refusal(0, `${(init.method ?? "GET") === "GET" ? "" : "Not stored: "}the server does not answer.`);
   }
+  if (answer.status === 401) reportStranger();
+  else reportBack();
   if (answer.ok) return answer;
   let text = `The server answered ${answer.status}.`;
   try {

@@ -34,6 +34,24 @@ export function labelled(word: string, input: HTMLElement): HTMLLabelElement {
   return h("label", { class: "field" }, h("span", {}, word), input);
 }
 
+/** Commands in their order, each with what it is for and a button that copies it. */
+export function listCommands(commands: string[], words: string[]): HTMLElement {
+  const rows = commands.map((command, at) => {
+    const copy = h("button", { type: "button", class: "copy", "aria-label": `Copy: ${words[at] ?? "command"}`, click: () => void copyText(command) }, "Copy");
+    return h("li", {}, h("span", {}, words[at] ?? "Then"), copy, h("code", {}, command));
+  });
+  return h("ol", { class: "commands" }, ...rows);
+}
+
+async function copyText(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+    tell("Copied. Paste it into a terminal.");
+  } catch {
+    tell("The browser does not let this page copy. Select the command and copy it.", "problem");
+  }
+}
+
 let toastTimer = 0;
 
 /** Say something for some seconds; screen readers say it, too. */
@@ -67,11 +85,13 @@ export function showHelp(title: string, rows: [string, string][]): void {
 let byPointer = false;
 document.addEventListener("pointerdown", () => (byPointer = true), true);
 document.addEventListener("keydown", () => (byPointer = false), true);
-/** What was chosen with the mouse or a finger gives the keys back to the page; Escape does so for every field. */
+/** What was chosen with the mouse or a finger gives the keys back to the page; Escape and Enter do so for every field. */
 document.addEventListener("change", (event) => {
   if (byPointer && event.target instanceof HTMLSelectElement) event.target.blur();
 });
 document.addEventListener("keydown", (event) => {
   const field = document.activeElement;
-  if (event.key === "Escape" && field instanceof HTMLElement && field.matches("input, select, textarea")) field.blur();
+  if (!(field instanceof HTMLElement)) return;
+  if (event.key === "Escape" && field.matches("input, select, textarea")) field.blur();
+  if (event.key === "Enter" && field.matches("input, select")) field.blur();
 });

@@ -23,11 +23,12 @@ import type { PairMap } from "./map";
 export type Tool = "vertices" | "polygon" | "line";
 
 const HINTS: Record<Tool, string> = {
-  vertices: "Drag a vertex or an edge (Alt-click deletes a vertex). Keys: Tab next vertex, arrows move it, Delete. Enter keeps, Esc discards.",
+  vertices: "Drag a vertex or an edge (Alt-click deletes a vertex). Keys: Tab next vertex, arrows move it, Delete, S simplifies. Enter keeps, Esc discards.",
   polygon: "Click the corners of the change. Keys: arrows move the map, Space sets a corner at the cross, Backspace removes it. Enter keeps, Esc discards.",
   line: "Draw the cut from outside to outside. Keys: arrows move the map, Space sets a point at the cross. Enter cuts, Esc discards.",
 };
 
+const SIMPLIFY_PX = 1;
 const DRAWN = [
   new Style({ stroke: new Stroke({ color: "rgba(0,0,0,0.8)", width: 5 }) }),
   new Style({
@@ -60,6 +61,7 @@ export class Editing {
     if (tool === "vertices") this.add(new Modify({ source: this.source, pixelTolerance: 14 }));
     else {
       this.draw = new Draw({ source: this.source, type: tool === "line" ? "LineString" : "Polygon", style: DRAWN });
+      this.draw.on("drawstart", () => this.source.clear());
       this.draw.on("drawend", (event) => window.setTimeout(() => this.keepShape(event.feature.getGeometry() ?? null)));
       this.add(this.draw);
     }
@@ -68,6 +70,7 @@ export class Editing {
       "div",
       { class: "edit-bar", role: "toolbar", "aria-label": "Drawing" },
       h("span", {}, HINTS[tool]),
+      tool === "vertices" ? h("button", { type: "button", click: () => this.simplify() }, "Simplify") : null,
       h("label", {}, snap, " snap to others"),
       h("button", { type: "button", class: "primary", click: () => this.keep() }, tool === "line" ? "Cut" : "Keep"),
       h("button", { type: "button", click: () => this.finish(null) }, "Discard"),
@@ -116,6 +119,7 @@ export class Editing {
     else if (event.key in steps) this.step(steps[event.key], event.shiftKey);
     else if (this.tool === "vertices" && event.key === "Tab") this.nextVertex(event.shiftKey ? -1 : 1);
     else if (this.tool === "vertices" && event.key === "Delete") this.changeVertices((ring, at) => ring.length > 4 && ring.splice(at, 1));
+    else if (this.tool === "vertices" && event.key.toLowerCase() === "s") this.simplify();
     else if (this.draw && event.key === " ") this.draw.appendCoordinates([this.map.view.getCenter() as Coordinate]);
     else if (this.draw && event.key === "Backspace") this.draw.removeLastPoint();
     else return false;
@@ -158,8 +162,16 @@ export class Editing {
     shape.setCoordinates(polygons);
   }
 
+  /** Leave out the vertices that lie within a pixel of the outline without them: the stairs of a map of pixels. */
+  private simplify(): void {
+    const shape = this.feature?.getGeometry();
+    if (!(shape instanceof MultiPolygon)) return;
+    shape.setCoordinates(shape.getCoordinates().map((rings) => rings.map((ring) => simplifyRing(ring, SIMPLIFY_PX))));
+    this.vertex = -1;
+  }
+
   private keep(): void {
-    if (this.draw) {
+    if (this.draw && !this.feature) {
       this.draw.finishDrawing();
       window.setTimeout(() => this.feature === undefined && tell("Set at least " + (this.tool === "line" ? "two points." : "three corners.")));
       return;
@@ -181,4 +193,32 @@ export class Editing {
     this.bar.remove();
     this.cross.remove();
   }
+}
+
+/** Douglas and Peucker 1973, from the two corners of the ring that lie furthest apart along its axes on. */
+function simplifyRing(ring: Coordinate[], tolerance: number): Coordinate[] {
+  const open = ring.slice(0, -1);
+  const start = open.reduce((best, at, index) => (at[0] + at[1] < open[best][0] + open[best][1] ? index : best), 0);
+  const turned = [...open.slice(start), ...open.slice(0, start)];
+  const far = turned.reduce((best, at, index) => (distance(at, turned[0]) > distance(turned[best], turned[0]) ? index : best), 0);
+  const halves = [simplifyLine(turned.slice(0, far + 1), tolerance), simplifyLine([...turned.slice(far), turned[0]], tolerance)];
+  const made = [...halves[0], ...halves[1].slice(1)];
+  return made.length < 4 ? ring : made;
+}
+
+function simplifyLine(line: Coordinate[], tolerance: number): Coordinate[] {
+  const [first, last] = [line[0], line[line.length - 1]];
+  const long = distance(first, last) || 1;
+  let worst = 0;
+  let most = tolerance;
+  for (let at = 1; at < line.length - 1; at++) {
+    const off = Math.abs((last[0] - first[0]) * (line[at][1] - first[1]) - (last[1] - first[1]) * (line[at][0] - first[0])) / long;
+    if (off > most) [worst, most] = [at, off];
+  }
+  if (!worst) return [first, last];
+  return [...simplifyLine(line.slice(0, worst + 1), tolerance).slice(0, -1), ...simplifyLine(line.slice(worst), tolerance)];
+}
+
+function distance(one: Coordinate, other: Coordinate): number {
+  return Math.hypot(one[0] - other[0], one[1] - other[1]);
 }

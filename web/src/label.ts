@@ -1,7 +1,8 @@
 // Label mode: paint what changed on a patch, both dates side by side, with a brush that takes a whole roof.
 
 import { get, type LabelFolder, type PairList, type Patch, Refusal, request } from "./api";
-import { h, isTyping, keyButton, labelled, option, showHelp, tell } from "./dom";
+import { h, isTyping, keyButton, labelled, listCommands, option, showHelp, tell } from "./dom";
+import { NEXT_STEPS } from "./review";
 
 type Tool = "smart" | "brush" | "outline";
 type Source = "before" | "after";
@@ -26,17 +27,22 @@ const HELP: [string, string][] = [
   ["[ ]", "smaller, larger brush; coarser, finer segments"],
   ["U", "undo"],
   ["Enter", "close the outline, else store and go on"],
-  ["S / → / ←", "store and go on / next / previous without storing"],
+  ["S", "store and go on to the next patch without a label"],
+  ["N / B", "next / previous patch; what is not stored stays on this page"],
   ["F", "flicker: exchange the dates"],
   ["H", "hide or show the paint"],
   ["P / C", "back to the proposal / clear"],
 ];
+const HINT = "Paint what changed between the dates. The paint begins with a proposal: correct it, then store (S).";
 const DETAILS = ["coarse", "medium", "fine"];
 
+/** What was painted on patches and not stored: it is there again when the patch is shown again, until the page is closed. */
+const unstored = new Map<string, { mask: Uint8Array<ArrayBuffer>; version: string }>();
+
 export async function showLabelling(app: HTMLElement, list: PairList): Promise<() => void> {
-  app.replaceChildren(h("p", { class: "loading" }, "Choosing patches ..."));
+  app.replaceChildren(h("p", { class: "loading" }, "Choosing patches where a label would help most ..."));
   const folder = await get<LabelFolder>("/api/labels");
-  const labelling = new Labelling(app, folder, list.folder);
+  const labelling = new Labelling(app, folder, list);
   return () => labelling.close();
 }
 
@@ -72,23 +78,28 @@ class Labelling {
   private readonly title = h("strong");
   private readonly note = h("p", { class: "quiet" });
   private readonly progress = h("div", { class: "progress", "aria-live": "polite" });
+  private readonly closer = keyButton("Close the outline", "Enter", () => this.closeOutline());
   private readonly next = h("section", { class: "next" });
   private readonly chooser = h("select", { "aria-label": "Patch" });
   private readonly size = h("input", { type: "range", min: 1, max: 30, value: 6 });
   private readonly detailBox = h("select", {}, ...DETAILS.map((each) => option(each)));
   private readonly onKey = (event: KeyboardEvent): void => this.key(event);
   private readonly onResize = (): void => this.fit();
+  private readonly onUnload = (event: BeforeUnloadEvent): void => {
+    if (this.dirty || unstored.size) event.preventDefault();
+  };
 
   constructor(
     private readonly app: HTMLElement,
     private folder: LabelFolder,
-    place: string,
+    list: PairList,
   ) {
     this.panes = (["before", "after"] as Source[]).map((date) => this.makePane(date));
     document.title = "semicdvl label";
-    this.build(place);
+    this.build(list);
     document.addEventListener("keydown", this.onKey);
     window.addEventListener("resize", this.onResize);
+    window.addEventListener("beforeunload", this.onUnload);
     const first = folder.patches.findIndex((patch) => !patch.labelled);
     void this.open(first < 0 ? 0 : first);
     Object.defineProperty(app, "labelling", { value: { mask: () => this.mask, patch: () => this.patch, busy: () => this.busy }, configurable: true });
@@ -109,7 +120,7 @@ class Labelling {
     return pane;
   }
 
-  private build(place: string): void {
+  private build(list: PairList): void {
     for (const [tool, word, key] of TOOLS) {
       const button = keyButton(word, key, () => this.choose(tool));
       button.dataset.tool = tool;
@@ -121,18 +132,21 @@ class Labelling {
       this.valuebox.append(button);
     }
     this.chooser.append(...this.folder.patches.map((patch, at) => option(String(at), patch.name)));
-    this.chooser.addEventListener("change", () => void this.open(Number(this.chooser.value)));
+    this.chooser.addEventListener("change", () => this.leaveFor(Number(this.chooser.value)));
     this.size.addEventListener("input", () => (this.brushPx = Number(this.size.value)));
     this.detailBox.value = DETAILS[this.detail];
     this.detailBox.addEventListener("change", () => this.setDetail(DETAILS.indexOf(this.detailBox.value)));
     const help = h("button", { type: "button", class: "round", "aria-label": "Keys", click: () => showHelp("Keys", HELP) }, "?");
-    const header = h("header", {}, h("h1", {}, `Label ${place.split("/").pop()}`), this.progress, help);
+    const place = list.folder.split("/").pop() ?? "";
+    const back = list.pairs.length ? h("a", { href: `#/pair/${encodeURIComponent(list.pairs[0].name)}`, class: "back" }, "Review") : null;
+    const header = h("header", {}, back, h("h1", { title: list.folder }, `Labels of ${place}`), this.progress, help);
     const panel = h(
       "aside",
       { "aria-label": "Label" },
-      h("section", { class: "card" }, this.title, this.note, labelled("Patch", this.chooser)),
+      h("section", { class: "card" }, this.title, h("p", {}, HINT), labelled("Patch", this.chooser), this.note),
       this.toolbox,
       this.valuebox,
+      this.closer,
       labelled("Brush (px)", this.size),
       labelled("Segments", this.detailBox),
       h(
@@ -140,9 +154,9 @@ class Labelling {
         { class: "actions", role: "group", "aria-label": "Patch" },
         keyButton("Store", "S", () => void this.store(), "accept"),
         keyButton("Undo", "U", () => this.undo()),
-        keyButton("Proposal", "P", () => void this.loadMask("proposal")),
-        keyButton("Back", "←", () => this.step(-1)),
-        keyButton("Next", "→", () => this.step(1)),
+        keyButton("Proposal", "P", () => void this.loadProposal()),
+        keyButton("Back", "B", () => this.step(-1)),
+        keyButton("Next", "N", () => this.step(1)),
         keyButton("Clear", "C", () => this.clear()),
       ),
       this.next,
@@ -158,15 +172,17 @@ class Labelling {
     const { labelled: done, patches, commands, message } = this.folder;
     const bar = h("progress", { max: patches.length, value: done, "aria-label": "labelled" });
     this.progress.replaceChildren(h("strong", {}, `${this.at + 1} of ${patches.length}`), bar, h("span", { class: "quiet" }, `${done} labelled`));
-    [...this.chooser.options].forEach((each, at) => (each.textContent = `${patches[at].labelled ? "✓ " : ""}${patches[at].name}`));
-    const rows = commands.map((command) => h("code", {}, command));
-    this.next.replaceChildren(h("h2", {}, `Train on ${done} ${done === 1 ? "patch" : "patches"}`), ...(message ? [h("p", { class: "quiet" }, message)] : []), ...rows);
+    [...this.chooser.options].forEach((each, at) => (each.textContent = `${patches[at].labelled ? "✓ " : ""}${patches[at].name}${unstored.has(patches[at].name) ? " (not stored)" : ""}`));
+    const head = done ? `${done} ${done === 1 ? "patch" : "patches"} labelled: what comes next` : "What comes next";
+    const rows = commands.length ? [h("p", { class: "quiet" }, "Type in a terminal, whenever you have labelled enough:"), listCommands(commands, NEXT_STEPS)] : [];
+    this.next.replaceChildren(h("h2", {}, head), ...(message ? [h("p", { class: "quiet" }, message)] : []), ...rows);
   }
 
   private choose(tool: Tool): void {
     this.tool = tool;
     this.outline = [];
     for (const button of this.toolbox.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+    this.closer.hidden = tool !== "outline";
     this.draw();
   }
 
@@ -188,7 +204,7 @@ class Labelling {
     this.busy = true;
     this.at = at;
     this.chooser.value = String(at);
-    this.title.textContent = row.name;
+    this.title.textContent = `Patch ${at + 1}`;
     this.note.textContent = [row.labelled ? "labelled" : "not labelled", row.note].filter(Boolean).join("  ·  ");
     this.showFolder();
     try {
@@ -200,15 +216,27 @@ class Labelling {
       this.dirty = false;
       this.cross = [Math.floor(width / 2), Math.floor(height / 2)];
       for (const pane of this.panes) for (const canvas of [pane.picture, pane.paint]) [canvas.width, canvas.height] = [width, height];
-      await Promise.all([this.loadImages(), this.loadMask("stored"), this.loadSegments()]);
+      await Promise.all([this.loadImages(), this.fetchMask("stored"), this.loadSegments()]);
       this.dirty = false;
       this.undoStack = [];
+      this.restoreUnstored();
     } catch (error) {
+      this.patch = null; // half a patch must not be stored
+      this.note.textContent = "This patch could not be loaded. Choose it again.";
       this.explain(error);
     } finally {
       this.busy = false;
       this.fit();
     }
+  }
+
+  private restoreUnstored(): void {
+    const before = unstored.get((this.patch as Patch).name);
+    if (before?.mask.length !== this.mask.length) return;
+    this.mask = before.mask;
+    (this.patch as Patch).version = before.version;
+    this.dirty = true;
+    this.note.textContent = "as you left it, not stored yet";
   }
 
   private path(name: string): string {
@@ -226,16 +254,21 @@ class Labelling {
     this.drawPictures();
   }
 
-  private async loadMask(source: "stored" | "proposal"): Promise<void> {
-    if (!this.patch) return;
+  private async loadProposal(): Promise<void> {
     try {
-      const pixels = readPixels(await this.bitmap(`${this.path(this.patch.name)}/mask?source=${source}`));
-      this.remember();
-      for (let at = 0; at < this.mask.length; at++) this.mask[at] = pixels[4 * at];
-      this.draw();
+      await this.fetchMask("proposal");
     } catch (error) {
       this.explain(error);
     }
+  }
+
+  private async fetchMask(source: "stored" | "proposal"): Promise<void> {
+    if (!this.patch) return;
+    const pixels = readPixels(await this.bitmap(`${this.path(this.patch.name)}/mask?source=${source}`));
+    this.remember();
+    for (let at = 0; at < this.mask.length; at++) this.mask[at] = pixels[4 * at];
+    this.dirty = true;
+    this.draw();
   }
 
   private async loadSegments(): Promise<void> {
@@ -417,27 +450,50 @@ class Labelling {
       await request(`${this.path(name)}?version=${encodeURIComponent(version)}`, { method: "PUT", headers: { "Content-Type": "image/png" }, body });
       this.folder = await get<LabelFolder>("/api/labels");
       tell(`${name} is stored.`);
+      unstored.delete(name);
       this.dirty = false;
     } catch (error) {
+      if (error instanceof Refusal && error.status === 409) await this.adoptVersion(error.message);
+      else this.explain(error);
       this.busy = false;
-      return this.explain(error);
+      return;
     }
     this.busy = false;
     const todo = (at: number): boolean => !this.folder.patches[at].labelled;
     const order = this.folder.patches.map((_, index) => (this.at + 1 + index) % this.folder.patches.length);
     const next = order.find(todo);
     if (next === undefined) {
-      tell("All patches are labelled. The command that trains on them is on the right.");
+      tell("All patches are labelled. The commands that learn from them are in the panel.");
       this.showFolder();
       await this.open(this.at);
     } else await this.open(next);
   }
 
+  /** Somebody else labelled the patch: storing again is then meant. */
+  private async adoptVersion(message: string): Promise<void> {
+    try {
+      const now = await get<Patch>(this.path((this.patch as Patch).name));
+      (this.patch as Patch).version = now.version;
+      tell(`${message} S stores yours in its place.`, "problem");
+    } catch (error) {
+      this.explain(error);
+    }
+  }
+
   private step(by: number): void {
     const at = this.at + by;
     if (at < 0 || at >= this.folder.patches.length) return tell(by > 0 ? "This is the last patch." : "This is the first patch.");
-    if (this.dirty && !window.confirm("This patch is not stored. Leave it?")) return;
+    this.leaveFor(at);
+  }
+
+  private leaveFor(at: number): void {
+    if (this.busy) return;
+    this.keepUnstored();
     void this.open(at);
+  }
+
+  private keepUnstored(): void {
+    if (this.dirty && this.patch) unstored.set(this.patch.name, { mask: this.mask, version: this.patch.version });
   }
 
   // ---------------------------------------------------------------------------------------- keys
@@ -471,7 +527,7 @@ class Labelling {
       },
       s: () => void this.store(),
       u: () => this.undo(),
-      p: () => void this.loadMask("proposal"),
+      p: () => void this.loadProposal(),
       c: () => this.clear(),
       n: () => this.step(1),
       b: () => this.step(-1),
@@ -510,8 +566,10 @@ class Labelling {
   }
 
   close(): void {
+    this.keepUnstored();
     document.removeEventListener("keydown", this.onKey);
     window.removeEventListener("resize", this.onResize);
+    window.removeEventListener("beforeunload", this.onUnload);
   }
 }
 

@@ -1,28 +1,47 @@
 import "ol/ol.css";
 import "./style.css";
 import { get, type PairList, Refusal } from "./api";
-import { h } from "./dom";
+import { h, tell } from "./dom";
 import { showLabelling } from "./label";
 import { showPairs } from "./pairs";
 import { showReview } from "./review";
 
 const app = document.getElementById("app") as HTMLElement;
 let leave: (() => void) | null = null;
+let visit = 0;
+
+/** What an address asks for: `#/label`, `#/pair/NAME`, `#/pair/NAME/CHANGE`. */
+function readAddress(): { label: boolean; pair: string; change: number | null } {
+  const [kind, pair, change] = location.hash.replace(/^#\/?/, "").split("/");
+  let name = "";
+  try {
+    if (kind === "pair") name = decodeURIComponent(pair ?? "");
+  } catch {
+    // not an address of this page: show what there is
+  }
+  return { label: kind === "label", pair: name, change: Number.parseInt(change ?? "", 10) || null };
+}
 
 async function route(): Promise<void> {
+  const mine = ++visit;
   leave?.();
   leave = null;
   try {
     const list = await get<PairList>("/api/pairs");
-    const wanted = decodeURIComponent(location.hash.replace(/^#\/?(pair\/)?/, ""));
-    const only = list.pairs.length === 1 ? list.pairs[0].name : "";
-    const pair = list.pairs.find((row) => row.name === (wanted || only) && row.failure === null);
-    if (list.mode === "label") leave = await showLabelling(app, list);
-    else if (pair) leave = await showReview(app, list, pair.name);
+    const wanted = readAddress();
+    const only = list.pairs.length === 1 ? list.pairs[0] : null;
+    const pair = list.pairs.find((row) => row.name === wanted.pair && row.failure === null) ?? only;
+    if (wanted.pair && pair?.name !== wanted.pair) tell(`There is no pair ${wanted.pair} here.`, "problem");
+    let close: (() => void) | null = null;
+    if (list.labels && (wanted.label || (list.mode === "label" && !wanted.pair))) close = await showLabelling(app, list);
+    else if (pair) close = await showReview(app, list, pair.name, wanted.change);
     else showPairs(app, list);
+    if (mine === visit) leave = close;
+    else close?.();
   } catch (error) {
     const text = error instanceof Refusal ? error.message : `The page failed: ${error}`;
-    app.replaceChildren(h("main", { class: "message" }, h("h1", {}, "semicdvl review"), h("p", { role: "alert" }, text)));
+    const again = h("button", { type: "button", click: () => void route() }, "Try again");
+    app.replaceChildren(h("main", { class: "message" }, h("h1", {}, "semicdvl review"), h("p", { role: "alert" }, text), again));
     if (!(error instanceof Refusal)) throw error;
   }
 }

@@ -78,10 +78,10 @@ export class PairMap {
     const right = h("div", { class: "map main", role: "group", tabindex: 0, "aria-label": "Map of both dates" });
     this.handle = h("div", { class: "swipe-handle", role: "slider", tabindex: 0, "aria-label": "Swipe between the dates" });
     this.status = h("div", { class: "map-status", "aria-live": "off" });
-    this.dates = h("div", { class: "date-name", "aria-live": "polite" });
+    this.dates = h("div", { class: "date-names", "aria-live": "polite" });
     const north = h("div", { class: "north", title: "North is up", role: "img", "aria-label": "North is up" }, "N");
     north.hidden = info.crs === null;
-    this.element = h("div", { class: "maps" }, left, right, this.handle, this.dates, north, this.status);
+    this.element = h("div", { class: "maps" }, left, right, this.handle, this.dates, north, this.status, this.makeZoom());
     for (const name of info.layers) this.layers[name] = this.makeLayer(name, projection);
     this.layers.change.setVisible(false);
     this.layers.score?.setVisible(false);
@@ -92,6 +92,22 @@ export class PairMap {
     this.main.on("pointermove", (event) => this.showStatus(event.coordinate));
     this.view.on("change:resolution", () => this.showStatus(null));
     this.setMode("swipe");
+  }
+
+  private makeZoom(): HTMLElement {
+    const button = (word: string, name: string, act: () => void): HTMLElement => h("button", { type: "button", "aria-label": name, title: name, click: act }, word);
+    return h(
+      "div",
+      { class: "zoom", role: "group", "aria-label": "Zoom" },
+      button("+", "Zoom in (+)", () => this.zoom(0.7)),
+      button("−", "Zoom out (−)", () => this.zoom(1 / 0.7)),
+      button("◎", "Frame the object (Z)", () => this.current !== null && this.frameChange(this.current)),
+      button("▢", "Frame the whole (W)", () => this.frameAll()),
+    );
+  }
+
+  zoom(by: number): void {
+    this.view.setResolution((this.view.getResolution() ?? 1) * by);
   }
 
   private makeMap(target: HTMLElement, layers: Layer[]): OlMap {
@@ -148,6 +164,7 @@ export class PairMap {
     this.handle.hidden = mode !== "swipe";
     this.layers.before.setVisible(mode !== "side");
     this.showDate(true);
+    this.placeHandle();
     this.side.updateSize();
     this.main.updateSize();
     this.main.render();
@@ -164,13 +181,8 @@ export class PairMap {
   private showDate(after: boolean): void {
     this.showsAfter = after;
     this.layers.after.setVisible(after);
-    const names = { swipe: "before | after", side: "before | after", flicker: after ? "after" : "before" };
-    this.dates.textContent = names[this.mode];
-    this.dates.dataset.date = this.mode === "flicker" ? this.dates.textContent : "both";
-  }
-
-  get shownDate(): string {
-    return this.dates.textContent ?? "";
+    const shown = this.mode === "flicker" ? [after ? "after" : "before"] : ["before", "after"];
+    this.dates.replaceChildren(...shown.map((date) => h("span", { class: "date-name", "data-date": date }, date)));
   }
 
   moveSwipe(by: number): void {
@@ -180,6 +192,7 @@ export class PairMap {
 
   private placeHandle(): void {
     this.handle.style.left = `${this.swipeAt * 100}%`;
+    this.dates.style.left = this.mode === "swipe" ? `${this.swipeAt * 100}%` : "";
     this.handle.setAttribute("aria-valuenow", String(Math.round(this.swipeAt * 100)));
     this.main.render();
   }

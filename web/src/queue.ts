@@ -3,12 +3,12 @@
 import type { Change, State } from "./api";
 
 export const ORDERS = {
+  random: "random",
   uncertainty: "most uncertain first",
   score: "highest score first",
   low: "lowest score first",
   area: "largest first",
   small: "smallest first",
-  random: "random (for the estimate)",
 } as const;
 export type Order = keyof typeof ORDERS;
 

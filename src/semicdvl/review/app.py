@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,30 @@ Send the token that `semicdvl serve` prints as `Authorization: Bearer TOKEN`. Ev
 that writes names the version that it saw, and is refused (409) where somebody else wrote in between."""
 
 
+@dataclass(frozen=True)
+class ReviewServer:
+    """A review server.
+
+    Attributes:
+        app: the ASGI application.
+        sessions: the pairs that it serves.
+    """
+
+    app: Guard
+    sessions: Sessions
+
+
 def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) -> Guard:
-    """Return the review server of a folder as an ASGI application, to be run by uvicorn or tested.
+    """Return the review server of a folder as an ASGI application, to be run by uvicorn or tested; see `build_server`.
+
+    Raises:
+        InputError, DataError: the folder holds nothing that can be served.
+    """
+    return build_server(folder, config=config).app
+
+
+def build_server(folder: str | Path, *, config: ServeConfig | None = None) -> ReviewServer:
+    """Return the review server of a folder.
 
     Args:
         folder: a result of `detect`, a folder of such results, or with `label` a folder of image pairs.
@@ -82,7 +105,8 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     is_dataset = config.label and find_date_folders(root) is not None and not is_detection(root)
     sessions = Sessions({} if is_dataset else find_pairs(root), config)
-    labelling = _prepare_labelling(root, sessions, is_dataset=is_dataset) if config.label else None
+    labels_too = config.label or len(sessions.pairs) == 1
+    labelling = _prepare_labelling(root, sessions, is_dataset=is_dataset) if labels_too else None
 
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
@@ -103,13 +127,13 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
         app.add_exception_handler(kind, _make_handler(status))
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Exception, _answer_failure)
-    app.include_router(pairs.make_router(sessions, folder=str(root)))
+    app.include_router(pairs.make_router(sessions, folder=str(root), labels=labelling is not None))
     app.include_router(changes.make_router(sessions))
     app.include_router(estimates.make_router(sessions))
     if labelling is not None:
         app.include_router(labels.make_router(labelling))
     app.include_router(page.make_router())
-    return Guard(app, config=config)
+    return ReviewServer(Guard(app, config=config), sessions)
 
 
 def _prepare_labelling(root: Path, sessions: Sessions, *, is_dataset: bool) -> Callable[[], LabelSession]:

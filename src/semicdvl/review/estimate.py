@@ -82,6 +82,8 @@ class ObjectEstimate:
         sampled: how many of these are a random sample.
         right: how many of the sample are accepted.
         precision: share of all found objects that are right; None while the sample is too small.
+        waits_for: the first object of the random order that is not decided, at which the sample ends; None: there is
+            none.
     """
 
     total: int
@@ -89,6 +91,7 @@ class ObjectEstimate:
     sampled: int
     right: int
     precision: Interval | None
+    waits_for: int | None = None
 
 
 def estimate_precision(changes: Sequence[Change], *, key: str) -> ObjectEstimate:
@@ -108,7 +111,8 @@ def estimate_precision(changes: Sequence[Change], *, key: str) -> ObjectEstimate
     right = sum(state == RIGHT for state in sample)
     enough = len(sample) >= MIN_SAMPLE or (len(sample) == len(found) and sample)
     precision = estimate_share(right, len(sample), population=len(found)) if enough else None
-    return ObjectEstimate(len(found), decided, len(sample), right, precision)
+    waits_for = found[len(sample)].id if len(sample) < len(found) else None
+    return ObjectEstimate(len(found), decided, len(sample), right, precision, waits_for)
 
 
 def answer_for_detected(changes: Sequence[Change]) -> dict[int, str | None]:
@@ -281,10 +285,15 @@ def _to_interval(estimate: Estimate, most: float) -> Interval | None:
 
 def describe_precision(estimate: ObjectEstimate) -> str:
     """Return the precision so far in a sentence."""
-    head = f"after {estimate.sampled} of {estimate.total} objects"
     if estimate.precision is None:
         need = min(MIN_SAMPLE, estimate.total)
-        return f"{head} in random order: no estimate yet ({need} are needed; order the queue at random)"
+        if not need:
+            return "no estimate: the map shows no object"
+        head = f"no estimate yet: {estimate.decided} of {estimate.total} objects decided"
+        if estimate.decided < need:
+            return f"{head}; {need} are needed, in random order"
+        return f"{head}, but of the first {need} in random order only {estimate.sampled}"
+    head = f"after {estimate.sampled} of {estimate.total} objects"
     if estimate.sampled == estimate.total:
         return f"{head}: precision {estimate.precision.value:.2f}"
     return f"{head}: precision {estimate.precision.low:.2f}-{estimate.precision.high:.2f}"

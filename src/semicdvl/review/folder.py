@@ -52,11 +52,18 @@ class _Alignment(BaseModel):
 class _Detector(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
     name: Annotated[str, Field(max_length=1000)] = "unknown"
+    looked_for: Annotated[str, Field(alias="Looked for", max_length=100_000)] = ""
+    against: Annotated[str, Field(alias="Against", max_length=100_000)] = ""
 
 
 class _Result(BaseModel):
     model_config = ConfigDict(extra="ignore")
     objects: Annotated[int, Field(ge=0)] | None = None
+
+
+class _LeftOut(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    by_default: bool = True
 
 
 class RunFacts(BaseModel):
@@ -70,8 +77,15 @@ class RunFacts(BaseModel):
     detector: _Detector = _Detector()
     result: _Result = _Result()
     settings: dict[str, Any] = {}
+    left_out: _LeftOut = _LeftOut()
     classes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=250)] = []
     warnings: Annotated[list[Annotated[str, Field(max_length=5000)]], Field(max_length=200)] = []
+
+    @property
+    def given_settings(self) -> dict[str, Any]:
+        """The settings without a least area that nobody asked for."""
+        usual = {"min_area_m2"} if self.left_out.by_default else set()
+        return {name: value for name, value in self.settings.items() if name not in usual}
 
 
 @dataclass(frozen=True)

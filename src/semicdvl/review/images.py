@@ -33,7 +33,7 @@ from semicdvl.review.settings import ServeConfig
 HANDLES = 8
 """Open handles per image: as many tiles can be read at once; with fewer, some requests of a browser wait long."""
 GDAL_CACHE_BYTES = 128 * 2**20
-READING_SETTINGS = ("bands", "after_bands", "grid", "normalise", "align", "alpha", "stretch")
+READING_SETTINGS = ("bands", "after_bands", "grid", "normalise", "align", "alpha", "stretch", "collar")
 """Settings of a detection by which its images are read."""
 MAX_BLOCK_BYTES = 2**30
 """A file whose smallest readable piece is larger is not served: one tile would need that much memory."""
@@ -150,7 +150,8 @@ def _reopen(reader: ImageReader, *, alpha: str) -> ImageReader:
     """Return a reader like another one, with a file handle of its own."""
     fresh = open_image_reader(reader.input, bands=reader.bands, alpha=alpha)
     placed = replace(fresh, grid=reader.file_grid, file_grid=reader.file_grid).on_grid(reader.grid)
-    return replace(placed, stretch=reader.stretch, border=reader.border, displacement=reader.displacement)
+    measured = {name: getattr(reader, name) for name in ("stretch", "border", "collar", "collars", "displacement")}
+    return replace(placed, **measured)
 
 
 def read_detection_config(facts: RunFacts) -> DetectionConfig:
@@ -166,7 +167,7 @@ def read_detection_config(facts: RunFacts) -> DetectionConfig:
         if bands is not None and not (isinstance(bands, list) and all(type(band) is int for band in bands)):
             raise ConfigError(f"run.json: {name} = {bands!r} are no numbers of bands.")
         given[name] = None if bands is None else tuple(bands)
-    for name in ("grid", "normalise", "alpha", "stretch"):
+    for name in ("grid", "normalise", "alpha", "stretch", "collar"):
         if name in given and not isinstance(given[name], str):
             raise ConfigError(f"run.json: {name} = {given[name]!r} is not a word.")
     return DetectionConfig(**given | {"align": bool(given.get("align", False))})
@@ -192,6 +193,7 @@ def _open_as_detected(pair: ServedPair, reading: DetectionConfig, config: ServeC
         alignment=None if alignment.moved_px is None else Alignment(*alignment.moved_px),
         alpha=reading.alpha,
         stretch=reading.stretch,
+        collar=reading.collar,
     )
 
 

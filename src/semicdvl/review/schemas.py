@@ -149,10 +149,11 @@ class PairRow(BaseModel):
 
 
 class PairList(BaseModel):
-    """All pairs that are served, and how."""
+    """All pairs that are served, what the page begins with, and whether labels can be painted here."""
 
     folder: str
     mode: Literal["review", "label"]
+    labels: bool
     reviewer: str
     version: str
     pairs: list[PairRow]
@@ -260,6 +261,7 @@ class ObjectEstimateOut(BaseModel):
     sampled: int
     right: int
     precision: IntervalOut | None
+    waits_for: int | None
 
 
 class AreaEstimateOut(BaseModel):
@@ -287,6 +289,17 @@ class Exported(BaseModel):
     """The files that were written, and what comes next."""
 
     files: list[str]
+    commands: list[str]
+
+
+class TrainingSet(BaseModel):
+    """The training set that was made of a review, and the commands that learn from it, in their order."""
+
+    folder: str
+    patches: int
+    accepted: int
+    rejected: int
+    painted: int
     commands: list[str]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from semicdvl.errors import ConfigError
-from semicdvl.review.app import create_review_app
+from semicdvl.review.app import build_server
 from semicdvl.review.settings import DEFAULT_PORT, ServeConfig
 
 MAX_CONCURRENT_REQUESTS = 64
@@ -29,7 +30,7 @@ def serve_folder(
     """Serve a folder until the process is interrupted.
 
     Args:
-        folder: see `app.create_review_app`.
+        folder: see `app.build_server`.
         config: the settings; None: the defaults.
         open_browser: open the page in the browser of this machine.
         tell: is handed the lines for the user.
@@ -39,7 +40,7 @@ def serve_folder(
         ConfigError: the address or the port cannot be listened at.
     """
     config = config or ServeConfig()
-    app = create_review_app(folder, config=config)
+    server = build_server(folder, config=config)
     with _listen(config) as listener:
         port = int(listener.getsockname()[1])
         address = format_address(config, port)
@@ -51,7 +52,7 @@ def serve_folder(
             )
         tell("Stop with Ctrl-C; every decision is on disk already.")
         settings = uvicorn.Config(
-            app,
+            server.app,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -60,6 +61,8 @@ def serve_folder(
             proxy_headers=False,
             ws="none",
         )
+        # While the user opens the address: the first request then finds the images open.
+        threading.Thread(target=server.sessions.open_only_pair, daemon=True).start()
         if open_browser:
             webbrowser.open(address)
         with suppress(KeyboardInterrupt):

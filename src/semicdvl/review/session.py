@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,13 @@ class Sessions:
                 return
             if not self._users.get(name):
                 self._open.pop(name).close()
+
+    def open_only_pair(self) -> None:
+        """Open the pair, where there is just one, before somebody asks for it; a fault is told to whoever asks."""
+        with suppress(Exception):
+            (name,) = self.pairs
+            with self.use(name) as session:
+                session.open_images()
 
     def count_states(self, name: str) -> dict[str, int] | None:
         """Return how far the review of a pair is; None where it has not begun."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from semicdvl.errors import ConfigError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8765
+DEFAULT_PROMPTS = "buildings"
 MAX_REVIEWER_CHARS = 80
 
 
@@ -36,7 +37,8 @@ class ServeConfig:
         before: where the image of date 1 is now; None: where the result says.
         after: the same of date 2.
         token: what an address or a request must carry.
-        prompts: what the vision-language model looks for where it proposes labels, see `semicdvl list prompts`.
+        prompts: what the vision-language model looks for where it proposes labels, see `semicdvl list prompts`. A
+            training on labels of a map asks for what the map was asked for, unless another set is named here.
 
     Examples:
         >>> import semicdvl as cd
@@ -51,7 +53,7 @@ class ServeConfig:
     before: str | None = None
     after: str | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    prompts: str = "buildings"
+    prompts: str = DEFAULT_PROMPTS
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served.

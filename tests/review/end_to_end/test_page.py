@@ -159,7 +159,7 @@ def test_the_estimate_and_the_files_are_on_the_screen(open_page, out) -> None:
     window.press("p")
     window.page.wait_for_selector(".place")
     window.press("r", "r", "a")
-    window.page.locator(".output button").click()
+    window.press("d")
     window.page.wait_for_selector(".out code")
     assert (out / "reviewed.gpkg").is_file()
     record = json.loads((out / "review.json").read_text())

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN
 from semicdvl.review.labels.proposals import Proposer
 from semicdvl.review.labels.sources import FolderPatches, LabelSource, PatchImages, read_stored_mask
@@ -18,6 +17,7 @@ from semicdvl.review.labels.superpixels import Detail, segment_image
 from semicdvl.review.labels.training import (
     MIN_LABELLED_FOR_VALIDATION,
     RECIPE_FILE,
+    choose_prompts,
     list_commands,
     split_for_validation,
     write_lists,
@@ -51,7 +51,8 @@ class LabelSession:
             config: the settings.
         """
         self.source, self.session = source, session
-        self._proposer, self._prompts = Proposer(config.prompts), resolve_prompts(prompt_set=config.prompts)
+        self._proposer = Proposer(config.prompts)
+        self._prompts = choose_prompts(session.pair.facts if session else None, config)
         self._write_lock = threading.Lock()
         self._read_images = lru_cache(maxsize=16)(source.read_images)
         self._segment = lru_cache(maxsize=24)(self._segment_date)
@@ -120,7 +121,7 @@ class LabelSession:
             raise BadMask(f"The mask holds {sorted(strange)[:4]}; its values are 0, 128 (not known) and 255 (changed).")
         with self._write_lock:
             if version != self.get_version(name):
-                raise Conflict("This patch was labelled in another window in the meantime. Look again, then store.")
+                raise Conflict("This patch was labelled in another window in the meantime.")
             self.source.write(name, np.where(images.valid_HW, mask_HW, UNKNOWN).astype(np.uint8))
             self._write_training_set()
 
@@ -142,7 +143,7 @@ class LabelSession:
         sides = [min(self._read_images(name).valid_HW.shape) for name in sorted(labelled)[:1]]
         write_recipe(
             source.root,
-            labelled=len(labelled),
+            labels=[source.get_label_path(name) for name in sorted(labelled)],
             patch_px=min(sides),
             gsd_m=source.gsd_m,
             prompts=self._prompts,
@@ -176,4 +177,5 @@ class LabelSession:
             folder=self.session.pair.folder,
             before=config.before or facts.inputs.before.path,
             after=config.after or facts.inputs.after.path,
+            settings=facts.given_settings,
         )

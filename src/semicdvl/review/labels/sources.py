@@ -22,6 +22,7 @@ from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, list_patch_fi
 from semicdvl.data.readers.folder import LABEL_FOLDERS, read_folder
 from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
+from semicdvl.raster.grid import Grid
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.raster.vector.reading import read_layer
 from semicdvl.review.session import PairSession
@@ -129,8 +130,8 @@ class MapPatches:
         return tuple(self.boxes)
 
     def describe(self, name: str) -> str:
-        """Return how uncertain the map is there."""
-        return f"uncertainty {self.boxes[name].doubt:.1%}"
+        """Return how much of the map may be wrong there."""
+        return f"the map may be wrong on {self.boxes[name].doubt:.0%} of it"
 
     def read_images(self, name: str) -> PatchImages:
         """Read both dates as the detection read them."""
@@ -159,13 +160,21 @@ class MapPatches:
 
 def _suggest(session: PairSession) -> None:
     """Let `suggest` choose boxes of the usual size, or of the largest that fits."""
-    least = min(session.grid.height, session.grid.width)
-    side_px = next((side for side in (PATCH_PX, 128, 64) if side <= least), 32)
-    config = session.config
+    config, side_px = session.config, choose_patch_px(session.grid)
     suggest_patches(
         session.pair.folder,
         config=SuggestConfig(count=SUGGESTED, patch_px=side_px, before=config.before, after=config.after),
     )
+
+
+def choose_patch_px(grid: Grid) -> int:
+    """Return the side of a patch: the usual one, or the largest that fits."""
+    return next((side for side in (PATCH_PX, 128, 64) if side <= min(grid.height, grid.width)), 32)
+
+
+def name_patch(row: int, col: int) -> str:
+    """Return the name of the patch of a map."""
+    return f"r{row:05d}_c{col:05d}"
 
 
 def _read_boxes(path: Path, session: PairSession) -> dict[str, Box]:
@@ -183,7 +192,7 @@ def _read_boxes(path: Path, session: PairSession) -> dict[str, Box]:
         inside = 0 <= row <= session.grid.height - side_px and 0 <= col <= session.grid.width - side_px
         if not inside or not 16 <= side_px <= MAX_PATCH_PX:
             raise InputError(path, "holds a box that is not on this map", remedy)
-        boxes[f"r{row:05d}_c{col:05d}"] = Box(row, col, side_px, doubt if np.isfinite(doubt) else 0.0)
+        boxes[name_patch(row, col)] = Box(row, col, side_px, doubt if np.isfinite(doubt) else 0.0)
     if not boxes:
         raise InputError(path, "holds no box", remedy)
     return boxes

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import Prompts, resolve_prompts
 from semicdvl.data.patch_files import LABEL_VALUES_OPTION
+from semicdvl.errors import ConfigError
+from semicdvl.outputs.command_name import name_command
+from semicdvl.review.folder import RunFacts
+from semicdvl.review.settings import DEFAULT_PROMPTS, ServeConfig
 
 RECIPE_FILE = "train.toml"
 VAL_EVERY = 4
@@ -18,10 +26,11 @@ MIN_LABELLED_FOR_VALIDATION = 8
 """Of a folder without lists: with fewer labels none is kept for validation."""
 MAX_FEW_LABELLED = 16
 """Up to so many labelled patches correct the map without labels; a network of millions of weights needs more."""
-RECIPE_TEMPLATE = """# Trains on the patches that were labelled in the review page:
-#   semicdvl train {path} -o {run}
+RECIPE_NAME = "reviewed"
+RECIPE_TEMPLATE = """# Trains on what a person labelled or decided in the review page:
+#   {command}
 # {why}
-name = "reviewed"
+name = "{name}"
 seed = 0
 
 [data]
@@ -72,6 +81,23 @@ eval_every = 50
 """
 
 
+def choose_prompts(facts: RunFacts | None, config: ServeConfig) -> Prompts:
+    """Return what the map was asked for, unless the user names a set or the map was not made by asking.
+
+    Raises:
+        ConfigError: the named set does not exist.
+    """
+    if config.prompts == DEFAULT_PROMPTS and facts is not None:
+        words = [
+            tuple(word.strip() for word in text.split(",") if word.strip())
+            for text in (facts.detector.looked_for, facts.detector.against)
+        ]
+        if all(words):
+            with suppress(ConfigError):  # a record of somebody else may hold anything
+                return Prompts(*words)
+    return resolve_prompts(prompt_set=config.prompts)
+
+
 def split_for_validation(names: Sequence[str], labelled: set[str]) -> tuple[list[str], list[str]]:
     """Return the labelled patches of training and of validation; a patch never changes sides.
 
@@ -100,38 +126,53 @@ def write_lists(root: Path, train: Sequence[str], val: Sequence[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def name_round(labels: Iterable[Path]) -> str:
+    """Return a name for the labels as they are now: their number and four digits of what they hold.
+
+    Labels that were painted anew or further ones have another name, so the next training is another run.
+    """
+    paths = sorted(labels)
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
+    return f"{len(paths)}-{digest.hexdigest()[:4]}"
+
+
 def write_recipe(
     root: Path,
     *,
-    labelled: int,
+    labels: Sequence[Path],
     patch_px: int,
     gsd_m: float | None,
     prompts: Prompts,
     validated: bool,
     own_lists: bool,
+    corrects: bool = False,
 ) -> Path:
     """Write the recipe of a training on all labels of the folder; return its path.
 
     Args:
         root: folder of the training set.
-        labelled: number of labelled patches. A few correct the map without labels, more train a network.
+        labels: the label files. A few correct the map without labels, more train a network.
         patch_px: side of the smallest patch.
         gsd_m: metres per pixel of the patches; None: unknown.
         prompts: what the vision-language model looks for.
         validated: whether there are patches for validation; without, the last step is kept.
         own_lists: whether the folder has lists of its subsets.
+        corrects: correct the map without labels, however many labels there are.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    few = labelled <= MAX_FEW_LABELLED
+    few = corrects or len(labels) <= MAX_FEW_LABELLED
     fractions = "" if own_lists or validated else "val_frac = 0.0\ntest_frac = 0.0\n"
+    name = f"{RECIPE_NAME}-{name_round(labels)}"
     content = RECIPE_TEMPLATE.format(
-        path=shorten_path(root / RECIPE_FILE),
-        run=name_run(root),
-        why=f"With at most {MAX_FEW_LABELLED} patches the labels correct the map without labels."
+        command=_format_training(root, name),
+        name=name,
+        why="The labels correct the map without labels."
         if few
-        else f"With more than {MAX_FEW_LABELLED} patches the labels train a network from ImageNet's weights.",
+        else "The labels train a network from ImageNet's weights.",
         root=json.dumps(root.as_posix()),
         label_values=LABEL_VALUES_OPTION.replace("=", " = ").replace(",", ", "),
         fractions="test_frac = 0.0\n" if validated and not own_lists else fractions,
@@ -155,20 +196,86 @@ def _describe_correction(prompts: Prompts, gsd_m: float | None) -> str:
     )
 
 
-def name_run(root: Path) -> str:
+def read_recipe_name(root: Path) -> str:
+    """Return the name in the recipe of a training set; the one that older recipes have where there is none."""
+    try:
+        return str(tomllib.loads((root / RECIPE_FILE).read_text(encoding="utf-8")).get("name", RECIPE_NAME))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return RECIPE_NAME
+
+
+def _format_training(root: Path, name: str) -> str:
+    recipe, run = (shlex.quote(shorten_path(root / each)) for each in (RECIPE_FILE, _name_run(name)))
+    return f"{name_command()} train {recipe} -o {run}"
+
+
+def _name_run(recipe_name: str) -> str:
     """Return the folder of the trained run, in that of the training set."""
-    return shorten_path(root / "run")
+    return recipe_name.replace(RECIPE_NAME, "run", 1)
 
 
-def list_commands(root: Path, *, folder: Path, before: str | None, after: str | None) -> list[str]:
-    """Return the training, and, where there is a map, the detection with what it learned."""
-    run = shlex.quote(name_run(root))
-    commands = [f"semicdvl train {shlex.quote(shorten_path(root / RECIPE_FILE))} -o {run}"]
+def list_commands(
+    root: Path, *, folder: Path, before: str | None, after: str | None, settings: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the training, and, where there is a map, the detection with what it learned and its review.
+
+    Args:
+        root: folder of the training set.
+        folder: of the result.
+        before: image of date 1; None: there is no map.
+        after: image of date 2, likewise.
+        settings: of the detection that made the result: the next one reads the same images in the same way.
+    """
+    name = read_recipe_name(root)
+    commands = [_format_training(root, name)]
     if before is not None and after is not None:
-        better = shlex.quote(shorten_path(folder.parent / f"{folder.name}-trained"))
+        better = shlex.quote(shorten_path(folder.parent / name_better_map(folder.name, name)))
         images = " ".join(shlex.quote(shorten_path(Path(each))) for each in (before, after))
-        commands.append(f"semicdvl detect {images} --model {run} -o {better}")
+        options = " ".join(["", *list_detect_options(settings or {})])
+        run = shlex.quote(shorten_path(root / _name_run(name)))
+        commands.append(f"{name_command()} detect {images}{options} --model {run} -o {better}")
+        commands.append(f"{name_command()} serve {better}")
     return commands
+
+
+def name_better_map(folder: str, recipe_name: str) -> str:
+    """Return the folder of the map that the training makes, named after the map that was reviewed first."""
+    return f"{folder.partition('-trained-')[0]}{_name_run(recipe_name).replace('run', '-trained', 1)}"
+
+
+DETECT_OPTIONS: Mapping[str, tuple[str, Any]] = {
+    "bands": ("--bands", None),
+    "after_bands": ("--after-bands", None),
+    "grid": ("--grid", "before"),
+    "gsd_m": ("--gsd", None),
+    "normalise": ("--normalise", "none"),
+    "alpha": ("--alpha", "auto"),
+    "stretch": ("--stretch", "auto"),
+    "collar": ("--collar", "auto"),
+    "min_area_m2": ("--min-area-m2", None),
+    "simplify_m": ("--simplify-m", 0.0),
+    "align": ("--align", False),
+    "allow_outside": ("--allow-outside", False),
+    "regularise": ("--regularise", False),
+}
+"""Setting of a detection -> its option and default."""
+
+
+def list_detect_options(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options by which a detection reads its images and draws its outlines as an earlier one did."""
+    found = []
+    for name, (option, usual) in DETECT_OPTIONS.items():
+        value = settings.get(name, usual)
+        if value is None or value == usual:
+            continue
+        found.append(option if value is True else f"{option} {shlex.quote(_format_value(value))}")
+    return found
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shorten_path(path: Path) -> str:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from semicdvl.review.labels.reviewed import write_reviewed_patches
 from semicdvl.review.routes.pairs import PairName
-from semicdvl.review.schemas import EstimateOut, Exported, PlaceAnswer, PlaceList, PlaceOut
+from semicdvl.review.schemas import EstimateOut, Exported, PlaceAnswer, PlaceList, PlaceOut, TrainingSet
 from semicdvl.review.session import Sessions
 
 
@@ -41,5 +42,19 @@ def make_router(sessions: Sessions) -> APIRouter:
         """Write reviewed.gpkg and review.json into the folder of the result."""
         with sessions.use(pair) as session:
             return Exported.model_validate(session.export())
+
+    @router.post("/training-set", operation_id="make_training_set")
+    def make_training_set(pair: PairName) -> TrainingSet:
+        """Cut training patches around the decided changes: accepted is change, rejected is not."""
+        with sessions.use(pair) as session:
+            made = write_reviewed_patches(session)
+            return TrainingSet(
+                folder=str(made.root),
+                patches=made.patches,
+                accepted=made.accepted,
+                rejected=made.rejected,
+                painted=made.painted,
+                commands=made.commands,
+            )
 
     return router

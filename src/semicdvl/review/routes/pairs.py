@@ -18,8 +18,14 @@ CACHING = "private, max-age=3600"
 IMAGES: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}, "image/jpeg": {}}}}
 
 
-def make_router(sessions: Sessions, *, folder: str) -> APIRouter:
-    """Return the routes."""
+def make_router(sessions: Sessions, *, folder: str, labels: bool) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        sessions: the pairs.
+        folder: that is served.
+        labels: whether labels can be painted.
+    """
     router = APIRouter(tags=["pairs"])
 
     @router.get("/api/health", operation_id="health")
@@ -35,6 +41,7 @@ def make_router(sessions: Sessions, *, folder: str) -> APIRouter:
         return PairList(
             folder=folder,
             mode="label" if config.label else "review",
+            labels=labels,
             reviewer=config.reviewer,
             version=__version__,
             pairs=rows,
