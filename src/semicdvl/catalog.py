@@ -160,7 +160,7 @@ def _read_first_comment(path: Path) -> str:
 
 def count_parameters(name: str) -> tuple[str, str]:
     """Return a network's parameter counts by default, in training and at inference, frozen parameters included."""
-    from semicdvl.models.common.heads import drop_train_heads
+    from semicdvl.models.common.contract import drop_train_heads
     from semicdvl.training.compatibility import build_meta_network
 
     network = build_meta_network({"name": name})  # a foundation model need not fit into memory to be counted

@@ -23,7 +23,7 @@ from semicdvl import models
 from semicdvl.atomic_files import write_atomically
 from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError, InputError
-from semicdvl.models.common.heads import drop_train_heads
+from semicdvl.models.common.contract import drop_train_heads
 from semicdvl.models.common.size_check import refuse_giant
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.json_files import describe_fault, read_json

@@ -8,7 +8,8 @@ A builder takes its settings by keyword and returns an `nn.Module` with
                 Networks that are trained from scratch have none.
     forward(t1_BCHW, t2_BCHW, *, heads=None) -> Outputs
 
-A network with parts that only training needs has `drop_train_heads()`, which removes them and returns the network.
+A network with parts that only training needs has `drop_train_heads()`, which removes them and returns the network. One
+that measures in metres has `set_ground_sampling(gsd_m)`, one that cannot be compiled says why in `untraceable`.
 
 Images are RGB, normalised with the ImageNet mean and deviation, and of any size; the outputs have the input's size.
 """

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from semicdvl.config import TrainConfig
+from semicdvl.models.common.contract import get_encoder
 
 
 def compute_lr_factor(config: TrainConfig, step: int, total: int) -> float:
@@ -31,8 +32,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
     A network names its pretrained part `encoder`; one without has a single group, at the rate of the heads.
     """
-    encoder = getattr(model, "encoder", None)
-    first = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
+    encoder = get_encoder(model)
+    first = [] if encoder is None else list(encoder.parameters())
     known = {id(parameter) for parameter in first}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
     rates = ((first, config.lr), (rest, config.lr * config.head_lr_multiplier))

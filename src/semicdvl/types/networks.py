@@ -72,8 +72,10 @@ HEADS_WITHOUT_WEIGHTS = frozenset({"features", "perturbed", "complementary", "di
 class Network(Protocol):
     """A change-detection network: an `nn.Module` whose forward takes two dates and the requested heads.
 
-    Two more members are optional: `encoder`, the part that starts from pretrained weights and has a learning rate of
-    its own, and `drop_train_heads()`, which removes the parts that only training needs and returns the network.
+    Further members are optional: `encoder`, the part that starts from pretrained weights and has a learning rate of its
+    own; `drop_train_heads()`, which removes the parts that only training needs and returns the network;
+    `set_ground_sampling(gsd_m)`, for a network that measures in metres; and `untraceable`, a text that says why it can
+    be neither compiled nor exported. `models.common.contract` reads them and knows what holds without.
     """
 
     heads: frozenset[str]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semicdvl.errors import ConfigError, MissingExtraError
+from semicdvl.models.common import contract
 from semicdvl.types import Outputs
 
 Precision = Literal["fp32", "bf16"]
@@ -64,13 +65,8 @@ class InferenceNetwork(nn.Module):
     ) -> None:
         """Wrap a prepared network."""
         super().__init__()
-        self.heads = heads
-        self.logits, self.folded_count, self.precision, self.compiled = (
-            ChangeLogits(network),
-            folded,
-            precision,
-            compiled,
-        )
+        self.heads, self.logits = heads, ChangeLogits(network)
+        self.folded_count, self.precision, self.compiled = folded, precision, compiled
         # a method of it, so that weights are not listed twice
         self._call = torch.compile(self.logits.forward, options={"freezing": True}) if compiled else self.logits.forward
 
@@ -84,6 +80,10 @@ class InferenceNetwork(nn.Module):
         """What was done to the network, for reports."""
         done = [self.precision, "channels-last", f"{self.folded_count} batch norms folded"]
         return ", ".join([*done, "compiled"] if self.compiled else done)
+
+    def set_ground_sampling(self, gsd_m: float) -> None:
+        """Tell the network how many metres a pixel of the next images has."""
+        contract.set_ground_sampling(self.network, gsd_m)
 
     def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
         """Return the change logits, and those of both dates where the segmentation head was kept, in float32.
@@ -187,7 +187,7 @@ def refuse_untraceable(network: nn.Module, *, remedy: str) -> None:
     Raises:
         ConfigError: its attribute `untraceable` says why.
     """
-    reason = getattr(network, "untraceable", None)
+    reason = contract.get_untraceable_reason(network)
     if reason is not None:
         raise ConfigError(f"This network can be neither compiled nor exported: {reason}. {remedy}.")
 
@@ -195,9 +195,8 @@ def refuse_untraceable(network: nn.Module, *, remedy: str) -> None:
 def keep_heads(network: nn.Module, heads: frozenset[str]) -> nn.Module:
     """Return a copy in eval mode that has these heads; for the change head alone, without what only training needs."""
     ready = copy.deepcopy(network).eval().requires_grad_(False)
-    drop = getattr(ready, "drop_train_heads", None)
-    if drop is not None and heads == CHANGE_HEAD_ONLY:
-        drop()
+    if heads == CHANGE_HEAD_ONLY:
+        contract.drop_train_heads(ready)
     return ready
 
 

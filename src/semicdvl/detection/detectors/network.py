@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.detection.detectors.date_classes import (
-    DateClasses,
-    DecidingHeads,
-    HeadAgreement,
-    check_deciding_heads,
-    decide_change_maps,
-    read_date_classes,
-    stack_score_maps,
-)
+from semicdvl.detection.detectors.date_classes import DateClasses, DecidingHeads, read_date_classes
 from semicdvl.detection.detectors.onnx import build_onnx_detector
+from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector, check_deciding_heads
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
+from semicdvl.models.common.contract import set_ground_sampling
+from semicdvl.models.common.heads import read_heads
 from semicdvl.raster.io.pair_stretch import format_stretch
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Detector, ScoreStrips
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,15 +36,11 @@ __all__ = [
 
 # ------------------------------------------------------------------------------------------------ trained
 @dataclass(frozen=True)
-class NetworkDetector(Detector):
-    """A trained network: its score map is the probability of change, and pixels from `threshold` on are changed.
-
-    Where the network was prepared with its segmentation head, which says per date what is foreground, or which of
-    several classes is there, further score maps hold these probabilities (`date_classes.DateClasses`), and every object
-    has a kind (appeared, disappeared, replaced) and its two classes.
+class NetworkDetector(TrainedDetector):
+    """Detect change with a trained network that torch runs.
 
     Attributes:
-        network: in eval mode, with the call of `semicdvl.types.Network`.
+        network: a `semicdvl.types.Network` in eval mode, as `inference.prepare_for_inference` returns it.
         name: for reports, such as the run's folder.
         threshold: smallest probability of a changed pixel; 0.5 is the argmax of the two classes.
         details: further lines of the report, label -> text.
@@ -59,7 +50,6 @@ class NetworkDetector(Detector):
         agreement: how far the heads agreed on the last raster.
     """
 
-    max_bands = 3
     stored_kind = "semicdvl.predict.detector.NetworkDetector"
 
     network: nn.Module
@@ -74,19 +64,7 @@ class NetworkDetector(Detector):
     @property
     def date_classes(self) -> DateClasses | None:
         """The classes of each date, which are kept beside the change; None without a segmentation head."""
-        if "segmentation" in getattr(self.network, "heads", ()) and hasattr(self.network, "logits"):
-            return self.classes or DateClasses()
-        return None
-
-    @property
-    def tells_transitions(self) -> bool:  # type: ignore[override]  # the base class has a plain attribute
-        """Whether what became what is a result of its own: where classes are named."""
-        return self.date_classes is not None and self.date_classes.are_named
-
-    @property
-    def map_count(self) -> int:  # type: ignore[override]  # the base class has a plain attribute
-        """P(changed), and the maps of the classes of both dates where these are known."""
-        return 1 + (2 * self.date_classes.maps_per_date if self.date_classes else 0)
+        return (self.classes or DateClasses()) if "segmentation" in read_heads(self.network) else None
 
     @property
     def identity(self) -> str:
@@ -101,13 +79,18 @@ class NetworkDetector(Detector):
 
     def description(self) -> dict[str, str]:
         """Return name, size and threshold."""
+        from semicdvl.detection.detectors.inference import InferenceNetwork
+
+        network = self.network.network if isinstance(self.network, InferenceNetwork) else self.network
         count = sum(parameter.numel() for parameter in self.network.parameters())
-        return {
-            "Detector": f"trained network, {_network_class_name(self.network)}, {count / 1e6:.1f} M parameters",
-            "Run": self.name,
-            "Threshold": f"{self.threshold:g}",
-            **({"Classes": self.date_classes.describe(self.deciding)} if self.date_classes else {}),
-        } | self.details
+        return (
+            {
+                "Detector": f"trained network, {type(network).__name__}, {count / 1e6:.1f} M parameters",
+                "Run": self.name,
+            }
+            | self.describe_decision()
+            | self.details
+        )
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
@@ -118,9 +101,8 @@ class NetworkDetector(Detector):
         """
         import torch
 
-        tell_gsd = getattr(getattr(self.network, "network", self.network), "set_ground_sampling", None)
-        if tell_gsd is not None and gsd_m is not None:
-            tell_gsd(gsd_m)
+        if gsd_m is not None:
+            set_ground_sampling(self.network, gsd_m)
         device, classes = next(self.network.parameters()).device, self.date_classes
         with torch.inference_mode():
             dates_BCHW = [_normalise_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
@@ -128,26 +110,7 @@ class NetworkDetector(Detector):
             found = self.network(*dates_BCHW, heads=heads)
             logits = [found.change_BKHW, *([] if classes is None else (found.t1_BKHW, found.t2_BKHW))]
             change_KHW, *dates_KHW = [logits_BKHW.float().softmax(dim=1)[0].cpu().numpy() for logits_BKHW in logits]
-        return stack_score_maps(change_KHW[1], dates_KHW, classes)
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Yield where the probability reaches the threshold; the score is the probability."""
-        return decide_change_maps(
-            strips,
-            threshold=self.threshold,
-            classes=self.date_classes,
-            deciding=self.deciding,
-            agreement=self.agreement,
-        )
-
-    def notes(self) -> tuple[str, ...]:
-        """Return how far the heads agree, where classes are named; known once `decide` has finished."""
-        return (self.agreement.describe(self.deciding),) if self.tells_transitions else ()
-
-
-def _network_class_name(network: nn.Module) -> str:
-    """Return the name of a network's class, also of one that was prepared for inference."""
-    return type(getattr(network, "network", network)).__name__
+        return self.stack_score_maps(change_KHW[1], dates_KHW)
 
 
 def _normalise_image(image_HWC: NDArray[np.uint8], device: Any) -> Any:
@@ -195,7 +158,6 @@ def build_network_detector(
 
     from semicdvl.checkpoint import load_network, read_run, read_run_stretch
     from semicdvl.detection.detectors.inference import CHANGE_HEAD_ONLY, SEGMENTATION, prepare_for_inference
-    from semicdvl.models.common.heads import read_heads
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     record = read_run(run)

@@ -7,7 +7,6 @@ The file is self-contained: `semicdvl export` stores in its metadata how images 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,20 +16,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semicdvl.atomic_files import hash_file
-from semicdvl.detection.detectors.date_classes import (
-    DateClasses,
-    DecidingHeads,
-    HeadAgreement,
-    check_deciding_heads,
-    decide_change_maps,
-    stack_score_maps,
-)
+from semicdvl.detection.detectors.date_classes import DateClasses, DecidingHeads
+from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector, check_deciding_heads
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
 from semicdvl.raster.io.pair_stretch import format_stretch
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.json_files import describe_fault, parse_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
-from semicdvl.types import ChangeMap, Detector, ScoreStrips
 from semicdvl.types.pairs import MAX_CLASSES
 
 METADATA_KEY = "semicdvl"
@@ -43,8 +35,8 @@ ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
-class OnnxDetector(Detector):
-    """A network in an ONNX file: its score map is the probability of change; pixels from `threshold` on are changed.
+class OnnxDetector(TrainedDetector):
+    """Detect change with a trained network in an ONNX file.
 
     Attributes:
         session: the ONNX Runtime session of the file.
@@ -55,7 +47,6 @@ class OnnxDetector(Detector):
         agreement: how far the heads agreed on the last raster.
     """
 
-    max_bands = 3
     stored_kind = "semicdvl.predict.onnx_detector.OnnxDetector"
 
     session: Any
@@ -74,16 +65,6 @@ class OnnxDetector(Detector):
             if stored is None
             else DateClasses(tuple(stored["names"]), tuple(stored["foreground"]), stored["named"])
         )
-
-    @property
-    def tells_transitions(self) -> bool:  # type: ignore[override]  # the base class has a plain attribute
-        """Whether what became what is a result of its own: where classes are named."""
-        return self.date_classes is not None and self.date_classes.are_named
-
-    @property
-    def map_count(self) -> int:  # type: ignore[override]  # the base class has a plain attribute
-        """P(changed), and the maps of the classes of both dates where the file has them."""
-        return 1 + (2 * self.date_classes.maps_per_date if self.date_classes else 0)
 
     @property
     def stretch(self) -> str | None:  # type: ignore[override]  # the base class has a plain attribute
@@ -105,14 +86,16 @@ class OnnxDetector(Detector):
     def description(self) -> dict[str, str]:
         """Return name, origin and threshold."""
         parts = {kind.capitalize(): str(part.get("name")) for kind, part in self.metadata.get("recipe", {}).items()}
-        return {
-            "Detector": f"trained network, ONNX Runtime ({', '.join(self.session.get_providers())})",
-            "File": f"{self.name}, SHA-256 {self.digest[:12]}",
-            "Run": str(self.metadata.get("run")),
-            "Threshold": f"{self.threshold:g}",
-            **({"Stretch of the training": self.stretch} if self.stretch else {}),
-            **({"Classes": self.date_classes.describe(self.deciding)} if self.date_classes else {}),
-        } | parts
+        return (
+            {
+                "Detector": f"trained network, ONNX Runtime ({', '.join(self.session.get_providers())})",
+                "File": f"{self.name}, SHA-256 {self.digest[:12]}",
+                "Run": str(self.metadata.get("run")),
+            }
+            | self.describe_decision()
+            | ({"Stretch of the training": self.stretch} if self.stretch else {})
+            | parts
+        )
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
@@ -136,7 +119,7 @@ class OnnxDetector(Detector):
         (unchanged_HW, changed_HW), *dates_KHW = (each[0, :, :height, :width] for each in outputs)
         with np.errstate(over="ignore"):  # exp of a large number is infinite, and 1 / infinity = 0 is right
             share_HW = 1 / (1 + np.exp(unchanged_HW - changed_HW))
-        return stack_score_maps(share_HW, [_softmax(each) for each in dates_KHW], self.date_classes)
+        return self.stack_score_maps(share_HW, [_softmax(each) for each in dates_KHW])
 
     def _prepare_image(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return an image as the network expects it: normalised BCHW, mirrored at its end to a possible size."""
@@ -151,20 +134,6 @@ class OnnxDetector(Detector):
         if any(add_px):
             image = np.pad(image, ((0, add_px[0]), (0, add_px[1]), (0, 0)), mode="symmetric")
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-
-    def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
-        """Yield where the probability reaches the threshold; the score is the probability."""
-        return decide_change_maps(
-            strips,
-            threshold=self.threshold,
-            classes=self.date_classes,
-            deciding=self.deciding,
-            agreement=self.agreement,
-        )
-
-    def notes(self) -> tuple[str, ...]:
-        """Return how far the heads agree, where classes are named; known once `decide` has finished."""
-        return (self.agreement.describe(self.deciding),) if self.tells_transitions else ()
 
 
 def _softmax(logits_KHW: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -68,10 +68,3 @@ def resolve_heads(heads: frozenset[str] | None, *, has: frozenset[str]) -> froze
             f"network that has the head (by default: {others}), or a method that does not need it."
         )
     return heads
-
-
-def drop_train_heads(network: nn.Module) -> None:
-    """Remove the parts of a network that only training needs, if it has any."""
-    drop = getattr(network, "drop_train_heads", None)
-    if drop is not None:
-        drop()
