@@ -44,7 +44,7 @@ def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
         ConfigError: there is a weight without classes, the method has no such term, or the data names other classes.
         DataError: nothing teaches the classes that the recipe names.
     """
-    weight = getattr(method, "semantic_weight", None)
+    weight = method.semantic_weight
     if recipe.classes is None:
         if weight:
             raise ConfigError("method.semantic_weight is set, but the recipe names no classes. Add [classes] names.")
@@ -63,7 +63,7 @@ def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
                 f"the recipe names the classes {', '.join(names)}, but the labels of '{pair.name}' have the classes "
                 f"{', '.join(pair.classes.legend.names)}. Name the same ones in the same order."
             )
-    if not known and (weight or not learns_vlm_classes(method)):
+    if not known and (weight or not method.learns_vlm_classes):
         raise DataError(
             f"{recipe.data.root}: the recipe names classes, but no labelled pair has a label of either date. Add"
             " label_A, label_B and classes.toml, or leave [classes] out of the recipe."
@@ -72,11 +72,6 @@ def teach_classes(recipe: Recipe, method: Method, split: Split) -> Method:
         return method
     taught: Method = replace(method, semantic_weight=1.0)  # type: ignore[type-var]
     return taught
-
-
-def learns_vlm_classes(method: Method) -> bool:
-    """Tell whether a VLM's labels of either date teach the segmentation head."""
-    return method.uses_vlm and bool(getattr(method, "decoupled", False))
 
 
 def _check_vlm_classes(recipe: Recipe, store: PseudoLabelStore) -> None:
@@ -205,7 +200,7 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> VLMLabelS
         )
     pairs = split.labelled + split.unlabelled
     if recipe.pseudo.source == "semicdvl_png":
-        if learns_vlm_classes(method) and recipe.classes is not None and len(recipe.classes.names) != 2:
+        if method.learns_vlm_classes and recipe.classes is not None and len(recipe.classes.names) != 2:
             raise ConfigError(
                 "the published labels of the dates are foreground and background, and the recipe names "
                 f"{len(recipe.classes.names)} classes. Set method.decoupled = false, or take a store."
@@ -215,7 +210,7 @@ def open_label_source(recipe: Recipe, method: Method, split: Split) -> VLMLabelS
         return ShuffledLabels.draw(published, pairs, seed=recipe.seed) if recipe.pseudo.shuffled else published
     assert recipe.pseudo.store is not None
     store = PseudoLabelStore.open(recipe.pseudo.store)
-    if learns_vlm_classes(method):
+    if method.learns_vlm_classes:
         _check_vlm_classes(recipe, store)
     missing = [pair.name for pair in pairs if not store.has_labels(pair)]
     if missing:
@@ -235,7 +230,7 @@ def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup
         strong=StrongAugmentation(paired=recipe.data.paired_looks),
         strong_views=method.strong_views,
         label_values=recipe.data.label_values,
-        with_classes=bool(getattr(method, "semantic_weight", 0)),
+        with_classes=bool(method.semantic_weight),
         rank=processes.rank,
         world_size=processes.count,
         accumulate=recipe.train.accumulate,

@@ -111,6 +111,16 @@ class Method(ABC):
         """The same threshold for pixels labelled as changed; None: `confidence_min` holds for them too."""
         return None
 
+    @property
+    def semantic_weight(self) -> float | None:
+        """Weight of the term on true classes of each date; None: the method has no such term."""
+        return None
+
+    @property
+    def learns_vlm_classes(self) -> bool:
+        """Whether a VLM's labels of each date train the segmentation heads."""
+        return False
+
     @abstractmethod
     def step(
         self,

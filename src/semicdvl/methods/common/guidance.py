@@ -74,6 +74,11 @@ class VLMGuidance(PseudoLabelTerm):
         """Whether batches must contain the VLM's labels."""
         return self.vlm_guidance
 
+    @property
+    def learns_vlm_classes(self) -> bool:
+        """Whether the VLM's labels of each date train the segmentation heads."""
+        return self.vlm_guidance and self.decoupled
+
     def weigh_by_labels(self, labelled: int) -> Self:
         """Return the method with the VLM terms weighted for this number of labelled pairs; only on request.
 
@@ -90,7 +95,7 @@ class VLMGuidance(PseudoLabelTerm):
         is_read = {
             "change": True,
             "vlm_change": self.vlm_guidance and self.dual_head,
-            "segmentation": self.vlm_guidance and self.decoupled,
+            "segmentation": self.learns_vlm_classes,
             "features": self.lambda_c > 0,
         }
         return frozenset(head for head, read in is_read.items() if read)
