@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from semicdvl.cli.option_groups import expand_option_groups
+from semicdvl.cli.options.groups import expand_option_groups
 
 
 @dataclass(frozen=True)

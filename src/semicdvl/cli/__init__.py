@@ -1,8 +1,7 @@
 """The command line: parses options, calls the public functions of `semicdvl`, prints what they return.
 
 app.py            the application and its console
-option_groups.py  lets commands share groups of options
-options.py        the groups that several commands share
+options/          groups of options, which commands share
 tables.py         tables that commands print
 detection.py, serve.py, labels.py, prepare.py, starting.py, training.py, self_training.py, evaluation.py, listing.py:
                   by topic

@@ -12,8 +12,7 @@ from rich.table import Table
 
 import semicdvl as cd
 from semicdvl.cli.app import EVALUATION, app, out
-from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TARGET, DatasetOptions, TrustOptions
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TARGET, DatasetOptions, TrustOptions, expand_option_groups
 from semicdvl.cli.tables import build_metrics_table, build_transition_table
 
 

@@ -10,7 +10,6 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import LABELS, app, out
-from semicdvl.cli.option_groups import expand_option_groups
 from semicdvl.cli.options import (
     ADVANCED,
     INPUT,
@@ -23,6 +22,7 @@ from semicdvl.cli.options import (
     Level,
     PromptOptions,
     VLMOptions,
+    expand_option_groups,
 )
 
 

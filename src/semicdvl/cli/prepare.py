@@ -10,8 +10,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import LABELS, app, out
-from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions, split_words
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions, expand_option_groups, split_words
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",

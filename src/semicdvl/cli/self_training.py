@@ -10,7 +10,6 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import TRAINING, app, out
-from semicdvl.cli.option_groups import expand_option_groups
 from semicdvl.cli.options import (
     ADVANCED,
     OUTPUT,
@@ -21,6 +20,7 @@ from semicdvl.cli.options import (
     PromptOptions,
     ReadingOptions,
     VLMOptions,
+    expand_option_groups,
 )
 
 

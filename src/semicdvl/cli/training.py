@@ -10,8 +10,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import TRAINING, app, out
-from semicdvl.cli.option_groups import expand_option_groups
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TrustOptions
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TrustOptions, expand_option_groups
 from semicdvl.cli.tables import build_metrics_table
 
 

@@ -10,6 +10,8 @@ from inspect import Parameter
 from typing import Any, get_type_hints
 
 Command = Callable[..., None]
+INPUT, TARGET, OUTPUT, ADVANCED = "Input", "What to look for", "Output", "Advanced"
+"""Panels of `--help`."""
 
 
 def expand_option_groups(command: Command) -> Command:

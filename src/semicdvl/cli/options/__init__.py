@@ -1,0 +1,49 @@
+"""Options of the commands, each declared once: a group is a dataclass that a command takes as one parameter.
+
+groups.py    lets a command take groups, and names the panels of `--help`
+images.py    the two images, their bands, grid and grey values; a data set
+vlm.py       the vision-language model and its prompts
+ceg.py       change event generation, and the features that it compares
+detector.py  what detects the change, and which options it does not use
+running.py   where the work is computed, and which code it may load
+texts.py     options whose text holds several values
+"""
+
+from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions, Level
+from semicdvl.cli.options.detector import DetectorOptions
+from semicdvl.cli.options.groups import ADVANCED, INPUT, OUTPUT, TARGET, expand_option_groups
+from semicdvl.cli.options.images import (
+    BandOptions,
+    DatasetOptions,
+    OptionalPairArguments,
+    PairArguments,
+    PixelOptions,
+    ReadingOptions,
+)
+from semicdvl.cli.options.running import Executor, TrustOptions
+from semicdvl.cli.options.texts import parse_numbers, split_words
+from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
+
+__all__ = [
+    "ADVANCED",
+    "INPUT",
+    "OUTPUT",
+    "TARGET",
+    "BandOptions",
+    "CEGOptions",
+    "DatasetOptions",
+    "DetectorOptions",
+    "Executor",
+    "FeatureOptions",
+    "Level",
+    "OptionalPairArguments",
+    "PairArguments",
+    "PixelOptions",
+    "PromptOptions",
+    "ReadingOptions",
+    "TrustOptions",
+    "VLMOptions",
+    "expand_option_groups",
+    "parse_numbers",
+    "split_words",
+]

@@ -1,0 +1,204 @@
+"""Options of the images: which ones, their bands and grid, and how values become grey values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import semicdvl as cd
+from semicdvl.cli.options.groups import INPUT
+from semicdvl.cli.options.texts import parse_numbers
+
+
+class Normalise(StrEnum):
+    """Radiometric normalisation of the two dates."""
+
+    none = "none"
+    match = "match"
+
+
+class Collar(StrEnum):
+    """Borders without a no-data tag that count as no data."""
+
+    auto = "auto"
+    none = "none"
+    black = "black"
+    white = "white"
+
+
+@dataclass(frozen=True)
+class PairArguments:
+    """The two images of a pair."""
+
+    before: Annotated[
+        str,
+        typer.Argument(help="Image of date 1: a GeoTIFF or another raster, a folder of tiles, a.tif,b.tif, or a URL"),
+    ]
+    after: Annotated[
+        str,
+        typer.Argument(help="Image of date 2, likewise; it is resampled onto the grid. PNG and JPEG pairs work too"),
+    ]
+
+
+@dataclass(frozen=True)
+class OptionalPairArguments:
+    """The two images of a pair, or neither of them."""
+
+    before: Annotated[
+        str | None, typer.Argument(help="Image of date 1: a GeoTIFF or another raster, a folder of tiles, ...")
+    ] = None
+    after: Annotated[str | None, typer.Argument(help="Image of date 2, likewise; on another grid it is resampled")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """Which pixels have data, how they become grey values, and which files may hold them."""
+
+    alpha: Annotated[
+        str,
+        typer.Option(
+            "--alpha",
+            help="Band that says where there is data: auto (as tagged, if it looks like one), none, or its number",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto"
+    stretch: Annotated[
+        str,
+        typer.Option(
+            "--stretch",
+            help="Grey values of 16-bit data: auto (one for both dates if comparable), each, or data values LOW,HIGH",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto"
+    collar: Annotated[
+        Collar,
+        typer.Option(
+            "--collar",
+            help="Borders without a no-data tag that are no data: auto (of one colour, straight), black, white, none",
+            rich_help_panel=INPUT,
+        ),
+    ] = Collar.auto
+    allow_outside: Annotated[
+        bool,
+        typer.Option(
+            "--allow-outside",
+            help="Let a virtual raster (VRT) be made of files outside of its folder",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
+
+    @property
+    def pixel_fields(self) -> dict[str, Any]:
+        """The options as fields of the settings that have them."""
+        return {
+            "alpha": self.alpha,
+            "stretch": self.stretch,
+            "collar": self.collar.value,
+            "allow_outside": self.allow_outside,
+        }
+
+
+@dataclass(frozen=True)
+class BandOptions(PixelOptions):
+    """Which bands are read, and on which grid."""
+
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    after_bands: Annotated[
+        str | None,
+        typer.Option(
+            help="The same for date 2, where its bands are in another order",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    grid: Annotated[
+        str,
+        typer.Option(
+            "--grid",
+            help="Grid of the result: before, after, finest, or a raster file",
+            rich_help_panel=INPUT,
+        ),
+    ] = "before"
+
+    @property
+    def band_numbers(self) -> dict[str, Any]:
+        """The bands of both dates as numbers."""
+        return {
+            "bands": parse_numbers(self.bands, "--bands"),
+            "after_bands": parse_numbers(self.after_bands, "--after-bands"),
+        }
+
+
+@dataclass(frozen=True)
+class ReadingOptions(BandOptions):
+    """How a pair is read for a detection."""
+
+    gsd: Annotated[
+        float | None,
+        typer.Option(
+            "--gsd",
+            min=0.01,
+            help="Ground sampling distance in metres per pixel, where the files do not tell it",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    normalise: Annotated[
+        Normalise,
+        typer.Option(
+            help="Radiometric normalisation; match: fit the after image to the before image, once for the whole pair. "
+            "For methods that compare pixel values; a VLM looks at each date by itself and is better without",
+            rich_help_panel=INPUT,
+        ),
+    ] = Normalise.none
+    align: Annotated[
+        bool,
+        typer.Option(
+            help="Co-register: move the after image by the shift that `check` measures",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """The options as fields of `DetectionConfig`."""
+        return {
+            **self.band_numbers,
+            "grid": self.grid,
+            **self.pixel_fields,
+            "gsd_m": self.gsd,
+            "normalise": self.normalise.value,
+            "align": self.align,
+        }
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How a data set is read."""
+
+    dataset: Annotated[
+        str,
+        typer.Option("--dataset", help="Reader of the data set, see `semicdvl list datasets`", rich_help_panel=INPUT),
+    ] = "folder"
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Cut the images into tiles with this side in pixels, as in training",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+
+    def load(self, root: Path) -> cd.ChangeDataset:
+        """Read the data set."""
+        return cd.load_dataset(root, reader=self.dataset, tile_px=self.tile)
