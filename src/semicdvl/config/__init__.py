@@ -1,0 +1,52 @@
+"""Recipes: one TOML file -> one frozen, validated object.
+
+sections.py      the sections of a recipe, with a default and a meaning for each key
+recipe_files.py  reads a recipe over its base; finds the shipped ones
+overrides.py     changes one key, as `--set` does
+validation.py    plain values -> a section, with errors that name the nearest known key
+label_values.py  what the values of a label file mean
+numbers.py       a check of numbers that all settings share
+"""
+
+from semicdvl.config.label_values import parse_label_values
+from semicdvl.config.numbers import check_finite
+from semicdvl.config.recipe_files import (
+    find_shipped,
+    list_shipped_recipes,
+    load_recipe,
+    locate_shipped_recipes,
+    merge_recipes,
+    read_toml,
+    read_with_base,
+)
+from semicdvl.config.sections import (
+    ClassesConfig,
+    ConfigSection,
+    DataConfig,
+    PartConfig,
+    PseudoConfig,
+    Recipe,
+    TrainConfig,
+)
+from semicdvl.config.validation import parse_recipe, parse_section
+
+__all__ = [
+    "ClassesConfig",
+    "ConfigSection",
+    "DataConfig",
+    "PartConfig",
+    "PseudoConfig",
+    "Recipe",
+    "TrainConfig",
+    "check_finite",
+    "find_shipped",
+    "list_shipped_recipes",
+    "load_recipe",
+    "locate_shipped_recipes",
+    "merge_recipes",
+    "parse_label_values",
+    "parse_recipe",
+    "parse_section",
+    "read_toml",
+    "read_with_base",
+]
