@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         load_dataset,
         load_detector,
         load_model,
+    )
+    from semicdvl.api.registering import (
         register_dataset,
         register_detector,
         register_method,
@@ -203,6 +205,8 @@ _EXPORTS = {
         "load_dataset",
         "load_detector",
         "load_model",
+    ),
+    "semicdvl.api.registering": (
         "register_dataset",
         "register_detector",
         "register_method",

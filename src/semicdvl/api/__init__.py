@@ -1,9 +1,13 @@
 """The functions that `import semicdvl` offers, one file per topic; the command line calls these and nothing else.
 
-parts.py      build, list and register the exchangeable parts: networks, methods, VLMs, detectors, data sets
-images.py     what a caller gives for an image -> what the readers take
-detection.py  detect, detect_to_folder, detect_pairs, check_pair, run_demo
-labels.py     change_events, pseudo_label, prepare, suggest
-review.py     serve, create_review_app
-training.py   train, adapt, evaluate, benchmark, export, import_official
+detection.py        detect, detect_to_folder, detect_pairs, check_pair, run_demo
+labels.py           change_events, pseudo_label, prepare, suggest
+review.py           serve, create_review_app
+training.py         train, adapt, evaluate, benchmark, export, import_official
+project.py          start a project: a folder with a commented recipe
+parts.py            build and list the exchangeable parts: networks, methods, VLMs, detectors, data sets
+registering.py      register parts of your own
+trained_network.py  a trained network that also predicts from plain images
+images.py           what a caller gives for an image -> what the readers take
+arguments.py        what a caller gives for a part -> the part
 """

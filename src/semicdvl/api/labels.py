@@ -7,14 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from semicdvl.api.parts import (
-    build_features,
-    build_vlm,
-    complete_ceg_settings,
-    get_prompts,
-    is_vlm,
-    load_dataset,
-)
+from semicdvl.api.arguments import build_features, build_vlm, complete_ceg_settings, get_prompts, is_vlm
+from semicdvl.api.parts import load_dataset
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import AERIAL_ENCODER
 from semicdvl.errors import ConfigError, DataError

@@ -1,18 +1,15 @@
-"""Build, list and register the exchangeable parts: networks, methods, VLMs, detectors and data sets."""
+"""Build and list the exchangeable parts: networks, methods, VLMs, detectors and data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal
 
+from semicdvl.api.arguments import build_features, build_vlm, complete_ceg_settings, get_prompts
 from semicdvl.data import DATASETS
-from semicdvl.errors import ConfigError
-from semicdvl.methods import METHODS
-from semicdvl.models import MODELS
-from semicdvl.registry import Builder, build_part, register_builder
+from semicdvl.registry import build_part
 from semicdvl.unsupervised import UNSUPERVISED
-from semicdvl.vlms import VLMS, create_vlm
 
 if TYPE_CHECKING:
     from semicdvl.api.trained_network import TrainedNetwork
@@ -249,158 +246,3 @@ def list_prompt_sets() -> tuple[str, ...]:
     from semicdvl.ceg.prompts import PROMPT_SETS
 
     return tuple(PROMPT_SETS)
-
-
-# ------------------------------------------------------------------------------------------------ register
-def register_model(name: str, builder: Builder | str) -> None:
-    """Register a network, so that recipes and `create_model` know it by name in this process.
-
-    Worker processes and other runs of the program only know the name if they register it too: call this function in
-    a module that they import, or name the network `package.module:builder`, which works everywhere.
-
-    Args:
-        name: a new name.
-        builder: a function or class at the top level of a module that returns the network (see the package
-            `semicdvl.models` for what a network must offer), or its import path `package.module:builder`.
-
-    Raises:
-        ConfigError: the name is taken, or the builder cannot be imported by its path.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> cd.register_model("my_network", "semicdvl.models.fc_siam:build_fc_ef")
-        >>> "my_network" in cd.list_models()
-        True
-    """
-    register_builder("model", name, builder, MODELS)
-
-
-def register_method(name: str, builder: Builder | str) -> None:
-    """Register a training method, so that recipes and `create_method` know it by name in this process.
-
-    Args:
-        name: a new name; see `register_model` for which processes know it.
-        builder: a frozen dataclass with `step` (see the package `semicdvl.methods`), or its import path.
-
-    Raises:
-        ConfigError: the name is taken, or the builder cannot be imported by its path.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> cd.register_method("my_method", "semicdvl.methods.supervised:Supervised")
-        >>> cd.create_method("my_method").uses_unlabelled
-        False
-    """
-    register_builder("method", name, builder, METHODS)
-
-
-def register_vlm(name: str, builder: Builder | str) -> None:
-    """Register a vision-language model, so that `create_vlm` and the commands know it by name in this process.
-
-    Args:
-        name: a new name; see `register_model` for which processes know it.
-        builder: a function or class that returns a `semicdvl.VLM`, or its import path.
-
-    Raises:
-        ConfigError: the name is taken, or the builder cannot be imported by its path.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> cd.register_vlm("my_vlm", "semicdvl.vlms.models.fake:build_fake")
-        >>> "my_vlm" in cd.list_vlms()
-        True
-    """
-    register_builder("VLM", name, builder, VLMS)
-
-
-def register_detector(name: str, builder: Builder | str) -> None:
-    """Register an unsupervised detector, so that `create_detector` and `detect` know it by name in this process.
-
-    Args:
-        name: a new name; see `register_model` for which processes know it.
-        builder: a function or class that returns a `semicdvl.Detector`, or its import path. An argument called
-            `features`, `sam` or `clip` is given that network.
-
-    Raises:
-        ConfigError: the name is taken, or the builder cannot be imported by its path.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> cd.register_detector("my_detector", "semicdvl.unsupervised.cva:build_cva")
-        >>> cd.create_detector("my_detector").name
-        'cva'
-    """
-    register_builder("detector", name, builder, UNSUPERVISED)
-
-
-def register_dataset(name: str, builder: Builder | str) -> None:
-    """Register a reader of data sets, so that recipes and `load_dataset` know it by name in this process.
-
-    Args:
-        name: a new name; see `register_model` for which processes know it.
-        builder: a function `read(root, ...) -> ChangeDataset`, or its import path.
-
-    Raises:
-        ConfigError: the name is taken, or the builder cannot be imported by its path.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> cd.register_dataset("my_dataset", "semicdvl.data.readers.folder:read_folder")
-        >>> "my_dataset" in cd.list_datasets()
-        True
-    """
-    register_builder("data set", name, builder, DATASETS)
-
-
-# ------------------------------------------------------------------------------------------------ arguments -> parts
-def build_vlm(vlm: str | VLM | Callable[[], VLM]) -> VLM:
-    """Return the VLM that an argument means: one by name, one as it is, or one that is built now."""
-    if isinstance(vlm, str):
-        return create_vlm(vlm)
-    return vlm if is_vlm(vlm) else cast("Callable[[], VLM]", vlm)()
-
-
-def is_vlm(part: object) -> TypeGuard[VLM]:
-    """Tell whether something is a VLM, and not what builds one; its identity is not computed."""
-    return hasattr(part, "segment")
-
-
-def build_features(features: str | FeatureExtractor | None) -> FeatureExtractor | None:
-    """Return the feature extractor that an argument means."""
-    if not isinstance(features, str):
-        return features
-    from semicdvl.ceg.features import build_feature_extractor
-
-    return build_feature_extractor(features)
-
-
-def get_prompts(prompts: str | Prompts) -> Prompts:
-    """Return the prompts that an argument means.
-
-    Raises:
-        ConfigError: the name is unknown.
-    """
-    from semicdvl.ceg.prompts import resolve_prompts
-
-    return resolve_prompts(prompt_set=prompts) if isinstance(prompts, str) else prompts
-
-
-def complete_ceg_settings(
-    settings: CEGSettings | Mapping[str, Any] | None, *, gamma: float, **defaults: Any
-) -> CEGSettings:
-    """Return settings of change event generation, what was not given filled in from `gamma` and `defaults`.
-
-    Raises:
-        ConfigError: a setting is unknown or out of its range.
-    """
-    from semicdvl.ceg.config import CEGSettings
-
-    if isinstance(settings, CEGSettings):
-        return settings
-    given = {"gamma": gamma, "gamma_segmentation": gamma, **defaults, **(settings or {})}
-    try:
-        return CEGSettings(**given)
-    except TypeError as error:
-        raise ConfigError(
-            f"unknown setting of change event generation ({error}). See semicdvl.CEGSettings for the known ones."
-        ) from None
