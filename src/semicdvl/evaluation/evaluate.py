@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
-import numpy as np
-import shapely
-from numpy.typing import NDArray
-from rasterio.features import shapes
-from shapely.geometry import shape
-
 from semicdvl.atomic_files import hash_file, hash_values, write_json
 from semicdvl.config import parse_label_values
 from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.errors import ConfigError
 from semicdvl.evaluation.map_vs_truth import (
-    DetectedMap,
     MapComparison,
-    MaskTruth,
     PolygonTruth,
     Truth,
     compare_with_truth,
     read_detected_map,
     read_truth,
+)
+from semicdvl.evaluation.outcomes import OUTCOME_STYLE, label_outcomes
+from semicdvl.evaluation.score_table import (
+    TableRow,
+    build_accuracy_record,
+    build_comparison_record,
+    format_accuracy_rows,
+    format_object_rows,
+    format_pixel_rows,
 )
 from semicdvl.evaluation.stratified_sample import (
     StratifiedSample,
@@ -36,31 +36,17 @@ from semicdvl.evaluation.stratified_sample import (
     read_sample,
     write_sample,
 )
-from semicdvl.metrics.area_adjusted import AreaAccuracy, Estimate
-from semicdvl.metrics.objects import ObjectMatches
+from semicdvl.metrics.area_adjusted import AreaAccuracy
 from semicdvl.outputs.exchange import write_file_set
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.vector.files import write_vector
-from semicdvl.raster.vector.qgis_style import QgisStyle
-from semicdvl.reports.colours import OUTCOME_COLOURS
 from semicdvl.reports.numbers import format_count
 
 EVALUATION_FORMAT = "semicdvl-evaluation-1"
-OUTCOME_STYLE = QgisStyle(
-    "outcome",
-    {
-        "matched": OUTCOME_COLOURS["correctly detected"],
-        "touched": (240, 200, 40),
-        "missed": OUTCOME_COLOURS["missed"],
-        "invented": OUTCOME_COLOURS["falsely detected"],
-    },
-)
-"""How a GIS draws the objects of an evaluation."""
 MAX_USUAL_CHANGE_FRAC = 0.5
 """More changed ground than this in a truth is worth a remark: the mask may be inverted."""
 DEFAULT_SAMPLE_SIZE = 500
 """Default number of places for the area-adjusted accuracy."""
-TableRow = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -94,11 +80,11 @@ class MapEvaluation:
         """Return names and numbers for a table."""
         found: list[TableRow] = []
         if self.comparison is not None:
-            found += _format_pixel_rows(self.comparison, self.pixel_m2) + _format_object_rows(
+            found += format_pixel_rows(self.comparison, self.pixel_m2) + format_object_rows(
                 self.comparison.objects, self.pixel_m2
             )
         if self.sample is not None and self.accuracy is not None:
-            found += _format_accuracy_rows(self.sample, self.accuracy, self.pixel_m2)
+            found += format_accuracy_rows(self.sample, self.accuracy, self.pixel_m2)
         return found
 
 
@@ -149,7 +135,7 @@ def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
         drawn = draw_stratified_sample(result, total=sample, seed=seed, area=known, truth=real) if sample else None
         accuracy = None if drawn is None else drawn.estimate_accuracy(pixel_m2=pixel_m2)
         notes = _collect_notes(comparison, real, known)
-        outcomes = _label_outcomes(result, real, comparison.objects)
+        outcomes = label_outcomes(result, real, comparison.objects)
         done = MapEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
     settings: dict[str, Any] = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
     said = {"label_values": label_values and str(label_values), "truth_nodata": truth_nodata}
@@ -182,51 +168,6 @@ def draw_reference_sample(
     return path
 
 
-# ------------------------------------------------------------------------------------------------ objects for a GIS
-def _label_outcomes(result: DetectedMap, truth: Truth, match: ObjectMatches) -> gpd.GeoDataFrame:
-    """Return all objects with their outcome: matched, touched (overlap too small), missed or invented (false)."""
-    sides = (
-        ("result", _list_shapes(result.objects), match.pred_area_px, match.pred_matched, match.pred_touching),
-        ("truth", _trace_truth(truth, result), match.truth_area_px, match.truth_matched, match.truth_touched),
-    )
-    frames = []
-    for source, outlines, area_px, matched, touched in sides:
-        alone = "invented" if source == "result" else "missed"
-        outcome = np.where(matched, "matched", np.where(touched, "touched", alone))
-        on_map = area_px > 0
-        columns = {"source": source, "outcome": outcome[on_map], "pixels": area_px[on_map]}
-        frames.append(gpd.GeoDataFrame(columns, geometry=[_as_multipolygon(each) for each in outlines[on_map]]))
-    kept = [frame for frame in frames if len(frame)]
-    joined = gpd.pd.concat(kept, ignore_index=True) if kept else frames[0]
-    crs = None if result.grid.crs is None else result.grid.crs.to_wkt()
-    return gpd.GeoDataFrame(joined, geometry="geometry", crs=crs)
-
-
-def _list_shapes(polygons: PolygonLayer | None) -> NDArray[np.object_]:
-    """Return the shapes; an empty array for None."""
-    return np.zeros(0, object) if polygons is None else polygons.shapes
-
-
-def _trace_truth(truth: Truth, result: DetectedMap) -> NDArray[np.object_]:
-    """Return the objects of the truth as shapes; the regions of a mask are polygonised."""
-    if isinstance(truth, PolygonTruth):
-        return truth.polygons.shapes
-    assert isinstance(truth, MaskTruth), "a truth is polygons or a mask"
-    pieces: list[list[Any]] = [[] for _ in range(truth.count)]
-    traced = shapes(truth.numbers_HW, mask=truth.numbers_HW > 0, connectivity=4, transform=result.grid.transform)
-    for outline, number in traced:
-        pieces[int(number) - 1].append(shape(outline))
-    found = np.empty(truth.count, object)
-    found[:] = [shapely.MultiPolygon(parts) for parts in pieces]
-    return found
-
-
-def _as_multipolygon(outline: Any) -> Any:
-    """Return a polygon as a multi-polygon, the type of the layer."""
-    return outline if outline.geom_type == "MultiPolygon" else shapely.MultiPolygon([outline])
-
-
-# ------------------------------------------------------------------------------------------------ words and numbers
 def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer | None) -> tuple[str, ...]:
     """Return what a reader of the scores should know."""
     notes = list(truth.polygons.describe_repairs()) if isinstance(truth, PolygonTruth) else []
@@ -256,88 +197,15 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
     return tuple(notes)
 
 
-def _format_area(pixels: float, pixel_m2: float | None) -> str:
-    """Return an area with its unit."""
-    return f"{pixels:,.0f} px" if pixel_m2 is None else f"{pixels * pixel_m2:,.0f} m²"
-
-
-def _format_score(value: float, half_width: float | None = None) -> str:
-    """Return a score with its interval, where it has one."""
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:.4f}" if half_width is None else f"{value:.4f} ± {_format_half_width(half_width, '.4f')}"
-
-
-def _format_half_width(half_width: float, digits: str) -> str:
-    """Return half an interval; a stratum with fewer than two places has none."""
-    return "undefined" if math.isnan(half_width) else format(half_width, digits)
-
-
-def _format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list[TableRow]:
-    """Return the scores by pixel."""
-    pixels = comparison.pixels
-    rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_meaningful_scores().items()]
-    areas = {"changed in truth": pixels.tp + pixels.fn, "detected": pixels.tp, "missed": pixels.fn, "false": pixels.fp}
-    return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
-
-
-def _format_object_rows(match: ObjectMatches, pixel_m2: float | None) -> list[TableRow]:
-    """Return the scores by object."""
-    scores = match.counts
-    rows = [("objects: in truth, in the result", f"{scores.actual}, {scores.predicted}")]
-    meaningful = scores.list_meaningful_scores()
-    for name, prefix in (("by IoU", ""), ("by any overlap", "any_")):
-        for each in ("precision", "recall", "f1"):
-            rows.append((f"objects {name}: {each}", _format_score(meaningful[prefix + each])))
-    missed, invented = _count_unmatched(match)
-    for name, (count, pixels) in (("missed", missed), ("false", invented)):
-        rows.append((f"objects {name}", f"{count}, {_format_area(pixels, pixel_m2)}"))
-    return rows
-
-
-def _count_unmatched(match: ObjectMatches) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return number and pixels of the objects without any overlap: of the truth (missed) and of the result (false)."""
-    missed = ~match.truth_touched & (match.truth_area_px > 0)
-    invented = ~match.pred_touching & (match.pred_area_px > 0)
-    return (
-        (int(missed.sum()), int(match.truth_area_px[missed].sum())),
-        (int(invented.sum()), int(match.pred_area_px[invented].sum())),
-    )
-
-
-def _format_accuracy_rows(sample: StratifiedSample, accuracy: AreaAccuracy, pixel_m2: float | None) -> list[TableRow]:
-    """Return the area-adjusted estimates with their intervals."""
-    unit = "px" if pixel_m2 is None else "m²"
-    rows = [
-        (
-            "sample (95 % intervals): places checked",
-            f"{sample.checked_count} ({accuracy.sample_KK[1].sum()} of them mapped as changed)",
-        )
-    ]
-    estimates = {
-        "overall accuracy": accuracy.overall_accuracy,
-        "user's accuracy of change": accuracy.users_accuracies[1],
-        "producer's accuracy of change": accuracy.producers_accuracies[1],
-    }
-    rows += [(f"sample: {name}", _format_score(each.value, each.half_width)) for name, each in estimates.items()]
-    rows.append((f"sample: changed area as mapped, {unit}", f"{accuracy.mapped_areas[1]:,.0f}"))
-    area = accuracy.estimated_areas[1]
-    adjusted = (
-        "undefined" if math.isnan(area.value) else f"{area.value:,.0f} ± {_format_half_width(area.half_width, ',.0f')}"
-    )
-    rows.append((f"sample: changed area adjusted, {unit}", adjusted))
-    return rows
-
-
 def _build_record(done: MapEvaluation, truth: Path) -> dict[str, Any]:
     """Return all numbers by name."""
     record: dict[str, Any] = {"format": EVALUATION_FORMAT, "truth": {"path": str(Path(truth).absolute())}}
     record["truth"]["sha256"] = _hash_truth(Path(truth))
     record["pixel_m2"] = done.pixel_m2
     if done.comparison is not None:
-        record |= _build_comparison_record(done.comparison, done.pixel_m2)
+        record |= build_comparison_record(done.comparison, done.pixel_m2)
     if done.sample is not None and done.accuracy is not None:
-        record["sample"] = _build_accuracy_record(done.sample, done.accuracy)
+        record["sample"] = build_accuracy_record(done.sample, done.accuracy)
     return {**record, "notes": list(done.notes)}
 
 
@@ -346,39 +214,6 @@ def _hash_truth(path: Path) -> str:
     if not path.is_dir():
         return hash_file(path)
     return hash_values({each.name: hash_file(each) for each in sorted(path.iterdir()) if each.is_file()})
-
-
-def _build_comparison_record(comparison: MapComparison, pixel_m2: float | None) -> dict[str, Any]:
-    """Return pixel and object scores."""
-    pixels, match = comparison.pixels, comparison.objects
-    counts = {name: getattr(pixels, name) for name in ("tp", "fp", "fn", "tn")}
-    missed, invented = _count_unmatched(match)
-    objects = {name: getattr(match.counts, name) for name in ("actual", "predicted", "matched")}
-    objects |= match.counts.list_meaningful_scores()
-    objects |= {"missed": missed[0], "missed_px": missed[1], "invented": invented[0], "invented_px": invented[1]}
-    found: dict[str, Any] = {"pixels": {**counts, **pixels.list_meaningful_scores()}, "objects": objects}
-    if pixel_m2 is not None:
-        areas = {"truth": pixels.tp + pixels.fn, "found": pixels.tp, "missed": pixels.fn, "invented": pixels.fp}
-        found["area_m2"] = {name: count * pixel_m2 for name, count in areas.items()}
-    return found
-
-
-def _build_accuracy_record(sample: StratifiedSample, accuracy: AreaAccuracy) -> dict[str, Any]:
-    """Return the area-adjusted estimates; index 0 unchanged, 1 changed; each with its 95 % half width."""
-
-    def pair(each: Estimate) -> list[float]:
-        return [each.value, each.half_width]
-
-    return {
-        "checked": sample.checked_count,
-        "error_matrix": accuracy.sample_KK.tolist(),
-        "error_matrix_area_frac": accuracy.shares_KK.tolist(),
-        "overall": pair(accuracy.overall_accuracy),
-        "users": [pair(each) for each in accuracy.users_accuracies],
-        "producers": [pair(each) for each in accuracy.producers_accuracies],
-        "mapped_area": list(accuracy.mapped_areas),
-        "adjusted_area": [pair(each) for each in accuracy.estimated_areas],
-    }
 
 
 def _replace_nan(value: Any) -> Any:
