@@ -139,6 +139,22 @@ class CEGSettings:
             return self
         return replace(self, gsd_m=gsd_m)
 
+    def describe_thresholds(self) -> str:
+        """Return the thresholds of a level as a line of a report."""
+        if self.level == "residual":
+            return (
+                f"score {self.residual_score:g} at one date, below {self.residual_other_score:g} within "
+                f"{self.residual_apart_m:g} m at the other; opened by {self.residual_open_m:g} m, at least "
+                f"{self.residual_area_m2:g} m², grown back {self.residual_regrow_m:g} m; segments of scale "
+                f"{self.residual_segment_scale:g} with weight {self.residual_outlines:g}; feature distance "
+                f"{self.residual_distance:.0%} of the way from unchanged ground to 1, at most "
+                f"{self.residual_distance_most:g}"
+            )
+        return (
+            f"gamma {self.gamma:g}, delta {self.delta:g}, "
+            f"objects from score {self.instance_score:g} and {self.min_area_px} px"
+        )
+
 
 OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
 """The options beyond the paper; see `instance_events`."""

@@ -8,31 +8,26 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg import rules
-from semicdvl.ceg.config import DETECTION_LEVEL, LEVELS_WITHOUT_GAMMA, CEGSettings
+from semicdvl.ceg.config import DETECTION_LEVEL, CEGSettings
 from semicdvl.ceg.feature_similarity import PairFeatures, refuse_unusable_features
 from semicdvl.ceg.features import AERIAL_ENCODER, FeatureExtractor, build_feature_extractor, segment_with_features
 from semicdvl.ceg.instance_events import ChangeEvents
-from semicdvl.ceg.instance_merging import crop_tile_instances, has_instances
+from semicdvl.ceg.instance_merging import crop_tile_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
-from semicdvl.ceg.residual.streaming import find_streamed_residual_events
-from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
-from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
+from semicdvl.detection.detectors.event_maps import EventMapper
 from semicdvl.detection.detectors.vlm_range import judge_vlm_source
 from semicdvl.pseudo_labels.generate import refuse_unused_features
 from semicdvl.raster.vector.object_stats import FOREGROUND_SCORE, UNSURE
 from semicdvl.types import (
-    IGNORE,
     VLM,
     ChangeMap,
     DescribedVLM,
     Detector,
     PairTiles,
     Reliability,
-    ScoreStrip,
     ScoreStrips,
     Segments,
     SourceFacts,
@@ -49,21 +44,14 @@ class VLMDetector(Detector):
     """Ask a VLM about both dates, tile by tile, and compare the answers over the whole raster.
 
     The score maps are those of all prompts at date 1, then at date 2. `decide` runs change event generation on the
-    blended maps. The objects are the instances of the VLM where it gives some: those of one object in neighbouring
-    tiles are merged (`ceg.instance_merging`). For a VLM that gives score maps alone they are the 8-connected components
-    of the blended maps. Either way, an object cut by tiles is one object. Instances are used as in pseudo-labelling:
-    all that answer a foreground prompt, whatever their score and size.
+    blended maps (`event_maps.EventMapper`). The objects are the instances of the VLM where it gives some: those of one
+    object in neighbouring tiles are merged (`ceg.instance_merging`). For a VLM that gives score maps alone they are the
+    8-connected components of the blended maps. Either way, an object cut by tiles is one object. Instances are used as
+    in pseudo-labelling: all that answer a foreground prompt, whatever their score and size.
 
     With `min_cosine`, objects are also compared by their features. Features are extracted per tile; every pixel takes
     those of the tile whose centre is nearest (`ceg.feature_similarity`). Pseudo-labelling, which extracts features of a
     whole image at once, differs by what a network sees beyond the edge of a tile.
-
-    A map is not a training label: every pixel with data gets a class. Where mixed or pixel-level CEG calls a pixel
-    unreliable (best score below gamma), the map says unchanged.
-
-    The change score is |q1 - q2| with q = foreground score / (foreground + background score), the relative score of the
-    foreground at each date. It is given everywhere: objects with a high mean are certain, objects with a low mean are
-    borderline; high values outside of objects are changes that the rules rejected.
 
     Attributes:
         vlm: the vision-language model.
@@ -130,7 +118,7 @@ class VLMDetector(Detector):
         if self.class_score is not None:
             return self.class_score
         own = self.vlm.class_score if isinstance(self.vlm, DescribedVLM) else None
-        return getattr(self.vlm, "gamma", FOREGROUND_SCORE) if own is None else own
+        return self.vlm.gamma if own is None else own
 
     @property
     def usual_area_m2(self) -> float:
@@ -171,7 +159,7 @@ class VLMDetector(Detector):
             "Model": self.vlm.identity,
             "Looked for": ", ".join(self.prompts.find),
             "Against": ", ".join(self.prompts.background),
-            "Thresholds": describe_thresholds(settings),
+            "Thresholds": settings.describe_thresholds(),
             "Classes": self._describe_naming(),
             **{f"Option {name}": f"{getattr(settings, name)}" for name in settings.active_options},
             **({} if self.features is None else {"Features": self.features.identity}),
@@ -260,93 +248,8 @@ class VLMDetector(Detector):
             yield change
 
     def decide_with_events(self, strips: ScoreStrips) -> Iterator[tuple[ChangeMap, ChangeEvents | None]]:
-        """Yield what `decide` yields, with the change events of the strip; None at the pixel level."""
-        if self.settings.level == "residual":
-            yield from self._decide_residual(strips)
-            return
-        judged = None if self.settings.level == "pixel" else self._find_events(strips)
-        for strip in strips:
-            answers = _split_answers(strip)
-            found = None if judged is None else judged.paint_strip(answers)
-            yield self._build_map(answers, found), found
-
-    def _decide_residual(self, strips: ScoreStrips) -> Iterator[tuple[ChangeMap, ChangeEvents]]:
-        """Yield the change map of the residual rule, in two passes over the raster."""
-        answers = _AnswerStripReader(strips)
-        events = find_streamed_residual_events(answers, prompts=self.prompts, settings=self.settings)
-        for strip, changed_HW in zip(answers, events.paint(answers), strict=True):
-            found = ChangeEvents(changed_HW, np.zeros_like(changed_HW))
-            yield self._build_map(strip, found), found
-
-    def _find_events(self, strips: ScoreStrips) -> StreamedComponentEvents | StreamedInstanceEvents:
-        """Find which objects are change events; the only place that decides what an object is."""
-        finds = strips.tile_instances
-        if finds is not None and has_instances(finds):
-            return find_streamed_instance_events(finds, settings=self.settings)
-        return find_streamed_component_events(
-            _AnswerStripReader(strips), prompts=self.prompts, settings=self.settings, tile_instances=finds
-        )
-
-    def _build_map(self, strip: PairScoreStrip, found: ChangeEvents | None) -> ChangeMap:
-        """Return the change map of one strip."""
-        t1_CHW, t2_CHW, valid_HW, foreground = strip.t1_CHW, strip.t2_CHW, strip.valid_HW, self.prompts.foreground
-        change_HW = np.where(valid_HW, self._decide_changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
-        difference_HW = rules.compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
-        score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
-        classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
-        return ChangeMap(
-            change_HW, score_HW, self.prompts.words, foreground, t1_HW=classes_HW[0], t2_HW=classes_HW[1],
-            t1_score_HW=t1_CHW.max(axis=0), t2_score_HW=t2_CHW.max(axis=0), class_score=self.least_class_score,
-        )  # fmt: skip
-
-    def _decide_changed(
-        self, t1_CHW: NDArray[np.float32], t2_CHW: NDArray[np.float32], found: ChangeEvents | None
-    ) -> NDArray[np.bool_]:
-        """Return where change event generation says changed; unreliable pixels count as unchanged."""
-        if found is not None and self.settings.level in LEVELS_WITHOUT_GAMMA:
-            return found.unmatched_HW | found.replaced_HW
-        foreground = self.prompts.foreground
-        pixel_HW, reliable_HW = rules.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
-        if found is None:
-            return pixel_HW & reliable_HW
-        changed_HW: NDArray[np.bool_] = rules.mixed(pixel_HW, reliable_HW, found.unmatched_HW) == 1
-        return changed_HW | (found.replaced_HW & reliable_HW)
-
-
-def describe_thresholds(settings: CEGSettings) -> str:
-    """Return the thresholds of a level as a line of a report."""
-    if settings.level == "residual":
-        return (
-            f"score {settings.residual_score:g} at one date, below {settings.residual_other_score:g} within "
-            f"{settings.residual_apart_m:g} m at the other; opened by {settings.residual_open_m:g} m, at least "
-            f"{settings.residual_area_m2:g} m², grown back {settings.residual_regrow_m:g} m; segments of scale "
-            f"{settings.residual_segment_scale:g} with weight {settings.residual_outlines:g}; feature distance "
-            f"{settings.residual_distance:.0%} of the way from unchanged ground to 1, at most "
-            f"{settings.residual_distance_most:g}"
-        )
-    return (
-        f"gamma {settings.gamma:g}, delta {settings.delta:g}, "
-        f"objects from score {settings.instance_score:g} and {settings.min_area_px} px"
-    )
-
-
-@dataclass(frozen=True)
-class _AnswerStripReader:
-    """The score strips of a raster, split by date; iterable any number of times."""
-
-    strips: ScoreStrips
-
-    def __iter__(self) -> Iterator[PairScoreStrip]:
-        """Yield the strips from the top."""
-        return map(_split_answers, self.strips)
-
-
-def _split_answers(strip: ScoreStrip) -> PairScoreStrip:
-    """Split the maps of a strip: those of either date, and the distance of the features if there is one more."""
-    count, further = divmod(len(strip.scores_PHW), 2)
-    distance_HW = strip.scores_PHW[-1] if further else None
-    t1_CHW, t2_CHW = strip.scores_PHW[:count], strip.scores_PHW[count : 2 * count]
-    return PairScoreStrip(strip.row, t1_CHW, t2_CHW, strip.valid_HW, distance_HW)
+        """Return what `decide` yields, with the change events of the strip; None at the pixel level."""
+        return EventMapper(self.prompts, self.settings, self.least_class_score).decide(strips)
 
 
 def build_vlm_detector(
