@@ -17,9 +17,10 @@ from torch import nn
 import semicdvl as cd
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import RUN_FORMAT, save_weights
-from semicdvl.detection.detectors.date_classes import DateClasses, HeadAgreement, read_date_classes
+from semicdvl.detection.detectors.date_classes import DateClasses, read_date_classes
 from semicdvl.detection.detectors.inference import SEGMENTATION, prepare_for_inference
 from semicdvl.detection.detectors.network import NetworkDetector
+from semicdvl.detection.detectors.trained import HeadAgreement
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.siam_light import build_siam_light
 from semicdvl.reports.flow_chart import render_flow_chart

@@ -22,6 +22,7 @@ class Brightness:
     """A VLM whose score of the first word is the red channel and of the others half of what is left, and little."""
 
     identity: str = "brightness-1"
+    gamma: float = 0.5
 
     def segment(self, image_HWC, prompts, *, gsd_m=None):
         red_HW = image_HWC[..., 0].astype(np.float32) / 255
