@@ -6,6 +6,7 @@ import math
 
 from semicdvl.errors import ConfigError
 
+
 def check_finite(settings: object, *names: str) -> None:
     """Refuse a setting that is infinite or not a number; None is no number and passes.
 
