@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from semicdvl.api.parts import (
         create_detector,
         create_vlm_detector,
-        list_datasets,
-        list_detectors,
-        list_prompt_sets,
         load,
         load_dataset,
         load_detector,
         load_model,
     )
-    from semicdvl.api.registering import (
+    from semicdvl.api.registries import (
+        list_datasets,
+        list_detectors,
+        list_prompt_sets,
         register_dataset,
         register_detector,
         register_method,
@@ -198,15 +198,15 @@ _EXPORTS = {
     "semicdvl.api.parts": (
         "create_detector",
         "create_vlm_detector",
-        "list_datasets",
-        "list_detectors",
-        "list_prompt_sets",
         "load",
         "load_dataset",
         "load_detector",
         "load_model",
     ),
-    "semicdvl.api.registering": (
+    "semicdvl.api.registries": (
+        "list_datasets",
+        "list_detectors",
+        "list_prompt_sets",
         "register_dataset",
         "register_detector",
         "register_method",

@@ -5,9 +5,8 @@ labels.py           change_events, pseudo_label, prepare, suggest
 review.py           serve, create_review_app
 training.py         train, adapt, evaluate, benchmark, export, import_official
 project.py          start a project: a folder with a commented recipe
-parts.py            build and list the exchangeable parts: networks, methods, VLMs, detectors, data sets
-registering.py      register parts of your own
+parts.py            build the exchangeable parts: networks, methods, VLMs, detectors, data sets
+registries.py       list the parts that are known by name, and register your own
 trained_network.py  a trained network that also predicts from plain images
 images.py           what a caller gives for an image -> what the readers take
-arguments.py        what a caller gives for a part -> the part
 """

@@ -7,16 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from semicdvl.api.arguments import build_features, build_vlm, complete_ceg_settings, get_prompts, is_vlm
-from semicdvl.api.parts import load_dataset
+from semicdvl.api.parts import build_features, build_vlm, complete_ceg_settings, get_prompts, is_vlm, load_dataset
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import AERIAL_ENCODER
 from semicdvl.errors import ConfigError, DataError
 from semicdvl.vlms import create_vlm
 
 if TYPE_CHECKING:
-    from semicdvl.ceg.feature_similarity import PairFeatures
-    from semicdvl.ceg.features import FeatureExtractor
+    from semicdvl.ceg.features import FeatureExtractor, PairFeatures
     from semicdvl.ceg.prompts import ClassPrompts, Prompts
     from semicdvl.data.change_dataset import ChangeDataset
     from semicdvl.data.prepare.config import PrepareSettings

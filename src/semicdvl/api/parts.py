@@ -1,15 +1,15 @@
-"""Build and list the exchangeable parts: networks, methods, VLMs, detectors and data sets."""
+"""Build the exchangeable parts: networks, methods, VLMs, detectors and data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
-from semicdvl.api.arguments import build_features, build_vlm, complete_ceg_settings, get_prompts
 from semicdvl.data import DATASETS
+from semicdvl.errors import ConfigError
 from semicdvl.registry import build_part
-from semicdvl.unsupervised import UNSUPERVISED
+from semicdvl.vlms import create_vlm
 
 if TYPE_CHECKING:
     from semicdvl.api.trained_network import TrainedNetwork
@@ -212,37 +212,55 @@ def load_dataset(root: str | Path, *, reader: str = "folder", tile_px: int | Non
     return dataset
 
 
-# ------------------------------------------------------------------------------------------------ list
-def list_datasets() -> tuple[str, ...]:
-    """List the names of the readers that `load_dataset` and the recipes know.
+# ------------------------------------------------------------------------------------------------ arguments -> parts
+def build_vlm(vlm: str | VLM | Callable[[], VLM]) -> VLM:
+    """Return the VLM that an argument means: one by name, one as it is, or one that is built now."""
+    if isinstance(vlm, str):
+        return create_vlm(vlm)
+    return vlm if is_vlm(vlm) else cast("Callable[[], VLM]", vlm)()
 
-    Examples:
-        >>> import semicdvl as cd
-        >>> "levir_cd" in cd.list_datasets()
-        True
+
+def is_vlm(part: object) -> TypeGuard[VLM]:
+    """Tell whether something is a VLM, and not what builds one; its identity is not computed."""
+    return hasattr(part, "segment")
+
+
+def build_features(features: str | FeatureExtractor | None) -> FeatureExtractor | None:
+    """Return the feature extractor that an argument means."""
+    if not isinstance(features, str):
+        return features
+    from semicdvl.ceg.features import build_feature_extractor
+
+    return build_feature_extractor(features)
+
+
+def get_prompts(prompts: str | Prompts) -> Prompts:
+    """Return the prompts that an argument means.
+
+    Raises:
+        ConfigError: the name is unknown.
     """
-    return tuple(DATASETS)
+    from semicdvl.ceg.prompts import resolve_prompts
+
+    return resolve_prompts(prompt_set=prompts) if isinstance(prompts, str) else prompts
 
 
-def list_detectors() -> tuple[str, ...]:
-    """List the names of the unsupervised detectors that `create_detector` knows.
+def complete_ceg_settings(
+    settings: CEGSettings | Mapping[str, Any] | None, *, gamma: float, **defaults: Any
+) -> CEGSettings:
+    """Return settings of change event generation, what was not given filled in from `gamma` and `defaults`.
 
-    Examples:
-        >>> import semicdvl as cd
-        >>> "pca_km" in cd.list_detectors()
-        True
+    Raises:
+        ConfigError: a setting is unknown or out of its range.
     """
-    return tuple(UNSUPERVISED)
+    from semicdvl.ceg.config import CEGSettings
 
-
-def list_prompt_sets() -> tuple[str, ...]:
-    """List the names of the shipped sets of prompts.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> "buildings" in cd.list_prompt_sets()
-        True
-    """
-    from semicdvl.ceg.prompts import PROMPT_SETS
-
-    return tuple(PROMPT_SETS)
+    if isinstance(settings, CEGSettings):
+        return settings
+    given = {"gamma": gamma, "gamma_segmentation": gamma, **defaults, **(settings or {})}
+    try:
+        return CEGSettings(**given)
+    except TypeError as error:
+        raise ConfigError(
+            f"unknown setting of change event generation ({error}). See semicdvl.CEGSettings for the known ones."
+        ) from None

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from semicdvl.api.arguments import build_vlm, complete_ceg_settings, get_prompts
-from semicdvl.api.parts import load_dataset
+from semicdvl.api.parts import build_vlm, complete_ceg_settings, get_prompts, load_dataset
 from semicdvl.config import Recipe, load_recipe, parse_recipe
 
 if TYPE_CHECKING:

@@ -15,23 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
+from semicdvl.ceg.features import PairFeatures
 from semicdvl.ceg.masks import CroppedMask
 from semicdvl.ceg.tile_windows import TileIndex, Window, tile_core_windows
-from semicdvl.errors import DataError
 from semicdvl.types import TileInstanceReader
 
 _IntArray = NDArray[np.int64]
 
 
 # ------------------------------------------------------------------------------------------------ a whole image
-@dataclass(frozen=True)
-class PairFeatures:
-    """Feature maps of both dates, DHW, of any H and W: they cover the image (nearest cell)."""
-
-    t1_DHW: NDArray[np.floating]
-    t2_DHW: NDArray[np.floating]
-
-
 def compute_feature_similarity(
     masks: Sequence[CroppedMask], features: PairFeatures, *, shape_hw: tuple[int, int]
 ) -> NDArray[np.float64]:
@@ -43,12 +35,8 @@ def compute_feature_similarity(
         masks: the objects.
         features: feature maps of both dates.
         shape_hw: height and width of the image in pixels.
-
-    Raises:
-        DataError: the feature maps are not DHW arrays of one shape, or not finite.
     """
     t1_DHW, t2_DHW = features.t1_DHW, features.t2_DHW
-    refuse_unusable_features(t1_DHW, t2_DHW)
     cosine_N = np.ones(len(masks))
     rows, cols = (np.arange(size) * cells // size for size, cells in zip(shape_hw, t1_DHW.shape[1:], strict=True))
     for index, mask in enumerate(masks):
@@ -61,18 +49,6 @@ def compute_feature_similarity(
         if lengths > 0:
             cosine_N[index] = float(sums[0] @ sums[1]) / lengths
     return cosine_N
-
-
-def refuse_unusable_features(t1_DHW: NDArray[np.floating], t2_DHW: NDArray[np.floating]) -> None:
-    """Refuse feature maps that cannot be compared.
-
-    Raises:
-        DataError: they are not DHW arrays of one shape, or not finite.
-    """
-    if t1_DHW.ndim != 3 or t1_DHW.shape != t2_DHW.shape:
-        raise DataError(f"features have the shapes {t1_DHW.shape} and {t2_DHW.shape}; both must be (D, H, W) alike.")
-    if not (np.isfinite(t1_DHW).all() and np.isfinite(t2_DHW).all()):
-        raise DataError("features hold NaN or infinity. Check the network and its precision.")
 
 
 # ------------------------------------------------------------------------------------------------ a raster in tiles

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.ceg.config import CEGSettings
+from semicdvl.errors import ConfigError, DataError
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, VLM, Segments
 
 if TYPE_CHECKING:
@@ -42,6 +44,44 @@ class ScaledFeatureExtractor(FeatureExtractor, Protocol):
     def at_gsd(self, gsd_m: float | None) -> FeatureExtractor:
         """Return the extractor for images of a ground sampling distance in metres per pixel; None: unknown."""
         ...
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """Feature maps of both dates, DHW, of any H and W: they cover the image (nearest cell)."""
+
+    t1_DHW: NDArray[np.floating]
+    t2_DHW: NDArray[np.floating]
+
+    def __post_init__(self) -> None:
+        """Refuse feature maps that cannot be compared.
+
+        Raises:
+            DataError: they are not DHW arrays of one shape, or not finite.
+        """
+        t1_DHW, t2_DHW = self.t1_DHW, self.t2_DHW
+        if t1_DHW.ndim != 3 or t1_DHW.shape != t2_DHW.shape:
+            raise DataError(
+                f"features have the shapes {t1_DHW.shape} and {t2_DHW.shape}; both must be (D, H, W) alike."
+            )
+        if not (np.isfinite(t1_DHW).all() and np.isfinite(t2_DHW).all()):
+            raise DataError("features hold NaN or infinity. Check the network and its precision.")
+
+
+def refuse_unused_features(settings: CEGSettings, features: FeatureExtractor | None) -> None:
+    """Refuse a feature extractor that nothing compares by, and `min_cosine` without one.
+
+    The residual level takes features where there are some.
+
+    Raises:
+        ConfigError: one of the two.
+    """
+    needed, usable = settings.min_cosine is not None, settings.compares_features
+    if (needed and features is None) or (features is not None and not usable):
+        raise ConfigError(
+            "min_cosine and features belong together: give both, such as --min-cosine 0.5 --features"
+            " efficientnet_lite0."
+        )
 
 
 def scale_extractor(features: FeatureExtractor, gsd_m: float | None) -> FeatureExtractor:

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures, compute_feature_similarity
+from semicdvl.ceg.feature_similarity import compute_feature_similarity
+from semicdvl.ceg.features import PairFeatures
 from semicdvl.ceg.instance_matching import IntArray, ObjectTable, decide_events
 from semicdvl.ceg.masks import CroppedMask, count_overlaps, crop_instances
 from semicdvl.ceg.rules import InstanceMask

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
 from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures
+from semicdvl.ceg.features import PairFeatures
 from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
 from semicdvl.ceg.masks import classify_masks, crop_label_image
 from semicdvl.ceg.prompts import ClassPrompts, Prompts

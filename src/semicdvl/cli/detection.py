@@ -26,6 +26,7 @@ from semicdvl.cli.options import (
     TrustOptions,
     VLMOptions,
     expand_option_groups,
+    list_values,
     split_words,
 )
 from semicdvl.cli.tables import build_failure_table
@@ -73,9 +74,7 @@ def check_command(
         pair.before,
         pair.after,
         out=output,
-        grid=reading.grid,
-        **reading.pixel_fields,
-        **reading.band_numbers,
+        **reading.config_fields,
     )
     out.print(format_check_table(checked))
     out.print(format_check_summary(checked, output), soft_wrap=True)
@@ -86,8 +85,12 @@ def check_command(
 class MapOptions:
     """Tiles, post-processing and files of a result."""
 
-    tile: Annotated[int, typer.Option(min=64, help="Side of a tile in pixels", rich_help_panel=ADVANCED)] = 1024
-    overlap: Annotated[int, typer.Option(min=0, help="Overlap of the tiles in pixels", rich_help_panel=ADVANCED)] = 128
+    tile_px: Annotated[
+        int, typer.Option("--tile", min=64, help="Side of a tile in pixels", rich_help_panel=ADVANCED)
+    ] = 1024
+    overlap_px: Annotated[
+        int, typer.Option("--overlap", min=0, help="Overlap of the tiles in pixels", rich_help_panel=ADVANCED)
+    ] = 128
     min_area_m2: Annotated[
         float | None,
         typer.Option(
@@ -129,16 +132,7 @@ class MapOptions:
     @property
     def config_fields(self) -> dict[str, Any]:
         """The options as fields of `DetectionConfig`."""
-        return {
-            "tile_px": self.tile,
-            "overlap_px": self.overlap,
-            "min_area_m2": self.min_area_m2,
-            "simplify_m": self.simplify_m,
-            "regularise": self.regularise,
-            "polygons": split_words(self.polygons),
-            "overwrite": self.overwrite,
-            "force": self.force,
-        }
+        return list_values(self) | {"polygons": split_words(self.polygons)}
 
 
 @app.command(name="detect", rich_help_panel=DETECTION)
@@ -201,7 +195,7 @@ def detect_command(
     chosen.refuse_unused(context)
     _check_inputs(pair, pairs)
     config = cd.DetectionConfig(**reading.config_fields, **result.config_fields)
-    build = chosen.make_builder(prompts, vlm, ceg, features, trust=trusted.modules)
+    build = chosen.make_builder(prompts, vlm, ceg, features, trust=trusted.trust or ())
     running: dict[str, Any] = {
         "detector": build,
         "config": config,

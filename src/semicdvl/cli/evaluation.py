@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -105,7 +106,7 @@ def evaluate_command(
     if data is not None and truth.truth is not None:
         raise cd.ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
     if data is not None:
-        _evaluate_run(run, reading.load(data), split=split, data=data, trust=trusted.modules)
+        _evaluate_run(run, reading.load(data), split=split, data=data, trust=trusted.trust or ())
     elif truth.truth is not None:
         options = {"layer": truth.layer, "sample": sample, "seed": seed, **truth.mask_options, **truth.area_options}
         _evaluate_map(run, truth.truth, **options)
@@ -116,7 +117,7 @@ def evaluate_command(
         raise cd.ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
 
 
-def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: tuple[str, ...]) -> None:
+def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: Sequence[str]) -> None:
     """Print the scores of a trained run."""
     from semicdvl.training.evaluate import RunScores
     from semicdvl.training.run_record import name_score_column

@@ -41,11 +41,6 @@ class PseudoLabelOptions(CEGOptions):
         ),
     ] = None
 
-    @property
-    def segmentation_settings(self) -> dict[str, float]:
-        """The confidence threshold of the single-date labels, if it was given."""
-        return {} if self.gamma_segmentation is None else {"gamma_segmentation": self.gamma_segmentation}
-
 
 @app.command(name="pseudo", rich_help_panel=LABELS)
 @expand_option_groups
@@ -110,7 +105,7 @@ def pseudo_command(
         vlm=vlm.make_builder(),
         prompts=prompts.resolve(vlm.vlm),
         classes=classes,
-        ceg=ceg.settings | ceg.segmentation_settings | features.settings,
+        ceg=ceg.settings | features.settings,
         features=features.features,
         gsd_m=gsd,
         executor=engine.value,

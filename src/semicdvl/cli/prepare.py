@@ -10,7 +10,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import LABELS, app, out
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions, expand_option_groups, split_words
+from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions, expand_option_groups, list_values, split_words
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",
@@ -116,14 +116,8 @@ def prepare_command(
         return
     files = require_paths(before=before, after=after, labels=labels, output=output)
     config = cd.PrepareSettings(
-        size_px=split.size_px,
-        val_frac=split.val_frac,
-        test_frac=split.test_frac,
-        block_m=split.block_m,
-        buffer_px=split.buffer_px,
-        seed=split.seed,
-        min_known_frac=split.min_known_frac,
-        **pixels.pixel_fields,
+        **list_values(split),
+        **list_values(pixels),
         layer=layer,
         area_layer=area_layer,
         class_columns=_split_columns(class_columns),

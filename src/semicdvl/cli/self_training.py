@@ -21,6 +21,7 @@ from semicdvl.cli.options import (
     ReadingOptions,
     VLMOptions,
     expand_option_groups,
+    list_values,
 )
 
 
@@ -75,13 +76,8 @@ class TrainingOptions:
     def to_config(self, detection: cd.DetectionConfig, device: str | None) -> cd.AdaptConfig:
         """Return the settings of the adaptation; `detection` says how the pair is read."""
         return cd.AdaptConfig(
-            patches=self.patches,
-            patch_px=self.patch_px,
+            **list_values(self),
             crop_px=min(self.patch_px, cd.AdaptConfig.crop_px),
-            steps=self.steps,
-            seed=self.seed,
-            backbone=self.backbone,
-            pretrained=self.pretrained,
             device=device or "auto",
             detection=detection,
         )

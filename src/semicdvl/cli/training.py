@@ -124,7 +124,7 @@ def export_command(
     The file is compared with the network before it takes its place. It holds the change head (with --heads also those
     of the classes of both dates), for pairs of any number and size, and says in its metadata how images are normalised.
     """
-    exported = cd.export(run, output, to=to.value, threshold=threshold, heads=heads, trust=trusted.modules)
+    exported = cd.export(run, output, to=to.value, threshold=threshold, heads=heads, trust=trusted.trust or ())
     sizes = (
         "any size"
         if exported.multiple_px == 1

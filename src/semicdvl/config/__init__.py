@@ -5,11 +5,9 @@ recipe_files.py  reads a recipe over its base; finds the shipped ones
 overrides.py     changes one key, as `--set` does
 validation.py    plain values -> a section, with errors that name the nearest known key
 label_values.py  what the values of a label file mean
-numbers.py       a check of numbers that all settings share
 """
 
 from semicdvl.config.label_values import parse_label_values
-from semicdvl.config.numbers import check_finite
 from semicdvl.config.recipe_files import (
     find_shipped,
     list_shipped_recipes,
@@ -38,7 +36,6 @@ __all__ = [
     "PseudoConfig",
     "Recipe",
     "TrainConfig",
-    "check_finite",
     "find_shipped",
     "list_shipped_recipes",
     "load_recipe",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semicdvl.config import check_finite
 from semicdvl.errors import ConfigError
 from semicdvl.raster.vector.files import get_vector_format
 from semicdvl.types import Detector
+from semicdvl.types.settings import check_finite
 
 GDAL_CACHE_BYTES = 256 * 2**20
 """Memory that GDAL may use for the rasters it reads; its own default is a share of the machine's memory."""

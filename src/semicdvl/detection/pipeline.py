@@ -21,13 +21,13 @@ from semicdvl.detection.config import (
     follow_detector,
 )
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run, stamp_files
+from semicdvl.detection.gis_layers import write_gis_layers
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
-from semicdvl.detection.map_styles import write_map_styles
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
 from semicdvl.detection.pair_check.check import CheckedPair, judge_reliability, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
 from semicdvl.detection.report import write_detection_report
-from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result, write_polygons
+from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result
 from semicdvl.detection.run_record import RunRecord, StageClock, write_run_record
 from semicdvl.detection.tiles.memory_store import MemoryScoreStore
 from semicdvl.detection.tiles.score_store import ScoreStore
@@ -222,8 +222,7 @@ class _DetectionRun:
     def write_files(self, folder: Path, changes: DetectedChanges) -> RunRecord:
         """Write what stands beside the rasters: polygons, report and run.json."""
         with self.console.status("objects and rasters"):
-            write_polygons(folder, changes, self.fingerprint.config)
-            write_map_styles(folder, changes)
+            write_gis_layers(folder, changes, self.fingerprint.config)
         self.clock.end_stage("write")
         record, pair = self.make_record(changes), self.checked.pair
         with self.console.status("report"):

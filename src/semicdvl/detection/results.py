@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_folder_atomically
 from semicdvl.detection.changes import ChangeSummary, DetectedChanges, summarise_changes
-from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.map_styles import write_map_styles
+from semicdvl.detection.gis_layers import write_gis_layers
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
 from semicdvl.detection.raster_writer import RasterArrays
 from semicdvl.detection.report import draw_overview, write_detection_report
@@ -23,8 +22,6 @@ from semicdvl.detection.run_record import RunRecord, write_run_record
 from semicdvl.detection.transitions import count_transitions
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.vector.files import write_vector
-from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.reports import html
 from semicdvl.types import Reliability
 
@@ -135,8 +132,7 @@ class DetectionResult:
         check_output_folder(out, overwrite=overwrite)
         with write_folder_atomically(out) as work:
             source.rasters.write_files(work)
-            write_polygons(work, source.changes, source.run.config)
-            write_map_styles(work, source.changes)
+            write_gis_layers(work, source.changes, source.run.config)
             write_detection_report(work, source.pair.select_rgb(), source.changes, source.run)
             write_run_record(work / "run.json", self.grid, source.changes, source.run)
             carry_over_other_files(out, work)
@@ -205,13 +201,3 @@ def make_result(source: ResultSource) -> DetectionResult:
         reliability=source.run.reliability,
         _source=source,
     )
-
-
-def write_polygons(folder: Path, changes: DetectedChanges, config: DetectionConfig) -> None:
-    """Write the changed objects: a GeoPackage with its style, and the further formats of the settings.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    for kind in ("gpkg", *config.polygons):
-        write_vector(folder / f"changes.{kind}", changes.objects.iterate_frames(), style=CHANGE_KIND_STYLE)

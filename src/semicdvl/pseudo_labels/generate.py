@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures
-from semicdvl.ceg.features import FeatureExtractor, scale_extractor
+from semicdvl.ceg.features import FeatureExtractor, PairFeatures, refuse_unused_features, scale_extractor
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.labels import (
     find_instance_events,
@@ -24,7 +23,7 @@ from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import PairArrays, read_pair
-from semicdvl.errors import ConfigError, InputError
+from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.store_spec import StoreSpec
@@ -32,23 +31,6 @@ from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments, VLMLabels
 
 __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]
-
-FEATURES_AND_MIN_COSINE = (
-    "min_cosine and features belong together: give both, such as --min-cosine 0.5 --features efficientnet_lite0."
-)
-
-
-def refuse_unused_features(settings: CEGSettings, features: FeatureExtractor | None) -> None:
-    """Refuse a feature extractor that nothing compares by, and `min_cosine` without one.
-
-    The residual level takes features where there are some.
-
-    Raises:
-        ConfigError: one of the two.
-    """
-    needed, usable = settings.min_cosine is not None, settings.compares_features
-    if (needed and features is None) or (features is not None and not usable):
-        raise ConfigError(FEATURES_AND_MIN_COSINE)
 
 
 def build_store_spec(

@@ -17,8 +17,7 @@ from rich.table import Table
 
 from semicdvl.atomic_files import leave_nothing_if_refused
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures
-from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.features import FeatureExtractor, PairFeatures
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.images import ImageCache

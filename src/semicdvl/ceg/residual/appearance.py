@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures, refuse_unusable_features
+from semicdvl.ceg.features import PairFeatures
 
 DISTANCE_STEPS = 200
 """Distances are counted as multiples of 1 / DISTANCE_STEPS, from 0 to 1."""
@@ -38,12 +38,8 @@ def compute_distance_map(features: PairFeatures, *, shape_hw: tuple[int, int]) -
     Args:
         features: feature maps of both dates, which cover the image.
         shape_hw: height and width of the image in pixels.
-
-    Raises:
-        DataError: the feature maps are not DHW arrays of one shape, or not finite.
     """
     t1_DHW, t2_DHW = (np.asarray(date_DHW, np.float32) for date_DHW in (features.t1_DHW, features.t2_DHW))
-    refuse_unusable_features(t1_DHW, t2_DHW)
     lengths_HW = np.sqrt((t1_DHW**2).sum(axis=0) * (t2_DHW**2).sum(axis=0))
     cosine_HW = np.where(lengths_HW > 0, (t1_DHW * t2_DHW).sum(axis=0) / np.maximum(lengths_HW, 1e-12), 1.0)
     distance_HW = np.clip(1 - cosine_HW, 0, 1).astype(np.float32)

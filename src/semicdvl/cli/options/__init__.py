@@ -1,17 +1,24 @@
 """Options of the commands, each declared once: a group is a dataclass that a command takes as one parameter.
 
-groups.py    lets a command take groups, and names the panels of `--help`
+groups.py    lets a command take groups, names the panels of `--help`, reads lists of values
 images.py    the two images, their bands, grid and grey values; a data set
 vlm.py       the vision-language model and its prompts
 ceg.py       change event generation, and the features that it compares
 detector.py  what detects the change, and which options it does not use
 running.py   where the work is computed, and which code it may load
-texts.py     options whose text holds several values
 """
 
 from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions, Level
 from semicdvl.cli.options.detector import DetectorOptions
-from semicdvl.cli.options.groups import ADVANCED, INPUT, OUTPUT, TARGET, expand_option_groups
+from semicdvl.cli.options.groups import (
+    ADVANCED,
+    INPUT,
+    OUTPUT,
+    TARGET,
+    expand_option_groups,
+    list_values,
+    split_words,
+)
 from semicdvl.cli.options.images import (
     BandOptions,
     DatasetOptions,
@@ -21,7 +28,6 @@ from semicdvl.cli.options.images import (
     ReadingOptions,
 )
 from semicdvl.cli.options.running import Executor, TrustOptions
-from semicdvl.cli.options.texts import parse_numbers, split_words
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 
 __all__ = [
@@ -44,6 +50,6 @@ __all__ = [
     "TrustOptions",
     "VLMOptions",
     "expand_option_groups",
-    "parse_numbers",
+    "list_values",
     "split_words",
 ]

@@ -11,7 +11,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.ceg.config import RESIDUAL_SETTINGS, choose_detection_level
-from semicdvl.cli.options.groups import ADVANCED, TARGET
+from semicdvl.cli.options.groups import ADVANCED, TARGET, list_values
 
 RESIDUAL_OPTIONS = tuple(name for name in RESIDUAL_SETTINGS if name != "gsd_m")
 """Options of the residual level; the ground sampling distance is an option of reading the images."""
@@ -187,17 +187,8 @@ class CEGOptions:
         Raises:
             ConfigError: an option was given that the level does not use.
         """
-        given = {
-            "level": None if self.level is None else self.level.value,
-            "gamma": self.gamma,
-            "instance_score": self.instance_score,
-            "delta": self.delta or None,
-            "shift_px": self.shift_px or None,
-            "replaced_iou": self.replaced_iou,
-            "replaced_class": self.replaced_class or None,
-            **{name: getattr(self, name) for name in RESIDUAL_OPTIONS},
-        }
-        settings = {name: value for name, value in given.items() if value is not None}
+        off = [name for name in ("delta", "shift_px", "replaced_class") if not getattr(self, name)]
+        settings = {name: value for name, value in list_values(self).items() if value is not None and name not in off}
         self.refuse_unused_settings(settings)
         return settings
 

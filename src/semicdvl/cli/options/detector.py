@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -115,7 +115,7 @@ class DetectorOptions:
         ceg: CEGOptions,
         features: FeatureOptions,
         *,
-        trust: tuple[str, ...],
+        trust: Sequence[str],
     ) -> Callable[[], Detector]:
         """Return what builds the detector that the options name, in this process or in a worker."""
         if self.model is not None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
 from functools import wraps
 from inspect import Parameter
 from typing import Any, get_type_hints
+
+from semicdvl.errors import ConfigError
 
 Command = Callable[..., None]
 INPUT, TARGET, OUTPUT, ADVANCED = "Input", "What to look for", "Output", "Advanced"
@@ -43,6 +46,12 @@ def expand_option_groups(command: Command) -> Command:
     return run
 
 
+def list_values(group: Any) -> dict[str, Any]:
+    """Return the values of a group by field, choices as plain text, for settings whose fields have the same names."""
+    values = {field.name: getattr(group, field.name) for field in fields(group)}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+
+
 def _list_group_parameters(group: Any) -> list[Parameter]:
     """Return the fields of a group as keyword parameters."""
     annotations = get_type_hints(group, include_extras=True)
@@ -55,3 +64,25 @@ def _list_group_parameters(group: Any) -> list[Parameter]:
 def _get_default(field: Field[Any]) -> Any:
     """Return a field's default as a signature writes it."""
     return Parameter.empty if field.default is MISSING else field.default
+
+
+# ------------------------------------------------------------------------------------------------ texts -> values
+def split_words(text: str | None) -> tuple[str, ...]:
+    """Return the words of a list with commas."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def parse_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Return the whole numbers of a list with commas; None where nothing was given.
+
+    Raises:
+        ConfigError: a word is no whole number.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in split_words(text))
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} is {text!r}; it must be whole numbers with commas in between, like 4,3,2."
+        ) from error

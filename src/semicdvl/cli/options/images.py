@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.options.groups import INPUT
-from semicdvl.cli.options.texts import parse_numbers
+from semicdvl.cli.options.groups import INPUT, list_values, parse_numbers
 
 
 class Normalise(StrEnum):
@@ -93,16 +92,6 @@ class PixelOptions:
         ),
     ] = False
 
-    @property
-    def pixel_fields(self) -> dict[str, Any]:
-        """The options as fields of the settings that have them."""
-        return {
-            "alpha": self.alpha,
-            "stretch": self.stretch,
-            "collar": self.collar.value,
-            "allow_outside": self.allow_outside,
-        }
-
 
 @dataclass(frozen=True)
 class BandOptions(PixelOptions):
@@ -132,19 +121,17 @@ class BandOptions(PixelOptions):
     ] = "before"
 
     @property
-    def band_numbers(self) -> dict[str, Any]:
-        """The bands of both dates as numbers."""
-        return {
-            "bands": parse_numbers(self.bands, "--bands"),
-            "after_bands": parse_numbers(self.after_bands, "--after-bands"),
-        }
+    def config_fields(self) -> dict[str, Any]:
+        """The options as fields of `DetectionConfig`, and as arguments of `check_pair`."""
+        numbers = {"bands": parse_numbers(self.bands, "--bands")}
+        return list_values(self) | numbers | {"after_bands": parse_numbers(self.after_bands, "--after-bands")}
 
 
 @dataclass(frozen=True)
 class ReadingOptions(BandOptions):
     """How a pair is read for a detection."""
 
-    gsd: Annotated[
+    gsd_m: Annotated[
         float | None,
         typer.Option(
             "--gsd",
@@ -168,18 +155,6 @@ class ReadingOptions(BandOptions):
             rich_help_panel=INPUT,
         ),
     ] = False
-
-    @property
-    def config_fields(self) -> dict[str, Any]:
-        """The options as fields of `DetectionConfig`."""
-        return {
-            **self.band_numbers,
-            "grid": self.grid,
-            **self.pixel_fields,
-            "gsd_m": self.gsd,
-            "normalise": self.normalise.value,
-            "align": self.align,
-        }
 
 
 @dataclass(frozen=True)

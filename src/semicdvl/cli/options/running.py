@@ -30,8 +30,3 @@ class TrustOptions:
             rich_help_panel=ADVANCED,
         ),
     ] = None
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The modules that were given."""
-        return tuple(self.trust or ())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from semicdvl.config import check_finite
 from semicdvl.errors import ConfigError
 from semicdvl.types import ClassLegend
+from semicdvl.types.settings import check_finite
 
 PrepareInputs = dict[str, Path | None]
 """The files of a preparation: `before`, `after`, `labels` and `labelled_area`."""

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg import rules
 from semicdvl.ceg.calibration import BackgroundScores, CalibrationResult, ObjectEvidence, calibrate, logit
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.rules import find_components
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.raster.connected_components import find_touching_labels, group_labels
@@ -173,7 +173,7 @@ class _EvidenceCollector:
         seen = [np.where(strip.valid_HW, part, np.float32(0)) for part in np.split(strip.scores_PHW, [count])]
         found = [scores_CHW[list(self._foreground)].max(axis=0) for scores_CHW in seen]
         objects = [
-            rules.find_components(scores_CHW, foreground=self._foreground, threshold=self._settings.instance_score)
+            find_components(scores_CHW, foreground=self._foreground, threshold=self._settings.instance_score)
             for scores_CHW in seen
         ]
         both_HW = (objects[0] > 0) & (objects[1] > 0)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.ceg import rules
 from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import has_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.streaming import find_streamed_residual_events
+from semicdvl.ceg.rules import compute_change_score, mixed, pixel_level
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
 from semicdvl.types import IGNORE, ChangeMap, ScoreStrip, ScoreStrips
@@ -75,7 +75,7 @@ class EventMapper:
         """Return the change map of one strip."""
         t1_CHW, t2_CHW, valid_HW, foreground = strip.t1_CHW, strip.t2_CHW, strip.valid_HW, self.prompts.foreground
         change_HW = np.where(valid_HW, self._decide_changed(t1_CHW, t2_CHW, found), np.uint8(IGNORE)).astype(np.uint8)
-        difference_HW = rules.compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
+        difference_HW = compute_change_score(t1_CHW, t2_CHW, foreground=foreground)
         score_HW = np.where(valid_HW, difference_HW, np.float32(np.nan)).astype(np.float32)
         classes_HW = [np.where(valid_HW, scores.argmax(axis=0), IGNORE).astype(np.uint8) for scores in (t1_CHW, t2_CHW)]
         return ChangeMap(
@@ -90,10 +90,10 @@ class EventMapper:
         if found is not None and self.settings.level in LEVELS_WITHOUT_GAMMA:
             return found.unmatched_HW | found.replaced_HW
         foreground = self.prompts.foreground
-        pixel_HW, reliable_HW = rules.pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
+        pixel_HW, reliable_HW = pixel_level(t1_CHW, t2_CHW, foreground=foreground, gamma=self.settings.gamma)
         if found is None:
             return pixel_HW & reliable_HW
-        changed_HW: NDArray[np.bool_] = rules.mixed(pixel_HW, reliable_HW, found.unmatched_HW) == 1
+        changed_HW: NDArray[np.bool_] = mixed(pixel_HW, reliable_HW, found.unmatched_HW) == 1
         return changed_HW | (found.replaced_HW & reliable_HW)
 
 

@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import DETECTION_LEVEL, CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures, refuse_unusable_features
-from semicdvl.ceg.features import AERIAL_ENCODER, FeatureExtractor, build_feature_extractor, segment_with_features
+from semicdvl.ceg.features import (
+    AERIAL_ENCODER,
+    FeatureExtractor,
+    PairFeatures,
+    build_feature_extractor,
+    refuse_unused_features,
+    segment_with_features,
+)
 from semicdvl.ceg.instance_events import ChangeEvents
 from semicdvl.ceg.instance_merging import crop_tile_instances
 from semicdvl.ceg.prompts import Prompts
@@ -19,7 +25,6 @@ from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
 from semicdvl.detection.detectors.event_maps import EventMapper
 from semicdvl.detection.detectors.vlm_range import judge_vlm_source
-from semicdvl.pseudo_labels.generate import refuse_unused_features
 from semicdvl.raster.vector.object_stats import FOREGROUND_SCORE, UNSURE
 from semicdvl.types import (
     VLM,
@@ -196,7 +201,6 @@ class VLMDetector(Detector):
         )
         if t1_DHW is None or t2_DHW is None:
             return (t1, t2), None
-        refuse_unusable_features(t1_DHW, t2_DHW)
         return (t1, t2), PairFeatures(t1_DHW, t2_DHW)
 
     def predict_tile(

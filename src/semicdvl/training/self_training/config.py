@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from semicdvl.config import check_finite
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.errors import ConfigError
 from semicdvl.reading.limits import MAX_SEED
+from semicdvl.types.settings import check_finite
 
 MAX_COUNT = 10**9
 """Of patches, steps and pairs of a batch."""

@@ -1,21 +1,28 @@
-"""The styles beside the rasters of a result: names and colours of what occurs in them."""
+"""What stands beside the rasters of a result for a GIS: the polygons, and a style for each layer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from semicdvl.detection.changes import DetectedChanges
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.raster.raster_style import RasterClass, RasterRamp, write_class_style, write_ramp_style
+from semicdvl.raster.vector.files import write_vector
+from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.reports.colours import CHANGE_MAP_COLOURS, SCORE_STOPS, choose_class_colours
 
 
-def write_map_styles(folder: Path, changes: DetectedChanges) -> None:
-    """Write the styles of change.tif, score.tif and, where there are classes, t1.tif and t2.tif.
+def write_gis_layers(folder: Path, changes: DetectedChanges, config: DetectionConfig) -> None:
+    """Write the changed objects with their style, and the styles of the rasters: names and colours of what is in them.
+
+    The objects go to a GeoPackage and the further formats of the settings.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    write_class_style(folder / "change.tif", list_change_classes(changes))
+    for kind in ("gpkg", *config.polygons):
+        write_vector(folder / f"changes.{kind}", changes.objects.iterate_frames(), style=CHANGE_KIND_STYLE)
+    write_class_style(folder / "change.tif", _list_change_classes(changes))
     write_ramp_style(folder / "score.tif", RasterRamp(SCORE_STOPS))
     if changes.class_px_2K is None:
         return
@@ -25,7 +32,7 @@ def write_map_styles(folder: Path, changes: DetectedChanges) -> None:
         write_class_style(folder / f"{date}.tif", classes)
 
 
-def list_change_classes(changes: DetectedChanges) -> list[RasterClass]:
+def _list_change_classes(changes: DetectedChanges) -> list[RasterClass]:
     """Return the values of change.tif; what is unchanged lets the layer below be seen."""
     unchanged, changed = CHANGE_MAP_COLOURS
     return [

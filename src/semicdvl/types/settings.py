@@ -1,4 +1,4 @@
-"""Checks of numbers that all settings share."""
+"""A check that all objects of settings share."""
 
 from __future__ import annotations
 

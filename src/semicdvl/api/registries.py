@@ -1,4 +1,4 @@
-"""Register parts of your own, so that recipes and commands know them by name: one function for each kind."""
+"""List the parts that are known by name, and register more: one function of each for every kind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,41 @@ from semicdvl.models import MODELS
 from semicdvl.registry import Builder, register_builder
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
+
+
+def list_datasets() -> tuple[str, ...]:
+    """List the names of the readers that `load_dataset` and the recipes know.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "levir_cd" in cd.list_datasets()
+        True
+    """
+    return tuple(DATASETS)
+
+
+def list_detectors() -> tuple[str, ...]:
+    """List the names of the unsupervised detectors that `create_detector` knows.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "pca_km" in cd.list_detectors()
+        True
+    """
+    return tuple(UNSUPERVISED)
+
+
+def list_prompt_sets() -> tuple[str, ...]:
+    """List the names of the shipped sets of prompts.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> "buildings" in cd.list_prompt_sets()
+        True
+    """
+    from semicdvl.ceg.prompts import PROMPT_SETS
+
+    return tuple(PROMPT_SETS)
 
 
 def register_model(name: str, builder: Builder | str) -> None:
