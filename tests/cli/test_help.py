@@ -14,8 +14,8 @@ from tests.support.command import command
 from tests.support.paths import ROOT
 
 from semicdvl.cli import app
+from semicdvl.cli.app import ADVANCED, INPUT, OUTPUT, TARGET
 from semicdvl.cli.listing import Kind
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TARGET
 
 PANELS = {INPUT, TARGET, OUTPUT, ADVANCED}
 SOURCE = ROOT / "src" / "semicdvl"
@@ -55,6 +55,8 @@ def test_options_stand_in_panels(path: tuple[str, ...]) -> None:
     own = [one for one in options if one.name not in ("help", "version", "install_completion", "show_completion")]
     assert {one.name for one in own if one.rich_help_panel not in PANELS} == set()
     assert {one.name for one in own if not one.help} == set()
+    order = [(INPUT, TARGET, OUTPUT, ADVANCED).index(one.rich_help_panel) for one in own]
+    assert order == sorted(order), "panels stand in the same order at every command"
 
 
 # ------------------------------------------------------------------------------------------------ texts name commands

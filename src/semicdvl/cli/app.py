@@ -17,13 +17,18 @@ from semicdvl.version import __version__
 
 DETECTION, LABELS, TRAINING, EVALUATION = "Detect change", "Make labels", "Train", "Evaluate and compare"
 """Panels of `semicdvl --help`."""
+INPUT, TARGET, OUTPUT, ADVANCED = "Input", "What to look for", "Output", "Advanced"
+"""Panels of `semicdvl COMMAND --help`, in their order."""
 
 
 class CheckedGroup(TyperGroup):
-    """Commands whose numbers are finite and of a size that every library takes, and whose paths are possible."""
+    """Commands with possible numbers and paths, whose options are listed panel by panel.
+
+    Numbers are finite and of a size that every library takes.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        """Let every option and argument without a callback of its own check its numbers and paths."""
+        """Let every parameter without a callback of its own check its value, and put options in the panels' order."""
         super().__init__(**settings)
         pending: list[Any] = list(self.commands.values())
         while pending:
@@ -31,6 +36,13 @@ class CheckedGroup(TyperGroup):
             pending += getattr(command, "commands", {}).values()
             for parameter in command.params:
                 parameter.callback = parameter.callback or _check_value
+            command.params.sort(key=_find_panel)
+
+
+def _find_panel(parameter: Any) -> int:
+    """Return the place of a parameter's panel; arguments and what has no panel come first."""
+    panels = (None, INPUT, TARGET, OUTPUT, ADVANCED)
+    return panels.index(parameter.rich_help_panel if parameter.param_type_name == "option" else None)
 
 
 def _check_value(context: Any, parameter: Any, value: Any) -> Any:

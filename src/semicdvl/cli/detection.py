@@ -9,11 +9,8 @@ from typing import Annotated, Any
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import DETECTION, app, out
+from semicdvl.cli.app import ADVANCED, DETECTION, INPUT, OUTPUT, app, out
 from semicdvl.cli.options import (
-    ADVANCED,
-    INPUT,
-    OUTPUT,
     BandOptions,
     CEGOptions,
     DetectorOptions,
@@ -119,7 +116,10 @@ class MapOptions:
         ),
     ] = None
     overwrite: Annotated[
-        bool, typer.Option(help="Replace OUT even if something else wrote it", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            help="Use OUT even if it holds other files, which stay beside the results", rich_help_panel=OUTPUT
+        ),
     ] = False
     force: Annotated[
         bool,

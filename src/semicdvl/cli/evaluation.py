@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 import semicdvl as cd
-from semicdvl.cli.app import EVALUATION, app, out
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TARGET, DatasetOptions, TrustOptions, expand_option_groups
+from semicdvl.cli.app import ADVANCED, EVALUATION, INPUT, OUTPUT, app, out
+from semicdvl.cli.options import DatasetOptions, TrustOptions, expand_option_groups
 from semicdvl.cli.tables import build_metrics_table, build_transition_table
 
 
@@ -89,7 +89,7 @@ def evaluate_command(
             min=0,
             help="Number of places that are checked by eye, from which accuracy and changed area are estimated with "
             "confidence intervals; without --truth they are only drawn",
-            rich_help_panel=TARGET,
+            rich_help_panel=INPUT,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other places", rich_help_panel=ADVANCED)] = 0,

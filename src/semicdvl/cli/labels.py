@@ -9,12 +9,8 @@ from typing import Annotated
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import LABELS, app, out
+from semicdvl.cli.app import ADVANCED, INPUT, LABELS, OUTPUT, TARGET, app, out
 from semicdvl.cli.options import (
-    ADVANCED,
-    INPUT,
-    OUTPUT,
-    TARGET,
     CEGOptions,
     DatasetOptions,
     Executor,
@@ -121,10 +117,10 @@ def pseudo_command(
 @app.command(name="suggest", rich_help_panel=LABELS)
 def suggest_command(
     result: Annotated[Path, typer.Argument(help="Folder that `semicdvl detect` wrote")],
-    count: Annotated[int, typer.Option("--count", "-n", help="Number of patches", rich_help_panel=TARGET)] = 20,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of patches", rich_help_panel=OUTPUT)] = 20,
     patch_px: Annotated[
         int,
-        typer.Option(help="Side of a patch in pixels; give the same to `prepare --size-px`", rich_help_panel=TARGET),
+        typer.Option(help="Side of a patch in pixels; give the same to `prepare --size-px`", rich_help_panel=OUTPUT),
     ] = 256,
     features: Annotated[
         str | None,

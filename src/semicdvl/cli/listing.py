@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from semicdvl.cli.app import EVALUATION, app, out
-from semicdvl.cli.options import OUTPUT
+from semicdvl.cli.app import EVALUATION, OUTPUT, app, out
 
 
 class Kind(StrEnum):

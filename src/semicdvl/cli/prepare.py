@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import LABELS, app, out
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, PixelOptions, expand_option_groups, list_values, split_words
+from semicdvl.cli.app import ADVANCED, INPUT, LABELS, OUTPUT, app, out
+from semicdvl.cli.options import PixelOptions, expand_option_groups, list_values, split_words
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",
@@ -65,7 +65,11 @@ class SplitOptions:
 def prepare_command(
     context: typer.Context,
     before: Annotated[
-        Path | None, typer.Option(help="Image of date 1: any raster that GDAL reads", rich_help_panel=INPUT)
+        Path | None,
+        typer.Option(
+            help="Image of date 1: any raster that GDAL reads; needed, as are --after, --labels and -o",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     after: Annotated[
         Path | None, typer.Option(help="Image of date 2; it may be on another grid", rich_help_panel=INPUT)

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import DETECTION, app, out
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT
+from semicdvl.cli.app import ADVANCED, DETECTION, INPUT, OUTPUT, app, out
 
 
 @app.command(name="serve", rich_help_panel=DETECTION)

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from semicdvl.api.project import START_RECIPE, create_project
-from semicdvl.cli.app import TRAINING, app, out
-from semicdvl.cli.options import INPUT
+from semicdvl.cli.app import INPUT, TRAINING, app, out
 
 
 @app.command(name="init", rich_help_panel=TRAINING)

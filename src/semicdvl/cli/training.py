@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import TRAINING, app, out
-from semicdvl.cli.options import ADVANCED, INPUT, OUTPUT, TrustOptions, expand_option_groups
+from semicdvl.cli.app import ADVANCED, INPUT, OUTPUT, TRAINING, app, out
+from semicdvl.cli.options import TrustOptions, expand_option_groups
 from semicdvl.cli.tables import build_metrics_table
 
 

@@ -1,6 +1,6 @@
 """Options of the commands, each declared once: a group is a dataclass that a command takes as one parameter.
 
-groups.py    lets a command take groups, names the panels of `--help`, reads lists of values
+groups.py    lets a command take groups, and reads lists of values
 images.py    the two images, their bands, grid and grey values; a data set
 vlm.py       the vision-language model and its prompts
 ceg.py       change event generation, and the features that it compares
@@ -10,15 +10,7 @@ running.py   where the work is computed, and which code it may load
 
 from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions, Level
 from semicdvl.cli.options.detector import DetectorOptions
-from semicdvl.cli.options.groups import (
-    ADVANCED,
-    INPUT,
-    OUTPUT,
-    TARGET,
-    expand_option_groups,
-    list_values,
-    split_words,
-)
+from semicdvl.cli.options.groups import expand_option_groups, list_values, split_words
 from semicdvl.cli.options.images import (
     BandOptions,
     DatasetOptions,
@@ -31,10 +23,6 @@ from semicdvl.cli.options.running import Executor, TrustOptions
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 
 __all__ = [
-    "ADVANCED",
-    "INPUT",
-    "OUTPUT",
-    "TARGET",
     "BandOptions",
     "CEGOptions",
     "DatasetOptions",

@@ -11,7 +11,8 @@ import typer
 
 import semicdvl as cd
 from semicdvl.ceg.config import RESIDUAL_SETTINGS, choose_detection_level
-from semicdvl.cli.options.groups import ADVANCED, TARGET, list_values
+from semicdvl.cli.app import ADVANCED, TARGET
+from semicdvl.cli.options.groups import list_values
 
 RESIDUAL_OPTIONS = tuple(name for name in RESIDUAL_SETTINGS if name != "gsd_m")
 """Options of the residual level; the ground sampling distance is an option of reading the images."""

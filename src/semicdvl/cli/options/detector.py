@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import semicdvl as cd
+from semicdvl.cli.app import ADVANCED, TARGET
 from semicdvl.cli.options.ceg import RESIDUAL_OPTIONS, CEGOptions, FeatureOptions
-from semicdvl.cli.options.groups import ADVANCED, TARGET
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 
 if TYPE_CHECKING:

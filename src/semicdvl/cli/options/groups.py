@@ -13,8 +13,6 @@ from typing import Any, get_type_hints
 from semicdvl.errors import ConfigError
 
 Command = Callable[..., None]
-INPUT, TARGET, OUTPUT, ADVANCED = "Input", "What to look for", "Output", "Advanced"
-"""Panels of `--help`."""
 
 
 def expand_option_groups(command: Command) -> Command:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.options.groups import INPUT, list_values, parse_numbers
+from semicdvl.cli.app import INPUT
+from semicdvl.cli.options.groups import list_values, parse_numbers
 
 
 class Normalise(StrEnum):
@@ -63,7 +64,8 @@ class PixelOptions:
         str,
         typer.Option(
             "--alpha",
-            help="Band that says where there is data: auto (as tagged, if it looks like one), none, or its number",
+            help="Band that says where there is data: auto (the one tagged so, unless it holds many values), none, or "
+            "its number",
             rich_help_panel=INPUT,
         ),
     ] = "auto"
@@ -79,7 +81,8 @@ class PixelOptions:
         Collar,
         typer.Option(
             "--collar",
-            help="Borders without a no-data tag that are no data: auto (of one colour, straight), black, white, none",
+            help="Borders without a no-data tag that are no data: auto (of one colour, with straight edges), black, "
+            "white, none",
             rich_help_panel=INPUT,
         ),
     ] = Collar.auto

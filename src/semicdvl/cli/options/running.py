@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from semicdvl.cli.options.groups import ADVANCED
+from semicdvl.cli.app import ADVANCED
 
 
 class Executor(StrEnum):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import out
-from semicdvl.cli.options.groups import ADVANCED, TARGET
+from semicdvl.cli.app import ADVANCED, TARGET, out
 from semicdvl.registry import parse_assignments
 
 if TYPE_CHECKING:
