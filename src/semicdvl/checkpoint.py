@@ -14,22 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from semicdvl import models
 from semicdvl.atomic_files import write_atomically
 from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.contract import drop_train_heads
-from semicdvl.models.common.size_check import refuse_giant
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.json_files import describe_fault, read_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
-from semicdvl.registry import USER, Origin, build_part, list_options, list_trusted
+from semicdvl.registry import USER, Origin, list_options, list_trusted
+from semicdvl.types import InputBands
+from semicdvl.types.bands import MAX_BANDS, MIN_BANDS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +57,23 @@ class _RecordedStretch(BaseModel):
     high: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
 
+class _RecordedBands(BaseModel):
+    """The bands that a run was trained with, and their statistics."""
+
+    numbers: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=MIN_BANDS, max_length=MAX_BANDS)
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _require_distinct_bands(self) -> _RecordedBands:
+        """Refuse bands that occur twice, and statistics of another number of bands."""
+        try:
+            InputBands(self.numbers, self.mean, self.std)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
 class _RunRecord(BaseModel):
     """What is read of a run's record; further fields are kept as they are."""
 
@@ -65,18 +83,13 @@ class _RunRecord(BaseModel):
     best_step: int = Field(0, ge=0)
     selected_on: str | None = None
     stretch: _RecordedStretch | None = None
+    bands: _RecordedBands | None = None
 
 
 def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:
     """Build the network that a recipe's `model` section describes; `origin` says whose recipe it is."""
     options = {key: value for key, value in part.items() if key != "name"} | overrides
-    refuse_giant(
-        part["name"],
-        options,
-        lambda: build_part("model", part["name"], models.MODELS, dict(options), origin=origin),
-        place="" if origin.file is None else f"{origin.file}: ",
-    )
-    network = build_part("model", part["name"], models.MODELS, options, origin=origin)
+    network = models.build_model(part["name"], options, origin=origin)
     if not callable(getattr(network, "state_dict", None)):
         raise ConfigError(f"model '{part['name']}' builds {type(network).__name__}, which is not a network of torch.")
     built: nn.Module = network
@@ -186,6 +199,19 @@ def read_run_stretch(record: dict[str, Any]) -> Stretch | None:
     """Return how images of more than 8 bits become the grey values that a run was trained with; None: it knows none."""
     recorded = _RunRecord.model_validate(record).stretch
     return None if recorded is None else Stretch(np.array(recorded.low), np.array(recorded.high))
+
+
+def record_bands(bands: InputBands | None) -> dict[str, Any]:
+    """Return what the record of a run says of its bands and their statistics; nothing for RGB."""
+    if bands is None:
+        return {}
+    return {"bands": {"numbers": list(bands.numbers), "mean": list(bands.mean), "std": list(bands.std)}}
+
+
+def read_run_bands(record: dict[str, Any]) -> InputBands | None:
+    """Return the bands that a run was trained with, and how they are standardised; None: RGB."""
+    recorded = _RunRecord.model_validate(record).bands
+    return None if recorded is None else InputBands(recorded.numbers, recorded.mean, recorded.std)
 
 
 def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False, trust: Sequence[str] = ()) -> nn.Module:

@@ -58,12 +58,12 @@ def load_model(
         (64, 96)
     """
     from semicdvl.api.trained_network import add_predict
-    from semicdvl.checkpoint import load_network, read_run, read_run_stretch
+    from semicdvl.checkpoint import load_network, read_run, read_run_bands, read_run_stretch
     from semicdvl.detection.detectors.date_classes import read_date_classes
 
     network, record = load_network(Path(run), device=device, train_heads=train_heads, trust=trust), read_run(Path(run))
     classes = read_date_classes(record["recipe"])
-    return add_predict(network, stretch=read_run_stretch(record), date_classes=classes)
+    return add_predict(network, stretch=read_run_stretch(record), bands=read_run_bands(record), date_classes=classes)
 
 
 load = load_model

@@ -13,7 +13,7 @@ from semicdvl.detection.detectors.date_classes import DateClasses
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.heads import read_heads
 from semicdvl.raster.radiometric_normalisation import Stretch
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, Outputs
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, InputBands, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ class TrainedNetwork(nn.Module):
     stretch: Stretch | None = None
     """How images of more than 8 bits become the grey values that it was trained with; None: it saw 8-bit images."""
 
+    input_bands: InputBands | None = None
+    """The bands that it was trained with, whose values are standardised; None: RGB."""
     date_classes: DateClasses | None = None
     """The classes that its segmentation heads tell apart; None: background and foreground."""
 
@@ -45,7 +47,8 @@ class TrainedNetwork(nn.Module):
 
         Args:
             t1_HWC: date 1, uint8 RGB with values from 0 to 255; for a network that was trained with images of more bits
-                also the values of such an image, which get the stretch of the training.
+                also the values of such an image, which get the stretch of the training; for one that was trained with
+                other bands their values, in the order of `input_bands`.
             t2_HWC: date 2, of the same size.
 
         Returns:
@@ -57,10 +60,7 @@ class TrainedNetwork(nn.Module):
             ConfigError: an image is not uint8 RGB, and not of more bits for a network that knows a stretch; it holds
                 no value above 1; or it is of another size than the other.
         """
-        dates = [
-            (_stretch_values(image_HWC, self.stretch), name) for image_HWC, name in ((t1_HWC, "t1"), (t2_HWC, "t2"))
-        ]
-        images = [check_rgb_image(image_HWC, name) for image_HWC, name in dates]
+        images = [self._check_image(image_HWC, name) for image_HWC, name in ((t1_HWC, "t1"), (t2_HWC, "t2"))]
         if images[0].shape != images[1].shape:
             raise ConfigError(f"predict: t1 is {images[0].shape}, t2 is {images[1].shape}. Give images of one size.")
         dates_BCHW = [self._normalise(image_HWC) for image_HWC in images]
@@ -86,9 +86,18 @@ class TrainedNetwork(nn.Module):
             t1_score_HW=t1_score_HW, t2_score_HW=t2_score_HW,
         )  # fmt: skip
 
-    def _normalise(self, image_HWC: NDArray[np.uint8]) -> Tensor:
-        """Return an image as a batch of one: RGB / 255, normalised with the ImageNet mean and deviation."""
+    def _check_image(self, image_HWC: object, name: str) -> NDArray[Any]:
+        """Return an image that the network can be shown."""
+        if self.input_bands is None:
+            return check_rgb_image(_stretch_values(image_HWC, self.stretch), name)
+        return check_band_image(image_HWC, name, self.input_bands)
+
+    def _normalise(self, image_HWC: NDArray[Any]) -> Tensor:
+        """Return an image as a batch of one: standardised bands, or RGB / 255 by the ImageNet mean and deviation."""
         weight = next(self.parameters())
+        if self.input_bands is not None:
+            standardised_HWC = torch.from_numpy(self.input_bands.standardise(image_HWC))
+            return standardised_HWC.permute(2, 0, 1)[None].to(weight)
         scaled_HWC = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(weight.device).float() / 255
         mean_C, std_C = (torch.tensor(values, device=weight.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
         return ((scaled_HWC - mean_C) / std_C).permute(2, 0, 1)[None].to(weight.dtype)
@@ -128,6 +137,21 @@ def check_rgb_image(image_HWC: object, name: str) -> NDArray[np.uint8]:
     return found
 
 
+def check_band_image(image_HWC: object, name: str, bands: InputBands) -> NDArray[Any]:
+    """Return an image that has the bands of a network.
+
+    Raises:
+        ConfigError: it has not, or holds no numbers.
+    """
+    found = np.asarray(image_HWC)
+    if found.ndim != 3 or found.shape[2] != bands.count or 0 in found.shape or found.dtype.kind not in "iuf":
+        raise ConfigError(
+            f"predict: {name} is an array of shape {found.shape} and type {found.dtype}, but height x width x"
+            f" {bands.describe()} of numbers are needed."
+        )
+    return found
+
+
 def _get_probabilities(logits_BKHW: Tensor) -> NDArray[np.float32]:
     """Return the probabilities KHW of the only image of a batch."""
     probability_KHW: NDArray[np.float32] = logits_BKHW.float().softmax(dim=1)[0].cpu().numpy()
@@ -135,19 +159,24 @@ def _get_probabilities(logits_BKHW: Tensor) -> NDArray[np.float32]:
 
 
 def add_predict(
-    network: nn.Module, *, stretch: Stretch | None = None, date_classes: DateClasses | None = None
+    network: nn.Module,
+    *,
+    stretch: Stretch | None = None,
+    bands: InputBands | None = None,
+    date_classes: DateClasses | None = None,
 ) -> TrainedNetwork:
     """Let a network predict from plain images; it stays the same object, of a class with the same name.
 
     Args:
         network: the network.
         stretch: as `TrainedNetwork.stretch`.
+        bands: as `TrainedNetwork.input_bands`.
         date_classes: the classes of its segmentation heads; None: background and foreground.
     """
     if not isinstance(network, TrainedNetwork):
         network.__class__ = _extend_class(type(network))
     extended = cast(TrainedNetwork, network)
-    extended.stretch, extended.date_classes = stretch, date_classes
+    extended.stretch, extended.input_bands, extended.date_classes = stretch, bands, date_classes
     return extended
 
 

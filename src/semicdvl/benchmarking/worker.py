@@ -19,7 +19,14 @@ from typing import Any
 import torch
 
 from semicdvl.atomic_files import write_json
-from semicdvl.checkpoint import build_untrained_network, load_weights, load_weights_into, read_run, read_run_stretch
+from semicdvl.checkpoint import (
+    build_untrained_network,
+    load_weights,
+    load_weights_into,
+    read_run,
+    read_run_bands,
+    read_run_stretch,
+)
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
@@ -103,13 +110,15 @@ def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
     model = build_untrained_network(recipe.model.model_dump())
     load_weights_into(model, weights, source=newest)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.train.device != "cpu" else "cpu")
+    record = read_run(run)
     pairs = read_split(run / "split.json").test
     return evaluate_network(
         model.eval().to(device),
         pairs,
         device=device,
         label_values=recipe.data.label_values,
-        stretch=read_run_stretch(read_run(run)),
+        stretch=read_run_stretch(record),
+        bands=read_run_bands(record),
         classes=list_scored_classes(recipe),
     ).list_meaningful_scores()
 

@@ -12,6 +12,7 @@ from semicdvl.errors import ConfigError
 from semicdvl.reading.limits import MAX_SEED
 from semicdvl.registry import suggest_nearest
 from semicdvl.types import ClassLegend
+from semicdvl.types.bands import MAX_BANDS, check_band_numbers
 
 
 class ConfigSection(BaseModel):
@@ -56,6 +57,12 @@ class DataConfig(ConfigSection):
         description="meaning of other label values than 0, 1 and 255, such as {0 = 0, 128 = 255, 255 = 1}, or in words"
         " and ranges: '0-127=unchanged,128-255=changed' or {0-127 = 'unchanged', 128-255 = 'changed'}",
     )
+    bands: tuple[int, ...] | None = Field(
+        None,
+        description="bands that the network reads: their number, such as 4, or 1-based numbers, such as [3, 2, 1, 4],"
+        " red, green and blue first; values of any type are kept and standardised by their mean and deviation."
+        " By default red, green and blue, as 8-bit grey values",
+    )
     group: str | None = Field(
         None,
         description="what names the picture of a pair, so that its crops stay on one side of the split: a regular"
@@ -75,6 +82,18 @@ class DataConfig(ConfigSection):
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return given
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _read_bands(cls, given: Any) -> Any:
+        """Read a number of bands as the first ones, and refuse bands that a network cannot read."""
+        numbers = tuple(range(1, given + 1)) if isinstance(given, int) and given <= MAX_BANDS else given
+        if isinstance(numbers, list | tuple) and all(isinstance(number, int) for number in numbers):
+            try:
+                check_band_numbers(tuple(numbers))
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return numbers
 
 
 class PseudoConfig(ConfigSection):
@@ -239,3 +258,24 @@ class Recipe(ConfigSection):
         if stated != len(names):
             raise ValueError(f"model.segmentation_classes = {stated}, but {len(names)} classes are named; leave it out")
         return {**given, "model": {**model, "segmentation_classes": len(names)}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_input(cls, given: Any) -> Any:
+        """Give the network as many bands as are read."""
+        data = given.get("data") if isinstance(given, dict) else None
+        bands = data.get("bands") if isinstance(data, dict) else getattr(data, "bands", None)
+        model = given.get("model", {"name": "siam_light"}) if isinstance(given, dict) else None
+        if not isinstance(bands, int | list | tuple) or not isinstance(model, dict):
+            return given
+        count = bands if isinstance(bands, int) else len(bands)
+        return {**given, "model": {"bands": count, **model}}
+
+    @model_validator(mode="after")
+    def _require_one_number_of_bands(self) -> Recipe:
+        """Refuse a network for other bands than those that are read."""
+        bands = self.model.options.get("bands")
+        wanted = None if self.data.bands is None else len(self.data.bands)
+        if (bands or 3) != (wanted or 3):
+            raise ValueError(f"model.bands = {bands}, but data.bands names {wanted or 'none'}; leave model.bands out")
+        return self

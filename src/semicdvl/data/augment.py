@@ -1,4 +1,4 @@
-"""Augment a pair: its weak and strong training views, on uint8 arrays.
+"""Augment a pair: its weak and strong training views, on uint8 RGB, or on the values of any number of bands.
 
 What is random is *drawn* first (`draw_crop`, `draw_photometric`, `draw_cutmix_box`, from a generator that is handed
 in) and then
@@ -8,13 +8,17 @@ The defaults are the recipe that SemiCDNet's successors share (UniMatch, FixMatc
 Differences: OpenCV and NumPy in place of Pillow; scale is relative to the image's own size (the recipe says "to the
 crop", which is the same for its 256 px tiles; `scale_to="crop"` says so for others too); only the part of the image
 that the crop needs is resized, so a crop's scale is off by at most half a pixel over its side.
+
+Bands other than 8-bit RGB (float32) get brightness, contrast and blur of the strong view, all of them alike: saturation
+and hue are of red, green and blue. Their values are not clipped.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -66,8 +70,8 @@ class CropTransform:
     vflip: bool = False
     quarter_turns: int = 0
 
-    def apply_to_image(self, image_HWC: UInt8Array) -> UInt8Array:
-        """Return the crop of an image HWC: bilinear (by area where it gets much smaller), padding 0."""
+    def apply_to_image(self, image_HWC: NDArray[Any]) -> NDArray[Any]:
+        """Return the crop of an image HWC, of its type: bilinear (by area where it gets much smaller), padding 0."""
         shrink = self.window_px[2] / self.resized_px[0]
         return self._apply(image_HWC, how=cv2.INTER_AREA if shrink > 1.5 else cv2.INTER_LINEAR, padding=0)
 
@@ -81,28 +85,38 @@ class CropTransform:
         valid_HW[: self.resized_px[0], : self.resized_px[1]] = True
         return self._flip_and_rotate(valid_HW.view(np.uint8)).view(np.bool_)
 
-    def _apply(self, source_HWC: UInt8Array, *, how: int, padding: int) -> UInt8Array:
+    def _apply(self, source_HWC: NDArray[Any], *, how: int, padding: int) -> NDArray[Any]:
         """Cut, resize, pad, flip, rotate."""
         row, col, height, width = self.window_px
         part = source_HWC[row : row + height, col : col + width]
         if (height, width) != self.resized_px:
-            resized = cv2.resize(part, self.resized_px[::-1], interpolation=how)
-            part = cast(UInt8Array, resized).reshape(*self.resized_px, -1)
+            part = _by_four_bands(part, lambda four: cv2.resize(four, self.resized_px[::-1], interpolation=how))
         if self.resized_px != (self.size_px, self.size_px):
-            padded = np.full((self.size_px, self.size_px, part.shape[2]), padding, np.uint8)
+            padded = np.full((self.size_px, self.size_px, part.shape[2]), padding, part.dtype)
             padded[: self.resized_px[0], : self.resized_px[1]] = part
             part = padded
         return self._flip_and_rotate(part)
 
-    def _flip_and_rotate(self, source: UInt8Array) -> UInt8Array:
+    def _flip_and_rotate(self, source: NDArray[Any]) -> NDArray[Any]:
         """Flip and rotate; OpenCV flips ten times as fast as a strided copy does."""
         shape = source.shape
         if self.hflip or self.vflip:
-            source = cast(UInt8Array, cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip)))
+            source = cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip))
         if self.quarter_turns:
             codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-            source = cast(UInt8Array, cv2.rotate(source, codes[self.quarter_turns]))
+            source = _by_four_bands(source, lambda four: cv2.rotate(four, codes[self.quarter_turns]))
         return source.reshape(shape)  # OpenCV drops a channel axis of one
+
+
+def _by_four_bands(source: NDArray[Any], change: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
+    """Return an image HWC changed four bands at a time: some functions of OpenCV take no more."""
+    if source.ndim == 2 or source.shape[2] <= 4:
+        changed = np.asarray(change(source))
+        return changed.reshape(*changed.shape[:2], -1)
+    parts = [
+        _by_four_bands(np.ascontiguousarray(source[..., at : at + 4]), change) for at in range(0, source.shape[2], 4)
+    ]
+    return np.concatenate(parts, axis=2)
 
 
 def draw_crop(
@@ -171,15 +185,17 @@ class PhotometricTransform:
     colors: tuple[tuple[str, float], ...] = ()
     blur_sigma_px: float | None = None
 
-    def apply(self, image_HWC: UInt8Array) -> UInt8Array:
-        """Return the transformed image HWC; without any step it is the image itself, not a copy."""
+    def apply(self, image_HWC: NDArray[Any]) -> NDArray[Any]:
+        """Return the transformed image HWC, uint8 RGB or float32 bands; without any step it is the image itself."""
+        steps: Mapping[str, _ColorStep] = _COLOR_STEPS if image_HWC.dtype == np.uint8 else _BAND_STEPS
         for name, amount in self.colors:
-            image_HWC = _COLOR_STEPS[name](image_HWC, amount)
+            if name in steps:
+                image_HWC = steps[name](image_HWC, amount)
         if self.blur_sigma_px is not None:
             # Three sigma on either side contain 99.7 % of the weight.
             reach = max(1, math.ceil(3 * self.blur_sigma_px))
             blurred = cv2.GaussianBlur(image_HWC, (2 * reach + 1, 2 * reach + 1), self.blur_sigma_px)
-            image_HWC = cast(UInt8Array, blurred)
+            image_HWC = np.asarray(blurred)
         return image_HWC
 
 
@@ -227,7 +243,27 @@ def _apply_colour_matrix(image_HWC: UInt8Array, mix_CC: NDArray[np.float64], off
     return cast(UInt8Array, cv2.transform(image_HWC, affine_C4))
 
 
-_COLOR_STEPS = {"brightness": _brightness, "contrast": _contrast, "saturation": _saturation, "hue": _hue}
+_ColorStep = Callable[[NDArray[Any], float], NDArray[Any]]
+_COLOR_STEPS: dict[str, _ColorStep] = {
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "saturation": _saturation,
+    "hue": _hue,
+}
+
+
+def _scale_bands(image_HWC: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Scale all values of all bands."""
+    return np.asarray(image_HWC * np.float32(factor))
+
+
+def _spread_bands(image_HWC: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Scale the difference of each band from its mean in the image."""
+    mean_C = image_HWC.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    return np.asarray((image_HWC - mean_C) * np.float32(factor) + mean_C)
+
+
+_BAND_STEPS: dict[str, _ColorStep] = {"brightness": _scale_bands, "contrast": _spread_bands}
 
 
 # ------------------------------------------------------------------------------------------------ CutMix

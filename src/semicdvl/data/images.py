@@ -33,7 +33,7 @@ from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_me
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.limits import MAX_PICTURE_PX
 from semicdvl.reading.regular_files import require_file_or_folder
-from semicdvl.types import ClassLegend
+from semicdvl.types import ClassLegend, InputBands
 
 UInt8Array = NDArray[np.uint8]
 """An image HWC, or one or several class maps, HW or HWC."""
@@ -52,7 +52,10 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.Decompressio
 _TO_8_BIT = (
     "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
 )
-_TO_RGB = "Write its red, green and blue bands, e.g. `gdal_translate -b RED -b GREEN -b BLUE IN OUT`"
+_TO_RGB = (
+    "Let the network read them all with data.bands, or write its red, green and blue bands, e.g. `gdal_translate -b RED"
+    " -b GREEN -b BLUE IN OUT`"
+)
 
 
 # ------------------------------------------------------------------------------------------------ images
@@ -100,13 +103,13 @@ def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any
         InputError: as of `read_rgb`.
     """
     with open_image_raster(path) as raster:
-        window = _find_raster_window(path, raster, window_px)
+        window = find_raster_window(path, raster, window_px)
         if raster.count not in (1, 3, 4):
             raise InputError(path, f"has {raster.count} bands, but 8-bit RGB is needed", _TO_RGB)
         tags = raster.colorinterp
         coloured = all(colour in tags for colour in RGB_TAGS)
         bands = [tags.index(colour) + 1 for colour in RGB_TAGS] if coloured else [1, 2, 3][: raster.count]
-        stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(bands, window=window))
+        stored_CHW: NDArray[Any] = decode_raster(path, lambda: raster.read(bands, window=window))
         if tags[0] == ColorInterp.palette and raster.count == 1:
             return look_up_colours(raster, stored_CHW[0])
         scaling = BandScaling.read(raster, bands)
@@ -148,12 +151,12 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
         return None
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
-            alpha_HW = _decode(path, lambda: np.array(turn_upright(picture).getchannel("A")))
+            alpha_HW = decode_raster(path, lambda: np.array(turn_upright(picture).getchannel("A")))
         opaque_HW = _cut_window(path, alpha_HW, window_px) > 0
     else:
         with open_image_raster(path) as raster:
-            window = _find_raster_window(path, raster, window_px)
-            opaque_HW = _decode(path, lambda: _read_raster_opaque(raster, window))
+            window = find_raster_window(path, raster, window_px)
+            opaque_HW = decode_raster(path, lambda: _read_raster_opaque(raster, window))
     return None if opaque_HW.all() else opaque_HW
 
 
@@ -180,7 +183,7 @@ def _may_hide(path: Path) -> bool:
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
             has_alpha = picture.mode in ("LA", "PA", "RGBA")
-            return has_alpha and not are_many_values(_decode(path, lambda: np.array(picture.getchannel("A"))))
+            return has_alpha and not are_many_values(decode_raster(path, lambda: np.array(picture.getchannel("A"))))
     with open_image_raster(path) as raster:
         roles = raster.colorinterp
         if ColorInterp.alpha in roles:
@@ -194,7 +197,7 @@ def _read_pillow_rgb(path: Path) -> UInt8Array:
     with _open_picture(path) as picture:
         if picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16:
             raise InputError(path, "holds more than 8 bits per band, but 8-bit RGB is needed", _TO_8_BIT)
-        return _decode(path, lambda: _to_rgb(picture))
+        return decode_raster(path, lambda: _to_rgb(picture))
 
 
 def _to_rgb(picture: Image.Image) -> UInt8Array:
@@ -246,10 +249,10 @@ def read_stored_label(path: Path, *, window_px: WindowPx | None = None) -> Store
     if path.suffix.lower() in PILLOW_SUFFIXES:
         assert window_px is None, "pictures are decoded as a whole"
         with _open_picture(path) as picture:
-            return _decode(path, lambda: read_stored_picture(path, picture))
+            return decode_raster(path, lambda: read_stored_picture(path, picture))
     with open_image_raster(path) as raster:
-        window = _find_raster_window(path, raster, window_px)
-        return _decode(path, lambda: read_stored_raster(path, raster, window))
+        window = find_raster_window(path, raster, window_px)
+        return decode_raster(path, lambda: read_stored_raster(path, raster, window))
 
 
 # ------------------------------------------------------------------------------------------------ cache
@@ -264,17 +267,33 @@ class ImageCache:
         cached_bytes: what is kept.
         label_values: as in `read_mask`.
         stretch: as in `read_rgb`.
+        bands: that are read in place of RGB, as `band_images.read_filled_bands` does; None: RGB.
     """
 
     RECENT = 6
 
     def __init__(
-        self, max_bytes: int, *, label_values: Mapping[int, int] | None = None, stretch: Stretch | None = None
+        self,
+        max_bytes: int,
+        *,
+        label_values: Mapping[int, int] | None = None,
+        stretch: Stretch | None = None,
+        bands: InputBands | None = None,
     ) -> None:
-        """Create an empty cache of at most `max_bytes`; the others as in `read_mask` and `read_rgb`."""
-        self.max_bytes, self.cached_bytes, self.label_values, self.stretch = max_bytes, 0, label_values, stretch
-        self._kept: dict[Hashable, UInt8Array] = {}
-        self._recent: OrderedDict[Hashable, UInt8Array] = OrderedDict()
+        """Create an empty cache of at most `max_bytes`; the others are its attributes."""
+        self.max_bytes, self.cached_bytes = max_bytes, 0
+        self.label_values, self.stretch, self.bands = label_values, stretch, bands
+        self._kept: dict[Hashable, NDArray[Any]] = {}
+        self._recent: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+
+    def read_image(self, path: Path, window_px: WindowPx | None = None) -> NDArray[Any]:
+        """Return what the network sees of an image: RGB, or `bands`; the array is shared, don't write into it."""
+        if self.bands is None:
+            return self.read_rgb(path, window_px)
+        from semicdvl.data.band_images import read_filled_bands
+
+        bands = self.bands
+        return self.get_or_read(("bands", path, window_px), lambda: read_filled_bands(path, bands, window_px=window_px))
 
     def read_rgb(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
         """Return what the function `read_rgb` returns; the array is shared, don't write into it."""
@@ -305,7 +324,7 @@ class ImageCache:
             ("classes", path, legend, window_px), lambda: read_classes(path, legend, window_px=window_px)
         )
 
-    def get_or_read(self, key: Hashable, read: Callable[[], UInt8Array]) -> UInt8Array:
+    def get_or_read(self, key: Hashable, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return the array of a key, or read and keep it: permanently while the budget lasts, else among the recent."""
         array = self._kept.get(key)
         if array is None:
@@ -347,7 +366,7 @@ def _too_large_error(path: Path) -> InputError:
     )
 
 
-def _decode(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
+def decode_raster(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
     """Run a decoder, as `InputError` where that fails."""
     try:
         return decode()
@@ -370,7 +389,7 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
 
 
-def _find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
+def find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
     """Return a window as rasterio wants it, None for the whole raster; what is read at once has a limit."""
     height, width = (raster.height, raster.width) if window_px is None else window_px[2:]
     pixels = height * width

@@ -77,7 +77,7 @@ def load_train_batches(  # noqa: PLR0913  one call says all that determines the 
     check_split(split, needs_labelled=labelled_batch > 0, needs_unlabelled=unlabelled_batch > 0, options=options)
     workers = _limit_workers(workers)
     budget = options.cache_bytes // max(workers, 1)
-    cache = ImageCache(budget, label_values=options.label_values, stretch=options.stretch)
+    cache = ImageCache(budget, label_values=options.label_values, stretch=options.stretch, bands=options.bands)
     samples = BatchBuilder(crop_px=crop_px, seed=seed, vlm=vlm, options=options, cache=cache)
     dataset = _TrainBatches(
         samples, split.labelled, unlabelled, labelled_batch=labelled_batch, unlabelled_batch=unlabelled_batch
@@ -109,8 +109,11 @@ def check_split(
         )
     if not options.check_files:
         return None
-    changed_frac = check_all_pair_files(labelled, label_values=options.label_values, read_classes=options.with_classes)
-    check_all_pair_files(unlabelled if needs_unlabelled else (), read_masks=False)
+    numbers = None if options.bands is None else options.bands.numbers
+    changed_frac = check_all_pair_files(
+        labelled, label_values=options.label_values, read_classes=options.with_classes, bands=numbers
+    )
+    check_all_pair_files(unlabelled if needs_unlabelled else (), read_masks=False, bands=numbers)
     return changed_frac
 
 
@@ -203,8 +206,11 @@ class _WholePairs(Dataset[LabelledBatch]):
             for each in read
         ]
         label_BHW = torch.from_numpy(np.stack(labels).astype(np.int64))
-        images = stack_images([each.t1_HWC for each in read]), stack_images([each.t2_HWC for each in read])
-        return LabelledBatch(*images, label_BHW, classes=self._read_classes(index) if self.with_classes else None)
+        t1_BCHW = stack_images([each.t1_HWC for each in read], self.cache.bands)
+        t2_BCHW = stack_images([each.t2_HWC for each in read], self.cache.bands)
+        return LabelledBatch(
+            t1_BCHW, t2_BCHW, label_BHW, classes=self._read_classes(index) if self.with_classes else None
+        )
 
     def _read_classes(self, index: int) -> ClassTargets:
         """Read the true classes of one group."""

@@ -1,6 +1,7 @@
 """Check pairs before hours are spent on them: that files exist, fit each other and hold labels to learn from.
 
-Images of more than 8 bits get one stretch for all pairs and both dates. A network learns from the grey values that it
+Bands other than RGB keep their values, and are standardised by the mean and the deviation of the training images. RGB
+images of more than 8 bits get one stretch for all pairs and both dates. A network learns from the grey values that it
 gives, so the run keeps it, and whoever applies the network uses the same one.
 """
 
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
+from semicdvl.data.band_images import count_bands, read_bands, require_bands
 from semicdvl.data.images import (
     PILLOW_SUFFIXES,
     ImageCache,
     holds_deep_values,
     open_image_raster,
     read_image_size,
+    read_opaque,
     read_values,
 )
 from semicdvl.data.pairs import read_class_maps, read_label, require_same_size
@@ -25,7 +29,7 @@ from semicdvl.errors import DataError, InputError
 from semicdvl.raster.io.pair_stretch import measure_stretch
 from semicdvl.raster.io.views.sentinel_values import find_sentinels
 from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
-from semicdvl.types import IGNORE, PairFiles
+from semicdvl.types import IGNORE, InputBands, PairFiles
 
 MAX_OFFSET_PX = 1.0
 """Two GeoTIFFs of a pair whose corners are farther apart than this don't show the same ground."""
@@ -33,15 +37,22 @@ MAX_MEASURED_PAIRS, MAX_SAMPLE_PX = 64, 128
 """A stretch is measured on so many pairs, spread over the list, of at most so many pixels on a side."""
 
 
-def check_pair_files(pair: PairFiles) -> None:
+def check_pair_files(pair: PairFiles, *, bands: Sequence[int] | None = None) -> None:
     """Check from the headers alone that a pair's files exist, are images and cover the same ground.
 
+    Args:
+        pair: what is checked.
+        bands: 1-based numbers of the bands that are read; None: red, green and blue.
+
     Raises:
-        InputError: a file is missing or no image, sizes differ, or two GeoTIFFs (labels included) are more than a pixel
+        InputError: a file is missing or no image, sizes differ, a band is missing or the dates have different numbers
+            of bands, or two GeoTIFFs (labels included) are more than a pixel
             apart, or one is stored from south to north and the other not.
     """
     size = read_image_size(pair.before)
     require_same_size(pair.after, read_image_size(pair.after), pair.before, size)
+    if bands is not None:
+        _require_same_bands(pair, bands)
     labels = (*((pair.label,) if pair.label else ()), *(pair.classes.files if pair.classes else ()))
     for path in labels:
         require_same_size(path, read_image_size(path), pair.before, size)
@@ -57,6 +68,7 @@ def check_all_pair_files(
     read_masks: bool = True,
     require_changes: bool = True,
     read_classes: bool = False,
+    bands: Sequence[int] | None = None,
     cache_bytes: int = 2**28,
 ) -> float | None:
     """Check the headers of all pairs, and all masks if they are used.
@@ -67,6 +79,7 @@ def check_all_pair_files(
         read_masks: also read the label files.
         require_changes: with `read_masks`: some pixel must be labelled as changed.
         read_classes: also read the class maps of both dates.
+        bands: as in `check_pair_files`.
         cache_bytes: memory for decoded masks.
 
     Returns:
@@ -82,7 +95,7 @@ def check_all_pair_files(
     for pair in pairs:
         files = (pair.before, pair.after, pair.label, *(pair.classes.files if pair.classes else ()))
         if files not in checked:  # the crops of a tile share its files
-            check_pair_files(pair)
+            check_pair_files(pair, bands=bands)
             checked.add(files)
         if read_classes:
             read_class_maps(pair, cache=cache)
@@ -97,6 +110,18 @@ def check_all_pair_files(
             " Label more pairs, or use another seed for the split."
         )
     return changed_px / labelled_px if labelled_px else None
+
+
+def _require_same_bands(pair: PairFiles, bands: Sequence[int]) -> None:
+    """Raise if an image lacks a band, or the dates of a pair have different numbers of bands."""
+    before, after = count_bands(pair.before), count_bands(pair.after)
+    if before != after:
+        raise InputError(
+            pair.after,
+            f"has {after} bands, but {pair.before.name} of the same pair has {before}",
+            "Both dates of a pair must have the same bands in the same order",
+        )
+    require_bands(pair.before, bands)
 
 
 def _require_same_ground(first: Path, second: Path) -> None:
@@ -117,6 +142,40 @@ def _measure_offset_px(before: rasterio.io.DatasetReader, after: rasterio.io.Dat
     corners = np.array([[0, after.width], [0, after.height], [1, 1]], dtype=np.float64)
     to_map, from_map = (np.array(raster.transform).reshape(3, 3) for raster in (after, before))
     return float(np.abs(np.linalg.solve(from_map, to_map @ corners) - corners).max())
+
+
+# ------------------------------------------------------------------------------------------------ other bands than RGB
+def measure_pairs_bands(pairs: Sequence[PairFiles], numbers: Sequence[int]) -> InputBands:
+    """Measure mean and standard deviation of bands on both dates of pairs; hidden ground does not count.
+
+    Args:
+        pairs: those that are trained on.
+        numbers: 1-based numbers of the bands.
+
+    Raises:
+        InputError: a file is missing or broken, lacks a band, or the pairs show nothing.
+    """
+    chosen = _spread_over(pairs)
+    read = (_read_visible_values(path, pair, numbers) for pair in chosen for path in (pair.before, pair.after))
+    images = [(len(values_NC), values_NC.mean(axis=0), values_NC.var(axis=0)) for values_NC in read if len(values_NC)]
+    if not images:
+        raise InputError(chosen[0].before, "shows nothing, as all training images do", "Check their no-data values")
+    counts_I, means_IC, variances_IC = (np.array(of_images) for of_images in zip(*images, strict=True))
+    mean_C = np.average(means_IC, axis=0, weights=counts_I)
+    std_C = np.sqrt(np.average(variances_IC + (means_IC - mean_C) ** 2, axis=0, weights=counts_I))
+    std_C[std_C == 0] = 1.0  # a constant band says nothing, whatever it is divided by
+    return InputBands(tuple(numbers), tuple(mean_C.tolist()), tuple(std_C.tolist()))
+
+
+def _read_visible_values(path: Path, pair: PairFiles, numbers: Sequence[int]) -> NDArray[np.float64]:
+    """Return the values NC of an image, or of the pair's window of it, where it shows something, decimated."""
+    values_HWC = read_bands(path, numbers, window_px=pair.window_px)
+    visible_HW = np.isfinite(values_HWC).all(axis=2)
+    opaque_HW = read_opaque(path, window_px=pair.window_px)
+    if opaque_HW is not None:
+        visible_HW &= opaque_HW
+    step = max(1, max(visible_HW.shape) // MAX_SAMPLE_PX)
+    return np.asarray(values_HWC[::step, ::step][visible_HW[::step, ::step]], np.float64)
 
 
 # ------------------------------------------------------------------------------------------------ more than 8 bits

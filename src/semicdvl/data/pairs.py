@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,13 @@ from semicdvl.types import IGNORE, PairFiles
 
 
 class PairArrays(NamedTuple):
-    """One pair, decoded: two uint8 RGB images HWC and the mask HW of 0, 1 and IGNORE (None without a label)."""
+    """One pair, decoded: two images HWC and the mask HW of 0, 1 and IGNORE (None without a label).
 
-    t1_HWC: UInt8Array
-    t2_HWC: UInt8Array
+    The images are uint8 RGB; from a cache with `bands` they hold these in physical values.
+    """
+
+    t1_HWC: NDArray[Any]
+    t2_HWC: NDArray[Any]
     label_HW: UInt8Array | None
 
 
@@ -48,7 +51,7 @@ def read_pair(
         InputError: a file is missing, broken, not 8-bit RGB, holds unknown label values, or the sizes differ.
     """
     source = cache or ImageCache(0, label_values=label_values)
-    t1_HWC, t2_HWC = source.read_rgb(pair.before, pair.window_px), source.read_rgb(pair.after, pair.window_px)
+    t1_HWC, t2_HWC = source.read_image(pair.before, pair.window_px), source.read_image(pair.after, pair.window_px)
     require_same_size(pair.after, t2_HWC.shape[:2], pair.before, t1_HWC.shape[:2])
     return PairArrays(t1_HWC, t2_HWC, read_known_label(pair, cache=source) if with_label else None)
 

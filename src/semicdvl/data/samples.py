@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.types import (
     IGNORE,
     ClassTargets,
+    InputBands,
     LabelledBatch,
     PairFiles,
     UnlabelledBatch,
@@ -48,6 +49,7 @@ class LoaderOptions:
         cutmix: boxes of the strong view.
         label_values: as in `images.read_mask`.
         stretch: as in `images.read_rgb`.
+        bands: that are read in place of RGB; None: RGB.
         unlabelled_includes_labelled: labelled pairs are also used as unlabelled ones (published lists: no).
         vlm_for_labelled: labelled batches have the VLM's labels, too.
         with_classes: labelled batches have the true classes of both dates.
@@ -65,6 +67,7 @@ class LoaderOptions:
     cutmix: CutMixSettings = field(default_factory=CutMixSettings)
     label_values: Mapping[int, int] | None = None
     stretch: Stretch | None = None
+    bands: InputBands | None = None
     unlabelled_includes_labelled: bool = False
     vlm_for_labelled: bool = True
     with_classes: bool = False
@@ -81,7 +84,7 @@ class LoaderOptions:
 class _PairViews:
     """One unlabelled pair in all views: images HWC (weak, then each strong view, both dates of each) and boxes."""
 
-    images: list[UInt8Array]
+    images: list[NDArray[Any]]
     valid_HW: NDArray[np.bool_]
     boxes: list[NDArray[np.bool_]]
     maps_HWC: UInt8Array  # the true label, then the VLM's labels where there are some
@@ -113,16 +116,16 @@ class BatchBuilder:
             arrays = read_pair(pair, cache=self.cache)
             assert arrays.label_HW is not None  # checked by `load_train_batches`
             crop = self._draw_crop(arrays, rng)
-            t1.append(crop.apply_to_image(arrays.t1_HWC))
-            t2.append(crop.apply_to_image(arrays.t2_HWC))
+            t1.append(self._crop_image(crop, arrays.t1_HWC))
+            t2.append(self._crop_image(crop, arrays.t2_HWC))
             classes = read_class_maps(pair, cache=self.cache) if self.options.with_classes else ()
             layers = [arrays.label_HW, self._read_vlm_maps(pair, arrays, with_vlm=with_vlm), *classes]
             maps.append(crop.apply_to_masks(np.dstack(layers)))
         label_BHW, *others = _stack_class_maps(maps)
         vlm, truth = (others[:3], others[3:]) if with_vlm else ([], others)
         return LabelledBatch(
-            stack_images(t1),
-            stack_images(t2),
+            stack_images(t1, self.cache.bands),
+            stack_images(t2, self.cache.bands),
             label_BHW,
             VLMTargets(*vlm) if vlm else None,
             ClassTargets(*truth) if truth else None,
@@ -131,13 +134,17 @@ class BatchBuilder:
     def build_empty_labelled(self) -> LabelledBatch:
         """Return a batch of no labelled pairs."""
         size_px = (self.crop_px, self.crop_px)
-        no_image_BCHW = torch.zeros((0, 3, *size_px), dtype=torch.uint8)
+        bands, kind = (3, torch.uint8) if self.cache.bands is None else (self.cache.bands.count, torch.float32)
+        no_image_BCHW = torch.zeros((0, bands, *size_px), dtype=kind)
         return LabelledBatch(no_image_BCHW, no_image_BCHW, torch.zeros((0, *size_px), dtype=torch.int64))
 
     def build_unlabelled(self, drawn: DrawnPairs, *, with_truth: bool) -> UnlabelledBatch:
         """Augment unlabelled pairs in all views and stack them."""
         views = [self._draw_views(pair, rng, with_truth=with_truth) for pair, rng in drawn]
-        images = [stack_images(same_view) for same_view in zip(*(each.images for each in views), strict=True)]
+        images = [
+            stack_images(same_view, self.cache.bands)
+            for same_view in zip(*(each.images for each in views), strict=True)
+        ]
         weak_t1, weak_t2, strong_t1, strong_t2, *second = images
         boxes = zip(*(each.boxes for each in views), strict=True)
         box_BHW, *second_box = (torch.from_numpy(np.stack(same_view)) for same_view in boxes)
@@ -160,7 +167,7 @@ class BatchBuilder:
         """Augment one pair in all views."""
         arrays = read_pair(pair, cache=self.cache, with_label=with_truth)
         crop = self._draw_crop(arrays, rng)
-        weak = [crop.apply_to_image(arrays.t1_HWC), crop.apply_to_image(arrays.t2_HWC)]
+        weak = [self._crop_image(crop, arrays.t1_HWC), self._crop_image(crop, arrays.t2_HWC)]
         images, boxes = list(weak), []
         for _ in range(
             self.options.strong_views
@@ -177,7 +184,12 @@ class BatchBuilder:
             valid_HW = valid_HW & (crop.apply_to_masks(opaque_HW.astype(np.uint8)[..., None])[..., 0] == 1)
         return _PairViews(images, valid_HW, boxes, crop.apply_to_masks(maps_HWC))
 
-    def _draw_strong_view(self, weak: Sequence[UInt8Array], rng: np.random.Generator) -> list[UInt8Array]:
+    def _crop_image(self, crop: CropTransform, image_HWC: NDArray[Any]) -> NDArray[Any]:
+        """Return the crop of an image; bands other than RGB become float32, so that they are augmented unrounded."""
+        cropped_HWC = crop.apply_to_image(image_HWC)
+        return cropped_HWC if self.cache.bands is None else cropped_HWC.astype(np.float32)
+
+    def _draw_strong_view(self, weak: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
         """Return a strong view of both dates."""
         transforms = [draw_photometric(self.options.strong, rng=rng) for _ in weak]
         if self.options.strong.paired:
@@ -211,8 +223,13 @@ class BatchBuilder:
         return np.stack([labels.change_HW, labels.t1_HW, labels.t2_HW], -1)
 
 
-def stack_images(images: Sequence[UInt8Array]) -> Tensor:
-    """Stack images to uint8 BCHW, in channels-last memory format (as they are decoded, and fastest to convolve)."""
+def stack_images(images: Sequence[NDArray[Any]], bands: InputBands | None = None) -> Tensor:
+    """Stack images to uint8 BCHW, in channels-last memory format (as they are decoded, and fastest to convolve).
+
+    Values of `bands` are standardised, and float32.
+    """
+    if bands is not None:
+        images = [bands.standardise(image_HWC) for image_HWC in images]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.data.band_images import has_further_bands, read_bands
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.images import IMAGE_SUFFIXES, holds_deep_values, read_image_size, read_rgb, read_values
 from semicdvl.data.splits import count_leaks, find_leaking_pairs, is_origin_known
@@ -209,10 +210,15 @@ def _hash_pairs(pairs: Sequence[PairFiles]) -> Iterable[NDArray[np.uint64]]:
 
 def _read_content(pair: PairFiles) -> NDArray[np.uint8]:
     """Return the first date of a pair as bytes HWC; equal values are equal bytes, whatever image they are in."""
-    if not holds_deep_values(pair.before):
+    if not holds_deep_values(pair.before) and not has_further_bands(pair.before):
         return read_rgb(pair.before, window_px=pair.window_px)
-    values_HWC = read_values(pair.before, window_px=pair.window_px).astype(np.float32)
-    mixed_HWC = values_HWC.view(np.uint32) * np.uint32(2_654_435_761)  # Knuth's multiplicative hash: all bits count
+    if has_further_bands(pair.before):
+        values_HWC = read_bands(pair.before, (1, 2, 3), window_px=pair.window_px)
+    else:
+        values_HWC = read_values(pair.before, window_px=pair.window_px)
+    mixed_HWC = values_HWC.astype(np.float32).view(np.uint32) * np.uint32(
+        2_654_435_761
+    )  # Knuth's multiplicative hash: all bits count
     return (mixed_HWC >> np.uint32(24)).astype(np.uint8)
 
 

@@ -102,25 +102,39 @@ def choose_least_area(config: DetectionConfig, detector: Detector, *, gsd_m: flo
 
 
 def follow_detector(config: DetectionConfig, detector: Detector) -> DetectionConfig:
-    """Return the settings with the stretch that the detector was made with, unless the user gave one."""
-    if detector.stretch is None or config.stretch != "auto":
-        return config
-    return replace(config, stretch=detector.stretch)
+    """Return the settings with the stretch and the bands that the detector was made with, unless the user gave them."""
+    if detector.stretch is not None and config.stretch == "auto":
+        config = replace(config, stretch=detector.stretch)
+    if detector.bands is not None and config.bands is None:
+        config = replace(config, bands=detector.bands)
+    return config
 
 
 def check_config(config: DetectionConfig, detector: Detector) -> None:
     """Refuse settings whose fault would otherwise show only at the end of a long run.
 
     Raises:
-        ConfigError: an unknown vector format, or more bands than the detector accepts.
+        ConfigError: an unknown vector format, more bands than the detector accepts, or another number of bands than it
+            was trained with.
         MissingExtraError: a vector format that needs an optional package.
     """
     for kind in config.polygons:
         get_vector_format(Path(f"changes.{kind}"))
     for bands in (config.bands or (), config.after_bands or ()):
-        if detector.max_bands is not None and len(bands) > detector.max_bands:
+        if detector.bands is not None and bands:
+            _require_trained_number(bands, detector.bands, name=detector.name)
+        elif detector.max_bands is not None and len(bands) > detector.max_bands:
             listed = ",".join(map(str, bands))
             raise ConfigError(
                 f"{detector.name} accepts {detector.max_bands} bands (red, green and blue), but {len(bands)} were "
                 f"given ({listed}). Name {detector.max_bands} bands."
             )
+
+
+def _require_trained_number(bands: tuple[int, ...], trained: tuple[int, ...], *, name: str) -> None:
+    """Raise `ConfigError` for another number of bands than a network was trained with."""
+    if len(bands) != len(trained):
+        raise ConfigError(
+            f"{name} was trained with {len(trained)} bands ({','.join(map(str, trained))}), but {len(bands)} were given"
+            f" ({','.join(map(str, bands))}). Name {len(trained)} bands, in the order of the training."
+        )

@@ -34,6 +34,7 @@ from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import PairTileReader, TileExecutor, run_tiles
 from semicdvl.detection.tiles.tile_store import TileStore, WriterT
 from semicdvl.raster.io.inputs import ImageInput
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import Tiling, plan_tiles
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.types import Detector
@@ -169,6 +170,11 @@ class _DetectionRun:
         return self.fingerprint.config.gsd_m or self.checked.pair.gsd_m
 
     @cached_property
+    def tile_pair(self) -> RasterPair:
+        """The pair as the detector reads it."""
+        return self.checked.pair.read_exactly() if self.detector.reads_values else self.checked.pair
+
+    @cached_property
     def tiling(self) -> Tiling:
         """How the raster is cut into tiles."""
         config = self.fingerprint.config
@@ -176,7 +182,7 @@ class _DetectionRun:
 
     def prepare_detector(self) -> Detector:
         """Show the detector the whole pair, where it needs that, and return it."""
-        tiles = PairTileReader(self.checked.pair, tile_px=self.fingerprint.config.tile_px, gsd_m=self.gsd_m)
+        tiles = PairTileReader(self.tile_pair, tile_px=self.fingerprint.config.tile_px, gsd_m=self.gsd_m)
         with self.console.status("reading the whole pair"):
             self.detector = self.detector.prepare(tiles)
         if self.fingerprint.config.min_area_m2 is not None:
@@ -187,7 +193,7 @@ class _DetectionRun:
         """Run the detector over all tiles that the store does not have yet."""
         compute = None if self.executor is None else self.executor.bind(self.detector, gsd_m=self.gsd_m)
         self.resumed_tiles = run_tiles(
-            store, self.checked.pair, self.detector, gsd_m=self.gsd_m, console=self.console, compute=compute
+            store, self.tile_pair, self.detector, gsd_m=self.gsd_m, console=self.console, compute=compute
         )
         self.clock.end_stage("detect")
 

@@ -12,14 +12,17 @@ A network with parts that only training needs has `drop_train_heads()`, which re
 that measures in metres has `set_ground_sampling(gsd_m)`, one that cannot be compiled says why in `untraceable`.
 
 Images are RGB, normalised with the ImageNet mean and deviation, and of any size; the outputs have the input's size.
+Every network also takes the option `bands`: more of them, standardised, see `models.common.bands`. A builder that has
+an option of that name is handed it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from semicdvl.models.common.size_check import refuse_giant
-from semicdvl.registry import build_part
+from semicdvl.registry import USER, Origin, build_part, list_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +55,10 @@ def list_models() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+BANDS_OPTION = "bands"
+"""Option of every network: how many bands its images have; 3 if it is not given."""
+
+
 def create_model(name: str, **options: Any) -> nn.Module:
     """Build a network by its name.
 
@@ -61,13 +68,28 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
     Args:
         name: a name of `list_models()`, or `package.module:builder` for a network of your own.
-        options: keyword arguments of its builder, such as `backbone` and `pretrained`.
+        options: keyword arguments of its builder, such as `backbone` and `pretrained`; and `bands`, which every network
+            takes: how many its images have.
 
     Raises:
         ConfigError: an unknown name or option, or a value out of range.
         MissingExtraError: the package with the pretrained weights is not installed.
         InputError: a weights file is missing or does not fit.
     """
-    refuse_giant(name, options, lambda: build_part("model", name, MODELS, dict(options)))
-    model: nn.Module = build_part("model", name, MODELS, options)
+    model: nn.Module = build_model(name, options)
     return model
+
+
+def build_model(name: str, options: Mapping[str, Any], *, origin: Origin = USER) -> Any:
+    """Build a network and widen it to its bands; `origin` says whose name it is. Errors as `create_model`."""
+    own, bands = dict(options), None
+    if BANDS_OPTION in own and BANDS_OPTION not in list_options("model", name, MODELS, origin=origin):
+        bands = own.pop(BANDS_OPTION)
+    place = "" if origin.file is None else f"{origin.file}: "
+    refuse_giant(name, own, lambda: build_part("model", name, MODELS, dict(own), origin=origin), place=place)
+    network = build_part("model", name, MODELS, own, origin=origin)
+    if bands is None:
+        return network
+    from semicdvl.models.common.bands import widen_input
+
+    return widen_input(network, bands, name=name)

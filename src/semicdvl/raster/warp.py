@@ -92,13 +92,13 @@ def find_source_window(
 
 
 def warp_window(
-    image_HWC: NDArray[np.uint8],
+    image_HWC: NDArray[Any],
     valid_HW: NDArray[np.bool_],
     offsets_2HW: NDArray[np.float64],
     *,
     row: float,
     col: float,
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Resample an image (cubic) at the pixels of a window plus their displacements.
 
     Args:
@@ -117,4 +117,4 @@ def warp_window(
     valid = cv2.remap(
         valid_HW.astype(np.uint8) * 255, cols_HW, rows_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
-    return np.asarray(warped, np.uint8), np.asarray(valid) == 255
+    return np.asarray(warped, image_HWC.dtype), np.asarray(valid) == 255

@@ -27,7 +27,12 @@ def move_to_device(batch: BatchPartT, device: torch.device) -> BatchPartT:
 
 
 def normalise_images(images_BCHW: Tensor) -> Tensor:
-    """Return uint8 RGB images as float, normalised with ImageNet mean and standard deviation, channels last."""
+    """Return uint8 RGB images as float, normalised with ImageNet mean and standard deviation, channels last.
+
+    Images of floating point are bands that were standardised when they were read: they stay as they are.
+    """
+    if images_BCHW.is_floating_point():
+        return images_BCHW
     mean = images_BCHW.new_tensor(IMAGENET_MEAN, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
     std = images_BCHW.new_tensor(IMAGENET_STD, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
     return ((images_BCHW.float() - mean) / std).contiguous(memory_format=torch.channels_last)

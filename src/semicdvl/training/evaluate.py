@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from semicdvl.checkpoint import load_network, read_run, read_run_stretch
+from semicdvl.checkpoint import load_network, read_run, read_run_bands, read_run_stretch
 from semicdvl.config import DataConfig
 from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.images import ImageCache
@@ -28,7 +28,7 @@ from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
-from semicdvl.types import IGNORE, LabelledBatch, Outputs, PairFiles
+from semicdvl.types import IGNORE, InputBands, LabelledBatch, Outputs, PairFiles
 
 LabelValues = Mapping[int, int] | None
 CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts, TransitionObjectCounts)
@@ -128,6 +128,7 @@ def evaluate_network(
     device: torch.device,
     label_values: LabelValues = None,
     stretch: Stretch | None = None,
+    bands: InputBands | None = None,
     processes: ProcessGroup | None = None,
     classes: tuple[str, ...] = (),
 ) -> PairSetCounts:
@@ -139,6 +140,7 @@ def evaluate_network(
         device: where to compute.
         label_values: as in `data.images.read_mask`.
         stretch: as in `data.images.read_rgb`: that of the run.
+        bands: those of the run; None: RGB.
         processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
         classes: names of the classes of its segmentation heads, if they are to be scored, too.
 
@@ -149,7 +151,7 @@ def evaluate_network(
     check_class_names(pairs, classes)
     pixels, objects, of_classes = ConfusionCounts(), ObjectCounts(), _start_class_counts(classes)
     changed_objects = TransitionObjectCounts()
-    cache = ImageCache(0, label_values=label_values, stretch=stretch)
+    cache = ImageCache(0, label_values=label_values, stretch=stretch, bands=bands)
     for batch in _predict_batches(model, processes.take_share(pairs), device=device, cache=cache, classes=classes):
         for predicted_HW, label_HW in zip(batch.change_BHW, batch.label_BHW, strict=True):
             pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
@@ -168,6 +170,7 @@ def build_validator(
     processes: ProcessGroup,
     label_values: LabelValues = None,
     stretch: Stretch | None = None,
+    bands: InputBands | None = None,
     classes: tuple[str, ...] = (),
 ) -> Validator:
     """Return the function that the training loop validates with; images are decoded once.
@@ -175,7 +178,7 @@ def build_validator(
     Arguments as `evaluate_network`.
     """
     check_class_names(pairs, classes)
-    cache = ImageCache(CACHE_BYTES, label_values=label_values, stretch=stretch)
+    cache = ImageCache(CACHE_BYTES, label_values=label_values, stretch=stretch, bands=bands)
     share = processes.take_share(pairs)
 
     def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -319,6 +322,7 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
         device=processes.device,
         label_values=values,
         stretch=stretch,
+        bands=read_run_bands(record),
         processes=processes,
         classes=names,
     )

@@ -143,7 +143,8 @@ def _predict_classes(student: nn.Module, t1_BCHW: Tensor, t2_BCHW: Tensor) -> Te
 
 
 def _to_rgb_image(image_CHW: Tensor) -> ByteArray:
-    """Return a normalised image as RGB bytes, HWC."""
+    """Return a normalised image as RGB bytes, HWC; of more bands the first three."""
+    image_CHW = image_CHW[: len(IMAGENET_MEAN)]
     mean, std = (image_CHW.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     image_HWC: ByteArray = ((image_CHW * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(image_HWC)

@@ -13,11 +13,11 @@ import torch
 from rich.console import Console
 
 from semicdvl.atomic_files import leave_nothing_if_refused, write_json
-from semicdvl.checkpoint import build_network, read_run_stretch, record_stretch
+from semicdvl.checkpoint import build_network, read_run_bands, read_run_stretch, record_bands, record_stretch
 from semicdvl.config import Recipe
 from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import check_split, load_train_batches
-from semicdvl.data.pair_checks import check_all_pair_files, measure_pairs_stretch
+from semicdvl.data.pair_checks import check_all_pair_files, measure_pairs_bands, measure_pairs_stretch
 from semicdvl.data.samples import LoaderOptions
 from semicdvl.data.shared_ground import describe_leaks
 from semicdvl.outputs.locks import lock_output
@@ -39,7 +39,7 @@ from semicdvl.training.parts import (
 )
 from semicdvl.training.run_record import TrainedRun, finish_record, read_training_result, record_split, start_record
 from semicdvl.training.validation import DataGuard, build_run_validator, score_test_pairs, score_vlm_alone
-from semicdvl.types import Method, Split, VLMLabelSource
+from semicdvl.types import Method, PairFiles, Split, VLMLabelSource
 
 MAX_USUAL_CHANGE_FRAC = 0.5
 """More changed pixels than this in the labels are worth a remark: the masks may be inverted."""
@@ -80,18 +80,18 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
         fit.check_fit(recipe, method, model)
     trained, held_out = split.labelled + split.unlabelled, split.val + split.test
     guard = DataGuard.watch(trained + held_out, record=record, run=run, is_main=processes.is_main)
-    stretch = read_run_stretch(record) or measure_pairs_stretch(trained, held_out=held_out)
-    loading = replace(build_loader_options(recipe, method, processes), stretch=stretch)
+    reading = _measure_images(recipe, record, trained, held_out=held_out)
+    loading = replace(build_loader_options(recipe, method, processes), **reading)
     _warn_of_inverted_labels(_check_data(split, method, loading), quiet=quiet or not processes.is_main)
     length = compute_training_length(config, split, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
     check_last_checkpoint(run)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
-    record |= record_stretch(stretch)
+    record |= record_stretch(loading.stretch) | record_bands(loading.bands)
     if processes.is_main:
         record |= _write_first_record(record, recipe, split, run, quiet=quiet)
-    validate = guard.before_each(build_run_validator(recipe, split, processes, stretch=stretch))
+    validate = guard.before_each(build_run_validator(recipe, split, processes, **reading))
     if at_once:
-        cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=stretch)
+        cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=loading.stretch)
         data = fit.FitData(split, store, cache)
         result = fit.fit_at_once(model, method, recipe, data, validate=validate, run=run, quiet=quiet)
     else:
@@ -100,12 +100,22 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
             model, method, recipe, length=length, batches=batches, validate=validate, run=run, quiet=quiet
         )
     processes.wait_for_all()  # the first one has written the weights
-    test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes, stretch=stretch)
+    test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes, **reading)
     guard.require_unchanged()
     if isinstance(store, PseudoLabelStore) and processes.is_main:
         record["guide"] = score_vlm_alone(store, split.val, label_values=loading.label_values, quiet=quiet)
     seconds = time.monotonic() - began
     return finish_record(record, run, result=result, test=test, seconds=seconds, is_main=processes.is_main)
+
+
+def _measure_images(
+    recipe: Recipe, record: dict[str, Any], trained: tuple[PairFiles, ...], *, held_out: tuple[PairFiles, ...]
+) -> dict[str, Any]:
+    """Return `stretch` and `bands`, by which images become what the network sees: those of the record, or measured."""
+    stretch, bands = read_run_stretch(record), read_run_bands(record)
+    if recipe.data.bands is not None:
+        return {"stretch": None, "bands": bands or measure_pairs_bands(trained, recipe.data.bands)}
+    return {"stretch": stretch or measure_pairs_stretch(trained, held_out=held_out), "bands": None}
 
 
 def _write_first_record(
@@ -140,7 +150,12 @@ def _check_data(split: Split, method: Method, loading: LoaderOptions) -> float |
     """
     wanted = {"needs_labelled": bool(split.labelled), "needs_unlabelled": method.uses_unlabelled}
     changed_frac = check_split(split, **wanted, options=loading)
-    check_all_pair_files(split.val + split.test, label_values=loading.label_values, require_changes=False)
+    check_all_pair_files(
+        split.val + split.test,
+        label_values=loading.label_values,
+        require_changes=False,
+        bands=None if loading.bands is None else loading.bands.numbers,
+    )
     return changed_frac
 
 

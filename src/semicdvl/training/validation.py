@@ -30,7 +30,7 @@ from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network
 from semicdvl.training.run_record import TEST_SCORE_PREFIX
-from semicdvl.types import PairFiles, Split
+from semicdvl.types import InputBands, PairFiles, Split
 
 VLM_ALONE_SETTINGS = CEGSettings(level="instance")
 """How the VLM's answers become a map without any training: the paper's instance level, which needs no images again."""
@@ -39,13 +39,19 @@ CHANGED_DATA = "changed_while_trained"
 
 
 def build_run_validator(
-    recipe: Recipe, split: Split, processes: ProcessGroup, *, stretch: Stretch | None = None
+    recipe: Recipe,
+    split: Split,
+    processes: ProcessGroup,
+    *,
+    stretch: Stretch | None = None,
+    bands: InputBands | None = None,
 ) -> Validator:
     """Return what the loop validates with; with `train.score_test` it also gives the scores of the test pairs."""
     select = recipe.train.select
     values: dict[str, Any] = {
         "label_values": recipe.data.label_values,
         "stretch": stretch,
+        "bands": bands,
         "classes": list_scored_classes(recipe),
     }
     pairs = split.val if select == "last" else getattr(split, select)
@@ -81,6 +87,7 @@ def score_test_pairs(
     pairs: tuple[PairFiles, ...],
     processes: ProcessGroup,
     stretch: Stretch | None = None,
+    bands: InputBands | None = None,
 ) -> dict[str, float]:
     """Score the selected weights on the test pairs; what is undefined without change in the labels is NaN."""
     if not pairs:
@@ -92,6 +99,7 @@ def score_test_pairs(
         device=processes.device,
         label_values=recipe.data.label_values,
         stretch=stretch,
+        bands=bands,
         processes=processes,
         classes=list_scored_classes(recipe),
     ).list_meaningful_scores()

@@ -9,6 +9,7 @@ Masks. Inside the program a class map is an integer map of 0, 1 and `IGNORE`; 25
 In label *files* of the change-detection data sets 255 means *changed*: the reader converts, once.
 """
 
+from semicdvl.types.bands import InputBands
 from semicdvl.types.batches import ClassTargets, LabelledBatch, UnlabelledBatch, VLMTargets
 from semicdvl.types.detectors import Detector, identify_detector
 from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
@@ -42,6 +43,7 @@ __all__ = [
     "CutMixPartner",
     "DescribedVLM",
     "Detector",
+    "InputBands",
     "Instance",
     "LabelledBatch",
     "MeasuredRange",

@@ -42,6 +42,10 @@ class Detector(ABC):
         max_bands: greatest number of bands that the detector can use; None: any number.
         stretch: limits of the grey values that the detector was made with, as the setting of the same name says them;
             None: no such limits are known, and those of the images are measured.
+        bands: 1-based numbers of the bands that the detector was made with, which are read unless the user names
+            others, as many; None: red, green and blue.
+        reads_values: whether tiles hold the images' own values as float32 (physical ones, NaN where there is no data)
+            in place of grey values of 8 bits.
         tells_transitions: whether its classes of both dates are named ones of its own, so that what became what is a
             result: the report then has a matrix of it.
         stored_kind: the kind of detector as stored results and interrupted runs name it; None: the path of the class.
@@ -60,6 +64,8 @@ class Detector(ABC):
     tells_transitions: bool = False
     stored_kind: ClassVar[str | None] = None
     stretch: str | None = None
+    bands: tuple[int, ...] | None = None
+    reads_values: bool = False
 
     def prepare(self, tiles: PairTiles) -> Detector:
         """Return the detector fitted to this pair (means, principal components, clusters); by default itself.

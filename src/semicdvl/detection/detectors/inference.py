@@ -157,6 +157,7 @@ def prepare_for_inference(
     precision: Precision = "fp32",
     compiled: bool = False,
     heads: frozenset[str] = CHANGE_HEAD_ONLY,
+    bands: int = 3,
 ) -> InferenceNetwork:
     """Return a copy of a network that is fast at inference; the network itself is not changed.
 
@@ -165,6 +166,7 @@ def prepare_for_inference(
         precision: "fp32" is exact to rounding; "bf16" is not.
         compiled: compile it at its first call; the change head alone is.
         heads: what is kept: `CHANGE_HEAD_ONLY` or `SEGMENTATION`.
+        bands: of its images.
 
     Raises:
         ConfigError: an unknown precision.
@@ -176,7 +178,7 @@ def prepare_for_inference(
         refuse_untraceable(network, remedy="Leave out --compile")
         _check_compiler()
     kept = CHANGE_HEAD_ONLY if compiled else heads
-    ready, count = fold_batch_norms(keep_heads(network, kept), heads=kept)
+    ready, count = fold_batch_norms(keep_heads(network, kept), heads=kept, bands=bands)
     ready = ready.to(dtype=PRECISION_DTYPES[precision], memory_format=torch.channels_last)  # type: ignore[call-overload]
     return InferenceNetwork(ready, folded=count, precision=precision, compiled=compiled, heads=kept).eval()
 
@@ -207,7 +209,9 @@ def _keep_float_heads(outputs: Outputs) -> Outputs:
 
 
 @torch.no_grad()
-def fold_batch_norms(network: nn.Module, *, heads: frozenset[str] = CHANGE_HEAD_ONLY) -> tuple[nn.Module, int]:
+def fold_batch_norms(
+    network: nn.Module, *, heads: frozenset[str] = CHANGE_HEAD_ONLY, bands: int = 3
+) -> tuple[nn.Module, int]:
     """Return a network with its batch norms folded into the convolutions before them, and their number.
 
     Hooks on a forward pass of a random pair show which norm follows which convolution. A norm is folded where every
@@ -217,8 +221,9 @@ def fold_batch_norms(network: nn.Module, *, heads: frozenset[str] = CHANGE_HEAD_
     Args:
         network: in eval mode; it is not changed.
         heads: the heads whose logits must stay as they are.
+        bands: of its images.
     """
-    dates = _make_probe_pair(network)
+    dates = _make_probe_pair(network, bands)
     before_BKHW = _compute_logits(network, dates, heads)
     result = copy.deepcopy(network)
     pairs = _find_foldable_pairs(result, dates)
@@ -244,11 +249,11 @@ def _compute_logits(network: nn.Module, dates: list[Tensor], heads: frozenset[st
     return torch.cat(parts, dim=1)
 
 
-def _make_probe_pair(network: nn.Module) -> list[Tensor]:
+def _make_probe_pair(network: nn.Module, bands: int) -> list[Tensor]:
     """Return a random pair on the network's device."""
     parameter = next(network.parameters())
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(1, 3, *PROBE_PX, generator=generator).to(parameter) for _ in range(2)]
+    return [torch.randn(1, bands, *PROBE_PX, generator=generator).to(parameter) for _ in range(2)]
 
 
 def _find_foldable_pairs(network: nn.Module, dates: list[Tensor]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from semicdvl.errors import ConfigError
 from semicdvl.models.common.contract import set_ground_sampling
 from semicdvl.models.common.heads import read_heads
 from semicdvl.raster.io.pair_stretch import format_stretch
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector, InputBands
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +45,7 @@ class NetworkDetector(TrainedDetector):
         threshold: smallest probability of a changed pixel; 0.5 is the argmax of the two classes.
         details: further lines of the report, label -> text.
         stretch: limits of the grey values that it was trained with, where the images had more than 8 bits.
+        input_bands: the bands that it was trained with, whose values are standardised; None: RGB.
         classes: of the dates; None: background and foreground, where there is a segmentation head.
         deciding: which heads decide what has changed.
         agreement: how far the heads agreed on the last raster.
@@ -58,6 +59,7 @@ class NetworkDetector(TrainedDetector):
     details: dict[str, str] = field(default_factory=dict)
     stretch: str | None = None
     classes: DateClasses | None = None
+    input_bands: InputBands | None = None
     deciding: DecidingHeads = "change"
     agreement: HeadAgreement = field(default_factory=HeadAgreement, compare=False, repr=False)
 
@@ -72,6 +74,8 @@ class NetworkDetector(TrainedDetector):
         import torch
 
         digest = hashlib.sha256(repr(sorted(self.details.items())).encode())
+        if self.input_bands is not None:
+            digest.update(repr(self.input_bands).encode())
         for key, value in self.network.state_dict().items():
             raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode() + raw.tobytes())
@@ -93,7 +97,7 @@ class NetworkDetector(TrainedDetector):
         )
 
     def predict_scores(
-        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+        self, t1_HWC: NDArray[Any], t2_HWC: NDArray[Any], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return P(changed), and the maps of the classes of each date where they are known, as PHW.
 
@@ -105,12 +109,21 @@ class NetworkDetector(TrainedDetector):
             set_ground_sampling(self.network, gsd_m)
         device, classes = next(self.network.parameters()).device, self.date_classes
         with torch.inference_mode():
-            dates_BCHW = [_normalise_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
+            dates_BCHW = [self._prepare_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
             heads = frozenset({"change"} if classes is None else {"change", "segmentation"})
             found = self.network(*dates_BCHW, heads=heads)
             logits = [found.change_BKHW, *([] if classes is None else (found.t1_BKHW, found.t2_BKHW))]
             change_KHW, *dates_KHW = [logits_BKHW.float().softmax(dim=1)[0].cpu().numpy() for logits_BKHW in logits]
         return self.stack_score_maps(change_KHW[1], dates_KHW)
+
+    def _prepare_image(self, image_HWC: NDArray[Any], device: Any) -> Any:
+        """Return an image as the network expects it: normalised RGB, or standardised bands."""
+        if self.input_bands is None:
+            return _normalise_image(image_HWC, device)
+        import torch
+
+        standardised_HWC = torch.from_numpy(self.input_bands.standardise(image_HWC))
+        return standardised_HWC.to(device).permute(2, 0, 1)[None]
 
 
 def _normalise_image(image_HWC: NDArray[np.uint8], device: Any) -> Any:
@@ -156,7 +169,7 @@ def build_network_detector(
         return build_onnx_detector(run, device=device, deciding=deciding)
     import torch
 
-    from semicdvl.checkpoint import load_network, read_run, read_run_stretch
+    from semicdvl.checkpoint import load_network, read_run, read_run_bands, read_run_stretch
     from semicdvl.detection.detectors.inference import CHANGE_HEAD_ONLY, SEGMENTATION, prepare_for_inference
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -168,8 +181,10 @@ def build_network_detector(
     heads = SEGMENTATION if known else CHANGE_HEAD_ONLY
     classes = read_date_classes(recipe) if known else None
     check_deciding_heads(deciding, None if compiled else classes, run)
-    network = prepare_for_inference(loaded, precision=precision, compiled=compiled, heads=heads)
-    trained_with = read_run_stretch(record)
+    bands, trained_with = read_run_bands(record), read_run_stretch(record)
+    network = prepare_for_inference(
+        loaded, precision=precision, compiled=compiled, heads=heads, bands=3 if bands is None else bands.count
+    )
     limits = None if trained_with is None else format_stretch(trained_with)
     details |= {"Inference": network.description} | ({} if limits is None else {"Stretch of the training": limits})
-    return NetworkDetector(network, str(run), threshold, details, limits, classes, deciding)
+    return NetworkDetector(network, str(run), threshold, details, limits, classes, bands, deciding)

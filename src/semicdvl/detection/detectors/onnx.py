@@ -23,6 +23,8 @@ from semicdvl.raster.io.pair_stretch import format_stretch
 from semicdvl.raster.radiometric_normalisation import Stretch
 from semicdvl.reading.json_files import describe_fault, parse_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.types import InputBands
+from semicdvl.types.bands import MAX_BANDS, MIN_BANDS
 from semicdvl.types.pairs import MAX_CLASSES
 
 METADATA_KEY = "semicdvl"
@@ -55,6 +57,13 @@ class OnnxDetector(TrainedDetector):
     digest: str
     deciding: DecidingHeads = "change"
     agreement: HeadAgreement = field(default_factory=HeadAgreement, compare=False, repr=False)
+
+    @property
+    def input_bands(self) -> InputBands | None:
+        """The bands that the network was trained with; None: RGB."""
+        numbers = self.metadata.get("bands")
+        mean, std = (tuple(self.metadata[name]) for name in ("mean", "std"))
+        return None if numbers is None else InputBands(tuple(numbers), mean, std)
 
     @property
     def date_classes(self) -> DateClasses | None:
@@ -98,7 +107,7 @@ class OnnxDetector(TrainedDetector):
         )
 
     def predict_scores(
-        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None
+        self, t1_HWC: NDArray[Any], t2_HWC: NDArray[Any], *, gsd_m: float | None = None
     ) -> NDArray[np.float32]:
         """Return P(changed), and the maps of the classes of each date where the file has them, as PHW.
 
@@ -121,15 +130,18 @@ class OnnxDetector(TrainedDetector):
             share_HW = 1 / (1 + np.exp(unchanged_HW - changed_HW))
         return self.stack_score_maps(share_HW, [_softmax(each) for each in dates_KHW])
 
-    def _prepare_image(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _prepare_image(self, image_HWC: NDArray[Any]) -> NDArray[np.float32]:
         """Return an image as the network expects it: normalised BCHW, mirrored at its end to a possible size."""
         if image_HWC.shape[2] != len(self.metadata["mean"]):
             raise ConfigError(
                 f"{self.name}: needs {len(self.metadata['mean'])} bands, but the images have {image_HWC.shape[2]}. "
                 "Choose bands with --bands."
             )
-        mean_C, std_C = (np.array(self.metadata[name], np.float32) for name in ("mean", "std"))
-        image = (image_HWC.astype(np.float32) / np.float32(255) - mean_C) / std_C
+        if self.input_bands is not None:
+            image = self.input_bands.standardise(image_HWC)
+        else:
+            mean_C, std_C = (np.array(self.metadata[name], np.float32) for name in ("mean", "std"))
+            image = (image_HWC.astype(np.float32) / np.float32(255) - mean_C) / std_C
         add_px = [-side % self.metadata["multiple_px"] for side in image.shape[:2]]
         if any(add_px):
             image = np.pad(image, ((0, add_px[0]), (0, add_px[1]), (0, 0)), mode="symmetric")
@@ -198,14 +210,25 @@ class _Metadata(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     version: int
-    mean: list[float] = Field(min_length=3, max_length=3)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    mean: list[float] = Field(min_length=MIN_BANDS, max_length=MAX_BANDS)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=MIN_BANDS, max_length=MAX_BANDS)
+    bands: list[Annotated[int, Field(ge=1)]] | None = None
     threshold: float = Field(ge=0, le=1)
     multiple_px: int = Field(ge=1, le=1024)
     recipe: dict[str, dict[str, Any]] = Field(default_factory=dict)
     run: str | None = None
     date_classes: _StoredClasses | None = None
     stretch: _StoredStretch | None = None
+
+    @model_validator(mode="after")
+    def _require_bands(self) -> _Metadata:
+        """Refuse statistics of other bands than those that are read."""
+        numbers = tuple(self.bands or (1, 2, 3))
+        try:
+            InputBands(numbers, tuple(self.mean), tuple(self.std))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 def _read_metadata(path: Path, text: str) -> dict[str, Any]:

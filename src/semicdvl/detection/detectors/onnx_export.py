@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.checkpoint import load_network, read_run, read_run_stretch, record_stretch
+from semicdvl.checkpoint import load_network, read_run, read_run_bands, read_run_stretch, record_stretch
 from semicdvl.detection.detectors.date_classes import DateClasses, read_date_classes
 from semicdvl.detection.detectors.inference import (
     CHANGE_HEAD_ONLY,
@@ -46,14 +46,16 @@ from semicdvl.detection.detectors.onnx import (
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
+from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, InputBands
 from semicdvl.version import __version__
 
 ONNX_OPSET = 18
 """Version of the ONNX operators; onnxruntime supports it from 1.14 on."""
-TRACED_SHAPE = (2, 3, 64, 96)
-MULTIPLE_SHAPES = ((1, 3, 96, 64), (3, 3, 160, 128))
-ODD_SHAPES = ((1, 3, 101, 77), (2, 3, 70, 131))
+Shape = tuple[int, int, int]
+"""Batch, height and width."""
+TRACED_SHAPE: Shape = (2, 64, 96)
+MULTIPLE_SHAPES: tuple[Shape, ...] = ((1, 96, 64), (3, 160, 128))
+ODD_SHAPES: tuple[Shape, ...] = ((1, 101, 77), (2, 70, 131))
 """Shapes to compare with torch: sides that are multiples of 32, and others, which not every network supports."""
 INPUT_MULTIPLE_PX = 32
 
@@ -108,7 +110,8 @@ def export_onnx(
     network = load_network(run, train_heads=heads, trust=trust)
     classes = read_date_classes(recipe) if heads else None
     origin = {"run": run.name, "recipe": parts} | record_stretch(read_run_stretch(record))
-    return export_network(network, path, threshold=threshold, classes=classes, origin=origin)
+    bands = read_run_bands(record)
+    return export_network(network, path, threshold=threshold, classes=classes, bands=bands, origin=origin)
 
 
 @lock_argument("path")
@@ -118,6 +121,7 @@ def export_network(
     *,
     threshold: float = 0.5,
     classes: DateClasses | None = None,
+    bands: InputBands | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> OnnxExport:
     """Write a network as an ONNX file, after comparing it with torch.
@@ -127,6 +131,7 @@ def export_network(
         path: the file to write.
         threshold: smallest probability of a changed pixel.
         classes: of the segmentation heads, which are then written, too; None: the change head alone.
+        bands: that it was trained with; None: RGB.
         origin: further metadata of the network.
 
     Raises:
@@ -137,11 +142,13 @@ def export_network(
     _check_request(path)
     refuse_untraceable(network, remedy="Use the run itself: detect --model RUN")
     heads = CHANGE_HEAD_ONLY if classes is None else SEGMENTATION
-    logits = HeadLogits(fold_batch_norms(keep_heads(network, heads), heads=heads)[0], heads).eval()
+    count = 3 if bands is None else bands.count
+    logits = HeadLogits(fold_batch_norms(keep_heads(network, heads), heads=heads, bands=count)[0], heads).eval()
     with write_atomically(path) as temporary:
-        _trace(logits, temporary)
-        multiple_px, difference = _compare_with_torch(logits, temporary)
-        _write_metadata(temporary, _build_metadata(threshold, multiple_px, classes) | dict(origin or {}))
+        _trace(logits, temporary, bands=count)
+        multiple_px, difference = _compare_with_torch(logits, temporary, bands=count)
+        about = _build_metadata(threshold, multiple_px, classes) | _describe_input(bands)
+        _write_metadata(temporary, about | dict(origin or {}))
         size_mb = temporary.stat().st_size / 1e6
     return OnnxExport(path, size_mb, ONNX_OPSET, difference, multiple_px)
 
@@ -162,7 +169,7 @@ def _check_request(path: Path) -> None:
         raise MissingExtraError(f"Writing ONNX needs the package '{error.name}'. Install semicdvl[onnx].") from error
 
 
-def _trace(logits: HeadLogits, path: Path) -> None:
+def _trace(logits: HeadLogits, path: Path, *, bands: int) -> None:
     """Export a network by tracing it with one pair.
 
     With the older exporter of torch: it takes a second where the newer one takes a minute, and supports all sizes.
@@ -170,8 +177,7 @@ def _trace(logits: HeadLogits, path: Path) -> None:
     Raises:
         ConfigError: the network uses an operation that ONNX does not have.
     """
-    generator = torch.Generator().manual_seed(0)
-    dates = tuple(torch.randn(TRACED_SHAPE, generator=generator) for _ in INPUT_NAMES)
+    dates = tuple(_draw_dates(TRACED_SHAPE, bands=bands, seed=0))
     axes = {0: "batch", 2: "height", 3: "width"}
     outputs = [OUTPUT_NAME, *(CLASS_OUTPUT_NAMES if logits.heads == SEGMENTATION else ())]
     try:
@@ -205,30 +211,36 @@ def _silence_stdout() -> Iterator[None]:
         os.close(kept)
 
 
-def _compare_with_torch(logits: HeadLogits, path: Path) -> tuple[int, float]:
+def _draw_dates(shape: Shape, *, bands: int, seed: int) -> list[Tensor]:
+    """Return random images of two dates."""
+    generator = torch.Generator().manual_seed(seed)
+    batch, height, width = shape
+    return [torch.randn(batch, bands, height, width, generator=generator) for _ in INPUT_NAMES]
+
+
+def _compare_with_torch(logits: HeadLogits, path: Path, *, bands: int) -> tuple[int, float]:
     """Return the multiple that sides must have and the largest difference from torch.
 
     Raises:
         ConfigError: the results of the file differ from those of the network.
     """
     session = open_session(path, device="cpu")
-    plain = max(_measure_difference(logits, session, shape) for shape in MULTIPLE_SHAPES)
+    plain = max(_measure_difference(logits, session, shape, bands=bands) for shape in MULTIPLE_SHAPES)
     if not plain <= FOLDING_TOLERANCE:
         raise ConfigError(
             f"The ONNX file would differ from the network by {plain:.2g} of the largest logit, more than "
             f"{FOLDING_TOLERANCE:g}: the network computes something that cannot be traced for all sizes. Use the run "
             "itself with `detect --model RUN`."
         )
-    odd = max(_measure_difference(logits, session, shape) for shape in ODD_SHAPES)
+    odd = max(_measure_difference(logits, session, shape, bands=bands) for shape in ODD_SHAPES)
     return (1, max(plain, odd)) if odd <= FOLDING_TOLERANCE else (INPUT_MULTIPLE_PX, plain)
 
 
-def _measure_difference(logits: HeadLogits, session: Any, shape: tuple[int, ...]) -> float:
+def _measure_difference(logits: HeadLogits, session: Any, shape: Shape, *, bands: int) -> float:
     """Return the largest difference of a logit relative to the largest one (or to 1); infinite where the file fails."""
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-    generator = torch.Generator().manual_seed(1)
-    dates = [torch.randn(shape, generator=generator) for _ in INPUT_NAMES]
+    dates = _draw_dates(shape, bands=bands, seed=1)
     with torch.no_grad():
         wanted: list[NDArray[np.float32]] = [each_BKHW.numpy() for each_BKHW in logits(*dates)]
     try:
@@ -251,14 +263,20 @@ def _build_metadata(threshold: float, multiple_px: int, classes: DateClasses | N
         "version": METADATA_VERSION,
         "semicdvl": __version__,
         "opset": ONNX_OPSET,
-        "input": "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std",
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
         "output": "logits BKHW of the classes, at the size of the input",
         "classes": ["unchanged", "changed"],
         "threshold": threshold,
         "multiple_px": multiple_px,
     }
+
+
+def _describe_input(bands: InputBands | None) -> dict[str, Any]:
+    """Return what the metadata say of the images."""
+    if bands is None:
+        told = "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std"
+        return {"input": told, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    told = "two dates of one place, float32 BCHW: physical values of the bands, minus mean, divided by std"
+    return {"input": told, "bands": bands.numbers, "mean": bands.mean, "std": bands.std}
 
 
 def _write_metadata(path: Path, about: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semicdvl.detection.detectors.date_classes import CLASS_SCORE, DateClasses, DecidingHeads
 from semicdvl.errors import ConfigError
-from semicdvl.types import IGNORE, ChangeMap, Detector, ScoreStrips
+from semicdvl.types import IGNORE, ChangeMap, Detector, InputBands, ScoreStrips
 
 
 def check_deciding_heads(deciding: str, classes: DateClasses | None, source: object) -> None:
@@ -97,6 +97,21 @@ class TrainedDetector(Detector):
 
     @property
     @abstractmethod
+    def input_bands(self) -> InputBands | None:
+        """The bands that the network was trained with, whose values are standardised; None: RGB."""
+
+    @property
+    def bands(self) -> tuple[int, ...] | None:  # type: ignore[override]  # the base class has a plain attribute
+        """The numbers of the bands that the network was trained with."""
+        return None if self.input_bands is None else self.input_bands.numbers
+
+    @property
+    def reads_values(self) -> bool:  # type: ignore[override]  # the base class has a plain attribute
+        """Whether it takes the images' own values: where it was trained with other bands than RGB."""
+        return self.input_bands is not None
+
+    @property
+    @abstractmethod
     def date_classes(self) -> DateClasses | None:
         """The classes of each date, which are kept beside the change; None for a network with the change head alone."""
 
@@ -111,11 +126,12 @@ class TrainedDetector(Detector):
         return 1 + (2 * self.date_classes.maps_per_date if self.date_classes else 0)
 
     def describe_decision(self) -> dict[str, str]:
-        """Return threshold and classes as lines of a report."""
-        classes = self.date_classes
+        """Return threshold, classes and bands as lines of a report."""
+        classes, bands = self.date_classes, self.input_bands
         return {
             "Threshold": f"{self.threshold:g}",
             **({"Classes": classes.describe(self.deciding)} if classes else {}),
+            **({"Bands": f"{bands.describe()}, standardised"} if bands else {}),
         }
 
     def stack_score_maps(

@@ -77,6 +77,13 @@ class Backbone(nn.Module):
         self.register_buffer("scale_C11", scale_C[:, None, None], persistent=False)
         self.register_buffer("shift_C11", shift_C[:, None, None], persistent=False)
 
+    def repeat_normalisation(self, bands: int) -> None:
+        """Convert so many bands as red, green and blue in turn, for a network that was widened to them."""
+        repeats = math.ceil(bands / len(self.scale_C11))
+        self.scale_C11, self.shift_C11 = (
+            buffer.repeat(repeats, 1, 1)[:bands] for buffer in (self.scale_C11, self.shift_C11)
+        )
+
     def convert_normalisation(self, image_BCHW: Tensor) -> Tensor:
         """Convert from ImageNet mean and deviation to the network's own."""
         return image_BCHW * self.scale_C11 + self.shift_C11 if self.converts else image_BCHW

@@ -43,6 +43,12 @@ class BandScaling:
         """Return the scaling of the first bands."""
         return BandScaling(self.scale_C[:count], self.offset_C[:count])
 
+    def apply(self, stored_CHW: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the physical values of stored ones."""
+        if self.is_identity:
+            return stored_CHW.astype(np.float32)
+        return (stored_CHW * self.scale_C[:, None, None] + self.offset_C[:, None, None]).astype(np.float32)
+
     def equals(self, other: BandScaling) -> bool:
         """Tell whether the bands of both are stored alike."""
         return np.array_equal(self.scale_C, other.scale_C) and np.array_equal(self.offset_C, other.offset_C)

@@ -63,6 +63,8 @@ class ImageReader:
         scaling: what the tags of the file say of its stored values; None: nothing.
         never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
         stretch_note: what a reader of the result should know about the stretch.
+        exact: what makes the values that are read of the stored ones, as float32 and without rounding; None: grey
+            values of 8 bits are read.
     """
 
     input: ResolvedInput
@@ -85,6 +87,7 @@ class ImageReader:
     scaling: BandScaling | None = None
     never_measured: tuple[float, ...] = ()
     stretch_note: str = ""
+    exact: BandScaling | None = None
 
     @property
     def path(self) -> Path:
@@ -133,7 +136,7 @@ class ImageReader:
     def select_rgb(self) -> ImageReader:
         """Return a reader of the same open file for red, green and blue only."""
         if len(self.bands) == 3:
-            return self
+            return replace(self, exact=None)
         stretch, sample = self.stretch, self.cached_sample
         return replace(
             self,
@@ -141,6 +144,7 @@ class ImageReader:
             stretch=None if stretch is None else Stretch(stretch.low_C[:3], stretch.high_C[:3]),
             scaling=None if self.scaling is None else self.scaling.select(3),
             cached_sample=None if sample is None else replace(sample, data_CHW=sample.data_CHW[:3]),
+            exact=None,
         )
 
     def _open_warped_view(self, dataset: Any, grid: Grid, resampling: Resampling) -> WarpedVRT:
@@ -165,8 +169,8 @@ class ImageReader:
     # -------------------------------------------------------------------------------------------- reading
     def read(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Read a window of the grid as uint8 HWC, and its HW mask of valid pixels.
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window of the grid as uint8 HWC (float32 where it is read exactly), and its HW mask of valid pixels.
 
         `shape_hw` reads it decimated to that size (averaged).
 
@@ -190,13 +194,15 @@ class ImageReader:
 
     def _read_window(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window without displacement."""
         resampling = Resampling.nearest if shape_hw is None else Resampling.average
         data_CHW, valid_HW = self._read_raw(row, col, height, width, shape_hw=shape_hw, resampling=resampling)
-        image_CHW = data_CHW if self.stretch is None else self.stretch(data_CHW)
         if self.border.strips:
             valid_HW &= ~self.read_border(row, col, height, width, shape_hw=shape_hw)
+        if self.exact is not None:
+            return np.ascontiguousarray(self.exact.apply(data_CHW).transpose(1, 2, 0)), valid_HW
+        image_CHW = data_CHW if self.stretch is None else self.stretch(data_CHW)
         return np.asarray(cv2.merge(tuple(image_CHW)), np.uint8), valid_HW  # a fifth of the time of NumPy's copy
 
     def _read_raw(

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
+from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.collar import check_collar_choice
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, network_access, resolve_input
@@ -22,7 +24,12 @@ from semicdvl.raster.io.pair_notes import describe_crs, describe_extent, describ
 from semicdvl.raster.io.pair_stretch import StoredDate, choose_stretches, parse_stretch
 from semicdvl.raster.io.views.alpha_band import check_alpha_choice
 from semicdvl.raster.io.views.upright_view import open_upright_view
-from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, fit_radiometric_match
+from semicdvl.raster.radiometric_normalisation import (
+    OverviewSample,
+    RadiometricMatch,
+    Stretch,
+    fit_radiometric_match,
+)
 from semicdvl.raster.warp import Alignment
 
 GRID_CHOICES = ("before", "after", "finest")
@@ -35,14 +42,15 @@ class PairWindow:
     """A window of both images.
 
     Attributes:
-        t1_HWC: uint8 of the before image, RGB or the requested bands; black where not valid.
-        t2_HWC: uint8 of the after image; black where not valid.
+        t1_HWC: of the before image, RGB or the requested bands: uint8 and black where not valid, or, of a pair that is
+            read exactly, float32 and NaN there.
+        t2_HWC: the same of the after image.
         valid_HW: False where either image has no data. Both are black there, so that the end of one image never looks
             like a change.
     """
 
-    t1_HWC: NDArray[np.uint8]
-    t2_HWC: NDArray[np.uint8]
+    t1_HWC: NDArray[Any]
+    t2_HWC: NDArray[Any]
     valid_HW: NDArray[np.bool_]
 
 
@@ -110,6 +118,15 @@ class RasterPair:
     def select_rgb(self) -> RasterPair:
         """Return the same open pair with red, green and blue only, for pictures."""
         return replace(self, before=self.before.select_rgb(), after=self.after.select_rgb())
+
+    def read_exactly(self) -> RasterPair:
+        """Return the same open pair whose windows hold physical values as float32, NaN where not valid.
+
+        Where the radiometry is matched, the values of the after image are those of the before image that it has then.
+        """
+        exact = self.before.get_scaling()
+        matched = self.after.get_scaling() if self.radiometric_match is None else _match_values(self.before, self.after)
+        return replace(self, before=replace(self.before, exact=exact), after=replace(self.after, exact=matched))
 
     def align(self, alignment: Alignment) -> RasterPair:
         """Return the same open files as a pair whose after image is co-registered.
@@ -351,12 +368,27 @@ def _read_grey_sample(reader: ImageReader) -> OverviewSample:
     return replace(sample, data_CHW=data_CHW if reader.stretch is None else reader.stretch.scale(data_CHW))
 
 
+def _match_values(before: ImageReader, after: ImageReader) -> BandScaling:
+    """Return what makes physical values of the before image of stored values of the after image, whose match is known.
+
+    The stretches of both lead to the same grey values.
+    """
+    assert after.stretch is not None, "a match is a stretch"
+    tags, count = before.get_scaling(), len(before.bands)
+    own = before.stretch or Stretch(np.zeros(count), np.full(count, 255.0))
+    gain_C = (own.high_C - own.low_C) / (after.stretch.high_C - after.stretch.low_C)
+    offset_C = own.low_C - gain_C * after.stretch.low_C
+    return BandScaling(tags.scale_C * gain_C, tags.scale_C * offset_C + tags.offset_C)
+
+
 def _combine_windows(
-    before: tuple[NDArray[np.uint8], NDArray[np.bool_]], after: tuple[NDArray[np.uint8], NDArray[np.bool_]]
+    before: tuple[NDArray[Any], NDArray[np.bool_]], after: tuple[NDArray[Any], NDArray[np.bool_]]
 ) -> PairWindow:
-    """Combine the windows of both images and blacken what either does not show."""
+    """Combine the windows of both images and hide what either does not show: black, or NaN among exact values."""
     (t1_HWC, valid_t1_HW), (t2_HWC, valid_t2_HW) = before, after
     valid_HW = valid_t1_HW & valid_t2_HW
-    if not valid_HW.all():
+    if not valid_HW.all() and t1_HWC.dtype == np.float32:
+        t1_HWC, t2_HWC = (np.where(valid_HW[..., None], one, np.float32(np.nan)) for one in (t1_HWC, t2_HWC))
+    elif not valid_HW.all():
         t1_HWC, t2_HWC = t1_HWC * valid_HW[..., None], t2_HWC * valid_HW[..., None]
     return PairWindow(t1_HWC, t2_HWC, valid_HW)

@@ -97,13 +97,16 @@ def check_fit(recipe: Recipe, method: Method, model: nn.Module) -> None:
     """Refuse to fit at once what cannot be.
 
     Raises:
-        ConfigError: the network does not decide pixel by pixel, or the method compares views of a pair.
+        ConfigError: the network does not decide pixel by pixel, it is to read other bands than RGB, or the method
+            compares views of a pair.
     """
     if not isinstance(model, PixelwiseNetwork):
         raise ConfigError(
             f"train.optimizer = '{OPTIMIZER}' fits a network that decides pixel by pixel, and model "
             f"'{recipe.model.name}' does not. Take adamw, or model 'vlm_prior'."
         )
+    if recipe.data.bands is not None:
+        raise ConfigError(f"train.optimizer = '{OPTIMIZER}' fits on red, green and blue alone. Leave data.bands out.")
     if method.compares_views:
         raise ConfigError(
             f"train.optimizer = '{OPTIMIZER}' has no strong views, which method '{recipe.method.name}' compares with. "
