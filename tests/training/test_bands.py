@@ -16,8 +16,7 @@ from tests.support.tiny_training import build_tiny_recipe
 import semicdvl as cd
 from semicdvl.checkpoint import read_run, read_run_bands
 from semicdvl.config import parse_recipe
-from semicdvl.data.band_images import read_bands
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images import ImageCache, read_bands
 from semicdvl.data.pair_checks import measure_pairs_bands
 from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, InputError
@@ -96,7 +95,9 @@ def test_order_of_the_bands_in_a_raster_is_the_users(tmp_path):
             values_CHW, profile = raster.read(), raster.profile
         with rasterio.open(tmp_path / f"{path.parent.name}.tif", "w", **profile) as target:
             target.write(values_CHW[[3, 0, 1, 2]])
-    reordered = cd.detect(tmp_path / "A.tif", tmp_path / "B.tif", detector=detector, config=cd.DetectionConfig(bands=(4, 3, 2, 1)))
+    reordered = cd.detect(
+        tmp_path / "A.tif", tmp_path / "B.tif", detector=detector, config=cd.DetectionConfig(bands=(4, 3, 2, 1))
+    )
     np.testing.assert_array_equal(plain.score, reordered.score)
     with pytest.raises(ConfigError, match=r"trained with 4 bands \(3,2,1,4\), but 3 were given \(3,2,1\)"):
         cd.detect(pair.before, pair.after, detector=detector, config=cd.DetectionConfig(bands=(3, 2, 1)))

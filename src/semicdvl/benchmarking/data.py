@@ -141,8 +141,8 @@ def _build_settings(kind: type[Any], values: dict[str, float], source: str) -> A
     for key in values:
         if key not in known:
             raise ConfigError(f"{source}: unknown key '{key}'.{suggest_nearest(key, known)} Known: {', '.join(known)}.")
-    integers = {"seed", "epsg"}
-    return kind(**{key: int(value) if key in integers else value for key, value in values.items()})
+    exact: dict[str, type] = {"seed": int, "epsg": int, "nir": bool}
+    return kind(**{key: exact[key](value) if key in exact else value for key, value in values.items()})
 
 
 # ------------------------------------------------------------------------------------------------ real pairs

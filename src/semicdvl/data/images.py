@@ -8,7 +8,7 @@ says.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 """What may be in such a file, whatever its name says: PostScript, for one, would be handed to another program."""
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
+MAX_RGB_BANDS = 4
 RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -103,19 +104,57 @@ def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any
         InputError: as of `read_rgb`.
     """
     with open_image_raster(path) as raster:
-        window = find_raster_window(path, raster, window_px)
+        window = _find_raster_window(path, raster, window_px)
         if raster.count not in (1, 3, 4):
             raise InputError(path, f"has {raster.count} bands, but 8-bit RGB is needed", _TO_RGB)
         tags = raster.colorinterp
         coloured = all(colour in tags for colour in RGB_TAGS)
         bands = [tags.index(colour) + 1 for colour in RGB_TAGS] if coloured else [1, 2, 3][: raster.count]
-        stored_CHW: NDArray[Any] = decode_raster(path, lambda: raster.read(bands, window=window))
+        stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(bands, window=window))
         if tags[0] == ColorInterp.palette and raster.count == 1:
             return look_up_colours(raster, stored_CHW[0])
         scaling = BandScaling.read(raster, bands)
     if stored_CHW.dtype != np.uint8 and not scaling.is_identity:
         stored_CHW = stored_CHW * scaling.scale_C[:, None, None] + scaling.offset_C[:, None, None]
     return np.moveaxis(stored_CHW if len(bands) == 3 else np.repeat(stored_CHW, 3, axis=0), 0, 2)
+
+
+def count_bands(path: Path) -> int:
+    """Return the number of bands of an image, from its header.
+
+    Raises:
+        InputError: the file is missing or not an image.
+    """
+    with open_image_raster(path) as raster:
+        return int(raster.count)
+
+
+def has_further_bands(path: Path) -> bool:
+    """Tell whether an image has more bands than red, green, blue and a fourth one, which `read_rgb` leaves out."""
+    return path.suffix.lower() not in PILLOW_SUFFIXES and count_bands(path) > MAX_RGB_BANDS
+
+
+def read_bands(path: Path, numbers: Sequence[int], *, window_px: WindowPx | None = None) -> NDArray[Any]:
+    """Return bands of an image HWC in physical values (scale and offset tags): uint8, uint16 or float32.
+
+    Args:
+        path: image file.
+        numbers: 1-based, in the order of the result.
+        window_px: part of the file to read; None: all of it.
+
+    Raises:
+        InputError: missing, broken, a band is missing, or the window lies outside.
+    """
+    with open_image_raster(path) as raster:
+        window = _find_raster_window(path, raster, window_px)
+        if max(numbers) > raster.count:
+            problem = f"has {raster.count} bands, but band {max(numbers)} is to be read"
+            raise InputError(path, problem, "Set data.bands to bands that all images have, or replace the file")
+        stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(list(numbers), window=window))
+        scaling = BandScaling.read(raster, numbers)
+    if not scaling.is_identity or stored_CHW.dtype.name not in ("uint8", "uint16"):
+        stored_CHW = scaling.apply(stored_CHW)
+    return np.ascontiguousarray(np.moveaxis(stored_CHW, 0, 2))
 
 
 def look_up_colours(raster: rasterio.io.DatasetReader, numbers_HW: NDArray[Any]) -> UInt8Array:
@@ -151,12 +190,12 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
         return None
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
-            alpha_HW = decode_raster(path, lambda: np.array(turn_upright(picture).getchannel("A")))
+            alpha_HW = _decode(path, lambda: np.array(turn_upright(picture).getchannel("A")))
         opaque_HW = _cut_window(path, alpha_HW, window_px) > 0
     else:
         with open_image_raster(path) as raster:
-            window = find_raster_window(path, raster, window_px)
-            opaque_HW = decode_raster(path, lambda: _read_raster_opaque(raster, window))
+            window = _find_raster_window(path, raster, window_px)
+            opaque_HW = _decode(path, lambda: _read_raster_opaque(raster, window))
     return None if opaque_HW.all() else opaque_HW
 
 
@@ -183,7 +222,7 @@ def _may_hide(path: Path) -> bool:
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with _open_picture(path) as picture:
             has_alpha = picture.mode in ("LA", "PA", "RGBA")
-            return has_alpha and not are_many_values(decode_raster(path, lambda: np.array(picture.getchannel("A"))))
+            return has_alpha and not are_many_values(_decode(path, lambda: np.array(picture.getchannel("A"))))
     with open_image_raster(path) as raster:
         roles = raster.colorinterp
         if ColorInterp.alpha in roles:
@@ -197,7 +236,7 @@ def _read_pillow_rgb(path: Path) -> UInt8Array:
     with _open_picture(path) as picture:
         if picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16:
             raise InputError(path, "holds more than 8 bits per band, but 8-bit RGB is needed", _TO_8_BIT)
-        return decode_raster(path, lambda: _to_rgb(picture))
+        return _decode(path, lambda: _to_rgb(picture))
 
 
 def _to_rgb(picture: Image.Image) -> UInt8Array:
@@ -249,10 +288,10 @@ def read_stored_label(path: Path, *, window_px: WindowPx | None = None) -> Store
     if path.suffix.lower() in PILLOW_SUFFIXES:
         assert window_px is None, "pictures are decoded as a whole"
         with _open_picture(path) as picture:
-            return decode_raster(path, lambda: read_stored_picture(path, picture))
+            return _decode(path, lambda: read_stored_picture(path, picture))
     with open_image_raster(path) as raster:
-        window = find_raster_window(path, raster, window_px)
-        return decode_raster(path, lambda: read_stored_raster(path, raster, window))
+        window = _find_raster_window(path, raster, window_px)
+        return _decode(path, lambda: read_stored_raster(path, raster, window))
 
 
 # ------------------------------------------------------------------------------------------------ cache
@@ -267,7 +306,7 @@ class ImageCache:
         cached_bytes: what is kept.
         label_values: as in `read_mask`.
         stretch: as in `read_rgb`.
-        bands: that are read in place of RGB, as `band_images.read_filled_bands` does; None: RGB.
+        bands: that are read in place of RGB; None: RGB.
     """
 
     RECENT = 6
@@ -290,10 +329,13 @@ class ImageCache:
         """Return what the network sees of an image: RGB, or `bands`; the array is shared, don't write into it."""
         if self.bands is None:
             return self.read_rgb(path, window_px)
-        from semicdvl.data.band_images import read_filled_bands
+        return self.get_or_read(("bands", path, window_px), lambda: self._read_bands(path, window_px))
 
-        bands = self.bands
-        return self.get_or_read(("bands", path, window_px), lambda: read_filled_bands(path, bands, window_px=window_px))
+    def _read_bands(self, path: Path, window_px: WindowPx | None) -> NDArray[Any]:
+        """Read the bands; where the image shows nothing they have their mean."""
+        assert self.bands is not None
+        values_HWC = read_bands(path, self.bands.numbers, window_px=window_px)
+        return self.bands.fill_hidden(values_HWC, read_opaque(path, window_px=window_px))
 
     def read_rgb(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
         """Return what the function `read_rgb` returns; the array is shared, don't write into it."""
@@ -366,7 +408,7 @@ def _too_large_error(path: Path) -> InputError:
     )
 
 
-def decode_raster(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
+def _decode(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
     """Run a decoder, as `InputError` where that fails."""
     try:
         return decode()
@@ -389,7 +431,7 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
         raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
 
 
-def find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
+def _find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
     """Return a window as rasterio wants it, None for the whole raster; what is read at once has a limit."""
     height, width = (raster.height, raster.width) if window_px is None else window_px[2:]
     pixels = height * width

@@ -14,12 +14,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from semicdvl.data.band_images import count_bands, read_bands, require_bands
 from semicdvl.data.images import (
     PILLOW_SUFFIXES,
     ImageCache,
+    count_bands,
     holds_deep_values,
     open_image_raster,
+    read_bands,
     read_image_size,
     read_opaque,
     read_values,
@@ -121,7 +122,9 @@ def _require_same_bands(pair: PairFiles, bands: Sequence[int]) -> None:
             f"has {after} bands, but {pair.before.name} of the same pair has {before}",
             "Both dates of a pair must have the same bands in the same order",
         )
-    require_bands(pair.before, bands)
+    if max(bands) > before:
+        problem = f"has {before} bands, but band {max(bands)} is to be read"
+        raise InputError(pair.before, problem, "Set data.bands to bands that all images have, or replace the file")
 
 
 def _require_same_ground(first: Path, second: Path) -> None:

@@ -17,9 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.band_images import has_further_bands, read_bands
 from semicdvl.data.change_dataset import ChangeDataset
-from semicdvl.data.images import IMAGE_SUFFIXES, holds_deep_values, read_image_size, read_rgb, read_values
+from semicdvl.data.images import (
+    IMAGE_SUFFIXES,
+    has_further_bands,
+    holds_deep_values,
+    read_bands,
+    read_image_size,
+    read_rgb,
+    read_values,
+)
 from semicdvl.data.splits import count_leaks, find_leaking_pairs, is_origin_known
 from semicdvl.errors import DataError, InputError
 from semicdvl.text_files import read_text_file

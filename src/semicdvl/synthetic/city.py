@@ -33,8 +33,8 @@ class SyntheticCity:
 
     Attributes:
         spec: its settings.
-        t1_HWC: RGB image of date 1, uint8.
-        t2_HWC: RGB image of date 2, uint8.
+        t1_HWC: RGB image of date 1, uint8; with `CitySpec.nir` near infrared is its fourth band.
+        t2_HWC: the same of date 2.
         change_HW: uint8, 1 where a building appeared, disappeared or was replaced.
         classes_t1_HW: uint8, index into `LAND_COVER_CLASSES`, date 1.
         classes_t2_HW: the same of date 2, on the grid of date 1.

@@ -33,6 +33,8 @@ class CitySpec:
         repaint: share of streets, yards and parking lots with another surface, worn or new markings on date 2.
         reroof: share of buildings that stay but get another roof covering.
         garden: share of homes that get or lose a pool, an awning or a trampoline.
+        nir: render a fourth band, near infrared, in which leaves are bright and water is dark; red, green and blue stay
+            the same to the byte.
 
     Examples:
         >>> import semicdvl as cd
@@ -60,6 +62,7 @@ class CitySpec:
     repaint: float = 0.25
     reroof: float = 0.03
     garden: float = 0.15
+    nir: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings out of range.
@@ -87,5 +90,6 @@ class CitySpec:
         return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
 
 
-NUISANCES = tuple(f.name for f in fields(CitySpec) if f.name not in {"size_px", "seed", "gsd_m", "epsg", "change_frac"})
+_NO_NUISANCES = {"size_px", "seed", "gsd_m", "epsg", "change_frac", "nir"}
+NUISANCES = tuple(f.name for f in fields(CitySpec) if f.name not in _NO_NUISANCES)
 """The fields of `CitySpec` by which two images of one place differ without any change in the truth."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -120,10 +121,12 @@ def write_city_patches(
 ) -> tuple[PairFiles, ...]:
     """Cut a city into PNG patches in the layout `A/ B/ label/` (label 0 or 255); return the pairs in reading order.
 
+    Images with near infrared are GeoTIFFs of four bands.
+
     With `classes`, such as `PATCH_CLASSES`, the classes of both dates are written, too: `label_A/ label_B/` with a
     palette, and `classes.toml`. Land cover that no class covers is not known there.
 
-    Names are `city<seed>_r<row>_c<col>.png` with the pixel position of the patch's upper left corner, so that cities of
+    Names are `city<seed>_r<row>_c<col>` with the pixel position of the patch's upper left corner, so that cities of
     several seeds can share a folder. The right and lower edge, where no whole patch fits, is left out.
 
     Raises:
@@ -141,9 +144,19 @@ def write_city_patches(
         for col in range(0, width - size_px + 1, size_px):
             name = f"city{city.spec.seed:05d}_r{row:05d}_c{col:05d}"
             part = (slice(row, row + size_px), slice(col, col + size_px))
-            paths = [folder / kind / f"{name}.png" for kind in ("A", "B", "label")]
+            suffix = "png" if city.t1_HWC.shape[2] == 3 else "tif"
+            paths = [
+                folder / "A" / f"{name}.{suffix}",
+                folder / "B" / f"{name}.{suffix}",
+                folder / "label" / f"{name}.png",
+            ]
             for path, image in zip(paths, (city.t1_HWC, city.t2_HWC, city.change_HW * np.uint8(255)), strict=True):
-                _write_png(path, image[part])
+                if path.suffix == ".png":
+                    _write_png(path, image[part])
+                else:
+                    _write_raster(
+                        path, image[part], replace(city, transform=city.transform @ Affine.translation(col, row))
+                    )
             files = None
             if classes is not None and legend is not None:
                 files = ClassFiles(legend, folder / "label_A" / f"{name}.png", folder / "label_B" / f"{name}.png")
@@ -192,7 +205,7 @@ def _write_raster(
     *,
     colours: dict[int, tuple[int, int, int]] | None = None,
 ) -> None:
-    """Write a uint8 GeoTIFF on the grid of the city; `colours` by class where it holds classes."""
+    """Write a uint8 GeoTIFF of one, three or four bands on the grid of the city; `colours` by class of class maps."""
     height, width, count = image_HWC.shape
     tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 256 else {}
     with (
@@ -209,7 +222,8 @@ def _write_raster(
             transform=city.transform,
             compress="deflate",
             predictor=2 if colours is None else 1,
-            photometric="RGB" if count == 3 else "MINISBLACK",
+            photometric="RGB" if count > 1 else "MINISBLACK",
+            **({"alpha": "no"} if count > 3 else {}),
             **tiling,
         ) as raster,
     ):

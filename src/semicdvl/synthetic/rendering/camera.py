@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.layout.scene import GroundPatch, Scene
 from semicdvl.synthetic.layout.streets import WORLD_PADDING_M
-from semicdvl.synthetic.materials import MATERIAL_CLASS, MATERIAL_INDEX, MATERIAL_TEXTURE_M4, seasonal_colours
+from semicdvl.synthetic.materials import (
+    MATERIAL_CLASS,
+    MATERIAL_INDEX,
+    MATERIAL_TEXTURE_M4,
+    seasonal_colours,
+    seasonal_near_infrared,
+)
 from semicdvl.synthetic.rendering.draw import AcquisitionConditions, Canvas, paint_cars, paint_ground
 from semicdvl.synthetic.rendering.roofs import add_building_shadow, paint_building
 from semicdvl.synthetic.rendering.trees import paint_trees
@@ -20,6 +26,8 @@ RENDER_MARGIN_PX = 20
 """The canvas is larger than the image by this on each side, so that a shifted image has no empty edge."""
 
 _STRIP = 256  # rows processed at a time, so that they stay in the processor's cache
+NIR_HAZE, NIR_AIR = 0.45, 120.0
+"""Haze in near infrared: its share of that in visible light, and its grey value."""
 LENS_BLUR_PX = 0.45
 """Blur of every image: at 0.5 m no edge is sharp to one pixel."""
 
@@ -113,7 +121,10 @@ def _draw_smooth_noise(
 def render_acquisition(
     scene: Scene, spec: CitySpec, date: int, conditions: AcquisitionConditions, texture: TextureNoise
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the image of one date (HWC uint8) and its land-cover classes (HW uint8) on the ideal grid of date 1."""
+    """Return the image of one date (HWC uint8) and its land-cover classes (HW uint8) on the ideal grid of date 1.
+
+    With `spec.nir` the image has near infrared as its fourth band.
+    """
     height, width = (n + 2 * RENDER_MARGIN_PX for n in spec.shape_px)
     canvas = Canvas(
         (height, width),
@@ -133,7 +144,11 @@ def render_acquisition(
         paint_building(canvas, building, conditions)
     paint_trees(canvas, scene.trees, date, conditions, shadows=False)
     _apply_texture(canvas, texture)
-    return _simulate_camera(canvas.rgb_HWC, conditions, spec, date), classes_HW
+    rgb_HWC = _simulate_camera(canvas.rgb_HWC, conditions, spec, date)
+    if not spec.nir:
+        return rgb_HWC, classes_HW
+    nir_HW = _simulate_nir_camera(_paint_near_infrared(canvas, conditions), conditions, spec, date)
+    return np.dstack([rgb_HWC, nir_HW]), classes_HW
 
 
 def _order_ground(scene: Scene, date: int) -> list[GroundPatch]:
@@ -188,21 +203,20 @@ def _to_lookup_table(values_M: NDArray[np.float32]) -> NDArray[np.float32]:
     return table
 
 
+def _paint_near_infrared(canvas: Canvas, conditions: AcquisitionConditions) -> NDArray[np.uint8]:
+    """Return the near infrared of what was painted: its grey, with light, shadows and texture, times the material's."""
+    ratio_HW = cv2.LUT(canvas.material_HW, _to_lookup_table(seasonal_near_infrared(conditions.winter_frac)))
+    return np.clip(np.rint(canvas.rgb_HWC.mean(axis=2, dtype=np.float32) * ratio_HW), 0, 255).astype(np.uint8)
+
+
 def _simulate_camera(
     rgb_HWC: NDArray[np.uint8], conditions: AcquisitionConditions, spec: CitySpec, date: int
 ) -> NDArray[np.uint8]:
     """Apply shift, blur, haze, gain and noise, and crop the margin."""
-    if any(conditions.shift_px):
-        move = np.array([[1, 0, conditions.shift_px[0]], [0, 1, conditions.shift_px[1]]], np.float32)
-        size = rgb_HWC.shape[1::-1]
-        rgb_HWC = np.asarray(cv2.warpAffine(rgb_HWC, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
-    sigma = float(np.hypot(LENS_BLUR_PX, conditions.blur_px))
-    sharp = cv2.GaussianBlur(rgb_HWC, (0, 0), sigma)[
-        RENDER_MARGIN_PX:-RENDER_MARGIN_PX, RENDER_MARGIN_PX:-RENDER_MARGIN_PX
-    ]
+    sharp = _shift_and_blur(rgb_HWC, conditions)
     rng = np.random.default_rng([spec.seed, 79, date])
     height, width = sharp.shape[:2]
-    veil = cv2.resize(rng.random((4, 4), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    veil = _draw_veil(rng, (height, width))
     out = np.empty((height, width, 3), np.uint8)
     gain = np.array(conditions.gain, np.float32)
     air = np.array([172, 178, 186], np.float32)
@@ -215,6 +229,35 @@ def _simulate_camera(
             strip += _draw_sensor_noise(rng, strip.shape, conditions.noise_dn)
         out[rows] = np.clip(np.rint(strip, out=strip), 0, 255, out=strip)
     return out
+
+
+def _simulate_nir_camera(
+    nir_HW: NDArray[np.uint8], conditions: AcquisitionConditions, spec: CitySpec, date: int
+) -> NDArray[np.uint8]:
+    """Apply to near infrared what a camera does: the shift, blur and veil of RGB, thinner haze, noise of its own."""
+    sharp_HW = _shift_and_blur(nir_HW, conditions).astype(np.float32)
+    veil_HW = _draw_veil(np.random.default_rng([spec.seed, 79, date]), sharp_HW.shape[:2])
+    haze_HW = NIR_HAZE * conditions.haze * (0.6 + 0.8 * veil_HW)
+    seen_HW = (sharp_HW * (1 - haze_HW) + haze_HW * NIR_AIR) * np.float32(conditions.gain[0])
+    noise_HW = np.random.default_rng([spec.seed, 80, date]).standard_normal(seen_HW.shape, dtype=np.float32)
+    return np.clip(np.rint(seen_HW + noise_HW * np.float32(spec.noise_dn)), 0, 255).astype(np.uint8)
+
+
+def _shift_and_blur(image: NDArray[np.uint8], conditions: AcquisitionConditions) -> NDArray[np.uint8]:
+    """Shift and blur a canvas, of several bands or of one, and crop its margin."""
+    if any(conditions.shift_px):
+        move = np.array([[1, 0, conditions.shift_px[0]], [0, 1, conditions.shift_px[1]]], np.float32)
+        size = image.shape[1::-1]
+        image = np.asarray(cv2.warpAffine(image, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+    sigma = float(np.hypot(LENS_BLUR_PX, conditions.blur_px))
+    inner = slice(RENDER_MARGIN_PX, -RENDER_MARGIN_PX)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))[inner, inner]
+
+
+def _draw_veil(rng: np.random.Generator, shape_px: tuple[int, ...]) -> NDArray[np.float32]:
+    """Draw where haze is thick."""
+    coarse = rng.random((4, 4), dtype=np.float32)
+    return np.asarray(cv2.resize(coarse, shape_px[1::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _draw_sensor_noise(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
