@@ -63,15 +63,20 @@ class _RecordedBands(BaseModel):
     numbers: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=MIN_BANDS, max_length=MAX_BANDS)
     mean: tuple[FiniteFloat, ...]
     std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
+    source_numbers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
 
     @model_validator(mode="after")
     def _require_distinct_bands(self) -> _RecordedBands:
         """Refuse bands that occur twice, and statistics of another number of bands."""
         try:
-            InputBands(self.numbers, self.mean, self.std)
+            self.to_bands()
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
+
+    def to_bands(self) -> InputBands:
+        """Return the bands."""
+        return InputBands(self.numbers, self.mean, self.std, self.source_numbers)
 
 
 class _RunRecord(BaseModel):
@@ -205,13 +210,14 @@ def record_bands(bands: InputBands | None) -> dict[str, Any]:
     """Return what the record of a run says of its bands and their statistics; nothing for RGB."""
     if bands is None:
         return {}
-    return {"bands": {"numbers": list(bands.numbers), "mean": list(bands.mean), "std": list(bands.std)}}
+    source = {} if bands.source_numbers is None else {"source_numbers": list(bands.source_numbers)}
+    return {"bands": {"numbers": list(bands.numbers), "mean": list(bands.mean), "std": list(bands.std), **source}}
 
 
 def read_run_bands(record: dict[str, Any]) -> InputBands | None:
     """Return the bands that a run was trained with, and how they are standardised; None: RGB."""
     recorded = _RunRecord.model_validate(record).bands
-    return None if recorded is None else InputBands(recorded.numbers, recorded.mean, recorded.std)
+    return None if recorded is None else recorded.to_bands()
 
 
 def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False, trust: Sequence[str] = ()) -> nn.Module:

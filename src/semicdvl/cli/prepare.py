@@ -11,6 +11,7 @@ import typer
 import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, INPUT, LABELS, OUTPUT, app, out
 from semicdvl.cli.options import PixelOptions, expand_option_groups, list_values, split_words
+from semicdvl.cli.options.groups import parse_numbers
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",
@@ -110,6 +111,14 @@ def prepare_command(
             rich_help_panel=INPUT,
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the bands to keep, red, green and blue first, like 3,2,1,4; more than three keep their "
+            "values, in GeoTIFF patches. By default red, green and blue as tagged, or 1,2,3",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     pixels: PixelOptions,
     split: SplitOptions,
 ) -> None:
@@ -122,6 +131,7 @@ def prepare_command(
     config = cd.PrepareSettings(
         **list_values(split),
         **list_values(pixels),
+        bands=parse_numbers(bands, "--bands"),
         layer=layer,
         area_layer=area_layer,
         class_columns=_split_columns(class_columns),

@@ -26,6 +26,7 @@ from semicdvl.data.images import (
     read_values,
 )
 from semicdvl.data.pairs import read_class_maps, read_label, require_same_size
+from semicdvl.data.patch_files import read_source_bands
 from semicdvl.errors import DataError, InputError
 from semicdvl.raster.io.pair_stretch import measure_stretch
 from semicdvl.raster.io.views.sentinel_values import find_sentinels
@@ -167,7 +168,13 @@ def measure_pairs_bands(pairs: Sequence[PairFiles], numbers: Sequence[int]) -> I
     mean_C = np.average(means_IC, axis=0, weights=counts_I)
     std_C = np.sqrt(np.average(variances_IC + (means_IC - mean_C) ** 2, axis=0, weights=counts_I))
     std_C[std_C == 0] = 1.0  # a constant band says nothing, whatever it is divided by
-    return InputBands(tuple(numbers), tuple(mean_C.tolist()), tuple(std_C.tolist()))
+    return InputBands(tuple(numbers), tuple(mean_C.tolist()), tuple(std_C.tolist()), _find_source(chosen[0], numbers))
+
+
+def _find_source(pair: PairFiles, numbers: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the numbers of bands of patches in the raster that they were cut from, where the patches tell."""
+    source = read_source_bands(pair.before)
+    return None if source is None or max(numbers) > len(source) else tuple(source[number - 1] for number in numbers)
 
 
 def _read_visible_values(path: Path, pair: PairFiles, numbers: Sequence[int]) -> NDArray[np.float64]:

@@ -217,7 +217,9 @@ class _DetectionRun:
     def make_record(self, changes: DetectedChanges) -> RunRecord:
         """Return what was run and how it went; the seconds of later stages are added to it."""
         pair = self.checked.pair
-        own = collect_warnings(changes, notes=pair.notes, grid_gsd_m=pair.gsd_m, config=self.fingerprint.config)
+        own = collect_warnings(
+            changes, notes=self.tile_pair.notes, grid_gsd_m=pair.gsd_m, config=self.fingerprint.config
+        )
         reliability = judge_reliability(self.checked, self.detector, self.fingerprint.config)
         beyond = (str(reliability),) if reliability.reliable is False else ()
         warnings = (*beyond, *own, *self.checked.collect_warnings(), *self.detector.notes())

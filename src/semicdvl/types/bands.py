@@ -22,6 +22,8 @@ class InputBands:
         numbers: 1-based numbers of the bands in the files; red, green and blue come first, for pictures.
         mean: mean of each band over the training data, in physical values.
         std: standard deviation of each band, above 0.
+        source_numbers: the numbers of these bands in the raster that training patches were cut from, where they tell;
+            None: they are `numbers`.
 
     Raises:
         ConfigError: a band occurs twice, or the numbers of entries differ.
@@ -35,10 +37,16 @@ class InputBands:
     numbers: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    source_numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse bands that occur twice, and statistics of other bands."""
         check_band_numbers(self.numbers)
+        check_band_numbers(self.raster_numbers)
+        if len(self.raster_numbers) != self.count:
+            raise ConfigError(
+                f"{self.count} bands have {len(self.raster_numbers)} numbers in the raster. Give as many."
+            )
         if not len(self.numbers) == len(self.mean) == len(self.std) or min(self.std) <= 0:
             raise ConfigError(
                 f"{len(self.numbers)} bands have {len(self.mean)} means and {len(self.std)} standard deviations. Give"
@@ -46,13 +54,18 @@ class InputBands:
             )
 
     @property
+    def raster_numbers(self) -> tuple[int, ...]:
+        """The numbers of the bands in a raster that the network is applied to."""
+        return self.numbers if self.source_numbers is None else self.source_numbers
+
+    @property
     def count(self) -> int:
         """Number of bands."""
         return len(self.numbers)
 
     def describe(self) -> str:
-        """Return the numbers in words: `4 bands (3, 2, 1, 4)`."""
-        return f"{self.count} bands ({', '.join(map(str, self.numbers))})"
+        """Return the numbers in a raster in words: `4 bands (3, 2, 1, 4)`."""
+        return f"{self.count} bands ({', '.join(map(str, self.raster_numbers))})"
 
     def fill_hidden(self, image_HWC: NDArray[Any], visible_HW: NDArray[np.bool_] | None) -> NDArray[Any]:
         """Return an image with the mean of each band where nothing is known; the same one if all is known."""

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from semicdvl.errors import ConfigError
 from semicdvl.types import ClassLegend
+from semicdvl.types.bands import check_band_numbers
 from semicdvl.types.settings import check_finite
 
 PrepareInputs = dict[str, Path | None]
 """The files of a preparation: `before`, `after`, `labels` and `labelled_area`."""
 
 MIN_PATCH_PX = 32
+RGB_BANDS = 3
 SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto", "class_columns": None, "class_names": None}
 """Settings that version 0.1 did not have, with their defaults."""
 
@@ -35,7 +37,8 @@ class PrepareSettings:
             to set `data.label_values`.
         layer: layer of the file of labels, needed where it has several.
         area_layer: layer of the file of the labelled area, needed where it has several.
-        bands: 1-based numbers of red, green and blue; None: as tagged in the file, or the first three.
+        bands: 1-based numbers of the bands, red, green and blue first; None: as tagged in the file, or the first three.
+            Of more than three the values are kept as they are stored, in GeoTIFF patches.
         alpha: which band says where there is data: "auto", "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto", "each", or "LOW,HIGH" in data values.
         collar: which borders without a no-data tag count as no data: "auto", "black", "white" or "none".
@@ -61,7 +64,7 @@ class PrepareSettings:
     min_known_frac: float = 1.0
     layer: str | None = None
     area_layer: str | None = None
-    bands: tuple[int, int, int] | None = None
+    bands: tuple[int, ...] | None = None
     alpha: str = "auto"
     stretch: str = "auto"
     collar: str = "auto"
@@ -92,6 +95,8 @@ class PrepareSettings:
             raise ConfigError("Classes are named, but not the columns that hold them. Give --class-columns FROM,TO.")
         if self.class_names is not None:
             ClassLegend(self.class_names)
+        if self.bands is not None:
+            check_band_numbers(self.bands)
         if self.block_m is not None and self.block_m <= 0:
             raise ConfigError(f"Blocks of {self.block_m:g} m are not possible. Give a positive length.")
 
@@ -99,6 +104,16 @@ class PrepareSettings:
         """Return the settings that tell one preparation from another; the defaults of newer ones are left out."""
         parts = {name: value for name, value in asdict(self).items() if name != "allow_outside"}
         return dict(item for item in parts.items() if item not in SETTINGS_SINCE_0_2.items())
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether the patches hold the values of the bands in place of grey values of red, green and blue."""
+        return self.bands is not None and len(self.bands) > RGB_BANDS
+
+    @property
+    def image_suffix(self) -> str:
+        """Suffix of the images of a patch."""
+        return ".tif" if self.keeps_values else ".png"
 
     @property
     def gap_px(self) -> int:

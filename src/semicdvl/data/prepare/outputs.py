@@ -50,10 +50,10 @@ def write_outputs(
     Raises:
         OutputError: the folder cannot be written.
     """
-    _write_lists(prepared)
+    _write_lists(prepared, suffix=settings.image_suffix)
     write_vector(prepared.out / "patches.gpkg", _make_outlines(prepared, grid), layer="patches")
     for patch in prepared.split.left_out:
-        for path in list_patch_files(prepared.out, patch.cell.name):
+        for path in list_patch_files(prepared.out, patch.cell.name, suffix=settings.image_suffix):
             path.unlink(missing_ok=True)
     record = make_record("finished", key, inputs, settings)
     write_json(prepared.out / "prepare.json", {**record, "result": _make_result(prepared)})
@@ -65,10 +65,10 @@ def make_record(status: str, key: str, inputs: PrepareInputs, settings: PrepareS
     return {"format": PREPARE_FORMAT, "status": status, "key": key, "inputs": paths, "settings": asdict(settings)}
 
 
-def _write_lists(prepared: PreparedPatches) -> None:
+def _write_lists(prepared: PreparedPatches, *, suffix: str) -> None:
     """Write the names of each subset that has patches; delete the list of one that has none."""
     for subset in SUBSETS:
-        names = [f"{patch.cell.name}.png\n" for patch in getattr(prepared.split, subset)]
+        names = [f"{patch.cell.name}{suffix}\n" for patch in getattr(prepared.split, subset)]
         path = prepared.out / "list" / f"{subset}.txt"
         if not names:
             path.unlink(missing_ok=True)

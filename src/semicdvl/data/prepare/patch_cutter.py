@@ -8,17 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from semicdvl.data.patch_files import CHANGED, list_patch_files, write_patch, write_png
+from semicdvl.data.patch_files import CHANGED, list_patch_files, write_band_image, write_patch, write_png
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers
 from semicdvl.data.prepare.spatial_split import LABELLED, SKIPPED, UNLABELLED, CutPatch, PatchCell
 from semicdvl.errors import InputError, OutputError
 from semicdvl.outputs.messages import make_output_error
-from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.reading.json_files import parse_json
 from semicdvl.text_files import read_text_file
 
@@ -121,7 +123,8 @@ def cut_patches(
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
         for cell in progress.track(cells, description="cutting"):
             known = journal.patches.get(cell.name)
-            if known is not None and (known.state == SKIPPED or list_patch_files(out, cell.name)[0].is_file()):
+            first = list_patch_files(out, cell.name, suffix=settings.image_suffix)[0]
+            if known is not None and (known.state == SKIPPED or first.is_file()):
                 yield CutPatch(cell, known.state, known.valid_px, known.known_px, known.changed_px)
                 continue
             patch = _cut_patch(pair, cell, out, layers=layers, settings=settings)
@@ -142,11 +145,33 @@ def _cut_patch(
     known_HW = layers.find_known(grid, window.valid_HW)
     known_px = int(known_HW.sum())
     if known_px == 0 or known_px < settings.min_known_frac * side_px**2:
-        write_patch(out, cell.name, window.t1_HWC, window.t2_HWC, None)
+        _write_patch(out, cell, pair, window, None, settings=settings)
         return CutPatch(cell, UNLABELLED, valid_px)
     label_HW = layers.make_label(grid, known_HW)
     if layers.classes is not None:
         for folder, class_HW in zip(CLASS_FOLDERS, layers.make_classes(grid, known_HW), strict=True):
             write_png(out / folder / f"{cell.name}.png", class_HW)
-    write_patch(out, cell.name, window.t1_HWC, window.t2_HWC, label_HW)
+    _write_patch(out, cell, pair, window, label_HW, settings=settings)
     return CutPatch(cell, LABELLED, valid_px, known_px, int((label_HW == CHANGED).sum()))
+
+
+def _write_patch(
+    out: Path,
+    cell: PatchCell,
+    pair: RasterPair,
+    window: PairWindow,
+    label_HW: NDArray[np.uint8] | None,
+    *,
+    settings: PrepareSettings,
+) -> None:
+    """Write the images and the label of a patch; the values of more bands than three as they are stored."""
+    if not settings.keeps_values:
+        write_patch(out, cell.name, window.t1_HWC, window.t2_HWC, label_HW)
+        return
+    assert settings.bands is not None
+    grid = pair.grid.window(cell.row, cell.col, settings.size_px, settings.size_px)
+    first, second, label = list_patch_files(out, cell.name, suffix=settings.image_suffix)
+    if label_HW is not None:
+        write_png(label, label_HW)
+    for path, values_HWC, reader in ((first, window.t1_HWC, pair.before), (second, window.t2_HWC, pair.after)):
+        write_band_image(path, values_HWC, grid=grid, dtype=reader.exact_dtype, source_bands=settings.bands)

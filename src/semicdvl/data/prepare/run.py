@@ -1,8 +1,9 @@
 """Two rasters and polygons of change -> training patches in the layout that `data.readers.folder` reads.
 
-    DATA/A DATA/B DATA/label      PNG patches; label 0 unchanged, 255 changed. A patch whose label is not known
-                                  everywhere (outside the labelled area, no data) has no label file, or, with
-                                  `min_known_frac` below 1, a label with 128 on its unknown pixels.
+    DATA/A DATA/B DATA/label      PNG patches, GeoTIFFs of more bands than three; label 0 unchanged, 255 changed. A
+                                  patch whose label is not known everywhere (outside the labelled area, no data) has
+                                  no label file, or, with `min_known_frac` below 1, a label with 128 on its unknown
+                                  pixels.
     DATA/label_A DATA/label_B     with class columns: the class before and after, 255 where nothing changed
     DATA/classes.toml             with class columns: the names of the classes
     DATA/list/train.txt val.txt test.txt
@@ -100,6 +101,7 @@ def prepare_patches(
             allow_outside=settings.allow_outside,
         ) as pair,
     ):
+        source = pair.read_exactly() if settings.keeps_values else pair
         layers = read_label_layers(labels, labelled_area, grid=pair.grid, settings=settings)
         per_block = choose_block_patches(pair.grid, layers, settings)
         cells = _lay_out_pair(pair, settings, per_block)
@@ -112,11 +114,11 @@ def prepare_patches(
                 _write_class_names(out / LEGEND_FILE, layers.classes.names)
             sweep_unfinished_files(out, depth=2)
             with open_journal(out) as journal:
-                patches = tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
+                patches = tuple(cut_patches(source, cells, journal, layers=layers, settings=settings, console=console))
             if _make_key(inputs, settings) != key:
                 problem = "the images or the polygons were changed while they were read"
                 raise InputError(before, problem, "Run the same command again once they are complete")
-            notes = _collect_notes(pair, layers, cells, settings)
+            notes = _collect_notes(source, layers, cells, settings)
             prepared = _split_patches(
                 out, pair, patches, per_block=per_block, layers=layers, settings=settings, notes=notes
             )

@@ -276,7 +276,7 @@ def _describe_input(bands: InputBands | None) -> dict[str, Any]:
         told = "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std"
         return {"input": told, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     told = "two dates of one place, float32 BCHW: physical values of the bands, minus mean, divided by std"
-    return {"input": told, "bands": bands.numbers, "mean": bands.mean, "std": bands.std}
+    return {"input": told, "bands": bands.raster_numbers, "mean": bands.mean, "std": bands.std}
 
 
 def _write_metadata(path: Path, about: dict[str, Any]) -> None:

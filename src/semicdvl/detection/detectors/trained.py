@@ -103,7 +103,7 @@ class TrainedDetector(Detector):
     @property
     def bands(self) -> tuple[int, ...] | None:  # type: ignore[override]  # the base class has a plain attribute
         """The numbers of the bands that the network was trained with."""
-        return None if self.input_bands is None else self.input_bands.numbers
+        return None if self.input_bands is None else self.input_bands.raster_numbers
 
     @property
     def reads_values(self) -> bool:  # type: ignore[override]  # the base class has a plain attribute

@@ -286,6 +286,12 @@ class ImageReader:
         stored: np.dtype[Any] = np.dtype(self.dataset.dtypes[self.bands[0] - 1])
         return stored
 
+    @property
+    def exact_dtype(self) -> str:
+        """The type that holds the exact values: the stored one where it holds whole numbers of up to 16 bits."""
+        stored = self.data_dtype.name
+        return stored if stored in ("uint8", "uint16") and self.get_scaling().is_identity else "float32"
+
     def get_scaling(self) -> BandScaling:
         """Return what makes physical values of the stored ones."""
         bands = len(self.bands)

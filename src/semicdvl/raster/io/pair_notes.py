@@ -61,7 +61,7 @@ def describe_unrelated_datums(before: ImageReader, after: ImageReader) -> str | 
 def _describe_image(reader: ImageReader) -> list[str]:
     """Say how one image was stretched, and whether it has a border that is no data."""
     notes = [f"{reader.path.name}: {note}" for note in reader.notes]
-    if reader.stretch is not None:
+    if reader.stretch is not None and reader.exact is None:
         dtype = reader.file_dataset.dtypes[0]
         notes.append(
             f"{reader.path.name} has values of type {dtype}: every band was stretched to 8 bits, once for the "

@@ -124,9 +124,13 @@ class RasterPair:
 
         Where the radiometry is matched, the values of the after image are those of the before image that it has then.
         """
-        exact = self.before.get_scaling()
         matched = self.after.get_scaling() if self.radiometric_match is None else _match_values(self.before, self.after)
-        return replace(self, before=replace(self.before, exact=exact), after=replace(self.after, exact=matched))
+        before, after = replace(self.before, exact=self.before.get_scaling()), replace(self.after, exact=matched)
+        normalised = self.normalise == "match"
+        notes = describe_processing(
+            before, after, alignment=self.alignment, match=self.radiometric_match, normalised=normalised
+        )
+        return replace(self, before=before, after=after, notes=notes)
 
     def align(self, alignment: Alignment) -> RasterPair:
         """Return the same open files as a pair whose after image is co-registered.

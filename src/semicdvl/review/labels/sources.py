@@ -139,7 +139,7 @@ class MapPatches:
         with self.session.open_images().borrow() as handle:
             t1_HWC, valid1_HW = handle.before.read(box.row, box.col, box.side_px, box.side_px)
             t2_HWC, valid2_HW = handle.after.read(box.row, box.col, box.side_px, box.side_px)
-        return PatchImages(t1_HWC, t2_HWC, valid1_HW & valid2_HW)
+        return PatchImages(t1_HWC[..., :3], t2_HWC[..., :3], valid1_HW & valid2_HW)
 
     def read_proposal(self, name: str) -> NDArray[np.uint8] | None:
         """Return the change map there."""

@@ -206,7 +206,8 @@ def _to_lookup_table(values_M: NDArray[np.float32]) -> NDArray[np.float32]:
 def _paint_near_infrared(canvas: Canvas, conditions: AcquisitionConditions) -> NDArray[np.uint8]:
     """Return the near infrared of what was painted: its grey, with light, shadows and texture, times the material's."""
     ratio_HW = cv2.LUT(canvas.material_HW, _to_lookup_table(seasonal_near_infrared(conditions.winter_frac)))
-    return np.clip(np.rint(canvas.rgb_HWC.mean(axis=2, dtype=np.float32) * ratio_HW), 0, 255).astype(np.uint8)
+    grey_HW = canvas.rgb_HWC.mean(axis=2, dtype=np.float32)
+    return _to_bytes(grey_HW * np.asarray(ratio_HW, np.float32))
 
 
 def _simulate_camera(
@@ -240,7 +241,12 @@ def _simulate_nir_camera(
     haze_HW = NIR_HAZE * conditions.haze * (0.6 + 0.8 * veil_HW)
     seen_HW = (sharp_HW * (1 - haze_HW) + haze_HW * NIR_AIR) * np.float32(conditions.gain[0])
     noise_HW = np.random.default_rng([spec.seed, 80, date]).standard_normal(seen_HW.shape, dtype=np.float32)
-    return np.clip(np.rint(seen_HW + noise_HW * np.float32(spec.noise_dn)), 0, 255).astype(np.uint8)
+    return _to_bytes(seen_HW + noise_HW * np.float32(spec.noise_dn))
+
+
+def _to_bytes(values_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round and clip to bytes."""
+    return np.asarray(np.clip(np.rint(values_HW), 0, 255), np.uint8)
 
 
 def _shift_and_blur(image: NDArray[np.uint8], conditions: AcquisitionConditions) -> NDArray[np.uint8]:
@@ -251,7 +257,7 @@ def _shift_and_blur(image: NDArray[np.uint8], conditions: AcquisitionConditions)
         image = np.asarray(cv2.warpAffine(image, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
     sigma = float(np.hypot(LENS_BLUR_PX, conditions.blur_px))
     inner = slice(RENDER_MARGIN_PX, -RENDER_MARGIN_PX)
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))[inner, inner]
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)[inner, inner]
 
 
 def _draw_veil(rng: np.random.Generator, shape_px: tuple[int, ...]) -> NDArray[np.float32]:
