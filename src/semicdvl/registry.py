@@ -167,7 +167,7 @@ def _advise_on_import(error: Exception, module_name: str, *, by_user: bool) -> s
 
 @contextmanager
 def _search_current_folder() -> Iterator[None]:
-    """Let an import look in the current folder, after everything else; the search path is then as it was."""
+    """Add the current folder to the end of the import path while the block runs."""
     folder = str(Path.cwd())
     if folder in sys.path or "" in sys.path:
         yield

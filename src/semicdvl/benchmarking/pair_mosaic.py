@@ -17,7 +17,7 @@ class PairMosaic:
     """Pairs below each other, as `types.PairTiles`: a tile is a pair, a narrow one padded on the right with no data."""
 
     def __init__(self, pairs: Sequence[PairFiles], cache: ImageCache, *, gsd_m: float | None) -> None:
-        """Remember the pairs; they are decoded while iterating."""
+        """Take the pairs; they are decoded while iterating."""
         self.pairs, self.cache, self.gsd_m = pairs, cache, gsd_m
         sizes = [read_pair_size(pair) for pair in pairs]
         self.shape_hw = sum(height for height, _ in sizes), max(width for _, width in sizes)

@@ -55,7 +55,7 @@ class RunningJob:
         return min(1.0, step / self.job.steps)
 
     def stop(self) -> None:
-        """End it; its checkpoint stays."""
+        """End the process of the run; its checkpoint stays."""
         self.process.terminate()
         try:
             self.process.wait(END_S)
@@ -156,7 +156,7 @@ class _StoredOutcome(BaseModel):
 
     @model_validator(mode="after")
     def _require_scores(self) -> _StoredOutcome:
-        """A run that finished has scores."""
+        """Require scores of a run that finished."""
         if self.status == "finished" and (self.test is None or self.seconds is None or self.peak_mib is None):
             raise ValueError("a finished run without test scores, seconds or memory")
         return self
@@ -212,12 +212,12 @@ class _ProgressBar:
         self.task = self.progress.add_task("", total=max(estimate.total, 1.0))
 
     def __enter__(self) -> _ProgressBar:
-        """Start it."""
+        """Start the bar."""
         self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it."""
+        """Stop the bar."""
         self.progress.stop()
 
     def __call__(self, running: Sequence[RunningJob]) -> None:

@@ -107,7 +107,7 @@ def find_change_events_of_instances(
     classes: Mapping[str, Sequence[int]] | None = None,
     features: PairFeatures | None = None,
 ) -> ChangeEvents:
-    """Do `find_change_events` for masks or COCO RLEs of the image's size; `classes` has the keys "t1" and "t2"."""
+    """Find change events as `find_change_events`, from masks or COCO RLEs; `classes` has the keys "t1" and "t2"."""
     of_date = classes or {}
     return find_change_events(
         crop_instances(instances_t1, shape_hw=shape_hw),

@@ -55,7 +55,7 @@ def make_labels_from_events(
     prompts: Prompts,
     settings: CEGSettings,
 ) -> VLMLabels:
-    """Do the rest of `make_labels` once the change events are known, which do not depend on gamma."""
+    """Make the labels of `make_labels` once the change events are known, which do not depend on gamma."""
     shape_hw = t1.scores_CHW.shape[1:]
     unmatched_HW = np.ones(shape_hw, bool) if events is None else events.unmatched_HW
     change_HW, t1_HW, t2_HW = rules.make_mixed_labels(
@@ -157,7 +157,7 @@ def find_component_events(
     settings: CEGSettings,
     features: PairFeatures | None = None,
 ) -> ChangeEvents:
-    """Do `find_instance_events` for objects given as label images (0 = none), which cannot overlap."""
+    """Find change events as `find_instance_events`, for objects in label images (0 = none), which cannot overlap."""
     if not settings.active_options:
         unmatched_HW = rules.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
         return ChangeEvents(unmatched_HW, np.zeros_like(unmatched_HW))

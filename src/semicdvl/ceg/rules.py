@@ -336,7 +336,7 @@ def _iou_sums(
 def instance_level_from_label_images(
     labels_t1_HW: NDArray[np.int32], labels_t2_HW: NDArray[np.int32], *, delta: float = 0.0
 ) -> NDArray[np.bool_]:
-    """Do what `instance_level` does for instances without overlap, given as label images (0 = none).
+    """Return what `instance_level` returns, for instances without overlap in label images (0 = none).
 
     One contingency table of the two label images holds every intersection, so the cost is one pass over the pixels,
     whatever the number of instances.

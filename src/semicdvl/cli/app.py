@@ -91,4 +91,4 @@ def _add_common_options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit")
     ] = False,
 ) -> None:
-    """Options of every command."""
+    """Add the options that stand before a command."""

@@ -181,7 +181,7 @@ class _DetectionRun:
         return plan_tiles(*self.checked.pair.shape_hw, tile_px=config.tile_px, overlap_px=config.overlap_px)
 
     def prepare_detector(self) -> Detector:
-        """Show the detector the whole pair, where it needs that, and return it."""
+        """Fit the detector to the whole pair, where it needs that, and return it."""
         tiles = PairTileReader(self.tile_pair, tile_px=self.fingerprint.config.tile_px, gsd_m=self.gsd_m)
         with self.console.status("reading the whole pair"):
             self.detector = self.detector.prepare(tiles)

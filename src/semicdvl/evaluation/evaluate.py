@@ -138,8 +138,8 @@ def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
         outcomes = label_outcomes(result, real, comparison.objects)
         done = MapEvaluation(out, comparison, drawn, accuracy, pixel_m2, notes)
     settings: dict[str, Any] = {"area": area and str(area), "sample": sample, "seed": seed, "min_iou": min_iou}
-    said = {"label_values": label_values and str(label_values), "truth_nodata": truth_nodata}
-    settings |= {name: value for name, value in said.items() if value is not None}
+    of_mask = {"label_values": label_values and str(label_values), "truth_nodata": truth_nodata}
+    settings |= {name: value for name, value in of_mask.items() if value is not None}
     with write_file_set(Path(out)) as work:
         if outcomes is not None:
             write_vector(work / "evaluation.gpkg", outcomes, layer="evaluation", style=OUTCOME_STYLE)

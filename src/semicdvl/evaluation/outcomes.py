@@ -26,7 +26,7 @@ OUTCOME_STYLE = QgisStyle(
         "invented": OUTCOME_COLOURS["falsely detected"],
     },
 )
-"""How a GIS draws the objects of an evaluation."""
+"""Colours of the objects of an evaluation in a GIS."""
 
 
 def label_outcomes(result: DetectedMap, truth: Truth, match: ObjectMatches) -> gpd.GeoDataFrame:

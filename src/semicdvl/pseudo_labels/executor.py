@@ -34,7 +34,7 @@ PAIRS_AHEAD = 4
 def fill_with_workers(
     pairs: Sequence[PairFiles], workers: WorkerSettings, *, spec: StoreSpec, settings: CEGSettings, root: Path
 ) -> Generator[dict[str, Any]]:
-    """Do what `generate.generate_labels` does in several processes; yield the records in the order of the pairs.
+    """Fill the store as `generate.generate_labels`, in several processes; yield the records in the order of the pairs.
 
     If it is interrupted, the labels of finished pairs are kept.
 

@@ -153,7 +153,7 @@ class TrainingLog:
         self._console.print(f"{place}  {what} {shown}{chosen}" if scores else f"{place}  saved", highlight=False)
 
     def flush(self) -> None:
-        """Have TensorBoard write what it buffers, which a killed process would lose; JSON lines are never buffered."""
+        """Make TensorBoard write what it buffers, which a killed process would lose; JSON lines are never buffered."""
         if self._tensorboard is not None:
             self._tensorboard.flush()
 
@@ -173,7 +173,7 @@ class TrainingLog:
         self._tensorboard = SummaryWriter(str(folder), purge_step=lost)
 
     def _write_scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Hand numbers to TensorBoard."""
+        """Write numbers for TensorBoard, where it is used."""
         if self._tensorboard is None:
             return
         for name, value in numbers.items():

@@ -28,7 +28,7 @@ from semicdvl.types import Detector, PairTiles
 from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.networks import default_networks
 from semicdvl.unsupervised.common.sam import SamEmbedding, SamInstances, SamMaskGenerator
-from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, locate_tiles, measure_moments
+from semicdvl.unsupervised.common.statistics import Moments, count_valid_pixels, locate_tiles
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 
@@ -73,7 +73,7 @@ class AnyChange(ThresholdDetector):
             DataError: no data, one colour, or fewer than three bands.
             ConfigError: a point lies outside of the raster.
         """
-        known = replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
+        known = replace(self, rule=self.fit_rule(tiles))
         known = replace(known, mean_embedding_D=self._measure_mean_embedding(tiles)) if self.sam.is_sam2 else known
         return replace(known, query_embeddings_QD=known._embed_queries(tiles)) if self.points else known
 

@@ -28,7 +28,6 @@ from semicdvl.unsupervised.common.features import (
     normalise_features,
     resize_to_image,
 )
-from semicdvl.unsupervised.common.statistics import measure_moments
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 
@@ -59,7 +58,7 @@ class CNNCD(ThresholdDetector):
 
     def prepare(self, tiles: PairTiles) -> Detector:
         """Check that the pair can be compared, and whether the guard is needed."""
-        return replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
+        return replace(self, rule=self.fit_rule(tiles))
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None

@@ -32,7 +32,7 @@ from semicdvl.unsupervised.common.features import (
     iterate_feature_cells,
     resize_to_image,
 )
-from semicdvl.unsupervised.common.statistics import FloatArray, HashedSample, measure_moments
+from semicdvl.unsupervised.common.statistics import FloatArray, HashedSample
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 SAMPLE_SIZE = 20_000
@@ -147,7 +147,7 @@ class DCVA(ThresholdDetector):
         Raises:
             DataError: no data, one colour, fewer than three bands, or no cell of a feature map is valid throughout.
         """
-        rule = self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3))
+        rule = self.fit_rule(tiles)
         sums = [_LayerSums(self.features.channels[layer]) for layer in self.layers]
         share = min(1.0, SAMPLE_SIZE * 16 / (tiles.shape_hw[0] * tiles.shape_hw[1]))
         samples = [HashedSample(share=share, seed=self.seed) for _ in self.layers]

@@ -20,7 +20,6 @@ from semicdvl.types import Detector, PairTiles
 from semicdvl.unsupervised.common.detector import ThresholdDetector
 from semicdvl.unsupervised.common.features import FeatureNetwork, extract_feature_maps, resize_to_image
 from semicdvl.unsupervised.common.networks import default_networks
-from semicdvl.unsupervised.common.statistics import measure_moments
 from semicdvl.unsupervised.common.thresholds import ThresholdRule
 
 LAST = -1
@@ -51,7 +50,7 @@ class DinoCVA(ThresholdDetector):
 
     def prepare(self, tiles: PairTiles) -> Detector:
         """Check that the pair can be compared, and whether the guard is needed."""
-        return replace(self, rule=self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3)))
+        return replace(self, rule=self.fit_rule(tiles))
 
     def predict_scores(
         self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], *, gsd_m: float | None = None

@@ -45,8 +45,8 @@ class HeadAgreement:
     unchanged_px: int = 0
     other_class_px: int = 0
 
-    def start_anew(self) -> None:
-        """Forget what was counted."""
+    def reset(self) -> None:
+        """Set all counts to 0."""
         self.changed_px = self.same_class_px = self.unchanged_px = self.other_class_px = 0
 
     def add(self, change_HW: NDArray[np.uint8], differ_HW: NDArray[np.bool_]) -> None:
@@ -144,7 +144,7 @@ class TrainedDetector(Detector):
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield where the probability reaches the threshold; the score is the probability."""
-        self.agreement.start_anew()
+        self.agreement.reset()
         for strip in strips:
             probability_HW, valid_HW = strip.scores_PHW[0], strip.valid_HW
             change_HW = np.where(valid_HW, probability_HW >= self.threshold, np.uint8(IGNORE)).astype(np.uint8)

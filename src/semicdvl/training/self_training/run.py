@@ -165,7 +165,7 @@ def _adapt(
     config: AdaptConfig,
     console: Console,
 ) -> AdaptResult:
-    """Do what `adapt_to_pair` says."""
+    """Adapt a network to a pair, in a folder that is this run's alone; arguments as in `adapt_to_pair`."""
     home = run / SELF_TRAINING_FOLDER
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         checked = open_checked_pair(before, after, config=config.detection)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from semicdvl.types import ChangeMap, Detector, ScoreStrips
+from semicdvl.types import ChangeMap, Detector, PairTiles, ScoreStrips
+from semicdvl.unsupervised.common.statistics import measure_moments
 from semicdvl.unsupervised.common.thresholds import ThresholdRule, decide_by_threshold
 
 PLAIN_TYPES = (str, int, float, bool, tuple)
@@ -33,6 +34,14 @@ class ThresholdDetector(UnsupervisedDetector):
     """
 
     rule: ThresholdRule
+
+    def fit_rule(self, tiles: PairTiles) -> ThresholdRule:
+        """Return the rule for a pair of colour images: whether the guard of the threshold is needed is measured.
+
+        Raises:
+            DataError: no data, one colour, or fewer than three bands.
+        """
+        return self.rule.for_pair(measure_moments(tiles, method=self.name, bands=3))
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield the change map of every strip: changed where the first score map exceeds the threshold."""
