@@ -149,6 +149,7 @@ def create_vlm_detector(
     features: str | FeatureExtractor | None = None,
     calibrate: bool = False,
     class_score: float | None = None,
+    cache: str | Path | None = None,
 ) -> Detector:
     """Build the detector that needs no labels: a VLM and change event generation (CEG).
 
@@ -162,10 +163,13 @@ def create_vlm_detector(
             `min_cosine`; None at the residual level: the embedded VLM's own encoder.
         calibrate: give every changed object a probability, learned from the pair; keep those from 0.5 on.
         class_score: mean score from which the class of an object is named and not "unsure"; None: the VLM's own.
+        cache: a folder that keeps the VLM's answers, so that a second detection of the same images with other words,
+            thresholds or rules takes seconds; scores are then rounded down to steps of 1 / 4000.
 
     Raises:
         ConfigError: a name is unknown, or settings do not fit each other.
         InputError: weights of the VLM are missing or damaged.
+        OutputError: `cache` holds other files, or cannot be written.
         MissingExtraError: the VLM needs an optional package.
 
     Examples:
@@ -181,7 +185,7 @@ def create_vlm_detector(
     from semicdvl.detection.detectors.calibrated import add_calibration
     from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 
-    model, source = build_vlm(vlm), build_features(features)
+    model, source = _keep_answers(build_vlm(vlm), cache), build_features(features)
     level = choose_detection_level(ceg if isinstance(ceg, Mapping) else (), calibrate=calibrate)
     settings = complete_ceg_settings(ceg, gamma=model.gamma, level=level)
     words = get_prompts(prompts)
@@ -223,6 +227,16 @@ def build_vlm(vlm: str | VLM | Callable[[], VLM]) -> VLM:
 def is_vlm(part: object) -> TypeGuard[VLM]:
     """Tell whether something is a VLM, and not what builds one; its identity is not computed."""
     return hasattr(part, "segment")
+
+
+def _keep_answers(vlm: VLM, cache: str | Path | None) -> VLM:
+    """Return a VLM whose answers are kept in a folder, where one is given."""
+    if cache is None:
+        return vlm
+    from semicdvl.detection.detectors.cached_vlm import cache_answers
+    from semicdvl.vlms.answer_cache import AnswerCache
+
+    return cache_answers(vlm, AnswerCache(Path(cache)))
 
 
 def build_features(features: str | FeatureExtractor | None) -> FeatureExtractor | None:

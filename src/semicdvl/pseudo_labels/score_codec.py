@@ -27,7 +27,7 @@ def encode_segments(segments: Segments) -> dict[str, NDArray[Any]]:
         InputError: the scores are not finite.
     """
     steps_CHW = quantise_scores(segments.scores_CHW)
-    found = None if segments.instances is None else [_instance_to_plain(instance) for instance in segments.instances]
+    found = None if segments.instances is None else [instance_to_plain(instance) for instance in segments.instances]
     return {
         "scores": np.frombuffer(compress_steps(steps_CHW), np.uint8),
         "shape": np.array(steps_CHW.shape),
@@ -56,11 +56,11 @@ def decode_segments(content: Mapping[str, NDArray[Any]], prompts: tuple[str, ...
     if len(words) != len(steps_CHW):
         raise ValueError(f"it has maps of {len(steps_CHW)} prompts, and {len(words)} are wanted")
     found = parse_json(content["instances"].tobytes())
-    instances = None if found is None else _read_instances(found, len(words), steps_CHW.shape[1:])
+    instances = None if found is None else read_instances(found, len(words), steps_CHW.shape[1:])
     return Segments(steps_CHW.astype(np.float32) / np.float32(SCORE_STEPS), words, instances)
 
 
-def _read_instances(found: Any, words: int, shape_hw: tuple[int, ...]) -> tuple[Instance, ...]:
+def read_instances(found: Any, words: int, shape_hw: tuple[int, ...]) -> tuple[Instance, ...]:
     """Return instances from plain values; their masks must fill the image and their prompts exist.
 
     Raises:
@@ -140,7 +140,7 @@ def decompress_steps(content: bytes, shape: Sequence[int] | NDArray[Any]) -> NDA
     return np.cumsum(columns_CHW, axis=2, dtype=np.uint8, out=columns_CHW)
 
 
-def _instance_to_plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
+def instance_to_plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
     """Return an instance as plain values, its mask as COCO RLE with text counts."""
     mask = instance.mask
     if isinstance(mask, np.ndarray):

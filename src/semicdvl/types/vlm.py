@@ -99,11 +99,14 @@ class DescribedVLM:
         measured: the prompts and pixel sizes on which its quality was measured.
         class_score: mean score from which the class of a changed object is more than a guess; None: `gamma`.
         class_reliability: how often the classes that are named then are right, and where that was measured.
+        words_are_independent: whether the score of a word is the same whatever other words are asked with it; such a
+            VLM has no instances.
     """
 
     measured: MeasuredRange = MeasuredRange()
     class_score: float | None = None
     class_reliability: str = "not measured"
+    words_are_independent: bool = False
 
     def check_words(self, words: Sequence[str]) -> None:
         """Refuse words that the VLM cannot know, before any image is read; by default it knows all.

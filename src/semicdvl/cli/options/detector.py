@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VLM_OPTIONS = (
     *("find", "background", "prompts", "vlm", "vlm_from", "dtype", "vlm_set", "level", "gamma", "delta"),
     *("instance_score", "shift_px", "replaced_iou", "replaced_class", "min_cosine", "features", "calibrate"),
-    *("class_score", *RESIDUAL_OPTIONS),
+    *("class_score", "cache", *RESIDUAL_OPTIONS),
 )
 """Options of a VLM and of change event generation."""
 TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust", "decide")
@@ -86,6 +86,15 @@ class DetectorOptions:
             rich_help_panel=TARGET,
         ),
     ] = None
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="Without labels: a folder that keeps the VLM's answers, so that the same images with other words, "
+            "thresholds or rules take seconds; at most 20 GiB, and it may be deleted at any time",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
     precision: Annotated[
         Precision,
         typer.Option(
@@ -140,6 +149,7 @@ class DetectorOptions:
             features=features.features,
             calibrate=self.calibrate,
             class_score=self.class_score,
+            cache=self.cache,
         )
 
     def refuse_unused(self, context: typer.Context) -> None:

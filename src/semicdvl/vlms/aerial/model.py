@@ -167,6 +167,7 @@ class AerialVLM(DescribedVLM):
     measured = CARD.measured
     class_score = CARD.class_score
     class_reliability = CARD.class_reliability
+    words_are_independent = True
 
     def check_words(self, words: Sequence[str]) -> None:
         """Refuse words that are neither in the shipped table nor close in meaning to one that is.
