@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
     """Measured is what Python holds, arrays and all; only samples of rasters this large are looked at first."""
     monkeypatch.setattr(pipeline, "ScoreStore", partial(ScoreStore, strip_bytes=30_000))
     monkeypatch.setattr(pipeline, "open_checked_pair", lambda *pair, **_: CheckedPair(open_pair(*pair), check))
-    monkeypatch.setattr(pipeline, "write_detection_report", lambda *_: None)
+    monkeypatch.setattr(pipeline, "write_detection_report", lambda *_, **__: None)
     rng, peaks = np.random.default_rng(0), []
     image = rng.integers(60, 120, (256, 96, 3), dtype=np.uint8)
     for height in (256, 1280, 6400):  # the first warms up

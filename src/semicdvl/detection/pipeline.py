@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 
 import rasterio
@@ -26,7 +29,7 @@ from semicdvl.detection.inputs import ArrayImage, open_in_memory
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
 from semicdvl.detection.pair_check.check import CheckedPair, judge_reliability, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
-from semicdvl.detection.report import write_detection_report
+from semicdvl.detection.report import read_report_overview, write_detection_report
 from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result
 from semicdvl.detection.run_record import RunRecord, StageClock, write_run_record
 from semicdvl.detection.tiles.memory_store import MemoryScoreStore
@@ -34,7 +37,7 @@ from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import PairTileReader, TileExecutor, run_tiles
 from semicdvl.detection.tiles.tile_store import TileStore, WriterT
 from semicdvl.raster.io.inputs import ImageInput
-from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.raster.tiling import Tiling, plan_tiles
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.types import Detector
@@ -139,14 +142,16 @@ def write_detection(
         ingredients = fingerprint or fingerprint_run(pair, detector=detector, config=config)
         clock.end_stage("open")
         run = _DetectionRun(checked, detector, ingredients, console, clock, executor)
+        _import_in_background("geopandas")
         parts = ingredients.list_resume_parts(pair, checked.build_alignment_record())
         with open_work_folder(out, parts) as work, _announce_interruption(console):
             store = ScoreStore(work.tiles, run.tiling, map_count=run.prepare_detector().map_count)
             run.score_tiles(store)
             with rasterio.Env(GDAL_CACHEMAX=GDAL_WRITE_CACHE_BYTES), RasterFiles(work.result, pair.grid) as rasters:
                 changes = run.decide(store, rasters, folder=work.result)
-                rasters.finish()
-            record = run.write_files(work.result, changes)
+                with rasters.finishing():
+                    overview = read_report_overview(pair)
+            record = run.write_files(work.result, changes, overview)
             stamps.require_unchanged()
             carry_over_other_files(out, work.result)
     return SavedDetection(out, summarise_changes(changes), record.warnings, dict(clock.seconds), record.reliability)
@@ -227,17 +232,23 @@ class _DetectionRun:
         alignment = self.checked.build_alignment_record()
         return RunRecord(self.detector, self.fingerprint, warnings, alignment, tiles, self.clock.seconds, reliability)
 
-    def write_files(self, folder: Path, changes: DetectedChanges) -> RunRecord:
-        """Write what stands beside the rasters: polygons, report and run.json."""
+    def write_files(self, folder: Path, changes: DetectedChanges, overview: PairWindow) -> RunRecord:
+        """Write what stands beside the rasters: polygons, report (with the images as an overview) and run.json."""
         with self.console.status("objects and rasters"):
             write_gis_layers(folder, changes, self.fingerprint.config)
         self.clock.end_stage("write")
         record, pair = self.make_record(changes), self.checked.pair
         with self.console.status("report"):
-            write_detection_report(folder, pair.select_rgb(), changes, record)
+            write_detection_report(folder, pair.select_rgb(), changes, record, overview=overview)
         self.clock.end_stage("report")
         write_run_record(folder / "run.json", pair.grid, changes, record)
         return record
+
+
+def _import_in_background(module: str) -> None:
+    """Import a module in another thread, where it is not imported yet: what needs it comes after the tiles."""
+    if module not in sys.modules:
+        threading.Thread(target=import_module, args=(module,), name=f"importing {module}", daemon=True).start()
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class _PixelCounts:
 
 # ------------------------------------------------------------------------------------------------ in files
 class RasterFiles(contextlib.ExitStack):
-    """The rasters of a result as cloud-optimised GeoTIFFs; `finish` finishes them, an error removes them."""
+    """The rasters of a result as cloud-optimised GeoTIFFs; `finishing` finishes them, an error removes them."""
 
     def __init__(self, folder: Path, grid: Grid) -> None:
         """Keep where they go to; they are opened when the first rows show which there are."""
@@ -183,13 +183,17 @@ class RasterFiles(contextlib.ExitStack):
             for patch in part.small:
                 self._cogs["change"].clear_pixels(patch.row, patch.col, patch.mask_HW)
 
-    def finish(self) -> None:
-        """Finish the rasters, of which all rows are written, several at a time.
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Finish the rasters, of which all rows are written, several at a time, and wait at the end of the block.
 
-        The calling thread only waits: what it could do meanwhile changes Python's warning filters, as these threads do.
+        The block reads images at most. Libraries for polygons change Python's warning filters, as these threads do for
+        moments, and filters belong to the whole process.
         """
         with ThreadPoolExecutor(FINISHING_THREADS, thread_name_prefix="finishing") as threads:
-            for finished in [threads.submit(file.close) for file in self._files]:
+            pending = [threads.submit(file.close) for file in self._files]
+            yield
+            for finished in pending:
                 finished.result()
 
 

@@ -20,7 +20,7 @@ from semicdvl.detection.run_record import RunRecord
 from semicdvl.detection.transitions import build_transition_section
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
-from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.raster.vector.object_stats import CHANGE_KINDS
 from semicdvl.reports import html
 from semicdvl.reports.colours import (
@@ -45,7 +45,23 @@ CLASS_MAP_PX = 700
 MAX_CRS_CHARACTERS = 60
 
 
-def write_detection_report(folder: Path, pair: RasterPair, changes: DetectedChanges, run: RunRecord) -> None:
+def read_report_overview(pair: RasterPair) -> PairWindow:
+    """Return the images of a pair as its report shows them whole; the rasters need not be finished.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    return pair.select_rgb().read_overview(max_px=REPORT_OVERVIEW_PX)
+
+
+def write_detection_report(
+    folder: Path,
+    pair: RasterPair,
+    changes: DetectedChanges,
+    run: RunRecord,
+    *,
+    overview: PairWindow | None = None,
+) -> None:
     """Write report.html into the folder of a result, whose rasters are finished.
 
     Args:
@@ -53,13 +69,15 @@ def write_detection_report(folder: Path, pair: RasterPair, changes: DetectedChan
         pair: the images, in red, green and blue.
         changes: what was found.
         run: what was run and how it went.
+        overview: from `read_report_overview`, where it was read already.
 
     Raises:
         InputError: a file is damaged.
         OutputError: the folder cannot be written.
     """
+    window = read_report_overview(pair) if overview is None else overview
     names = _shorten_names(pair)
-    sections = [_build_overview(pair, changes, run.warnings), _build_amounts(changes, run)]
+    sections = [_build_overview(window, pair.grid, changes, run.warnings), _build_amounts(changes, run)]
     if len(changes.objects):
         sections.append(_build_largest(pair, changes))
         sections.append(build_object_index(changes, pair.grid, shown=MAX_CROPS))
@@ -89,24 +107,20 @@ def _format_extent(pair: RasterPair, changes: DetectedChanges) -> str:
 
 # ------------------------------------------------------------------------------------------------ overview
 def draw_overview(
-    pair: RasterPair, changes: DetectedChanges, *, max_px: int
+    window: PairWindow, grid: Grid, changes: DetectedChanges
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Return before, after, and the changes over a grey version of after: RGB, no data hatched.
 
     Args:
-        pair: the images, in red, green and blue.
+        window: the images, in red, green and blue, at a reduced size.
+        grid: of the images at their full size.
         changes: what was found.
-        max_px: no side of the images is longer.
-
-    Raises:
-        InputError: a file is damaged.
     """
-    window = pair.read_overview(max_px=max_px)
     kinds_N = changes.objects.code_kinds(CHANGE_KINDS)
     labels_HW = np.zeros(window.valid_HW.shape, np.int32)
     done = 0
     for frame in changes.objects.iterate_frames():
-        _burn_polygons(frame, pair.grid, labels_HW, values=kinds_N[done : done + len(frame)].tolist())
+        _burn_polygons(frame, grid, labels_HW, values=kinds_N[done : done + len(frame)].tolist())
         done += len(frame)
     overlay_HWC = draw_overlay(window.t2_HWC, labels_HW, [KIND_COLOURS[kind] for kind in CHANGE_KINDS])
     images = (window.t1_HWC, window.t2_HWC, overlay_HWC)
@@ -114,9 +128,9 @@ def draw_overview(
     return before, after, change
 
 
-def _build_overview(pair: RasterPair, changes: DetectedChanges, warned: tuple[str, ...]) -> html.Section:
+def _build_overview(window: PairWindow, grid: Grid, changes: DetectedChanges, warned: tuple[str, ...]) -> html.Section:
     summary = summarise_changes(changes)
-    before, after, change = draw_overview(pair, changes, max_px=REPORT_OVERVIEW_PX)
+    before, after, change = draw_overview(window, grid, changes)
     kinds = [kind for kind in KIND_COLOURS if kind in summary.by_kind]
     headline = [
         (summary.area_text, "changed area"),

@@ -145,7 +145,8 @@ class DetectionResult:
 
     def _repr_html_(self) -> str:
         """Show before, after, change and the numbers in a notebook."""
-        before, after, change = draw_overview(self._source.pair, self._source.changes, max_px=NOTEBOOK_PX)
+        pair, changes = self._source.pair, self._source.changes
+        before, after, change = draw_overview(pair.read_overview(max_px=NOTEBOOK_PX), pair.grid, changes)
         figures = {"before": before, "after": after, "change": change}
         return str(html.render_notebook_result(self.summary.format_line(), figures, self.warnings))
 

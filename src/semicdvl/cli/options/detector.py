@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import ADVANCED, TARGET
+from semicdvl.cli.app import ADVANCED, OUTPUT, TARGET
 from semicdvl.cli.options.ceg import RESIDUAL_OPTIONS, CEGOptions, FeatureOptions
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 
