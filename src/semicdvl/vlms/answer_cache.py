@@ -113,7 +113,8 @@ class AnswerCache:
 def round_scores(scores_CHW: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     """Return scores in [0, 1] as whole steps, rounded down."""
     steps_CHW = np.clip(scores_CHW, 0, 1) * np.float32(SCORE_STEPS) + np.float32(_ROUNDING)
-    return np.floor(steps_CHW).astype(np.uint16, copy=False)
+    whole_CHW: NDArray[np.uint16] = np.floor(steps_CHW).astype(np.uint16)
+    return whole_CHW
 
 
 def restore_scores(steps_CHW: NDArray[np.uint16]) -> NDArray[np.float32]:
