@@ -43,6 +43,8 @@ MAX_CROP_PX = 720
 MAX_BARS = 9
 CLASS_MAP_PX = 700
 MAX_CRS_CHARACTERS = 60
+BURNT_AT_A_TIME = 4000
+"""Polygons that are handed to rasterio in one call."""
 
 
 def read_report_overview(pair: RasterPair) -> PairWindow:
@@ -150,11 +152,15 @@ def _build_overview(window: PairWindow, grid: Grid, changes: DetectedChanges, wa
 
 
 def _burn_polygons(frame: gpd.GeoDataFrame, grid: Grid, burnt_HW: NDArray[np.int32], *, values: Sequence[int]) -> None:
-    """Burn polygons into an image of the grid, the value plus 1; where it is decimated, small objects stay visible."""
+    """Burn polygons into an image of the grid, the value plus 1; where it is decimated, small objects stay visible.
+
+    Some at a time: rasterio turns every corner of all polygons of a call into Python's numbers, a hundred bytes each.
+    """
     height, width = burnt_HW.shape
-    if len(frame):
+    for start in range(0, len(frame), BURNT_AT_A_TIME):
+        part = slice(start, start + BURNT_AT_A_TIME)
         rasterize(
-            zip(frame.geometry, [value + 1 for value in values], strict=True),
+            zip(frame.geometry.iloc[part], [value + 1 for value in values[part]], strict=True),
             out=burnt_HW,
             transform=grid.resize(height, width).transform,
             all_touched=(height, width) != (grid.height, grid.width),

@@ -35,8 +35,8 @@ from semicdvl.raster.vector.simplify import SimplifySettings
 if TYPE_CHECKING:
     import geopandas as gpd
 
-BATCH = 50_000
-"""Objects that are read at a time: some 200 MB with their attributes. A layer of fewer is read once and kept."""
+BATCH = 20_000
+"""Objects that are read at a time: some 80 MB with their attributes. A layer of fewer is read once and kept."""
 
 
 @dataclass(frozen=True)
