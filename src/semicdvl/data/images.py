@@ -54,8 +54,8 @@ _TO_8_BIT = (
     "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
 )
 _TO_RGB = (
-    "Let the network read them all with data.bands, or write its red, green and blue bands, e.g. `gdal_translate -b RED"
-    " -b GREEN -b BLUE IN OUT`"
+    "Say which they are, e.g. `gdal_edit.py -colorinterp_4 red -colorinterp_3 green -colorinterp_2 blue FILE`; a"
+    " network reads all bands with data.bands"
 )
 
 
@@ -84,8 +84,8 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None, stretch: Stretch 
         stretch: how physical values of more than 8 bits become grey values; 8-bit images are read as they are.
 
     Raises:
-        InputError: missing, broken, not 1, 3 or 4 bands, the window lies outside, or more than 8 bits per band and no
-            stretch.
+        InputError: missing, broken, two bands or more than four without colour tags, the window lies outside, or more
+            than 8 bits per band and no stretch.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES and (stretch is None or not holds_deep_values(path)):
         return _cut_window(path, _read_pillow_rgb(path), window_px)
@@ -105,10 +105,10 @@ def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any
     """
     with open_image_raster(path) as raster:
         window = _find_raster_window(path, raster, window_px)
-        if raster.count not in (1, 3, 4):
-            raise InputError(path, f"has {raster.count} bands, but 8-bit RGB is needed", _TO_RGB)
         tags = raster.colorinterp
         coloured = all(colour in tags for colour in RGB_TAGS)
+        if raster.count not in (1, 3, 4) and not coloured:
+            raise InputError(path, f"has {raster.count} bands, none of which is tagged as red, green or blue", _TO_RGB)
         bands = [tags.index(colour) + 1 for colour in RGB_TAGS] if coloured else [1, 2, 3][: raster.count]
         stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(bands, window=window))
         if tags[0] == ColorInterp.palette and raster.count == 1:

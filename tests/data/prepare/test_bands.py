@@ -111,7 +111,7 @@ def test_command_keeps_bands(scene, tmp_path, capsys):
     pair = folder.read_folder(tmp_path / "out").pairs[0]
     assert read_bands(pair.before, (1, 2, 3, 4, 5)).shape == (32, 32, 5)
     assert read_source_bands(pair.before) == (3, 2, 1, 4, 6)
-    with pytest.raises(InputError, match="has 5 bands, but 8-bit RGB is needed"):
+    with pytest.raises(InputError, match="holds uint16 values, but 8-bit RGB is needed"):
         read_rgb(pair.before)
 
 
