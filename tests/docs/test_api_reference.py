@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
+from dataclasses import fields, is_dataclass
 
 import pytest
 from tests.support.paths import ROOT
@@ -33,3 +35,24 @@ def test_nothing_is_documented_twice_or_is_missing_from_the_package() -> None:
 def test_links_of_the_table_lead_to_headings_of_the_page() -> None:
     linked = re.findall(r"\]\[semicdvl\.([\w.]+)\]", PAGE)
     assert linked and set(linked) <= set(DIRECTIVES)
+
+
+FUNCTIONS = [name for name in semicdvl.__all__ if inspect.isfunction(getattr(semicdvl, name))]
+SETTINGS_AND_RESULTS = [name for name in semicdvl.__all__ if is_dataclass(getattr(semicdvl, name))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_public_function_explains_every_argument_and_has_an_example(name: str) -> None:
+    text = inspect.getdoc(getattr(semicdvl, name)) or ""
+    arguments = inspect.signature(getattr(semicdvl, name)).parameters
+    assert [one for one in arguments if not re.search(rf"^    {one}: ", text, flags=re.MULTILINE)] == []
+    assert ">>> import semicdvl as cd" in text
+
+
+@pytest.mark.parametrize("name", SETTINGS_AND_RESULTS)
+def test_a_public_dataclass_explains_every_field_and_has_an_example(name: str) -> None:
+    text = inspect.getdoc(getattr(semicdvl, name)) or ""
+    listed = {word for line in re.findall(r"^    ([\w, ]+): ", text, flags=re.MULTILINE) for word in line.split(", ")}
+    own = [field.name for field in fields(getattr(semicdvl, name)) if not field.name.startswith("_")]
+    assert [one for one in own if one not in listed] == []
+    assert ">>> import semicdvl as cd" in text

@@ -117,6 +117,9 @@ def detect_to_folder(
         workers: processes of the executor "ray"; each builds the detector once, so `detector` must be a function.
         progress: show progress on standard error.
 
+    Returns:
+        SavedDetection: `.folder`, `.summary` (the result in numbers), `.warnings`, `.reliability` and `.seconds`.
+
     Raises:
         InputError: an image cannot be used, or the two have no pixel with data in common.
         OutputError: `out` holds other things, or cannot be written.
@@ -163,6 +166,9 @@ def detect_pairs(
         executor: see `detect_to_folder`.
         workers: see `detect_to_folder`.
         progress: show progress on standard error.
+
+    Returns:
+        BatchResult: `.outcomes`, one for each pair, `.failed`, those that failed, and `.summary`.
 
     Raises:
         InputError: the table cannot be used.

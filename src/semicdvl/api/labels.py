@@ -157,6 +157,9 @@ def verify_store(store: str | Path) -> str:
     Args:
         store: folder of the store.
 
+    Returns:
+        A line that says that it is intact, and how many labels it holds.
+
     Raises:
         StoreError: it is no store, or files are damaged; each is named.
 
@@ -190,6 +193,9 @@ def prepare(
         labels: polygons of what changed (GeoPackage, GeoJSON, ...), in any CRS.
         labelled_area: polygons of the ground on which `labels` holds all change; None: everywhere.
         config: see `PrepareSettings`.
+
+    Returns:
+        PreparedPatches: `.out`, the folder, and `.summary`: how many patches each side of the split has.
 
     Raises:
         InputError: a file cannot be used.
@@ -228,6 +234,9 @@ def prepare_published(
         lists: folder of the published lists (train.txt, 5%/labeled.txt, ...); None: those in `root`.
         only_verify: write nothing, only check files and lists.
 
+    Returns:
+        PublishedDataset: `.written`, the number of patches, and `.summary`, what was checked.
+
     Raises:
         InputError: files are missing or damaged.
         DataError: a list names patches that have no files, or lists contradict each other.
@@ -255,6 +264,9 @@ def suggest(
         result: folder that `detect_to_folder` wrote.
         config: count, size and seed of the patches, see `SuggestConfig`.
         features: the encoder that compares patches, by its name, or a feature extractor; None: by their colours.
+
+    Returns:
+        PatchSuggestions: `.patches`, the first to label first, `.out`, the folder with the files, and `.summary`.
 
     Raises:
         InputError: `result` is no result, or its images cannot be found.

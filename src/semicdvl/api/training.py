@@ -180,8 +180,15 @@ def evaluate_map(
             (unchanged) or 255 (not known); None: white, 255 or 1 is changed and black or 0 unchanged.
         truth_nodata: value of a mask where the truth is not known.
 
+    Returns:
+        MapEvaluation: `.comparison` (scores by pixel and by object), `.sample` and `.accuracy` (area-adjusted),
+        `.notes`, and `.format_rows()`, all of them as rows of a table.
+
     Raises:
         InputError: a file cannot be used, or is elsewhere on the ground.
+        DataError: a sample holds other values than 0 and 1.
+        ConfigError: `label_values` cannot be read.
+        OutputError: the folder cannot be written.
 
     Examples:
         >>> import semicdvl as cd
@@ -231,7 +238,8 @@ def draw_sample(
 
     Raises:
         InputError: `result` is no result.
-        OutputError: a sample with answers is there already.
+        ConfigError: there is a sample already, which may hold answers.
+        OutputError: the folder cannot be written.
 
     Examples:
         >>> import semicdvl as cd
@@ -265,6 +273,9 @@ def benchmark(
         data: where the real pairs are, in place of what the suite says.
         retry: make runs again that failed or diverged.
         devices: GPUs, by number, that runs are distributed to; None: all.
+
+    Returns:
+        BenchmarkResult: `.outcomes`, one for each run, `.failed_count`, and the files `.table`, `.csv` and `.report`.
 
     Raises:
         InputError, ConfigError: the suite, or what it names, cannot be used.
@@ -339,6 +350,9 @@ def import_official(
         source: the public code that wrote it: "semicd_vl" or "unimatch_v2".
         weights: key of the tensors in the file, such as "model"; None: those that the public code validates (for
             UniMatch V2 "model_ema", the moving average).
+
+    Returns:
+        ImportedCheckpoint: `.run`, for `load_model` and `load_detector`, and what was imported.
 
     Raises:
         ConfigError: no such public code.

@@ -226,6 +226,12 @@ class Suite(ConfigSection):
 def load_suite(path: str | Path) -> Suite:
     """Read a suite; its recipes are given relative to its file.
 
+    Args:
+        path: a TOML file, or the name of a shipped suite, such as "suites/small" (`semicdvl list recipes`).
+
+    Returns:
+        Suite: frozen and checked; `benchmark` runs it.
+
     Raises:
         InputError: the file is missing or not TOML.
         ConfigError: a key is unknown or a value does not fit; names repeat, or a compared method is not in the suite.

@@ -40,6 +40,13 @@ from semicdvl.version import __version__
 class BenchmarkResult:
     """The result of a benchmark: an outcome per run, and the files written.
 
+    Attributes:
+        outcomes: of the runs, each with its scores, duration and memory, or with what went wrong.
+        table: the table with means and spreads, in Markdown.
+        csv: one row per run.
+        report: the page with tables and plots.
+        plots: the plots.
+
     Examples:
         >>> import semicdvl as cd
         >>> result = cd.benchmark("recipes/suites/small.toml")      # doctest: +SKIP

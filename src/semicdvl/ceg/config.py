@@ -29,6 +29,29 @@ class CEGSettings:
 
     The field names are stored with every label and are options of the command line.
 
+    Attributes:
+        level: which change label: pixel, instance, both combined where reliable, or residual.
+        gamma: confidence threshold of the change label: lowest best score of both dates.
+        gamma_segmentation: confidence threshold of the single-date labels.
+        delta: greatest sum of IoUs of a change event; the authors' later code uses 0.01.
+        instance_score: lowest score of a foreground pixel of an object (VLMs without instances).
+        min_area_px: smallest object (VLMs without instances).
+        shift_px: instances match up to this distance (imperfect co-registration).
+        replaced_iou: a matched instance whose best IoU is below this was replaced.
+        replaced_class: a matched instance whose best match answers another prompt was replaced.
+        min_cosine: a matched instance whose feature similarity is below this was replaced.
+        residual_score: residual level: lowest score of what one date shows.
+        residual_other_score: residual level: lowest score from which the other date shows it, too.
+        residual_apart_m: residual level: how far the other date's foreground is grown.
+        residual_open_m: residual level: radius of the opening.
+        residual_area_m2: residual level: smallest event.
+        residual_regrow_m: residual level: how far an event is grown back inside its own object.
+        residual_outlines: residual level: weight of the image's own segments in the scores; 0: none.
+        residual_segment_scale: residual level: larger values make larger segments.
+        residual_distance: residual level: how much more than unchanged ground an event must differ; 0: off.
+        residual_distance_most: residual level: feature distance that is enough on any ground.
+        gsd_m: residual level: metres per pixel; None: 0.5 is assumed.
+
     Examples:
         >>> import semicdvl as cd
         >>> settings = cd.CEGSettings(level="instance", gamma=0.5, delta=0.01)
@@ -36,27 +59,27 @@ class CEGSettings:
         ('instance', ())
     """
 
-    level: CEGLevel = "mixed"  # which change label: pixel, instance, both combined where reliable, or residual
-    gamma: float = 0.8  # confidence threshold of the change label: lowest best score of both dates
-    gamma_segmentation: float = 0.8  # confidence threshold of the single-date labels
-    delta: float = 0.0  # greatest sum of IoUs of a change event; the authors' later code uses 0.01
-    instance_score: float = 0.5  # lowest score of a foreground pixel of an object (VLMs without instances)
-    min_area_px: int = 16  # smallest object (VLMs without instances)
-    shift_px: int = 0  # instances match up to this distance (imperfect co-registration)
-    replaced_iou: float | None = None  # a matched instance whose best IoU is below this was replaced
-    replaced_class: bool = False  # a matched instance whose best match answers another prompt was replaced
-    min_cosine: float | None = None  # a matched instance whose feature similarity is below this was replaced
-    residual_score: float = 0.6  # residual level: lowest score of what one date shows
-    residual_other_score: float = 0.4  # residual level: lowest score from which the other date shows it, too
-    residual_apart_m: float = 2.0  # residual level: how far the other date's foreground is grown
-    residual_open_m: float = 2.0  # residual level: radius of the opening
-    residual_area_m2: float = 12.0  # residual level: smallest event
-    residual_regrow_m: float = 2.0  # residual level: how far an event is grown back inside its own object
-    residual_outlines: float = 0.75  # residual level: weight of the image's own segments in the scores; 0: none
-    residual_segment_scale: float = 60.0  # residual level: larger values make larger segments
-    residual_distance: float = 0.25  # residual level: how much more than unchanged ground an event must differ; 0: off
-    residual_distance_most: float = 0.6  # residual level: feature distance that is enough on any ground
-    gsd_m: float | None = None  # residual level: metres per pixel; None: 0.5 is assumed
+    level: CEGLevel = "mixed"
+    gamma: float = 0.8
+    gamma_segmentation: float = 0.8
+    delta: float = 0.0
+    instance_score: float = 0.5
+    min_area_px: int = 16
+    shift_px: int = 0
+    replaced_iou: float | None = None
+    replaced_class: bool = False
+    min_cosine: float | None = None
+    residual_score: float = 0.6
+    residual_other_score: float = 0.4
+    residual_apart_m: float = 2.0
+    residual_open_m: float = 2.0
+    residual_area_m2: float = 12.0
+    residual_regrow_m: float = 2.0
+    residual_outlines: float = 0.75
+    residual_segment_scale: float = 60.0
+    residual_distance: float = 0.25
+    residual_distance_most: float = 0.6
+    gsd_m: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and thresholds that the store's 8-bit steps cannot represent exactly.

@@ -246,8 +246,13 @@ def resolve_prompts(
 
     Words are taken in lower case, each once; a plural counts as its singular (`vlms.words.split_words`).
 
-    Words of the set that are no longer searched for become background ("house" with `find="road"`), unless other words
+    Words of the set that are not searched for become background ("house" with `find="road"`), unless other words
     of the set are still searched for and may be synonyms of them ("house" with `find="building"`).
+
+    Args:
+        find: what to look for, such as "house, building"; None: as in the set.
+        background: what else is there, such as "road, grass, tree"; None: as in the set.
+        prompt_set: a name of `list_prompt_sets`.
 
     Raises:
         ConfigError: the set is unknown, or a list of prompts is empty or repeats a prompt.

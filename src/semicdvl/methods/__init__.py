@@ -33,20 +33,18 @@ METHODS: dict[str, str] = {
 
 
 def list_methods() -> tuple[str, ...]:
-    """Return the names of all training methods.
+    """List the names of the training methods that `create_method` and the recipes know.
 
-    >>> "semicd_vl" in list_methods()
-    True
+    Examples:
+        >>> import semicdvl as cd
+        >>> "semicd_vl" in cd.list_methods()
+        True
     """
     return tuple(METHODS)
 
 
 def create_method(name: str, **options: Any) -> Method:
     """Build a training method by its name.
-
-    >>> method = create_method("fixmatch", confidence_min=0.9)
-    >>> method.uses_unlabelled, sorted(method.heads)
-    (True, ['change'])
 
     Args:
         name: a name of `list_methods()`, or `package.module:Class` for a method of your own, a subclass of
@@ -55,6 +53,12 @@ def create_method(name: str, **options: Any) -> Method:
 
     Raises:
         ConfigError: an unknown name or option, a value out of range, or a class that is no method.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> method = cd.create_method("fixmatch", confidence_min=0.9)
+        >>> method.uses_unlabelled, sorted(method.heads)
+        (True, ['change'])
     """
     from semicdvl.types import Method
 

@@ -47,10 +47,12 @@ MODELS: dict[str, str] = {
 
 
 def list_models() -> tuple[str, ...]:
-    """Return the names of all networks.
+    """List the names of the networks that `create_model` and the recipes know.
 
-    >>> "siam_light" in list_models()
-    True
+    Examples:
+        >>> import semicdvl as cd
+        >>> "siam_light" in cd.list_models()
+        True
     """
     return tuple(MODELS)
 
@@ -62,10 +64,6 @@ BANDS_OPTION = "bands"
 def create_model(name: str, **options: Any) -> nn.Module:
     """Build a network by its name.
 
-    >>> model = create_model("siam_light", backbone="test_resnet", pretrained=False, decoder_channels=8)
-    >>> sorted(model.heads)
-    ['change', 'complementary', 'features', 'perturbed', 'segmentation', 'vlm_change']
-
     Args:
         name: a name of `list_models()`, or `package.module:builder` for a network of your own.
         options: keyword arguments of its builder, such as `backbone` and `pretrained`; and `bands`, which every network
@@ -75,6 +73,12 @@ def create_model(name: str, **options: Any) -> nn.Module:
         ConfigError: an unknown name or option, or a value out of range.
         MissingExtraError: the package with the pretrained weights is not installed.
         InputError: a weights file is missing or does not fit.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> network = cd.create_model("siam_light", backbone="test_resnet", pretrained=False, decoder_channels=8)
+        >>> sorted(network.heads)
+        ['change', 'complementary', 'features', 'perturbed', 'segmentation', 'vlm_change']
     """
     model: nn.Module = build_model(name, options)
     return model

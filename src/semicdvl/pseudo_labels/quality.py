@@ -68,7 +68,11 @@ class LabelQuality:
 
 @dataclass(frozen=True)
 class FillResult:
-    """Result of filling a store: a summary line, and the labels' quality where true labels exist.
+    """Result of filling a store.
+
+    Attributes:
+        summary: how many labels and answers there are and were made, in a line.
+        quality: the labels against the truth, of each confidence threshold; empty where no true labels exist.
 
     Examples:
         >>> import semicdvl as cd

@@ -120,7 +120,10 @@ class DescribedVLM:
 class VLMLabels:
     """Pseudo-labels of a pair: change label and single-date labels, uint8 HW maps; IGNORE where the VLM is unsure.
 
-    Change is 0 or 1; a single-date label is 0 or 1 (foreground), or the index of one of several classes.
+    Attributes:
+        change_HW: 0 unchanged, 1 changed.
+        t1_HW: label of date 1: 0 or 1 (foreground), or the index of one of several classes.
+        t2_HW: the same of date 2.
 
     Examples:
         >>> import semicdvl as cd
