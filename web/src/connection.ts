@@ -3,34 +3,38 @@
 import { h } from "./dom";
 
 const RETRY_MS = 2000;
+const AWAY = "The server does not answer. What is stored is safe, and what you typed or drew stays here: start `semicdvl serve` again, or wait.";
+const STRANGER = "The server was started again. Open the address that it printed in another tab; then this page goes on, with what you typed or drew.";
 let bar: HTMLElement | null = null;
 let timer = 0;
 
 /** The server did not answer: say so until it does again. */
 export function reportAway(): void {
-  show("The server does not answer. What is stored is safe, and what you typed stays here. Start `semicdvl serve` again or wait.");
-  window.clearTimeout(timer);
-  timer = window.setTimeout(() => void ask(), RETRY_MS);
+  show(AWAY);
 }
 
-/** Another server runs at this address: its token is a new one. */
+/** Another server runs at this address: its token is a new one, which any tab of this browser may bring. */
 export function reportStranger(): void {
-  show("The server was started again and no longer knows this page. Open the address that it printed in this tab; copy first what you typed and did not store.");
+  show(STRANGER);
 }
 
 /** The server answered: go on. Whoever has something to store listens for `answers-again`. */
 export function reportBack(): void {
   if (!bar) return;
+  window.clearTimeout(timer);
   bar.remove();
   bar = null;
   window.dispatchEvent(new Event("answers-again"));
 }
 
 function show(text: string): void {
-  if (bar?.textContent === text) return;
-  bar?.remove();
-  bar = h("div", { class: "away", role: "alert" }, text);
-  document.body.append(bar);
+  if (bar?.textContent !== text) {
+    bar?.remove();
+    bar = h("div", { class: "away", role: "alert" }, text);
+    document.body.append(bar);
+  }
+  window.clearTimeout(timer);
+  timer = window.setTimeout(() => void ask(), RETRY_MS);
 }
 
 async function ask(): Promise<void> {
@@ -39,6 +43,6 @@ async function ask(): Promise<void> {
     if (answer.status === 401) reportStranger();
     else reportBack();
   } catch {
-    timer = window.setTimeout(() => void ask(), RETRY_MS);
+    reportAway();
   }
 }

@@ -22,10 +22,11 @@ import type { PairMap } from "./map";
 
 export type Tool = "vertices" | "polygon" | "line";
 
-const HINTS: Record<Tool, string> = {
-  vertices: "Drag a vertex or an edge (Alt-click deletes a vertex). Keys: Tab next vertex, arrows move it, Delete, S simplifies. Enter keeps, Esc discards.",
-  polygon: "Click the corners of the change. Keys: arrows move the map, Space sets a corner at the cross, Backspace removes it. Enter keeps, Esc discards.",
-  line: "Draw the cut from outside to outside. Keys: arrows move the map, Space sets a point at the cross. Enter cuts, Esc discards.",
+/** What to do with mouse or finger, and with keys. */
+const HINTS: Record<Tool, [string, string]> = {
+  vertices: ["Drag a vertex or an edge.", "Alt-click or Delete removes a vertex. Keys: Tab next vertex, arrows move it, S simplifies, Enter keeps, Esc discards."],
+  polygon: ["Set the corners of the change.", "Keys: arrows move the map, Space sets a corner at the cross, Backspace removes it, Enter keeps, Esc discards."],
+  line: ["Draw the cut from outside to outside.", "Keys: arrows move the map, Space sets a point at the cross, Backspace removes it, Enter cuts, Esc discards."],
 };
 
 const SIMPLIFY_PX = 1;
@@ -69,8 +70,8 @@ export class Editing {
     this.bar = h(
       "div",
       { class: "edit-bar", role: "toolbar", "aria-label": "Drawing" },
-      h("span", {}, HINTS[tool]),
-      tool === "vertices" ? h("button", { type: "button", click: () => this.simplify() }, "Simplify") : null,
+      h("span", {}, HINTS[tool][0], h("span", { class: "keys" }, ` ${HINTS[tool][1]}`)),
+      tool === "vertices" ? h("button", { type: "button", click: () => this.simplify() }, "Simplify") : h("button", { type: "button", click: () => this.removeLast() }, "Back"),
       h("label", {}, snap, " snap to others"),
       h("button", { type: "button", class: "primary", click: () => this.keep() }, tool === "line" ? "Cut" : "Keep"),
       h("button", { type: "button", click: () => this.finish(null) }, "Discard"),
@@ -121,7 +122,7 @@ export class Editing {
     else if (this.tool === "vertices" && event.key === "Delete") this.changeVertices((ring, at) => ring.length > 4 && ring.splice(at, 1));
     else if (this.tool === "vertices" && event.key.toLowerCase() === "s") this.simplify();
     else if (this.draw && event.key === " ") this.draw.appendCoordinates([this.map.view.getCenter() as Coordinate]);
-    else if (this.draw && event.key === "Backspace") this.draw.removeLastPoint();
+    else if (event.key === "Backspace") this.removeLast();
     else return false;
     event.preventDefault();
     return true;
@@ -160,6 +161,12 @@ export class Editing {
         left -= ring.length - 1;
       }
     shape.setCoordinates(polygons);
+  }
+
+  private removeLast(): void {
+    if (!this.draw) return;
+    this.source.clear();
+    this.draw.removeLastPoint();
   }
 
   /** Leave out the vertices that lie within a pixel of the outline without them: the stairs of a map of pixels. */

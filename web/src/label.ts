@@ -39,9 +39,11 @@ const DETAILS = ["coarse", "medium", "fine"];
 /** What was painted on patches and not stored: it is there again when the patch is shown again, until the page is closed. */
 const unstored = new Map<string, { mask: Uint8Array<ArrayBuffer>; version: string }>();
 
-export async function showLabelling(app: HTMLElement, list: PairList): Promise<() => void> {
+/** Label mode; returns what to do when it is left, and null where it is not wanted any more. */
+export async function showLabelling(app: HTMLElement, list: PairList, isWanted: () => boolean): Promise<(() => void) | null> {
   app.replaceChildren(h("p", { class: "loading" }, "Choosing patches where a label would help most ..."));
   const folder = await get<LabelFolder>("/api/labels");
+  if (!isWanted()) return null;
   const labelling = new Labelling(app, folder, list);
   return () => labelling.close();
 }

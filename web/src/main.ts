@@ -27,18 +27,20 @@ async function route(): Promise<void> {
   leave?.();
   leave = null;
   try {
+    const isWanted = (): boolean => mine === visit; // not once another address was opened meanwhile
     const list = await get<PairList>("/api/pairs");
+    if (!isWanted()) return;
     const wanted = readAddress();
     const only = list.pairs.length === 1 ? list.pairs[0] : null;
     const pair = list.pairs.find((row) => row.name === wanted.pair && row.failure === null) ?? only;
     if (wanted.pair && pair?.name !== wanted.pair) tell(`There is no pair ${wanted.pair} here.`, "problem");
     let close: (() => void) | null = null;
-    if (list.labels && (wanted.label || (list.mode === "label" && !wanted.pair))) close = await showLabelling(app, list);
-    else if (pair) close = await showReview(app, list, pair.name, wanted.change);
+    if (list.labels && (wanted.label || (list.mode === "label" && !wanted.pair))) close = await showLabelling(app, list, isWanted);
+    else if (pair) close = await showReview(app, list, pair.name, wanted.change, isWanted);
     else showPairs(app, list);
-    if (mine === visit) leave = close;
-    else close?.();
+    if (close) leave = close;
   } catch (error) {
+    if (mine !== visit) return;
     const text = error instanceof Refusal ? error.message : `The page failed: ${error}`;
     const again = h("button", { type: "button", click: () => void route() }, "Try again");
     app.replaceChildren(h("main", { class: "message" }, h("h1", {}, "semicdvl review"), h("p", { role: "alert" }, text), again));

@@ -36,5 +36,5 @@ function showPair(row: PairRow): HTMLElement {
 }
 
 function showFailure(row: PairRow): HTMLElement {
-  return h("div", { class: "pair failed" }, h("strong", {}, row.name), h("span", { class: "quiet" }, row.failure ?? ""));
+  return h("div", { class: "pair failed" }, h("strong", {}, row.name), h("span", { class: "quiet" }, `There is no map of this pair: ${row.failure}`));
 }

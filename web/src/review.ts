@@ -51,10 +51,17 @@ const FILTER = "semicdvl-queue";
 export const NEXT_STEPS = ["1. Learn from them", "2. Map the place anew", "3. Review that map"];
 const DECIDED: Record<string, State> = { a: "accepted", r: "rejected", s: "skipped" };
 
-/** The review of one pair; returns what to do when it is left. */
-export async function showReview(app: HTMLElement, list: PairList, name: string, change: number | null): Promise<() => void> {
+/** The review of one pair; returns what to do when it is left, and null where it is not wanted any more. */
+export async function showReview(
+  app: HTMLElement,
+  list: PairList,
+  name: string,
+  change: number | null,
+  isWanted: () => boolean,
+): Promise<(() => void) | null> {
   const base = pairPath(name);
   const [info, found] = await Promise.all([get<PairInfo>(base), get<{ changes: Change[] }>(`${base}/changes`)]);
+  if (!isWanted()) return null;
   const review = new Review(app, list, info, found.changes, change);
   return () => review.close();
 }
@@ -82,7 +89,7 @@ class Review {
   private readonly orderBox = h("select", {}, ...(Object.keys(ORDERS) as Order[]).map((key) => option(key, ORDERS[key])));
   private readonly estimateBox = h("section", { class: "estimate", "aria-label": "Estimate" });
   private readonly outBox = h("div", { class: "out", "aria-live": "polite" });
-  private readonly comment = h("textarea", { rows: 2, maxlength: 2000, placeholder: "Comment (C)", "aria-label": "Comment" });
+  private readonly comment = h("textarea", { rows: 2, maxlength: 2000, placeholder: matchMedia("(pointer: coarse)").matches ? "Comment" : "Comment (C)", "aria-label": "Comment" });
   private readonly onKey = (event: KeyboardEvent): void => this.key(event);
   private readonly onBack = (): void => this.inTurn(() => this.saveDrafts());
   private readonly onUnload = (event: BeforeUnloadEvent): void => {
@@ -291,6 +298,8 @@ class Review {
     if (this.places) return;
     const change = this.current === null ? null : this.all.get(this.current);
     this.comment.disabled = !change;
+    for (const button of this.app.querySelectorAll<HTMLButtonElement>(".actions button, .tools button"))
+      button.disabled = !change && !["U", "N"].includes(button.getAttribute("aria-keyshortcuts") ?? "");
     if (!change) {
       const none = "The map shows no change. Draw what it missed (N), or check unchanged ground (P).";
       this.card.replaceChildren(h("p", { class: "quiet" }, this.all.size ? "No change passes the filter of the queue." : none));

@@ -291,7 +291,7 @@ def describe_precision(estimate: ObjectEstimate) -> str:
             return "no estimate: the map shows no object"
         head = f"no estimate yet: {estimate.decided} of {estimate.total} objects decided"
         if estimate.decided < need:
-            return f"{head}; {need} are needed, in random order"
+            return f"{head}; {need} {'is' if need == 1 else 'are'} needed, in random order"
         return f"{head}, but of the first {need} in random order only {estimate.sampled}"
     head = f"after {estimate.sampled} of {estimate.total} objects"
     if estimate.sampled == estimate.total:

@@ -110,12 +110,12 @@ class Guard:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = next((value for name, value in query if name == "token"), None)
         if given is not None and scope["method"] == "GET" and not scope["path"].startswith("/api/"):
-            return self._exchange(scope["path"], query) if self._is_token(given) else self._ask_for_token()
+            return self._exchange(scope["path"], query) if self._is_token(given) else _ask_for_token(scope["path"])
         bearer = headers.get("authorization", "")
         if bearer.lower().startswith("bearer "):
-            return None if self._is_token(bearer[7:].strip()) else self._ask_for_token()
+            return None if self._is_token(bearer[7:].strip()) else _ask_for_token(scope["path"])
         if not self._is_token(_read_cookie(headers.get("cookie", ""), self.cookie)):
-            return self._ask_for_token()
+            return _ask_for_token(scope["path"])
         if scope["method"] not in SAFE_METHODS and origin is None:
             return _refuse(403, "A change needs the header Origin, or the token in the header Authorization.")
         return None
@@ -132,17 +132,23 @@ class Guard:
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
-    def _ask_for_token(self) -> Response:
-        return _refuse(401, "Open the address with the token that `semicdvl serve` printed.")
 
-
+_NO_TOKEN = "Open the whole address that `semicdvl serve` printed, with its token, which is new at every start."
+_UNAUTHORISED = {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer"}
 _TOO_LARGE = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
 
 
+def _ask_for_token(path: str) -> Response:
+    """Return the answer to a request without a valid token: as text where a person opened a page."""
+    if path.startswith("/api/"):
+        return _refuse(401, _NO_TOKEN)
+    return PlainTextResponse(_NO_TOKEN, status_code=401, headers=_UNAUTHORISED)
+
+
 def _refuse(status: int, reason: str) -> Response:
-    """Return a refusal; a person who opened a page reads it as plain text all the same."""
-    extra = {"Cache-Control": "no-store"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
-    return JSONResponse({"detail": reason}, status_code=status, headers=extra)
+    """Return a refusal."""
+    headers = _UNAUTHORISED if status == 401 else {"Cache-Control": "no-store"}
+    return JSONResponse({"detail": reason}, status_code=status, headers=headers)
 
 
 def refuse_unknown(text: str) -> Response:
