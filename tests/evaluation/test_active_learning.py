@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_never_overlapping_and_never_without_data(out: Path):
     suggested = suggest_patches(out, config=SuggestConfig(count=1000, patch_px=SIDE))
     found = places(out)
     assert len(found) == len(set(found)) == ROWS * COLS - 1 and EMPTY not in found
-    assert any("There are 27 patches" in note for note in suggested.notes) and "note:" in suggested.summary
+    assert any("There are only 27" in note for note in suggested.notes) and "note:" in suggested.summary
     frame = gpd.read_file(out / "suggest.gpkg")
     total = frame.geometry.area.sum()
     assert frame.geometry.union_all().area == pytest.approx(total)
@@ -277,3 +278,13 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(places(out)) == 3
     code, _, complained = command(capsys, "suggest", tmp_path)
     assert code == 2 and "run.json" in complained
+
+
+def test_next_command_reads_the_images_as_the_detection_did(tmp_path: Path):
+    out = detected(tmp_path)
+    record = json.loads((out / "run.json").read_text())
+    assert "--collar" not in suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
+    record["settings"] |= {"collar": "none", "stretch": "0,255", "bands": [3, 2, 1], "normalise": "match"}
+    (out / "run.json").write_text(json.dumps(record))
+    told = suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
+    assert f" --bands 3,2,1 --stretch 0,255 --collar none --size-px {SIDE} --buffer-px 0 -o DATA" in told

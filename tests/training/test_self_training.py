@@ -362,3 +362,7 @@ def test_next_command_reads_the_pair_as_training_did() -> None:
     told = build_detect_command("a b.tif", "c.tif", Path("runs/x"), read)
     assert told.startswith("semicdvl detect 'a b.tif' c.tif -o runs/x-out --model runs/x")
     assert told.endswith("--bands 4,3,2 --grid finest --normalise match --align")
+    read = DetectionConfig(alpha="none", stretch="200,3000", collar="none", allow_outside=True)
+    told = build_detect_command("a.tif", "b.tif", Path("r"), read)
+    assert told.endswith("--model r --alpha none --stretch 200,3000 --collar none --allow-outside")
+    assert AdaptConfig(detection=read).get_reading_options()["collar"] == "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,10 @@ GDAL_WRITE_CACHE_BYTES = 64 * 2**20
 """The same while rasters are written: a row of internal tiles of them. More is slower, and fragments the memory."""
 POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite", "force")
 """Settings that do not change the tiles' score maps: an interrupted run can be resumed with other values of these."""
+READING_SETTINGS = ("bands", "after_bands", "grid", "alpha", "stretch", "collar", "normalise", "align")
+"""Settings that say how images are read: who reads those of a result again must use the same ones."""
+PATCH_SETTINGS = ("bands", "alpha", "stretch", "collar")
+"""Those of them that `semicdvl prepare` has."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,23 @@ class DetectionConfig:
             raise ConfigError(f"{given}: give 0 or more.")
         if self.gsd_m is not None and self.gsd_m <= 0:
             raise ConfigError(f"gsd_m = {self.gsd_m:g}: give the size of a pixel in metres, above 0.")
+
+
+def list_reading_words(config: DetectionConfig, names: Sequence[str] = READING_SETTINGS) -> list[str]:
+    """Return the options of a command line that read images as these settings do; defaults are left out.
+
+    Args:
+        config: the settings.
+        names: those that the command has; the settings that permit something are the user's own to give again.
+    """
+    words: list[str] = []
+    for name in names:
+        value, option = getattr(config, name), f"--{name.replace('_', '-')}"
+        if value == getattr(DetectionConfig, name):
+            continue
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [option] if value is True else [option, shown]
+    return words
 
 
 def choose_least_area(config: DetectionConfig, detector: Detector, *, gsd_m: float | None) -> float:

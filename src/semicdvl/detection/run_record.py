@@ -58,6 +58,7 @@ class ReadingSettings(BaseModel):
     align: bool = False
     alpha: str = "auto"
     stretch: str = "auto"
+    collar: str = "auto"
 
 
 class _RecordedResult(BaseModel):

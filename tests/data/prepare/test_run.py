@@ -319,3 +319,36 @@ def test_classes_need_columns_and_names_that_differ(capsys: pytest.CaptureFixtur
     files = [item for name in ("before", "after", "labels") for item in (f"--{name}", town[name])]
     code, _, complained = command(capsys, "prepare", *files, "-o", "x", "--class-columns", "from")
     assert code == 2 and "give the columns of the class before and after" in complained
+
+
+# ------------------------------------------------------------------------------------------------ reading options
+def test_bands_are_read_in_the_order_that_is_named(town, tmp_path, capsys):
+    """Of two images whose bands are blue, green, red."""
+    out, dates = tmp_path / "data", {}
+    for name in ("before", "after"):
+        with rasterio.open(town[name]) as source:
+            data_CHW, profile = source.read(), source.profile | {"photometric": "MINISBLACK"}
+        data_CHW[0] //= 2  # red is told from blue
+        dates[name] = tmp_path / f"{name}.tif"
+        with rasterio.open(dates[name], "w", **profile) as target:
+            target.write(data_CHW[::-1])
+    given = ["--before", dates["before"], "--after", dates["after"], "--labels", town["labels"], "--size-px", 32]
+    code, _, error = command(capsys, "prepare", *given, "--block-m", 48, "--bands", "3,2,1", "-o", out)
+    assert code == 0, error
+    red, _, blue = (read_rgb(next((out / "A").iterdir()))[..., band].mean() for band in range(3))
+    assert red < 0.6 * blue
+
+
+def test_folder_of_a_new_project_takes_the_patches(town, tmp_path):
+    """`semicdvl init` makes data/A, data/B and data/label, and advises to prepare patches into data/."""
+    for name in ("A", "B", "label"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    labels = {"labels": town["labels"], "labelled_area": town["labelled_area"]}
+    call = {"settings": SMALL, "console": QUIET, **labels}
+    prepare_patches(town["before"], town["after"], tmp_path / "data", **call)
+    assert any((tmp_path / "data" / "A").iterdir())
+    (tmp_path / "used" / "A").mkdir(parents=True)
+    (tmp_path / "used" / "A" / "mine.png").write_bytes(b"x")
+    with pytest.raises(OutputError, match="exists and was not made by `semicdvl prepare`"):
+        prepare_patches(town["before"], town["after"], tmp_path / "used", **call)
+    assert [path.name for path in (tmp_path / "used").rglob("*.*")] == ["mine.png"]

@@ -214,7 +214,7 @@ def _start_folder(out: Path, key: str, inputs: PrepareInputs, settings: PrepareS
         if read_model(record, PrepareRecord, remedy="Give a new folder with -o").key == key:
             return
         raise OutputError(f"{out}: holds patches of other inputs or settings. Give a new folder with -o.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not path.is_dir() for path in out.rglob("*"))):
         raise OutputError(f"{out}: exists and was not made by `semicdvl prepare`. Give a new folder with -o.")
     write_json(record, make_record("started", key, inputs, settings))
 

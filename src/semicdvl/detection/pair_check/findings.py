@@ -89,7 +89,7 @@ def _check_data(check: PairCheck) -> Iterator[Finding]:
             share = f"{seen.black_border_frac:.1%}"
             text = f"{name} has a {facts.border} border without a no-data tag ({share}), taken as no data"
             remedy = "If it is ground, give --collar none"
-            if facts.border == "black":
+            if facts.border == "black" and facts.no_data == "no tag":
                 remedy = f"`gdal_edit.py -a_nodata 0` marks it for other programs, too. {remedy}"
             yield Finding("border", WARNINGS, text, remedy)
         if facts.inner_no_data_frac > MAX_INNER_NO_DATA_FRAC:

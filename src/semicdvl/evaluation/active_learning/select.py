@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.config import PATCH_SETTINGS, DetectionConfig, list_reading_words
 from semicdvl.detection.pair_check.check import open_checked_pair, open_pair_as_configured
 from semicdvl.detection.run_record import StoredRecord, read_run_record
 from semicdvl.errors import ConfigError, InputError
@@ -115,7 +115,8 @@ class PatchSuggestions:
         """All of that in a few lines."""
         patches, frac = self.patches, float(self.patches.uncertainty_N.mean())
         were = "was" if len(patches) == 1 else "were"
-        count = f"{len(patches)} of {self.candidate_count} patches of {patches.side_px} px {were} chosen"
+        candidates = format_count(self.candidate_count, "patch", "patches")
+        count = f"{len(patches)} of {candidates} of {patches.side_px} px {were} chosen"
         lines = [
             f"{count}; their mean uncertainty is {frac:.1%}",
             *(f"note: {note}" for note in self.notes),
@@ -210,8 +211,8 @@ def _filter_usable(
         )
     if len(usable) < config.count:
         notes.append(
-            f"There are {format_count(len(usable), 'patch', 'patches')}, fewer than the {config.count} requested. "
-            "All of them are listed."
+            f"{config.count} patches were requested. There {'is' if len(usable) == 1 else 'are'} only {len(usable)}, "
+            "and all of them are listed."
         )
     if result.grid.crs is None:
         notes.append("The result has no CRS: the boxes are in pixels (x = column, y = row).")
@@ -267,7 +268,9 @@ def _format_next_command(record: StoredRecord, config: SuggestConfig, result: De
         "labelled-area": result.out / SUGGESTION_FILES[0],
     }
     files = " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in named.items())
-    return f"semicdvl prepare {files} --size-px {config.patch_px} --buffer-px 0 -o DATA"
+    ran = DetectionConfig(**record.settings.model_dump())
+    reading = " ".join([files, *map(shlex.quote, list_reading_words(ran, PATCH_SETTINGS))])
+    return f"semicdvl prepare {reading} --size-px {config.patch_px} --buffer-px 0 -o DATA"
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -87,5 +87,5 @@ class AdaptConfig:
     def get_reading_options(self) -> dict[str, Any]:
         """Return how the pair is read for training: the arguments of `open_checked_pair`."""
         options = {name: getattr(self.detection, name) for name in READING_OPTIONS}
-        later = {name: getattr(self.detection, name) for name in ("alpha", "stretch")}
+        later = {name: getattr(self.detection, name) for name in ("alpha", "stretch", "collar")}
         return options | {name: value for name, value in later.items() if value != "auto"}

@@ -123,12 +123,13 @@ def select_training_patches(
 
 def _explain_no_change(count: int, prompts: Prompts, ceg: CEGSettings, reliable_frac: float) -> str:
     """Return the message that there is nothing to learn from, and what may help."""
+    of_patches = "the patch" if count == 1 else f"any of {count} patches"
     unsure = (
         f"only {reliable_frac:.0%} of the pixels have a reliable answer: lower --gamma ({ceg.gamma:g}), or check --gsd"
         if reliable_frac < 0.1
         else "check --gsd and the prompts of --find and --background"
     )
     return (
-        f"the VLM detects no change of {', '.join(prompts.find)} in any of {count} patches, so there is nothing to "
+        f"the VLM detects no change of {', '.join(prompts.find)} in {of_patches}, so there is nothing to "
         f"learn. Look at its answers with `semicdvl detect` first; {unsure}. It may also be that nothing changed."
     )

@@ -23,7 +23,7 @@ from semicdvl.atomic_files import hash_values, leave_nothing_if_refused, write_j
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
-from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
+from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, list_reading_words
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.fingerprint import fingerprint_pair, stamp_files
 from semicdvl.detection.output_folder import check_output_folder
@@ -219,14 +219,8 @@ def check_adapt_output(out: Path | None, run: Path) -> None:
 def build_detect_command(before: ImageInput, after: ImageInput, run: Path, detection: DetectionConfig) -> str:
     """Return the command that detects change with the run, reading the pair as it was read for training."""
     words = ["semicdvl", "detect", str(before), str(after), "-o", f"{run}-out", "--model", str(run)]
-    for name, given in (("--bands", detection.bands), ("--after-bands", detection.after_bands)):
-        words += [] if given is None else [name, ",".join(map(str, given))]
-    words += ["--grid", detection.grid] if detection.grid != "before" else []
-    words += ["--alpha", detection.alpha] if detection.alpha != "auto" else []
-    words += ["--stretch", detection.stretch] if detection.stretch != "auto" else []
-    words += ["--allow-outside"] if detection.allow_outside else []
-    words += ["--normalise", detection.normalise] if detection.normalise != "none" else []
-    return shlex.join([*words, *(["--align"] if detection.align else [])])
+    words += list_reading_words(detection)
+    return shlex.join([*words, *(["--allow-outside"] if detection.allow_outside else [])])
 
 
 # ------------------------------------------------------------------------------------------------ parts
