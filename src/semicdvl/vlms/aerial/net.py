@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semicdvl.errors import ConfigError
+from semicdvl.vlms.aerial.encoder import LiteEncoder
 
 INPUT_MEAN = 127.0
 INPUT_STD = 128.0
@@ -46,6 +46,23 @@ def _conv3x3(width: int) -> nn.Sequential:
     )
 
 
+def _build_encoder(backbone: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return an encoder with random weights, and the channels of its five feature maps.
+
+    Raises:
+        ConfigError: timm has no such network.
+    """
+    if backbone == LiteEncoder.name:
+        return LiteEncoder(), LiteEncoder.channels
+    import timm
+
+    if not timm.is_model(backbone):  # timm would also take addresses and folders
+        problem = f"backbone '{backbone}' cannot be built: it is not a network of timm"
+        raise ConfigError(f"{problem}. Give the name of one.")
+    encoder: Any = timm.create_model(backbone, features_only=True, pretrained=False)
+    return encoder, tuple(encoder.feature_info.channels())
+
+
 class AerialNet(nn.Module):
     """Image -> unit vectors at half of its size.
 
@@ -55,18 +72,11 @@ class AerialNet(nn.Module):
         word_dim: dimensions of the word space.
     """
 
-    def __init__(
-        self, *, backbone: str = "tf_efficientnet_lite2", width: int = 96, word_dim: int = WORD_DIMENSIONS
-    ) -> None:
+    def __init__(self, *, backbone: str = LiteEncoder.name, width: int = 96, word_dim: int = WORD_DIMENSIONS) -> None:
         """Build with random weights; a caller loads trained ones."""
         super().__init__()
-        if not timm.is_model(backbone):  # timm would also take addresses and folders
-            problem = f"backbone '{backbone}' cannot be built: it is not a network of timm"
-            raise ConfigError(f"{problem}. Give the name of one.")
         self.backbone = backbone
-        encoder: Any = timm.create_model(backbone, features_only=True, pretrained=False)
-        channels: list[int] = encoder.feature_info.channels()
-        self.encoder: nn.Module = encoder
+        self.encoder, channels = _build_encoder(backbone)
         widths = [width // 2] + [width] * (len(channels) - 1)
         self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
         self.smooth = nn.ModuleList(_conv3x3(w) for w in widths[:-1])
