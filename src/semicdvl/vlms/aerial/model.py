@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,7 @@ from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
 from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.aerial.inference_net import (
+    Dtype,
     WordHead,
     choose_dtype,
     crop_features,
@@ -41,7 +43,7 @@ from semicdvl.vlms.aerial.inference_net import (
 )
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable, load_word_table
-from semicdvl.vlms.aerial.weights_file import load_net_weights, read_weights_file
+from semicdvl.vlms.aerial.weights_file import WeightsFacts, load_net_weights, read_weights_file
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.validation import check_image, check_prompts
 from semicdvl.vlms.weights import pick_device
@@ -334,10 +336,9 @@ def build_aerial(
     """
     if views not in TEST_TIME_VIEWS:
         raise ConfigError(f"views must be one of {', '.join(map(str, TEST_TIME_VIEWS))}, got {views}.")
-    path = WEIGHTS_PATH if weights is None else Path(weights)
-    tensors, facts = read_weights_file(path)
-    net = AerialNet(backbone=facts.backbone)
-    load_net_weights(net, tensors, path)
+    path, target = WEIGHTS_PATH if weights is None else Path(weights), pick_device(device)
+    chosen, changed_ns = choose_dtype(dtype, target), path.stat().st_mtime_ns if path.is_file() else 0
+    net, inference_net, tensors, facts = _load_networks(path, changed_ns, target, chosen)
     table = load_word_table()
     mean_D, projection_DE = tensors["words.mean_D"], tensors["words.projection_DE"]
     concepts = facts.concepts
@@ -348,14 +349,11 @@ def build_aerial(
         project_embeddings(table.embed_words(words), mean_D=mean_D, projection_DE=projection_DE).mean(0)
         for words in concepts.values()
     ]
-    target = pick_device(device)
-    net = net.eval().to(memory_format=torch.channels_last).to(target)
-    chosen = choose_dtype(dtype, target)
     name, suffix = f"aerial-{hash_file(path)[:12]}", "" if chosen == "float32" else f"-{chosen}"
     return AerialVLM(
         identity=f"{name}-{views}{suffix}",
         net=net,
-        inference_net=prepare_net(net, dtype=chosen),
+        inference_net=inference_net,
         table=table,
         mean_D=mean_D,
         projection_DE=projection_DE,
@@ -367,6 +365,22 @@ def build_aerial(
         device=target,
         features_identity=f"{name}-1{suffix}-encoder",
     )
+
+
+@lru_cache(maxsize=1)
+def _load_networks(
+    path: Path, changed_ns: int, target: torch.device, dtype: Dtype
+) -> tuple[AerialNet, AerialNet, dict[str, Tensor], WeightsFacts]:
+    """Return the network of a weights file as it was trained and for inference, its further tensors, and its facts.
+
+    The VLM and the feature extractor of a detection are built one after the other, of the same file.
+    """
+    del changed_ns  # tells whether the file is the same
+    tensors, facts = read_weights_file(path)
+    net = AerialNet(backbone=facts.backbone)
+    load_net_weights(net, tensors, path)
+    net = net.eval().to(memory_format=torch.channels_last).to(target)
+    return net, prepare_net(net, dtype=dtype), tensors, facts
 
 
 def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool = False) -> NDArray[np.uint8]:
