@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from semicdvl.types import ChangeMap, Detector, identify_detector
+from semicdvl.detection.fingerprint import identify_detector
+from semicdvl.types import ChangeMap, Detector
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from semicdvl.detection.detectors.network_loaders import EncoderMaps
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.types import identify_detector
+from semicdvl.detection.fingerprint import identify_detector
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.unsupervised.common.clip import ClipClassifier
 from semicdvl.unsupervised.common.sam import SamMaskGenerator

@@ -18,7 +18,9 @@ from semicdvl.version import __version__
 DETECTION, LABELS, TRAINING, EVALUATION = "Detect change", "Make labels", "Train", "Evaluate and compare"
 """Panels of `semicdvl --help`."""
 INPUT, TARGET, OUTPUT, ADVANCED = "Input", "What to look for", "Output", "Advanced"
-"""Panels of `semicdvl COMMAND --help`, in their order."""
+"""Panels of `semicdvl COMMAND --help`."""
+PANELS = (None, INPUT, TARGET, OUTPUT, ADVANCED)
+"""The same in their order; arguments, which have none, come first."""
 
 
 class CheckedGroup(TyperGroup):
@@ -36,13 +38,7 @@ class CheckedGroup(TyperGroup):
             pending += getattr(command, "commands", {}).values()
             for parameter in command.params:
                 parameter.callback = parameter.callback or _check_value
-            command.params.sort(key=_find_panel)
-
-
-def _find_panel(parameter: Any) -> int:
-    """Return the place of a parameter's panel; arguments and what has no panel come first."""
-    panels = (None, INPUT, TARGET, OUTPUT, ADVANCED)
-    return panels.index(parameter.rich_help_panel if parameter.param_type_name == "option" else None)
+            command.params.sort(key=lambda one: PANELS.index(getattr(one, "rich_help_panel", None)))
 
 
 def _check_value(context: Any, parameter: Any, value: Any) -> Any:

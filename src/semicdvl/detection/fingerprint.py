@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from semicdvl.raster.io.open_dataset import list_files
 from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
 from semicdvl.raster.tiling import TILE_PLACEMENT
 from semicdvl.reading.file_stamps import FileStamps
-from semicdvl.types import Detector, identify_detector
+from semicdvl.types import Detector
 from semicdvl.version import __version__
 
 PERMISSIONS = ("overwrite", "allow_outside")
@@ -119,6 +119,22 @@ def fingerprint_run(
 def _resolve_grid(config: DetectionConfig) -> ResolvedInput:
     """Return the raster file that gives the grid."""
     return resolve_input(config.grid, allow_outside=config.allow_outside)
+
+
+def identify_detector(detector: Detector) -> dict[str, Any]:
+    """Return what distinguishes a detector from others whose maps would differ, as plain values.
+
+    Results and interrupted runs store it, so its keys and strings do not change between versions. A detector without an
+    identity is identified by its name, its description and its plain dataclass fields.
+    """
+    kind = detector.stored_kind or f"{type(detector).__module__}.{type(detector).__qualname__}"
+    if detector.identity is not None:
+        return {"kind": kind, "identity": detector.identity}
+    names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
+    values = {name: getattr(detector, name) for name in names}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
+    told = detector.description()
+    return {"kind": kind, "name": detector.name, "planes": detector.map_count, "told": told, "own": plain}
 
 
 def describe_detector(detector: Detector) -> dict[str, str]:

@@ -11,7 +11,7 @@ In label *files* of the change-detection data sets 255 means *changed*: the read
 
 from semicdvl.types.bands import InputBands
 from semicdvl.types.batches import ClassTargets, LabelledBatch, UnlabelledBatch, VLMTargets
-from semicdvl.types.detectors import Detector, identify_detector
+from semicdvl.types.detectors import Detector
 from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, TrainingProgress
 from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ClassFiles, ClassLegend, PairFiles, Split
@@ -67,5 +67,4 @@ __all__ = [
     "VLMLabelSource",
     "VLMLabels",
     "VLMTargets",
-    "identify_detector",
 ]

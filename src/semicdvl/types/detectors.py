@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +121,7 @@ class Detector(ABC):
     def identity(self) -> str | None:
         """What the score maps depend on: equal identities mean equal maps, so weights are named by their hash.
 
-        None: `identify_detector` takes the name, the description and the plain fields instead.
+        None: `detection.fingerprint.identify_detector` takes the name, the description and the plain fields instead.
         """
         return None
 
@@ -145,19 +144,3 @@ class Detector(ABC):
     def notes(self) -> tuple[str, ...]:
         """Return remarks on the result for its reader; called after `decide` has finished."""
         return ()
-
-
-def identify_detector(detector: Detector) -> dict[str, Any]:
-    """Return what distinguishes a detector from others whose maps would differ, as plain values.
-
-    Results and interrupted runs store it, so its keys and strings do not change between versions. A detector without an
-    identity is identified by its name, its description and its plain dataclass fields.
-    """
-    kind = detector.stored_kind or f"{type(detector).__module__}.{type(detector).__qualname__}"
-    if detector.identity is not None:
-        return {"kind": kind, "identity": detector.identity}
-    names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
-    values = {name: getattr(detector, name) for name in names}
-    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
-    told = detector.description()
-    return {"kind": kind, "name": detector.name, "planes": detector.map_count, "told": told, "own": plain}

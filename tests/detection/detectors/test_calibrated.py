@@ -18,9 +18,10 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.calibrated import add_calibration
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector
+from semicdvl.detection.fingerprint import identify_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import ConfigError
-from semicdvl.types import IGNORE, Segments, identify_detector
+from semicdvl.types import IGNORE, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))
 HEIGHT, WIDTH = 150, 170

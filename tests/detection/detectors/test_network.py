@@ -11,8 +11,9 @@ from torch import nn
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.detectors.network import NetworkDetector
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
+from semicdvl.detection.fingerprint import identify_detector
 from semicdvl.pseudo_labels.generate import CEGSettings
-from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments, identify_detector
+from semicdvl.types import IGNORE, IMAGENET_MEAN, IMAGENET_STD, Detector, Outputs, Segments
 
 PROMPTS = Prompts(("roof",), ("grass", "road"))
 

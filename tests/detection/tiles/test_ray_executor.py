@@ -26,6 +26,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.fingerprint import identify_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles import ray_executor
 from semicdvl.detection.tiles.ray_executor import TILES_IN_FLIGHT, DetectorWorker, RayTileExecutor, open_executor
@@ -33,7 +34,7 @@ from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, WorkerError
 from semicdvl.models.siam_light import build_siam_light as siam_light
 from semicdvl.ray_cluster import connect_ray
-from semicdvl.types import IGNORE, ChangeMap, Detector, identify_detector
+from semicdvl.types import IGNORE, ChangeMap, Detector
 from semicdvl.vlms.models.fake import FakeVLM
 from semicdvl.worker_processes import DriverEnvironment
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -102,15 +102,12 @@ class VLMOptions:
         ),
     ] = None
 
-    def parse_options(self) -> dict[str, Any]:
-        """Return the options of the VLM that were given.
+    def make_builder(self) -> Callable[[], VLM]:
+        """Return what builds the VLM, in this process or in a worker.
 
         Raises:
-            ConfigError: one is no `key=value`, or is given twice.
+            ConfigError: an option of the VLM is no `key=value`, or is given twice.
         """
         named = {"weights": self.vlm_from, "device": self.device, "dtype": self.dtype}
-        return parse_assignments(self.vlm_set or (), option="--vlm-set", named=named)
-
-    def make_builder(self) -> Callable[[], VLM]:
-        """Return what builds the VLM, in this process or in a worker."""
-        return partial(cd.create_vlm, self.vlm, **self.parse_options())
+        options = parse_assignments(self.vlm_set or (), option="--vlm-set", named=named)
+        return partial(cd.create_vlm, self.vlm, **options)

@@ -17,10 +17,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from semicdvl.detection.fingerprint import identify_detector
 from semicdvl.detection.tiles.tile_runner import ComputeTiles, TileExecutor, TileJob, detect_tile
 from semicdvl.errors import ConfigError, SemicdvlError
 from semicdvl.ray_cluster import RayActorPool, Ready
-from semicdvl.types import Detector, TilePrediction, identify_detector
+from semicdvl.types import Detector, TilePrediction
 from semicdvl.worker_processes import DriverEnvironment
 
 TILE_EXECUTORS = ("local", "ray")
