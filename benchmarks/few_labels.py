@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,9 +79,9 @@ class Case:
 
 
 # ------------------------------------------------------------------------------------------------ draws
-def list_cases(dataset: ChangeDataset) -> Iterator[Case]:
+def list_cases(dataset: ChangeDataset, counts: Sequence[int] = LABELLED) -> Iterator[Case]:
     """Yield all draws."""
-    for count in LABELLED:
+    for count in counts:
         for source in SOURCES:
             other = next(one for one in SOURCES if one != source)
             for seed in DRAWS:
@@ -188,13 +188,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds levir/, levir_crops/, fotbcd/, fotbcd_instances/")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/few-labels"))
     parser.add_argument("--students", type=int, default=0, help="draws of 8 crops on which students are trained, too")
+    parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="crops; 999: all but those tested on")
     options = parser.parse_args()
     out, path = options.out, options.out / "results.json"
     dataset = read_real_pairs(options.data, crops=out / "pairs")
     fill_stores(dataset, out, students=options.students > 0)
     results = read_json(path, remedy="Delete it") if path.exists() else {}
     known: dict[str, list[int]] = {}
-    for case in list_cases(dataset):
+    for case in list_cases(dataset, options.labelled):
         of_case = results.setdefault(case.name, {})
         trained = case.count == 8 and case.seed in DRAWS[: options.students]
         for row, recipe in (ROWS | (STUDENTS if trained else {})).items():

@@ -195,7 +195,7 @@ SEMICD_VL_SECTIONS = """
 [pseudo]
 store = "{out}/store"
 
-# As recipes/few-labels.toml, where each setting is explained.
+# As recipes/few-labels.toml, where each setting is explained, but for `train.cross_validate`.
 [model]
 name = "vlm_prior"
 gsd_m = {gsd_m}

@@ -29,7 +29,7 @@ KEYS_SINCE_0_2: dict[str, dict[str, Any]] = {
     "": {"classes": None},
     "data": {"bands": None, "group": None, "hflip": 0.5},
     "pseudo": {"source": "store", "change": None, "segmentation": None, "shuffled": False},
-    "train": {"ema_ramp": False},
+    "train": {"ema_ramp": False, "cross_validate": False},
 }
 """Keys of recipes, by section, that version 0.1 did not have, with the values that train as it did."""
 

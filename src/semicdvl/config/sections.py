@@ -184,6 +184,11 @@ class TrainConfig(ConfigSection):
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of everything else, as a multiple of lr")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; of Adam and AdamW the first beta")
     weight_decay: float = Field(1e-4, ge=0, description="pulls weights towards 0")
+    cross_validate: bool = Field(
+        False,
+        description="with lbfgs: correct only what leaving labelled pairs out in turn speaks for, held by 1 or 4 times"
+        " weight_decay",
+    )
     power: float = Field(0.9, ge=0, description="of the polynomial decay, per step; 1 is linear, 0 none")
     hold_frac: float = Field(0.0, ge=0, lt=1, description="share of training at the full rate before it decays")
     halve_frac: float = Field(0.0, ge=0, le=1, description="halve the rate after each such share of training; 0: never")
@@ -220,6 +225,13 @@ class TrainConfig(ConfigSection):
         if len(lengths) == 2:
             raise ValueError("give either steps or epochs, not both")
         return given if lengths else {**given, "steps": 2000}
+
+    @model_validator(mode="after")
+    def _require_fit_at_once(self) -> TrainConfig:
+        """Refuse cross-validation of a training by steps, which would take as many trainings."""
+        if self.cross_validate and self.optimizer != "lbfgs":
+            raise ValueError(f"cross_validate needs optimizer 'lbfgs', not '{self.optimizer}'")
+        return self
 
 
 class Recipe(ConfigSection):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +79,7 @@ def recipe_of(data: Path, store: Path, *changes: str) -> Recipe:
     """The shipped recipe at the size of these pairs."""
     values = (
         f"data.root={data}", "data.labelled=0.6", f"data.crop_px={PATCH_PX}", f"pseudo.store={store}",
-        f"model.views={VIEWS}", f"model.gsd_m={GSD_M}", "train.device=cpu",
+        f"model.views={VIEWS}", f"model.gsd_m={GSD_M}", "train.device=cpu", "train.cross_validate=false",
     )  # fmt: skip
     return load_recipe("few-labels", overrides=(*values, *changes))
 
@@ -166,6 +168,19 @@ def test_the_looks_of_training_are_their_mean_and_deviation(data: Path) -> None:
     np.testing.assert_allclose(network.looks_3L[2, :6] / 3, means_N6.var(axis=0), atol=1e-6)
 
 
+def test_pairs_without_a_label_widen_the_reach_if_they_look_like_labelled_ones(data: Path) -> None:
+    network, pixels_P = build_vlm_prior(views=VIEWS, gsd_m=GSD_M).train(), np.arange(5)
+    first, second, third = (read_images(data, name) for name in ("p0_0", "p96_0", "p0_192"))
+    network.describe_pixels(*first, pixels_P, labelled=False)  # type: ignore[misc]
+    assert network.looks_3L[0, 0] == 0, "nothing is labelled yet"
+    for images in (first, second):
+        network.describe_pixels(*images, pixels_P, labelled=True)  # type: ignore[misc]
+    network.describe_pixels(*first, pixels_P, labelled=False)  # type: ignore[misc]
+    assert network.looks_3L[0, 0] == 3
+    network.describe_pixels(*[(image // 4).astype(np.uint8) for image in third], pixels_P, labelled=False)  # type: ignore[misc]
+    assert network.looks_3L[0, 0] == 3 and network.labelled_looks_3L[0, 0] == 2
+
+
 # ------------------------------------------------------------------------------------------------ as a run
 def test_a_run_is_trained_resumed_loaded_evaluated_and_detected_with(data: Path, store: Path, tmp_path: Path) -> None:
     recipe = recipe_of(data, store)
@@ -188,6 +203,40 @@ def test_a_run_is_trained_resumed_loaded_evaluated_and_detected_with(data: Path,
 
 def _interrupt(*given: object, **options: object) -> bool:
     raise KeyboardInterrupt
+
+
+def test_labels_that_do_not_agree_correct_nothing(
+    data: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each pair's label is drawn by chance, so what one asks for makes the others worse."""
+    noisy, rng = tmp_path / "noisy", np.random.default_rng(0)
+    shutil.copytree(data, noisy)
+    for path in sorted((noisy / "label").iterdir()):
+        label_HW = np.array(Image.open(path))
+        Image.fromarray(label_HW if rng.random() < 0.5 else 255 - label_HW).save(path)
+    recipe = recipe_of(noisy, store, "train.cross_validate=true", "data.labelled=0.5")
+    train_recipe(recipe, tmp_path / "run", quiet=False)
+    network = load_network(tmp_path / "run")
+    assert not any(weight.any() for weight in network.correction.parameters())  # type: ignore[union-attr, operator]
+    assert "no correction that some of the labelled pairs ask for" in capsys.readouterr().err
+
+
+def test_labels_that_agree_choose_a_penalty(data: Path, store: Path, tmp_path: Path) -> None:
+    """All labels call every pixel changed: any correction towards that helps the others."""
+    alike = tmp_path / "alike"
+    shutil.copytree(data, alike)
+    for path in (alike / "label").iterdir():
+        Image.fromarray(np.full((PATCH_PX, PATCH_PX), 255, np.uint8)).save(path)
+    train_recipe(recipe_of(alike, store, "train.cross_validate=true"), tmp_path / "run", quiet=True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["weight_decay"] for line in lines if "weight_decay" in line] in ([0.0005], [0.002])
+    network = load_network(tmp_path / "run")
+    assert network.correction.weight.abs().sum() > 0  # type: ignore[union-attr, operator]
+
+
+def test_cross_validation_of_a_training_by_steps_is_refused(data: Path, store: Path) -> None:
+    with pytest.raises(ConfigError, match="cross_validate needs optimizer 'lbfgs', not 'adamw'"):
+        recipe_of(data, store, "train.cross_validate=true", "train.optimizer=adamw")
 
 
 def test_steps_over_crops_move_it_too(data: Path, store: Path, tmp_path: Path) -> None:

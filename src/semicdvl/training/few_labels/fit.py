@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from rich.console import Console
+from torch import nn
 
 from semicdvl.config import Recipe
 from semicdvl.data.images import ImageCache
@@ -24,58 +23,13 @@ from semicdvl.errors import ConfigError, DataError, DivergedError
 from semicdvl.pseudo_labels.quality import select_evenly
 from semicdvl.training.checkpoint import FitResult, TrainingCheckpoint
 from semicdvl.training.distributed import join_process_group
+from semicdvl.training.few_labels.pixel_fit import PixelFit, PixelSample, PixelwiseNetwork
 from semicdvl.training.log import TrainingLog
-from semicdvl.types import (
-    IGNORE,
-    LabelledBatch,
-    Method,
-    Outputs,
-    PairFiles,
-    Split,
-    TrainingProgress,
-    UnlabelledBatch,
-    VLMLabelSource,
-    VLMTargets,
-)
+from semicdvl.types import IGNORE, Method, PairFiles, Split, VLMLabelSource
 
 OPTIMIZER = "lbfgs"
 PIXELS = 4000
 """Pixels that are drawn from each pair."""
-
-
-@runtime_checkable
-class PixelwiseNetwork(Protocol):
-    """A network that decides pixel by pixel from inputs without a gradient, and so can be fitted at once."""
-
-    def describe_pixels(
-        self, t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8], pixels_P: NDArray[np.int64], *, labelled: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return inputs DP and the logit P before training of some pixels of a training pair, by their flat index."""
-        ...
-
-    def decide_pixels(self, inputs_BDHW: Tensor, prior_BHW: Tensor) -> Outputs:
-        """Return the change logits of pixels."""
-        ...
-
-
-class _PixelView(nn.Module):
-    """Calls a pixelwise network with what it knows about pixels, as a method calls a network with images."""
-
-    def __init__(self, network: PixelwiseNetwork) -> None:
-        super().__init__()
-        self._network = (network,)
-
-    def forward(self, t1_BCHW: Tensor, t2_BCHW: Tensor, *, heads: frozenset[str] | None = None) -> Outputs:
-        return self._network[0].decide_pixels(t1_BCHW, t2_BCHW[:, 0])
-
-
-@dataclass(frozen=True)
-class _PixelSample:
-    """Pixels of several pairs: inputs BD1P, logits before training B11P, and classes B1P."""
-
-    inputs_BDHW: Tensor
-    prior_BCHW: Tensor
-    label_BHW: Tensor
 
 
 @dataclass(frozen=True)
@@ -141,30 +95,31 @@ def fit_at_once(
     unlabelled = _sample_pairs(model, others, data.cache, data.store, rng)
     if labelled is None and unlabelled is None:
         raise DataError(f"{recipe.data.root}: no training pair has a pixel with a label. Give some that have.")
-    batches = _to_batches(labelled, unlabelled)
     checkpoint = TrainingCheckpoint(run, model, [], is_writer=is_main)
-    view, weights = _PixelView(model), [weight for weight in model.parameters() if weight.requires_grad]
-    solver = torch.optim.LBFGS(weights, max_iter=config.steps or 100, line_search_fn="strong_wolfe")
-    logged: dict[str, float] = {}
-
-    def evaluate() -> Tensor:
-        solver.zero_grad()
-        terms = method.step(view, view, *batches, TrainingProgress(0, 1))
-        decay = config.weight_decay / 2 * torch.stack([weight.square().sum() for weight in weights]).sum()
-        loss = torch.stack([*terms.values(), decay]).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        logged.update({name: float(term.detach()) for name, term in terms.items()})
-        return loss
-
+    fitting = PixelFit(model, method, config.steps or 100, labelled, unlabelled)
+    decay = fitting.choose_decay(config.weight_decay) if config.cross_validate else config.weight_decay
+    if decay is None:
+        _say_nothing_was_learnt(run, quiet=quiet or not is_main)
     with TrainingLog(run, config, total_steps=1, start_step=0, is_main=is_main, quiet=quiet) as log:
-        solver.step(evaluate)  # type: ignore[no-untyped-call]
-        if not all(bool(weight.isfinite().all()) for weight in weights):
+        logged = fitting.finish(decay)
+        if not all(bool(weight.isfinite().all()) for weight in fitting.weights):
             raise DivergedError(f"{run}: the loss is not a number. Check the images and labels of the training pairs.")
-        log.log_step(1, terms=logged, diagnostics={}, pairs=len(data.split.labelled) + len(others))
+        chosen = {"weight_decay": decay} if config.cross_validate and decay is not None else {}
+        log.log_step(1, terms=logged, diagnostics=chosen, pairs=len(data.split.labelled) + len(others))
         scores = dict(validate(model.eval(), torch.device("cpu")))
         best = checkpoint.keep_if_best(1, scores, newest=True)
         log.log_validation(1, scores=scores, best=best)
     return checkpoint.to_result()
+
+
+def _say_nothing_was_learnt(run: Path, *, quiet: bool) -> None:
+    """Say that the labels correct nothing."""
+    Console(stderr=True, quiet=quiet).print(
+        f"{run}: no correction that some of the labelled pairs ask for made the map of the others better, so the map "
+        "stays that of `semicdvl detect` without labels. More labelled pairs may change this.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _sample_pairs(
@@ -173,7 +128,7 @@ def _sample_pairs(
     cache: ImageCache,
     store: VLMLabelSource | None,
     rng: np.random.Generator,
-) -> _PixelSample | None:
+) -> PixelSample | None:
     """Draw pixels of each pair with their true labels, or those of the store where one is given; None without any."""
     inputs, priors, labels = [], [], []
     for pair in pairs:
@@ -188,20 +143,4 @@ def _sample_pairs(
         inputs.append(inputs_DP[:, None])
         priors.append(prior_P[None, None])
         labels.append(torch.from_numpy(label_HW.ravel()[pixels_P].astype(np.int64))[None])
-    return _PixelSample(torch.stack(inputs), torch.stack(priors), torch.stack(labels)) if inputs else None
-
-
-def _to_batches(
-    labelled: _PixelSample | None, unlabelled: _PixelSample | None
-) -> tuple[LabelledBatch, UnlabelledBatch | None]:
-    """Return the batches as which a method sees the pixels; without true labels the labelled one is empty."""
-    like = labelled or unlabelled
-    assert like is not None
-    rows = slice(None) if labelled is not None else slice(0)
-    first = LabelledBatch(like.inputs_BDHW[rows], like.prior_BCHW[rows], like.label_BHW[rows])
-    if unlabelled is None:
-        return first, None
-    images, ignored_BHW = (unlabelled.inputs_BDHW, unlabelled.prior_BCHW), torch.full_like(unlabelled.label_BHW, IGNORE)
-    valid_BHW = torch.ones_like(ignored_BHW, dtype=torch.bool)
-    vlm = VLMTargets(unlabelled.label_BHW, ignored_BHW, ignored_BHW)
-    return first, UnlabelledBatch(*images, *images, valid_BHW, ~valid_BHW, vlm)
+    return PixelSample(torch.stack(inputs), torch.stack(priors), torch.stack(labels)) if inputs else None

@@ -9,7 +9,8 @@ forgets what the VLM knows; this one can only be moved as far as labels carry.
 
 How far they carry over ground is the reach, from 0 to 1: images whose colours are unlike those of the labelled pairs
 (`LOOKS_RANGE`) keep the map without labels. What labels of one place say about the thresholds of another is wrong as
-often as right. (A training by steps notes the looks of all pairs that pass through the network.)
+often as right. Training pairs without a label that look like the labelled ones count as labelled here: a few pairs show
+less of a place than all do. (A training by steps notes the looks of all pairs that pass through the network.)
 
 A recipe names it "vlm_prior". It decides pixel by pixel, so `fit` finds its weights at once. The VLM has no gradient,
 so what it says about an image is kept, and each pair is asked about once. Weights on disk are those of the correction,
@@ -17,6 +18,8 @@ with the hash of the VLM's. Ours alone.
 """
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
@@ -47,7 +50,8 @@ class VLMPriorNet(nn.Module):
         gsd_m: metres per pixel of the images; None: unknown.
         correction: the trained part.
         prior_hash_N: the hash of the frozen part that the correction was trained for, as numbers; zeros before.
-        looks_3L: number of labelled pairs seen so far, their mean looks, and the sum of squares around it.
+        looks_3L: number of pairs that show where labels reach, their mean looks, and the sum of squares around it.
+        labelled_looks_3L: the same of the labelled pairs alone, while the network is fitted.
     """
 
     symmetric = True
@@ -55,6 +59,7 @@ class VLMPriorNet(nn.Module):
     untraceable = "it asks the embedded VLM and runs the residual rule, which are no layers of a network"
     prior_hash_N: Tensor
     looks_3L: Tensor
+    labelled_looks_3L: Tensor
 
     def __init__(self, prior: VLMPrior, *, gsd_m: float | None) -> None:
         """Put a correction on a detector."""
@@ -65,6 +70,7 @@ class VLMPriorNet(nn.Module):
             nn.init.zeros_(parameter)
         self.register_buffer("prior_hash_N", torch.zeros(HASH_BYTES))
         self.register_buffer("looks_3L", torch.zeros(3, 12, dtype=torch.float64))
+        self.register_buffer("labelled_looks_3L", torch.zeros(3, 12, dtype=torch.float64), persistent=False)
 
     def set_ground_sampling(self, gsd_m: float) -> None:
         """Say how many metres a pixel of the images has from now on."""
@@ -101,12 +107,16 @@ class VLMPriorNet(nn.Module):
             t1_HWC: uint8 RGB image of date 1.
             t2_HWC: the same of date 2.
             pixels_P: flat indices of the pixels.
-            labelled: whether the pair has a true label: then its looks are noted.
+            labelled: whether the pair has a true label: then its looks are noted. Those of another pair are if they
+                are near those of the labelled ones, which come first.
         """
         self._check_prior()
         maps = self.prior.ask(t1_HWC, t2_HWC, gsd_m=self.gsd_m)
+        looks_L = _describe_looks(t1_HWC, t2_HWC)
         if labelled:
-            self._note_looks(_describe_looks(t1_HWC, t2_HWC))
+            _add_looks(self.labelled_looks_3L, looks_L)
+        if labelled or _measure_unlikeness(self.labelled_looks_3L, looks_L) < LOOKS_RANGE[0]:
+            _add_looks(self.looks_3L, looks_L)
         inputs_DP = maps.inputs_DHW.reshape(len(maps.inputs_DHW), -1)[:, pixels_P].astype(np.float32)
         return torch.from_numpy(inputs_DP), torch.from_numpy(maps.logit_HW.ravel()[pixels_P].astype(np.float32))
 
@@ -130,20 +140,11 @@ class VLMPriorNet(nn.Module):
         looks = [_describe_looks(*pair) for pair in zip(*dates, strict=True)]
         if self.training:
             for looks_L in looks:
-                self._note_looks(looks_L)
+                _add_looks(self.looks_3L, looks_L)
             return torch.ones(len(looks))
-        count, mean_L, squares_L = self.looks_3L[0, 0], self.looks_3L[1], self.looks_3L[2]
-        deviation_L = (squares_L / count.clamp(min=1)).sqrt().clamp(min=LEAST_LOOKS_DEVIATION)
-        looks_BL = torch.from_numpy(np.stack(looks)).to(self.looks_3L)
-        distance_B = ((looks_BL - mean_L) / deviation_L).square().mean(dim=1).sqrt()
+        distance_B = torch.tensor([_measure_unlikeness(self.looks_3L, looks_L) for looks_L in looks])
         near, far = LOOKS_RANGE
         return ((far - distance_B) / (far - near)).clamp(0, 1).float()
-
-    def _note_looks(self, looks_L: NDArray[np.float64]) -> None:
-        """Take the looks of a training pair into their mean and sum of squares (Welford, 1962)."""
-        new_L, (count_L, mean_L, squares_L) = torch.from_numpy(looks_L).to(self.looks_3L), self.looks_3L.clone()
-        moved_L = mean_L + (new_L - mean_L) / (count_L + 1)
-        self.looks_3L.copy_(torch.stack([count_L + 1, moved_L, squares_L + (new_L - mean_L) * (new_L - moved_L)]))
 
     def _check_prior(self) -> None:
         """Note what the correction is for, or refuse what it is not for."""
@@ -192,3 +193,19 @@ def _describe_looks(t1_HWC: NDArray[np.uint8], t2_HWC: NDArray[np.uint8]) -> NDA
     """Return the looks of a pair, in [0, 1]: of each colour the means of the dates together, then the deviations."""
     means, deviations = zip(*(cv2.meanStdDev(image_HWC) for image_HWC in (t1_HWC, t2_HWC)), strict=True)
     return np.concatenate([*means, *deviations]).ravel() / 255
+
+
+def _add_looks(known_3L: Tensor, looks_L: NDArray[np.float64]) -> None:
+    """Take the looks of a pair into the number, mean and sum of squares of those before (Welford, 1962)."""
+    new_L, (count_L, mean_L, squares_L) = torch.from_numpy(looks_L).to(known_3L), known_3L.clone()
+    moved_L = mean_L + (new_L - mean_L) / (count_L + 1)
+    known_3L.copy_(torch.stack([count_L + 1, moved_L, squares_L + (new_L - mean_L) * (new_L - moved_L)]))
+
+
+def _measure_unlikeness(known_3L: Tensor, looks_L: NDArray[np.float64]) -> float:
+    """Return the root mean square distance of looks from the mean of those known, in deviations; infinite without."""
+    count, mean_L, squares_L = known_3L[0, 0], known_3L[1], known_3L[2]
+    if not count:
+        return math.inf
+    deviation_L = (squares_L / count).sqrt().clamp(min=LEAST_LOOKS_DEVIATION)
+    return float(((torch.from_numpy(looks_L).to(known_3L) - mean_L) / deviation_L).square().mean().sqrt())
