@@ -434,12 +434,36 @@ def test_an_object_turns_by_the_angle_of_its_embeddings(images, truth_HW):
 def test_a_point_asks_for_objects_like_the_one_below_it(images, truth_HW):
     t1_HWC, t2_HWC, _ = images
     tiles = pair(t1_HWC, t2_HWC, tile_px=160)
-    asked = {"point_date": 2, "query_angle": 10}
+    asked = {"point_date": 2, "query_angle": 30}
     like = detect(any_change.build_any_change(SquareMasks(), points=[[40, 90]], **asked), tiles)
     other = detect(any_change.build_any_change(SquareMasks(), points=[[80, 20]], **asked), tiles)
     assert _iou(like.change_HW, truth_HW) == 1 and not (other.change_HW == 1).any()
     with pytest.raises(ConfigError, match="row 200, col 3 lies outside"):
         any_change.build_any_change(SquareMasks(), points=[[200, 3]]).prepare(tiles)
+
+
+def test_objects_much_larger_or_smaller_than_the_query_are_left_out(images):
+    t1_HWC, t2_HWC, _ = images
+    tiles = pair(t1_HWC, t2_HWC, tile_px=160)
+    known = any_change.build_any_change(SquareMasks(), points=[[40, 90]], point_date=2, query_angle=30).prepare(tiles)
+    assert known.query.area_px == pytest.approx(np.zeros(t1_HWC.shape[:2])[BOX].size)
+    assert known.predict_scores(t1_HWC, t2_HWC).any()
+    for factor in (0.24, 4.1):
+        other = replace(known, query=replace(known.query, area_px=known.query.area_px * factor))
+        assert not other.predict_scores(t1_HWC, t2_HWC).any()
+
+
+def test_an_object_must_agree_with_the_query_on_more_than_half_of_it():
+    query = any_change.QueryObject(torch.tensor([0.5, -0.5, -0.5]), 20.0 * 32)
+    detector = replace(any_change.build_any_change(SquareMasks(), query_angle=30), query=query)
+    image_HWC = np.zeros((100, 160, 3), np.uint8)  # the object that SquareMasks knows: rows 72-92, columns 8-40
+    image_HWC[72:92, 8:40, 0] = 255
+    seen = SquareMasks().embed_image(image_HWC)
+    masks = SquareMasks().generate_masks(seen)
+    assert len(detector._select_like_query(seen, masks, image_px=16_000)) == 1
+    image_HWC[72:92, 8:25] = (0, 0, 255)  # 17 of 32 columns
+    seen = SquareMasks().embed_image(image_HWC)
+    assert len(detector._select_like_query(seen, masks, image_px=16_000)) == 0
 
 
 def test_scm_turns_down_what_is_not_looked_for(images, truth_HW):

@@ -57,6 +57,15 @@ class SamInstances:
         """Return the number of masks."""
         return len(self.rating_N)
 
+    @property
+    def area_frac_N(self) -> Tensor:
+        """The share of the image that each mask covers."""
+        return (self.logits_NHW > 0).float().mean(dim=(1, 2))
+
+    def select(self, kept_N: Tensor) -> SamInstances:
+        """Return some of the masks."""
+        return SamInstances(self.logits_NHW[kept_N], self.rating_N[kept_N])
+
     def concatenate(self, others: SamInstances) -> SamInstances:
         """Return these and other masks of images of the same size."""
         logits_NHW = torch.cat([self.logits_NHW, others.logits_NHW])
