@@ -179,7 +179,7 @@ OWN = {
         ("table3-levir-fc_ef", (1.0, 1.2), 0.5, False),
         ("table3-whu-bit", (1.0, 1.2), 0.5, False),
         ("table3-levir-changeformer", (1.0, 1.2), 0.5, False),
-        ("table3-levir-stanet-pam", (1.0, 1.0), 0.5, False),
+        ("table3-levir-stanet-pam", (1.0, 1.0), 0.0, False),
         ("table3-whu-snunet", (1.0, 1.0), 0.5, True),
         ("table3-whu-snunet-r0", (0.8, 1.2), 0.0, False),
     ],

@@ -101,6 +101,32 @@ def test_flips_and_rotations_follow_their_definitions(hflip: bool, vflip: bool, 
     np.testing.assert_array_equal(crop.apply_to_masks(source_HWC), np.rot90(wanted_HWC, turns))
 
 
+@pytest.mark.parametrize("bands", [3, 6, 13])
+def test_a_rotation_moves_images_and_masks_alike_and_uncovers_padding(bands: int) -> None:
+    rows, cols = np.mgrid[:41, :41]
+    ramp_HWC = np.stack([rows, cols, *[np.full_like(rows, 7)] * (bands - 2)], axis=-1).astype(np.float32)
+    crop = CropTransform((0, 0, 41, 41), (41, 41), 41, angle_deg=12.0)
+    image_HWC, valid_HW = crop.apply_to_image(ramp_HWC), crop.make_valid_mask()
+    masks_HWC = crop.apply_to_masks(ramp_HWC.astype(np.uint8))
+    inner = np.s_[10:31, 10:31]
+    assert np.abs(image_HWC[inner] - masks_HWC[inner]).max() <= 0.71
+    assert valid_HW[inner].all() and not valid_HW[0, 0] and not valid_HW[-1, -1]
+    assert (masks_HWC[~valid_HW] == IGNORE).all() and image_HWC.shape == (41, 41, bands)
+    moved_row = 20 - 10 * np.sin(np.radians(12.0))  # ten columns right of the middle was ten lower on a turned axis
+    assert image_HWC[20, 30, 0] == pytest.approx(40 - moved_row, abs=0.3), "anticlockwise"
+
+
+def test_rotations_are_drawn_only_where_they_are_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    angles = [draw_crop((64, 64), WeakAugmentation(rotate_deg=15.0), crop_px=64, rng=rng).angle_deg for _ in range(500)]
+    assert 0 <= min(angles) < 0.5 and 14.5 < max(angles) <= 15.0
+    plain, other = (
+        draw_crop((64, 64), WeakAugmentation(rotate_deg=degrees), crop_px=64, rng=np.random.default_rng(1))
+        for degrees in (0.0, 15.0)
+    )
+    assert plain.angle_deg == 0.0 and plain.window_px == other.window_px and plain.hflip == other.hflip
+
+
 def test_one_class_map_keeps_its_axis() -> None:
     crop = CropTransform((1, 0, 4, 6), (5, 7), 7, hflip=True)
     assert crop.apply_to_masks(np.ones((5, 6, 1), np.uint8)).shape == (7, 7, 1)
@@ -197,8 +223,28 @@ def test_boxes_keep_area_and_aspect(seed: int, crop_px: int) -> None:
     rows, cols = np.flatnonzero(box_HW.any(axis=1)), np.flatnonzero(box_HW.any(axis=0))
     height, width = len(rows), len(cols)
     assert box_HW.shape == (crop_px, crop_px) and box_HW.sum() == height * width  # one full rectangle
-    assert (height - 0.5) * (width - 0.5) <= 0.4 * crop_px**2 and (height + 0.5) * (width + 0.5) >= 0.02 * crop_px**2
-    assert (width + 0.5) / (height - 0.5) >= 0.3 and (width - 0.5) / (height + 0.5) <= 1 / 0.3
+    assert height * width <= 0.4 * crop_px**2 and (height + 1) * (width + 1) >= 0.02 * crop_px**2
+    assert (height + 1) / width >= 0.3 and height / (width + 1) <= 1 / 0.3
+
+
+def test_boxes_are_tall_more_often_than_wide_as_the_public_code_draws_them() -> None:
+    rng, ours, theirs = np.random.default_rng(0), [], []
+    for _ in range(1200):
+        box_HW = draw_cutmix_box(CutMixSettings(p=1), crop_px=256, rng=rng)
+        ours.append(box_HW.any(axis=1).sum() / box_HW.any(axis=0).sum())
+        theirs.append(_draw_public_aspect(rng))
+    assert np.median(ours) == pytest.approx(np.median(theirs), rel=0.06) and np.median(ours) > 1.1
+
+
+def _draw_public_aspect(rng: np.random.Generator) -> float:
+    """Height over width of a box of the public code: the ratio multiplies the height, and is redrawn until it fits."""
+    size = rng.uniform(0.02, 0.4) * 256 * 256
+    while True:
+        ratio = rng.uniform(0.3, 1 / 0.3)
+        width, height = int(np.sqrt(size / ratio)), int(np.sqrt(size * ratio))
+        x, y = rng.integers(0, 256, 2)
+        if x + width <= 256 and y + height <= 256:
+            return height / width
 
 
 def test_half_of_the_pairs_get_a_box() -> None:
@@ -214,6 +260,7 @@ def test_half_of_the_pairs_get_a_box() -> None:
     [
         lambda: WeakAugmentation(scale=(1.2, 0.8)),
         lambda: WeakAugmentation(scale_to="crp"),  # type: ignore[arg-type]
+        lambda: WeakAugmentation(rotate_deg=181.0),
         lambda: StrongAugmentation(hue=0.7),
         lambda: StrongAugmentation(contrast=2.0),
         lambda: StrongAugmentation(blur_sigma_px=(0.0, 1.0)),

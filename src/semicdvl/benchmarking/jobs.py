@@ -27,7 +27,7 @@ RECIPE_MODEL = "recipe's"
 """Name of the network where the suite names none: the one of each method's recipe."""
 KEYS_SINCE_0_2: dict[str, dict[str, Any]] = {
     "": {"classes": None},
-    "data": {"bands": None, "group": None, "hflip": 0.5},
+    "data": {"bands": None, "group": None, "hflip": 0.5, "rotate_deg": 0.0},
     "pseudo": {"source": "store", "change": None, "segmentation": None, "shuffled": False},
     "train": {"ema_ramp": False, "cross_validate": False},
 }

@@ -46,6 +46,7 @@ class DataConfig(ConfigSection):
     crop_px: int = Field(256, ge=32, le=2048, description="side of a training crop")
     scale: tuple[float, float] = Field((0.8, 1.2), description="range of a training pair's new long side over the old")
     rot90: bool = Field(False, description="also turn crops by quarter turns; sensible for views from above")
+    rotate_deg: float = Field(0.0, ge=0, le=180, description="rotate crops anticlockwise by up to so many degrees")
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a flip left to right")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a flip top to bottom")
     paired_looks: bool = Field(

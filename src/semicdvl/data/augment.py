@@ -39,6 +39,7 @@ class WeakAugmentation:
     hflip: float = 0.5  # probability of a flip left to right
     vflip: float = 0.0  # probability of a flip top to bottom (0 in the source; a good idea for views from above)
     rot90: bool = False  # rotate by 0, 90, 180 or 270 degrees with equal probability (off in the source)
+    rotate_deg: float = 0.0  # rotate anticlockwise by up to so many degrees (off in the source)
 
     def __post_init__(self) -> None:
         """Refuse ranges that are not in order."""
@@ -46,13 +47,15 @@ class WeakAugmentation:
             raise ConfigError(
                 f"weak scale {self.scale} is not a range. Give two positive numbers, the smaller one first."
             )
+        if not 0 <= self.rotate_deg <= 180:
+            raise ConfigError(f"weak rotate_deg = {self.rotate_deg} is out of range. Give 0 to 180 degrees.")
         if self.scale_to not in ("image", "crop"):
             raise ConfigError(f"weak scale_to '{self.scale_to}' is unknown. Give 'image' or 'crop'.")
 
 
 @dataclass(frozen=True)
 class CropTransform:
-    """A drawn geometry: a window of the source is resized, padded to a square, then flipped and rotated.
+    """A drawn geometry: a window of the source is resized, padded to a square, rotated, flipped and turned.
 
     Attributes:
         window_px: (row, col, height, width) in the source image.
@@ -61,6 +64,7 @@ class CropTransform:
         hflip: flip left to right, padding included.
         vflip: flip top to bottom.
         quarter_turns: anticlockwise rotations by 90 degrees, after the flips.
+        angle_deg: anticlockwise rotation about the middle, before the flips; what it uncovers is padding.
     """
 
     window_px: tuple[int, int, int, int]
@@ -69,6 +73,7 @@ class CropTransform:
     hflip: bool = False
     vflip: bool = False
     quarter_turns: int = 0
+    angle_deg: float = 0.0
 
     def apply_to_image(self, image_HWC: NDArray[Any]) -> NDArray[Any]:
         """Return the crop of an image HWC, of its type: bilinear (by area where it gets much smaller), padding 0."""
@@ -83,7 +88,8 @@ class CropTransform:
         """Return bool HW, False on padding."""
         valid_HW = np.zeros((self.size_px, self.size_px), np.bool_)
         valid_HW[: self.resized_px[0], : self.resized_px[1]] = True
-        return self._flip_and_rotate(valid_HW.view(np.uint8)).view(np.bool_)
+        turned_HW = self._rotate(valid_HW.view(np.uint8), how=cv2.INTER_NEAREST, padding=0)
+        return self._flip_and_turn(turned_HW).view(np.bool_)
 
     def _apply(self, source_HWC: NDArray[Any], *, how: int, padding: int) -> NDArray[Any]:
         """Cut, resize, pad, flip, rotate."""
@@ -95,10 +101,25 @@ class CropTransform:
             padded = np.full((self.size_px, self.size_px, part.shape[2]), padding, part.dtype)
             padded[: self.resized_px[0], : self.resized_px[1]] = part
             part = padded
-        return self._flip_and_rotate(part)
+        return self._flip_and_turn(self._rotate(part, how=how, padding=padding))
 
-    def _flip_and_rotate(self, source: NDArray[Any]) -> NDArray[Any]:
-        """Flip and rotate; OpenCV flips ten times as fast as a strided copy does."""
+    def _rotate(self, source: NDArray[Any], *, how: int, padding: int) -> NDArray[Any]:
+        """Rotate by the angle; images linearly, class maps by the nearest pixel."""
+        if not self.angle_deg:
+            return source
+        smooth = how not in (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
+        middle = (self.size_px - 1) / 2
+        settings: dict[str, Any] = {
+            "M": cv2.getRotationMatrix2D((middle, middle), self.angle_deg, 1.0),
+            "dsize": (self.size_px, self.size_px),
+            "flags": cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST,
+            "borderMode": cv2.BORDER_CONSTANT,
+            "borderValue": (padding,) * 4,
+        }
+        return _by_four_bands(source, lambda four: cv2.warpAffine(four, **settings)).reshape(source.shape)
+
+    def _flip_and_turn(self, source: NDArray[Any]) -> NDArray[Any]:
+        """Flip and turn; OpenCV flips ten times as fast as a strided copy does."""
         shape = source.shape
         if self.hflip or self.vflip:
             source = cv2.flip(source, -1 if self.hflip and self.vflip else int(self.hflip))
@@ -148,6 +169,7 @@ def draw_crop(
         hflip=bool(rng.random() < weak.hflip),
         vflip=bool(rng.random() < weak.vflip),
         quarter_turns=int(rng.integers(0, 4)) if weak.rot90 else 0,
+        angle_deg=float(rng.uniform(0, weak.rotate_deg)) if weak.rotate_deg else 0.0,
     )
 
 
@@ -273,7 +295,7 @@ class CutMixSettings:
 
     p: float = 0.5  # probability of a box
     area_frac: tuple[float, float] = (0.02, 0.4)  # of the crop
-    aspect: tuple[float, float] = (0.3, 1 / 0.3)  # width over height
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)  # height over width, as in the source
 
     def __post_init__(self) -> None:
         """Refuse boxes that cannot lie within a square."""
@@ -295,7 +317,7 @@ def draw_cutmix_box(cutmix: CutMixSettings, *, crop_px: int, rng: np.random.Gene
     """Draw the CutMix box as HW bool; all False when there is none.
 
     Area and aspect are uniform, the aspect redrawn until the box lies within the crop with its corner drawn in the
-    whole crop, as in the source: long boxes are rarer than square ones.
+    whole crop, as in the source: long boxes are rarer than square ones, and tall ones more frequent than wide ones.
     """
     box_HW = np.zeros((crop_px, crop_px), np.bool_)
     if rng.random() >= cutmix.p:
@@ -303,7 +325,7 @@ def draw_cutmix_box(cutmix: CutMixSettings, *, crop_px: int, rng: np.random.Gene
     area_px = rng.uniform(*cutmix.area_frac) * crop_px * crop_px
     while True:
         aspect = rng.uniform(*cutmix.aspect)
-        height, width = max(1, round(math.sqrt(area_px / aspect))), max(1, round(math.sqrt(area_px * aspect)))
+        height, width = max(1, int(math.sqrt(area_px * aspect))), max(1, int(math.sqrt(area_px / aspect)))
         row, col = (int(start) for start in rng.integers(0, crop_px, 2))
         if row + height <= crop_px and col + width <= crop_px:
             box_HW[row : row + height, col : col + width] = True

@@ -225,7 +225,11 @@ def build_loader_options(recipe: Recipe, method: Method, processes: ProcessGroup
     """Return how the recipe's pairs are loaded and augmented."""
     return LoaderOptions(
         weak=WeakAugmentation(
-            scale=recipe.data.scale, hflip=recipe.data.hflip, vflip=recipe.data.vflip, rot90=recipe.data.rot90
+            scale=recipe.data.scale,
+            hflip=recipe.data.hflip,
+            vflip=recipe.data.vflip,
+            rot90=recipe.data.rot90,
+            rotate_deg=recipe.data.rotate_deg,
         ),
         strong=StrongAugmentation(paired=recipe.data.paired_looks),
         strong_views=method.strong_views,
