@@ -24,7 +24,8 @@ from rasterio.windows import Window
 
 from semicdvl.data.images import PILLOW_SUFFIXES, open_image_raster, read_image_size, read_stored_label
 from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_raster
-from semicdvl.data.prepare.polygon_layer import VECTOR_SUFFIXES, PolygonLayer, read_polygons
+from semicdvl.data.prepare.polygon_files import VECTOR_SUFFIXES
+from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.detection.run_record import read_run_record
 from semicdvl.errors import InputError
 from semicdvl.metrics.change import ConfusionCounts

@@ -12,7 +12,7 @@ import geopandas as gpd
 from shapely import MultiPolygon
 
 from semicdvl.atomic_files import write_atomically, write_json
-from semicdvl.data.prepare.polygon_layer import REVIEWED_LAYER
+from semicdvl.data.prepare.polygon_files import REVIEWED_LAYER
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import translate_gdal_errors
 from semicdvl.raster.vector.files import write_ogr
