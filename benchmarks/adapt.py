@@ -27,7 +27,7 @@ from rich.console import Console
 from semicdvl.atomic_files import write_json
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.data.images import read_mask
+from semicdvl.data.labels.files import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_default_detector

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from semicdvl.data.images import read_mask
+from semicdvl.data.labels.files import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.reports.colours import OUTCOME_COLOURS

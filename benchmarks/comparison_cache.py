@@ -17,7 +17,7 @@ from classic import Case
 from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor, scale_extractor
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.data.images import read_mask
+from semicdvl.data.labels.files import read_mask
 from semicdvl.data.readers import folder
 from semicdvl.raster.io.pair_reader import open_pair
 from semicdvl.synthetic.config import CitySpec

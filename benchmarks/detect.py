@@ -131,7 +131,7 @@ def compute_iou(found: Path, truth: Path) -> tuple[float, int]:
     """Return the IoU of the changed class, and the number of pixels."""
     import rasterio
 
-    from semicdvl.data.images import read_mask
+    from semicdvl.data.labels.files import read_mask
     from semicdvl.metrics.change import ConfusionCounts
 
     with rasterio.open(found) as dataset:

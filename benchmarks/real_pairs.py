@@ -28,7 +28,7 @@ from comparison_cache import FROZEN, PROMPTS, AnsweredPair, PairCase, list_pairs
 from comparison_study import OFF, instance, pixel, residual
 from semicdvl.ceg.features import AERIAL_ENCODER, build_feature_extractor
 from semicdvl.ceg.rules import find_foreground
-from semicdvl.data.images import read_mask
+from semicdvl.data.labels.files import read_mask
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.vlms.aerial import model
 

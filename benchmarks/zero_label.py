@@ -34,7 +34,7 @@ from PIL import Image
 from rich.console import Console
 
 from classic import ANYTHING, BUILDINGS, CITY_SEEDS, GSD_M, SCORES, Case, color_errors, draw_page, list_cases
-from semicdvl.data.images import read_mask
+from semicdvl.data.labels.files import read_mask
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import PairTileReader, run_tiles
 from semicdvl.errors import DataError

@@ -188,7 +188,7 @@ def _load_pairs(scene: Path, folder: str) -> Any:
 
 
 def _read_mask(scene: Path) -> Any:
-    from semicdvl.data.images import read_mask
+    from semicdvl.data.labels.files import read_mask
 
     return read_mask(scene / "mask.png")
 

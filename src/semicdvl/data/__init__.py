@@ -1,8 +1,9 @@
 """Pairs of images on disk -> batches of tensors.
 
-pairs.py            one pair as arrays; images.py one file as an array; pair_checks.py whether the files fit
+pairs.py            one pair as arrays; images.py one image as an array; pair_checks.py whether the files fit
+image_files.py      opens and decodes a file of an image or a label
 change_dataset.py   what a reader returns; publication.py what its module may declare of published names and lists
-class_labels.py     the classes of each date: their legend, and what a file of them holds
+labels/             change masks and class maps: what a file of them holds
 readers/            a folder of any layout -> ChangeDataset, one file per data set
 splits.py           which pair is used for what; split_file.py keeps it, name_lists.py reads published lists
 augment.py          a pair -> its weak and strong training views

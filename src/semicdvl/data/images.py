@@ -1,8 +1,6 @@
-"""Read one file as one array: an 8-bit RGB image or a change mask of 0, 1 and IGNORE, whole or a window of it.
+"""Read an image file as one array, whole or a window of it, and keep images and labels in memory for a training.
 
-PNG, JPEG and the like are read with Pillow, which refuses a truncated file; everything else that GDAL knows is read
-with rasterio, which reads windows without decoding the whole file. Photographs are turned as their EXIF orientation
-says.
+Photographs are turned as their EXIF orientation says.
 """
 
 from __future__ import annotations
@@ -11,45 +9,39 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from semicdvl.data.class_labels import decode_classes
-from semicdvl.data.label_masks import StoredLabel, decode_label, read_palette, read_stored_picture, read_stored_raster
+from semicdvl.data.image_files import (
+    EIGHT_BIT_MODES,
+    PILLOW_SUFFIXES,
+    UInt8Array,
+    WindowPx,
+    cut_window,
+    decode_file,
+    find_raster_window,
+    open_image_raster,
+    open_picture,
+    read_png_depth,
+)
+from semicdvl.data.labels.files import read_classes, read_mask
+from semicdvl.data.labels.masks import read_palette
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.band_scaling import BandScaling
-from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, ignore_warnings
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
 from semicdvl.raster.radiometric_normalisation import Stretch
-from semicdvl.reading.limits import MAX_PICTURE_PX
-from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import ClassLegend, InputBands
 
-UInt8Array = NDArray[np.uint8]
-"""An image HWC, or one or several class maps, HW or HWC."""
-WindowPx = tuple[int, int, int, int]
-"""(row, col, height, width)."""
-_T = TypeVar("_T", bound=np.generic)
-_Decoded = TypeVar("_Decoded")
-
-PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-"""What may be in such a file, whatever its name says: PostScript, for one, would be handed to another program."""
-IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
 MAX_RGB_BANDS = 4
 RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _TO_8_BIT = (
     "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
 )
@@ -59,7 +51,6 @@ _TO_RGB = (
 )
 
 
-# ------------------------------------------------------------------------------------------------ images
 def read_image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the file's header.
 
@@ -67,7 +58,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
         InputError: the file is missing or not an image.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        with _open_picture(path) as picture:
+        with open_picture(path) as picture:
             return find_upright_size(picture)
     with open_image_raster(path) as raster:
         return raster.height, raster.width
@@ -88,7 +79,7 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None, stretch: Stretch 
             than 8 bits per band and no stretch.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES and (stretch is None or not holds_deep_values(path)):
-        return _cut_window(path, _read_pillow_rgb(path), window_px)
+        return cut_window(path, _read_pillow_rgb(path), window_px)
     rgb_HWC = read_values(path, window_px=window_px)
     if rgb_HWC.dtype == np.uint8:
         return np.ascontiguousarray(rgb_HWC, np.uint8)
@@ -104,13 +95,13 @@ def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any
         InputError: as of `read_rgb`.
     """
     with open_image_raster(path) as raster:
-        window = _find_raster_window(path, raster, window_px)
+        window = find_raster_window(path, raster, window_px)
         tags = raster.colorinterp
         coloured = all(colour in tags for colour in RGB_TAGS)
         if raster.count not in (1, 3, 4) and not coloured:
             raise InputError(path, f"has {raster.count} bands, none of which is tagged as red, green or blue", _TO_RGB)
         bands = [tags.index(colour) + 1 for colour in RGB_TAGS] if coloured else [1, 2, 3][: raster.count]
-        stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(bands, window=window))
+        stored_CHW: NDArray[Any] = decode_file(path, lambda: raster.read(bands, window=window))
         if tags[0] == ColorInterp.palette and raster.count == 1:
             return look_up_colours(raster, stored_CHW[0])
         scaling = BandScaling.read(raster, bands)
@@ -146,11 +137,11 @@ def read_bands(path: Path, numbers: Sequence[int], *, window_px: WindowPx | None
         InputError: missing, broken, a band is missing, or the window lies outside.
     """
     with open_image_raster(path) as raster:
-        window = _find_raster_window(path, raster, window_px)
+        window = find_raster_window(path, raster, window_px)
         if max(numbers) > raster.count:
             problem = f"has {raster.count} bands, but band {max(numbers)} is to be read"
             raise InputError(path, problem, "Set data.bands to bands that all images have, or replace the file")
-        stored_CHW: NDArray[Any] = _decode(path, lambda: raster.read(list(numbers), window=window))
+        stored_CHW: NDArray[Any] = decode_file(path, lambda: raster.read(list(numbers), window=window))
         scaling = BandScaling.read(raster, numbers)
     if not scaling.is_identity or stored_CHW.dtype.name not in ("uint8", "uint16"):
         stored_CHW = scaling.apply(stored_CHW)
@@ -172,8 +163,8 @@ def holds_deep_values(path: Path) -> bool:
         InputError: the file is missing or not an image.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        with _open_picture(path) as picture:
-            return picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16
+        with open_picture(path) as picture:
+            return picture.mode not in EIGHT_BIT_MODES or read_png_depth(path) == 16
     with open_image_raster(path) as raster:
         return bool(raster.dtypes[0] != "uint8")
 
@@ -189,13 +180,13 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
     if not _may_hide(path):
         return None
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        with _open_picture(path) as picture:
-            alpha_HW = _decode(path, lambda: np.array(turn_upright(picture).getchannel("A")))
-        opaque_HW = _cut_window(path, alpha_HW, window_px) > 0
+        with open_picture(path) as picture:
+            alpha_HW = decode_file(path, lambda: np.array(turn_upright(picture).getchannel("A")))
+        opaque_HW = cut_window(path, alpha_HW, window_px) > 0
     else:
         with open_image_raster(path) as raster:
-            window = _find_raster_window(path, raster, window_px)
-            opaque_HW = _decode(path, lambda: _read_raster_opaque(raster, window))
+            window = find_raster_window(path, raster, window_px)
+            opaque_HW = decode_file(path, lambda: _read_raster_opaque(raster, window))
     return None if opaque_HW.all() else opaque_HW
 
 
@@ -220,9 +211,9 @@ def _may_hide(path: Path) -> bool:
     An alpha band that is a band of the sensor hides nothing.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
-        with _open_picture(path) as picture:
+        with open_picture(path) as picture:
             has_alpha = picture.mode in ("LA", "PA", "RGBA")
-            return has_alpha and not are_many_values(_decode(path, lambda: np.array(picture.getchannel("A"))))
+            return has_alpha and not are_many_values(decode_file(path, lambda: np.array(picture.getchannel("A"))))
     with open_image_raster(path) as raster:
         roles = raster.colorinterp
         if ColorInterp.alpha in roles:
@@ -233,10 +224,10 @@ def _may_hide(path: Path) -> bool:
 
 def _read_pillow_rgb(path: Path) -> UInt8Array:
     """Decode a whole image to RGB."""
-    with _open_picture(path) as picture:
-        if picture.mode not in _EIGHT_BIT_MODES or _read_png_depth(path) == 16:
+    with open_picture(path) as picture:
+        if picture.mode not in EIGHT_BIT_MODES or read_png_depth(path) == 16:
             raise InputError(path, "holds more than 8 bits per band, but 8-bit RGB is needed", _TO_8_BIT)
-        return _decode(path, lambda: _to_rgb(picture))
+        return decode_file(path, lambda: _to_rgb(picture))
 
 
 def _to_rgb(picture: Image.Image) -> UInt8Array:
@@ -245,53 +236,6 @@ def _to_rgb(picture: Image.Image) -> UInt8Array:
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
     return np.array(picture.convert("RGB"), dtype=np.uint8)
-
-
-# ------------------------------------------------------------------------------------------------ masks
-def read_mask(
-    path: Path, *, window_px: WindowPx | None = None, label_values: Mapping[int, int] | None = None
-) -> UInt8Array:
-    """Return a change mask as uint8 HW of 0 (unchanged), 1 (changed) and IGNORE.
-
-    Args:
-        path: label file. In files 255 means *changed*; `label_masks.decode_label` makes 1 of it, from the colours that
-            a viewer shows.
-        window_px: part of the file to read; None: all of it.
-        label_values: value in the file -> 0, 1 or IGNORE, for files with other values than {0, 255} and {0, 1}.
-
-    Raises:
-        InputError: missing, broken, a colour image, it holds other values, or can be read in two ways.
-        ConfigError: `label_values` maps to something else than 0, 1 and IGNORE.
-    """
-    if path.suffix.lower() in PILLOW_SUFFIXES:
-        return _cut_window(path, decode_label(read_stored_label(path), label_values=label_values), window_px)
-    return decode_label(read_stored_label(path, window_px=window_px), label_values=label_values)
-
-
-def read_classes(path: Path, legend: ClassLegend, *, window_px: WindowPx | None = None) -> UInt8Array:
-    """Return a class map as uint8 HW of 0 .. K-1 and IGNORE, see `class_labels.decode_classes`.
-
-    Raises:
-        InputError: missing, broken, compressed with loss, or it holds a class or a colour that the legend lacks.
-    """
-    if path.suffix.lower() in PILLOW_SUFFIXES:
-        return _cut_window(path, decode_classes(read_stored_label(path), legend), window_px)
-    return decode_classes(read_stored_label(path, window_px=window_px), legend)
-
-
-def read_stored_label(path: Path, *, window_px: WindowPx | None = None) -> StoredLabel:
-    """Return the pixels of a label file as stored, for `label_masks.decode_label`; pictures only as a whole.
-
-    Raises:
-        InputError: missing, broken, or the window lies outside.
-    """
-    if path.suffix.lower() in PILLOW_SUFFIXES:
-        assert window_px is None, "pictures are decoded as a whole"
-        with _open_picture(path) as picture:
-            return _decode(path, lambda: read_stored_picture(path, picture))
-    with open_image_raster(path) as raster:
-        window = _find_raster_window(path, raster, window_px)
-        return _decode(path, lambda: read_stored_raster(path, raster, window))
 
 
 # ------------------------------------------------------------------------------------------------ cache
@@ -341,7 +285,7 @@ class ImageCache:
         """Return what the function `read_rgb` returns; the array is shared, don't write into it."""
         if path.suffix.lower() in PILLOW_SUFFIXES:  # no windows in these formats: decoded, and kept, as a whole
             whole_HWC = self.get_or_read(("rgb", path), lambda: read_rgb(path, stretch=self.stretch))
-            return _cut_window(path, whole_HWC, window_px)
+            return cut_window(path, whole_HWC, window_px)
         return self.get_or_read(
             ("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px, stretch=self.stretch)
         )
@@ -350,7 +294,7 @@ class ImageCache:
         """Return what the function `read_mask` returns; the array is shared, don't write into it."""
         values = self.label_values
         if path.suffix.lower() in PILLOW_SUFFIXES:
-            return _cut_window(
+            return cut_window(
                 path, self.get_or_read(("mask", path), lambda: read_mask(path, label_values=values)), window_px
             )
         return self.get_or_read(
@@ -361,7 +305,7 @@ class ImageCache:
         """Return what the function `read_classes` returns; the array is shared, don't write into it."""
         if path.suffix.lower() in PILLOW_SUFFIXES:
             whole_HW = self.get_or_read(("classes", path, legend), lambda: read_classes(path, legend))
-            return _cut_window(path, whole_HW, window_px)
+            return cut_window(path, whole_HW, window_px)
         return self.get_or_read(
             ("classes", path, legend, window_px), lambda: read_classes(path, legend, window_px=window_px)
         )
@@ -382,97 +326,3 @@ class ImageCache:
         while len(self._recent) > self.RECENT:
             self._recent.popitem(last=False)
         return array
-
-
-# ------------------------------------------------------------------------------------------------ decoding
-def _open_picture(path: Path) -> Image.Image:
-    """Read the header of an image with Pillow, as `InputError` where that fails."""
-    _require_file(path)
-    try:
-        with ignore_warnings(Image.DecompressionBombWarning):  # refused below
-            picture = Image.open(path, formats=PILLOW_FORMATS)
-    except _PILLOW_ERRORS as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise _too_large_error(path) from error
-        raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
-    if Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-        picture.close()
-        raise _too_large_error(path)
-    return picture
-
-
-def _too_large_error(path: Path) -> InputError:
-    """Say that a picture has more pixels than Pillow takes for harmless."""
-    return InputError(
-        path, "is too large to be decoded at once", "Save it as a tiled GeoTIFF, which is read in windows"
-    )
-
-
-def _decode(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
-    """Run a decoder, as `InputError` where that fails."""
-    try:
-        return decode()
-    except (*_PILLOW_ERRORS, RasterioError) as error:
-        raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
-
-
-def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
-    """Open a raster for reading; one without a coordinate system is fine.
-
-    Raises:
-        InputError: the file is missing or not an image.
-    """
-    _require_file(path)
-    try:
-        with ignore_not_georeferenced():
-            raster: rasterio.io.DatasetReader = open_raster(str(path), display_name=path, local=True)
-            return raster
-    except RasterioError as error:
-        raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
-
-
-def _find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:
-    """Return a window as rasterio wants it, None for the whole raster; what is read at once has a limit."""
-    height, width = (raster.height, raster.width) if window_px is None else window_px[2:]
-    pixels = height * width
-    if pixels > MAX_PICTURE_PX or pixels * raster.count * np.dtype(raster.dtypes[0]).itemsize > 16 * MAX_PICTURE_PX:
-        problem = f"has {height:,} x {width:,} pixels in {raster.count:,} bands, too much to be decoded at once"
-        raise InputError(path, problem, "Cut it into patches with `semicdvl prepare`, or give --tile")
-    if window_px is None:
-        return None
-    _require_window_inside(path, (raster.height, raster.width), window_px)
-    return Window(window_px[1], window_px[0], width, height)
-
-
-def _cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> NDArray[_T]:
-    """Return a window of a decoded array, or all of it."""
-    if window_px is None:
-        return array
-    _require_window_inside(path, (array.shape[0], array.shape[1]), window_px)
-    row, col, height, width = window_px
-    return array[row : row + height, col : col + width]
-
-
-def _require_file(path: Path) -> None:
-    """Raise if there is no such file, or what is there is none."""
-    require_file_or_folder(path, remedy="Check the path or remove the pair from the list")
-    if not path.is_file():
-        raise InputError(path, "does not exist", "Check the path or remove the pair from the list")
-
-
-def _require_window_inside(path: Path, size_px: tuple[int, int], window_px: WindowPx) -> None:
-    """Raise if a window is not inside an image of (height, width)."""
-    row, col, height, width = window_px
-    if min(row, col) < 0 or min(height, width) < 1 or row + height > size_px[0] or col + width > size_px[1]:
-        raise InputError(
-            path,
-            f"is {size_px[0]} x {size_px[1]} px and has no window of {height} x {width} px at row {row}, col {col}",
-            "Make the split again from the files as they are now",
-        )
-
-
-def _read_png_depth(path: Path) -> int:
-    """Return the bits per sample that a PNG's header states, 8 for other formats (Pillow hides 16-bit colour)."""
-    with path.open("rb") as handle:
-        head = handle.read(25)
-    return head[24] if head[:8] == b"\x89PNG\r\n\x1a\n" else 8

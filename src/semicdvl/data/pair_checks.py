@@ -14,12 +14,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from semicdvl.data.image_files import PILLOW_SUFFIXES, open_image_raster
 from semicdvl.data.images import (
-    PILLOW_SUFFIXES,
     ImageCache,
     count_bands,
     holds_deep_values,
-    open_image_raster,
     read_bands,
     read_image_size,
     read_opaque,

@@ -20,7 +20,8 @@ from semicdvl.data.augment import (
     draw_cutmix_box,
     draw_photometric,
 )
-from semicdvl.data.images import ImageCache, UInt8Array
+from semicdvl.data.image_files import UInt8Array
+from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import PairArrays, read_class_maps, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
 from semicdvl.raster.radiometric_normalisation import Stretch

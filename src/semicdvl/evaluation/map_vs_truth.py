@@ -22,8 +22,10 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from semicdvl.data.images import PILLOW_SUFFIXES, open_image_raster, read_image_size, read_stored_label
-from semicdvl.data.label_masks import StoredLabel, decode_label, read_stored_raster
+from semicdvl.data.image_files import PILLOW_SUFFIXES, open_image_raster
+from semicdvl.data.images import read_image_size
+from semicdvl.data.labels.files import read_stored_label
+from semicdvl.data.labels.masks import StoredLabel, decode_label, read_stored_raster
 from semicdvl.data.prepare.polygon_files import VECTOR_SUFFIXES
 from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.detection.run_record import read_run_record
@@ -220,7 +222,7 @@ def read_truth(
     label_values: Mapping[int, int] | None = None,
     nodata: int | None = None,
 ) -> Truth:
-    """Read the truth for a grid: polygons, or a mask, see `data.label_masks` (128 and no data: not known).
+    """Read the truth for a grid: polygons, or a mask, see `data.labels.masks` (128 and no data: not known).
 
     A mask with a CRS is warped to the grid (nearest neighbour); one without must have the size of the grid.
 

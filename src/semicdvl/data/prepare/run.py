@@ -25,7 +25,7 @@ import rasterio
 from rich.console import Console
 
 from semicdvl.atomic_files import hash_file, hash_values, leave_nothing_if_refused, write_atomically, write_json
-from semicdvl.data.class_labels import LEGEND_FILE
+from semicdvl.data.labels.classes import LEGEND_FILE
 from semicdvl.data.prepare.config import PrepareInputs, PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers, read_label_layers
 from semicdvl.data.prepare.outputs import PREPARE_FORMAT, PrepareRecord, make_record, write_outputs
