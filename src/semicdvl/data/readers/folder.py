@@ -3,7 +3,7 @@
     ROOT/A ROOT/B ROOT/label                                   one file per pair in each
     ROOT/list/train.txt val.txt test.txt  (or ROOT/train.txt)  names of the subsets, with or without suffix
     ROOT/train/A ROOT/train/B ROOT/train/label, ROOT/val/...   or one such folder per subset
-    ROOT/label_A ROOT/label_B ROOT/classes.toml                the classes of the ground at each date (labels/classes.py)
+    ROOT/label_A ROOT/label_B ROOT/classes.toml                the classes of the ground at each date (data.labels)
 
 The file name without suffix is the pair's name, so a JPEG may have a PNG label. Each label is optional, one by one.
 Date folders may also be called t1/t2, im1/im2, before/after, pre/post and so on (`DATE_FOLDERS`).
