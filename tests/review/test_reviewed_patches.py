@@ -42,7 +42,9 @@ def test_the_label_is_what_was_decided(client, out) -> None:
     decide(client, 1, "accepted")
     decide(client, 2, "rejected")
     made = make(client)
-    assert (made["patches"], made["accepted"], made["rejected"], made["painted"]) == (1, 1, 1, 0)
+    del made["commands"]
+    counts = {"patches": 1, "accepted": 1, "rejected": 1, "corrected": 1, "painted": 0}
+    assert made == counts | {"folder": str(out / "reviewed-patches")}
     label = read_label(out)
     expected = np.zeros((256, 256), np.uint8)
     expected[square_of(1)] = 255
@@ -145,8 +147,20 @@ def test_the_patches_with_the_most_decisions_come_first(monkeypatch, client, mos
     places = [(10, 10), (50, 50), (20, 200), (200, 200), (10, 130)]
     shapes = [box(*sorted_bounds(transform, row, col)) for row, col in places]
     values = np.array([255, 0, 255, 0, 128], np.uint8)
-    ground = reviewed.ReviewedGround(Grid(None, transform, 256, 256), shapes, values)
+    ground = reviewed.ReviewedGround(Grid(None, transform, 256, 256), shapes, values, np.ones(5, bool))
     assert reviewed.choose_cells(ground, side_px=128) == expected
+
+
+@pytest.mark.parametrize(
+    ("corrects", "confirming", "expected"),
+    [([], True, [(0, 0), (0, 128)]), ([], False, []), ([2], True, [(0, 128)]), ([2], False, [(0, 128)])],
+)
+def test_patches_that_only_confirm_the_map_are_taken_where_there_are_no_others(corrects, confirming, expected) -> None:
+    transform = at(0, 0)
+    shapes = [box(*sorted_bounds(transform, row, col)) for row, col in ((10, 10), (50, 50), (20, 200))]
+    is_correction = np.isin(np.arange(3), corrects)
+    ground = reviewed.ReviewedGround(Grid(None, transform, 256, 256), shapes, np.full(3, 255, np.uint8), is_correction)
+    assert reviewed.choose_cells(ground, side_px=128, confirming=confirming) == expected
 
 
 def sorted_bounds(transform, row: int, col: int) -> tuple[float, float, float, float]:

@@ -101,6 +101,7 @@ export interface TrainingSet {
   patches: number;
   accepted: number;
   rejected: number;
+  corrected: number;
   painted: number;
   commands: string[];
 }

@@ -669,8 +669,11 @@ class Review {
     try {
       const made = await send<TrainingSet>("POST", `${this.base}/training-set`);
       const painted = made.painted ? `, ${count(made.painted, "painted patch", "painted patches")}` : "";
+      const advice = made.corrected || made.painted
+        ? "Ground without a change counts as unchanged in them: draw what the map missed there first (N)."
+        : "So far the review only confirms the map, so it can learn little: draw what it missed (N), or paint labels.";
       this.showOutput(
-        h("p", {}, `${count(made.patches, "patch", "patches")} with ${count(made.accepted, "accepted change")} and ${made.rejected} rejected${painted}. All other ground in them counts as unchanged: draw what was missed first (N). Type in a terminal:`),
+        h("p", {}, `${count(made.patches, "patch", "patches")} with ${count(made.accepted, "accepted change")} and ${made.rejected} rejected${painted}. ${advice} Type in a terminal:`),
         listCommands(made.commands, NEXT_STEPS),
       );
     } catch (error) {

@@ -299,6 +299,7 @@ class TrainingSet(BaseModel):
     patches: int
     accepted: int
     rejected: int
+    corrected: int
     painted: int
     commands: list[str]
 

@@ -4,6 +4,10 @@ Accepted changes are change. Rejected ones are not, and neither is the other gro
 to be drawn. Not known is the ground of changes that nobody decided on, and around places of unchanged ground of which
 a person said that they did change. A patch that was painted in label mode is taken as it was painted.
 
+Patches come from where the review corrects the map. Those where it only confirms it would teach that what the map
+missed there is unchanged: on a synthetic city 8 painted patches with 13 such ones reached an IoU of 0.673, with the one
+that was corrected 0.707, and alone 0.706. They are taken where there are no others.
+
     OUT/reviewed-patches/A B label list    the patches; `train.toml` is the recipe that corrects the map with them
 """
 
@@ -32,7 +36,7 @@ from semicdvl.review.store import Change
 REVIEWED_FOLDER = "reviewed-patches"
 """In the folder of a result."""
 MAX_PATCHES = 64
-"""Those with the most decided changes; on a map of any size the training then takes minutes."""
+"""On a map of any size the training then takes minutes."""
 MIN_KNOWN_FRAC = 0.5
 MISSED_RADIUS_PX = 12
 """Around a place that changed though the map does not say so, this ground is not known."""
@@ -47,6 +51,7 @@ class ReviewedPatches:
         patches: number of patches.
         accepted: number of accepted changes in them.
         rejected: number of rejected ones.
+        corrected: how many of both, and of places that changed, correct the map.
         painted: how many of the patches were painted in label mode.
         commands: what trains on them, maps the place anew and shows that map.
     """
@@ -55,6 +60,7 @@ class ReviewedPatches:
     patches: int
     accepted: int
     rejected: int
+    corrected: int
     painted: int
     commands: list[str]
 
@@ -67,11 +73,13 @@ class ReviewedGround:
         grid: of the map.
         shapes: outlines in map coordinates: accepted, rejected and not decided changes, and missed ground.
         values: the label of each; UNCHANGED of a rejected one.
+        corrects: bool, whether it says something else than the map: rejected, drawn, redrawn, missed.
     """
 
     grid: Grid
     shapes: Sequence[Any]
     values: NDArray[np.uint8]
+    corrects: NDArray[np.bool_]
 
     @cached_property
     def spatial_index(self) -> STRtree:
@@ -109,7 +117,7 @@ def write_reviewed_patches(session: PairSession) -> ReviewedPatches:
         raise DataError("No change is accepted yet, so there is nothing to learn. Accept or draw at least one.")
     ground, side_px = _gather_ground(session, changes), choose_patch_px(session.grid)
     painted = _find_painted(session.pair.folder / LABEL_FOLDER, side_px)
-    places = dict.fromkeys([*choose_cells(ground, side_px=side_px), *painted])
+    places = dict.fromkeys([*choose_cells(ground, side_px=side_px, confirming=not painted), *painted])
     written = [at for at in places if _write_cell(session, ground, root, (*at, side_px), painted.get(at))]
     if not written:
         raise DataError(
@@ -123,28 +131,36 @@ def _gather_ground(session: PairSession, changes: Sequence[Change]) -> ReviewedG
     value_of = {"accepted": CHANGED, "rejected": UNCHANGED}
     shapes: list[Any] = [change.geometry for change in changes]
     values = [value_of.get(change.state, UNKNOWN) for change in changes]
+    corrects = [one.state == "rejected" or (one.state == "accepted" and one.edited) for one in changes]
     radius = MISSED_RADIUS_PX * abs(session.grid.transform.a)
     for place in session.store.list_places():
         if place["mapped"] == 0 and place["truth"] == 1:
             x, y = session.grid.transform @ (place["col"] + 0.5, place["row"] + 0.5)
             shapes.append(shapely.Point(x, y).buffer(radius))
             values.append(UNKNOWN)
-    return ReviewedGround(session.grid, shapes, np.array(values, np.uint8))
+            corrects.append(True)
+    return ReviewedGround(session.grid, shapes, np.array(values, np.uint8), np.array(corrects, bool))
 
 
-def choose_cells(ground: ReviewedGround, *, side_px: int) -> list[tuple[int, int]]:
-    """Return the patches (row, col) with the most decided changes, those with the most first.
+def choose_cells(ground: ReviewedGround, *, side_px: int, confirming: bool = True) -> list[tuple[int, int]]:
+    """Return the patches (row, col) in which the review corrects the map, those with the most decided changes first.
 
     They lie on the grid of `suggest`: whole patches from the top left, without overlap.
+
+    Args:
+        ground: what the review says.
+        side_px: side of a patch.
+        confirming: where it corrects the map nowhere, return the patches in which it confirms it.
     """
     decided = np.isin(ground.values, (CHANGED, UNCHANGED))
-    found = []
+    found: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
     for row in range(0, ground.grid.height - side_px + 1, side_px):
         for col in range(0, ground.grid.width - side_px + 1, side_px):
-            count = int(decided[ground.find(ground.grid.window(row, col, side_px, side_px))].sum())
-            if count:
-                found.append((-count, row, col))
-    return [(row, col) for _, row, col in sorted(found)[:MAX_PATCHES]]
+            inside = ground.find(ground.grid.window(row, col, side_px, side_px))
+            if decided[inside].any():
+                found[bool(ground.corrects[inside].any())].append((-int(decided[inside].sum()), row, col))
+    chosen = found[True] or (found[False] if confirming else [])
+    return [(row, col) for _, row, col in sorted(chosen)[:MAX_PATCHES]]
 
 
 def _find_painted(root: Path, side_px: int) -> dict[tuple[int, int], NDArray[np.uint8]]:
@@ -211,6 +227,7 @@ def _finish(
         corrects=True,
     )
     inside = {int(at) for row, col in written for at in ground.find(ground.grid.window(row, col, side_px, side_px))}
+    corrected = int(ground.corrects[sorted(inside)].sum())
     accepted, rejected = (sum(ground.values[at] == value for at in inside) for value in (CHANGED, UNCHANGED))
     commands = list_commands(
         root,
@@ -219,4 +236,6 @@ def _finish(
         after=config.after or facts.inputs.after.path,
         settings=facts.given_settings,
     )
-    return ReviewedPatches(root, len(names), int(accepted), int(rejected), len(set(written) & set(painted)), commands)
+    return ReviewedPatches(
+        root, len(names), int(accepted), int(rejected), corrected, len(set(written) & set(painted)), commands
+    )

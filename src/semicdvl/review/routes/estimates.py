@@ -53,6 +53,7 @@ def make_router(sessions: Sessions) -> APIRouter:
                 patches=made.patches,
                 accepted=made.accepted,
                 rejected=made.rejected,
+                corrected=made.corrected,
                 painted=made.painted,
                 commands=made.commands,
             )
