@@ -1,14 +1,4 @@
-"""The decisions of a review in one SQLite file: every one is on disk before the next object is shown.
-
-    OUT/review.sqlite
-        meta      of which map it is
-        changes   one row per object, as it is now and as the detection found it
-        log       what was done, with the rows before it, so that it can be undone
-        places    the random sample of places, with what a person said of them
-
-Two windows, people or processes may write: each names the version of the object that it saw, and a write of an older
-version is refused (`Conflict`).
-"""
+"""The database of a review: objects, places and the log of what was done, from which it is undone."""
 
 from __future__ import annotations
 
@@ -17,33 +7,17 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import shapely
-from shapely import MultiPolygon
-
 from semicdvl.errors import InputError, OutputError
+from semicdvl.review.store.file_system import is_on_network
+from semicdvl.review.store.rows import COLUMNS, STATES, Change, read_json_row, read_row, to_json_row, to_row
 
 REVIEW_FORMAT = "semicdvl-review-1"
 REVIEW_FILE = "review.sqlite"
-STATES = ("open", "accepted", "rejected", "skipped")
-NETWORK_FILE_SYSTEMS = (
-    "nfs",
-    "cifs",
-    "smb",
-    "9p",
-    "fuse",
-    "lustre",
-    "ceph",
-    "gpfs",
-    "beegfs",
-    "afs",
-    "glusterfs",
-    "virtiofs",
-)
 BUSY_S = 10.0
 """How long a write waits for that of another process."""
 SCHEMA = """
@@ -69,54 +43,6 @@ class Conflict(Exception):
 
 class NoSuchChange(Exception):
     """There is no object of that number, or it was split or merged."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """An object of the map, as the review has it.
-
-    Attributes:
-        id: its number; those of the detection keep theirs.
-        version: grows with every write.
-        live: False once it was split, merged, or its drawing undone.
-        state: one of `STATES`.
-        source: "detected", "drawn", "split" or "merged".
-        parents: numbers of the objects that it was split from or merged of.
-        kind: appeared, disappeared, replaced, changed.
-        from_class: class at date 1, None if not known.
-        to_class: class at date 2.
-        score: of the detection, None for one that a person drew.
-        uncertainty: how likely the detection is wrong about it.
-        area: in the unit of the map (m² or px).
-        original: as the detection found it, in map coordinates; None for one that it did not find.
-        geometry: as it is now.
-        edited: whether a person redrew it.
-        comment: of the reviewer.
-        reviewer: who decided last.
-        decided: when, in UTC (ISO 8601); "" where nobody has.
-    """
-
-    id: int
-    version: int
-    live: bool
-    state: str
-    source: str
-    parents: tuple[int, ...]
-    kind: str | None
-    from_class: str | None
-    to_class: str | None
-    score: float | None
-    uncertainty: float | None
-    area: float
-    original: MultiPolygon | None
-    geometry: MultiPolygon
-    edited: bool = False
-    comment: str = ""
-    reviewer: str = ""
-    decided: str = ""
-
-
-COLUMNS = tuple(field.name for field in fields(Change))
 
 
 @dataclass(frozen=True)
@@ -168,7 +94,7 @@ class ReviewStore:
     def list_changes(self, *, all_rows: bool = False) -> list[Change]:
         """Return the objects; with `all_rows` also those that were split or merged."""
         where = "" if all_rows else "WHERE live = 1"
-        return [_read_row(row) for row in self._select(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id")]
+        return [read_row(row) for row in self._select(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id")]
 
     def get(self, number: int) -> Change:
         """Return an object.
@@ -181,7 +107,7 @@ class ReviewStore:
         rows = self._select(f"SELECT {', '.join(COLUMNS)} FROM changes WHERE id = ?", [number])
         if not rows:
             raise NoSuchChange(f"There is no change {number}.")
-        return _read_row(rows[0])
+        return read_row(rows[0])
 
     def count_states(self) -> dict[str, int]:
         """Return the number of objects in each state."""
@@ -277,7 +203,7 @@ class ReviewStore:
                     author.reviewer,
                     author.window,
                     action,
-                    json.dumps([_to_json(row) for row in before]),
+                    json.dumps([to_json_row(row) for row in before]),
                     json.dumps(after),
                 ],
             )
@@ -300,7 +226,7 @@ class ReviewStore:
             if row is None:
                 return None
             seq, action, before, after = row
-            earlier = {change.id: change for change in map(_from_json, json.loads(before))}
+            earlier = {change.id: change for change in map(read_json_row, json.loads(before))}
             restored = []
             for number, version in json.loads(after).items():
                 present = self._check_version(int(number), int(version), gone_is_fine=True)
@@ -375,23 +301,6 @@ class ReviewStore:
             self._database.close()
 
 
-def is_on_network(path: Path) -> bool:
-    """Tell whether a path is on a network file system, where SQLite's write-ahead log does not work."""
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return True  # not Linux: the slower journal works everywhere
-    target, best = str(path.resolve()), ("", "")
-    for line in mounts:
-        parts = line.split(" ")
-        point = parts[1].replace("\\040", " ") if len(parts) > 2 else ""
-        inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if point and inside and len(point) >= len(best[0]):
-            best = (point, parts[2])
-    return best[1].startswith(NETWORK_FILE_SYSTEMS)
-
-
-# ------------------------------------------------------------------------------------------------ rows
 def _damaged(path: Path, error: sqlite3.Error) -> InputError:
     return InputError(path, f"is not a review, or damaged ({error})", "Rename it to begin a new review")
 
@@ -399,7 +308,7 @@ def _damaged(path: Path, error: sqlite3.Error) -> InputError:
 def _insert(database: sqlite3.Connection, change: Change) -> None:
     """Write an object."""
     marks = ", ".join("?" for _ in COLUMNS)
-    database.execute(f"INSERT OR REPLACE INTO changes ({', '.join(COLUMNS)}) VALUES ({marks})", _to_row(change))
+    database.execute(f"INSERT OR REPLACE INTO changes ({', '.join(COLUMNS)}) VALUES ({marks})", to_row(change))
 
 
 def _pass_on_version(database: sqlite3.Connection, seq: int, number: str, old: int, new: int) -> None:
@@ -412,40 +321,3 @@ def _pass_on_version(database: sqlite3.Connection, seq: int, number: str, old: i
                 text = json.dumps(versions | {number: new})
                 database.execute("UPDATE log SET after = ? WHERE seq = ?", [text, earlier_seq])
             return
-
-
-def _to_row(change: Change) -> list[Any]:
-    """Return an object as its row."""
-    values = asdict(change)
-    values["parents"] = json.dumps(change.parents)
-    values["original"] = None if change.original is None else shapely.to_wkb(change.original)
-    values["geometry"] = shapely.to_wkb(change.geometry)
-    return [int(value) if isinstance(value, bool) else value for value in (values[name] for name in COLUMNS)]
-
-
-def _read_row(row: Sequence[Any]) -> Change:
-    """Return the object of a row."""
-    values = dict(zip(COLUMNS, row, strict=True))
-    return Change(
-        **values
-        | {
-            "live": bool(values["live"]),
-            "edited": bool(values["edited"]),
-            "parents": tuple(json.loads(values["parents"])),
-            "original": None if values["original"] is None else shapely.from_wkb(values["original"]),
-            "geometry": shapely.from_wkb(values["geometry"]),
-        }
-    )
-
-
-def _to_json(change: Change) -> list[Any]:
-    """Return a row as JSON has it: shapes in hexadecimal digits."""
-    return [value.hex() if isinstance(value, bytes) else value for value in _to_row(change)]
-
-
-def _from_json(row: Sequence[Any]) -> Change:
-    """Return the object of such a row."""
-    shapes = {COLUMNS.index("original"), COLUMNS.index("geometry")}
-    return _read_row(
-        [bytes.fromhex(value) if at in shapes and value is not None else value for at, value in enumerate(row)]
-    )
