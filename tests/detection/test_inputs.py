@@ -80,7 +80,7 @@ def test_grid_of_the_after_image(dates, tmp_path):
     run((dates[0], shifted), tmp_path / "out", grid="after")
     with rasterio.open(tmp_path / "out" / "change.tif") as made:
         assert made.transform.a == 0.75 and (made.transform.c - 366680.2) / 0.75 == pytest.approx(0, abs=1e-6)
-    checked = check_image_pair(dates[0], shifted, tmp_path / "check", grid="after")
+    checked = check_image_pair(dates[0], shifted, tmp_path / "check", config=DetectionConfig(grid="after"))
     shares = checked.overlap_before_frac, checked.overlap_after_frac
     assert shares[0] == pytest.approx(checked.overlap_m2 / (140 * 180 * 0.25), rel=0.01)
     assert shares[1] == pytest.approx(checked.height_px * checked.width_px / (100 * 120))

@@ -235,21 +235,19 @@ def check_pair(
         >>> checked.verdict in (0, 1), checked.height_px, checked.width_px
         (True, 64, 96)
     """
-    from semicdvl.detection.pair_check import check
+    from semicdvl.detection.config import DetectionConfig
+    from semicdvl.detection.pair_check.check import check_image_pair
 
-    folder = None if out is None else Path(out)
-    return check.check_image_pair(
-        before,
-        after,
-        folder,
-        bands=bands,
-        after_bands=after_bands,
-        grid=grid,
+    config = DetectionConfig(
+        bands=None if bands is None else tuple(bands),
+        after_bands=None if after_bands is None else tuple(after_bands),
+        grid=str(grid),
         alpha=alpha,
         stretch=stretch,
         collar=collar,
         allow_outside=allow_outside,
     )
+    return check_image_pair(before, after, None if out is None else Path(out), config=config)
 
 
 def run_demo(

@@ -133,7 +133,7 @@ def pseudo_label(
     settings = complete_ceg_settings(ceg, gamma=model.gamma)
     features = AERIAL_ENCODER if features is None and settings.vetoes_by_distance else features
     source = build_features(features)
-    crew = WorkerSettings(
+    worker_settings = WorkerSettings(
         _get_vlm_builder(vlm, workers), _get_feature_builder(features, workers), workers, executor, quiet=not progress
     )
     filled = fill_store(
@@ -144,7 +144,7 @@ def pseudo_label(
         root=Path(store),
         gsd_m=gsd_m,
         features=source,
-        workers=crew,
+        workers=worker_settings,
     )
     if report:
         write_store_report(Path(store), pairs, settings=settings, quiet=not progress)

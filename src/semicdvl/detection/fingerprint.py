@@ -133,8 +133,8 @@ def identify_detector(detector: Detector) -> dict[str, Any]:
     names: list[str] = [each.name for each in fields(detector)] if is_dataclass(detector) else []
     values = {name: getattr(detector, name) for name in names}
     plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
-    told = detector.description()
-    return {"kind": kind, "name": detector.name, "planes": detector.map_count, "told": told, "own": plain}
+    stored = {"name": detector.name, "planes": detector.map_count, "told": detector.description(), "own": plain}
+    return {"kind": kind, **stored}
 
 
 def describe_detector(detector: Detector) -> dict[str, str]:

@@ -226,8 +226,8 @@ class _DetectionRun:
             changes, notes=self.tile_pair.notes, grid_gsd_m=pair.gsd_m, config=self.fingerprint.config
         )
         reliability = judge_reliability(self.checked, self.detector, self.fingerprint.config)
-        beyond = (str(reliability),) if reliability.reliable is False else ()
-        warnings = (*beyond, *own, *self.checked.collect_warnings(), *self.detector.notes())
+        unreliable = (str(reliability),) if reliability.reliable is False else ()
+        warnings = (*unreliable, *own, *self.checked.collect_warnings(), *self.detector.notes())
         tiles = {"all": len(self.tiling), "from_an_interrupted_run": self.resumed_tiles}
         alignment = self.checked.build_alignment_record()
         return RunRecord(self.detector, self.fingerprint, warnings, alignment, tiles, self.clock.seconds, reliability)

@@ -59,9 +59,9 @@ class SavedDetection:
 
     def format_text(self) -> str:
         """Return all of that in a few lines; that the result is not reliable comes first."""
-        beyond = str(self.reliability)
-        lines = [f"warning: {beyond}"] if beyond in self.warnings else []
-        lines += [self.summary.format_line(), *(f"note: {line}" for line in self.warnings if line != beyond)]
+        unreliable = str(self.reliability)
+        lines = [f"warning: {unreliable}"] if unreliable in self.warnings else []
+        lines += [self.summary.format_line(), *(f"note: {line}" for line in self.warnings if line != unreliable)]
         return "\n".join([*lines, f"results: {self.folder}", f"report:  {self.folder / 'report.html'}"])
 
 

@@ -188,10 +188,10 @@ def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer |
             f"{format_count(shared, 'polygon')} of the truth {'shares' if shared == 1 else 'share'} ground with a later"
             " one, and that ground counts as the later one's: scores of objects are those of what is left."
         )
-    gone = truth.count - comparison.objects.counts.actual
-    if gone:
+    uncounted = truth.count - comparison.objects.counts.actual
+    if uncounted:
         notes.append(
-            f"Not counted: {format_count(gone, 'object')} of the truth without a pixel that counts (too small, no "
+            f"Not counted: {format_count(uncounted, 'object')} of the truth without a pixel that counts (too small, no "
             "data, outside the area, or below another one)."
         )
     return tuple(notes)

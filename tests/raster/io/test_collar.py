@@ -155,6 +155,10 @@ def test_check_names_the_colour_and_how_to_turn_it_off(tmp_path):
     finding = next(finding for finding in checked.findings if finding.kind == "border")
     assert finding.level == 1 and "a.tif has a white border" in finding.text and "--collar none" in finding.remedy
     assert checked.radiometry.before.black_border_frac == pytest.approx(39 / SIDE, abs=0.005)
-    assert not [f for f in check_image_pair(path, whole, collar="none").findings if f.kind == "border"]
-    assert not [f for f in check_image_pair(path, whole, collar="black").findings if f.kind == "border"]
+    assert not [
+        f for f in check_image_pair(path, whole, config=DetectionConfig(collar="none")).findings if f.kind == "border"
+    ]
+    assert not [
+        f for f in check_image_pair(path, whole, config=DetectionConfig(collar="black")).findings if f.kind == "border"
+    ]
     assert TILES.collar == "auto"

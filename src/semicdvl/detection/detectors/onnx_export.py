@@ -273,10 +273,10 @@ def _build_metadata(threshold: float, multiple_px: int, classes: DateClasses | N
 def _describe_input(bands: InputBands | None) -> dict[str, Any]:
     """Return what the metadata say of the images."""
     if bands is None:
-        told = "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std"
-        return {"input": told, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-    told = "two dates of one place, float32 BCHW: physical values of the bands, minus mean, divided by std"
-    return {"input": told, "bands": bands.raster_numbers, "mean": bands.mean, "std": bands.std}
+        text = "two dates of one place, float32 BCHW: RGB / 255, minus mean, divided by std"
+        return {"input": text, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    text = "two dates of one place, float32 BCHW: physical values of the bands, minus mean, divided by std"
+    return {"input": text, "bands": bands.raster_numbers, "mean": bands.mean, "std": bands.std}
 
 
 def _write_metadata(path: Path, about: dict[str, Any]) -> None:

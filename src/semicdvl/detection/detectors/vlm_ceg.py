@@ -173,11 +173,12 @@ class VLMDetector(Detector):
     def _describe_naming(self) -> str:
         """Return from which score on the classes of an object are named, and how often they are right."""
         least = self.least_class_score
-        own = isinstance(self.vlm, DescribedVLM) and least == self.vlm.class_score
-        told = self.vlm.class_reliability if own and isinstance(self.vlm, DescribedVLM) else "not measured"
+        reliability = "not measured"
+        if isinstance(self.vlm, DescribedVLM) and least == self.vlm.class_score:
+            reliability = self.vlm.class_reliability
         return (
             f"named from a mean score of {least:g} on ({min(least, FOREGROUND_SCORE):g} for what is looked for), else "
-            f"'{UNSURE}'; how often they are right: {told}"
+            f"'{UNSURE}'; how often they are right: {reliability}"
         )
 
     def predict_scores(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,18 +43,8 @@ ALIGNMENT_FAILED = Finding(
 )
 
 
-def check_image_pair(  # noqa: PLR0913  (all that determines how a pair is read)
-    before: ImageInput,
-    after: ImageInput,
-    out: Path | None = None,
-    *,
-    bands: Sequence[int] | None = None,
-    after_bands: Sequence[int] | None = None,
-    grid: str | Path = "before",
-    alpha: str = "auto",
-    stretch: str = "auto",
-    collar: str = "auto",
-    allow_outside: bool = False,
+def check_image_pair(
+    before: ImageInput, after: ImageInput, out: Path | None = None, *, config: DetectionConfig | None = None
 ) -> PairCheck:
     """Measure how well two images fit each other.
 
@@ -64,29 +53,13 @@ def check_image_pair(  # noqa: PLR0913  (all that determines how a pair is read)
         after: date 2.
         out: folder for `check.json` and `check.html`, made if it is missing; its other files stay. None: nothing is
             written.
-        bands: see `raster.io.pair_reader.open_pair`.
-        after_bands: the same.
-        grid: the same.
-        alpha: the same.
-        stretch: the same.
-        collar: the same.
-        allow_outside: the same.
+        config: how the pair is read; None: as by default.
 
     Raises:
         InputError: an image cannot be opened or read, or the two do not overlap.
         OutputError: the folder cannot be written.
     """
-    with open_pair(
-        before,
-        after,
-        bands=bands,
-        after_bands=after_bands,
-        grid=grid,
-        alpha=alpha,
-        stretch=stretch,
-        allow_outside=allow_outside,
-        collar=collar,
-    ) as pair:
+    with open_pair_as_configured(before, after, config=config or DetectionConfig()) as pair:
         check = measure_pair(pair)
         if out is not None:
             folder = Path(out).absolute()
