@@ -42,6 +42,7 @@ from semicdvl.types import ClassLegend, InputBands
 
 MAX_RGB_BANDS = 4
 RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+ALPHA_MODES = ("LA", "PA", "RGBA")
 _TO_8_BIT = (
     "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
 )
@@ -172,7 +173,8 @@ def holds_deep_values(path: Path) -> bool:
 def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.bool_] | None:
     """Return HW, True where an image shows something; None where nothing is hidden.
 
-    An alpha band hides, and in rasters also a mask, a no-data tag and a value that is no number.
+    An alpha band hides, as does a colour that is tagged as transparent, and in rasters also a mask, a no-data tag and a
+    value that is no number.
 
     Raises:
         InputError: as of `read_rgb`.
@@ -181,7 +183,7 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
         return None
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with open_picture(path) as picture:
-            alpha_HW = decode_file(path, lambda: np.array(turn_upright(picture).getchannel("A")))
+            alpha_HW = decode_file(path, lambda: _read_alpha(turn_upright(picture)))
         opaque_HW = cut_window(path, alpha_HW, window_px) > 0
     else:
         with open_image_raster(path) as raster:
@@ -212,14 +214,19 @@ def _may_hide(path: Path) -> bool:
     """
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with open_picture(path) as picture:
-            has_alpha = picture.mode in ("LA", "PA", "RGBA")
-            return has_alpha and not are_many_values(decode_file(path, lambda: np.array(picture.getchannel("A"))))
+            has_alpha = picture.mode in ALPHA_MODES or "transparency" in picture.info
+            return has_alpha and not are_many_values(decode_file(path, lambda: _read_alpha(picture)))
     with open_image_raster(path) as raster:
         roles = raster.colorinterp
         if ColorInterp.alpha in roles:
             return not holds_many_values(raster, roles.index(ColorInterp.alpha) + 1)
         masked = MaskFlags.all_valid not in raster.mask_flag_enums[0]
         return masked or np.dtype(raster.dtypes[0]).kind in "if"
+
+
+def _read_alpha(picture: Image.Image) -> UInt8Array:
+    """Return the alpha band of a picture, or that of the colour or palette entries that are tagged as transparent."""
+    return np.array((picture if picture.mode in ALPHA_MODES else picture.convert("RGBA")).getchannel("A"), np.uint8)
 
 
 def _read_pillow_rgb(path: Path) -> UInt8Array:

@@ -27,9 +27,11 @@ from semicdvl.data.images import (
 from semicdvl.data.pairs import read_class_maps, read_label, require_same_size
 from semicdvl.data.patch_files import read_source_bands
 from semicdvl.errors import DataError, InputError
+from semicdvl.raster.grid import drop_height
 from semicdvl.raster.io.pair_stretch import measure_stretch
 from semicdvl.raster.io.views.sentinel_values import find_sentinels
 from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
+from semicdvl.reading.json_files import shorten
 from semicdvl.types import IGNORE, InputBands, PairFiles
 
 MAX_OFFSET_PX = 1.0
@@ -133,8 +135,9 @@ def _require_same_ground(first: Path, second: Path) -> None:
         if before.crs is None or after.crs is None:
             return
         remedy = "Resample one onto the grid of the other, e.g. with `gdalwarp`, and cut the patches again"
-        if before.crs != after.crs:
-            raise InputError(second, f"has another CRS ({after.crs}) than {first.name} ({before.crs})", remedy)
+        crs, other = drop_height(before.crs), drop_height(after.crs)
+        if crs != other:
+            raise InputError(second, f"has another CRS ({shorten(other)}) than {first.name} ({shorten(crs)})", remedy)
         offset_px = _measure_offset_px(before, after)
         if offset_px > MAX_OFFSET_PX:
             raise InputError(second, f"is offset by {offset_px:.1f} px from {first.name}", remedy)

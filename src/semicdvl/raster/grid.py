@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import pyproj
 from affine import Affine
@@ -86,6 +87,20 @@ class Grid:
         """Return a grid of another number of pixels over the same ground."""
         scale = Affine.scale(self.width / width, self.height / height)
         return Grid(self.crs, self.transform @ scale, height, width)
+
+
+def drop_height(crs: CRS | None) -> CRS | None:
+    """Return the horizontal part of a CRS: a vertical one beside it changes nothing about where a pixel lies."""
+    if crs is None:
+        return None
+    wkt = crs.to_wkt()
+    return _drop_height(wkt) if wkt.startswith(("COMPD_CS", "COMPOUNDCRS")) else crs
+
+
+@lru_cache(maxsize=64)
+def _drop_height(wkt: str) -> CRS:
+    """Return the horizontal part of a compound CRS."""
+    return CRS.from_wkt(pyproj.CRS.from_wkt(wkt).sub_crs_list[0].to_wkt(version="WKT1_GDAL"))
 
 
 def find_pixel_offset(grid: Grid, other: Grid) -> tuple[int, int] | None:

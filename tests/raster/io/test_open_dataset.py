@@ -6,8 +6,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import rasterio
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.enums import Resampling
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.errors import InputError
@@ -68,3 +70,28 @@ def test_unusable_control_points_are_refused(tmp_path):
     corners = [GroundControlPoint(row, col, 100 + col, 90 - row) for row in (0, 40) for col in (0, 50)]
     tif(mosaic, city(40, 50), crs=UTM, gcps=corners)
     assert "no grid with north up" in refused(f"{good},{mosaic}", good).problem
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}, {"ENDIANNESS": "BIG", "BIGTIFF": "YES"}]
+)
+def test_directories_of_a_tiff_end_in_it(tmp_path, extra):
+    """Overviews are further directories; the last one names another that there is not, or one that was before."""
+    path = tif(tmp_path / "a.tif", city(400, 600), at(0, 400), **extra)
+    with rasterio.open(path, "r+") as target:
+        target.build_overviews([2, 4], Resampling.nearest)
+    with open_pair(path, path) as pair:
+        assert pair.shape_hw == (400, 600)
+    content = path.read_bytes()
+    order, big = (">" if extra.get("ENDIANNESS") else "<"), "BIGTIFF" in extra
+    kind, counter, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
+    first = at_ = struct.unpack_from(order + kind, content, 8 if big else 4)[0]
+    while at_:
+        count = struct.unpack_from(order + counter, content, at_)[0]
+        place = at_ + struct.calcsize(counter) + count * entry
+        at_ = struct.unpack_from(order + kind, content, place)[0]
+    for wrong in (len(content) + 50, len(content) - 1, first):
+        broken = bytearray(content)
+        struct.pack_into(order + kind, broken, place, wrong)
+        (tmp_path / "b.tif").write_bytes(broken)
+        assert "one of its directories lies beyond its end" in refused(tmp_path / "b.tif", path).problem

@@ -84,7 +84,7 @@ def decode_label(
         hidden_values = frozenset(255 if value == WHITE_16_BIT else value for value in hidden_values)
     opaque_HW = np.ones(values_HW.shape, bool) if stored.opaque_HW is None else stored.opaque_HW
     if values_HW.dtype.kind == "f":
-        opaque_HW = opaque_HW & ~np.isnan(values_HW)
+        opaque_HW = opaque_HW & np.isfinite(values_HW)
     if label_values is not None:
         return np.where(opaque_HW, _apply_label_values(stored.path, values_HW, opaque_HW, label_values), IGNORE).astype(
             np.uint8

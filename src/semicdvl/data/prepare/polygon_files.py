@@ -8,14 +8,19 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
-from semicdvl.raster.vector.reading import BrokenShapesError, list_layers, read_layer
+from semicdvl.raster.vector.reading import (
+    BrokenShapesError,
+    list_layers,
+    read_coded_layer,
+    read_layer,
+    read_layer_info,
+)
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.registry import suggest_nearest
@@ -46,7 +51,7 @@ def read_polygon_layer(path: Path, layer: str | None, columns: Sequence[str]) ->
         name = _choose_layer(path, layer)
         with ignore_warnings(RuntimeWarning):  # GDAL's, about columns that are not used
             if columns:
-                _require_columns(path, columns, [str(one) for one in pyogrio.read_info(path, layer=name)["fields"]])
+                _require_columns(path, columns, [str(one) for one in read_layer_info(path, layer=name)["fields"]])
             wanted = [*([STATE_COLUMN] if name == REVIEWED_LAYER else []), *columns]
             try:
                 return read_layer(path, layer=name, columns=wanted)
@@ -77,7 +82,7 @@ def _read_mended(path: Path, layer: str, columns: list[str]) -> gpd.GeoDataFrame
     Raises:
         InputError: a row has a geometry that cannot be mended, such as a ring of two points; the row is named.
     """
-    facts, _, coded, fields = pyogrio.raw.read(path, layer=layer, columns=columns)
+    facts, coded, fields = read_coded_layer(path, layer=layer, columns=columns)
     shapes = [None if one is None else _mend_rings(path, row, bytes(one)) for row, one in enumerate(coded)]
     named = dict(zip(facts["fields"], fields, strict=True))
     return gpd.GeoDataFrame(named, geometry=shapes, crs=facts["crs"])

@@ -31,7 +31,7 @@ from semicdvl.data.prepare.polygon_files import (
     refuse_wild_coordinates,
 )
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import Grid
+from semicdvl.raster.grid import FULL_CIRCLE_DEG, Grid
 
 GeoT = TypeVar("GeoT", gpd.GeoSeries, gpd.GeoDataFrame)
 
@@ -314,15 +314,42 @@ def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_],
         raise InputError(path, "has no CRS, but the images have one", remedy)
     wkt = grid.crs.to_wkt()
     if frame.crs == wkt:
-        return shapes
+        return _move_to_longitudes(shapes, grid)
     projected = np.asarray(project_shapes(path, gpd.GeoSeries(shapes, crs=frame.crs), wkt).to_numpy(), object)
     bounds_N4 = shapely.bounds(projected)
     undefined = ~np.isfinite(bounds_N4).all(axis=1)  # outside the area of the raster's projection
     projected[undefined] = shapely.Polygon()
+    projected = _move_to_longitudes(projected, grid)
     broken = ~shapely.is_valid(projected) & ~undefined
     is_polygon = np.isin(shapely.get_type_id(projected), POLYGON_TYPES)
     projected[broken & is_polygon] = [_repair(shape) for shape in projected[broken & is_polygon]]
     return projected
+
+
+def _move_to_longitudes(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
+    """Return shapes in degrees whose parts are turned by full circles to the side of the 180th meridian of a grid.
+
+    Where the grid crosses that meridian, what reaches around most of the globe crosses it, too: its points are turned
+    one by one.
+    """
+    if grid.crs is None or not grid.crs.is_geographic or not len(shapes):
+        return shapes
+    left, _, right, _ = grid.bounds
+    crosses, centre = max(-left, right) > FULL_CIRCLE_DEG / 2, (left + right) / 2
+    parts, rows = shapely.get_parts(shapes, return_index=True)
+    bounds_N4 = shapely.bounds(parts)
+    points_N2, index_N = shapely.get_coordinates(parts, return_index=True)
+    middle_N = (bounds_N4[:, 0] + bounds_N4[:, 2]) / 2
+    around_N = crosses & (bounds_N4[:, 2] - bounds_N4[:, 0] > FULL_CIRCLE_DEG / 2)
+    of_points_N = np.where(around_N[index_N], points_N2[:, 0], middle_N[index_N])
+    turns_N = np.round((centre - of_points_N) / FULL_CIRCLE_DEG)
+    if not turns_N.any():
+        return shapes
+    moved = shapely.set_coordinates(parts.copy(), points_N2 + np.outer(turns_N * FULL_CIRCLE_DEG, (1, 0)))
+    found = shapes.copy()
+    for row in np.unique(rows[index_N[turns_N != 0]]):
+        found[row] = shapely.union_all(shapely.make_valid(moved[rows == row]))
+    return found
 
 
 def project_shapes(path: Path, shapes: GeoT, crs: str) -> GeoT:

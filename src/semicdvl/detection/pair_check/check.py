@@ -26,6 +26,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
+from semicdvl.raster.io.open_dataset import read_grid
 from semicdvl.raster.io.pair_notes import describe_unrelated_datums
 from semicdvl.raster.io.pair_reader import RasterPair, open_pair
 from semicdvl.raster.registration.estimate import measure_shift
@@ -230,7 +231,7 @@ def _is_improved(remaining: Shift, shift: Shift) -> bool:
 def _read_image_facts(image: ImageReader, acquired: str | None) -> ImageFacts:
     """Return what an image's file says of itself."""
     dataset = image.file_dataset
-    grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    grid = read_grid(dataset)
     return ImageFacts(
         path=str(image.path),
         height_px=dataset.height,

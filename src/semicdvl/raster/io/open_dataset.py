@@ -6,6 +6,7 @@ Plain images have no georeference on purpose: `ignore_not_georeferenced` opens t
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import describe_unused_overviews, is_vrt, open_raster
-from semicdvl.raster.grid import Grid
+from semicdvl.raster.grid import Grid, drop_height
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
 from semicdvl.raster.io.orientation import PHOTO_DRIVERS, open_upright, read_file_orientation
@@ -25,6 +26,8 @@ from semicdvl.reading.regular_files import require_file_or_folder
 DAMAGED_REMEDY = "Copy or download the file again; `gdalinfo -checksum FILE` shows whether it is complete"
 JPEG_TAIL_BYTES = 65_536
 """The end marker of a complete JPEG lies in its last bytes; cameras may append some of their own."""
+MAX_DIRECTORIES = 10_000
+"""So many directories of a TIFF are looked at."""
 SAMPLED_BLOCKS = 12
 """Along each axis, of the blocks of a TIFF that are checked for pixels."""
 
@@ -88,8 +91,8 @@ def check_numeric(dtypes: Sequence[str], display_name: str | Path) -> None:
 
 
 def read_grid(dataset: Any) -> Grid:
-    """Return the grid of an open rasterio dataset."""
-    return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    """Return the grid of an open rasterio dataset, without the heights of its CRS."""
+    return Grid(drop_height(dataset.crs), dataset.transform, dataset.height, dataset.width)
 
 
 def list_files(dataset: Any, gdal_name: str) -> tuple[Path, ...]:
@@ -154,6 +157,9 @@ def _check_jpeg(path: Path, display_name: str) -> None:
 def _check_tiff(gdal_name: str, dataset: Any, display_name: str) -> None:
     """Reject a TIFF header without pixels; GDAL reads blocks that were never written as zeros."""
     local = is_local_name(gdal_name) and Path(gdal_name).is_file()
+    if local and not _has_all_directories(Path(gdal_name)):
+        problem = "The TIFF file is damaged: one of its directories lies beyond its end"
+        raise InputError(display_name, problem, DAMAGED_REMEDY)
     size_bytes = Path(gdal_name).stat().st_size if local else None
     tall, wide = dataset.block_shapes[0]
     blocks = (_spread_indices(-(-length // step)) for length, step in ((dataset.width, wide), (dataset.height, tall)))
@@ -165,6 +171,30 @@ def _check_tiff(gdal_name: str, dataset: Any, display_name: str) -> None:
     size = f"{dataset.width:,} x {dataset.height:,} px"
     problem = f"The file has a header for {size} but contains no pixels; it may be truncated"
     raise InputError(display_name, problem, DAMAGED_REMEDY)
+
+
+def _has_all_directories(path: Path) -> bool:
+    """Tell whether all directories (pages, overviews, masks) that a TIFF names begin and end in it, in no circle."""
+    size, seen = path.stat().st_size, set[int]()
+    with path.open("rb") as handle:
+        head = handle.read(16)
+        order, is_big = ">" if head[:2] == b"MM" else "<", head[2:4] in (b"+\0", b"\0+")
+        count_type, offset_type, entry_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+        place = head[8:16] if is_big else head[4:8]
+        while len(place) == struct.calcsize(offset_type):
+            (offset,) = struct.unpack(order + offset_type, place)
+            if offset == 0 or len(seen) > MAX_DIRECTORIES:
+                return True
+            if offset in seen or offset >= size:
+                return False
+            seen.add(offset)
+            handle.seek(offset)
+            counted = handle.read(struct.calcsize(count_type))
+            if len(counted) < struct.calcsize(count_type):
+                return False
+            handle.seek(struct.unpack(order + count_type, counted)[0] * entry_bytes, 1)
+            place = handle.read(struct.calcsize(offset_type))
+    return False
 
 
 def _spread_indices(count: int) -> list[int]:

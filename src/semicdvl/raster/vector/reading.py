@@ -26,6 +26,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
+from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.reading.json_files import shorten
 
 HEAD_BYTES = 65_536
@@ -125,23 +126,39 @@ def read_layer(path: Path, *, layer: str | None = None, columns: Sequence[str] |
         return pyogrio.read_dataframe(source, layer=layer, columns=None if columns is None else list(columns))
 
 
+def read_coded_layer(
+    path: Path, *, layer: str, columns: Sequence[str]
+) -> tuple[dict[str, Any], Sequence[bytes | None], list[Any]]:
+    """Return the facts of a layer, its shapes as they are coded (WKB), and the values of its columns.
+
+    Raises:
+        InputError, pyogrio.errors.DataSourceError, DataLayerError: as `read_layer`.
+    """
+    with _open_source(path) as source:
+        facts, _, coded, fields = pyogrio.raw.read(source, layer=layer, columns=list(columns))
+        return facts, coded, fields
+
+
 class BrokenShapesError(DataSourceError):  # type: ignore[misc]
     """A file can be read, and shapes in it are none: a ring that is not closed, or of two points."""
 
 
 @contextmanager
-def _open_source(path: Path) -> Iterator[Path | bytes]:
+def _open_source(path: Path) -> Iterator[Path | str | bytes]:
     """Give what pyogrio opens, with OGR's settings in force."""
     kind = find_vector_kind(path)
-    source: Path | bytes = _read_gml(path) if kind == "GML" else path.absolute()
+    source: Path | str | bytes = _read_gml(path) if kind == "GML" else path.absolute()
     if kind == "GeoJSON":
         _check_geojson(path)
     elif kind == "GeoPackage or SQLite":
         _check_views(path)
+    elif kind == "archive":
+        source = _find_place_in_archive(path)
     before = {name: pyogrio.get_gdal_config_option(name) for name in SETTINGS}
     pyogrio.set_gdal_config_options(SETTINGS)
     try:
-        yield source
+        with ignore_warnings(RuntimeWarning):  # of GDAL, about what is mended here or refused
+            yield source
     except (DataSourceError, DataLayerError):
         raise
     except Exception as error:  # pyogrio and what it builds on answer damaged files with errors of all kinds
@@ -204,6 +221,22 @@ def _check_archive(path: Path) -> None:
         raise InputError(path, f"is not an archive that can be read ({error})", "Unpack it first") from error
     if not found:
         raise InputError(path, "holds no vector layer", REMEDY)
+
+
+def _find_place_in_archive(path: Path) -> Path | str:
+    """Return what OGR opens of an archive: all of it, or the one folder or file with layers in it.
+
+    Raises:
+        InputError: the layers lie in several folders.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if Path(name).suffix.lower() in LAYER_SUFFIXES]
+    folders = sorted({Path(name).parent.as_posix() for name in names})
+    if folders == ["."]:
+        return path.absolute()
+    if len(folders) > 1:
+        raise InputError(path, f"holds layers in {len(folders)} folders", "Unpack it, and give the layer itself")
+    return f"/vsizip/{path.absolute()}/{names[0] if len(names) == 1 else folders[0]}"
 
 
 def _check_views(path: Path) -> None:
