@@ -46,6 +46,7 @@ from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import measure_peak_memory_mib
 from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import IGNORE, ChangeMap, Detector, PairTiles, ScoreStrips, TilePrediction
+from semicdvl.worker_processes import keep_freed_memory
 
 ROWS = 512
 KINDS = ("null", "difference", "cva", "network", "aerial")
@@ -188,6 +189,7 @@ def _draw_noise(row: int, height: int, width: int, *, date: int) -> NDArray[np.u
 # ------------------------------------------------------------------------------------------------ one process
 def run_row(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str, Any]:
     """Run one row of the table in this process."""
+    keep_freed_memory()  # as the command line does
     detector = build_detector(kind)
     bare = bare_rate(detector, tile_px) if kind == "network" else None
     settings = DetectionConfig(tile_px=tile_px, overlap_px=overlap_px)

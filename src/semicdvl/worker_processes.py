@@ -13,8 +13,9 @@ from pathlib import Path
 
 WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
 """Environment variable that says whether waiting threads spin ("ACTIVE") or sleep ("PASSIVE")."""
-KEPT_BYTES = 256 * 2**20
-"""Blocks up to this size are reused, and this much free memory is kept, before it is returned to the system."""
+KEPT_BYTES = 2**30
+"""Blocks up to this size are reused, and this much free memory is kept, before it is returned to the system. A network
+at 1152 px takes and frees more than 256 MiB at a time."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of `mallopt` in `malloc.h` of glibc."""
 
@@ -121,7 +122,7 @@ def keep_freed_memory() -> None:
     """Let the C library reuse large blocks; without effect where it is not glibc.
 
     By default it returns every block above 32 MiB to the system and gets the next one as empty pages, each of which
-    costs a page fault: a quarter of the time of a network at 1088 px (`docs/performance.md`).
+    costs a page fault: a third to a half of the time of a network at 1088 px (`docs/performance.md`).
     """
     if sys.platform != "linux":
         return
