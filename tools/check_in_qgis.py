@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 RASTERS = ("t1", "t2", "change", "score")
+POLYGONS = ("changes", "evaluation")
+"""Files of polygons; the second one is written by `semicdvl evaluate`."""
 CELL_PX = 480
 
 
@@ -57,7 +59,9 @@ def _open_layers(folder: Path) -> dict[str, Any]:
     for name in RASTERS:
         if (folder / f"{name}.tif").is_file():
             layers[f"{name}.tif"] = QgsRasterLayer(str(folder / f"{name}.tif"), name)
-    layers["changes.gpkg"] = QgsVectorLayer(str(folder / "changes.gpkg"), "changes", "ogr")
+    for name in POLYGONS:
+        if name == "changes" or (folder / f"{name}.gpkg").is_file():
+            layers[f"{name}.gpkg"] = QgsVectorLayer(str(folder / f"{name}.gpkg"), name, "ogr")
     wrong = [name for name, layer in layers.items() if not layer.isValid()]
     if wrong:
         sys.exit(f"QGIS cannot open {', '.join(wrong)}")

@@ -5,14 +5,17 @@ import os
 import subprocess
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 from tests.support.brightness_detector import Brighter
 from tests.support.paths import ROOT
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.detection.pipeline import write_detection
-from semicdvl.reports.colours import KIND_COLOURS, choose_class_colours
+from semicdvl.evaluation.evaluate import score_map
+from semicdvl.reports.colours import KIND_COLOURS, OUTCOME_COLOURS, choose_class_colours
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 """Debian's bindings of QGIS belong to the Python of the system."""
@@ -36,6 +39,9 @@ def test_qgis_shows_classes_by_name_at_their_place_and_complains_of_nothing(tmp_
     after[:, 20:50, 30:80] = 250
     tif(tmp_path / "a.tif", before, at(0, 0)), tif(tmp_path / "b.tif", after, at(0, 0))
     write_detection(tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "out", detector=Brighter())
+    truth = gpd.GeoDataFrame(geometry=[shapely.box(15, -25, 40, -10), shapely.box(50, -50, 55, -45)], crs=32615)
+    truth.to_file(tmp_path / "truth.gpkg")
+    score_map(tmp_path / "out", tmp_path / "truth.gpkg", sample=0)
     command = [SYSTEM_PYTHON, ROOT / "tools/check_in_qgis.py", tmp_path / "out", "--picture", tmp_path / "seen.png"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GDAL", "PROJ"))}
     run = subprocess.run(
@@ -49,6 +55,15 @@ def test_qgis_shows_classes_by_name_at_their_place_and_complains_of_nothing(tmp_
     kinds = seen["changes.gpkg"]["legend"]
     assert {kind: kinds[kind] for kind in KIND_COLOURS} == {k: _format_hex(c) for k, c in KIND_COLOURS.items()}
     assert seen["changes.gpkg"]["features"] == 1
+    outcomes = seen["evaluation.gpkg"]
+    assert outcomes["features"] == 3 and outcomes["sublayers"] == ["evaluation"] and outcomes["crs"] == "EPSG:32615"
+    assert outcomes["legend"] == {
+        "matched": _format_hex(OUTCOME_COLOURS["correctly detected"]),
+        "touched": "#f0c828",
+        "missed": _format_hex(OUTCOME_COLOURS["missed"]),
+        "invented": _format_hex(OUTCOME_COLOURS["falsely detected"]),
+        "other": "#808080",
+    }
     for name in ("t1.tif", "t2.tif", "change.tif", "score.tif"):
         np.testing.assert_allclose(seen[name]["extent"], seen["change.tif"]["extent"])
     assert (tmp_path / "seen.png").stat().st_size > 1000
