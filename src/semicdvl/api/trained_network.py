@@ -12,8 +12,9 @@ from torch import nn
 from semicdvl.detection.detectors.date_classes import DateClasses
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.heads import read_heads
+from semicdvl.models.common.images import normalise_image
 from semicdvl.raster.radiometric_normalisation import Stretch
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, ChangeMap, InputBands, Outputs
+from semicdvl.types import ChangeMap, InputBands, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,14 +94,9 @@ class TrainedNetwork(nn.Module):
         return check_band_image(image_HWC, name, self.input_bands)
 
     def _normalise(self, image_HWC: NDArray[Any]) -> Tensor:
-        """Return an image as a batch of one: standardised bands, or RGB / 255 by the ImageNet mean and deviation."""
+        """Return an image as a batch of one of the weights' number type."""
         weight = next(self.parameters())
-        if self.input_bands is not None:
-            standardised_HWC = torch.from_numpy(self.input_bands.standardise(image_HWC))
-            return standardised_HWC.permute(2, 0, 1)[None].to(weight)
-        scaled_HWC = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(weight.device).float() / 255
-        mean_C, std_C = (torch.tensor(values, device=weight.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return ((scaled_HWC - mean_C) / std_C).permute(2, 0, 1)[None].to(weight.dtype)
+        return normalise_image(image_HWC, device=weight.device, bands=self.input_bands).to(weight.dtype)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copy and pickle by the network's own class, which has an import path."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, VLM, Segments
+from semicdvl.types import VLM, Segments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,12 +148,12 @@ class BackboneFeatureExtractor:
         """Return features DHW of the image alone: the padding is cropped again."""
         import torch
 
+        from semicdvl.models.common.images import normalise_image
+
         height, width = image_HWC.shape[:2]
         padded_HWC = np.pad(image_HWC, ((0, -height % STRIDE_PX), (0, -width % STRIDE_PX), (0, 0)), mode="edge")
-        mean, deviation = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-        scaled_HWC = (padded_HWC.astype(np.float32) / 255 - mean) / deviation
         with torch.inference_mode():
-            maps = self.net(torch.from_numpy(scaled_HWC).permute(2, 0, 1)[None])
+            maps = self.net(normalise_image(padded_HWC))
         features_DHW: NDArray[np.float32] = maps[2][0].float().numpy()
         rows, cols = (
             -(-size * cells // whole)

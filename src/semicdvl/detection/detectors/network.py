@@ -19,7 +19,7 @@ from semicdvl.errors import ConfigError
 from semicdvl.models.common.contract import set_ground_sampling
 from semicdvl.models.common.heads import read_heads
 from semicdvl.raster.io.pair_stretch import format_stretch
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Detector, InputBands
+from semicdvl.types import Detector, InputBands
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,34 +105,20 @@ class NetworkDetector(TrainedDetector):
         """
         import torch
 
+        from semicdvl.models.common.images import normalise_image
+
         if gsd_m is not None:
             set_ground_sampling(self.network, gsd_m)
         device, classes = next(self.network.parameters()).device, self.date_classes
         with torch.inference_mode():
-            dates_BCHW = [self._prepare_image(image_HWC, device) for image_HWC in (t1_HWC, t2_HWC)]
+            dates_BCHW = [
+                normalise_image(image_HWC, device=device, bands=self.input_bands) for image_HWC in (t1_HWC, t2_HWC)
+            ]
             heads = frozenset({"change"} if classes is None else {"change", "segmentation"})
             found = self.network(*dates_BCHW, heads=heads)
             logits = [found.change_BKHW, *([] if classes is None else (found.t1_BKHW, found.t2_BKHW))]
             change_KHW, *dates_KHW = [logits_BKHW.float().softmax(dim=1)[0].cpu().numpy() for logits_BKHW in logits]
         return self.stack_score_maps(change_KHW[1], dates_KHW)
-
-    def _prepare_image(self, image_HWC: NDArray[Any], device: Any) -> Any:
-        """Return an image as the network expects it: normalised RGB, or standardised bands."""
-        if self.input_bands is None:
-            return _normalise_image(image_HWC, device)
-        import torch
-
-        standardised_HWC = torch.from_numpy(self.input_bands.standardise(image_HWC))
-        return standardised_HWC.to(device).permute(2, 0, 1)[None]
-
-
-def _normalise_image(image_HWC: NDArray[np.uint8], device: Any) -> Any:
-    """Return an image as networks expect it: float BCHW, RGB / 255, normalised with ImageNet mean and deviation."""
-    import torch
-
-    image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).to(device).permute(2, 0, 1).float() / 255
-    mean_C11, std_C11 = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((image_CHW - mean_C11) / std_C11)[None].contiguous(memory_format=torch.channels_last)
 
 
 def build_network_detector(

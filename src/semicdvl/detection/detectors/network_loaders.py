@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from semicdvl.detection.detectors.encoder_weights import require_encoder_weights
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
-from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +47,10 @@ class EncoderMaps:
         """Return the four maps DHW of a uint8 RGB image."""
         import torch
 
-        mean, deviation = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-        scaled_HWC = (image_HWC.astype(np.float32) / 255 - mean) / deviation
+        from semicdvl.models.common.images import normalise_image
+
         with torch.inference_mode():
-            found = self.net(torch.from_numpy(scaled_HWC).permute(2, 0, 1)[None].contiguous().to(self._device))
+            found = self.net(normalise_image(image_HWC, device=self._device).contiguous())
         return [map_BDHW[0].float().cpu().numpy() for map_BDHW in found]
 
 
