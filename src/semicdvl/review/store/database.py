@@ -14,7 +14,7 @@ from typing import Any
 
 from semicdvl.errors import InputError, OutputError
 from semicdvl.review.store.file_system import is_on_network
-from semicdvl.review.store.rows import COLUMNS, STATES, Change, read_json_row, read_row, to_json_row, to_row
+from semicdvl.review.store.rows import COLUMNS, STATES, Change, read_json_row, read_row, read_rows, to_json_row, to_row
 
 REVIEW_FORMAT = "semicdvl-review-1"
 REVIEW_FILE = "review.sqlite"
@@ -94,7 +94,7 @@ class ReviewStore:
     def list_changes(self, *, all_rows: bool = False) -> list[Change]:
         """Return the objects; with `all_rows` also those that were split or merged."""
         where = "" if all_rows else "WHERE live = 1"
-        return [read_row(row) for row in self._select(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id")]
+        return read_rows(self._select(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id"))
 
     def get(self, number: int) -> Change:
         """Return an object.

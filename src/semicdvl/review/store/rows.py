@@ -72,17 +72,19 @@ def to_row(change: Change) -> list[Any]:
 
 def read_row(row: Sequence[Any]) -> Change:
     """Return the object of a row."""
-    values = dict(zip(COLUMNS, row, strict=True))
-    return Change(
-        **values
-        | {
-            "live": bool(values["live"]),
-            "edited": bool(values["edited"]),
-            "parents": tuple(json.loads(values["parents"])),
-            "original": None if values["original"] is None else shapely.from_wkb(values["original"]),
-            "geometry": shapely.from_wkb(values["geometry"]),
-        }
-    )
+    return read_rows([row])[0]
+
+
+def read_rows(rows: Sequence[Sequence[Any]]) -> list[Change]:
+    """Return the objects of rows; the shapes of all of them are decoded at once."""
+    shapes = {name: shapely.from_wkb([row[COLUMNS.index(name)] for row in rows]) for name in ("original", "geometry")}
+    found = []
+    for at, row in enumerate(rows):
+        values = dict(zip(COLUMNS, row, strict=True)) | {name: of_all[at] for name, of_all in shapes.items()}
+        values |= {"live": bool(values["live"]), "edited": bool(values["edited"])}
+        values["parents"] = () if values["parents"] == "[]" else tuple(json.loads(values["parents"]))
+        found.append(Change(**values))
+    return found
 
 
 def to_json_row(change: Change) -> list[Any]:
