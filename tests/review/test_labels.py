@@ -17,8 +17,10 @@ from tests.support.review_scene import CONFIG, SIDE, SQUARES, make_images, open_
 import semicdvl as cd
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.readers.folder import read_folder
+from semicdvl.review.labels import sources
 from semicdvl.review.labels.superpixels import encode_segments, segment_image
 from semicdvl.review.labels.training import VAL_EVERY, split_for_validation, write_recipe
+from semicdvl.training.parts import make_split
 
 LABEL = dataclasses.replace(CONFIG, label=True)
 BASE = "/api/labels"
@@ -105,6 +107,7 @@ def test_the_recipe_is_one_and_the_commands_are_exact(of_map, out, monkeypatch) 
         {0: 0, 128: 255, 255: 1},
     )
     assert (recipe.train.select, recipe.model.name) == ("last", "vlm_prior")  # a few labels correct the map
+    assert (recipe.data.val_frac, recipe.data.test_frac) == (0, 0)  # and all of them are trained on
     commands = of_map.get(BASE).json()["commands"]
     name = recipe.name.removeprefix("reviewed-")
     assert name.startswith("1-") and len(name) == 6
@@ -188,6 +191,20 @@ def test_what_is_no_mask_is_refused(of_map, content, reason, out) -> None:
 def test_an_unknown_patch_is_not_found(of_map, name) -> None:
     assert of_map.get(f"{BASE}/{name}/mask").status_code in (404, 422)
     assert put(of_map, name, png(np.zeros((256, 256), np.uint8))).status_code in (404, 405, 422)
+
+
+def test_all_of_a_few_labels_are_trained_on(out, monkeypatch) -> None:
+    monkeypatch.setattr(sources, "PATCH_PX", 64)
+    content = png(np.zeros((64, 64), np.uint8))
+    with open_client(out, LABEL) as client:
+        names = [row["name"] for row in client.get(BASE).json()["patches"]][:18]
+        for number, name in enumerate(names, start=1):
+            assert put(client, name, content).status_code == 200
+            if number in (8, 16, 18):
+                data = cd.load_recipe(out / "labels" / "train.toml").data
+                split = make_split(data, select="val" if number > 16 else "last")
+                sizes = (len(split.labelled), len(split.val), len(split.test), len(split.unlabelled))
+                assert sizes == ((number, 0, 0, 0) if number <= 16 else (14, 4, 0, 0))
 
 
 def test_validation_patches_stay_what_they_are() -> None:

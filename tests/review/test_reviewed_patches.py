@@ -68,6 +68,7 @@ def test_images_list_and_recipe_are_a_training_set(client, out) -> None:
     assert (root / "list" / "train.txt").read_text() == f"{NAME}.png\n"
     recipe = cd.load_recipe(root / "train.toml")
     assert (recipe.model.name, recipe.train.select, recipe.name[:11]) == ("vlm_prior", "last", "reviewed-1-")
+    assert (recipe.data.val_frac, recipe.data.test_frac) == (0, 0)
     name = recipe.name.replace("reviewed", "run")
     assert made["commands"][0] == f"semicdvl train {root}/train.toml -o {root}/{name}"
     assert made["commands"][1].endswith(f"--model {root}/{name} -o {out}-{name.replace('run', 'trained')}")

@@ -625,7 +625,7 @@ class Review {
     const random = gap || objects.precision || this.filter.order === "random" ? null : h("button", { type: "button", click: () => this.orderAtRandom() }, "Go on in random order");
     this.estimateBox.replaceChildren(
       h("h2", {}, "Estimate ", h("small", {}, "95 % confidence")),
-      h("p", { class: "sentence" }, estimate.text),
+      h("p", { class: "sentence" }, ...keepFigureTogether(estimate.text)),
       ...rows,
       ...(gap ?? []),
       random ?? "",
@@ -766,6 +766,12 @@ class Review {
     this.editing?.close();
     this.map.close();
   }
+}
+
+/** A range such as 0.71-0.83 is not broken at its hyphen. */
+function keepFigureTogether(text: string): (Node | string)[] {
+  const at = text.indexOf("precision");
+  return at < 0 ? [text] : [text.slice(0, at), h("strong", { class: "nowrap" }, text.slice(at))];
 }
 
 function makeSwatch(colour: string | undefined): HTMLElement {

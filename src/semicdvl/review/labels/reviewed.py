@@ -223,7 +223,7 @@ def _finish(
         gsd_m=facts.grid.gsd_m or session.grid.gsd_m,
         prompts=choose_prompts(facts, config),
         validated=False,
-        own_lists=True,
+        own_lists=False,
         corrects=True,
     )
     inside = {int(at) for row, col in written for at in ground.find(ground.grid.window(row, col, side_px, side_px))}

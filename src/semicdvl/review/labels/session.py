@@ -15,7 +15,7 @@ from semicdvl.review.labels.proposals import Proposer
 from semicdvl.review.labels.sources import FolderPatches, LabelSource, PatchImages, read_stored_mask
 from semicdvl.review.labels.superpixels import Detail, segment_image
 from semicdvl.review.labels.training import (
-    MIN_LABELLED_FOR_VALIDATION,
+    MAX_FEW_LABELLED,
     RECIPE_FILE,
     choose_prompts,
     list_commands,
@@ -132,14 +132,11 @@ class LabelSession:
     def _write_training_set(self) -> None:
         """Write lists and recipe for the labels as they are now."""
         source, labelled = self.source, self.list_labelled()
+        has_val = len(labelled) > MAX_FEW_LABELLED
         if source.owns_lists:
-            train, val = split_for_validation(source.names, labelled)
+            train, val = split_for_validation(source.names, labelled) if has_val else (sorted(labelled), [])
             write_lists(source.root, train, val)
-            validated, own_lists = bool(val), True
-        else:
-            assert isinstance(source, FolderPatches), "a result makes its own lists"
-            own_lists = source.has_lists
-            validated = own_lists or len(labelled) >= MIN_LABELLED_FOR_VALIDATION
+        own_lists = isinstance(source, FolderPatches) and source.has_lists
         sides = [min(self._read_images(name).valid_HW.shape) for name in sorted(labelled)[:1]]
         write_recipe(
             source.root,
@@ -147,7 +144,7 @@ class LabelSession:
             patch_px=min(sides),
             gsd_m=source.gsd_m,
             prompts=self._prompts,
-            validated=validated,
+            validated=own_lists or has_val,
             own_lists=own_lists,
         )
 

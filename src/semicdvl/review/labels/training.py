@@ -22,10 +22,9 @@ from semicdvl.review.settings import DEFAULT_PROMPTS, ServeConfig
 RECIPE_FILE = "train.toml"
 VAL_EVERY = 4
 """Of the patches, in their order, every so many is for validation once it is labelled."""
-MIN_LABELLED_FOR_VALIDATION = 8
-"""Of a folder without lists: with fewer labels none is kept for validation."""
 MAX_FEW_LABELLED = 16
-"""Up to so many labelled patches correct the map without labels; a network of millions of weights needs more."""
+"""Up to so many labelled patches correct the map without labels; a network of millions of weights needs more. A
+correction has no step to choose, so that all of the few are for training."""
 RECIPE_NAME = "reviewed"
 RECIPE_TEMPLATE = """# Trains on what a person labelled or decided in the review page:
 #   {command}
@@ -157,15 +156,16 @@ def write_recipe(
         patch_px: side of the smallest patch.
         gsd_m: metres per pixel of the patches; None: unknown.
         prompts: what the vision-language model looks for.
-        validated: whether there are patches for validation; without, the last step is kept.
-        own_lists: whether the folder has lists of its subsets.
+        validated: whether some patches are for validation; without, the last step is kept.
+        own_lists: whether the folder has lists of subsets that the user made; all patches are trained on where it has
+            none, but for those for validation.
         corrects: correct the map without labels, however many labels there are.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     few = corrects or len(labels) <= MAX_FEW_LABELLED
-    fractions = "" if own_lists or validated else "val_frac = 0.0\ntest_frac = 0.0\n"
+    fractions = "" if own_lists else "test_frac = 0.0\n" if validated else "val_frac = 0.0\ntest_frac = 0.0\n"
     name = f"{RECIPE_NAME}-{name_round(labels)}"
     content = RECIPE_TEMPLATE.format(
         command=_format_training(root, name),
@@ -175,7 +175,7 @@ def write_recipe(
         else "The labels train a network from ImageNet's weights.",
         root=json.dumps(root.as_posix()),
         label_values=LABEL_VALUES_OPTION.replace("=", " = ").replace(",", ", "),
-        fractions="test_frac = 0.0\n" if validated and not own_lists else fractions,
+        fractions=fractions,
         parts=_describe_correction(prompts, gsd_m)
         if few
         else NETWORK.format(crop_px=min(128, patch_px // 32 * 32 or 32)),
