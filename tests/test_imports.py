@@ -97,6 +97,12 @@ def test_imports_go_down_only(path: Path) -> None:
         assert not (room == "raster" and top == "torch"), "raster never imports torch"
 
 
+def test_the_contributing_page_shows_the_same_order() -> None:
+    text = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = text.partition("From top to bottom:\n\n```\n")[2].partition("\n```")[0]
+    assert [set(line.split()) for line in block.splitlines()] == FLOORS[1:]
+
+
 def test_files_form_no_circle() -> None:
     graph = {module: {name for name in _list_imports(path) if name in MODULES} for module, path in MODULES.items()}
     assert _find_circles(graph) == set()
