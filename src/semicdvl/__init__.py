@@ -19,6 +19,7 @@ from semicdvl.version import __version__
 
 if TYPE_CHECKING:
     from semicdvl.api.detection import check_pair, detect, detect_pairs, detect_to_folder, run_demo
+    from semicdvl.api.evaluation import benchmark, draw_sample, evaluate, evaluate_map
     from semicdvl.api.images import ImageSource
     from semicdvl.api.labels import change_events, prepare, prepare_published, pseudo_label, suggest, verify_store
     from semicdvl.api.parts import (
@@ -40,16 +41,7 @@ if TYPE_CHECKING:
         register_vlm,
     )
     from semicdvl.api.review import create_review_app, serve
-    from semicdvl.api.training import (
-        adapt,
-        benchmark,
-        draw_sample,
-        evaluate,
-        evaluate_map,
-        export,
-        import_official,
-        train,
-    )
+    from semicdvl.api.training import adapt, export, import_official, train
     from semicdvl.benchmarking.config import Suite, load_suite
     from semicdvl.benchmarking.run import BenchmarkResult
     from semicdvl.ceg.config import CEGSettings
@@ -193,6 +185,7 @@ __all__ = [
 
 _EXPORTS = {
     "semicdvl.api.detection": ("check_pair", "detect", "detect_pairs", "detect_to_folder", "run_demo"),
+    "semicdvl.api.evaluation": ("benchmark", "draw_sample", "evaluate", "evaluate_map"),
     "semicdvl.api.images": ("ImageSource",),
     "semicdvl.api.labels": ("change_events", "prepare", "prepare_published", "pseudo_label", "suggest", "verify_store"),
     "semicdvl.api.parts": (
@@ -214,16 +207,7 @@ _EXPORTS = {
         "register_vlm",
     ),
     "semicdvl.api.review": ("create_review_app", "serve"),
-    "semicdvl.api.training": (
-        "adapt",
-        "benchmark",
-        "draw_sample",
-        "evaluate",
-        "evaluate_map",
-        "export",
-        "import_official",
-        "train",
-    ),
+    "semicdvl.api.training": ("adapt", "export", "import_official", "train"),
     "semicdvl.benchmarking.config": ("Suite", "load_suite"),
     "semicdvl.benchmarking.run": ("BenchmarkResult",),
     "semicdvl.ceg.config": ("CEGSettings",),
