@@ -1,12 +1,14 @@
-"""Measure the review server: tiles of a large COG against a bare loop, and the keys of a long queue.
+"""Measure the review server: tiles of a large COG against a bare loop, the keys of a long queue, and the first paint.
 
     python benchmarks/serve.py tiles --px 16384 --tiles 2000     tiles over HTTP against a bare rio-tiler loop
     python benchmarks/serve.py keys --objects 5000               from a key to the next object framed, in Chromium
+    python benchmarks/serve.py paint --result demo/no-labels     from the address to the first paint, in Chromium
 
 Tiles: 256 px tiles of a COG at all levels, the same random tiles for both, 8 at a time: by 8 threads that ask the
 server over HTTP, and by 8 threads that read and encode with rio-tiler in their own process. Printed are p50 and p95 of
 both in milliseconds, their ratio, the processor time per tile, and the server's memory during the run. Keys: the median
-and p95 of the time from a key to the frame in which the next object is drawn, against a key that does nothing.
+and p95 of the time from a key to the frame in which the next object is drawn, against a key that does nothing. Paint:
+of five fresh servers and browsers, the median time to the first paint and until both dates of the first object are there.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ import shapely
 from affine import Affine
 from rasterio.windows import Window
 
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SIZE = {"width": 1280, "height": 800}
 TILE_PX, AT_A_TIME, TOKEN = 256, 8, "a-token-for-the-benchmark"
 SERVER = """
 import sys, uvicorn, semicdvl as cd
@@ -206,16 +211,14 @@ def measure_keys(objects: int, count: int) -> None:
     """Print the time from a key to the next object framed, and of a key that does nothing."""
     from playwright.sync_api import sync_playwright
 
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         out, port = write_scene(Path(folder), side_px=8192, objects=objects), 8767
         process = subprocess.Popen([sys.executable, "-c", SERVER, str(out), TOKEN, str(port)])
         try:
             _wait_for(f"http://127.0.0.1:{port}")
             context = playwright.chromium.launch_persistent_context(
-                Path(folder) / "profile", executable_path=shutil.which("chromium"), args=flags,
-                viewport={"width": 1280, "height": 800},
+                Path(folder) / "profile", executable_path=shutil.which("chromium"), args=FLAGS,
+                viewport=SIZE,
             )  # fmt: skip
             page = context.pages[0]
             page.goto(f"http://127.0.0.1:{port}/?token={TOKEN}")
@@ -233,19 +236,60 @@ def measure_keys(objects: int, count: int) -> None:
             process.wait()
 
 
+PAINTED = """() => {
+    const tiles = performance.getEntriesByType('resource').filter((one) => one.name.includes('/tiles/'));
+    const paint = performance.getEntriesByName('first-contentful-paint')[0].startTime;
+    return [paint, Math.max(...tiles.map((one) => one.responseEnd))];
+}"""
+
+
+def measure_paint(result: Path, count: int = 5) -> None:
+    """Print the time from the address to the first paint, and until the images of the first object are there."""
+    from playwright.sync_api import sync_playwright
+
+    found = []
+    for _ in range(count):
+        command = [sys.executable, "-u", "-m", "semicdvl", "serve", str(result), "--port", "0"]
+        with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            try:
+                assert process.stdout is not None
+                address = next(line.strip() for line in process.stdout if "http://" in line)
+                context = playwright.chromium.launch_persistent_context(
+                    folder,
+                    executable_path=shutil.which("chromium"),
+                    args=FLAGS,
+                    viewport=SIZE,
+                )
+                page = context.pages[0]
+                page.goto(address)
+                page.wait_for_selector(".card strong", timeout=120_000)
+                page.wait_for_load_state("networkidle")
+                found.append(page.evaluate(PAINTED))
+                context.close()
+            finally:
+                process.terminate()
+                process.wait()
+    paint, pictures = np.median(found, axis=0)
+    print(f"first paint after {paint:.0f} ms, both dates of the first object after {pictures:.0f} ms")
+
+
 def main() -> None:
-    """Run one of the two."""
+    """Run one of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("tiles", "keys"))
+    parser.add_argument("what", choices=("tiles", "keys", "paint"))
     parser.add_argument("--px", type=int, default=16_384, help="side of the COG")
     parser.add_argument("--tiles", type=int, default=2000)
     parser.add_argument("--objects", type=int, default=5000)
     parser.add_argument("--keys", type=int, default=60, help="how often each key is pressed")
+    parser.add_argument("--result", type=Path, default=Path("demo/no-labels"), help="folder of a detection")
     given = parser.parse_args()
     if given.what == "tiles":
         measure_tiles(given.px, given.tiles)
-    else:
+    elif given.what == "keys":
         measure_keys(given.objects, given.keys)
+    else:
+        measure_paint(given.result)
 
 
 if __name__ == "__main__":
