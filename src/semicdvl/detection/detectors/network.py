@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from semicdvl.detection.detectors.date_classes import DateClasses, DecidingHeads, read_date_classes
 from semicdvl.detection.detectors.onnx import build_onnx_detector
 from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector, check_deciding_heads
-from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.contract import set_ground_sampling
 from semicdvl.models.common.heads import read_heads
@@ -26,15 +25,7 @@ if TYPE_CHECKING:
 
     from semicdvl.detection.detectors.inference import Precision
 
-__all__ = [
-    "NetworkDetector",
-    "VLMDetector",
-    "build_network_detector",
-    "build_vlm_detector",
-]
 
-
-# ------------------------------------------------------------------------------------------------ trained
 @dataclass(frozen=True)
 class NetworkDetector(TrainedDetector):
     """Detect change with a trained network that torch runs.
