@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, TARGET, out
@@ -49,7 +50,8 @@ class PromptOptions:
         from semicdvl.vlms import check_prompt_words
 
         prompts = cd.resolve_prompts(find=self.find, background=self.background, prompt_set=self.prompts)
-        check_prompt_words(vlm, prompts.words)
+        with Console(stderr=True).status("loading the words"):  # imports PyTorch, which takes a second or two
+            check_prompt_words(vlm, prompts.words)
         if self.find is not None and self.background is None:
             out.print(
                 f"Looking for {', '.join(prompts.find)} against {', '.join(prompts.background)}: the other words of "
