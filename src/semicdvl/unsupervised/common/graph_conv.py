@@ -1,4 +1,4 @@
-"""The graph network of `gmcd`: two edge convolutions over the nearest nodes, trained on one pair.
+"""The graph network of `gmcd` (in the spirit of GMCD): two edge convolutions over nearest nodes, trained on one pair.
 
 An edge convolution (Wang et al., "Dynamic graph CNN", 2019) takes, for each node, the greatest of what a small network
 makes of the node and each neighbour's difference from it; neighbours are the nearest by the input features of the
