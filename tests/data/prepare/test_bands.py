@@ -73,6 +73,11 @@ def test_patches_hold_the_stored_values_in_the_order_asked_for(scene, patches):
         assert read_source_bands(pair.after) == BANDS
 
 
+def test_next_command_trains_on_all_bands(scene, patches):
+    prepared = prepare_patches(**scene, out=patches, settings=SETTINGS, console=Console(quiet=True))
+    assert "--set data.bands=4" in prepared.summary
+
+
 def test_ground_without_data_is_hidden_in_both_dates(patches):
     first = folder.read_folder(patches).pairs[0]
     for path in (first.before, first.after):

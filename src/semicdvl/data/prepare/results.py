@@ -50,6 +50,7 @@ class PreparedPatches:
         leakage: how close validation and test patches come to training patches.
         notes: what a user of the data should know, as sentences.
         classes: names of the classes of both dates, where the labels have some.
+        kept_bands: number of bands whose values the patches keep; 0: they are 8-bit RGB.
 
     Examples:
         >>> import semicdvl as cd
@@ -68,6 +69,7 @@ class PreparedPatches:
     leakage: Leakage
     notes: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    kept_bands: int = 0
 
     @property
     def subset_stats(self) -> tuple[SubsetStats, ...]:
@@ -153,6 +155,8 @@ def suggest_next_commands(prepared: PreparedPatches) -> list[str]:
         settings.append(f"--set 'data.label_values={LABEL_VALUES_OPTION}'")
     if prepared.size_px < SMALL_RECIPE_CROP_PX:
         settings.append(f"--set data.crop_px={prepared.size_px}")
+    if prepared.kept_bands:
+        settings.append(f"--set data.bands={prepared.kept_bands}")
     if prepared.classes:
         settings.append(f"--set {shlex.quote(f'classes.names={json.dumps(prepared.classes, ensure_ascii=False)}')}")
     if not prepared.subset_stats[0].unlabelled:

@@ -248,6 +248,7 @@ def _split_patches(
         leakage=measure_leakage(split, size_px=settings.size_px),
         notes=notes,
         classes=() if layers.classes is None else layers.classes.names,
+        kept_bands=len(settings.bands or ()) if settings.keeps_values else 0,
     )
 
 
