@@ -79,12 +79,12 @@ class MosaicFile:
 
 
 @dataclass(frozen=True)
-class Mosaic:
-    """Several files, open as one raster.
+class OpenedImage:
+    """One file, or several as one raster, open.
 
     Attributes:
         dataset: the open dataset.
-        views: what must be closed after it: views held in memory.
+        views: closes what must be closed after it: views held in memory, and what they show.
         files: the local files of all parts.
         notes: how they were understood.
         never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
@@ -97,7 +97,7 @@ class Mosaic:
     never_measured: tuple[float, ...]
 
 
-def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> Mosaic:
+def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> OpenedImage:
     """Open several files as one raster.
 
     Args:
@@ -135,7 +135,7 @@ def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> Mosaic:
         except RasterioError as error:
             problem = f"The files cannot be combined into a mosaic ({describe_root_cause(error)})"
             raise InputError(resolved.display_name, problem, "Build it with `gdalbuildvrt` and give that") from error
-        return Mosaic(mosaic, views.pop_all(), tuple(dict.fromkeys(paths)), tuple(notes), tuple(never_measured))
+        return OpenedImage(mosaic, views.pop_all(), tuple(dict.fromkeys(paths)), tuple(notes), tuple(never_measured))
 
 
 def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> None:

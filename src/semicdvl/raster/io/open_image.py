@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rasterio._err import CPLE_BaseError
@@ -13,7 +13,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_access, resolve_input
-from semicdvl.raster.io.mosaic import open_mosaic
+from semicdvl.raster.io.mosaic import OpenedImage, open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, note_unused_overviews, open_dataset, read_grid
 from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import open_upright_view
@@ -37,49 +37,53 @@ def open_image_reader(
             the files of a mosaic do not fit together.
     """
     resolved = image if isinstance(image, ResolvedInput) else resolve_input(image)
-    with network_access(resolved):
-        notes: tuple[str, ...] = ()
-        never_measured: tuple[float, ...] = ()
-        if len(resolved.gdal_names) == 1:
-            name, views = resolved.display_name, ExitStack()
-            dataset = open_dataset(resolved.gdal_names[0], display_name=name, allow_outside=resolved.allow_outside)
-            files = list_files(dataset, resolved.gdal_names[0])
-        else:
-            mosaic = open_mosaic(resolved, alpha=alpha)
-            dataset, views, files = mosaic.dataset, mosaic.views, mosaic.files
-            notes, never_measured = mosaic.notes, mosaic.never_measured
-        try:
-            if len(resolved.gdal_names) == 1:
-                view = open_tagged_view(dataset, resolved.gdal_names[0], views, alpha=alpha)
-                pages = _describe_pages(dataset)
-                unused = note_unused_overviews(resolved.gdal_names[0])
-                dataset, notes = view.dataset, (*pages, *unused, *view.notes)
-                never_measured = view.never_measured
-            tagged = dataset
-            upright = open_upright_view(dataset, views, display_name=resolved.display_name)
-            dataset, notes = upright.dataset, (*notes, *([upright.note] if upright.note else []))
-            grid = read_grid(dataset)
-            selected = _select_bands(resolved, dataset, bands)
+    with network_access(resolved), _name_damage(resolved):
+        is_mosaic = len(resolved.gdal_names) > 1
+        opened = open_mosaic(resolved, alpha=alpha) if is_mosaic else _open_file(resolved, alpha=alpha)
+        with opened.views as views:  # closes everything where the image cannot be used after all
+            views.callback(opened.dataset.close)
+            upright = open_upright_view(opened.dataset, views, display_name=resolved.display_name)
+            views.callback(upright.dataset.close)
+            grid, selected = read_grid(upright.dataset), _select_bands(resolved, upright.dataset, bands)
             return ImageReader(
                 resolved,
-                dataset,
+                upright.dataset,
                 selected,
                 grid,
                 file_grid=grid,
-                files=files,
-                mosaic_views=views,
-                notes=notes,
+                files=opened.files,
+                mosaic_views=views.pop_all(),
+                notes=(*opened.notes, *([upright.note] if upright.note else [])),
                 collar=collar,
-                scaling=BandScaling.read(tagged, selected),
-                never_measured=never_measured,
+                scaling=BandScaling.read(opened.dataset, selected),
+                never_measured=opened.never_measured,
             )
-        except BaseException as error:
-            dataset.close()
-            views.close()
-            if isinstance(error, CPLE_BaseError):  # of GDAL itself, where rasterio asks for what it finds in no header
-                remedy = "Copy it with gdal_translate, or take it from its source again"
-                raise InputError(resolved.display_name, f"The file is damaged ({error})", remedy) from error
-            raise
+
+
+@contextmanager
+def _name_damage(resolved: ResolvedInput) -> Iterator[None]:
+    """Name the image where GDAL itself fails, as it does where rasterio asks for what it finds in no header.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
+    except CPLE_BaseError as error:
+        remedy = "Copy it with gdal_translate, or take it from its source again"
+        raise InputError(resolved.display_name, f"The file is damaged ({error})", remedy) from error
+
+
+def _open_file(resolved: ResolvedInput, *, alpha: str) -> OpenedImage:
+    """Open an image of a single file, with the tags that its pixels call for."""
+    name = resolved.gdal_names[0]
+    with ExitStack() as views:
+        dataset = open_dataset(name, display_name=resolved.display_name, allow_outside=resolved.allow_outside)
+        views.callback(dataset.close)
+        files = list_files(dataset, name)
+        view = open_tagged_view(dataset, name, views, alpha=alpha)
+        notes = (*_describe_pages(dataset), *note_unused_overviews(name), *view.notes)
+        return OpenedImage(view.dataset, views.pop_all(), files, notes, view.never_measured)
 
 
 def _describe_pages(dataset: Any) -> tuple[str, ...]:
