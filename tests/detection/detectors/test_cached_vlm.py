@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from semicdvl.api.detection import detect as detect_arrays
+from semicdvl.api.parts import create_vlm_detector
 from semicdvl.ceg.features import FeatureSharingVLM, segment_with_features
+from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.detectors.cached_vlm import SHIPPED_WORDS, cache_answers
+from semicdvl.detection.results import DetectionResult
 from semicdvl.errors import InputError, OutputError
 from semicdvl.types import DescribedVLM, Instance, Segments
 from semicdvl.vlms.answer_cache import (
@@ -168,3 +172,21 @@ def test_steps_are_packed_without_loss_and_keep_comparisons_with_thresholds():
         unpack_steps(pack_steps(steps_CHW), (3, 20, 31))
     with pytest.raises(ValueError, match="beyond 1"):
         unpack_steps(pack_steps(steps_CHW + np.uint16(4000)), (3, 20, 30))
+
+
+def test_a_second_detection_with_another_rule_asks_nothing(tmp_path: Path):
+    vlm, prompts = Counting(), Prompts(("house",), ("grass",))
+    before, after = (np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8) for seed in (1, 2))
+
+    def detect(least: float) -> DetectionResult:
+        detector = create_vlm_detector(
+            vlm, prompts=prompts, ceg={"level": "instance", "instance_score": least}, cache=tmp_path / "kept"
+        )
+        return detect_arrays(before, after, detector=detector)
+
+    first = detect(0.1)
+    asked = len(vlm.asked)
+    again, other = detect(0.1), detect(0.15)
+    assert asked == len(vlm.asked) > 0
+    np.testing.assert_array_equal(first.change, again.change)
+    assert (first.change != other.change).any()
