@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from semicdvl.data.prepare.polygon_files import PARQUET_SUFFIXES
-from semicdvl.data.prepare.polygon_layer import PolygonLayer, project_shapes
+from semicdvl.data.prepare.polygon_layer import PolygonLayer
+from semicdvl.data.prepare.polygon_projection import project_shapes
 from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.map_vs_truth import DetectedMap, Truth, is_vector, mask_counted_pixels
 from semicdvl.metrics.area_adjusted import AreaAccuracy, allocate_sample, estimate_area_accuracy

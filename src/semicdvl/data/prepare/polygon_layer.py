@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
 from shapely import STRtree
 
@@ -30,13 +29,10 @@ from semicdvl.data.prepare.polygon_files import (
     read_polygon_layer,
     refuse_wild_coordinates,
 )
+from semicdvl.data.prepare.polygon_projection import POLYGON_TYPES, repair_polygon, reproject_shapes
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import FULL_CIRCLE_DEG, Grid
+from semicdvl.raster.grid import Grid
 
-GeoT = TypeVar("GeoT", gpd.GeoSeries, gpd.GeoDataFrame)
-
-POLYGON_TYPES = (3, 6)
-"""Type numbers of Polygon and MultiPolygon in shapely."""
 COLLECTION_TYPE = 7
 """Type number of GeometryCollection in shapely."""
 MAX_SLIVER_PX = 4
@@ -196,10 +192,10 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
         raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
     shapes, rows = parts.shapes, parts.rows
     is_valid = shapely.is_valid(shapes)
-    shapes[~is_valid] = [_repair(shape) for shape in shapes[~is_valid]]
+    shapes[~is_valid] = [repair_polygon(shape) for shape in shapes[~is_valid]]
     has_area = shapely.area(shapes) > 0
     leftovers = np.concatenate([parts.leftovers, shapes[~has_area]])
-    shapes, rows = _reproject(path, frame, shapes[has_area], grid), rows[has_area]
+    shapes, rows = reproject_shapes(path, frame, shapes[has_area], grid), rows[has_area]
     on_raster = shapely.intersects(shapes, shapely.box(*grid.bounds))
     if not on_raster.any():
         raise InputError(
@@ -208,7 +204,7 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
             f" {_format_bounds(grid.bounds)} in their CRS)",
             "Give polygons of the same place, and check that the file's CRS is right",
         )
-    leftovers = _reproject(path, frame, leftovers[~shapely.is_empty(leftovers)], grid)
+    leftovers = reproject_shapes(path, frame, leftovers[~shapely.is_empty(leftovers)], grid)
     return PolygonLayer(
         path,
         shapes[on_raster],
@@ -292,83 +288,6 @@ def _find_smaller_than_pixel(shapes: NDArray[np.object_], grid: Grid) -> NDArray
         place = grid.transform @ Affine.translation(col, row)
         smaller[index] = not rasterize([shapes[index]], out_shape=size, transform=place, dtype=np.uint8).any()
     return smaller
-
-
-def _repair(shape: Any) -> Any:
-    """Return a valid polygon or multi-polygon of the same area, without lines that the repair leaves."""
-    parts = shapely.get_parts(shapely.make_valid(shape))
-    flat = shapely.get_parts(parts)
-    return shapely.union_all(flat[shapely.get_type_id(flat) == POLYGON_TYPES[0]])
-
-
-# ------------------------------------------------------------------------------------------------ onto the raster
-def _reproject(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    """Return the shapes in the raster's CRS."""
-    if grid.crs is None:
-        if frame.crs is None:
-            return shapes
-        remedy = "Give images with a CRS, or polygons in pixels (x = column, y = row) in a GeoPackage without a CRS"
-        raise InputError(path, f"has a CRS ({frame.crs.name}), but the images have none", remedy)
-    if frame.crs is None:
-        remedy = "Set the layer's CRS, e.g. `ogr2ogr -a_srs EPSG:... OUT IN`"
-        raise InputError(path, "has no CRS, but the images have one", remedy)
-    wkt = grid.crs.to_wkt()
-    if frame.crs == wkt:
-        return _move_to_longitudes(shapes, grid)
-    projected = np.asarray(project_shapes(path, gpd.GeoSeries(shapes, crs=frame.crs), wkt).to_numpy(), object)
-    bounds_N4 = shapely.bounds(projected)
-    undefined = ~np.isfinite(bounds_N4).all(axis=1)  # outside the area of the raster's projection
-    projected[undefined] = shapely.Polygon()
-    projected = _move_to_longitudes(projected, grid)
-    broken = ~shapely.is_valid(projected) & ~undefined
-    is_polygon = np.isin(shapely.get_type_id(projected), POLYGON_TYPES)
-    projected[broken & is_polygon] = [_repair(shape) for shape in projected[broken & is_polygon]]
-    return projected
-
-
-def _move_to_longitudes(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    """Return shapes in degrees whose parts are turned by full circles to the side of the 180th meridian of a grid.
-
-    Where the grid crosses that meridian, what reaches around most of the globe crosses it, too: its points are turned
-    one by one.
-    """
-    if grid.crs is None or not grid.crs.is_geographic or not len(shapes):
-        return shapes
-    left, _, right, _ = grid.bounds
-    crosses, centre = max(-left, right) > FULL_CIRCLE_DEG / 2, (left + right) / 2
-    parts, rows = shapely.get_parts(shapes, return_index=True)
-    bounds_N4 = shapely.bounds(parts)
-    points_N2, index_N = shapely.get_coordinates(parts, return_index=True)
-    middle_N = (bounds_N4[:, 0] + bounds_N4[:, 2]) / 2
-    around_N = crosses & (bounds_N4[:, 2] - bounds_N4[:, 0] > FULL_CIRCLE_DEG / 2)
-    of_points_N = np.where(around_N[index_N], points_N2[:, 0], middle_N[index_N])
-    turns_N = np.round((centre - of_points_N) / FULL_CIRCLE_DEG)
-    if not turns_N.any():
-        return shapes
-    moved = shapely.set_coordinates(parts.copy(), points_N2 + np.outer(turns_N * FULL_CIRCLE_DEG, (1, 0)))
-    found = shapes.copy()
-    for row in np.unique(rows[index_N[turns_N != 0]]):
-        found[row] = shapely.union_all(shapely.make_valid(moved[rows == row]))
-    return found
-
-
-def project_shapes(path: Path, shapes: GeoT, crs: str) -> GeoT:
-    """Return the shapes of a file in another CRS.
-
-    Args:
-        path: of the file, for messages.
-        shapes: with a CRS.
-        crs: as WKT.
-
-    Raises:
-        InputError: nothing is known of how the two CRS are related.
-    """
-    try:
-        return shapes.to_crs(crs)
-    except (CRSError, ProjError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        problem = f"cannot be brought into the CRS of the images ({reason})"
-        raise InputError(path, problem, "Give both a CRS with an EPSG code") from error
 
 
 def _format_extent(shapes: NDArray[np.object_]) -> str:
