@@ -8,7 +8,8 @@ Tiles: 256 px tiles of a COG at all levels, the same random tiles for both, 8 at
 server over HTTP, and by 8 threads that read and encode with rio-tiler in their own process. Printed are p50 and p95 of
 both in milliseconds, their ratio, the processor time per tile, and the server's memory during the run. Keys: the median
 and p95 of the time from a key to the frame in which the next object is drawn, against a key that does nothing. Paint:
-of five fresh servers and browsers, the median time to the first paint and until both dates of the first object are there.
+of five fresh servers and browsers, the median time to the first paint and until the first object is there at both
+dates.
 """
 
 from __future__ import annotations
