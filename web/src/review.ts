@@ -669,9 +669,10 @@ class Review {
     try {
       const made = await send<TrainingSet>("POST", `${this.base}/training-set`);
       const painted = made.painted ? `, ${count(made.painted, "painted patch", "painted patches")}` : "";
-      const advice = made.corrected || made.painted
-        ? "Ground without a change counts as unchanged in them: draw what the map missed there first (N)."
-        : "So far the review only confirms the map, so it can learn little: draw what it missed (N), or paint labels.";
+      const isMostlyRight = made.corrected < (made.accepted + made.rejected) / 5;
+      const advice = isMostlyRight && !made.painted
+        ? "Most of what the map found is right, so it can learn little from this: draw what it missed (N), or paint labels."
+        : "Ground without a change counts as unchanged in them: draw what the map missed there first (N).";
       this.showOutput(
         h("p", {}, `${count(made.patches, "patch", "patches")} with ${count(made.accepted, "accepted change")} and ${made.rejected} rejected${painted}. ${advice} Type in a terminal:`),
         listCommands(made.commands, NEXT_STEPS),
