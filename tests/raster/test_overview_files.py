@@ -167,3 +167,43 @@ def test_palette_image_with_stale_overviews(tmp_path):
     small_CHW = reader.dataset.read(out_shape=(3, HEIGHT // 2, WIDTH // 2))
     assert (small_CHW[0] == 60 * numbers[0, 1::2, 1::2]).mean() > 0.99
     reader.close()
+
+
+def test_virtual_raster_that_was_built_anew_beside_its_old_overviews(tmp_path):
+    for folder, seed in ((tmp_path / "old", 7), (tmp_path, 0)):
+        folder.mkdir(exist_ok=True)
+        with rasterio.open(tif(folder / "tile.tif", make_deep(seed), at(0, 900))) as source:
+            rasterio.shutil.copy(source, folder / "all.vrt", driver="VRT")
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(tmp_path / "old" / "all.vrt", "r+") as image:
+        image.build_overviews([2, 4], Resampling.average)
+    shutil.copy(tmp_path / "old" / "all.vrt.ovr", tmp_path / "all.vrt.ovr")
+    reader = open_image_reader(tmp_path / "all.vrt")
+    assert any("all.vrt are not used" in note for note in reader.notes)
+    small_CHW = reader.dataset.read(out_shape=(3, HEIGHT // 4, WIDTH // 4))
+    assert (small_CHW == make_deep()[:, 2::4, 2::4]).mean() > 0.99
+    reader.close()
+    assert open_image_reader(tmp_path / "old" / "all.vrt").notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".ovr", ".msk", ".msk.ovr", ".OVR"])
+def test_companions_that_lead_to_other_files_are_refused(tmp_path, suffix):
+    """GDAL opens what is named like overviews or a mask with any driver."""
+    (tmp_path / "elsewhere").mkdir()
+    secret = tif(tmp_path / "elsewhere" / "secret.tif", make_deep()[:, ::2, ::2], at(0, 900))
+    path = tif(tmp_path / "a.tif", make_deep(), at(0, 900))
+    if suffix == ".msk.ovr":
+        tif(tmp_path / "a.tif.msk", np.full((1, HEIGHT, WIDTH), 255, np.uint8), driver="GTiff")
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}"><SimpleSource><SourceFilename relativeToVRT="0">{secret}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    companion = tmp_path / f"a.tif{suffix}"
+    companion.write_text(f'<VRTDataset rasterXSize="{WIDTH // 2}" rasterYSize="{HEIGHT // 2}">{bands}</VRTDataset>')
+    for read in (open_image_raster, open_image_reader):
+        with pytest.raises(InputError, match=r"The file a\.tif\.\w+(\.ovr)? beside it is no TIFF"):
+            read(path)
+    companion.unlink()
+    companion.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="beside it is no TIFF"):
+        open_image_raster(path)

@@ -22,7 +22,7 @@ from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
-from semicdvl.raster.overview_files import NO_OVERVIEWS, find_overview_fault, has_overview_file
+from semicdvl.raster.overview_files import NO_OVERVIEWS, find_foreign_companion, find_overview_fault, has_overview_file
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
 
@@ -129,12 +129,15 @@ def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) ->
     if virtual:
         for source in list_vrt_sources(path, display_name, home=None if allow_outside else home):
             _check_source(source, display_name)
+    if (companion := find_foreign_companion(path)) is not None:
+        problem = f"The file {companion.name} beside it is no TIFF, so it holds neither overviews nor a mask of it"
+        raise InputError(display_name, problem, "Delete it, or move it to another folder")
     drivers = ("VRT",) if virtual else RASTER_DRIVERS
     with rasterio.Env(**LOCAL_SETTINGS):
         name = str(path.absolute() if _PREFIXED.match(str(path)) else path)
         dataset = DatasetReader(name, driver=list(drivers))  # `rasterio.open` takes one driver only
         _check_dataset(dataset, display_name, home=home)
-        if not virtual and find_overview_fault(dataset, path) is not None:
+        if find_overview_fault(dataset, path) is not None:
             dataset.close()
             dataset = DatasetReader(name, driver=list(drivers), **NO_OVERVIEWS)
     if not allow_outside and dataset.driver not in SELF_CONTAINED_DRIVERS:
@@ -256,7 +259,7 @@ def describe_unused_overviews(path: Path, *, by_age: bool = True) -> str | None:
     """Say why the overviews beside an image cannot be used; None where they can, or there are none.
 
     Args:
-        path: the image, no VRT.
+        path: the image, which was opened by `open_raster`.
         by_age: as of `overview_files.find_overview_fault`.
 
     Raises:
@@ -265,5 +268,6 @@ def describe_unused_overviews(path: Path, *, by_age: bool = True) -> str | None:
     if not has_overview_file(path):
         return None
     with rasterio.Env(**LOCAL_SETTINGS), ignore_not_georeferenced():
-        with DatasetReader(str(path.absolute()), driver=list(RASTER_DRIVERS)) as dataset:
+        drivers = ("VRT",) if is_vrt(path) else RASTER_DRIVERS
+        with DatasetReader(str(path.absolute()), driver=list(drivers)) as dataset:
             return find_overview_fault(dataset, path, by_age=by_age)

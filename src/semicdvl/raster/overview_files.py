@@ -26,6 +26,8 @@ from rasterio.windows import Window
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 
 OVERVIEW_SUFFIXES = frozenset({".ovr", ".rrd", ".aux"})
+COMPANION_SUFFIXES = (".ovr", ".msk", ".OVR", ".MSK")
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NO_OVERVIEWS = {"OVERVIEW_LEVEL": "NONE"}
 """GDAL's option to open an image without its overviews."""
 MAX_AGE_S = 2.0
@@ -43,8 +45,32 @@ STEP_FRAC = 0.02
 
 def has_overview_file(path: Path) -> bool:
     """Tell whether a file beside an image may hold overviews of it."""
+    return any(one.is_file() for one in _list_overview_names(path))
+
+
+def _list_overview_names(path: Path) -> tuple[Path, ...]:
+    """Return the files in which GDAL looks for overviews of an image."""
     names = (path.with_name(path.name + suffix) for suffix in OVERVIEW_SUFFIXES)
-    return any(one.is_file() for one in (*names, *(path.with_suffix(suffix) for suffix in OVERVIEW_SUFFIXES)))
+    return tuple(one for one in (*names, *(path.with_suffix(suffix) for suffix in OVERVIEW_SUFFIXES)) if one != path)
+
+
+def find_foreign_companion(path: Path) -> Path | None:
+    """Return a file beside an image that GDAL would open as its overviews or mask, and that is no TIFF.
+
+    GDAL takes whatever format it finds there: a virtual raster would lead to other files.
+    """
+    for suffix in COMPANION_SUFFIXES:
+        companion = path.with_name(path.name + suffix)
+        if not companion.exists():
+            continue
+        if not companion.is_file():
+            return companion
+        with companion.open("rb") as handle:
+            if handle.read(4) not in TIFF_BEGINNINGS:
+                return companion
+        if (found := find_foreign_companion(companion)) is not None:
+            return found
+    return None
 
 
 def find_overview_fault(dataset: Any, path: Path, *, by_age: bool = True) -> str | None:
@@ -55,8 +81,7 @@ def find_overview_fault(dataset: Any, path: Path, *, by_age: bool = True) -> str
         path: its file.
         by_age: whether overviews that are older than the image are a fault, whatever they show.
     """
-    beside = [Path(name) for name in dataset.files[1:] if Path(name).suffix.lower() in OVERVIEW_SUFFIXES]
-    beside = [one for one in beside if one.is_file()]
+    beside = [one for one in _list_overview_names(path) if one.is_file()]
     if not beside or not any(dataset.overviews(band) for band in dataset.indexes):
         return None
     stamps = tuple((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in (path, *beside))

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import describe_unused_overviews, is_vrt, open_raster
+from semicdvl.raster.file_access import describe_unused_overviews, open_raster
 from semicdvl.raster.grid import Grid, drop_height
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
@@ -106,9 +106,9 @@ def list_files(dataset: Any, gdal_name: str) -> tuple[Path, ...]:
 
 
 def note_unused_overviews(gdal_name: str) -> tuple[str, ...]:
-    """Return a note where the overviews beside an image that was opened are not used; none of a VRT and the network."""
+    """Return a note where the overviews beside an image that was opened are not used; none of the network."""
     path = Path(gdal_name)
-    if not is_local_name(gdal_name) or not path.is_file() or is_vrt(path):
+    if not is_local_name(gdal_name) or not path.is_file():
         return ()
     fault = describe_unused_overviews(path)
     if fault is None:
