@@ -22,7 +22,12 @@ def write_gis_layers(folder: Path, changes: DetectedChanges, config: DetectionCo
     """
     for kind in ("gpkg", *config.polygons):
         write_vector(folder / f"changes.{kind}", changes.objects.iterate_frames(), style=CHANGE_KIND_STYLE)
-    write_class_style(folder / "change.tif", _list_change_classes(changes))
+    unchanged, changed = CHANGE_MAP_COLOURS
+    values = [  # what is unchanged lets the layer below be seen
+        RasterClass(0, "unchanged", unchanged, changes.seen_px - changes.changed_px, alpha=0),
+        RasterClass(1, "changed", changed, changes.changed_px),
+    ]
+    write_class_style(folder / "change.tif", values)
     write_ramp_style(folder / "score.tif", RasterRamp(SCORE_STOPS))
     if changes.class_px_2K is None:
         return
@@ -30,12 +35,3 @@ def write_gis_layers(folder: Path, changes: DetectedChanges, config: DetectionCo
         named = zip(changes.classes, choose_class_colours(changes.classes), pixels_K, strict=True)
         classes = [RasterClass(value, *one) for value, one in enumerate(named)]
         write_class_style(folder / f"{date}.tif", classes)
-
-
-def _list_change_classes(changes: DetectedChanges) -> list[RasterClass]:
-    """Return the values of change.tif; what is unchanged lets the layer below be seen."""
-    unchanged, changed = CHANGE_MAP_COLOURS
-    return [
-        RasterClass(0, "unchanged", unchanged, changes.seen_px - changes.changed_px, alpha=0),
-        RasterClass(1, "changed", changed, changes.changed_px),
-    ]
