@@ -121,6 +121,22 @@ def test_the_default_network_trains_and_detects(town: list[Path], tmp_path: Path
     assert probability_PHW.shape == (3, 128, 160) and np.isfinite(probability_PHW).all()
 
 
+def test_at_the_residual_level_patches_take_the_map_of_the_whole_pair(town: list[Path], tmp_path: Path) -> None:
+    """New houses in all of its patches: cut apart, they have no unchanged ground around."""
+    ceg = CEGSettings(level="residual", gamma=0.5, gamma_segmentation=0.5, residual_outlines=0.0)
+    adapted = _adapt(town, tmp_path / "run", ceg=ceg, steps=1)
+    home = tmp_path / "run" / "adapt"
+    with rasterio.open(next(home.glob("map-*")) / "change.tif") as source:
+        whole_HW = source.read(1)
+    assert (whole_HW == 1).any()
+    store = PseudoLabelStore.open(home / "store")
+    for pair in adapted.patches.pairs:
+        row, col = (int(part[1:]) for part in pair.name.split("_"))
+        np.testing.assert_array_equal(
+            store.read_labels(pair).change_HW, whole_HW[row : row + TINY.patch_px, col : col + TINY.patch_px]
+        )
+
+
 # ------------------------------------------------------------------------------------------------ the network
 def test_the_network_starts_as_the_embedded_model() -> None:
     """Its map of an image is the one whose unit vectors the embedded model compares with words."""

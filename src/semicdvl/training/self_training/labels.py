@@ -15,6 +15,7 @@ from semicdvl.errors import DataError
 from semicdvl.pseudo_labels.quality import fill_store, select_evenly
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.self_training.patches import find_nodata_pixels
+from semicdvl.training.self_training.whole_map import read_patch_change
 from semicdvl.types import IGNORE, VLM, PairFiles
 
 MAX_CHANGED_FRAC = 0.75
@@ -56,6 +57,7 @@ def label_patches(
     store: Path,
     gsd_m: float | None,
     max_patches: int,
+    whole_map: Path | None = None,
 ) -> LabelledPatches:
     """Fill the store for all patches and choose the ones to train on.
 
@@ -67,6 +69,7 @@ def label_patches(
         store: folder of the store; answers that it holds are not computed again.
         gsd_m: metres per pixel, handed to the VLM.
         max_patches: patches to choose.
+        whole_map: change map of the whole pair that gives the change labels; None: those of each patch by itself do.
 
     Raises:
         DataError: no patch has a pixel that is labelled as changed: there is nothing to learn.
@@ -75,7 +78,7 @@ def label_patches(
     features = build_feature_extractor(AERIAL_ENCODER) if ceg.vetoes_by_distance else None
     fill_store(pairs, vlm=vlm, prompts=prompts, settings=ceg, root=store, gsd_m=gsd_m, features=features)
     kept = PseudoLabelStore.open(store)
-    records = [_ignore_nodata(pair, kept) for pair in pairs]
+    records = [_finish_labels(pair, kept, whole_map) for pair in pairs]
     changed = [record["changed_frac"] for record in records]
     if not any(changed):
         raise DataError(
@@ -92,14 +95,17 @@ def label_patches(
     )
 
 
-def _ignore_nodata(pair: PairFiles, store: PseudoLabelStore) -> dict[str, float]:
-    """Set the labels to ignore where a patch has no data; return the record of the remaining ones."""
+def _finish_labels(pair: PairFiles, store: PseudoLabelStore, whole_map: Path | None) -> dict[str, float]:
+    """Take the change label from the map of the whole pair, and ignore what has no data; return the label's record."""
     nodata_HW = find_nodata_pixels(pair)
-    if nodata_HW.any():
-        labels = store.read_labels(pair)
-        maps = {name: np.where(nodata_HW, np.uint8(IGNORE), map_HW) for name, map_HW in vars(labels).items()}
-        return store.write_labels(pair, replace(labels, **maps))
-    return store.read_record(pair)
+    if whole_map is None and not nodata_HW.any():
+        return store.read_record(pair)
+    labels = store.read_labels(pair)
+    if whole_map is not None:
+        shape_hw = labels.change_HW.shape[0], labels.change_HW.shape[1]
+        labels = replace(labels, change_HW=read_patch_change(whole_map, pair.name, shape_hw))
+    maps = {name: np.where(nodata_HW, np.uint8(IGNORE), map_HW) for name, map_HW in vars(labels).items()}
+    return store.write_labels(pair, replace(labels, **maps))
 
 
 def select_training_patches(

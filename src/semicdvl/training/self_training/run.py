@@ -3,6 +3,7 @@
     RUN/                       a run as `semicdvl train` writes it
     RUN/adapt/adapt.json       what the patches were cut from
     RUN/adapt/patches/         the patches; RUN/adapt/store/ the VLM's answers and labels
+    RUN/adapt/map-.../         at the residual level: the map without labels, which gives the labels of change
 
 Everything can be interrupted; the same command resumes.
 """
@@ -44,6 +45,7 @@ from semicdvl.training.self_training.config import AdaptConfig
 from semicdvl.training.self_training.labels import LabelledPatches, label_patches
 from semicdvl.training.self_training.patches import choose_patch_size, cut_pair_patches, place_patches, write_train_list
 from semicdvl.training.self_training.recipe import build_adapt_recipe
+from semicdvl.training.self_training.whole_map import map_whole_pair
 from semicdvl.types import VLM
 
 FORMAT = "semicdvl-adapt"
@@ -187,8 +189,21 @@ def _adapt(
                 console=console,
             )
             stamps.require_unchanged(outcome="its patches fit no image", remedy="Give a new folder with -o")
+    whole_map = None
+    if ceg.level == "residual":
+        folder = home / f"map-{hash_values(asdict(spec))[:8]}"
+        whole_map = map_whole_pair(
+            before, after, folder, vlm=vlm, prompts=prompts, ceg=ceg, config=config, console=console
+        )
     patches = label_patches(
-        pairs, vlm=vlm, prompts=prompts, ceg=ceg, store=home / "store", gsd_m=gsd_m, max_patches=config.patches
+        pairs,
+        vlm=vlm,
+        prompts=prompts,
+        ceg=ceg,
+        store=home / "store",
+        gsd_m=gsd_m,
+        max_patches=config.patches,
+        whole_map=whole_map,
     )
     write_train_list(home / "patches", patches.pairs)
     trained = train_recipe(recipe, run, quiet=console.quiet)
