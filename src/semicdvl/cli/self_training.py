@@ -104,9 +104,8 @@ def adapt_command(
 
     The network sees both dates together, where the VLM sees each by itself, and learns from the whole pair at once.
     An interrupted run resumes with the same command. `semicdvl detect BEFORE AFTER -o OUT --model RUN`, or --detect
-    OUT here, then shows what it detects. On the pairs that were measured, its map was not as good as
-    that of `semicdvl detect` without a network: adapt where a network is what you need, to export it or to map large
-    areas.
+    OUT here, then shows what it detects. With --level residual it learns from the map of `semicdvl detect` itself. Its
+    own map is not as good: adapt where a network is what you need, to export it or to map large areas.
     """
     from semicdvl.training.self_training.run import check_adapt_output, detect_with_adapted
 
