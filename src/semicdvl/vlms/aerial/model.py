@@ -31,6 +31,7 @@ from torch import Tensor
 from semicdvl.atomic_files import hash_file
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
+from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import DescribedVLM, Segments
 from semicdvl.vlms.aerial.inference_net import (
     Dtype,
@@ -337,6 +338,7 @@ def build_aerial(
     if views not in TEST_TIME_VIEWS:
         raise ConfigError(f"views must be one of {', '.join(map(str, TEST_TIME_VIEWS))}, got {views}.")
     path, target = WEIGHTS_PATH if weights is None else Path(weights), pick_device(device)
+    require_file_or_folder(path, remedy="Give the weights of this network")
     chosen, changed_ns = choose_dtype(dtype, target), path.stat().st_mtime_ns if path.is_file() else 0
     net, inference_net, tensors, facts = _load_networks(path, changed_ns, target, chosen)
     table = load_word_table()
