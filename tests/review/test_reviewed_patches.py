@@ -164,6 +164,15 @@ def test_patches_that_only_confirm_the_map_are_taken_where_there_are_no_others(c
     assert reviewed.choose_cells(ground, side_px=128, confirming=confirming) == expected
 
 
+def test_patches_of_rejected_changes_alone_are_not_all() -> None:
+    transform = at(0, 0)
+    shapes = [box(*sorted_bounds(transform, row, col)) for row, col in ((10, 10), (20, 200))]
+    values, corrects = np.array([0, 255], np.uint8), np.array([True, False])
+    ground = reviewed.ReviewedGround(Grid(None, transform, 256, 256), shapes, values, corrects)
+    assert reviewed.choose_cells(ground, side_px=128) == [(0, 0), (0, 128)]
+    assert reviewed.choose_cells(ground, side_px=128, confirming=False) == [(0, 0)]
+
+
 def sorted_bounds(transform, row: int, col: int) -> tuple[float, float, float, float]:
     (left, top), (right, bottom) = transform @ (col, row), transform @ (col + 8, row + 8)
     return left, min(bottom, top), right, max(bottom, top)

@@ -6,7 +6,7 @@ a person said that they did change. A patch that was painted in label mode is ta
 
 Patches come from where the review corrects the map. Those where it only confirms it would teach that what the map
 missed there is unchanged: on a synthetic city 8 painted patches with 13 such ones reached an IoU of 0.673, with the one
-that was corrected 0.707, and alone 0.706. They are taken where there are no others.
+that was corrected 0.707, and alone 0.706. They are taken where the others hold no accepted change.
 
     OUT/reviewed-patches/A B label list    the patches; `train.toml` is the recipe that corrects the map with them
 """
@@ -150,17 +150,20 @@ def choose_cells(ground: ReviewedGround, *, side_px: int, confirming: bool = Tru
     Args:
         ground: what the review says.
         side_px: side of a patch.
-        confirming: where it corrects the map nowhere, return the patches in which it confirms it.
+        confirming: where no change is accepted in these, add the patches in which the review confirms the map.
     """
-    decided = np.isin(ground.values, (CHANGED, UNCHANGED))
+    decided_N, changed_N = np.isin(ground.values, (CHANGED, UNCHANGED)), ground.values == CHANGED
     found: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
+    has_change = False
     for row in range(0, ground.grid.height - side_px + 1, side_px):
         for col in range(0, ground.grid.width - side_px + 1, side_px):
             inside = ground.find(ground.grid.window(row, col, side_px, side_px))
-            if decided[inside].any():
-                found[bool(ground.corrects[inside].any())].append((-int(decided[inside].sum()), row, col))
-    chosen = found[True] or (found[False] if confirming else [])
-    return [(row, col) for _, row, col in sorted(chosen)[:MAX_PATCHES]]
+            if decided_N[inside].any():
+                corrects = bool(ground.corrects[inside].any())
+                has_change |= corrects and bool(changed_N[inside].any())
+                found[corrects].append((-int(decided_N[inside].sum()), row, col))
+    chosen = sorted(found[True]) + (sorted(found[False]) if confirming and not has_change else [])
+    return [(row, col) for _, row, col in chosen[:MAX_PATCHES]]
 
 
 def _find_painted(root: Path, side_px: int) -> dict[tuple[int, int], NDArray[np.uint8]]:
