@@ -12,7 +12,7 @@ import typer
 from semicdvl.cli import app
 
 CONTRACT: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("command_options.json").read_text())
-"""Command -> first name of a parameter -> what a script may rely on; written from the commands as they were first published."""
+"""Command -> first name of a parameter -> what a script may rely on; written from the commands as first published."""
 
 
 def _describe_type(annotation: Any) -> str:
