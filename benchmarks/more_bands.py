@@ -2,10 +2,11 @@
 
     python benchmarks/more_bands.py -o runs/more-bands --seeds 0 1 2
 
-Seven synthetic cities of 768 px with near infrared are cut into patches of 96 px: four cities to train, of whose patches
-a seed draws the labelled ones, and two of which every third patch is the test. Both networks are trained from random
-weights, so that none knows red, green and blue from before; labels are change and the classes of both dates. IoU per
-class of the class maps of both dates, over all pixels of the test patches. Interrupted, the same command goes on.
+Seven synthetic cities of 768 px with near infrared are cut into patches of 96 px: four cities to train, of whose
+patches a seed draws the labelled ones, and two of which every third patch is the test. Both networks are trained from
+random weights, so that none knows red, green and blue from before; labels are change and the classes of both dates.
+IoU per class of the class maps of both dates, over all pixels of the test patches. Interrupted, the same command goes
+on.
 """
 
 from __future__ import annotations
