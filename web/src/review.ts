@@ -81,6 +81,7 @@ class Review {
   private waiting = 0;
   private turn: Promise<void> = Promise.resolve();
   private estimateTimer = 0;
+  private isEstimating = false;
   private readonly card = h("section", { class: "card", "aria-label": "Change" });
   private readonly progress = h("div", { class: "progress", "aria-live": "polite" });
   private readonly drafts = new Map<number, string>();
@@ -599,10 +600,14 @@ class Review {
   private scheduleEstimate(): void {
     window.clearTimeout(this.estimateTimer);
     this.estimateTimer = window.setTimeout(() => {
-      get<Estimate>(`${this.base}/estimate`).then(
-        (estimate) => this.showEstimate(estimate),
-        () => undefined,
-      );
+      if (this.isEstimating) return this.scheduleEstimate(); // one at a time: decisions come first
+      this.isEstimating = true;
+      get<Estimate>(`${this.base}/estimate`)
+        .then(
+          (estimate) => this.showEstimate(estimate),
+          () => undefined,
+        )
+        .finally(() => (this.isEstimating = false));
     }, 400);
   }
 
