@@ -242,7 +242,7 @@ class Drills:
         with self.open_place() as room:
             disk = room.folder / "disk"
             disk.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(disk)], check=True)
             try:
                 for free_kib in FREE_KIB:
                     with self.open_place(disk) as place:

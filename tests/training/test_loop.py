@@ -1,6 +1,7 @@
 """The loop: exact resume, selection by validation, divergence, precision, moving average."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,14 @@ def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> Non
     _fit(tmp_path / "run")
     assert not any(path.exists() for path in (folder, *files))
     assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == [f"{STEPS:08d}"]
+
+
+def test_a_checkpoint_that_a_killed_process_was_removing_is_removed(tmp_path: Path) -> None:
+    state = tmp_path / "run" / "state"
+    _fit(tmp_path / "run")
+    shutil.copytree(state / f"{STEPS:08d}", state / f"{STEPS - 2:08d}")
+    _fit(tmp_path / "run")
+    assert [path.name for path in state.iterdir()] == [f"{STEPS:08d}"]
 
 
 class Plays(CrossEntropy, AdversarialMethod):

@@ -129,6 +129,7 @@ class TrainingCheckpoint:
             _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"), source=newest)
         self.best_step, self.best, self.last = content.best_step, content.best, content.last
         self.unchanged_validations = content.silent
+        self._remove_older()  # those that a process was removing when it was killed
         return content.step
 
     def _remove_unfinished(self) -> None:
@@ -176,8 +177,13 @@ class TrainingCheckpoint:
             numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
             numbers["silent"] = self.unchanged_validations
             write_json(folder / "state.json", numbers)
-        for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._remove_older()
+
+    def _remove_older(self) -> None:
+        """Remove all checkpoints but the newest; of several processes only one does."""
+        if self.is_writer:
+            for old in sorted(self.folder.glob("[0-9]*"))[:-1]:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 class _Progress(BaseModel):
