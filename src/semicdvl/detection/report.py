@@ -154,7 +154,7 @@ def _build_overview(window: PairWindow, grid: Grid, changes: DetectedChanges, wa
 def _burn_polygons(frame: gpd.GeoDataFrame, grid: Grid, burnt_HW: NDArray[np.int32], *, values: Sequence[int]) -> None:
     """Burn polygons into an image of the grid, the value plus 1; where it is decimated, small objects stay visible.
 
-    Some at a time: rasterio turns every corner of all polygons of a call into Python's numbers, a hundred bytes each.
+    Some at a time: rasterio turns every corner of all polygons of a call into Python numbers.
     """
     height, width = burnt_HW.shape
     for start in range(0, len(frame), BURNT_AT_A_TIME):
