@@ -33,6 +33,7 @@ def judge(find="house", gsd_m=0.5, **facts):
 
 def test_inside_the_measured_range_it_is_reliable():
     assert judge() == Reliability(True) and judge("Houses,ROAD").reliable
+    assert judge(pixel_m=(0.5, 0.6), size_px=(64, 64)).reliable
     assert judge(gsd_m=0.29).reliable and judge(gsd_m=0.83).reliable, "5 % are not beyond it"
 
 
@@ -41,6 +42,8 @@ def test_inside_the_measured_range_it_is_reliable():
     [
         ({"gsd_m": 5.0}, "A pixel is 5 m wide; fake was measured on 0.3 to 0.8 m."),
         ({"gsd_m": 0.05}, "A pixel is 0.05 m wide; fake was measured on 0.3 to 0.8 m."),
+        ({"pixel_m": (0.4, 0.62)}, "A pixel is 0.4 m wide and 0.62 m high; fake was measured on square pixels."),
+        ({"size_px": (300, 8)}, "only 8 x 300 px in common"),
         ({"dtypes": ("uint8", "uint16")}, "values of type uint16"),
         ({"bands": ((1, 1, 1), (1, 2, 3))}, "used more than once"),
         ({"find": "swimming pools"}, "was measured to find next to nothing of 'swimming pools'"),

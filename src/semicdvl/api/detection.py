@@ -213,7 +213,7 @@ def check_pair(
         out: a folder for `check.json` and `check.html`; None writes nothing.
         bands: 1-based numbers of the bands to read, red, green and blue first; None: as tagged, or the first three.
         after_bands: the same for date 2, where its bands are in another order.
-        grid: grid of the comparison: "before", "after", "finest", or a raster file.
+        grid: grid of the comparison: "before", "after", "finest", "utm" (square pixels), or a raster file.
         alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
             "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their

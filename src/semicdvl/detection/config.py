@@ -45,7 +45,7 @@ class DetectionConfig:
             values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
         collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
             solid black ones), "black", "white" or "none".
-        grid: whose pixels the result has: "before", "after", "finest" or a raster file.
+        grid: whose pixels the result has: "before", "after", "finest", "utm" or a raster file.
         normalise: "match" normalises the after image radiometrically to the before image, once for the whole pair;
             "none" does not.
         simplify_m: tolerance in metres by which the polygons are simplified (0: not at all).

@@ -13,7 +13,7 @@ from pyproj import Geod
 from pyproj.transformer import TransformerGroup
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.warp import transform, transform_bounds
+from rasterio.warp import calculate_default_transform, transform, transform_bounds
 
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
 
@@ -21,6 +21,8 @@ WGS84 = CRS.from_epsg(4326)
 GRID_TOLERANCE_PX = 0.02
 """Grids whose corners agree to this many pixels count as the same grid and are read without resampling."""
 FULL_CIRCLE_DEG = 360
+UTM_LATITUDES_DEG = (-80.0, 84.0)
+"""Latitudes that UTM covers."""
 MAX_SCALE_DISTORTION = 0.01
 """Map units count as metres on the ground if they agree with the ellipsoid to this fraction (Web Mercator does not)."""
 
@@ -47,6 +49,12 @@ class Grid:
         left, top = self.transform @ (0, 0)
         right, bottom = self.transform @ (self.width, self.height)
         return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Map coordinates (x, y) of the centre."""
+        x, y = self.transform @ (self.width / 2, self.height / 2)
+        return float(x), float(y)
 
     @property
     def has_true_scale(self) -> bool:
@@ -79,6 +87,14 @@ class Grid:
         assert self.crs is not None
         return math.sqrt(abs(self.transform.a * self.transform.e)) * _metres_per_crs_unit(self.crs)
 
+    @property
+    def pixel_m(self) -> tuple[float, float] | None:
+        """Width and height of a pixel on the ground in metres, at the centre of the grid; None without a CRS."""
+        if self.crs is None:
+            return None
+        unit_x_m, unit_y_m = measure_map_unit_m(self)
+        return abs(self.transform.a) * unit_x_m, abs(self.transform.e) * unit_y_m
+
     def window(self, row: float, col: float, height: int, width: int) -> Grid:
         """Return the grid of a window, which may reach over the edges."""
         return Grid(self.crs, self.transform @ Affine.translation(col, row), height, width)
@@ -101,6 +117,32 @@ def drop_height(crs: CRS | None) -> CRS | None:
 def _drop_height(wkt: str) -> CRS:
     """Return the horizontal part of a compound CRS."""
     return CRS.from_wkt(pyproj.CRS.from_wkt(wkt).sub_crs_list[0].to_wkt(version="WKT1_GDAL"))
+
+
+def find_utm_crs(lon_deg: float, lat_deg: float) -> CRS:
+    """Return the zone of UTM of a place, or near a pole the polar stereographic CRS (UPS) that continues it."""
+    north = lat_deg >= 0
+    if not UTM_LATITUDES_DEG[0] <= lat_deg <= UTM_LATITUDES_DEG[1]:
+        return CRS.from_epsg(32661 if north else 32761)
+    zone = int((lon_deg + FULL_CIRCLE_DEG / 2) % FULL_CIRCLE_DEG // 6) + 1
+    return CRS.from_epsg((32600 if north else 32700) + zone)
+
+
+def build_utm_grid(grid: Grid) -> Grid:
+    """Return a grid of square pixels in UTM over the ground of another; that grid itself if its pixels are squares.
+
+    A grid in another projection that holds lengths, such as that of a national survey, is left as it is, too. A pixel
+    covers as much ground as one at the centre of the other grid. The grid must have a position on the earth.
+    """
+    assert grid.crs is not None and grid.gsd_m is not None
+    if grid.has_true_scale and math.isclose(grid.transform.a, -grid.transform.e, rel_tol=1e-3):
+        return grid
+    (lon_deg,), (lat_deg,) = transform(grid.crs, WGS84, *([value] for value in grid.centre))[:2]
+    crs = find_utm_crs(lon_deg, lat_deg)
+    transform_to, width, height = calculate_default_transform(
+        grid.crs, crs, grid.width, grid.height, *grid.bounds, resolution=grid.gsd_m
+    )
+    return Grid(crs, transform_to, int(height), int(width))
 
 
 def find_pixel_offset(grid: Grid, other: Grid) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.detection.pair_check.acquisition import find_date
@@ -28,6 +29,15 @@ def test_one_image_twice(tmp_path):
     assert "this is one image twice" in list_kinds(before, before)["same"].text
     copy = tif(tmp_path / "copy.tif", city(150, 200), at(0, 90))
     assert "same" in list_kinds(before, copy)
+
+
+def test_pixels_that_are_no_squares(tmp_path):
+    ground = city(150, 200)
+    degrees = Affine(1e-5, 0, 14.999, 0, -1e-5, 60.001)
+    before, after = (tif(tmp_path / f"{name}.tif", ground, degrees, crs="EPSG:4326") for name in "ab")
+    found = list_kinds(before, after)["shape"]
+    assert "0.56 m x 1.1 m of the ground" in found.text and "--grid utm" in found.remedy
+    assert "shape" not in list_kinds(*write_dates(tmp_path))
 
 
 @pytest.mark.parametrize(

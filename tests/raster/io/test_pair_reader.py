@@ -6,11 +6,13 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio.warp import transform
 from scipy import ndimage
 from tests.support.paths import SHARED
 from tests.support.synthetic_rasters import UTM, at, city, png, same_pixels, tif
 
 from semicdvl.errors import InputError
+from semicdvl.raster.grid import find_utm_crs
 from semicdvl.raster.io.pair_reader import PairWindow, open_pair
 from semicdvl.raster.warp import Alignment
 
@@ -221,6 +223,43 @@ def test_grid_of_a_file(tmp_path):
     for grid, words in cases:
         with pytest.raises(InputError, match=words):
             open_pair(before, after, grid=grid)
+
+
+def test_grid_of_utm_has_square_pixels_over_the_same_ground(tmp_path):
+    degrees = Affine(1e-5, 0, 14.999, 0, -1e-5, 60.001)
+    data = city(150, 200)
+    before, after = (tif(tmp_path / f"{name}.tif", data, degrees, crs="EPSG:4326") for name in "ab")
+    with open_pair(before, after) as pair:
+        width_m, height_m = pair.grid.pixel_m
+        assert (width_m, height_m) == pytest.approx((0.558, 1.114), abs=0.002), "a degree of longitude is half as long"
+        native_m = pair.gsd_m
+    with open_pair(before, after, grid="utm") as pair:
+        assert pair.grid.crs.to_epsg() == 32633 and pair.grid.pixel_m == pytest.approx((native_m, native_m))
+        height_m, width_m = (size_px * native_m for size_px in pair.shape_hw)
+        assert (height_m, width_m) == pytest.approx((150 * 1.114, 200 * 0.558), rel=0.03)
+    with open_pair(before, after, grid="utm") as pair:
+        row, col = (size // 2 for size in pair.shape_hw)
+        x, y = pair.grid.transform @ (col + 0.5, row + 0.5)
+        (lon,), (lat,) = transform(pair.grid.crs, "EPSG:4326", [x], [y])
+        at_col, at_row = (int(value) for value in ~degrees @ (lon, lat))
+        found = pair.read(row, col, 1, 1).t1_HWC[0, 0].astype(int)
+        assert np.abs(found - data[:, at_row, at_col]).max() <= 25, "the same ground, resampled"
+
+
+def test_grid_of_utm_leaves_square_pixels_of_utm_alone(tmp_path):
+    before, after = grids(tmp_path)
+    with open_pair(before, after, grid="utm") as pair, open_pair(before, after) as plain:
+        assert pair.grid == plain.grid and not pair.before.warped
+    plain_images = [png(tmp_path / f"{name}.png", city(20, 30)) for name in "ab"]
+    with pytest.raises(InputError, match="no position on the earth"):
+        open_pair(*plain_images, grid="utm")
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "epsg"), [(15, 60, 32633), (-180, -1, 32701), (179.9, 5, 32660), (20, 88, 32661), (20, -85, 32761)]
+)
+def test_zone_of_utm(lon, lat, epsg):
+    assert find_utm_crs(lon, lat).to_epsg() == epsg
 
 
 def test_alignment_on_the_grid_of_the_after_image(tmp_path):

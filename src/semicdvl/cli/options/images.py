@@ -118,7 +118,7 @@ class BandOptions(PixelOptions):
         str,
         typer.Option(
             "--grid",
-            help="Grid of the result: before, after, finest, or a raster file",
+            help="Grid of the result: before, after, finest, utm (square pixels), or a raster file",
             rich_help_panel=INPUT,
         ),
     ] = "before"

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from semicdvl.types import VLM, DescribedVLM, MeasuredRange, Reliability, SourceFacts
+from semicdvl.types.reliability import MIN_IMAGE_PX, has_square_pixels
 from semicdvl.vlms.words import to_singular
 
 
@@ -57,6 +58,18 @@ def _doubt_images(name: str, measured: MeasuredRange, source: SourceFacts) -> It
     """Yield a sentence for each property of the images that lies beyond what the VLM was measured on."""
     if source.gsd_m is not None and measured.gsd_m is not None and not measured.covers_gsd(source.gsd_m):
         yield f"A pixel is {source.gsd_m:.3g} m wide; {_format_range(name, measured)}."
+    if source.pixel_m is not None and not has_square_pixels(source.pixel_m):
+        width_m, height_m = source.pixel_m
+        yield (
+            f"A pixel is {width_m:.2g} m wide and {height_m:.2g} m high; {name} was measured on square pixels. "
+            "Re-run with --grid utm."
+        )
+    if source.size_px is not None and min(source.size_px) < MIN_IMAGE_PX:
+        height_px, width_px = source.size_px
+        yield (
+            f"The images have only {width_px} x {height_px} px in common; {name} needs surroundings, at least "
+            f"{MIN_IMAGE_PX} px each way."
+        )
     other_types = sorted(set(source.dtypes) - {"uint8"})
     if other_types:
         yield (

@@ -95,6 +95,7 @@ def measure_pair(pair: RasterPair) -> PairCheck:
         notes=pair.notes,
         findings=(),
         unrelated_datums=describe_unrelated_datums(pair.before, pair.after),
+        pixel_m=pair.grid.pixel_m,
     )
     return check.with_findings(derive_findings(check))
 
@@ -214,6 +215,8 @@ def judge_reliability(checked: CheckedPair, detector: Detector, config: Detectio
         gsd_m=config.gsd_m or (max(sizes_m) if sizes_m else None),
         dtypes=tuple(str(reader.file_dataset.dtypes[reader.bands[0] - 1]) for reader in readers),
         bands=tuple(reader.bands for reader in readers),
+        pixel_m=checked.pair.grid.pixel_m,
+        size_px=checked.pair.shape_hw,
     )
     doubts = tuple(str(finding) for finding in checked.check.findings if finding.kind in UNRELIABLE_FINDINGS)
     judged = detector.judge_source(source).add_doubts(doubts)

@@ -83,6 +83,7 @@ class PairCheck:
         notes: what reading the images as a pair does to them.
         findings: what follows, the most severe first.
         unrelated_datums: what says that no transformation between the datums of the images is known; None: one is.
+        pixel_m: width and height on the ground of a pixel of the chosen grid; None without a CRS.
 
     Examples:
         >>> import semicdvl as cd
@@ -103,6 +104,7 @@ class PairCheck:
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     unrelated_datums: str | None = None
+    pixel_m: tuple[float, float] | None = None
 
     def with_findings(self, findings: Sequence[Finding]) -> PairCheck:
         """Return the same check with these findings, the most severe first."""

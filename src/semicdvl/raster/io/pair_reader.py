@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.raster.grid import Grid, find_pixel_offset, intersect_grids
+from semicdvl.raster.grid import Grid, build_utm_grid, find_pixel_offset, intersect_grids
 from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.collar import check_collar_choice
 from semicdvl.raster.io.image_reader import ImageReader
@@ -32,7 +32,7 @@ from semicdvl.raster.radiometric_normalisation import (
 )
 from semicdvl.raster.warp import Alignment
 
-GRID_CHOICES = ("before", "after", "finest")
+GRID_CHOICES = ("before", "after", "finest", "utm")
 """Whose grid the result has; the path of a raster file is possible, too."""
 NORMALISATIONS = ("none", "match")
 
@@ -195,7 +195,8 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
         bands: 1-based numbers of the bands to read, three or more, red, green and blue first; None: as tagged, or the
             first three.
         after_bands: the same for the after image, where its bands have another order.
-        grid: the reference grid: "before", "after", "finest" (of the image with the smaller pixels), or a raster file.
+        grid: the reference grid: "before", "after", "finest" (of the image with the smaller pixels), "utm" (square
+            pixels over the before image, in its zone of UTM), or a raster file.
         normalise: "match" matches the radiometry of the after image to the before image
             (`raster.radiometric_normalisation`); "none" does not.
         alignment: how the after image is displaced against the before image (`raster.registration.estimate` measures
@@ -253,6 +254,8 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
         return after.grid if before_m and after_m and after_m < before_m else before.grid
     if grid == "before":
         return before.grid
+    if grid == "utm":
+        return _build_utm_grid(before)
     resolved = resolve_input(grid)
     name = resolved.display_name
     if len(resolved.gdal_names) != 1:
@@ -265,6 +268,14 @@ def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | 
             problem = "The raster has no CRS, so its grid cannot be used for other images"
             raise InputError(name, problem, "Give a GeoTIFF with a CRS")
         return read_grid(open_upright_view(dataset, views, display_name=name).dataset)
+
+
+def _build_utm_grid(before: ImageReader) -> Grid:
+    """Return square pixels over the before image, in its zone of UTM."""
+    if not before.grid.has_position_on_earth:
+        problem = "The image has no position on the earth, so it cannot be put on a grid of UTM"
+        raise InputError(before.path, problem, "Assign its CRS (`gdal_edit.py -a_srs EPSG:...`), or leave --grid out")
+    return build_utm_grid(before.grid)
 
 
 def _make_pair(

@@ -21,7 +21,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import FULL_CIRCLE_DEG, WGS84
+from semicdvl.raster.grid import FULL_CIRCLE_DEG, WGS84, find_utm_crs
 from semicdvl.raster.io.open_dataset import describe_root_cause
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 
@@ -144,8 +144,7 @@ def _choose_crs(dataset: Any) -> CRS:
     if not crs.is_geographic:
         return crs
     (lon,), (lat,) = transform(crs, WGS84, [centre[0]], [centre[1]])[:2]
-    zone = int((lon + FULL_CIRCLE_DEG / 2) % FULL_CIRCLE_DEG // 6) + 1
-    return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
+    return find_utm_crs(lon, lat)
 
 
 # ------------------------------------------------------------------------------------------------ reordered
