@@ -42,7 +42,7 @@ from semicdvl.training.self_training import AdaptConfig, adapt_to_pair
 from semicdvl.training.self_training.labels import default_gamma_of
 from semicdvl.training.self_training.run import detect_with_adapted
 from semicdvl.types import IGNORE
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 WORDS = PROMPT_SETS["buildings"]
 COLUMNS = ("zero labels", "labels, all pixels", "labels, where given", "adapted")
@@ -82,7 +82,7 @@ def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel 
     if kept.exists():
         content: dict[str, Any] = read_json(kept, remedy="Delete it")
         return content
-    vlm = model.build_aerial()
+    vlm = build_aerial()
     plain = DetectionConfig(gsd_m=config.detection.gsd_m, min_area_m2=0.0)
     write_detection(
         case.before, case.after, out / "zero", detector=build_default_detector(vlm, prompts=WORDS), config=plain

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
-from semicdvl.vlms.aerial.model import AerialVLM, build_aerial
+from semicdvl.vlms.aerial.build import build_aerial
+from semicdvl.vlms.aerial.model import AerialVLM
 
 PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 FOREGROUND = (0, 1)

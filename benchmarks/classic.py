@@ -101,9 +101,9 @@ def detector_of(method: str, options: dict[str, Any]) -> Detector:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
-    from semicdvl.vlms.aerial import model
+    from semicdvl.vlms.aerial.build import build_aerial
 
-    vlm = model.build_aerial()
+    vlm = build_aerial()
     return build_vlm_detector(
         vlm, prompts=PROMPT_SETS["buildings"], settings=CEGSettings(level="instance", gamma=vlm.gamma)
     )

@@ -27,7 +27,7 @@ from semicdvl.ceg.labels import find_instance_events
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.ceg.rules import find_components, pixel_level
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 Rule = Callable[[AnsweredPair], np.ndarray]
 """A pair -> where it changed."""
@@ -169,7 +169,7 @@ VARIANTS: dict[str, dict[str, Rule]] = {
 # ------------------------------------------------------------------------------------------------ run and tables
 def run_study(root: Path, out: Path, names: Sequence[str]) -> dict[str, dict[str, list[int]]]:
     """Return variant -> pair -> counts (tp, fp, fn), from the file of an earlier call where it has them."""
-    vlm, extractor = model.build_aerial(), build_feature_extractor(AERIAL_ENCODER)
+    vlm, extractor = build_aerial(), build_feature_extractor(AERIAL_ENCODER)
     path = out / f"counts-{vlm.identity}.json"
     counts = json.loads(path.read_text()) if path.exists() else {}
     rules = {name: rule for group in names for name, rule in VARIANTS[group].items()}

@@ -29,7 +29,7 @@ from comparison_cache import list_pairs, load_answers
 from event_measures import LOOSER, MEASURES, find_candidates
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import AERIAL_ENCODER, build_feature_extractor
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 CITY_SEEDS = tuple(range(30, 38))
 SOURCES = ("levir", "fotbcd", "city")
@@ -37,7 +37,7 @@ SOURCES = ("levir", "fotbcd", "city")
 
 def load_table(root: Path, out: Path) -> Table:
     """Return the candidates of all pairs, from the files of an earlier call where there are some."""
-    vlm, extractor = model.build_aerial(), build_feature_extractor(AERIAL_ENCODER)
+    vlm, extractor = build_aerial(), build_feature_extractor(AERIAL_ENCODER)
     names, found = [], []
     for pair in list_pairs(root, out, seeds=CITY_SEEDS):
         path = out / "candidates" / vlm.identity / f"{pair.name}.npz"

@@ -42,7 +42,7 @@ from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.few_labels.network import build_vlm_prior
 from semicdvl.training.run import train_recipe
 from semicdvl.types import PairFiles, Split
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 SOURCES = ("levir", "fotbcd")
 LABELLED = (8, 4, 16)
@@ -129,7 +129,7 @@ def measure(case: Case, row: str, recipe: str, *, root: Path, out: Path) -> floa
 
 def fill_stores(dataset: ChangeDataset, out: Path, *, students: bool) -> None:
     """Make the VLM's labels: the map without labels for the small network, mixed ones for the students."""
-    vlm, words = model.build_aerial(), PROMPT_SETS["buildings"]
+    vlm, words = build_aerial(), PROMPT_SETS["buildings"]
     stores = {"store": CEGSettings(level="residual")}
     if students:
         stores["store-mixed"] = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)

@@ -29,7 +29,7 @@ def label_pairs(data: Path, *, most: int, gsd_m: float, options: dict[str, str])
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.data.readers import folder
     from semicdvl.pseudo_labels.generate import generate_labels
-    from semicdvl.vlms.aerial.model import build_aerial
+    from semicdvl.vlms.aerial.build import build_aerial
 
     getattr(worker_processes, "keep_freed_memory", lambda: None)()  # as the command line does, if this version does
     vlm, prompts = build_aerial(**options), PROMPT_SETS["buildings"]

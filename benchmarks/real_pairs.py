@@ -30,7 +30,7 @@ from semicdvl.ceg.features import AERIAL_ENCODER, build_feature_extractor
 from semicdvl.ceg.rules import find_foreground
 from semicdvl.data.labels.files import read_mask
 from semicdvl.metrics.change import ConfusionCounts
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 ROWS = {
     "default": residual(),
@@ -48,7 +48,7 @@ PICTURE_PX = 360
 
 def measure(pairs: list[PairCase], out: Path, *, normalise: str = "none") -> dict[str, dict[str, list[int]]]:
     """Return row -> pair -> counts (tp, fp, fn), from the file of an earlier call where it has them; draw pictures."""
-    vlm, extractor = model.build_aerial(), build_feature_extractor(AERIAL_ENCODER)
+    vlm, extractor = build_aerial(), build_feature_extractor(AERIAL_ENCODER)
     path = out / f"rows-{vlm.identity}{'' if normalise == 'none' else f'-{normalise}'}.json"
     counts = json.loads(path.read_text()) if path.exists() else {}
     for pair in pairs:

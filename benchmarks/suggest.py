@@ -23,7 +23,7 @@ from semicdvl.evaluation.map_vs_truth import read_detected_map
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.synthetic.write import write_city
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 DRAWS = 1000
 """Number of random choices in the column `random`."""
@@ -35,7 +35,7 @@ def compute_shares(seed: int, out: Path, *, count: int, patch_px: int) -> str:
     files = write_city(city, out / f"city-{seed}")
     result = out / f"result-{seed}"
     if not (result / "run.json").exists():
-        detector = build_vlm_detector(model.build_aerial(), prompts=PROMPT_SETS["buildings"])
+        detector = build_vlm_detector(build_aerial(), prompts=PROMPT_SETS["buildings"])
         write_detection(files.before, files.after, result, detector=detector)
     picked = suggest_patches(result, config=SuggestConfig(patch_px=patch_px, count=count)).patches
     every = score_patches(read_detected_map(result), side_px=patch_px)

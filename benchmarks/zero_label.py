@@ -102,9 +102,9 @@ def detector_of(row: Row) -> Detector:
     from semicdvl.ceg.features import build_feature_extractor
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.detection.detectors.vlm_ceg import build_default_detector
-    from semicdvl.vlms.aerial import model
+    from semicdvl.vlms.aerial.build import build_aerial
 
-    vlm, ceg = model.build_aerial(), dict(row.ceg)
+    vlm, ceg = build_aerial(), dict(row.ceg)
     name = ceg.pop("features", None)
     ceg = {"level": "instance", **ceg}
     settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma, **ceg)
@@ -129,9 +129,9 @@ def train_student(case: Case, run: Path) -> Detector:
     from semicdvl.detection.detectors.network import build_network_detector
     from semicdvl.training.self_training import AdaptConfig, adapt_to_pair
     from semicdvl.training.self_training.labels import default_gamma_of
-    from semicdvl.vlms.aerial import model
+    from semicdvl.vlms.aerial.build import build_aerial
 
-    vlm = model.build_aerial()
+    vlm = build_aerial()
     gamma = default_gamma_of(vlm)
     ceg = CEGSettings(gamma=gamma, gamma_segmentation=gamma)
     asked = {"vlm": vlm, "prompts": PROMPT_SETS["buildings"], "ceg": ceg, "console": Console(quiet=True)}

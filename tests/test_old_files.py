@@ -24,7 +24,7 @@ from semicdvl.__main__ import main
 from semicdvl.benchmarking.job_files import build_file_name
 from semicdvl.benchmarking.jobs import RECIPE_MODEL, TrainingJob
 from semicdvl.config import parse_recipe
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial import build
 
 OLD = Path(__file__).parent / "data" / "made_by_0.1"
 WHERE_MADE = "/old/place"
@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     Its weights are others since 0.1, so a store of 0.1 would rightly be answered anew: here the files are at stake.
     """
-    monkeypatch.setattr(model, "hash_file", lambda path: "ff1ed94e9d1f")
+    monkeypatch.setattr(build, "hash_file", lambda path: "ff1ed94e9d1f")
     root = tmp_path / "old"
     shutil.copytree(OLD, root)
     for path in (*root.rglob("*.json"), *root.rglob("*.jsonl")):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from aerial_data import BANEPA_GSD_M, HELD_OUT_TILES, SCENE_GSD_M, Image, is_own_held_out, read_dubai, read_rgb
 from aerial_words import COARSE_NAMES, FIRST_COARSE, UNLABELLED
-from semicdvl.vlms.aerial.model import build_aerial
+from semicdvl.vlms.aerial.build import build_aerial
 
 Sample = tuple[Image, NDArray[np.bool_], NDArray[np.bool_], float]
 DUBAI_GSD_M = 0.8

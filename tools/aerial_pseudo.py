@@ -25,7 +25,8 @@ from aerial_words import (
     SCENES,
     allowed_matrix,
 )  # fmt: skip
-from semicdvl.vlms.aerial.model import NATIVE_GSD_M, AerialVLM, build_aerial, resample_tile
+from semicdvl.vlms.aerial.build import build_aerial
+from semicdvl.vlms.aerial.model import NATIVE_GSD_M, AerialVLM, resample_tile
 from semicdvl.vlms.aerial.net import normalise_image
 
 VIEWS = ((1.0, False), (1.0, True), (1.35, True), (0.7, False))

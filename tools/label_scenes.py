@@ -133,7 +133,7 @@ def draw_more(folders: Folders) -> None:
 def prepare_scenes(folders: Folders) -> None:
     """Cut every scene into segments, and keep what the proposals need."""
     from label_segments import cut_segments, describe_segments, propose_from_scores, read_scene  # PyTorch: slow to load
-    from semicdvl.vlms.aerial.model import build_aerial
+    from semicdvl.vlms.aerial.build import build_aerial
 
     vlm = build_aerial(views=4)
     for place in (folders.labels / "segments", folders.scratch):

@@ -19,7 +19,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import BUILDING_AREA_M2, OTHER_AREA_M2, VLMDetector
 from semicdvl.detection.pipeline import detect_in_memory, write_detection
 from semicdvl.types import DescribedVLM, Segments
-from semicdvl.vlms.aerial.model import CARD
+from semicdvl.vlms.aerial.build import CARD
 
 WORDS = cd.Prompts(("house", "building"), ("road", "grass", "tree", "rubble"))
 GRASS, TREE, HOUSE, RUBBLE = 3, 4, 0, 5

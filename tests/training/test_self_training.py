@@ -35,7 +35,7 @@ from semicdvl.training.self_training.network import build_siam_aerial
 from semicdvl.training.self_training.patches import place_patches
 from semicdvl.training.self_training.run import build_adapt_recipe, build_detect_command
 from semicdvl.types import IGNORE, PairFiles, Segments
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 from semicdvl.vlms.aerial.net import normalise_image
 from semicdvl.vlms.models.fake import FakeVLM
 
@@ -140,7 +140,7 @@ def test_at_the_residual_level_patches_take_the_map_of_the_whole_pair(town: list
 # ------------------------------------------------------------------------------------------------ the network
 def test_the_network_starts_as_the_embedded_model() -> None:
     """Its map of an image is the one whose unit vectors the embedded model compares with words."""
-    vlm, network = model.build_aerial(), build_siam_aerial().eval()
+    vlm, network = build_aerial(), build_siam_aerial().eval()
     image_BCHW = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         seen = vlm.net(normalise_image(image_BCHW))

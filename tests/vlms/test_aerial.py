@@ -16,7 +16,7 @@ from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import VLM
 from semicdvl.vlms.aerial import model
 from semicdvl.vlms.aerial import text as aerial_text
-from semicdvl.vlms.aerial.features import build_aerial_features
+from semicdvl.vlms.aerial.build import WEIGHTS_PATH, build_aerial, build_aerial_features
 from semicdvl.vlms.aerial.inference_net import choose_dtype, fold_words_into_head, make_input
 
 DATA = SHARED / "data"
@@ -26,7 +26,7 @@ PROMPTS = ("house", "building", "road", "grass", "tree", "water")
 
 @pytest.fixture(scope="module")
 def vlm() -> model.AerialVLM:
-    return model.build_aerial(views=1)
+    return build_aerial(views=1)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ contract
 def test_is_a_vlm_with_hash_of_weights(vlm: model.AerialVLM) -> None:
     assert isinstance(vlm, VLM)
-    assert vlm.identity.startswith("aerial-") and vlm.identity != model.build_aerial(views=2).identity
+    assert vlm.identity.startswith("aerial-") and vlm.identity != build_aerial(views=2).identity
 
 
 @pytest.mark.parametrize("size", [(40, 60), (97, 131), (1, 1), (3, 200)])
@@ -81,7 +81,7 @@ def test_known_resolution_is_resampled_to_native(vlm: model.AerialVLM) -> None:
 
 
 def test_views_are_averaged_and_mirrored_back() -> None:
-    one, both = model.build_aerial(views=1), model.build_aerial(views=1)
+    one, both = build_aerial(views=1), build_aerial(views=1)
     both = replace(both, test_time_views=(model.TestTimeView(1.0, False), model.TestTimeView(1.0, True)))
     image = noise(64, 96)
     there, back = (one.segment(np.ascontiguousarray(i), PROMPTS).scores_CHW for i in (image, image[:, ::-1]))
@@ -125,7 +125,7 @@ def test_refuses_odd_resolution(vlm: model.AerialVLM, gsd_m: float) -> None:
 
 # ------------------------------------------------------------------------------------------------ speed
 def test_folding_keeps_the_answers_of_the_trained_network() -> None:
-    exact = model.build_aerial(views=1, dtype="float32")
+    exact = build_aerial(views=1, dtype="float32")
     image_BCHW = make_input(noise(96, 160), like=exact.inference_net)
     with torch.inference_mode():
         trained_BEHW, folded_BEHW = (net(image_BCHW) for net in (exact.net, exact.inference_net))
@@ -146,7 +146,7 @@ def test_words_and_last_layer_are_one_product() -> None:
 
 
 def test_bfloat16_moves_scores_a_little_and_has_a_name_of_its_own() -> None:
-    exact, short = (model.build_aerial(views=1, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    exact, short = (build_aerial(views=1, dtype=dtype) for dtype in ("float32", "bfloat16"))
     image = noise(96, 160)
     difference_CHW = np.abs(exact.segment(image, PROMPTS).scores_CHW - short.segment(image, PROMPTS).scores_CHW)
     assert 0 < difference_CHW.mean() < 0.01
@@ -234,7 +234,7 @@ def test_encoder_gives_the_table_again() -> None:
 
 # ------------------------------------------------------------------------------------------------ files
 def test_weights_are_small_and_named_by_content() -> None:
-    assert model.WEIGHTS_PATH.stat().st_size + aerial_text.WORD_TABLE_PATH.stat().st_size <= 25e6
+    assert WEIGHTS_PATH.stat().st_size + aerial_text.WORD_TABLE_PATH.stat().st_size <= 25e6
 
 
 def test_bad_weights_files(tmp_path: Path) -> None:
@@ -243,22 +243,22 @@ def test_bad_weights_files(tmp_path: Path) -> None:
     text = tmp_path / "text.safetensors"
     text.write_text("no tensors")
     for path, why in (
-        (tmp_path / "none", "no such"),
+        (tmp_path / "none", "No such file"),
         (other, "does not hold"),
         (text, "holds no weights"),
     ):
         with pytest.raises(InputError, match=why):
-            model.build_aerial(weights=path)
+            build_aerial(weights=path)
     with pytest.raises(ConfigError, match="views"):
-        model.build_aerial(views=5)
+        build_aerial(views=5)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
-    tensors, facts = read_tensors(model.WEIGHTS_PATH, remedy="")
+    tensors, facts = read_tensors(WEIGHTS_PATH, remedy="")
     tensors.pop("net.head.weight")
     save_file(tensors, tmp_path / "cut.safetensors", metadata=facts)
     with pytest.raises(InputError, match="don't fit"):
-        model.build_aerial(weights=tmp_path / "cut.safetensors")
+        build_aerial(weights=tmp_path / "cut.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------ tiles

@@ -58,7 +58,7 @@ def test_batch_norms_are_folded(pair: tuple[nn.Module, LiteEncoder]) -> None:
 def test_the_embedded_vlm_needs_no_timm_torchvision_or_compiler() -> None:
     heavy = "[name for name in ('timm', 'torchvision', 'torch._dynamo') if name in sys.modules]"
     code = (
-        "import sys; from semicdvl.vlms.aerial.model import build_aerial; build_aerial(); "
+        "import sys; from semicdvl.vlms.aerial.build import build_aerial; build_aerial(); "
         f"sys.exit(str({heavy}) if {heavy} else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

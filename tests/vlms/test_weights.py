@@ -22,7 +22,7 @@ from tests.support import tiny_vlms as tiny
 
 from semicdvl.errors import ConfigError, InputError, MissingExtraError
 from semicdvl.registry import parse_assignments
-from semicdvl.vlms import create_vlm
+from semicdvl.vlms import create_vlm, devices
 from semicdvl.vlms import weights as vlms_weights
 from semicdvl.vlms.models import clip_dense, clipseg, grounded_sam, sam3
 
@@ -253,9 +253,9 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ------------------------------------------------------------------------------------------------ options
 def test_devices_and_precisions(kept: Path) -> None:
-    assert vlms_weights.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert vlms_weights.pick_dtype("auto", torch.device("cpu")) is torch.float32
-    assert vlms_weights.pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
+    assert devices.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert devices.pick_dtype("auto", torch.device("cpu")) is torch.float32
+    assert devices.pick_dtype("auto", torch.device("cuda")) is torch.bfloat16
     for device in ("cuda:99", "gpu"):
         with pytest.raises(ConfigError, match=f"no device '{device}'"):
             clipseg.build_clipseg(weights=kept, device=device)

@@ -176,7 +176,7 @@ def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> 
         MissingExtraError: the package with the weights is missing.
     """
     if name == AERIAL_ENCODER and weights is None:
-        from semicdvl.vlms.aerial.features import build_aerial_features
+        from semicdvl.vlms.aerial.build import build_aerial_features
 
         return build_aerial_features()
     return build_backbone_extractor(name, weights=weights)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from semicdvl.types import VLM
 
 VLMS: dict[str, str] = {
-    "aerial": "semicdvl.vlms.aerial.model:build_aerial",
+    "aerial": "semicdvl.vlms.aerial.build:build_aerial",
     "sam3": "semicdvl.vlms.models.sam3:build_sam3",
     "grounded_sam": "semicdvl.vlms.models.grounded_sam:build_grounded_sam",
     "owl_sam": "semicdvl.vlms.models.owl_sam:build_owl_sam",

@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel
 
 from semicdvl.atomic_files import hash_file, hash_values
-from semicdvl.errors import ConfigError, InputError, MissingExtraError
+from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.reading.json_files import read_json, read_model
 
 log = logging.getLogger("semicdvl")
@@ -266,38 +266,3 @@ def silence_transformers() -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
-
-
-# ------------------------------------------------------------------------------------------------ device and precision
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def pick_device(device: str) -> torch.device:
-    """Return a torch device; "auto" is the GPU if there is one.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"there is no device '{device}' here ({_summarise_error(error)}). Use auto, cpu, cuda or cuda:0."
-        ) from None
-    return chosen
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the precision that a network computes in; "auto" is bfloat16 on a GPU and float32 elsewhere.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype '{dtype}'. Known: auto, {', '.join(DTYPES)}.")
-    return DTYPES[dtype]

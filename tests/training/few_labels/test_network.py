@@ -39,7 +39,7 @@ from semicdvl.training.evaluate import evaluate_run
 from semicdvl.training.few_labels.network import VLMPriorNet, build_vlm_prior
 from semicdvl.training.few_labels.prior import VLMPrior
 from semicdvl.training.run import train_recipe
-from semicdvl.vlms.aerial import model
+from semicdvl.vlms.aerial.build import build_aerial
 
 PATCH_PX = 96
 GSD_M = 0.5
@@ -63,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def store(data: Path) -> Path:
     """The maps without labels of these pairs."""
-    vlm, root = model.build_aerial(views=VIEWS), data.parent / "store"
+    vlm, root = build_aerial(views=VIEWS), data.parent / "store"
     settings = CEGSettings(level="residual")
     records = list(
         generate_labels(
@@ -104,7 +104,7 @@ def find_change(network: torch.nn.Module, images: list[NDArray[np.uint8]]) -> ND
 
 def test_untrained_it_is_the_detector_without_labels(data: Path) -> None:
     detector = build_default_detector(
-        model.build_aerial(views=VIEWS),
+        build_aerial(views=VIEWS),
         prompts=PROMPT_SETS["buildings"],
         settings=CEGSettings(level=DETECTION_LEVEL),
     )

@@ -75,14 +75,14 @@ class NetworkOptions:
     @cached_property
     def device(self) -> Any:
         """Torch device of all networks."""
-        from semicdvl.vlms.weights import pick_device
+        from semicdvl.vlms.devices import pick_device
 
         return pick_device(str(self.pop("device", "auto")))
 
     @cached_property
     def dtype(self) -> Any:
         """Number format of the networks of transformers."""
-        from semicdvl.vlms.weights import pick_dtype
+        from semicdvl.vlms.devices import pick_dtype
 
         return pick_dtype(str(self.pop("dtype", "auto")), self.device)
 

@@ -169,7 +169,7 @@ def build_vlm_prior(
     Args:
         find: words for what is looked for.
         background: words for everything else.
-        views: test-time views of the VLM, see `vlms.aerial.model.build_aerial`.
+        views: test-time views of the VLM, see `vlms.aerial.build.build_aerial`.
         gsd_m: metres per pixel of the training images; None: unknown. `detect` takes that of its own images.
 
     Raises:

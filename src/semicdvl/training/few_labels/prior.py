@@ -46,7 +46,7 @@ class VLMPrior:
     @cached_property
     def detector(self) -> VLMDetector:
         """The detector."""
-        from semicdvl.vlms.aerial.model import build_aerial
+        from semicdvl.vlms.aerial.build import build_aerial
 
         vlm, settings = build_aerial(views=self.views), CEGSettings(level=DETECTION_LEVEL)
         return build_default_detector(vlm, prompts=self.prompts, settings=settings)

@@ -9,13 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from semicdvl.vlms.aerial.inference_net import crop_features, make_input
-from semicdvl.vlms.aerial.model import (
-    MAX_FEATURE_ENLARGEMENT,
-    NATIVE_GSD_M,
-    RESAMPLING_RANGE,
-    build_aerial,
-    resample_tile,
-)
+from semicdvl.vlms.aerial.model import MAX_FEATURE_ENLARGEMENT, compute_resampling_factor, resample_tile
 from semicdvl.vlms.aerial.net import AerialNet
 
 
@@ -40,13 +34,7 @@ class AerialFeatureExtractor:
     @torch.inference_mode()
     def extract_features(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features DHW of a uint8 RGB image of any size, resampled to the native resolution."""
-        factor = 1.0 if self.gsd_m is None else self.gsd_m / NATIVE_GSD_M
-        scaled_HWC = resample_tile(image_HWC, float(np.clip(factor, RESAMPLING_RANGE[0], MAX_FEATURE_ENLARGEMENT)))
+        factor = compute_resampling_factor(self.gsd_m, most=MAX_FEATURE_ENLARGEMENT)
+        scaled_HWC = resample_tile(image_HWC, factor)
         stages = self.net.encoder(make_input(scaled_HWC, like=self.net))
         return crop_features(stages, (scaled_HWC.shape[0], scaled_HWC.shape[1]))
-
-
-def build_aerial_features() -> AerialFeatureExtractor:
-    """Return the encoder of the shipped weights as a feature extractor."""
-    vlm = build_aerial(views=1)
-    return AerialFeatureExtractor(vlm.features_identity, vlm.inference_net)

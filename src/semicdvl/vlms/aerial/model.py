@@ -18,68 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semicdvl.atomic_files import hash_file
-from semicdvl.errors import ConfigError, InputError
+from semicdvl.errors import ConfigError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
-from semicdvl.reading.regular_files import require_file_or_folder
-from semicdvl.types import DescribedVLM, Segments
-from semicdvl.vlms.aerial.inference_net import (
-    Dtype,
-    WordHead,
-    choose_dtype,
-    crop_features,
-    fold_words_into_head,
-    make_input,
-    prepare_net,
-)
+from semicdvl.types import DescribedVLM, MeasuredRange, Segments
+from semicdvl.vlms.aerial.inference_net import WordHead, crop_features, fold_words_into_head, make_input
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
-from semicdvl.vlms.aerial.text import WordTable, load_word_table
-from semicdvl.vlms.aerial.weights_file import WeightsFacts, load_net_weights, read_weights_file
-from semicdvl.vlms.model_cards import ModelCard
+from semicdvl.vlms.aerial.text import WordTable
 from semicdvl.vlms.validation import check_image, check_prompts
-from semicdvl.vlms.weights import pick_device
 from semicdvl.vlms.words import normalise_word
 
-CARD = ModelCard(
-    description="aerial images of 0.3-1 m, offline, on a CPU",
-    licence="Apache-2.0",
-    size="5 M, 10 MB",
-    needs="nothing",
-    gamma=0.5,
-    measured_on="held-out Dubai tiles, French and xBD footprints (docs/models/aerial-vlm.md)",
-    class_score=0.85,
-    class_reliability=(
-        "on two synthetic cities all of 459 words that are looked for, and 10 of 13 other words "
-        "(docs/models/aerial-vlm.md)"
-    ),
-    measured_words=(
-        "house", "building", "roof", "warehouse", "home", "apartment building", "rooftop", "factory", "shed",
-        "residential building", "industrial building", "road", "street", "pavement", "asphalt", "highway",
-        "parking lot", "runway", "driveway", "sidewalk", "tree", "forest", "woodland", "tree canopy", "woods",
-        "grass", "lawn", "meadow", "golf course", "grassland", "park", "vegetation", "farmland", "crop field",
-        "agricultural field", "plantation", "crops", "field", "bare soil", "soil", "dirt", "bare land", "desert",
-        "bare ground", "ground", "land", "sand", "beach", "sandy ground", "dune", "shrub", "chaparral", "scrub",
-        "bushes", "shrubland", "water", "river", "sea", "lake", "pond", "ocean", "car", "vehicle", "truck",
-        "parked cars", "boat", "ship", "yacht", "airplane", "aircraft", "plane", "jet", "storage tank", "oil tank",
-        "tank", "silo", "tennis court", "sports court", "basketball court",
-    ),
-    missed_words=(
-        "swimming pool", "pool", "sailboat", "canal", "villa", "mobile home", "pasture", "seaplane", "bridge",
-        "solar panel", "snow",
-    ),
-    measured_gsd_m=(0.2, 1.0),
-)  # fmt: skip
-WEIGHTS_PATH = Path(__file__).with_name("aerial.safetensors")
 NATIVE_GSD_M = 0.5
 """Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network;
 an image without one is taken as it is."""
@@ -133,10 +87,10 @@ class EncodedPrompts:
 
 @dataclass(frozen=True)
 class AerialVLM(DescribedVLM):
-    """Segment aerial images by words; `build_aerial` makes it.
+    """Segment aerial images by words; `build.build_aerial` makes it.
 
     Attributes:
-        identity: name, hash of the weights and of the word table, number of views, and the number type unless float32.
+        identity: name, hash of the weights, number of views, and the number type unless it is float32.
         net: the network as it was trained, in evaluation mode.
         inference_net: the same, made fast at inference (`inference_net.prepare_net`).
         table: nouns that need no text encoder.
@@ -151,6 +105,9 @@ class AerialVLM(DescribedVLM):
         features_identity: name of the features that `segment_with_features` gives.
         gamma: score from which predictions are reliable. The paper's 0.8 leaves a tenth to a fifth of the pixels with a
             label here, 0.5 about a third, as the paper has with its VLM at 0.8.
+        measured: words and pixel sizes on which its quality was measured.
+        class_score: mean score from which the class of a changed object is named.
+        class_reliability: how often the classes that are named then are right.
     """
 
     identity: str
@@ -166,10 +123,10 @@ class AerialVLM(DescribedVLM):
     test_time_views: tuple[TestTimeView, ...]
     device: torch.device
     features_identity: str
-    gamma: float = CARD.gamma
-    measured = CARD.measured
-    class_score = CARD.class_score
-    class_reliability = CARD.class_reliability
+    gamma: float
+    measured: MeasuredRange
+    class_score: float | None
+    class_reliability: str
     words_are_independent = True
 
     def check_words(self, words: Sequence[str]) -> None:
@@ -211,7 +168,7 @@ class AerialVLM(DescribedVLM):
         """
         check_image(image_HWC, vlm="aerial")
         encoded = self.encode_prompts(prompts)
-        factor = _resampling_factor(gsd_m)
+        factor = compute_resampling_factor(gsd_m)
         height, width = image_HWC.shape[:2]
         tiling = plan_even_tiles(height, width, tile_px=round(TILE_PX / factor), overlap_px=round(OVERLAP_PX / factor))
         mean = WeightedMean(tiling, map_count=len(encoded.words), ramp_px=OVERLAP_PX / factor)
@@ -231,21 +188,16 @@ class AerialVLM(DescribedVLM):
         vectors_NE = project_embeddings(
             self.table.embed_words(words), mean_D=self.mean_D, projection_DE=self.projection_DE
         )
-        competition_NK = self._competition_weights(words, vectors_NE).to(self.device)
-        with torch.inference_mode():
-            head = fold_words_into_head(self.net.head, torch.cat([vectors_NE.to(self.device), self.anchors_KE]))
-        return EncodedPrompts(words, head, competition_NK)
-
-    def _competition_weights(self, words: Sequence[str], vectors_NE: Tensor) -> Tensor:
-        """Return the weight of each concept against each word: all but its own compete, or all but similar ones."""
         near, same = COMPETITION_COSINE_RANGE
         competition_NK = ((same - vectors_NE @ self.anchors_KE.T) / (same - near)).clamp(0, 1)
         for row, word in enumerate(words):
             own = [index for index, trained in enumerate(self.concepts.values()) if word in trained]
-            if own:
+            if own:  # a trained word: all concepts but its own compete, however similar they are
                 competition_NK[row] = 1.0
                 competition_NK[row, own] = 0.0
-        return competition_NK
+        with torch.inference_mode():
+            head = fold_words_into_head(self.net.head, torch.cat([vectors_NE.to(self.device), self.anchors_KE]))
+        return EncodedPrompts(words, head, competition_NK.to(self.device))
 
     def _score_tile(
         self, tile_HWC: NDArray[np.uint8], encoded: EncodedPrompts, *, factor: float
@@ -319,72 +271,6 @@ def _enlarge(
     return full_HWN[: shape_hw[0], : shape_hw[1]]
 
 
-def build_aerial(
-    *, weights: Path | str | None = None, device: str = "cpu", views: int = 3, dtype: str = "auto"
-) -> AerialVLM:
-    """Load the embedded model.
-
-    Args:
-        weights: a `.safetensors` file written by `tools/train_aerial_vlm.py`; None for the shipped one.
-        device: torch device; "auto" is the GPU if there is one.
-        views: number of test-time views that are averaged: 1 (fastest), 2, 3, or 4 (3 and the plain view mirrored,
-            which finds the same).
-        dtype: number type of the network: "float32", "bfloat16", or "auto": bfloat16 on processors that multiply in it.
-
-    Raises:
-        ConfigError: `views` or `dtype` is none of these, or there is no such device.
-        InputError: the file is missing, unreadable, or holds something else.
-    """
-    if views not in TEST_TIME_VIEWS:
-        raise ConfigError(f"views must be one of {', '.join(map(str, TEST_TIME_VIEWS))}, got {views}.")
-    path, target = WEIGHTS_PATH if weights is None else Path(weights), pick_device(device)
-    require_file_or_folder(path, remedy="Give the weights of this network")
-    chosen, changed_ns = choose_dtype(dtype, target), path.stat().st_mtime_ns if path.is_file() else 0
-    net, inference_net, tensors, facts = _load_networks(path, changed_ns, target, chosen)
-    table = load_word_table()
-    mean_D, projection_DE = tensors["words.mean_D"], tensors["words.projection_DE"]
-    concepts = facts.concepts
-    dimensions = table.embeddings_ND.shape[1]
-    if mean_D.shape != (dimensions,) or projection_DE.shape != (dimensions, net.head.out_channels):
-        raise InputError(path, "its projection of words has another size", "Give weights of this network")
-    anchors = [
-        project_embeddings(table.embed_words(words), mean_D=mean_D, projection_DE=projection_DE).mean(0)
-        for words in concepts.values()
-    ]
-    name, suffix = f"aerial-{hash_file(path)[:12]}", "" if chosen == "float32" else f"-{chosen}"
-    return AerialVLM(
-        identity=f"{name}-{views}{suffix}",
-        net=net,
-        inference_net=inference_net,
-        table=table,
-        mean_D=mean_D,
-        projection_DE=projection_DE,
-        concepts=concepts,
-        anchors_KE=F.normalize(torch.stack(anchors), dim=1).to(target),
-        slope=facts.slope,
-        bias=facts.bias,
-        test_time_views=TEST_TIME_VIEWS[views],
-        device=target,
-        features_identity=f"{name}-1{suffix}-encoder",
-    )
-
-
-@lru_cache(maxsize=1)
-def _load_networks(
-    path: Path, changed_ns: int, target: torch.device, dtype: Dtype
-) -> tuple[AerialNet, AerialNet, dict[str, Tensor], WeightsFacts]:
-    """Return the network of a weights file as it was trained and for inference, its further tensors, and its facts.
-
-    The VLM and the feature extractor of a detection are built one after the other, of the same file.
-    """
-    del changed_ns  # tells whether the file is the same
-    tensors, facts = read_weights_file(path)
-    net = AerialNet(backbone=facts.backbone)
-    load_net_weights(net, tensors, path)
-    net = net.eval().to(memory_format=torch.channels_last).to(target)
-    return net, prepare_net(net, dtype=dtype), tensors, facts
-
-
 def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool = False) -> NDArray[np.uint8]:
     """Resample a tile by a factor (cubic where it grows, averaged where it shrinks) and mirror it on request."""
     size = max(1, round(tile_HWC.shape[1] * factor)), max(1, round(tile_HWC.shape[0] * factor))
@@ -394,10 +280,18 @@ def resample_tile(tile_HWC: NDArray[np.uint8], factor: float, *, mirrored: bool 
     return np.ascontiguousarray(tile_HWC[:, ::-1] if mirrored else tile_HWC)
 
 
-def _resampling_factor(gsd_m: float | None) -> float:
-    """Return the factor that resamples an image to the native resolution."""
+def compute_resampling_factor(gsd_m: float | None, *, most: float = RESAMPLING_RANGE[1]) -> float:
+    """Return the factor that resamples an image to the native resolution.
+
+    Args:
+        gsd_m: metres per pixel of the image; None: the native 0.5 m is assumed.
+        most: largest factor.
+
+    Raises:
+        ConfigError: `gsd_m` is not positive.
+    """
     if gsd_m is None:
         return 1.0
     if not (np.isfinite(gsd_m) and gsd_m > 0):
         raise ConfigError(f"gsd_m must be metres per pixel, greater than 0, or None if unknown; got {gsd_m}.")
-    return float(np.clip(gsd_m / NATIVE_GSD_M, *RESAMPLING_RANGE))
+    return float(np.clip(gsd_m / NATIVE_GSD_M, RESAMPLING_RANGE[0], most))

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from semicdvl.errors import ConfigError
 from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.devices import pick_device, pick_dtype
 from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, resize_maps
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.models import clip_file
@@ -213,8 +214,8 @@ def build_clip_dense(
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
     for template in templates:
         check_template(template)
-    where = vlms_weights.pick_device(device)
-    kind = vlms_weights.pick_dtype(dtype, where)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
     vlms_weights.require_transformers("clip_dense")
     parts = clip_file.load_clip(weights, device=where, dtype=kind)
     adapter = ClipDense(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.devices import pick_device, pick_dtype
 from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, resize_maps, to_pil_images
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.validation import check_template
@@ -105,8 +106,8 @@ def build_clipseg(
         MissingExtraError: `transformers` is not installed.
     """
     check_template(template)
-    where = vlms_weights.pick_device(device)
-    kind = vlms_weights.pick_dtype(dtype, where)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
     found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
     from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
 from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.devices import pick_device, pick_dtype
 from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, to_pil_images
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.models import sam2_boxes
@@ -143,8 +144,8 @@ def build_grounded_sam(
         InputError: the weights are missing, damaged or another model's.
         MissingExtraError: `transformers` is not installed.
     """
-    where = vlms_weights.pick_device(device)
-    kind = vlms_weights.pick_dtype(dtype, where)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
     found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
     masks, sam_hash = sam2_boxes.load_box_segmenter(sam, vlm="grounded_sam", device=where, dtype=kind)
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor

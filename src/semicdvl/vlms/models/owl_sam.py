@@ -21,6 +21,7 @@ from torch import Tensor
 
 from semicdvl.types import Instance
 from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.devices import pick_device, pick_dtype
 from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, to_pil_images
 from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.models import sam2_boxes
@@ -114,8 +115,8 @@ def build_owl_sam(
         MissingExtraError: `transformers` is not installed.
     """
     check_template(template)
-    where = vlms_weights.pick_device(device)
-    kind = vlms_weights.pick_dtype(dtype, where)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
     found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
     masks, sam_hash = sam2_boxes.load_box_segmenter(sam, vlm="owl_sam", device=where, dtype=kind)
     from transformers import Owlv2ForObjectDetection, Owlv2Processor

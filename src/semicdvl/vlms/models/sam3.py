@@ -27,6 +27,7 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.types import Instance
 from semicdvl.vlms import weights as vlms_weights
+from semicdvl.vlms.devices import pick_device, pick_dtype
 from semicdvl.vlms.huggingface import HuggingFaceVLM, build_identity, masks_to_instances, resize_maps, to_pil_images
 from semicdvl.vlms.model_cards import ModelCard
 
@@ -162,8 +163,8 @@ def build_sam3(
     """
     if maps not in MAP_SOURCES:
         raise ConfigError(f"SAM 3 has no maps '{maps}'. Known: {', '.join(MAP_SOURCES)}.")
-    where = vlms_weights.pick_device(device)
-    kind = vlms_weights.pick_dtype(dtype, where)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
     found = vlms_weights.find_weights(weights, WEIGHTS_SPEC)
     from transformers import Sam3Model, Sam3Processor
 
