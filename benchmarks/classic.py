@@ -113,7 +113,7 @@ def detect_pair(case: Case, detector: Detector) -> tuple[np.ndarray, np.ndarray]
     """Return change and score of a whole pair, by the same steps as `semicdvl detect` without its files."""
     from semicdvl.detection.tiles.score_store import ScoreStore
     from semicdvl.detection.tiles.tile_runner import PairTileReader, run_tiles
-    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.io.open_pair import open_pair
     from semicdvl.raster.tiling import plan_tiles
 
     gsd_m = GSD_M[case.data]

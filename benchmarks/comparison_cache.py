@@ -19,7 +19,7 @@ from semicdvl.ceg.features import FeatureExtractor, scale_extractor
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.labels.files import read_mask
 from semicdvl.data.readers import folder
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
 from semicdvl.types import VLM, Segments

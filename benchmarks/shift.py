@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.shift import Shift
 

@@ -144,7 +144,7 @@ def open_pair_for(row: Row, case: Case) -> RasterPair:
     """Open a pair as `detect` does with the options of a row."""
     from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.pair_check.check import open_checked_pair
-    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.io.open_pair import open_pair
 
     if row.align:
         config = DetectionConfig(normalise=row.normalise, align=True)

@@ -24,7 +24,7 @@ from semicdvl.atomic_files import write_atomically
 from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.contract import drop_train_heads
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.json_files import describe_fault, read_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors

@@ -18,7 +18,7 @@ from semicdvl.data.labels.files import read_mask
 from semicdvl.data.pair_checks import check_all_pair_files, check_pair_files
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import ConfigError, DataError, InputError
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.types import IGNORE, PairFiles
 
 

@@ -26,7 +26,7 @@ from semicdvl.errors import InputError
 from semicdvl.evaluation.map_vs_truth import read_truth
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.types import IGNORE, PairFiles
 
 HEIGHT, WIDTH = 60, 80

@@ -9,7 +9,7 @@ from tests.support.synthetic_rasters import MOSAIC_CHW, at, png, tif, write_tile
 
 from semicdvl.detection.fingerprint import fingerprint_input, fingerprint_pair
 from semicdvl.raster.io.inputs import resolve_input
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def entry(path: Path) -> dict[str, object]:

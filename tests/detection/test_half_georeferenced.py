@@ -15,7 +15,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import check_image_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 HALF_METRE = Affine(0.5, 0, 366676, 0, -0.5, 4104256)
 SETTINGS = replace(TILES, polygons=("geojson",))

@@ -19,7 +19,7 @@ from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import CheckedPair, measure_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.score_store import ScoreStore
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.types import IGNORE
 
 

@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 from semicdvl.data.image_files import open_image_raster
 from semicdvl.errors import InputError, SemicdvlError
 from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.vector.reading import find_vector_kind, list_layers, read_layer
 
 SIDE = 48

@@ -17,7 +17,7 @@ import semicdvl as cd
 from semicdvl.data.image_files import open_image_raster
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 HEIGHT, WIDTH = 400, 600
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.io.pair_reader import open_pair
-from semicdvl.raster.radiometric_normalisation import MIN_BLOCKS, OverviewSample, fit_radiometric_match
+from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.raster.radiometric_normalisation import MIN_BLOCKS, fit_radiometric_match
+from semicdvl.raster.stored_values import OverviewSample
 
 
 def sample(data_CHW: np.ndarray, valid_HW: np.ndarray | None = None) -> OverviewSample:

@@ -200,14 +200,14 @@ def _read_table(scene: Path) -> Any:
 
 
 def _open_rasters(scene: Path) -> Any:
-    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.io.open_pair import open_pair
 
     with open_pair(scene / "before.tif", scene / "after.tif") as pair:
         return pair.read(0, 0, 64, 64)
 
 
 def _open_vrt(scene: Path) -> Any:
-    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.io.open_pair import open_pair
 
     with open_pair(scene / "before.tif", scene / "mosaic.vrt") as pair:
         return pair.read(0, 0, 64, 64)

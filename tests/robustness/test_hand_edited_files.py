@@ -24,7 +24,7 @@ from semicdvl.data.split_file import SPLIT_FORMAT, read_split, write_split
 from semicdvl.detection import pipeline
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
 from semicdvl.errors import DataError, InputError, OutputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.vector.reading import read_layer
 from semicdvl.types import PairFiles, Split
 

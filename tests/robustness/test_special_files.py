@@ -24,7 +24,7 @@ from semicdvl.detection.batch.pairs_table import read_pairs
 from semicdvl.errors import SemicdvlError
 from semicdvl.evaluation.map_vs_truth import read_detected_map, read_truth
 from semicdvl.official import read_tensors_safely
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.reading.array_files import read_npy, read_npz
 from semicdvl.reading.json_files import read_json
 from semicdvl.reading.tensor_files import read_tensors

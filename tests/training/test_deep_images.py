@@ -22,7 +22,7 @@ from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.readers import folder
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.review.labels.sources import FolderPatches
 from semicdvl.training.run import train_recipe
 from semicdvl.types import Split

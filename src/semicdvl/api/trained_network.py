@@ -13,7 +13,7 @@ from semicdvl.detection.detectors.date_classes import DateClasses
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.heads import read_heads
 from semicdvl.models.common.images import normalise_image
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.types import ChangeMap, InputBands, Outputs
 
 if TYPE_CHECKING:

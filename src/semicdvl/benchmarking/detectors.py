@@ -139,7 +139,7 @@ def _detect_pair(
     """Return change map and label of a pair, by the steps of `semicdvl detect`."""
     from semicdvl.detection.tiles.score_store import ScoreStore
     from semicdvl.detection.tiles.tile_runner import PairTileReader, run_tiles
-    from semicdvl.raster.io.pair_reader import open_pair
+    from semicdvl.raster.io.open_pair import open_pair
     from semicdvl.raster.tiling import plan_tiles
 
     arrays = read_pair(pair, cache=cache)

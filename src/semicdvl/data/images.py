@@ -33,11 +33,10 @@ from semicdvl.data.image_files import (
 from semicdvl.data.labels.files import read_classes, read_mask
 from semicdvl.data.labels.masks import read_palette
 from semicdvl.errors import InputError
-from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import BandScaling, Stretch
 from semicdvl.types import ClassLegend, InputBands
 
 MAX_RGB_BANDS = 4

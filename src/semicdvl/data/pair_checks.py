@@ -30,7 +30,7 @@ from semicdvl.errors import DataError, InputError
 from semicdvl.raster.grid import drop_height
 from semicdvl.raster.io.pair_stretch import measure_stretch
 from semicdvl.raster.io.views.sentinel_values import find_sentinels
-from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
+from semicdvl.raster.stored_values import OverviewSample, Stretch
 from semicdvl.reading.json_files import shorten
 from semicdvl.types import IGNORE, InputBands, PairFiles
 

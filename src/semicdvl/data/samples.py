@@ -24,7 +24,7 @@ from semicdvl.data.image_files import UInt8Array
 from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import PairArrays, read_class_maps, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.types import (
     IGNORE,
     ClassTargets,

@@ -23,7 +23,8 @@ from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name, network_access, resolve_input
 from semicdvl.raster.io.open_dataset import list_files
-from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair
+from semicdvl.raster.io.open_pair import GRID_CHOICES
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import TILE_PLACEMENT
 from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.types import Detector

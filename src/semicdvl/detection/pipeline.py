@@ -61,7 +61,7 @@ def detect_in_memory(
 
     Args:
         before: date 1: a file, a folder, an address, several files (`raster.io.inputs.resolve_input`), or an array.
-        after: date 2; see `raster.io.pair_reader.open_pair` for what happens when the grids differ.
+        after: date 2; see `raster.io.open_pair.open_pair` for what happens when the grids differ.
         detector: finds the change.
         config: the settings; None: the defaults.
         progress: where progress is shown; standard error unless given.
@@ -115,7 +115,7 @@ def write_detection(
 
     Args:
         before: date 1: a file, a folder, an address, or several files (`raster.io.inputs.resolve_input`).
-        after: date 2; see `raster.io.pair_reader.open_pair` for what happens when the grids differ.
+        after: date 2; see `raster.io.open_pair.open_pair` for what happens when the grids differ.
         out: the folder. An earlier result in it is replaced.
         detector: finds the change.
         config: the settings; None: the defaults.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.errors import ConfigError
 from semicdvl.raster.io.pair_stretch import parse_stretch
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semicdvl.raster.stored_values import OverviewSample, Stretch
+
 BLOCK_SIZE = 4
 KEPT_FRAC = 0.6
 """Up to 40 % of the ground may have changed."""
@@ -22,61 +24,6 @@ MAX_TRIM_ITERATIONS = 30
 MIN_BLOCKS = 64
 MIN_CORRELATION = 0.3
 """Of the kept blocks; below it the images are too different for a linear relation to mean anything."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A linear map of data values to grey values 0-255, per band.
-
-    Attributes:
-        low_C, high_C: the data values of each band that become 0 and 255; the low one is the larger one where brighter
-            ground has smaller values.
-    """
-
-    low_C: NDArray[np.float64]
-    high_C: NDArray[np.float64]
-
-    def __call__(self, data_CHW: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return the data as uint8; values beyond the limits are clipped, NaN becomes 0."""
-        scale_C = 255.0 / self._range_C
-        scaled_CHW = (data_CHW - self.low_C[:, None, None]) * scale_C[:, None, None]
-        image_CHW: NDArray[np.uint8] = np.nan_to_num(np.clip(np.rint(scaled_CHW), 0, 255), nan=0.0).astype(np.uint8)
-        return image_CHW
-
-    @property
-    def _range_C(self) -> NDArray[np.float64]:
-        """The range of each band, never 0."""
-        range_C = self.high_C - self.low_C
-        return np.where(np.abs(range_C) < 1e-12, 1e-12, range_C)
-
-    def format_limits(self) -> str:
-        """Return the limits of every band: `200-3000 210-2900 190-3100`."""
-        return " ".join(f"{low:.4g}-{high:.4g}" for low, high in zip(self.low_C, self.high_C, strict=True))
-
-    def scale(self, data_CHW: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the data as grey values from 0 to 255 that are not rounded."""
-        scaled_CHW = 255.0 * (data_CHW - self.low_C[:, None, None]) / self._range_C[:, None, None]
-        return np.asarray(np.clip(scaled_CHW, 0, 255))
-
-
-@dataclass(frozen=True)
-class OverviewSample:
-    """A decimated read of a whole image.
-
-    Attributes:
-        data_CHW: values of the bands.
-        valid_HW: where the file has data.
-        black_HW: where a black border lies that no tag declares as no-data.
-    """
-
-    data_CHW: NDArray[Any]
-    valid_HW: NDArray[np.bool_]
-    black_HW: NDArray[np.bool_]
-
-    @property
-    def usable_HW(self) -> NDArray[np.bool_]:
-        """Where there is data and no black border."""
-        return self.valid_HW & ~self.black_HW
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import is_local_name, resolve_input
 from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.io.pair_reader import GRID_CHOICES, RasterPair, open_pair
+from semicdvl.raster.io.open_pair import GRID_CHOICES, open_pair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.warp import Alignment
 from semicdvl.review.folder import RunFacts, ServedPair
 from semicdvl.review.settings import ServeConfig

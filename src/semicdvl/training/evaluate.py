@@ -24,7 +24,7 @@ from semicdvl.metrics.change import ConfusionCounts, divide_counts
 from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.metrics.transition_objects import TransitionObjectCounts, count_transition_objects
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group

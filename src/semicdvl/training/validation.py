@@ -25,7 +25,7 @@ from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.quality import read_answered_pair
 from semicdvl.pseudo_labels.store import PseudoLabelStore
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network

@@ -24,7 +24,7 @@ from semicdvl.detection.pair_check.results import PairCheck
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.generate import CEGSettings
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.vlms.models.fake import FakeVLM
 
 UTM = rasterio.CRS.from_epsg(32615)

@@ -29,7 +29,7 @@ from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import TileJob, detect_tile, run_tiles
 from semicdvl.errors import ConfigError, DataError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import IGNORE, Instance, Segments
 from semicdvl.vlms.instance_stitching import decode_mask

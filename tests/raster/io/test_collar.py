@@ -11,7 +11,7 @@ from tests.support.synthetic_rasters import at, tif
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import check_image_pair
 from semicdvl.detection.pipeline import write_detection
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 SIDE = 240
 

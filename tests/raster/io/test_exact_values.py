@@ -7,7 +7,7 @@ import pytest
 import rasterio
 from tests.support.synthetic_rasters import at, tif
 
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 BANDS = (3, 2, 1, 5)
 

@@ -8,7 +8,7 @@ from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.image_reader import read_valid_mask
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def test_16_bit_gets_one_stretch_for_all_windows(tmp_path):

@@ -13,7 +13,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.io import inputs
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 # ------------------------------------------------------------------------------------------------ names

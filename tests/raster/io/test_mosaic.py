@@ -9,7 +9,7 @@ from tests.support.synthetic_rasters import MOSAIC_CHW, UTM, at, city, png, same
 from semicdvl.errors import InputError
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.open_image import open_image_reader
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def read_whole(reader: ImageReader) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.raster.io import nodata_border
 from semicdvl.raster.io.nodata_border import BORDER_STRIP_ROWS, BlackBorder, _pack_mask, find_black_border
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def test_black_regions_that_are_no_border_stay_valid(tmp_path):

@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def refused(before: Path, after: Path) -> InputError:

@@ -6,7 +6,7 @@ from PIL import Image
 from tests.support.synthetic_rasters import at, city, png, same_pixels, tif
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def test_bands_are_selected(tmp_path):

@@ -11,7 +11,7 @@ from affine import Affine
 from PIL import Image
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 BACK = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
 """EXIF orientation -> number of Pillow's transposition that undoes it."""

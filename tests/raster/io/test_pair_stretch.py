@@ -9,7 +9,7 @@ from tests.support.command import command
 from tests.support.synthetic_rasters import at, city, same_pixels, tif
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 CLOUD = np.s_[:, 10:28, 20:70]  # 3 % of the image
 GROUND = np.s_[50:, :, :]

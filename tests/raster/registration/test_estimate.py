@@ -15,7 +15,8 @@ from scipy import ndimage
 from tests.support.synthetic_town import paint, photograph
 
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration import estimate
 from semicdvl.raster.registration.estimate import MAX_WINDOWS, measure_shift
 from semicdvl.raster.registration.shift import Shift

@@ -44,7 +44,8 @@ from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reading.json_files import read_model
 from semicdvl.reading.regular_files import resolve_links
 
@@ -74,7 +75,7 @@ def prepare_patches(
 
     Args:
         before: image of date 1.
-        after: image of date 2; on another grid it is resampled, see `raster.io.pair_reader.open_pair`.
+        after: image of date 2; on another grid it is resampled, see `raster.io.open_pair.open_pair`.
         out: folder to write.
         labels: polygons of what changed, in any CRS.
         labelled_area: polygons of the ground on which all change is in `labels`; None: all of it.

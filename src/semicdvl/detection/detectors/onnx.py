@@ -20,7 +20,7 @@ from semicdvl.detection.detectors.date_classes import DateClasses, DecidingHeads
 from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector, check_deciding_heads
 from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
 from semicdvl.raster.io.pair_stretch import format_stretch
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.json_files import describe_fault, parse_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import InputBands

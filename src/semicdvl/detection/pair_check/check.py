@@ -27,8 +27,9 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.open_dataset import read_grid
+from semicdvl.raster.io.open_pair import align_pair, open_pair
 from semicdvl.raster.io.pair_notes import describe_unrelated_datums
-from semicdvl.raster.io.pair_reader import RasterPair, open_pair
+from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
 from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, Shift
@@ -171,7 +172,7 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
         alignment = check.shift.to_alignment(pair) if config.align else None
         if alignment is None:
             return CheckedPair(pair, check)
-        aligned = pair.align(alignment)
+        aligned = align_pair(pair, alignment)
         remaining = measure_shift(aligned)
     except BaseException:
         pair.close()

@@ -20,14 +20,13 @@ from rasterio.windows import Window
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, avoid_antimeridian, find_pixel_offset, move_to_longitudes_of
-from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.collar import LOSSY_COMPRESSIONS, LOSSY_DILATION_PX, MIN_COLLAR_PX, Collar, find_collars
 from semicdvl.raster.io.inputs import ResolvedInput, network_access
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
 from semicdvl.raster.io.pair_stretch import measure_stretch
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
-from semicdvl.raster.radiometric_normalisation import OverviewSample, Stretch
+from semicdvl.raster.stored_values import BandScaling, OverviewSample, Stretch
 from semicdvl.raster.warp import DisplacementField, find_source_window, warp_window
 
 MAX_SAMPLE_PX = 1024
@@ -58,7 +57,7 @@ class ImageReader:
         displacement: by how much pixels are moved when they are read; None: not at all.
         collar: which collars without a no-data tag are looked for: one of `collar.COLLAR_CHOICES`.
         collars: those that `prepare` found.
-        mosaic_views: what must be closed after the dataset: the warped views of a mosaic's files, and what it views.
+        views: closes what the dataset is a view of: files that are turned or retagged, and those of a mosaic.
         notes: what a reader of the result should know about how the file was understood.
         scaling: what the tags of the file say of its stored values; None: nothing.
         never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
@@ -80,7 +79,7 @@ class ImageReader:
     border: BlackBorder = dataclass_field(default_factory=lambda: BlackBorder(0, 0))
     cached_sample: OverviewSample | None = None
     displacement: DisplacementField | None = None
-    mosaic_views: ExitStack | None = None
+    views: ExitStack | None = None
     notes: tuple[str, ...] = ()
     collar: str = "auto"
     collars: tuple[Collar, ...] = ()
@@ -126,7 +125,7 @@ class ImageReader:
             grid=self.file_grid,
             file_grid=self.file_grid,
             files=self.files,
-            mosaic_views=self.mosaic_views,
+            views=self.views,
             notes=self.notes,
             collar=self.collar,
             scaling=self.scaling,
@@ -363,8 +362,8 @@ class ImageReader:
         self.dataset.close()
         if self.warped:
             file_dataset.close()
-        if self.mosaic_views is not None:
-            self.mosaic_views.close()
+        if self.views is not None:
+            self.views.close()
 
     def close_view(self) -> None:
         """Close the warped view only; the file stays open for other readers of it."""

@@ -26,7 +26,6 @@ from rasterio.vrt import WarpedVRT
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid, find_covering_window, find_pixel_offset
-from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.inputs import ResolvedInput, is_local_name
 from semicdvl.raster.io.open_dataset import (
     describe_root_cause,
@@ -39,6 +38,7 @@ from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import require_north_up
 from semicdvl.raster.overview_files import NO_OVERVIEWS
+from semicdvl.raster.stored_values import BandScaling
 
 MAX_MOSAIC_PX = 2**31 - 1
 """GDAL's limit for the side of a raster."""

@@ -10,13 +10,13 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.band_scaling import BandScaling
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput, ResolvedInput, network_access, resolve_input
 from semicdvl.raster.io.mosaic import OpenedImage, open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, note_unused_overviews, open_dataset, read_grid
 from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import open_upright_view
+from semicdvl.raster.stored_values import BandScaling
 
 
 def open_image_reader(
@@ -52,7 +52,7 @@ def open_image_reader(
                 grid,
                 file_grid=grid,
                 files=opened.files,
-                mosaic_views=views.pop_all(),
+                views=views.pop_all(),
                 notes=(*opened.notes, *([upright.note] if upright.note else [])),
                 collar=collar,
                 scaling=BandScaling.read(opened.dataset, selected),

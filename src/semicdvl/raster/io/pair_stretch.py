@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.io.band_scaling import BandScaling
-from semicdvl.raster.radiometric_normalisation import OverviewSample, RadiometricMatch, Stretch, fit_radiometric_match
+from semicdvl.raster.radiometric_normalisation import RadiometricMatch, fit_radiometric_match
+from semicdvl.raster.stored_values import BandScaling, OverviewSample, Stretch
 
 STRETCH_CHOICES = ("auto", "each")
 """One stretch for both dates where their values are comparable, or one for each; or LOW,HIGH in data values."""

@@ -24,7 +24,7 @@ from semicdvl.data.readers.folder import LABEL_FOLDERS, read_folder
 from semicdvl.errors import DataError, InputError
 from semicdvl.evaluation.active_learning.select import SuggestConfig, suggest_patches
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.radiometric_normalisation import Stretch
+from semicdvl.raster.stored_values import Stretch
 from semicdvl.raster.vector.reading import read_layer
 from semicdvl.review.session import PairSession
 from semicdvl.types import PairFiles

@@ -11,7 +11,7 @@ from tests.support.command import command
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.errors import ConfigError, InputError
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.views.alpha_band import choose_alpha_band
 
 CORNER = at(0, 90)

@@ -6,7 +6,7 @@ import rasterio
 from PIL import Image
 from tests.support.synthetic_rasters import at, city, same_pixels, tif
 
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 
 def write_palette(path, numbers_HW, colours, *, place=None, nodata=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.support.synthetic_rasters import at, city, tif
 
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.views.sentinel_values import find_sentinels
 
 HOLE = np.s_[20:40, 30:70]

@@ -14,7 +14,7 @@ from tests.support.synthetic_rasters import UTM, same_pixels, tif
 
 from semicdvl.detection.pair_check.check import check_image_pair
 from semicdvl.detection.pipeline import write_detection
-from semicdvl.raster.io.pair_reader import open_pair
+from semicdvl.raster.io.open_pair import open_pair
 
 GRID = Affine(0.5, 0, 366676, 0, -0.5, 4104256)
 BEFORE, AFTER = (image.transpose(2, 0, 1) for image in pair_of_images())

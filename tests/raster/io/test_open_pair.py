@@ -13,7 +13,8 @@ from tests.support.synthetic_rasters import UTM, at, city, png, same_pixels, tif
 
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import find_utm_crs
-from semicdvl.raster.io.pair_reader import PairWindow, open_pair
+from semicdvl.raster.io.open_pair import align_pair, open_pair
+from semicdvl.raster.io.pair_reader import PairWindow
 from semicdvl.raster.warp import Alignment
 
 REAL = SHARED / "data"
@@ -302,19 +303,19 @@ def test_aligned_pair_is_that_of_opening_again_and_shares_the_files(tmp_path, gr
         expected, notes, extent = again.read(0, 0, *again.shape_hw), again.notes, again.grid
     with open_pair(*files, grid=grid, normalise="match") as pair:
         before = pair.read(0, 0, *pair.shape_hw)
-        aligned = pair.align(alignment)
+        aligned = align_pair(pair, alignment)
         assert aligned.after.file_dataset is pair.after.file_dataset
         assert same_windows(aligned.read(0, 0, *aligned.shape_hw), expected)
         assert (aligned.notes, aligned.grid, aligned.alignment) == (notes, extent, alignment)
         aligned.close_views()
         assert same_windows(pair.read(0, 0, *pair.shape_hw), before), "the pair itself is unchanged"
-        aligned = pair.align(alignment)
+        aligned = align_pair(pair, alignment)
         pair.close_views()
         assert same_windows(aligned.read(0, 0, *aligned.shape_hw), expected)
 
 
 def test_closing_an_aligned_pair_closes_the_files(tmp_path):
     pair = open_pair(*deep_pair(tmp_path))
-    aligned = pair.align(Alignment(1.5, 0.5))
+    aligned = align_pair(pair, Alignment(1.5, 0.5))
     aligned.close()
     assert aligned.before.file_dataset.closed and aligned.after.file_dataset.closed
