@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from semicdvl.detection.detectors.onnx_export import OnnxExport
     from semicdvl.detection.inputs import ArrayImage
     from semicdvl.detection.pair_check.results import PairCheck
-    from semicdvl.detection.results import DetectionResult, SavedDetection
+    from semicdvl.detection.results import DetectionResult
+    from semicdvl.detection.run_record import SavedDetection
     from semicdvl.errors import (
         CheckpointError,
         ConfigError,
@@ -223,7 +224,8 @@ _EXPORTS = {
     "semicdvl.detection.detectors.onnx_export": ("OnnxExport",),
     "semicdvl.detection.inputs": ("ArrayImage",),
     "semicdvl.detection.pair_check.results": ("PairCheck",),
-    "semicdvl.detection.results": ("DetectionResult", "SavedDetection"),
+    "semicdvl.detection.results": ("DetectionResult",),
+    "semicdvl.detection.run_record": ("SavedDetection",),
     "semicdvl.errors": (
         "CheckpointError",
         "ConfigError",

@@ -14,7 +14,7 @@ from tests.support.tiny_training import HOUSE_PROMPTS, ColourVLM, build_tiny_rec
 
 import semicdvl as cd
 from semicdvl.errors import CheckpointError, InputError
-from semicdvl.reading.file_stamps import FileStamps
+from semicdvl.reading.regular_files import FileStamps
 from semicdvl.training import run, validation
 from semicdvl.training.run import train_recipe
 from semicdvl.training.self_training import run as adapting

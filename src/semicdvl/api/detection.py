@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from semicdvl.detection.batch.outcomes import BatchResult
     from semicdvl.detection.config import DetectionConfig
     from semicdvl.detection.pair_check.results import PairCheck
-    from semicdvl.detection.results import DetectionResult, SavedDetection
+    from semicdvl.detection.results import DetectionResult
+    from semicdvl.detection.run_record import SavedDetection
     from semicdvl.detection.tiles.tile_runner import TileExecutor
     from semicdvl.types import VLM
 

@@ -185,7 +185,9 @@ def create_vlm_detector(
     from semicdvl.detection.detectors.calibrated import add_calibration
     from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 
-    model, source = _keep_answers(build_vlm(vlm), cache), build_features(features)
+    model, source = build_vlm(vlm), build_features(features)
+    if cache is not None:
+        model = _keep_answers(model, Path(cache))
     level = choose_detection_level(ceg if isinstance(ceg, Mapping) else (), calibrate=calibrate)
     settings = complete_ceg_settings(ceg, gamma=model.gamma, level=level)
     words = get_prompts(prompts)
@@ -229,14 +231,12 @@ def is_vlm(part: object) -> TypeGuard[VLM]:
     return hasattr(part, "segment")
 
 
-def _keep_answers(vlm: VLM, cache: str | Path | None) -> VLM:
-    """Return a VLM whose answers are kept in a folder, where one is given."""
-    if cache is None:
-        return vlm
+def _keep_answers(vlm: VLM, folder: Path) -> VLM:
+    """Return a VLM whose answers are kept in a folder."""
     from semicdvl.detection.detectors.cached_vlm import cache_answers
     from semicdvl.vlms.answer_cache import AnswerCache
 
-    return cache_answers(vlm, AnswerCache(Path(cache)))
+    return cache_answers(vlm, AnswerCache(folder))
 
 
 def build_features(features: str | FeatureExtractor | None) -> FeatureExtractor | None:

@@ -25,8 +25,8 @@ from semicdvl.vlms.instance_stitching import InstanceFragment, decode_mask, find
 # ------------------------------------------------------------------------------------------------ one tile
 def crop_tile_instances(
     t1: Segments, t2: Segments, *, foreground: Sequence[int], valid_HW: NDArray[np.bool_]
-) -> tuple[TileInstance, ...] | None:
-    """Return the foreground instances of two answers for a tile; None from a VLM that gives score maps only.
+) -> tuple[TileInstance, ...]:
+    """Return the foreground instances of two answers for a tile.
 
     Args:
         t1: the answer for date 1.
@@ -36,10 +36,8 @@ def crop_tile_instances(
             it.
 
     Raises:
-        ConfigError: one date has instances and the other has none.
+        ConfigError: a date has no instances; both come from a VLM that gives some.
     """
-    if t1.instances is None and t2.instances is None:
-        return None
     if t1.instances is None or t2.instances is None:
         raise ConfigError("one date has instances and the other has none; ask the same VLM for both.")
     found = (

@@ -211,20 +211,15 @@ def compute_change_score(
 
     A concept's score is the maximum over its prompts; q is 0.5 where both are 0.
     """
-    share_t1_HW, share_t2_HW = (_foreground_share(scores, foreground) for scores in (t1_CHW, t2_CHW))
-    score_HW: NDArray[np.float32] = np.abs(share_t1_HW - share_t2_HW)
+    others = [index for index in range(len(t1_CHW)) if index not in set(foreground)]
+    shares_HW = []
+    for scores_CHW in (t1_CHW, t2_CHW):
+        found_HW = _max_over_prompts(scores_CHW, foreground)
+        total_HW = found_HW + _max_over_prompts(scores_CHW, others)
+        share_HW = np.full(total_HW.shape, 0.5, np.float32)
+        shares_HW.append(np.divide(found_HW, total_HW, out=share_HW, where=total_HW > 0))
+    score_HW: NDArray[np.float32] = np.abs(shares_HW[0] - shares_HW[1])
     return score_HW
-
-
-def _foreground_share(scores_CHW: NDArray[np.float32], foreground: Sequence[int]) -> NDArray[np.float32]:
-    """Return foreground / (foreground + background), each the maximum over its prompts; 0.5 where both are 0."""
-    others = [index for index in range(len(scores_CHW)) if index not in set(foreground)]
-    found_HW, other_HW = scores_CHW[list(foreground)].max(axis=0), scores_CHW[others].max(axis=0)
-    total_HW = found_HW + other_HW
-    share_HW: NDArray[np.float32] = np.divide(
-        found_HW, total_HW, out=np.full(total_HW.shape, 0.5, np.float32), where=total_HW > 0
-    )
-    return share_HW
 
 
 def _ignore_unreliable(class_HW: NDArray[np.bool_], reliable_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:

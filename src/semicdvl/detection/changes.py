@@ -60,11 +60,6 @@ class DetectedChanges:
         """Whether areas are in square metres and not in pixels."""
         return self.objects.unit == "m"
 
-    @property
-    def area_N(self) -> NDArray[np.float64]:
-        """The polygons' areas, in m² or px."""
-        return self.objects.area_N
-
 
 @dataclass(frozen=True)
 class ChangeSummary:
@@ -114,22 +109,20 @@ def summarise_changes(changes: DetectedChanges) -> ChangeSummary:
         objects=len(changes.objects),
         changed_px=changes.changed_px,
         seen_px=changes.seen_px,
-        changed_m2=float(changes.area_N.sum()) if changes.has_metric_areas else None,
+        changed_m2=float(changes.objects.area_N.sum()) if changes.has_metric_areas else None,
         by_kind=changes.objects.count_kinds(),
     )
 
 
-def _tell_what_is_left_out(changes: DetectedChanges) -> list[str]:
+def _describe_left_out(changes: DetectedChanges) -> str:
     """Return how many small objects were left out, and how to keep them."""
     left, metric = changes.left_out, changes.gsd_m is not None
-    if not left.objects:
-        return []
     area = format_area(left.px * (changes.gsd_m or 1) ** 2, metric=metric)
     were = "was" if left.objects == 1 else "were"
-    return [
+    return (
         f"{format_count(left.objects, 'object')} below {format_area(left.least_area, metric=metric)} {were} left out "
         f"({area} in all). Give --min-area-m2 0 to keep all."
-    ]
+    )
 
 
 def collect_warnings(
@@ -151,7 +144,8 @@ def collect_warnings(
             f"The detector was given {config.gsd_m:g} m per pixel, but the file says {grid_gsd_m:.3g} m. "
             "Check --gsd, or leave it out."
         )
-    lines += _tell_what_is_left_out(changes)
+    if changes.left_out.objects:
+        lines.append(_describe_left_out(changes))
     if summary.objects == 0:
         lines.append("No change was found. In score.tif, high values show what was just below the threshold.")
     elif summary.changed_frac > MAX_PLAUSIBLE_FRAC:

@@ -26,7 +26,6 @@ from semicdvl.raster.io.open_dataset import list_files
 from semicdvl.raster.io.open_pair import GRID_CHOICES
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import TILE_PLACEMENT
-from semicdvl.reading.file_stamps import FileStamps
 from semicdvl.types import Detector
 from semicdvl.version import __version__
 
@@ -167,14 +166,6 @@ def fingerprint_pair(pair: RasterPair) -> dict[str, dict[str, Any]]:
             lambda reader: _fingerprint_files(reader.input, reader.files), (pair.before, pair.after)
         )
     return {"before": before, "after": after}
-
-
-def stamp_files(pair: RasterPair) -> FileStamps:
-    """Return the stamps of the files of both images.
-
-    Where one was written to in the meantime, what was read is a mixture, and the hash in its fingerprint of neither.
-    """
-    return FileStamps.take((*pair.before.files, *pair.after.files))
 
 
 def fingerprint_input(resolved: ResolvedInput) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _list_rows(
             if rank < shown:
                 number = html.render_link(f"#{name_card(int(row.id))}", str(row.id))
             classes = [f"{row.from_class} → {row.to_class}"] if has_classes else []
-            area = format_area(float(changes.area_N[rank]), metric=changes.has_metric_areas)
+            area = format_area(float(changes.objects.area_N[rank]), metric=changes.has_metric_areas)
             yield [number, row.kind, *classes, area, f"{row.score:.2f}", place], str(row.kind)
             rank += 1
 

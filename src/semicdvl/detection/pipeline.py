@@ -23,15 +23,15 @@ from semicdvl.detection.config import (
     choose_least_area,
     follow_detector,
 )
-from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run, stamp_files
+from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
 from semicdvl.detection.gis_layers import write_gis_layers
 from semicdvl.detection.inputs import ArrayImage, open_in_memory
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder, open_work_folder
 from semicdvl.detection.pair_check.check import CheckedPair, judge_reliability, open_checked_pair
 from semicdvl.detection.raster_writer import RasterArrays, RasterFiles, RasterSink, collect_changes
 from semicdvl.detection.report import read_report_overview, write_detection_report
-from semicdvl.detection.results import DetectionResult, ResultSource, SavedDetection, make_result
-from semicdvl.detection.run_record import RunRecord, StageClock, write_run_record
+from semicdvl.detection.results import DetectionResult, ResultSource, make_result
+from semicdvl.detection.run_record import RunRecord, SavedDetection, StageClock, write_run_record
 from semicdvl.detection.tiles.memory_store import MemoryScoreStore
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import PairTileReader, TileExecutor, run_tiles
@@ -40,6 +40,7 @@ from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.raster.tiling import Tiling, plan_tiles
 from semicdvl.raster.vector.simplify import SimplifySettings
+from semicdvl.reading.regular_files import FileStamps
 from semicdvl.types import Detector
 
 CHECKING = "checking how the images fit"
@@ -80,7 +81,7 @@ def detect_in_memory(
         with console.status(CHECKING):
             checked = open_checked_pair(*names, config=config)
         held.enter_context(checked.pair)
-        stamps = stamp_files(checked.pair)
+        stamps = FileStamps.take((*checked.pair.before.files, *checked.pair.after.files))
         fingerprint = fingerprint_run(checked.pair, detector=detector, config=config)
         clock.end_stage("open")
         run = _DetectionRun(checked, detector, fingerprint, console, clock, executor)
@@ -138,7 +139,7 @@ def write_detection(
         with console.status(CHECKING):
             checked = open_checked_pair(before, after, config=config)
         pair = held.enter_context(checked.pair)
-        stamps = stamp_files(pair)
+        stamps = FileStamps.take((*pair.before.files, *pair.after.files))
         ingredients = fingerprint or fingerprint_run(pair, detector=detector, config=config)
         clock.end_stage("open")
         run = _DetectionRun(checked, detector, ingredients, console, clock, executor)

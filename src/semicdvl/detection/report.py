@@ -177,7 +177,9 @@ def _build_amounts(changes: DetectedChanges, run: RunRecord) -> html.Section:
         classes = f"{group.from_class} → {group.to_class}" if known else None
         rows.append([group.kind, classes, f"{group.count:,}", *_format_area_cells(group.area, changes)])
         swatches.append(KIND_COLOURS[group.kind])
-    rows.append(["all", None, f"{len(changes.objects):,}", *_format_area_cells(float(changes.area_N.sum()), changes)])
+    rows.append(
+        ["all", None, f"{len(changes.objects):,}", *_format_area_cells(float(changes.objects.area_N.sum()), changes)]
+    )
     columns = ["kind", "from → to", "objects", *(("m²", "ha") if changes.has_metric_areas else ("px",))]
     if all(row[1] is None for row in rows):
         columns, rows = [columns[0], *columns[2:]], [[row[0], *row[2:]] for row in rows]
@@ -199,7 +201,7 @@ def _format_area_cells(area: float, changes: DetectedChanges) -> list[str]:
 
 def _count_by_size(changes: DetectedChanges) -> list[tuple[str, float]]:
     """Count objects by area between 1, 2, 5, 10, 20, 50, ...; coarser where that would be more than `MAX_BARS`."""
-    area = np.maximum(changes.area_N, 0.1)
+    area = np.maximum(changes.objects.area_N, 0.1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         edges = np.array([step * 10.0**power for power in range(-1, 13) for step in steps])
         first = int(np.searchsorted(edges, area.min(), side="right")) - 1
@@ -234,7 +236,10 @@ def _build_card(pair: RasterPair, changes: DetectedChanges, rank: int) -> Markup
         html.render_figure(draw_outline(hatch_no_data(image, window.valid_HW), mask_HW), name)
         for image, name in ((window.t1_HWC, "before"), (window.t2_HWC, "after"))
     ]
-    facts = [format_area(float(changes.area_N[rank]), metric=changes.has_metric_areas), f"score {row['score']:.2f}"]
+    facts = [
+        format_area(float(changes.objects.area_N[rank]), metric=changes.has_metric_areas),
+        f"score {row['score']:.2f}",
+    ]
     if math.isfinite(row.get("probability", math.nan)):
         facts.append(f"probability {row['probability']:.2f}")
     if isinstance(row["from_class"], str) and isinstance(row["to_class"], str):

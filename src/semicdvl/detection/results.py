@@ -1,4 +1,4 @@
-"""The result of a detection: in memory, as a folder, and shown in a notebook."""
+"""The result of a detection in memory: its arrays, what it writes to a folder, and how a notebook shows it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from semicdvl.detection.gis_layers import write_gis_layers
 from semicdvl.detection.output_folder import carry_over_other_files, check_output_folder
 from semicdvl.detection.raster_writer import RasterArrays
 from semicdvl.detection.report import draw_overview, write_detection_report
-from semicdvl.detection.run_record import RunRecord, write_run_record
+from semicdvl.detection.run_record import RunRecord, SavedDetection, write_run_record
 from semicdvl.detection.transitions import count_transitions
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -31,38 +31,6 @@ if TYPE_CHECKING:
 
 NOTEBOOK_PX = 420
 """Longest side of an image that is shown in a notebook."""
-
-
-@dataclass(frozen=True)
-class SavedDetection:
-    """What a detection wrote.
-
-    Attributes:
-        folder: the output folder.
-        summary: the result in numbers.
-        warnings: what a reader of the result should know.
-        seconds: duration of the stages.
-        reliability: whether images and words lie within what the detector was measured on.
-
-    Examples:
-        >>> import semicdvl as cd
-        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
-        >>> (saved.folder / "report.html").is_file(), saved.summary.seen_px
-        (True, 6144)
-    """
-
-    folder: Path
-    summary: ChangeSummary
-    warnings: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    reliability: Reliability = field(default_factory=lambda: Reliability(None))
-
-    def format_text(self) -> str:
-        """Return all of that in a few lines; that the result is not reliable comes first."""
-        unreliable = str(self.reliability)
-        lines = [f"warning: {unreliable}"] if unreliable in self.warnings else []
-        lines += [self.summary.format_line(), *(f"note: {line}" for line in self.warnings if line != unreliable)]
-        return "\n".join([*lines, f"results: {self.folder}", f"report:  {self.folder / 'report.html'}"])
 
 
 @dataclass(frozen=True)

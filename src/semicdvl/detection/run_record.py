@@ -1,4 +1,4 @@
-"""run.json: what was run on what, with which settings and versions, and what came out."""
+"""What was run on what, with which settings and versions, and what came out: run.json, and what a caller gets of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from semicdvl.atomic_files import write_json
-from semicdvl.detection.changes import DetectedChanges, summarise_changes
+from semicdvl.detection.changes import ChangeSummary, DetectedChanges, summarise_changes
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, list_versions
 from semicdvl.detection.output_folder import DETECTION_FORMAT
@@ -184,3 +184,35 @@ class StageClock:
         """End a stage and start the next."""
         now = time.perf_counter()
         self.seconds[name], self._start = round(now - self._start, 3), now
+
+
+@dataclass(frozen=True)
+class SavedDetection:
+    """What a detection wrote.
+
+    Attributes:
+        folder: the output folder.
+        summary: the result in numbers.
+        warnings: what a reader of the result should know.
+        seconds: duration of the stages.
+        reliability: whether images and words lie within what the detector was measured on.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> saved = cd.detect_to_folder(before_tif, after_tif, out, detector=cd.create_detector("cva"), progress=False)
+        >>> (saved.folder / "report.html").is_file(), saved.summary.seen_px
+        (True, 6144)
+    """
+
+    folder: Path
+    summary: ChangeSummary
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    reliability: Reliability = field(default_factory=lambda: Reliability(None))
+
+    def format_text(self) -> str:
+        """Return all of that in a few lines; that the result is not reliable comes first."""
+        unreliable = str(self.reliability)
+        lines = [f"warning: {unreliable}"] if unreliable in self.warnings else []
+        lines += [self.summary.format_line(), *(f"note: {line}" for line in self.warnings if line != unreliable)]
+        return "\n".join([*lines, f"results: {self.folder}", f"report:  {self.folder / 'report.html'}"])

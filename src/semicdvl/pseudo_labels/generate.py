@@ -27,7 +27,7 @@ from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.store_spec import StoreSpec
-from semicdvl.reading.file_stamps import FileStamps
+from semicdvl.reading.regular_files import FileStamps
 from semicdvl.types import VLM, DescribedVLM, PairFiles, Segments, VLMLabels
 
 __all__ = ["CEGLevel", "CEGSettings", "PseudoLabeler", "build_store_spec", "generate_labels", "make_labels"]

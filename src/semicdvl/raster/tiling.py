@@ -123,17 +123,14 @@ def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Til
             f"Tiles of {tile_px} px with an overlap of {overlap_px} px are not possible. "
             "Give a positive tile size and an overlap of at most half of it, for example 1024 and 128."
         )
-    tile_px, overlap_px = _round_up(tile_px), _round_up(overlap_px)
+    tile_px, overlap_px = (
+        -(-length_px // TILE_ALIGNMENT_PX) * TILE_ALIGNMENT_PX for length_px in (tile_px, overlap_px)
+    )
     overlap_px = min(overlap_px, tile_px - TILE_ALIGNMENT_PX)
     (rows, tile_height), (cols, tile_width) = (
         _spread_aligned_starts(length_px, tile_px, overlap_px) for length_px in (height, width)
     )
     return Tiling(height, width, (tile_height, tile_width), rows, cols, overlap_px)
-
-
-def _round_up(length_px: int) -> int:
-    """Return the next multiple of `TILE_ALIGNMENT_PX`."""
-    return -(-length_px // TILE_ALIGNMENT_PX) * TILE_ALIGNMENT_PX
 
 
 def _spread_aligned_starts(length_px: int, tile_px: int, overlap_px: int) -> tuple[tuple[int, ...], int]:

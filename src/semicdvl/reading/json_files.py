@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 ModelT = TypeVar("ModelT", bound="BaseModel")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""Zero bytes and halves of characters, which no file name and no terminal takes."""
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
@@ -123,24 +126,14 @@ def _check_plain(values: Iterable[Any], *, finite: bool) -> list[Any]:
         if isinstance(value, dict | list):
             deeper.append(value)
         elif isinstance(value, str):
-            _check_text(value)
+            if _NO_TEXT.search(value):
+                raise ValueError("a text holds a zero byte, or half a character")
         elif isinstance(value, int):
             if abs(value) > MAX_WHOLE_NUMBER:
                 raise ValueError("a number has more digits than 64 bits hold")
         elif finite and isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a number is infinite or none")
     return deeper
-
-
-def _check_text(text: str) -> None:
-    """Refuse halves of characters and zero bytes, which no file name and no terminal takes."""
-    if "\0" in text:
-        raise ValueError("a text holds a zero byte")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError("a text holds half a character") from None
 
 
 def shorten(value: object) -> str:

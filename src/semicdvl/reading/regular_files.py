@@ -1,9 +1,11 @@
-"""The one way to begin reading a file: it is a regular file, of a size that can be right."""
+"""The one way to read a file: it is a regular file, of a size that can be right, and nobody wrote to it meanwhile."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from semicdvl.errors import InputError
@@ -16,6 +18,7 @@ KINDS = (
     (stat.S_ISBLK, "is a device"),
 )
 """What is no file, and how an error calls it. Reading from these may never end."""
+CHANGED_REMEDY = "Run the same command again once the file is complete"
 
 
 def find_path_fault(path: Path | str) -> str | None:
@@ -113,3 +116,46 @@ def shorten_path(path: Path | str) -> str:
     """Return a path for a message: without control characters, and not longer than a few lines."""
     text = "".join(letter if letter.isprintable() else "?" for letter in os.fspath(path))
     return text if len(text) <= 400 else f"{text[:200]}...{text[-100:]}"
+
+
+@dataclass(frozen=True)
+class FileStamps:
+    """Size and time of change of files at a moment.
+
+    What was read of a file that somebody wrote to meanwhile is a mixture, and its hash that of neither content.
+
+    Attributes:
+        stamps: by file; None for one that did not exist.
+    """
+
+    stamps: dict[Path, tuple[int, int] | None]
+
+    @classmethod
+    def take(cls, paths: Iterable[Path]) -> FileStamps:
+        """Return the stamps of files as they are now."""
+        return cls({path: _stamp(path) for path in dict.fromkeys(paths)})
+
+    def find_changed(self) -> Path | None:
+        """Return the first file that was written to since; one that is gone was still read as it was."""
+        for path, earlier in self.stamps.items():
+            now = _stamp(path)
+            if now is not None and now != earlier:
+                return path
+        return None
+
+    def require_unchanged(self, *, outcome: str = "no result fits it", remedy: str = CHANGED_REMEDY) -> None:
+        """Refuse what was made of files of which one was written to in the meantime.
+
+        Raises:
+            InputError: it was; the file is named.
+        """
+        if (path := self.find_changed()) is not None:
+            raise InputError(path, f"was changed while it was read, so that {outcome}", remedy)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

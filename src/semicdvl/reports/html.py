@@ -36,24 +36,19 @@ class Section:
     lead: str = ""
 
 
-def render_page(title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> str:
-    """Return a whole page as HTML."""
-    loader = PackageLoader("semicdvl", "reports")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.get_template("page.html.j2")
-    footer = footer or f"Made by semicdvl {__version__}."
-    return template.render(title=title, sections=sections, subtitle=subtitle, footer=footer)
-
-
 def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> None:
     """Write a page atomically.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
-    html = render_page(title, sections, subtitle=subtitle, footer=footer)
+    loader = PackageLoader("semicdvl", "reports")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.get_template("page.html.j2")
+    footer = footer or f"Made by semicdvl {__version__}."
+    page = template.render(title=title, sections=sections, subtitle=subtitle, footer=footer)
     with write_atomically(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ text and tables

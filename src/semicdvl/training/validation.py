@@ -26,7 +26,7 @@ from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.quality import read_answered_pair
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.raster.stored_values import Stretch
-from semicdvl.reading.file_stamps import FileStamps
+from semicdvl.reading.regular_files import FileStamps
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network
 from semicdvl.training.run_record import TEST_SCORE_PREFIX

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import cv2
 import numpy as np
@@ -190,31 +191,14 @@ def _add_neighbouring_rows(strips: Iterable[_MaskStrip], reach: int) -> Iterator
     """Yield every strip with `reach` rows above and below it, or as many as there are."""
     above_NHW: NDArray[np.uint8] | None = None
     waiting: deque[_MaskStrip] = deque()
-    for strip in strips:
-        waiting.append(strip)
-        while sum(each.masks_NHW.shape[1] for each in waiting) - waiting[0].masks_NHW.shape[1] >= reach:
-            window = _make_window(above_NHW, waiting, reach)
-            yield window
-            above_NHW = _keep_last_rows(above_NHW, waiting.popleft(), reach)
-            if not waiting:
-                break
-    while waiting:
-        yield _make_window(above_NHW, waiting, reach)
-        above_NHW = _keep_last_rows(above_NHW, waiting.popleft(), reach)
-
-
-def _make_window(above_NHW: NDArray[np.uint8] | None, waiting: deque[_MaskStrip], reach: int) -> _MaskWindow:
-    """Return the first of the waiting strips with the rows around it."""
-    first = waiting[0]
-    height = first.masks_NHW.shape[1]
-    above = [] if above_NHW is None else [above_NHW]
-    start = 0 if above_NHW is None else above_NHW.shape[1]
-    masks_NHW = np.concatenate([*above, *(each.masks_NHW for each in waiting)], axis=1)
-    return _MaskWindow(first.row, masks_NHW[:, : start + height + reach], slice(start, start + height))
-
-
-def _keep_last_rows(above_NHW: NDArray[np.uint8] | None, strip: _MaskStrip, reach: int) -> NDArray[np.uint8]:
-    """Return the last rows above the next strip."""
-    parts = [strip.masks_NHW] if above_NHW is None else [above_NHW, strip.masks_NHW]
-    rows_NHW = np.concatenate(parts, axis=1)
-    return rows_NHW[:, max(0, rows_NHW.shape[1] - reach) :].copy()
+    for strip in chain(strips, (None,)):  # None: no strip comes any more
+        if strip is not None:
+            waiting.append(strip)
+        while waiting and (strip is None or sum(each.masks_NHW.shape[1] for each in islice(waiting, 1, None)) >= reach):
+            first = waiting.popleft()
+            above_NHW = first.masks_NHW[:, :0] if above_NHW is None else above_NHW
+            own = slice(above_NHW.shape[1], above_NHW.shape[1] + first.masks_NHW.shape[1])
+            parts = [above_NHW, first.masks_NHW, *(each.masks_NHW for each in waiting)]
+            masks_NHW = np.concatenate(parts, axis=1)[:, : own.stop + reach]
+            yield _MaskWindow(first.row, masks_NHW, own)
+            above_NHW = masks_NHW[:, max(0, own.stop - reach) : own.stop].copy()

@@ -16,7 +16,7 @@ from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.rules import compute_change_score, mixed, pixel_level
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
 from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
-from semicdvl.types import IGNORE, ChangeMap, ScoreStrip, ScoreStrips
+from semicdvl.types import IGNORE, ChangeMap, ScoreStrips
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,17 @@ class EventMapper:
 
         A pass over the whole raster comes first where objects are compared.
         """
+        answers = _AnswerStripReader(strips)
         if self.settings.level == "residual":
-            yield from self._decide_residual(strips)
+            events = find_streamed_residual_events(answers, prompts=self.prompts, settings=self.settings)
+            for strip, changed_HW in zip(answers, events.paint(answers), strict=True):
+                found = ChangeEvents(changed_HW, np.zeros_like(changed_HW))
+                yield self._build_map(strip, found), found
             return
         judged = None if self.settings.level == "pixel" else self._find_events(strips)
-        for strip in strips:
-            answers = _split_answers(strip)
-            found = None if judged is None else judged.paint_strip(answers)
-            yield self._build_map(answers, found), found
-
-    def _decide_residual(self, strips: ScoreStrips) -> Iterator[tuple[ChangeMap, ChangeEvents]]:
-        """Yield the change map of the residual rule, in two passes over the raster."""
-        answers = _AnswerStripReader(strips)
-        events = find_streamed_residual_events(answers, prompts=self.prompts, settings=self.settings)
-        for strip, changed_HW in zip(answers, events.paint(answers), strict=True):
-            found = ChangeEvents(changed_HW, np.zeros_like(changed_HW))
-            yield self._build_map(strip, found), found
+        for strip in answers:
+            painted = None if judged is None else judged.paint_strip(strip)
+            yield self._build_map(strip, painted), painted
 
     def _find_events(self, strips: ScoreStrips) -> StreamedComponentEvents | StreamedInstanceEvents:
         """Find which objects are change events; the only place that decides what an object is."""
@@ -99,18 +94,17 @@ class EventMapper:
 
 @dataclass(frozen=True)
 class _AnswerStripReader:
-    """The score strips of a raster, split by date; iterable any number of times."""
+    """The score strips of a raster, split into the maps of each date and, if there is one more, the features' distance.
+
+    Iterable any number of times.
+    """
 
     strips: ScoreStrips
 
     def __iter__(self) -> Iterator[PairScoreStrip]:
         """Yield the strips from the top."""
-        return map(_split_answers, self.strips)
-
-
-def _split_answers(strip: ScoreStrip) -> PairScoreStrip:
-    """Split the maps of a strip: those of either date, and the distance of the features if there is one more."""
-    count, further = divmod(len(strip.scores_PHW), 2)
-    distance_HW = strip.scores_PHW[-1] if further else None
-    t1_CHW, t2_CHW = strip.scores_PHW[:count], strip.scores_PHW[count : 2 * count]
-    return PairScoreStrip(strip.row, t1_CHW, t2_CHW, strip.valid_HW, distance_HW)
+        for strip in self.strips:
+            count, further = divmod(len(strip.scores_PHW), 2)
+            distance_HW = strip.scores_PHW[-1] if further else None
+            t1_CHW, t2_CHW = strip.scores_PHW[:count], strip.scores_PHW[count : 2 * count]
+            yield PairScoreStrip(strip.row, t1_CHW, t2_CHW, strip.valid_HW, distance_HW)

@@ -219,8 +219,9 @@ class VLMDetector(Detector):
             DataError: features are NaN, or their shapes differ.
         """
         (t1, t2), features = self._ask(t1_HWC, t2_HWC, gsd_m=gsd_m)
-        objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
-        kept_2DHW = None
+        objects, kept_2DHW = None, None
+        if t1.instances is not None or t2.instances is not None:
+            objects = crop_tile_instances(t1, t2, foreground=self.prompts.foreground, valid_HW=valid_HW)
         if features is not None and not self._compares_distances:
             kept_2DHW = np.stack([features.t1_DHW, features.t2_DHW]).astype(np.float32)
         maps_PHW = self._stack_maps((t1, t2), (t1_HWC, t2_HWC), features, gsd_m)

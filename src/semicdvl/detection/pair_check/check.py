@@ -23,12 +23,11 @@ from semicdvl.detection.pair_check.results import (
     build_check_record,
 )
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.open_dataset import read_grid
 from semicdvl.raster.io.open_pair import align_pair, open_pair
-from semicdvl.raster.io.pair_notes import describe_unrelated_datums
+from semicdvl.raster.io.pair_notes import describe_crs, describe_unrelated_datums
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
@@ -240,7 +239,7 @@ def _read_image_facts(image: ImageReader, acquired: str | None) -> ImageFacts:
         path=str(image.path),
         height_px=dataset.height,
         width_px=dataset.width,
-        crs=None if grid.crs is None else _format_crs(grid),
+        crs=None if grid.crs is None else describe_crs(grid),
         gsd_m=grid.gsd_m,
         bands=dataset.count,
         used_bands=image.bands,
@@ -263,11 +262,6 @@ def _measure_inner_no_data(image: ImageReader) -> float:
     _, labels_HW = cv2.connectedComponents((~sample.valid_HW).astype(np.uint8), connectivity=8)
     edge = np.unique(np.concatenate([labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1]]))
     return float((~sample.valid_HW & ~np.isin(labels_HW, edge)).mean())
-
-
-def _format_crs(grid: Grid) -> str:
-    code = grid.crs.to_epsg() if grid.crs else None
-    return f"EPSG:{code}" if code else "without an EPSG code"
 
 
 def _describe_no_data(dataset: Any, band: int) -> str:

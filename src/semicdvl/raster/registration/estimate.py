@@ -26,7 +26,6 @@ from semicdvl.raster.registration.phase_correlation import (
     compute_cross_spectrum,
     compute_gradient_directions,
     find_peak,
-    measure_texture,
 )
 from semicdvl.raster.registration.shift import MIN_PEAK_SIGMAS, NEIGHBOUR_COUNT, LocalShift, Shift
 
@@ -46,25 +45,20 @@ THREADS = 2
 
 
 def measure_shift(pair: RasterPair) -> Shift:
-    """Measure the shift between the images of an open pair.
+    """Measure the shift between the images of an open pair: roughly, then window by window around that.
 
     Raises:
         InputError: the pixels of a file cannot be read.
     """
     with threadpool_limits(1, user_api="blas"):  # for products this small, threads cost more than they save
-        return _measure(pair)
-
-
-def _measure(pair: RasterPair) -> Shift:
-    """Measure the shift roughly, then window by window around that."""
-    coarse, decimation = _measure_coarse(pair, decimation=1), 1
-    if coarse.sigmas < MIN_PEAK_SIGMAS and min(pair.shape_hw) >= DECIMATION * FINE_WINDOW_PX:
-        decimated = _measure_coarse(pair, decimation=DECIMATION)
-        if decimated.sigmas >= MIN_PEAK_SIGMAS:
-            coarse, decimation = decimated, DECIMATION
-    found = coarse.sigmas >= MIN_PEAK_SIGMAS  # otherwise many small windows may still show a small shift
-    start_px = (round(coarse.row_px * decimation), round(coarse.col_px * decimation)) if found else (0, 0)
-    summed, local = _measure_fine(pair, start_px)
+        coarse, decimation = _measure_coarse(pair, decimation=1), 1
+        if coarse.sigmas < MIN_PEAK_SIGMAS and min(pair.shape_hw) >= DECIMATION * FINE_WINDOW_PX:
+            decimated = _measure_coarse(pair, decimation=DECIMATION)
+            if decimated.sigmas >= MIN_PEAK_SIGMAS:
+                coarse, decimation = decimated, DECIMATION
+        found = coarse.sigmas >= MIN_PEAK_SIGMAS  # otherwise many small windows may still show a small shift
+        start_px = (round(coarse.row_px * decimation), round(coarse.col_px * decimation)) if found else (0, 0)
+        summed, local = _measure_fine(pair, start_px)
     if summed is None:  # displaced by the coarse shift, no window has data and texture in both images
         return Shift(sigmas=min(coarse.sigmas, MIN_PEAK_SIGMAS - 1))
     return _combine_windows(pair.grid, summed, local)
@@ -172,7 +166,7 @@ def _correlate_dates(dates: tuple[_ReadWindow, _ReadWindow]) -> NDArray[np.compl
         if valid_HW.mean() < MIN_VALID_FRAC:
             return None
         directions.append(compute_gradient_directions(image_HWC, valid_HW))
-        if measure_texture(directions[-1]) < MIN_TEXTURE:
+        if np.abs(directions[-1]).mean() < MIN_TEXTURE:
             return None
     return compute_cross_spectrum(*directions)
 

@@ -68,15 +68,11 @@ def compute_gradient_directions(image_HWC: NDArray[np.uint8], valid_HW: NDArray[
     return np.asarray(np.where(inside_HW > 0, doubled_HW, 0), np.complex64)
 
 
-def measure_texture(directions_HW: NDArray[np.complex64]) -> float:
-    """Return how much of an image has gradients, from 0 to 1."""
-    return float(np.abs(directions_HW).mean())
-
-
 def compute_cross_spectrum(first_HW: NDArray[np.complex64], second_HW: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Compute the whitened, damped cross spectrum of two images of gradient directions of the same size."""
     height, width = first_HW.shape
-    taper_HW = np.outer(_hann_window(height), _hann_window(width)).astype(np.float32)
+    hann_H, hann_W = (np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2 for size in (height, width))
+    taper_HW = np.outer(hann_H, hann_W).astype(np.float32)
     spectra = [fft.fft2(directions_HW * taper_HW) for directions_HW in (first_HW, second_HW)]
     cross_HW = np.conj(spectra[0]) * spectra[1]
     magnitude_HW = np.abs(cross_HW)
@@ -136,10 +132,6 @@ def _find_parabola_vertex(values: NDArray[Any], peak: int) -> float:
     left, top, right = (float(value) for value in values[peak - 1 : peak + 2])
     curvature = left - 2 * top + right
     return 0.5 * (left - right) / curvature if curvature < 0 else 0.0
-
-
-def _hann_window(size: int) -> NDArray[np.float64]:
-    return np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
 
 
 def _damping_window(size: int) -> NDArray[np.float64]:

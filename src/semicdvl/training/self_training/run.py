@@ -26,18 +26,18 @@ from semicdvl.ceg.prompts import Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, list_reading_words
 from semicdvl.detection.detectors.network import build_network_detector
-from semicdvl.detection.fingerprint import fingerprint_pair, stamp_files
+from semicdvl.detection.fingerprint import fingerprint_pair
 from semicdvl.detection.output_folder import check_output_folder
 from semicdvl.detection.pair_check.check import open_checked_pair
 from semicdvl.detection.pipeline import write_detection
-from semicdvl.detection.results import SavedDetection
+from semicdvl.detection.run_record import SavedDetection
 from semicdvl.errors import OutputError
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.pseudo_labels.generate import build_store_spec
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.reading.json_files import read_model
-from semicdvl.reading.regular_files import resolve_links
+from semicdvl.reading.regular_files import FileStamps, resolve_links
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.run import train_recipe
 from semicdvl.training.run_record import SELF_TRAINING_FOLDER, TrainedRun
@@ -172,7 +172,7 @@ def _adapt(
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         checked = open_checked_pair(before, after, config=config.detection)
         with checked.pair as pair:
-            stamps = stamp_files(pair)
+            stamps = FileStamps.take((*pair.before.files, *pair.after.files))
             warnings = (*pair.notes, *checked.collect_warnings())
             gsd_m, side_px = config.detection.gsd_m or pair.gsd_m, choose_patch_size(pair, config.patch_px)
             recipe = build_adapt_recipe(run, config, side_px=side_px)
