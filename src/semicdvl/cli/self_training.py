@@ -115,7 +115,7 @@ def adapt_command(
         pair.after,
         output,
         vlm=vlm.make_builder(),
-        prompts=prompts.resolve(vlm.vlm),
+        prompts=prompts.resolve(),
         ceg=ceg.settings | ceg.segmentation_settings,
         config=training.to_config(cd.DetectionConfig(**reading.config_fields), vlm.device),
     )

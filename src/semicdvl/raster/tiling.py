@@ -123,10 +123,9 @@ def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int) -> Til
             f"Tiles of {tile_px} px with an overlap of {overlap_px} px are not possible. "
             "Give a positive tile size and an overlap of at most half of it, for example 1024 and 128."
         )
-    tile_px, overlap_px = (
-        -(-length_px // TILE_ALIGNMENT_PX) * TILE_ALIGNMENT_PX for length_px in (tile_px, overlap_px)
-    )
-    overlap_px = min(overlap_px, tile_px - TILE_ALIGNMENT_PX)
+    step = TILE_ALIGNMENT_PX
+    tile_px, overlap_px = -(-tile_px // step) * step, -(-overlap_px // step) * step
+    overlap_px = min(overlap_px, tile_px - step)
     (rows, tile_height), (cols, tile_width) = (
         _spread_aligned_starts(length_px, tile_px, overlap_px) for length_px in (height, width)
     )

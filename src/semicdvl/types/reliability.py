@@ -72,10 +72,6 @@ class Reliability:
     reliable: bool | None
     reasons: tuple[str, ...] = ()
 
-    def add_doubts(self, doubts: tuple[str, ...]) -> Reliability:
-        """Return the judgement with further reasons why the result is not reliable."""
-        return Reliability(False, (*doubts, *self.reasons)) if doubts else self
-
     def force(self) -> Reliability:
         """Return the judgement of a user who says that the result is reliable; the reasons against it stay."""
         return Reliability(True, self.reasons)

@@ -144,7 +144,7 @@ class DetectorOptions:
         return partial(
             cd.create_vlm_detector,
             vlm.make_builder(),
-            prompts=prompts.resolve(vlm.vlm),
+            prompts=prompts.resolve(),
             ceg=ceg.settings | features.settings,
             features=features.features,
             calibrate=self.calibrate,

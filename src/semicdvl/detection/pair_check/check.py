@@ -219,7 +219,9 @@ def judge_reliability(checked: CheckedPair, detector: Detector, config: Detectio
         size_px=checked.pair.shape_hw,
     )
     doubts = tuple(str(finding) for finding in checked.check.findings if finding.kind in UNRELIABLE_FINDINGS)
-    judged = detector.judge_source(source).add_doubts(doubts)
+    judged = detector.judge_source(source)
+    if doubts:
+        judged = Reliability(False, (*doubts, *judged.reasons))
     return judged.force() if config.force else judged
 
 

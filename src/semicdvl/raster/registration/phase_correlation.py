@@ -101,16 +101,12 @@ def find_peak(cross_HW: NDArray[np.complex64], *, max_shift_px: float | None = N
     sigma = 1.4826 * float(np.median(np.abs(correlation_HW - median))) + 1e-12
     row_px, col_px = _refine_peak(cross_HW, float(rows[row]), float(cols[col]))
     identical = float(np.outer(_damping_window(height), _damping_window(width)).sum()) / correlation_HW.size
-    top = float(correlation_HW[row, col])
-    ratio = top / max(_find_second_best(correlation_HW, row, col), 1e-12)
-    return CorrelationPeak(row_px, col_px, top / identical, (top - median) / sigma, ratio)
-
-
-def _find_second_best(correlation_HW: NDArray[Any], row: int, col: int) -> float:
-    """Return the greatest correlation that does not belong to the peak; the correlation is periodic."""
+    # The next best one does not belong to the peak; the correlation is periodic.
     others_HW = np.roll(correlation_HW, (PEAK_EXCLUSION_PX - row, PEAK_EXCLUSION_PX - col), (0, 1)).copy()
     others_HW[: 2 * PEAK_EXCLUSION_PX + 1, : 2 * PEAK_EXCLUSION_PX + 1] = -np.inf
-    return float(others_HW.max())
+    top = float(correlation_HW[row, col])
+    ratio = top / max(float(others_HW.max()), 1e-12)
+    return CorrelationPeak(row_px, col_px, top / identical, (top - median) / sigma, ratio)
 
 
 def _refine_peak(cross_HW: NDArray[np.complex64], row_px: float, col_px: float) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.pair_reader import RasterPair
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
@@ -100,23 +99,16 @@ def compare_radiometry(pair: RasterPair) -> PairRadiometry:
     readers = pair.before, pair.after
     samples = [(reader.read_sample().data_CHW, reader.read_sample().usable_HW) for reader in readers]
     both_HW = samples[0][1] & samples[1][1]
-    before, after = (
-        _measure_image(reader, data_CHW, usable_HW)
-        for reader, (data_CHW, usable_HW) in zip(readers, samples, strict=True)
-    )
-    grey_CN = [
-        (data_CHW if reader.stretch is None else reader.stretch(data_CHW))[:, both_HW].astype(np.float64)
-        for reader, (data_CHW, _) in zip(readers, samples, strict=True)
-    ]
+    images, grey_CN = [], []
+    for reader, (data_CHW, usable_HW) in zip(readers, samples, strict=True):
+        bands_N = zip(reader.bands, data_CHW[:, usable_HW], strict=True) if usable_HW.any() else ()
+        statistics = tuple(_measure_band(band, values_N) for band, values_N in bands_N)
+        images.append(ImageRadiometry(float(usable_HW.mean()), reader.measure_border_frac(), statistics))
+        grey_CHW = data_CHW if reader.stretch is None else reader.stretch(data_CHW)
+        grey_CN.append(grey_CHW[:, both_HW].astype(np.float64))
     bands = tuple(_compare_band(*band) for band in zip(*grey_CN, strict=True)) if both_HW.any() else ()
     equal_frac = float((grey_CN[0] == grey_CN[1]).all(axis=0).mean()) if both_HW.any() else 0.0
-    return PairRadiometry(before, after, float(both_HW.mean()), bands, equal_frac)
-
-
-def _measure_image(reader: ImageReader, data_CHW: NDArray[Any], usable_HW: NDArray[np.bool_]) -> ImageRadiometry:
-    bands = zip(reader.bands, data_CHW[:, usable_HW], strict=True) if usable_HW.any() else ()
-    statistics = tuple(_measure_band(band, values_N) for band, values_N in bands)
-    return ImageRadiometry(float(usable_HW.mean()), reader.measure_border_frac(), statistics)
+    return PairRadiometry(images[0], images[1], float(both_HW.mean()), bands, equal_frac)
 
 
 def _measure_band(band: int, values_N: NDArray[Any]) -> BandStatistics:

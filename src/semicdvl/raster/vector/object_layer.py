@@ -222,17 +222,13 @@ class ObjectLayer:
     @cached_property
     def groups(self) -> tuple[ObjectGroup, ...]:
         """The objects summed by kind and classes, in the order of these; unknown classes come last."""
-        return tuple(self._sum_group(int(code)) for code in sorted(np.unique(self._group_N), key=self._sort_key))
-
-    def _sort_key(self, code: Any) -> tuple[Any, ...]:
-        kind, before, after = self._decode_group(int(code))
-        return kind, before is None, before or "", after is None, after or ""
-
-    def _sum_group(self, code: int) -> ObjectGroup:
-        chosen_N = self._group_N == code
-        return ObjectGroup(
-            *self._decode_group(code), int(np.count_nonzero(chosen_N)), float(self.area_N[chosen_N].sum())
-        )
+        groups = []
+        for code in np.unique(self._group_N).tolist():
+            own_N = self._group_N == code
+            count, area = int(np.count_nonzero(own_N)), float(self.area_N[own_N].sum())
+            groups.append(ObjectGroup(*self._decode_group(code), count, area))
+        groups.sort(key=lambda one: (one.kind, [(name is None, name or "") for name in (one.from_class, one.to_class)]))
+        return tuple(groups)
 
     def _decode_group(self, code: int) -> tuple[str, str | None, str | None]:
         """Return kind and classes of a group."""

@@ -55,10 +55,12 @@ class ObjectSpool:
                 ("at", "i8"), ("size", "i8"),
             ]
         )  # fmt: skip
-        self._records: IO[bytes] = _open_file(folder)
-        self._shapes: IO[bytes] = _open_file(folder)
+        place = None if folder is None else str(folder)
+        self._records: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=place)
+        self._shapes: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=place)
         self._count, self._end = 0, 0
-        weakref.finalize(self, _close_files, self._records, self._shapes)
+        for file in (self._records, self._shapes):
+            weakref.finalize(self, file.close)
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -86,8 +88,12 @@ class ObjectSpool:
 
     def read(self, places: NDArray[np.integer[Any]]) -> SpooledObjects:
         """Return the objects at some places, in their order."""
-        records = np.frombuffer(b"".join(self._read_record(int(place)) for place in places), self._dtype)
-        coded = [self._read_shape(int(at), int(size)) for at, size in zip(records["at"], records["size"], strict=True)]
+        size = self._dtype.itemsize
+        records = np.frombuffer(
+            b"".join(_read_bytes(self._records, size * place, size) for place in places.tolist()), self._dtype
+        )
+        ends = zip(records["at"].tolist(), records["size"].tolist(), strict=True)
+        coded = [_read_bytes(self._shapes, at, length) for at, length in ends]
         return _unpack(records, coded)
 
     def read_range(self, start: int, stop: int) -> SpooledObjects:
@@ -102,22 +108,10 @@ class ObjectSpool:
         coded = [bytes(block[at : at + size]) for at, size in zip(records["at"] - first, records["size"], strict=True)]
         return _unpack(records, coded)
 
-    def _read_record(self, place: int) -> bytes:
-        self._records.seek(place * self._dtype.itemsize)
-        return self._records.read(self._dtype.itemsize)
 
-    def _read_shape(self, at: int, size: int) -> bytes:
-        self._shapes.seek(at)
-        return self._shapes.read(size)
-
-
-def _close_files(*files: IO[bytes]) -> None:
-    for file in files:
-        file.close()
-
-
-def _open_file(folder: Path | None) -> Any:
-    return tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=None if folder is None else str(folder))
+def _read_bytes(file: IO[bytes], at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)
 
 
 def _unpack(records: NDArray[Any], coded: list[bytes]) -> SpooledObjects:

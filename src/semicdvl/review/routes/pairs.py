@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Response
 
+from semicdvl.raster.io.pair_notes import describe_crs
 from semicdvl.reports.colours import KIND_COLOURS, choose_class_colours
 from semicdvl.review.schemas import ClassColour, Health, PairInfo, PairList, PairRow
 from semicdvl.review.session import PairSession, Sessions
@@ -110,7 +111,6 @@ def _describe(session: PairSession) -> PairInfo:
     grid, facts = session.grid, session.pair.facts
     assert facts is not None
     images = session.open_images()
-    code = None if grid.crs is None else grid.crs.to_epsg()
     transform = grid.transform
     colours = zip(facts.classes, choose_class_colours(facts.classes), strict=True)
     score = ["score"] if (session.pair.folder / "score.tif").is_file() else []
@@ -121,7 +121,7 @@ def _describe(session: PairSession) -> PairInfo:
         width_px=grid.width,
         height_px=grid.height,
         transform=(transform.a, transform.b, transform.c, transform.d, transform.e, transform.f),
-        crs=None if grid.crs is None else f"EPSG:{code}" if code else "a CRS without an EPSG code",
+        crs=None if grid.crs is None else describe_crs(grid),
         crs_name=None if grid.crs is None else _name_crs(grid.crs.to_wkt()),
         gsd_m=facts.grid.gsd_m or grid.gsd_m,
         area_unit=session.area_unit,

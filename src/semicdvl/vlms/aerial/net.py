@@ -40,12 +40,6 @@ def project_embeddings(embeddings_ND: Tensor, *, mean_D: Tensor, projection_DE: 
     return F.normalize((unit_ND - mean_D) @ projection_DE, dim=1)
 
 
-def _conv3x3(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-    )
-
-
 def _build_encoder(backbone: str) -> tuple[nn.Module, tuple[int, ...]]:
     """Return an encoder with random weights, and the channels of its five feature maps.
 
@@ -79,7 +73,10 @@ class AerialNet(nn.Module):
         self.encoder, channels = _build_encoder(backbone)
         widths = [width // 2] + [width] * (len(channels) - 1)
         self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
-        self.smooth = nn.ModuleList(_conv3x3(w) for w in widths[:-1])
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(w, w, 3, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True))
+            for w in widths[:-1]
+        )
         self.narrow = nn.Conv2d(width, width // 2, 1)
         self.head = nn.Conv2d(width // 2, word_dim, 1)
         self.log_scale = nn.Parameter(torch.tensor(2.7))

@@ -152,7 +152,9 @@ def _open_reordered(dataset: Any, views: ExitStack) -> Any:
     """Return a dataset, or a view of it that has its rows from north to south and longitudes from -180 to 180."""
     if dataset.crs is None:
         return dataset
-    located = Affine.translation(-_find_turns(dataset) * FULL_CIRCLE_DEG, 0) @ dataset.transform
+    located = dataset.transform
+    if dataset.crs.is_geographic:
+        located = Affine.translation(-_find_turns(dataset) * FULL_CIRCLE_DEG, 0) @ located
     upright = located
     if located.e > 0:
         upright = located @ Affine(1, 0, 0, 0, -1, dataset.height)
@@ -178,7 +180,5 @@ def _open_reordered(dataset: Any, views: ExitStack) -> Any:
 
 def _find_turns(dataset: Any) -> int:
     """Return by how many full circles the centre of a raster in degrees lies beyond 180 degrees east."""
-    if not dataset.crs.is_geographic:
-        return 0
     centre_deg = (dataset.transform @ (dataset.width / 2, dataset.height / 2))[0]
     return round(centre_deg / FULL_CIRCLE_DEG) if abs(centre_deg) > FULL_CIRCLE_DEG / 2 else 0
