@@ -127,12 +127,9 @@ def build_server(folder: str | Path, *, config: ServeConfig | None = None) -> Re
         app.add_exception_handler(kind, _make_handler(status))
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Exception, _answer_failure)
-    app.include_router(pairs.make_router(sessions, folder=str(root), labels=labelling is not None))
-    app.include_router(changes.make_router(sessions))
-    app.include_router(estimates.make_router(sessions))
-    if labelling is not None:
-        app.include_router(labels.make_router(labelling))
-    app.include_router(page.make_router())
+    app.state.folder, app.state.sessions, app.state.open_labelling = str(root), sessions, labelling
+    for routes in (pairs, changes, estimates, *((labels,) if labelling is not None else ()), page):
+        app.include_router(routes.router)
     return ReviewServer(Guard(app, config=config), sessions)
 
 

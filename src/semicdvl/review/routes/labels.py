@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,54 +20,59 @@ Date = Literal["before", "after"]
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 
 
-def make_router(find_session: Callable[[], LabelSession]) -> APIRouter:
-    """Return the routes.
+def open_labelling(request: Request) -> LabelSession:
+    """Return the labelling of the server that a request came to; it is opened at the first call."""
+    session: LabelSession = request.app.state.open_labelling()
+    return session
 
-    Args:
-        find_session: returns the labelling, opened at the first call.
-    """
-    router = APIRouter(tags=["labels"], prefix="/api/labels")
 
-    @router.get("", operation_id="list_patches")
-    def list_patches() -> LabelFolder:
-        """List the patches, the first to label first, and the command that trains on what is labelled so far."""
-        return LabelFolder.model_validate(find_session().describe())
+Labelling = Annotated[LabelSession, Depends(open_labelling)]
+"""The labelling of the server, for a route."""
+router = APIRouter(tags=["labels"], prefix="/api/labels")
 
-    @router.get("/{name}", operation_id="get_patch")
-    def get_patch(name: PatchName) -> PatchInfo:
-        """Describe a patch; its version names the present label."""
-        return _describe(find_session(), name)
 
-    @router.get("/{name}/images/{date}", operation_id="get_patch_image", response_class=Response, responses=PNG)
-    def get_image(name: PatchName, date: Date) -> Response:
-        """Return a date of a patch as PNG."""
-        images = find_session().read_images(name)
-        return _send_png(images.t1_HWC if date == "before" else images.t2_HWC)
+@router.get("", operation_id="list_patches")
+def list_patches(session: Labelling) -> LabelFolder:
+    """List the patches, the first to label first, and the command that trains on what is labelled so far."""
+    return LabelFolder.model_validate(session.describe())
 
-    @router.get("/{name}/segments/{date}", operation_id="get_segments", response_class=Response, responses=PNG)
-    def get_segments(name: PatchName, date: Date, detail: Detail = "medium") -> Response:
-        """Return the segments of a date as PNG: number of the segment = red + 256 green + 65536 blue."""
-        return _send_png(encode_segments(find_session().segment(name, date, detail)))
 
-    @router.get("/{name}/mask", operation_id="get_mask", response_class=Response, responses=PNG)
-    def get_mask(name: PatchName, source: Literal["stored", "proposal"] = "stored") -> Response:
-        """Return the stored label, or where there is none the proposal, as grey PNG: 0, 128 not known, 255 changed."""
-        session = find_session()
-        stored_HW = session.read_label(name) if source == "stored" else None
-        return _send_png(session.propose(name) if stored_HW is None else stored_HW)
+@router.get("/{name}", operation_id="get_patch")
+def get_patch(session: Labelling, name: PatchName) -> PatchInfo:
+    """Describe a patch; its version names the present label."""
+    return _describe(session, name)
 
-    @router.put("/{name}", operation_id="put_label")
-    def put_label(
-        name: PatchName,
-        version: Annotated[str, Query(max_length=64)],
-        content: Annotated[bytes, Body(media_type="image/png")],
-    ) -> PatchInfo:
-        """Store the label of a patch: a PNG of its size of 0, 128 (not known) and 255 (changed)."""
-        session = find_session()
-        session.write(name, _decode_mask(content), version=version)
-        return _describe(session, name)
 
-    return router
+@router.get("/{name}/images/{date}", operation_id="get_patch_image", response_class=Response, responses=PNG)
+def get_image(session: Labelling, name: PatchName, date: Date) -> Response:
+    """Return a date of a patch as PNG."""
+    images = session.read_images(name)
+    return _send_png(images.t1_HWC if date == "before" else images.t2_HWC)
+
+
+@router.get("/{name}/segments/{date}", operation_id="get_segments", response_class=Response, responses=PNG)
+def get_segments(session: Labelling, name: PatchName, date: Date, detail: Detail = "medium") -> Response:
+    """Return the segments of a date as PNG: number of the segment = red + 256 green + 65536 blue."""
+    return _send_png(encode_segments(session.segment(name, date, detail)))
+
+
+@router.get("/{name}/mask", operation_id="get_mask", response_class=Response, responses=PNG)
+def get_mask(session: Labelling, name: PatchName, source: Literal["stored", "proposal"] = "stored") -> Response:
+    """Return the stored label, or where there is none the proposal, as grey PNG: 0, 128 not known, 255 changed."""
+    stored_HW = session.read_label(name) if source == "stored" else None
+    return _send_png(session.propose(name) if stored_HW is None else stored_HW)
+
+
+@router.put("/{name}", operation_id="put_label")
+def put_label(
+    session: Labelling,
+    name: PatchName,
+    version: Annotated[str, Query(max_length=64)],
+    content: Annotated[bytes, Body(media_type="image/png")],
+) -> PatchInfo:
+    """Store the label of a patch: a PNG of its size of 0, 128 (not known) and 255 (changed)."""
+    session.write(name, _decode_mask(content), version=version)
+    return _describe(session, name)
 
 
 def _describe(session: LabelSession, name: str) -> PatchInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from fastapi import APIRouter, Response
@@ -15,22 +16,25 @@ MEDIA_TYPES = {
 }
 
 
-def make_router() -> APIRouter:
-    """Return the routes."""
-    router = APIRouter(include_in_schema=False)
-    files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA_TYPES}
+router = APIRouter(include_in_schema=False)
 
-    @router.get("/{name}")
-    def get_file(name: str) -> Response:
-        """Return a file of the page."""
-        if name not in files:
-            return Response("There is no such page.", status_code=404, media_type="text/plain")
-        media_type = MEDIA_TYPES[Path(name).suffix]
-        return Response(files[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
 
-    @router.get("/")
-    def get_index() -> Response:
-        """Return the page."""
-        return get_file("index.html")
+@lru_cache(maxsize=1)
+def read_files() -> dict[str, bytes]:
+    """Return the files of the page by name."""
+    return {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA_TYPES}
 
-    return router
+
+@router.get("/{name}")
+def get_file(name: str) -> Response:
+    """Return a file of the page."""
+    content = read_files().get(name)
+    if content is None:
+        return Response("There is no such page.", status_code=404, media_type="text/plain")
+    return Response(content, media_type=MEDIA_TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/")
+def get_index() -> Response:
+    """Return the page."""
+    return get_file("index.html")

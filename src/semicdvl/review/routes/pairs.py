@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Path, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
 from semicdvl.raster.io.pair_notes import describe_crs
 from semicdvl.reports.colours import KIND_COLOURS, choose_class_colours
@@ -19,69 +19,71 @@ CACHING = "private, max-age=3600"
 IMAGES: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}, "image/jpeg": {}}}}
 
 
-def make_router(sessions: Sessions, *, folder: str, labels: bool) -> APIRouter:
-    """Return the routes.
+async def find_sessions(request: Request) -> Sessions:
+    """Return the pairs of the server that a request came to."""
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
-    Args:
-        sessions: the pairs.
-        folder: that is served.
-        labels: whether labels can be painted.
-    """
-    router = APIRouter(tags=["pairs"])
 
-    @router.get("/api/health", operation_id="health")
-    def answer_health() -> Health:
-        """Tell that the server runs; needs no token."""
-        return Health(version=__version__)
+Served = Annotated[Sessions, Depends(find_sessions)]
+"""The pairs of the server, for a route."""
+router = APIRouter(tags=["pairs"])
 
-    @router.get("/api/pairs", operation_id="list_pairs")
-    def list_pairs() -> PairList:
-        """List the pairs that are served."""
-        rows = [_make_row(sessions, name) for name in sessions.pairs]
-        config = sessions.config
-        return PairList(
-            folder=folder,
-            mode="label" if config.label else "review",
-            labels=labels,
-            reviewer=config.reviewer,
-            version=__version__,
-            pairs=rows,
-        )
 
-    @router.get("/api/pairs/{pair}", operation_id="get_pair")
-    def get_pair(pair: PairName) -> PairInfo:
-        """Describe the map of a pair."""
-        with sessions.use(pair) as session:
-            return _describe(session)
+@router.get("/api/health", operation_id="health")
+def answer_health() -> Health:
+    """Tell that the server runs; needs no token."""
+    return Health(version=__version__)
 
-    @router.get(
-        "/api/pairs/{pair}/tiles/{layer}/{level}/{row}/{col}",
-        operation_id="get_tile",
-        response_class=Response,
-        responses=IMAGES,
+
+@router.get("/api/pairs", operation_id="list_pairs")
+def list_pairs(sessions: Served, request: Request) -> PairList:
+    """List the pairs that are served."""
+    state, config = request.app.state, sessions.config
+    return PairList(
+        folder=state.folder,
+        mode="label" if config.label else "review",
+        labels=state.open_labelling is not None,
+        reviewer=config.reviewer,
+        version=__version__,
+        pairs=[_make_row(sessions, name) for name in sessions.pairs],
     )
-    def get_tile(
-        pair: PairName, layer: Layer, level: Annotated[int, Path(ge=0, le=40)], row: Place, col: Place
-    ) -> Response:
-        """Return a tile of 256 x 256 px of a date, the change map or the score; level 0 has the pixels of the map."""
-        with sessions.use(pair) as session:
-            try:
-                return _send(render_tile(session.open_images(), layer, level, row, col))
-            except NoSuchTile:
-                raise HTTPException(404, "There is no such tile.") from None
 
-    @router.get(
-        "/api/pairs/{pair}/thumbnails/{date}",
-        operation_id="get_thumbnail",
-        response_class=Response,
-        responses=IMAGES,
-    )
-    def get_thumbnail(pair: PairName, date: Literal["before", "after"]) -> Response:
-        """Return the whole image of a date as a small JPEG."""
-        with sessions.use(pair) as session:
-            return _send(render_thumbnail(session.open_images(), date))
 
-    return router
+@router.get("/api/pairs/{pair}", operation_id="get_pair")
+def get_pair(sessions: Served, pair: PairName) -> PairInfo:
+    """Describe the map of a pair."""
+    with sessions.use(pair) as session:
+        return _describe(session)
+
+
+@router.get(
+    "/api/pairs/{pair}/tiles/{layer}/{level}/{row}/{col}",
+    operation_id="get_tile",
+    response_class=Response,
+    responses=IMAGES,
+)
+def get_tile(
+    sessions: Served, pair: PairName, layer: Layer, level: Annotated[int, Path(ge=0, le=40)], row: Place, col: Place
+) -> Response:
+    """Return a tile of 256 x 256 px of a date, the change map or the score; level 0 has the pixels of the map."""
+    with sessions.use(pair) as session:
+        try:
+            return _send(render_tile(session.open_images(), layer, level, row, col))
+        except NoSuchTile:
+            raise HTTPException(404, "There is no such tile.") from None
+
+
+@router.get(
+    "/api/pairs/{pair}/thumbnails/{date}",
+    operation_id="get_thumbnail",
+    response_class=Response,
+    responses=IMAGES,
+)
+def get_thumbnail(sessions: Served, pair: PairName, date: Literal["before", "after"]) -> Response:
+    """Return the whole image of a date as a small JPEG."""
+    with sessions.use(pair) as session:
+        return _send(render_thumbnail(session.open_images(), date))
 
 
 def _send(picture: Picture) -> Response:
