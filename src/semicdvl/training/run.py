@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from semicdvl.atomic_files import leave_nothing_if_refused, write_json
 from semicdvl.checkpoint import build_network, read_run_bands, read_run_stretch, record_bands, record_stretch
@@ -23,7 +24,7 @@ from semicdvl.data.shared_ground import describe_leaks
 from semicdvl.outputs.locks import lock_output
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.training.batches import TrainingBatch
-from semicdvl.training.checkpoint import check_last_checkpoint, find_last_checkpoint
+from semicdvl.training.checkpoint import FitResult, check_last_checkpoint, find_last_checkpoint
 from semicdvl.training.compatibility import check_compatibility
 from semicdvl.training.distributed import ProcessGroup, join_process_group
 from semicdvl.training.few_labels import fit
@@ -61,51 +62,85 @@ def train_recipe(recipe: Recipe, run: Path, *, quiet: bool = False) -> TrainedRu
             return _train_locked(recipe, run, processes, quiet=quiet)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a recipe names: the method, the pairs, the pseudo-labels if the method takes some, and the network."""
+
+    method: Method
+    split: Split
+    store: VLMLabelSource | None
+    model: nn.Module
+
+
 def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: bool) -> TrainedRun:
     """Train what a recipe describes; the first process holds the lock of the run."""
-    began, config = time.monotonic(), recipe.train
+    began = time.monotonic()
     record = start_record(recipe, run, processes)
     processes.wait_for_all()  # all have read the directory before the first one writes
     if record.get("status") == "finished":
         return read_training_result(record, run)
-    method = build_method(recipe)
-    split = make_split(recipe.data, select=config.select)
-    method = weigh_guidance(teach_classes(recipe, method, split), split)
-    store = open_label_source(recipe, method, split)
-    torch.manual_seed(recipe.seed)
-    model = build_network(recipe.model.model_dump())
-    check_compatibility(recipe, method, model)
-    at_once = config.optimizer == fit.OPTIMIZER
-    if at_once:
-        fit.check_fit(recipe, method, model)
+    parts = _build_parts(recipe)
+    method, split = parts.method, parts.split
     trained, held_out = split.labelled + split.unlabelled, split.val + split.test
     guard = DataGuard.watch(trained + held_out, record=record, run=run, is_main=processes.is_main)
     reading = _measure_images(recipe, record, trained, held_out=held_out)
     loading = replace(build_loader_options(recipe, method, processes), **reading)
     _warn_of_inverted_labels(_check_data(split, method, loading), quiet=quiet or not processes.is_main)
-    length = compute_training_length(config, split, uses_unlabelled=method.uses_unlabelled, processes=processes.count)
+    uses_unlabelled = method.uses_unlabelled
+    length = compute_training_length(recipe.train, split, uses_unlabelled=uses_unlabelled, processes=processes.count)
     check_last_checkpoint(run)
     record |= {"heads": sorted(method.heads), "steps": length.steps, "steps_per_epoch": length.epoch}
     record |= record_stretch(loading.stretch) | record_bands(loading.bands)
     if processes.is_main:
         record |= _write_first_record(record, recipe, split, run, quiet=quiet)
     validate = guard.before_each(build_run_validator(recipe, split, processes, **reading))
-    if at_once:
-        cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=loading.stretch)
-        data = fit.FitData(split, store, cache)
-        result = fit.fit_at_once(model, method, recipe, data, validate=validate, run=run, quiet=quiet)
-    else:
-        batches = _build_loader(recipe, method, split, store=store, length=length, loading=loading)
-        result = run_training_loop(
-            model, method, recipe, length=length, batches=batches, validate=validate, run=run, quiet=quiet
-        )
+    result = _fit(parts, recipe, run, length=length, loading=loading, validate=validate, quiet=quiet)
     processes.wait_for_all()  # the first one has written the weights
-    test = score_test_pairs(recipe, run, model=model, pairs=split.test, processes=processes, **reading)
+    test = score_test_pairs(recipe, run, model=parts.model, pairs=split.test, processes=processes, **reading)
     guard.require_unchanged()
-    if isinstance(store, PseudoLabelStore) and processes.is_main:
-        record["guide"] = score_vlm_alone(store, split.val, label_values=loading.label_values, quiet=quiet)
+    if isinstance(parts.store, PseudoLabelStore) and processes.is_main:
+        record["guide"] = score_vlm_alone(parts.store, split.val, label_values=loading.label_values, quiet=quiet)
     seconds = time.monotonic() - began
     return finish_record(record, run, result=result, test=test, seconds=seconds, is_main=processes.is_main)
+
+
+def _build_parts(recipe: Recipe) -> _Parts:
+    """Build what a recipe names, and check that it fits together.
+
+    Raises:
+        ConfigError, DataError, StoreError, InputError: a part cannot be built, or does not fit the others.
+    """
+    method = build_method(recipe)
+    split = make_split(recipe.data, select=recipe.train.select)
+    method = weigh_guidance(teach_classes(recipe, method, split), split)
+    store = open_label_source(recipe, method, split)
+    torch.manual_seed(recipe.seed)
+    model = build_network(recipe.model.model_dump())
+    check_compatibility(recipe, method, model)
+    if recipe.train.optimizer == fit.OPTIMIZER:
+        fit.check_fit(recipe, method, model)
+    return _Parts(method, split, store, model)
+
+
+def _fit(
+    parts: _Parts,
+    recipe: Recipe,
+    run: Path,
+    *,
+    length: TrainingLength,
+    loading: LoaderOptions,
+    validate: Callable[[nn.Module, torch.device], Mapping[str, float]],
+    quiet: bool,
+) -> FitResult:
+    """Fit the network: all labelled pixels at once where the recipe says so, batch by batch otherwise."""
+    if recipe.train.optimizer == fit.OPTIMIZER:
+        cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=loading.stretch)
+        data = fit.FitData(parts.split, parts.store, cache)
+        return fit.fit_at_once(parts.model, parts.method, recipe, data, validate=validate, run=run, quiet=quiet)
+    batches = _build_loader(recipe, parts.method, parts.split, store=parts.store, length=length, loading=loading)
+    return run_training_loop(
+        parts.model, parts.method, recipe, length=length, batches=batches, validate=validate, run=run, quiet=quiet
+    )
 
 
 def _measure_images(

@@ -56,7 +56,7 @@ class DifferenceBands:
 
 @dataclass(frozen=True)
 class GMCD(UnsupervisedDetector):
-    """GMCD; see the module.
+    """A graph network that learns on the pair, in the spirit of GMCD; see the module.
 
     Attributes:
         features: the encoder.
@@ -86,7 +86,7 @@ class GMCD(UnsupervisedDetector):
     def description(self) -> dict[str, str]:
         """Return what the detector does, and its network."""
         return {
-            "Detector": "graph network learned on this pair, no labels (after GMCD; its constants are not published)",
+            "Detector": "graph network learned on this pair, no labels (in the spirit of GMCD; constants of our own)",
             "Network": self.features.identity,
             "Guard": "the changed part must stand out" if self.guard else "none",
         }
@@ -178,7 +178,7 @@ def build_gmcd(
     guard: bool = True,
     seed: int = 0,
 ) -> GMCD:
-    """Return GMCD.
+    """Return the method in the spirit of GMCD.
 
     Args:
         features: the encoder.

@@ -183,13 +183,8 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
     refuse_wild_coordinates(path, np.asarray(frame.geometry.to_numpy(), object))
     parts = _select_polygons(frame)
-    if not len(parts.shapes) and STATE_COLUMN in frame:
-        raise InputError(
-            path, f"none of its changes ({len(frame)}) is accepted", "Accept some in the review page first"
-        )
     if not len(parts.shapes):
-        kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if isinstance(kind, str)})) or "no geometry"
-        raise InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
+        raise _describe_missing_polygons(path, frame)
     shapes, rows = parts.shapes, parts.rows
     is_valid = shapely.is_valid(shapes)
     shapes[~is_valid] = [repair_polygon(shape) for shape in shapes[~is_valid]]
@@ -217,6 +212,15 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
         undecided=parts.undecided,
         values={name: frame[name].astype(object).to_numpy()[rows[on_raster]] for name in columns},
     )
+
+
+def _describe_missing_polygons(path: Path, frame: gpd.GeoDataFrame) -> InputError:
+    """Return the error of a layer of which no polygon is left."""
+    if STATE_COLUMN in frame:
+        problem = f"none of its changes ({len(frame)}) is accepted"
+        return InputError(path, problem, "Accept some in the review page first")
+    kinds = ", ".join(sorted({str(kind) for kind in frame.geom_type if isinstance(kind, str)})) or "no geometry"
+    return InputError(path, f"holds no polygon ({kinds})", "Give a layer of polygons; buffer points and lines first")
 
 
 # ------------------------------------------------------------------------------------------------ polygons and the rest

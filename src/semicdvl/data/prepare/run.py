@@ -111,11 +111,7 @@ def prepare_patches(
         is_resumed = (out / "prepare.json").is_file()
         with leave_nothing_if_refused(out, keep=lambda: is_resumed):
             _start_folder(out, key, inputs, settings)
-            if layers.classes is not None:
-                _write_class_names(out / LEGEND_FILE, layers.classes.names)
-            sweep_unfinished_files(out, depth=2)
-            with open_journal(out) as journal:
-                patches = tuple(cut_patches(source, cells, journal, layers=layers, settings=settings, console=console))
+            patches = _cut_remaining(source, cells, out, layers=layers, settings=settings, console=console)
             if _make_key(inputs, settings) != key:
                 problem = "the images or the polygons were changed while they were read"
                 raise InputError(before, problem, "Run the same command again once they are complete")
@@ -218,6 +214,23 @@ def _start_folder(out: Path, key: str, inputs: PrepareInputs, settings: PrepareS
     if out.exists() and (not out.is_dir() or any(not path.is_dir() for path in out.rglob("*"))):
         raise OutputError(f"{out}: exists and was not made by `semicdvl prepare`. Give a new folder with -o.")
     write_json(record, make_record("started", key, inputs, settings))
+
+
+def _cut_remaining(
+    pair: RasterPair,
+    cells: tuple[PatchCell, ...],
+    out: Path,
+    *,
+    layers: LabelLayers,
+    settings: PrepareSettings,
+    console: Console,
+) -> tuple[CutPatch, ...]:
+    """Cut the patches that an interrupted run has not cut yet, and return all of them."""
+    if layers.classes is not None:
+        _write_class_names(out / LEGEND_FILE, layers.classes.names)
+    sweep_unfinished_files(out, depth=2)
+    with open_journal(out) as journal:
+        return tuple(cut_patches(pair, cells, journal, layers=layers, settings=settings, console=console))
 
 
 def _write_class_names(path: Path, names: tuple[str, ...]) -> None:

@@ -2,8 +2,9 @@
 
 Source: Tan and Le, EfficientNet (2019), in the Lite form that Google published in 2020: without squeeze-and-excitation,
 with ReLU6. Layers, names and numbers are those of `tf_efficientnet_lite2` of timm, and so are the maps, to the bit.
-Why not timm itself: importing it imports torchvision and the compiler of torch, which takes longer than PyTorch
-(`docs/performance.md`), and this encoder is all that the embedded VLM needs of it.
+Own code, because no part of timm can be imported alone: `timm.models.efficientnet` and `timm.layers` alike bring all of
+timm, torchvision and the compiler of torch (1,490 modules, which take longer than PyTorch itself). torchvision brings
+the same compiler and has no Lite networks; a test holds this encoder against timm's, to the bit.
 """
 
 from __future__ import annotations
