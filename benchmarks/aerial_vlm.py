@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg import rules
+from semicdvl.ceg.instances import rule as instance_rule
 from semicdvl.vlms.aerial.build import build_aerial
 from semicdvl.vlms.aerial.model import AerialVLM
 
@@ -178,10 +179,13 @@ def measure_change(vlm: AerialVLM, data: Path) -> dict[str, float]:
                 for side in "AB"
             ]
             minimum = round(MIN_AREA_M2 / gsd_m**2)
-            labels = [rules.find_components(s, foreground=FOREGROUND, threshold=0.5, min_area_px=minimum) for s in both]
+            labels = [
+                instance_rule.find_components(s, foreground=FOREGROUND, threshold=0.5, min_area_px=minimum)
+                for s in both
+            ]
             answers = {
-                "instance": rules.instance_level_from_label_images(*labels),
-                "instance .01": rules.instance_level_from_label_images(*labels, delta=0.01),
+                "instance": instance_rule.instance_level_from_label_images(*labels),
+                "instance .01": instance_rule.instance_level_from_label_images(*labels, delta=0.01),
                 "pixel": rules.pixel_level(*both, foreground=FOREGROUND, gamma=0.5)[0],
             }
             answers["pixel & instance"] = answers["pixel"] & answers["instance"]

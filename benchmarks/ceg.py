@@ -33,6 +33,7 @@ from pycocotools import mask as rle
 
 from semicdvl.atomic_files import write_bytes_atomically
 from semicdvl.ceg import rules
+from semicdvl.ceg.instances import rule as instance_rule
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
 from semicdvl.types import VLMLabels
 
@@ -121,7 +122,7 @@ def public_mixed(classes: list[NDArray[np.uint8]], change_HW: NDArray[np.uint8])
 def make_labels(scene: Scene) -> Labels:
     """Make the labels with this package."""
     first, second = scene.scores
-    instance_HW = rules.instance_level(*scene.instances, shape_hw=first.shape[1:])
+    instance_HW = instance_rule.instance_level(*scene.instances, shape_hw=first.shape[1:])
     return rules.make_mixed_labels(
         first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA
     )
@@ -186,7 +187,7 @@ ROOM_2CHW = np.empty((2, 6, 256, 256), np.float32)
 def ours_with_files(files: SceneFiles) -> None:
     """Read once, write one picture, whole."""
     first, second = (_scores(files.folder / f"{date}.npy", room) for date, room in zip("AB", ROOM_2CHW, strict=True))
-    instance_HW = rules.instance_level(*_instances(files), shape_hw=first.shape[1:])
+    instance_HW = instance_rule.instance_level(*_instances(files), shape_hw=first.shape[1:])
     labels = rules.make_mixed_labels(
         first, second, instance_HW, foreground=FOREGROUND, gamma=GAMMA, gamma_segmentation=GAMMA
     )

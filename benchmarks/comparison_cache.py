@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from classic import Case
-from semicdvl.ceg.feature_similarity import PairFeatures
 from semicdvl.ceg.features import FeatureExtractor, scale_extractor
+from semicdvl.ceg.instances.feature_similarity import PairFeatures
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.data.labels.files import read_mask
 from semicdvl.data.readers import folder

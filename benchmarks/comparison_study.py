@@ -23,9 +23,10 @@ from scipy import ndimage
 from comparison_cache import PROMPTS, AnsweredPair, list_pairs, load_answers
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import AERIAL_ENCODER, build_feature_extractor
+from semicdvl.ceg.instances.rule import find_components
 from semicdvl.ceg.labels import find_instance_events
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
-from semicdvl.ceg.rules import find_components, pixel_level
+from semicdvl.ceg.rules import pixel_level
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.vlms.aerial.build import build_aerial
 

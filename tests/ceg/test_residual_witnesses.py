@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from semicdvl.ceg.config import CEGSettings, choose_detection_level
-from semicdvl.ceg.feature_similarity import PairFeatures
+from semicdvl.ceg.instances.feature_similarity import PairFeatures
 from semicdvl.ceg.labels import find_instance_events
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map, find_least_distance

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from tests.support.paths import SHARED
 
 from semicdvl.ceg import rules
+from semicdvl.ceg.instances import rule as instance_rule
 from semicdvl.errors import DataError
 
 ORACLE = sorted((SHARED / "ceg_oracle").glob("*.npz"))
@@ -42,9 +43,9 @@ def test_equals_the_reference_to_the_bit(path: Path) -> None:
         ]
         for date in "AB"
     }
-    instance = rules.instance_level(instances["A"], instances["B"], shape_hw=shape)
+    instance = instance_rule.instance_level(instances["A"], instances["B"], shape_hw=shape)
     assert np.array_equal(instance * np.uint8(255), case["instance_change"])
-    assert np.array_equal(rules.instance_level(masks["A"], masks["B"], shape_hw=shape), instance)
+    assert np.array_equal(instance_rule.instance_level(masks["A"], masks["B"], shape_hw=shape), instance)
     change, _ = rules.pixel_level(prob_a, prob_b, foreground=[0, 1], gamma=-1)
     assert np.array_equal(change, case["pixel_change_nogamma"])
     for gamma in (0.1, 0.5, 0.8):
@@ -80,7 +81,7 @@ masks = st.lists(hnp.arrays(bool, SHAPE, elements=st.sampled_from([False, False,
 @given(masks, masks, st.sampled_from([0.0, 0.01, 0.2, 1.0]))
 def test_instance_level_is_its_definition(first: list[np.ndarray], second: list[np.ndarray], delta: float) -> None:
     wanted = _by_definition(first, second, delta) | _by_definition(second, first, delta)
-    assert np.array_equal(rules.instance_level(first, second, shape_hw=SHAPE, delta=delta), wanted)
+    assert np.array_equal(instance_rule.instance_level(first, second, shape_hw=SHAPE, delta=delta), wanted)
 
 
 label_images = hnp.arrays(np.int32, SHAPE, elements=st.integers(0, 4))
@@ -90,8 +91,8 @@ label_images = hnp.arrays(np.int32, SHAPE, elements=st.integers(0, 4))
 @given(label_images, label_images, st.sampled_from([0.0, 0.01, 0.2]))
 def test_label_images_give_the_same_as_masks(first: np.ndarray, second: np.ndarray, delta: float) -> None:
     split = [[labels == index for index in range(1, labels.max() + 1)] for labels in (first, second)]
-    wanted = rules.instance_level(split[0], split[1], shape_hw=SHAPE, delta=delta)
-    assert np.array_equal(rules.instance_level_from_label_images(first, second, delta=delta), wanted)
+    wanted = instance_rule.instance_level(split[0], split[1], shape_hw=SHAPE, delta=delta)
+    assert np.array_equal(instance_rule.instance_level_from_label_images(first, second, delta=delta), wanted)
 
 
 @given(hnp.arrays(np.float32, (3, *SHAPE), elements=st.sampled_from([0.0, 0.25, 0.5, np.float32(0.8), 1.0])))
@@ -140,9 +141,9 @@ def test_labels_together_are_the_labels_one_by_one(scores: np.ndarray, instance:
 def test_one_empty_date_makes_all_of_the_other_change_and_none_makes_nothing() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[2:4, 3:7] = True
-    assert np.array_equal(rules.instance_level([mask], [], shape_hw=SHAPE), mask)
-    assert np.array_equal(rules.instance_level([], [mask], shape_hw=SHAPE), mask)
-    assert not rules.instance_level([], [], shape_hw=SHAPE).any()
+    assert np.array_equal(instance_rule.instance_level([mask], [], shape_hw=SHAPE), mask)
+    assert np.array_equal(instance_rule.instance_level([], [mask], shape_hw=SHAPE), mask)
+    assert not instance_rule.instance_level([], [], shape_hw=SHAPE).any()
 
 
 def test_components_join_diagonals_and_drop_the_small() -> None:
@@ -151,10 +152,10 @@ def test_components_join_diagonals_and_drop_the_small() -> None:
     scores[0, 1, 1] = scores[0, 2, 2] = scores[0, 3, 3] = 0.9  # one diagonal object
     scores[0, 7, 8] = 0.9  # a single pixel
     scores[0, 5, 5] = 0.4  # wins, but below the threshold
-    labels = rules.find_components(scores, foreground=[0], threshold=0.5, min_area_px=2)
+    labels = instance_rule.find_components(scores, foreground=[0], threshold=0.5, min_area_px=2)
     assert labels.max() == 1
     assert np.argwhere(labels == 1).tolist() == [[1, 1], [2, 2], [3, 3]]
-    assert rules.find_components(scores, foreground=[0], threshold=0.95).max() == 0
+    assert instance_rule.find_components(scores, foreground=[0], threshold=0.95).max() == 0
 
 
 @pytest.mark.parametrize("foreground", [[], [0, 0], [2], [-1]])
@@ -165,7 +166,7 @@ def test_foreground_that_does_not_fit_is_refused(foreground: list[int]) -> None:
 
 def test_masks_of_another_size_are_refused() -> None:
     with pytest.raises(DataError, match="instance mask"):
-        rules.instance_level([np.ones((3, 4), bool)], [], shape_hw=SHAPE)
+        instance_rule.instance_level([np.ones((3, 4), bool)], [], shape_hw=SHAPE)
     with pytest.raises(DataError, match="differ in shape"):
         rules.pixel_level(np.zeros((2, 3, 4)), np.zeros((2, 4, 3)), foreground=[0], gamma=0.5)
 

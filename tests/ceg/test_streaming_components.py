@@ -9,8 +9,8 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from semicdvl.ceg import rules
 from semicdvl.ceg.config import SCORE_STEPS, CEGSettings
+from semicdvl.ceg.instances import rule as instance_rule
 from semicdvl.ceg.labels import find_component_events
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.streaming_components import PairScoreStrip, find_streamed_component_events
@@ -49,7 +49,7 @@ def whole(t1: np.ndarray, t2: np.ndarray, valid: np.ndarray, settings: CEGSettin
     """What `detect` did before there were strips."""
     labels = []
     for scores in (t1, t2):
-        found = rules.find_components(
+        found = instance_rule.find_components(
             np.where(valid, scores, np.float32(0)), foreground=PROMPTS.foreground,
             threshold=settings.instance_score, min_area_px=settings.min_area_px,
         )  # fmt: skip

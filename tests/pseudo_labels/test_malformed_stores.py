@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 
 from semicdvl.ceg import rules
+from semicdvl.ceg.instances import rule as instance_rule
 
 DTYPES = (np.float16, np.float32, np.float64)
 
@@ -133,7 +134,7 @@ def test_instances_are_the_restatement_in_every_form(case: Any, delta: float, se
     first, second, shape = case
     rng = np.random.default_rng(seed)
     forms = [[_as_given(mask, int(rng.integers(0, 6))) for mask in date] for date in (first, second)]
-    found = rules.instance_level(forms[0], forms[1], shape_hw=shape, delta=delta)
+    found = instance_rule.instance_level(forms[0], forms[1], shape_hw=shape, delta=delta)
     assert found.dtype == bool and found.shape == shape
     assert np.array_equal(found, _slow_instances(first, second, shape, delta))
 
@@ -141,8 +142,8 @@ def test_instances_are_the_restatement_in_every_form(case: Any, delta: float, se
 def test_many_instances_are_compared_in_rows_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     dates = [[_blob(rng, (31, 23)) for _ in range(count)] for count in (17, 29)]
-    wanted = rules.instance_level(*dates, shape_hw=(31, 23))
+    wanted = instance_rule.instance_level(*dates, shape_hw=(31, 23))
     monkeypatch.setattr(rules, "MAX_PAIRS_AT_ONCE", 40)
-    assert np.array_equal(rules.instance_level(*dates, shape_hw=(31, 23)), wanted)
+    assert np.array_equal(instance_rule.instance_level(*dates, shape_hw=(31, 23)), wanted)
     assert np.array_equal(wanted, _slow_instances(*dates, (31, 23), 0.0))
     assert wanted.any() and not np.array_equal(wanted, np.any([*dates[0], *dates[1]], axis=0))

@@ -180,7 +180,7 @@ class CEGSettings:
 
 
 OPTIONS_BEYOND_PAPER = ("shift_px", "replaced_iou", "replaced_class", "min_cosine")
-"""The options beyond the paper; see `instance_events`."""
+"""The options beyond the paper; see `instances.events`."""
 MATCHING_SETTINGS = frozenset({"delta", "instance_score", "min_area_px", *OPTIONS_BEYOND_PAPER})
 """The settings of whole objects, which the residual level does not have."""
 RESIDUAL_SETTINGS = (*(field.name for field in fields(CEGSettings) if field.name.startswith("residual_")), "gsd_m")

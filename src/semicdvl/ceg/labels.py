@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from semicdvl.ceg import rules
 from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
 from semicdvl.ceg.features import PairFeatures
-from semicdvl.ceg.instance_events import ChangeEvents, find_change_events, find_change_events_of_instances
-from semicdvl.ceg.masks import classify_masks, crop_label_image
+from semicdvl.ceg.instances import rule as instance_rule
+from semicdvl.ceg.instances.events import ChangeEvents, find_change_events, find_change_events_of_instances
+from semicdvl.ceg.instances.masks import classify_masks, crop_label_image
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map
 from semicdvl.ceg.residual.rule import find_residual_events
@@ -136,7 +137,7 @@ def find_instance_events(
     height, width = t1.scores_CHW.shape[1:]
     instance_masks = [[instance.mask for instance in instances] for instances in (first, second)]
     if not settings.active_options:
-        unmatched_HW = rules.instance_level(*instance_masks, shape_hw=(height, width), delta=settings.delta)
+        unmatched_HW = instance_rule.instance_level(*instance_masks, shape_hw=(height, width), delta=settings.delta)
         return ChangeEvents(unmatched_HW, np.zeros_like(unmatched_HW))
     return find_change_events_of_instances(
         *instance_masks,
@@ -159,7 +160,7 @@ def find_component_events(
 ) -> ChangeEvents:
     """Find change events as `find_instance_events`, for objects in label images (0 = none), which cannot overlap."""
     if not settings.active_options:
-        unmatched_HW = rules.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
+        unmatched_HW = instance_rule.instance_level_from_label_images(labels_t1_HW, labels_t2_HW, delta=settings.delta)
         return ChangeEvents(unmatched_HW, np.zeros_like(unmatched_HW))
     masks = [crop_label_image(labels_HW) for labels_HW in (labels_t1_HW, labels_t2_HW)]
     classes: list[Sequence[int]] = [(), ()]
@@ -188,7 +189,7 @@ def _select_foreground_instances(segments: Segments, prompts: Prompts) -> list[I
 
 def _find_components(scores_CHW: NDArray[np.float32], prompts: Prompts, settings: CEGSettings) -> NDArray[np.int32]:
     """Return the foreground components of score maps as a label image."""
-    return rules.find_components(
+    return instance_rule.find_components(
         scores_CHW,
         foreground=prompts.foreground,
         threshold=settings.instance_score,

@@ -1,9 +1,9 @@
 """Change events of connected components over a raster that is too large for memory, strip by strip.
 
 The first pass labels the components of every strip, merges those that continue in the next strip, and counts the pixels
-that the objects of the two dates share (under every tolerated shift). `instance_matching` decides from the counts which
-objects are change events; the last pass labels the strips again and paints them. With `min_cosine` one more pass
-between the two sums up the features of the objects (`feature_similarity`). The result is that of
+that the objects of the two dates share (under every tolerated shift). `instances.matching` decides from the counts
+which objects are change events; the last pass labels the strips again and paints them. With `min_cosine` one more pass
+between the two sums up the features of the objects (`instances.feature_similarity`). The result is that of
 `labels.find_component_events` on the whole maps. Memory grows with the number of objects (and of tolerated shifts), not
 with the raster.
 """
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import MosaickedFeatures, SimilarityAccumulator
-from semicdvl.ceg.instance_events import ChangeEvents
-from semicdvl.ceg.instance_matching import (
+from semicdvl.ceg.instances.events import ChangeEvents
+from semicdvl.ceg.instances.feature_similarity import MosaickedFeatures, SimilarityAccumulator
+from semicdvl.ceg.instances.matching import (
     EventFlags,
     FlagsPerDate,
     IntArray,
@@ -28,8 +28,8 @@ from semicdvl.ceg.instance_matching import (
     flags_per_label,
     list_shifts,
 )
+from semicdvl.ceg.instances.rule import find_components
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.rules import find_components
 from semicdvl.errors import DataError
 from semicdvl.raster.connected_components import find_first_blocks, find_touching_labels, group_labels
 from semicdvl.types import TileInstanceReader
@@ -284,7 +284,7 @@ class _SharedPixels:
 
     @property
     def table_4N(self) -> IntArray:
-        """The counts, as `instance_matching.decide_events` takes them."""
+        """The counts, as `instances.matching.decide_events` takes them."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._found], axis=1)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.features import FeatureExtractor, PairFeatures, refuse_unused_features, scale_extractor
-from semicdvl.ceg.instance_events import ChangeEvents
+from semicdvl.ceg.instances.events import ChangeEvents
 from semicdvl.ceg.labels import (
     find_instance_events,
     make_class_labels_from_events,

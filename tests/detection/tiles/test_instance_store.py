@@ -19,8 +19,8 @@ from scipy import ndimage
 from tests.support.paths import ROOT
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import PairFeatures
-from semicdvl.ceg.instance_merging import crop_tile_instances
+from semicdvl.ceg.instances.feature_similarity import PairFeatures
+from semicdvl.ceg.instances.merging import crop_tile_instances
 from semicdvl.ceg.labels import make_labels
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig

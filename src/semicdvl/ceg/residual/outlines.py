@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.masks import crop_instances
+from semicdvl.ceg.instances.masks import crop_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.types import Segments
 

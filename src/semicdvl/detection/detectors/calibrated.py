@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from semicdvl.ceg.calibration import BackgroundScores, CalibrationResult, ObjectEvidence, calibrate, logit
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import FeatureExtractor
+from semicdvl.ceg.instances.rule import find_components
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.ceg.rules import find_components
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.raster.connected_components import find_touching_labels, group_labels

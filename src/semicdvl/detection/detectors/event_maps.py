@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import LEVELS_WITHOUT_GAMMA, CEGSettings
-from semicdvl.ceg.instance_events import ChangeEvents
-from semicdvl.ceg.instance_merging import has_instances
+from semicdvl.ceg.instances.events import ChangeEvents
+from semicdvl.ceg.instances.merging import has_instances
+from semicdvl.ceg.instances.streaming import StreamedInstanceEvents, find_streamed_instance_events
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.streaming import find_streamed_residual_events
 from semicdvl.ceg.rules import compute_change_score, mixed, pixel_level
 from semicdvl.ceg.streaming_components import PairScoreStrip, StreamedComponentEvents, find_streamed_component_events
-from semicdvl.ceg.streaming_instances import StreamedInstanceEvents, find_streamed_instance_events
 from semicdvl.types import IGNORE, ChangeMap, ScoreStrips
 
 

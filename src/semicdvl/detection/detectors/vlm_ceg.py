@@ -17,8 +17,8 @@ from semicdvl.ceg.features import (
     refuse_unused_features,
     segment_with_features,
 )
-from semicdvl.ceg.instance_events import ChangeEvents
-from semicdvl.ceg.instance_merging import crop_tile_instances
+from semicdvl.ceg.instances.events import ChangeEvents
+from semicdvl.ceg.instances.merging import crop_tile_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
@@ -50,13 +50,13 @@ class VLMDetector(Detector):
 
     The score maps are those of all prompts at date 1, then at date 2. `decide` runs change event generation on the
     blended maps (`event_maps.EventMapper`). The objects are the instances of the VLM where it gives some: those of one
-    object in neighbouring tiles are merged (`ceg.instance_merging`). For a VLM that gives score maps alone they are the
-    8-connected components of the blended maps. Either way, an object cut by tiles is one object. Instances are used as
-    in pseudo-labelling: all that answer a foreground prompt, whatever their score and size.
+    object in neighbouring tiles are merged (`ceg.instances.merging`). For a VLM that gives score maps alone they are
+    the 8-connected components of the blended maps. Either way, an object cut by tiles is one object. Instances are used
+    as in pseudo-labelling: all that answer a foreground prompt, whatever their score and size.
 
     With `min_cosine`, objects are also compared by their features. Features are extracted per tile; every pixel takes
-    those of the tile whose centre is nearest (`ceg.feature_similarity`). Pseudo-labelling, which extracts features of a
-    whole image at once, differs by what a network sees beyond the edge of a tile.
+    those of the tile whose centre is nearest (`ceg.instances.feature_similarity`). Pseudo-labelling, which extracts
+    features of a whole image at once, differs by what a network sees beyond the edge of a tile.
 
     Attributes:
         vlm: the vision-language model.

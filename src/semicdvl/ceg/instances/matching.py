@@ -1,7 +1,7 @@
 """Instance matching: which objects of two dates are change events, from the numbers of pixels that they share.
 
-No mask is read here. `instance_events` counts the common pixels of whole masks, `streaming_components` and
-`streaming_instances` those of a raster that is read part by part; from equal counts follow equal events, to the bit.
+No mask is read here. `events` counts the common pixels of whole masks, `ceg.streaming_components` and `streaming` those
+of a raster that is read part by part; from equal counts follow equal events, to the bit.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.ceg.masks import CroppedMask
-from semicdvl.ceg.tile_windows import TileIndex, Window, intersect_windows
+from semicdvl.ceg.instances.masks import CroppedMask
+from semicdvl.ceg.instances.tile_windows import TileIndex, Window, intersect_windows
 from semicdvl.errors import ConfigError
 from semicdvl.raster.connected_components import group_labels
 from semicdvl.types import Instance, Segments, TileInstance, TileInstanceReader

@@ -10,8 +10,8 @@ import shapely
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from semicdvl.ceg.instance_matching import list_shifts
-from semicdvl.ceg.rules import InstanceMask, encode_instances
+from semicdvl.ceg.instances.matching import list_shifts
+from semicdvl.ceg.instances.rule import InstanceMask, encode_instances
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def count_overlaps(
 
     Yields:
         index of the mask of date 1, index of the mask of date 2, and the number of common pixels under each shift of
-        `instance_matching.list_shifts`.
+        `matching.list_shifts`.
     """
     shifts = list_shifts(shift_px)
     for first, second in _candidate_pairs(masks_t1, masks_t2, shift_px):

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import compute_feature_similarity
 from semicdvl.ceg.features import PairFeatures
-from semicdvl.ceg.instance_matching import IntArray, ObjectTable, decide_events
-from semicdvl.ceg.masks import CroppedMask, count_overlaps, crop_instances
-from semicdvl.ceg.rules import InstanceMask
+from semicdvl.ceg.instances.feature_similarity import compute_feature_similarity
+from semicdvl.ceg.instances.masks import CroppedMask, count_overlaps, crop_instances
+from semicdvl.ceg.instances.matching import IntArray, ObjectTable, decide_events
+from semicdvl.ceg.instances.rule import InstanceMask
 from semicdvl.errors import DataError
 
 
@@ -132,7 +132,7 @@ def _build_object_table(masks: Sequence[CroppedMask], classes: Sequence[int]) ->
 def _count_common_pixels(
     masks_t1: Sequence[CroppedMask], masks_t2: Sequence[CroppedMask], *, shift_px: int
 ) -> IntArray:
-    """Return the common pixels of masks as the table of `instance_matching.decide_events`."""
+    """Return the common pixels of masks as the table of `matching.decide_events`."""
     rows = [np.zeros((4, 0), np.int64)]
     for first, second, common_S in count_overlaps(masks_t1, masks_t2, shift_px=shift_px):
         shift = np.flatnonzero(common_S)

@@ -1,10 +1,10 @@
 """Change events of a VLM's own instances over a raster that is too large for memory.
 
-The raster is read part by part (one part per tile, without overlap), and the pixels of the merged instances
-(`instance_merging`) in each part are counted once. `instance_matching` decides from the counts which instances are
-change events, and these are painted strip by strip. The result is that of `labels.find_instance_events` on the merged
-instances of the whole raster, overlapping instances included. Memory grows with the number of instances (and of
-tolerated shifts), not with the raster.
+The raster is read part by part (one part per tile, without overlap), and the pixels of the merged instances (`merging`)
+in each part are counted once. `matching` decides from the counts which instances are change events, and these are
+painted strip by strip. The result is that of `labels.find_instance_events` on the merged instances of the whole raster,
+overlapping instances included. Memory grows with the number of instances (and of tolerated shifts), not with the
+raster.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.feature_similarity import MosaickedFeatures, SimilarityAccumulator
-from semicdvl.ceg.instance_events import ChangeEvents
-from semicdvl.ceg.instance_matching import EventFlags, IntArray, ObjectTable, decide_events
-from semicdvl.ceg.instance_merging import MergedInstances
-from semicdvl.ceg.masks import CroppedMask, count_overlaps
+from semicdvl.ceg.instances.events import ChangeEvents
+from semicdvl.ceg.instances.feature_similarity import MosaickedFeatures, SimilarityAccumulator
+from semicdvl.ceg.instances.masks import CroppedMask, count_overlaps
+from semicdvl.ceg.instances.matching import EventFlags, IntArray, ObjectTable, decide_events
+from semicdvl.ceg.instances.merging import MergedInstances
+from semicdvl.ceg.instances.tile_windows import Window, intersect_windows, tile_core_windows
 from semicdvl.ceg.streaming_components import PairScoreStrip
-from semicdvl.ceg.tile_windows import Window, intersect_windows, tile_core_windows
 from semicdvl.types import TileInstanceReader
 
 
@@ -99,7 +99,7 @@ class _OverlapCounts:
 
     @property
     def table_4N(self) -> IntArray:
-        """The common pixels, as `instance_matching.decide_events` takes them."""
+        """The common pixels, as `matching.decide_events` takes them."""
         return np.concatenate([np.zeros((4, 0), np.int64), *self._rows], axis=1)
 
     def add(self, merged: MergedInstances, part: Window, *, step: int, shift_px: int) -> None:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from semicdvl.ceg import feature_similarity, instance_events, rules
 from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.instances import events, feature_similarity
+from semicdvl.ceg.instances.masks import crop_instances
+from semicdvl.ceg.instances.rule import instance_level
 from semicdvl.ceg.labels import make_labels
-from semicdvl.ceg.masks import crop_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.transitions import list_change_objects
 from semicdvl.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ def test_shift_and_replaced_are_their_definition(
     forms: list[list[Any]] = [first, second]
     if as_rle:
         forms = [[rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in date] for date in forms]
-    found = instance_events.find_change_events_of_instances(forms[0], forms[1], shape_hw=SHAPE, settings=chosen)
+    found = events.find_change_events_of_instances(forms[0], forms[1], shape_hw=SHAPE, settings=chosen)
     wanted = _slow(first, second, chosen)
     assert np.array_equal(found.unmatched_HW, wanted[0])
     assert np.array_equal(found.replaced_HW, wanted[1])
@@ -75,19 +76,15 @@ def test_shift_and_replaced_are_their_definition(
 @settings(deadline=None, max_examples=60)
 @given(boxes(), boxes(), st.sampled_from([0.0, 0.01, 0.4]))
 def test_without_options_it_is_the_paper(first: list[np.ndarray], second: list[np.ndarray], delta: float) -> None:
-    found = instance_events.find_change_events_of_instances(
-        first, second, shape_hw=SHAPE, settings=CEGSettings(delta=delta)
-    )
-    assert np.array_equal(found.unmatched_HW, rules.instance_level(first, second, shape_hw=SHAPE, delta=delta))
+    found = events.find_change_events_of_instances(first, second, shape_hw=SHAPE, settings=CEGSettings(delta=delta))
+    assert np.array_equal(found.unmatched_HW, instance_level(first, second, shape_hw=SHAPE, delta=delta))
     assert not found.replaced_HW.any()
 
 
 def test_a_shift_as_long_as_the_gap_meets_and_one_shorter_does_not() -> None:
     first, second = [_box(2, 2, 3, 3)], [_box(2, 7, 3, 3)]  # columns 2..4 and 7..9: three steps apart
     at = {
-        d: instance_events.find_change_events_of_instances(
-            first, second, shape_hw=SHAPE, settings=CEGSettings(shift_px=d)
-        )
+        d: events.find_change_events_of_instances(first, second, shape_hw=SHAPE, settings=CEGSettings(shift_px=d))
         for d in (2, 3)
     }
     assert np.array_equal(at[2].unmatched_HW, first[0] | second[0])
@@ -100,16 +97,14 @@ def test_a_partner_of_another_class_replaces_and_the_best_partner_decides() -> N
     new = _box(2, 2, 6, 5)
     classes = {"t1": [0], "t2": [1, 0]}
     only = CEGSettings(replaced_class=True)
-    found = instance_events.find_change_events_of_instances(
-        [old], [new, shed], shape_hw=SHAPE, settings=only, classes=classes
-    )
+    found = events.find_change_events_of_instances([old], [new, shed], shape_hw=SHAPE, settings=only, classes=classes)
     assert np.array_equal(found.replaced_HW, old | new)  # the shed's only partner is of its own class
-    same = instance_events.find_change_events_of_instances(
+    same = events.find_change_events_of_instances(
         [old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [0, 1]}
     )
     assert np.array_equal(same.replaced_HW, shed)
     with pytest.raises(DataError, match="1 classes for 2 instances"):
-        instance_events.find_change_events_of_instances(
+        events.find_change_events_of_instances(
             [old], [new, shed], shape_hw=SHAPE, settings=only, classes={"t1": [0], "t2": [1]}
         )
 
@@ -123,7 +118,7 @@ def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> No
     pieces = crop_instances([house, other], shape_hw=SHAPE)
     assert feature_similarity.compute_feature_similarity(pieces, looks, shape_hw=SHAPE) == pytest.approx([0.0, 1.0])
     only = CEGSettings(min_cosine=0.5)
-    found = instance_events.find_change_events_of_instances(
+    found = events.find_change_events_of_instances(
         [house, other], [house, other], shape_hw=SHAPE, settings=only, features=looks
     )
     assert np.array_equal(found.replaced_HW, house)
@@ -135,7 +130,7 @@ def test_objects_of_other_looks_are_replaced_however_coarse_the_features() -> No
         1.0,
     ]
     with pytest.raises(DataError, match="there are none"):
-        instance_events.find_change_events_of_instances([house], [house], shape_hw=SHAPE, settings=only)
+        events.find_change_events_of_instances([house], [house], shape_hw=SHAPE, settings=only)
     with pytest.raises(DataError, match=r"\(D, H, W\) alike"):
         feature_similarity.compute_feature_similarity(
             pieces, feature_similarity.PairFeatures(t1_DHW, t2_DHW[:2]), shape_hw=SHAPE

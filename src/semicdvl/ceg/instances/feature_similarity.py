@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
 from semicdvl.ceg.features import PairFeatures
-from semicdvl.ceg.masks import CroppedMask
-from semicdvl.ceg.tile_windows import TileIndex, Window, tile_core_windows
+from semicdvl.ceg.instances.masks import CroppedMask
+from semicdvl.ceg.instances.tile_windows import TileIndex, Window, tile_core_windows
 from semicdvl.types import TileInstanceReader
 
 _IntArray = NDArray[np.int64]
