@@ -100,3 +100,13 @@ def test_a_review_is_no_obstacle_and_stays(tmp_path) -> None:
     carry_over_other_files(out, work)
     assert [(work / name).read_text() for name in names] == list(names)
     assert (work / "labels" / "train.toml").read_text() == "x"
+
+
+def test_a_link_to_a_folder_stays_and_the_results_lie_where_it_leads(pngs, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "disk" / "results", target_is_directory=True)
+    for _ in range(2):  # the folder does not exist yet, and then holds an earlier result
+        write_detection(*pngs, link, detector=Brighter(), config=TILES, progress=QUIET)
+        assert link.is_symlink() and (tmp_path / "disk" / "results" / "change.tif").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

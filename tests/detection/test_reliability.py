@@ -33,7 +33,7 @@ def judge(find="house", gsd_m=0.5, **facts):
 
 def test_inside_the_measured_range_it_is_reliable():
     assert judge() == Reliability(True) and judge("Houses,ROAD").reliable
-    assert judge(pixel_m=(0.5, 0.6), size_px=(64, 64)).reliable
+    assert judge(pixel_m=(0.5, 0.6), size_px=(100, 100)).reliable
     assert judge(gsd_m=0.29).reliable and judge(gsd_m=0.83).reliable, "5 % are not beyond it"
 
 

@@ -131,7 +131,7 @@ def write_detection(
         MissingExtraError: a vector format that needs an optional package.
     """
     config, console = follow_detector(config or DetectionConfig(), detector), progress or Console(stderr=True)
-    out = Path(out).absolute()
+    out = Path(out).resolve()  # work folder and result lie where a link leads to
     check_config(config, detector)
     check_output_folder(out, overwrite=config.overwrite)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), ExitStack() as held:

@@ -13,6 +13,7 @@ from rasterio.enums import Resampling
 from tests.support.synthetic_rasters import UTM, at, city, tif
 
 from semicdvl.errors import InputError
+from semicdvl.raster.io.open_dataset import open_dataset
 from semicdvl.raster.io.open_pair import open_pair
 
 
@@ -95,3 +96,27 @@ def test_directories_of_a_tiff_end_in_it(tmp_path, extra):
         struct.pack_into(order + kind, broken, place, wrong)
         (tmp_path / "b.tif").write_bytes(broken)
         assert "one of its directories lies beyond its end" in refused(tmp_path / "b.tif", path).problem
+
+
+@pytest.mark.parametrize(
+    ("head", "problem", "remedy"),
+    [
+        (b"PK\x03\x04", "a zip archive", "/vsizip/"),
+        (b"CDF\x01", "netCDF", "gdal_translate"),
+        (b"\x89HDF\r\n", "HDF5", "gdal_translate"),
+        (b"%PDF-1.7", "PDF", "gdal_translate"),
+    ],
+)
+def test_other_formats_are_named_and_never_read_as_raw_pixels(tmp_path, head, problem, remedy):
+    path = tmp_path / "scene.dat"
+    path.write_bytes(head + bytes(3 * 20 * 30))
+    with pytest.raises(InputError, match=problem) as refused:
+        open_dataset(str(path), display_name="scene.dat")
+    assert remedy in str(refused.value)
+    header = "ENVI\nsamples = 30\nlines = 20\nbands = 3\ndata type = 1\ninterleave = bsq\nbyte order = 0\n"
+    (tmp_path / "scene.hdr").write_text(header)
+    with pytest.raises(InputError, match=r"scene\.hdr beside it is of another file"):
+        open_dataset(str(path), display_name="scene.dat")
+    path.write_bytes(bytes(3 * 20 * 30))
+    with open_dataset(str(path), display_name="scene.dat") as dataset:
+        assert dataset.driver == "ENVI" and dataset.shape == (20, 30)

@@ -28,6 +28,19 @@ JPEG_TAIL_BYTES = 65_536
 """The end marker of a complete JPEG lies in its last bytes; cameras may append some of their own."""
 MAX_DIRECTORIES = 10_000
 """So many directories of a TIFF are looked at."""
+RAW_DRIVERS = ("ENVI", "EHdr")
+"""Formats without a mark of their own: GDAL takes any bytes for pixels that have a header (`.hdr`) beside them."""
+_CONVERT = "Convert it first, e.g. `gdal_translate -of COG IN OUT.tif`"
+OTHER_FORMATS = {
+    b"PK\x03\x04": ("a zip archive", "Name the image in it, e.g. /vsizip/{path}/IMAGE.tif"),
+    b"\x1f\x8b": ("a gzip archive", "Unpack it first"),
+    b"CDF": ("netCDF", _CONVERT),
+    b"\x89HDF": ("HDF5 or netCDF-4", _CONVERT),
+    b"\x0e\x03\x13\x01": ("HDF4", _CONVERT),
+    b"%PDF": ("PDF", _CONVERT),
+    b"GRIB": ("GRIB", _CONVERT),
+}
+"""First bytes of a file -> its format, which is not read, and what to do."""
 SAMPLED_BLOCKS = 12
 """Along each axis, of the blocks of a TIFF that are checked for pixels."""
 
@@ -62,6 +75,8 @@ def open_dataset(gdal_name: str, *, display_name: str, allow_outside: bool = Fal
             _check_png(Path(gdal_name), display_name)
         if local and dataset.driver == "JPEG":
             _check_jpeg(Path(gdal_name), display_name)
+        if local and dataset.driver in RAW_DRIVERS:
+            _check_raw(Path(gdal_name), display_name)
         if dataset.driver == "GTiff":
             _check_tiff(gdal_name, dataset, display_name)
         _check_georeferencing(dataset, display_name)
@@ -133,8 +148,29 @@ def _open_error(gdal_name: str, display_name: str, error: RasterioError) -> Inpu
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...), public ones AWS_NO_SIGN_REQUEST=YES"
         )
         return InputError(display_name, f"The address cannot be reached or is no image ({cause})", remedy)
-    remedy = "Give a GeoTIFF, PNG, JPEG or another raster format that GDAL reads"
+    if is_local_name(gdal_name) and (other := _find_other_format(Path(gdal_name))) is not None:
+        return InputError(display_name, f"This is {other[0]}, not an image file", other[1])
+    remedy = "Give a GeoTIFF, PNG, JPEG or another plain raster format, or convert it with `gdal_translate -of COG`"
     return InputError(display_name, f"The file cannot be opened as an image ({cause})", remedy)
+
+
+def _find_other_format(path: Path) -> tuple[str, str] | None:
+    """Return name and remedy of a format that is not read, by a file's first bytes; None if it is none of them."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError:
+        return None
+    found = (named for mark, named in OTHER_FORMATS.items() if head.startswith(mark))
+    return next(((name, remedy.format(path=path)) for name, remedy in found), None)
+
+
+def _check_raw(path: Path, display_name: str) -> None:
+    """Refuse a file of another format that has the header of raw pixels beside it."""
+    if (other := _find_other_format(path)) is not None:
+        header = path.with_suffix(".hdr").name
+        problem = f"This is {other[0]}; the header {header} beside it is of another file, and its bytes are no pixels"
+        raise InputError(display_name, problem, other[1])
 
 
 def _check_png(path: Path, display_name: str) -> None:
