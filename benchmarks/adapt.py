@@ -3,10 +3,11 @@
     python benchmarks/adapt.py -o runs/adapt --seeds 0 1 2                     # synthetic cities
     python benchmarks/adapt.py -o runs/adapt-levir --real ../shared/data/levir --gsd 0.5 --most 1    # a folder of pairs
 
-For each pair: `semicdvl detect` without labels (embedded VLM, its default level), the mixed labels that
-`semicdvl adapt` learns from (over all pixels, unreliable ones taken as unchanged, and over those that have a label),
-and `semicdvl detect` with the adapted network. IoU of the changed class over the whole pair: the network has seen all
-of it, as the labels have; the truth is used for the scores only. Interrupted, the same command resumes.
+For each pair: `semicdvl detect` without labels (embedded VLM, its default level), the labels that `semicdvl adapt`
+learns from (over all pixels, unreliable ones taken as unchanged, and over those that have a label), the adapted
+network's own map (`semicdvl detect --model RUN`), and both maps combined (`semicdvl adapt --detect`). IoU of the
+changed class over the whole pair: the network has seen all of it, as the labels have; the truth is used for the scores
+only. Interrupted, the same command resumes.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ from semicdvl.types import IGNORE
 from semicdvl.vlms.aerial.build import build_aerial
 
 WORDS = PROMPT_SETS["buildings"]
-COLUMNS = ("zero labels", "labels, all pixels", "labels, where given", "adapted")
-AGAINST = COLUMNS[:2]
-"""What the adapted network is compared with: maps of the whole pair, as its own is."""
+COLUMNS = ("zero labels", "labels, all pixels", "labels, where given", "adapted", "combined")
+DIFFERENCES = (("adapted", COLUMNS[0]), ("combined", COLUMNS[0]))
+"""What is compared with what: maps of the whole pair."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,16 @@ def render_cities(out: Path, seeds: list[int], size_px: int) -> Iterator[Case]:
         yield Case(f"city-{seed}", files.before, files.after, city.change_HW)
 
 
-def list_real_pairs(root: Path, most: int) -> Iterator[Case]:
-    """Read labelled pairs from their folder."""
-    for pair in folder.read_folder(root).pairs[:most]:
+def list_real_pairs(root: Path, most: int, names: list[str] | None = None) -> Iterator[Case]:
+    """Read labelled pairs from their folder: the first ones, or those that are named."""
+    pairs = folder.read_folder(root).pairs
+    for pair in pairs[:most] if names is None else [pair for pair in pairs if pair.name in names]:
         assert pair.label is not None, f"{pair.name} has no label to be measured against"
         yield Case(pair.name, pair.before, pair.after, read_mask(pair.label))
 
 
 # ------------------------------------------------------------------------------------------------ one pair
-def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "mixed") -> dict[str, Any]:
+def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel = "residual") -> dict[str, Any]:
     """Return the scores of all columns for one pair, from the stored ones where they exist."""
     kept = out / "scores.json"
     if kept.exists():
@@ -84,18 +86,19 @@ def measure_case(case: Case, out: Path, *, config: AdaptConfig, level: CEGLevel 
         return content
     vlm = build_aerial()
     plain = DetectionConfig(gsd_m=config.detection.gsd_m, min_area_m2=0.0)
-    write_detection(
-        case.before, case.after, out / "zero", detector=build_default_detector(vlm, prompts=WORDS), config=plain
-    )
+    base = build_default_detector(vlm, prompts=WORDS)
+    write_detection(case.before, case.after, out / "zero", detector=base, config=plain)
     ceg = CEGSettings(level=level, gamma=default_gamma_of(vlm), gamma_segmentation=default_gamma_of(vlm))
     adapted = adapt_to_pair(case.before, case.after, out / "run", vlm=vlm, prompts=WORDS, ceg=ceg, config=config)
     detect_with_adapted(adapted, case.before, case.after, out / "adapted")
+    detect_with_adapted(adapted, case.before, case.after, out / "combined", base=base)
     labels_HW = assemble_labels(out / "run", case.truth_HW.shape)
     maps = {
         "zero labels": read_map(out / "zero"),
         "labels, all pixels": (labels_HW == 1).astype(np.uint8),
         "labels, where given": labels_HW,
         "adapted": read_map(out / "adapted"),
+        "combined": read_map(out / "combined"),
     }
     scores = {name: scores_of(map_HW, case.truth_HW) for name, map_HW in maps.items()}
     write_json(kept, scores)
@@ -134,12 +137,12 @@ def assemble_labels(run: Path, shape_hw: tuple[int, ...]) -> NDArray[np.uint8]:
 # ------------------------------------------------------------------------------------------------ the table
 def render_table(rows: dict[str, dict[str, Any]]) -> str:
     """Return the IoU of every pair, the differences, and their mean and spread."""
-    heads = [*COLUMNS, *(f"adapted - {name}" for name in AGAINST)]
+    heads = [*COLUMNS, *(f"{name} - {other}" for name, other in DIFFERENCES)]
     lines = [f"| pair | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
     values: dict[str, list[float]] = {head: [] for head in heads}
     for scores in rows.values():
         ious = {name: scores[name]["iou"] for name in COLUMNS}
-        ious |= {f"adapted - {name}": ious["adapted"] - ious[name] for name in AGAINST}
+        ious |= {f"{name} - {other}": ious[name] - ious[other] for name, other in DIFFERENCES}
         for head in heads:
             values[head].append(ious[head])
     shown = {head: [f"{value:{'+' if ' - ' in head else ''}.3f}" for value in values[head]] for head in heads}
@@ -162,15 +165,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="side of the cities in pixels")
     parser.add_argument("--steps", type=int, default=AdaptConfig.steps)
     parser.add_argument(
-        "--level", default="mixed", choices=("instance", "mixed", "pixel", "residual"), help="kind of labels"
+        "--level", default="residual", choices=("instance", "mixed", "pixel", "residual"), help="kind of labels"
     )
     parser.add_argument("--backbone", default=AdaptConfig.backbone, help="network instead of the default")
     parser.add_argument("--real", type=Path, help="a folder of labelled pairs (A, B, label) instead of the cities")
     parser.add_argument("--gsd", type=float, help="its metres per pixel")
     parser.add_argument("--most", type=int, default=3, help="pairs of it")
+    parser.add_argument("--pairs", nargs="+", help="names of pairs of it, instead of the first ones")
     asked = parser.parse_args()
     every = (
-        list_real_pairs(asked.real, asked.most) if asked.real else render_cities(asked.output, asked.seeds, asked.size)
+        list_real_pairs(asked.real, asked.most, asked.pairs)
+        if asked.real
+        else render_cities(asked.output, asked.seeds, asked.size)
     )
     rows: dict[str, dict[str, Any]] = {}
     for at, case in enumerate(every):

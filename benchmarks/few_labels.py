@@ -1,7 +1,7 @@
 """What 4, 8 and 16 labelled crops of real images are worth, on other images of the same source and on another source.
 
     python benchmarks/few_labels.py ../shared/data -o runs/few-labels
-    python benchmarks/few_labels.py ../shared/data -o runs/few-labels --students 1    # and networks of a usual size
+    python benchmarks/few_labels.py ../shared/data -o runs/few-labels --draws 1 --students 1    # usual networks, too
 
 Sources: LEVIR-CD and FOTBCD, cut into crops of 256 px (`data.readers.real_pairs`). A draw takes a third of a source's
 images, at random, for the test; the labelled crops are drawn from its other images, those that show change first, and
@@ -45,6 +45,7 @@ from semicdvl.types import PairFiles, Split
 from semicdvl.vlms.aerial.build import build_aerial
 
 SOURCES = ("levir", "fotbcd")
+PROTOCOLS = ("own levir", "levir to fotbcd", "own fotbcd", "fotbcd to levir")
 LABELLED = (8, 4, 16)
 """In the order in which they are run."""
 DRAWS = (30, 31, 32, 33, 34)
@@ -79,12 +80,14 @@ class Case:
 
 
 # ------------------------------------------------------------------------------------------------ draws
-def list_cases(dataset: ChangeDataset, counts: Sequence[int] = LABELLED) -> Iterator[Case]:
+def list_cases(
+    dataset: ChangeDataset, counts: Sequence[int] = LABELLED, seeds: Sequence[int] = DRAWS
+) -> Iterator[Case]:
     """Yield all draws."""
     for count in counts:
         for source in SOURCES:
             other = next(one for one in SOURCES if one != source)
-            for seed in DRAWS:
+            for seed in seeds:
                 rng = np.random.default_rng(seed)
                 images = sorted({dataset.source_tiles[pair.name] for pair in dataset.pairs if is_of(pair, source)})
                 tested = {str(image) for image in rng.permutation(images)[: max(1, len(images) // 3)]}
@@ -119,6 +122,7 @@ def measure(case: Case, row: str, recipe: str, *, root: Path, out: Path) -> floa
         folder.mkdir(parents=True, exist_ok=True)
         write_split(split, case.split, root=root, notes={"seed": case.seed})
     common = [f"data.root={root}", f"data.split={split}", f"seed={case.seed}", "train.device=cpu"]
+    common += ["train.select=last"]  # there is no validation crop
     if recipe.startswith("few-labels"):
         common += [f"model.gsd_m={REAL_PAIRS_GSD_M}"]
     if recipe in STORE_OF:
@@ -187,7 +191,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that holds levir/, levir_crops/, fotbcd/, fotbcd_instances/")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/few-labels"))
-    parser.add_argument("--students", type=int, default=0, help="draws of 8 crops on which students are trained, too")
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, help="what is tested on what")
+    parser.add_argument("--draws", type=int, default=len(DRAWS), help="draws of each number of crops")
+    parser.add_argument("--students", type=int, default=0, help="of these, draws on which students are trained, too")
     parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="crops; 999: all but those tested on")
     options = parser.parse_args()
     out, path = options.out, options.out / "results.json"
@@ -195,12 +201,15 @@ def main() -> None:
     fill_stores(dataset, out, students=options.students > 0)
     results = read_json(path, remedy="Delete it") if path.exists() else {}
     known: dict[str, list[int]] = {}
-    for case in list_cases(dataset, options.labelled):
+    for case in list_cases(dataset, options.labelled, DRAWS[: options.draws]):
+        if case.protocol not in options.protocols:
+            continue
         of_case = results.setdefault(case.name, {})
-        trained = case.count == 8 and case.seed in DRAWS[: options.students]
+        trained = case.seed in DRAWS[: options.students]
         for row, recipe in (ROWS | (STUDENTS if trained else {})).items():
             if row not in of_case:
                 of_case[row] = measure(case, row, recipe, root=out / "pairs", out=out)
+                write_json(path, results)
         if "no labels" not in of_case:
             of_case["no labels"] = score_without_labels(case, known)
         results[case.name] = {"no labels": of_case["no labels"]} | of_case

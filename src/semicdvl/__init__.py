@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from semicdvl.api.images import ImageSource
     from semicdvl.api.labels import change_events, prepare, prepare_published, pseudo_label, suggest, verify_store
     from semicdvl.api.parts import (
+        combine_detectors,
         create_detector,
         create_vlm_detector,
         load,
@@ -141,6 +142,7 @@ __all__ = [
     "benchmark",
     "change_events",
     "check_pair",
+    "combine_detectors",
     "create_detector",
     "create_method",
     "create_model",
@@ -190,6 +192,7 @@ _EXPORTS = {
     "semicdvl.api.images": ("ImageSource",),
     "semicdvl.api.labels": ("change_events", "prepare", "prepare_published", "pseudo_label", "suggest", "verify_store"),
     "semicdvl.api.parts": (
+        "combine_detectors",
         "create_detector",
         "create_vlm_detector",
         "load",

@@ -13,8 +13,8 @@ import pytest
 import semicdvl
 
 FUNCTIONS = """
-adapt benchmark change_events check_pair create_detector create_method create_model create_review_app create_vlm
-create_vlm_detector detect detect_pairs detect_to_folder draw_sample evaluate evaluate_map
+adapt benchmark change_events check_pair combine_detectors create_detector create_method create_model
+create_review_app create_vlm create_vlm_detector detect detect_pairs detect_to_folder draw_sample evaluate evaluate_map
 export generate_city import_official
 list_datasets list_detectors list_methods list_models list_prompt_sets list_vlms load load_dataset load_detector
 load_model load_recipe load_suite prepare prepare_published pseudo_label register_dataset register_detector

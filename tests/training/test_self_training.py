@@ -17,12 +17,14 @@ from rich.console import Console
 from tests.support.command import command
 from tests.support.synthetic_rasters import at, tif
 
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import PROMPT_SETS, Prompts
 from semicdvl.checkpoint import load_network
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import build_network_detector
+from semicdvl.detection.detectors.vlm_ceg import build_default_detector
+from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import CheckpointError, ConfigError, DataError, InputError, OutputError
 from semicdvl.methods.semicd_vl import SemiCDVL
 from semicdvl.pseudo_labels.generate import CEGSettings
@@ -33,7 +35,7 @@ from semicdvl.training.self_training import AdaptConfig, adapt_to_pair
 from semicdvl.training.self_training.labels import default_gamma_of, select_training_patches
 from semicdvl.training.self_training.network import build_siam_aerial
 from semicdvl.training.self_training.patches import place_patches
-from semicdvl.training.self_training.run import build_adapt_recipe, build_detect_command
+from semicdvl.training.self_training.run import build_adapt_recipe, build_detect_command, detect_with_adapted
 from semicdvl.types import IGNORE, PairFiles, Segments
 from semicdvl.vlms.aerial.build import build_aerial
 from semicdvl.vlms.aerial.net import normalise_image
@@ -382,3 +384,26 @@ def test_next_command_reads_the_pair_as_training_did() -> None:
     told = build_detect_command("a.tif", "b.tif", Path("r"), read)
     assert told.endswith("--model r --alpha none --stretch 200,3000 --collar none --allow-outside")
     assert AdaptConfig(detection=read).get_reading_options()["collar"] == "none"
+
+
+def test_next_command_combines_with_the_map_without_labels_where_the_shipped_vlm_was_asked() -> None:
+    read = DetectionConfig(gsd_m=0.5)
+    told = build_detect_command("a.tif", "b.tif", Path("r"), read, combined_with=PROMPT_SETS["buildings"])
+    assert told == "semicdvl detect a.tif b.tif -o r-out --model r --combine both --gsd 0.5"
+    told = build_detect_command(
+        "a.tif", "b.tif", Path("r"), read, combined_with=Prompts(("road",), ("grass", "bare soil"))
+    )
+    assert told.endswith("--combine both --find road --background 'grass,bare soil' --gsd 0.5")
+
+
+def test_the_map_of_the_pair_keeps_what_is_found_without_labels(town: list[Path], done: Any, tmp_path: Path) -> None:
+    base = build_default_detector(FakeVLM(), prompts=WORDS, settings=CEGSettings(level="instance", gamma=0.5))
+    maps = {}
+    for name, chosen in (("plain", None), ("network", None), ("combined", base)):
+        if name == "plain":
+            write_detection(*town, tmp_path / name, detector=base, progress=QUIET)
+        else:
+            detect_with_adapted(done, *town, tmp_path / name, base=chosen)
+        with rasterio.open(tmp_path / name / "change.tif") as source:
+            maps[name] = source.read(1) == 1
+    assert maps["plain"].any() and not (maps["plain"] & ~maps["combined"]).any()

@@ -195,6 +195,32 @@ def create_vlm_detector(
     return add_calibration(detector) if calibrate else detector
 
 
+def combine_detectors(base: Detector, network: Detector, *, combination: str = "both") -> Detector:
+    """Build the detector of the map without labels, with what a trained network knows better.
+
+    It gives the best map of a pair that a network was adapted to: what `semicdvl adapt --detect` writes.
+
+    Args:
+        base: from `create_vlm_detector`; its objects stay.
+        network: from `load_detector`, usually of a run of `adapt`.
+        combination: what is taken from the network: "outlines" (objects are widened by up to 0.5 m where it finds
+            change), "objects" (those that it alone finds, with a high mean probability), or "both".
+
+    Raises:
+        ConfigError: one of the detectors is of another kind, the network was trained with other bands than RGB, or the
+            combination is unknown.
+
+    Examples:
+        >>> import semicdvl as cd
+        >>> adapted = cd.adapt("before.tif", "after.tif", "runs/place")                 # doctest: +SKIP
+        >>> detector = cd.combine_detectors(cd.create_vlm_detector(), cd.load_detector(adapted.run))  # doctest: +SKIP
+        >>> cd.detect("before.tif", "after.tif", detector=detector)                     # doctest: +SKIP
+    """
+    from semicdvl.detection.detectors import combined
+
+    return combined.combine_detectors(base, network, combination=combination)
+
+
 def load_dataset(root: str | Path, *, reader: str = "folder", tile_px: int | None = None) -> ChangeDataset:
     """Read which pairs and labels a data set on disk holds; no image is read.
 

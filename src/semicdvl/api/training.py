@@ -79,8 +79,8 @@ def adapt(
         run: run directory; what an interrupted adaptation left there is resumed.
         vlm: a name of `list_vlms`, a VLM, or a function without arguments that builds one.
         prompts: a name of `list_prompt_sets`, or `Prompts`.
-        ceg: settings; given as a mapping, what is missing is the default: the mixed level, and 0.4 of the VLM's own
-            confidence threshold.
+        ceg: settings; given as a mapping, what is missing is the default: the residual level (the mixed level where
+            `gamma` or settings of whole objects are given), and 0.4 of the VLM's own confidence threshold.
         config: size and length of the training, and how the pair is read, see `AdaptConfig`.
 
     Returns:
@@ -97,11 +97,13 @@ def adapt(
         >>> adapted = cd.adapt("before.tif", "after.tif", "runs/place")                 # doctest: +SKIP
         >>> cd.detect("before.tif", "after.tif", model=adapted.run)                     # doctest: +SKIP
     """
+    from semicdvl.ceg.config import choose_learning_level
     from semicdvl.training import self_training
     from semicdvl.training.self_training.labels import default_gamma_of
 
     model = build_vlm(vlm)
-    settings = complete_ceg_settings(ceg, gamma=default_gamma_of(model))
+    level = choose_learning_level(ceg if isinstance(ceg, Mapping) else ())
+    settings = complete_ceg_settings(ceg, gamma=default_gamma_of(model), level=level)
     return self_training.adapt_to_pair(
         before,
         after,

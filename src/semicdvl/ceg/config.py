@@ -199,3 +199,17 @@ def choose_detection_level(given: Collection[str], *, calibrate: bool = False) -
         ('residual', 'instance')
     """
     return "instance" if calibrate or MATCHING_SETTINGS.intersection(given) else DETECTION_LEVEL
+
+
+def choose_learning_level(given: Collection[str]) -> CEGLevel:
+    """Return the level of the labels that `adapt` learns from, where none is named.
+
+    Args:
+        given: names of the settings that were given; a threshold of confidence and those of whole objects are of the
+            mixed level.
+
+    Examples:
+        >>> choose_learning_level(()), choose_learning_level(("gamma",))
+        ('residual', 'mixed')
+    """
+    return "mixed" if MATCHING_SETTINGS.union(("gamma",)).intersection(given) else DETECTION_LEVEL

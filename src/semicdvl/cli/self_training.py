@@ -12,6 +12,7 @@ import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, OUTPUT, TARGET, TRAINING, app, out
 from semicdvl.cli.options import (
     CEGOptions,
+    Combination,
     Level,
     PairArguments,
     PromptOptions,
@@ -26,15 +27,23 @@ from semicdvl.cli.options import (
 class AdaptCEGOptions(CEGOptions):
     """Change event generation for the labels that a pair is learned from."""
 
-    level: Annotated[Level, typer.Option(help="Level of the change label that is learned", rich_help_panel=TARGET)] = (
-        Level.mixed
-    )
+    learned = True
+
+    level: Annotated[
+        Level | None,
+        typer.Option(
+            help="Level of the change label that is learned: by default residual, which is the map of `detect`, or "
+            "mixed where --gamma or an option of whole objects is given",
+            rich_help_panel=TARGET,
+        ),
+    ] = None
     gamma: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Confidence threshold: answers are learned from this score on; by default 0.4 of the VLM's own",
+            help="Level mixed and pixel: confidence threshold, answers are learned from this score on; by default 0.4 "
+            "of the VLM's own",
             rich_help_panel=TARGET,
         ),
     ] = None
@@ -96,9 +105,17 @@ def adapt_command(
     detect: Annotated[
         Path | None,
         typer.Option(
-            help="Also detect change with the network, and write the result to this folder", rich_help_panel=OUTPUT
+            help="Also map the change of this pair, and write the result to this folder", rich_help_panel=OUTPUT
         ),
     ] = None,
+    combine: Annotated[
+        Combination,
+        typer.Option(
+            help="With --detect: the map of `detect` with the network's outlines, its further objects, or both; or the "
+            "network's own map",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Combination.both,
 ) -> None:
     """Train a small network on two rasters without a label: a VLM's reliable answers are its labels.
 
@@ -110,15 +127,20 @@ def adapt_command(
     from semicdvl.training.self_training.run import check_adapt_output, detect_with_adapted
 
     check_adapt_output(detect, output)
+    asked = prompts.resolve()
     adapted = cd.adapt(
         pair.before,
         pair.after,
         output,
         vlm=vlm.make_builder(),
-        prompts=prompts.resolve(),
+        prompts=asked,
         ceg=ceg.settings | ceg.segmentation_settings,
         config=training.to_config(cd.DetectionConfig(**reading.config_fields), vlm.device),
     )
     out.print(adapted.summary, soft_wrap=True)
     if detect is not None:
-        out.print(detect_with_adapted(adapted, pair.before, pair.after, detect).format_text(), soft_wrap=True)
+        base = None
+        if combine != Combination.network:
+            base = cd.create_vlm_detector(vlm.make_builder(), prompts=asked)
+        saved = detect_with_adapted(adapted, pair.before, pair.after, detect, base=base, combination=combine.value)
+        out.print(saved.format_text(), soft_wrap=True)

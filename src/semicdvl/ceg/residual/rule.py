@@ -159,15 +159,15 @@ def find_opened_residuals(both: PairForeground, sizes: ResidualSizes) -> tuple[M
     """Return the residuals of both dates after the opening, of any area."""
     opened = []
     for date in (0, 1):
-        residual_HW = both.found[date] & ~_dilate(both.present[1 - date], sizes.apart_px)
-        eroded_HW = cv2.erode(residual_HW, _disc(sizes.open_px))
-        opened.append(_dilate(np.asarray(eroded_HW), sizes.open_px))
+        residual_HW = both.found[date] & ~dilate(both.present[1 - date], sizes.apart_px)
+        eroded_HW = cv2.erode(residual_HW, make_disc(sizes.open_px))
+        opened.append(dilate(np.asarray(eroded_HW), sizes.open_px))
     return opened[0], opened[1]
 
 
 def grow_back(event_HW: Mask, object_HW: Mask, sizes: ResidualSizes) -> Mask:
     """Grow events by up to `regrow_px` inside of their objects, along paths that do not leave them."""
-    near_HW = _dilate(event_HW, sizes.regrow_px) & object_HW
+    near_HW = dilate(event_HW, sizes.regrow_px) & object_HW
     grown_HW, neighbours = event_HW, np.ones((3, 3), np.uint8)
     for _ in range(sizes.regrow_reach_px):
         wider_HW: Mask = np.asarray(cv2.dilate(grown_HW, neighbours), np.uint8)
@@ -187,12 +187,12 @@ def _drop_small_and_alike(event_HW: Mask, area_px: float, steps_HW: Mask | None,
     return kept_HW
 
 
-def _dilate(mask_HW: Mask, radius_px: float) -> Mask:
+def dilate(mask_HW: Mask, radius_px: float) -> Mask:
     """Return the pixels within a distance of the mask."""
-    return np.asarray(cv2.dilate(mask_HW, _disc(radius_px))).astype(np.uint8, copy=False)
+    return np.asarray(cv2.dilate(mask_HW, make_disc(radius_px))).astype(np.uint8, copy=False)
 
 
-def _disc(radius_px: float) -> Mask:
+def make_disc(radius_px: float) -> Mask:
     """Return the disc of a radius as a structuring element; below one pixel it is the pixel alone."""
     reach = math.floor(radius_px)
     rows, cols = np.ogrid[-reach : reach + 1, -reach : reach + 1]

@@ -41,7 +41,7 @@ from semicdvl.raster.connected_components import find_touching_labels, group_lab
 
 
 @dataclass(frozen=True)
-class _MaskStrip:
+class MaskStrip:
     """Some rows of several masks of a raster, stacked: NHW."""
 
     row: int
@@ -49,7 +49,7 @@ class _MaskStrip:
 
 
 @dataclass(frozen=True)
-class _MaskWindow:
+class MaskWindow:
     """A strip with the rows around it that exist; `own` are the rows of the strip itself."""
 
     row: int
@@ -74,12 +74,12 @@ class StreamedResidualEvents:
     def paint(self, strips: Iterable[PairScoreStrip]) -> Iterator[NDArray[np.bool_]]:
         """Yield where there is change, HW, for each of the strips that the events were found in."""
         sizes = convert_to_pixels(self.settings)
-        for window in _add_neighbouring_rows(self._keep_large(strips, sizes), sizes.regrow_reach_px):
+        for window in add_neighbouring_rows(self._keep_large(strips, sizes), sizes.regrow_reach_px):
             events, objects = window.masks_NHW[:2], window.masks_NHW[2:]
             grown = [grow_back(event_HW, object_HW, sizes) for event_HW, object_HW in zip(events, objects, strict=True)]
             yield (grown[0] | grown[1])[window.own].astype(bool)
 
-    def _keep_large(self, strips: Iterable[PairScoreStrip], sizes: ResidualSizes) -> Iterator[_MaskStrip]:
+    def _keep_large(self, strips: Iterable[PairScoreStrip], sizes: ResidualSizes) -> Iterator[MaskStrip]:
         """Yield the events of both dates that are large enough, then the objects of both dates."""
         counts = [0, 0]
         for found in _find_residual_strips(strips, self.prompts, self.settings, sizes):
@@ -90,7 +90,7 @@ class StreamedResidualEvents:
                 flags = np.concatenate([[False], self.kept[date][own]]).astype(np.uint8)
                 large.append(flags[labels_HW])
                 counts[date] += count - 1
-            yield _MaskStrip(found.row, np.stack([*large, *found.objects]))
+            yield MaskStrip(found.row, np.stack([*large, *found.objects]))
 
 
 def find_streamed_residual_events(
@@ -168,16 +168,16 @@ def _find_residual_strips(
 ) -> Iterator[_ResidualStrip]:
     """Yield the opened residuals of each strip."""
 
-    def find_masks() -> Iterator[_MaskStrip]:
+    def find_masks() -> Iterator[MaskStrip]:
         for strip in strips:
             both = find_pair_foreground(strip.t1_CHW, strip.t2_CHW, foreground=prompts.foreground, settings=settings)
             masks_NHW = np.stack([*both.found, *both.present]) * strip.valid_HW.view(np.uint8)
             steps_HW = np.full(strip.valid_HW.shape, NO_DATA, np.uint8)
             if strip.distance_HW is not None:
                 steps_HW = quantise_distance(strip.distance_HW, strip.valid_HW)
-            yield _MaskStrip(strip.row, np.concatenate([masks_NHW, steps_HW[None]]))
+            yield MaskStrip(strip.row, np.concatenate([masks_NHW, steps_HW[None]]))
 
-    for window in _add_neighbouring_rows(find_masks(), sizes.event_reach_px):
+    for window in add_neighbouring_rows(find_masks(), sizes.event_reach_px):
         found_t1_HW, found_t2_HW, present_t1_HW, present_t2_HW, steps_HW = window.masks_NHW
         opened = find_opened_residuals(
             PairForeground((found_t1_HW, found_t2_HW), (present_t1_HW, present_t2_HW)), sizes
@@ -187,10 +187,10 @@ def _find_residual_strips(
         yield _ResidualStrip(window.row, events, objects, steps_HW[window.own])
 
 
-def _add_neighbouring_rows(strips: Iterable[_MaskStrip], reach: int) -> Iterator[_MaskWindow]:
+def add_neighbouring_rows(strips: Iterable[MaskStrip], reach: int) -> Iterator[MaskWindow]:
     """Yield every strip with `reach` rows above and below it, or as many as there are."""
     above_NHW: NDArray[np.uint8] | None = None
-    waiting: deque[_MaskStrip] = deque()
+    waiting: deque[MaskStrip] = deque()
     for strip in chain(strips, (None,)):  # None: no strip comes any more
         if strip is not None:
             waiting.append(strip)
@@ -200,5 +200,5 @@ def _add_neighbouring_rows(strips: Iterable[_MaskStrip], reach: int) -> Iterator
             own = slice(above_NHW.shape[1], above_NHW.shape[1] + first.masks_NHW.shape[1])
             parts = [above_NHW, first.masks_NHW, *(each.masks_NHW for each in waiting)]
             masks_NHW = np.concatenate(parts, axis=1)[:, : own.stop + reach]
-            yield _MaskWindow(first.row, masks_NHW, own)
+            yield MaskWindow(first.row, masks_NHW, own)
             above_NHW = masks_NHW[:, max(0, own.stop - reach) : own.stop].copy()

@@ -9,7 +9,7 @@ running.py   where the work is computed, and which code it may load
 """
 
 from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions, Level
-from semicdvl.cli.options.detector import DetectorOptions
+from semicdvl.cli.options.detector import Combination, DetectorOptions
 from semicdvl.cli.options.groups import expand_option_groups, list_values, split_words
 from semicdvl.cli.options.images import (
     BandOptions,
@@ -25,6 +25,7 @@ from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 __all__ = [
     "BandOptions",
     "CEGOptions",
+    "Combination",
     "DatasetOptions",
     "DetectorOptions",
     "Executor",

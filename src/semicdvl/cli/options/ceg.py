@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 import semicdvl as cd
-from semicdvl.ceg.config import RESIDUAL_SETTINGS, choose_detection_level
+from semicdvl.ceg.config import RESIDUAL_SETTINGS, choose_detection_level, choose_learning_level
 from semicdvl.cli.app import ADVANCED, TARGET
 from semicdvl.cli.options.groups import list_values
 
@@ -29,7 +29,13 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class CEGOptions:
-    """Change event generation."""
+    """Change event generation.
+
+    Attributes:
+        learned: whether the change events are labels to learn from, which have a usual level of their own.
+    """
+
+    learned: ClassVar[bool] = False
 
     level: Annotated[
         Level | None,
@@ -199,7 +205,7 @@ class CEGOptions:
         Raises:
             ConfigError: there is one; the text names it.
         """
-        level = settings.get("level") or choose_detection_level(settings)
+        level = settings.get("level") or (choose_learning_level if self.learned else choose_detection_level)(settings)
         usable = {
             "gamma": ("mixed", "pixel"),
             "instance_score": ("instance", "mixed"),

@@ -25,7 +25,7 @@ VLM_OPTIONS = (
     *("class_score", "cache", *RESIDUAL_OPTIONS),
 )
 """Options of a VLM and of change event generation."""
-TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust", "decide")
+TRAINED_NETWORK_OPTIONS = ("precision", "compiled", "trust", "decide", "combine")
 """Options of a trained network."""
 
 
@@ -34,6 +34,15 @@ class Deciding(StrEnum):
 
     change = "change"
     both = "both"
+
+
+class Combination(StrEnum):
+    """Which map a trained network gives of a pair."""
+
+    network = "network"
+    both = "both"
+    outlines = "outlines"
+    objects = "objects"
 
 
 class Precision(StrEnum):
@@ -95,6 +104,14 @@ class DetectorOptions:
             rich_help_panel=OUTPUT,
         ),
     ] = None
+    combine: Annotated[
+        Combination,
+        typer.Option(
+            help="Which map a trained network gives: its own, or the map without labels (with the options of the VLM) "
+            "with its outlines, its further objects, or both: for a run of `adapt` on its own pair",
+            rich_help_panel=TARGET,
+        ),
+    ] = Combination.network
     precision: Annotated[
         Precision,
         typer.Option(
@@ -127,21 +144,22 @@ class DetectorOptions:
         trust: Sequence[str],
     ) -> Callable[[], Detector]:
         """Return what builds the detector that the options name, in this process or in a worker."""
-        if self.model is not None:
-            return partial(
-                cd.load_detector,
-                self.model,
-                device=vlm.device or "auto",
-                precision=self.precision.value,
-                compiled=self.compiled,
-                trust=trust,
-                decide=self.decide.value,
-            )
         if self.method is not None:
             from semicdvl.detection.detectors.unsupervised import parse_method_options
 
             return partial(cd.create_detector, self.method, **parse_method_options(self.method_set))
-        return partial(
+        network = partial(
+            cd.load_detector,
+            self.model or "",
+            device=vlm.device or "auto",
+            precision=self.precision.value,
+            compiled=self.compiled,
+            trust=trust,
+            decide=self.decide.value,
+        )
+        if self.model is not None and self.combine == Combination.network:
+            return network
+        base = partial(
             cd.create_vlm_detector,
             vlm.make_builder(),
             prompts=prompts.resolve(),
@@ -151,6 +169,7 @@ class DetectorOptions:
             class_score=self.class_score,
             cache=self.cache,
         )
+        return base if self.model is None else partial(build_combined, base, network, self.combine.value)
 
     def refuse_unused(self, context: typer.Context) -> None:
         """Refuse options that were given and that the chosen detector does not use, and two detectors at once.
@@ -170,7 +189,7 @@ class DetectorOptions:
         )
         if of_networks is not None and model is None:
             raise cd.ConfigError(f"{of_networks} is for trained networks. Give --model, or leave out {of_networks}.")
-        if model is None and method is None:
+        if method is None and (model is None or self.combine != Combination.network):
             return
         used = f"--model {model}" if model is not None else f"--method {method}"
         if of_vlms is not None:
@@ -182,6 +201,11 @@ class DetectorOptions:
             raise cd.ConfigError(
                 f"--device has no effect on {used}. Give --method-set device=cuda for methods with a network."
             )
+
+
+def build_combined(base: Callable[[], Detector], network: Callable[[], Detector], combination: str) -> Detector:
+    """Build two detectors and combine them."""
+    return cd.combine_detectors(base(), network(), combination=combination)
 
 
 def _list_given_options(context: typer.Context) -> dict[str, str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from semicdvl.ceg.instances.rule import find_components
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
-from semicdvl.raster.connected_components import find_touching_labels, group_labels
+from semicdvl.raster.object_sums import ObjectSums, label_regions
 from semicdvl.reports.numbers import format_count
 from semicdvl.types import VLM, ChangeMap, ScoreStrip, ScoreStrips
 
@@ -85,7 +84,7 @@ class CalibratedVLMDetector(VLMDetector):
             evidence.add(change, strip, replaced_HW=None if found is None else found.replaced_HW)
         probability_L, starts = evidence.compute_probabilities(self.calibration_notes)
         for change, strip in zip(super().decide(strips), strips, strict=True):
-            labels_HW = _label_regions(change)
+            labels_HW = label_regions(change.change_HW == 1)
             own_L = np.concatenate([[np.nan], probability_L[starts[strip.row] :]]).astype(np.float32)
             probability_HW = own_L[labels_HW]
             dropped_HW = probability_HW < self.min_probability  # False where it is not known
@@ -114,48 +113,7 @@ def add_calibration(detector: VLMDetector) -> CalibratedVLMDetector:
     return CalibratedVLMDetector(**{each.name: getattr(detector, each.name) for each in fields(VLMDetector)})
 
 
-def _label_regions(change: ChangeMap) -> NDArray[np.int32]:
-    """Return the 8-connected regions of a strip's change as a label image."""
-    changed_HW = (change.change_HW == 1).view(np.uint8)
-    labels_HW: NDArray[np.int32] = cv2.connectedComponents(changed_HW, connectivity=8, ltype=cv2.CV_32S)[1]
-    return labels_HW
-
-
 # ------------------------------------------------------------------------------------------------ the first round
-@dataclass
-class _ObjectSums:
-    """Sums per label, collected strip by strip, and the links between labels of one object.
-
-    Attributes:
-        count: labels so far.
-        sums_FL: one array per strip: for each label its pixels, then the sums of the given maps.
-    """
-
-    count: int = 0
-    sums_FL: list[NDArray[np.float64]] = field(default_factory=list)
-    links_2N: list[NDArray[np.int64]] = field(default_factory=list)
-    last_W: NDArray[np.int64] | None = None
-
-    def add(self, labels_HW: NDArray[np.int32], *maps_HW: NDArray[np.floating] | NDArray[np.bool_]) -> None:
-        """Add a strip."""
-        inside_HW = labels_HW > 0
-        labels, most = labels_HW[inside_HW], int(labels_HW.max(initial=0)) + 1
-        sums = [np.bincount(labels, weights=map_HW[inside_HW], minlength=most)[1:] for map_HW in maps_HW]
-        self.sums_FL.append(np.stack([np.bincount(labels, minlength=most)[1:], *sums]).astype(np.float64))
-        numbered_HW = [np.where(row > 0, row.astype(np.int64) + self.count, 0) for row in labels_HW[[0, -1]]]
-        if self.last_W is not None:
-            self.links_2N.append(find_touching_labels(self.last_W, numbered_HW[0]))
-        self.last_W, self.count = numbered_HW[1], self.count + most - 1
-
-    def merge_objects(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the object of every label, from 0, and the sums of every object, FN."""
-        links_2N = np.concatenate([np.zeros((2, 0), np.int64), *self.links_2N], axis=1)
-        group_L = group_labels(links_2N - 1, count=self.count)
-        sums_FL = np.concatenate(self.sums_FL, axis=1)
-        many = int(group_L.max(initial=-1)) + 1
-        return group_L, np.stack([np.bincount(group_L, weights=sums, minlength=many) for sums in sums_FL])
-
-
 class _EvidenceCollector:
     """Collects the changed objects, the persisting objects and the scores of the background."""
 
@@ -163,7 +121,7 @@ class _EvidenceCollector:
         """Start empty."""
         self._foreground, self._settings = detector.prompts.foreground, detector.settings
         self._least = detector.min_probability
-        self._changes, self._dates = _ObjectSums(), (_ObjectSums(), _ObjectSums())
+        self._changes, self._dates = ObjectSums(), (ObjectSums(), ObjectSums())
         self._starts: dict[int, int] = {}
         self._ground = np.zeros(SCORE_BINS, np.int64)
 
@@ -179,7 +137,7 @@ class _EvidenceCollector:
         both_HW = (objects[0] > 0) & (objects[1] > 0)
         self._starts[strip.row] = self._changes.count
         replaced = np.zeros_like(both_HW) if replaced_HW is None else replaced_HW
-        self._changes.add(_label_regions(change), *found, both_HW, replaced)
+        self._changes.add(label_regions(change.change_HW == 1), *found, both_HW, replaced)
         for at, date in enumerate(self._dates):
             date.add(objects[at], found[at], found[1 - at], both_HW)
         background_HW = strip.valid_HW & (objects[0] == 0) & (objects[1] == 0)

@@ -7,7 +7,6 @@ decided otherwise: the margin. Ours alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.residual.rule import convert_to_pixels, find_residual_events
+from semicdvl.ceg.residual.rule import convert_to_pixels, find_residual_events, make_disc
 
 Map = NDArray[np.float32]
 """Float32 HW."""
@@ -76,7 +75,7 @@ def compute_prior_maps(
     )
     dates = [_compare_words(scores_CHW, foreground, settings) for scores_CHW in (scores_t1_CHW, scores_t2_CHW)]
     margin_HW, residual_HW = measure_margins(dates[0], dates[1], settings)
-    grown_HW = cv2.dilate(np.minimum(*dates), _disc(convert_to_pixels(settings).apart_px))
+    grown_HW = cv2.dilate(np.minimum(*dates), make_disc(convert_to_pixels(settings).apart_px))
     ground = float(np.median(distance_HW if event_HW.all() else distance_HW[~event_HW]))
     above_HW = (distance_HW - ground) / max(1 - ground, 0.1)
     found = (event_HW, margin_HW, residual_HW, np.maximum(*dates), grown_HW, distance_HW, above_HW)
@@ -97,7 +96,7 @@ def measure_margins(t1_HW: Map, t2_HW: Map, settings: CEGSettings) -> tuple[Map,
         settings: of the residual rule.
     """
     sizes = convert_to_pixels(settings)
-    apart, opening, regrow = (_disc(size) for size in (sizes.apart_px, sizes.open_px, sizes.regrow_px))
+    apart, opening, regrow = (make_disc(size) for size in (sizes.apart_px, sizes.open_px, sizes.regrow_px))
     margins, residuals = [], []
     for own_HW, other_HW in ((t1_HW, t2_HW), (t2_HW, t1_HW)):
         found_HW = own_HW - _log_odds(settings.residual_score)
@@ -124,10 +123,3 @@ def _log_odds(score: NDArray[np.floating] | float) -> Map:
     """Return the log odds of scores."""
     bounded = np.clip(np.asarray(score, np.float32), LEAST_SCORE, 1 - LEAST_SCORE)
     return np.asarray(np.log(bounded / (1 - bounded)), np.float32)
-
-
-def _disc(radius_px: float) -> NDArray[np.uint8]:
-    """Return the disc of a radius as a structuring element; below one pixel it is the pixel alone."""
-    reach = math.floor(radius_px)
-    rows, cols = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    return np.asarray(rows**2 + cols**2 <= radius_px**2, np.uint8)

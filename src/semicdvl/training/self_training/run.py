@@ -22,9 +22,10 @@ from rich.console import Console
 
 from semicdvl.atomic_files import hash_values, leave_nothing_if_refused, write_json
 from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import PROMPT_SETS, Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, list_reading_words
+from semicdvl.detection.detectors.combined import combine_detectors
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.fingerprint import fingerprint_pair
 from semicdvl.detection.output_folder import check_output_folder
@@ -46,7 +47,8 @@ from semicdvl.training.self_training.labels import LabelledPatches, label_patche
 from semicdvl.training.self_training.patches import choose_patch_size, cut_pair_patches, place_patches, write_train_list
 from semicdvl.training.self_training.recipe import build_adapt_recipe
 from semicdvl.training.self_training.whole_map import map_whole_pair
-from semicdvl.types import VLM
+from semicdvl.types import VLM, Detector
+from semicdvl.vlms.aerial.build import build_aerial
 
 FORMAT = "semicdvl-adapt"
 FEW_LABELS_FRAC = 0.7
@@ -207,14 +209,33 @@ def _adapt(
     )
     write_train_list(home / "patches", patches.pairs)
     trained = train_recipe(recipe, run, quiet=console.quiet)
-    command = build_detect_command(before, after, run, config.detection)
+    shipped = vlm.identity == build_aerial().identity
+    command = build_detect_command(before, after, run, config.detection, combined_with=prompts if shipped else None)
     return AdaptResult(run, patches, trained, config, warnings, command)
 
 
-def detect_with_adapted(adapted: AdaptResult, before: ImageInput, after: ImageInput, out: Path) -> SavedDetection:
-    """Detect change in the pair with the network that was adapted to it; the pair is read as it was for training."""
-    detector = build_network_detector(adapted.run, device=adapted.config.device)
-    detection = DetectionConfig(**adapted.config.get_reading_options())
+def detect_with_adapted(
+    adapted: AdaptResult,
+    before: ImageInput,
+    after: ImageInput,
+    out: Path,
+    *,
+    base: Detector | None = None,
+    combination: str = "both",
+) -> SavedDetection:
+    """Map the change of the pair that a network was adapted to; the pair is read as it was for training.
+
+    Args:
+        adapted: the result of the adaptation.
+        before: date 1.
+        after: date 2.
+        out: folder of the map.
+        base: detects without labels; its map gets outlines and objects of the network. None: the map is the network's.
+        combination: what is taken from the network.
+    """
+    network = build_network_detector(adapted.run, device=adapted.config.device)
+    detector = network if base is None else combine_detectors(base, network, combination=combination)
+    detection = DetectionConfig(**adapted.config.get_reading_options(), gsd_m=adapted.config.detection.gsd_m)
     return write_detection(before, after, out, detector=detector, config=detection)
 
 
@@ -231,9 +252,30 @@ def check_adapt_output(out: Path | None, run: Path) -> None:
     check_output_folder(out, overwrite=False)
 
 
-def build_detect_command(before: ImageInput, after: ImageInput, run: Path, detection: DetectionConfig) -> str:
-    """Return the command that detects change with the run, reading the pair as it was read for training."""
+def build_detect_command(
+    before: ImageInput,
+    after: ImageInput,
+    run: Path,
+    detection: DetectionConfig,
+    *,
+    combined_with: Prompts | None = None,
+) -> str:
+    """Return the command that detects change with the run, reading the pair as it was read for training.
+
+    Args:
+        before: date 1.
+        after: date 2.
+        run: the run.
+        detection: how the pair was read.
+        combined_with: what the shipped VLM looked for, whose map is combined with the network's; None: the network's
+            own map.
+    """
     words = ["semicdvl", "detect", str(before), str(after), "-o", f"{run}-out", "--model", str(run)]
+    if combined_with is not None:
+        words += ["--combine", "both"]
+        if combined_with != PROMPT_SETS["buildings"]:
+            words += ["--find", ",".join(combined_with.find), "--background", ",".join(combined_with.background)]
+        words += [] if detection.gsd_m is None else ["--gsd", f"{detection.gsd_m:g}"]
     words += list_reading_words(detection)
     return shlex.join([*words, *(["--allow-outside"] if detection.allow_outside else [])])
 
