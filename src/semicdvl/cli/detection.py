@@ -187,6 +187,9 @@ def detect_command(
 
     With a trained network:  semicdvl detect before.tif after.tif -o out --model runs/my-run
 
+    With both, for a run of `adapt` on its own pair:  semicdvl detect before.tif after.tif -o out --model runs/here
+    --combine both
+
     With an unsupervised method:  semicdvl detect before.tif after.tif -o out --method irmad
 
     Many pairs:  semicdvl detect --pairs pairs.csv -o out; each goes to out/NAME, out/index.html lists them, and what is

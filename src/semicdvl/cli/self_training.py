@@ -120,9 +120,9 @@ def adapt_command(
     """Train a small network on two rasters without a label: a VLM's reliable answers are its labels.
 
     The network sees both dates together, where the VLM sees each by itself, and learns from the whole pair at once.
-    An interrupted run resumes with the same command. `semicdvl detect BEFORE AFTER -o OUT --model RUN`, or --detect
-    OUT here, then shows what it detects. With --level residual it learns from the map of `semicdvl detect` itself. Its
-    own map is not as good: adapt where a network is what you need, to export it or to map large areas.
+    An interrupted run resumes with the same command. --detect OUT maps the pair: the map of `semicdvl detect`, from
+    which the network has learned, with wider outlines and further objects that the network is sure of. The network's
+    own map (--combine network, or `semicdvl detect --model RUN` on any pair) is not as good.
     """
     from semicdvl.training.self_training.run import check_adapt_output, detect_with_adapted
 

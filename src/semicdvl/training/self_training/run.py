@@ -84,7 +84,9 @@ class AdaptResult:
     Examples:
         >>> import semicdvl as cd
         >>> adapted = cd.adapt("before.tif", "after.tif", "runs/place")    # doctest: +SKIP
-        >>> cd.detect("before.tif", "after.tif", model=adapted.run)        # doctest: +SKIP
+        >>> network = cd.load_detector(adapted.run)                        # doctest: +SKIP
+        >>> detector = cd.combine_detectors(cd.create_vlm_detector(), network)    # doctest: +SKIP
+        >>> cd.detect("before.tif", "after.tif", detector=detector)        # doctest: +SKIP
     """
 
     run: Path
