@@ -11,7 +11,8 @@ and all of the other one is the test. No crop of a test image is trained on, and
     no labels     `semicdvl detect` without labels
     Sup-only      recipes/few-labels-supervised.toml: the network of SemiCD-VL, trained on the labels alone
     SemiCD-VL     recipes/few-labels.toml
-    ... student   recipes/small-*-aerial.toml: the embedded VLM's encoder, 300 steps (only with --students)
+    ... student   recipes/small-*-aerial.toml: the embedded VLM's encoder, 300 steps (only with --students). The last
+                  step counts: no crop is there to choose one by
 
 IoU of the changed class over the pooled pixels of the test crops. Interrupted, the same command goes on.
 """

@@ -256,6 +256,8 @@ def test_a_full_disk_and_ctrl_c_leave_the_earlier_result(
         (["--model", "runs/x", "--delta", "0.0", "--shift-px", "2"], "--delta is for"),
         (["--precision", "fp32"], "--precision is for trained networks. Give --model"),
         (["--method", "cva", "--compile"], "--compile is for trained networks"),
+        (["--combine", "both"], "--combine is for trained networks. Give --model"),
+        (["--model", "runs/x", "--combine", "network", "--find", "house"], "--find is for"),
         ([*FAKE, "--min-cosine", "0.5"], "--features efficientnet_lite0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

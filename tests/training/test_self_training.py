@@ -114,6 +114,13 @@ def test_command_line_adapts_and_detects(town: list[Path], tmp_path: Path, capsy
     assert code == 0 and (out / "change.tif").is_file()
     assert f"next: semicdvl detect {town[0]} {town[1]} -o {run}-out --model {run}" in told
     assert json.loads((run / "run.json").read_text())["recipe"]["seed"] == 3
+    again = tmp_path / "again"
+    code, _, complaint = command(
+        capsys, "detect", *town, "-o", again, "--model", run, "--combine", "both", *words, "--device", "cpu"
+    )
+    assert code == 0, complaint
+    maps = [rasterio.open(folder / "change.tif").read(1) for folder in (out, again)]
+    np.testing.assert_array_equal(*maps)
 
 
 def test_the_default_network_trains_and_detects(town: list[Path], tmp_path: Path) -> None:
