@@ -207,14 +207,12 @@ def main() -> None:
             continue
         of_case = results.setdefault(case.name, {})
         trained = case.seed in DRAWS[: options.students]
+        if "no labels" not in of_case:
+            of_case["no labels"] = score_without_labels(case, known)
         for row, recipe in (ROWS | (STUDENTS if trained else {})).items():
             if row not in of_case:
                 of_case[row] = measure(case, row, recipe, root=out / "pairs", out=out)
-                write_json(path, results)
-        if "no labels" not in of_case:
-            of_case["no labels"] = score_without_labels(case, known)
-        results[case.name] = {"no labels": of_case["no labels"]} | of_case
-        write_json(path, results)
+            write_json(path, results)
         shown = ", ".join(f"{row} {value:.3f}" for row, value in results[case.name].items())
         Console().print(f"{case.name}: {shown}", highlight=False, soft_wrap=True)
     Console().print(render(results), highlight=False, markup=False, soft_wrap=True)
