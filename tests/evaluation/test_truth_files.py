@@ -178,3 +178,10 @@ def test_inverted_mask_is_remarked(out: Path, tmp_path: Path) -> None:
     assert not any("calls" in note for note in score_map(out, raster(tmp_path / "t.tif", burned(REAL)), sample=0).notes)
     inverted = score_map(out, raster(tmp_path / "i.tif", 1 - burned(REAL)), sample=0)
     assert sum("The truth calls 9" in note and "of the ground changed" in note for note in inverted.notes) == 1
+
+
+def test_file_that_is_neither_mask_nor_polygons_is_named_with_what_is_wanted(out: Path, tmp_path: Path) -> None:
+    table = tmp_path / "truth.csv"
+    table.write_text('WKT,id\n"POLYGON ((0 0, 1 0, 1 1, 0 0))",1\n')
+    with pytest.raises(InputError, match=r"truth\.csv.*polygons as a GeoPackage"):
+        score_map(out, table, sample=0)

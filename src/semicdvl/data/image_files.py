@@ -34,6 +34,7 @@ PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 """What may be in such a file, whatever its name says: PostScript, for one, would be handed to another program."""
 IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".tif", ".tiff", ".jp2", ".vrt", ".img"}
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+REPLACE_REMEDY = "Replace the file or remove the pair"
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -46,7 +47,7 @@ def open_picture(path: Path) -> Image.Image:
     except _PILLOW_ERRORS as error:
         if isinstance(error, Image.DecompressionBombError):
             raise _too_large_error(path) from error
-        raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
+        raise InputError(path, "is not an image that can be read", REPLACE_REMEDY) from error
     if Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
         picture.close()
         raise _too_large_error(path)
@@ -65,11 +66,15 @@ def decode_file(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
     try:
         return decode()
     except (*_PILLOW_ERRORS, RasterioError) as error:
-        raise InputError(path, f"is damaged ({error})", "Replace the file or remove the pair") from error
+        raise InputError(path, f"is damaged ({error})", REPLACE_REMEDY) from error
 
 
-def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
+def open_image_raster(path: Path, *, remedy: str = REPLACE_REMEDY) -> rasterio.io.DatasetReader:
     """Open a raster for reading; one without a coordinate system is fine.
+
+    Args:
+        path: the file.
+        remedy: what to do about a file that is no image.
 
     Raises:
         InputError: the file is missing or not an image.
@@ -80,7 +85,7 @@ def open_image_raster(path: Path) -> rasterio.io.DatasetReader:
             raster: rasterio.io.DatasetReader = open_raster(str(path), display_name=path, local=True)
             return raster
     except RasterioError as error:
-        raise InputError(path, "is not an image that can be read", "Replace the file or remove the pair") from error
+        raise InputError(path, "is not an image that can be read", remedy) from error
 
 
 def find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:

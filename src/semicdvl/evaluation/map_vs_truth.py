@@ -262,7 +262,8 @@ class _ValueMeanings:
 
 def _read_mask(path: Path, grid: Grid, meanings: _ValueMeanings) -> NDArray[np.uint8]:
     """Return a mask on the grid: 0, 1, IGNORE."""
-    with open_image_raster(path) as raster:
+    remedy = "Give a mask as a GeoTIFF or PNG, or polygons as a GeoPackage, GeoJSON or Shapefile"
+    with open_image_raster(path, remedy=remedy) as raster:
         check_numeric([dtype for dtype in raster.dtypes if dtype.startswith("complex")], path)
         if raster.crs is None or grid.crs is None:
             mask_HW = _read_plain_mask(path, raster, grid, meanings)

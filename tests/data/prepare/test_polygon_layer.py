@@ -123,3 +123,10 @@ def test_parquet_is_read_or_names_the_missing_package(tmp_path: Path) -> None:
             read_polygons(path, grid=GRID)
     else:
         np.testing.assert_array_equal(read_polygons(path, grid=GRID).rasterize_mask(GRID), mask_of(3, 5, 7, 11))
+
+
+def test_metres_in_a_file_of_degrees_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.geojson"
+    path.write_text(gpd.GeoSeries([on_map(3, 5, 7, 11)]).to_json())  # without a CRS, GeoJSON is in degrees
+    with pytest.raises(InputError, match=r"labels\.geojson: is in degrees by its CRS \(WGS 84\).*ogr2ogr -a_srs"):
+        read_polygons(path, grid=GRID)

@@ -16,6 +16,8 @@ from semicdvl.raster.grid import FULL_CIRCLE_DEG, Grid
 
 GeoT = TypeVar("GeoT", gpd.GeoSeries, gpd.GeoDataFrame)
 
+MAX_DEGREES = 1.5 * FULL_CIRCLE_DEG
+"""Longitudes of images beyond the 180th meridian count on to 540 degrees; what lies beyond is no angle."""
 POLYGON_TYPES = (3, 6)
 """Type numbers of Polygon and MultiPolygon in shapely."""
 
@@ -32,6 +34,7 @@ def reproject_shapes(
     if frame.crs is None:
         remedy = "Set the layer's CRS, e.g. `ogr2ogr -a_srs EPSG:... OUT IN`"
         raise InputError(path, "has no CRS, but the images have one", remedy)
+    _check_degrees(path, frame, shapes)
     wkt = grid.crs.to_wkt()
     if frame.crs == wkt:
         return _move_to_longitudes(shapes, grid)
@@ -44,6 +47,17 @@ def reproject_shapes(
     is_polygon = np.isin(shapely.get_type_id(projected), POLYGON_TYPES)
     projected[broken & is_polygon] = [repair_polygon(shape) for shape in projected[broken & is_polygon]]
     return projected
+
+
+def _check_degrees(path: Path, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_]) -> None:
+    """Refuse metres that are said to be degrees, as in a GeoJSON file whose CRS was left out."""
+    if not frame.crs.is_geographic or not len(shapes):
+        return
+    left, bottom, right, top = shapely.bounds(shapes).T
+    if (np.maximum(np.maximum(-left, right), np.maximum(-bottom, top)) > MAX_DEGREES).all():
+        first = f"x {left[0]:.6g}, y {bottom[0]:.6g}"
+        problem = f"is in degrees by its CRS ({frame.crs.name}), but its coordinates ({first}) are none"
+        raise InputError(path, problem, "Say the CRS that they are in: `ogr2ogr -a_srs EPSG:... OUT.gpkg IN`")
 
 
 def _move_to_longitudes(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
