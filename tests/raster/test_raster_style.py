@@ -7,7 +7,7 @@ import rasterio
 from tests.support.object_scenes import UTM
 
 from semicdvl.raster.io.cog import BandDescription, create_cog
-from semicdvl.raster.raster_style import RasterClass, RasterRamp, write_class_style, write_ramp_style
+from semicdvl.raster.raster_style import RasterClass, write_class_style, write_ramp_style
 
 CLASSES = (
     RasterClass(0, "house", (214, 69, 65), 30),
@@ -44,7 +44,7 @@ def test_gdal_reads_names_and_pixels_are_as_before(tmp_path):
 
 
 def test_ramp_of_scores_runs_over_its_stops(tmp_path):
-    write_ramp_style(tmp_path / "score.tif", RasterRamp(((0.0, (255, 255, 255)), (0.5, (9, 8, 7)), (1.0, (0, 0, 0)))))
+    write_ramp_style(tmp_path / "score.tif", ((0.0, (255, 255, 255)), (0.5, (9, 8, 7)), (1.0, (0, 0, 0))))
     root = ET.fromstring((tmp_path / "score.qml").read_text().split("\n", 1)[1])
     renderer, shader = root.find("pipe/rasterrenderer"), root.find(".//colorrampshader")
     assert renderer.attrib["type"] == "singlebandpseudocolor" and renderer.attrib["band"] == "1"

@@ -116,13 +116,6 @@ def list_reading_words(config: DetectionConfig, names: Sequence[str] = READING_S
     return words
 
 
-def choose_least_area(config: DetectionConfig, detector: Detector, *, gsd_m: float | None) -> float:
-    """Return the smallest area of an object that is kept: in m2, or in pixels where their size is not known."""
-    if config.min_area_m2 is not None:
-        return config.min_area_m2
-    return 0.0 if gsd_m is None else detector.usual_area_m2
-
-
 def follow_detector(config: DetectionConfig, detector: Detector) -> DetectionConfig:
     """Return the settings with the stretch and the bands that the detector was made with, unless the user gave them."""
     if detector.stretch is not None and config.stretch == "auto":

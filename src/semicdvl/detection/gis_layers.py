@@ -6,7 +6,7 @@ from pathlib import Path
 
 from semicdvl.detection.changes import DetectedChanges
 from semicdvl.detection.config import DetectionConfig
-from semicdvl.raster.raster_style import RasterClass, RasterRamp, write_class_style, write_ramp_style
+from semicdvl.raster.raster_style import RasterClass, write_class_style, write_ramp_style
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.reports.colours import CHANGE_MAP_COLOURS, SCORE_STOPS, choose_class_colours
@@ -28,7 +28,7 @@ def write_gis_layers(folder: Path, changes: DetectedChanges, config: DetectionCo
         RasterClass(1, "changed", changed, changes.changed_px),
     ]
     write_class_style(folder / "change.tif", values)
-    write_ramp_style(folder / "score.tif", RasterRamp(SCORE_STOPS))
+    write_ramp_style(folder / "score.tif", SCORE_STOPS)
     if changes.class_px_2K is None:
         return
     for date, pixels_K in zip(("t1", "t2"), changes.class_px_2K.tolist(), strict=True):

@@ -20,7 +20,6 @@ from semicdvl.detection.config import (
     GDAL_WRITE_CACHE_BYTES,
     DetectionConfig,
     check_config,
-    choose_least_area,
     follow_detector,
 )
 from semicdvl.detection.fingerprint import RunFingerprint, fingerprint_run
@@ -206,6 +205,9 @@ class _DetectionRun:
     def decide(self, store: TileStore[WriterT], rasters: RasterSink, *, folder: Path | None = None) -> DetectedChanges:
         """Turn the score maps into the change map and its objects, which may be kept in a folder meanwhile."""
         config, simplify = self.fingerprint.config, None
+        least_area = config.min_area_m2  # in m2, or in pixels where their size is not known
+        if least_area is None:
+            least_area = 0.0 if self.gsd_m is None else self.detector.usual_area_m2
         if config.simplify_m or config.regularise:
             simplify = SimplifySettings(config.simplify_m, config.regularise)
         with self.console.status("objects and rasters"):
@@ -213,7 +215,7 @@ class _DetectionRun:
                 self.detector.decide(store),
                 rasters,
                 grid=self.checked.pair.grid,
-                min_area_m2=choose_least_area(config, self.detector, gsd_m=self.gsd_m),
+                min_area_m2=least_area,
                 gsd_m=self.gsd_m,
                 simplify=simplify,
                 folder=folder,

@@ -121,7 +121,10 @@ def lock_output(path: Path) -> Iterator[None]:
         with _guard:
             _held[place] = _HeldLock(threading.get_ident(), _acquire(file, path))
         try:
-            _sweep(place)
+            try:
+                sweep_leftovers(place)
+            except OSError as error:
+                raise make_output_error(place, error) from error
             yield
         finally:
             with _guard:
@@ -146,13 +149,6 @@ def lock_argument(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         return run
 
     return decorate
-
-
-def _sweep(place: Path) -> None:
-    try:
-        sweep_leftovers(place)
-    except OSError as error:
-        raise make_output_error(place, error) from error
 
 
 @contextlib.contextmanager

@@ -42,17 +42,6 @@ class RasterClass:
     alpha: int = 255
 
 
-@dataclass(frozen=True)
-class RasterRamp:
-    """Colours of a raster of scores, between which readers interpolate.
-
-    Attributes:
-        stops: value -> RGB, from the lowest to the highest.
-    """
-
-    stops: tuple[tuple[float, Colour], ...]
-
-
 def write_class_style(path: Path, classes: Sequence[RasterClass]) -> None:
     """Write the style of a raster of classes beside it: `.qml` for QGIS, `.aux.xml` for GDAL.
 
@@ -63,41 +52,29 @@ def write_class_style(path: Path, classes: Sequence[RasterClass]) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    _write_text(path.with_suffix(".qml"), build_class_qml(classes))
-    _write_text(path.with_name(f"{path.name}.aux.xml"), build_attribute_table(classes))
-
-
-def write_ramp_style(path: Path, ramp: RasterRamp) -> None:
-    """Write the style of a raster of scores beside it, as `.qml` for QGIS; what has no data stays transparent.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    _write_text(path.with_suffix(".qml"), build_ramp_qml(ramp))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with write_atomically(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def build_class_qml(classes: Sequence[RasterClass]) -> str:
-    """Return the style of classes as QML: the classes that occur, by name."""
     root = make_qml_root()
-    renderer = _add_renderer(root, "paletted")
-    palette = ET.SubElement(renderer, "colorPalette")
+    palette = ET.SubElement(_add_renderer(root, "paletted"), "colorPalette")
     for one in classes:
         if one.pixels:
             ET.SubElement(
                 palette, "paletteEntry", value=str(one.value), label=one.name, color=_format_hex(one.colour),
                 alpha=str(one.alpha),
             )  # fmt: skip
-    return format_qml(root)
+    _write_text(path.with_suffix(".qml"), format_qml(root))
+    _write_text(path.with_name(f"{path.name}.aux.xml"), build_attribute_table(classes))
 
 
-def build_ramp_qml(ramp: RasterRamp) -> str:
-    """Return the style of scores as QML: a linear ramp between the stops."""
-    (low, first), *between, (high, last) = ramp.stops
+def write_ramp_style(path: Path, stops: Sequence[tuple[float, Colour]]) -> None:
+    """Write the style of a raster of scores beside it, as `.qml` for QGIS; what has no data stays transparent.
+
+    Args:
+        path: the raster.
+        stops: scores with their colours, from the lowest to the highest; readers interpolate between them.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    (low, first), *between, (high, last) = stops
     root = make_qml_root()
     renderer = _add_renderer(root, "singlebandpseudocolor", classificationMin=f"{low:g}", classificationMax=f"{high:g}")
     shader = ET.SubElement(
@@ -109,9 +86,14 @@ def build_ramp_qml(ramp: RasterRamp) -> str:
     properties = {"color1": _format_rgba(first), "color2": _format_rgba(last), "discrete": "0", "rampType": "gradient"}
     for key, value in {**properties, "stops": inner}.items():
         ET.SubElement(source, "prop", k=key, v=value)
-    for stop, colour in ramp.stops:
+    for stop, colour in stops:
         ET.SubElement(shader, "item", value=f"{stop:g}", label=f"{stop:g}", color=_format_hex(colour), alpha="255")
-    return format_qml(root)
+    _write_text(path.with_suffix(".qml"), format_qml(root))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _add_renderer(root: ET.Element, kind: str, **attributes: str) -> ET.Element:
