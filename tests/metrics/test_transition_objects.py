@@ -26,7 +26,7 @@ def test_objects_by_hand() -> None:
         change, said1 % 255, said2, true_change_HW=truth, true_t1_HW=t1, true_t2_HW=t2, class_count=3
     )
     assert counts == TransitionObjectCounts(actual=3, found=2, right=1)
-    assert (counts.right_frac, counts.named_frac) == (1 / 3, 1 / 2)
+    assert (counts.right_frac, counts.right, counts.found) == (1 / 3, 1, 2)
     assert counts + counts == TransitionObjectCounts(6, 4, 2)
 
 

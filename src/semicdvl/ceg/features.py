@@ -162,28 +162,33 @@ class BackboneFeatureExtractor:
         return np.ascontiguousarray(features_DHW[:, :rows, :cols])
 
 
-def build_feature_extractor(name: str, *, weights: Path | str | None = None) -> FeatureExtractor:
+def build_feature_extractor(name: str) -> FeatureExtractor:
     """Return a pretrained encoder as a feature extractor.
 
     Args:
         name: `aerial` (the embedded VLM's own encoder, which knows aerial images and scales them by their ground
             sampling distance), `efficientnet_lite0` (weights from a package, see the extra `offline`), or any network
-            of timm.
-        weights: a file with the encoder's weights; None for its published weights.
+            of timm with its published weights.
 
     Raises:
         ConfigError: no such network, or none with published weights.
         MissingExtraError: the package with the weights is missing.
     """
-    if name == AERIAL_ENCODER and weights is None:
+    if name == AERIAL_ENCODER:
         from semicdvl.vlms.aerial.build import build_aerial_features
 
         return build_aerial_features()
-    return build_backbone_extractor(name, weights=weights)
+    return build_backbone_extractor(name)
 
 
 def build_backbone_extractor(name: str, *, weights: Path | str | None = None) -> BackboneFeatureExtractor:
-    """Return a network of timm as a feature extractor, see `build_feature_extractor`."""
+    """Return a network of timm as a feature extractor; `weights` is a file of them, None its published ones.
+
+    Raises:
+        ConfigError: no such network, or none with published weights.
+        InputError: the file cannot be read, or holds the weights of another network.
+        MissingExtraError: the package with the weights is missing.
+    """
     from semicdvl.models.encoders.timm import build_backbone
 
     net = build_backbone(name, weights="imagenet" if weights is None else weights).eval()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -167,7 +167,6 @@ def load_eval_batches(
     *,
     batch: int,
     workers: int = 0,
-    label_values: Mapping[int, int] | None = None,
     cache: ImageCache | None = None,
     with_classes: bool = False,
 ) -> Iterator[LabelledBatch]:
@@ -177,11 +176,11 @@ def load_eval_batches(
         pairs: with or without a label file; without one the label is IGNORE everywhere.
         batch: maximum number of pairs in a batch.
         workers: processes that read the files.
-        label_values: as in `images.read_mask`.
-        cache: keeps decoded images from one call to the next; each worker starts with a copy of it.
+        cache: reads the files, and keeps decoded images from one call to the next; each worker starts with a copy of
+            it. None: nothing is kept, and masks have the usual values.
         with_classes: batches have the true classes of both dates.
     """
-    source = cache or ImageCache(0, label_values=label_values)
+    source = cache or ImageCache(0)
     groups = [
         tuple(some)
         for _, alike in itertools.groupby(pairs, key=read_pair_size)

@@ -34,6 +34,8 @@ from semicdvl.raster.stored_values import OverviewSample, Stretch
 from semicdvl.reading.json_files import shorten
 from semicdvl.types import IGNORE, InputBands, PairFiles
 
+MASK_CACHE_BYTES = 2**28
+"""Memory for decoded masks while all files of a data set are checked."""
 MAX_OFFSET_PX = 1.0
 """Two GeoTIFFs of a pair whose corners are farther apart than this don't show the same ground."""
 MAX_MEASURED_PAIRS, MAX_SAMPLE_PX = 64, 128
@@ -72,7 +74,6 @@ def check_all_pair_files(
     require_changes: bool = True,
     read_classes: bool = False,
     bands: Sequence[int] | None = None,
-    cache_bytes: int = 2**28,
 ) -> float | None:
     """Check the headers of all pairs, and all masks if they are used.
 
@@ -83,7 +84,6 @@ def check_all_pair_files(
         require_changes: with `read_masks`: some pixel must be labelled as changed.
         read_classes: also read the class maps of both dates.
         bands: as in `check_pair_files`.
-        cache_bytes: memory for decoded masks.
 
     Returns:
         The share of the labelled pixels that are changed; None where no label was read.
@@ -92,7 +92,7 @@ def check_all_pair_files(
         InputError: a file is missing or no image, sizes differ, or a mask or a class map holds unknown values.
         DataError: with `read_masks` and `require_changes`, if no pixel has a label, or none is changed.
     """
-    cache = ImageCache(cache_bytes, label_values=label_values)
+    cache = ImageCache(MASK_CACHE_BYTES, label_values=label_values)
     labelled_px = changed_px = 0
     checked: set[tuple[Path | None, ...]] = set()
     for pair in pairs:

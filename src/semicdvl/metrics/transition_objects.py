@@ -43,11 +43,6 @@ class TransitionObjectCounts:
         """Share of the objects that are found with the right transition; NaN without objects."""
         return divide_counts(self.right, self.actual)
 
-    @property
-    def named_frac(self) -> float:
-        """Share of the found objects with the right transition; NaN where none is found."""
-        return divide_counts(self.right, self.found)
-
 
 def count_transition_objects(
     change_HW: NDArray[np.integer[Any]],

@@ -36,7 +36,7 @@ class Section:
     lead: str = ""
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> None:
+def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "") -> None:
     """Write a page atomically.
 
     Raises:
@@ -45,7 +45,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, subtitle:
     loader = PackageLoader("semicdvl", "reports")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.get_template("page.html.j2")
-    footer = footer or f"Made by semicdvl {__version__}."
+    footer = f"Made by semicdvl {__version__}."
     page = template.render(title=title, sections=sections, subtitle=subtitle, footer=footer)
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -151,11 +151,6 @@ def _refuse(status: int, reason: str) -> Response:
     return JSONResponse({"detail": reason}, status_code=status, headers=headers)
 
 
-def refuse_unknown(text: str) -> Response:
-    """Return the answer to an address that does not exist."""
-    return PlainTextResponse(text, status_code=404)
-
-
 def _strip_port(host: str) -> str:
     """Return the name of a Host header without its port."""
     if host.startswith("["):

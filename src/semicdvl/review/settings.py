@@ -7,7 +7,6 @@ import ipaddress
 import secrets
 import socket
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from semicdvl.errors import ConfigError
 
@@ -92,16 +91,3 @@ class ServeConfig:
         except ValueError:
             return not self.is_local and name == socket.gethostname().lower()
         return address.is_loopback or not self.is_local  # a number cannot be rebound
-
-
-@dataclass(frozen=True)
-class ServedFolder:
-    """A folder and how it is served.
-
-    Attributes:
-        root: the folder, without symbolic links.
-        config: the settings.
-    """
-
-    root: Path
-    config: ServeConfig

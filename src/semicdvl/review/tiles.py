@@ -27,7 +27,7 @@ from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.review.images import Handle, PairImages
 
-TILE_PX = 256
+TILE_PX, THUMBNAIL_PX = 256, 192
 Layer = Literal["before", "after", "change", "score"]
 CHANGE_COLOUR = (255, 84, 54)
 JPEG_OPTIONS = {"quality": 92, "subsampling": 0}
@@ -169,14 +169,14 @@ def _make_score_colours() -> NDArray[np.uint8]:
     return np.column_stack([rgb_N3, alpha_N]).astype(np.uint8)
 
 
-def render_thumbnail(images: PairImages, date: Literal["before", "after"], *, side_px: int = 192) -> Picture:
+def render_thumbnail(images: PairImages, date: Literal["before", "after"]) -> Picture:
     """Return the whole image of a date as a small JPEG.
 
     Raises:
         InputError: the pixels cannot be read.
     """
     height, width = images.grid.height, images.grid.width
-    step = max(1.0, max(height, width) / side_px)
+    step = max(1.0, max(height, width) / THUMBNAIL_PX)
     size = max(1, round(height / step)), max(1, round(width / step))
     with images.borrow() as handle:
         reader = handle.before if date == "before" else handle.after

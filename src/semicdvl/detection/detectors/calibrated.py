@@ -15,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.ceg.calibration import BackgroundScores, CalibrationResult, ObjectEvidence, calibrate, logit
-from semicdvl.ceg.config import CEGSettings
-from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.ceg.instances.rule import find_components
-from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector
 from semicdvl.errors import ConfigError
 from semicdvl.raster.object_sums import ObjectSums, label_regions
 from semicdvl.reports.numbers import format_count
-from semicdvl.types import VLM, ChangeMap, ScoreStrip, ScoreStrips
+from semicdvl.types import ChangeMap, ScoreStrip, ScoreStrips
 
 MIN_PROBABILITY = 0.5
 """Objects below are dropped; 0.5 is the threshold with the smallest expected error."""
@@ -91,17 +88,6 @@ class CalibratedVLMDetector(VLMDetector):
             probability_HW[dropped_HW] = np.nan
             kept_HW = np.where(dropped_HW, 0, change.change_HW).astype(np.uint8)
             yield replace(change, change_HW=kept_HW, probability_HW=probability_HW)
-
-
-def build_calibrated_detector(
-    vlm: VLM, *, prompts: Prompts, settings: CEGSettings | None = None, features: FeatureExtractor | None = None
-) -> CalibratedVLMDetector:
-    """Return the detector that needs no labels, with calibrated probabilities.
-
-    Raises:
-        ConfigError: the level has no objects; or see `build_vlm_detector`.
-    """
-    return add_calibration(build_vlm_detector(vlm, prompts=prompts, settings=settings, features=features))
 
 
 def add_calibration(detector: VLMDetector) -> CalibratedVLMDetector:

@@ -147,11 +147,6 @@ class ReviewStore:
             except sqlite3.DatabaseError as error:
                 raise _damaged(self.path, error) from error
 
-    def write_meta(self, values: Mapping[str, str]) -> None:
-        """Store facts about the review."""
-        with self.transaction() as database:
-            database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
-
     def begin(self, changes: Sequence[Change], meta: Mapping[str, str]) -> None:
         """Store the objects of a map, at the beginning of a review."""
         with self.transaction() as database:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 """Vertices N2 (x, y) in metres."""
+VERTEX_STEP_M = 6.0
+"""Lines that are bent have a vertex at least this often."""
 
 
 def inset_polygon(poly_N2: Points, margin_m: float) -> Points:
@@ -29,12 +31,12 @@ def inset_polygon(poly_N2: Points, margin_m: float) -> Points:
     return out
 
 
-def densify_line(line_N2: Points, step_m: float = 6.0, *, closed: bool = False) -> Points:
-    """Return the line with a vertex at least every `step_m`, so that it has no corners when it is bent."""
+def densify_line(line_N2: Points, *, closed: bool = False) -> Points:
+    """Return the line with a vertex at least every `VERTEX_STEP_M`, so that it has no corners when it is bent."""
     ends = np.vstack([line_N2, line_N2[:1]]) if closed else line_N2
     pieces = []
     for a, b in pairwise(ends):
-        count = max(1, int(np.hypot(*(b - a)) / step_m))
+        count = max(1, int(np.hypot(*(b - a)) / VERTEX_STEP_M))
         pieces.append(a + (b - a) * (np.arange(count) / count)[:, None])
     return np.vstack(pieces if closed else [*pieces, ends[-1:]])
 

@@ -180,17 +180,13 @@ class ScenePlanner:
         r, g, b = light * (1 + 0.12 * spread * self.rng.standard_normal(3))
         return float(r), float(g), float(b)
 
-    def add_area(
-        self, points_N2: Points, material: str, *, layer: int = 1, spread: float = 0.06, dates: int = BOTH_DATES
-    ) -> None:
-        """Add an area of ground."""
-        self.patches.append(GroundPatch(points_N2, material, self.draw_tint(spread), dates, layer))
+    def add_area(self, points_N2: Points, material: str, *, layer: int = 1, spread: float = 0.06) -> None:
+        """Add an area of ground, which is there at both dates."""
+        self.patches.append(GroundPatch(points_N2, material, self.draw_tint(spread), BOTH_DATES, layer))
 
-    def add_line(
-        self, points_N2: Points, material: str, width_m: float, *, layer: int = 3, dates: int = BOTH_DATES
-    ) -> None:
-        """Add a line on the ground."""
-        self.patches.append(GroundPatch(points_N2, material, self.draw_tint(0.04), dates, layer, width_m))
+    def add_line(self, points_N2: Points, material: str, width_m: float, *, layer: int = 3) -> None:
+        """Add a line on the ground, which is there at both dates."""
+        self.patches.append(GroundPatch(points_N2, material, self.draw_tint(0.04), BOTH_DATES, layer, width_m))
 
 
 def restrict_to_dates(patch: GroundPatch, dates: int) -> GroundPatch:
