@@ -44,6 +44,10 @@ def load_model(
         trust: modules whose networks the run may name, such as `("mymodule",)`; a run that somebody sent may name no
             other code than that of semicdvl.
 
+    Returns:
+        TrainedNetwork: a `torch.nn.Module` with `predict`; `.heads`, `.stretch`, `.input_bands` and `.date_classes` say what it
+        has and was trained with.
+
     Raises:
         CheckpointError: `run` is no run directory, or its weights are of another model.
         ConfigError: the run names code that is not trusted.
@@ -93,6 +97,9 @@ def load_detector(
         decide: "change": the change head alone decides what has changed; "both": the classes of the dates, where the
             network tells them, must differ, too.
 
+    Returns:
+        Detector: for the argument `detector` of `detect`, `detect_to_folder` and `detect_pairs`.
+
     Raises:
         CheckpointError: `model` is no run directory and no exported file.
         ConfigError: an ONNX file with another precision, or to be compiled; a run that names code that is not trusted;
@@ -124,6 +131,9 @@ def create_detector(name: str, **options: Any) -> Detector:
     Args:
         name: one of `list_detectors`, or `package.module:builder` for a detector of your own.
         options: of the detector, and of its networks (`backbone`, `weights`, `device`, `sam`, `clip`, ...).
+
+    Returns:
+        Detector: for the argument `detector` of `detect`, `detect_to_folder` and `detect_pairs`.
 
     Raises:
         ConfigError: the name or an option is unknown, or a value is out of its range.
@@ -165,6 +175,9 @@ def create_vlm_detector(
         class_score: mean score from which the class of an object is named and not "unsure"; None: the VLM's own.
         cache: a folder that keeps the VLM's answers, so that a second detection of the same images with other words,
             thresholds or rules takes seconds; scores are then rounded down to steps of 1 / 4000.
+
+    Returns:
+        Detector: for the argument `detector` of `detect`, `detect_to_folder` and `detect_pairs`.
 
     Raises:
         ConfigError: a name is unknown, or settings do not fit each other.
@@ -228,6 +241,9 @@ def load_dataset(root: str | Path, *, reader: str = "folder", tile_px: int | Non
         root: folder of the data set; for the reader `folder`: A/ and B/, with label/ where there are labels.
         reader: one of `list_datasets`, or `package.module:reader`.
         tile_px: cut the images into tiles with this side in pixels; None: as the reader does by default.
+
+    Returns:
+        ChangeDataset: `.pairs`, each with its files and, where there is one, its label.
 
     Raises:
         ConfigError: the reader is unknown, or does not cut.

@@ -51,6 +51,9 @@ def create_review_app(folder: str | Path, *, config: ServeConfig | None = None) 
         folder: see `serve`.
         config: see `ServeConfig`; its token is what requests must carry.
 
+    Returns:
+        Guard: the application behind the check of the token; any ASGI server runs it.
+
     Raises:
         InputError: the folder holds nothing that can be served.
         MissingExtraError: semicdvl[review] is not installed.

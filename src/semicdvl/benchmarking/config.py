@@ -174,7 +174,7 @@ class DetectorEntry(ConfigSection):
 
 
 class Suite(ConfigSection):
-    """All that determines a benchmark.
+    """All that determines a benchmark: methods, models and detectors x label fractions x seeds x data sets.
 
     Examples:
         >>> import semicdvl as cd

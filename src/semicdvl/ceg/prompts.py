@@ -254,6 +254,9 @@ def resolve_prompts(
         background: what else is there, such as "road, grass, tree"; None: as in the set.
         prompt_set: a name of `list_prompt_sets`.
 
+    Returns:
+        Prompts: the words of the foreground and those of the background, normalised.
+
     Raises:
         ConfigError: the set is unknown, or a list of prompts is empty or repeats a prompt.
 

@@ -26,6 +26,9 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
         path: a TOML file, or the name of a shipped recipe, such as "small-supervised-aerial" (`list_recipes`).
         overrides: `key=value` with a dotted key (`train.steps=500`); a bare key is looked for in every section.
 
+    Returns:
+        Recipe: checked and complete, what was not given filled in with its default.
+
     Raises:
         InputError: the file, or its base, is missing or not TOML.
         ConfigError: a key is unknown or a value does not fit; or recipes extend each other in a circle.

@@ -236,7 +236,7 @@ class TrainConfig(ConfigSection):
 
 
 class Recipe(ConfigSection):
-    """All that determines a training run.
+    """All that determines a training run: the sections of a recipe file, and defaults for what it leaves out.
 
     Examples:
         >>> import semicdvl as cd

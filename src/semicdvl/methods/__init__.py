@@ -51,6 +51,9 @@ def create_method(name: str, **options: Any) -> Method:
             `types.Method`.
         options: its fields, which are the keys of a recipe's `[method]` section.
 
+    Returns:
+        Method: its `step` turns a batch into named, weighted loss terms.
+
     Raises:
         ConfigError: an unknown name or option, a value out of range, or a class that is no method.
 

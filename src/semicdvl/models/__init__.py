@@ -69,6 +69,9 @@ def create_model(name: str, **options: Any) -> nn.Module:
         options: keyword arguments of its builder, such as `backbone` and `pretrained`; and `bands`, which every network
             takes: how many its images have.
 
+    Returns:
+        nn.Module: called with two images BCHW, float32 normalised as `load_model` says, it returns `Outputs`.
+
     Raises:
         ConfigError: an unknown name or option, or a value out of range.
         MissingExtraError: the package with the pretrained weights is not installed.

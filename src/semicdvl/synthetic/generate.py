@@ -32,6 +32,9 @@ def generate_city(spec: CitySpec | None = None) -> SyntheticCity:
     Args:
         spec: settings; None for the defaults (1024 px, seed 0).
 
+    Returns:
+        SyntheticCity: images HWC uint8 of both dates, `change_HW`, the classes of each date, and the footprints.
+
     Examples:
         >>> import semicdvl as cd
         >>> city = cd.generate_city(cd.CitySpec(size_px=(128, 192), seed=1))

@@ -62,6 +62,8 @@ class Segments:
 class VLM(Protocol):
     """A vision-language model: an image and prompts in, one score map per prompt out.
 
+    Anything with these three members is one; `DescribedVLM` adds what a VLM may say of itself.
+
     Examples:
         >>> import semicdvl as cd
         >>> vlm = cd.create_vlm("fake")
@@ -86,6 +88,10 @@ class VLM(Protocol):
             image_HWC: uint8 RGB image of any size.
             prompts: words or phrases to search for.
             gsd_m: ground sampling distance in metres per pixel, if known.
+
+        Returns:
+            Scores CHW in [0, 1] of the image's size, one map per prompt in their order, and the instances, if the VLM
+            finds some.
         """
         ...
 
