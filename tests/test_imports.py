@@ -22,7 +22,7 @@ FLOORS = [
     {"training", "evaluation", "official"},
     {"detection"},
     {"pseudo_labels"},
-    {"ceg", "reports", "checkpoint", "ray_cluster"},
+    {"ceg", "reports", "checkpoint", "public_codes", "ray_cluster"},
     {"data", "synthetic", "vlms", "models", "methods", "unsupervised"},
     {"losses"},
     {"config", "raster"},

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semicdvl.api.detection import check_pair, detect, detect_pairs, detect_to_folder, run_demo
     from semicdvl.api.evaluation import benchmark, draw_sample, evaluate, evaluate_map
     from semicdvl.api.images import ImageSource
-    from semicdvl.api.labels import change_events, prepare, prepare_published, pseudo_label, suggest, verify_store
+    from semicdvl.api.labels import change_events, pseudo_label, suggest, verify_store
     from semicdvl.api.parts import (
         combine_detectors,
         create_detector,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         load_detector,
         load_model,
     )
+    from semicdvl.api.prepare import prepare, prepare_published
     from semicdvl.api.registries import (
         list_datasets,
         list_detectors,
@@ -190,7 +191,8 @@ _EXPORTS = {
     "semicdvl.api.detection": ("check_pair", "detect", "detect_pairs", "detect_to_folder", "run_demo"),
     "semicdvl.api.evaluation": ("benchmark", "draw_sample", "evaluate", "evaluate_map"),
     "semicdvl.api.images": ("ImageSource",),
-    "semicdvl.api.labels": ("change_events", "prepare", "prepare_published", "pseudo_label", "suggest", "verify_store"),
+    "semicdvl.api.labels": ("change_events", "pseudo_label", "suggest", "verify_store"),
+    "semicdvl.api.prepare": ("prepare", "prepare_published"),
     "semicdvl.api.parts": (
         "combine_detectors",
         "create_detector",

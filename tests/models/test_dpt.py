@@ -101,7 +101,7 @@ def test_a_checkpoint_of_the_other_code_is_refused(public: PublicUniMatchV2, tmp
 
 
 def test_the_giant_transformer_is_imported_under_its_other_names() -> None:
-    from semicdvl.official import to_unimatch_v2_giant_name
+    from semicdvl.public_codes import to_unimatch_v2_giant_name
 
     theirs = PublicUniMatchV2(width=48, heads=2, depth=1, features=8, layers=(0,), swiglu=True).state_dict()
     with torch.device("meta"):

@@ -45,8 +45,8 @@ def load_model(
             other code than that of semicdvl.
 
     Returns:
-        TrainedNetwork: a `torch.nn.Module` with `predict`; `.heads`, `.stretch`, `.input_bands` and `.date_classes` say what it
-        has and was trained with.
+        TrainedNetwork: a `torch.nn.Module` with `predict`; `.heads`, `.stretch`, `.input_bands` and `.date_classes` say
+        what it has and was trained with.
 
     Raises:
         CheckpointError: `run` is no run directory, or its weights are of another model.
