@@ -99,7 +99,7 @@ def pseudo_command(
         reading.load(data),
         output,
         vlm=vlm.make_builder(),
-        prompts=prompts.resolve(),
+        prompts=prompts.resolve(vlm.vlm),
         classes=classes,
         ceg=ceg.settings | features.settings,
         features=features.features,

@@ -127,7 +127,7 @@ def adapt_command(
     from semicdvl.training.self_training.run import check_adapt_output, detect_with_adapted
 
     check_adapt_output(detect, output)
-    asked = prompts.resolve()
+    asked = prompts.resolve(vlm.vlm)
     adapted = cd.adapt(
         pair.before,
         pair.after,

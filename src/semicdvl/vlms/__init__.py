@@ -11,6 +11,8 @@ from semicdvl.errors import ConfigError
 from semicdvl.registry import build_part
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from semicdvl.types import VLM
 
 VLMS: dict[str, str] = {
@@ -67,3 +69,22 @@ def create_vlm(name: str = "aerial", **options: Any) -> VLM:
     if not isinstance(vlm, VLM):
         raise ConfigError(f"VLM '{name}' is no VLM: it must have `identity`, `gamma` and `segment` (see types.VLM).")
     return vlm
+
+
+def check_prompt_words(name: str, words: Sequence[str]) -> None:
+    """Refuse words that a VLM does not know, without building it; only `aerial` can tell by its name.
+
+    Args:
+        name: of the VLM, as `create_vlm` takes it.
+        words: the prompts.
+
+    Raises:
+        ConfigError: it does not know a word.
+        MissingExtraError: that cannot be told without an optional package.
+    """
+    if name != "aerial":
+        return
+    from semicdvl.vlms.aerial.text import load_word_table
+    from semicdvl.vlms.words import normalise_word
+
+    load_word_table().check_words([normalise_word(word) for word in words])

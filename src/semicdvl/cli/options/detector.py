@@ -162,7 +162,7 @@ class DetectorOptions:
         base = partial(
             cd.create_vlm_detector,
             vlm.make_builder(),
-            prompts=prompts.resolve(),
+            prompts=prompts.resolve(vlm.vlm),
             ceg=ceg.settings | features.settings,
             features=features.features,
             calibrate=self.calibrate,

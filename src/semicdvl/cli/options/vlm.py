@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, TARGET, out
@@ -37,13 +38,20 @@ class PromptOptions:
         ),
     ] = "buildings"
 
-    def resolve(self) -> Prompts:
+    def resolve(self, vlm: str) -> Prompts:
         """Return the prompts; say which background is taken where only what to look for was given.
 
+        Args:
+            vlm: name of the VLM, which may be known not to know a word.
+
         Raises:
-            ConfigError: there is no such set of prompts, or a word is given twice.
+            ConfigError: it does not, or there is no such set of prompts.
         """
+        from semicdvl.vlms import check_prompt_words
+
         prompts = cd.resolve_prompts(find=self.find, background=self.background, prompt_set=self.prompts)
+        with Console(stderr=True).status("loading the words"):  # imports PyTorch, which takes a second or two
+            check_prompt_words(vlm, prompts.words)
         if self.find is not None and self.background is None:
             out.print(
                 f"Looking for {', '.join(prompts.find)} against {', '.join(prompts.background)}: the other words of "
