@@ -96,3 +96,17 @@ def test_patches_carry_the_classes_of_both_dates_on_request(tmp_path):
     only = write_city_patches(made, tmp_path / "two", size_px=128, classes=PATCH_CLASSES[:2])
     unknown_HW = read_class_maps(only[1], cache=ImageCache(0)).t1_HW == IGNORE
     np.testing.assert_array_equal(unknown_HW, maps.t1_HW >= 2)
+
+
+def test_classes_of_patches_can_be_known_on_changed_ground_alone(tmp_path):
+    made = city()
+    everywhere = write_city_patches(made, tmp_path / "all", size_px=128, classes=PATCH_CLASSES)
+    changed = write_city_patches(made, tmp_path / "some", size_px=128, classes=PATCH_CLASSES, classes_known="changed")
+    assert made.change_HW[:128, 128:256].any()
+    known = zip(
+        read_class_maps(everywhere[1], cache=ImageCache(0)),
+        read_class_maps(changed[1], cache=ImageCache(0)),
+        strict=True,
+    )
+    for all_HW, some_HW in known:
+        np.testing.assert_array_equal(some_HW, np.where(made.change_HW[:128, 128:256] == 1, all_HW, IGNORE))

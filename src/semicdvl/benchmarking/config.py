@@ -69,6 +69,10 @@ class CityEntry(DataEntry):
         description="the patches have the classes of both dates (building, road, vegetation, bare, water), and the "
         "VLM's labels are of these; it is not asked for bare ground",
     )
+    classes_known: Literal["everywhere", "changed"] = Field(
+        "everywhere",
+        description="where the training patches have classes: everywhere, or on changed ground alone, as in SECOND",
+    )
 
 
 class RealEntry(DataEntry):

@@ -83,7 +83,8 @@ def prepare_data(entry: CityEntry | RealEntry | FolderEntry, out: Path) -> Prepa
 def _describe_entry(entry: CityEntry | RealEntry | FolderEntry) -> dict[str, Any]:
     """Return what determines a data set; keys that version 0.1 did not have only where they have an influence."""
     plain = entry.model_dump(mode="json")
-    return {name: value for name, value in plain.items() if name != "classes" or value}
+    later = {"classes": False, "classes_known": "everywhere"}
+    return {name: value for name, value in plain.items() if name not in later or value != later[name]}
 
 
 # ------------------------------------------------------------------------------------------------ synthetic cities
@@ -124,7 +125,11 @@ def _render_cities(entry: CityEntry, home: Path) -> None:
         for _ in range(count):
             city = generate_city(replace(spec, seed=seed, size_px=entry.city_px))
             pairs = write_city_patches(
-                city, home / "pairs", size_px=entry.patch_px, classes=PATCH_CLASSES if entry.classes else None
+                city,
+                home / "pairs",
+                size_px=entry.patch_px,
+                classes=PATCH_CLASSES if entry.classes else None,
+                classes_known=entry.classes_known if subset == "train" else "everywhere",
             )
             names += [pair.name for pair in pairs]
             if subset == "train":

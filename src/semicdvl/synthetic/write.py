@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -117,14 +118,20 @@ def write_city(city: SyntheticCity, folder: Path) -> CityFiles:
 
 
 def write_city_patches(
-    city: SyntheticCity, folder: Path, *, size_px: int = 256, classes: Sequence[PatchClass] | None = None
+    city: SyntheticCity,
+    folder: Path,
+    *,
+    size_px: int = 256,
+    classes: Sequence[PatchClass] | None = None,
+    classes_known: Literal["everywhere", "changed"] = "everywhere",
 ) -> tuple[PairFiles, ...]:
     """Cut a city into PNG patches in the layout `A/ B/ label/` (label 0 or 255); return the pairs in reading order.
 
     Images with near infrared are GeoTIFFs of four bands.
 
     With `classes`, such as `PATCH_CLASSES`, the classes of both dates are written, too: `label_A/ label_B/` with a
-    palette, and `classes.toml`. Land cover that no class covers is not known there.
+    palette, and `classes.toml`. Land cover that no class covers is not known there; with `classes_known="changed"`
+    neither is the class of unchanged ground, as in SECOND.
 
     Names are `city<seed>_r<row>_c<col>` with the pixel position of the patch's upper left corner, so that cities of
     several seeds can share a folder. The right and lower edge, where no whole patch fits, is left out.
@@ -160,8 +167,9 @@ def write_city_patches(
             files = None
             if classes is not None and legend is not None:
                 files = ClassFiles(legend, folder / "label_A" / f"{name}.png", folder / "label_B" / f"{name}.png")
+                known_HW = city.change_HW[part] == 1 if classes_known == "changed" else np.True_
                 for path, cover_HW in zip(files.files, (city.classes_t1_HW, city.classes_t2_HW), strict=True):
-                    _write_class_map(path, cover_HW[part], classes)
+                    _write_class_map(path, cover_HW[part], classes, known_HW=known_HW)
             pairs.append(PairFiles(name, before=paths[0], after=paths[1], label=paths[2], classes=files))
     return tuple(pairs)
 
@@ -178,12 +186,14 @@ def _write_legend(path: Path, classes: Sequence[PatchClass]) -> ClassLegend:
     return legend
 
 
-def _write_class_map(path: Path, cover_HW: NDArray[np.uint8], classes: Sequence[PatchClass]) -> None:
+def _write_class_map(
+    path: Path, cover_HW: NDArray[np.uint8], classes: Sequence[PatchClass], *, known_HW: NDArray[np.bool_] | np.bool_
+) -> None:
     """Write the classes of one date as a PNG with a palette; `cover_HW` holds indices into `LAND_COVER_CLASSES`."""
     class_of = np.full(len(LAND_COVER_CLASSES), IGNORE, np.uint8)
     for index, each in enumerate(classes):
         class_of[[LAND_COVER_CLASSES.index(cover) for cover in each.covers]] = index
-    picture = Image.fromarray(class_of[cover_HW])
+    picture = Image.fromarray(np.where(known_HW, class_of[cover_HW], np.uint8(IGNORE)))
     colours = {index: each.colour for index, each in enumerate(classes)}
     picture.putpalette([band for index in range(256) for band in colours.get(index, _UNKNOWN_COLOUR)])
     with write_atomically(path) as temporary:
