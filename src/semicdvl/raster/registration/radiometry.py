@@ -101,8 +101,8 @@ def compare_radiometry(pair: RasterPair) -> PairRadiometry:
     both_HW = samples[0][1] & samples[1][1]
     images, grey_CN = [], []
     for reader, (data_CHW, usable_HW) in zip(readers, samples, strict=True):
-        bands_N = zip(reader.bands, data_CHW[:, usable_HW], strict=True) if usable_HW.any() else ()
-        statistics = tuple(_measure_band(band, values_N) for band, values_N in bands_N)
+        seen = zip(reader.bands, data_CHW[:, usable_HW], strict=True) if usable_HW.any() else ()
+        statistics = tuple(_measure_band(band, values_N) for band, values_N in seen)
         images.append(ImageRadiometry(float(usable_HW.mean()), reader.measure_border_frac(), statistics))
         grey_CHW = data_CHW if reader.stretch is None else reader.stretch(data_CHW)
         grey_CN.append(grey_CHW[:, both_HW].astype(np.float64))
