@@ -18,7 +18,7 @@ from semicdvl.raster.io.cog import translate_gdal_errors
 from semicdvl.raster.vector.files import write_ogr
 from semicdvl.raster.vector.formats.geopackage import GEOPACKAGE_VERSION
 from semicdvl.raster.vector.qgis_style import QgisStyle, build_qml, store_default_style
-from semicdvl.review.labels.training import shorten_path
+from semicdvl.review.labels.training import name_from_here
 from semicdvl.review.store import REVIEW_FORMAT, Change, now
 
 REVIEWED_FILE, RECORD_FILE = "reviewed.gpkg", "review.json"
@@ -106,7 +106,7 @@ def write_record(
 def list_next_commands(folder: Path, *, before: str, after: str, reading: Sequence[str] = ()) -> list[str]:
     """Return what to do with a reviewed map: training patches of it, read with the options of `reading`."""
     paths = (Path(before), Path(after), folder / REVIEWED_FILE, folder.parent / f"{folder.name}-patches")
-    quoted = [shlex.quote(shorten_path(path)) for path in paths]
+    quoted = [shlex.quote(name_from_here(path)) for path in paths]
     named = " ".join([f"--before {quoted[0]} --after {quoted[1]} --labels {quoted[2]}", shlex.join(reading)]).strip()
     return [f"semicdvl prepare {named} --min-known-frac 0.5 -o {quoted[3]}"]
 

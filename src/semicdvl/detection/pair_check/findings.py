@@ -61,7 +61,7 @@ def _check_grids(check: PairCheck) -> Iterator[Finding]:
         finer = before if before.gsd_m < after.gsd_m else after
         sizes = f"{before.gsd_m:.3g} m before, {after.gsd_m:.3g} m after"
         text = f"The pixel sizes differ ({sizes}): one date shows more detail"
-        remedy = f"Average {_shorten_path(finer.path)} to the coarser pixels (`gdalwarp -tr`)"
+        remedy = f"Average {_name_with_folder(finer.path)} to the coarser pixels (`gdalwarp -tr`)"
         yield Finding("resolution", WARNINGS, text, remedy)
     if check.pixel_m is not None and not has_square_pixels(check.pixel_m):
         width_m, height_m = check.pixel_m
@@ -74,7 +74,7 @@ def _check_grids(check: PairCheck) -> Iterator[Finding]:
         yield Finding("datum", WARNINGS, check.unrelated_datums)
     for facts in (before, after):
         for note in facts.notes:
-            yield Finding("reading", WARNINGS, f"{_shorten_path(facts.path)}: {note}")
+            yield Finding("reading", WARNINGS, f"{_name_with_folder(facts.path)}: {note}")
     share = max(check.overlap_before_frac, check.overlap_after_frac)
     if share < MIN_OVERLAP_FRAC:
         text = f"The images overlap on only {share:.1%} of the smaller one"
@@ -92,7 +92,7 @@ def _check_data(check: PairCheck) -> Iterator[Finding]:
         remedy = "Mosaic more tiles of the date that has less data, or continue with what there is"
         yield Finding("data", WARNINGS, text, remedy)
     for facts, seen in ((check.before, radiometry.before), (check.after, radiometry.after)):
-        name = _shorten_path(facts.path)
+        name = _name_with_folder(facts.path)
         if seen.black_border_frac > MAX_BLACK_BORDER_FRAC:
             share = f"{seen.black_border_frac:.1%}"
             text = f"{name} has a {facts.border} border without a no-data tag ({share}), taken as no data"
@@ -177,6 +177,6 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
         yield Finding("shift", WARNINGS, text, remedy)
 
 
-def _shorten_path(path: str) -> str:
+def _name_with_folder(path: str) -> str:
     """Return the last two parts of a path: the dates of a pair often have one file name."""
     return "/".join(path.split("/")[-2:])

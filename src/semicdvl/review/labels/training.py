@@ -205,7 +205,7 @@ def read_recipe_name(root: Path) -> str:
 
 
 def _format_training(root: Path, name: str) -> str:
-    recipe, run = (shlex.quote(shorten_path(root / each)) for each in (RECIPE_FILE, _name_run(name)))
+    recipe, run = (shlex.quote(name_from_here(root / each)) for each in (RECIPE_FILE, _name_run(name)))
     return f"{name_command()} train {recipe} -o {run}"
 
 
@@ -229,10 +229,10 @@ def list_commands(
     name = read_recipe_name(root)
     commands = [_format_training(root, name)]
     if before is not None and after is not None:
-        better = shlex.quote(shorten_path(folder.parent / name_better_map(folder.name, name)))
-        images = " ".join(shlex.quote(shorten_path(Path(each))) for each in (before, after))
+        better = shlex.quote(name_from_here(folder.parent / name_better_map(folder.name, name)))
+        images = " ".join(shlex.quote(name_from_here(Path(each))) for each in (before, after))
         options = " ".join(["", *list_detect_options(settings or {})])
-        run = shlex.quote(shorten_path(root / _name_run(name)))
+        run = shlex.quote(name_from_here(root / _name_run(name)))
         commands.append(f"{name_command()} detect {images}{options} --model {run} -o {better}")
         commands.append(f"{name_command()} serve {better}")
     return commands
@@ -278,6 +278,6 @@ def _format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def shorten_path(path: Path) -> str:
+def name_from_here(path: Path) -> str:
     """Return a path as it is named from the present folder, where it lies below it."""
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
