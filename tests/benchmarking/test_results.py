@@ -88,6 +88,16 @@ def test_the_csv_has_a_line_per_run(tmp_path: Path) -> None:
     assert rows[5]["iou_val_best"] == "" and "not a number" in rows[5]["error"]
 
 
+def test_a_name_that_begins_as_a_formula_is_a_text_in_a_spreadsheet(tmp_path: Path) -> None:
+    write_csv(
+        tmp_path / "results.csv", [outcome('=HYPERLINK("http://x")', 0.1, 0, -0.25), outcome("@SUM(A1)", 0.1, 0, 0.5)]
+    )
+    with (tmp_path / "results.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["method"] for row in rows] == ['\'=HYPERLINK("http://x")', "'@SUM(A1)"]
+    assert rows[0]["iou_val_best"] == "-0.25", "numbers stay numbers"
+
+
 def test_the_page_stands_alone(tmp_path: Path) -> None:
     svg = write_plot(tmp_path, OUTCOMES, title="small")[0]
     path = tmp_path / "report.html"

@@ -93,6 +93,8 @@ def group_over_seeds(outcomes: Iterable[Outcome]) -> list[ResultGroup]:
 
 # ------------------------------------------------------------------------------------------------ CSV
 PLACE_COLUMNS = ("data", "method", "model", "labelled", "seed", "steps")
+FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula, also in a cell of a CSV file."""
 COST_COLUMNS = ("best_step", "seconds", "peak_mib", "peak_gpu_mib")
 
 
@@ -108,12 +110,19 @@ def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
         for one in outcomes:
             pairs = one.get("pairs", {})
             line = [
-                *(one.get(key, "") for key in PLACE_COLUMNS),
+                *(_keep_text(one.get(key, "")) for key in PLACE_COLUMNS),
                 describe_status(one),
                 *(pairs.get(side, "") for side in sides),
             ]
             line += [_format_number((one.get(step) or {}).get(score)) for step in SELECTED_STEPS for score in columns]
-            writer.writerow([*line, *(_format_number(one.get(key)) for key in COST_COLUMNS), one.get("error", "")])
+            writer.writerow(
+                [*line, *(_format_number(one.get(key)) for key in COST_COLUMNS), _keep_text(one.get("error", ""))]
+            )
+
+
+def _keep_text(value: Any) -> Any:
+    """Return a text that a spreadsheet shows: a name of a suite that begins as a formula would be computed."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_MARKS) else value
 
 
 def list_semantic_scores(outcomes: Iterable[Outcome]) -> list[str]:
