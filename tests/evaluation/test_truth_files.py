@@ -55,7 +55,7 @@ def _mask(path: Path, *, kind: str, crs: str | None = UTM) -> Path:
 def test_every_kind_of_mask_gives_the_same_scores(out: Path, tmp_path: Path, kind: str, crs: str | None) -> None:
     done = score_map(out, _mask(tmp_path / "truth.tif", kind=kind, crs=crs), sample=0)
     assert done.comparison.pixels == WANTED
-    assert dict(done.format_rows())["area false"] == "70 m²"
+    assert dict(done.format_rows())["area falsely detected"] == "70 m²"
 
 
 def test_ground_outside_a_mask_with_no_data_0_is_not_known(out: Path, tmp_path: Path) -> None:
@@ -141,7 +141,11 @@ def test_scores_without_change_in_the_truth_are_undefined(out: Path, tmp_path: P
     for name in ("pixels: iou", "pixels: f1", "pixels: recall", "objects by IoU: recall", "objects by IoU: f1"):
         assert rows[name] == "undefined", name
     assert rows["objects by any overlap: recall"] == rows["objects by any overlap: f1"] == "undefined"
-    assert rows["pixels: precision"] == "0.0000" and rows["area false"] == "125 m²"
+    assert (
+        rows["pixels: precision"] == "0.0000"
+        and rows["area correctly detected"] == "0 m²"
+        and rows["area falsely detected"] == "125 m²"
+    )
     stored = json.loads((out / "evaluation.json").read_text())
     assert [stored["objects"][name] for name in ("f1", "any_f1", "recall", "any_recall")] == [None] * 4
     assert [stored["pixels"][name] for name in ("iou", "f1", "recall", "kappa")] == [None] * 4

@@ -34,7 +34,12 @@ def format_pixel_rows(comparison: MapComparison, pixel_m2: float | None) -> list
     """Return the scores by pixel."""
     pixels = comparison.pixels
     rows = [(f"pixels: {name}", _format_score(value)) for name, value in pixels.list_meaningful_scores().items()]
-    areas = {"changed in truth": pixels.tp + pixels.fn, "detected": pixels.tp, "missed": pixels.fn, "false": pixels.fp}
+    areas = {
+        "changed in truth": pixels.tp + pixels.fn,
+        "correctly detected": pixels.tp,
+        "missed": pixels.fn,
+        "falsely detected": pixels.fp,
+    }
     return rows + [(f"area {name}", _format_area(count, pixel_m2)) for name, count in areas.items()]
 
 
