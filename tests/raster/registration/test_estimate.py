@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 from scipy import ndimage
+from scipy.spatial import KDTree
 from tests.support.synthetic_town import paint, photograph
 
 from semicdvl.raster.grid import Grid
@@ -19,7 +20,7 @@ from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration import estimate
 from semicdvl.raster.registration.estimate import MAX_WINDOWS, measure_shift
-from semicdvl.raster.registration.shift import Shift
+from semicdvl.raster.registration.shift import NEIGHBOUR_COUNT, Shift, find_neighbours
 from semicdvl.raster.warp import Alignment
 
 UTM = rasterio.CRS.from_epsg(32615)
@@ -212,3 +213,9 @@ def test_a_shift_that_varies_is_measured_and_corrected(tmp_path):
         assert apart < 0.35 * was and window.valid_HW.mean() > 0.97
         half = moved.read(100, 90, 260, 300, max_px=150)
         assert half.t2_HWC.shape == (130, 150, 3) and np.abs(half.t1_HWC.astype(int) - half.t2_HWC).mean() < 0.5 * was
+
+
+def test_neighbours_are_the_nearest_other_points():
+    points_N2 = np.random.default_rng(0).random((23, 2))
+    tree = KDTree(points_N2).query(points_N2, NEIGHBOUR_COUNT + 1)[1][:, 1:]
+    assert find_neighbours(points_N2).tolist() == tree.tolist()

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 
 from semicdvl.raster.grid import Grid, measure_map_unit_m, measure_offset_m
@@ -27,7 +26,13 @@ from semicdvl.raster.registration.phase_correlation import (
     compute_gradient_directions,
     find_peak,
 )
-from semicdvl.raster.registration.shift import MIN_PEAK_SIGMAS, NEIGHBOUR_COUNT, LocalShift, Shift
+from semicdvl.raster.registration.shift import (
+    MIN_PEAK_SIGMAS,
+    NEIGHBOUR_COUNT,
+    LocalShift,
+    Shift,
+    find_neighbours,
+)
 
 MAX_WINDOWS = 64
 MAX_COARSE_WINDOWS = 16
@@ -198,7 +203,7 @@ def _find_agreeing(centres_N2: NDArray[Any], shifts_N2: NDArray[Any], summed: Co
     from_sum = np.hypot(*(shifts_N2 - (summed.row_px, summed.col_px)).T)
     if len(centres_N2) <= NEIGHBOUR_COUNT:
         return np.asarray(from_sum <= AGREEMENT_PX)
-    neighbours_NK = KDTree(centres_N2).query(centres_N2, NEIGHBOUR_COUNT + 1)[1][:, 1:]
+    neighbours_NK = find_neighbours(centres_N2)
     from_neighbours = np.hypot(*(shifts_N2 - np.median(shifts_N2[neighbours_NK], axis=1)).T)
     return np.asarray(np.minimum(from_sum, from_neighbours) <= AGREEMENT_PX)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.spatial import KDTree
+from numpy.typing import NDArray
 
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.pair_reader import RasterPair
@@ -128,7 +128,7 @@ class Shift:
             return False
         points_N2 = np.array([(window.row, window.col) for window in agreeing])
         shifts_N2 = np.array([(window.row_px, window.col_px) for window in agreeing])
-        neighbours_NK = KDTree(points_N2).query(points_N2, NEIGHBOUR_COUNT + 1)[1][:, 1:]
+        neighbours_NK = find_neighbours(points_N2)
         from_neighbours = np.median(np.hypot(*(shifts_N2 - shifts_N2[neighbours_NK].mean(axis=1)).T))
         from_median = np.median(np.hypot(*(shifts_N2 - np.median(shifts_N2, axis=0)).T))
         return bool(from_median > 0.5 and from_neighbours < 0.6 * from_median)
@@ -142,6 +142,16 @@ class Shift:
             field = _fit_displacement_field(self, pair.grid, row_px=row_px, col_px=col_px)
             return Alignment(row_px, col_px, field.relative_to(-pair.row, -pair.col))
         return Alignment(self.row_px, self.col_px) if self.length_px >= MIN_SHIFT_PX else None
+
+
+def find_neighbours(points_N2: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the `NEIGHBOUR_COUNT` nearest other points of each point, the first of equally near ones.
+
+    There are few windows: all distances take less time than the import of SciPy's trees.
+    """
+    distances_NN = np.hypot(*(points_N2[:, None] - points_N2).T)
+    np.fill_diagonal(distances_NN, np.inf)
+    return np.argsort(distances_NN, axis=1, kind="stable")[:, :NEIGHBOUR_COUNT]
 
 
 def _fit_displacement_field(shift: Shift, grid: Grid, *, row_px: int, col_px: int) -> DisplacementField:
