@@ -2,6 +2,7 @@
 
     python benchmarks/pseudo.py ../shared/data/levir_crops                        # a folder with A/ and B/
     python benchmarks/pseudo.py ../shared/data/levir_crops --against OLD/src      # and with the code of another tree
+    python benchmarks/pseudo.py ../shared/data/levir_crops --against OLD/src --dtype int8
 
 What is timed is the work on the pairs: reading, the VLM, change event generation, writing. Start-up is not.
 """
@@ -18,21 +19,23 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1] / "src"
+OWN = ("device", "dtype")
+"""Options of the VLM that the version before does not get."""
 
 
 def label_pairs(data: Path, *, most: int, gsd_m: float, options: dict[str, str]) -> dict[str, float]:
     """Label the pairs of a folder in this process; return their number, the CPU seconds and those of the clock."""
     import numpy as np
 
+    import semicdvl as cd
     from semicdvl import worker_processes
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.data.readers import folder
     from semicdvl.pseudo_labels.generate import generate_labels
-    from semicdvl.vlms.aerial.build import build_aerial
 
     getattr(worker_processes, "keep_freed_memory", lambda: None)()  # as the command line does, if this version does
-    vlm, prompts = build_aerial(**options), PROMPT_SETS["buildings"]
+    vlm, prompts = cd.create_vlm("aerial", **options), PROMPT_SETS["buildings"]
     settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
     vlm.segment(np.zeros((256, 256, 3), np.uint8), prompts.words)  # the first call loads code
     pairs = folder.read_folder(data).pairs[:most]
@@ -75,14 +78,16 @@ def main() -> None:
     if options.city:
         make_pairs(options.data, px=options.city)
     if options.one:
-        chosen = {name: getattr(options, name) for name in ("device", "dtype") if getattr(options, name)}
+        chosen = {name: getattr(options, name) for name in OWN if getattr(options, name)}
         print(json.dumps(label_pairs(options.data, most=options.pairs, gsd_m=options.gsd, options=chosen)))
         return
     versions = {"now": HERE} | ({"before": options.against.resolve()} if options.against else {})
     best, wall = dict.fromkeys(versions, 0.0), dict.fromkeys(versions, 0.0)
     for _ in range(options.rounds):
         for name, source in versions.items():
-            command, environment = [sys.executable, *sys.argv, "--one"], {**os.environ, "PYTHONPATH": str(source)}
+            own = [f"--{key}={value}" for key in OWN if (value := getattr(options, key)) and name == "now"]
+            shared = [str(options.data), f"--gsd={options.gsd}", f"--pairs={options.pairs}", *own, "--one"]
+            command, environment = [sys.executable, __file__, *shared], {**os.environ, "PYTHONPATH": str(source)}
             run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
             cost = json.loads(run.stdout.splitlines()[-1])
             best[name] = max(best[name], cost["pairs"] / cost["cpu_s"])

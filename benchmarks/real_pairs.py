@@ -46,9 +46,11 @@ SAMPLES = 1000
 PICTURE_PX = 360
 
 
-def measure(pairs: list[PairCase], out: Path, *, normalise: str = "none") -> dict[str, dict[str, list[int]]]:
+def measure(
+    pairs: list[PairCase], out: Path, *, normalise: str = "none", dtype: str = "auto"
+) -> dict[str, dict[str, list[int]]]:
     """Return row -> pair -> counts (tp, fp, fn), from the file of an earlier call where it has them; draw pictures."""
-    vlm, extractor = build_aerial(), build_feature_extractor(AERIAL_ENCODER)
+    vlm, extractor = build_aerial(dtype=dtype), build_feature_extractor(AERIAL_ENCODER)
     path = out / f"rows-{vlm.identity}{'' if normalise == 'none' else f'-{normalise}'}.json"
     counts = json.loads(path.read_text()) if path.exists() else {}
     for pair in pairs:
@@ -148,11 +150,12 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/real-pairs"))
     parser.add_argument("--frozen", action="store_true", help="also score the frozen source: once, at the end")
     parser.add_argument("--normalise", choices=("none", "match"), default="none", help="as in `semicdvl detect`")
+    parser.add_argument("--dtype", default="auto", help="number type of the VLM; its features are those of the default")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = list_pairs(options.data, options.out, seeds=())
     pairs += list_pairs(options.data, options.out, frozen=True) if options.frozen else []
-    counts = measure(pairs, options.out, normalise=options.normalise)
+    counts = measure(pairs, options.out, normalise=options.normalise, dtype=options.dtype)
     print(render(counts))
     print(f"\npictures: {write_gallery(counts['default'], options.out, normalise=options.normalise)}")
 

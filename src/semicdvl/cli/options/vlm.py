@@ -92,7 +92,8 @@ class VLMOptions:
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Number type that the VLM computes with: auto, float32, bfloat16, float16", rich_help_panel=ADVANCED
+            help="Number type that the VLM computes with: auto, float32, bfloat16, float16; aerial also int8",
+            rich_help_panel=ADVANCED,
         ),
     ] = None
     vlm_set: Annotated[

@@ -18,7 +18,7 @@ from semicdvl.reading.regular_files import require_regular_file
 from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.types import MeasuredRange
 from semicdvl.vlms.aerial.features import AerialFeatureExtractor
-from semicdvl.vlms.aerial.inference_net import Dtype, choose_dtype, prepare_net
+from semicdvl.vlms.aerial.inference_net import Dtype, InferenceNet, choose_dtype, prepare_net
 from semicdvl.vlms.aerial.model import TEST_TIME_VIEWS, AerialVLM
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import load_word_table
@@ -68,10 +68,11 @@ def build_aerial(
         device: torch device; "auto" is the GPU if there is one.
         views: number of test-time views that are averaged: 1 (fastest), 2, 3, or 4 (3 and the plain view mirrored,
             which finds the same).
-        dtype: number type of the network: "float32", "bfloat16", or "auto": bfloat16 on processors that multiply in it.
+        dtype: number type of the network: "float32", "bfloat16", "int8" (processors with AVX512-VNNI), or "auto":
+            bfloat16 on processors that multiply in it.
 
     Raises:
-        ConfigError: `views` or `dtype` is none of these, or there is no such device.
+        ConfigError: `views` or `dtype` is none of these, or there is no such device or no such arithmetic on it.
         InputError: the file is missing, unreadable, or holds something else.
     """
     if views not in TEST_TIME_VIEWS:
@@ -121,17 +122,16 @@ def build_aerial_features() -> AerialFeatureExtractor:
 @lru_cache(maxsize=1)
 def _load_networks(
     path: Path, digest: str, target: torch.device, dtype: Dtype
-) -> tuple[AerialNet, AerialNet, dict[str, Tensor], WeightsFacts]:
+) -> tuple[AerialNet, InferenceNet, dict[str, Tensor], WeightsFacts]:
     """Return the network of a weights file as it was trained and for inference, its further tensors, and its facts.
 
     The VLM and the feature extractor of a detection are built one after the other, of the same file.
     """
-    del digest  # tells whether the file is the same
     tensors, facts = _read_weights(path)
     net = AerialNet(backbone=facts.backbone)
     _load_weights(net, tensors, path)
     net = net.eval().to(memory_format=torch.channels_last).to(target)
-    return net, prepare_net(net, dtype=dtype), tensors, facts
+    return net, prepare_net(net, dtype=dtype, weights_hash=digest), tensors, facts
 
 
 class WeightsFacts(BaseModel):

@@ -60,10 +60,11 @@ def _make_convolution(before: int, after: int, kernel: int, *, stride: int = 1, 
     return _Conv2dSame(before, after, kernel, stride=stride, groups=groups, bias=False)
 
 
-class _SeparableBlock(nn.Module):
+class SeparableBlock(nn.Module):
     """A depthwise and a pointwise convolution."""
 
     def __init__(self, before: int, after: int, kernel: int) -> None:
+        """Build with random weights."""
         super().__init__()
         self.conv_dw = _make_convolution(before, before, kernel, groups=before)
         self.bn1: nn.Module = _Norm(before)
@@ -71,13 +72,15 @@ class _SeparableBlock(nn.Module):
         self.bn2: nn.Module = _Norm(after, active=False)
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
+        """Return the output."""
         return cast(Tensor, self.bn2(self.conv_pw(self.bn1(self.conv_dw(x_BDHW)))))
 
 
-class _InvertedResidual(nn.Module):
+class InvertedResidual(nn.Module):
     """Expand, convolve each channel, project; added to the input where both are of one size."""
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int) -> None:
+        """Build with random weights."""
         super().__init__()
         wide = before * EXPANSION
         self.conv_pw = nn.Conv2d(before, wide, 1, bias=False)
@@ -86,12 +89,13 @@ class _InvertedResidual(nn.Module):
         self.bn2: nn.Module = _Norm(wide)
         self.conv_pwl = nn.Conv2d(wide, after, 1, bias=False)
         self.bn3: nn.Module = _Norm(after, active=False)
-        self._adds = stride == 1 and before == after
+        self.adds = stride == 1 and before == after
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
+        """Return the output."""
         y_BDHW = self.bn2(self.conv_dw(self.bn1(self.conv_pw(x_BDHW))))
         y_BDHW = self.bn3(self.conv_pwl(y_BDHW))
-        return cast(Tensor, y_BDHW + x_BDHW if self._adds else y_BDHW)
+        return cast(Tensor, y_BDHW + x_BDHW if self.adds else y_BDHW)
 
 
 class LiteEncoder(nn.Module):
@@ -110,9 +114,9 @@ class LiteEncoder(nn.Module):
             blocks: list[nn.Module] = []
             for at in range(count):
                 blocks.append(
-                    _InvertedResidual(before, after, kernel, stride=1 if at else stride)
+                    InvertedResidual(before, after, kernel, stride=1 if at else stride)
                     if number
-                    else _SeparableBlock(before, after, kernel)
+                    else SeparableBlock(before, after, kernel)
                 )
                 before = after
             stages.append(nn.Sequential(*blocks))

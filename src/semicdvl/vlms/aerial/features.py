@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semicdvl.vlms.aerial.inference_net import crop_features, make_input
+from semicdvl.vlms.aerial.inference_net import InferenceNet, crop_features, make_input
 from semicdvl.vlms.aerial.model import MAX_FEATURE_ENLARGEMENT, compute_resampling_factor, resample_tile
-from semicdvl.vlms.aerial.net import AerialNet
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class AerialFeatureExtractor:
     """
 
     identity: str
-    net: AerialNet
+    net: InferenceNet
     gsd_m: float | None = None
 
     def at_gsd(self, gsd_m: float | None) -> AerialFeatureExtractor:
@@ -37,4 +36,4 @@ class AerialFeatureExtractor:
         factor = compute_resampling_factor(self.gsd_m, most=MAX_FEATURE_ENLARGEMENT)
         scaled_HWC = resample_tile(image_HWC, factor)
         stages = self.net.encoder(make_input(scaled_HWC, like=self.net))
-        return crop_features(stages, (scaled_HWC.shape[0], scaled_HWC.shape[1]))
+        return crop_features(self.net.take_features(stages), (scaled_HWC.shape[0], scaled_HWC.shape[1]))

@@ -8,9 +8,8 @@ where the processor multiplies in it; elsewhere it would take longer (`docs/perf
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -19,10 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from semicdvl.errors import ConfigError
-from semicdvl.vlms.aerial.net import FEATURE_STAGE, FEATURE_STRIDE_PX, AerialNet, normalise_image
+from semicdvl.vlms.aerial.net import FEATURE_STRIDE_PX, AerialNet
 
-Dtype = Literal["float32", "bfloat16"]
-DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    from semicdvl.vlms.aerial.int8_net import Int8Net
+
+Dtype = Literal["float32", "bfloat16", "int8"]
+FLOAT_DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+InferenceNet: TypeAlias = "AerialNet | Int8Net"
 STRIDE_PX, MIN_PX = 32, 64
 """Sides of the network's input are multiples of the first, and at least the second."""
 
@@ -31,27 +34,37 @@ def choose_dtype(asked: str, device: torch.device) -> Dtype:
     """Return the number type of the network.
 
     Args:
-        asked: "float32", "bfloat16", or "auto": bfloat16 on processors with AVX512-BF16 or AMX, else float32.
+        asked: "float32", "bfloat16", "int8", or "auto": bfloat16 on processors with AVX512-BF16 or AMX, else float32.
         device: where the network runs.
 
     Raises:
-        ConfigError: an unknown type.
+        ConfigError: an unknown type, or "int8" on another device than a CPU.
     """
     if asked == "auto":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return "bfloat16" if device.type == "cpu" and fast else "float32"
-    for known in DTYPES:
+    if asked == "int8" and device.type != "cpu":
+        raise ConfigError(f"dtype 'int8' is for CPUs, and the device is '{device}'. Leave one of the two options out.")
+    for known in get_args(Dtype):
         if asked == known:
-            return known
+            return cast(Dtype, known)
     raise ConfigError(f"dtype '{asked}' is unknown. Known: auto, {', '.join(get_args(Dtype))}.")
 
 
 @torch.no_grad()
-def prepare_net(net: AerialNet, *, dtype: Dtype) -> AerialNet:
-    """Return a copy of a trained network for inference: batch norms folded, channels-last, in a number type."""
+def prepare_net(net: AerialNet, *, dtype: Dtype, weights_hash: str) -> InferenceNet:
+    """Return a copy of a trained network for inference: batch norms folded, channels-last, in a number type.
+
+    Raises:
+        ConfigError: this processor does not compute in 8 bits, or the weights of this hash were not prepared for it.
+    """
     ready = copy.deepcopy(net).eval().requires_grad_(False)
     _fold_batch_norms(ready)
-    return ready.to(dtype=DTYPES[dtype], memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    if dtype == "int8":
+        from semicdvl.vlms.aerial.int8_net import Int8Net, read_measured
+
+        return Int8Net(ready, read_measured(weights_hash))
+    return ready.to(dtype=FLOAT_DTYPES[dtype], memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
@@ -70,18 +83,18 @@ def _fold_batch_norms(module: nn.Module) -> None:
         before = child
 
 
-def make_input(image_HWC: NDArray[np.uint8], *, like: AerialNet) -> Tensor:
+def make_input(image_HWC: NDArray[np.uint8], *, like: InferenceNet) -> Tensor:
     """Return an image as the network's input BCHW: padded at the bottom and right by reflection, on its device."""
     pad = [(0, max(-size % STRIDE_PX, MIN_PX - size)) for size in image_HWC.shape[:2]]
     padded_HWC = np.pad(image_HWC, (*pad, (0, 0)), mode="symmetric")
     image_BHWC = torch.from_numpy(padded_HWC)[None].to(like.head.weight.device)  # channels-last once permuted
-    return normalise_image(image_BHWC.permute(0, 3, 1, 2)).to(like.head.weight.dtype)
+    return like.take_image(image_BHWC.permute(0, 3, 1, 2))
 
 
-def crop_features(stages: Sequence[Tensor], shape_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the map of features DHW of an image of a size, without that of its padding."""
+def crop_features(features_BDHW: Tensor, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the features DHW of an image of a size, without those of its padding."""
     rows, cols = (-(-size // FEATURE_STRIDE_PX) for size in shape_hw)
-    features_DHW: NDArray[np.float32] = stages[FEATURE_STAGE][0, :, :rows, :cols].float().cpu().numpy()
+    features_DHW: NDArray[np.float32] = features_BDHW[0, :, :rows, :cols].cpu().numpy()
     return np.ascontiguousarray(features_DHW)
 
 

@@ -28,7 +28,13 @@ from torch import Tensor
 from semicdvl.errors import ConfigError
 from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
 from semicdvl.types import DescribedVLM, MeasuredRange, Segments
-from semicdvl.vlms.aerial.inference_net import WordHead, crop_features, fold_words_into_head, make_input
+from semicdvl.vlms.aerial.inference_net import (
+    InferenceNet,
+    WordHead,
+    crop_features,
+    fold_words_into_head,
+    make_input,
+)
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable
 from semicdvl.vlms.validation import check_image, check_prompts
@@ -112,7 +118,7 @@ class AerialVLM(DescribedVLM):
 
     identity: str
     net: AerialNet
-    inference_net: AerialNet
+    inference_net: InferenceNet
     table: WordTable
     mean_D: Tensor
     projection_DE: Tensor
@@ -240,7 +246,7 @@ class AerialVLM(DescribedVLM):
             ]
         )
         odds_HWN: NDArray[np.float32] = odds_PN.reshape(rows, cols, -1).cpu().numpy()
-        return odds_HWN, crop_features(stages, shape_hw)
+        return odds_HWN, crop_features(self.inference_net.take_features(stages), shape_hw)
 
     def _compute_log_odds(self, cosines_PW: Tensor, encoded: EncodedPrompts) -> Tensor:
         """Return calibrated log odds PN of every word, each against the concepts that compete with it.

@@ -95,6 +95,14 @@ class AerialNet(nn.Module):
         vectors_BEHW: Tensor = self.head(self.fuse_pyramid(stages))
         return F.normalize(vectors_BEHW.float(), dim=1)
 
+    def take_image(self, image_BCHW: Tensor) -> Tensor:
+        """Return what the encoder takes, of a uint8 image."""
+        return normalise_image(image_BCHW).to(self.head.weight.dtype)
+
+    def take_features(self, stages: list[Tensor]) -> Tensor:
+        """Return the map of the encoder by which dates are compared, in float32."""
+        return stages[FEATURE_STAGE].float()
+
     def fuse_pyramid(self, stages: list[Tensor]) -> Tensor:
         """Return the features BDHW that the vectors are made of, at the size of the finest map."""
         x_BDHW: Tensor = self.lateral[-1](stages[-1])
