@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import measure_peak_memory_mib
 from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import IGNORE, ChangeMap, Detector, PairTiles, ScoreStrips, TilePrediction
-from semicdvl.worker_processes import keep_freed_memory
+from semicdvl.worker_processes import keep_freed_memory, return_freed_memory
 
 ROWS = 512
 KINDS = ("null", "difference", "cva", "network", "aerial")
@@ -192,6 +193,7 @@ def run_row(kind: str, folder: Path, tile_px: int, overlap_px: int) -> dict[str,
     keep_freed_memory()  # as the command line does
     detector = build_detector(kind)
     bare = bare_rate(detector, tile_px) if kind == "network" else None
+    return_freed_memory()  # of the bare network, which is no part of the command
     settings = DetectionConfig(tile_px=tile_px, overlap_px=overlap_px)
     before, after = folder / "before.tif", folder / "after.tif"
     detector = Timed(detector)
@@ -246,6 +248,9 @@ def main() -> None:
     parser.add_argument("--compress", default="none", help="of the images: none, lzw, deflate, ...")
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--overlap", type=int, default=128)
+    parser.add_argument(
+        "--folder", type=Path, help="keep images and finished tiles here: the same call again goes on with them"
+    )
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(
@@ -256,9 +261,22 @@ def main() -> None:
     for kind in KINDS:
         if options.only in (None, kind):
             side_px = options.network_size if kind in ("network", "aerial") else options.size
-            with tempfile.TemporaryDirectory() as folder:
-                write_pair(Path(folder), side_px, compress=options.compress, scene=options.scene)
-                print_row(kind, in_process(kind, Path(folder), options), side_px)
+            with provide_pair(options, side_px) as folder:
+                print_row(kind, in_process(kind, folder, options), side_px)
+
+
+@contextmanager
+def provide_pair(options: argparse.Namespace, side_px: int) -> Iterator[Path]:
+    """Give the folder of a pair, which is made where it is missing, and removed at the end unless it is to be kept."""
+    with tempfile.TemporaryDirectory() as passing:
+        parent = options.folder or Path(passing)
+        folder = parent / f"{options.scene}-{side_px}-{options.compress}"
+        if not folder.exists():
+            unfinished = parent / f"unfinished-{folder.name}"
+            unfinished.mkdir(parents=True, exist_ok=True)
+            write_pair(unfinished, side_px, compress=options.compress, scene=options.scene)
+            unfinished.rename(folder)
+        yield folder
 
 
 def print_row(kind: str, found: dict[str, Any], side_px: int) -> None:

@@ -130,3 +130,14 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Give the free memory that `keep_freed_memory` keeps back to the system, where a stage ends that needed much.
+
+    The next stage takes other blocks, for which the pieces of the former one are often too small, so that both would
+    add up. Without effect where the C library is not glibc.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -41,6 +41,7 @@ from semicdvl.raster.tiling import Tiling, plan_tiles
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.reading.regular_files import FileStamps
 from semicdvl.types import Detector
+from semicdvl.worker_processes import return_freed_memory
 
 CHECKING = "checking how the images fit"
 
@@ -141,6 +142,7 @@ def write_detection(
         stamps = FileStamps.take((*pair.before.files, *pair.after.files))
         ingredients = fingerprint or fingerprint_run(pair, detector=detector, config=config)
         clock.end_stage("open")
+        return_freed_memory()
         run = _DetectionRun(checked, detector, ingredients, console, clock, executor)
         _import_in_background("geopandas")
         parts = ingredients.list_resume_parts(pair, checked.build_alignment_record())
@@ -148,9 +150,12 @@ def write_detection(
             store = ScoreStore(work.tiles, run.tiling, map_count=run.prepare_detector().map_count)
             run.score_tiles(store)
             with rasterio.Env(GDAL_CACHEMAX=GDAL_WRITE_CACHE_BYTES), RasterFiles(work.result, pair.grid) as rasters:
+                return_freed_memory()
                 changes = run.decide(store, rasters, folder=work.result)
+                return_freed_memory()
                 with rasters.finishing():
                     overview = read_report_overview(pair)
+            return_freed_memory()
             record = run.write_files(work.result, changes, overview)
             stamps.require_unchanged()
             carry_over_other_files(out, work.result)
@@ -219,8 +224,13 @@ class _DetectionRun:
                 gsd_m=self.gsd_m,
                 simplify=simplify,
                 folder=folder,
-                on_decided=lambda: self.clock.end_stage("decide"),
+                on_decided=self._end_decision,
             )
+
+    def _end_decision(self) -> None:
+        """End the stage in which the detector decides; its memory is not needed for the table of objects."""
+        self.clock.end_stage("decide")
+        return_freed_memory()
 
     def make_record(self, changes: DetectedChanges) -> RunRecord:
         """Return what was run and how it went; the seconds of later stages are added to it."""
@@ -240,6 +250,7 @@ class _DetectionRun:
         with self.console.status("objects and rasters"):
             write_gis_layers(folder, changes, self.fingerprint.config)
         self.clock.end_stage("write")
+        return_freed_memory()
         record, pair = self.make_record(changes), self.checked.pair
         with self.console.status("report"):
             write_detection_report(folder, pair.select_rgb(), changes, record, overview=overview)
