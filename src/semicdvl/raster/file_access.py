@@ -22,6 +22,7 @@ from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
+from semicdvl.raster.libtiff_messages import silence_libtiff
 from semicdvl.raster.overview_files import NO_OVERVIEWS, find_foreign_companion, find_overview_fault, has_overview_file
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
@@ -114,6 +115,7 @@ def open_raster(gdal_name: str, *, display_name: str | Path, local: bool, allow_
         InputError: the file leads to the network, or to files outside of its folder.
         rasterio.errors.RasterioError: it cannot be opened.
     """
+    silence_libtiff()
     if local:
         return _open_local(Path(gdal_name), display_name, allow_outside=allow_outside)
     prefixed = not gdal_name.startswith("/vsi")
