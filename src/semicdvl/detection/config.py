@@ -11,7 +11,7 @@ from semicdvl.raster.vector.files import get_vector_format
 from semicdvl.types import Detector
 from semicdvl.types.settings import check_finite
 
-GDAL_CACHE_BYTES = 256 * 2**20
+GDAL_CACHE_BYTES = 128 * 2**20
 """Memory that GDAL may use for the rasters it reads; its own default is a share of the machine's memory."""
 GDAL_WRITE_CACHE_BYTES = 64 * 2**20
 """The same while rasters are written: a row of internal tiles of them. More is slower, and fragments the memory."""
