@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -142,7 +142,6 @@ def write_detection(
         stamps = FileStamps.take((*pair.before.files, *pair.after.files))
         ingredients = fingerprint or fingerprint_run(pair, detector=detector, config=config)
         clock.end_stage("open")
-        return_freed_memory()
         run = _DetectionRun(checked, detector, ingredients, console, clock, executor)
         _import_in_background("geopandas")
         parts = ingredients.list_resume_parts(pair, checked.build_alignment_record())
@@ -224,13 +223,8 @@ class _DetectionRun:
                 gsd_m=self.gsd_m,
                 simplify=simplify,
                 folder=folder,
-                on_decided=self._end_decision,
+                on_decided=partial(self.clock.end_stage, "decide"),
             )
-
-    def _end_decision(self) -> None:
-        """End the stage in which the detector decides; its memory is not needed for the table of objects."""
-        self.clock.end_stage("decide")
-        return_freed_memory()
 
     def make_record(self, changes: DetectedChanges) -> RunRecord:
         """Return what was run and how it went; the seconds of later stages are added to it."""
@@ -250,7 +244,6 @@ class _DetectionRun:
         with self.console.status("objects and rasters"):
             write_gis_layers(folder, changes, self.fingerprint.config)
         self.clock.end_stage("write")
-        return_freed_memory()
         record, pair = self.make_record(changes), self.checked.pair
         with self.console.status("report"):
             write_detection_report(folder, pair.select_rgb(), changes, record, overview=overview)

@@ -22,6 +22,7 @@ from semicdvl.detection.transitions import describe_transitions
 from semicdvl.raster.grid import Grid
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, Reliability
+from semicdvl.worker_processes import return_freed_memory
 
 REMEDY = "Give a folder that `semicdvl detect` wrote, or run it again"
 
@@ -181,7 +182,8 @@ class StageClock:
     _start: float = field(default_factory=time.perf_counter)
 
     def end_stage(self, name: str) -> None:
-        """End a stage and start the next."""
+        """End a stage and start the next, for which the memory that this one has freed goes back to the system."""
+        return_freed_memory()
         now = time.perf_counter()
         self.seconds[name], self._start = round(now - self._start, 3), now
 

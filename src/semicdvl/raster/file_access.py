@@ -21,8 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
-from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
-from semicdvl.raster.libtiff_messages import silence_libtiff
+from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, silence_libtiff
 from semicdvl.raster.overview_files import NO_OVERVIEWS, find_foreign_companion, find_overview_fault, has_overview_file
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
