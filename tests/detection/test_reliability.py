@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from affine import Affine
 from tests.support.brightness_detector import QUIET, TILES, Brighter
 from tests.support.synthetic_rasters import at, city, tif
 
@@ -111,3 +112,20 @@ def test_coarse_date_below_a_fine_grid_counts(tmp_path):
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["reliable"] is False and record["grid"]["gsd_m"] == pytest.approx(0.5)
     assert any("pixel sizes differ" in reason for reason in record["reliability_reasons"])
+    assert sum("pixel sizes differ" in warning for warning in record["warnings"]) == 1, "it is said once"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_oblong_pixels_are_told_once(tmp_path, force):
+    image = city(110, 120)
+    pair = [tif(tmp_path / f"{name}.tif", image, Affine(0.4, 0, 0, 0, -0.7, 90)) for name in "ab"]
+    config = replace(TILES, force=force)
+    saved = write_detection(*pair, tmp_path / "out", detector=detector("house"), config=config, progress=QUIET)
+    assert saved.format_text().count("A pixel is 0.4 m wide and 0.7 m high") == 1
+    assert ("was measured on square pixels" in saved.format_text()) is not force
+
+
+def test_oblong_pixels_are_told_where_the_detector_has_no_word_on_them(tmp_path):
+    pair = [tif(tmp_path / f"{name}.tif", city(110, 120), Affine(0.4, 0, 0, 0, -0.7, 90)) for name in "ab"]
+    saved = write_detection(*pair, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+    assert saved.format_text().count("A pixel is 0.4 m wide and 0.7 m high: objects look squeezed") == 1

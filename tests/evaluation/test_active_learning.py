@@ -285,6 +285,8 @@ def test_next_command_reads_the_images_as_the_detection_did(tmp_path: Path):
     record = json.loads((out / "run.json").read_text())
     assert "--collar" not in suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
     record["settings"] |= {"collar": "none", "stretch": "0,255", "bands": [3, 2, 1], "normalise": "match"}
+    record["settings"] |= {"grid": "finest", "after_bands": [1, 2, 3]}
     (out / "run.json").write_text(json.dumps(record))
     told = suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
-    assert f" --bands 3,2,1 --stretch 0,255 --collar none --size-px {SIDE} --buffer-px 0 -o DATA" in told
+    reading = "--bands 3,2,1 --after-bands 1,2,3 --grid finest --stretch 0,255 --collar none"
+    assert f" {reading} --size-px {SIDE} --buffer-px 0 -o DATA" in told

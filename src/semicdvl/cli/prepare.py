@@ -10,7 +10,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, INPUT, LABELS, OUTPUT, app, out
-from semicdvl.cli.options import PixelOptions, expand_option_groups, list_values, split_words
+from semicdvl.cli.options import GridOptions, expand_option_groups, list_values, split_words
 from semicdvl.cli.options.groups import parse_numbers
 
 prepare_app = typer.Typer(
@@ -119,7 +119,7 @@ def prepare_command(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    pixels: PixelOptions,
+    reading: GridOptions,
     split: SplitOptions,
 ) -> None:
     """Cut two rasters into training patches."""
@@ -130,7 +130,7 @@ def prepare_command(
     files = require_paths(before=before, after=after, labels=labels, output=output)
     config = cd.PrepareSettings(
         **list_values(split),
-        **list_values(pixels),
+        **list_values(reading) | {"after_bands": parse_numbers(reading.after_bands, "--after-bands")},
         bands=parse_numbers(bands, "--bands"),
         layer=layer,
         area_layer=area_layer,

@@ -19,7 +19,7 @@ POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons"
 """Settings that do not change the tiles' score maps: an interrupted run can be resumed with other values of these."""
 READING_SETTINGS = ("bands", "after_bands", "grid", "alpha", "stretch", "collar", "normalise", "align")
 """Settings that say how images are read: who reads those of a result again must use the same ones."""
-PATCH_SETTINGS = ("bands", "alpha", "stretch", "collar")
+PATCH_SETTINGS = ("bands", "after_bands", "grid", "alpha", "stretch", "collar")
 """Those of them that `semicdvl prepare` has."""
 
 

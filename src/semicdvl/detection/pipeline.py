@@ -233,8 +233,9 @@ class _DetectionRun:
             changes, notes=self.tile_pair.notes, grid_gsd_m=pair.gsd_m, config=self.fingerprint.config
         )
         reliability = judge_reliability(self.checked, self.detector, self.fingerprint.config)
-        unreliable = (str(reliability),) if reliability.reliable is False else ()
-        warnings = (*unreliable, *own, *self.checked.collect_warnings(), *self.detector.notes())
+        told = reliability.reasons if reliability.reliable is False else ()
+        unreliable = (str(reliability),) if told else ()
+        warnings = (*unreliable, *own, *self.checked.collect_warnings(told=told), *self.detector.notes())
         tiles = {"all": len(self.tiling), "from_an_interrupted_run": self.resumed_tiles}
         alignment = self.checked.build_alignment_record()
         return RunRecord(self.detector, self.fingerprint, warnings, alignment, tiles, self.clock.seconds, reliability)

@@ -60,6 +60,12 @@ def has_square_pixels(pixel_m: tuple[float, float] | None) -> bool:
     return pixel_m is None or max(pixel_m) <= MAX_PIXEL_RATIO * min(pixel_m)
 
 
+def describe_pixel_sides(pixel_m: tuple[float, float]) -> str:
+    """Return width and height of a pixel as the beginning of a sentence."""
+    width_m, height_m = pixel_m
+    return f"A pixel is {width_m:.2g} m wide and {height_m:.2g} m high"
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Whether a result lies within what its detector was measured on.

@@ -353,3 +353,23 @@ def test_folder_of_a_new_project_takes_the_patches(town, tmp_path):
     with pytest.raises(OutputError, match="exists and was not made by `semicdvl prepare`"):
         prepare_patches(town["before"], town["after"], tmp_path / "used", **call)
     assert [path.name for path in (tmp_path / "used").rglob("*.*")] == ["mine.png"]
+
+
+def test_patches_are_cut_on_the_grid_of_the_result(tmp_path: Path) -> None:
+    degrees = Affine(1e-5, 0, 14.999, 0, -1e-5, 60.001)  # 0.558 m wide, 1.114 m high
+    rng = np.random.default_rng(0)
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 160, "width": 320, "crs": "EPSG:4326"}
+    for name in "ab":
+        with rasterio.open(tmp_path / f"{name}.tif", "w", transform=degrees, **profile) as target:
+            target.write(rng.integers(60, 120, (3, 160, 320), np.uint8))
+    change = gpd.GeoDataFrame(geometry=[box(14.9995, 60.0, 14.9997, 60.0001)], crs="EPSG:4326")
+    change.to_file(tmp_path / "changes.gpkg")
+    outlines = {}
+    for grid in ("before", "utm"):
+        settings = PrepareSettings(size_px=64, buffer_px=0, val_frac=0, test_frac=0, grid=grid)
+        files = {"labels": tmp_path / "changes.gpkg", "settings": settings, "console": QUIET}
+        made = prepare_patches(tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / grid, **files)
+        left, bottom, right, top = gpd.read_file(made.out / "patches.gpkg").to_crs(32633).geometry.iloc[0].bounds
+        outlines[grid] = (right - left) / (top - bottom)
+    assert outlines["before"] == pytest.approx(0.5, abs=0.02), "as the files are"
+    assert outlines["utm"] == pytest.approx(1, abs=1e-6), "square, as `detect --grid utm` has it"

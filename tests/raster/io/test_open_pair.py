@@ -319,3 +319,14 @@ def test_closing_an_aligned_pair_closes_the_files(tmp_path):
     aligned = align_pair(pair, Alignment(1.5, 0.5))
     aligned.close()
     assert aligned.before.file_dataset.closed and aligned.after.file_dataset.closed
+
+
+def test_note_on_a_missing_crs_says_how_the_images_are_placed(tmp_path):
+    plain = [png(tmp_path / f"{name}.png", city(30, 40)) for name in "ab"]
+    with open_pair(*plain) as pair:
+        assert pair.notes[0].startswith("The images have no CRS: they are assumed to be co-registered")
+    for image, left in zip(plain, (1000.25, 1005.25), strict=True):
+        image.with_suffix(".pgw").write_text(f"0.5\n0\n0\n-0.5\n{left}\n2000\n")
+    with open_pair(*plain) as pair:
+        assert pair.notes[0].startswith("The images have no CRS: they are placed by their geotransforms")
+        assert pair.shape_hw == (30, 30), "10 of 40 px are displaced"

@@ -180,3 +180,16 @@ def test_unrelated_ground_gets_equal_ranges(tmp_path):
         assert any("which is a guess" in note for note in opened.notes)
         limits = [np.percentile(image_HWC, (1, 99)) for image_HWC in (window.t1_HWC, window.t2_HWC)]
         assert np.abs(limits[0] - limits[1]).max() < 12
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    roofs_HW = np.zeros((60, 80), np.uint8)
+    roofs_HW[10:30, 20:50] = 1
+    before, after = (tif(tmp_path / f"{name}.tif", roofs_HW[None], at(0, 30), nbits=1) for name in "ab")
+    grey = tif(tmp_path / "grey.tif", np.full((1, 60, 80), 90, np.uint8), at(0, 30))
+    for other, other_value in ((after, 255), (grey, 90)):
+        with open_pair(before, other, bands=(1, 1, 1), collar="none") as pair:
+            window = pair.read(0, 0, 60, 80)
+            assert any("from 0-1 0-1 0-1" in note for note in pair.notes)
+        np.testing.assert_array_equal(window.t1_HWC, np.repeat(roofs_HW[..., None] * 255, 3, axis=2))
+        assert window.t2_HWC[15, 25].tolist() == [other_value] * 3, "8 bits are read as they are stored"

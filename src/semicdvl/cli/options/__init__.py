@@ -14,9 +14,9 @@ from semicdvl.cli.options.groups import expand_option_groups, list_values, split
 from semicdvl.cli.options.images import (
     BandOptions,
     DatasetOptions,
+    GridOptions,
     OptionalPairArguments,
     PairArguments,
-    PixelOptions,
     ReadingOptions,
 )
 from semicdvl.cli.options.running import Executor, TrustOptions
@@ -30,10 +30,10 @@ __all__ = [
     "DetectorOptions",
     "Executor",
     "FeatureOptions",
+    "GridOptions",
     "Level",
     "OptionalPairArguments",
     "PairArguments",
-    "PixelOptions",
     "PromptOptions",
     "ReadingOptions",
     "TrustOptions",

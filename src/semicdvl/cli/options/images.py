@@ -97,20 +97,13 @@ class PixelOptions:
 
 
 @dataclass(frozen=True)
-class BandOptions(PixelOptions):
-    """Which bands are read, and on which grid."""
+class GridOptions(PixelOptions):
+    """Which bands of the after image are read, and on which grid."""
 
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
     after_bands: Annotated[
         str | None,
         typer.Option(
-            help="The same for date 2, where its bands are in another order",
+            help="The bands of date 2 for --bands, where they are in another order",
             rich_help_panel=INPUT,
         ),
     ] = None
@@ -122,6 +115,19 @@ class BandOptions(PixelOptions):
             rich_help_panel=INPUT,
         ),
     ] = "before"
+
+
+@dataclass(frozen=True)
+class BandOptions(GridOptions):
+    """Which bands are read, and on which grid."""
+
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
 
     @property
     def config_fields(self) -> dict[str, Any]:

@@ -15,7 +15,15 @@ PrepareInputs = dict[str, Path | None]
 
 MIN_PATCH_PX = 32
 RGB_BANDS = 3
-SETTINGS_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto", "class_columns": None, "class_names": None}
+SETTINGS_SINCE_0_2 = {
+    "alpha": "auto",
+    "stretch": "auto",
+    "collar": "auto",
+    "class_columns": None,
+    "class_names": None,
+    "after_bands": None,
+    "grid": "before",
+}
 """Settings that version 0.1 did not have, with their defaults."""
 
 
@@ -39,6 +47,8 @@ class PrepareSettings:
         area_layer: layer of the file of the labelled area, needed where it has several.
         bands: 1-based numbers of the bands, red, green and blue first; None: as tagged in the file, or the first three.
             Of more than three the values are kept as they are stored, in GeoTIFF patches.
+        after_bands: the same for the after image, where its bands are in another order.
+        grid: whose pixels the patches have: "before", "after", "finest", "utm" or a raster file.
         alpha: which band says where there is data: "auto", "none", or the number of a band.
         stretch: how data that are not 8-bit become grey values: "auto", "each", or "LOW,HIGH" in data values.
         collar: which borders without a no-data tag count as no data: "auto", "black", "white" or "none".
@@ -71,6 +81,8 @@ class PrepareSettings:
     class_columns: tuple[str, str] | None = None
     class_names: tuple[str, ...] | None = None
     allow_outside: bool = False
+    after_bands: tuple[int, ...] | None = None
+    grid: str = "before"
 
     def __post_init__(self) -> None:
         """Refuse settings by which nothing can be cut.
@@ -95,8 +107,9 @@ class PrepareSettings:
             raise ConfigError("Classes are named, but not the columns that hold them. Give --class-columns FROM,TO.")
         if self.class_names is not None:
             ClassLegend(self.class_names)
-        if self.bands is not None:
-            check_band_numbers(self.bands)
+        for bands in (self.bands, self.after_bands):
+            if bands is not None:
+                check_band_numbers(bands)
         if self.block_m is not None and self.block_m <= 0:
             raise ConfigError(f"Blocks of {self.block_m:g} m are not possible. Give a positive length.")
 

@@ -96,6 +96,8 @@ def prepare_patches(
             Path(before),
             Path(after),
             bands=settings.bands,
+            after_bands=settings.after_bands,
+            grid=settings.grid,
             alpha=settings.alpha,
             stretch=settings.stretch,
             collar=settings.collar,

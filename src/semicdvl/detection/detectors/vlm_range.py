@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from semicdvl.types import VLM, DescribedVLM, MeasuredRange, Reliability, SourceFacts
-from semicdvl.types.reliability import MIN_IMAGE_PX, has_square_pixels
+from semicdvl.types.reliability import MIN_IMAGE_PX, describe_pixel_sides, has_square_pixels
 from semicdvl.vlms.words import to_singular
 
 
@@ -59,11 +59,8 @@ def _doubt_images(name: str, measured: MeasuredRange, source: SourceFacts) -> It
     if source.gsd_m is not None and measured.gsd_m is not None and not measured.covers_gsd(source.gsd_m):
         yield f"A pixel is {source.gsd_m:.3g} m wide; {_format_range(name, measured)}."
     if source.pixel_m is not None and not has_square_pixels(source.pixel_m):
-        width_m, height_m = source.pixel_m
-        yield (
-            f"A pixel is {width_m:.2g} m wide and {height_m:.2g} m high; {name} was measured on square pixels. "
-            "Re-run with --grid utm."
-        )
+        sides = describe_pixel_sides(source.pixel_m)
+        yield f"{sides}; {name} was measured on square pixels. Re-run with --grid utm."
     if source.size_px is not None and min(source.size_px) < MIN_IMAGE_PX:
         height_px, width_px = source.size_px
         yield (

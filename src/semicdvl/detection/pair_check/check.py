@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
 from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, Shift
 from semicdvl.types import Detector, Reliability, SourceFacts
+from semicdvl.types.reliability import describe_pixel_sides
 
 UNRELIABLE_FINDINGS = ("datum", "resolution")
 """Kinds of findings with which the result of any detector is not reliable."""
@@ -123,14 +125,25 @@ class CheckedPair:
     check: PairCheck
     remaining: Shift | None = None
 
-    def collect_warnings(self) -> tuple[str, ...]:
-        """Return the warnings of the check that still hold: co-registration takes care of the shift."""
+    def collect_warnings(self, *, told: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the warnings of the check that still hold: co-registration takes care of the shift.
+
+        Args:
+            told: reasons why the result is not reliable, which a reader is told already: nothing is said twice.
+        """
+        check = self.check.with_findings([each for each in self.check.findings if not self._is_told(each, told)])
         if self.remaining is None:
-            return self.check.warnings
-        others = [finding for finding in self.check.findings if finding.kind != "shift"]
+            return check.warnings
+        others = [finding for finding in check.findings if finding.kind != "shift"]
         left, before = self.remaining.length_px, self.check.shift.length_px
         done = f"The images were co-registered: a shift of {left:.2f} px of {before:.2f} px is left."
-        return (done, *self.check.with_findings(others).warnings)
+        return (done, *check.with_findings(others).warnings)
+
+    def _is_told(self, finding: Finding, reasons: Sequence[str]) -> bool:
+        """Tell whether a reason says what a finding says; that of a detector on the shape of pixels has its own end."""
+        if finding.kind == "shape" and self.check.pixel_m is not None:
+            return any(reason.startswith(describe_pixel_sides(self.check.pixel_m)) for reason in reasons)
+        return str(finding) in reasons
 
     def build_alignment_record(self) -> dict[str, Any]:
         """Return what run.json says of the registration of the dates: measured, moved by, left."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from semicdvl.detection.pair_check.results import FINE, UNUSABLE, WARNINGS, Finding, PairCheck
 from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX
-from semicdvl.types.reliability import has_square_pixels
+from semicdvl.types.reliability import describe_pixel_sides, has_square_pixels
 
 SHIFT_WARNING_PX = 1.0
 """A larger shift gives outlines of false change around everything that did not change."""
@@ -64,11 +64,8 @@ def _check_grids(check: PairCheck) -> Iterator[Finding]:
         remedy = f"Average {_name_with_folder(finer.path)} to the coarser pixels (`gdalwarp -tr`)"
         yield Finding("resolution", WARNINGS, text, remedy)
     if check.pixel_m is not None and not has_square_pixels(check.pixel_m):
-        width_m, height_m = check.pixel_m
-        text = (
-            f"A pixel covers {width_m:.2g} m x {height_m:.2g} m of the ground: objects look squeezed, and a "
-            "vision-language model recognises fewer of them"
-        )
+        sides = describe_pixel_sides(check.pixel_m)
+        text = f"{sides}: objects look squeezed, and a vision-language model recognises fewer of them"
         yield Finding("shape", WARNINGS, text, "Re-run with --grid utm to compare square pixels")
     if check.unrelated_datums is not None:
         yield Finding("datum", WARNINGS, check.unrelated_datums)

@@ -64,6 +64,7 @@ class ImageReader:
         stretch_note: what a reader of the result should know about the stretch.
         exact: what makes the values that are read of the stored ones, as float32 and without rounding; None: grey
             values of 8 bits are read.
+        one_bit: whether the file stores one bit per value: 0 is black and 1 is white.
     """
 
     input: ResolvedInput
@@ -87,6 +88,7 @@ class ImageReader:
     never_measured: tuple[float, ...] = ()
     stretch_note: str = ""
     exact: BandScaling | None = None
+    one_bit: bool = False
 
     @property
     def path(self) -> Path:

@@ -88,6 +88,7 @@ class OpenedImage:
         files: the local files of all parts.
         notes: how they were understood.
         never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
+        one_bit: whether one file is open that stores one bit per value.
     """
 
     dataset: Any
@@ -95,6 +96,7 @@ class OpenedImage:
     files: tuple[Path, ...]
     notes: tuple[str, ...]
     never_measured: tuple[float, ...]
+    one_bit: bool = False
 
 
 def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> OpenedImage:

@@ -30,9 +30,7 @@ def describe_processing(
     """
     notes = []
     if before.grid.crs is None:
-        notes.append(
-            "The images have no CRS: they are assumed to be co-registered, and the results have no CRS either."
-        )
+        notes.append(_describe_missing_crs(before.grid))
     unrelated = describe_unrelated_datums(before, after)
     notes += [] if unrelated is None else [unrelated]
     if alignment is not None:
@@ -45,6 +43,16 @@ def describe_processing(
     if normalised:
         notes.append(_describe_match(match))
     return tuple(notes)
+
+
+def _describe_missing_crs(grid: Grid) -> str:
+    """Say how images without a CRS are placed: by their geotransform, of a world file for example, if they have one."""
+    if grid.transform.is_identity:
+        return "The images have no CRS: they are assumed to be co-registered, and the results have no CRS either."
+    return (
+        "The images have no CRS: they are placed by their geotransforms (of world files, for example), which are "
+        "assumed to be in one coordinate system, and the results have no CRS either."
+    )
 
 
 def describe_unrelated_datums(before: ImageReader, after: ImageReader) -> str | None:
