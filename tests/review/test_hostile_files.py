@@ -15,6 +15,7 @@ from tests.support.synthetic_rasters import UTM, at
 
 import semicdvl as cd
 from semicdvl.review import images
+from semicdvl.review.store.database import ReviewStore
 
 TILE = "/api/pairs/out/tiles/{}/0/0/0"
 
@@ -67,6 +68,51 @@ def test_a_damaged_geopackage_is_an_answer(out, damage) -> None:
     with open_client(out) as client:
         answer = client.get("/api/pairs/out/changes")
         assert answer.status_code == 422 and "changes.gpkg" in answer.json()["detail"]
+        check_goes_on(client)
+
+
+def test_a_review_with_views_or_triggers_is_refused_before_they_run(out) -> None:
+    endless = "AS WITH RECURSIVE n(rank) AS (SELECT 1 UNION ALL SELECT rank + 1 FROM n) SELECT rank FROM n"
+    foreign = {
+        "trigger": "CREATE TABLE log (n INTEGER); CREATE TRIGGER evil AFTER INSERT ON log BEGIN DELETE FROM log; END",
+        "view": f"CREATE VIEW places {endless}",
+        "table": "CREATE TABLE diary (day TEXT)",
+    }
+    for kind, statement in foreign.items():
+        path = out / f"{kind}.sqlite"
+        database = sqlite3.connect(path)
+        database.executescript(statement)
+        database.close()
+        with pytest.raises(cd.InputError, match=f"is not a review, or damaged .it holds the {kind} "):
+            ReviewStore(path)
+        database = sqlite3.connect(path)
+        assert database.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'meta'").fetchone() == (0,)
+        database.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE changes SET state = 'evil'",
+        "UPDATE changes SET geometry = x'0102'",
+        "UPDATE changes SET geometry = 'text'",
+        "UPDATE changes SET parents = '{'",
+        "UPDATE changes SET version = 'x'",
+        "UPDATE changes SET area = 9e999",
+        "UPDATE changes SET comment = x'ff'",
+        "INSERT OR REPLACE INTO meta VALUES ('class_px', 'many')",
+    ],
+)
+def test_a_review_of_odd_values_is_an_answer(out, statement) -> None:
+    with open_client(out) as client:
+        assert client.get("/api/pairs/out/estimate").status_code == 200
+    with sqlite3.connect(out / "review.sqlite") as database:
+        database.execute(statement)
+    database.close()
+    with open_client(out) as client:
+        answers = [client.get(f"/api/pairs/out/{part}") for part in ("changes", "estimate")]
+        refused = [answer for answer in answers if answer.status_code == 422]
+        assert refused and all("review.sqlite: is not a review, or damaged" in one.json()["detail"] for one in refused)
         check_goes_on(client)
 
 

@@ -99,13 +99,12 @@ class PairSession:
             "unit": self.area_unit,
             "objects": as_plain(objects),
         }
-        sizes = self.store.read_meta("class_px")
+        sizes = self.store.read_class_px()
         if sizes is None:
             return found | {"area": None}
         places = self.store.list_places()
-        unchanged, changed = (int(size) for size in sizes.split(","))
         truth = answer_places(places, changes, self.grid)
-        area = estimate_area(places, truth, class_px=(unchanged, changed), pixel_area=self.get_pixel_area())
+        area = estimate_area(places, truth, class_px=sizes, pixel_area=self.get_pixel_area())
         return found | {"area": as_plain(area)}
 
     def list_open_places(self) -> list[dict[str, Any]]:

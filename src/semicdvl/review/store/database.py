@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,29 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from shapely.errors import GEOSException
+
 from semicdvl.errors import InputError, OutputError
 from semicdvl.review.store.file_system import is_on_network
-from semicdvl.review.store.rows import COLUMNS, STATES, Change, read_json_row, read_row, read_rows, to_json_row, to_row
+from semicdvl.review.store.rows import COLUMNS, STATES, Change, read_json_row, read_rows, to_json_row, to_row
+from semicdvl.review.store.schema import make_tables
 
 REVIEW_FORMAT = "semicdvl-review-1"
 REVIEW_FILE = "review.sqlite"
 BUSY_S = 10.0
 """How long a write waits for that of another process."""
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS changes (
-  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, live INTEGER NOT NULL, state TEXT NOT NULL, source TEXT NOT NULL,
-  parents TEXT NOT NULL, kind TEXT, from_class TEXT, to_class TEXT, score REAL, uncertainty REAL, area REAL NOT NULL,
-  original BLOB, geometry BLOB NOT NULL, edited INTEGER NOT NULL, comment TEXT NOT NULL, reviewer TEXT NOT NULL,
-  decided TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS log (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, reviewer TEXT NOT NULL, window TEXT NOT NULL,
-  action TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, undone INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS log_window ON log (window, undone, seq);
-CREATE TABLE IF NOT EXISTS places (
-  rank INTEGER PRIMARY KEY, row INTEGER NOT NULL, col INTEGER NOT NULL, mapped INTEGER NOT NULL, truth INTEGER,
-  version INTEGER NOT NULL, reviewer TEXT NOT NULL, time TEXT NOT NULL);
-"""
 
 
 class Conflict(Exception):
@@ -71,16 +60,17 @@ class ReviewStore:
         self.path, self._lock = path, threading.RLock()
         try:
             self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA trusted_schema=OFF")
             self._database.execute(f"PRAGMA journal_mode={'DELETE' if is_on_network(path) else 'WAL'}")
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute("PRAGMA trusted_schema=OFF")
-            self._database.executescript(SCHEMA)
+            make_tables(self._database)
             stored = self.read_meta("format")
         except sqlite3.OperationalError as error:
             raise OutputError(
                 f"{path}: cannot be written ({error}). The review needs a folder that it may write."
             ) from error
         except sqlite3.DatabaseError as error:
+            self._database.close()
             raise _damaged(path, error) from error
         if stored not in (None, REVIEW_FORMAT):
             raise InputError(path, f"is a review of another version ({stored})", "Rename it to begin a new review")
@@ -94,7 +84,7 @@ class ReviewStore:
     def list_changes(self, *, all_rows: bool = False) -> list[Change]:
         """Return the objects; with `all_rows` also those that were split or merged."""
         where = "" if all_rows else "WHERE live = 1"
-        return read_rows(self._select(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id"))
+        return self._select_changes(f"SELECT {', '.join(COLUMNS)} FROM changes {where} ORDER BY id")
 
     def get(self, number: int) -> Change:
         """Return an object.
@@ -104,15 +94,36 @@ class ReviewStore:
         """
         if not 0 < number < 2**62:
             raise NoSuchChange(f"There is no change {number}.")
-        rows = self._select(f"SELECT {', '.join(COLUMNS)} FROM changes WHERE id = ?", [number])
-        if not rows:
+        found = self._select_changes(f"SELECT {', '.join(COLUMNS)} FROM changes WHERE id = ?", [number])
+        if not found:
             raise NoSuchChange(f"There is no change {number}.")
-        return read_row(rows[0])
+        return found[0]
 
     def count_states(self) -> dict[str, int]:
         """Return the number of objects in each state."""
         found = dict(self._select("SELECT state, COUNT(*) FROM changes WHERE live = 1 GROUP BY state"))
         return {state: int(found.get(state, 0)) for state in STATES}
+
+    def read_class_px(self) -> tuple[int, int] | None:
+        """Return how many pixels of the map are unchanged and changed; None before the places were drawn.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        stored = self.read_meta("class_px")
+        if stored is None:
+            return None
+        found = re.fullmatch(r"(\d{1,15}),(\d{1,15})", stored)
+        if found is None:
+            raise _damaged(self.path, "class_px is not two numbers")
+        return int(found[1]), int(found[2])
+
+    def _select_changes(self, query: str, values: Sequence[Any] = ()) -> list[Change]:
+        rows = self._select(query, values)
+        try:
+            return read_rows(rows)
+        except (ValueError, TypeError, RecursionError, GEOSException) as error:
+            raise _damaged(self.path, error) from error
 
     def _select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -296,7 +307,7 @@ class ReviewStore:
             self._database.close()
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> InputError:
+def _damaged(path: Path, error: Exception | str) -> InputError:
     return InputError(path, f"is not a review, or damaged ({error})", "Rename it to begin a new review")
 
 

@@ -76,13 +76,19 @@ def read_row(row: Sequence[Any]) -> Change:
 
 
 def read_rows(rows: Sequence[Sequence[Any]]) -> list[Change]:
-    """Return the objects of rows; the shapes of all of them are decoded at once."""
+    """Return the objects of rows; the shapes of all of them are decoded at once.
+
+    Raises:
+        ValueError, TypeError, GEOSException: a row is not that of an object.
+    """
     shapes = {name: shapely.from_wkb([row[COLUMNS.index(name)] for row in rows]) for name in ("original", "geometry")}
     found = []
     for at, row in enumerate(rows):
         values = dict(zip(COLUMNS, row, strict=True)) | {name: of_all[at] for name, of_all in shapes.items()}
         values |= {"live": bool(values["live"]), "edited": bool(values["edited"])}
         values["parents"] = () if values["parents"] == "[]" else tuple(json.loads(values["parents"]))
+        if values["state"] not in STATES or not isinstance(values["geometry"], MultiPolygon):
+            raise ValueError(f"change {values['id']} has an unknown state, or no polygons")
         found.append(Change(**values))
     return found
 
