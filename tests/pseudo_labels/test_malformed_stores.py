@@ -143,7 +143,7 @@ def test_many_instances_are_compared_in_rows_with_the_same_result(monkeypatch: p
     rng = np.random.default_rng(5)
     dates = [[_blob(rng, (31, 23)) for _ in range(count)] for count in (17, 29)]
     wanted = instance_rule.instance_level(*dates, shape_hw=(31, 23))
-    monkeypatch.setattr(rules, "MAX_PAIRS_AT_ONCE", 40)
+    monkeypatch.setattr(instance_rule, "MAX_PAIRS_AT_ONCE", 40)
     assert np.array_equal(instance_rule.instance_level(*dates, shape_hw=(31, 23)), wanted)
     assert np.array_equal(wanted, _slow_instances(*dates, (31, 23), 0.0))
     assert wanted.any() and not np.array_equal(wanted, np.any([*dates[0], *dates[1]], axis=0))
