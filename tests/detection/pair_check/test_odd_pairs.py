@@ -36,7 +36,7 @@ def test_pixels_that_are_no_squares(tmp_path):
     degrees = Affine(1e-5, 0, 14.999, 0, -1e-5, 60.001)
     before, after = (tif(tmp_path / f"{name}.tif", ground, degrees, crs="EPSG:4326") for name in "ab")
     found = list_kinds(before, after)["shape"]
-    assert "0.56 m x 1.1 m of the ground" in found.text and "--grid utm" in found.remedy
+    assert "A pixel is 0.56 m wide and 1.1 m high" in found.text and "--grid utm" in found.remedy
     assert "shape" not in list_kinds(*write_dates(tmp_path))
 
 

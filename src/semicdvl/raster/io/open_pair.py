@@ -247,12 +247,15 @@ def _stretch_both(before: ImageReader, after: ImageReader, stretch: str) -> tupl
         replace(reader, stretch=chosen.stretch, stretch_note=chosen.note)
         for reader, chosen in zip((before, after), choose_stretches(*dates, stretch=stretch), strict=True)
     )
-    return _spread_one_bit(first), _spread_one_bit(second)
+    return (
+        _spread_one_bit(first) if first.one_bit else first,
+        _spread_one_bit(second) if second.one_bit else second,
+    )
 
 
 def _spread_one_bit(reader: ImageReader) -> ImageReader:
-    """Return a reader for which 1 is white, where the file stores 1 bit per value and nothing else was chosen."""
-    if reader.stretch is not None or not reader.one_bit:
+    """Return a reader of a file with 1 bit per value for which 1 is white, unless something else was chosen."""
+    if reader.stretch is not None:
         return reader
     bands = len(reader.bands)
     return replace(reader, stretch=Stretch(np.zeros(bands), np.ones(bands)), stretch_note="it stores 1 bit per value")
