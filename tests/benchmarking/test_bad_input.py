@@ -61,7 +61,8 @@ BAD = {
     "an option of another network": ("width = 4", "wide = 4", "has no option 'wide'. Did you mean 'width'"),
     "an unknown key": ("eval_every = 1", "evaluate = 1", "unknown key 'train.evaluate'"),
     "a recipe that is not there": ("small-supervised", "small-supervisd", "small-supervisd.toml: cannot be read"),
-    "no labels at all": ("labelled = [0.5]", "labelled = [0.0]", "labelled.0 = 0.0"),
+    "no labels at all": ("labelled = [0.5]", "labelled = [0.0]", "method 'supervised' needs labelled pairs"),
+    "fewer than no labels": ("labelled = [0.5]", "labelled = [-0.5]", "labelled.0 = -0.5"),
 }  # fmt: skip
 
 

@@ -215,7 +215,8 @@ def test_they_stand_beside_trained_methods_and_are_compared(
 
 def line(method: str, labelled: float, seed: int, iou: float, **more: object) -> dict[str, object]:
     """Return the outcome of a finished run, as far as tables and plots look at it."""
-    place = {"data": "d", "method": method, "model": "recipe's", "labelled": labelled, "seed": seed}
+    steps = 9 if labelled else None
+    place = {"data": "d", "method": method, "model": "recipe's", "labelled": labelled, "seed": seed, "steps": steps}
     return place | {"status": "finished", "test": {"iou": iou}} | more
 
 
@@ -245,7 +246,7 @@ def test_detectors_are_compared_once_where_a_suite_names_networks() -> None:
 def test_they_are_drawn_beside_methods(shares: tuple[float, ...], tmp_path: Path) -> None:
     lines = [line("a", share, seed, 0.5 + share + seed / 10) for share in shares for seed in (0, 1)]
     svg = write_plot(tmp_path, [line("once", 0.0, 0, 0.2, seeds=[0, 1]), *lines], title="both")[0].read_text()
-    assert "<!-- once (not trained) -->" in svg and "<!-- a -->" in svg
+    assert "<!-- once (no labels) -->" in svg and "<!-- a -->" in svg
     assert ("<!-- pairs with a label -->" in svg) == (len(shares) > 1)  # a line over the shares, or a list
 
 

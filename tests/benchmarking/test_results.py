@@ -62,6 +62,15 @@ def test_differences_pair_seeds_that_both_finished() -> None:
     assert compare_methods(OUTCOMES, "B", "A", labelled=0.1, model="m") is None
 
 
+def test_a_detector_counts_for_every_share_of_labels_and_a_run_without_labels_for_its_own() -> None:
+    detector = [outcome("VLM", 0.0, seed, 0.10, steps=None) for seed in (0, 1)]
+    spread = compare_methods([*OUTCOMES, *detector], "B", "VLM", labelled=0.05, model="m")
+    assert spread is not None and (spread.mean, spread.count) == (pytest.approx(0.23), 2)
+    trained = [outcome("B", 0.0, seed, 0.90) for seed in (0, 1)]
+    spread = compare_methods([*OUTCOMES, *trained], "B", "A", labelled=0.05, model="m")
+    assert spread is not None and spread.mean == pytest.approx(0.11)
+
+
 def test_the_page_says_it_all() -> None:
     page = render_markdown(OUTCOMES, title="small", compared=[("B", "A")])
     assert (

@@ -55,6 +55,18 @@ def test_every_combination_is_run_once_and_told_of(finished: tuple[Suite, Path, 
     assert "<svg" in result.report.read_text(encoding="utf-8")
 
 
+def test_a_method_that_a_vlm_teaches_runs_without_any_label(tmp_path: Path) -> None:
+    """Its row has 0 %, and the same method with labels is compared with runs of its own share alone."""
+    text = TINY.replace("labelled = [0.5, 1.0]", "labelled = [0.5]").replace("labelled = [1.0]", "labelled = [0.0]")
+    text = text.replace("[methods.set.data]", "[methods.set.method]\ndual_head = false\n\n[methods.set.data]")
+    result, _ = run(load_suite(write_suite(tmp_path, text)), tmp_path / "out")
+    assert result.failed_count == 0
+    trained = {one["method"]: (one["labelled"], one["pairs"]["labelled"]) for one in result.outcomes}
+    assert trained == {"SemiCD-VL": (0.0, 0), "Sup-only": (0.5, 4)}
+    assert "| SemiCD-VL | 0 % |" in result.table.read_text(encoding="utf-8")
+    assert "SemiCD-VL (no labels)" in (tmp_path / "out" / "plot.svg").read_text(encoding="utf-8")
+
+
 def test_scores_are_those_of_the_runs(finished: tuple[Suite, Path, BenchmarkResult]) -> None:
     """The selected step's scores are the run's own record; a run whose best step is its last has both alike."""
     for one in finished[2].outcomes:

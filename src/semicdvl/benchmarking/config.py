@@ -19,7 +19,7 @@ from semicdvl.types import VLM
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 # ------------------------------------------------------------------------------------------------ data sets
@@ -105,7 +105,7 @@ class FolderEntry(DataEntry):
         return DataConfig(
             dataset=self.dataset,
             root=self.root,
-            labelled=fraction if self.lists is None else self.lists / f"{100 * fraction:g}%",
+            labelled=fraction if self.lists is None or fraction == 0 else self.lists / f"{100 * fraction:g}%",
             val_frac=self.val_frac,
             test_frac=self.test_frac,
             split_seed=seed,
@@ -194,7 +194,9 @@ class Suite(ConfigSection):
     }
 
     name: str = "suite"
-    labelled: tuple[Fraction, ...] = Field((), description="label fractions; needed where there are methods")
+    labelled: tuple[Fraction, ...] = Field(
+        (), description="label fractions; needed where there are methods; 0: no labels, for methods that a VLM teaches"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     data: tuple[CityEntry | RealEntry | FolderEntry, ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = ()
@@ -209,6 +211,10 @@ class Suite(ConfigSection):
         description="pairs of methods (or detectors) whose difference is shown, better one first; None: all methods, "
         "later minus earlier",
     )
+
+    def list_fractions(self, method: MethodEntry) -> tuple[float, ...]:
+        """Return the label fractions of a method: its own, else the suite's."""
+        return method.labelled or self.labelled
 
     def list_comparisons(self) -> tuple[tuple[str, str], ...]:
         """Return the pairs of methods whose difference is shown."""

@@ -99,7 +99,7 @@ def plan_detector_jobs(
         ConfigError: a detector cannot be imported.
         DataError: a split cannot be made.
     """
-    fractions = [fraction for method in suite.methods for fraction in (method.labelled or suite.labelled)]
+    fractions = [fraction for method in suite.methods for fraction in suite.list_fractions(method)]
     fraction = min(fractions or suite.labelled or (1.0,))  # the test pairs are those of all fractions
     values = suite.set.get("data", {}).get("label_values")
     label_values = None if values is None else {int(key): int(value) for key, value in values.items()}

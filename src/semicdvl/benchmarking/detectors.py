@@ -35,7 +35,7 @@ from semicdvl.registry import build_part
 from semicdvl.types import IGNORE, Detector, PairFiles
 
 DETECTORS_NOTE = (
-    "\nRows with 0 % labels are detectors that are not trained. Those fitted to all test pairs together have seen the "
+    "\nDetectors are not trained and have 0 % labels. Those fitted to all test pairs together have seen the "
     "test images, without labels, and use one threshold for them. A detector that does not depend on the seed ran "
     "once, and differences use that run for every seed."
 )

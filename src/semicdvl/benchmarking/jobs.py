@@ -109,7 +109,7 @@ def check_suite(suite: Suite) -> None:
     networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for method, model in product(suite.methods, networks):
         content = _apply_changes(suite, method, model)
-        anywhere = {"root": ".", "labelled": 1.0, "split": None, "unlabelled": None}
+        anywhere = {"root": ".", "labelled": min(suite.list_fractions(method)), "split": None, "unlabelled": None}
         content["data"] = content.get("data", {}) | anywhere
         content |= {"pseudo": content["pseudo"] | {"store": "."}} if "pseudo" in content else {}
         try:
@@ -145,10 +145,10 @@ def plan_jobs(suite: Suite, prepared: Mapping[str, PreparedData], out: Path) -> 
 
 def _plan_training_jobs(suite: Suite, entry: Any, place: PreparedData, out: Path) -> Iterator[TrainingJob | str]:
     """Yield the jobs on one data set, or why there is none; all methods of a seed in turn: early results compare."""
-    every = sorted({fraction for m in suite.methods for fraction in (m.labelled or suite.labelled)})
+    every = sorted({fraction for method in suite.methods for fraction in suite.list_fractions(method)})
     networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for fraction, seed, method, model in product(every, suite.seeds, suite.methods, networks):
-        if fraction not in (method.labelled or suite.labelled):
+        if fraction not in suite.list_fractions(method):
             continue
         making = _JobContext(suite, method, model, place, entry, fraction, seed)
         recipe = making.build_recipe()

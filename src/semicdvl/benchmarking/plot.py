@@ -60,7 +60,7 @@ def _draw_single_share(axes: Any, rows: Sequence[ResultGroup]) -> None:
     names = [f"{row.method}, {row.model}" if several and row.labelled else row.method for row in rows]
     both = len({row.labelled for row in rows}) > 1
     names = [
-        f"{name} (not trained)" if both and not row.labelled else name for name, row in zip(names, rows, strict=True)
+        f"{name} (no labels)" if both and not row.labelled else name for name, row in zip(names, rows, strict=True)
     ]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
@@ -71,7 +71,7 @@ def _draw_single_share(axes: Any, rows: Sequence[ResultGroup]) -> None:
 
 def _draw_label_curve(axes: Any, rows: Sequence[ResultGroup]) -> None:
     """Draw one data set: lines over the share of labels."""
-    untrained = [row for row in rows if not row.labelled]
+    unlabelled = [row for row in rows if not row.labelled]
     rows = [row for row in rows if row.labelled]
     lines: dict[tuple[str, str], list[ResultGroup]] = {}
     for row in rows:
@@ -91,8 +91,8 @@ def _draw_label_curve(axes: Any, rows: Sequence[ResultGroup]) -> None:
         style: dict[str, Any] = {"color": LINE_COLORS[at % len(LINE_COLORS)], "marker": MARKERS[at % len(MARKERS)]}
         style |= {"markersize": 5, "linestyle": DASHES[at // len(LINE_COLORS) % len(DASHES)]}
         axes.errorbar(x, y, yerr=bars, label=label, capsize=3, linewidth=1.6, elinewidth=1.1, **style)
-    for at, row in enumerate(untrained, len(lines)):
-        _draw_untrained(axes, row, LINE_COLORS[at % len(LINE_COLORS)])
+    for at, row in enumerate(unlabelled, len(lines)):
+        _draw_level(axes, row, LINE_COLORS[at % len(LINE_COLORS)])
     shares = sorted({100 * row.labelled for row in rows})
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{share:.4g} %" for share in shares])
@@ -102,15 +102,13 @@ def _draw_label_curve(axes: Any, rows: Sequence[ResultGroup]) -> None:
     axes.set_xlabel("pairs with a label")
     axes.set_ylabel("IoU of the changed class, test, val-best")
     axes.grid(alpha=0.25)
-    many = len(lines) + len(untrained) >= len(LINE_COLORS)
+    many = len(lines) + len(unlabelled) >= len(LINE_COLORS)
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 7, "handlelength": 3.5}
     axes.legend(frameon=False, **(beside if many else {"fontsize": 9}))
 
 
-def _draw_untrained(axes: Any, row: ResultGroup, colour: str) -> None:
-    """Draw what is not trained as a dotted line over all shares of labels."""
+def _draw_level(axes: Any, row: ResultGroup, colour: str) -> None:
+    """Draw what needs no label as a dotted line over all shares of labels."""
     spread = row.compute_score_spread("test", "iou")
     if spread is not None:
-        axes.axhline(
-            spread.mean, color=colour, linestyle=(0, (1, 2)), linewidth=1.6, label=f"{row.method} (not trained)"
-        )
+        axes.axhline(spread.mean, color=colour, linestyle=(0, (1, 2)), linewidth=1.6, label=f"{row.method} (no labels)")

@@ -191,13 +191,13 @@ def compare_methods(
 ) -> PairedTests | None:
     """Return the tests of a score of one method minus that of another, over the seeds that both finished.
 
-    A detector that is not trained has no share of labels (0): it is compared with methods of any share, and one run
-    may count for several seeds.
+    A detector that is not trained (no steps) has no share of labels (0): it is compared with methods of any share, and
+    one run may count for several seeds.
     """
     found: dict[str, dict[int, float]] = {better: {}, other: {}}
     places = set()
     for one in outcomes:
-        here = one["labelled"] == 0 or (one["labelled"], one["model"]) == (labelled, model)
+        here = one["steps"] is None or (one["labelled"], one["model"]) == (labelled, model)
         has_score = one["status"] == "finished" and one["test"].get(score) is not None
         if one["method"] in found and here and has_score:
             found[one["method"]] |= dict.fromkeys(one.get("seeds", [one["seed"]]), one["test"][score])

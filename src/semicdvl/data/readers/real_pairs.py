@@ -107,7 +107,7 @@ def draw_real_split(dataset: ChangeDataset, *, seed: int, labelled_frac: float) 
     order = [str(name) for name in rng.permutation(pool)]
     order.sort(key=lambda name: not np.any(read_pair(dataset.pairs_by_name[name]).label_HW == 1))
     count = int(labelled_frac * len(pool) + 1e-9)
-    if count == 0:
+    if labelled_frac > 0 and count == 0:
         raise DataError(f"{labelled_frac:g} of {len(pool)} training crops is less than one crop. Raise the fraction.")
     labelled = set(order[:count])
     return SplitNames(
