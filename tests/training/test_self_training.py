@@ -37,7 +37,7 @@ from semicdvl.training.self_training.network import build_siam_aerial
 from semicdvl.training.self_training.patches import place_patches
 from semicdvl.training.self_training.run import build_adapt_recipe, build_detect_command, detect_with_adapted
 from semicdvl.types import IGNORE, PairFiles, Segments
-from semicdvl.vlms.aerial.build import build_aerial
+from semicdvl.vlms.aerial.build import build_aerial, load_trained_net
 from semicdvl.vlms.aerial.net import normalise_image
 from semicdvl.vlms.models.fake import FakeVLM
 
@@ -149,12 +149,26 @@ def test_at_the_residual_level_patches_take_the_map_of_the_whole_pair(town: list
 # ------------------------------------------------------------------------------------------------ the network
 def test_the_network_starts_as_the_embedded_model() -> None:
     """Its map of an image is the one whose unit vectors the embedded model compares with words."""
-    vlm, network = build_aerial(), build_siam_aerial().eval()
+    trained, network = load_trained_net(), build_siam_aerial().eval()
     image_BCHW = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        seen = vlm.net(normalise_image(image_BCHW))
+        seen = trained(normalise_image(image_BCHW))
         head = network.encoder.head(network._extract_features(normalise_images(image_BCHW)))
     torch.testing.assert_close(torch.nn.functional.normalize(head, dim=1), seen, atol=1e-4, rtol=1e-3)
+
+
+def test_training_one_network_changes_neither_the_next_one_nor_the_embedded_model() -> None:
+    image_HWC = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    before_CHW = build_aerial(views=1, dtype="float32").segment(image_HWC, ["road"]).scores_CHW
+    first, start = build_siam_aerial(), build_siam_aerial().state_dict()
+    with torch.no_grad():
+        for weight in first.parameters():
+            weight.add_(1.0)
+    again = build_siam_aerial().state_dict()
+    for name in [key for key in start if key.startswith("encoder.")]:
+        assert torch.equal(start[name], again[name]), name
+    after_CHW = build_aerial(views=1, dtype="float32").segment(image_HWC, ["road"]).scores_CHW
+    np.testing.assert_array_equal(after_CHW, before_CHW)
 
 
 def test_the_network_gives_the_requested_heads_and_is_symmetric() -> None:

@@ -21,6 +21,7 @@ from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection.detectors import onnx_export
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.detection.detectors.onnx import METADATA_KEY, OnnxDetector, build_onnx_detector
+from semicdvl.detection.raster_writer import SCORE_FILE_STEPS
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.siam_light import build_siam_light
 from semicdvl.types import IGNORE, Detector, Outputs, ScoreStrip
@@ -193,9 +194,11 @@ def test_deep_images_get_the_stretch_of_the_training(run: Path, tmp_path: Path) 
         for name, image_HWC in zip("ab", pair(), strict=True)
     ]
     by_run, by_file = (cd.detect(*dates, detector=each) for each in detectors)
-    assert np.ptp(by_run.score) > 0.1 and np.abs(by_run.score - by_file.score).max() < 1e-4
+    step = 1 / SCORE_FILE_STEPS  # sums in another order may round a score to the next one
+    assert np.ptp(by_run.score) > 0.1 and np.abs(by_run.score - by_file.score).max() <= step
+    assert np.abs(by_run.score - by_file.score).mean() < step / 100
     plain = build_network_detector(onnx_export.export_onnx(run, tmp_path / "plain.onnx").path, device="cpu")
-    assert plain.stretch is None and np.abs(cd.detect(*dates, detector=plain).score - by_run.score).max() > 1e-3
+    assert plain.stretch is None and np.abs(cd.detect(*dates, detector=plain).score - by_run.score).max() > 10 * step
 
 
 def test_damaged_limits_are_refused(file: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from semicdvl.errors import ConfigError
 from semicdvl.models.common.blocks import ConvBNReLU, resize_map
 from semicdvl.models.common.heads import resolve_heads
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Outputs
-from semicdvl.vlms.aerial.build import build_aerial
+from semicdvl.vlms.aerial.build import load_trained_net
 from semicdvl.vlms.aerial.net import INPUT_MEAN, INPUT_STD, AerialNet
 
 
@@ -102,7 +102,7 @@ def build_siam_aerial(
                 f"backbone '{backbone}' cannot be built ({error}). Give the name of a timm network."
             ) from error
     else:
-        encoder = build_aerial(weights=None if pretrained in (True, "aerial") else Path(str(pretrained))).net
+        encoder = load_trained_net(None if pretrained in (True, "aerial") else Path(str(pretrained)))
     for layer in (*encoder.head.parameters(), encoder.log_scale):
         layer.requires_grad_(False)  # the layer of words, which nothing here asks
     return SiamAerial(encoder.train(), train_heads=train_heads)

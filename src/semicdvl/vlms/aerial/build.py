@@ -113,6 +113,20 @@ def build_aerial(
     )
 
 
+def load_trained_net(weights: Path | None = None) -> AerialNet:
+    """Return the network as it was trained, in evaluation mode: a new one at each call, to be trained further.
+
+    Args:
+        weights: as in `build_aerial`.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds something else.
+    """
+    path = WEIGHTS_PATH if weights is None else weights
+    require_regular_file(path, remedy=REMEDY)
+    return _build_net(*_read_weights(path), path)
+
+
 def build_aerial_features() -> AerialFeatureExtractor:
     """Return the encoder of the shipped weights as a feature extractor."""
     vlm = build_aerial(views=1)
@@ -125,12 +139,11 @@ def _load_networks(
 ) -> tuple[AerialNet, InferenceNet, dict[str, Tensor], WeightsFacts]:
     """Return the network of a weights file as it was trained and for inference, its further tensors, and its facts.
 
-    The VLM and the feature extractor of a detection are built one after the other, of the same file.
+    The VLM and the feature extractor of a detection are built one after the other, of the same file. All share these
+    networks, so nobody may train them; for that `load_trained_net` builds another one.
     """
     tensors, facts = _read_weights(path)
-    net = AerialNet(backbone=facts.backbone)
-    _load_weights(net, tensors, path)
-    net = net.eval().to(memory_format=torch.channels_last).to(target)
+    net = _build_net(tensors, facts, path).requires_grad_(False).to(memory_format=torch.channels_last).to(target)
     return net, prepare_net(net, dtype=dtype, weights_hash=digest), tensors, facts
 
 
@@ -158,8 +171,9 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsFacts]:
         raise InputError(path, f"its notes are damaged ({reason})", REMEDY) from error
 
 
-def _load_weights(net: AerialNet, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load fp16 weights into the float32 network."""
+def _build_net(tensors: dict[str, Tensor], facts: WeightsFacts, path: Path) -> AerialNet:
+    """Build the float32 network in evaluation mode, with the fp16 weights of a file."""
+    net = AerialNet(backbone=facts.backbone)
     own = {name.removeprefix("net."): value.float() for name, value in tensors.items() if name.startswith("net.")}
     expected = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
     try:
@@ -170,3 +184,4 @@ def _load_weights(net: AerialNet, tensors: dict[str, Tensor], path: Path) -> Non
         raise InputError(
             path, f"its tensors don't fit {net.backbone} ({error})", "Give weights of this network"
         ) from error
+    return net.eval()

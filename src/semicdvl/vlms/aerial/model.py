@@ -97,7 +97,7 @@ class AerialVLM(DescribedVLM):
 
     Attributes:
         identity: name, hash of the weights, number of views, and the number type unless it is float32.
-        net: the network as it was trained, in evaluation mode.
+        net: the network as it was trained, in evaluation mode, not to be trained further.
         inference_net: the same, made fast at inference (`inference_net.prepare_net`).
         table: nouns that need no text encoder.
         mean_D: mean noun, subtracted before the projection.
