@@ -235,6 +235,8 @@ def test_colour_that_is_tagged_as_transparent_is_no_data_in_training_and_detecti
         assert (~pair.read(0, 0, HEIGHT, WIDTH).valid_HW == LEFT_HW).all()
     Image.fromarray(marked_HWC).save(tmp_path / "plain.png")
     assert read_opaque(tmp_path / "plain.png") is None
+    Image.fromarray(marked_HWC).save(tmp_path / "plain.png", transparency=(255, 0, 255))  # written anew
+    assert (~read_opaque(tmp_path / "plain.png") == LEFT_HW).all()
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32614+5703", "ESRI"])

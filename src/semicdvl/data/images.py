@@ -37,6 +37,7 @@ from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
 from semicdvl.raster.stored_values import BandScaling, Stretch
+from semicdvl.reading.regular_files import read_stamp
 from semicdvl.types import ClassLegend, InputBands
 
 MAX_RGB_BANDS = 4
@@ -178,7 +179,7 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
     Raises:
         InputError: as of `read_rgb`.
     """
-    if not _may_hide(path):
+    if not _may_hide(path, read_stamp(path)):
         return None
     if path.suffix.lower() in PILLOW_SUFFIXES:
         with open_picture(path) as picture:
@@ -206,8 +207,8 @@ def _read_raster_opaque(raster: rasterio.io.DatasetReader, window: Window | None
 
 
 @lru_cache(maxsize=65_536)
-def _may_hide(path: Path) -> bool:
-    """Tell whether a file may have pixels without data; remembered: training reads files often.
+def _may_hide(path: Path, stamp: tuple[int, int] | None) -> bool:
+    """Tell whether a file may have pixels without data; remembered for its stamp: training reads files often.
 
     An alpha band that is a band of the sensor hides nothing.
     """

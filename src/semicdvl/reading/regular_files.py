@@ -133,12 +133,12 @@ class FileStamps:
     @classmethod
     def take(cls, paths: Iterable[Path]) -> FileStamps:
         """Return the stamps of files as they are now."""
-        return cls({path: _stamp(path) for path in dict.fromkeys(paths)})
+        return cls({path: read_stamp(path) for path in dict.fromkeys(paths)})
 
     def find_changed(self) -> Path | None:
         """Return the first file that was written to since; one that is gone was still read as it was."""
         for path, earlier in self.stamps.items():
-            now = _stamp(path)
+            now = read_stamp(path)
             if now is not None and now != earlier:
                 return path
         return None
@@ -153,7 +153,8 @@ class FileStamps:
             raise InputError(path, f"was changed while it was read, so that {outcome}", remedy)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def read_stamp(path: Path) -> tuple[int, int] | None:
+    """Return size and time of change of a file; None for one that does not exist."""
     try:
         found = path.stat()
     except OSError:
