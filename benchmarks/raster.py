@@ -148,20 +148,20 @@ def network_detector() -> NetworkDetector:
 
 
 # ------------------------------------------------------------------------------------------------ images
-def write_pair(folder: Path, side_px: int, *, compress: str, scene: str = "city") -> tuple[Path, Path]:
+def write_pair(folder: Path, height: int, width: int, *, compress: str, scene: str = "city") -> tuple[Path, Path]:
     """Write two images: of a city, where a fifth of the houses differ, or of noise, where single pixels do."""
     draw_rows = {"city": _draw_rows, "noise": _draw_noise}[scene]
     paths = folder / "before.tif", folder / "after.tif"
     for date, path in enumerate(paths):
         profile = {
-            "driver": "GTiff", "dtype": "uint8", "count": 3, "height": side_px, "width": side_px, "tiled": True,
+            "driver": "GTiff", "dtype": "uint8", "count": 3, "height": height, "width": width, "tiled": True,
             "blockxsize": 512, "blockysize": 512, "compress": compress, "photometric": "RGB", "bigtiff": "IF_SAFER",
             "crs": "EPSG:32615", "transform": Affine(0.3, 0, 366_676, 0, -0.3, 4_104_256),
         }  # fmt: skip
         with rasterio.open(path, "w", **profile) as target:
-            for row in range(0, side_px, ROWS):
-                rows_HWC = draw_rows(row, min(ROWS, side_px - row), side_px, date=date)
-                target.write(rows_HWC.transpose(2, 0, 1), window=((row, row + len(rows_HWC)), (0, side_px)))
+            for row in range(0, height, ROWS):
+                rows_HWC = draw_rows(row, min(ROWS, height - row), width, date=date)
+                target.write(rows_HWC.transpose(2, 0, 1), window=((row, row + len(rows_HWC)), (0, width)))
     return paths
 
 
@@ -243,6 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=8192, help="side of the rasters in pixels, without a network")
     parser.add_argument("--network-size", type=int, default=2048, help="the same with the small network")
+    parser.add_argument("--rows", type=int, help="height of the rasters, for a strip; by default they are squares")
     parser.add_argument("--only", choices=KINDS, help="one row of the table")
     parser.add_argument("--scene", choices=("city", "noise"), default="city", help="what the images show")
     parser.add_argument("--compress", default="none", help="of the images: none, lzw, deflate, ...")
@@ -262,7 +263,8 @@ def main() -> None:
         if options.only in (None, kind):
             side_px = options.network_size if kind in ("network", "aerial") else options.size
             with provide_pair(options, side_px) as folder:
-                print_row(kind, in_process(kind, folder, options), side_px)
+                row = in_process(kind, folder, options)
+                print_row(kind, row, str(side_px) if options.rows is None else f"{options.rows} x {side_px}")
 
 
 @contextmanager
@@ -270,21 +272,23 @@ def provide_pair(options: argparse.Namespace, side_px: int) -> Iterator[Path]:
     """Give the folder of a pair, which is made where it is missing, and removed at the end unless it is to be kept."""
     with tempfile.TemporaryDirectory() as passing:
         parent = options.folder or Path(passing)
-        folder = parent / f"{options.scene}-{side_px}-{options.compress}"
+        rows = options.rows or side_px
+        shape = f"{side_px}" if rows == side_px else f"{rows}x{side_px}"
+        folder = parent / f"{options.scene}-{shape}-{options.compress}"
         if not folder.exists():
             unfinished = parent / f"unfinished-{folder.name}"
             unfinished.mkdir(parents=True, exist_ok=True)
-            write_pair(unfinished, side_px, compress=options.compress, scene=options.scene)
+            write_pair(unfinished, rows, side_px, compress=options.compress, scene=options.scene)
             unfinished.rename(folder)
         yield folder
 
 
-def print_row(kind: str, found: dict[str, Any], side_px: int) -> None:
+def print_row(kind: str, found: dict[str, Any], size_px: str) -> None:
     """Print one row."""
     laps = ", ".join(f"{name} {value:.1f}" for name, value in found["laps_s"].items())
     detect_s = found["laps_s"]["detect"]
     print(
-        f"| {kind} | {side_px} | {found['mpix'] / found['total_s']:.1f} | {found['mpix'] / detect_s:.1f} "
+        f"| {kind} | {size_px} | {found['mpix'] / found['total_s']:.1f} | {found['mpix'] / detect_s:.1f} "
         f"| {found['core_s']:.1f} | {laps} | {found['objects']} | {found['peak_mib']} |"
     )
     if found["bare_mpix_s"] is not None:
