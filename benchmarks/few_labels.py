@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, help="what is tested on what")
     parser.add_argument("--draws", type=int, default=len(DRAWS), help="draws of each number of crops")
     parser.add_argument("--students", type=int, default=0, help="of these, draws on which students are trained, too")
+    parser.add_argument("--rows", nargs="+", choices=(*ROWS, *STUDENTS), help="these rows alone")
     parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="crops; 999: all but those tested on")
     options = parser.parse_args()
     out, path = options.out, options.out / "results.json"
@@ -210,7 +211,7 @@ def main() -> None:
         if "no labels" not in of_case:
             of_case["no labels"] = score_without_labels(case, known)
         for row, recipe in (ROWS | (STUDENTS if trained else {})).items():
-            if row not in of_case:
+            if row not in of_case and (options.rows is None or row in options.rows):
                 of_case[row] = measure(case, row, recipe, root=out / "pairs", out=out)
             write_json(path, results)
         shown = ", ".join(f"{row} {value:.3f}" for row, value in results[case.name].items())
