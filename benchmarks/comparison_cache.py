@@ -22,7 +22,7 @@ from semicdvl.data.readers import folder
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city
-from semicdvl.types import VLM, Segments
+from semicdvl.types import VLM, ReadingSettings, Segments
 
 SOURCES = {"fotbcd": "fotbcd", "fotbcd_instances": "fotbcd", "levir_crops": "levir", "levir": "levir", "xbd": "xbd"}
 """Folder -> source. Two folders of one source are never on both sides of a choice."""
@@ -87,7 +87,7 @@ def load_answers(
     pair: PairCase, vlm: VLM, extractor: FeatureExtractor, out: Path, *, normalise: str = "none"
 ) -> AnsweredPair:
     """Return a pair with the VLM's answers about it, from the file of an earlier call where there is one."""
-    with open_pair(pair.case.before, pair.case.after, normalise=normalise) as opened:
+    with open_pair(pair.case.before, pair.case.after, ReadingSettings(normalise=normalise)) as opened:
         window = opened.read(0, 0, *opened.shape_hw)
     path = out / "answers" / vlm.identity / normalise / f"{pair.name}.npz"
     if not path.exists():

@@ -41,7 +41,7 @@ from semicdvl.errors import DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import plan_tiles
-from semicdvl.types import Detector
+from semicdvl.types import Detector, ReadingSettings
 
 TILE_PX, OVERLAP_PX = 1024, 128
 """The defaults of `detect`."""
@@ -149,7 +149,7 @@ def open_pair_for(row: Row, case: Case) -> RasterPair:
     if row.align:
         config = DetectionConfig(normalise=row.normalise, align=True)
         return open_checked_pair(case.before, case.after, config=config).pair
-    return open_pair(case.before, case.after, normalise=row.normalise)
+    return open_pair(case.before, case.after, ReadingSettings(normalise=row.normalise))
 
 
 def get_answers(row: Row, case: Case, detector: Detector, room: Path) -> tuple[ScoreStore, RasterPair, dict[str, Any]]:

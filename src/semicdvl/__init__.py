@@ -86,7 +86,18 @@ if TYPE_CHECKING:
     from semicdvl.training.run_record import TrainedRun
     from semicdvl.training.self_training.config import AdaptConfig
     from semicdvl.training.self_training.run import AdaptResult
-    from semicdvl.types import IGNORE, VLM, Detector, Instance, Method, Outputs, PairFiles, Segments, VLMLabels
+    from semicdvl.types import (
+        IGNORE,
+        VLM,
+        Detector,
+        Instance,
+        Method,
+        Outputs,
+        PairFiles,
+        ReadingSettings,
+        Segments,
+        VLMLabels,
+    )
     from semicdvl.vlms import create_vlm, list_vlms
 
 __all__ = [
@@ -126,6 +137,7 @@ __all__ = [
     "PreparedPatches",
     "Prompts",
     "PublishedDataset",
+    "ReadingSettings",
     "Recipe",
     "SavedDetection",
     "Segments",
@@ -263,6 +275,7 @@ _EXPORTS = {
         "Method",
         "Outputs",
         "PairFiles",
+        "ReadingSettings",
         "Segments",
         "VLM",
         "VLMLabels",

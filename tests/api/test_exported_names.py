@@ -22,7 +22,7 @@ register_method register_model register_vlm resolve_prompts run_demo serve sugge
 """.split()
 SETTINGS = """
 AdaptConfig ArrayImage CEGSettings CitySpec DetectionConfig PrepareSettings Prompts
-Recipe ServeConfig SuggestConfig Suite
+ReadingSettings Recipe ServeConfig SuggestConfig Suite
 """.split()
 RESULTS = """
 AdaptResult BatchResult BenchmarkResult ChangeDataset ChangeSummary DetectionResult FillResult ImportedCheckpoint

@@ -288,5 +288,5 @@ def test_next_command_reads_the_images_as_the_detection_did(tmp_path: Path):
     record["settings"] |= {"grid": "finest", "after_bands": [1, 2, 3]}
     (out / "run.json").write_text(json.dumps(record))
     told = suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
-    reading = "--bands 3,2,1 --after-bands 1,2,3 --grid finest --stretch 0,255 --collar none"
+    reading = "--bands 3,2,1 --after-bands 1,2,3 --grid finest --stretch 0,255 --collar none --normalise match"
     assert f" {reading} --size-px {SIDE} --buffer-px 0 -o DATA" in told

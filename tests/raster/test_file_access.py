@@ -24,6 +24,7 @@ from semicdvl.errors import InputError, SemicdvlError
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.vector.reading import find_vector_kind, list_layers, read_layer
+from semicdvl.types import ReadingSettings
 
 SIDE = 48
 
@@ -214,7 +215,7 @@ def test_nothing_is_written_beside_images(tmp_path: Path) -> None:
     for name in sorted(there):
         with open_pair(tmp_path / name, tmp_path / name) as pair:
             pair.read_overview(max_px=16)
-    with open_pair(before, before, grid="finest", normalise="match") as pair:
+    with open_pair(before, before, ReadingSettings(grid="finest", normalise="match")) as pair:
         pair.read(0, 0, 8, 8)
     assert set(list_names(tmp_path)) == there
 

@@ -10,6 +10,7 @@ from semicdvl.errors import ConfigError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.radiometric_normalisation import MIN_BLOCKS, fit_radiometric_match
 from semicdvl.raster.stored_values import OverviewSample
+from semicdvl.types import ReadingSettings
 
 
 def sample(data_CHW: np.ndarray, valid_HW: np.ndarray | None = None) -> OverviewSample:
@@ -60,7 +61,7 @@ def test_pair_is_matched_once_for_all_windows(tmp_path, deep):
         tif(tmp_path / name, image.astype(kind) * kind(50 if deep else 1), at(0, 90))
         for name, image in (("a.tif", before), ("b.tif", after))
     ]
-    with open_pair(*files) as plain, open_pair(*files, normalise="match") as pair:
+    with open_pair(*files) as plain, open_pair(*files, ReadingSettings(normalise="match")) as pair:
         window, untouched = pair.read(0, 0, 120, 150), plain.read(0, 0, 120, 150)
         assert (window.t1_HWC == untouched.t1_HWC).all() and plain.radiometric_match is None
         assert deep or (untouched.t2_HWC == after.transpose(1, 2, 0)).all()
@@ -76,11 +77,11 @@ def test_pair_is_matched_once_for_all_windows(tmp_path, deep):
 def test_uncorrelated_pair_is_noted_and_unchanged(tmp_path):
     first = city(120, 150)
     files = tif(tmp_path / "a.tif", first, at(0, 90)), tif(tmp_path / "b.tif", 255 - first, at(0, 90))
-    with open_pair(*files, normalise="match") as pair:
+    with open_pair(*files, ReadingSettings(normalise="match")) as pair:
         assert pair.radiometric_match is None and "could not be matched" in pair.notes[-1]
         assert (pair.read(0, 0, 120, 150).t2_HWC == (255 - first).transpose(1, 2, 0)).all()
 
 
 def test_unknown_normalisation(tmp_path):
     with pytest.raises(ConfigError, match="none, match"):
-        open_pair("a.tif", "b.tif", normalise="magic")
+        open_pair("a.tif", "b.tif", ReadingSettings(normalise="magic"))

@@ -25,7 +25,7 @@ from semicdvl.errors import InputError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.review.labels.sources import FolderPatches
 from semicdvl.training.run import train_recipe
-from semicdvl.types import Split
+from semicdvl.types import ReadingSettings, Split
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png"])
@@ -90,11 +90,11 @@ def test_stretch_leaves_out_cloud_and_untagged_no_data(tmp_path):
 def test_setting_of_a_stretch_per_band(tmp_path):
     values = np.arange(3 * 20 * 30, dtype=np.uint16).reshape(3, 20, 30)
     paths = [tif(tmp_path / f"{name}.tif", values, at(0, 90)) for name in "ab"]
-    with open_pair(*paths, stretch="0,255;600,855;1200,1455") as pair:
+    with open_pair(*paths, ReadingSettings(stretch="0,255;600,855;1200,1455")) as pair:
         t1_HWC = pair.read(0, 0, 20, 30).t1_HWC
     assert (t1_HWC[0, :30] == np.arange(30)[:, None]).all()
     with pytest.raises(cd.ConfigError, match="for 2 bands, but 3 are read"):
-        open_pair(*paths, stretch="0,255;600,855")
+        open_pair(*paths, ReadingSettings(stretch="0,255;600,855"))
 
 
 def test_the_label_page_and_untrained_detectors_show_and_score_deep_patches(tmp_path):

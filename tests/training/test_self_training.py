@@ -404,7 +404,7 @@ def test_next_command_reads_the_pair_as_training_did() -> None:
     read = DetectionConfig(alpha="none", stretch="200,3000", collar="none", allow_outside=True)
     told = build_detect_command("a.tif", "b.tif", Path("r"), read)
     assert told.endswith("--model r --alpha none --stretch 200,3000 --collar none --allow-outside")
-    assert AdaptConfig(detection=read).get_reading_options()["collar"] == "none"
+    assert AdaptConfig(detection=read).list_reading_parts()["collar"] == "none"
 
 
 def test_next_command_combines_with_the_map_without_labels_where_the_shipped_vlm_was_asked() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from semicdvl.errors import ConfigError
 from semicdvl.raster.vector.files import get_vector_format
 from semicdvl.types import Detector
-from semicdvl.types.settings import check_finite
+from semicdvl.types.settings import ReadingSettings, check_finite
 
 GDAL_CACHE_BYTES = 128 * 2**20
 """Memory that GDAL may use for the rasters it reads; its own default is a share of the machine's memory."""
@@ -17,15 +16,13 @@ GDAL_WRITE_CACHE_BYTES = 64 * 2**20
 """The same while rasters are written: a row of internal tiles of them. More is slower, and fragments the memory."""
 POSTPROCESSING_SETTINGS = ("min_area_m2", "simplify_m", "regularise", "polygons", "title", "overwrite", "force")
 """Settings that do not change the tiles' score maps: an interrupted run can be resumed with other values of these."""
-READING_SETTINGS = ("bands", "after_bands", "grid", "alpha", "stretch", "collar", "normalise", "align")
-"""Settings that say how images are read: who reads those of a result again must use the same ones."""
-PATCH_SETTINGS = ("bands", "after_bands", "grid", "alpha", "stretch", "collar")
-"""Those of them that `semicdvl prepare` has."""
 
 
 @dataclass(frozen=True)
-class DetectionConfig:
-    """The settings of one detection.
+class DetectionConfig(ReadingSettings):
+    """The settings of one detection: those of `ReadingSettings`, which say how the images are read, and its own.
+
+    More than three bands are for detectors that accept any number of them.
 
     Attributes:
         tile_px: about the side of a tile in pixels: tiles are even, and up to an eighth larger where that makes fewer.
@@ -36,23 +33,10 @@ class DetectionConfig:
             the size of a pixel is not known. None: what the detector usually leaves out (`Detector.usual_area_m2`: 20
             where buildings are looked for, 10 for other words), and nothing where the size of a pixel is not known.
         gsd_m: metres per pixel, for files that do not say it (or say it wrong); handed to the detector.
-        bands: 1-based band numbers, red, green and blue first; None: the bands tagged so, or the first three. More than
-            three are for detectors that accept any number of bands.
-        after_bands: the same for the after image, where its bands have another order.
-        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
-            "none", or the number of a band.
-        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
-            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
-        collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
-            solid black ones), "black", "white" or "none".
-        grid: whose pixels the result has: "before", "after", "finest", "utm" or a raster file.
-        normalise: "match" normalises the after image radiometrically to the before image, once for the whole pair;
-            "none" does not.
         simplify_m: tolerance in metres by which the polygons are simplified (0: not at all).
         regularise: give polygons right angles where these fit, for buildings.
         polygons: vector formats beside changes.gpkg: "geojson", "fgb", "parquet" (`raster.vector.formats`).
         title: heading of the report; None: made from the file names.
-        align: co-register the after image by the measured shift, where it is known.
         overwrite: use the output folder even if it holds other files than an earlier result; those files stay.
         force: call the result reliable even where images or words lie beyond what the detector was measured on. The
             result is the same, and the reasons against it are written all the same.
@@ -69,19 +53,11 @@ class DetectionConfig:
     overlap_px: int = 128
     min_area_m2: float | None = None
     gsd_m: float | None = None
-    bands: tuple[int, ...] | None = None
-    after_bands: tuple[int, ...] | None = None
-    grid: str = "before"
-    normalise: str = "none"
     simplify_m: float = 0.0
     regularise: bool = False
     polygons: tuple[str, ...] = ()
     title: str | None = None
-    align: bool = False
     overwrite: bool = False
-    alpha: str = "auto"
-    stretch: str = "auto"
-    collar: str = "auto"
     force: bool = False
     allow_outside: bool = False
 
@@ -99,17 +75,12 @@ class DetectionConfig:
             raise ConfigError(f"gsd_m = {self.gsd_m:g}: give the size of a pixel in metres, above 0.")
 
 
-def list_reading_words(config: DetectionConfig, names: Sequence[str] = READING_SETTINGS) -> list[str]:
-    """Return the options of a command line that read images as these settings do; defaults are left out.
-
-    Args:
-        config: the settings.
-        names: those that the command has; the settings that permit something are the user's own to give again.
-    """
+def list_reading_words(reading: ReadingSettings) -> list[str]:
+    """Return the options of a command line that read images as these settings do; defaults are left out."""
     words: list[str] = []
-    for name in names:
-        value, option = getattr(config, name), f"--{name.replace('_', '-')}"
-        if value == getattr(DetectionConfig, name):
+    for field in fields(ReadingSettings):
+        value, option = getattr(reading, field.name), f"--{field.name.replace('_', '-')}"
+        if value == field.default:
             continue
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         words += [option] if value is True else [option, shown]

@@ -21,7 +21,7 @@ from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.detection.transitions import describe_transitions
 from semicdvl.raster.grid import Grid
 from semicdvl.reading.json_files import read_model
-from semicdvl.types import Detector, Reliability
+from semicdvl.types import Detector, ReadingSettings, Reliability
 from semicdvl.worker_processes import return_freed_memory
 
 REMEDY = "Give a folder that `semicdvl detect` wrote, or run it again"
@@ -45,21 +45,6 @@ class _RecordedInputs(BaseModel):
 
     before: _RecordedInput
     after: _RecordedInput
-
-
-class ReadingSettings(BaseModel):
-    """How the images of a record were read; other settings are not needed again."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bands: tuple[int, ...] | None = None
-    after_bands: tuple[int, ...] | None = None
-    grid: str = "before"
-    normalise: str = "none"
-    align: bool = False
-    alpha: str = "auto"
-    stretch: str = "auto"
-    collar: str = "auto"
 
 
 class _RecordedResult(BaseModel):

@@ -10,15 +10,14 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import rasterio
+from pydantic import TypeAdapter, ValidationError
 from rasterio.errors import RasterioError
 
-from semicdvl.detection.config import DetectionConfig
-from semicdvl.detection.pair_check.check import open_checked_pair
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.grid import Grid, find_pixel_offset
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
@@ -27,15 +26,15 @@ from semicdvl.raster.io.inputs import is_local_name, resolve_input
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.open_pair import GRID_CHOICES, open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.raster.warp import Alignment
 from semicdvl.review.folder import RunFacts, ServedPair
 from semicdvl.review.settings import ServeConfig
+from semicdvl.types import ReadingSettings
 
 HANDLES = 8
 """Open handles per image: as many tiles can be read at once; with fewer, some requests of a browser wait long."""
 GDAL_CACHE_BYTES = 128 * 2**20
-READING_SETTINGS = ("bands", "after_bands", "grid", "normalise", "align", "alpha", "stretch", "collar")
-"""Settings of a detection by which its images are read."""
 MAX_BLOCK_BYTES = 2**30
 """A file whose smallest readable piece is larger is not served: one tile would need that much memory."""
 
@@ -74,7 +73,7 @@ class PairImages:
         """
         assert pair.facts is not None, "a pair that failed is never opened"
         self.folder = pair.folder
-        self.reading = read_detection_config(pair.facts)
+        self.reading = read_reading_settings(pair.facts)
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
             self.grid = read_result_grid(pair.folder)
             opened = _open_as_detected(pair, self.reading, config)
@@ -155,26 +154,20 @@ def _reopen(reader: ImageReader, *, alpha: str) -> ImageReader:
     return replace(placed, **measured)
 
 
-def read_detection_config(facts: RunFacts) -> DetectionConfig:
+def read_reading_settings(facts: RunFacts) -> ReadingSettings:
     """Return how the images of a result are read.
 
     Raises:
         ConfigError: run.json holds settings that are none.
     """
-    known = {field.name for field in fields(DetectionConfig)} & set(READING_SETTINGS)
-    given = {name: value for name, value in facts.settings.items() if name in known}
-    for name in ("bands", "after_bands"):
-        bands = given.get(name)
-        if bands is not None and not (isinstance(bands, list) and all(type(band) is int for band in bands)):
-            raise ConfigError(f"run.json: {name} = {bands!r} are no numbers of bands.")
-        given[name] = None if bands is None else tuple(bands)
-    for name in ("grid", "normalise", "alpha", "stretch", "collar"):
-        if name in given and not isinstance(given[name], str):
-            raise ConfigError(f"run.json: {name} = {given[name]!r} is not a word.")
-    return DetectionConfig(**given | {"align": bool(given.get("align", False))})
+    try:
+        return TypeAdapter(ReadingSettings).validate_python(facts.settings)
+    except ValidationError as error:
+        name, value = error.errors()[0]["loc"][0], error.errors()[0]["input"]
+        raise ConfigError(f"run.json: {name} = {value!r} is no setting by which images are read.") from error
 
 
-def _open_as_detected(pair: ServedPair, reading: DetectionConfig, config: ServeConfig) -> RasterPair:
+def _open_as_detected(pair: ServedPair, reading: ReadingSettings, config: ServeConfig) -> RasterPair:
     """Open the images; where a constant shift was measured and removed, it is not measured again."""
     assert pair.facts is not None
     before = _locate(pair, "before", config.before)
@@ -183,19 +176,9 @@ def _open_as_detected(pair: ServedPair, reading: DetectionConfig, config: ServeC
         _check_local(reading.grid, pair.folder / "run.json")
     alignment = pair.facts.alignment
     if reading.align and alignment.offsets_px:
-        return open_checked_pair(before, after, config=reading).pair
-    return open_pair(
-        before,
-        after,
-        bands=reading.bands,
-        after_bands=reading.after_bands,
-        grid=reading.grid,
-        normalise=reading.normalise,
-        alignment=None if alignment.moved_px is None else Alignment(*alignment.moved_px),
-        alpha=reading.alpha,
-        stretch=reading.stretch,
-        collar=reading.collar,
-    )
+        return open_registered_pair(before, after, reading).pair
+    moved = None if alignment.moved_px is None else Alignment(*alignment.moved_px)
+    return open_pair(before, after, reading, alignment=moved)
 
 
 def _locate(pair: ServedPair, date: str, given: str | None) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from semicdvl.detection.config import PATCH_SETTINGS, list_reading_words
+from semicdvl.detection.config import list_reading_words
 from semicdvl.errors import InputError
 from semicdvl.evaluation.map_vs_truth import DetectedMap
 from semicdvl.raster.grid import Grid, measure_map_unit_m
@@ -31,7 +31,7 @@ from semicdvl.review.export import (
     write_reviewed,
 )
 from semicdvl.review.folder import ServedPair
-from semicdvl.review.images import PairImages, read_detection_config, read_result_grid
+from semicdvl.review.images import PairImages, read_reading_settings, read_result_grid
 from semicdvl.review.settings import ServeConfig
 from semicdvl.review.store import REVIEW_FILE, ReviewStore
 
@@ -125,7 +125,7 @@ class PairSession:
         assert facts is not None
         before = self.config.before or facts.inputs.before.path
         after = self.config.after or facts.inputs.after.path
-        reading = list_reading_words(read_detection_config(facts), PATCH_SETTINGS)
+        reading = list_reading_words(read_reading_settings(facts))
         return list_next_commands(self.pair.folder, before=before, after=after, reading=reading)
 
     def export(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from semicdvl.types.methods import AdversarialMethod, CutMixPartner, Method, Tra
 from semicdvl.types.networks import HEADS, HEADS_WITHOUT_WEIGHTS, Network, Outputs
 from semicdvl.types.pairs import IGNORE, IMAGENET_MEAN, IMAGENET_STD, ClassFiles, ClassLegend, PairFiles, Split
 from semicdvl.types.reliability import MeasuredRange, Reliability, SourceFacts
+from semicdvl.types.settings import ReadingSettings
 from semicdvl.types.tiles import (
     ChangeMap,
     PairTile,
@@ -53,6 +54,7 @@ __all__ = [
     "PairFiles",
     "PairTile",
     "PairTiles",
+    "ReadingSettings",
     "Reliability",
     "ScoreStrip",
     "ScoreStrips",

@@ -12,6 +12,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import check_image_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.types import ReadingSettings
 
 SIDE = 240
 
@@ -52,7 +53,7 @@ FILLS = {
 
 
 def valid_of(path, other, **options):
-    with open_pair(path, other, **options) as pair:
+    with open_pair(path, other, ReadingSettings(**options)) as pair:
         return pair.read(0, 0, SIDE, SIDE).valid_HW
 
 

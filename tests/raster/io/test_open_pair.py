@@ -16,6 +16,7 @@ from semicdvl.raster.grid import find_utm_crs
 from semicdvl.raster.io.open_pair import align_pair, open_pair
 from semicdvl.raster.io.pair_reader import PairWindow
 from semicdvl.raster.warp import Alignment
+from semicdvl.types import ReadingSettings
 
 REAL = SHARED / "data"
 
@@ -197,21 +198,21 @@ def grids(tmp_path: Path) -> tuple[Path, Path]:
 def test_grid_of_the_after_image_leaves_it_untouched(tmp_path):
     before, after = grids(tmp_path)
     for grid in ("after", "finest", after):
-        with open_pair(before, after, grid=grid) as pair:
+        with open_pair(before, after, ReadingSettings(grid=str(grid))) as pair:
             window = pair.read(0, 0, *pair.shape_hw)
             assert pair.grid.transform == at(2.25, 88.75, 0.5) and pair.shape_hw == (70, 84)
             assert same_pixels(window.t2_HWC, city(70, 84, seed=1)) and not pair.after.warped and pair.before.warped
             assert "The before image was resampled" in pair.notes[0] and window.valid_HW.all()
     with open_pair(before, after) as pair:
         assert pair.grid.transform == at(3, 88, 1.0) and pair.shape_hw == (34, 41) and not pair.before.warped
-    with open_pair(after, before, grid="finest") as pair:
+    with open_pair(after, before, ReadingSettings(grid="finest")) as pair:
         assert not pair.before.warped and pair.shape_hw == (70, 84)
 
 
 def test_grid_of_a_file(tmp_path):
     before, after = grids(tmp_path)
     third = tif(tmp_path / "third.tif", city(30, 36), at(4, 86, 0.75))
-    with open_pair(before, after, grid=third) as pair:
+    with open_pair(before, after, ReadingSettings(grid=str(third))) as pair:
         assert pair.grid.transform == at(4, 86, 0.75) and pair.shape_hw == (30, 36)
         assert "Both images were resampled" in pair.notes[0] and pair.read(0, 0, 30, 36).valid_HW.all()
     far = tif(tmp_path / "far.tif", city(30, 36), at(4000, 86, 0.75))
@@ -219,11 +220,11 @@ def test_grid_of_a_file(tmp_path):
         (far, "does not overlap the reference grid"),
         (png(tmp_path / "p.png", city(8, 9)), "has no CRS"),
         (tmp_path / "none.tif", "does not exist"),
-        ([before, after], "a single raster"),
+        (f"{before},{after}", "a single raster"),
     ]
     for grid, words in cases:
         with pytest.raises(InputError, match=words):
-            open_pair(before, after, grid=grid)
+            open_pair(before, after, ReadingSettings(grid=str(grid)))
 
 
 def test_grid_of_utm_has_square_pixels_over_the_same_ground(tmp_path):
@@ -234,11 +235,11 @@ def test_grid_of_utm_has_square_pixels_over_the_same_ground(tmp_path):
         width_m, height_m = pair.grid.pixel_m
         assert (width_m, height_m) == pytest.approx((0.558, 1.114), abs=0.002), "a degree of longitude is half as long"
         native_m = pair.gsd_m
-    with open_pair(before, after, grid="utm") as pair:
+    with open_pair(before, after, ReadingSettings(grid="utm")) as pair:
         assert pair.grid.crs.to_epsg() == 32633 and pair.grid.pixel_m == pytest.approx((native_m, native_m))
         height_m, width_m = (size_px * native_m for size_px in pair.shape_hw)
         assert (height_m, width_m) == pytest.approx((150 * 1.114, 200 * 0.558), rel=0.03)
-    with open_pair(before, after, grid="utm") as pair:
+    with open_pair(before, after, ReadingSettings(grid="utm")) as pair:
         row, col = (size // 2 for size in pair.shape_hw)
         x, y = pair.grid.transform @ (col + 0.5, row + 0.5)
         (lon,), (lat,) = transform(pair.grid.crs, "EPSG:4326", [x], [y])
@@ -249,11 +250,11 @@ def test_grid_of_utm_has_square_pixels_over_the_same_ground(tmp_path):
 
 def test_grid_of_utm_leaves_square_pixels_of_utm_alone(tmp_path):
     before, after = grids(tmp_path)
-    with open_pair(before, after, grid="utm") as pair, open_pair(before, after) as plain:
+    with open_pair(before, after, ReadingSettings(grid="utm")) as pair, open_pair(before, after) as plain:
         assert pair.grid == plain.grid and not pair.before.warped
     plain_images = [png(tmp_path / f"{name}.png", city(20, 30)) for name in "ab"]
     with pytest.raises(InputError, match="no position on the earth"):
-        open_pair(*plain_images, grid="utm")
+        open_pair(*plain_images, ReadingSettings(grid="utm"))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_alignment_on_the_grid_of_the_after_image(tmp_path):
     ground = city(80, 90)
     before = tif(tmp_path / "a.tif", ground[:, 10:70, 20:80], at(10, 95))
     after = tif(tmp_path / "b.tif", ground[:, 13:73, 18:78], at(10, 95))  # the same place, said to lie 3 up, 2 right
-    with open_pair(before, after, grid="after", alignment=Alignment(-3, 2)) as pair:
+    with open_pair(before, after, ReadingSettings(grid="after"), alignment=Alignment(-3, 2)) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
         assert pair.shape_hw == (57, 58) and (pair.row, pair.col) == (3, 0) and (window.t1_HWC == window.t2_HWC).all()
 
@@ -286,7 +287,7 @@ def same_windows(first: PairWindow, second: PairWindow) -> bool:
 
 
 def test_pair_reads_the_same_in_another_thread(tmp_path):
-    with open_pair(*deep_pair(tmp_path), normalise="match") as pair:
+    with open_pair(*deep_pair(tmp_path), ReadingSettings(normalise="match")) as pair:
         expected, windows = pair.read(0, 0, *pair.shape_hw), []
         thread = threading.Thread(target=lambda: windows.append(pair.read(0, 0, *pair.shape_hw)))
         thread.start()
@@ -299,9 +300,9 @@ def test_pair_reads_the_same_in_another_thread(tmp_path):
 @pytest.mark.parametrize("by", [(2.0, -3.0), (0.25, 1.5)])
 def test_aligned_pair_is_that_of_opening_again_and_shares_the_files(tmp_path, grid, by):
     files, alignment = deep_pair(tmp_path), Alignment(*by)
-    with open_pair(*files, grid=grid, normalise="match", alignment=alignment) as again:
+    with open_pair(*files, ReadingSettings(grid=grid, normalise="match"), alignment=alignment) as again:
         expected, notes, extent = again.read(0, 0, *again.shape_hw), again.notes, again.grid
-    with open_pair(*files, grid=grid, normalise="match") as pair:
+    with open_pair(*files, ReadingSettings(grid=grid, normalise="match")) as pair:
         before = pair.read(0, 0, *pair.shape_hw)
         aligned = align_pair(pair, alignment)
         assert aligned.after.file_dataset is pair.after.file_dataset

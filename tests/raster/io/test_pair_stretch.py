@@ -10,6 +10,7 @@ from tests.support.synthetic_rasters import at, city, same_pixels, tif
 
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.types import ReadingSettings
 
 CLOUD = np.s_[:, 10:28, 20:70]  # 3 % of the image
 GROUND = np.s_[50:, :, :]
@@ -61,7 +62,7 @@ def test_change_does_not_shift_the_values_of_dates_in_other_units(tmp_path):
 def test_brighter_date_stays_brighter_with_one_stretch_and_not_with_one_each(tmp_path):
     pair = write_deep_pair(tmp_path, gain=1.2)
     for stretch, brighter in (("auto", True), ("each", False)):
-        with open_pair(*pair, stretch=stretch) as opened:
+        with open_pair(*pair, ReadingSettings(stretch=stretch)) as opened:
             window = opened.read(0, 0, 150, 200)
             means = window.t1_HWC.mean(), window.t2_HWC.mean()
         assert (means[1] > means[0] + 15) == brighter
@@ -69,7 +70,7 @@ def test_brighter_date_stays_brighter_with_one_stretch_and_not_with_one_each(tmp
 
 def test_given_values_are_black_and_white(tmp_path, capsys):
     pair = write_deep_pair(tmp_path)
-    with open_pair(*pair, stretch="1000,2000") as opened:
+    with open_pair(*pair, ReadingSettings(stretch="1000,2000")) as opened:
         window = opened.read(0, 0, 150, 200)
         data = city(150, 200).transpose(1, 2, 0).astype(float) * 10 + 450
         assert (window.t1_HWC == np.rint(np.clip((data - 1000) / 1000, 0, 1) * 255)).all()
@@ -78,7 +79,7 @@ def test_given_values_are_black_and_white(tmp_path, capsys):
     assert record["after"]["stretch"] == "1000-2000 1000-2000 1000-2000"
     for wrong in ("2000,1000", "many"):
         with pytest.raises(ConfigError, match="auto, each, or two data values"):
-            open_pair(*pair, stretch=wrong)
+            open_pair(*pair, ReadingSettings(stretch=wrong))
 
 
 # ------------------------------------------------------------------------------------------------ scale and offset
@@ -114,7 +115,7 @@ def test_other_types_of_one_unit_get_one_stretch(tmp_path):
         window = pair.read(0, 0, 150, 200)
         means = window.t1_HWC.mean(), window.t2_HWC.mean()
         assert means[1] > means[0] + 15, "brighter ground stays brighter"
-    with open_pair(first, second, stretch="0,2.5") as pair:  # in physical values
+    with open_pair(first, second, ReadingSettings(stretch="0,2.5")) as pair:  # in physical values
         t1_HWC = pair.read(0, 0, 150, 200).t1_HWC
         assert np.abs(t1_HWC - ground.transpose(1, 2, 0) * 1.02).max() <= 0.51
 
@@ -188,7 +189,7 @@ def test_one_bit_is_black_and_white(tmp_path):
     before, after = (tif(tmp_path / f"{name}.tif", roofs_HW[None], at(0, 30), nbits=1) for name in "ab")
     grey = tif(tmp_path / "grey.tif", np.full((1, 60, 80), 90, np.uint8), at(0, 30))
     for other, other_value in ((after, 255), (grey, 90)):
-        with open_pair(before, other, bands=(1, 1, 1), collar="none") as pair:
+        with open_pair(before, other, ReadingSettings(bands=(1, 1, 1), collar="none")) as pair:
             window = pair.read(0, 0, 60, 80)
             assert any("from 0-1 0-1 0-1" in note for note in pair.notes)
         np.testing.assert_array_equal(window.t1_HWC, np.repeat(roofs_HW[..., None] * 255, 3, axis=2))

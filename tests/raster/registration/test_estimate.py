@@ -22,6 +22,7 @@ from semicdvl.raster.registration import estimate
 from semicdvl.raster.registration.estimate import MAX_WINDOWS, measure_shift
 from semicdvl.raster.registration.shift import NEIGHBOUR_COUNT, Shift, find_neighbours
 from semicdvl.raster.warp import Alignment
+from semicdvl.types import ReadingSettings
 
 UTM = rasterio.CRS.from_epsg(32615)
 SIZE = 260, 330
@@ -166,7 +167,7 @@ class CountingReader:
 def test_reads_do_not_grow_with_the_raster():
     grid = Grid(UTM, Affine(0.5, 0, 0, 0, -0.5, 0), 50_000, 48_000)
     before, after = CountingReader(grid), CountingReader(grid)
-    shift = measure_shift(RasterPair(before, after, grid, (), grid))
+    shift = measure_shift(RasterPair(before, after, grid, (), grid, ReadingSettings()))
     assert shift.is_known and shift.length_px < 0.01 and len(shift.local) <= MAX_WINDOWS
     assert sum(before.read_px) < 10e6 and max(before.read_px) <= 512 * 512
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from semicdvl.errors import ConfigError
 from semicdvl.types import ClassLegend
 from semicdvl.types.bands import check_band_numbers
-from semicdvl.types.settings import check_finite
+from semicdvl.types.settings import ReadingSettings, check_finite
 
 PrepareInputs = dict[str, Path | None]
 """The files of a preparation: `before`, `after`, `labels` and `labelled_area`."""
@@ -23,13 +23,17 @@ SETTINGS_SINCE_0_2 = {
     "class_names": None,
     "after_bands": None,
     "grid": "before",
+    "normalise": "none",
+    "align": False,
 }
 """Settings that version 0.1 did not have, with their defaults."""
 
 
 @dataclass(frozen=True)
-class PrepareSettings:
-    """How rasters are cut into patches.
+class PrepareSettings(ReadingSettings):
+    """How rasters are read, see `ReadingSettings`, and cut into patches.
+
+    The values of more than three bands are kept as they are stored, in GeoTIFF patches.
 
     Attributes:
         size_px: side of a patch.
@@ -45,13 +49,6 @@ class PrepareSettings:
             to set `data.label_values`.
         layer: layer of the file of labels, needed where it has several.
         area_layer: layer of the file of the labelled area, needed where it has several.
-        bands: 1-based numbers of the bands, red, green and blue first; None: as tagged in the file, or the first three.
-            Of more than three the values are kept as they are stored, in GeoTIFF patches.
-        after_bands: the same for the after image, where its bands are in another order.
-        grid: whose pixels the patches have: "before", "after", "finest", "utm" or a raster file.
-        alpha: which band says where there is data: "auto", "none", or the number of a band.
-        stretch: how data that are not 8-bit become grey values: "auto", "each", or "LOW,HIGH" in data values.
-        collar: which borders without a no-data tag count as no data: "auto", "black", "white" or "none".
         class_columns: columns of the file of labels that hold the class before and after, such as ("from", "to"); None:
             the labels say what changed alone.
         class_names: the classes, in the order of their index; None: all values of both columns, sorted.
@@ -74,15 +71,9 @@ class PrepareSettings:
     min_known_frac: float = 1.0
     layer: str | None = None
     area_layer: str | None = None
-    bands: tuple[int, ...] | None = None
-    alpha: str = "auto"
-    stretch: str = "auto"
-    collar: str = "auto"
     class_columns: tuple[str, str] | None = None
     class_names: tuple[str, ...] | None = None
     allow_outside: bool = False
-    after_bands: tuple[int, ...] | None = None
-    grid: str = "before"
 
     def __post_init__(self) -> None:
         """Refuse settings by which nothing can be cut.

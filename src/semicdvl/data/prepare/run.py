@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.reading.json_files import read_model
 from semicdvl.reading.regular_files import resolve_links
 
@@ -75,7 +76,8 @@ def prepare_patches(
 
     Args:
         before: image of date 1.
-        after: image of date 2; on another grid it is resampled, see `raster.io.open_pair.open_pair`.
+        after: image of date 2; on another grid it is resampled, and moved if `settings.align` says so, see
+            `raster.registration.co_registration`.
         out: folder to write.
         labels: polygons of what changed, in any CRS.
         labelled_area: polygons of the ground on which all change is in `labels`; None: all of it.
@@ -90,20 +92,10 @@ def prepare_patches(
     settings, out = settings or PrepareSettings(), Path(out)
     console = console or Console(stderr=True)
     inputs: PrepareInputs = {"before": before, "after": after, "labels": labels, "labelled_area": labelled_area}
-    with (
-        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-        open_pair(
-            Path(before),
-            Path(after),
-            bands=settings.bands,
-            after_bands=settings.after_bands,
-            grid=settings.grid,
-            alpha=settings.alpha,
-            stretch=settings.stretch,
-            collar=settings.collar,
-            allow_outside=settings.allow_outside,
-        ) as pair,
-    ):
+    with ExitStack() as opened:
+        opened.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        registered = open_registered_pair(before, after, settings, allow_outside=settings.allow_outside)
+        pair = opened.enter_context(registered.pair)
         source = pair.read_exactly() if settings.keeps_values else pair
         layers = read_label_layers(labels, labelled_area, grid=pair.grid, settings=settings)
         per_block = choose_block_patches(pair.grid, layers, settings)
@@ -117,7 +109,7 @@ def prepare_patches(
             if _make_key(inputs, settings) != key:
                 problem = "the images or the polygons were changed while they were read"
                 raise InputError(before, problem, "Run the same command again once they are complete")
-            notes = _collect_notes(source, layers, cells, settings)
+            notes = _collect_notes(source, layers, cells, settings, unmoved=registered.note)
             prepared = _split_patches(
                 out, pair, patches, per_block=per_block, layers=layers, settings=settings, notes=notes
             )
@@ -269,11 +261,18 @@ def _split_patches(
 
 
 def _collect_notes(
-    pair: RasterPair, layers: LabelLayers, cells: tuple[PatchCell, ...], settings: PrepareSettings
+    pair: RasterPair,
+    layers: LabelLayers,
+    cells: tuple[PatchCell, ...],
+    settings: PrepareSettings,
+    *,
+    unmoved: str | None,
 ) -> tuple[str, ...]:
-    """Say in sentences what a user of the data should know."""
+    """Say in sentences what a user of the data should know; `unmoved` is why the images were not co-registered."""
     unused_frac = 1 - len(cells) * settings.size_px**2 / math.prod(pair.shape_hw)
     notes = [*pair.notes, *layers.describe_repairs()]
+    if unmoved is not None:
+        notes.append(f"{unmoved}.")
     if layers.area is None:
         notes.append("Without --labelled-area all ground outside the polygons counts as unchanged.")
     if unused_frac >= MIN_UNUSED_FRAC:

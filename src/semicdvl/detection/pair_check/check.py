@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,16 @@ from semicdvl.detection.pair_check.results import (
     PairCheck,
     build_check_record,
 )
-from semicdvl.errors import InputError
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.open_dataset import read_grid
-from semicdvl.raster.io.open_pair import align_pair, open_pair
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.pair_notes import describe_crs, describe_unrelated_datums
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.registration.co_registration import NO_IMPROVEMENT, co_register, require_correctable
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
-from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, Shift
+from semicdvl.raster.registration.shift import Shift
 from semicdvl.types import Detector, Reliability, SourceFacts
 from semicdvl.types.reliability import describe_pixel_sides
 
@@ -41,7 +42,7 @@ UNRELIABLE_FINDINGS = ("datum", "resolution")
 ALIGNMENT_FAILED = Finding(
     "align",
     WARNINGS,
-    "Moving the after image did not reduce the misregistration, so it was left where it is",
+    NO_IMPROVEMENT,
     "Look at the arrows of `semicdvl check`; the images may need a rubber-sheet correction with control points",
 )
 
@@ -62,7 +63,8 @@ def check_image_pair(
         InputError: an image cannot be opened or read, or the two do not overlap.
         OutputError: the folder cannot be written.
     """
-    with open_pair_as_configured(before, after, config=config or DetectionConfig()) as pair:
+    config = config or DetectionConfig()
+    with open_pair(before, after, config, allow_outside=config.allow_outside) as pair:
         check = measure_pair(pair)
         if out is not None:
             folder = Path(out).absolute()
@@ -167,7 +169,7 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
     Args:
         before: date 1.
         after: date 2.
-        config: how the pair is read: `bands`, `after_bands`, `alpha`, `collar`, `grid`, `normalise` and `align`.
+        config: how the pair is read.
 
     Returns:
         The opened pair, which must be closed, and what was measured.
@@ -175,45 +177,22 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
     Raises:
         InputError: an image cannot be used, or the images are misregistered by more than `MAX_CORRECTABLE_SHIFT_PX`.
     """
-    pair = open_pair_as_configured(before, after, config=config)
-    try:
+    with ExitStack() as opened:
+        pair = open_pair(before, after, config, allow_outside=config.allow_outside)
+        opened.callback(pair.close)
         check = measure_pair(pair)
-        if check.shift.is_known and check.shift.length_px > MAX_CORRECTABLE_SHIFT_PX and check.shift.agree_frac >= 0.5:
-            finding = next(finding for finding in check.findings if finding.kind == "shift")
-            raise InputError(pair.after.path, finding.text.rstrip("."), finding.remedy.rstrip("."))
-        alignment = check.shift.to_alignment(pair) if config.align else None
-        if alignment is None:
-            return CheckedPair(pair, check)
-        aligned = align_pair(pair, alignment)
-        remaining = measure_shift(aligned)
-    except BaseException:
-        pair.close()
-        raise
-    if _is_improved(remaining, check.shift):
-        pair.close_views()
-        return CheckedPair(aligned, check, remaining)
-    aligned.close_views()
-    return CheckedPair(pair, check.with_findings((*check.findings, ALIGNMENT_FAILED)))
+        require_correctable(pair, check.shift)
+        checked = _co_register(pair, check) if config.align else CheckedPair(pair, check)
+        opened.pop_all()
+    return checked
 
 
-def open_pair_as_configured(before: ImageInput, after: ImageInput, *, config: DetectionConfig) -> RasterPair:
-    """Open a pair with the bands, grid and normalisation of a detection; it is neither measured nor co-registered.
-
-    Raises:
-        InputError: an image cannot be used.
-    """
-    return open_pair(
-        before,
-        after,
-        bands=config.bands,
-        after_bands=config.after_bands,
-        grid=config.grid,
-        normalise=config.normalise,
-        alpha=config.alpha,
-        stretch=config.stretch,
-        collar=config.collar,
-        allow_outside=config.allow_outside,
-    )
+def _co_register(pair: RasterPair, check: PairCheck) -> CheckedPair:
+    """Co-register a measured pair; where that did not help, a finding says so."""
+    registered = co_register(pair, check.shift)
+    if registered.note == NO_IMPROVEMENT:
+        check = check.with_findings((*check.findings, ALIGNMENT_FAILED))
+    return CheckedPair(registered.pair, check, registered.remaining)
 
 
 def judge_reliability(checked: CheckedPair, detector: Detector, config: DetectionConfig) -> Reliability:
@@ -236,13 +215,6 @@ def judge_reliability(checked: CheckedPair, detector: Detector, config: Detectio
     if doubts:
         judged = Reliability(False, (*doubts, *judged.reasons))
     return judged.force() if config.force else judged
-
-
-def _is_improved(remaining: Shift, shift: Shift) -> bool:
-    """Tell whether co-registration helped: what is left is known and shorter, or varies less."""
-    if not remaining.is_known:
-        return False
-    return remaining.length_px < shift.length_px if not shift.varies else remaining.spread_px <= shift.spread_px
 
 
 # ------------------------------------------------------------------------------------------------ facts of a file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from semicdvl.detection.pair_check.results import FINE, UNUSABLE, WARNINGS, Finding, PairCheck
+from semicdvl.raster.registration.co_registration import EXCESS_REMEDY, describe_excess
 from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX
 from semicdvl.types.reliability import describe_pixel_sides, has_square_pixels
 
@@ -147,7 +148,7 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
             remedy = "Check in the checkerboard of the report that streets and roofs continue from field to field"
             yield Finding("shift", WARNINGS, text, remedy)
         return
-    length = f"{shift.length_px:.1f} px" + ("" if shift.length_m is None else f" ({shift.length_m:.1f} m)")
+    length, agree = shift.format_length(), shift.format_agreement()
     if not shift.is_certain:
         text = (
             f"Whether the dates are shifted against each other cannot be told: {shift.agree_frac:.0%} of the windows "
@@ -157,11 +158,8 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
         yield Finding("shift", FINE, text, remedy)
         return
     text = f"The images are misregistered by about {length}"
-    agree = f"; {shift.agree_frac:.0%} of the windows agree" if shift.agree_frac < 0.5 else ""
     if shift.length_px > MAX_CORRECTABLE_SHIFT_PX:
-        text += f"{agree}. That is more than the {MAX_CORRECTABLE_SHIFT_PX:g} px that can be corrected here"
-        remedy = "Georeference one of the images again, or check that its CRS is right"
-        yield Finding("shift", UNUSABLE, text, remedy)
+        yield Finding("shift", UNUSABLE, describe_excess(shift), EXCESS_REMEDY)
     elif shift.varies:
         text += f", and the shift varies over the area (spread {shift.spread_px:.1f} px){agree}"
         yield Finding("shift", WARNINGS, text, "Run `semicdvl detect` with --align to co-register them locally")

@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.detection.config import PATCH_SETTINGS, DetectionConfig, list_reading_words
-from semicdvl.detection.pair_check.check import open_checked_pair, open_pair_as_configured
+from semicdvl.detection.config import list_reading_words
 from semicdvl.detection.run_record import StoredRecord, read_run_record
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.active_learning import report
@@ -35,6 +34,7 @@ from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import find_pixel_offset
 from semicdvl.raster.io.inputs import resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
+from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.raster.vector.files import write_vector
 from semicdvl.reports.numbers import format_count
 
@@ -225,13 +225,7 @@ def _open_images(result: DetectedMap, record: StoredRecord, config: SuggestConfi
     """Open the images of a result, read as they were for the detection."""
     before = _locate_image(result, record, "before", config.before)
     after = _locate_image(result, record, "after", config.after)
-    ran = DetectionConfig(**record.settings.model_dump())
-    opened = (
-        open_checked_pair(before, after, config=ran).pair
-        if ran.align
-        else open_pair_as_configured(before, after, config=ran)
-    )
-    pair = opened.select_rgb()
+    pair = open_registered_pair(before, after, record.settings).pair.select_rgb()
     if find_pixel_offset(result.grid, pair.grid) != (0, 0) or pair.shape_hw != (result.grid.height, result.grid.width):
         pair.close()
         remedy = "Give the images that the result was made of (--before, --after), or run `semicdvl detect` again"
@@ -268,8 +262,7 @@ def _format_next_command(record: StoredRecord, config: SuggestConfig, result: De
         "labelled-area": result.out / SUGGESTION_FILES[0],
     }
     files = " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in named.items())
-    ran = DetectionConfig(**record.settings.model_dump())
-    reading = " ".join([files, *map(shlex.quote, list_reading_words(ran, PATCH_SETTINGS))])
+    reading = " ".join([files, *map(shlex.quote, list_reading_words(record.settings))])
     return f"semicdvl prepare {reading} --size-px {config.patch_px} --buffer-px 0 -o DATA"
 
 

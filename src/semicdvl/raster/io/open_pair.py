@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -24,24 +22,20 @@ from semicdvl.raster.io.views.upright_view import open_upright_view
 from semicdvl.raster.radiometric_normalisation import RadiometricMatch, fit_radiometric_match
 from semicdvl.raster.stored_values import OverviewSample, Stretch
 from semicdvl.raster.warp import Alignment
+from semicdvl.types import ReadingSettings
 
 GRID_CHOICES = ("before", "after", "finest", "utm")
 """Whose grid the result has; the path of a raster file is possible, too."""
 NORMALISATIONS = ("none", "match")
+AS_BY_DEFAULT = ReadingSettings()
 
 
-def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
+def open_pair(
     before: ImageInput,
     after: ImageInput,
+    reading: ReadingSettings = AS_BY_DEFAULT,
     *,
-    bands: Sequence[int] | None = None,
-    after_bands: Sequence[int] | None = None,
-    grid: str | Path = "before",
-    normalise: str = "none",
     alignment: Alignment | None = None,
-    alpha: str = "auto",
-    stretch: str = "auto",
-    collar: str = "auto",
     allow_outside: bool = False,
 ) -> RasterPair:
     """Open two images of one place on one grid.
@@ -56,21 +50,9 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
         before: a GeoTIFF or anything else that GDAL reads, an address, a folder, or several files that make a mosaic
             (`raster.io.inputs.resolve_input`); plain PNG and JPEG have no CRS.
         after: the same for the second date.
-        bands: 1-based numbers of the bands to read, three or more, red, green and blue first; None: as tagged, or the
-            first three.
-        after_bands: the same for the after image, where its bands have another order.
-        grid: the reference grid: "before", "after", "finest" (of the image with the smaller pixels), "utm" (square
-            pixels over the before image, in its zone of UTM), or a raster file.
-        normalise: "match" matches the radiometry of the after image to the before image
-            (`raster.radiometric_normalisation`); "none" does not.
-        alignment: how the after image is displaced against the before image (`raster.registration.estimate` measures
-            it); it is read co-registered.
-        alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),
-            "none", or the number of a band.
-        stretch: how data that are not 8-bit become grey values: "auto" (one robust stretch for both dates where their
-            values are comparable), "each" (one per date), or "LOW,HIGH" in data values.
-        collar: which borders without a no-data tag count as no data: "auto" (of one colour, with a straight edge, and
-            solid black ones), "black", "white" or "none".
+        reading: bands, grid, grey values and radiometry. `align` has no effect here:
+            `raster.registration.co_registration` measures the shift of an open pair first.
+        alignment: how the after image is displaced against the before image; it is read co-registered.
         allow_outside: whether a VRT may have sources outside of its folder (`raster.file_access`).
 
     Raises:
@@ -79,21 +61,18 @@ def open_pair(  # noqa: PLR0913  (all that determines how a pair is read)
             size).
         ConfigError: an unknown normalisation, or different numbers of bands.
     """
-    _check_options(bands, after_bands, normalise)
-    check_alpha_choice(alpha)
-    check_collar_choice(collar)
-    parse_stretch(stretch)
+    _check_settings(reading)
+    after_bands = reading.bands if reading.after_bands is None else reading.after_bands
     with ExitStack() as opened:
-        named = resolve_input(before, allow_outside=allow_outside)
-        first = open_image_reader(named, bands=bands, alpha=alpha, collar=collar)
-        opened.callback(first.close)
-        named = resolve_input(after, allow_outside=allow_outside)
-        second = open_image_reader(
-            named, bands=bands if after_bands is None else after_bands, alpha=alpha, collar=collar
+        named = (resolve_input(image, allow_outside=allow_outside) for image in (before, after))
+        first, second = (
+            opened.enter_context(
+                closing(open_image_reader(image, bands=bands, alpha=reading.alpha, collar=reading.collar))
+            )
+            for image, bands in zip(named, (reading.bands, after_bands), strict=True)
         )
-        opened.callback(second.close)
-        reference_grid = _choose_reference_grid(first, second, grid, allow_outside=allow_outside)
-        pair = _make_pair(first, second, reference_grid, normalise=normalise, alignment=alignment, stretch=stretch)
+        reference_grid = _choose_reference_grid(first, second, reading.grid, allow_outside=allow_outside)
+        pair = _make_pair(first, second, reference_grid, reading=reading, alignment=alignment)
         opened.pop_all()  # from here on the pair closes the files
     return pair
 
@@ -107,23 +86,30 @@ def align_pair(pair: RasterPair, alignment: Alignment) -> RasterPair:
         InputError: the images do not overlap any more.
     """
     before, after = pair.before.on_file_grid(), pair.after.on_file_grid()
-    return _make_pair(
-        before, after, pair.reference_grid, normalise=pair.normalise, alignment=alignment, stretch=pair.stretch
-    )
+    return _make_pair(before, after, pair.reference_grid, reading=pair.reading, alignment=alignment)
 
 
-def _check_options(bands: Sequence[int] | None, after_bands: Sequence[int] | None, normalise: str) -> None:
-    if normalise not in NORMALISATIONS:
-        raise ConfigError(f"The normalisation {normalise!r} is unknown. Choose one of {', '.join(NORMALISATIONS)}.")
-    count = 3 if bands is None else len(bands)
-    if after_bands is not None and len(after_bands) != count:
+def _check_settings(reading: ReadingSettings) -> None:
+    """Refuse settings that no image can be read with.
+
+    Raises:
+        ConfigError: an unknown choice, or different numbers of bands.
+    """
+    if reading.normalise not in NORMALISATIONS:
+        known = ", ".join(NORMALISATIONS)
+        raise ConfigError(f"The normalisation {reading.normalise!r} is unknown. Choose one of {known}.")
+    count = 3 if reading.bands is None else len(reading.bands)
+    if reading.after_bands is not None and len(reading.after_bands) != count:
         raise ConfigError(
-            f"{count} bands of the before image cannot be compared with {len(after_bands)} bands of the after image. "
-            "Give the same number of bands for both."
+            f"{count} bands of the before image cannot be compared with {len(reading.after_bands)} bands of the after "
+            "image. Give the same number of bands for both."
         )
+    check_alpha_choice(reading.alpha)
+    check_collar_choice(reading.collar)
+    parse_stretch(reading.stretch)
 
 
-def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str | Path, *, allow_outside: bool) -> Grid:
+def _choose_reference_grid(before: ImageReader, after: ImageReader, grid: str, *, allow_outside: bool) -> Grid:
     """Return the whole grid whose pixels the result has."""
     if grid == "after":
         return after.grid
@@ -161,9 +147,8 @@ def _make_pair(
     after: ImageReader,
     reference_grid: Grid,
     *,
-    normalise: str,
+    reading: ReadingSettings,
     alignment: Alignment | None,
-    stretch: str = "auto",
 ) -> RasterPair:
     """Put two open images, each on its own grid, onto the part of the reference grid that both cover."""
     _check_plain_images(before, after)
@@ -174,14 +159,16 @@ def _make_pair(
     row, col = find_pixel_offset(reference_grid, common) or (0, 0)
     if alignment is not None and alignment.field is not None:
         after = replace(after, displacement=alignment.field.relative_to(row, col))
-    before, after = _stretch_both(before.prepare(), after.prepare(), stretch)
+    before, after = _stretch_both(before.prepare(), after.prepare(), reading.stretch)
     match: RadiometricMatch | None = None
-    if normalise == "match":
+    if reading.normalise == "match":
         match = fit_radiometric_match(_read_grey_sample(before), _read_grey_sample(after))
-    notes = describe_processing(before, after, alignment=alignment, match=match, normalised=normalise == "match")
+    notes = describe_processing(
+        before, after, alignment=alignment, match=match, normalised=reading.normalise == "match"
+    )
     if match is not None:
         after = replace(after, stretch=match.compose(after.stretch, len(after.bands)))
-    return RasterPair(before, after, common, notes, reference_grid, normalise, alignment, row, col, match, stretch)
+    return RasterPair(before, after, common, notes, reference_grid, reading, alignment, row, col, match)
 
 
 def _find_common_grids(

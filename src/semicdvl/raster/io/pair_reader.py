@@ -15,6 +15,7 @@ from semicdvl.raster.io.pair_notes import describe_processing
 from semicdvl.raster.radiometric_normalisation import RadiometricMatch
 from semicdvl.raster.stored_values import BandScaling, Stretch
 from semicdvl.raster.warp import Alignment
+from semicdvl.types import ReadingSettings
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,10 @@ class RasterPair:
         grid: the part of the reference grid that both images cover.
         notes: what was done to the images, in sentences for whoever reads a result.
         reference_grid: the whole grid whose pixels `grid` has.
-        normalise: whether the radiometry was to be matched, one of `open_pair.NORMALISATIONS`.
+        reading: the settings by which the pair was opened.
         alignment: how the after image was co-registered; None: it is read as it is.
         row, col: position of the top left corner of `grid` on `reference_grid`.
         radiometric_match: how the after image was matched to the before image; None: it was not.
-        stretch: how the stretch of both dates was to be chosen.
     """
 
     before: ImageReader
@@ -59,12 +59,11 @@ class RasterPair:
     grid: Grid
     notes: tuple[str, ...]
     reference_grid: Grid
-    normalise: str = "none"
+    reading: ReadingSettings
     alignment: Alignment | None = None
     row: int = 0
     col: int = 0
     radiometric_match: RadiometricMatch | None = None
-    stretch: str = "auto"
 
     @property
     def shape_hw(self) -> tuple[int, int]:
@@ -106,7 +105,7 @@ class RasterPair:
         """
         matched = self.after.get_scaling() if self.radiometric_match is None else _match_values(self.before, self.after)
         before, after = replace(self.before, exact=self.before.get_scaling()), replace(self.after, exact=matched)
-        normalised = self.normalise == "match"
+        normalised = self.reading.normalise == "match"
         notes = describe_processing(
             before, after, alignment=self.alignment, match=self.radiometric_match, normalised=normalised
         )

@@ -112,6 +112,14 @@ class Shift:
         """Length in metres; None without a CRS."""
         return None if self.row_m is None or self.col_m is None else math.hypot(self.row_m, self.col_m)
 
+    def format_length(self) -> str:
+        """Return the length in words, such as "3.2 px (1.6 m)"."""
+        return f"{self.length_px:.1f} px" + ("" if self.length_m is None else f" ({self.length_m:.1f} m)")
+
+    def format_agreement(self) -> str:
+        """Return an addition to a sentence where few windows agree, and nothing elsewhere."""
+        return f"; {self.agree_frac:.0%} of the windows agree" if self.agree_frac < MIN_AGREE_FRAC else ""
+
     @property
     def spread_m(self) -> float | None:
         """The spread in metres, scaled as in the direction of the shift; None without a CRS or for a shift of 0."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.errors import ConfigError
 from semicdvl.reading.limits import MAX_SEED
-from semicdvl.types.settings import check_finite
+from semicdvl.types.settings import ReadingSettings, check_finite
 
 MAX_COUNT = 10**9
 """Of patches, steps and pairs of a batch."""
 MIN_PATCH_PX = 32
 """Smallest side of a patch; networks halve it five times."""
-READING_OPTIONS = ("bands", "after_bands", "grid", "normalise", "align")
+READING_SINCE_0_2 = {"alpha": "auto", "stretch": "auto", "collar": "auto"}
+"""Settings of reading that version 0.1 did not have, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class AdaptConfig:
         pretrained: what another backbone starts from: "imagenet", "none" or a file of weights.
         min_valid_frac: patches with less data (in both dates) are left out.
         device: where the network trains; "auto" takes a GPU where there is one.
-        detection: how the pair is read (bands, grid, normalisation, alignment, pixel size), as `detect` reads it.
+        detection: how the pair is read (bands, grid, normalisation, alignment, pixel size), as `detect` reads it; it
+            is also how its map is made.
 
     Examples:
         >>> import semicdvl as cd
@@ -84,8 +86,7 @@ class AdaptConfig:
                     f"a VLM sees red, green and blue; {len(bands)} bands were given ({given}). Name three."
                 )
 
-    def get_reading_options(self) -> dict[str, Any]:
-        """Return how the pair is read for training: the arguments of `open_checked_pair`."""
-        options = {name: getattr(self.detection, name) for name in READING_OPTIONS}
-        later = {name: getattr(self.detection, name) for name in ("alpha", "stretch", "collar")}
-        return options | {name: value for name, value in later.items() if value != "auto"}
+    def list_reading_parts(self) -> dict[str, Any]:
+        """Return how the pair is read, as the record of a run stores it, without the defaults of newer settings."""
+        parts = {field.name: getattr(self.detection, field.name) for field in fields(ReadingSettings)}
+        return dict(item for item in parts.items() if item not in READING_SINCE_0_2.items())

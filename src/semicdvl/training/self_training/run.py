@@ -237,8 +237,7 @@ def detect_with_adapted(
     """
     network = build_network_detector(adapted.run, device=adapted.config.device)
     detector = network if base is None else combine_detectors(base, network, combination=combination)
-    detection = DetectionConfig(**adapted.config.get_reading_options(), gsd_m=adapted.config.detection.gsd_m)
-    return write_detection(before, after, out, detector=detector, config=detection)
+    return write_detection(before, after, out, detector=detector, config=adapted.config.detection)
 
 
 def check_adapt_output(out: Path | None, run: Path) -> None:
@@ -285,7 +284,7 @@ def build_detect_command(
 # ------------------------------------------------------------------------------------------------ parts
 def _describe_source(pair: RasterPair, config: AdaptConfig, *, side_px: int) -> dict[str, Any]:
     """Return what the patches are cut from, and how: the same description, the same patches."""
-    reading = config.get_reading_options()
+    reading = config.list_reading_parts()
     return {"inputs": fingerprint_pair(pair), "reading": reading, "cut": [side_px, config.patches]}
 
 

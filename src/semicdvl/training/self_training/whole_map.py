@@ -6,6 +6,7 @@ patch has none around it. So at this level the pair is mapped once, as `semicdvl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from rich.console import Console
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.raster.io.inputs import ImageInput
@@ -55,7 +55,7 @@ def map_whole_pair(
     path = folder / CHANGE_FILE
     if not path.is_file():
         detector = build_default_detector(vlm, prompts=prompts, settings=ceg)
-        detection = DetectionConfig(**config.get_reading_options(), gsd_m=config.detection.gsd_m, min_area_m2=0.0)
+        detection = replace(config.detection, min_area_m2=0.0)
         write_detection(before, after, folder, detector=detector, config=detection, progress=console)
     return path
 

@@ -13,6 +13,7 @@ from tests.support.synthetic_rasters import at, city, tif
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.views.alpha_band import choose_alpha_band
+from semicdvl.types import ReadingSettings
 
 CORNER = at(0, 90)
 WATER = np.s_[20:40, 30:70]
@@ -40,7 +41,7 @@ def test_band_of_many_values_is_a_band(tmp_path, shift_m):
         window = pair.read(0, 0, *pair.shape_hw)
         assert window.valid_HW[22:38, 32:68].all() and window.valid_HW[2:-2, 2:-2].all()
         assert sum("Band 4 is tagged as alpha" in note for note in pair.notes) == 2
-    with open_pair(first, second, bands=(4, 1, 2)) as pair:
+    with open_pair(first, second, ReadingSettings(bands=(4, 1, 2))) as pair:
         assert (pair.read(20, 30, 20, 40).t1_HWC[2:-2, 2:-2, 0] == 0).all()
 
 
@@ -52,7 +53,7 @@ def test_transparency_stays_transparency(tmp_path):
     with open_pair(*pair) as opened:
         valid_HW = opened.read(0, 0, 60, 90).valid_HW
         assert (valid_HW == (seen > 0)).all() and not any("alpha" in note for note in opened.notes)
-    with open_pair(*pair, alpha="none") as opened:
+    with open_pair(*pair, ReadingSettings(alpha="none")) as opened:
         assert opened.read(0, 0, 60, 90).valid_HW.all()
 
 
@@ -69,7 +70,7 @@ def test_untagged_band_that_hides_one_colour_is_transparency(tmp_path):
     with open_pair(write_untagged(tmp_path / "a.tif", seen, (255, 255, 255)), other) as pair:
         assert (pair.read(0, 0, 60, 90).valid_HW == (seen > 0)).all()
         assert any("Band 4 is not tagged and hides" in note for note in pair.notes)
-    with open_pair(tmp_path / "a.tif", other, alpha="none") as pair:
+    with open_pair(tmp_path / "a.tif", other, ReadingSettings(alpha="none")) as pair:
         assert pair.read(0, 0, 60, 90).valid_HW.all()
     ground = tif(tmp_path / "c.tif", np.concatenate([city(60, 90), seen[None]]), CORNER, photometric="RGB", ALPHA="NO")
     with open_pair(ground, other) as pair:  # what it "hides" is ground of many colours: a mask of something else
@@ -79,12 +80,12 @@ def test_untagged_band_that_hides_one_colour_is_transparency(tmp_path):
 def test_named_band_is_transparency(tmp_path):
     fourth = near_infrared()
     pair = [write_four_bands(tmp_path / f"{name}.tif", fourth=fourth) for name in "ab"]
-    with open_pair(*pair, alpha="4") as opened:
+    with open_pair(*pair, ReadingSettings(alpha="4")) as opened:
         assert (opened.read(0, 0, 60, 90).valid_HW == (fourth > 0)).all()
     with pytest.raises(InputError, match="no band 5, only 4"):
-        open_pair(*pair, alpha="5")
+        open_pair(*pair, ReadingSettings(alpha="5"))
     with pytest.raises(ConfigError, match="auto, none or the number"):
-        open_pair(*pair, alpha="yes")
+        open_pair(*pair, ReadingSettings(alpha="yes"))
 
 
 def test_mosaic_of_tiles_with_a_band_of_many_values(tmp_path):

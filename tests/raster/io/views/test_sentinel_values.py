@@ -6,6 +6,7 @@ from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.views.sentinel_values import find_sentinels
+from semicdvl.types import ReadingSettings
 
 HOLE = np.s_[20:40, 30:70]
 FLOAT_MIN, FLOAT_MAX = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
@@ -63,7 +64,7 @@ def test_resampling_does_not_mix_the_value_with_the_ground(tmp_path, shift_m):
     holed = ground.copy()
     holed[:, *HOLE] = -9999
     first = tif(tmp_path / "a.tif", ground, at(shift_m, 90))
-    with open_pair(first, tif(tmp_path / "b.tif", holed, at(0, 90)), stretch="0,1") as pair:
+    with open_pair(first, tif(tmp_path / "b.tif", holed, at(0, 90)), ReadingSettings(stretch="0,1")) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
     values = window.t2_HWC[window.valid_HW]
     assert values.min() >= 50 and values.max() <= 62, "the ground is 0.205 to 0.23 of 1"
