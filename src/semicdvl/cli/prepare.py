@@ -10,8 +10,7 @@ import typer
 
 import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, INPUT, LABELS, OUTPUT, app, out
-from semicdvl.cli.options import GridOptions, expand_option_groups, list_values, split_words
-from semicdvl.cli.options.groups import parse_numbers
+from semicdvl.cli.options import RegistrationOptions, expand_option_groups, list_values, split_words
 
 prepare_app = typer.Typer(
     rich_markup_mode="markdown",
@@ -59,6 +58,20 @@ class SplitOptions:
         ),
     ] = 1.0
     seed: Annotated[int, typer.Option(help="Another seed draws other blocks", rich_help_panel=ADVANCED)] = 0
+
+
+@dataclass(frozen=True)
+class KeptBandOptions(RegistrationOptions):
+    """How a pair is read for patches, which may have more than three bands."""
+
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the bands to keep, red, green and blue first, like 3,2,1,4; more than three keep their "
+            "values, in GeoTIFF patches. By default red, green and blue as tagged, or 1,2,3",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
 
 
 @prepare_app.callback(invoke_without_command=True)
@@ -111,15 +124,7 @@ def prepare_command(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers of the bands to keep, red, green and blue first, like 3,2,1,4; more than three keep their "
-            "values, in GeoTIFF patches. By default red, green and blue as tagged, or 1,2,3",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
-    reading: GridOptions,
+    reading: KeptBandOptions,
     split: SplitOptions,
 ) -> None:
     """Cut two rasters into training patches."""
@@ -130,8 +135,7 @@ def prepare_command(
     files = require_paths(before=before, after=after, labels=labels, output=output)
     config = cd.PrepareSettings(
         **list_values(split),
-        **list_values(reading) | {"after_bands": parse_numbers(reading.after_bands, "--after-bands")},
-        bands=parse_numbers(bands, "--bands"),
+        **reading.config_fields,
         layer=layer,
         area_layer=area_layer,
         class_columns=_split_columns(class_columns),

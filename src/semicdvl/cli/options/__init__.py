@@ -14,10 +14,10 @@ from semicdvl.cli.options.groups import expand_option_groups, list_values, split
 from semicdvl.cli.options.images import (
     BandOptions,
     DatasetOptions,
-    GridOptions,
     OptionalPairArguments,
     PairArguments,
     ReadingOptions,
+    RegistrationOptions,
 )
 from semicdvl.cli.options.running import Executor, TrustOptions
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
@@ -30,12 +30,12 @@ __all__ = [
     "DetectorOptions",
     "Executor",
     "FeatureOptions",
-    "GridOptions",
     "Level",
     "OptionalPairArguments",
     "PairArguments",
     "PromptOptions",
     "ReadingOptions",
+    "RegistrationOptions",
     "TrustOptions",
     "VLMOptions",
     "expand_option_groups",

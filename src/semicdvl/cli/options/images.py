@@ -97,8 +97,8 @@ class PixelOptions:
 
 
 @dataclass(frozen=True)
-class GridOptions(PixelOptions):
-    """Which bands of the after image are read, and on which grid."""
+class BandOptions(PixelOptions):
+    """Which bands are read, and on which grid."""
 
     after_bands: Annotated[
         str | None,
@@ -115,12 +115,6 @@ class GridOptions(PixelOptions):
             rich_help_panel=INPUT,
         ),
     ] = "before"
-
-
-@dataclass(frozen=True)
-class BandOptions(GridOptions):
-    """Which bands are read, and on which grid."""
-
     bands: Annotated[
         str | None,
         typer.Option(
@@ -131,24 +125,15 @@ class BandOptions(GridOptions):
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        """The options as fields of `DetectionConfig`, and as arguments of `check_pair`."""
+        """The options as fields of the settings of a command, or as arguments of `check_pair`."""
         numbers = {"bands": parse_numbers(self.bands, "--bands")}
         return list_values(self) | numbers | {"after_bands": parse_numbers(self.after_bands, "--after-bands")}
 
 
 @dataclass(frozen=True)
-class ReadingOptions(BandOptions):
-    """How a pair is read for a detection."""
+class RegistrationOptions(BandOptions):
+    """How a pair is read: bands and grid, and how the after image is fitted to the before image."""
 
-    gsd_m: Annotated[
-        float | None,
-        typer.Option(
-            "--gsd",
-            min=0.01,
-            help="Ground sampling distance in metres per pixel, where the files do not tell it",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
     normalise: Annotated[
         Normalise,
         typer.Option(
@@ -164,6 +149,21 @@ class ReadingOptions(BandOptions):
             rich_help_panel=INPUT,
         ),
     ] = False
+
+
+@dataclass(frozen=True)
+class ReadingOptions(RegistrationOptions):
+    """How a pair is read for a detection, which depends on the size of a pixel."""
+
+    gsd_m: Annotated[
+        float | None,
+        typer.Option(
+            "--gsd",
+            min=0.01,
+            help="Ground sampling distance in metres per pixel, where the files do not tell it",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
