@@ -18,6 +18,7 @@ from tests.support.synthetic_rasters import at, tif
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.detectors.calibrated import add_calibration
 from semicdvl.detection.detectors.combined import CombinedDetector, combine_detectors
 from semicdvl.detection.detectors.network import NetworkDetector
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector
@@ -141,6 +142,8 @@ def test_what_cannot_be_combined_is_refused() -> None:
         combine_detectors(Green(), Green())
     with pytest.raises(ConfigError, match="Known: both, outlines, objects"):
         combine_detectors(base, Green(), combination="shapes")
+    with pytest.raises(ConfigError, match="Leave out --calibrate, or --combine"):
+        combine_detectors(add_calibration(base), Green())
     bands = InputBands((1, 2, 3, 4), (0.1,) * 4, (0.1,) * 4)
     with pytest.raises(ConfigError, match="the VLM sees red"):
         combine_detectors(base, Green(input_bands=bands))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg.residual.rule import ASSUMED_GSD_M, dilate
 from semicdvl.ceg.residual.streaming import MaskStrip, add_neighbouring_rows
+from semicdvl.detection.detectors.calibrated import CalibratedVLMDetector
 from semicdvl.detection.detectors.trained import TrainedDetector
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector
 from semicdvl.errors import ConfigError
@@ -205,11 +206,17 @@ def combine_detectors(base: Detector, network: Detector, *, combination: str = "
     """Return the detector that widens the objects of the map without labels and adds to them, by a trained network.
 
     Raises:
-        ConfigError: the first is none without labels, or the second no trained network; or the network was trained with
-            other bands; or the combination is unknown.
+        ConfigError: the first is none without labels, or gives its objects probabilities, or the second no trained
+            network; or the network was trained with other bands; or the combination is unknown.
     """
     if not isinstance(base, VLMDetector):
         raise ConfigError(f"{base.name} is no detector with a VLM. Give one of `create_vlm_detector` first.")
+    if isinstance(base, CalibratedVLMDetector):
+        raise ConfigError(
+            "A calibrated probability belongs to an object of the VLM as it is: widened by a network it has none, and "
+            "one that is dropped as improbable may come back from the network, which learned it. Leave out --calibrate,"
+            " or --combine."
+        )
     if not isinstance(network, TrainedDetector):
         raise ConfigError(f"{network.name} is no trained network. Give one of `load_detector` second.")
     if combination not in get_args(Combination):
