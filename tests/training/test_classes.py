@@ -20,9 +20,10 @@ from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import ConfigError, DataError
+from semicdvl.metrics.pair_sets import RunScores
 from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.training.batches import normalise_images
-from semicdvl.training.evaluate import RunScores, evaluate_network, evaluate_run
+from semicdvl.training.evaluate import evaluate_network, evaluate_run
 from semicdvl.training.parts import ShuffledLabels, build_method, make_split, open_label_source, teach_classes
 from semicdvl.training.run import train_recipe
 from semicdvl.types import Outputs

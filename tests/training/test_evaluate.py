@@ -7,7 +7,7 @@ import math
 from semicdvl.cli.tables import build_metrics_table
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts
-from semicdvl.training.evaluate import PairSetCounts
+from semicdvl.metrics.pair_sets import PairSetCounts
 
 
 def test_scores_without_change_in_the_labels_are_undefined() -> None:

@@ -4,10 +4,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
+from semicdvl.config import TrainConfig
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts
-from semicdvl.training.evaluate import PairSetCounts, compute_pixel_scores
+from semicdvl.metrics.pair_sets import PairSetCounts, compute_pixel_scores
+from semicdvl.training.checkpoint import TrainingCheckpoint
+from semicdvl.training.log import TrainingLog
 from semicdvl.training.run_record import TrainedRun, _load_scores, _store_scores
 
 
@@ -46,6 +50,33 @@ def test_without_a_labelled_pixel_nothing_is_known():
 def test_validation_scores_of_labels_without_change_are_stored_as_null(counts, undefined):
     stored = _store_scores(compute_pixel_scores(counts))
     assert {name for name, value in stored.items() if value is None} == undefined
+
+
+NO_CHANGE = compute_pixel_scores(ConfusionCounts(tn=7, fp=3))
+
+
+def test_the_log_says_undefined_where_the_table_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with TrainingLog(tmp_path, TrainConfig(select="val"), total_steps=4) as log:
+        log.log_validation(2, scores=NO_CHANGE, best=True)
+        log.log_validation(4, scores=compute_pixel_scores(ConfusionCounts(tn=6, fn=4)), best=True)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "validation iou undefined  f1 undefined  (no change in the labels: newest kept)" in first
+    assert "(best)" not in first and second.endswith("validation iou 0.000  f1 0.000  (best)")
+
+
+def test_the_newest_weights_are_kept_where_labels_tell_none_from_others(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    checkpoint = TrainingCheckpoint(tmp_path, model, [torch.optim.SGD(model.parameters())])
+    kept = [checkpoint.keep_if_best(step, dict(NO_CHANGE)) for step in (1, 2, 3)]
+    assert kept == [True, True, True] and checkpoint.best_step == 3
+
+
+def test_the_first_of_equally_good_weights_is_kept_where_the_labels_show_change(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    checkpoint = TrainingCheckpoint(tmp_path, model, [torch.optim.SGD(model.parameters())])
+    missed = compute_pixel_scores(ConfusionCounts(tn=6, fn=4))
+    assert [checkpoint.keep_if_best(step, dict(missed)) for step in (1, 2)] == [True, False]
 
 
 def test_no_advice_is_given_by_a_score_that_is_not_known():

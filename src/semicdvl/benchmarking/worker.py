@@ -30,8 +30,9 @@ from semicdvl.checkpoint import (
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DivergedError, SemicdvlError
+from semicdvl.metrics.pair_sets import HEADLINE_SCORES
 from semicdvl.reading.json_files import read_json
-from semicdvl.training.evaluate import HEADLINE_SCORES, evaluate_network
+from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.run import train_recipe
 from semicdvl.training.validation import list_scored_classes
 from semicdvl.worker_processes import end_with_parent

@@ -119,7 +119,7 @@ def evaluate_command(
 
 def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: Sequence[str]) -> None:
     """Print the scores of a trained run."""
-    from semicdvl.training.evaluate import RunScores
+    from semicdvl.metrics.pair_sets import RunScores
     from semicdvl.training.run_record import name_score_column
 
     scores = cd.evaluate(run, dataset, split=split.value, trust=trust)

@@ -1,4 +1,4 @@
-"""Metrics of change maps: by pixel, by object, by class of both dates (semantic.py), and from a sample."""
+"""Metrics of change maps: by pixel, by object, by class of both dates, over sets of pairs, and from a sample."""
 
 from semicdvl.metrics.semantic import SemanticScores, semantic_scores
 

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from semicdvl.atomic_files import write_folder_atomically, write_json
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 from semicdvl.errors import CheckpointError, InputError
+from semicdvl.metrics.pair_sets import find_undefined_scores
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.reading.json_files import read_model
 from semicdvl.reading.tensor_files import read_header
@@ -142,7 +143,11 @@ class TrainingCheckpoint:
                     left.unlink(missing_ok=True)
 
     def keep_if_best(self, step: int, scores: dict[str, float], *, newest: bool = False) -> bool:
-        """Keep the weights if they are the best so far (or newer), and return whether they are; `save` comes after."""
+        """Keep the weights if they are the best so far (or newer), and return whether they are; `save` comes after.
+
+        Labels without any change tell no weights from others: then the newest are kept.
+        """
+        newest = newest or "iou" in find_undefined_scores(scores)
         better = newest or not self.best or scores["iou"] > self.best["iou"]
         if better:
             self.best_step, self.best = step, scores

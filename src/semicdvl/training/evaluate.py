@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.loaders import load_eval_batches
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DataError
-from semicdvl.metrics.change import ConfusionCounts, divide_counts
+from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts, count_objects
+from semicdvl.metrics.pair_sets import ClassEvaluation, PairSetCounts, RunScores, compute_pixel_scores
 from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.metrics.transition_objects import TransitionObjectCounts, count_transition_objects
 from semicdvl.raster.stored_values import Stretch
@@ -35,90 +35,9 @@ CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts, TransitionObjectCoun
 CHANGE_HEAD = frozenset({"change"})
 SEMANTIC_HEADS = CHANGE_HEAD | {"segmentation"}
 Validator = Callable[[nn.Module, torch.device], dict[str, float]]
-HEADLINE_SCORES = ("sek", "f_scd", "miou")
-"""Scores of semantic change that are logged at every validation."""
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
 """Decoded images that validation keeps."""
-
-
-@dataclass(frozen=True)
-class ClassEvaluation:
-    """What a network with classes of each date made of pairs.
-
-    Attributes:
-        names: of the classes.
-        counts: pixels of its maps against the truth, over all pairs with a label of both dates.
-        objects: truly changed objects of these pairs.
-    """
-
-    names: tuple[str, ...]
-    counts: SemanticCounts
-    objects: TransitionObjectCounts = field(default_factory=TransitionObjectCounts)
-
-    def compute_scores(self) -> dict[str, float]:
-        """Return the numbers by name: scores of semantic change, IoU by class and date, consistency of the heads."""
-        counts = self.counts
-        scores = {f"semantic_{name}": value for name, value in counts.scores.list_scores().items()}
-        for date, of_classes in zip(("before", "after"), counts.class_iou_by_date, strict=True):
-            scores |= {f"iou_{date}_{name}": value for name, value in zip(self.names, of_classes, strict=True)}
-        changed, unchanged = int(counts.t1_KK[1:].sum()), int(counts.t1_KK[0].sum())
-        right = divide_counts(counts.right_transitions, int(counts.true_transitions_KK.sum()))
-        return scores | {
-            "right_transitions_frac": float(right),
-            "object_right_transitions_frac": float(self.objects.right_frac),
-            "changed_same_class_frac": float(divide_counts(counts.changed_same_class, changed)),
-            "unchanged_other_class_frac": float(divide_counts(counts.unchanged_other_class, unchanged)),
-        }
-
-    def compute_headline_scores(self) -> dict[str, float]:
-        """Return the scores that a validation logs; undefined ones are 0."""
-        scores = self.counts.scores
-        return {f"semantic_{name}": _replace_nan(getattr(scores, name)) for name in HEADLINE_SCORES}
-
-
-class RunScores(dict[str, float]):
-    """The scores of a run by name.
-
-    Attributes:
-        classes: what a run with classes made of the pairs; None for one without, or pairs without labels of the dates.
-    """
-
-    classes: ClassEvaluation | None = None
-
-
-@dataclass(frozen=True)
-class PairSetCounts:
-    """Counts over a set of pairs, by pixel and by object, and of the classes of both dates."""
-
-    pixels: ConfusionCounts
-    objects: ObjectCounts
-    classes: ClassEvaluation | None = None
-
-    def list_meaningful_scores(self) -> dict[str, float]:
-        """Return the numbers by name, for a report.
-
-        What needs change in the labels is NaN where there is none, precision where nothing was detected, and everything
-        where no pixel has a label.
-        """
-        pixels, objects = self.pixels, self.objects.list_meaningful_scores()
-        scores = pixels.list_meaningful_scores()
-        scores["predicted_changed_frac"] = divide_counts(pixels.tp + pixels.fp, pixels.total)
-        scores |= {f"object_{name}": objects[name] for name in ("precision", "recall", "f1")}
-        return scores if self.classes is None else scores | self.classes.compute_scores()
-
-
-def compute_pixel_scores(counts: ConfusionCounts) -> dict[str, float]:
-    """Return the usual scores of the changed class; undefined ones (nothing detected, for example) are 0."""
-    names = ("iou", "f1", "precision", "recall", "kappa", "accuracy")
-    scores = {name: _replace_nan(getattr(counts, name)) for name in names}
-    total = counts.tp + counts.fp + counts.fn + counts.tn
-    return scores | {"predicted_changed_frac": (counts.tp + counts.fp) / max(total, 1)}
-
-
-def _replace_nan(value: float) -> float:
-    """Return a score, 0 where it is not a number, so that scores can be compared and stored as JSON."""
-    return 0.0 if math.isnan(value) else float(value)
 
 
 def evaluate_network(

@@ -18,6 +18,7 @@ from rich.text import Text
 from semicdvl.atomic_files import write_atomically
 from semicdvl.config import TrainConfig
 from semicdvl.errors import CheckpointError
+from semicdvl.metrics.pair_sets import find_undefined_scores
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.reading.json_files import check_values, describe_fault
 from semicdvl.text_files import read_text_file
@@ -146,11 +147,9 @@ class TrainingLog:
         name = SCORE_NAMES[self.config.select]
         self._append_event({"step": step, name: dict(scores), "best": best})
         self._write_scalars(step, {f"{name}/{score}": value for score, value in scores.items()})
-        shown = "  ".join(f"{score} {value:.3f}" for score, value in scores.items() if score in ("iou", "f1"))
-        what = name.replace("_", "-")
         place = f"{self.title}: step {step}/{self.total_steps}"
-        chosen = "  (best)" if best and self.config.select != "last" else ""
-        self._console.print(f"{place}  {what} {shown}{chosen}" if scores else f"{place}  saved", highlight=False)
+        text = f"{name.replace('_', '-')} {_describe_selection(scores, best=best, select=self.config.select)}"
+        self._console.print(f"{place}  {text if scores else 'saved'}", highlight=False)
 
     def flush(self) -> None:
         """Make TensorBoard write what it buffers, which a killed process would lose; JSON lines are never buffered."""
@@ -203,6 +202,21 @@ class TrainingLog:
         kept = [line for line, event in read_events(self.path) if event.step <= step]
         with write_atomically(self.path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _describe_selection(scores: Mapping[str, float], *, best: bool, select: str) -> str:
+    """Return IoU and F1 of a validation, and whether the weights are kept for it."""
+    undefined = find_undefined_scores(scores)
+    shown = [
+        f"{score} {'undefined' if score in undefined else format(scores[score], '.3f')}"
+        for score in ("iou", "f1")
+        if score in scores
+    ]
+    if "iou" in undefined:
+        shown.append("(no change in the labels)" if select == "last" else "(no change in the labels: newest kept)")
+    elif best and select != "last":
+        shown.append("(best)")
+    return "  ".join(shown)
 
 
 def _summarise_terms(terms: Mapping[str, float]) -> str:

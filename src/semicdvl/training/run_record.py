@@ -17,6 +17,7 @@ from semicdvl.config import DataConfig, Recipe
 from semicdvl.data.shared_ground import check_leaks, describe_leaks
 from semicdvl.data.split_file import write_split
 from semicdvl.errors import CheckpointError, SemicdvlError
+from semicdvl.metrics.pair_sets import find_undefined_scores
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.reading.json_files import describe_fault
 from semicdvl.reports.numbers import format_count
@@ -179,21 +180,11 @@ def finish_record(
 
 def _store_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """Return scores as they are stored: undefined ones are null."""
-    undefined = {"precision", "object_precision"} if scores.get("predicted_changed_frac") == 0 else set()
-    undefined |= {"iou", "f1", "recall", "kappa"} if _lack_change(scores) else set()
+    undefined = find_undefined_scores(scores)
     return {
         name: None if name in undefined or (isinstance(value, float) and math.isnan(value)) else value
         for name, value in scores.items()
     }
-
-
-def _lack_change(scores: dict[str, Any]) -> bool:
-    """Tell whether validation scores, in which what is undefined is 0, are of labels without any change.
-
-    Then every pixel is either right or a false alarm. With missed change the two shares add up to less.
-    """
-    right, detected = (float(scores.get(name, math.nan)) for name in ("accuracy", "predicted_changed_frac"))
-    return scores.get("iou") == 0 and math.isclose(right + detected, 1.0, rel_tol=0, abs_tol=1e-12)
 
 
 def _load_scores(scores: dict[str, Any]) -> dict[str, float]:

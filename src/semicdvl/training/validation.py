@@ -23,12 +23,13 @@ from semicdvl.data.images import ImageCache
 from semicdvl.data.pairs import read_known_label
 from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.metrics.change import ConfusionCounts
+from semicdvl.metrics.pair_sets import compute_pixel_scores
 from semicdvl.pseudo_labels.quality import read_answered_pair
 from semicdvl.pseudo_labels.store import PseudoLabelStore
 from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.regular_files import FileStamps
 from semicdvl.training.distributed import ProcessGroup
-from semicdvl.training.evaluate import Validator, build_validator, compute_pixel_scores, evaluate_network
+from semicdvl.training.evaluate import Validator, build_validator, evaluate_network
 from semicdvl.training.run_record import TEST_SCORE_PREFIX
 from semicdvl.types import InputBands, PairFiles, Split
 
@@ -121,8 +122,8 @@ def score_vlm_alone(
         quiet: show no progress.
 
     Returns:
-        As `evaluate.compute_pixel_scores`. None where no pair has a label, the store lacks answers (it need only have
-        labels of the training pairs), or the answers give no instances (in a store at the pixel level).
+        As `metrics.pair_sets.compute_pixel_scores`. None where no pair has a label, the store lacks answers (it need
+        only have labels of the training pairs), or the answers give no instances (in a store at the pixel level).
     """
     counts, console = ConfusionCounts(), Console(stderr=True, quiet=quiet)
     labels = ImageCache(0, label_values=label_values)
