@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+from affine import Affine
 from PIL import Image
+from rasterio import warp
 from scipy import ndimage
 from tests.support.brightness_detector import QUIET, TILES, Brighter
-from tests.support.synthetic_rasters import at, tif
+from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.pair_check.check import check_image_pair
@@ -163,3 +165,28 @@ def test_check_names_the_colour_and_how_to_turn_it_off(tmp_path):
         f for f in check_image_pair(path, whole, config=DetectionConfig(collar="black")).findings if f.kind == "border"
     ]
     assert TILES.collar == "auto"
+
+
+def test_resampling_widens_no_black_collar(tmp_path):
+    """An image in degrees at 50 degrees north, on a grid of UTM: the ground loses a rim of 3 px, and not of 8."""
+    degrees = Affine(1e-5, 0, 15.001, 0, -1e-5, 50.004)
+    town = city(260, 320)
+    framed = np.zeros_like(town)
+    framed[:, 40:-40, 40:-40] = town[:, 40:-40, 40:-40]
+    paths = [
+        tif(tmp_path / name, data, degrees, crs="EPSG:4326") for name, data in (("a.tif", framed), ("b.tif", town))
+    ]
+    with (
+        open_pair(*paths, ReadingSettings(grid="utm")) as pair,
+        open_pair(paths[1], paths[1], ReadingSettings(grid="utm", collar="none")) as whole,
+    ):
+        (height, width), grid = pair.shape_hw, pair.grid
+        seen, real = pair.read(0, 0, height, width), whole.read(0, 0, height, width)
+    cols, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    places = warp.transform(grid.crs, "EPSG:4326", *(axis.ravel() for axis in grid.transform @ (cols, rows)))
+    source_cols, source_rows = (axis.reshape(height, width) for axis in ~degrees @ tuple(map(np.array, places)))
+    inside = (source_cols > 40) & (source_cols < 280) & (source_rows > 40) & (source_rows < 220)
+    depth_px = ndimage.distance_transform_edt(inside)
+    assert not seen.valid_HW[~inside].any() and seen.valid_HW[depth_px > 4].all()
+    difference = np.abs(seen.t1_HWC.astype(int) - real.t1_HWC)[seen.valid_HW]
+    assert difference.max() <= 3, "nothing of the collar is mixed with the ground that is left"

@@ -1,10 +1,12 @@
 """The stretch of 16-bit data to grey values: robust, and the same at both dates."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from tests.support.command import command
 from tests.support.synthetic_rasters import at, city, same_pixels, tif
 
@@ -183,14 +185,76 @@ def test_unrelated_ground_gets_equal_ranges(tmp_path):
         assert np.abs(limits[0] - limits[1]).max() < 12
 
 
+ROOFS_HW = np.zeros((60, 80), np.uint8)
+ROOFS_HW[10:30, 20:50] = 1
+ROOFS_CHW = np.repeat(ROOFS_HW[None], 3, axis=0)  # of a single band with 1 bit GDAL makes a palette
+WHOLE = ReadingSettings(collar="none")
+
+
+def one_bit_tiles(folder):
+    """The roofs as two files of 1 bit per value, side by side."""
+    folder.mkdir()
+    return [tif(folder / f"{col}.tif", ROOFS_CHW[..., col : col + 40], at(col / 2, 30), nbits=1) for col in (0, 40)]
+
+
+def one_bit_vrt(folder, *, told):
+    """A virtual raster of one file; `gdalbuildvrt` does not say that it has 1 bit per value, `gdal_translate` does."""
+    folder.mkdir()
+    tif(folder / "roofs.tif", ROOFS_CHW, at(0, 30), nbits=1)
+    rasterio.shutil.copy(folder / "roofs.tif", folder / "roofs.vrt", driver="VRT")
+    text = (folder / "roofs.vrt").read_text()
+    untold = re.sub(r"<MDI key=.NBITS.>1</MDI>", "", text)
+    assert untold != text
+    (folder / "roofs.vrt").write_text(text if told else untold)
+    return folder / "roofs.vrt"
+
+
+def test_one_bit_is_black_and_white_in_mosaics_and_virtual_rasters(tmp_path):
+    images = [
+        one_bit_tiles(tmp_path / "tiles"),
+        tmp_path / "tiles",
+        one_bit_vrt(tmp_path / "told", told=True),
+        one_bit_vrt(tmp_path / "untold", told=False),
+        [one_bit_vrt(tmp_path / "twice", told=False), *one_bit_tiles(tmp_path / "more")],
+    ]
+    for image in images:
+        with open_pair(image, image, WHOLE) as pair:
+            window = pair.read(0, 0, 60, 80)
+        np.testing.assert_array_equal(window.t1_HWC[..., 0], ROOFS_HW * 255, err_msg=str(image))
+
+
+def test_dark_values_of_8_bits_stay_in_virtual_rasters(tmp_path):
+    tif(tmp_path / "dark.tif", ROOFS_CHW, at(0, 30))
+    rasterio.shutil.copy(tmp_path / "dark.tif", tmp_path / "dark.vrt", driver="VRT")
+    with open_pair(tmp_path / "dark.vrt", tmp_path / "dark.tif", WHOLE) as pair:
+        np.testing.assert_array_equal(pair.read(0, 0, 60, 80).t1_HWC[..., 0], ROOFS_HW)
+
+
+def test_colours_of_a_palette_of_1_bit_are_those_that_are_read(tmp_path):
+    path = tmp_path / "palette.tif"
+    profile = {"dtype": "uint8", "count": 1, "height": 60, "width": 80, "nbits": 1, "photometric": "PALETTE"}
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32615", transform=at(0, 30), **profile) as target:
+        target.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 180, 160, 255)})
+        target.write(ROOFS_HW[None])
+    with open_pair(path, path, ReadingSettings(collar="none")) as pair:
+        window = pair.read(0, 0, 60, 80)
+    assert window.t1_HWC[15, 25].tolist() == [200, 180, 160] and window.t1_HWC[0, 0].tolist() == [10, 20, 30]
+
+
+def test_files_of_1_bit_and_of_8_bits_are_no_mosaic(tmp_path):
+    tiles = one_bit_tiles(tmp_path / "tiles")
+    eight = tif(tmp_path / "eight.tif", ROOFS_CHW * 255, at(40, 30))
+    for order in ([*tiles, eight], [eight, *tiles]):
+        with pytest.raises(InputError, match=r"1 bit.*NBITS=8"):
+            open_pair(order, order, WHOLE)
+
+
 def test_one_bit_is_black_and_white(tmp_path):
-    roofs_HW = np.zeros((60, 80), np.uint8)
-    roofs_HW[10:30, 20:50] = 1
-    before, after = (tif(tmp_path / f"{name}.tif", roofs_HW[None], at(0, 30), nbits=1) for name in "ab")
-    grey = tif(tmp_path / "grey.tif", np.full((1, 60, 80), 90, np.uint8), at(0, 30))
+    before, after = (tif(tmp_path / f"{name}.tif", ROOFS_CHW, at(0, 30), nbits=1) for name in "ab")
+    grey = tif(tmp_path / "grey.tif", np.full((3, 60, 80), 90, np.uint8), at(0, 30))
     for other, other_value in ((after, 255), (grey, 90)):
-        with open_pair(before, other, ReadingSettings(bands=(1, 1, 1), collar="none")) as pair:
+        with open_pair(before, other, WHOLE) as pair:
             window = pair.read(0, 0, 60, 80)
             assert any("from 0-1 0-1 0-1" in note for note in pair.notes)
-        np.testing.assert_array_equal(window.t1_HWC, np.repeat(roofs_HW[..., None] * 255, 3, axis=2))
+        np.testing.assert_array_equal(window.t1_HWC, np.repeat(ROOFS_HW[..., None] * 255, 3, axis=2))
         assert window.t2_HWC[15, 25].tolist() == [other_value] * 3, "8 bits are read as they are stored"

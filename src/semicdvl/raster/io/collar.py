@@ -85,7 +85,12 @@ def check_collar_choice(collar: str) -> None:
 
 
 def find_collars(
-    data_CHW: NDArray[Any], valid_HW: NDArray[np.bool_], *, shape_hw: tuple[int, int], choice: str
+    data_CHW: NDArray[Any],
+    valid_HW: NDArray[np.bool_],
+    *,
+    shape_hw: tuple[int, int],
+    choice: str,
+    mixed_px: int = 0,
 ) -> tuple[Collar, ...]:
     """Find the collars of an image on its overview sample.
 
@@ -94,6 +99,8 @@ def find_collars(
         valid_HW: where the file has data.
         shape_hw: height and width of the whole grid.
         choice: one of `COLLAR_CHOICES`.
+        mixed_px: how far resampling mixes the pixels on both sides of an edge: there, values of a collar that differ
+            say nothing of compression.
     """
     frame_HW = np.zeros(valid_HW.shape, bool)
     frame_HW[[0, -1]] = frame_HW[:, [0, -1]] = True
@@ -115,7 +122,8 @@ def find_collars(
             outlines = tuple((outline_N2 + 0.5) * scale - 0.5 for outline_N2 in ground)
             sampled = Collar(name, colour_C, tolerance, ground)
             outside_HW = sampled.select_pixels(data_CHW, row=0, col=0) & valid_HW
-            noisy = _count_exact(data_CHW, outside_HW, colour_C) < 1
+            inner_HW = _leave_out_edge(outside_HW, mixed_px)
+            noisy = _count_exact(data_CHW, inner_HW, colour_C) < 1
             found.append(Collar(name, colour_C, tolerance, outlines, noisy))
     return tuple(found)
 
@@ -167,6 +175,13 @@ def _select_clear(data_CHW: NDArray[Any], colour_C: tuple[float, ...]) -> NDArra
 def _count_exact(data_CHW: NDArray[Any], near_HW: NDArray[np.bool_], colour_C: tuple[float, ...]) -> float:
     """Return the share of pixels near a colour that have it exactly."""
     return float(_select_near(data_CHW[:, near_HW][:, None], colour_C, 0).mean())
+
+
+def _leave_out_edge(collar_HW: NDArray[np.bool_], edge_px: int) -> NDArray[np.bool_]:
+    """Return the pixels of a collar that lie away from the ground; all of them where it is too narrow for that."""
+    side_px = 2 * edge_px + 1
+    inner_HW = cv2.erode(collar_HW.astype(np.uint8), np.ones((side_px, side_px), np.uint8)) > 0
+    return inner_HW if inner_HW.any() else collar_HW
 
 
 def _outline_ground(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -32,7 +33,7 @@ from semicdvl.raster.warp import DisplacementField, find_source_window, warp_win
 MAX_SAMPLE_PX = 1024
 """The overview sample has at most this many pixels on a side."""
 BORDER_DILATION_PX = 2
-"""A black border is dilated by this much: resampling and compression mix the pixels beside it with it."""
+"""A black border is dilated by so many pixels of the file: resampling mixes those beside it with it."""
 LOSSY_DRIVERS = ("JPEG", "WEBP", "JP2OpenJPEG", "JPEGXL", "ECW", "MrSID")
 PLACEHOLDER_CRS, PLACEHOLDER_TRANSFORM = CRS.from_epsg(3857), Affine.scale(1, -1)
 """Given to plain images, which have neither: GDAL needs both to resample by a fraction of a pixel."""
@@ -64,7 +65,7 @@ class ImageReader:
         stretch_note: what a reader of the result should know about the stretch.
         exact: what makes the values that are read of the stored ones, as float32 and without rounding; None: grey
             values of 8 bits are read.
-        one_bit: whether the file stores one bit per value: 0 is black and 1 is white.
+        one_bit: whether its files store one bit per value: 0 is black and 1 is white.
     """
 
     input: ResolvedInput
@@ -250,9 +251,18 @@ class ImageReader:
         if not self.border.strips:
             return np.zeros(shape_hw or (height, width), bool)
         radius_px = LOSSY_DILATION_PX if self._is_lossy else BORDER_DILATION_PX
+        radius_px = math.ceil(radius_px * self._pixels_per_file_pixel)
         return self.border.read_dilated(
             row, col, height, width, radius_px=radius_px, shape_hw=shape_hw or (height, width)
         )
+
+    @property
+    def _pixels_per_file_pixel(self) -> float:
+        """How many pixels of the grid a pixel of the file covers along an axis; 1 where they are coarser."""
+        stored_m, read_m = self.file_grid.pixel_m, self.grid.pixel_m
+        if not self.warped or stored_m is None or read_m is None:
+            return 1.0
+        return max(1.0, stored_m[0] / read_m[0], stored_m[1] / read_m[1])
 
     @property
     def _is_lossy(self) -> bool:
@@ -315,7 +325,10 @@ class ImageReader:
             problem = f"The image has no data where the other image lies: {cause}"
             remedy = "Look at the image and check its no-data value with `gdalinfo`, or give another image"
             raise InputError(self.input.display_name, problem, remedy)
-        collars = find_collars(sample.data_CHW, sample.valid_HW, shape_hw=(height, width), choice=self.collar)
+        mixed_px = math.ceil(BORDER_DILATION_PX * self._pixels_per_file_pixel) if self.warped else 0
+        collars = find_collars(
+            sample.data_CHW, sample.valid_HW, shape_hw=(height, width), choice=self.collar, mixed_px=mixed_px
+        )
         border = BlackBorder(height, width)
         if self.collar in ("auto", "black") and (sample.valid_HW & black_HW).any():
             border = find_black_border(self._read_black, height=height, width=width)

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import describe_unused_overviews, open_raster
+from semicdvl.raster.file_access import describe_unused_overviews, list_vrt_sources, open_raster
 from semicdvl.raster.grid import Grid, drop_height
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
@@ -103,6 +103,22 @@ def check_numeric(dtypes: Sequence[str], display_name: str | Path) -> None:
             problem = f"The pixels are 64-bit whole numbers ({dtype})"
             remedy = "Convert them first, e.g. `gdal_translate -ot Float32 IN OUT`, or `-ot UInt16` where they fit"
             raise InputError(display_name, problem, remedy)
+
+
+def stores_one_bit(dataset: Any, gdal_name: str) -> bool:
+    """Tell whether a file stores one bit per value; of a virtual raster, whether all files that it is made of do.
+
+    `gdalbuildvrt` drops the tag that says so, and the values alone cannot tell: an image of 8 bits may be dark.
+    """
+    if all(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") == "1" for band in dataset.indexes):
+        return True
+    if dataset.driver != "VRT" or dataset.dtypes[0] != "uint8" or not is_local_name(gdal_name):
+        return False
+    for path in list_vrt_sources(Path(gdal_name), gdal_name, home=None):
+        with ignore_not_georeferenced(), open_raster(str(path), display_name=path, local=True) as source:
+            if not stores_one_bit(source, str(path)):
+                return False
+    return True
 
 
 def read_grid(dataset: Any) -> Grid:

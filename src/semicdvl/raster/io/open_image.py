@@ -84,8 +84,7 @@ def _open_file(resolved: ResolvedInput, *, alpha: str) -> OpenedImage:
         files = list_files(dataset, name)
         view = open_tagged_view(dataset, name, views, alpha=alpha)
         notes = (*_describe_pages(dataset), *note_unused_overviews(name), *view.notes)
-        one_bit = all(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") == "1" for band in dataset.indexes)
-        return OpenedImage(view.dataset, views.pop_all(), files, notes, view.never_measured, one_bit)
+        return OpenedImage(view.dataset, views.pop_all(), files, notes, view.never_measured, view.one_bit)
 
 
 def _describe_pages(dataset: Any) -> tuple[str, ...]:

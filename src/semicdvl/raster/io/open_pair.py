@@ -241,8 +241,11 @@ def _stretch_both(before: ImageReader, after: ImageReader, stretch: str) -> tupl
 
 
 def _spread_one_bit(reader: ImageReader) -> ImageReader:
-    """Return a reader of a file with 1 bit per value for which 1 is white, unless something else was chosen."""
-    if reader.stretch is not None:
+    """Return a reader of a file with 1 bit per value for which 1 is white, unless something else was chosen.
+
+    A virtual raster may have scaled the values of its files already.
+    """
+    if reader.stretch is not None or reader.read_sample().data_CHW.max(initial=0) > 1:
         return reader
     bands = len(reader.bands)
     return replace(reader, stretch=Stretch(np.zeros(bands), np.ones(bands)), stretch_note="it stores 1 bit per value")

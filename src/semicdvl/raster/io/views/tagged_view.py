@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 from rasterio.enums import ColorInterp, MaskFlags
 
+from semicdvl.raster.io.open_dataset import stores_one_bit
 from semicdvl.raster.io.views.alpha_band import choose_alpha_band
 from semicdvl.raster.io.views.sentinel_values import tag_sentinel_values
 from semicdvl.raster.io.views.virtual_copy import open_virtual_copy
@@ -28,12 +29,14 @@ class TaggedView:
         gdal_name: the name under which GDAL opens it.
         notes: what a reader of the result should know.
         never_measured: values that hide a pixel in whichever band they are, see `sentinel_values`.
+        one_bit: whether the files store one bit per value, and no palette gives colours to 0 and 1.
     """
 
     dataset: Any
     gdal_name: str
     notes: tuple[str, ...]
     never_measured: tuple[float, ...]
+    one_bit: bool
 
 
 def open_tagged_view(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: str = "auto") -> TaggedView:
@@ -53,7 +56,8 @@ def open_tagged_view(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: s
     name = gdal_name if sentinels.dataset is dataset else sentinels.dataset.name
     choice = choose_alpha_band(sentinels.dataset, name, views, alpha=alpha)
     notes = tuple(note for note in (sentinels.note, choice.note) if note)
-    return TaggedView(choice.dataset, choice.gdal_name, notes, sentinels.values)
+    one_bit = coloured is dataset and stores_one_bit(dataset, gdal_name)
+    return TaggedView(choice.dataset, choice.gdal_name, notes, sentinels.values, one_bit)
 
 
 def _expand_palette(dataset: Any, views: ExitStack) -> Any:
