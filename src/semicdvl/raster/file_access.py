@@ -22,7 +22,12 @@ from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, silence_libtiff
-from semicdvl.raster.overview_files import NO_OVERVIEWS, find_foreign_companion, find_overview_fault, has_overview_file
+from semicdvl.raster.overview_files import (
+    NO_OVERVIEWS,
+    find_foreign_companion,
+    find_overview_fault,
+    list_overview_files,
+)
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
 
@@ -266,7 +271,7 @@ def describe_unused_overviews(path: Path, *, by_age: bool = True) -> str | None:
     Raises:
         rasterio.errors.RasterioError: the image cannot be opened.
     """
-    if not has_overview_file(path):
+    if not list_overview_files(path):
         return None
     with rasterio.Env(**LOCAL_SETTINGS), ignore_not_georeferenced():
         drivers = ("VRT",) if is_vrt(path) else RASTER_DRIVERS

@@ -43,15 +43,11 @@ STEP_FRAC = 0.02
 """The same of 8 bits, or of the range of a window: what compression changes."""
 
 
-def has_overview_file(path: Path) -> bool:
-    """Tell whether a file beside an image may hold overviews of it."""
-    return any(one.is_file() for one in _list_overview_names(path))
-
-
-def _list_overview_names(path: Path) -> tuple[Path, ...]:
-    """Return the files in which GDAL looks for overviews of an image."""
+def list_overview_files(path: Path) -> list[Path]:
+    """Return the files beside an image in which GDAL looks for overviews of it."""
     names = (path.with_name(path.name + suffix) for suffix in OVERVIEW_SUFFIXES)
-    return tuple(one for one in (*names, *(path.with_suffix(suffix) for suffix in OVERVIEW_SUFFIXES)) if one != path)
+    others = (path.with_suffix(suffix) for suffix in OVERVIEW_SUFFIXES)
+    return [one for one in (*names, *others) if one != path and one.is_file()]
 
 
 def find_foreign_companion(path: Path) -> Path | None:
@@ -81,7 +77,7 @@ def find_overview_fault(dataset: Any, path: Path, *, by_age: bool = True) -> str
         path: its file.
         by_age: whether overviews that are older than the image are a fault, whatever they show.
     """
-    beside = [one for one in _list_overview_names(path) if one.is_file()]
+    beside = list_overview_files(path)
     if not beside or not any(dataset.overviews(band) for band in dataset.indexes):
         return None
     stamps = tuple((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in (path, *beside))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from semicdvl.atomic_files import write_atomically
+from semicdvl.atomic_files import write_bytes_atomically
 from semicdvl.raster.vector.qgis_style import format_qml, make_qml_root
 
 Colour = tuple[int, int, int]
@@ -60,8 +60,8 @@ def write_class_style(path: Path, classes: Sequence[RasterClass]) -> None:
                 palette, "paletteEntry", value=str(one.value), label=one.name, color=_format_hex(one.colour),
                 alpha=str(one.alpha),
             )  # fmt: skip
-    _write_text(path.with_suffix(".qml"), format_qml(root))
-    _write_text(path.with_name(f"{path.name}.aux.xml"), build_attribute_table(classes))
+    write_bytes_atomically(path.with_suffix(".qml"), format_qml(root).encode())
+    write_bytes_atomically(path.with_name(f"{path.name}.aux.xml"), build_attribute_table(classes).encode())
 
 
 def write_ramp_style(path: Path, stops: Sequence[tuple[float, Colour]]) -> None:
@@ -88,12 +88,7 @@ def write_ramp_style(path: Path, stops: Sequence[tuple[float, Colour]]) -> None:
         ET.SubElement(source, "prop", k=key, v=value)
     for stop, colour in stops:
         ET.SubElement(shader, "item", value=f"{stop:g}", label=f"{stop:g}", color=_format_hex(colour), alpha="255")
-    _write_text(path.with_suffix(".qml"), format_qml(root))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with write_atomically(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_bytes_atomically(path.with_suffix(".qml"), format_qml(root).encode())
 
 
 def _add_renderer(root: ET.Element, kind: str, **attributes: str) -> ET.Element:

@@ -24,13 +24,14 @@ from semicdvl.detection.pair_check.results import (
     PairCheck,
     build_check_record,
 )
+from semicdvl.errors import InputError
 from semicdvl.raster.io.image_reader import ImageReader
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.open_dataset import read_grid
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.io.pair_notes import describe_crs, describe_unrelated_datums
 from semicdvl.raster.io.pair_reader import RasterPair
-from semicdvl.raster.registration.co_registration import NO_IMPROVEMENT, co_register, require_correctable
+from semicdvl.raster.registration.co_registration import EXCESS_REMEDY, NO_IMPROVEMENT, co_register, describe_excess
 from semicdvl.raster.registration.estimate import measure_shift
 from semicdvl.raster.registration.radiometry import compare_radiometry
 from semicdvl.raster.registration.shift import Shift
@@ -181,7 +182,8 @@ def open_checked_pair(before: ImageInput, after: ImageInput, *, config: Detectio
         pair = open_pair(before, after, config, allow_outside=config.allow_outside)
         opened.callback(pair.close)
         check = measure_pair(pair)
-        require_correctable(pair, check.shift)
+        if check.shift.is_excessive:
+            raise InputError(pair.after.path, describe_excess(check.shift), EXCESS_REMEDY)
         checked = _co_register(pair, check) if config.align else CheckedPair(pair, check)
         opened.pop_all()
     return checked

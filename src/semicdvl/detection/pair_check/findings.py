@@ -148,23 +148,27 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
             remedy = "Check in the checkerboard of the report that streets and roofs continue from field to field"
             yield Finding("shift", WARNINGS, text, remedy)
         return
-    length, agree = shift.format_length(), shift.format_agreement()
     if not shift.is_certain:
         text = (
             f"Whether the dates are shifted against each other cannot be told: {shift.agree_frac:.0%} of the windows "
-            f"agree on about {length}, which is within the error"
+            f"agree on about {shift.format_length()}, which is within the error"
         )
         remedy = "Check in the checkerboard of the report that streets and roofs continue from field to field"
         yield Finding("shift", FINE, text, remedy)
         return
-    text = f"The images are misregistered by about {length}"
     if shift.length_px > MAX_CORRECTABLE_SHIFT_PX:
         yield Finding("shift", UNUSABLE, describe_excess(shift), EXCESS_REMEDY)
     elif shift.varies:
-        text += f", and the shift varies over the area (spread {shift.spread_px:.1f} px){agree}"
+        text = (
+            f"{shift.format_misregistration()}, and the shift varies over the area (spread {shift.spread_px:.1f} px)"
+            f"{shift.format_doubt()}"
+        )
         yield Finding("shift", WARNINGS, text, "Run `semicdvl detect` with --align to co-register them locally")
     elif shift.length_px - shift.error_px >= SHIFT_WARNING_PX:
-        text += f"{agree}. Edges of unchanged objects will look changed to methods that compare pixels"
+        text = (
+            f"{shift.format_misregistration()}{shift.format_doubt()}. Edges of unchanged objects will look changed to "
+            "methods that compare pixels"
+        )
         remedy = (
             "Run `semicdvl detect` with --align to co-register them, or with --shift-px to tolerate the shift when "
             "instances are matched"

@@ -10,7 +10,7 @@ from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.open_pair import align_pair, open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.estimate import measure_shift
-from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, MIN_AGREE_FRAC, Shift
+from semicdvl.raster.registration.shift import MAX_CORRECTABLE_SHIFT_PX, Shift
 from semicdvl.types import ReadingSettings
 
 EXCESS_REMEDY = "Georeference one of the images again, or check that its CRS is right"
@@ -52,7 +52,8 @@ def open_registered_pair(
     with ExitStack() as opened:
         opened.callback(pair.close)
         shift = measure_shift(pair)
-        require_correctable(pair, shift)
+        if shift.is_excessive:
+            raise InputError(pair.after.path, describe_excess(shift), EXCESS_REMEDY)
         registered = co_register(pair, shift)
         opened.pop_all()
     return registered
@@ -84,21 +85,11 @@ def co_register(pair: RasterPair, shift: Shift) -> RegisteredPair:
     return RegisteredPair(pair, note=NO_IMPROVEMENT)
 
 
-def require_correctable(pair: RasterPair, shift: Shift) -> None:
-    """Refuse images that certainly lie too far apart to be co-registered.
-
-    Raises:
-        InputError: most windows agree on a shift of more than `MAX_CORRECTABLE_SHIFT_PX`.
-    """
-    if shift.is_known and shift.length_px > MAX_CORRECTABLE_SHIFT_PX and shift.agree_frac >= MIN_AGREE_FRAC:
-        raise InputError(pair.after.path, describe_excess(shift), EXCESS_REMEDY)
-
-
 def describe_excess(shift: Shift) -> str:
     """Say that a shift is too large to be corrected; `EXCESS_REMEDY` says what to do."""
     return (
-        f"The images are misregistered by about {shift.format_length()}{shift.format_agreement()}. That is more than "
-        f"the {MAX_CORRECTABLE_SHIFT_PX:g} px that can be corrected here"
+        f"{shift.format_misregistration()}{shift.format_doubt()}. That is more than the "
+        f"{MAX_CORRECTABLE_SHIFT_PX:g} px that can be corrected here"
     )
 
 

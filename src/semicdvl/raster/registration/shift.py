@@ -112,12 +112,21 @@ class Shift:
         """Length in metres; None without a CRS."""
         return None if self.row_m is None or self.col_m is None else math.hypot(self.row_m, self.col_m)
 
+    @property
+    def is_excessive(self) -> bool:
+        """Whether most windows agree on a shift that is too large to be corrected."""
+        return self.is_known and self.length_px > MAX_CORRECTABLE_SHIFT_PX and self.agree_frac >= MIN_AGREE_FRAC
+
     def format_length(self) -> str:
         """Return the length in words, such as "3.2 px (1.6 m)"."""
         return f"{self.length_px:.1f} px" + ("" if self.length_m is None else f" ({self.length_m:.1f} m)")
 
-    def format_agreement(self) -> str:
-        """Return an addition to a sentence where few windows agree, and nothing elsewhere."""
+    def format_misregistration(self) -> str:
+        """Return the beginning of a sentence about the shift."""
+        return f"The images are misregistered by about {self.format_length()}"
+
+    def format_doubt(self) -> str:
+        """Return the end of such a sentence: how many windows agree, where that is few."""
         return f"; {self.agree_frac:.0%} of the windows agree" if self.agree_frac < MIN_AGREE_FRAC else ""
 
     @property

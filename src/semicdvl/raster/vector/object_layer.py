@@ -119,34 +119,27 @@ class ObjectLayer:
     @property
     def frame(self) -> gpd.GeoDataFrame:
         """All rows at once; of a large layer this takes 4 kB an object."""
-        return self._whole if self._is_kept else self.read_rows(0, len(self))
+        return self.read_rows(0, len(self)) if self._kept is None else self._kept
 
     def iterate_frames(self) -> Iterator[gpd.GeoDataFrame]:
         """Yield the rows in batches, the largest objects first; an empty layer gives one empty batch."""
-        if self._is_kept:
-            yield from (self._whole[at : at + self._batch] for at in range(0, max(len(self), 1), self._batch))
-            return
-        for start in range(0, len(self), self._batch):
+        for start in range(0, max(len(self), 1), self._batch):
             yield self.read_rows(start, start + self._batch)
 
     def read_rows(self, start: int, stop: int) -> gpd.GeoDataFrame:
         """Return consecutive rows by their rank."""
-        if self._is_kept:
-            return self._whole[start:stop]
-        return self._assemble(np.s_[start:stop])
+        return self._assemble(np.s_[start:stop]) if self._kept is None else self._kept[start:stop]
 
     def read_box(self, rank: int) -> NDArray[np.int64]:
         """Return top, left, bottom, right of an object in pixels, ends excluded."""
         box_4: NDArray[np.int64] = self._spool.read(self._place_N[rank : rank + 1]).stats.box_N4[0]
         return box_4
 
-    @property
-    def _is_kept(self) -> bool:
-        """Whether all rows are kept once they were made."""
-        return len(self) <= self._batch or self.settings.simplify is not None
-
     @cached_property
-    def _whole(self) -> gpd.GeoDataFrame:
+    def _kept(self) -> gpd.GeoDataFrame | None:
+        """All rows, where they are few or are simplified together; None: they are made anew whenever they are read."""
+        if len(self) > self._batch and self.settings.simplify is None:
+            return None
         return self._assemble(np.s_[:])
 
     def _assemble(self, part: slice) -> gpd.GeoDataFrame:
