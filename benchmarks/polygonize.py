@@ -37,8 +37,8 @@ from scipy import ndimage
 from shapely.geometry import shape
 
 from semicdvl.raster.grid import Grid
-from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
+from semicdvl.types import ChangeMap
 
 STRIP_ROWS = 256
 CACHE_BYTES = 64 * 2**20
@@ -82,7 +82,7 @@ def extract_streaming(folder: Path, min_area_px: int) -> list[shapely.Geometry]:
         with rasterio.open(folder / "streaming.tif", "w+", **change.profile) as cleaned:
             for row in range(0, change.height, STRIP_ROWS):
                 window = Window(0, row, change.width, min(STRIP_ROWS, change.height - row))
-                strip = MapStrip(row, change.read(1, window=window), score.read(1, window=window))
+                strip = ChangeMap(change.read(1, window=window), score.read(1, window=window))
                 small = collector.add_strip(strip)
                 cleaned.write(strip.change_HW, 1, window=window)
                 for mask in small:

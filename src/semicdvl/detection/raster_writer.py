@@ -16,7 +16,6 @@ from semicdvl.detection.changes import DetectedChanges, LeftOut
 from semicdvl.detection.tiles.background_io import write_in_background
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.cog import BandDescription, CogWriter, create_cog
-from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.polygonise import PackedMask
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
@@ -33,26 +32,33 @@ STRIP_ROWS = 512
 
 @dataclass(frozen=True)
 class MapRows:
-    """Rows of the result, and pixels of earlier rows (or of these) that turned out to belong to small objects."""
+    """Rows of the result, and pixels of earlier rows (or of these) that turned out to belong to small objects.
 
-    strip: MapStrip
+    Attributes:
+        row: the first of the rows on the raster.
+        change: the rows.
+        small: the pixels; they become unchanged.
+    """
+
+    row: int
+    change: ChangeMap
     small: list[PackedMask]
 
     def list_rounded(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Give name and rows of every raster, with the scores rounded as they are stored."""
-        for name, array_HW in _list_arrays(self.strip).items():
+        for name, array_HW in _list_arrays(self.change).items():
             if name == "score":
                 array_HW = np.round(array_HW * SCORE_FILE_STEPS).astype(np.float32) / np.float32(SCORE_FILE_STEPS)
             yield name, array_HW
 
 
-def _list_arrays(strip: MapStrip) -> dict[str, NDArray[Any]]:
+def _list_arrays(change: ChangeMap) -> dict[str, NDArray[Any]]:
     """Return the rows of every raster that the detector gives, by name."""
     rows: dict[str, NDArray[Any] | None] = {
-        "change": strip.change_HW,
-        "score": strip.score_HW,
-        "t1": strip.t1_HW,
-        "t2": strip.t2_HW,
+        "change": change.change_HW,
+        "score": change.score_HW,
+        "t1": change.t1_HW,
+        "t2": change.t2_HW,
     }
     return {name: array_HW for name, array_HW in rows.items() if array_HW is not None}
 
@@ -60,7 +66,7 @@ def _list_arrays(strip: MapStrip) -> dict[str, NDArray[Any]]:
 class RasterSink(Protocol):
     """Where the rows of a result go to."""
 
-    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
+    def open(self, change: ChangeMap) -> None:
         """Make room for the rasters that the first rows show; further calls do nothing."""
         ...
 
@@ -100,10 +106,13 @@ def collect_changes(
     collector = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2, folder=folder)
     counts = _PixelCounts()
     with write_in_background(sink.write_all, depth=1) as write:
-        for strip in _number_strips(maps, collector):
-            sink.open(strip, collector.classes)
-            counts.add(strip, classes=len(collector.classes))
-            write(MapRows(strip, collector.add_strip(strip)))
+        for change in maps:
+            sink.open(change)
+            counts.add(change)
+            row = collector.row_count
+            write(MapRows(row, change, collector.add_strip(change)))
+        if collector.row_count != grid.height:
+            raise AssertionError(f"a detector decided on {collector.row_count} rows of {grid.height}")
     on_decided()
     layer = collector.build_layer(gsd_m=gsd_m, simplify=simplify)
     return DetectedChanges(
@@ -118,23 +127,6 @@ def collect_changes(
     )
 
 
-def _number_strips(maps: Iterator[ChangeMap], collector: ObjectCollector) -> Iterator[MapStrip]:
-    """Number the rows, and tell the collector of objects the classes that come with the first ones."""
-    row = 0
-    for change in maps:
-        if not row:
-            collector.classes, collector.foreground = change.classes, change.foreground
-            collector.has_probability = change.probability_HW is not None
-            collector.class_score = change.class_score if change.t1_score_HW is not None else None
-        yield MapStrip(
-            row, change.change_HW, change.score_HW, change.t1_HW, change.t2_HW, change.probability_HW,
-            change.t1_score_HW, change.t2_score_HW,
-        )  # fmt: skip
-        row += len(change.change_HW)
-    if row != collector.grid.height:
-        raise AssertionError(f"a detector decided on {row} rows of {collector.grid.height}")
-
-
 @dataclass
 class _PixelCounts:
     """Pixels counted over all strips."""
@@ -142,12 +134,13 @@ class _PixelCounts:
     seen_px: int = 0
     class_px_2K: NDArray[np.int64] | None = None
 
-    def add(self, strip: MapStrip, *, classes: int) -> None:
-        """Count a strip."""
-        self.seen_px += int(np.count_nonzero(strip.change_HW != IGNORE))
-        dates = [date_HW for date_HW in (strip.t1_HW, strip.t2_HW) if date_HW is not None]
+    def add(self, change: ChangeMap) -> None:
+        """Count some rows."""
+        self.seen_px += int(np.count_nonzero(change.change_HW != IGNORE))
+        dates = [date_HW for date_HW in (change.t1_HW, change.t2_HW) if date_HW is not None]
         if len(dates) == 2:
-            counts = np.stack([np.bincount(date_HW.ravel(), minlength=256)[:classes] for date_HW in dates])
+            known = slice(len(change.classes))
+            counts = np.stack([np.bincount(date_HW.ravel(), minlength=256)[known] for date_HW in dates])
             self.class_px_2K = counts if self.class_px_2K is None else self.class_px_2K + counts
 
 
@@ -162,16 +155,18 @@ class RasterFiles(contextlib.ExitStack):
         self._cogs: dict[str, CogWriter] = {}
         self._files: list[contextlib.ExitStack] = []
 
-    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
+    def open(self, change: ChangeMap) -> None:
         """Open the rasters that the first rows show.
 
         To be called by the thread that also finishes the files: opening silences a warning, which Python can only do
         for all threads at once.
         """
-        for name in _list_arrays(strip):
+        for name in _list_arrays(change):
             if name not in self._cogs:
                 file = self.enter_context(contextlib.ExitStack())
-                opened = create_cog(self._folder / f"{name}.tif", grid=self._grid, band=_describe_band(name, classes))
+                opened = create_cog(
+                    self._folder / f"{name}.tif", grid=self._grid, band=_describe_band(name, change.classes)
+                )
                 self._cogs[name] = file.enter_context(opened)
                 self._files.append(file)
 
@@ -179,7 +174,7 @@ class RasterFiles(contextlib.ExitStack):
         """Write the rows."""
         for part in rows:
             for name, array_HW in part.list_rounded():
-                self._cogs[name].write_rows(part.strip.row, array_HW)
+                self._cogs[name].write_rows(part.row, array_HW)
             for patch in part.small:
                 self._cogs["change"].clear_pixels(patch.row, patch.col, patch.mask_HW)
 
@@ -223,10 +218,10 @@ class RasterArrays:
     classes: tuple[str, ...] = ()
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def open(self, strip: MapStrip, classes: tuple[str, ...]) -> None:
+    def open(self, change: ChangeMap) -> None:
         """Make the arrays that the first rows show."""
-        self.classes = classes
-        for name, array_HW in _list_arrays(strip).items():
+        self.classes = change.classes
+        for name, array_HW in _list_arrays(change).items():
             if name not in self.arrays:
                 self.arrays[name] = np.empty((self.grid.height, self.grid.width), array_HW.dtype)
 
@@ -234,7 +229,7 @@ class RasterArrays:
         """Copy the rows."""
         for part in rows:
             for name, array_HW in part.list_rounded():
-                self.arrays[name][part.strip.row : part.strip.row + len(array_HW)] = array_HW
+                self.arrays[name][part.row : part.row + len(array_HW)] = array_HW
             for patch in part.small:
                 height, width = patch.mask_HW.shape
                 window_HW = self.arrays["change"][patch.row : patch.row + height, patch.col : patch.col + width]

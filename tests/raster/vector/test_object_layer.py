@@ -20,9 +20,10 @@ from semicdvl.raster.vector.files import write_vector
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
 from semicdvl.raster.vector.object_layer import ObjectLayer
 from semicdvl.raster.vector.object_spool import ObjectSpool
-from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats
+from semicdvl.raster.vector.object_stats import ObjectStats
 from semicdvl.raster.vector.qgis_style import CHANGE_KIND_STYLE
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
+from semicdvl.types import ChangeMap
 
 CLASSES = ("house", "road", "grass")
 GRIDS = {
@@ -37,11 +38,13 @@ def make_layer(place: str, *, classes: bool = True, batch: int = object_layer.BA
     rng, shape = np.random.default_rng(seed), (60, 70)
     change_HW = (rng.random(shape) < 0.15).astype(np.uint8)
     dates = rng.integers(0, 3, (2, *shape)).astype(np.uint8) if classes else (None, None)
-    collector = ObjectCollector(Grid(crs, transform, *shape), CLASSES if classes else (), (0,) if classes else ())
+    collector = ObjectCollector(Grid(crs, transform, *shape))
+    names = {"classes": CLASSES, "foreground": (0,)} if classes else {}
     for row in range(0, 60, 20):
         cut = np.s_[row : row + 20]
-        each = (None if date_HW is None else date_HW[cut] for date_HW in dates)
-        collector.add_strip(MapStrip(row, change_HW[cut], rng.random((20, 70)).astype(np.float32), *each))
+        t1_HW, t2_HW = (None if date_HW is None else date_HW[cut] for date_HW in dates)
+        score_HW = rng.random((20, 70)).astype(np.float32)
+        collector.add_strip(ChangeMap(change_HW[cut], score_HW, t1_HW=t1_HW, t2_HW=t2_HW, **names))
     spool = collector._get_spool()
     return ObjectLayer(spool, object_layer.LayerSettings(collector.grid, collector.classes, collector.foreground),
                        batch=batch)  # fmt: skip

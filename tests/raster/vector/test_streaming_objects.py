@@ -1,6 +1,7 @@
 """Objects of a map that comes in strips are those of the whole map."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,15 +16,15 @@ from scipy import ndimage
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector import polygonise
-from semicdvl.raster.vector.object_stats import MapStrip
 from semicdvl.raster.vector.object_table import build_object_frame
 from semicdvl.raster.vector.streaming_objects import ObjectCollector
+from semicdvl.types import ChangeMap
 
 CLASSES, FOREGROUND = ("house", "building", "road", "grass"), (0, 1)
 PLACE = Affine(0.5, 0, 366676.3, 0, -0.5, 4104256.7)
 
 
-def make_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -> MapStrip:
+def make_map(seed: int, height: int, width: int, *, smooth: float, classes: bool) -> ChangeMap:
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(height, width))
     noise = ndimage.gaussian_filter(noise, smooth) if smooth else noise
@@ -34,19 +35,21 @@ def make_map(seed: int, height: int, width: int, *, smooth: float, classes: bool
     dates = rng.integers(0, 5, (2, height, width)).astype(np.uint8) if classes else (None, None)
     if classes:
         dates[dates == 4] = 255
-    return MapStrip(0, change, score, *dates)
+    names = {"classes": CLASSES, "foreground": FOREGROUND} if classes else {}
+    return ChangeMap(change, score, t1_HW=dates[0], t2_HW=dates[1], **names)
 
 
-def extract_streaming(whole: MapStrip, heights: list[int], *, grid: Grid, least_px: float, classes: bool):
+def extract_streaming(whole: ChangeMap, heights: list[int], *, grid: Grid, least_px: float):
     """Return the objects and the map without the small ones, as it would be written."""
-    stream = ObjectCollector(grid, *((CLASSES, FOREGROUND) if classes else ()), min_area_px=least_px)
+    stream = ObjectCollector(grid, min_area_px=least_px)
     rows = [0, *itertools.accumulate(itertools.islice(itertools.cycle(heights), grid.height))]
     written = np.full((grid.height, grid.width), 9, np.uint8)
     for a, b in itertools.pairwise(min(row, grid.height) for row in rows):
         if a == b:
             break
-        dates = (None if date is None else date[a:b] for date in (whole.t1_HW, whole.t2_HW))
-        strip = MapStrip(a, whole.change_HW[a:b].copy(), whole.score_HW[a:b], *dates)
+        t1_HW, t2_HW = (None if date is None else date[a:b] for date in (whole.t1_HW, whole.t2_HW))
+        rows_HW = whole.change_HW[a:b].copy()
+        strip = replace(whole, change_HW=rows_HW, score_HW=whole.score_HW[a:b], t1_HW=t1_HW, t2_HW=t2_HW)
         small = stream.add_strip(strip)
         written[a:b] = strip.change_HW
         for patch in small:
@@ -65,7 +68,7 @@ def extract_streaming(whole: MapStrip, heights: list[int], *, grid: Grid, least_
 def test_strips_give_the_objects_of_the_whole_map(seed, shape, smooth, heights, least, classes):
     whole = make_map(seed, *shape, smooth=smooth, classes=classes)
     grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, *shape)
-    table, written = extract_streaming(whole, heights, grid=grid, least_px=least, classes=classes)
+    table, written = extract_streaming(whole, heights, grid=grid, least_px=least)
     objects = find_objects(whole.change_HW, min_area_px=least)
     names = {"classes": CLASSES, "foreground": FOREGROUND} if classes else {}
     wanted = build_object_frame(
@@ -89,9 +92,9 @@ def test_a_comb_and_a_ring_are_one_object_each(heights):
     change[1:7, [0, 2, 4]] = change[7, 0:5] = 1
     change[2:7, 6:11] = 1
     change[3:6, 7:10] = 0
-    whole = MapStrip(0, change, change.astype(np.float32))
+    whole = ChangeMap(change, change.astype(np.float32))
     grid = Grid(None, Affine.identity(), 9, 12)
-    table, _ = extract_streaming(whole, heights, grid=grid, least_px=0, classes=False)
+    table, _ = extract_streaming(whole, heights, grid=grid, least_px=0)
     assert table.frame["area_px"].tolist() == [23, 16]
     assert [len(shape.geoms) for shape in table.frame.geometry] == [1, 1]
     assert len(table.frame.geometry.iloc[1].geoms[0].interiors) == 1
@@ -101,10 +104,10 @@ def test_a_comb_and_a_ring_are_one_object_each(heights):
 def test_very_large_objects_are_traced_from_a_file(monkeypatch):
     rng = np.random.default_rng(3)
     change = (ndimage.gaussian_filter(rng.normal(size=(60, 75)), 1) > -0.02).astype(np.uint8)
-    whole = MapStrip(0, change, change.astype(np.float32))
+    whole = ChangeMap(change, change.astype(np.float32))
     grid = Grid(rasterio.CRS.from_epsg(32615), PLACE, 60, 75)
-    wanted, _ = extract_streaming(whole, [7], grid=grid, least_px=0, classes=False)
+    wanted, _ = extract_streaming(whole, [7], grid=grid, least_px=0)
     assert max(len(one.interiors) for shape in wanted.frame.geometry for one in shape.geoms) > 3
     monkeypatch.setattr(polygonise, "MAX_IN_MEMORY_PX", 50)
-    found, _ = extract_streaming(whole, [7], grid=grid, least_px=0, classes=False)
+    found, _ = extract_streaming(whole, [7], grid=grid, least_px=0)
     assert shapely.equals_exact(found.frame.geometry.values, wanted.frame.geometry.values, tolerance=0).all()

@@ -14,31 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.raster.connected_components import LabelledObjects, find_first_blocks
+from semicdvl.types import ChangeMap
 
 CHANGE_KINDS = ("appeared", "disappeared", "replaced", "changed")
 UNSURE = "unsure"
 """In place of a class that is only a guess."""
 FOREGROUND_SCORE = 0.5
 """Mean score from which a class that was searched for is named, unless a lower one is asked for."""
-
-
-@dataclass(frozen=True)
-class MapStrip:
-    """Consecutive rows of a change map.
-
-    Attributes:
-        row: first row on the raster.
-        change_HW, score_HW, t1_HW, t2_HW, probability_HW, t1_score_HW, t2_score_HW: see `types.ChangeMap`.
-    """
-
-    row: int
-    change_HW: NDArray[np.uint8]
-    score_HW: NDArray[np.float32]
-    t1_HW: NDArray[np.uint8] | None = None
-    t2_HW: NDArray[np.uint8] | None = None
-    probability_HW: NDArray[np.float32] | None = None
-    t1_score_HW: NDArray[np.float32] | None = None
-    t2_score_HW: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,26 +85,27 @@ def concatenate_stats(parts: Sequence[ObjectStats], *, classes: int) -> ObjectSt
     )  # fmt: skip
 
 
-def measure_objects(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: int) -> ObjectStats:
-    """Measure every label of a strip.
+def measure_objects(labels_HW: NDArray[np.int32], change: ChangeMap, *, row: int, classes: int) -> ObjectStats:
+    """Measure every label of some rows of a map.
 
     Args:
-        labels_HW: labels 1 ... N of the strip's pixels; 0 is no object.
-        strip: the rows of the map.
+        labels_HW: labels 1 ... N of the pixels; 0 is no object.
+        change: the rows.
+        row: the first of them on the raster.
         classes: number of classes.
     """
     rows, cols = np.nonzero(labels_HW)
     labels = labels_HW[rows, cols]
     count, width = int(labels.max(initial=0)) + 1, labels_HW.shape[1]
-    scores = np.nan_to_num(strip.score_HW[rows, cols]).astype(np.float64)
+    scores = np.nan_to_num(change.score_HW[rows, cols]).astype(np.float64)
     probability_sum = np.zeros(count)
-    if strip.probability_HW is not None:
-        probabilities = strip.probability_HW[rows, cols]
+    if change.probability_HW is not None:
+        probabilities = change.probability_HW[rows, cols]
         probability_sum = np.bincount(labels, weights=probabilities, minlength=count).astype(np.float64)
     score_max = np.zeros(count)
     np.maximum.at(score_max, labels, scores)
     class_px, class_score = [], []
-    for classes_HW, scores_HW in ((strip.t1_HW, strip.t1_score_HW), (strip.t2_HW, strip.t2_score_HW)):
+    for classes_HW, scores_HW in ((change.t1_HW, change.t1_score_HW), (change.t2_HW, change.t2_score_HW)):
         classes_N = None if classes_HW is None else classes_HW[rows, cols]
         weights_N = None if scores_HW is None else scores_HW[rows, cols]
         class_px.append(count_classes(labels, classes_N, count=count, classes=classes).astype(np.int64))
@@ -132,9 +115,9 @@ def measure_objects(labels_HW: NDArray[np.int32], strip: MapStrip, *, classes: i
     for axis, positions in enumerate((rows, cols)):
         np.minimum.at(box_4N[axis], labels, positions)
         np.maximum.at(box_4N[2 + axis], labels, positions + 1)
-    box_4N[[0, 2]] += strip.row
+    box_4N[[0, 2]] += row
     return ObjectStats(
-        find_first_blocks(labels, rows + strip.row, cols, width=width, count=count)[1:],
+        find_first_blocks(labels, rows + row, cols, width=width, count=count)[1:],
         np.bincount(labels, minlength=count)[1:],
         np.bincount(labels, weights=scores, minlength=count)[1:].astype(np.float64),
         score_max[1:],

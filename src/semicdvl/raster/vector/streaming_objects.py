@@ -26,9 +26,10 @@ from semicdvl.raster.connected_components import find_touching_labels, group_lab
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.vector.object_layer import LayerSettings, ObjectLayer
 from semicdvl.raster.vector.object_spool import ObjectSpool
-from semicdvl.raster.vector.object_stats import MapStrip, ObjectStats, concatenate_stats, measure_objects
+from semicdvl.raster.vector.object_stats import ObjectStats, concatenate_stats, measure_objects
 from semicdvl.raster.vector.polygonise import PackedMask, polygonise_labels, polygonise_masks
 from semicdvl.raster.vector.simplify import SimplifySettings
+from semicdvl.types import ChangeMap
 
 
 @dataclass(frozen=True)
@@ -41,57 +42,63 @@ class _OpenObject:
 
 @dataclass
 class ObjectCollector:
-    """Collects the 8-connected objects of a change map that comes strip by strip from the top.
+    """Collects the 8-connected objects of a change map that comes in strips of rows from the top.
 
     Attributes:
         grid: grid of the raster.
-        classes: names of the single-date classes, if there are any.
-        foreground: the classes of interest.
         min_area_px: smaller objects are left out.
+        folder: where finished objects are kept, see `object_spool.ObjectSpool`.
+        row_count: rows that were added.
+        classes: names of the single-date classes, which the first rows tell, as they do what follows.
+        foreground: the classes of interest.
         has_probability: whether the map has probabilities of change.
+        class_score: support from which a class is named; None for classes without scores.
         left_out: number of objects that were left out.
         left_out_px: their pixels.
-        class_score: support from which a class is named; None for classes without scores.
-        folder: where finished objects are kept, see `object_spool.ObjectSpool`.
     """
 
     grid: Grid
+    min_area_px: float = 0
+    folder: Path | None = None
+    row_count: int = 0
     classes: tuple[str, ...] = ()
     foreground: tuple[int, ...] = ()
-    min_area_px: float = 0
     has_probability: bool = False
     class_score: float | None = None
     left_out: int = 0
     left_out_px: int = 0
-    folder: Path | None = None
     _open: list[_OpenObject] = field(default_factory=list)
     _edge_W: NDArray[np.int64] | None = None
     _spool: ObjectSpool | None = None
 
-    def add_strip(self, strip: MapStrip) -> list[PackedMask]:
+    def add_strip(self, change: ChangeMap) -> list[PackedMask]:
         """Add the next rows.
 
-        Objects that are too small are set to 0 in `strip.change_HW`.
+        Objects that are too small are set to 0 in `change.change_HW`.
 
         Returns:
             The pixels of small objects that reach over an edge of the strip, once they are known to be small; they must
             be set to 0 in what has been written already.
         """
-        height, width = strip.change_HW.shape
+        row, (height, width) = self.row_count, change.change_HW.shape
         if self._edge_W is None:
             self._edge_W = np.zeros(width, np.int64)
-        changed_HW = (strip.change_HW == 1).view(np.uint8)
+            self.classes, self.foreground = change.classes, change.foreground
+            self.has_probability = change.probability_HW is not None
+            self.class_score = None if change.t1_score_HW is None else change.class_score
+        self.row_count += height
+        changed_HW = (change.change_HW == 1).view(np.uint8)
         if not changed_HW.any():
             labels_HW = np.zeros((height, width), np.int32)
             stats = concatenate_stats([], classes=len(self.classes))
         else:
             labels_HW = cv2.connectedComponents(changed_HW, connectivity=8)[1]
-            stats = measure_objects(labels_HW, strip, classes=len(self.classes))
-        edge_labels = self._link_labels(labels_HW, is_last=strip.row + height >= self.grid.height)
+            stats = measure_objects(labels_HW, change, row=row, classes=len(self.classes))
+        edge_labels = self._link_labels(labels_HW, is_last=self.row_count >= self.grid.height)
         inside_N = np.ones(len(stats.area_N), bool)
         inside_N[edge_labels.label_N - 1] = False
-        self._finish_inner_objects(labels_HW, stats, inside_N, strip)
-        return self._continue_edge_objects(labels_HW, stats, edge_labels, row=strip.row)
+        self._finish_inner_objects(labels_HW, stats, inside_N, change.change_HW, row=row)
+        return self._continue_edge_objects(labels_HW, stats, edge_labels, row=row)
 
     def build_layer(self, *, gsd_m: float | None = None, simplify: SimplifySettings | None = None) -> ObjectLayer:
         """Return the objects, once every row of the map has been added.
@@ -125,7 +132,13 @@ class ObjectCollector:
         return _EdgeLabels(label_N, group[:open_count], group[open_count:], last_row_W)
 
     def _finish_inner_objects(
-        self, labels_HW: NDArray[np.int32], stats: ObjectStats, inside_N: NDArray[np.bool_], strip: MapStrip
+        self,
+        labels_HW: NDArray[np.int32],
+        stats: ObjectStats,
+        inside_N: NDArray[np.bool_],
+        change_HW: NDArray[np.uint8],
+        *,
+        row: int,
     ) -> None:
         """Finish the objects that touch neither edge of the strip, or erase them from the strip if too small."""
         kept_N = inside_N & (stats.area_N >= self.min_area_px)
@@ -133,11 +146,11 @@ class ObjectCollector:
         if erased_N.any():
             self.left_out += int(erased_N.sum())
             self.left_out_px += int(stats.area_N[erased_N].sum())
-            strip.change_HW[np.concatenate([[False], erased_N])[labels_HW]] = 0
+            change_HW[np.concatenate([[False], erased_N])[labels_HW]] = 0
         if kept_N.any():
             kept = stats.select(kept_N)
             numbers = np.concatenate([[0], np.where(kept_N, np.cumsum(kept_N), 0)]).astype(np.int32)
-            self._get_spool().add(kept, polygonise_labels(labels_HW, numbers, kept.box_N4, row=strip.row))
+            self._get_spool().add(kept, polygonise_labels(labels_HW, numbers, kept.box_N4, row=row))
 
     def _continue_edge_objects(
         self, labels_HW: NDArray[np.int32], stats: ObjectStats, edge_labels: _EdgeLabels, *, row: int
