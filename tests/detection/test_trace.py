@@ -8,8 +8,8 @@ import sys
 from tests.support.paths import ROOT
 from tests.support.synthetic_rasters import at, city, tif
 
-MAX_FILES, MAX_FUNCTIONS = 98, 576
-"""Of the package; measured: 98 and 576. What adds to them should give up as much elsewhere."""
+MAX_FILES, MAX_FUNCTIONS = 98, 575
+"""Of the package; measured: 98 and 575. What adds to them should give up as much elsewhere."""
 
 
 def test_a_default_detection_passes_few_files_and_functions(tmp_path):
